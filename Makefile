@@ -1,5 +1,5 @@
 # Everything that users, CI and maintainers run. `make help` lists it.
-.PHONY: help setup demo test check bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
+.PHONY: help setup demo test check msrv screenshots bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -42,14 +42,20 @@ release: ## Build the release artifacts in target/dist
 	@scripts/release.sh
 
 soak: setup ## Run every fault campaign completely (hours); each prints a line CAMPAIGN with its seed and totals
-	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud \
-		-E 'test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
+	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud --test offline \
+		-E 'test(deploy::mutants_of) | test(formats::product) | test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
 		2>&1 | grep --line-buffered -v '^{'
+
+msrv: ## Check that the oldest supported Rust (rust-version in Cargo.toml) still compiles everything
+	@scripts/msrv.sh
+
+screenshots: setup ## Take the pictures of README again
+	@scripts/screenshots.sh
 
 mutants: setup ## Mutation tests of the code behind the guarantees: every mutant must fail a test (hours)
 	@scripts/mutants.sh
 
-nightly: soak fuzz advisories ## Run what takes too long for every change
+nightly: soak fuzz msrv advisories ## Run what takes too long for every change
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS (60), with FUZZ_SANITIZER (address); needs a nightly toolchain
 	@scripts/fuzz.sh

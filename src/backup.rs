@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 
-use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
+use crate::error::{FailureReason as R, JobError, RestoreError, StorageError, ValidationError};
 use crate::store::{BackupStore, StoredObject};
 use pgdump_archive::member_name;
 
 use pieces::Series;
-use rotation::separate_whole_files;
+use rotation::{Sorted, sort_by_content};
 
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
@@ -58,9 +58,23 @@ pub struct PinnedBackup {
     pub members: Vec<StoredObject>,
     /// The expected CRC32C, from the store or from the request.
     pub expected_crc32c: Option<u32>,
+    /// What is known of it that may explain why it cannot be read.
+    advice: Option<String>,
 }
 
 impl PinnedBackup {
+    /// One object, as it is.
+    fn single(store: Arc<dyn BackupStore>, object: StoredObject) -> Self {
+        let expected_crc32c = object.crc32c;
+        PinnedBackup {
+            store,
+            object,
+            members: vec![],
+            expected_crc32c,
+            advice: None,
+        }
+    }
+
     pub fn uri(&self) -> String {
         self.store.uri(&self.object.name)
     }
@@ -71,13 +85,7 @@ impl PinnedBackup {
 
     /// One of its objects as a pinned backup.
     fn member(&self, object: &StoredObject) -> PinnedBackup {
-        let (object, expected_crc32c) = (object.clone(), object.crc32c);
-        PinnedBackup {
-            store: self.store.clone(),
-            object,
-            members: vec![],
-            expected_crc32c,
-        }
+        Self::single(self.store.clone(), object.clone())
     }
 }
 
@@ -113,8 +121,8 @@ struct FoundBackup {
     series: Option<Series>,
 }
 
-/// Groups objects into backups: the members of a directory dump become one backup with the directory's
-/// name, and so do the pieces of a split file. Evidence is left out.
+/// Objects as backups: those of one directory dump are one, with the directory's name, and so are those that certainly
+/// are the pieces of one file. Evidence of ours is none.
 ///
 /// # Errors
 /// Errors of the store: files that are numbered like pieces are read to see whether they are.
@@ -122,12 +130,41 @@ pub async fn backups_of(
     store: &dyn BackupStore,
     objects: Vec<StoredObject>,
 ) -> Result<Vec<StoredObject>, StorageError> {
-    let found = separate_whole_files(store, found_in(objects)).await?;
+    let found = find_backups(store, objects).await?;
     Ok(found.into_iter().map(|f| f.object).collect())
 }
 
-fn found_in(mut objects: Vec<StoredObject>) -> Vec<FoundBackup> {
-    // Web consoles create an empty object with a folder's name, to show the folder.
+async fn find_backups(
+    store: &dyn BackupStore,
+    objects: Vec<StoredObject>,
+) -> Result<Vec<FoundBackup>, StorageError> {
+    let names: HashSet<String> = objects.iter().map(|o| o.name.clone()).collect();
+    let (folders, files) = split_folders(objects);
+    let (candidates, mut others) = pieces::candidates(files);
+    let Sorted {
+        series,
+        others: apart,
+    } = sort_by_content(store, candidates).await?;
+    let (series, nameless) = pieces::named(series, names);
+    others.extend(folders.into_iter().chain(apart).chain(nameless));
+    let mut all: Vec<FoundBackup> = others
+        .into_iter()
+        .map(|object| FoundBackup {
+            object,
+            series: None,
+        })
+        .collect();
+    all.extend(series.into_iter().map(|s| FoundBackup {
+        object: s.whole(),
+        series: Some(s),
+    }));
+    all.sort_by(|a, b| a.object.name.cmp(&b.object.name));
+    Ok(all)
+}
+
+/// Directory dumps, each as one object, and the files that belong to none.
+fn split_folders(mut objects: Vec<StoredObject>) -> (Vec<StoredObject>, Vec<StoredObject>) {
+    // Consoles make an object with a folder's name, to show the folder.
     objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
     let is_toc =
         |o: &StoredObject| !folder_of(&o.name).is_empty() && member_name::is_toc(file_of(&o.name));
@@ -146,27 +183,10 @@ fn found_in(mut objects: Vec<StoredObject>) -> Vec<FoundBackup> {
             others.push(o)
         }
     }
-    let (series, others) = pieces::series_of(others);
-    let mut all: Vec<FoundBackup> = others
-        .into_iter()
-        .map(|object| FoundBackup {
-            object,
-            series: None,
-        })
-        .collect();
-    all.extend(series.into_iter().map(|s| FoundBackup {
-        object: s.whole(),
-        series: Some(s),
-    }));
     let folders = of_folder
         .into_iter()
         .filter_map(|(name, members)| whole(name, &members));
-    all.extend(folders.map(|object| FoundBackup {
-        object,
-        series: None,
-    }));
-    all.sort_by(|a, b| a.object.name.cmp(&b.object.name));
-    all
+    (folders.collect(), others)
 }
 
 /// The folder of an object, with its slash.
@@ -211,8 +231,8 @@ fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
     StorageError::new(R::BackupNotFound, format!("{}: {what}", store.uri(name))).into()
 }
 
-/// Pins one named backup. A name that ends in `/` means a directory dump; the name of a piece, or the
-/// common name of all pieces, means the split file.
+/// Pins one named backup: the object of that name alone, whatever lies beside it. Where there is none, a name that ends
+/// in `/` (or would) is a directory dump, and the common name of pieces is the file that they are of.
 ///
 /// # Errors
 /// `backup_not_found`, `archive_corrupt` if a piece is missing, `checksum_mismatch` if the store's CRC32C
@@ -232,8 +252,7 @@ pub async fn pin(
             if let Ok(folder) = pin_folder(store.clone(), &format!("{name}/"), generation).await {
                 return Ok(folder);
             }
-            let pieces = pin_pieces(&store, name, None).await?;
-            let pieces = pieces.filter(|p| generation.is_none_or(|g| g == p.object.generation));
+            let pieces = pin_pieces(&store, name, generation).await?;
             return pieces
                 .map(|p| PinnedBackup {
                     expected_crc32c: crc32c,
@@ -243,11 +262,6 @@ pub async fn pin(
         }
         other => other?,
     };
-    if crc32c.is_none()
-        && let Some(pieces) = pin_pieces(&store, name, Some(&object)).await?
-    {
-        return Ok(pieces);
-    }
     if let (Some(wanted), Some(is)) = (crc32c, object.crc32c)
         && wanted != is
     {
@@ -258,36 +272,83 @@ pub async fn pin(
         return Err(ValidationError::new(R::ChecksumMismatch, what).into());
     }
     let expected_crc32c = object.crc32c.or(crc32c);
+    let advice = advice_for(store.as_ref(), name).await;
     Ok(PinnedBackup {
-        store,
-        object,
-        members: vec![],
         expected_crc32c,
+        advice,
+        ..PinnedBackup::single(store, object)
     })
 }
 
-/// The split file of this name, or the one that `piece` belongs to.
+/// That an object is one of several pieces, where it is called so; it only helps where it cannot be read.
+async fn advice_for(store: &dyn BackupStore, name: &str) -> Option<String> {
+    let objects = store.members(whole_of(name)?).await.ok()?;
+    pieces::advice_for(name, objects)
+}
+
+/// Pins the backup that an object which has just arrived is of: of a piece, all of them.
+///
+/// # Errors
+/// As [`pin`]; `archive_corrupt` for a piece while those before it are missing.
+pub async fn pin_announced(
+    store: Arc<dyn BackupStore>,
+    name: &str,
+    generation: Option<i64>,
+    crc32c: Option<u32>,
+) -> Result<PinnedBackup, RestoreError> {
+    let pinned = pin(store.clone(), name, generation, crc32c).await?;
+    let Some(whole) = whole_of(name).filter(|_| crc32c.is_none() && pinned.members.is_empty())
+    else {
+        return Ok(pinned);
+    };
+    let is_it = |o: &StoredObject| {
+        (&o.name, o.generation) == (&pinned.object.name, pinned.object.generation)
+    };
+    let found = find_backups(store.as_ref(), store.members(whole).await?).await?;
+    let series = found
+        .into_iter()
+        .filter_map(|f| f.series)
+        .find(|s| s.pieces.iter().any(is_it));
+    if let Some(series) = series {
+        return pinned_series(store, series);
+    }
+    if !is_first_piece(name)
+        && !pgdump_archive::is_recognized(&rotation::head_of(store.as_ref(), &pinned.object).await?)
+    {
+        let what = format!(
+            "{}: it looks like a piece of {whole}, and pieces before it are missing",
+            store.uri(name)
+        );
+        return Err(JobError::new(R::ArchiveCorrupt, what).into());
+    }
+    Ok(pinned)
+}
+
+/// The file that was cut into pieces and is called so.
 async fn pin_pieces(
     store: &Arc<dyn BackupStore>,
     name: &str,
-    piece: Option<&StoredObject>,
+    generation: Option<i64>,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
-    let Some(prefix) = pieces::prefix_of(name, piece.is_some()) else {
+    let Some(prefix) = pieces::prefix_of(name) else {
         return Ok(None);
     };
-    let found =
-        separate_whole_files(store.as_ref(), found_in(store.members(prefix).await?)).await?;
-    let found = found.into_iter().filter_map(|f| f.series);
-    let has = |s: &Series| {
-        piece.is_none_or(|o| {
-            s.pieces
-                .iter()
-                .any(|p| (&p.name, p.generation) == (&o.name, o.generation))
-        })
+    let objects = store.members(prefix).await?;
+    let certain = find_backups(store.as_ref(), objects.clone()).await?;
+    let mut certain: Vec<Series> = certain
+        .into_iter()
+        .filter_map(|f| f.series)
+        .filter(|s| s.is_meant_by(name))
+        .collect();
+    certain.sort_by_key(|s| s.name != name);
+    let (_, files) = split_folders(objects);
+    // Somebody says that they are pieces.
+    let meant = certain.into_iter().chain(pieces::meant_by(name, files));
+    let as_asked = |s: Series| match generation {
+        Some(generation) => s.pinned_at(generation),
+        None => Some(s),
     };
-    let series = found
-        .filter(|s| s.is_meant_by(name) && has(s))
-        .min_by_key(|s| s.name != name);
+    let series = meant.filter_map(as_asked).next();
     series.map(|s| pinned_series(store.clone(), s)).transpose()
 }
 
@@ -295,19 +356,25 @@ fn pinned_series(
     store: Arc<dyn BackupStore>,
     series: Series,
 ) -> Result<PinnedBackup, RestoreError> {
-    if let Some(missing) = &series.missing {
-        let what = format!("the piece {missing} is missing: upload it, or restore another backup");
-        return Err(ValidationError::new(
-            R::ArchiveCorrupt,
-            format!("{}: {what}", store.uri(&series.name)),
-        )
-        .into());
+    if let Some(gap) = &series.gap {
+        // Whoever may add files can put one behind a gap.
+        let behind = series.pieces.get(gap.at).map_or("", |p| p.name.as_str());
+        let what = format!(
+            "{}: the piece {} is missing; if {behind} is no piece of it, move that file away",
+            store.uri(&series.name),
+            gap.name
+        );
+        return Err(JobError::new(R::ArchiveCorrupt, what).into());
     }
+    let advice = series
+        .behind
+        .as_ref()
+        .map(|name| format!("{name} was not taken for a piece of it: that file is one of its own"));
     Ok(PinnedBackup {
-        store,
-        object: series.whole(),
-        members: series.pieces,
+        members: series.pieces.clone(),
         expected_crc32c: None,
+        advice,
+        ..PinnedBackup::single(store, series.whole())
     })
 }
 
@@ -329,10 +396,9 @@ async fn pin_folder(
         ));
     }
     Ok(PinnedBackup {
-        store,
-        object,
         members,
         expected_crc32c: None,
+        ..PinnedBackup::single(store, object)
     })
 }
 
@@ -346,7 +412,7 @@ pub async fn pin_latest(
     at: Option<jiff::Timestamp>,
     excluded_suffix: Option<&str>,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut all = separate_whole_files(store.as_ref(), found_in(store.list(prefix).await?)).await?;
+    let mut all = find_backups(store.as_ref(), store.list(prefix).await?).await?;
     all.retain(|f| excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s)));
     let object = newest(all.iter().map(|f| f.object.clone()).collect(), at).ok_or_else(|| {
         let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
@@ -362,12 +428,10 @@ pub async fn pin_latest(
     {
         Some(series) => pinned_series(store, series),
         None => {
-            let expected_crc32c = object.crc32c;
+            let advice = advice_for(store.as_ref(), &object.name).await;
             Ok(PinnedBackup {
-                store,
-                object,
-                members: vec![],
-                expected_crc32c,
+                advice,
+                ..PinnedBackup::single(store, object)
             })
         }
     }
@@ -378,7 +442,10 @@ mod tests {
     use super::*;
 
     fn files_in(objects: Vec<StoredObject>) -> Vec<StoredObject> {
-        found_in(objects).into_iter().map(|f| f.object).collect()
+        let (mut all, files) = split_folders(objects);
+        all.extend(files);
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     #[test]

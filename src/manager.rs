@@ -107,7 +107,7 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> JobOutcome {
-        pipeline::restore::run(&self.services, job, progress, stop).await
+        Box::pin(pipeline::restore::run(&self.services, job, progress, stop)).await
     }
 
     /// Proves that a backup can be restored, to the depth that the job or the configuration asks for. There
@@ -118,7 +118,13 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> JobOutcome {
-        pipeline::verification::run(&self.services, job, progress, stop).await
+        Box::pin(pipeline::verification::run(
+            &self.services,
+            job,
+            progress,
+            stop,
+        ))
+        .await
     }
 
     /// Counts a request that has its final outcome.

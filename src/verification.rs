@@ -16,6 +16,7 @@ mod generated;
 pub mod verdict;
 mod junit;
 mod html_report;
+mod restore_index;
 mod amcheck;
 
 use std::collections::BTreeMap;
@@ -29,10 +30,11 @@ pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    Evidence, Found, OwnEvidence, Question, RestoreIndex, StoredEvidence, evidence_name, is_of,
+    Evidence, Found, OwnEvidence, Question, StoredEvidence, Testimony, evidence_name, is_of,
 };
 pub use html_report::{ledger_page, page};
 pub use junit::junit;
+pub use restore_index::RestoreIndex;
 
 /// A restored database, and what is known about its archive.
 pub struct RestoredDatabase<'a> {
@@ -65,7 +67,8 @@ async fn timed(
     work: impl Future<Output = Result<Vec<Check>, RestoreError>>,
 ) -> Result<Vec<Check>, RestoreError> {
     let clock = tokio::time::Instant::now();
-    let mut checks = match work.await {
+    // On the heap: together, the futures of all checks are large.
+    let mut checks = match Box::pin(work).await {
         Ok(checks) => checks,
         Err(e) => {
             let check = Check::new(name, CheckStatus::NotChecked, report(&e)).because(e.reason());
@@ -140,11 +143,11 @@ pub async fn examine(
     Ok(e)
 }
 
-/// A count with its noun, such as `1 row` and `2 rows`.
+/// A count with its noun, such as `1 row` and `2,000 rows`.
 fn counted(n: impl TryInto<u64>, noun: &str) -> String {
     match n.try_into().unwrap_or(u64::MAX) {
         1 => format!("1 {noun}"),
-        n => format!("{n} {noun}s"),
+        n => format!("{} {noun}s", indicatif::HumanCount(n)),
     }
 }
 

@@ -606,8 +606,13 @@ impl Worker {
 /// The id under which to answer a request that cannot be parsed: from its body, its attribute or the
 /// message id.
 fn request_id_of(delivery: &Delivery) -> String {
-    let body: Option<serde_json::Value> = serde_json::from_slice(&delivery.data).ok();
-    let in_body = body.as_ref().and_then(|b| b.get("request_id")?.as_str());
+    /// The only field that is kept: a message may have 10 MB, and anything in it.
+    #[derive(serde::Deserialize)]
+    struct Identified {
+        request_id: String,
+    }
+    let body: Option<Identified> = serde_json::from_slice(&delivery.data).ok();
+    let in_body = body.as_ref().map(|b| b.request_id.as_str());
     let named = in_body.or(delivery.attributes.get("request_id").map(String::as_str));
     // Never answer under an id of the form that the program generates: the event could be taken for that
     // of another job.

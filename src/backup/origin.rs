@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -16,8 +16,8 @@ use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationErr
 use crate::progress::Progress;
 use crate::store::StoredObject;
 use pgdump_archive::{
-    ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, RangeSource,
-    ReopenableSource,
+    ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, FIRST_TAKE,
+    RangeSource, ReopenableSource,
 };
 
 /// Checks, after reading, that all bytes were read and have the store's checksums.
@@ -104,8 +104,13 @@ pub fn open(
         Source::Object(b) => {
             let reading = ReadMode::Pieces(b.members.len(), b.expected_crc32c);
             let reader = Arc::new(reader);
-            let bytes = Box::new(PieceReader::new(&b, reader.clone()));
-            let again = Arc::new(ReopenPieces { backup: b, reader });
+            let taken = Arc::default();
+            let bytes = Box::new(PieceReader::new(&b, reader.clone(), Arc::clone(&taken)));
+            let again = Arc::new(ReopenPieces {
+                backup: b,
+                reader,
+                taken,
+            });
             (
                 ArchiveSource::Stream {
                     bytes,
@@ -233,6 +238,10 @@ impl ReopenableSource for ReopenObject {
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
         Ok(self.reader.look(&self.backup, offset))
     }
+
+    fn advice(&self) -> Option<String> {
+        self.backup.advice.clone()
+    }
 }
 
 /// Reads the pieces of a split file, opening each when the previous one has been read.
@@ -240,31 +249,52 @@ struct PieceReader {
     todo: VecDeque<PinnedBackup>,
     current: Option<ByteStream>,
     reader: Arc<StreamOpener>,
+    has_begun: bool,
+    taken: Arc<AtomicU64>,
 }
 
 impl PieceReader {
-    fn new(backup: &PinnedBackup, reader: Arc<StreamOpener>) -> Self {
+    fn new(backup: &PinnedBackup, reader: Arc<StreamOpener>, taken: Arc<AtomicU64>) -> Self {
         let todo = backup.members.iter().map(|m| backup.member(m)).collect();
         PieceReader {
             todo,
             current: None,
             reader,
+            has_begun: true,
+            taken,
         }
+    }
+
+    /// Bytes of the current piece: few where it begins, so that what is taken ahead of the archive's end is.
+    fn read_current(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let Some(current) = &mut self.current else {
+            return Ok(0);
+        };
+        let most = if self.has_begun {
+            out.len()
+        } else {
+            FIRST_TAKE
+        };
+        let most = out.len().min(most);
+        let n = current.read(&mut out[..most])?;
+        self.has_begun = true;
+        self.taken.fetch_add(n as u64, Relaxed);
+        Ok(n)
     }
 }
 
 impl Read for PieceReader {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         loop {
-            if let Some(current) = &mut self.current {
-                let n = current.read(out)?;
-                if n > 0 || out.is_empty() {
-                    return Ok(n);
-                }
+            let n = self.read_current(out)?;
+            if n > 0 || out.is_empty() {
+                return Ok(n);
             }
             let Some(next) = self.todo.pop_front() else {
                 return Ok(0);
             };
+            // Nothing can come before the first one.
+            self.has_begun = self.current.is_none();
             let (size, crc32c) = (Some(next.object.size), next.expected_crc32c);
             self.current = Some(self.reader.start(Source::Object(next), size, crc32c));
         }
@@ -275,6 +305,8 @@ impl Read for PieceReader {
 struct ReopenPieces {
     backup: PinnedBackup,
     reader: Arc<StreamOpener>,
+    /// Bytes of the first reading.
+    taken: Arc<AtomicU64>,
 }
 
 impl ReopenableSource for ReopenPieces {
@@ -293,6 +325,28 @@ impl ReopenableSource for ReopenPieces {
             }
         }
         Ok(bytes)
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
+    fn files_before(&self, offset: u64) -> usize {
+        let begins = self.backup.members.iter().scan(0, |at, piece| {
+            let begin = *at;
+            *at += piece.size;
+            Some(begin)
+        });
+        begins.take_while(|begin| *begin < offset).count()
+    }
+
+    fn file_name(&self, file: usize) -> Option<String> {
+        let piece = self.backup.members.get(file)?;
+        Some(piece.name.clone())
+    }
+
+    fn advice(&self) -> Option<String> {
+        self.backup.advice.clone()
     }
 }
 

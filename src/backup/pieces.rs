@@ -1,7 +1,7 @@
-//! Recognises files that `split` cut into pieces (`x.dump.aa`, `x.dump.ab`, …). Together they are one backup,
-//! whose bytes are those of the pieces in order.
+//! A backup that was cut into pieces by `split` (`x.dump.aa`, `x.dump.ab`, …): one backup, whose bytes are
+//! those of the pieces in their order. Names alone only say what may be one; `rotation` looks into the files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::store::StoredObject;
 
@@ -12,26 +12,56 @@ enum Count {
     Digits,
 }
 
-/// Pieces that belong together.
+/// Endings of names that say what a file is. As a count, one of them is only taken where the counts before it are
+/// there, and where the file is no backup of its own.
+const EXTENSIONS: [&str; 60] = [
+    "age", "asc", "backup", "bak", "bin", "bkp", "br", "bup", "bz", "cfg", "conf", "copy", "crc",
+    "csv", "dat", "db", "dmp", "done", "dump", "enc", "err", "gpg", "gz", "html", "idx", "info",
+    "ini", "json", "key", "lock", "log", "lz", "lzip", "lzma", "lzo", "md", "meta", "new", "ok",
+    "old", "orig", "out", "par", "part", "pem", "pgdump", "pgp", "prev", "sha", "sig", "sql",
+    "sum", "tar", "tgz", "tmp", "toc", "txt", "xml", "xz", "zst",
+];
+
+/// Counts that may be missing in a row where those behind them are still taken for pieces.
+const MAX_GAP: usize = 3;
+
+/// A name as that of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PieceName<'a> {
+    /// What stands before the count.
+    prefix: &'a str,
+    count: Count,
+    suffix: &'a str,
+}
+
+/// Files that are counted without a gap, and perhaps others behind a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Series {
-    /// The backup's name: the pieces' common prefix without the separator. If another object has that name,
-    /// the prefix with the separator, or else the name of the first piece.
+    /// The backup's name: what all pieces have before the separator or, where something else has that name, with it.
     pub name: String,
     /// The common prefix of all pieces, with the separator.
     pub prefix: String,
     /// The pieces in order.
     pub pieces: Vec<StoredObject>,
-    /// The name of the first missing piece, if there is a gap before or between the others.
-    pub missing: Option<String>,
+    pub gap: Option<Gap>,
+    /// The name behind the last piece, where the file is one of its own.
+    pub behind: Option<String>,
 }
 
-/// Parses a name as that of a piece: the prefix, the kind of suffix, and the suffix.
+/// A piece that is missing before others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// How many pieces are there before it.
+    pub at: usize,
+    pub name: String,
+}
+
+/// The parts of a name that may be a piece's.
 ///
 /// Accepts only suffixes that `split` writes and other tools do not: at least two letters, from `aa` on;
 /// digits from 00 on (rotated files are `.1`, `.2`; days and months have other separators and begin with
-/// 01), with three digits also from 001 on; and any number after the word `part`.
-fn parse(name: &str) -> Option<(&str, Count, &str)> {
+/// 01), three of them also from 001 on; any number behind the word `part`.
+fn parse(name: &str) -> Option<PieceName<'_>> {
     let letters = name.trim_end_matches(|c: char| c.is_ascii_lowercase());
     let digits = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let (prefix, count) = match (letters.len() < name.len(), digits.len() < name.len()) {
@@ -47,7 +77,22 @@ fn parse(name: &str) -> Option<(&str, Count, &str)> {
             suffix.len() <= 18 && (is_part || suffix.len() >= 2 && prefix.ends_with('.'))
         }
     };
-    (fits && !stem_of(prefix).is_empty()).then_some((prefix, count, suffix))
+    let piece = PieceName {
+        prefix,
+        count,
+        suffix,
+    };
+    (fits && !stem_of(prefix).is_empty()).then_some(piece)
+}
+
+/// Whether the name of a piece says that the file is something else.
+pub(super) fn has_extension(name: &str) -> bool {
+    parse(name).is_some_and(|piece| EXTENSIONS.contains(&piece.suffix))
+}
+
+/// The parts of a name that is a piece's and nothing else.
+fn parse_certain(name: &str) -> Option<PieceName<'_>> {
+    parse(name).filter(|piece| !EXTENSIONS.contains(&piece.suffix))
 }
 
 /// The part of the name before `.part`, `.part-`, `_part.` and the like.
@@ -69,21 +114,17 @@ fn stem_of(prefix: &str) -> &str {
 
 /// The name of the whole file, if this object is named like a piece.
 pub fn whole_of(name: &str) -> Option<&str> {
-    parse(name).map(|(prefix, _, _)| stem_of(prefix))
+    parse_certain(name).map(|piece| stem_of(piece.prefix))
 }
 
 /// Whether this object is named like the first piece of a series.
 pub fn is_first_piece(name: &str) -> bool {
-    parse(name).is_some_and(|(prefix, _, suffix)| is_first(prefix, suffix))
+    parse_certain(name).is_some_and(|piece| is_first(piece.prefix, piece.suffix))
 }
 
-/// The common prefix of all pieces that `name` may refer to; `None` if `is_piece` and the name is not that of one.
-pub(super) fn prefix_of(name: &str, is_piece: bool) -> Option<&str> {
-    match whole_of(name) {
-        Some(whole) => Some(whole),
-        None if is_piece => None,
-        None => Some(stem_of(name)).filter(|stem| !stem.is_empty()),
-    }
+/// What all names begin with that matter for what `name` means: its pieces, and what could be called as they are.
+pub(super) fn prefix_of(name: &str) -> Option<&str> {
+    Some(stem_of(name)).filter(|stem| !stem.is_empty())
 }
 
 /// The suffix that `split` writes after `suffix`. Where it widens the suffix by itself (`yz`, then `zaaa`), also
@@ -119,144 +160,151 @@ fn is_first(prefix: &str, suffix: &str) -> bool {
     number == Ok(0) || (number == Ok(1) && from_one) || suffix.bytes().all(|b| b == b'a')
 }
 
-/// The suffix of the missing first piece, if the first one found is the second of a series.
-fn missing_first(prefix: &str, count: Count, suffix: &str) -> Option<String> {
-    let number = u64::from(count == Count::Digits);
-    let first = match count {
-        Count::Letters => "a".repeat(suffix.len()),
-        Count::Digits => format!("{number:0width$}", width = suffix.len()),
-    };
-    (is_first(prefix, &first) && next_of(&first, count).0 == suffix).then_some(first)
+/// Objects that are called the same but for their counts.
+struct Counted {
+    prefix: String,
+    count: Count,
+    by_suffix: BTreeMap<String, StoredObject>,
 }
 
-/// Candidates in order of their suffixes, divided into the pieces of one series and the others.
-struct PieceRun {
-    pieces: Vec<StoredObject>,
-    others: Vec<StoredObject>,
-    missing: Option<String>,
-}
-
-impl PieceRun {
-    fn of(prefix: &str, count: Count, sorted: Vec<StoredObject>) -> Self {
-        let mut run = PieceRun {
-            pieces: vec![],
-            others: vec![],
-            missing: None,
-        };
-        let suffix = |o: &StoredObject| o.name[prefix.len()..].to_owned();
-        let Some(first) = sorted.first().map(suffix) else {
-            return run;
-        };
-        run.missing = missing_first(prefix, count, &first);
-        if run.missing.is_none() && !is_first(prefix, &first) {
-            return PieceRun {
-                others: sorted,
-                ..run
+impl Counted {
+    /// Takes out the series that begins with `first`.
+    fn take_series(&mut self, first: String) -> Option<Series> {
+        let mut pieces = vec![self.by_suffix.remove(&first)?];
+        let (mut last, mut gap) = (first, None);
+        loop {
+            let (next, wider) = next_of(&last, self.count);
+            let wider = wider.filter(|w| self.by_suffix.contains_key(w));
+            let found = if self.by_suffix.contains_key(&next) {
+                Some(next.clone())
+            } else {
+                wider.or_else(|| self.behind_gap(&next))
             };
-        }
-        let mut last: Option<String> = None;
-        for piece in sorted {
-            if run.is_over() {
-                run.others.push(piece);
-                continue;
+            let Some(found) = found else { break };
+            if !(found == next || found.len() > next.len()) && gap.is_none() {
+                gap = Some(Gap {
+                    at: pieces.len(),
+                    name: format!("{}{next}", self.prefix),
+                });
             }
-            let is = suffix(&piece);
-            if let Some(last) = &last {
-                let (next, wider) = next_of(last, count);
-                let follows = is == next || Some(&is) == wider.as_ref();
-                if !follows && !is_near(last, &is, count, run.pieces.len()) {
-                    run.others.push(piece);
-                    continue;
-                }
-                if !follows {
-                    run.missing.get_or_insert(next);
-                }
+            pieces.extend(self.by_suffix.remove(&found));
+            last = found;
+        }
+        Some(Series {
+            name: stem_of(&self.prefix).to_owned(),
+            prefix: self.prefix.clone(),
+            pieces,
+            gap,
+            behind: None,
+        })
+    }
+
+    /// The count of a piece behind a few missing ones, as wide as they are and nothing else.
+    fn behind_gap(&self, missing: &str) -> Option<String> {
+        let mut suffix = missing.to_owned();
+        for _ in 0..MAX_GAP {
+            suffix = next_of(&suffix, self.count).0;
+            if suffix.len() != missing.len() {
+                return None;
             }
-            last = Some(is);
-            run.pieces.push(piece);
+            if self.by_suffix.contains_key(&suffix) && !EXTENSIONS.contains(&suffix.as_str()) {
+                return Some(suffix);
+            }
         }
-        // A single piece is a file whose name happens to end like one.
-        if run.pieces.len() < 2 {
-            run.others.append(&mut run.pieces);
-            run.missing = None;
-        }
-        run
+        None
     }
 }
 
-impl PieceRun {
-    /// Whether the last piece so far is the file's last: `split -b` gives all others the same size.
-    fn is_over(&self) -> bool {
-        let [first, second, .., last] = self.pieces.as_slice() else {
-            return false;
-        };
-        first.size == second.size && last.size < first.size
-    }
-}
-
-/// Whether a suffix is so close to the previous one that the pieces in between must be missing. `x.aa` and
-/// `x.gz`, in contrast, are unrelated.
-fn is_near(last: &str, is: &str, count: Count, seen: usize) -> bool {
-    let value = |text: &str| match count {
-        Count::Digits => text.parse().unwrap_or(u64::MAX),
-        Count::Letters => text.bytes().fold(0u64, |n, b| {
-            n.saturating_mul(26).saturating_add(u64::from(b - b'a'))
-        }),
-    };
-    let may_be = last.len() == is.len() || !last.starts_with('0') && count == Count::Digits;
-    may_be && value(is).saturating_sub(value(last)) <= seen.max(3) as u64 + 1
-}
-
-/// Divides `objects` into series of pieces and the rest.
-pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredObject>) {
-    let mut groups: BTreeMap<(String, Count), Vec<StoredObject>> = BTreeMap::new();
+/// What may be series among `objects` by their names, also of one piece, and what is left of them.
+pub(super) fn candidates(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredObject>) {
+    let mut groups: BTreeMap<(String, Count), Counted> = BTreeMap::new();
     let mut others = Vec::new();
     for o in objects {
-        match parse(&o.name).map(|(prefix, count, _)| (prefix.to_owned(), count)) {
-            Some(key) => groups.entry(key).or_default().push(o),
-            None => others.push(o),
-        }
-    }
-    let mut runs = Vec::new();
-    for ((prefix, count), mut sorted) in groups {
-        // Letters sort by text, digits by value.
-        let number = |o: &StoredObject| o.name[prefix.len()..].parse::<u64>().unwrap_or_default();
-        sorted.sort_by(|a, b| number(a).cmp(&number(b)).then_with(|| a.name.cmp(&b.name)));
-        let mut run = PieceRun::of(&prefix, count, sorted);
-        others.append(&mut run.others);
-        if !run.pieces.is_empty() {
-            runs.push((prefix, run));
-        }
-    }
-    let mut taken: HashMap<&str, usize> = HashMap::new();
-    let names = others.iter().map(|o| o.name.as_str());
-    names
-        .chain(runs.iter().map(|(prefix, _)| stem_of(prefix)))
-        .for_each(|n| *taken.entry(n).or_default() += 1);
-    let name_of = |prefix: &str, run: &PieceRun| match stem_of(prefix) {
-        stem if taken.get(stem) == Some(&1) => stem.to_owned(),
-        // A series with letters and one with digits may have the same prefix.
-        _ if runs.iter().filter(|(other, _)| other == prefix).count() > 1 => run
-            .pieces
-            .first()
-            .map(|p| p.name.clone())
-            .unwrap_or_default(),
-        _ => prefix.to_owned(),
-    };
-    let names: Vec<String> = runs
-        .iter()
-        .map(|(prefix, run)| name_of(prefix, run))
-        .collect();
-    let series = names.into_iter().zip(runs).map(|(name, (prefix, run))| {
-        let missing = run.missing.map(|suffix| format!("{prefix}{suffix}"));
-        Series {
-            name,
+        let Some(PieceName {
             prefix,
-            pieces: run.pieces,
-            missing,
+            count,
+            suffix,
+        }) = parse(&o.name)
+        else {
+            others.push(o);
+            continue;
+        };
+        let (prefix, suffix) = (prefix.to_owned(), suffix.to_owned());
+        let group = groups
+            .entry((prefix.clone(), count))
+            .or_insert_with(|| Counted {
+                prefix,
+                count,
+                by_suffix: BTreeMap::new(),
+            });
+        group.by_suffix.insert(suffix, o);
+    }
+    let mut found = Vec::new();
+    for mut group in groups.into_values() {
+        let is_first = |suffix: &&String| is_first(&group.prefix, suffix);
+        let firsts: Vec<String> = group.by_suffix.keys().filter(is_first).cloned().collect();
+        let series = firsts
+            .into_iter()
+            .filter_map(|first| group.take_series(first));
+        found.extend(series);
+        others.extend(group.by_suffix.into_values());
+    }
+    (found, others)
+}
+
+/// Gives each series a name that nothing else has; of two that would have the same one, the older keeps it. Those for
+/// which there is none left are no series. `taken`: the names of all objects.
+pub(super) fn named(
+    mut series: Vec<Series>,
+    mut taken: HashSet<String>,
+) -> (Vec<Series>, Vec<StoredObject>) {
+    let key = |s: &Series| s.pieces.first().map(|p| (p.created, p.name.clone()));
+    series.sort_by_key(key);
+    let (mut named, mut nameless) = (Vec::new(), Vec::new());
+    for mut s in series {
+        let free = [stem_of(&s.prefix), s.prefix.as_str()]
+            .into_iter()
+            .find(|name| !taken.contains(*name))
+            .map(str::to_owned);
+        match free {
+            Some(name) => {
+                taken.insert(name.clone());
+                s.name = name;
+                named.push(s);
+            }
+            None => nameless.extend(s.pieces),
         }
-    });
-    (series.collect(), others)
+    }
+    (named, nameless)
+}
+
+/// What `name` means where no object is called so: the series of that name, or whose names begin with it. The oldest
+/// one, should there be several.
+pub(super) fn meant_by(name: &str, objects: Vec<StoredObject>) -> Option<Series> {
+    let (found, _) = candidates(objects);
+    let meant = found
+        .into_iter()
+        .filter(|s| name == stem_of(&s.prefix) || name == s.prefix);
+    let oldest = meant.min_by_key(|s| s.pieces.first().map(|p| (p.created, p.name.clone())))?;
+    Some(Series {
+        name: name.to_owned(),
+        ..oldest
+    })
+}
+
+/// Says of an object that it is one of several pieces, where others of them are there.
+pub(super) fn advice_for(name: &str, objects: Vec<StoredObject>) -> Option<String> {
+    let names: HashSet<String> = objects.iter().map(|o| o.name.clone()).collect();
+    let (found, _) = candidates(objects);
+    let series = found
+        .into_iter()
+        .find(|s| s.pieces.len() > 1 && s.pieces.iter().any(|p| p.name == name))?;
+    let whole = if names.contains(&series.name) {
+        &series.prefix
+    } else {
+        &series.name
+    };
+    Some(format!("{name} is one piece of {whole}: restore {whole}"))
 }
 
 impl Series {
@@ -282,9 +330,30 @@ impl Series {
         }
     }
 
-    /// Whether `name` refers to this backup: its name, the common prefix, or the name of a piece.
+    /// Whether `name` means this backup: its own name, or what all pieces begin with.
     pub fn is_meant_by(&self, name: &str) -> bool {
-        name == self.name || name == self.prefix || self.pieces.iter().any(|p| p.name == name)
+        name == self.name || name == self.prefix
+    }
+
+    /// The first `count` pieces, and the others.
+    pub fn split_at(mut self, count: usize) -> (Self, Vec<StoredObject>) {
+        let others = self.pieces.split_off(count.min(self.pieces.len()));
+        self.behind = others.first().map(|o| o.name.clone());
+        self.gap = self.gap.filter(|gap| gap.at < self.pieces.len());
+        (self, others)
+    }
+
+    /// The series as it was when its newest piece was `generation`: without those that came behind it since.
+    pub fn pinned_at(self, generation: i64) -> Option<Self> {
+        let newer = |p: &&StoredObject| p.generation > generation;
+        let added = self.pieces.iter().rev().take_while(newer).count();
+        let count = self.pieces.len() - added;
+        let (series, _) = self.split_at(count);
+        let series = Series {
+            behind: None,
+            ..series
+        };
+        (series.whole().generation == generation).then_some(series)
     }
 }
 
@@ -306,22 +375,25 @@ mod tests {
     /// A series as its name, the suffixes of its pieces and the missing piece.
     type Seen = (String, Vec<String>, Option<String>);
 
-    /// The series, and the others.
+    fn seen(s: &Series) -> Seen {
+        let counts = s.pieces.iter().map(|p| p.name[s.prefix.len()..].to_owned());
+        let missing = s.gap.as_ref().map(|gap| gap.name.clone());
+        (s.name.clone(), counts.collect(), missing)
+    }
+
+    fn objects(names: &[&str]) -> Vec<StoredObject> {
+        names.iter().rev().map(|n| object(n)).collect()
+    }
+
+    /// The series of more than one piece, and the others.
     fn found(names: &[&str]) -> (Vec<Seen>, Vec<String>) {
-        let (series, others) = series_of(names.iter().rev().map(|n| object(n)).collect());
-        let counts = |s: &Series| {
-            s.pieces
-                .iter()
-                .map(|p| p.name[s.prefix.len()..].to_owned())
-                .collect()
-        };
-        let series = series
-            .iter()
-            .map(|s| (s.name.clone(), counts(s), s.missing.clone()))
-            .collect();
-        let mut others: Vec<_> = others.into_iter().map(|o| o.name).collect();
+        let (series, others) = candidates(objects(names));
+        let (series, single): (Vec<_>, Vec<_>) =
+            series.into_iter().partition(|s| s.pieces.len() > 1);
+        let single = single.into_iter().flat_map(|s| s.pieces);
+        let mut others: Vec<_> = others.into_iter().chain(single).map(|o| o.name).collect();
         others.sort();
-        (series, others)
+        (series.iter().map(seen).collect(), others)
     }
 
     /// Only a first piece makes a verification wait for the rest of an upload.
@@ -336,7 +408,18 @@ mod tests {
     }
 
     #[test]
-    fn pieces_written_by_split_are_one_backup() {
+    fn extensions_are_no_counts() {
+        for name in [
+            "x.sql.gz", "x.dump", "x.tar", "x.sql", "x.zst", "x.bak", "x-old", "x.part",
+        ] {
+            assert_eq!(whole_of(name), None, "{name}");
+            assert!(!is_first_piece(name), "{name}");
+        }
+        assert_eq!(whole_of("x.sql.gy"), Some("x.sql"));
+    }
+
+    #[test]
+    fn what_split_writes_is_one_backup() {
         for (prefix, name, counts) in [
             ("x.dump.", "x.dump", &["aa", "ab", "ac"][..]),
             ("n/x-", "n/x", &["aa", "ab"]),
@@ -369,26 +452,21 @@ mod tests {
         }
     }
 
-    /// A foreign file named like a further piece must not spoil a good backup.
+    /// Of `split -n` the first pieces are longer, of `split -l` each is as large as it happens to be.
     #[test]
-    fn a_series_ends_with_its_short_piece() {
-        let sized = |sizes: &[u64]| {
+    fn sizes_do_not_end_a_series() {
+        for sizes in [[9, 9, 8, 8], [9, 9, 4, 7], [9, 7, 8, 3], [9, 9, 10, 1]] {
             let names = ["x.aa", "x.ab", "x.ac", "x.ad"];
-            let objects = names.iter().zip(sizes).map(|(n, size)| StoredObject {
-                size: *size,
-                ..object(n)
-            });
-            let (series, others) = series_of(objects.collect());
-            (
-                series.iter().map(|s| s.pieces.len()).collect::<Vec<_>>(),
-                others.len(),
-            )
-        };
-        assert_eq!(sized(&[9, 9, 4, 7]), (vec![3], 1));
-        assert_eq!(sized(&[9, 9, 9, 7]), (vec![4], 0));
-        // `split -l`: pieces differ in size.
-        assert_eq!(sized(&[9, 7, 8, 3]), (vec![4], 0));
-        assert_eq!(sized(&[9, 9, 10]), (vec![3], 0));
+            let objects = names
+                .iter()
+                .zip(sizes)
+                .map(|(n, size)| StoredObject { size, ..object(n) });
+            let (series, others) = candidates(objects.collect());
+            assert_eq!(
+                (series.len(), series[0].pieces.len(), others.len()),
+                (1, 4, 0)
+            );
+        }
     }
 
     /// `split` widens its suffixes by itself.
@@ -418,16 +496,27 @@ mod tests {
     fn a_missing_piece_is_named() {
         for (names, missing) in [
             (&["x.aa", "x.ac"][..], "x.ab"),
-            (&["x.ab", "x.ac"], "x.aa"),
+            (&["x.aa", "x.ae"], "x.ab"),
             (&["x.00", "x.01", "x.03"], "x.02"),
             (&["x.part1", "x.part3"], "x.part2"),
-            (&["x.part-0002", "x.part-0003"], "x.part-0001"),
-            (&["x.002", "x.003"], "x.001"),
         ] {
             let (series, others) = found(names);
             assert_eq!((series.len(), others.len()), (1, 0), "{names:?}");
             assert_eq!(series[0].2.as_deref(), Some(missing), "{names:?}");
         }
+        // What is too far away, as wide as no piece or called like something else is none.
+        for other in ["x.af", "x.adaa", "x.0003", "x.gz"] {
+            let (series, others) = found(&["x.aa", "x.00", other]);
+            assert_eq!((series.len(), others.len()), (0, 3), "{other}");
+        }
+        // However many there are before it.
+        let mut names: Vec<String> = (0..80).map(|n| format!("x.{n:02}")).collect();
+        names.push("x.89".into());
+        let (series, others) = found(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(
+            (series[0].2.as_ref(), others),
+            (None, vec!["x.89".to_owned()])
+        );
     }
 
     #[test]
@@ -436,6 +525,9 @@ mod tests {
             &["x.dump.aa"][..],
             &["x.dump", "x.sql", "x.gz", "x.zst"],
             &["x.aa", "x.gz"],
+            // The first one is not there.
+            &["x.ab", "x.ac"],
+            &["x.02", "x.03"],
             // Rotated files, days, months, years.
             &["x.dump.0", "x.dump.1", "x.dump.2"],
             &["x.01", "x.02"],
@@ -453,12 +545,84 @@ mod tests {
         }
     }
 
+    /// A name that is taken is not given again: it would mean something else.
     #[test]
-    fn a_series_never_takes_the_name_of_another_object() {
-        let (series, others) = found(&["x.dump", "x.dump.aa", "x.dump.ab", "x.dump.gz"]);
-        assert_eq!((series[0].0.as_str(), others.len()), ("x.dump.", 2));
-        let (series, _) = found(&["x.aa", "x.ab", "x.00", "x.01"]);
-        let names: Vec<_> = series.iter().map(|s| s.0.as_str()).collect();
-        assert_eq!(names, ["x.aa", "x.00"]);
+    fn every_series_has_a_name_of_its_own() {
+        let named_of = |names: &[&str], newer: &str| {
+            let mut all = objects(names);
+            for o in all.iter_mut().filter(|o| o.name.starts_with(newer)) {
+                o.created = jiff::Timestamp::from_second(9).unwrap();
+            }
+            let taken = all.iter().map(|o| o.name.clone()).collect();
+            let (series, others) = candidates(all);
+            let (series, nameless) = named(series, taken);
+            let mut names: Vec<_> = series
+                .into_iter()
+                .map(|s| (s.name, s.pieces.len()))
+                .collect();
+            names.sort();
+            (names, others.len(), nameless.len())
+        };
+        let x = |name: &str| (name.to_owned(), 2);
+        let pieces = ["x.dump", "x.dump.aa", "x.dump.ab", "x.dump.gz"];
+        assert_eq!(named_of(&pieces, "-"), (vec![x("x.dump.")], 2, 0));
+        let taken = ["x.dump", "x.dump.", "x.dump.aa", "x.dump.ab"];
+        assert_eq!(named_of(&taken, "-"), (vec![], 2, 2));
+        // The older one keeps it, whatever is added.
+        let two = ["x.aa", "x.ab", "x-00", "x.00", "x.01"];
+        for (newer, older) in [("x.0", "x.aa"), ("x.a", "x.00")] {
+            let mut all = objects(&two);
+            for o in all.iter_mut().filter(|o| o.name.starts_with(newer)) {
+                o.created = jiff::Timestamp::from_second(9).unwrap();
+            }
+            let first = meant_by("x", all).unwrap().pieces.remove(0);
+            assert_eq!(first.name, older);
+            assert_eq!(named_of(&two, newer), (vec![x("x"), x("x.")], 1, 0));
+        }
+    }
+
+    #[test]
+    fn a_name_means_what_begins_with_it() {
+        let all = || objects(&["n/x.dump.aa", "n/x.dump.ab", "n/y.part1", "n/z"]);
+        let pieces = |name: &str| meant_by(name, all()).map(|s| seen(&s));
+        for name in ["n/x.dump", "n/x.dump."] {
+            let wanted = (
+                name.to_owned(),
+                vec!["aa".to_owned(), "ab".to_owned()],
+                None,
+            );
+            assert_eq!(pieces(name), Some(wanted));
+        }
+        // One piece, where somebody says that it is.
+        assert_eq!(pieces("n/y").unwrap().1, ["1"]);
+        for name in ["n/x.dump.aa", "n/x.dump.ab", "n/x", "n/z", "n/"] {
+            assert_eq!(pieces(name), None, "{name}");
+        }
+        let advice = "n/x.dump.ab is one piece of n/x.dump: restore n/x.dump";
+        assert_eq!(advice_for("n/x.dump.ab", all()).as_deref(), Some(advice));
+        assert_eq!(advice_for("n/y.part1", all()), None);
+    }
+
+    /// What was added behind the pieces since does not change what they were.
+    #[test]
+    fn a_generation_is_that_of_its_time() {
+        let series = |generations: [i64; 3]| {
+            let names = ["x.aa", "x.ab", "x.ac"];
+            let objects = names
+                .iter()
+                .zip(generations)
+                .map(|(n, generation)| StoredObject {
+                    generation,
+                    ..object(n)
+                });
+            meant_by("x", objects.collect()).unwrap()
+        };
+        let count = |generations, at| series(generations).pinned_at(at).map(|s| s.pieces.len());
+        assert_eq!(count([5, 7, 6], 7), Some(3));
+        assert_eq!(count([5, 6, 9], 6), Some(2));
+        assert_eq!(count([5, 6, 9], 9), Some(3));
+        // One that was overwritten, or one that is gone.
+        assert_eq!(count([5, 9, 6], 6), None);
+        assert_eq!(count([5, 6, 7], 8), None);
     }
 }

@@ -12,7 +12,9 @@ use crate::job::VerifyJob;
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
-use crate::verification::{Evidence, History, Keyring, Question, StoredEvidence, verdict};
+use crate::verification::{
+    Evidence, History, Keyring, Question, StoredEvidence, Testimony, verdict,
+};
 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: usize = 10;
@@ -129,7 +131,7 @@ impl BackupCatalog {
         };
         let earlier = async {
             let Some(evidence) = self.evidence(pinned).await?.filter(Evidence::is_signed) else {
-                return Ok(vec![]);
+                return Ok(Testimony::default());
             };
             let folder = Evidence::folder(&p.object);
             let documents = evidence
@@ -137,13 +139,23 @@ impl BackupCatalog {
                 .await?
                 .remove(&folder)
                 .unwrap_or_default();
-            evidence.about(&p.object, documents).await
+            Ok(evidence.about(&p.object, documents).await)
         };
-        let earlier: Vec<VerificationReport> = match earlier.await {
-            Ok(all) => all,
-            Err(e) => return tracing::warn!(error = said(&e), "earlier evidence cannot be read"),
+        let earlier: Testimony = match earlier.await {
+            Ok(earlier) => earlier,
+            Err(e) => {
+                let e: RestoreError = e;
+                return tracing::warn!(error = said(&e), "earlier evidence cannot be read");
+            }
         };
-        if let Some(r) = earlier.iter().find(|r| verdict::contradicts(r, report)) {
+        if let Some(why) = &earlier.incomplete {
+            tracing::warn!(why, "earlier evidence was not read completely");
+        }
+        if let Some(r) = earlier
+            .reports
+            .iter()
+            .find(|r| verdict::contradicts(r, report))
+        {
             tracing::error!(
                 backup = p.uri(),
                 "the same backup was verified before and fails now: a defect of this program or its server"

@@ -12,8 +12,8 @@ use crate::backup::{
 };
 use crate::config::Location;
 use crate::error::{FailureReason as R, JobError, RestoreError};
-use crate::job::{BackupRef, ResultBackup};
-use crate::policy::Policy;
+use crate::job::{BackupRef, ResultBackup, VerifyJob};
+use crate::policy::{Policy, Trigger};
 use crate::progress::Progress;
 use crate::store::BackupStore;
 use pgdump_archive::{self, Archive, DecryptionKeys, Limits};
@@ -150,6 +150,22 @@ impl BackupCatalog {
             }
         };
         Ok(Some(pinned))
+    }
+
+    /// Pins the backup of a verification. A notification announces one object, which may be a piece of the backup.
+    pub(crate) async fn pin_job(
+        &self,
+        job: &VerifyJob,
+        crc32c: Option<u32>,
+    ) -> Result<Option<PinnedBackup>, RestoreError> {
+        match (&job.backup, job.trigger, self.place_of(&job.backup)) {
+            (BackupRef::Named { name, .. }, Trigger::Notification, Some(place)) => {
+                let store = self.stores.at(place).await?;
+                let pinned = backup::pin_announced(store, name, job.generation, crc32c).await?;
+                Ok(Some(pinned))
+            }
+            _ => self.pin(&job.backup, job.generation, crc32c).await,
+        }
     }
 
     /// Opens a backup as far as its table of contents; stops reading when `stop` is cancelled.

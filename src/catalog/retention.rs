@@ -11,7 +11,7 @@ use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report
 use crate::proof::{BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::StoredObject;
-use crate::verification::Evidence;
+use crate::verification::{Evidence, Testimony};
 use pgdump_archive::{is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -48,17 +48,19 @@ impl BackupCatalog {
             Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
             None => Default::default(),
         };
+        let mut incomplete = None;
         for (place, object) in backups.into_iter().enumerate() {
             let beside = documents
                 .remove(&Evidence::folder(&object))
                 .unwrap_or_default();
-            let reports = match &evidence {
-                Some(evidence) => evidence.about(&object, beside).await?,
-                None => vec![],
+            let known = match &evidence {
+                Some(evidence) => evidence.about(&object, beside).await,
+                None => Testimony::default(),
             };
+            incomplete = incomplete.or(known.incomplete);
             let may_go = rules.keeps(place, &object, now).is_none();
             candidates.push(
-                self.candidate(object, &reports, may_go && !is_unsigned)
+                self.candidate(object, &known.reports, may_go && !is_unsigned)
                     .await,
             );
         }
@@ -68,6 +70,13 @@ impl BackupCatalog {
             let old = decisions.iter_mut().enumerate();
             old.filter(|(i, d)| rules.keeps(*i, &d.object, now).is_none())
                 .for_each(|(_, d)| why.clone_into(&mut d.why));
+        }
+        // What was not read may say that the backup that would be kept is bad.
+        if let Some(why) = incomplete {
+            for decision in decisions.iter_mut().filter(|d| d.delete) {
+                decision.delete = false;
+                decision.why = format!("nothing of this set is deleted: {why}");
+            }
         }
         Ok(decisions)
     }

@@ -163,7 +163,7 @@ impl BackupCatalog {
         if !self.config.verify.skip_older && !is_piece {
             return Ok(false);
         }
-        let Some(pinned) = self.pin(&job.backup, job.generation, None).await? else {
+        let Some(pinned) = self.pin_job(job, None).await? else {
             return Ok(false);
         };
         if is_piece

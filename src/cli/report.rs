@@ -151,7 +151,7 @@ fn print(l: &Ledger) {
             r.verdict.as_str(),
             r.depth.map_or("-", |d| d.as_str()),
             r.tables.len(),
-            r.rows,
+            indicatif::HumanCount(r.rows).to_string(),
             r.backup.name.as_deref().unwrap_or("-")
         );
         if let Some(e) = &r.error {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use indicatif::HumanCount;
+
 use super::{CommandError, CommandResult, Exit, Output, human_bytes, noun, print_json, style};
 use crate::config::Config;
 use crate::event::RestoreResult;
@@ -100,7 +102,7 @@ pub(super) fn line(j: &JobStatus) -> String {
         "{what}: {}{share}{left}; {} read, {} {}",
         p.stage,
         human_bytes(p.object_bytes),
-        p.rows,
+        HumanCount(p.rows),
         noun(p.rows, "row")
     )
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
 use super::{CommandResult, Exit, Output, human_bytes, noun, print_json, until_signal};
@@ -150,7 +151,7 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
         "  {} {}, {} {}, {} {}, {}",
         r.tables.len(),
         noun(r.tables.len() as u64, "table"),
-        r.rows,
+        HumanCount(r.rows),
         noun(r.rows, "row"),
         r.large_objects,
         noun(r.large_objects, "large object"),

@@ -91,6 +91,8 @@ pub(super) async fn power_of(
     if session.version() < 150_000 {
         return Ok(None);
     }
+    // A grant to PUBLIC (grantee 0) does not count: every role that code of a backup could run as has it, a newly
+    // created one too, so another role would be no safer.
     let parameters = format!(
         "{REACHED} SELECT parname FROM pg_parameter_acl, aclexplode(paracl) WHERE grantee IN (SELECT oid FROM reached)
          ORDER BY 1 LIMIT 1"

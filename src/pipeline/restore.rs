@@ -133,7 +133,7 @@ async fn claim_and_restore(
             draft.log.notes.extend(notes);
             let work = async {
                 tokio::select! {
-                    proven = restore_into_staging(context, &claimed, draft) => proven,
+                    proven = Box::pin(restore_into_staging(context, &claimed, draft)) => proven,
                     e = claimed.lost() => Err(e),
                 }
             };
@@ -172,12 +172,12 @@ async fn restore_into_staging(
     };
     let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
         let opened = pinned.open(context, job.database.as_deref()).await?;
-        return load_and_prove(context, opened, claimed, draft).await;
+        return Box::pin(load_and_prove(context, opened, claimed, draft)).await;
     };
     let notes = draft.log.notes.len();
     let by_index = async {
         let opened = Pinned::open_by_index(backup, index, context).await?;
-        load_and_prove(context, opened, claimed, draft).await
+        Box::pin(load_and_prove(context, opened, claimed, draft)).await
     };
     match by_index.await {
         Err(e) if e.reason().blame() == Blame::Backup && !context.cancel.is_cancelled() => {
@@ -188,7 +188,7 @@ async fn restore_into_staging(
             draft.log.notes.truncate(notes);
             context.progress.begin_again();
             let opened = pinned.open(context, None).await?;
-            load_and_prove(context, opened, claimed, draft).await
+            Box::pin(load_and_prove(context, opened, claimed, draft)).await
         }
         other => other,
     }

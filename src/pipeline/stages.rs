@@ -273,8 +273,8 @@ impl Staged {
             options,
             self.rewriter.clone(),
             observer,
-        )
-        .await?;
+        );
+        let loaded = Box::pin(loaded).await?;
         Ok(LoadedStaging {
             staging: self.staging,
             server: self.server,

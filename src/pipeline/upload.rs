@@ -20,7 +20,7 @@ pub(super) async fn pin_whole(
     let job = context.job;
     let deadline = tokio::time::Instant::now() + context.config().verify.settle;
     loop {
-        let pinned = context.catalog().pin(&job.backup, job.generation, crc32c);
+        let pinned = context.catalog().pin_job(job, crc32c);
         match pinned.await {
             Err(e)
                 if e.reason() == R::ArchiveCorrupt
@@ -63,10 +63,7 @@ pub(super) async fn wait_for_upload(
                 .await
                 .map(Some)
         } else {
-            context
-                .catalog()
-                .pin(&job.backup, job.generation, None)
-                .await
+            context.catalog().pin_job(job, None).await
         };
         match now {
             Ok(Some(now)) if now.members != pinned.members => return Ok(Some(now)),

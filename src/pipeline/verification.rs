@@ -169,7 +169,7 @@ async fn verify_stages(
         return Ok(None);
     }
     loop {
-        let Err(e) = verify_archive(context, draft).await else {
+        let Err(e) = Box::pin(verify_archive(context, draft)).await else {
             return Ok(None);
         };
         let more = match &draft.pinned {
@@ -255,7 +255,14 @@ async fn verify_archive(
         Ok(())
     } else {
         let history = catalog.history(pinned, report).await?;
-        restore_and_examine(context, opened, &content_digest, &history, (report, pinned)).await
+        Box::pin(restore_and_examine(
+            context,
+            opened,
+            &content_digest,
+            &history,
+            (report, pinned),
+        ))
+        .await
     };
     let deepest = report.depth_requested.min(Depth::Restore);
     if report.depth >= Some(deepest) {
@@ -304,9 +311,8 @@ async fn restore_and_examine(
         history,
         pinned,
     };
-    let done = run
-        .load_and_examine(opened, &mut destination, (report, &mut log))
-        .await;
+    let work = run.load_and_examine(opened, &mut destination, (report, &mut log));
+    let done = Box::pin(work).await;
     report.notes.append(&mut log.notes);
     report.rewrites = log.rewriter.map(|r| r.report()).unwrap_or_default();
     let done = match done {
@@ -370,7 +376,8 @@ impl VerificationRun<'_> {
             sessions: loaded.sessions,
         };
         let checks = checks(context.config(), &report.backup_set)?;
-        let found = verification::examine(&restored, &checks, self.history).await?;
+        let examined = Box::pin(verification::examine(&restored, &checks, self.history));
+        let found = examined.await?;
         step("examined");
         (report.tables, report.checks, report.drift) = (found.tables, found.checks, found.drift);
         Ok(())

@@ -68,11 +68,12 @@ impl GcsStore {
 
     fn fault(&self, e: google_cloud_gax::error::Error, what: &str, gone: R) -> StorageError {
         let reason = reason_of(&e, gone);
-        StorageError::new(
-            reason,
-            format!("gs://{}/{}{what}", self.bucket, self.prefix),
-        )
-        .with_source(e)
+        let place = format!("gs://{}/{}{what}", self.bucket, self.prefix);
+        // The client's own words for it say no more.
+        if reason == R::BackupNotFound {
+            return StorageError::new(reason, format!("{place}: no such object or bucket"));
+        }
+        StorageError::new(reason, place).with_source(e)
     }
 
     fn object(&self, o: google_cloud_storage::model::Object) -> StoredObject {

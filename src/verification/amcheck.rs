@@ -11,6 +11,7 @@ use super::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Session, ident, map_pg_error};
 use crate::proof::{Check, CheckStatus};
+use pgdump_restore::NameList;
 
 /// Schema of the extension, if the database does not already have it.
 const SCHEMA: &str = "pgrestored_amcheck";
@@ -83,7 +84,7 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
     let (all, heaps) = (work.len(), work.iter().filter(|w| !w.is_index).count());
     let sessions = subject.sessions.clamp(1, all.max(1));
     let queue = Arc::new(Mutex::new(VecDeque::from(work)));
-    let wrong = Arc::new(Mutex::new(Vec::new()));
+    let wrong = Arc::new(Mutex::new(NameList::default()));
     let (mut running, mut ready) = (JoinSet::new(), Some(session));
     for _ in 0..sessions {
         let (server, database, session) = (
@@ -103,7 +104,7 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
                     return Ok::<_, DatabaseError>(());
                 };
                 if let Some(what) = check_one(&session, &schema, &work).await? {
-                    wrong.lock().push(format!("{}: {what}", work.name));
+                    wrong.lock().push(format_args!("{}: {what}", work.name));
                 }
             }
         });
@@ -111,8 +112,8 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a task of amcheck failed: {e}")))??;
     }
-    let wrong = wrong.lock().clone();
-    Ok(vec![match pgdump_restore::listed("damaged", &wrong) {
+    let damaged = wrong.lock().listed("damaged");
+    Ok(vec![match damaged {
         None => {
             let indexes = match all - heaps {
                 1 => "1 B-tree index".to_owned(),

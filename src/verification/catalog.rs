@@ -1,7 +1,9 @@
 //! Checks that every entry of the table of contents exists in the restored database, that sequences have the
 //! archive's values, and that constraints and indexes are valid.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+
+use futures::TryStreamExt;
 
 use super::RestoredDatabase;
 use crate::error::RestoreError;
@@ -78,7 +80,15 @@ UNION ALL SELECT 'USER MAPPING', NULL, '' FROM pg_catalog.pg_user_mappings"#;
 /// How many names a finding lists.
 const MAX_NAMED: usize = 20;
 
+/// Kind, schema and name.
 type InventoryKey = (&'static str, Option<String>, String);
+
+/// The entries with one key.
+struct WantedEntry {
+    name: String,
+    entries: u64,
+    there: u64,
+}
 
 /// The key of an entry in the inventory; `None` for entries that create no named object. Their statements have
 /// succeeded, which is all that can be checked.
@@ -154,32 +164,8 @@ pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>
             "every statement of the SQL text succeeded",
         )]);
     }
+    let missing = missing(subject).await?;
     let session = subject.server.connect(subject.database, "check").await?;
-    let rows = session.client().query(INVENTORY, &[]).await;
-    let rows = rows.map_err(|e| map_pg_error(&e, "listing what was restored"))?;
-    let mut there: HashMap<(String, Option<String>, String), u64> = HashMap::new();
-    for row in &rows {
-        *there
-            .entry((row.get(0), row.get(1), row.get(2)))
-            .or_default() += 1;
-    }
-    let mut wanted: BTreeMap<InventoryKey, (u64, String)> = BTreeMap::new();
-    for e in subject.entries {
-        if let Some(key) = key_of(e) {
-            wanted.entry(key).or_insert((0, e.name())).0 += 1;
-        }
-    }
-    let missing: BTreeSet<&String> = wanted
-        .iter()
-        .filter(|((kind, schema, name), (n, _))| {
-            let is = there
-                .get(&((*kind).to_owned(), schema.clone(), name.clone()))
-                .copied()
-                .unwrap_or(0);
-            is < if is_counted(kind) { *n } else { 1 }
-        })
-        .map(|(_, (_, name))| name)
-        .collect();
     let behind = sequences(&session, subject.entries).await?;
     let mut checks = vec![match missing.len() {
         0 => Check::new(
@@ -191,7 +177,7 @@ pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>
             ),
         ),
         n => {
-            let named: Vec<&str> = missing.iter().take(MAX_NAMED).map(|m| m.as_str()).collect();
+            let named: Vec<&str> = missing.iter().take(MAX_NAMED).map(String::as_str).collect();
             Check::new(
                 "entries",
                 CheckStatus::Failed,
@@ -211,6 +197,44 @@ pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>
         checks.push(Check::new("sequence values", CheckStatus::Failed, what));
     }
     Ok(checks)
+}
+
+/// Names of the entries that the database does not have. The inventory is streamed, because the dump decides how
+/// many other objects there are.
+async fn missing(subject: &RestoredDatabase<'_>) -> Result<BTreeSet<String>, RestoreError> {
+    type OfKind = HashMap<(Option<String>, String), WantedEntry>;
+    let mut wanted: HashMap<&str, OfKind> = HashMap::new();
+    for e in subject.entries {
+        let Some((kind, schema, name)) = key_of(e) else {
+            continue;
+        };
+        let of_kind = wanted.entry(kind).or_default();
+        let entry = of_kind
+            .entry((schema, name))
+            .or_insert_with(|| WantedEntry {
+                name: e.name(),
+                entries: 0,
+                there: 0,
+            });
+        entry.entries += 1;
+    }
+    let server = subject.server.streaming_rows();
+    let session = server.connect(subject.database, "check").await?;
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "listing what was restored");
+    let mut rows = session.rows(INVENTORY, &[]).await.map_err(e)?;
+    while let Some(row) = rows.try_next().await.map_err(e)? {
+        let key = (row.get(1), row.get(2));
+        let of_kind = wanted.get_mut(row.get::<_, &str>(0));
+        if let Some(entry) = of_kind.and_then(|of| of.get_mut(&key)) {
+            entry.there += 1;
+        }
+    }
+    let mut missing = BTreeSet::new();
+    for (kind, of_kind) in wanted {
+        let is_missing = |e: &WantedEntry| e.there < if is_counted(kind) { e.entries } else { 1 };
+        missing.extend(of_kind.into_values().filter(is_missing).map(|e| e.name));
+    }
+    Ok(missing)
 }
 
 /// Parses `SELECT pg_catalog.setval('s.q', 12, true);` into `s.q`, 12, true.

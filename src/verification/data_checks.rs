@@ -88,6 +88,8 @@ pub struct Assertion {
 }
 
 const TIMEOUT: &str = "60s";
+/// Size in bytes up to which a row is parsed, whatever it contains.
+const MAX_JSON: usize = 1 << 20;
 
 fn duration(text: &str) -> Option<jiff::SignedDuration> {
     text.parse::<jiff::SignedDuration>()
@@ -228,10 +230,23 @@ async fn ask(
         "SELECT row_to_json(q)::text FROM ({}\n) q LIMIT 2",
         plain(sql)
     );
-    rows(session, &wrapped, timeout).await.map(|rows| {
-        rows.iter()
-            .map(|t| serde_json::from_str(t).unwrap_or(serde_json::Value::Null))
-            .collect()
+    let rows = rows(session, &wrapped, timeout).await?;
+    rows.iter().map(|row| json_of(row)).collect()
+}
+
+/// Parses a row. JSON takes up to 16 times as much memory as its text, so that of a large one only text is kept.
+fn json_of(row: &str) -> Result<serde_json::Value, DatabaseError> {
+    if row.len() <= MAX_JSON {
+        return Ok(serde_json::from_str(row).unwrap_or(serde_json::Value::Null));
+    }
+    let texts: Result<BTreeMap<String, String>, _> = serde_json::from_str(row);
+    let of_texts = |texts: BTreeMap<String, String>| texts.into_iter().collect();
+    texts.map(of_texts).map_err(|_| {
+        let what = format!(
+            "the row has {} MiB, and only text may be that long",
+            row.len().div_ceil(1 << 20)
+        );
+        DatabaseError::new(R::ArchiveUnsupported, what)
     })
 }
 
@@ -409,6 +424,20 @@ fn differs(a: &Assertion, value: &serde_json::Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_text_may_be_long_in_a_row() {
+        let long = "x".repeat(2 * MAX_JSON);
+        let row = serde_json::json!({ "a": long });
+        assert_eq!(json_of(&row.to_string()).unwrap(), row);
+        let many = format!(r#"{{"a":[{}0]}}"#, "0,".repeat(MAX_JSON));
+        let e = json_of(&many).unwrap_err();
+        assert!(e.to_string().contains("3 MiB"), "{e}");
+        assert_eq!(
+            json_of(r#"{"a":[0]}"#).unwrap(),
+            serde_json::json!({ "a": [0] })
+        );
+    }
 
     #[test]
     fn a_checks_file_is_parsed_and_its_mistakes_are_named() {

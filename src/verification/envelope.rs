@@ -213,6 +213,12 @@ impl Keyring {
         self.signing.is_some()
     }
 
+    /// Whether only documents signed with this keyring's own key count.
+    pub(super) fn trusts_itself_alone(&self) -> bool {
+        let own = self.signing.as_ref().map(|k| k.0.public_key().as_ref());
+        own.is_some_and(|own| self.trusted.iter().all(|k| k == own))
+    }
+
     /// A name that only holders of the signing key can compute. `None` without one.
     pub(super) fn secret_name(&self, of: &str) -> Option<String> {
         // Cannot be confused with a signed document: DSSE's encoding begins with `DSSEv1`.
@@ -313,6 +319,11 @@ impl Envelope {
         STANDARD
             .decode(&self.payload)
             .map_err(|_| invalid("the evidence's payload is not base64"))
+    }
+
+    /// SHA-256 of the payload, which is the same in every copy of a signed document.
+    pub(super) fn digest(&self) -> Result<String, RestoreError> {
+        Ok(sha256_hex(&self.payload()?))
     }
 
     /// Returns the report without checking the signature.

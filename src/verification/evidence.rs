@@ -11,21 +11,21 @@ use parking_lot::Mutex;
 use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::html_report::page;
 use super::junit;
+use super::restore_index::RestoreIndex;
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, ValidationError, report as describe_error,
 };
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
 use crate::store::{BackupStore, StoredObject, read_small};
-use pgdump_archive::BlockIndex;
 
 const ENVELOPE: &str = ".dsse.json";
 /// How many documents one query reads.
 const MAX_READ: usize = 5_000;
 /// Number of rejected documents after which a query is abandoned.
 const MAX_REJECTED: usize = 1_000;
-/// How many documents about one generation of a backup are read.
-const MAX_PER_GENERATION: usize = 64;
+/// Most documents next to one generation of a backup, under names that anybody can choose, that are read.
+const MAX_PER_GENERATION: usize = 5_000;
 /// The rejected document from which on the log names no further ones.
 const MAX_LOGGED: usize = 6;
 /// How far the clocks of workers and stores may differ.
@@ -52,22 +52,6 @@ pub fn evidence_name(backup: &str, generation: &str, request_id: &str) -> String
     )
 }
 
-/// The positions of data blocks in an archive, as a verification found them. With it, a restore of the same
-/// generation knows the size in advance and reads several blocks at once.
-#[derive(
-    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-pub struct RestoreIndex {
-    /// Generation of the object; an int64 as a string.
-    pub generation: String,
-    /// Bytes; an int64 as a string.
-    pub size: String,
-    /// Base64 of the big-endian CRC32C of the object.
-    pub crc32c: String,
-    #[serde(flatten)]
-    pub index: BlockIndex,
-}
-
 /// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
 const MAX_INDEX: u64 = 32 << 20;
 
@@ -92,12 +76,7 @@ impl Question<'_> {
 
     /// A key that is different for every question.
     fn key(&self) -> String {
-        format!(
-            "{}\n{:?}\n{}",
-            self.base(),
-            self.trigger,
-            self.depth.as_str()
-        )
+        key_of(&self.base(), self.trigger, self.depth)
     }
 
     fn is_answered_by(&self, r: &VerificationReport) -> bool {
@@ -105,6 +84,10 @@ impl Question<'_> {
             == (self.request_id, self.trigger, self.depth)
             && is_of(r, self.backup)
     }
+}
+
+fn key_of(base: &str, trigger: Trigger, depth: Depth) -> String {
+    format!("{base}\n{trigger:?}\n{}", depth.as_str())
 }
 
 /// Whether a report is about exactly these bytes, as far as the store's metadata can tell. A directory and pieces
@@ -139,6 +122,38 @@ pub struct Found<T> {
     pub refused: usize,
     /// There were so many rejected documents, under names that anybody can choose, that the search was abandoned.
     pub is_flooded: bool,
+}
+
+/// What the documents next to one generation of a backup say about it.
+#[derive(Default)]
+pub struct Testimony {
+    pub reports: Vec<VerificationReport>,
+    /// Why there may be more: documents that count may be among those that were not read.
+    pub incomplete: Option<String>,
+}
+
+/// A search among documents.
+struct Search<T> {
+    found: Found<T>,
+    /// SHA-256 of the reports so far. A copy of a signed document is genuine under any name, but counts once.
+    seen: HashSet<String>,
+    /// Why a document could not be read.
+    unread: Option<String>,
+}
+
+impl<T> Default for Search<T> {
+    fn default() -> Self {
+        let found = Found {
+            reports: vec![],
+            refused: 0,
+            is_flooded: false,
+        };
+        Search {
+            found,
+            seen: HashSet::new(),
+            unread: None,
+        }
+    }
 }
 
 /// Name and SHA-256 of what this process wrote itself, by question. Without a key, this is the only way to
@@ -218,9 +233,10 @@ impl Evidence {
         }
     }
 
-    /// Whether documents have names that only holders of the signing key can compute.
+    /// Whether every document that counts has a name that only holders of the signing key can compute. Documents
+    /// that are signed with another trusted key do not.
     pub fn has_own_names(&self) -> bool {
-        self.keys.signs()
+        self.keys.trusts_itself_alone()
     }
 
     /// Whether documents must be signed to count.
@@ -245,10 +261,46 @@ impl Evidence {
         }
     }
 
-    /// Whether only a worker with this signing key can have chosen this name.
-    fn is_own_name(&self, name: &str) -> bool {
-        let parts = name.strip_suffix(ENVELOPE).and_then(|n| n.rsplit_once('-'));
-        parts.is_some_and(|(base, second)| self.keys.secret_name(base).as_deref() == Some(second))
+    /// Which documents have a name that only a worker with this signing key can have chosen.
+    async fn own_names(&self, documents: &[StoredObject]) -> Vec<bool> {
+        let mut is_own = vec![false; documents.len()];
+        if !self.keys.signs() {
+            return is_own;
+        }
+        let parts = |o: &StoredObject| {
+            let (base, second) = o.name.strip_suffix(ENVELOPE)?.rsplit_once('-')?;
+            Some((base.to_owned(), second.to_owned()))
+        };
+        // The names of further questions of a request exist only if its first one is taken.
+        let mut further: HashMap<String, Option<HashSet<String>>> = HashMap::new();
+        for (i, object) in documents.iter().enumerate() {
+            if let Some((base, second)) = parts(object)
+                && self.keys.secret_name(&base) == Some(second)
+            {
+                is_own[i] = true;
+                further.insert(base, None);
+            }
+            if i % 1_000 == 999 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for (object, is_own) in documents.iter().zip(&mut is_own).filter(|(_, is)| !**is) {
+            if let Some((base, second)) = parts(object)
+                && let Some(names) = further.get_mut(&base)
+            {
+                let names = names.get_or_insert_with(|| self.further_names(&base));
+                *is_own = names.contains(&second);
+            }
+        }
+        is_own
+    }
+
+    /// The second choice of names for every question of one request.
+    fn further_names(&self, base: &str) -> HashSet<String> {
+        let all = Trigger::ALL
+            .into_iter()
+            .flat_map(|t| Depth::ALL.map(|d| key_of(base, t, d)));
+        all.filter_map(|key| self.keys.secret_name(&key)).collect()
     }
 
     /// Writes the evidence of a verification. If the question already has an answer, that one stands and is
@@ -419,6 +471,15 @@ impl Evidence {
         object: &StoredObject,
         own: Option<&str>,
     ) -> Result<VerificationReport, RestoreError> {
+        Ok(self.read_document(object, own).await?.0)
+    }
+
+    /// The report and the SHA-256 of what is signed.
+    async fn read_document(
+        &self,
+        object: &StoredObject,
+        own: Option<&str>,
+    ) -> Result<(VerificationReport, String), RestoreError> {
         let bytes = read_small(self.store.as_ref(), object, MAX_ENVELOPE).await?;
         let envelope: Envelope =
             serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not evidence: {e}")))?;
@@ -433,7 +494,7 @@ impl Evidence {
         };
         self.check_place(&report, object)?;
         check_times(&report, object, jiff::Timestamp::now())?;
-        Ok(report)
+        Ok((report, envelope.digest()?))
     }
 
     /// Checks that a document is next to the backup and generation that it is about, under its request's name.
@@ -505,8 +566,7 @@ impl Evidence {
         folder_of(&object.name, &object.generation.to_string())
     }
 
-    /// Documents by folder, that is, by generation; newest first. The number of documents with names that anybody
-    /// can choose is limited.
+    /// Documents by folder, that is, by generation; newest first.
     ///
     /// # Errors
     /// Errors of the store.
@@ -516,33 +576,35 @@ impl Evidence {
     ) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
         let mut folders: HashMap<String, Vec<StoredObject>> = HashMap::new();
         for object in self.list(prefix).await? {
-            let folder = object
-                .name
-                .rfind('/')
-                .map_or("", |n| &object.name[..=n])
-                .to_owned();
-            let documents = folders.entry(folder).or_default();
-            if documents.len() < MAX_PER_GENERATION || self.is_own_name(&object.name) {
-                documents.push(object);
-            }
+            let folder = object.name.rfind('/').map_or("", |n| &object.name[..=n]);
+            folders.entry(folder.to_owned()).or_default().push(object);
         }
         Ok(folders)
     }
 
-    /// The reports about exactly this backup in these documents, as far as they count.
-    ///
-    /// # Errors
-    /// Errors of the store.
-    pub async fn about(
-        &self,
-        object: &StoredObject,
-        documents: Vec<StoredObject>,
-    ) -> Result<Vec<VerificationReport>, RestoreError> {
-        let wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
-        Ok(self
-            .select(documents, MAX_PER_GENERATION, wanted)
-            .await?
-            .reports)
+    /// The reports about exactly this backup in these documents, as far as they count. All are read, whichever
+    /// are newer, because any may be the one that says that the backup is bad.
+    pub async fn about(&self, object: &StoredObject, documents: Vec<StoredObject>) -> Testimony {
+        let is_own = self.own_names(&documents).await;
+        let mut wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
+        let (mut search, mut others) = (Search::default(), 0);
+        for (document, is_own) in documents.iter().zip(is_own) {
+            others += usize::from(!is_own);
+            if is_own || others <= MAX_PER_GENERATION {
+                self.take(document, is_own, &mut search, &mut wanted).await;
+            }
+        }
+        let left = others.saturating_sub(MAX_PER_GENERATION);
+        if left > 0 && !self.has_own_names() {
+            search.unread = Some(format!(
+                "{left} of {others} documents of evidence in {} were not read, because there are too many",
+                Self::folder(object)
+            ));
+        }
+        Testimony {
+            reports: search.found.reports,
+            incomplete: search.unread,
+        }
     }
 
     async fn select<T>(
@@ -551,71 +613,88 @@ impl Evidence {
         limit: usize,
         mut wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
-        let mut found = Found {
-            reports: vec![],
-            refused: 0,
-            is_flooded: false,
-        };
-        // Documents under names that need the key come first, so that no flood of others can hide them.
-        let (mut read, mut others) = (0, Vec::new());
-        for (i, object) in documents.into_iter().enumerate() {
-            if found.reports.len() >= limit || read >= MAX_READ {
-                return Ok(found);
-            }
-            if self.is_own_name(&object.name) {
-                read += 1;
-                self.take(&object, &mut found, &mut wanted).await;
-            } else {
-                others.push(object);
-            }
-            if i % 1_000 == 999 {
-                tokio::task::yield_now().await;
-            }
+        let is_own = self.own_names(&documents).await;
+        let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
+        if self.has_own_names() {
+            // No flood of others costs time before all that counts was read.
+            all.sort_by_key(|(_, is_own)| !is_own);
         }
-        for object in others.into_iter().take(MAX_READ - read) {
-            if found.reports.len() >= limit || found.is_flooded {
+        let (mut search, mut own, mut others) = (Search::default(), 0, 0);
+        for (document, is_own) in &all {
+            if search.found.reports.len() >= limit {
                 break;
             }
-            self.take(&object, &mut found, &mut wanted).await;
-            found.is_flooded = found.refused >= MAX_REJECTED;
+            let (read, most) = if *is_own {
+                (&mut own, MAX_READ)
+            } else {
+                (&mut others, MAX_READ.saturating_sub(own))
+            };
+            if *read >= most || (search.found.is_flooded && !is_own) {
+                search.found.is_flooded |= !is_own;
+                continue;
+            }
+            *read += 1;
+            self.take(document, *is_own, &mut search, &mut wanted).await;
+            search.found.is_flooded |= search.found.refused >= MAX_REJECTED;
         }
-        Ok(found)
+        if search.found.is_flooded {
+            let refused = search.found.refused;
+            tracing::warn!("the evidence has too many documents that do not count: {refused}");
+        }
+        Ok(search.found)
     }
 
     /// Reads one document; logs its rejection, once per document.
     async fn take<T>(
         &self,
         object: &StoredObject,
-        found: &mut Found<T>,
+        is_own: bool,
+        search: &mut Search<T>,
         wanted: &mut impl FnMut(VerificationReport) -> Option<T>,
     ) {
+        let found = &mut search.found;
         if self.own.has_refused(object) {
             found.refused += 1;
             return;
         }
-        match self.read(object, None).await {
-            Ok(report) => found.reports.extend(wanted(report)),
-            Err(e) => {
-                found.refused += 1;
-                match found.refused.cmp(&MAX_LOGGED) {
-                    Less => {
-                        tracing::warn!(
-                            name = object.name,
-                            error = describe_error(&e),
-                            "evidence rejected"
-                        )
-                    }
-                    Equal => tracing::warn!(
-                        "more documents of evidence were rejected, which are not logged"
-                    ),
-                    Greater => {}
+        let error = match self.read_document(object, None).await {
+            Ok((report, digest)) => {
+                if search.seen.insert(digest) {
+                    return found.reports.extend(wanted(report));
                 }
+                // Which of them is the copy depends on the order, so this is not remembered.
+                refused("the document is a copy of another one")
+            }
+            Err(e) => {
                 if matches!(e, RestoreError::Validation(_)) {
                     self.own.refuse(object);
+                } else if is_unread(&e, object) && (is_own || !self.has_own_names()) {
+                    let uri = self.store.uri(&object.name);
+                    search.unread = Some(format!("{uri}: {}", describe_error(&e)));
                 }
+                e
             }
+        };
+        found.refused += 1;
+        match found.refused.cmp(&MAX_LOGGED) {
+            Less => {
+                tracing::warn!(
+                    name = object.name,
+                    error = describe_error(&error),
+                    "evidence rejected"
+                )
+            }
+            Equal => {
+                tracing::warn!("more documents of evidence were rejected, which are not logged")
+            }
+            Greater => {}
         }
     }
+}
+
+/// Whether the document could count: it exists and is not too large, but the store did not return it.
+fn is_unread(e: &RestoreError, object: &StoredObject) -> bool {
+    e.reason() != R::BackupNotFound && object.size <= MAX_ENVELOPE
 }
 
 /// Whether a name has the form of a document, `BACKUP.pgrestored/GENERATION/ID.dsse.json`.

@@ -9,7 +9,8 @@ use super::{RestoredDatabase, counted, data_checks};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, report};
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
-use pgdump_restore::listed;
+use pgdump_restore::NameList;
+use tokio_postgres::Row;
 
 const NAME: &str = "generated columns";
 /// Time limit for all tables together. The smallest come first, so that one large table does not use up the
@@ -22,25 +23,38 @@ const SINCE: u32 = 120000;
 /// as they were during the load.
 const SETTINGS: &str = "SET search_path = ''; SET row_security = off";
 
-/// Stored generated columns, separately for each partition and child.
-const COLUMNS: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), \
-    pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod), \
-    pg_catalog.pg_get_expr(d.adbin, d.adrelid) \
-    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-    JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-    WHERE a.attgenerated = 's' AND NOT a.attisdropped AND c.relkind = 'r' AND c.relpersistence <> 't' \
+/// Most bytes of all expressions of one table.
+const MAX_EXPRESSIONS: i64 = 4 << 20;
+
+/// Tables with stored generated columns; partitions and children are listed separately.
+const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' \
+    AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 's' \
+        AND NOT a.attisdropped) \
     AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass \
         AND e.objid = c.oid AND e.objsubid = 0 AND e.deptype = 'e') \
-    ORDER BY pg_catalog.pg_relation_size(c.oid), c.oid, a.attnum";
+    ORDER BY pg_catalog.pg_relation_size(c.oid), c.oid";
+
+/// The stored generated columns of one table, without expressions if these are too long together: the dump decides
+/// how long they are.
+const COLUMNS: &str = "SELECT name, kind, \
+    CASE WHEN pg_catalog.sum(pg_catalog.octet_length(expression)) OVER () <= $2 THEN expression END FROM ( \
+        SELECT a.attnum, pg_catalog.quote_ident(a.attname) AS name, \
+        pg_catalog.format_type(a.atttypid, a.atttypmod) AS kind, \
+        pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression \
+        FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+        WHERE a.attrelid = $1 AND a.attgenerated = 's' AND NOT a.attisdropped \
+    ) c ORDER BY attnum";
 
 /// All fields are quoted as in SQL.
 #[derive(Debug, Default, PartialEq)]
 struct GeneratedColumn {
     name: String,
     kind: String,
-    expression: String,
+    /// `None` if those of the table are too long.
+    expression: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -59,27 +73,36 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
         return Ok(vec![]);
     }
     let end = tokio::time::Instant::now() + LIMIT;
-    let mut answers = Vec::new();
-    for table in tables(&session).await? {
+    let mut findings = Findings::default();
+    for (oid, name) in tables(&session).await? {
+        let columns = match columns(&session, oid).await {
+            // A function of an earlier table may have ended the session.
+            Err(_) if session.client().is_closed() => {
+                session = connect(subject).await?;
+                columns(&session, oid).await?
+            }
+            other => other?,
+        };
+        let table = GeneratedTable { name, columns };
         let left = end.saturating_duration_since(tokio::time::Instant::now());
-        let answer = match left.as_secs() {
-            0 => Err(DatabaseError::new(
+        let answer = match (left.as_secs(), question(&table)) {
+            (0, _) => Err(DatabaseError::new(
                 R::Timeout,
                 format!("no answer within {} s", LIMIT.as_secs()),
             )),
-            seconds => {
-                ask(
-                    subject,
-                    &mut session,
-                    &question(&table),
-                    &format!("{seconds}s"),
-                )
-                .await
-            }
+            (_, None) => Err(DatabaseError::new(
+                R::ArchiveUnsupported,
+                format!(
+                    "the expressions have more than {} MiB",
+                    MAX_EXPRESSIONS >> 20
+                ),
+            )),
+            // A function may end the session; that affects only its own table.
+            (seconds, Some(sql)) => data_checks::rows(&session, &sql, &format!("{seconds}s")).await,
         };
-        answers.push((table, answer));
+        findings.add(&table, &answer);
     }
-    Ok(checks_of(&answers))
+    Ok(findings.into_checks())
 }
 
 async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseError> {
@@ -88,117 +111,120 @@ async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseErro
     Ok(session)
 }
 
-/// Runs a query, reconnecting first if a function of an earlier table has ended the session.
-async fn ask(
-    subject: &RestoredDatabase<'_>,
-    session: &mut Session,
-    sql: &str,
-    timeout: &str,
-) -> ColumnAnswer {
-    if session.client().is_closed() {
-        *session = connect(subject).await?;
-    }
-    data_checks::rows(session, sql, timeout).await
+/// OIDs and names, smallest table first.
+async fn tables(session: &Session) -> Result<Vec<(u32, String)>, DatabaseError> {
+    let rows = session.client().query(TABLES, &[]).await.map_err(looking)?;
+    let table = |r: &Row| Ok((r.try_get(0)?, r.try_get(1)?));
+    rows.iter()
+        .map(table)
+        .collect::<Result<_, _>>()
+        .map_err(looking)
 }
 
-async fn tables(session: &Session) -> Result<Vec<GeneratedTable>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up generated columns");
-    let mut tables: Vec<GeneratedTable> = Vec::new();
-    for row in session.client().query(COLUMNS, &[]).await.map_err(e)? {
-        let text = |i| row.try_get::<_, String>(i).map_err(e);
-        let (name, column) = (
-            text(0)?,
-            GeneratedColumn {
-                name: text(1)?,
-                kind: text(2)?,
-                expression: text(3)?,
-            },
-        );
-        match tables.last_mut().filter(|t| t.name == name) {
-            Some(table) => table.columns.push(column),
-            None => tables.push(GeneratedTable {
-                name,
-                columns: vec![column],
-            }),
-        }
-    }
-    Ok(tables)
+async fn columns(session: &Session, oid: u32) -> Result<Vec<GeneratedColumn>, DatabaseError> {
+    let rows = session
+        .client()
+        .query(COLUMNS, &[&oid, &MAX_EXPRESSIONS])
+        .await;
+    let column = |r: &Row| {
+        Ok(GeneratedColumn {
+            name: r.try_get(0)?,
+            kind: r.try_get(1)?,
+            expression: r.try_get(2)?,
+        })
+    };
+    let columns = rows.map_err(looking)?;
+    columns
+        .iter()
+        .map(column)
+        .collect::<Result<_, _>>()
+        .map_err(looking)
+}
+
+fn looking(e: tokio_postgres::Error) -> DatabaseError {
+    map_pg_error(&e, "looking up generated columns")
 }
 
 /// A query with a row for each column: in how many rows of the table the stored value differs. Values are compared
 /// as text, byte for byte, because not every type has an equality operator, and some treat different values as
-/// equal.
-fn question(table: &GeneratedTable) -> String {
-    let count = |c: &GeneratedColumn| {
-        let GeneratedColumn {
-            name,
-            kind,
-            expression,
-        } = c;
+/// equal. `None` if the expressions are too long.
+fn question(table: &GeneratedTable) -> Option<String> {
+    let mut counts = String::new();
+    for GeneratedColumn {
+        name,
+        kind,
+        expression,
+    } in &table.columns
+    {
+        let (comma, expression) = (
+            if counts.is_empty() { "" } else { ", " },
+            expression.as_ref()?,
+        );
         // The cast of an expression to its column's type is not always part of the stored expression.
-        format!(
-            "pg_catalog.count(*) FILTER (WHERE {name}::text COLLATE \"C\" \
+        counts += &format!(
+            "{comma}pg_catalog.count(*) FILTER (WHERE {name}::text COLLATE \"C\" \
              IS DISTINCT FROM ({expression})::{kind}::text COLLATE \"C\")"
-        )
-    };
-    let counts = table
-        .columns
-        .iter()
-        .map(count)
-        .collect::<Vec<_>>()
-        .join(", ");
-    format!(
+        );
+    }
+    Some(format!(
         "SELECT pg_catalog.unnest(ARRAY[{counts}])::text FROM ONLY {}",
         table.name
-    )
+    ))
 }
 
-fn checks_of(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
-    let (mut count, mut differ, mut open, mut reason) = (0, Vec::new(), Vec::new(), None);
-    for (table, answer) in answers {
-        count += table.columns.len();
+/// A summary of all answers.
+#[derive(Default)]
+struct Findings {
+    columns: usize,
+    differ: NameList,
+    open: NameList,
+    /// Why the first of the open ones could not be checked.
+    reason: Option<R>,
+}
+
+impl Findings {
+    fn add(&mut self, table: &GeneratedTable, answer: &ColumnAnswer) {
+        self.columns += table.columns.len();
         match answer {
             Ok(rows) => {
                 let rows = table.columns.iter().zip(rows).filter(|(_, n)| *n != "0");
-                differ.extend(rows.map(|(c, n)| {
+                self.differ.extend(rows.map(|(c, n)| {
                     let rows = if n == "1" { "row" } else { "rows" };
                     format!("{}.{} ({n} {rows})", table.name, c.name)
                 }));
             }
             Err(e) => {
                 let columns: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
-                open.push(format!(
-                    "{}.{} ({})",
-                    table.name,
-                    columns.join(", "),
-                    report(e)
-                ));
-                reason = reason.or(Some(e.reason()));
+                let columns = columns.join(", ");
+                self.open
+                    .push(format_args!("{}.{columns} ({})", table.name, report(e)));
+                self.reason = self.reason.or(Some(e.reason()));
             }
         }
     }
-    let mut checks = Vec::new();
-    if let Some(what) = listed(
-        "stored values differ from the expression's result after the restore",
-        &differ,
-    ) {
-        let fix = "the expression calls a function that reads other rows or settings, so the stored value depends \
-            on when it is computed, and the backup is not at fault: make the function depend only on its \
-            arguments, or recompute the column after a restore (UPDATE … SET column = DEFAULT)";
-        checks.push(Check::new(NAME, CheckStatus::Warned, what).fix(fix));
+
+    fn into_checks(self) -> Vec<Check> {
+        let mut checks = Vec::new();
+        let differ = "stored values differ from the expression's result after the restore";
+        if let Some(what) = self.differ.listed(differ) {
+            let fix = "the expression calls a function that reads other rows or settings, so the stored value depends \
+                on when it is computed, and the backup is not at fault: make the function depend only on its \
+                arguments, or recompute the column after a restore (UPDATE … SET column = DEFAULT)";
+            checks.push(Check::new(NAME, CheckStatus::Warned, what).fix(fix));
+        }
+        if let Some(what) = self.open.listed("could not be recomputed") {
+            let check = Check::new(NAME, CheckStatus::NotChecked, what).optional();
+            checks.push(self.reason.into_iter().fold(check, Check::because));
+        }
+        if checks.is_empty() && self.columns > 0 {
+            let what = format!(
+                "the values of {} match their expressions",
+                counted(self.columns, "generated column")
+            );
+            checks.push(Check::new(NAME, CheckStatus::Passed, what));
+        }
+        checks
     }
-    if let Some(what) = listed("could not be recomputed", &open) {
-        let check = Check::new(NAME, CheckStatus::NotChecked, what).optional();
-        checks.push(reason.into_iter().fold(check, Check::because));
-    }
-    if checks.is_empty() && count > 0 {
-        let what = format!(
-            "the values of {} match their expressions",
-            counted(count, "generated column")
-        );
-        checks.push(Check::new(NAME, CheckStatus::Passed, what));
-    }
-    checks
 }
 
 #[cfg(test)]
@@ -209,8 +235,16 @@ mod tests {
         GeneratedColumn {
             name: name.into(),
             kind: kind.into(),
-            expression: expression.into(),
+            expression: Some(expression.into()),
         }
+    }
+
+    fn checks_of(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
+        let mut findings = Findings::default();
+        answers
+            .iter()
+            .for_each(|(table, answer)| findings.add(table, answer));
+        findings.into_checks()
     }
 
     #[test]
@@ -224,7 +258,7 @@ mod tests {
             columns,
         };
         assert_eq!(
-            question(&table),
+            question(&table).unwrap(),
             "SELECT pg_catalog.unnest(ARRAY[\
              pg_catalog.count(*) FILTER (WHERE sum::text COLLATE \"C\" \
              IS DISTINCT FROM ((a + b))::numeric(8,2)::text COLLATE \"C\"), \

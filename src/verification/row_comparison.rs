@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError};
-use crate::postgres::{Server, Session, ident, literal, map_pg_error};
+use crate::postgres::{Server, Session, ident, literal, map_pg_error, too_large};
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
 use pgdump_archive::{Dialect, ObjectDigest, RowDigest, TableDigest, tokens};
 
@@ -22,6 +22,10 @@ const PAGE: i64 = 8192;
 /// How many large objects one query reads, and how many bytes of each.
 const OBJECTS: usize = 200;
 const OBJECT_PART: i32 = 256 << 10;
+/// How many large objects one query lists.
+const LISTED_OBJECTS: i64 = 10_000;
+/// Memory in bytes for a column and its findings, in addition to its names.
+const COLUMN: usize = 320;
 /// How many failures are listed one by one.
 const MAX_NAMED: usize = 20;
 
@@ -37,6 +41,14 @@ struct Table {
     list: String,
     encoding: String,
     is_partitioned: bool,
+}
+
+impl Table {
+    /// Memory in bytes until all tables are compared.
+    fn memory(&self) -> usize {
+        let column = |c: &Column| COLUMN + 2 * (c.name.len() + c.kind.len());
+        self.columns.iter().map(column).sum::<usize>() + self.list.len() + self.name.len()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -138,9 +150,14 @@ pub(super) async fn compare(
     let wanted = subject.content_digest.tables();
     let session = connect(subject.server, subject.database).await?;
     let (mut tables, mut parts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut kept, most) = (0, subject.server.max_rows());
     for (name, data) in &wanted {
         match describe(&session, name, data, subject.encoding).await? {
             Some((table, bytes)) => {
+                kept += table.memory();
+                if kept > most {
+                    return Err(too_large("the columns of its tables", most).into());
+                }
                 parts.extend(cut(&session, tables.len(), &table, bytes));
                 tables.push(table);
             }
@@ -459,60 +476,64 @@ async fn read(
 pub(super) async fn compare_objects(
     subject: &RestoredDatabase<'_>,
 ) -> Result<Vec<Check>, RestoreError> {
-    let wanted = subject.content_digest.objects();
-    let session = connect(subject.server, subject.database).await?;
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "listing large objects");
-    let there = session
-        .client()
-        .query(
-            "SELECT oid FROM pg_catalog.pg_largeobject_metadata ORDER BY oid",
-            &[],
-        )
-        .await
-        .map_err(e)?;
-    let there: Vec<u32> = there.iter().map(|r| r.get(0)).collect();
-    if wanted.is_empty() && there.is_empty() {
-        return Ok(vec![]);
-    }
-    let mut wrong: Vec<u32> = wanted
-        .keys()
-        .filter(|o| there.binary_search(o).is_err())
-        .copied()
-        .collect();
-    for batch in there.chunks(OBJECTS) {
-        for (oid, is) in read_objects(&session, batch).await? {
-            // An empty large object has no data in the archive.
-            if wanted.get(&oid).copied().unwrap_or_default() != is {
-                wrong.push(oid);
+    let mut wanted = subject.content_digest.objects();
+    let bytes: u64 = wanted.values().map(|o| o.bytes).sum();
+    let session = connect(&subject.server.streaming_rows(), subject.database).await?;
+    let (mut count, mut after, mut wrong, mut named) = (0, 0, 0u64, Vec::new());
+    let mut differs = |oid: u32| {
+        wrong += 1;
+        if named.len() < MAX_NAMED {
+            named.push(oid.to_string());
+        }
+    };
+    loop {
+        let page = list_objects(&session, after).await?;
+        let Some(last) = page.last() else { break };
+        after = *last;
+        for batch in page.chunks(OBJECTS) {
+            for (oid, is) in read_objects(&session, batch).await? {
+                // An object without a byte has no data in the archive.
+                if wanted.remove(&oid).unwrap_or_default() != is {
+                    differs(oid);
+                }
             }
         }
+        count += page.len();
     }
-    let bytes: u64 = wanted.values().map(|o| o.bytes).sum();
-    Ok(vec![if wrong.is_empty() {
-        Check::new(
-            "large objects",
-            CheckStatus::Passed,
-            format!(
+    wanted.keys().copied().for_each(&mut differs);
+    Ok(match (count, wrong) {
+        (0, 0) => vec![],
+        (_, 0) => {
+            let what = format!(
                 "{} with {} {} the archive",
-                counted(there.len(), "large object"),
+                counted(count, "large object"),
                 counted(bytes, "byte"),
-                if there.len() == 1 { "matches" } else { "match" }
-            ),
-        )
-    } else {
-        let named: Vec<String> = wrong.iter().take(MAX_NAMED).map(u32::to_string).collect();
-        let what = format!(
-            "{} {} from the archive: {}",
-            counted(wrong.len(), "large object"),
-            if wrong.len() == 1 {
-                "differs"
-            } else {
-                "differ"
-            },
-            named.join(", ")
-        );
-        Check::new("large objects", CheckStatus::Failed, what)
-    }])
+                if count == 1 { "matches" } else { "match" }
+            );
+            vec![Check::new("large objects", CheckStatus::Passed, what)]
+        }
+        _ => {
+            let what = format!(
+                "{} {} from the archive: {}",
+                counted(wrong, "large object"),
+                if wrong == 1 { "differs" } else { "differ" },
+                named.join(", ")
+            );
+            vec![Check::new("large objects", CheckStatus::Failed, what)]
+        }
+    })
+}
+
+/// The next large objects after `after`, by their oid.
+async fn list_objects(session: &Session, after: u32) -> Result<Vec<u32>, DatabaseError> {
+    let sql =
+        "SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT $2";
+    let rows = session
+        .client()
+        .query(sql, &[&after, &LISTED_OBJECTS])
+        .await;
+    let rows = rows.map_err(|e| map_pg_error(&e, "looking at large objects"))?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
 async fn read_objects(
@@ -521,18 +542,15 @@ async fn read_objects(
 ) -> Result<BTreeMap<u32, ObjectDigest>, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading large objects back");
     let sql = "SELECT o, pg_catalog.lo_get(o, $2, $3) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS x(o)";
-    let read = session.client().prepare(sql).await.map_err(e)?;
     let mut found: BTreeMap<u32, ObjectDigest> =
         oids.iter().map(|o| (*o, ObjectDigest::default())).collect();
     let (mut open, mut offset) = (oids.to_vec(), 0i64);
     while !open.is_empty() {
-        let rows = session
-            .client()
-            .query(&read, &[&open, &offset, &OBJECT_PART])
-            .await
-            .map_err(e)?;
-        open.clear();
-        for row in &rows {
+        let asked = std::mem::take(&mut open);
+        let rows = session.rows(sql, &[&asked, &offset, &OBJECT_PART]).await;
+        let mut rows = rows.map_err(e)?;
+        while let Some(row) = rows.next().await {
+            let row = row.map_err(e)?;
             let (oid, part): (u32, &[u8]) = (row.get(0), row.get(1));
             let o = found.entry(oid).or_default();
             o.bytes += part.len() as u64;

@@ -360,7 +360,7 @@ impl VerificationServer {
         // The server takes a moment to notice that a killed process's sessions are gone.
         let gone = async {
             while !self.leaks().is_empty() {
-                tokio::task::yield_now().await;
+                crate::support::pause().await;
             }
         };
         if tokio::time::timeout(Duration::from_secs(10), gone)

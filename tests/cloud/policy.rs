@@ -138,7 +138,7 @@ async fn verification_failure_cleans_up_temporary_files() {
     let seen = see(Failure::Verification).await;
     let gone = async {
         while !Seen::files(&seen.sandboxes).is_empty() {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), gone)

@@ -121,7 +121,7 @@ impl Process {
                 if status["running"][0]["progress"]["stage"] == stage {
                     return;
                 }
-                tokio::task::yield_now().await;
+                crate::support::pause().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), reached)
@@ -236,7 +236,7 @@ async fn restore_by_hand_is_interrupted_cleanly() {
         let child = command.spawn().unwrap();
         let begun = async {
             while c.leftovers().is_empty() {
-                tokio::task::yield_now().await;
+                crate::support::pause().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), begun)
@@ -268,10 +268,10 @@ async fn a_worker_tests_its_own_verification() {
         let url = format!("http://{}/metrics", process.admin);
         let counted = async {
             while !get(&url).await.1.lines().any(|l| l == wanted) {
-                tokio::task::yield_now().await;
+                crate::support::pause().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), counted)
+        tokio::time::timeout(Duration::from_secs(200), counted)
             .await
             .unwrap_or_else(|_| panic!("the metrics have no line {wanted}"));
         // The self-test's broken backups do not count as verifications.

@@ -227,7 +227,7 @@ async fn a_missing_queue_is_reported(kind: Kind) {
         env.subscription(name).await;
         let is_ready = async {
             while get(&ready).await.0 != 200 {
-                tokio::task::yield_now().await;
+                crate::support::pause().await;
             }
         };
         within(is_ready, name).await;
@@ -282,7 +282,7 @@ async fn a_stream_reports_a_missing_subscription_too() {
     let mut queue = pubsub.subscribe("nowhere").await.unwrap();
     let said = async {
         while health.problems().is_empty() {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     within(said, "a word").await;

@@ -131,7 +131,7 @@ async fn an_overwritten_object_is_never_mixed() {
         }
     });
     while env.emulator.storage.reads() == 0 {
-        tokio::task::yield_now().await;
+        crate::support::pause().await;
     }
     env.emulator.storage.put(BUCKET, "src.dump", dump);
     let done = running.await.unwrap();
@@ -275,7 +275,7 @@ async fn every_fault_at_every_chunk() {
     let chunks = if crate::support::is_full_campaign() {
         64
     } else {
-        6
+        4
     };
     let (mut exact, mut refused) = (0, 0);
     for at in (0..chunks).map(|i| i * size / chunks) {

@@ -77,7 +77,7 @@ impl GoogleEmulator {
         let url = format!("http://{}/", emulator.host);
         let up = async {
             while reqwest::get(&url).await.is_err() {
-                tokio::task::yield_now().await;
+                crate::support::pause().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), up)
@@ -257,6 +257,7 @@ impl Running {
         let there = async {
             while !last.lines().any(|l| l == line) {
                 last = self.get("/metrics").await.1;
+                crate::support::pause().await;
             }
         };
         if tokio::time::timeout(TIMEOUT, there).await.is_err() {

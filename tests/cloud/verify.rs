@@ -343,7 +343,7 @@ async fn a_directory_is_proven_when_it_is_complete() {
             .1
             .contains("\"backup\":\"night/\"")
         {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), begun)
@@ -420,7 +420,7 @@ async fn pieces_are_proven_when_they_are_complete() {
             .1
             .contains("\"backup\":\"x.dump.aa\"")
         {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), begun)
@@ -482,7 +482,7 @@ async fn a_restore_preempts_a_running_verification() {
             .1
             .contains("\"object_bytes\":100,")
         {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), at_work)
@@ -547,7 +547,7 @@ async fn due_backups_are_proven_by_the_schedule() {
             .1
             .contains("\"proven_backup\":\"new.dump\"")
         {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), known)
@@ -586,7 +586,7 @@ async fn a_stop_does_not_wait_for_a_scheduled_verification() {
             .1
             .contains("\"object_bytes\":100,")
         {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), at_work)

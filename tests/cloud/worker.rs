@@ -312,7 +312,7 @@ async fn a_request_that_waits_for_its_target_holds_no_permit() {
             .1
             .contains("\"object_bytes\":100,")
         {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(TIMEOUT, holds)
@@ -328,7 +328,7 @@ async fn a_request_that_waits_for_its_target_holds_no_permit() {
             .1
             .contains("\"request_id\":\"waits\"")
         {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(TIMEOUT, waits)
@@ -415,7 +415,7 @@ async fn a_broken_environment_makes_the_worker_not_ready() {
     env.publish(&request("r1", "app")).await;
     let not_ready = async {
         while broken.get("/readyz").await.0 != 503 {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), not_ready)

@@ -98,7 +98,7 @@ fn tables_of_contents_beyond_the_memory_limit_are_refused() {
             "no length",
             1,
             &|f| claim(f, i32::MAX),
-            "a string of 2147483647 bytes",
+            "a string has the invalid length 2147483647",
         ),
         (
             "count",

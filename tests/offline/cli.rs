@@ -2,13 +2,13 @@
 
 use std::process::{Command, Output};
 
-fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+pub fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command.args(args).env_clear().envs(env.iter().copied());
     command.output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -320,8 +320,15 @@ fn pieces_are_one_backup() {
         .collect();
     assert_eq!(names, ["alone.aa", "d.tar", "x.dump"]);
     assert_eq!(listed[2]["size"], custom.len());
-    for name in ["x.dump", "x.dump.", "x.dump.aa", "x.dump.ac", "alone.aa"] {
+    for name in ["x.dump", "x.dump.", "alone.aa", "alone"] {
         assert_eq!(json(&["inspect", name])["format"], "custom", "{name}");
+    }
+    // One piece is what was named.
+    for piece in ["x.dump.aa", "x.dump.ac"] {
+        let out = run(&["inspect", piece], &bucket);
+        let said = text(&out.stderr);
+        let advice = format!("{piece} is one piece of x.dump: restore x.dump");
+        assert!(said.contains(&advice), "{said}");
     }
     assert_eq!(json(&["inspect", "d.tar"])["format"], "directory in a tar");
     std::fs::remove_file(folder.path().join("x.dump.ab")).unwrap();

@@ -135,6 +135,9 @@ fn the_tests_of_the_rules_pass() {
     );
 }
 
+/// Of how many mutants `make test` checks one; `make soak` checks all of them.
+const MUTANTS_PER_CHECK: usize = 4;
+
 /// Mutates the rules, one change at a time; the tests of the rules must fail for each mutant.
 fn every_mutant_is_found(file: &str, at_least: usize) {
     const SWAPS: [(&str, &str); 26] = [
@@ -168,6 +171,7 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
     if promtool(&["--version"]).is_none() {
         return;
     }
+    let is_full = std::env::var("CAMPAIGN").is_ok_and(|c| c == "full");
     let (mut mutants, mut survivors) = (0, Vec::new());
     let test = FILES
         .iter()
@@ -187,6 +191,9 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
                 continue;
             }
             mutants += 1;
+            if !is_full && mutants % MUTANTS_PER_CHECK != 0 {
+                continue;
+            }
             let mutant = format!("{}{to}{}", &text[..at], &text[at + from.len()..]);
             if passes(file, &mutant, &tests, rule_at(&text, at)) {
                 survivors.push(format!(
@@ -205,22 +212,22 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
 }
 
 #[test]
-fn every_mutant_of_the_proof_alerts_is_found() {
+fn mutants_of_the_proof_alerts_are_found() {
     every_mutant_is_found("proof.alerts.yml", 15);
 }
 
 #[test]
-fn every_mutant_of_the_worker_alerts_is_found() {
+fn mutants_of_the_worker_alerts_are_found() {
     every_mutant_is_found("worker.alerts.yml", 30);
 }
 
 #[test]
-fn every_mutant_of_the_recorded_rules_is_found() {
+fn mutants_of_the_recorded_rules_are_found() {
     every_mutant_is_found("restore.rules.yml", 30);
 }
 
 #[test]
-fn every_mutant_of_the_restore_alerts_is_found() {
+fn mutants_of_the_restore_alerts_are_found() {
     every_mutant_is_found("restore.alerts.yml", 15);
 }
 

@@ -13,3 +13,4 @@ mod contract;
 mod deploy;
 mod documents;
 mod platforms;
+mod snapshots;

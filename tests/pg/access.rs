@@ -90,7 +90,7 @@ async fn nobody_else_can_connect_to_a_database_during_the_load() {
                 let loaded = "SELECT datname FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
                 let mut staging = String::new();
                 while staging.is_empty() {
-                    tokio::task::yield_now().await;
+                    crate::support::pause().await;
                     staging = c.psql("postgres", loaded);
                 }
                 let refused = refusal(&c, "visitor", "", &staging).await;

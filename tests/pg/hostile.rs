@@ -563,7 +563,7 @@ async fn roles_that_can_become_superuser_own_nothing_of_a_backup() {
     let granted = async {
         let at_work = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'pgrestored_r_%' AND wait_event = 'PgSleep'";
         while c.psql("postgres", at_work) == "0" {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
         c.psql("postgres", "GRANT pg_monitor TO late");
     };

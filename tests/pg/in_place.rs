@@ -142,7 +142,7 @@ async fn partial_databases_are_closed_and_never_taken_for_complete() {
     let looked = async {
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
         while c.psql("postgres", waits) == "0" {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
         let refused = tokio_postgres::connect(&visit, tokio_postgres::NoTls)
             .await
@@ -308,4 +308,36 @@ async fn pg_cron_is_restored_into_its_configured_database() {
         .restore_with(&job(&dump, "other", OnExisting::Fail), &leaves_out)
         .await;
     assert_eq!(done.result.error, None);
+}
+
+/// The catalogs contain the database's name, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_reads_its_databases_name_from_the_catalogs_sees_the_targets_name() {
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "CREATE TABLE t (a int); INSERT INTO t VALUES (1);
+        CREATE MATERIALIZED VIEW m1 AS SELECT table_catalog::text FROM information_schema.tables WHERE table_name = 't';
+        CREATE MATERIALIZED VIEW m2 AS SELECT datname::text FROM pg_stat_activity WHERE pid = pg_backend_pid();
+        CREATE MATERIALIZED VIEW m3 AS SELECT datname::text FROM pg_database JOIN pg_locks l ON l.database = pg_database.oid
+            WHERE l.pid = pg_backend_pid() LIMIT 1;
+        CREATE VIEW v AS SELECT datname::text FROM pg_stat_database WHERE datname LIKE '%1' OR datname LIKE 'pgrestored%';
+        CREATE MATERIALIZED VIEW m4 AS SELECT datname FROM v",
+    );
+    for (i, format) in [Format::Custom, Format::Plain].into_iter().enumerate() {
+        let (dump, target) = (c.dump_as("src", format), format!("app{i}1"));
+        let done = c.try_restore(&dump, &target, OnExisting::Fail).await;
+        assert_eq!(done.result.error, None, "{format:?}");
+        for view in ["m1", "m2", "m3"] {
+            let seen = c.psql(&target, &format!("TABLE {view}"));
+            assert_eq!(seen, target, "{format:?} {view}");
+        }
+        assert!(!c.psql(&target, "TABLE m4").contains("pgrestored"));
+        let said = |n: &String| n.contains("in place") && n.contains("MATERIALIZED VIEW");
+        assert!(
+            done.result.notes.iter().any(said),
+            "{:?}",
+            done.result.notes
+        );
+    }
 }

@@ -192,7 +192,7 @@ async fn a_request_that_crashes_workers_is_quarantined() {
     let (app, stop) = (c.app(&[]), CancellationToken::new());
     let stopped = async {
         while c.leftovers().is_empty() {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
         stop.cancel();
     };
@@ -449,7 +449,7 @@ async fn the_reaper_drops_only_recorded_databases() {
     // The server notices by itself that the worker is gone.
     let done = async {
         while app.manager.reap().await.unwrap().dropped.is_empty() {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(30), done)

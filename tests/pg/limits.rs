@@ -212,3 +212,104 @@ async fn an_oversized_row_is_not_blamed_on_the_backup() {
         "{said}"
     );
 }
+
+/// The dump decides how long the expressions of generated columns are.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_expressions_take_no_memory() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let generated = "DO $$BEGIN FOR i IN 1..10 LOOP EXECUTE pg_catalog.format('CREATE TABLE public.g%s (a int, \
+        b text GENERATED ALWAYS AS (a::text || %L::text) STORED)', i, pg_catalog.repeat('x', 6291456)); END LOOP; END$$;";
+    let file = c.scratch("expressions.sql");
+    std::fs::write(
+        &file,
+        text.replacen("CREATE TABLE", &format!("{generated}\nCREATE TABLE"), 1),
+    )
+    .unwrap();
+    let run = run(&c, &["verify", file.to_str().unwrap()]);
+    let said = format!("{}{}", run.stdout, run.stderr);
+    assert!(run.code == 0, "{said}");
+    assert!(run.peak_mib < 120, "{} MiB", run.peak_mib);
+    assert!(
+        said.contains("public.g1.b (the expressions have more than 4 MiB)"),
+        "{said}"
+    );
+}
+
+/// The dump decides how many objects a database has; only those of its entries are looked up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_catalog_takes_no_memory() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let columns = "DO $$DECLARE c text; BEGIN \
+        SELECT pg_catalog.string_agg('c' || pg_catalog.repeat('x', 55) || g || ' int DEFAULT 1', ',') INTO c \
+            FROM pg_catalog.generate_series(1, 1590) g; \
+        EXECUTE 'CREATE SCHEMA ' || pg_catalog.repeat('s', 63); \
+        FOR i IN 1..120 LOOP EXECUTE 'CREATE TABLE ' || pg_catalog.repeat('s', 63) || '.t' || i || ' (' || c || ')'; \
+        END LOOP; END$$;";
+    let file = c.scratch("catalog.dump");
+    let archive = std::fs::read(c.dump_as("src", Format::Custom)).unwrap();
+    std::fs::write(&file, with_statement(&archive, columns)).unwrap();
+    let run = run(&c, &["verify", file.to_str().unwrap()]);
+    assert!(run.code == 0, "{run:?}");
+    assert!(run.peak_mib < 120, "{} MiB", run.peak_mib);
+}
+
+/// A custom archive whose only table is made by this statement, too.
+fn with_statement(archive: &[u8], statement: &str) -> Vec<u8> {
+    let old = b"CREATE TABLE public.t (";
+    let at = archive.windows(old.len()).position(|w| w == old).unwrap();
+    // The length before a string: a byte for the sign and four for the number.
+    let length = u32::from_le_bytes(archive[at - 4..at].try_into().unwrap());
+    let added = format!("{statement}\n");
+    let longer = length + u32::try_from(added.len()).unwrap();
+    [
+        &archive[..at - 4],
+        &longer.to_le_bytes(),
+        added.as_bytes(),
+        &archive[at..],
+    ]
+    .concat()
+}
+
+/// What somebody put beside a backup as its restore index is not kept in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_index_takes_no_memory() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let bucket = tempfile::tempdir().unwrap();
+    let backup = bucket.path().join("a.dump");
+    std::fs::copy(c.dump_as("src", Format::Custom), &backup).unwrap();
+    let modified = std::fs::metadata(&backup).unwrap().modified().unwrap();
+    let generation = modified
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos();
+    let folder = bucket
+        .path()
+        .join(format!("a.dump.pgrestored/{generation}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let zeros = "0,".repeat(15 << 20);
+    std::fs::write(
+        folder.join("index.json"),
+        format!("{{\"x\":[{zeros}0],\"blocks\":[{{\"y\":[0]}}]}}"),
+    )
+    .unwrap();
+    let bucket = format!("file://{}", bucket.path().display());
+    let run = run(
+        &c,
+        &[
+            "restore",
+            "a.dump",
+            "--target",
+            "app",
+            "--backup-bucket",
+            &bucket,
+            "--evidence-location",
+            &bucket,
+        ],
+    );
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.peak_mib < 200, "{} MiB", run.peak_mib);
+}

@@ -20,6 +20,7 @@ mod swap;
 mod tls;
 mod verify;
 mod isolation;
+mod pieces;
 mod cuts;
 mod hostile;
 mod journal;

@@ -358,7 +358,7 @@ async fn a_stopped_restore_leaves_nothing_behind() {
         let (app, watched, stopper) = (c.app(&[]), progress.clone(), stop.clone());
         let watcher = tokio::spawn(async move {
             while watched.stage() != stage {
-                tokio::task::yield_now().await;
+                crate::support::pause().await;
             }
             stopper.cancel();
         });
@@ -377,7 +377,7 @@ async fn a_stopped_restore_leaves_nothing_behind() {
         tokio::spawn(async move { manager.run(&job, progress, CancellationToken::new()).await })
     };
     while progress.stage() != "data" {
-        tokio::task::yield_now().await;
+        crate::support::pause().await;
     }
     c.psql(
         "postgres",
@@ -529,7 +529,7 @@ async fn restore_around(
             "{:?}",
             running.await.unwrap().result.error
         );
-        tokio::task::yield_now().await;
+        crate::support::pause().await;
     }
     meanwhile().await;
     c.psql("postgres", "CREATE ROLE go_on");

@@ -25,14 +25,14 @@ const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const SMALL: &str = include_str!("../fixtures/small.sql");
 
 /// Evidence of a worker with this key is signed.
-const SIGNED: [(&str, &str); 1] = [(
+pub const SIGNED: [(&str, &str); 1] = [(
     "evidence-signing-key",
     "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n",
 )];
 
-/// A directory as the bucket, and sandboxes of one version.
-struct Bench {
-    folder: tempfile::TempDir,
+/// A folder as the bucket, sandboxes of one version.
+pub struct Bench {
+    pub folder: tempfile::TempDir,
     bindir: PathBuf,
 }
 
@@ -44,11 +44,11 @@ impl Bench {
         }
     }
 
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self::of(&find_bindir(&[]).unwrap())
     }
 
-    fn app(&self, more: &[(&str, &str)]) -> App {
+    pub fn app(&self, more: &[(&str, &str)]) -> App {
         let bucket = format!("file://{}", self.folder.path().display());
         let sandboxes = std::env::temp_dir()
             .join("pgrestored-test-sandboxes")
@@ -68,15 +68,15 @@ impl Bench {
         App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     }
 
-    /// Sets the modification time of a file to this many hours ago.
-    fn age(&self, name: &str, hours: u64) {
+    /// Says that a file was made so many hours ago.
+    pub fn age(&self, name: &str, hours: u64) {
         let file = std::fs::File::options()
             .write(true)
             .open(self.folder.path().join(name))
@@ -116,7 +116,7 @@ pub async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> Verif
     proof
 }
 
-async fn verify(app: &App, backup: &str) -> VerificationReport {
+pub async fn verify(app: &App, backup: &str) -> VerificationReport {
     verify_as(app, &uuid::Uuid::new_v4().to_string(), backup, Depth::Data).await
 }
 
@@ -1354,6 +1354,99 @@ async fn databases_that_share_a_directory_are_distinguished() {
 /// What somebody without the key writes cannot make a damaged backup good, cause the deletion of good ones,
 /// make others look outdated, or block anything.
 #[tokio::test(flavor = "multi_thread")]
+async fn replayed_evidence_deletes_nothing() {
+    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAYq51KHcShUNK5wP+OIEcNoJ/GC4otU36yH5tXQwHp8M=\n-----END PUBLIC KEY-----\n";
+    const OTHER: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
+    let b = Bench::start();
+    let key = pgrestored::verification::SigningKey::from_pem(SIGNED[0].1).unwrap();
+    let app = b.app(&SIGNED);
+    let now = jiff::Timestamp::now();
+    // What a worker said of a backup so many hours ago; returns the name without its ending.
+    let say = async |backup: &str, id: &str, hours: u64, verdict: Verdict| {
+        let reference = BackupRef::parse(backup, "").unwrap();
+        let pinned = app.manager.catalog().pin(&reference, None, None);
+        let pinned = pinned.await.unwrap().unwrap();
+        let generation = pinned.object.generation.to_string();
+        let then = now
+            .saturating_sub(jiff::SignedDuration::from_hours(
+                i64::try_from(hours).unwrap(),
+            ))
+            .unwrap();
+        let mut r = VerificationReport {
+            verdict,
+            depth: Some(Depth::Data),
+            backup_created: Some(pinned.object.created),
+            backup_set: "default".into(),
+            database: Some("shop".into()),
+            ..VerificationReport::new(id, Trigger::Command, Depth::Data, then)
+        };
+        r.backup.name = Some(backup.into());
+        r.backup.uri = Some(pinned.uri());
+        r.backup.generation = Some(generation.clone());
+        r.backup.size = Some(pinned.object.size.to_string());
+        let envelope = Envelope::seal(&r, Some(&key)).unwrap();
+        let base = evidence_name(backup, &generation, id);
+        let name = format!("{base}-0123456789abcdef.dsse.json");
+        b.put(&name, &serde_json::to_vec(&envelope).unwrap());
+        b.age(&name, hours - 1);
+        base
+    };
+    for (name, days) in [("older.dump", 70), ("good.dump", 60), ("bad.dump", 50)] {
+        b.put(name, b"PGDMP");
+        b.age(name, 24 * days);
+    }
+    say("older.dump", "o", 90, Verdict::Inconclusive).await;
+    say("good.dump", "g", 90, Verdict::Verified).await;
+    let base = say("bad.dump", "b", 90, Verdict::Verified).await;
+    say("bad.dump", "c", 10, Verdict::Failed).await;
+    let copy = std::fs::read(
+        b.folder
+            .path()
+            .join(format!("{base}-0123456789abcdef.dsse.json")),
+    )
+    .unwrap();
+    let settings = [
+        ("backup-retention-days", "30"),
+        ("backup-retention-min", "0"),
+        ("evidence-trusted-keys", PUBLIC),
+    ];
+    let gone = async |more: &[(&str, &str)]| {
+        let app = b.app(&[&settings[..], more].concat());
+        let all = app
+            .manager
+            .catalog()
+            .retention("default", false)
+            .await
+            .unwrap();
+        let name = |d: &pgrestored::retention::Decision| (d.object.name.clone(), d.why.clone());
+        let gone = all
+            .iter()
+            .filter(|d| d.delete)
+            .map(|d| name(d).0)
+            .collect::<Vec<_>>();
+        (gone, all.iter().map(name).collect::<Vec<_>>())
+    };
+    let readers = [vec![], vec![("evidence-signing-key", OTHER)]];
+    for copies in [0, 64, 5_000] {
+        for i in 0..copies {
+            b.put(&format!("{base}-{i:016x}.dsse.json"), &copy);
+        }
+        for reader in &readers {
+            let (gone, all) = gone(reader).await;
+            if copies < 5_000 {
+                assert_eq!(gone, ["older.dump"], "{copies} {all:?}");
+            } else {
+                let said = |why: &str| {
+                    why.contains("nothing of this set is deleted") && why.contains("bad.dump")
+                };
+                assert!(gone.is_empty(), "{gone:?}");
+                assert!(all.iter().any(|(_, why)| said(why)), "{all:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forged_evidence_changes_nothing() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
@@ -1549,4 +1642,44 @@ async fn a_shallow_verification_proves_no_backup() {
             "{depth:?}"
         );
     }
+}
+
+/// What a string means depends on the settings before it, in the comparison as on the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_written_for_other_string_settings_are_compared() {
+    let b = Bench::start();
+    let app = b.app(&[]);
+    let text = |settings: &str| {
+        format!(
+            "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\
+             CREATE TABLE public.t (a text);\nINSERT INTO public.t VALUES ('C:\\');\n{settings}\n\
+             INSERT INTO public.t VALUES ('it\\'s; x');\nRESET standard_conforming_strings;\n\
+             INSERT INTO public.t VALUES ('D:\\');\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
+        )
+    };
+    for (i, settings) in [
+        "SELECT pg_catalog.set_config('standard_conforming_strings', 'off', false);",
+        "SET standard_conforming_strings = 'f';",
+        "SET SESSION standard_conforming_strings TO no;",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        b.put(&format!("{i}.sql"), text(settings).as_bytes());
+        let report = verify_as(&app, &format!("s{i}"), &format!("{i}.sql"), Depth::Data).await;
+        assert_eq!(
+            report.verdict,
+            Verdict::Verified,
+            "{settings}: {:?}",
+            report.error
+        );
+        assert_eq!(report.rows, 3, "{settings}");
+    }
+    // A limit of ours, which is not held against the backup.
+    let local = "BEGIN;\nSET LOCAL standard_conforming_strings = off;";
+    b.put("local.sql", text(local).as_bytes());
+    let report = verify_as(&app, "local", "local.sql", Depth::Data).await;
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{:?}", report.error);
+    let message = report.error.unwrap().message;
+    assert!(message.contains("SET LOCAL"), "{message}");
 }

@@ -17,6 +17,12 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::{Sandbox, find_bindir};
 use tokio_util::sync::CancellationToken;
 
+/// Between two looks at something that will change: often enough to lose no time, and seldom enough to leave the
+/// processor to what is waited for.
+pub async fn pause() {
+    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+}
+
 /// The folder with the binaries of another PostgreSQL version. If it is not installed, prints that the test is
 /// skipped and returns `None`; in CI it must be installed.
 pub fn bindir_of(version: u32) -> Option<PathBuf> {

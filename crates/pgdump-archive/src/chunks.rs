@@ -28,8 +28,13 @@ pub enum Chunk {
         /// than a chunk is split.
         ends_row: bool,
     },
-    /// Whole INSERT statements, in the dump's encoding.
-    Statements(Vec<u8>),
+    /// Whole INSERT statements.
+    Statements {
+        /// The statements, in the dump's encoding.
+        text: Vec<u8>,
+        /// The `standard_conforming_strings` that they are written for; `None` for the archive's own.
+        standard_strings: Option<bool>,
+    },
     /// A part of one large object; the parts of an object come in order and do not overlap.
     LargeObject {
         /// OID of the large object.
@@ -45,7 +50,7 @@ impl Chunk {
     /// Bytes of table data or large object in the chunk.
     pub fn len(&self) -> usize {
         match self {
-            Chunk::Rows { text, .. } | Chunk::Statements(text) => text.len(),
+            Chunk::Rows { text, .. } | Chunk::Statements { text, .. } => text.len(),
             Chunk::LargeObject { bytes, .. } => bytes.len(),
         }
     }
@@ -194,7 +199,10 @@ pub(super) fn split_statements(
         }
         if cut > 0 {
             let rest = buf.split_off(cut);
-            sink.chunk(Chunk::Statements(std::mem::replace(&mut buf, rest)))?;
+            sink.chunk(Chunk::Statements {
+                text: std::mem::replace(&mut buf, rest),
+                standard_strings: None,
+            })?;
         }
         if ended {
             return if buf.trim_ascii().is_empty() {
@@ -463,7 +471,7 @@ mod tests {
             .0
             .into_iter()
             .flat_map(|p| match p {
-                Chunk::Statements(s) => s,
+                Chunk::Statements { text, .. } => text,
                 other => panic!("{other:?}"),
             })
             .collect())

@@ -34,6 +34,8 @@ pub struct RowDigest {
 impl RowDigest {
     /// Counts one row, without its newline.
     pub fn add_row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
+        // Text with CRLF line ends, which COPY takes as well. A carriage return of a value is always escaped.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         // Rows without timestamps to normalize, that is most of them, are not copied.
         let hash = if has_non_utc(line) {
             scratch.clear();
@@ -276,9 +278,15 @@ impl DigestBuilder {
     /// `ArchiveError::Corrupt` for an INSERT that cannot be parsed.
     pub fn chunk(&mut self, chunk: &Chunk, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         match chunk {
-            Chunk::Rows { .. } | Chunk::Statements(_) if !self.is_rows => {}
+            Chunk::Rows { .. } | Chunk::Statements { .. } if !self.is_rows => {}
             Chunk::Rows { text, .. } => self.rows(text),
-            Chunk::Statements(text) => {
+            Chunk::Statements {
+                text,
+                standard_strings,
+            } => {
+                if let Some(standard_strings) = standard_strings {
+                    self.dialect.standard_strings = *standard_strings;
+                }
                 let sql = encoding.decode(text.clone())?;
                 self.add_inserts(&sql, encoding)?;
             }

@@ -11,6 +11,7 @@ use super::block_form::BlockForm;
 use super::chunks::{DataSink, ObjectSplitter};
 use super::header::read_header;
 use super::index::{BlockQueue, CountingReader, IndexedBlock};
+use super::input_files::InputFiles;
 use super::members::split_table_data;
 use super::peek_reader::{PeekReader, buffered};
 use super::tail::{SHOWN_BYTES, no_block, other_bytes, peek, read_tail};
@@ -29,6 +30,7 @@ pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
     form: BlockForm,
     queue: Option<BlockQueue>,
+    pub files: InputFiles,
 }
 
 /// The blocks that one reader reads.
@@ -78,12 +80,14 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
         input,
         form,
         queue: None,
+        files: InputFiles::default(),
     };
     Ok(Archive {
         header,
         entries,
         encoding,
         body: ArchiveBody::Custom(blocks),
+        files: InputFiles::default(),
     })
 }
 
@@ -143,7 +147,7 @@ impl CustomBlocks {
             return Ok(with_data.map(|e| e.offset.clone()).collect());
         };
         let mut input = CountingReader::new(buffered(ranges.open(tail)?));
-        let offsets = read_tail(&mut input, &self.form, entries)?;
+        let offsets = read_tail(&mut input, &self.form, entries, &InputFiles::default())?;
         offsets.ok_or_else(|| wrong_index("the archive ends after the table of contents"))
     }
 
@@ -172,35 +176,44 @@ impl CustomBlocks {
         sink.extent(None, self.input.take_extent());
         let positions = positions(entries);
         let mut unread: Vec<bool> = entries.iter().map(|e| e.has_data).collect();
-        while let Some((kind, at)) = self.next_block(entries, &positions, &unread)? {
+        let mut left = unread.iter().filter(|u| **u).count();
+        while let Some((kind, at)) = self.next_block(entries, &positions, left)? {
             let entry = &entries[at];
             if !std::mem::replace(&mut unread[at], false) {
                 let name = entry.name();
                 return Err(corrupt(format!("the data of {name} occurs twice")));
             }
+            left -= 1;
             read_block(&mut self.input, &self.form, kind, entry, sink)?;
             sink.extent(Some(entry), self.input.take_extent());
         }
         if let Some((missing, _)) = entries.iter().zip(&unread).find(|(_, unread)| **unread) {
             return Err(self.missing_block(missing)?);
         }
-        if read_tail(&mut self.input, &self.form, entries)?.is_some() {
+        if read_tail(&mut self.input, &self.form, entries, &self.files)?.is_some() {
             sink.tail(self.input.take_extent());
         }
         Ok(())
     }
 
-    /// Type of the next block and the position of its entry; `None` if no block follows.
+    /// Type of the next block and the position of its entry; `None` if no block follows. `left`: blocks that are
+    /// still to come.
     fn next_block(
         &mut self,
         entries: &[TocEntry],
         positions: &Positions,
-        unread: &[bool],
+        left: usize,
     ) -> Result<Option<(u8, usize)>, ArchiveError> {
+        if left == 0 {
+            self.files.mark_end();
+        }
         let begin = self.input.position();
         let start = self.input.fill_buf();
         let start = start.map_err(|e| ArchiveError::from_io(e, "block header"))?;
         let start = start[..start.len().min(SHOWN_BYTES)].to_vec();
+        if !start.is_empty() {
+            self.files.mark_more();
+        }
         let Some(kind) = next_kind(&mut self.input)? else {
             return Ok(None);
         };
@@ -211,7 +224,7 @@ impl CustomBlocks {
         }
         Err(match id {
             // All data was read, so these are other bytes.
-            _ if !unread.contains(&true) => other_bytes(begin, &start),
+            _ if left == 0 => other_bytes(begin, &start),
             // The number is incomplete: the read error says more than the bytes that follow.
             Err(e) => e,
             Ok(id) => corrupt(format!("a data block belongs to the unknown entry {id}")),

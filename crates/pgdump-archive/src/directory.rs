@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::chunks::{DataSink, ObjectSplitter};
+use super::input_files::InputFiles;
 use super::members::{
     MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, missing_object,
     pg_dump_filters, plain_name, read_member_toc, read_object, read_object_list, read_table,
@@ -92,6 +93,7 @@ pub(super) fn open(
         entries,
         encoding,
         body: ArchiveBody::Directory(members),
+        files: InputFiles::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::error::ArchiveError;
 pub(super) const HEAD: &str = "-- PostgreSQL database dump";
 pub(super) const END: &str = "-- PostgreSQL database dump complete";
 pub(super) const CLUSTER_HEAD: &str = "-- PostgreSQL database cluster dump";
-const CLUSTER_END: &str = "-- PostgreSQL database cluster dump complete";
+pub(super) const CLUSTER_END: &str = "-- PostgreSQL database cluster dump complete";
 
 /// The dumps in a text, from head to end mark.
 #[derive(Debug, Default)]
@@ -59,6 +59,13 @@ impl DumpMarks {
     /// Whether a dump is open or complete.
     pub(crate) fn any(&self) -> bool {
         self.open.is_some() || self.complete > 0
+    }
+
+    /// Whether a dump has ended and none is open.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete > 0
+            && self.open.is_none()
+            && (self.cluster.is_none() || self.cluster_complete)
     }
 
     pub(crate) fn is_open(&self) -> bool {

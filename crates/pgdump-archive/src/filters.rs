@@ -8,7 +8,7 @@ use super::inflate::Gzip;
 use super::lzma::{Lzip, LzmaAlone, Xz};
 use super::peek_reader::{BoxedReader, PeekReader, buffered};
 use super::toc::{corrupt, limit_error, unsupported};
-use super::{Limits, recognize};
+use super::{Format, Limits, recognize};
 use crate::error::ArchiveError;
 
 /// Most nested filters that are removed.
@@ -163,15 +163,48 @@ pub(super) fn peek(mut input: PeekReader<'_>) -> Result<(Vec<u8>, PeekReader<'_>
         head.extend_from_slice(&filled[..HEAD]);
         return Ok((head, input));
     }
-    (&mut input)
-        .take(HEAD as u64)
-        .read_to_end(&mut head)
-        .map_err(failed)?;
-    let again: BoxedReader<'_> = Box::new(std::io::Cursor::new(head.clone()).chain(input));
+    // No further than it takes: of several files, the archive may end in the first one.
+    let mut behind = None;
+    while head.len() < HEAD && !is_enough(&head) {
+        let at = head.len();
+        head.resize(HEAD, 0);
+        let read = input.read(&mut head[at..]);
+        head.truncate(at + read.as_ref().map_or(0, |n| *n));
+        match read {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            // What is known by now ends in good order, or says itself where it is cut.
+            Err(e) if Format::of(&head).is_some() => {
+                behind = Some(e);
+                break;
+            }
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    let again = std::io::Cursor::new(head.clone()).chain(FailOnce(behind));
+    let again: BoxedReader<'_> = Box::new(again.chain(input));
     Ok((head, buffered(again)))
 }
 
-/// The outermost filter, the first bytes, and the whole stream.
+/// Whether these first bytes say what it is, whatever follows them.
+fn is_enough(head: &[u8]) -> bool {
+    Filter::of(head).is_some()
+        || frames::begins_with_skippable(head)
+        || Format::is_archive(head)
+        || recognize::is_of_pg_dump(head)
+}
+
+/// An error in its place among bytes.
+struct FailOnce(Option<std::io::Error>);
+
+impl Read for FailOnce {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
+}
+
+/// The filter that comes next, the first bytes, and all of them.
 fn next_filter(
     input: PeekReader<'_>,
 ) -> Result<(Option<Filter>, Vec<u8>, PeekReader<'_>), ArchiveError> {

@@ -36,13 +36,26 @@ impl Format {
 
     /// The format that begins with these bytes; `None` if they are not a dump.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
-        if head.starts_with(b"PGDMP") && head.len() > 5 {
+        if Self::is_custom(head) {
             return Some(Format::Custom);
         }
-        if head.len() >= 512 && head[257..].starts_with(b"ustar") {
+        if Self::is_tar(head) {
             return Some(Format::Tar);
         }
         recognize::is_sql(head, head.len() < HEAD).then_some(Format::Plain)
+    }
+
+    /// Whether it is an archive in one file, whatever follows these bytes.
+    pub(super) fn is_archive(head: &[u8]) -> bool {
+        Self::is_custom(head) || Self::is_tar(head)
+    }
+
+    fn is_custom(head: &[u8]) -> bool {
+        head.starts_with(b"PGDMP") && head.len() > 5
+    }
+
+    fn is_tar(head: &[u8]) -> bool {
+        head.len() >= 512 && head[257..].starts_with(b"ustar")
     }
 }
 

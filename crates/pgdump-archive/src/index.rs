@@ -24,7 +24,7 @@ pub struct Extent {
 }
 
 /// One entry's data block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IndexedBlock {
     /// Dump id of the entry.
@@ -37,6 +37,33 @@ pub struct IndexedBlock {
     pub rows: u64,
     /// Uncompressed bytes of its data.
     pub bytes: u64,
+}
+
+/// Reads the fields one by one: what serde derives for `flatten` would keep every unknown value.
+impl<'de> serde::Deserialize<'de> for IndexedBlock {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        struct Fields {
+            dump_id: DumpId,
+            offset: u64,
+            length: u64,
+            crc32c: u32,
+            rows: u64,
+            bytes: u64,
+        }
+        let f = Fields::deserialize(input)?;
+        let extent = Extent {
+            offset: f.offset,
+            length: f.length,
+            crc32c: f.crc32c,
+        };
+        Ok(IndexedBlock {
+            dump_id: f.dump_id,
+            extent,
+            rows: f.rows,
+            bytes: f.bytes,
+        })
+    }
 }
 
 /// The locations of the head and of every block, in the order of the archive.

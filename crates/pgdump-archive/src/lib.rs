@@ -5,6 +5,7 @@ mod block_form;
 pub mod bounded;
 mod cluster;
 mod codec;
+mod continuation;
 mod custom;
 mod dump_id;
 mod encoding;
@@ -16,6 +17,7 @@ mod frames;
 mod header;
 mod index;
 mod inflate;
+mod input_files;
 mod filters;
 mod content_digest;
 mod lexer;
@@ -28,18 +30,25 @@ mod psql;
 mod recognize;
 mod rows;
 mod script;
+mod standard_strings;
 mod tail;
 mod tar_archive;
 mod tar_stream;
 mod text;
+mod text_files;
 mod toc;
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
+use input_files::InputFiles;
+
 pub use codec::Codec;
 pub use content_digest::{
     ContentDigest, DigestBuilder, DigestSink, ObjectDigest, RowDigest, TableDigest, copy_target,
+};
+pub use continuation::{
+    Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, shows_its_end,
 };
 pub use dump_id::DumpId;
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
@@ -48,6 +57,7 @@ pub use error::{ArchiveError, Problem};
 pub use filters::{DecryptionKeys, Filter};
 pub use header::{Format, Header};
 pub use index::{BlockIndex, Extent, IndexedBlock, RangeSource};
+pub use input_files::FIRST_TAKE;
 
 pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens};
@@ -61,19 +71,7 @@ pub fn is_recognized(head: &[u8]) -> bool {
     Format::of(head).is_some() || Filter::of(head).is_some() || frames::begins_with_skippable(head)
 }
 
-/// Whether the first bytes show that a file does not continue another one: they begin a custom archive, the text of
-/// `pg_dump` or `pg_dumpall`, or a compressed or encrypted file.
-pub fn begins_whole_file(head: &[u8]) -> bool {
-    const TEXTS: [&[u8]; 2] = [
-        b"--\n-- PostgreSQL database dump\n",
-        b"--\n-- PostgreSQL database cluster dump\n",
-    ];
-    Format::of(head) == Some(Format::Custom)
-        || Filter::of(head).is_some()
-        || TEXTS.iter().any(|text| head.starts_with(text))
-}
-
-/// Names of a directory dump's members, without their directory.
+/// Names of a directory dump's members, without their folder.
 pub mod member_name {
     use super::members::{self, TOC, is_data_file, plain_name};
 
@@ -148,6 +146,27 @@ pub trait ReopenableSource: Send + Sync {
     /// # Errors
     /// Errors of the store.
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError>;
+
+    /// Bytes that were taken of the stream itself, where they are those of several files. Its reader gives at most
+    /// [`FIRST_TAKE`] bytes at once when it begins a file.
+    fn taken(&self) -> u64 {
+        0
+    }
+
+    /// How many of those files begin before this byte.
+    fn files_before(&self, _offset: u64) -> usize {
+        1
+    }
+
+    /// The name of such a file, from 0.
+    fn file_name(&self, _file: usize) -> Option<String> {
+        None
+    }
+
+    /// What is known of the object that may explain why it cannot be read.
+    fn advice(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The members of a directory dump.
@@ -189,6 +208,7 @@ pub struct Archive {
     entries: Vec<TocEntry>,
     encoding: TextEncoding,
     body: ArchiveBody,
+    files: InputFiles,
 }
 
 enum ArchiveBody {
@@ -253,23 +273,31 @@ impl Archive {
             ArchiveSource::Directory(folder) => return directory::open(folder, limits),
             ArchiveSource::Stream { bytes, reopen } => (bytes, reopen),
         };
-        let (filters, head, input) = filters::unwrap(bytes, &limits, keys)?;
-        let mut archive = match Format::of(&head) {
-            Some(Format::Custom) => custom::open(input, limits)?,
-            Some(Format::Tar) => {
-                let reopen = reopen.map(|reopen| tar_archive::TarReopener {
-                    source: reopen,
-                    filters: filters.len(),
-                    keys: keys.clone(),
-                });
-                tar_archive::open(input, reopen, limits)?
-            }
-            Some(Format::Plain) => script::open(input, limits, database)?,
+        let files = InputFiles::new(reopen.clone(), false);
+        let (filters, head, input) =
+            filters::unwrap(bytes, &limits, keys).map_err(|e| files.explain(e))?;
+        let files = InputFiles::new(reopen.clone(), !filters.is_empty());
+        let reopen = reopen.map(|source| tar_archive::TarReopener {
+            source,
+            filters: filters.len(),
+            keys: keys.clone(),
+        });
+        let opened = match Format::of(&head) {
+            Some(Format::Custom) => custom::open(input, limits),
+            Some(Format::Tar) => tar_archive::open(input, reopen, limits),
+            Some(Format::Plain) => script::open(input, limits, database, files.clone()),
             Some(Format::Directory | Format::DirectoryTar) | None => {
-                return Err(filters::diagnose_input(&head));
+                Err(filters::diagnose_input(&head))
             }
         };
+        let mut archive = opened.map_err(|e| files.explain(e))?;
         archive.header.filters = filters;
+        match &mut archive.body {
+            ArchiveBody::Custom(blocks) => blocks.files = files.clone(),
+            ArchiveBody::Tar(members) => members.files = files.clone(),
+            ArchiveBody::Directory(_) | ArchiveBody::Script(_) => {}
+        }
+        archive.files = files;
         Ok(archive)
     }
 
@@ -388,22 +416,27 @@ impl Archive {
 
     /// The data as one stream or (for a directory) up to `most` streams that can be read concurrently.
     pub fn into_streams(self, most: usize) -> Vec<DataStream> {
-        let entries: Arc<[TocEntry]> = self.entries.into();
-        match self.body {
+        let (entries, files): (Arc<[TocEntry]>, _) = (self.entries.into(), self.files);
+        let sources = match self.body {
             ArchiveBody::Custom(blocks) => blocks
                 .into_streams(&entries, most)
                 .into_iter()
-                .map(|s| DataStream(StreamSource::Custom(s, entries.clone())))
+                .map(|s| StreamSource::Custom(s, entries.clone()))
                 .collect(),
-            ArchiveBody::Tar(members) => vec![DataStream(StreamSource::Tar(members, entries))],
-            ArchiveBody::Script(script) => vec![DataStream(StreamSource::Script(script))],
+            ArchiveBody::Tar(members) => vec![StreamSource::Tar(members, entries)],
+            ArchiveBody::Script(script) => vec![StreamSource::Script(script)],
             ArchiveBody::Directory(members) => {
                 let members = Arc::new(members);
                 (0..most.max(1))
-                    .map(|_| DataStream(StreamSource::Directory(members.clone(), entries.clone())))
+                    .map(|_| StreamSource::Directory(members.clone(), entries.clone()))
                     .collect()
             }
-        }
+        };
+        let stream = |source| DataStream {
+            source,
+            files: files.clone(),
+        };
+        sources.into_iter().map(stream).collect()
     }
 
     /// Hands all data to one sink.
@@ -450,7 +483,10 @@ pub fn read_text(
 }
 
 /// A part of an archive's data that one thread reads.
-pub struct DataStream(StreamSource);
+pub struct DataStream {
+    source: StreamSource,
+    files: InputFiles,
+}
 
 enum StreamSource {
     Custom(custom::BlockStream, Arc<[TocEntry]>),
@@ -463,15 +499,16 @@ impl DataStream {
     /// Hands the data to `sink`, in the order of the input, and reads to the end of the input.
     ///
     /// # Errors
-    /// [`ArchiveError::Corrupt`] if data is damaged, unknown, repeated or missing; the errors of the reader and of the
-    /// sink.
+    /// `archive_corrupt` where data is damaged, unknown, there twice or missing; [`ArchiveError::Foreign`] where another
+    /// file follows the one that the archive ends in; the errors of the reader and of the sink.
     pub fn read(self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
-        match self.0 {
+        let read = match self.source {
             StreamSource::Custom(stream, entries) => stream.read(&entries, sink),
             StreamSource::Tar(members, entries) => members.read(&entries, sink),
             StreamSource::Directory(members, entries) => members.read(&entries, sink),
             StreamSource::Script(script) => script.read(sink),
-        }
+        };
+        read.map_err(|e| self.files.explain(e))
     }
 }
 

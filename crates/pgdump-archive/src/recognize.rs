@@ -93,9 +93,9 @@ pub(super) fn is_sql(head: &[u8], whole: bool) -> bool {
     }
 }
 
-/// Whether the comment that `pg_dump` or `pg_dumpall` begins with precedes every statement, possibly after lines
-/// that a program wrote to its standard error.
-fn is_of_pg_dump(head: &[u8]) -> bool {
+/// Whether the comment that `pg_dump` or `pg_dumpall` begins with stands before every statement, or
+/// behind lines that a program wrote to its standard error.
+pub(super) fn is_of_pg_dump(head: &[u8]) -> bool {
     let mut lines = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
     let before_statements = lines.by_ref().take_while(|l| {
         l.is_empty()

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::chunks::{Chunk, DataSink, Statement};
 use super::cluster;
+use super::input_files::InputFiles;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::peek_reader::PeekReader;
 use super::text::{SqlReader, TextItem};
@@ -111,8 +112,9 @@ pub(super) fn open(
     input: PeekReader<'static>,
     limits: Limits,
     database: Option<&str>,
+    files: InputFiles,
 ) -> Result<Archive, ArchiveError> {
-    let mut text = SqlReader::new(input, limits);
+    let mut text = SqlReader::new(input, limits, files);
     text.selected_database = database.map(str::to_owned);
     let preview = preview(&mut text)?;
     let mut entries = preview.entries;
@@ -135,6 +137,7 @@ pub(super) fn open(
             next_id: i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1,
         })),
         entries,
+        files: InputFiles::default(),
     })
 }
 
@@ -272,7 +275,10 @@ impl Script {
             sink.begin(&entry)?;
             self.open = Some(entry);
         }
-        sink.chunk(Chunk::Statements(bytes))
+        sink.chunk(Chunk::Statements {
+            text: bytes,
+            standard_strings: Some(self.text.standard_strings()),
+        })
     }
 
     /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Returns whether it was one of them.

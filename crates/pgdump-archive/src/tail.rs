@@ -5,10 +5,11 @@
 //! also by `pg_dump -Fc db > file`), that write is appended to the file instead: the first table of contents has no
 //! offsets, and a second one follows the data.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use super::block_form::BlockForm;
 use super::index::CountingReader;
+use super::input_files::InputFiles;
 use super::toc::{TocReader, compare_toc, corrupt};
 use super::{DataOffset, TocEntry};
 use crate::error::ArchiveError;
@@ -20,11 +21,12 @@ pub(super) const SHOWN_BYTES: usize = 32;
 /// Returns the offsets of the entries with data, if it has them.
 ///
 /// # Errors
-/// `ArchiveError::Corrupt` for a table of contents that differs or ends early, and for any other bytes.
-pub(super) fn read_tail<R: std::io::BufRead>(
+/// `archive_corrupt` for a table of contents that is another one or ends early, and for any other bytes.
+pub(super) fn read_tail<R: BufRead>(
     input: &mut CountingReader<R>,
     form: &BlockForm,
     entries: &[TocEntry],
+    files: &InputFiles,
 ) -> Result<Option<Vec<DataOffset>>, ArchiveError> {
     let begin = input.position();
     let start = peek(input)?;
@@ -38,8 +40,13 @@ pub(super) fn read_tail<R: std::io::BufRead>(
     let mut fields = TocReader::new(&mut input, form.context.limits);
     (fields.int_size, fields.off_size) = (form.int_size, form.off_size);
     let offsets = compare_toc(&mut fields, form.minor, entries, &form.sums)?;
-    let (unread, behind) = input.get_ref();
+    let (unread, behind) = input.get_mut();
     let end = behind.position() - unread.len() as u64;
+    files.mark_end();
+    let failed = |e| ArchiveError::from_io(e, "bytes after the data");
+    if !unread.is_empty() || !behind.fill_buf().map_err(failed)?.is_empty() {
+        files.mark_more();
+    }
     let rest = peek(&mut input)?;
     if rest.is_empty() {
         Ok(Some(offsets))

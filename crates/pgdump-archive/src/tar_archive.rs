@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::chunks::{DataSink, ObjectSplitter};
 use super::filters::{self, DecryptionKeys};
+use super::input_files::InputFiles;
 use super::members::{
     MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, pg_dump_filters,
     plain_name, read_member_toc, read_object, read_object_list, read_table,
@@ -45,6 +46,7 @@ pub(super) struct TarMembers {
     filter_count: usize,
     reopen: Option<TarReopener>,
     limits: Limits,
+    pub files: InputFiles,
 }
 
 pub(super) fn open(
@@ -85,12 +87,14 @@ fn finish(
         filter_count,
         reopen,
         limits,
+        files: InputFiles::default(),
     };
     Archive {
         header,
         entries,
         encoding,
         body: ArchiveBody::Tar(members),
+        files: InputFiles::default(),
     }
 }
 
@@ -234,7 +238,9 @@ impl TarMembers {
             splitter: ObjectSplitter::default(),
         };
         let mut left = self.read_once(&mut progress, sink)?;
+        self.files.mark_end();
         self.tar.check_end()?;
+        self.files.set_end(0);
         while let Some(member) = left {
             // A packed tar need not have the order in which rows are to be restored.
             let reopen = self.reopen.as_ref().ok_or_else(|| out_of_order(&member))?;

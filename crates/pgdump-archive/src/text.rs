@@ -5,11 +5,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
 use super::chunks::Statement;
-use super::end_marks::{self, DumpMarks};
+use super::end_marks::{self, CLUSTER_END, CLUSTER_HEAD, DumpMarks};
+use super::input_files::InputFiles;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_whitespace, tokens};
 use super::peek_reader::PeekReader;
 use super::psql::{self, PsqlCommand};
 use super::recognize::{entry_of_comment, program_of_message};
+use super::standard_strings::StandardStrings;
+use super::text_files::TextFiles;
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
 use crate::error::ArchiveError;
@@ -48,6 +51,7 @@ pub(super) struct SqlReader {
     pub line: u64,
     pub consumed: u64,
     dialect: Dialect,
+    strings: StandardStrings,
     pub encoding: TextEncoding,
     /// The encoding can no longer change: something was read, or will be, in it.
     pub is_encoding_fixed: bool,
@@ -69,11 +73,14 @@ pub(super) struct SqlReader {
     pub databases: BTreeSet<String>,
     /// Variables that `psql` would have set.
     variables: HashSet<String>,
+    /// Where the text is in several files.
+    files: Option<TextFiles>,
 }
 
 impl SqlReader {
-    pub(crate) fn new(input: PeekReader<'static>, limits: Limits) -> Self {
+    pub(crate) fn new(input: PeekReader<'static>, limits: Limits, files: InputFiles) -> Self {
         SqlReader {
+            files: TextFiles::new(files),
             input,
             limits,
             buf: Vec::with_capacity(READ),
@@ -82,6 +89,7 @@ impl SqlReader {
             line: 1,
             consumed: 0,
             dialect: Dialect::default(),
+            strings: StandardStrings::default(),
             encoding: TextEncoding::new("UTF8"),
             is_encoding_fixed: false,
             pending_encoding: None,
@@ -144,6 +152,11 @@ impl SqlReader {
         if let needed @ FREE_STATEMENT.. = 2 * kept as u64 {
             self.limits.check_memory(&what(), needed)?;
         }
+        if let Some(files) = &mut self.files {
+            let (read, is_last) = files.read(&mut self.input, &mut self.buf, self.consumed)?;
+            self.at_end = is_last;
+            return Ok(read > 0);
+        }
         let read = (&mut self.input)
             .take(READ as u64)
             .read_to_end(&mut self.buf);
@@ -152,7 +165,32 @@ impl SqlReader {
         Ok(read > 0)
     }
 
-    /// Takes the first bytes out of the buffer; large parts are not copied.
+    /// Something begins at `at` that is of the dump, unless the dump was complete in the files before: an error then.
+    fn begin_in_file(&mut self, at: u64) -> Result<(), ArchiveError> {
+        let (files, is_complete) = (self.files.as_mut(), self.marks.is_complete());
+        files.map_or(Ok(()), |files| files.begin(at, is_complete))
+    }
+
+    /// Takes note of a comment that begins in `line`, at the byte `begin`.
+    fn mark(&mut self, comment: &str, line: u64, begin: u64) -> Result<(), ArchiveError> {
+        if [end_marks::HEAD, CLUSTER_HEAD].contains(&comment) {
+            self.begin_in_file(begin)?;
+        }
+        self.marks.comment(comment, line)?;
+        if [end_marks::END, CLUSTER_END].contains(&comment) {
+            self.end_in_file();
+        }
+        Ok(())
+    }
+
+    /// What ended here is of the dump.
+    fn end_in_file(&mut self) {
+        if let Some(files) = &mut self.files {
+            files.end_before(self.consumed, self.marks.is_complete());
+        }
+    }
+
+    /// Takes the first bytes out of the buffer; many of them are not copied.
     fn take(&mut self, n: usize) -> Vec<u8> {
         self.count(n);
         if self.start == 0 && n >= READ {
@@ -253,7 +291,7 @@ impl SqlReader {
             let item = match self.rest() {
                 [] => Some(self.finish()?),
                 [b'\\', ..] => {
-                    self.command()?;
+                    self.command_in_file()?;
                     None
                 }
                 [b'-', b'-', ..] => self.comment_line()?,
@@ -265,7 +303,7 @@ impl SqlReader {
                     self.skip(1);
                     None
                 }
-                _ => self.statement()?,
+                _ => self.statement_in_file()?,
             };
             if let Some(item) = item {
                 return Ok(item);
@@ -273,20 +311,37 @@ impl SqlReader {
         }
     }
 
+    fn command_in_file(&mut self) -> Result<(), ArchiveError> {
+        // `\unrestrict` is the last line of some dumps.
+        if self.restricted.is_none() {
+            self.begin_in_file(self.consumed)?;
+        }
+        self.command()?;
+        self.end_in_file();
+        Ok(())
+    }
+
+    fn statement_in_file(&mut self) -> Result<Option<TextItem>, ArchiveError> {
+        self.begin_in_file(self.consumed)?;
+        let item = self.statement()?;
+        self.end_in_file();
+        Ok(item)
+    }
+
     fn skip_byte_order_mark(&mut self) -> Result<(), ArchiveError> {
         if self.consumed == 0 && self.rest().is_empty() {
             self.fill()?;
             if self.rest().starts_with(b"\xef\xbb\xbf") {
-                self.start += 3;
+                self.skip(3);
             }
         }
         Ok(())
     }
 
     fn comment_line(&mut self) -> Result<Option<TextItem>, ArchiveError> {
-        let at = self.line;
+        let (at, begin) = (self.line, self.consumed);
         let (comment, _) = self.skip_line(MAX_COMMENT)?;
-        self.marks.comment(&comment, at)?;
+        self.mark(&comment, at, begin)?;
         if comment == end_marks::END && self.marks.is_cluster() {
             self.database = None;
         }
@@ -387,6 +442,8 @@ impl SqlReader {
             Some(name) if self.marks.is_cluster() || fits(&name) => {
                 // A new connection has its own encoding: pg_dump writes \encoding only for the command itself.
                 self.pending_encoding = None;
+                self.strings = StandardStrings::default();
+                self.dialect.standard_strings = true;
                 self.connected = Some(name.clone());
                 self.enter(name);
                 Ok(())
@@ -536,6 +593,11 @@ impl SqlReader {
         Ok(())
     }
 
+    /// The `standard_conforming_strings` of the statement that was read last.
+    pub(super) fn standard_strings(&self) -> bool {
+        self.dialect.standard_strings
+    }
+
     /// Interprets settings that determine how to read the text; returns whether the statement only concerns
     /// this reader.
     fn setting(
@@ -544,9 +606,18 @@ impl SqlReader {
         text: &str,
         line: u64,
     ) -> Result<bool, ArchiveError> {
-        if scan.is(&["reset", "all"]) || scan.is(&["discard", "all"]) {
-            self.dialect.standard_strings = true;
+        self.strings.statement(text, self.dialect).map_err(|_| {
+            unsupported(format!(
+                "line {line}: the statement may change standard_conforming_strings, and its text does not tell to what"
+            ))
+        })?;
+        if self.strings.is_local() {
+            // The restore is one transaction of its own, in which SET LOCAL would end too late.
+            return Err(unsupported(format!(
+                "line {line}: standard_conforming_strings is set for one transaction: write SET instead of SET LOCAL"
+            )));
         }
+        self.dialect.standard_strings = self.strings.is_on();
         if !scan.is(&["set"]) {
             return Ok(false);
         }
@@ -566,16 +637,9 @@ impl SqlReader {
             first + 2
         };
         let value = words.get(at).and_then(|t| t.string().or_else(|| t.name()));
-        match (named.as_deref(), value) {
-            (Some("client_encoding" | "names"), Some(name)) => {
-                self.set_encoding(&name, line)?;
-                return Ok(true);
-            }
-            (Some("standard_conforming_strings"), Some(value)) => {
-                self.dialect.standard_strings =
-                    !matches!(value.as_str(), "off" | "false" | "0" | "no");
-            }
-            _ => {}
+        if let (Some("client_encoding" | "names"), Some(name)) = (named.as_deref(), value) {
+            self.set_encoding(&name, line)?;
+            return Ok(true);
         }
         Ok(false)
     }

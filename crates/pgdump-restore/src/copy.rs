@@ -49,7 +49,7 @@ impl CopyTask<'_> {
         match first.chunk {
             Chunk::Rows { .. } if self.fresh => self.copy_freeze(first).await,
             Chunk::Rows { .. } => self.copy(first).await,
-            Chunk::Statements(_) => self.insert(first).await,
+            Chunk::Statements { .. } => self.insert(first).await,
             Chunk::LargeObject { .. } => self.put_large_objects(first).await,
         }
     }
@@ -146,7 +146,7 @@ impl CopyTask<'_> {
     async fn insert(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let (mut next, mut rows) = (Some(first), 0);
         while let Some(QueuedChunk { chunk, permit }) = next {
-            let Chunk::Statements(bytes) = chunk else {
+            let Chunk::Statements { text: bytes, .. } = chunk else {
                 return Err(RestoreError::internal("statements mixed with other data"));
             };
             rows += if self.job.encoding.is_utf8() || bytes.is_ascii() {

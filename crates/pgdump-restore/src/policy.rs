@@ -247,6 +247,8 @@ pub enum Depth {
 }
 
 impl Depth {
+    pub const ALL: [Depth; 4] = [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Depth::Object => "object",
@@ -271,4 +273,16 @@ pub enum Trigger {
     Sample,
     Bisection,
     SelfTest,
+}
+
+impl Trigger {
+    pub const ALL: [Trigger; 7] = [
+        Trigger::Notification,
+        Trigger::Request,
+        Trigger::Command,
+        Trigger::Schedule,
+        Trigger::Sample,
+        Trigger::Bisection,
+        Trigger::SelfTest,
+    ];
 }

@@ -18,6 +18,10 @@ use crate::postgres::{Server, Session, ident, map_pg_error};
 /// Most tables per ANALYZE statement; it also ends at a total size.
 const BATCH_TABLES: usize = 50;
 const BATCH_BYTES: i64 = 8 << 20;
+/// Most tables listed by one query.
+const PAGE_TABLES: i64 = 10_000;
+/// Most notes about tables that were not analyzed; the others are only counted.
+const NOTES: usize = 50;
 /// Sequences that one statement checks.
 const BATCH_SEQUENCES: usize = 100;
 /// Size in bytes up to which a column without an index is read in full.
@@ -52,79 +56,91 @@ pub async fn analyze(
     database: &str,
     sessions: usize,
 ) -> Result<Vec<String>, RestoreError> {
-    let session = server.connect(database, "analyze").await?;
-    let analysis = Arc::new(Analysis {
-        server: server.clone(),
-        database: database.to_owned(),
-        batches: Mutex::new(tables_to_analyze(&session).await?),
-        notes: Mutex::default(),
-    });
-    let mut running = JoinSet::new();
-    let mut first = Some(session);
-    for _ in 0..sessions.max(1) {
-        let (analysis, session) = (analysis.clone(), first.take());
-        running.spawn(async move { analysis.run(session).await });
-    }
-    while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| RestoreError::internal(format!("an ANALYZE task panicked: {e}")))??;
-    }
-    Ok(std::mem::take(&mut *analysis.notes.lock()))
-}
-
-/// Batches of tables, of which each session takes the next.
-struct Analysis {
-    server: Server,
-    database: String,
-    batches: Mutex<VecDeque<Vec<String>>>,
-    notes: Mutex<Vec<String>>,
-}
-
-impl Analysis {
-    /// Connects if there is work and no session yet.
-    async fn run(&self, mut session: Option<Session>) -> Result<(), DatabaseError> {
-        while let Some(tables) = self.next() {
-            let session = match &session {
-                Some(session) => session,
-                None => session.insert(self.server.connect(&self.database, "analyze").await?),
-            };
-            let tables = tables.join(", ");
-            if let Err(e) = session.run(&format!("ANALYZE {tables}")).await {
-                if session.client().is_closed() {
-                    return Err(e.context("ANALYZE"));
-                }
-                let note = format!("not analyzed: {tables}: {}", report(&e));
-                self.notes.lock().push(note);
-            }
+    let (notes, mut after) = (Arc::new(Mutex::new(Vec::new())), 0u32);
+    let mut left_out = 0;
+    loop {
+        let session = server.connect(database, "analyze").await?;
+        let rows = session
+            .client()
+            .query(TABLES, &[&after, &PAGE_TABLES])
+            .await
+            .map_err(|e| map_pg_error(&e, "listing tables"))?;
+        let is_last = rows.len() < usize::try_from(PAGE_TABLES).unwrap_or_default();
+        after = rows.iter().map(|r| r.get(3)).max().unwrap_or_default();
+        analyze_page(session, server, database, sessions, batches(&rows), &notes).await?;
+        let mut notes = notes.lock();
+        left_out += notes.len().saturating_sub(NOTES);
+        notes.truncate(NOTES);
+        if is_last {
+            let rest = format!("{left_out} more groups of tables were not analyzed");
+            notes.extend((left_out > 0).then_some(rest));
+            return Ok(std::mem::take(&mut *notes));
         }
-        Ok(())
-    }
-
-    fn next(&self) -> Option<Vec<String>> {
-        self.batches.lock().pop_front()
     }
 }
 
-// Partitions are analyzed with their root table.
-const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid), c.relkind = 'p' \
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-    WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
-    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 3 DESC, 2 DESC";
+/// One page of tables, largest first. Partitions are analyzed with their root table.
+const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), size, is_partitioned, c.oid FROM ( \
+        SELECT oid, relname, relnamespace, pg_total_relation_size(oid) AS size, relkind = 'p' AS is_partitioned \
+        FROM pg_class WHERE relkind IN ('r', 'm', 'p') AND NOT relispartition AND relpersistence <> 't' \
+        AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace) \
+        AND oid > $1 ORDER BY oid LIMIT $2 \
+    ) c JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY is_partitioned DESC, size DESC";
 
-/// Tables in batches; the root of partitions is a batch of its own.
-async fn tables_to_analyze(session: &Session) -> Result<VecDeque<Vec<String>>, DatabaseError> {
-    let rows = session.client().query(TABLES, &[]).await;
-    let rows = rows.map_err(|e| map_pg_error(&e, "listing tables"))?;
+fn batches(rows: &[Row]) -> VecDeque<Vec<String>> {
     let (mut batches, mut batch, mut size) = (VecDeque::new(), Vec::new(), 0);
     for row in rows {
-        size += row.get::<_, i64>(1);
-        batch.push(row.get(0));
+        let (name, bytes): (String, i64) = (row.get(0), row.get(1));
+        size += bytes;
+        batch.push(name);
         if batch.len() >= BATCH_TABLES || size >= BATCH_BYTES || row.get(2) {
             batches.push_back(std::mem::take(&mut batch));
             size = 0;
         }
     }
     batches.extend((!batch.is_empty()).then_some(batch));
-    Ok(batches)
+    batches
+}
+
+async fn analyze_page(
+    session: Session,
+    server: &Server,
+    database: &str,
+    sessions: usize,
+    batches: VecDeque<Vec<String>>,
+    notes: &Arc<Mutex<Vec<String>>>,
+) -> Result<(), RestoreError> {
+    let batches = Arc::new(Mutex::new(batches));
+    let mut running = JoinSet::new();
+    let mut first = Some(session);
+    for _ in 0..sessions.max(1) {
+        let (server, database, ready) = (server.clone(), database.to_owned(), first.take());
+        let (batches, notes) = (batches.clone(), notes.clone());
+        running.spawn(async move {
+            let mut session = ready;
+            loop {
+                let next = batches.lock().pop_front();
+                let Some(tables) = next else {
+                    return Ok::<_, DatabaseError>(());
+                };
+                let session = match &session {
+                    Some(s) => s,
+                    None => session.insert(server.connect(&database, "analyze").await?),
+                };
+                if let Err(e) = session.run(&format!("ANALYZE {}", tables.join(", "))).await {
+                    if session.client().is_closed() {
+                        return Err(e.context("ANALYZE"));
+                    }
+                    let note = format!("not analyzed: {}: {}", tables.join(", "), report(&e));
+                    notes.lock().push(note);
+                }
+            }
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| RestoreError::internal(format!("an ANALYZE task panicked: {e}")))??;
+    }
+    Ok(())
 }
 
 /// What is wrong with, or unusual about, a restored database; each by name.

@@ -11,7 +11,7 @@ mod session;
 mod socket;
 mod tls;
 
-pub use errors::map_pg_error;
+pub use errors::{map_pg_error, too_large};
 pub use facts::{ServerFacts, plain_locale};
 pub use options::{DbConfig, SslMode, TlsFiles};
 pub use quote::{ident, literal};
@@ -37,6 +37,8 @@ const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, oid 
 const NO_DATABASE: &str = "3D000";
 /// Default limit in bytes of a row that is read.
 const MAX_ROW: usize = 64 << 20;
+/// Default limit in bytes of all rows of one result.
+const MAX_ROWS: usize = 64 << 20;
 
 /// A PostgreSQL server and how to log in to it. Cheap to clone.
 #[derive(Clone)]
@@ -85,6 +87,7 @@ impl Server {
             bound: None,
             bounds: MessageBounds {
                 max_row: MAX_ROW,
+                max_rows: MAX_ROWS,
                 discards_rows: false,
             },
         })
@@ -108,15 +111,34 @@ impl Server {
         }
     }
 
-    /// The same server with another limit in bytes of one row that is read; larger rows are errors.
+    /// The same server with another limit in bytes of one row that is read, and of all rows of one result;
+    /// larger ones are errors.
     pub fn with_max_row(&self, bytes: usize) -> Self {
         Server {
             bounds: MessageBounds {
                 max_row: bytes,
+                max_rows: bytes,
                 ..self.bounds
             },
             ..self.clone()
         }
+    }
+
+    /// The same server for sessions that read rows one by one ([`Session::rows`]) instead of collecting them. Only
+    /// the size of each row is limited.
+    pub fn streaming_rows(&self) -> Self {
+        Server {
+            bounds: MessageBounds {
+                max_rows: usize::MAX,
+                ..self.bounds
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Limit in bytes of what is collected from a database, such as all rows of one result.
+    pub fn max_rows(&self) -> usize {
+        self.bounds.max_rows
     }
 
     /// The same server for sessions that run statements of a dump, whose result rows nobody reads.

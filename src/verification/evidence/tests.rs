@@ -381,3 +381,131 @@ async fn an_answer_is_about_exactly_these_bytes() {
         }
     ));
 }
+
+/// An index is read without keeping what does not belong to it, and its form does not change.
+#[test]
+fn a_restore_index_keeps_its_form() {
+    let text = r#"{"generation":"17","size":"9","crc32c":"yZRlqg==","head":{"offset":0,"length":4,"crc32c":1},"blocks":[{"dump_id":7,"offset":4,"length":5,"crc32c":2,"rows":3,"bytes":4}]}"#;
+    let index: RestoreIndex = serde_json::from_str(text).unwrap();
+    assert_eq!(
+        (index.size.as_str(), index.index.blocks[0].extent.offset),
+        ("9", 4)
+    );
+    assert_eq!(serde_json::to_string(&index).unwrap(), text);
+    let more = text.replacen('{', r#"{"x":[0,0,{"y":[]}],"#, 1);
+    let more = more.replace(r#""dump_id""#, r#""z":[[0]],"dump_id""#);
+    assert_eq!(serde_json::from_str::<RestoreIndex>(&more).unwrap(), index);
+    assert!(serde_json::from_str::<RestoreIndex>(r#"{"x":[0]}"#).is_err());
+}
+
+/// A genuine document, copied under other names, counts once and hides nothing.
+#[tokio::test]
+async fn copies_count_once_and_hide_no_later_document() {
+    let p = TestBucket::new().await;
+    let public = |key| crate::verification::envelope::tests::public_pem(key);
+    let (first, second) = (
+        p.reader(Some(PRIVATE), None),
+        p.reader(Some(OTHER_PRIVATE), None),
+    );
+    let good = p.report("r", Depth::Data);
+    let bad = VerificationReport {
+        verdict: Verdict::Failed,
+        ..p.report("s", Depth::Data)
+    };
+    first.write(&p.question("r"), &good).await.unwrap();
+    first.write(&p.question("s"), &bad).await.unwrap();
+    // Of another worker, and the second name of a request.
+    let other = VerificationReport {
+        verdict: Verdict::Inconclusive,
+        ..p.report("t", Depth::Data)
+    };
+    second.write(&p.question("t"), &other).await.unwrap();
+    let shallow = Question {
+        depth: Depth::Object,
+        ..p.question("r")
+    };
+    first
+        .write(&shallow, &p.report("r", Depth::Object))
+        .await
+        .unwrap();
+    let originals = [&p.question("r"), &p.question("s"), &shallow].map(|q| first.names(q));
+    let copy = |name: &str, n: usize, to: &str| {
+        let bytes = std::fs::read(p.folder.path().join(name)).unwrap();
+        for i in 0..n {
+            p.put(&format!("{to}-{i:016x}{ENVELOPE}"), &bytes);
+        }
+    };
+    copy(&originals[0][0], 200, &p.question("r").base());
+    let (both, newer) = (
+        format!("{}{}", public(PRIVATE), public(OTHER_PRIVATE)),
+        Some(public(PRIVATE)),
+    );
+    let about = async |evidence: &Evidence| {
+        let folder = Evidence::folder(&p.object);
+        let documents = evidence.folders("").await.unwrap().remove(&folder).unwrap();
+        let said = evidence.about(&p.object, documents).await;
+        let failed = said.reports.iter().filter(|r| r.verdict == Verdict::Failed);
+        (said.reports.len(), failed.count(), said.incomplete)
+    };
+    let readers = [
+        (p.reader(None, newer.as_deref()), 3),
+        (p.reader(None, Some(&both)), 4),
+        // After a rotation, and beside workers with another key.
+        (p.reader(Some(OTHER_PRIVATE), newer.as_deref()), 4),
+        (p.reader(Some(PRIVATE), Some(&both)), 4),
+        (p.reader(Some(PRIVATE), None), 3),
+    ];
+    for (evidence, count) in &readers {
+        assert_eq!(about(evidence).await, (*count, 1, None));
+        let found = evidence.reports("", 100, Some).await.unwrap();
+        assert_eq!((found.reports.len(), found.is_flooded), (*count, false));
+    }
+    // Among more than are read, those of the own key are found, and what may be missing is said.
+    copy(
+        &originals[0][0],
+        MAX_PER_GENERATION,
+        &p.question("u").base(),
+    );
+    for (i, (evidence, _)) in readers.iter().enumerate() {
+        let (count, failed, incomplete) = about(evidence).await;
+        let says = |why: &str| why.contains("were not read");
+        if i == 4 {
+            assert_eq!((count, failed, incomplete), (3, 1, None));
+        } else {
+            assert!(incomplete.as_deref().is_some_and(says), "{i}");
+        }
+        if i == 3 {
+            assert!((3..=4).contains(&count) && failed == 1, "{count}");
+        }
+    }
+}
+
+/// Whoever has one key does not miss what a worker with another one wrote later.
+#[tokio::test]
+async fn the_newest_document_comes_first_whoever_signed_it() {
+    let p = TestBucket::new().await;
+    let (first, second) = (
+        p.reader(Some(PRIVATE), None),
+        p.reader(Some(OTHER_PRIVATE), None),
+    );
+    first
+        .write(&p.question("r"), &p.report("r", Depth::Data))
+        .await
+        .unwrap();
+    // Written a minute ago.
+    let name = &first.names(&p.question("r"))[0];
+    let file = std::fs::File::options()
+        .write(true)
+        .open(p.folder.path().join(name))
+        .unwrap();
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    file.set_modified(then).unwrap();
+    second
+        .write(&p.question("s"), &p.report("s", Depth::Data))
+        .await
+        .unwrap();
+    let public = crate::verification::envelope::tests::public_pem(OTHER_PRIVATE);
+    let both = p.reader(Some(PRIVATE), Some(&public));
+    let found = both.reports("", 1, Some).await.unwrap();
+    assert_eq!(found.reports[0].request_id, "s");
+}

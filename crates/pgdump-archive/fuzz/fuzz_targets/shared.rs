@@ -26,7 +26,7 @@ impl DataSink for Seen {
     fn chunk(&mut self, chunk: Chunk) -> Result<(), pgdump_archive::ArchiveError> {
         match chunk {
             Chunk::Rows { text, .. } => self.push("rows", &text),
-            Chunk::Statements(text) => self.push("statements", &text),
+            Chunk::Statements { text, .. } => self.push("statements", &text),
             Chunk::LargeObject { oid, bytes, .. } => self.push(&format!("object {oid}"), &bytes),
         }
         Ok(())

@@ -56,7 +56,7 @@ impl DataSink for Collect {
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
         match chunk {
-            Chunk::Rows { text, .. } | Chunk::Statements(text) => {
+            Chunk::Rows { text, .. } | Chunk::Statements { text, .. } => {
                 self.data.last_mut().unwrap().1.extend(text)
             }
             Chunk::LargeObject { oid, offset, bytes } => {

@@ -3,6 +3,7 @@
 #[path = "../../../../tests/support/synthetic.rs"]
 mod synthetic;
 
+mod files;
 mod formats;
 mod members;
 mod tail;

@@ -28,7 +28,7 @@ impl DataSink for Collect {
     }
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
-        if let Chunk::Rows { text, .. } | Chunk::Statements(text) = chunk {
+        if let Chunk::Rows { text, .. } | Chunk::Statements { text, .. } = chunk {
             self.0
                 .push(String::from_utf8_lossy(&text).trim().to_owned());
         }

@@ -2,7 +2,8 @@
 //! GiB: a dump that contains `SELECT repeat('x', 1000000000)` would take that much memory. This stream
 //! therefore parses the frames (<https://www.postgresql.org/docs/current/protocol-message-formats.html>)
 //! below the client, inside TLS: large notices are dropped, large errors keep the beginning of each field,
-//! and a large row is dropped if nobody reads it, or replaced by an error that names the limit.
+//! and a large row is dropped if nobody reads it, or replaced by an error that names the limit. The same
+//! applies to a result of many rows, which the client collects before it returns any.
 
 use std::io;
 use std::pin::Pin;
@@ -15,8 +16,14 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 const ALWAYS: usize = 1 << 20;
 /// Bytes that a large error keeps of each field.
 const FIELD: usize = 4096;
+/// Memory in bytes that the client needs for a row in addition to its values.
+const ROW: usize = 256;
 /// Bytes per read.
 const READ: usize = 16 << 10;
+
+/// Messages after which a new result may begin: CommandComplete, EmptyQueryResponse, PortalSuspended,
+/// ErrorResponse and ReadyForQuery.
+const ENDS_ROWS: &[u8] = b"CIsEZ";
 
 /// SQLSTATE of the error that replaces a message above the limit, in a class that PostgreSQL does not use.
 pub(super) const TOO_LARGE: &str = "XL001";
@@ -26,6 +33,8 @@ pub(super) const TOO_LARGE: &str = "XL001";
 pub(super) struct MessageBounds {
     /// Limit in bytes of one row that the client reads.
     pub(super) max_row: usize,
+    /// Limit in bytes of all rows of one result.
+    pub(super) max_rows: usize,
     /// Nobody reads the rows: they answer statements of a dump.
     pub(super) discards_rows: bool,
 }
@@ -80,11 +89,10 @@ fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// An ErrorResponse as the server would send it.
-fn refusal(size: usize, max: usize) -> Vec<u8> {
+fn refusal(answer: &str, limit: &str, max: usize) -> Vec<u8> {
     let message = format!(
-        "the server sent a row of {} MiB, but this worker accepts rows of at most {} MiB: give it more memory \
+        "the server sent {answer}, but this worker accepts {limit} of at most {} MiB: give it more memory \
          (its container's limit, or RESTORE_MEMORY_MIB)",
-        size.div_ceil(1 << 20),
         max >> 20
     );
     framed(
@@ -98,9 +106,19 @@ fn refusal(size: usize, max: usize) -> Vec<u8> {
 struct MessageFilter {
     bounds: MessageBounds,
     position: Position,
+    /// Bytes of this result's rows so far. Beyond the limit, the remaining rows are dropped.
+    rows: usize,
 }
 
 impl MessageFilter {
+    fn new(bounds: MessageBounds, position: Position) -> Self {
+        MessageFilter {
+            bounds,
+            position,
+            rows: 0,
+        }
+    }
+
     /// Appends to `out` what passes of `input`.
     fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while !input.is_empty() {
@@ -151,10 +169,21 @@ impl MessageFilter {
     }
 
     /// What happens to the message that begins with `header`.
-    fn begin(&self, header: [u8; 5], out: &mut Vec<u8>) -> Position {
+    fn begin(&mut self, header: [u8; 5], out: &mut Vec<u8>) -> Position {
         let [kind, length @ ..] = header;
         // A length below its own four bytes is invalid; the client reports it.
         let size = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+        if kind == b'D' {
+            if self.is_more_than_fits(size, out) {
+                return if size == 0 {
+                    START
+                } else {
+                    Position::Skipping(size)
+                };
+            }
+        } else if ENDS_ROWS.contains(&kind) {
+            self.rows = 0;
+        }
         match kind {
             _ if size <= ALWAYS => {}
             b'N' => return Position::Skipping(size),
@@ -167,7 +196,8 @@ impl MessageFilter {
             }
             b'D' if self.bounds.discards_rows => return Position::Skipping(size),
             _ if size > self.bounds.max_row => {
-                out.extend_from_slice(&refusal(size, self.bounds.max_row));
+                let row = format!("a row of {} MiB", size.div_ceil(1 << 20));
+                out.extend_from_slice(&refusal(&row, "rows", self.bounds.max_row));
                 return Position::Skipping(size);
             }
             _ => {}
@@ -178,6 +208,21 @@ impl MessageFilter {
         } else {
             Position::Passing(size)
         }
+    }
+
+    /// Counts a row of a result that the client collects. The first row beyond the limit becomes an error.
+    fn is_more_than_fits(&mut self, size: usize, out: &mut Vec<u8>) -> bool {
+        let max = self.bounds.max_rows;
+        if self.bounds.discards_rows {
+            return false;
+        }
+        let before = self.rows;
+        self.rows = before.saturating_add(size.saturating_add(ROW));
+        if self.rows > max && before <= max && size <= self.bounds.max_row {
+            let rows = format!("a result of more than {} MiB", max >> 20);
+            out.extend_from_slice(&refusal(&rows, "results", max));
+        }
+        self.rows > max && (before > max || size <= self.bounds.max_row)
     }
 }
 
@@ -200,7 +245,7 @@ impl<S> Bounded<S> {
         } else {
             START
         };
-        let filter = MessageFilter { bounds, position };
+        let filter = MessageFilter::new(bounds, position);
         Bounded {
             inner,
             filter,
@@ -308,6 +353,7 @@ mod tests {
 
     const BOUNDS: MessageBounds = MessageBounds {
         max_row: 4 << 20,
+        max_rows: 8 << 20,
         discards_rows: false,
     };
 
@@ -316,13 +362,7 @@ mod tests {
     }
 
     fn filtered(input: &[u8], bounds: MessageBounds, chunk: usize) -> Vec<u8> {
-        let (mut filter, mut out) = (
-            MessageFilter {
-                bounds,
-                position: START,
-            },
-            vec![],
-        );
+        let (mut filter, mut out) = (MessageFilter::new(bounds, START), vec![]);
         input
             .chunks(chunk)
             .for_each(|part| filter.feed(part, &mut out));
@@ -377,6 +417,42 @@ mod tests {
                 );
                 assert!(refused.ends_with(&after) && refused.len() < 400);
             }
+        }
+    }
+
+    #[test]
+    fn a_result_of_many_rows_is_refused_once_and_the_next_one_passes() {
+        let (small, ends) = (1 << 10, [message(b'C', 5), message(b'Z', 1)].concat());
+        let fits = BOUNDS.max_rows / (small + ROW);
+        let rows = |n: usize| [message(b'D', small).repeat(n), ends.clone()].concat();
+        for chunk in [7, READ] {
+            assert_eq!(filtered(&rows(fits), BOUNDS, chunk), rows(fits));
+            let two = [rows(fits + 1000), rows(fits)].concat();
+            let seen = filtered(&two, BOUNDS, chunk);
+            let refused = seen.len() - 2 * rows(fits).len();
+            let at = rows(fits).len() - ends.len();
+            let text = String::from_utf8_lossy(&seen[at..at + refused]);
+            assert!(
+                text.starts_with('E') && text.contains("a result of more than 8 MiB"),
+                "{text}"
+            );
+            assert!(refused < 400 && seen.ends_with(&[ends.clone(), rows(fits)].concat()));
+        }
+        // Rows without values take memory, too.
+        let empty = [message(b'D', 0).repeat(100_000), ends.clone()].concat();
+        assert!(filtered(&empty, BOUNDS, READ).len() < empty.len() / 2);
+        // Results that nobody collects have no limit.
+        for bounds in [
+            MessageBounds {
+                discards_rows: true,
+                ..BOUNDS
+            },
+            MessageBounds {
+                max_rows: usize::MAX,
+                ..BOUNDS
+            },
+        ] {
+            assert_eq!(filtered(&rows(3 * fits), bounds, READ), rows(3 * fits));
         }
     }
 

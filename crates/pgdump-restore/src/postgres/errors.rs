@@ -3,6 +3,18 @@
 use super::bounded::TOO_LARGE;
 use crate::error::{DatabaseError, FailureReason as R, one_line};
 
+/// The error for what takes more memory than this worker may use for it.
+pub fn too_large(what: &str, max: usize) -> DatabaseError {
+    let most = max >> 20;
+    DatabaseError::new(
+        R::ArchiveUnsupported,
+        format!(
+            "{what} take more than {most} MiB: give this worker more memory (its container's limit, or RESTORE_MEMORY_MIB)"
+        ),
+    )
+    .with_sqlstate(TOO_LARGE)
+}
+
 /// Maps PostgreSQL's error. DETAIL, HINT and CONTEXT are dropped, and so is the message of class 22,
 /// because they quote row values.
 pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {

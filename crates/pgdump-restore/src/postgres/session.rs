@@ -1,8 +1,11 @@
 //! One connection, and statements on it.
 
+use std::pin::Pin;
+
 use futures::TryStreamExt;
 use futures::future::maybe_done;
-use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, RowStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::errors::map_pg_error;
@@ -34,6 +37,20 @@ impl Session {
 
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Runs a query and returns its rows one by one. On a session of
+    /// [`Server::streaming_rows`](super::Server::streaming_rows), there may be any number of them.
+    ///
+    /// # Errors
+    /// The server's error.
+    pub async fn rows(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Pin<Box<RowStream>>, tokio_postgres::Error> {
+        let values = values.iter().copied();
+        self.client.query_raw(sql, values).await.map(Box::pin)
     }
 
     /// Session settings that defaults of a role or database must not change.

@@ -90,6 +90,6 @@ impl ChunkPusher {
 fn ends_row(chunk: &Chunk) -> bool {
     match chunk {
         Chunk::Rows { ends_row, .. } => *ends_row,
-        Chunk::Statements(_) | Chunk::LargeObject { .. } => true,
+        Chunk::Statements { .. } | Chunk::LargeObject { .. } => true,
     }
 }

@@ -1,0 +1,215 @@
+//! An archive in several files, one after the other: wherever it is cut it is read, and what lies in a file behind its
+//! end is named and says nothing about the archive.
+
+use std::collections::VecDeque;
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use pgdump_archive::{
+    Archive, ArchiveError, ArchiveSource, ByteStream, DecryptionKeys, FIRST_TAKE, Limits,
+    ReopenableSource,
+};
+
+use crate::formats::Collect;
+use crate::{Kind, kind};
+
+#[derive(Clone)]
+struct Pieces {
+    files: Vec<Vec<u8>>,
+    taken: Arc<AtomicU64>,
+}
+
+/// Gives the bytes of one file at a time, and few of them where it begins.
+struct PieceReader {
+    todo: VecDeque<Cursor<Vec<u8>>>,
+    is_first: bool,
+    taken: Arc<AtomicU64>,
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while let Some(file) = self.todo.front_mut() {
+            let begins = !self.is_first && file.position() == 0;
+            let most = out.len().min(if begins { FIRST_TAKE } else { 64 << 10 });
+            let n = file.read(&mut out[..most])?;
+            if n > 0 || out.is_empty() {
+                self.taken.fetch_add(n as u64, Relaxed);
+                return Ok(n);
+            }
+            self.todo.pop_front();
+            self.is_first = false;
+        }
+        Ok(0)
+    }
+}
+
+impl ReopenableSource for Pieces {
+    fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
+        let rest = self.files.concat().split_off(offset as usize);
+        Ok(Box::new(Cursor::new(rest)))
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
+    fn files_before(&self, offset: u64) -> usize {
+        let mut at = 0;
+        let begins = self.files.iter().map(|f| {
+            let begin = at;
+            at += f.len() as u64;
+            begin
+        });
+        begins.take_while(|begin| *begin < offset).count()
+    }
+
+    fn file_name(&self, file: usize) -> Option<String> {
+        self.files.get(file).map(|_| format!("file {file}"))
+    }
+
+    fn advice(&self) -> Option<String> {
+        Some("advice".into())
+    }
+}
+
+fn read(files: &[&[u8]]) -> Result<Collect, ArchiveError> {
+    let files: Vec<Vec<u8>> = files.iter().map(|f| f.to_vec()).collect();
+    let taken = Arc::new(AtomicU64::new(0));
+    let bytes = PieceReader {
+        todo: files.iter().cloned().map(Cursor::new).collect(),
+        is_first: true,
+        taken: taken.clone(),
+    };
+    let origin = ArchiveSource::Stream {
+        bytes: Box::new(bytes),
+        reopen: Some(Arc::new(Pieces { files, taken })),
+    };
+    let archive = Archive::open(
+        origin,
+        Limits::default().with_memory(8 << 30),
+        &DecryptionKeys::default(),
+    )?;
+    let mut sink = Collect::default();
+    archive.read_data(&mut sink)?;
+    Ok(sink)
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes)
+        .read_to_end(&mut out)
+        .unwrap();
+    out
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::read::GzEncoder::new(bytes, flate2::Compression::fast());
+    let mut out = Vec::new();
+    gzip.read_to_end(&mut out).unwrap();
+    out
+}
+
+/// Every format, and every wrapping.
+fn archives() -> Vec<(String, Vec<u8>)> {
+    let file = |name: &str| std::fs::read(crate::fixtures().join(name)).unwrap();
+    let mut all = vec![
+        ("custom.gz".to_owned(), gzip(&file("v15.custom.dump"))),
+        ("text.gz".to_owned(), gzip(&file("v15.plain.sql"))),
+        ("tar".to_owned(), gunzip(&file("v15.tar.gz"))),
+    ];
+    for name in [
+        "v15.custom.dump",
+        "shop18.zstd.piped.dump",
+        "v15.plain.sql",
+        "v18.inserts.sql",
+        "v15.tar.gz",
+        "v15.directory.tar.gz",
+        "wrapped/pzstd.zst",
+        "wrapped/two.bz2",
+        "wrapped/two.gz",
+        "wrapped/two.lz",
+        "wrapped/two.lz4",
+        "wrapped/legacy.lz4",
+        "wrapped/two.xz",
+        "wrapped/two.zst",
+        "wrapped/in.sql",
+    ] {
+        all.push((name.to_owned(), file(name)));
+    }
+    all
+}
+
+#[test]
+fn an_archive_is_read_wherever_it_is_cut() {
+    for (name, bytes) in archives() {
+        let whole = read(&[&bytes]).unwrap();
+        let near_its_end = bytes.len() - bytes.len().min(60)..bytes.len();
+        for cut in near_its_end.chain([1, 20, bytes.len() / 2]) {
+            let (first, second) = bytes.split_at(cut);
+            let cut_there = read(&[first, second]).unwrap_or_else(|e| panic!("{name}, {cut}: {e}"));
+            assert_eq!(cut_there.data, whole.data, "{name}, {cut}");
+        }
+        let chunks: Vec<&[u8]> = bytes.chunks(bytes.len().div_ceil(50)).collect();
+        assert_eq!(read(&chunks).unwrap().data, whole.data, "{name}");
+    }
+}
+
+#[test]
+fn a_file_behind_the_end_is_named_and_nothing_is_said_of_the_archive() {
+    for (name, bytes) in archives() {
+        let statement = b"DROP TABLE public.t;\n";
+        let (own, member) = (bytes.clone(), gzip(statement));
+        let surplus: [&[u8]; 6] = [
+            b"x",
+            statement,
+            b"psql: notes that somebody kept beside the backup\n",
+            b"\x01\x00\x03\x04\x05\x06\x07\x08",
+            &own,
+            &member,
+        ];
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for more in surplus {
+            for (files, place) in [
+                (vec![&bytes[..], more], 1),
+                (vec![first, second, more], 2),
+                (vec![first, second, more, b"y", b"notes"], 2),
+                (vec![first, second, more, b"notes"], 2),
+            ] {
+                let what = format!("{name} and {}", more[..more.len().min(20)].escape_ascii());
+                let e = read(&files).err().unwrap_or_else(|| panic!("{what}"));
+                assert_eq!(kind(&e), Kind::Foreign, "{what}: {e}");
+                let e = e.to_string();
+                assert!(e.contains(&format!("before file {place}, ")), "{what}: {e}");
+                assert_eq!(e.contains("or name file 0"), place == 1, "{e}");
+            }
+        }
+    }
+}
+
+/// What is in one file with the end of the archive is the archive's.
+#[test]
+fn bytes_behind_the_end_in_the_last_piece_are_damage() {
+    for (name, bytes) in archives() {
+        if name.ends_with(".sql") || name == "text.gz" {
+            continue;
+        }
+        let longer = [&bytes[..], b"psql: warning\n"].concat();
+        let (first, second) = longer.split_at(bytes.len() / 2);
+        // A decompressor may have looked into the next file before it says so.
+        let is_bare = name == "tar" || name.ends_with(".dump");
+        for files in [vec![first, second], vec![first, second, b"x"]] {
+            if files.len() > 2 && !is_bare {
+                continue;
+            }
+            let e = read(&files).err().unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(kind(&e), Kind::Corrupt, "{name}: {e}");
+            assert!(e.to_string().ends_with("(advice)"), "{name}: {e}");
+        }
+        let cut = &second[..bytes.len() - first.len() - 40];
+        let e = read(&[first, cut])
+            .err()
+            .unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(kind(&e), Kind::Corrupt, "{name}: {e}");
+    }
+}

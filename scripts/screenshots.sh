@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Takes the pictures of README: the status page of a worker and the page of a proof (docs/images).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh all
+tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
+chromium="$(command -v chromium || command -v google-chrome)"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+mkdir -p docs/images
+
+# The test of the page takes its pictures while a restore runs.
+TMPDIR="$(scripts/scratch.sh)" cargo nextest run --test cloud -E 'test(/^page::/)'
+cp target/tmp/status-page/desk-running.png docs/images/status.png
+
+cp tests/fixtures/shop18.gzip.dump "$work/shop.dump"
+cargo run --quiet --bin pgrestored -- verify "$work/shop.dump" --html "$work/proof.html" >/dev/null
+NODE_MODULES="$tools/node/node_modules" CHROMIUM="$chromium" \
+  node tests/browser/screenshot.mjs "file://$work/proof.html" docs/images/proof.png 760
+ls -l docs/images
