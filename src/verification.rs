@@ -16,6 +16,7 @@ mod generated;
 pub mod verdict;
 mod junit;
 mod html_report;
+mod own_evidence;
 mod restore_index;
 mod amcheck;
 
@@ -29,11 +30,10 @@ use pgdump_archive::{ContentDigest, TocEntry};
 pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
-pub use evidence::{
-    Evidence, Found, OwnEvidence, Question, StoredEvidence, Testimony, evidence_name, is_of,
-};
+pub use evidence::{Evidence, Found, Question, StoredEvidence, Testimony, evidence_name, is_of};
 pub use html_report::{ledger_page, page};
 pub use junit::junit;
+pub use own_evidence::OwnEvidence;
 pub use restore_index::RestoreIndex;
 
 /// A restored database, and what is known about its archive.

@@ -3,14 +3,13 @@
 //! documents there too, so this module decides which of them count, by signature, location and time.
 
 use std::cmp::Ordering::{Equal, Greater, Less};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::html_report::page;
 use super::junit;
+use super::own_evidence::OwnEvidence;
 use super::restore_index::RestoreIndex;
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, ValidationError, report as describe_error,
@@ -30,10 +29,6 @@ const MAX_PER_GENERATION: usize = 5_000;
 const MAX_LOGGED: usize = 6;
 /// How far the clocks of workers and stores may differ.
 const MAX_CLOCK_SKEW: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
-/// How many of its own documents a worker remembers.
-const MAX_OWN: usize = 1_000;
-/// How many rejected documents a worker remembers.
-const MAX_REJECTED_KNOWN: usize = 20_000;
 
 /// The folder of the evidence about one generation of a backup.
 fn folder_of(backup: &str, generation: &str) -> String {
@@ -153,54 +148,6 @@ impl<T> Default for Search<T> {
             seen: HashSet::new(),
             unread: None,
         }
-    }
-}
-
-/// Name and SHA-256 of what this process wrote itself, by question. Without a key, this is the only way to
-/// distinguish its own documents from those of others.
-#[derive(Default)]
-pub struct OwnEvidence(Mutex<Remembered>);
-
-#[derive(Default)]
-struct Remembered {
-    known: HashMap<String, (String, String)>,
-    order: VecDeque<String>,
-    /// Name and generation of rejected documents, which are not read again.
-    refused: HashSet<(String, i64)>,
-}
-
-impl OwnEvidence {
-    fn remember(&self, question: String, name: &str, json: &[u8]) {
-        let mut own = self.0.lock();
-        if own
-            .known
-            .insert(question.clone(), (name.to_owned(), sha256_hex(json)))
-            .is_none()
-        {
-            own.order.push_back(question);
-        }
-        if own.order.len() > MAX_OWN
-            && let Some(oldest) = own.order.pop_front()
-        {
-            own.known.remove(&oldest);
-        }
-    }
-
-    fn refuse(&self, o: &StoredObject) {
-        let refused = &mut self.0.lock().refused;
-        if refused.len() >= MAX_REJECTED_KNOWN {
-            refused.clear();
-        }
-        refused.insert((o.name.clone(), o.generation));
-    }
-
-    fn has_refused(&self, o: &StoredObject) -> bool {
-        let own = self.0.lock();
-        own.refused.contains(&(o.name.clone(), o.generation))
-    }
-
-    fn of(&self, question: &str) -> Option<(String, String)> {
-        self.0.lock().known.get(question).cloned()
     }
 }
 

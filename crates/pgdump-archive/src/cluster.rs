@@ -1,7 +1,8 @@
 //! Selects one database from the text of `pg_dumpall`: the text of the others is read to find where it ends,
 //! and skipped.
 
-use super::text::{SqlReader, TextItem};
+use super::text::SqlReader;
+use super::text_item::TextItem;
 use crate::error::ArchiveError;
 
 /// How many bytes are searched for names of databases if none was requested.

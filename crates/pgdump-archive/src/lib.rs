@@ -36,6 +36,7 @@ mod tar_archive;
 mod tar_stream;
 mod text;
 mod text_files;
+mod text_item;
 mod toc;
 
 use std::io::Read;

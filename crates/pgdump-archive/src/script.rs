@@ -9,7 +9,8 @@ use super::cluster;
 use super::input_files::InputFiles;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::peek_reader::PeekReader;
-use super::text::{SqlReader, TextItem};
+use super::text::SqlReader;
+use super::text_item::TextItem;
 use super::toc::{corrupt, without_oids};
 use super::{
     Archive, ArchiveBody, Codec, DumpId, EntryKind, Format, Header, Limits, TocEntry, TocSection,

@@ -13,6 +13,7 @@ use super::psql::{self, PsqlCommand};
 use super::recognize::{entry_of_comment, program_of_message};
 use super::standard_strings::StandardStrings;
 use super::text_files::TextFiles;
+use super::text_item::TextItem;
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
 use crate::error::ArchiveError;
@@ -24,21 +25,6 @@ const FREE_STATEMENT: u64 = 4 * READ as u64;
 const MAX_COMMENT: usize = 4 << 10;
 /// Bytes within which the name of a program that wrote a message must end.
 const MAX_PROGRAM_NAME: usize = 100;
-
-/// An item of the text.
-pub(super) enum TextItem {
-    Statement(Statement),
-    /// `COPY … FROM stdin`: its rows come next in the text.
-    Copy(Statement),
-    Insert {
-        bytes: Vec<u8>,
-        line: u64,
-    },
-    /// A comment line that announces an entry: kind, name, schema, owner.
-    Entry(Box<TocEntry>),
-    /// The end, and whether the text shows that it is complete.
-    End(bool),
-}
 
 /// The text as a buffer that moves forward.
 pub(super) struct SqlReader {

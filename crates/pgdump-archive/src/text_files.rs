@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::io::Read;
 
-use super::filters::PeekReader;
 use super::input_files::InputFiles;
+use super::peek_reader::PeekReader;
 use crate::error::ArchiveError;
 
 /// Bytes that are read at once.
