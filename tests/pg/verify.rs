@@ -852,7 +852,9 @@ async fn new_backups_are_compared_with_proven_ones() {
         "{drift:#?}"
     );
     assert!(
-        drift[1].message.contains("table public.other is gone"),
+        drift[1]
+            .message
+            .contains("table public.other no longer exists"),
         "{drift:#?}"
     );
     // Since when: the preceding backup has been proven.

@@ -406,7 +406,8 @@ impl DigestBuilder {
             let end = t.get(i).ok_or_else(wrong)?;
             // A generated column has no value of its own.
             if !(i == start + 1 && t[start].is("default")) {
-                fields.push(copy_field(&t[start..i]).ok_or_else(wrong)?);
+                let field = copy_field(&t[start..i], self.dialect.standard_strings);
+                fields.push(field.ok_or_else(wrong)?);
             }
             i += 1;
             if end.is_symbol(b')') {
@@ -427,7 +428,7 @@ impl DigestBuilder {
 }
 
 /// A value of an INSERT as COPY writes it.
-fn copy_field(t: &[Token<'_>]) -> Option<String> {
+fn copy_field(t: &[Token<'_>], standard_strings: bool) -> Option<String> {
     let escaped = |text: &str| {
         let mut out = String::with_capacity(text.len());
         for c in text.chars() {
@@ -450,9 +451,8 @@ fn copy_field(t: &[Token<'_>]) -> Option<String> {
         [one] if one.kind == TokenKind::Word && one.is("true") => Some("t".into()),
         [one] if one.kind == TokenKind::Word && one.is("false") => Some("f".into()),
         [one] => match (one.string(), one.text.strip_prefix(['B', 'b'])) {
-            // The only escape that `pg_dump` writes.
-            (Some(text), _) if one.text.starts_with(['E', 'e']) => {
-                Some(escaped(&text.replace("\\\\", "\\")))
+            (Some(text), _) if !standard_strings || one.text.starts_with(['E', 'e']) => {
+                Some(escaped(&unescaped(&text)?))
             }
             (Some(text), _) => Some(escaped(&text)),
             (None, Some(bits)) if bits.starts_with('\'') => {
@@ -462,6 +462,52 @@ fn copy_field(t: &[Token<'_>]) -> Option<String> {
         },
         several => Some(several.iter().map(|w| w.text).collect()),
     }
+}
+
+/// The value of a string with backslash escapes; `None` for a byte of a longer character, which `pg_dump` does not
+/// write so.
+fn unescaped(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '\\' => match chars.next()? {
+                'x' => ascii(number(&mut chars, 0, 16, 2)?)?,
+                'u' => char::from_u32(number(&mut chars, 0, 16, 4)?)?,
+                'U' => char::from_u32(number(&mut chars, 0, 16, 8)?)?,
+                digit @ '0'..='7' => ascii(number(&mut chars, digit.to_digit(8)?, 8, 2)?)?,
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                other => other,
+            },
+            c => c,
+        });
+    }
+    Some(out)
+}
+
+/// Continues the number `n` by at most `most` digits.
+fn number(
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    mut n: u32,
+    radix: u32,
+    most: usize,
+) -> Option<u32> {
+    for _ in 0..most {
+        let Some(digit) = chars.peek().and_then(|c| c.to_digit(radix)) else {
+            break;
+        };
+        chars.next();
+        n = n.checked_mul(radix)?.checked_add(digit)?;
+    }
+    Some(n)
+}
+
+fn ascii(n: u32) -> Option<char> {
+    (n < 0x80).then(|| char::from_u32(n))?
 }
 
 /// Reads an archive's data only to digest it.

@@ -593,13 +593,13 @@ impl SqlReader {
         line: u64,
     ) -> Result<bool, ArchiveError> {
         self.strings.statement(text, self.dialect).map_err(|_| {
-            unsupported(format!(
+            ArchiveError::limit(format!(
                 "line {line}: the statement may change standard_conforming_strings, and its text does not tell to what"
             ))
         })?;
         if self.strings.is_local() {
             // The restore is one transaction of its own, in which SET LOCAL would end too late.
-            return Err(unsupported(format!(
+            return Err(ArchiveError::limit(format!(
                 "line {line}: standard_conforming_strings is set for one transaction: write SET instead of SET LOCAL"
             )));
         }
