@@ -11,8 +11,10 @@ mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod evidence;
+mod exit;
 mod inspect;
 mod list;
+mod output;
 mod style;
 mod prune;
 mod reap;
@@ -23,22 +25,24 @@ mod restore;
 mod rollback;
 mod schema;
 mod selftest;
+mod signals;
 mod status;
 mod verify;
 mod watch;
 mod worker;
 
-use std::future::Future;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::app::{App, AppError};
+use crate::app::App;
 use crate::config::{Config, ConfigErrors, RawConfig};
-use crate::error::{Blame, FailureReason as R, RestoreError, report};
-use crate::queue::QueueError;
 use crate::telemetry::{self, LogFormat};
+
+use exit::{CommandError, CommandResult, Exit};
+use output::Output;
+#[cfg(feature = "emulator")]
+use signals::stop_signal;
 
 /// Restores PostgreSQL backups from Cloud Storage on request: streamed, verified, in parallel, and
 /// swapped into place in one transaction.
@@ -65,12 +69,6 @@ pub struct Cli {
     log_format: LogFormat,
     #[command(flatten)]
     config: RawConfig,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,147 +170,6 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
     schema::all()
 }
 
-/// The exit code of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    Ok,
-    Failed,
-    Usage,
-    BadData,
-    Unavailable,
-    Permission,
-    Config,
-    /// Ended by SIGINT.
-    Interrupted,
-    /// Ended by SIGTERM.
-    Terminated,
-}
-
-impl Exit {
-    const ALL: [Exit; 9] = [
-        Exit::Ok,
-        Exit::Failed,
-        Exit::Usage,
-        Exit::BadData,
-        Exit::Unavailable,
-        Exit::Permission,
-        Exit::Config,
-        Exit::Interrupted,
-        Exit::Terminated,
-    ];
-
-    fn meaning(self) -> &'static str {
-        match self {
-            Exit::Ok => "success",
-            Exit::Failed => "the restore or verification failed",
-            Exit::Usage => "invalid command line",
-            Exit::BadData => "a message or an archive cannot be read",
-            Exit::Unavailable => "a server or service does not respond",
-            Exit::Permission => "missing credentials or permissions",
-            Exit::Config => "invalid configuration",
-            Exit::Interrupted => "ended by SIGINT",
-            Exit::Terminated => "ended by SIGTERM",
-        }
-    }
-
-    fn code(self) -> u8 {
-        match self {
-            Exit::Ok => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::BadData => 65,
-            Exit::Unavailable => 69,
-            Exit::Permission => 77,
-            Exit::Config => 78,
-            Exit::Interrupted => 130,
-            Exit::Terminated => 143,
-        }
-    }
-
-    /// The exit code for a failure.
-    fn of(reason: R) -> Self {
-        match reason {
-            R::ArchiveCorrupt | R::ArchiveUnsupported | R::ChecksumMismatch | R::BackupChanged => {
-                Exit::BadData
-            }
-            R::TargetUnavailable | R::DownloadFailed => Exit::Unavailable,
-            R::AccessDenied | R::InsufficientPrivilege => Exit::Permission,
-            R::InvalidRequest => Exit::Usage,
-            R::Cancelled => Exit::Interrupted,
-            R::TargetNotAllowed
-            | R::TargetExists
-            | R::TargetBusy
-            | R::SourceNotAllowed
-            | R::BackupNotFound
-            | R::VersionIncompatible
-            | R::ExtensionMissing
-            | R::RoleMissing
-            | R::InsufficientSpace
-            | R::DataRejected
-            | R::RestoreError
-            | R::VerificationFailed
-            | R::Timeout
-            | R::Internal => Exit::Failed,
-        }
-    }
-}
-
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-enum CommandError {
-    #[error(transparent)]
-    App(#[from] AppError),
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// A server or service does not respond.
-    #[error("{0}")]
-    Unavailable(String),
-    #[error("{0}")]
-    Other(String),
-}
-
-impl From<ConfigErrors> for CommandError {
-    fn from(e: ConfigErrors) -> Self {
-        CommandError::App(e.into())
-    }
-}
-
-impl CommandError {
-    /// Prints the error to standard error; each configuration error on a line of its own.
-    fn complain(&self) {
-        match self {
-            CommandError::App(AppError::Config(e)) => {
-                err!("pgrestored: invalid configuration");
-                e.0.iter().for_each(|mistake| err!("  {mistake}"));
-            }
-            other => err!("pgrestored: {}", report(other)),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            CommandError::App(AppError::Config(_)) => Exit::Config,
-            CommandError::App(AppError::Database(e)) => Exit::of(e.reason()),
-            CommandError::App(AppError::Admin(_))
-            | CommandError::Io(_)
-            | CommandError::Unavailable(_) => Exit::Unavailable,
-            CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => match e {
-                QueueError::Permanent(_) => Exit::Permission,
-                QueueError::Refused(_) => Exit::BadData,
-                QueueError::Transient(_) => Exit::Unavailable,
-            },
-            CommandError::Restore(e) => Exit::of(e.reason()),
-            CommandError::Other(_) => Exit::Failed,
-        }
-    }
-}
-
-type CommandResult = Result<Exit, CommandError>;
-
 impl Cli {
     /// Parses the command line; exits the process after `--help` and after usage errors.
     pub fn parse_args() -> Self {
@@ -383,8 +240,8 @@ impl Cli {
                 );
                 Ok(Exit::Ok)
             }
-            Command::Man { folder } => Ok(reference::man(&folder)?),
-            Command::Reference { folder } => Ok(reference::write(&folder)?),
+            Command::Man { folder } => Ok(reference::man(Cli::command(), &folder)?),
+            Command::Reference { folder } => Ok(reference::write(&Cli::command(), &folder)?),
             #[cfg(feature = "emulator")]
             Command::Demo => tokio::select! {
                 done = demo::run(self.config.pg_bindir()) => done,
@@ -411,62 +268,4 @@ impl Cli {
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,
         }
     }
-}
-
-/// Prints one JSON document.
-fn print_json(value: &impl serde::Serialize) -> CommandResult {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
-    terminal::print_document(&text);
-    Ok(Exit::Ok)
-}
-
-/// Who is to blame for a failure, as in JSON.
-fn blame_name(blame: Blame) -> &'static str {
-    match blame {
-        Blame::Backup => "backup",
-        Blame::Target => "target",
-        Blame::Infrastructure => "infrastructure",
-        Blame::Request => "request",
-    }
-}
-
-/// The singular or the plural of a noun, for a count of `n`.
-fn noun(n: u64, singular: &str) -> String {
-    if n == 1 {
-        singular.to_owned()
-    } else {
-        format!("{singular}s")
-    }
-}
-
-/// A human-readable number of bytes.
-fn human_bytes(n: u64) -> String {
-    indicatif::HumanBytes(n).to_string()
-}
-
-/// Waits for the first SIGINT or SIGTERM.
-async fn stop_signal() -> Result<Exit, std::io::Error> {
-    let (mut int, mut term) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
-    Ok(tokio::select! {
-        _ = int.recv() => Exit::Interrupted,
-        _ = term.recv() => Exit::Terminated,
-    })
-}
-
-/// Runs `work` to completion. A signal cancels `stop`, so that `work` can end early, and is returned.
-async fn until_signal<T>(
-    work: impl Future<Output = T>,
-    stop: &tokio_util::sync::CancellationToken,
-) -> Result<(T, Option<Exit>), std::io::Error> {
-    tokio::pin!(work);
-    let signalled = tokio::select! {
-        done = &mut work => return Ok((done, None)),
-        signalled = stop_signal() => signalled?,
-    };
-    stop.cancel();
-    Ok((work.await, Some(signalled)))
 }

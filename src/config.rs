@@ -5,45 +5,30 @@ mod argv;
 mod location;
 mod memory;
 mod raw;
+mod restore;
 mod server;
+mod trust;
+mod values;
 mod verification;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use secrecy::SecretString;
 
-use crate::policy::{Extensions, InPlace, Owners, Policy, pair};
+use crate::policy::{InPlace, Policy};
+use restore::{binary_from, in_place, policy, stage_limits};
+use values::{list, non_empty, or_default, secret, secret_line, text_of};
 
 pub use argv::hide_secrets;
 pub use location::Location;
 pub use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 pub use raw::RawConfig;
+pub use trust::{RestrictedRoles, Trust};
+pub use values::ConfigErrors;
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
-
-/// How much a backup is trusted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Trust {
-    /// Its owners, privileges and code are restored, as far as the connecting role may.
-    #[default]
-    Full,
-    /// It is loaded by a role that owns nothing, and afterwards belongs to a role without powers.
-    Restricted,
-}
-
-/// Roles of restricted restores.
-#[derive(Debug, Clone)]
-pub struct RestrictedRoles {
-    /// Roles that load, one per restore; if empty, a role is created for each restore.
-    pub users: Vec<String>,
-    pub password: Option<SecretString>,
-    /// Owns the restored database if the owner of the replaced one is too powerful.
-    pub owner: String,
-}
 
 /// Endpoints of a storage emulator, with scheme.
 #[derive(Debug, Clone)]
@@ -124,119 +109,6 @@ pub struct Config {
     pub pg_bindir: Vec<PathBuf>,
     pub verify: VerifyConfig,
     pub otlp_endpoint: Option<String>,
-}
-
-/// All errors of a configuration, each as `VARIABLE: what is wrong`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<String>);
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("invalid configuration")?;
-        self.0.iter().try_for_each(|e| write!(f, "\n  {e}"))
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
-impl ConfigErrors {
-    fn add(&mut self, variable: &str, what: impl fmt::Display) {
-        self.0.push(format!("{variable}: {what}"));
-    }
-
-    fn parse<T: std::str::FromStr>(
-        &mut self,
-        variable: &str,
-        given: &Option<String>,
-        default: T,
-        what: &str,
-    ) -> T {
-        match non_empty(given).map(str::parse) {
-            None => default,
-            Some(Ok(value)) => value,
-            Some(Err(_)) => {
-                self.add(variable, what);
-                default
-            }
-        }
-    }
-
-    fn at_least_one(&mut self, variable: &str, given: &Option<String>, default: usize) -> usize {
-        let n = self.parse(variable, given, default, "must be a positive integer");
-        if n == 0 {
-            self.add(variable, "must be a positive integer");
-        }
-        n.max(1)
-    }
-
-    fn duration(&mut self, variable: &str, given: &Option<String>, default: Duration) -> Duration {
-        let Some(text) = non_empty(given) else {
-            return default;
-        };
-        let parsed = text.parse::<jiff::Span>().ok();
-        let parsed = parsed.and_then(|s| {
-            s.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
-                .ok()
-        });
-        let parsed = parsed.and_then(|d| Duration::try_from(d).ok());
-        match parsed.filter(|d| !d.is_zero()) {
-            Some(d) => d,
-            None => {
-                self.add(variable, "must be a duration such as 30s, 15m, 12h or 7d");
-                default
-            }
-        }
-    }
-
-    /// A duration; `0` is allowed and means none.
-    fn duration_or_none(
-        &mut self,
-        variable: &str,
-        given: &Option<String>,
-        default: Duration,
-    ) -> Duration {
-        match non_empty(given) {
-            Some("0") => Duration::ZERO,
-            _ => self.duration(variable, given, default),
-        }
-    }
-
-    fn locations(&mut self, variable: &str, given: &Option<String>) -> Vec<Location> {
-        list(given)
-            .iter()
-            .map(|text| self.location(variable, text))
-            .collect()
-    }
-
-    fn location(&mut self, variable: &str, text: &str) -> Location {
-        Location::parse(text).unwrap_or_else(|what| {
-            self.add(variable, what);
-            Location::Folder(PathBuf::new())
-        })
-    }
-}
-
-/// The items of a comma-separated list.
-fn list(given: &Option<String>) -> Vec<String> {
-    let parts = non_empty(given)
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim);
-    parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
-}
-
-/// A secret without its trailing newline.
-fn secret_line(text: String) -> SecretString {
-    SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// The trimmed value; an empty variable counts as unset.
-fn non_empty(given: &Option<String>) -> Option<&str> {
-    given.as_deref().map(str::trim).filter(|t| !t.is_empty())
-}
-
-fn or_default(given: &Option<String>, default: &str) -> String {
-    non_empty(given).unwrap_or(default).to_owned()
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -453,159 +325,6 @@ pub fn service_name() -> String {
 pub fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).collect()
-}
-
-/// Reads a file that contains no secret.
-fn text_of(variable: &str, file: &Option<String>, errors: &mut ConfigErrors) -> Option<String> {
-    let file = non_empty(file)?;
-    let unreadable =
-        |e: std::io::Error| errors.add(variable, format!("cannot be read: {}", e.kind()));
-    std::fs::read_to_string(file).map_err(unreadable).ok()
-}
-
-/// Reads a secret from its file if one is given, otherwise takes the value itself.
-fn secret(
-    variable: &str,
-    file: &Option<String>,
-    text: &Option<String>,
-    errors: &mut ConfigErrors,
-) -> Option<String> {
-    let from_file = non_empty(file).and_then(|file| {
-        std::fs::read_to_string(file)
-            .map_err(|e| {
-                errors.add(
-                    &format!("{variable}_FILE"),
-                    format!("cannot be read: {}", e.kind()),
-                )
-            })
-            .ok()
-    });
-    from_file.or(non_empty(text).map(str::to_owned))
-}
-
-fn binary_from(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<usize> {
-    match non_empty(&raw.restore_copy_format) {
-        None | Some("auto") => Some(64 << 10),
-        Some("text") => None,
-        Some("binary") => Some(0),
-        Some(_) => {
-            errors.add("RESTORE_COPY_FORMAT", "must be auto, text or binary");
-            None
-        }
-    }
-}
-
-fn in_place(raw: &RawConfig, errors: &mut ConfigErrors) -> InPlace {
-    let chosen = non_empty(&raw.restore_in_place)
-        .map(|t| InPlace::from_str(t, true))
-        .transpose();
-    chosen
-        .unwrap_or_else(|_| {
-            errors.add("RESTORE_IN_PLACE", "must be auto, always or never");
-            None
-        })
-        .unwrap_or_default()
-}
-
-fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
-    let owners = non_empty(&raw.restore_owners)
-        .map(|t| Owners::from_str(t, true))
-        .transpose();
-    let extensions = non_empty(&raw.restore_extensions)
-        .map(|t| Extensions::from_str(&t.replace('_', "-"), true))
-        .transpose();
-    Policy {
-        owners: owners
-            .unwrap_or_else(|_| {
-                errors.add("RESTORE_OWNERS", "must be keep, map or none");
-                None
-            })
-            .unwrap_or_default(),
-        role_map: role_map(raw, errors),
-        privileges: !errors.parse(
-            "RESTORE_NO_PRIVILEGES",
-            &raw.restore_no_privileges,
-            false,
-            "must be true or false",
-        ),
-        create_roles: errors.parse(
-            "RESTORE_CREATE_ROLES",
-            &raw.restore_create_roles,
-            false,
-            "must be true or false",
-        ),
-        extensions: extensions
-            .unwrap_or_else(|_| {
-                errors.add("RESTORE_EXTENSIONS", "must be require or skip-missing");
-                None
-            })
-            .unwrap_or_default(),
-        analyze: !errors.parse(
-            "RESTORE_NO_ANALYZE",
-            &raw.restore_no_analyze,
-            false,
-            "must be true or false",
-        ),
-        globals: non_empty(&raw.restore_globals).map(str::to_owned),
-        role_passwords: errors.parse(
-            "RESTORE_ROLE_PASSWORDS",
-            &raw.restore_role_passwords,
-            false,
-            "must be true or false",
-        ),
-    }
-}
-
-/// Stages of a job, as progress and metrics name them.
-const STAGES: [&str; 7] = [
-    "prepare", "schema", "data", "indexes", "analyze", "check", "sandbox",
-];
-
-fn stage_limits(raw: &RawConfig, errors: &mut ConfigErrors) -> BTreeMap<String, Duration> {
-    let mut limits = BTreeMap::new();
-    for text in list(&raw.restore_stage_limits) {
-        match pair(&text) {
-            Ok((stage, time)) if STAGES.contains(&stage.as_str()) => {
-                let limit = errors.duration("RESTORE_STAGE_LIMITS", &Some(time), SECOND);
-                limits.insert(stage, limit);
-            }
-            _ => errors.add(
-                "RESTORE_STAGE_LIMITS",
-                format!(
-                    "must be STAGE=TIME, separated by commas; the stages are {}",
-                    STAGES.join(", ")
-                ),
-            ),
-        }
-    }
-    limits
-}
-
-fn role_map(raw: &RawConfig, errors: &mut ConfigErrors) -> BTreeMap<String, String> {
-    let Some(text) = non_empty(&raw.restore_role_map) else {
-        return BTreeMap::new();
-    };
-    let text = match text.strip_prefix('@') {
-        Some(file) => std::fs::read_to_string(file).unwrap_or_else(|e| {
-            errors.add(
-                "RESTORE_ROLE_MAP",
-                format!("the file cannot be read: {}", e.kind()),
-            );
-            String::new()
-        }),
-        None => text.replace(',', "\n"),
-    };
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#'));
-    lines
-        .filter_map(|line| {
-            pair(line)
-                .map_err(|e| errors.add("RESTORE_ROLE_MAP", e))
-                .ok()
-        })
-        .collect()
 }
 
 fn age_identity(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<SecretString> {

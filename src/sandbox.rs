@@ -7,12 +7,13 @@
 //! foreign files, as far as the platform allows. [`Isolation`] describes how far.
 
 mod binaries;
+mod commands;
 mod isolation;
 mod seccomp;
 mod template;
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Result};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +22,8 @@ use parking_lot::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::proof::Isolation;
+use commands::{plain_command, restrict_to_owner, run};
+
 pub use binaries::{Binaries, find_bindir, fitting, found};
 pub use seccomp::{launch, set_launcher};
 
@@ -312,41 +315,6 @@ impl Drop for Sandbox {
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-/// A program with a clean environment, run as the server's user.
-fn plain_command(bindir: &Path, program: &str, user: Option<(u32, u32)>) -> Command {
-    let mut command = Command::new(bindir.join(program));
-    command
-        .env_clear()
-        .env("PATH", bindir)
-        .env("LC_ALL", "C.UTF-8")
-        .env("TZ", "UTC");
-    if let Some((uid, gid)) = user {
-        command.gid(gid).uid(uid);
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
-fn run(command: &mut Command) -> Result<Vec<u8>> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let program = command.get_program().to_string_lossy().into_owned();
-    Err(Error::other(format!(
-        "{program}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    )))
-}
-
-/// Makes the server's user the owner of the folder, with access for nobody else.
-fn restrict_to_owner(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
-    if let Some((uid, gid)) = user {
-        chown(folder, Some(uid), Some(gid))?;
-    }
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
 }
 
 /// Whether a process exists and is not a zombie.

@@ -18,12 +18,12 @@ mod junit;
 mod html_report;
 mod own_evidence;
 mod restore_index;
+mod restored_database;
 mod amcheck;
 
 use std::collections::BTreeMap;
 
 use crate::error::{RestoreError, report};
-use crate::postgres::Server;
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
@@ -35,22 +35,7 @@ pub use html_report::{ledger_page, page};
 pub use junit::junit;
 pub use own_evidence::OwnEvidence;
 pub use restore_index::RestoreIndex;
-
-/// A restored database, and what is known about its archive.
-pub struct RestoredDatabase<'a> {
-    pub server: &'a Server,
-    pub database: &'a str,
-    /// The restored entries of the table of contents; empty for SQL text.
-    pub entries: &'a [TocEntry],
-    pub content_digest: &'a ContentDigest,
-    pub encoding: &'a str,
-    /// Major version of the server that was dumped, if known.
-    pub dumped_major: Option<u32>,
-    /// When the backup was created.
-    pub backup_created: jiff::Timestamp,
-    /// How many connections the checks may use.
-    pub sessions: usize,
-}
+pub use restored_database::RestoredDatabase;
 
 /// The results of all checks.
 #[derive(Debug, Default)]
@@ -141,14 +126,6 @@ pub async fn examine(
     e.drift = drift;
     e.checks.extend(found);
     Ok(e)
-}
-
-/// A count with its noun, such as `1 row` and `2,000 rows`.
-fn counted(n: impl TryInto<u64>, noun: &str) -> String {
-    match n.try_into().unwrap_or(u64::MAX) {
-        1 => format!("1 {noun}"),
-        n => format!("{} {noun}s", indicatif::HumanCount(n)),
-    }
 }
 
 /// The number of entries of each kind in a table of contents.

@@ -1,7 +1,8 @@
 //! `check`: validates and prints the configuration without connecting to anything. Secrets are never
 //! printed.
 
-use super::{CommandResult, Exit, Output, print_json};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, print_json};
 use crate::config::{Config, EvidencePlace};
 
 pub(super) fn run(config: &Config, output: Output) -> CommandResult {

@@ -15,7 +15,8 @@ use crate::queue::{RequestQueue, ResultSink};
 use crate::sandbox::{Sandbox, find_bindir};
 use crate::worker::Shutdown;
 
-use super::{CommandError, CommandResult, Exit, human_bytes};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::output::human_bytes;
 
 const SOURCE: &str = include_str!("demo.sql");
 const BUCKET: &str = "demo-backups";

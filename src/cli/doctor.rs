@@ -1,101 +1,31 @@
 //! `doctor`: checks everything that restores and verifications need against the live services, and
 //! suggests fixes. It changes nothing, except that it starts and removes a sandbox.
 
+pub(super) mod check;
 mod queues;
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::{CommandResult, Exit, Output, human_bytes, noun, print_json, style};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, human_bytes, noun, print_json};
+use super::style;
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
 use crate::database::{check_restricted, unended};
-use crate::error::{FailureReason, RestoreError, bound_list, report};
+use crate::error::{FailureReason, bound_list};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
-use crate::queue::{QueueError, check_credentials};
+use crate::queue::check_credentials;
 use crate::sandbox::{Sandbox, fitting, found};
 use pgdump_restore::{Finding, Level, Requirements};
+
+use check::{CheckHealth, DiagnosticResult, failed};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
 /// Free bytes for sandboxes below which `doctor` warns.
 const MIN_SANDBOX_BYTES: u64 = 5 << 30;
-
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "Health")]
-enum CheckHealth {
-    Ok,
-    Warning,
-    Failure,
-    /// Not needed by this configuration.
-    Skipped,
-}
-
-/// Result of one check.
-#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
-#[schemars(rename = "Checkup")]
-pub(super) struct DiagnosticResult {
-    check: &'static str,
-    health: CheckHealth,
-    message: String,
-    /// What to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<String>,
-    #[serde(skip)]
-    exit: Exit,
-}
-
-impl DiagnosticResult {
-    fn new(check: &'static str, health: CheckHealth, message: impl Into<String>) -> Self {
-        DiagnosticResult {
-            check,
-            health,
-            message: message.into(),
-            fix: None,
-            exit: Exit::Failed,
-        }
-    }
-
-    fn ok(check: &'static str, message: impl Into<String>) -> Self {
-        Self::new(check, CheckHealth::Ok, message)
-    }
-
-    fn skipped(check: &'static str, message: impl Into<String>) -> Self {
-        Self::new(check, CheckHealth::Skipped, message)
-    }
-
-    fn failure(check: &'static str, exit: Exit, message: impl Into<String>) -> Self {
-        DiagnosticResult {
-            exit,
-            ..Self::new(check, CheckHealth::Failure, message)
-        }
-    }
-
-    fn fix(self, fix: impl Into<String>) -> Self {
-        DiagnosticResult {
-            fix: Some(fix.into()),
-            ..self
-        }
-    }
-}
-
-fn failed(check: &'static str, e: &RestoreError, fix: &str) -> DiagnosticResult {
-    DiagnosticResult::failure(check, Exit::of(e.reason()), report(e)).fix(fix)
-}
-
-fn queue_failed(check: &'static str, e: &QueueError) -> DiagnosticResult {
-    match e {
-        QueueError::Permanent(what) => DiagnosticResult::failure(check, Exit::Permission, what)
-            .fix("see the check `credentials`"),
-        QueueError::Refused(what) | QueueError::Transient(what) => {
-            DiagnosticResult::failure(check, Exit::Unavailable, what)
-                .fix("check that Pub/Sub can be reached from this machine")
-        }
-    }
-}
 
 /// How long to retry a server that does not respond.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{CommandError, CommandResult, Exit, stop_signal};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::signals::stop_signal;
 use crate::emulator::{Emulator, SubscriptionOptions};
 
 #[derive(Debug, clap::Args)]

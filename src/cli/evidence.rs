@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{CommandResult, Exit, Output, print_json};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, print_json};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::verification::{Envelope, verify_envelope};
 

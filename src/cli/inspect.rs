@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::StorageError;

@@ -1,6 +1,7 @@
 //! `list`: lists the backups at the configured location.
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, human_bytes, print_json};
 use crate::app::App;
 
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,8 @@
 //! `prune`: shows which backups are older than BACKUP_RETENTION_DAYS and can be deleted; with `--apply`,
 //! deletes them.
 
-use super::{CommandResult, Exit, Output, human_bytes, noun, print_json};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, human_bytes, noun, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::report;

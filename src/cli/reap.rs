@@ -1,6 +1,7 @@
 //! `reap`: runs one pass of the reaper, like every worker does periodically.
 
-use super::{CommandResult, Exit, Output, print_json};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, print_json};
 use crate::app::App;
 
 pub(super) async fn run(app: App, output: Output) -> CommandResult {

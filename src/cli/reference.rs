@@ -4,21 +4,20 @@ use std::fmt::Write as _;
 use std::io::Error;
 use std::path::Path;
 
-use clap::CommandFactory;
-
-use super::{Cli, Exit};
+use super::exit::Exit;
+use super::schema;
 use crate::error::{FailureReason, RetryClass};
 use crate::metrics::RestoreMetricsManager;
 
 /// Header of generated pages.
 const NOTE: &str = "<!-- Generated from the code by `make reference`. -->";
 
-/// Writes the pages of `docs/reference`.
-pub(super) fn write(folder: &Path) -> Result<Exit, Error> {
+/// Writes the pages of `docs/reference` from the definition of the command line.
+pub(super) fn write(cli: &clap::Command, folder: &Path) -> Result<Exit, Error> {
     std::fs::create_dir_all(folder)?;
     for (name, title, body) in [
-        ("configuration", "Configuration", configuration()),
-        ("commands", "Commands", commands()),
+        ("configuration", "Configuration", configuration(cli)),
+        ("commands", "Commands", commands(cli)),
         ("metrics", "Metrics", metrics()),
         ("failure-reasons", "Failure reasons", failure_reasons()),
         ("exit-codes", "Exit codes", exit_codes()),
@@ -33,9 +32,9 @@ pub(super) fn write(folder: &Path) -> Result<Exit, Error> {
 }
 
 /// Writes `pgrestored.1` and a page for each command.
-pub(super) fn man(folder: &Path) -> Result<Exit, Error> {
+pub(super) fn man(cli: clap::Command, folder: &Path) -> Result<Exit, Error> {
     std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Cli::command(), folder)?;
+    clap_mangen::generate_to(cli, folder)?;
     Ok(Exit::Ok)
 }
 
@@ -70,9 +69,8 @@ fn code(text: &str) -> String {
     }
 }
 
-fn configuration() -> String {
-    let command = Cli::command();
-    let rows = command.get_arguments().filter_map(|arg| {
+fn configuration(cli: &clap::Command) -> String {
+    let rows = cli.get_arguments().filter_map(|arg| {
         let (variable, flag) = (arg.get_env()?.to_str()?, arg.get_long()?);
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let (meaning, default) = split_default(&help);
@@ -97,11 +95,11 @@ fn configuration() -> String {
     )
 }
 
-fn commands() -> String {
+fn commands(cli: &clap::Command) -> String {
     let mut out = "`pgrestored COMMAND --help` prints the same, and `pgrestored man FOLDER` writes man pages. Every command also \
                    accepts the flags of the [configuration](configuration.md).\n"
         .to_owned();
-    let mut top = Cli::command();
+    let mut top = cli.clone();
     top.build();
     for command in top
         .get_subcommands()
@@ -220,7 +218,7 @@ fn failure_reasons() -> String {
         RetryClass::Interrupted => "by another worker",
     };
     let rows = FailureReason::ALL.map(|r| {
-        let blame = super::blame_name(r.blame()).to_owned();
+        let blame = super::output::blame_name(r.blame()).to_owned();
         let exit = Exit::of(r).code().to_string();
         vec![
             format!("`{r}`"),
@@ -249,7 +247,7 @@ fn exit_codes() -> String {
 }
 
 fn schemas() -> String {
-    let rows = super::schemas().into_iter().map(|(name, schema)| {
+    let rows = schema::all().into_iter().map(|(name, schema)| {
         let description = schema
             .get("description")
             .and_then(|d| d.as_str())

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{CommandError, CommandResult, Exit, Output, print_json};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::output::{Output, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
 use crate::proof::VerificationReport;

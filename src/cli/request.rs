@@ -1,7 +1,9 @@
 //! `request`: publishes a request for a restore or a verification and, with `--wait`, waits for its
 //! result.
 
-use super::{CommandError, CommandResult, Exit, Output, print_json, status, watch};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::output::{Output, print_json};
+use super::{status, watch};
 use crate::app::App;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::OnExisting;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Exit, Output, noun, print_json, until_signal};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, noun, print_json};
+use super::signals::until_signal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
 use crate::event::{RestoreResult, check_texts};
@@ -213,7 +215,7 @@ fn print_result(r: &RestoreResult) {
                 "not restored: {} ({}, blame: {}, stage {})",
                 e.message,
                 e.reason,
-                super::blame_name(e.blame),
+                super::output::blame_name(e.blame),
                 e.stage
             );
             out!("  {target} is unchanged");

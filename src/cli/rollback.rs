@@ -1,6 +1,7 @@
 //! `rollback DB`: swaps a database that a restore replaced back into place.
 
-use super::{CommandResult, Exit, Output, print_json};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, print_json};
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;

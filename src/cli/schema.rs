@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 
-use super::{CommandError, CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit};
 use crate::admission::PolicyFile;
 use crate::backup::Backup;
 use crate::database::{Reaped, RetainedDatabase, RolledBack};
@@ -94,7 +94,7 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ),
         (
             "diagnosis",
-            schema_of::<Vec<super::doctor::DiagnosticResult>>("diagnosis", false),
+            schema_of::<Vec<super::doctor::check::DiagnosticResult>>("diagnosis", false),
         ),
     ]
 }

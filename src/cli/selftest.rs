@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use super::{CommandError, CommandResult, Exit, Output, print_json};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::output::{Output, print_json};
 use crate::app::App;
 use crate::backup::encode_crc32c;
 use crate::config::{Config, EvidencePlace, Location};
@@ -459,7 +460,7 @@ fn compare(case: &Case, runs: &[JobOutcome], seed: u64) -> CaseResult {
             format!(
                 "{}: {reason}, blame {}",
                 verdict.as_str(),
-                super::blame_name(*blame)
+                super::output::blame_name(*blame)
             )
         }
     };

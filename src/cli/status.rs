@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use indicatif::HumanCount;
 
-use super::{CommandError, CommandResult, Exit, Output, human_bytes, noun, print_json, style};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::output::{Output, human_bytes, noun, print_json};
+use super::style;
 use crate::config::Config;
 use crate::event::RestoreResult;
 use crate::worker::{JobStatus, WorkerStatus};

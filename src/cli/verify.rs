@@ -6,7 +6,9 @@ use std::sync::Arc;
 use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Exit, Output, human_bytes, noun, print_json, until_signal};
+use super::exit::{CommandResult, Exit};
+use super::output::{Output, human_bytes, noun, print_json};
+use super::signals::until_signal;
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;
@@ -87,11 +89,14 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             std::fs::write(file, page(proof, None))?;
         }
         if let Some(file) = &args.junit {
-            std::fs::write(file, junit(proof).map_err(super::CommandError::Other)?)?;
+            std::fs::write(
+                file,
+                junit(proof).map_err(super::exit::CommandError::Other)?,
+            )?;
         }
         if let Some(file) = &args.report {
             let text = serde_json::to_string_pretty(proof)
-                .map_err(|e| super::CommandError::Other(e.to_string()))?;
+                .map_err(|e| super::exit::CommandError::Other(e.to_string()))?;
             std::fs::write(file, text + "\n")?;
         }
     }
@@ -140,7 +145,7 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
             "  {} ({}, blame: {}, stage {})",
             e.message,
             e.reason,
-            super::blame_name(e.blame),
+            super::output::blame_name(e.blame),
             e.stage
         );
     }

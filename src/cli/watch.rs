@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CommandError, CommandResult, Exit, Output, print_json, status, until_signal};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::output::{Output, print_json};
+use super::signals::until_signal;
+use super::status;
 use crate::app::App;
 use crate::event::RestoreResult;
 use crate::queue::{Delivery, RequestQueue};

@@ -1,7 +1,9 @@
 //! `worker`: processes requests until it is stopped. The first SIGTERM or SIGINT stops it gracefully,
 //! the second immediately.
 
-use super::{CommandResult, Exit, selftest, stop_signal};
+use super::exit::{CommandResult, Exit};
+use super::selftest;
+use super::signals::stop_signal;
 use crate::app::App;
 use crate::worker::Shutdown;
 

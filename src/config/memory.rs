@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::raw::RawConfig;
-use super::{ConfigErrors, non_empty};
+use super::values::{ConfigErrors, non_empty};
 
 const MIB: u64 = 1 << 20;
 /// Memory that the worker needs before it opens any archive.

@@ -1,6 +1,6 @@
 //! The raw values of all variables. Each variable is also a flag.
 
-use super::non_empty;
+use super::values::non_empty;
 
 /// The raw values from the command line or the environment, before they are parsed.
 #[derive(Debug, Clone, Default, clap::Args)]

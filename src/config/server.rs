@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 
 use super::raw::RawConfig;
-use super::{ConfigErrors, non_empty, or_default, secret, secret_line, text_of};
+use super::values::{ConfigErrors, non_empty, or_default, secret, secret_line, text_of};
 
 /// The raw values of one server's variables; `prefix` is the prefix of their names.
 pub(super) struct ServerVariables<'a> {

@@ -6,9 +6,13 @@ use std::time::Duration;
 use clap::ValueEnum;
 use secrecy::SecretString;
 
+use super::location::Location;
+use super::raw::RawConfig;
 use super::server::{ServerVariables, server_config};
-use super::{ConfigErrors, DbConfig, Location, RawConfig, Trust, non_empty, secret};
+use super::trust::Trust;
+use super::values::{ConfigErrors, list, non_empty, secret};
 use crate::policy::Depth;
+use pgdump_restore::postgres::{DbConfig, TlsFiles};
 
 /// Backups that belong together, such as those of one database, and are compared with each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,13 +121,6 @@ pub(super) fn read(
         };
     let every = |errors: &mut ConfigErrors, variable: &str, given: &Option<String>| {
         non_empty(given).map(|_| errors.duration(variable, given, Duration::from_secs(24 * 3600)))
-    };
-    let list = |given: &Option<String>| -> Vec<String> {
-        let parts = non_empty(given)
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim);
-        parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
     };
     VerifyConfig {
         depth: depth.unwrap_or_default(),
@@ -237,7 +234,7 @@ fn scratch(
         password_file: &raw.scratch_db_password_file,
         ssl_mode: &raw.scratch_db_sslmode,
         maintenance: &none,
-        tls: super::TlsFiles::default(),
+        tls: TlsFiles::default(),
         allow_plaintext: non_empty(&raw.db_allow_plaintext) == Some("true"),
     };
     let port = |given: &Option<String>| non_empty(given).unwrap_or("5432").to_owned();

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use super::journal::{Journal, RunningRequest};
-use super::{staging, try_lock, unlock};
+use super::locks::{try_lock, unlock};
+use super::names::staging_name;
 use crate::error::{DatabaseError, FailureReason as R, JobError, RestoreError, report};
 use crate::event::RestoreResult;
 use crate::postgres::{Server, Session};
@@ -38,7 +39,7 @@ async fn settle_one(
     row: &RunningRequest,
 ) -> Result<bool, DatabaseError> {
     // A running attempt holds this lock.
-    let lock = staging::name_for(&row.request_id);
+    let lock = staging_name(&row.request_id);
     if !try_lock(session, &lock).await? {
         return Ok(false);
     }
@@ -85,7 +86,7 @@ pub async fn unended(server: &Server, age: Duration) -> Result<Vec<String>, Rest
     let journal = Journal::find(&session).await?;
     let mut ids = Vec::new();
     for row in journal.running(&session, age, BATCH).await? {
-        let lock = staging::name_for(&row.request_id);
+        let lock = staging_name(&row.request_id);
         if try_lock(&session, &lock).await? {
             unlock(&session, &lock).await?;
             ids.push(row.request_id);

@@ -6,13 +6,17 @@
 
 use std::collections::BTreeSet;
 
+use super::locks::try_lock;
+use super::names::short_hash;
 use super::pooled::Pooled;
-use super::powers::power_of;
-use super::{Staging, TargetLock, VerificationDatabase, short_hash, try_lock};
+use super::powers::{map_lookup_error, power_of, refused};
+use super::staging::Staging;
+use super::target_lock::TargetLock;
+use super::verification_database::VerificationDatabase;
 use crate::config::RestrictedRoles;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
-use crate::postgres::{Server, ServerFacts, Session, ident, literal, map_pg_error};
+use crate::postgres::{Server, ServerFacts, Session, ident, literal};
 use crate::steps::reached;
 
 /// The role that loads a restricted restore, and the role that owns the result.
@@ -25,14 +29,6 @@ pub struct Loader {
     owner: String,
     /// The owner of the replaced database, and why that role must not own the restored one.
     rejected_owner: Option<String>,
-}
-
-pub(super) fn refused(what: String) -> RestoreError {
-    DatabaseError::new(R::InsufficientPrivilege, what).into()
-}
-
-pub(super) fn map_lookup_error(e: tokio_postgres::Error) -> DatabaseError {
-    map_pg_error(&e, "looking up roles")
 }
 
 impl TargetLock {

@@ -4,8 +4,8 @@
 //! then, its comment names its request, and its row in the journal marks it as droppable.
 
 use super::journal::{Journal, RecordKind};
-use super::staging::{LABEL, Staging, force_drop};
-use super::{TargetLock, staging};
+use super::staging::{self, LABEL, Staging, force_drop};
+use super::target_lock::TargetLock;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 use crate::steps::reached;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::confinement::{map_lookup_error, refused};
-use super::powers::power_of;
+use super::powers::{map_lookup_error, power_of, refused};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Server, Session, ident};
 

@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use super::journal::{Journal, Owned, RecordKind};
-use super::rollback::find_kept;
+use super::locks::{server_clock, try_lock, unlock};
+use super::names::{PATTERN, named_like_ours};
+use super::retained::find_kept;
 use super::staging::{LABEL, force_drop};
-use super::{TargetLock, abandoned, in_place, try_lock, unlock};
+use super::target_lock::TargetLock;
+use super::{abandoned, in_place};
 use crate::error::{DatabaseError, RestoreError, report};
-use crate::job::{OWN_PREFIX, made_for};
+use crate::job::made_for;
 use crate::postgres::{Server, Session, ident, map_pg_error};
 
 /// What one pass did.
@@ -78,20 +81,6 @@ pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreE
     reaped.failed.append(&mut failed);
     journal.forget_old(&session).await?;
     Ok(reaped)
-}
-
-/// The form of the names that pgrestored gives.
-const PATTERN: &str = "^pgrestored_([sv]_[0-9a-f]{16}|o_[0-9a-f]{16}_[0-9a-f]+)$";
-
-pub(super) async fn named_like_ours(session: &Session) -> Result<Vec<String>, DatabaseError> {
-    debug_assert!(PATTERN.contains(OWN_PREFIX));
-    let sql = "SELECT datname::text FROM pg_database WHERE datname ~ $1 ORDER BY 1";
-    let rows = session.client().query(sql, &[&PATTERN]).await;
-    Ok(rows
-        .map_err(|e| map_pg_error(&e, "listing databases"))?
-        .iter()
-        .map(|r| r.get(0))
-        .collect())
 }
 
 /// Without a journal: staging databases of this role, recognised by their comment.
@@ -231,7 +220,7 @@ pub(super) async fn drop_expired(claimed: &TargetLock) {
         Ok(kept) => kept,
         Err(e) => return tracing::warn!(error = report(&e), "failed to list retained databases"),
     };
-    let now = super::server_clock(session)
+    let now = server_clock(session)
         .await
         .map(jiff::Timestamp::from_microsecond);
     let Ok(Ok(now)) = now else { return };

@@ -1,14 +1,14 @@
 //! Rollback: exchanges the target with the database that a restore replaced, with the same lock, journal and
 //! transaction as a swap.
 
-use std::time::Duration;
-
-use super::journal::Journal;
+use super::claim::{Claim, claim};
+use super::retained::find_kept;
 use super::staging::Staging;
-use super::{Claim, ClaimPolicy, TargetLock, claim, previous_prefix, reaper, swap};
+use super::swap;
+use super::target_lock::{ClaimPolicy, TargetLock};
 use crate::error::{FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::RestoreJob;
-use crate::postgres::{Server, Session, map_pg_error};
+use crate::postgres::{Server, map_pg_error};
 use crate::steps::reached;
 
 /// What a rollback did.
@@ -25,67 +25,6 @@ pub struct RolledBack {
     pub previous_database: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-}
-
-/// A database that a restore has replaced.
-#[derive(
-    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-#[schemars(rename = "Kept")]
-pub struct RetainedDatabase {
-    pub name: String,
-    pub replaced: jiff::Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keep_until: Option<jiff::Timestamp>,
-}
-
-/// The databases retained for `target`, newest first. Without a journal, `keep` determines how long each is
-/// kept.
-///
-/// # Errors
-/// `target_unavailable`, `access_denied`.
-pub async fn kept(
-    server: &Server,
-    target: &str,
-    keep: Duration,
-) -> Result<Vec<RetainedDatabase>, RestoreError> {
-    let session = server.maintenance("rollback").await?;
-    let journal = Journal::find(&session).await?;
-    find_kept(&session, journal, target, keep).await
-}
-
-/// As [`kept`], on an open session. The time of replacement is part of a database's name; how long it is kept
-/// is in the journal.
-pub(super) async fn find_kept(
-    session: &Session,
-    journal: Journal,
-    target: &str,
-    keep: Duration,
-) -> Result<Vec<RetainedDatabase>, RestoreError> {
-    let prefix = previous_prefix(target);
-    let recorded = journal.owned(session, Some(target)).await?;
-    let mut kept = Vec::new();
-    for name in reaper::named_like_ours(session).await? {
-        let micros = name
-            .strip_prefix(&prefix)
-            .and_then(|hex| i64::from_str_radix(hex, 16).ok());
-        let Some(replaced) = micros.and_then(|m| jiff::Timestamp::from_microsecond(m).ok()) else {
-            continue;
-        };
-        let keep_until = match recorded.iter().find(|o| o.name == name) {
-            Some(owned) => owned.keep_until,
-            // Not recorded, so not ours, whatever its name.
-            None if journal.is_on() => continue,
-            None => replaced.checked_add(keep).ok(),
-        };
-        kept.push(RetainedDatabase {
-            name,
-            replaced,
-            keep_until,
-        });
-    }
-    kept.sort_by_key(|k| std::cmp::Reverse(k.replaced));
-    Ok(kept)
 }
 
 /// Exchanges the target of `job` with the database that it replaced last, or with `wanted`.

@@ -1,6 +1,7 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
-use super::{TargetLock, short_hash};
+use super::names::staging_name;
+use super::target_lock::TargetLock;
 use pgdump_restore::Loaded;
 
 use crate::backup::ProvenBytes;
@@ -240,16 +241,11 @@ async fn encoding_of(session: &Session, database: &str) -> Result<String, Databa
     Ok(row.map_or_else(|| "UTF8".to_owned(), |row| row.get(0)))
 }
 
-/// The name of a request's staging database, the same for every attempt.
-pub(super) fn name_for(request_id: &str) -> String {
-    format!("{}s_{}", crate::job::OWN_PREFIX, short_hash(request_id))
-}
-
 pub(super) async fn create(
     claimed: &TargetLock,
     options: &CreateOptions,
 ) -> Result<Staging, RestoreError> {
-    let name = name_for(&claimed.request_id);
+    let name = staging_name(&claimed.request_id);
     let lock = &claimed.lock;
     let note = create_with_fallbacks(lock, &name, options).await?;
     reached("created");

@@ -8,8 +8,10 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::Known;
-use super::staging::{LABEL, Staging};
-use super::{Existing, TargetLock, in_place, reaper};
+use super::locks::take_locks;
+use super::staging::{LABEL, ProvenStaging, Staging};
+use super::target_lock::{Existing, TargetLock};
+use super::{in_place, reaper};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Session, ident, literal, map_pg_error};
@@ -64,7 +66,22 @@ pub(super) async fn swap_blocker(
     Ok(subscription.map(|_| "it has a subscription"))
 }
 
-pub(super) async fn swap(
+impl TargetLock {
+    /// Swaps the proven staging database into place and records `outcome` in the same transaction.
+    ///
+    /// # Errors
+    /// `target_exists` if a database of that name appeared meanwhile, `target_unavailable`,
+    /// `restore_error`. In all cases the target is unchanged.
+    pub async fn swap(
+        &mut self,
+        staging: &ProvenStaging,
+        outcome: &serde_json::Value,
+    ) -> Result<(), RestoreError> {
+        exchange_and_record(self, staging, outcome).await
+    }
+}
+
+async fn exchange_and_record(
     claimed: &mut TargetLock,
     staging: &Staging,
     outcome: &serde_json::Value,
@@ -499,7 +516,7 @@ async fn resolve_ambiguous_commit(
     let session = claimed.server.maintenance("lock").await?;
     let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
     // The lost session may still be executing its COMMIT and holding the locks.
-    while let Err(e) = super::take_locks(&session, &claimed.target, &claimed.request_id).await {
+    while let Err(e) = take_locks(&session, &claimed.target, &claimed.request_id).await {
         if e.reason() != R::TargetBusy || tokio::time::Instant::now() >= deadline {
             return Err(e.context("locking the target again").into());
         }

@@ -22,7 +22,8 @@ fn has_server(dir: &Path) -> bool {
 /// The major version, from output such as `postgres (PostgreSQL) 15.18 (Debian …)`.
 fn major_of(dir: &Path) -> Option<u32> {
     let output =
-        super::run(std::process::Command::new(dir.join("postgres")).arg("--version")).ok()?;
+        super::commands::run(std::process::Command::new(dir.join("postgres")).arg("--version"))
+            .ok()?;
     let output = String::from_utf8(output).ok()?;
     let version = output
         .split_whitespace()

@@ -149,7 +149,7 @@ pub(super) fn probe(is_root: bool) -> Isolation {
     );
     let mut command = Command::new(&probe[0]);
     command.args(&probe[1..]).stdin(Stdio::null());
-    match super::run(&mut command) {
+    match super::commands::run(&mut command) {
         Ok(_) => Isolation {
             network: true,
             pids: true,

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{plain_command, restrict_to_owner, run};
+use super::commands::{plain_command, restrict_to_owner, run};
 
 /// A cluster that has never been started.
 pub(super) struct Template(PathBuf);

@@ -16,7 +16,7 @@ use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
 
-use super::{BackupStore, ByteStream, StoredObject};
+use super::backup_store::{BackupStore, ByteStream, StoredObject};
 use crate::config::StorageEmulator;
 use crate::error::{FailureReason as R, StorageError};
 

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::{BackupStore, ByteStream, StoredObject};
+use super::backup_store::{BackupStore, ByteStream, StoredObject};
 use crate::error::{FailureReason as R, StorageError};
 
 const CHUNK: usize = 256 << 10;

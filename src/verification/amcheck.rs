@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use tokio::task::JoinSet;
 
-use super::{RestoredDatabase, counted};
+use super::restored_database::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Session, ident, map_pg_error};
 use crate::proof::{Check, CheckStatus};

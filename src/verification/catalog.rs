@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use futures::TryStreamExt;
 
-use super::RestoredDatabase;
+use super::restored_database::RestoredDatabase;
 use crate::error::RestoreError;
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::RestoredDatabase;
 use super::drift::DriftPolicy;
+use super::restored_database::RestoredDatabase;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::{RestoredDatabase, counted, data_checks};
+use super::data_checks;
+use super::restored_database::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, report};
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};

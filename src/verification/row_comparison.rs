@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{RestoredDatabase, counted};
+use super::restored_database::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error, too_large};
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};

@@ -50,7 +50,7 @@ fn layer(module: &str) -> Option<u8> {
         .map(|(layer, _)| *layer)
 }
 
-fn sources(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -8,6 +8,7 @@ mod tools;
 
 mod architecture;
 mod bounds;
+mod circles;
 mod cli;
 mod contract;
 mod deploy;

@@ -1,7 +1,8 @@
 //! Checks that the topics and subscriptions exist, may be used, and are set up well.
 
-use super::{CheckHealth, DiagnosticResult, Exit, queue_failed};
+use super::check::{CheckHealth, DiagnosticResult, queue_failed};
 use crate::app::App;
+use crate::cli::exit::Exit;
 use crate::queue::{Lookup, PubSub, SubscriptionSetup};
 
 pub(super) async fn queues(app: &App) -> Vec<DiagnosticResult> {

@@ -1,0 +1,147 @@
+//! Exit codes, and why a command failed.
+
+use crate::app::AppError;
+use crate::config::ConfigErrors;
+use crate::error::{FailureReason as R, RestoreError, report};
+use crate::queue::QueueError;
+
+/// The exit code of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    Ok,
+    Failed,
+    Usage,
+    BadData,
+    Unavailable,
+    Permission,
+    Config,
+    /// Ended by SIGINT.
+    Interrupted,
+    /// Ended by SIGTERM.
+    Terminated,
+}
+
+impl Exit {
+    pub(super) const ALL: [Exit; 9] = [
+        Exit::Ok,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::BadData,
+        Exit::Unavailable,
+        Exit::Permission,
+        Exit::Config,
+        Exit::Interrupted,
+        Exit::Terminated,
+    ];
+
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Exit::Ok => "success",
+            Exit::Failed => "the restore or verification failed",
+            Exit::Usage => "invalid command line",
+            Exit::BadData => "a message or an archive cannot be read",
+            Exit::Unavailable => "a server or service does not respond",
+            Exit::Permission => "missing credentials or permissions",
+            Exit::Config => "invalid configuration",
+            Exit::Interrupted => "ended by SIGINT",
+            Exit::Terminated => "ended by SIGTERM",
+        }
+    }
+
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::BadData => 65,
+            Exit::Unavailable => 69,
+            Exit::Permission => 77,
+            Exit::Config => 78,
+            Exit::Interrupted => 130,
+            Exit::Terminated => 143,
+        }
+    }
+
+    /// The exit code for a failure.
+    pub(super) fn of(reason: R) -> Self {
+        match reason {
+            R::ArchiveCorrupt | R::ArchiveUnsupported | R::ChecksumMismatch | R::BackupChanged => {
+                Exit::BadData
+            }
+            R::TargetUnavailable | R::DownloadFailed => Exit::Unavailable,
+            R::AccessDenied | R::InsufficientPrivilege => Exit::Permission,
+            R::InvalidRequest => Exit::Usage,
+            R::Cancelled => Exit::Interrupted,
+            R::TargetNotAllowed
+            | R::TargetExists
+            | R::TargetBusy
+            | R::SourceNotAllowed
+            | R::BackupNotFound
+            | R::VersionIncompatible
+            | R::ExtensionMissing
+            | R::RoleMissing
+            | R::InsufficientSpace
+            | R::DataRejected
+            | R::RestoreError
+            | R::VerificationFailed
+            | R::Timeout
+            | R::Internal => Exit::Failed,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A server or service does not respond.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<ConfigErrors> for CommandError {
+    fn from(e: ConfigErrors) -> Self {
+        CommandError::App(e.into())
+    }
+}
+
+impl CommandError {
+    /// Prints the error to standard error; each configuration error on a line of its own.
+    pub(super) fn complain(&self) {
+        match self {
+            CommandError::App(AppError::Config(e)) => {
+                err!("pgrestored: invalid configuration");
+                e.0.iter().for_each(|mistake| err!("  {mistake}"));
+            }
+            other => err!("pgrestored: {}", report(other)),
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            CommandError::App(AppError::Config(_)) => Exit::Config,
+            CommandError::App(AppError::Database(e)) => Exit::of(e.reason()),
+            CommandError::App(AppError::Admin(_))
+            | CommandError::Io(_)
+            | CommandError::Unavailable(_) => Exit::Unavailable,
+            CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => match e {
+                QueueError::Permanent(_) => Exit::Permission,
+                QueueError::Refused(_) => Exit::BadData,
+                QueueError::Transient(_) => Exit::Unavailable,
+            },
+            CommandError::Restore(e) => Exit::of(e.reason()),
+            CommandError::Other(_) => Exit::Failed,
+        }
+    }
+}
+
+pub(super) type CommandResult = Result<Exit, CommandError>;

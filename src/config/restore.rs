@@ -1,0 +1,140 @@
+//! What is restored, and how: the policy, limits of stages, the format of rows.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::raw::RawConfig;
+use super::values::{ConfigErrors, list, non_empty};
+use crate::policy::{Extensions, InPlace, Owners, Policy, pair};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub(super) fn binary_from(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<usize> {
+    match non_empty(&raw.restore_copy_format) {
+        None | Some("auto") => Some(64 << 10),
+        Some("text") => None,
+        Some("binary") => Some(0),
+        Some(_) => {
+            errors.add("RESTORE_COPY_FORMAT", "must be auto, text or binary");
+            None
+        }
+    }
+}
+
+pub(super) fn in_place(raw: &RawConfig, errors: &mut ConfigErrors) -> InPlace {
+    let chosen = non_empty(&raw.restore_in_place)
+        .map(|t| InPlace::from_str(t, true))
+        .transpose();
+    chosen
+        .unwrap_or_else(|_| {
+            errors.add("RESTORE_IN_PLACE", "must be auto, always or never");
+            None
+        })
+        .unwrap_or_default()
+}
+
+pub(super) fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
+    let owners = non_empty(&raw.restore_owners)
+        .map(|t| Owners::from_str(t, true))
+        .transpose();
+    let extensions = non_empty(&raw.restore_extensions)
+        .map(|t| Extensions::from_str(&t.replace('_', "-"), true))
+        .transpose();
+    Policy {
+        owners: owners
+            .unwrap_or_else(|_| {
+                errors.add("RESTORE_OWNERS", "must be keep, map or none");
+                None
+            })
+            .unwrap_or_default(),
+        role_map: role_map(raw, errors),
+        privileges: !errors.parse(
+            "RESTORE_NO_PRIVILEGES",
+            &raw.restore_no_privileges,
+            false,
+            "must be true or false",
+        ),
+        create_roles: errors.parse(
+            "RESTORE_CREATE_ROLES",
+            &raw.restore_create_roles,
+            false,
+            "must be true or false",
+        ),
+        extensions: extensions
+            .unwrap_or_else(|_| {
+                errors.add("RESTORE_EXTENSIONS", "must be require or skip-missing");
+                None
+            })
+            .unwrap_or_default(),
+        analyze: !errors.parse(
+            "RESTORE_NO_ANALYZE",
+            &raw.restore_no_analyze,
+            false,
+            "must be true or false",
+        ),
+        globals: non_empty(&raw.restore_globals).map(str::to_owned),
+        role_passwords: errors.parse(
+            "RESTORE_ROLE_PASSWORDS",
+            &raw.restore_role_passwords,
+            false,
+            "must be true or false",
+        ),
+    }
+}
+
+/// Stages of a job, as progress and metrics name them.
+const STAGES: [&str; 7] = [
+    "prepare", "schema", "data", "indexes", "analyze", "check", "sandbox",
+];
+
+pub(super) fn stage_limits(
+    raw: &RawConfig,
+    errors: &mut ConfigErrors,
+) -> BTreeMap<String, Duration> {
+    let mut limits = BTreeMap::new();
+    for text in list(&raw.restore_stage_limits) {
+        match pair(&text) {
+            Ok((stage, time)) if STAGES.contains(&stage.as_str()) => {
+                let limit = errors.duration("RESTORE_STAGE_LIMITS", &Some(time), SECOND);
+                limits.insert(stage, limit);
+            }
+            _ => errors.add(
+                "RESTORE_STAGE_LIMITS",
+                format!(
+                    "must be STAGE=TIME, separated by commas; the stages are {}",
+                    STAGES.join(", ")
+                ),
+            ),
+        }
+    }
+    limits
+}
+
+fn role_map(raw: &RawConfig, errors: &mut ConfigErrors) -> BTreeMap<String, String> {
+    let Some(text) = non_empty(&raw.restore_role_map) else {
+        return BTreeMap::new();
+    };
+    let text = match text.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).unwrap_or_else(|e| {
+            errors.add(
+                "RESTORE_ROLE_MAP",
+                format!("the file cannot be read: {}", e.kind()),
+            );
+            String::new()
+        }),
+        None => text.replace(',', "\n"),
+    };
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'));
+    lines
+        .filter_map(|line| {
+            pair(line)
+                .map_err(|e| errors.add("RESTORE_ROLE_MAP", e))
+                .ok()
+        })
+        .collect()
+}

@@ -1,0 +1,164 @@
+//! Reads single values. Mistakes are collected, so that all of them are reported at once.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::location::Location;
+
+/// All errors of a configuration, each as `VARIABLE: what is wrong`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("invalid configuration")?;
+        self.0.iter().try_for_each(|e| write!(f, "\n  {e}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl ConfigErrors {
+    pub(super) fn add(&mut self, variable: &str, what: impl fmt::Display) {
+        self.0.push(format!("{variable}: {what}"));
+    }
+
+    pub(super) fn parse<T: std::str::FromStr>(
+        &mut self,
+        variable: &str,
+        given: &Option<String>,
+        default: T,
+        what: &str,
+    ) -> T {
+        match non_empty(given).map(str::parse) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(_)) => {
+                self.add(variable, what);
+                default
+            }
+        }
+    }
+
+    pub(super) fn at_least_one(
+        &mut self,
+        variable: &str,
+        given: &Option<String>,
+        default: usize,
+    ) -> usize {
+        let n = self.parse(variable, given, default, "must be a positive integer");
+        if n == 0 {
+            self.add(variable, "must be a positive integer");
+        }
+        n.max(1)
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        variable: &str,
+        given: &Option<String>,
+        default: Duration,
+    ) -> Duration {
+        let Some(text) = non_empty(given) else {
+            return default;
+        };
+        let parsed = text.parse::<jiff::Span>().ok();
+        let parsed = parsed.and_then(|s| {
+            s.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+                .ok()
+        });
+        let parsed = parsed.and_then(|d| Duration::try_from(d).ok());
+        match parsed.filter(|d| !d.is_zero()) {
+            Some(d) => d,
+            None => {
+                self.add(variable, "must be a duration such as 30s, 15m, 12h or 7d");
+                default
+            }
+        }
+    }
+
+    /// A duration; `0` is allowed and means none.
+    pub(super) fn duration_or_none(
+        &mut self,
+        variable: &str,
+        given: &Option<String>,
+        default: Duration,
+    ) -> Duration {
+        match non_empty(given) {
+            Some("0") => Duration::ZERO,
+            _ => self.duration(variable, given, default),
+        }
+    }
+
+    pub(super) fn locations(&mut self, variable: &str, given: &Option<String>) -> Vec<Location> {
+        list(given)
+            .iter()
+            .map(|text| self.location(variable, text))
+            .collect()
+    }
+
+    pub(super) fn location(&mut self, variable: &str, text: &str) -> Location {
+        Location::parse(text).unwrap_or_else(|what| {
+            self.add(variable, what);
+            Location::Folder(PathBuf::new())
+        })
+    }
+}
+
+/// The items of a comma-separated list.
+pub(super) fn list(given: &Option<String>) -> Vec<String> {
+    let parts = non_empty(given)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim);
+    parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
+}
+
+/// A secret without its trailing newline.
+pub(super) fn secret_line(text: String) -> SecretString {
+    SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The trimmed value; an empty variable counts as unset.
+pub(super) fn non_empty(given: &Option<String>) -> Option<&str> {
+    given.as_deref().map(str::trim).filter(|t| !t.is_empty())
+}
+
+pub(super) fn or_default(given: &Option<String>, default: &str) -> String {
+    non_empty(given).unwrap_or(default).to_owned()
+}
+
+/// Reads a file that contains no secret.
+pub(super) fn text_of(
+    variable: &str,
+    file: &Option<String>,
+    errors: &mut ConfigErrors,
+) -> Option<String> {
+    let file = non_empty(file)?;
+    let unreadable =
+        |e: std::io::Error| errors.add(variable, format!("cannot be read: {}", e.kind()));
+    std::fs::read_to_string(file).map_err(unreadable).ok()
+}
+
+/// Reads a secret from its file if one is given, otherwise takes the value itself.
+pub(super) fn secret(
+    variable: &str,
+    file: &Option<String>,
+    text: &Option<String>,
+    errors: &mut ConfigErrors,
+) -> Option<String> {
+    let from_file = non_empty(file).and_then(|file| {
+        std::fs::read_to_string(file)
+            .map_err(|e| {
+                errors.add(
+                    &format!("{variable}_FILE"),
+                    format!("cannot be read: {}", e.kind()),
+                )
+            })
+            .ok()
+    });
+    from_file.or(non_empty(text).map(str::to_owned))
+}

@@ -1,0 +1,198 @@
+//! Claiming a target: lock it, record the attempt, and check everything that can be checked before a byte is read.
+
+use std::sync::OnceLock;
+
+use super::journal::{Journal, Known};
+use super::locks::{server_clock, take_locks};
+use super::names::previous_name;
+use super::swap;
+use super::target_lock::{ClaimPolicy, Existing, TargetLock};
+use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
+use crate::job::{OnExisting, RestoreJob};
+use crate::postgres::{Server, ident, map_pg_error};
+use crate::steps::reached;
+
+/// The result of a claim.
+pub enum Claim {
+    /// The target is locked until the value is dropped.
+    Granted(Box<TargetLock>),
+    /// The request already has an outcome: the body of its result event.
+    Done(serde_json::Value),
+}
+
+/// Locks the target of `job` and records that this attempt works on it.
+///
+/// # Errors
+/// `target_busy` if another restore holds the target, `invalid_request` if the id was used for another
+/// request, `target_unavailable`.
+pub async fn claim(
+    server: &Server,
+    job: &RestoreJob,
+    policy: ClaimPolicy,
+) -> Result<Claim, RestoreError> {
+    let lock = server.maintenance("lock").await?;
+    take_locks(&lock, &job.target_db, &job.request_id).await?;
+    let journal = Journal::open(&lock).await?;
+    let reused = || {
+        let what = format!(
+            "request_id {} was already used for another request: use a new one",
+            job.request_id
+        );
+        Err(ValidationError::new(R::InvalidRequest, what).into())
+    };
+    let crashed_attempts = match journal.look_up(&lock, &job.request_id).await? {
+        Known::Done { digest, outcome } if digest == job.digest => return Ok(Claim::Done(outcome)),
+        Known::Unfinished { digest, starts } if digest == job.digest => starts.unsigned_abs(),
+        Known::Done { .. } | Known::Unfinished { .. } => return reused(),
+        Known::New => 0,
+    };
+    let sequence = match job.sequence {
+        Some(published) => published,
+        None => server_clock(&lock).await?,
+    };
+    let claimed = TargetLock {
+        server: server.clone(),
+        lock,
+        journal,
+        request_id: job.request_id.clone(),
+        target: job.target_db.clone(),
+        on_existing: job.on_existing,
+        sequence,
+        attempt: uuid::Uuid::new_v4(),
+        crashed_attempts,
+        policy,
+        existing: None,
+        pooled: OnceLock::new(),
+    };
+    claimed
+        .journal
+        .begin(&claimed.lock, &claimed.row(&job.digest))
+        .await?;
+    reached("claimed");
+    Ok(Claim::Granted(Box::new(claimed)))
+}
+
+impl TargetLock {
+    /// Checks everything that can be checked before a byte is read: the order of requests, privileges, and
+    /// the existing database. `delivery` counts from 1. Returns notes for the result.
+    ///
+    /// # Errors
+    /// `target_not_allowed` if a newer request has been applied or the database must not be replaced,
+    /// `target_exists`, `insufficient_privilege`, `internal` for a quarantined request,
+    /// `target_unavailable`.
+    pub async fn check(&mut self, delivery: u32) -> Result<Vec<String>, RestoreError> {
+        if self.is_quarantined(delivery) {
+            let what = match self.crashed_attempts.max(delivery - 1) {
+                1 => "quarantined: one earlier attempt crashed without reporting".to_owned(),
+                n => format!("quarantined: {n} earlier attempts crashed without reporting"),
+            };
+            return Err(RestoreError::internal(what));
+        }
+        let age = server_clock(&self.lock)
+            .await?
+            .saturating_sub(self.sequence);
+        if age > i64::try_from(self.policy.max_age.as_micros()).unwrap_or(i64::MAX) {
+            let what = format!(
+                "superseded: the request was published longer ago than {:?} (REQUEST_MAX_AGE)",
+                self.policy.max_age
+            );
+            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
+        }
+        if let Some(newer) = self
+            .journal
+            .newer(&self.lock, &self.target, self.sequence)
+            .await?
+        {
+            let what = format!(
+                "superseded: the newer request {newer} has already been restored into {}",
+                self.target
+            );
+            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
+        }
+        self.check_target().await
+    }
+
+    /// Whether attempts of this request have crashed so often that no further one is made. Without a journal,
+    /// every earlier delivery counts as a crash.
+    pub fn is_quarantined(&self, delivery: u32) -> bool {
+        if self.journal.is_on() {
+            self.crashed_attempts >= self.policy.deaths
+        } else {
+            delivery > self.policy.deaths
+        }
+    }
+
+    async fn check_target(&mut self) -> Result<Vec<String>, RestoreError> {
+        // Whatever is unfinished was left by a dead attempt, because this session holds the lock of its name.
+        self.drop_unfinished().await?;
+        let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up the target");
+        let client = self.lock.client();
+        let me = client
+            .query_one(
+                "SELECT rolsuper OR rolcreatedb, rolsuper FROM pg_roles WHERE rolname = current_user",
+                &[],
+            )
+            .await
+            .map_err(e)?;
+        let (may_create, is_superuser): (bool, bool) = (me.get(0), me.get(1));
+        if !may_create {
+            let what = format!(
+                "role {0} may not create databases: ALTER ROLE {1} CREATEDB",
+                self.server.user(),
+                ident(self.server.user())
+            );
+            return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
+        }
+        let found = client
+            .query_opt(
+                "SELECT oid, datistemplate, pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba)::text
+                 FROM pg_database WHERE datname = $1",
+                &[&self.target],
+            )
+            .await
+            .map_err(e)?;
+        let Some(row) = found else { return Ok(vec![]) };
+        let (oid, is_template, mine): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        let refuse =
+            |reason, what: String| Err(RestoreError::from(ValidationError::new(reason, what)));
+        if self.on_existing == OnExisting::Fail {
+            return refuse(
+                R::TargetExists,
+                format!(
+                    "database {} already exists (on_existing is fail; use replace to replace it)",
+                    self.target
+                ),
+            );
+        }
+        if is_template {
+            return refuse(
+                R::TargetNotAllowed,
+                format!("database {} is a template", self.target),
+            );
+        }
+        if !mine {
+            let (me, owner): (&str, &str) = (self.server.user(), row.get(3));
+            let what = format!(
+                "role {me} is not a member of the role that owns {}: GRANT {} TO {}",
+                self.target,
+                ident(owner),
+                ident(me)
+            );
+            return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
+        }
+        if let Some(why) = swap::swap_blocker(client, oid, &self.target).await? {
+            return refuse(
+                R::TargetNotAllowed,
+                format!("database {} cannot be replaced: {why}", self.target),
+            );
+        }
+        let notes = if is_superuser {
+            vec![]
+        } else {
+            swap::settings_of_others(client, oid, &self.target).await?
+        };
+        let kept_as = previous_name(&self.target, server_clock(&self.lock).await?);
+        self.existing = Some(Existing { oid, kept_as });
+        Ok(notes)
+    }
+}

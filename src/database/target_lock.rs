@@ -1,0 +1,150 @@
+//! The locked target of one job: the session that holds the lock, the journal, and what they record.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::journal::{Journal, Known};
+use super::names::staging_name;
+use super::pooled::Pooled;
+use super::{journal, locks};
+use crate::error::RestoreError;
+use crate::job::OnExisting;
+use crate::postgres::{Server, ServerFacts, Session};
+
+/// Settings that apply to every claim of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimPolicy {
+    /// How long a replaced database is kept for a rollback.
+    pub keep: Duration,
+    /// Number of crashed attempts after which a request is quarantined, because it may be what kills workers.
+    pub deaths: u32,
+    /// Requests that were published longer ago are rejected.
+    pub max_age: Duration,
+}
+
+/// The locked target of one job.
+pub struct TargetLock {
+    pub(super) server: Server,
+    /// The session that holds the locks, writes the journal and performs the swap.
+    pub(super) lock: Session,
+    pub(super) journal: Journal,
+    pub(super) request_id: String,
+    pub(super) target: String,
+    pub(super) on_existing: OnExisting,
+    pub(super) sequence: i64,
+    pub(super) attempt: uuid::Uuid,
+    /// Earlier attempts that crashed without reporting.
+    pub(super) crashed_attempts: u32,
+    pub(super) policy: ClaimPolicy,
+    /// The database that currently has the target's name.
+    pub(super) existing: Option<Existing>,
+    /// The role of `DB_RESTRICTED_USER` that loads; its name is locked.
+    pub(super) pooled: OnceLock<Pooled>,
+}
+
+pub(super) struct Existing {
+    pub(super) oid: u32,
+    /// The name under which it is kept after it has been replaced.
+    pub(super) kept_as: String,
+}
+
+impl TargetLock {
+    pub(super) fn row<'a>(&'a self, digest: &'a str) -> journal::Row<'a> {
+        journal::Row {
+            request_id: &self.request_id,
+            digest,
+            target: &self.target,
+            sequence: self.sequence,
+            attempt: self.attempt,
+        }
+    }
+
+    /// Whether the journal is available. Without it, recovery from a crash is less precise.
+    pub fn has_journal(&self) -> bool {
+        self.journal.is_on()
+    }
+
+    /// The name under which the replaced database will be kept.
+    pub fn previous_name(&self) -> Option<&str> {
+        self.existing.as_ref().map(|e| e.kept_as.as_str())
+    }
+
+    /// Returns `e`, or an error that the lock was lost. In that case other workers may already have cleaned
+    /// up after this attempt, and `e` is merely a consequence.
+    pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
+        locks::unless_lost(&self.lock, e).await
+    }
+
+    /// Returns when the session that holds the lock is lost.
+    pub async fn lost(&self) -> RestoreError {
+        loop {
+            tokio::time::sleep(locks::PING).await;
+            if let Err(e) = self.lock.run("SELECT 1").await {
+                return e.context("the session that holds the target's lock").into();
+            }
+        }
+    }
+
+    /// The name of the staging database, the same for every attempt of a request.
+    pub fn staging_name(&self) -> String {
+        staging_name(&self.request_id)
+    }
+
+    /// The session that holds the target's lock, for queries.
+    pub fn session(&self) -> &Session {
+        &self.lock
+    }
+
+    /// Roles, extensions, tablespaces and other properties of the server.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn server_facts(&self) -> Result<ServerFacts, RestoreError> {
+        Ok(self.lock.facts().await?)
+    }
+
+    /// Creates roles that the dump needs.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn make_roles(&self, statements: &[String]) -> Result<(), RestoreError> {
+        for sql in statements {
+            self.lock
+                .run(sql)
+                .await
+                .map_err(|e| e.context("creating a role"))?;
+        }
+        Ok(())
+    }
+
+    /// Records the outcome of a failed request. If the request was applied after all, by a swap whose result
+    /// did not reach the worker, the recorded outcome stays and is returned.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn record_failure(
+        &self,
+        outcome: &serde_json::Value,
+    ) -> Result<Option<serde_json::Value>, RestoreError> {
+        if let Known::Done { outcome, .. } =
+            self.journal.look_up(&self.lock, &self.request_id).await?
+        {
+            return Ok(Some(outcome));
+        }
+        self.journal
+            .finish(&self.lock, &self.request_id, self.attempt, outcome, false)
+            .await?;
+        Ok(None)
+    }
+
+    /// Records that this attempt ended in an orderly way, without an outcome.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn release(&self) -> Result<(), RestoreError> {
+        Ok(self
+            .journal
+            .release(&self.lock, &self.request_id, self.attempt)
+            .await?)
+    }
+}

@@ -1,0 +1,69 @@
+//! The staging database of a locked target: announced in the journal, created, and dropped again if its restore fails.
+
+use super::journal::RecordKind;
+use super::locks::{take_locks, try_lock};
+use super::names::staging_name;
+use super::reaper;
+use super::staging::{self, CreateOptions, Staging};
+use super::target_lock::TargetLock;
+use crate::error::RestoreError;
+use crate::steps::reached;
+
+impl TargetLock {
+    /// Records the staging database in the journal before it, or any role for it, is created.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn announce_staging(&self) -> Result<(), RestoreError> {
+        let name = staging_name(&self.request_id);
+        // A crashed attempt, or an earlier one under this claim, may have left something behind.
+        self.drop_unfinished().await?;
+        reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
+        self.journal
+            .own(
+                &self.lock,
+                RecordKind::Staging,
+                &name,
+                &self.request_id,
+                &self.target,
+            )
+            .await?;
+        reached("announced");
+        Ok(())
+    }
+
+    /// Creates the empty staging database, which must have been announced before.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
+    pub async fn create_staging(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
+        staging::create(self, options).await
+    }
+
+    /// Drops the staging database, whatever its state, and the roles that were created for it, unless
+    /// something else uses them by now.
+    ///
+    /// # Errors
+    /// Why it could not be dropped; it stays in the journal, for the reaper.
+    pub async fn discard(&mut self) -> Result<(), RestoreError> {
+        let mut has_role = true;
+        if self.lock.client().is_closed() {
+            // Without the lock, the database of this name may already belong to the next attempt.
+            let session = self.server.maintenance("lock").await?;
+            take_locks(&session, &self.target, &self.request_id).await?;
+            self.lock = session;
+            has_role = match self.pooled.get() {
+                Some(pooled) => try_lock(&self.lock, &pooled.lock_name()).await?,
+                None => false,
+            };
+        }
+        self.drop_unfinished().await?;
+        let staging = staging_name(&self.request_id);
+        reaper::remove(&self.server, &self.lock, self.journal, &staging).await?;
+        // If another restore uses the role by now, that one has already reset it.
+        if let Some(pooled) = self.pooled.get().filter(|_| has_role) {
+            pooled.undo(&self.lock).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! A database on a scratch server, for one verification.
+
+use super::journal::{Journal, RecordKind};
+use super::locks::{lock_name, unless_lost};
+use super::names::short_hash;
+use super::reaper;
+use super::staging::{self, CreateOptions, Staging};
+use crate::error::RestoreError;
+use crate::postgres::{Server, Session};
+
+/// A database on a scratch server, for a verification; locked and recorded in the journal while in use.
+pub struct VerificationDatabase {
+    pub(super) server: Server,
+    pub(super) session: Session,
+    pub(super) journal: Journal,
+    pub name: String,
+}
+
+impl VerificationDatabase {
+    /// The name of the database of a verification, the same for every attempt.
+    pub fn name_for(request_id: &str) -> String {
+        format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id))
+    }
+
+    /// Locks the name and drops what an earlier attempt left. `recorded`: whether to use the journal.
+    ///
+    /// # Errors
+    /// `target_busy` if another worker runs the same verification, `target_unavailable`.
+    pub async fn claim(
+        server: &Server,
+        request_id: &str,
+        name: String,
+        recorded: bool,
+    ) -> Result<Self, RestoreError> {
+        let session = server.maintenance("verification").await?;
+        lock_name(&session, &name).await?;
+        let journal = if recorded {
+            Journal::open(&session).await?
+        } else {
+            Journal::off()
+        };
+        // A crashed verification may have left something behind.
+        reaper::remove(server, &session, journal, &name).await?;
+        journal
+            .own(&session, RecordKind::Verification, &name, request_id, &name)
+            .await?;
+        Ok(VerificationDatabase {
+            server: server.clone(),
+            session,
+            journal,
+            name,
+        })
+    }
+
+    /// The session that holds the lock, connected to the maintenance database.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Creates the database.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
+    pub async fn create(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
+        Ok(staging::make(&self.session, &self.name, options).await?)
+    }
+
+    /// As [`TargetLock::unless_lost`].
+    pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
+        unless_lost(&self.session, e).await
+    }
+
+    /// Drops the database and the roles that were created for it.
+    ///
+    /// # Errors
+    /// Why it could not be dropped.
+    pub async fn discard(&self) -> Result<(), RestoreError> {
+        reaper::remove(&self.server, &self.session, self.journal, &self.name).await?;
+        Ok(())
+    }
+}

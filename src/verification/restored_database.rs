@@ -1,0 +1,28 @@
+//! What checks examine.
+
+use crate::postgres::Server;
+use pgdump_archive::{ContentDigest, TocEntry};
+
+/// A restored database, and what is known about its archive.
+pub struct RestoredDatabase<'a> {
+    pub server: &'a Server,
+    pub database: &'a str,
+    /// The restored entries of the table of contents; empty for SQL text.
+    pub entries: &'a [TocEntry],
+    pub content_digest: &'a ContentDigest,
+    pub encoding: &'a str,
+    /// Major version of the server that was dumped, if known.
+    pub dumped_major: Option<u32>,
+    /// When the backup was created.
+    pub backup_created: jiff::Timestamp,
+    /// How many connections the checks may use.
+    pub sessions: usize,
+}
+
+/// A count with its noun, such as `1 row` and `2,000 rows`.
+pub(super) fn counted(n: impl TryInto<u64>, noun: &str) -> String {
+    match n.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {noun}"),
+        n => format!("{} {noun}s", indicatif::HumanCount(n)),
+    }
+}
