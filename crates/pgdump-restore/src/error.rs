@@ -219,7 +219,7 @@ type BoxedSource = Box<dyn StdError + Send + Sync>;
 /// What every error of the family holds: the reason, a human-readable sentence, the SQLSTATE if
 /// PostgreSQL gave one, and the source.
 #[derive(Debug)]
-pub struct Fault {
+struct Fault {
     reason: FailureReason,
     message: String,
     sqlstate: Option<String>,

@@ -31,10 +31,6 @@ impl NameList {
         names.into_iter().for_each(|n| self.push(n));
     }
 
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     /// A note that lists them; `None` if there are none.
     pub fn listed(&self, what: &str) -> Option<String> {
         let more = self.count - self.first.len();

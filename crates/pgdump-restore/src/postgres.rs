@@ -12,7 +12,8 @@ mod socket;
 mod tls;
 
 pub use errors::{map_pg_error, too_large};
-pub use facts::{ServerFacts, plain_locale};
+pub use facts::ServerFacts;
+pub(crate) use facts::plain_locale;
 pub use options::{DbConfig, SslMode, TlsFiles};
 pub use quote::{ident, literal};
 pub use session::Session;

@@ -57,7 +57,7 @@ const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.
       AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'cron.database_name')";
 
 /// Normalizes a locale name: `en_US.UTF-8` and `en_US.utf8` are the same.
-pub fn plain_locale(name: &str) -> String {
+pub(crate) fn plain_locale(name: &str) -> String {
     name.to_lowercase().replace('-', "")
 }
 

@@ -87,7 +87,10 @@ impl Session {
     ///
     /// # Errors
     /// The index of the first statement that failed, and its error.
-    pub async fn pipeline_of(&self, statements: Vec<String>) -> Result<(), (usize, DatabaseError)> {
+    pub(crate) async fn pipeline_of(
+        &self,
+        statements: Vec<String>,
+    ) -> Result<(), (usize, DatabaseError)> {
         let mut begun = 0;
         let mut small: Vec<String> = vec![];
         for sql in statements {
@@ -120,7 +123,10 @@ impl Session {
     }
 
     /// Runs statements whose text is kept.
-    pub async fn pipeline(&self, statements: &[String]) -> Result<(), (usize, DatabaseError)> {
+    pub(crate) async fn pipeline(
+        &self,
+        statements: &[String],
+    ) -> Result<(), (usize, DatabaseError)> {
         let mut sent: Vec<_> = statements
             .iter()
             .map(|s| Box::pin(maybe_done(self.client.batch_execute(s))))
