@@ -6,7 +6,7 @@
 //! `script`, statement by statement, for SQL text; `schedule` enforces both. `ddl` has the statements for
 //! an entry, `rewrite` the changes that another server needs.
 
-#![warn(unreachable_pub)]
+#![warn(missing_docs, unreachable_pub)]
 
 pub mod error;
 pub mod policy;

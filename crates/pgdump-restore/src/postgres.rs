@@ -67,6 +67,10 @@ fn tokio_mode(mode: SslMode) -> tokio_postgres::config::SslMode {
 }
 
 impl Server {
+    /// The server of this configuration; nothing connects yet.
+    ///
+    /// # Errors
+    /// `access_denied` if certificates or a key cannot be used.
     pub fn new(db: &DbConfig) -> Result<Self, DatabaseError> {
         let mut config = tokio_postgres::Config::new();
         config.user(&db.user);

@@ -26,7 +26,9 @@ const EXAMPLES: usize = 50;
 
 /// Facts about the target, the policy, and the rules used so far.
 pub struct Rewriter {
+    /// What the target server has.
     pub facts: ServerFacts,
+    /// What may be changed: owners, privileges, roles, extensions.
     pub policy: Policy,
     /// CREATE ROLE statements of a globals file.
     globals: BTreeMap<String, String>,

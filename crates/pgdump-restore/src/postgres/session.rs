@@ -35,6 +35,7 @@ impl Session {
         self.version
     }
 
+    /// The client, for queries with parameters; map its errors with [`map_pg_error`](super::map_pg_error).
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -122,7 +123,10 @@ impl Session {
         done.map_err(|e| map_pg_error(&e, "statement"))
     }
 
-    /// Runs statements whose text is kept.
+    /// The same for statements whose text is kept.
+    ///
+    /// # Errors
+    /// As [`Session::pipeline_of`].
     pub(crate) async fn pipeline(
         &self,
         statements: &[String],
