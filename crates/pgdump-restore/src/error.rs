@@ -71,9 +71,13 @@ pub enum FailureReason {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
+    /// The backup is damaged, incomplete or invalid: another one is needed.
     Backup,
+    /// The target server lacks or rejects something that the dump needs.
     Target,
+    /// The network, the store, credentials, or the worker itself failed.
     Infrastructure,
+    /// The request is invalid, not permitted, in conflict with another one, or was cancelled.
     Request,
 }
 
@@ -95,6 +99,7 @@ pub enum RetryClass {
 use FailureReason as R;
 
 impl FailureReason {
+    /// Every reason, in the order of declaration.
     pub const ALL: [FailureReason; 24] = [
         R::InvalidRequest,
         R::TargetNotAllowed,
@@ -122,6 +127,7 @@ impl FailureReason {
         R::Internal,
     ];
 
+    /// The name in events, metrics and logs, the same as serde's.
     pub fn as_str(self) -> &'static str {
         match self {
             R::InvalidRequest => "invalid_request",
@@ -151,6 +157,7 @@ impl FailureReason {
         }
     }
 
+    /// Who usually has to act on it; [`RestoreError::blame`] knows the exceptions.
     pub fn blame(self) -> Blame {
         match self {
             R::InvalidRequest
@@ -180,6 +187,7 @@ impl FailureReason {
         }
     }
 
+    /// Whether, and when, a retry can help.
     pub fn retry_class(self) -> RetryClass {
         match self {
             R::InvalidRequest
@@ -219,7 +227,7 @@ type BoxedSource = Box<dyn StdError + Send + Sync>;
 /// What every error of the family holds: the reason, a human-readable sentence, the SQLSTATE if
 /// PostgreSQL gave one, and the source.
 #[derive(Debug)]
-pub struct Fault {
+struct Fault {
     reason: FailureReason,
     message: String,
     sqlstate: Option<String>,
@@ -249,24 +257,29 @@ macro_rules! family_member {
         pub struct $name(Box<Fault>);
 
         impl $name {
+            /// An error whose message is made one line of at most [`MAX_TEXT`] bytes.
             pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
                 $name(Box::new(Fault::new(reason, message)))
             }
 
+            /// The same error with its cause, which [`report`] appends to the message.
             pub fn with_source(mut self, source: impl Into<BoxedSource>) -> Self {
                 self.0.source = Some(source.into());
                 self
             }
 
+            /// The same error with a five-character SQLSTATE.
             pub fn with_sqlstate(mut self, code: &str) -> Self {
                 self.0.sqlstate = Some(code.to_owned());
                 self
             }
 
+            /// Why it failed; blame and retry class follow from it.
             pub fn reason(&self) -> FailureReason {
                 self.0.reason
             }
 
+            /// The five-character SQLSTATE, if PostgreSQL gave one.
             pub fn sqlstate(&self) -> Option<&str> {
                 self.0.sqlstate.as_deref()
             }
@@ -326,12 +339,16 @@ family_member! {
 /// Base of the documented family.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    /// The request or the backup is invalid.
     #[error("{0}")]
     Validation(#[from] ValidationError),
+    /// PostgreSQL returned an error, or the connection was lost.
     #[error("{0}")]
     Database(#[from] DatabaseError),
+    /// Listing or reading the backup store failed.
     #[error("{0}")]
     Storage(#[from] StorageError),
+    /// The job was stopped, or failed in the worker itself.
     #[error("{0}")]
     Job(#[from] JobError),
 }
@@ -346,6 +363,7 @@ impl RestoreError {
         }
     }
 
+    /// Why it failed; the retry class follows from it.
     pub fn reason(&self) -> FailureReason {
         self.fault().reason
     }
@@ -367,10 +385,12 @@ impl RestoreError {
         self.fault().sqlstate.as_deref()
     }
 
+    /// A [`JobError`] with the reason `cancelled`; `why` is its message.
     pub fn cancelled(why: &str) -> Self {
         JobError::new(R::Cancelled, why).into()
     }
 
+    /// A [`JobError`] with the reason `internal`: something that this program's own code should have prevented.
     pub fn internal(what: impl Into<String>) -> Self {
         JobError::new(R::Internal, what).into()
     }
@@ -448,12 +468,15 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
+    /// Why it failed: one of a closed list.
     pub reason: FailureReason,
+    /// Who has to act on this failure; not always the one that its reason suggests.
     pub blame: Blame,
     /// Stage that failed.
     pub stage: String,
     /// Human-readable message; never row data or secrets.
     pub message: String,
+    /// Five-character SQLSTATE, if PostgreSQL gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
     /// Whether the same request may succeed later.
@@ -461,6 +484,7 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
+    /// The body of `error`; `stage` is the job's current stage, which an error's own stage overrides.
     pub fn new(error: &RestoreError, stage: &str) -> Self {
         use RetryClass as C;
         let reason = error.reason();

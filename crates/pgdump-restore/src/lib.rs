@@ -1,12 +1,42 @@
 //! Restores archives of `pg_dump` into a PostgreSQL server, in parallel and in one pass over the archive.
 //!
-//! One thread (several for a directory) reads the archive forward ([`pgdump_archive`]), decompresses it and
-//! queues chunks of whole rows. `sessions` connections send chunks with COPY, and create indexes and keys
-//! as their tables complete. The order comes from `plan` if there is a table of contents, and from
-//! `script`, statement by statement, for SQL text; `schedule` enforces both. `ddl` has the statements for
-//! an entry, `rewrite` the changes that another server needs.
+//! [`prepare()`] compares a dump with a server and a [policy](policy::Policy) before anything is restored. It needs no
+//! connection, only what is known of the server:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//!
+//! use pgdump_archive::{Archive, ArchiveSource, DecryptionKeys, Limits};
+//! use pgdump_restore::policy::{Extensions, Policy, Selection};
+//! use pgdump_restore::{Rewriter, error::FailureReason, postgres::ServerFacts, prepare};
+//!
+//! let text = "--\n-- PostgreSQL database dump\n--\n\n\
+//!     --\n-- Name: hstore; Type: EXTENSION; Schema: -; Owner: -\n--\n\n\
+//!     CREATE EXTENSION hstore WITH SCHEMA public;\n\n\
+//!     --\n-- PostgreSQL database dump complete\n--\n";
+//! let source = ArchiveSource::once(text.as_bytes());
+//! let archive = Archive::open(source, Limits::default(), &DecryptionKeys::default())?;
+//! // A server without extensions; `Session::facts` queries a real one.
+//! let facts = ServerFacts { version: 180000, ..ServerFacts::default() };
+//!
+//! let strict = Rewriter::new(facts.clone(), Policy::default(), BTreeMap::new());
+//! let refused = prepare(&archive, &Selection::default(), None, &strict).unwrap_err();
+//! assert_eq!(refused.reason(), FailureReason::ExtensionMissing);
+//!
+//! let policy = Policy { extensions: Extensions::SkipMissing, ..Policy::default() };
+//! let lenient = Rewriter::new(facts, policy, BTreeMap::new());
+//! let prepared = prepare(&archive, &Selection::default(), None, &lenient)?;
+//! assert!(prepared.notes[0].starts_with("the server does not have: extension hstore"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`load()`] then restores it. One thread (several for a directory) reads the archive forward ([`pgdump_archive`]),
+//! decompresses it and queues chunks of whole rows. `sessions` connections send chunks with COPY, and create
+//! indexes and keys as their tables complete. The order comes from `plan` if there is a table of contents, and
+//! from `script`, statement by statement, for SQL text; `schedule` enforces both. `ddl` has the statements for an
+//! entry, `rewrite` the changes that another server needs.
 
-#![warn(unreachable_pub)]
+#![warn(missing_docs, unreachable_pub)]
 
 pub mod error;
 pub mod policy;

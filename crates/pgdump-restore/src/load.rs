@@ -47,7 +47,9 @@ pub struct LoadOptions {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Loaded {
+    /// Tables whose rows are loaded.
     pub tables: u64,
+    /// Rows that the server has confirmed.
     pub rows: u64,
     /// Uncompressed bytes of table data and large objects.
     pub bytes: u64,

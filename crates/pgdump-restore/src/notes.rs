@@ -20,6 +20,7 @@ pub struct NameList {
 }
 
 impl NameList {
+    /// Adds one name.
     pub fn push(&mut self, name: impl Display) {
         self.count += 1;
         if self.first.len() < LISTED {
@@ -27,12 +28,9 @@ impl NameList {
         }
     }
 
+    /// Adds names in their order.
     pub fn extend(&mut self, names: impl IntoIterator<Item = impl Display>) {
         names.into_iter().for_each(|n| self.push(n));
-    }
-
-    pub fn count(&self) -> usize {
-        self.count
     }
 
     /// A note that lists them; `None` if there are none.

@@ -37,13 +37,16 @@ pub enum InPlace {
     /// In place if the dump depends on the name of its database, as far as that is known before it is read.
     #[default]
     Auto,
+    /// Under its own name.
     Always,
+    /// Under a temporary name, renamed at the end.
     Never,
 }
 
 /// How a dump is adapted to a server other than the one it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// Who owns restored objects.
     pub owners: Owners,
     /// From the dump's role to the server's, with [`Owners::Map`].
     pub role_map: BTreeMap<String, String>,
@@ -51,6 +54,7 @@ pub struct Policy {
     pub privileges: bool,
     /// Whether roles that the server lacks are created, without login.
     pub create_roles: bool,
+    /// What to do about extensions that the server lacks.
     pub extensions: Extensions,
     /// Whether tables are analyzed after the load, unless the dump has statistics.
     pub analyze: bool,
@@ -82,8 +86,11 @@ impl Default for Policy {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Section {
+    /// Definitions that the rows need.
     PreData,
+    /// Rows, large objects, sequence values, statistics.
     Data,
+    /// Indexes, constraints, triggers, rules.
     PostData,
 }
 
@@ -183,10 +190,10 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     p[i..].iter().all(|c| *c == '*')
 }
 
-/// `OLD=NEW`
+/// Parses `OLD=NEW`, without the spaces around both names.
 ///
 /// # Errors
-/// What is wrong.
+/// A message for the user if a name or the `=` is missing.
 pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=').map(|(a, b)| (a.trim(), b.trim())) {
         Some((a, b)) if !a.is_empty() && !b.is_empty() => Ok((a.to_owned(), b.to_owned())),
@@ -211,6 +218,7 @@ impl Selection {
 pub struct Rewrite {
     /// Name of the rule.
     pub rule: String,
+    /// What the rule does, and when.
     pub what: String,
     /// Number of uses.
     pub count: u64,
@@ -247,8 +255,10 @@ pub enum Depth {
 }
 
 impl Depth {
+    /// Every depth, the shallowest first.
     pub const ALL: [Depth; 4] = [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data];
 
+    /// The name in requests, events and reports, the same as serde's.
     pub fn as_str(self) -> &'static str {
         match self {
             Depth::Object => "object",
@@ -266,16 +276,22 @@ impl Depth {
 pub enum Trigger {
     /// A new object in the bucket.
     Notification,
+    /// A message on the request topic.
     Request,
+    /// The command `verify`.
     Command,
+    /// The last proof of the backup set is older than its schedule allows.
     Schedule,
     /// An older backup, chosen at random.
     Sample,
+    /// The search for the first bad backup after a failed verification.
     Bisection,
+    /// The command `selftest`.
     SelfTest,
 }
 
 impl Trigger {
+    /// Every trigger, in the order of declaration.
     pub const ALL: [Trigger; 7] = [
         Trigger::Notification,
         Trigger::Request,

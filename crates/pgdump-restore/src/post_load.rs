@@ -146,9 +146,13 @@ async fn analyze_page(
 /// What is wrong with, or unusual about, a restored database; each by name.
 #[derive(Debug, Default)]
 pub struct HealthReport {
+    /// Indexes that are not `indisvalid` or not `indisready`.
     pub invalid_indexes: Vec<String>,
+    /// Constraints that are not `convalidated`, as `NAME of TABLE`.
     pub not_validated: Vec<String>,
+    /// Materialized views that are not `relispopulated`, which the server cannot read.
     pub not_populated: Vec<String>,
+    /// Sequences whose next value their column already has or has passed, as `SEQUENCE (of TABLE.COLUMN)`.
     pub sequences_behind: Vec<String>,
     /// Checks that could not be run, and why.
     pub not_checked: Vec<String>,

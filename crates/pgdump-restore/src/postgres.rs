@@ -12,7 +12,8 @@ mod socket;
 mod tls;
 
 pub use errors::{map_pg_error, too_large};
-pub use facts::{ServerFacts, plain_locale};
+pub use facts::ServerFacts;
+pub(crate) use facts::plain_locale;
 pub use options::{DbConfig, SslMode, TlsFiles};
 pub use quote::{ident, literal};
 pub use session::Session;
@@ -66,6 +67,10 @@ fn tokio_mode(mode: SslMode) -> tokio_postgres::config::SslMode {
 }
 
 impl Server {
+    /// The server of this configuration; nothing connects yet.
+    ///
+    /// # Errors
+    /// `access_denied` if certificates or a key cannot be used.
     pub fn new(db: &DbConfig) -> Result<Self, DatabaseError> {
         let mut config = tokio_postgres::Config::new();
         config.user(&db.user);

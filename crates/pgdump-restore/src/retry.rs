@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+/// The delays between the attempts of one operation.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     bound: Duration,
@@ -17,6 +18,7 @@ impl Backoff {
         }
     }
 
+    /// The delay before the next attempt; its bound doubles with every call.
     pub fn next_delay(&mut self) -> Duration {
         let delay = self.bound.mul_f64(fastrand::f64());
         self.bound = (self.bound * 2).min(self.max);

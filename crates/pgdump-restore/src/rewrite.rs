@@ -26,7 +26,9 @@ const EXAMPLES: usize = 50;
 
 /// Facts about the target, the policy, and the rules used so far.
 pub struct Rewriter {
+    /// What the target server has.
     pub facts: ServerFacts,
+    /// What may be changed: owners, privileges, roles, extensions.
     pub policy: Policy,
     /// CREATE ROLE statements of a globals file.
     globals: BTreeMap<String, String>,
@@ -50,7 +52,7 @@ struct RewriteState {
 
 /// A statement of SQL text as it is sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RewrittenStatement<'a> {
+pub(crate) struct RewrittenStatement<'a> {
     /// Statements that create roles it needs; the restoring role runs them before it.
     pub roles: Vec<String>,
     /// Borrowed if no rule changes it.
@@ -120,7 +122,7 @@ impl Rewriter {
     }
 
     /// The role's name on the target.
-    pub fn role<'a>(&'a self, role: &'a str) -> &'a str {
+    pub(crate) fn role<'a>(&'a self, role: &'a str) -> &'a str {
         let mapped = (self.policy.owners == Owners::Map)
             .then(|| self.policy.role_map.get(role))
             .flatten();
@@ -128,12 +130,12 @@ impl Rewriter {
     }
 
     /// Whether the target has the role or this restore created it.
-    pub fn has_role(&self, role: &str) -> bool {
+    pub(crate) fn has_role(&self, role: &str) -> bool {
         self.facts.roles.contains(role) || self.state().created.contains(role)
     }
 
     /// Whether a role that the server lacks may be created.
-    pub fn makes_role(&self, role: &str) -> bool {
+    pub(crate) fn makes_role(&self, role: &str) -> bool {
         self.policy.create_roles || self.globals.contains_key(role)
     }
 
@@ -141,7 +143,7 @@ impl Rewriter {
     ///
     /// # Errors
     /// `role_missing`, unless the policy creates roles or the globals file has it.
-    pub fn make_role(&self, role: &str) -> Result<String, RestoreError> {
+    pub(crate) fn make_role(&self, role: &str) -> Result<String, RestoreError> {
         let definition = self.globals.get(role);
         if !self.policy.create_roles && definition.is_none() {
             let what = format!(
@@ -167,7 +169,7 @@ impl Rewriter {
     ///
     /// # Errors
     /// `role_missing`, `extension_missing`.
-    pub fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
+    pub(crate) fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
         self.state().brings_methods |= may_bring_methods(entries);
         self.skip_extensions(entries)?;
         for e in entries.iter_mut() {

@@ -18,11 +18,15 @@ pub struct ServerFacts {
     pub cores: Option<usize>,
     /// The role of the session.
     pub user: String,
+    /// Whether this role is a superuser.
     pub is_superuser: bool,
+    /// Whether this role has CREATEROLE or is a superuser.
     pub may_create_roles: bool,
+    /// All roles of the server.
     pub roles: BTreeSet<String>,
     /// Roles that this role can make owners of objects.
     pub may_become: BTreeSet<String>,
+    /// All tablespaces of the server, also `pg_default`.
     pub tablespaces: BTreeSet<String>,
     /// Extensions that can be created.
     pub extensions: BTreeSet<String>,
@@ -35,6 +39,7 @@ pub struct ServerFacts {
     /// The database that pg_cron runs in; empty if the server does not load it, `None` if this role may not
     /// see the setting.
     pub cron_database: Option<String>,
+    /// Table access methods.
     pub access_methods: BTreeSet<String>,
     /// Index access methods.
     pub index_methods: BTreeSet<String>,
@@ -57,7 +62,7 @@ const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.
       AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'cron.database_name')";
 
 /// Normalizes a locale name: `en_US.UTF-8` and `en_US.utf8` are the same.
-pub fn plain_locale(name: &str) -> String {
+pub(crate) fn plain_locale(name: &str) -> String {
     name.to_lowercase().replace('-', "")
 }
 

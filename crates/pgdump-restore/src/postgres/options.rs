@@ -4,12 +4,18 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+/// libpq's `sslmode`, without `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
+    /// No TLS.
     Disable,
+    /// TLS if the server supports it, with any certificate.
     Prefer,
+    /// TLS with any certificate; with a configured root certificate, the same as `VerifyCa`.
     Require,
+    /// TLS with a certificate that a trusted root signed, whatever its host name.
     VerifyCa,
+    /// TLS with a certificate that a trusted root signed for this host name.
     VerifyFull,
 }
 
@@ -22,14 +28,23 @@ pub struct TlsFiles {
     pub client: Option<(String, SecretString)>,
 }
 
+/// Where a server is, and how to log in to it.
 #[derive(Debug, Clone)]
 pub struct DbConfig {
+    /// A host name, an IP address, or the directory of a Unix socket.
     pub host: String,
+    /// TCP port, also part of the Unix socket's file name.
     pub port: u16,
+    /// The role that sessions log in as.
     pub user: String,
+    /// The role's password; `None` if the server asks for none.
     pub password: Option<SecretString>,
+    /// Whether connections use TLS, and what is verified.
     pub ssl_mode: SslMode,
+    /// Certificates and key for TLS.
     pub tls: TlsFiles,
+    /// Database for sessions that concern the whole server, usually `postgres`.
     pub maintenance: String,
+    /// How long to retry connecting to a server that is starting, full or unreachable.
     pub connect_budget: Duration,
 }

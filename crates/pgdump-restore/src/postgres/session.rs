@@ -35,6 +35,7 @@ impl Session {
         self.version
     }
 
+    /// The client, for queries with parameters; map its errors with [`map_pg_error`](super::map_pg_error).
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -87,7 +88,10 @@ impl Session {
     ///
     /// # Errors
     /// The index of the first statement that failed, and its error.
-    pub async fn pipeline_of(&self, statements: Vec<String>) -> Result<(), (usize, DatabaseError)> {
+    pub(crate) async fn pipeline_of(
+        &self,
+        statements: Vec<String>,
+    ) -> Result<(), (usize, DatabaseError)> {
         let mut begun = 0;
         let mut small: Vec<String> = vec![];
         for sql in statements {
@@ -119,8 +123,14 @@ impl Session {
         done.map_err(|e| map_pg_error(&e, "statement"))
     }
 
-    /// Runs statements whose text is kept.
-    pub async fn pipeline(&self, statements: &[String]) -> Result<(), (usize, DatabaseError)> {
+    /// The same for statements whose text is kept.
+    ///
+    /// # Errors
+    /// As [`Session::pipeline_of`].
+    pub(crate) async fn pipeline(
+        &self,
+        statements: &[String],
+    ) -> Result<(), (usize, DatabaseError)> {
         let mut sent: Vec<_> = statements
             .iter()
             .map(|s| Box::pin(maybe_done(self.client.batch_execute(s))))

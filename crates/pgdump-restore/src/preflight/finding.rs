@@ -13,6 +13,7 @@ pub enum Level {
     Blocks,
     /// The restore may fail, or its result may differ from the source.
     Warns,
+    /// For information: the restore can succeed without a change.
     Notes,
 }
 
@@ -20,12 +21,16 @@ pub enum Level {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Finding {
+    /// How serious it is.
     pub level: Level,
     /// Failure reason that the restore would end with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<FailureReason>,
+    /// What the server lacks, or does not allow.
     pub what: String,
+    /// What that does to the restore.
     pub consequence: String,
+    /// What to change, on the server or in the command.
     pub fix: String,
 }
 

@@ -12,6 +12,7 @@ use pgdump_archive::{Archive, Codec, Dialect, EntryKind, Format, TocEntry, state
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "cli", schemars(rename = "Needs"))]
 pub struct Requirements {
+    /// Extensions that the dump creates.
     pub extensions: BTreeSet<String>,
     /// Owners, and roles in privileges and policies.
     pub roles: BTreeSet<String>,
@@ -21,13 +22,16 @@ pub struct Requirements {
     pub grantees: BTreeSet<String>,
     /// Those of them in policies and user mappings.
     pub named: BTreeSet<String>,
+    /// Tablespaces that objects of the dump are in, without the default one.
     pub tablespaces: BTreeSet<String>,
     /// Table access methods.
     pub access_methods: BTreeSet<String>,
+    /// Encoding of the dump's text, by PostgreSQL's name.
     pub encoding: String,
     /// Options of `CREATE DATABASE`, if the dump has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
+    /// Number of large objects.
     pub large_objects: u64,
     /// Estimated size of the restored database in bytes, if the archive allows an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,9 @@
 /// Why a statement of a dump is rewritten or skipped.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
+    /// Name in results and in `docs/rules.md`, such as `with-oids`.
     pub name: &'static str,
+    /// What the rule does, and when.
     pub what: &'static str,
 }
 

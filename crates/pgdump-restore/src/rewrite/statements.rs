@@ -24,7 +24,7 @@ impl Rewriter {
     ///
     /// # Errors
     /// `role_missing`, `extension_missing`.
-    pub fn statement<'a>(
+    pub(crate) fn statement<'a>(
         &self,
         sql: &'a str,
         clean: bool,
