@@ -6,6 +6,8 @@ mod origin;
 mod pieces;
 mod rotation;
 
+use crate::job::Generation;
+use pgdump_archive::Crc32c;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -57,7 +59,7 @@ pub struct PinnedBackup {
     /// The objects of a directory dump, or the pieces of a split file in order; empty for a single object.
     pub members: Vec<StoredObject>,
     /// The expected CRC32C, from the store or from the request.
-    pub expected_crc32c: Option<u32>,
+    pub expected_crc32c: Option<Crc32c>,
     /// What is known of it that may explain why it cannot be read.
     advice: Option<String>,
 }
@@ -90,18 +92,18 @@ impl PinnedBackup {
 }
 
 /// Base64 of the big-endian bytes, as Cloud Storage writes a CRC32C.
-pub fn encode_crc32c(crc: u32) -> String {
-    base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes())
+pub fn encode_crc32c(crc: Crc32c) -> String {
+    base64::engine::general_purpose::STANDARD.encode(crc.0.to_be_bytes())
 }
 
 /// Decodes a CRC32C from base64 of its four big-endian bytes.
 ///
 /// # Errors
 /// `invalid_request` for anything else.
-pub fn decode_crc32c(text: &str) -> Result<u32, RestoreError> {
+pub fn decode_crc32c(text: &str) -> Result<Crc32c, RestoreError> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok();
     let bytes = bytes.and_then(|b| <[u8; 4]>::try_from(b).ok());
-    bytes.map(u32::from_be_bytes).ok_or_else(|| {
+    bytes.map(|b| Crc32c(u32::from_be_bytes(b))).ok_or_else(|| {
         ValidationError::new(R::InvalidRequest, "crc32c: must be base64 of four bytes").into()
     })
 }
@@ -240,8 +242,8 @@ fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
 pub async fn pin(
     store: Arc<dyn BackupStore>,
     name: &str,
-    generation: Option<i64>,
-    crc32c: Option<u32>,
+    generation: Option<Generation>,
+    crc32c: Option<Crc32c>,
 ) -> Result<PinnedBackup, RestoreError> {
     if name.ends_with('/') {
         return pin_folder(store, name, generation).await;
@@ -293,8 +295,8 @@ async fn advice_for(store: &dyn BackupStore, name: &str) -> Option<String> {
 pub async fn pin_announced(
     store: Arc<dyn BackupStore>,
     name: &str,
-    generation: Option<i64>,
-    crc32c: Option<u32>,
+    generation: Option<Generation>,
+    crc32c: Option<Crc32c>,
 ) -> Result<PinnedBackup, RestoreError> {
     let pinned = pin(store.clone(), name, generation, crc32c).await?;
     let Some(whole) = whole_of(name).filter(|_| crc32c.is_none() && pinned.members.is_empty())
@@ -328,7 +330,7 @@ pub async fn pin_announced(
 async fn pin_pieces(
     store: &Arc<dyn BackupStore>,
     name: &str,
-    generation: Option<i64>,
+    generation: Option<Generation>,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
     let Some(prefix) = pieces::prefix_of(name) else {
         return Ok(None);
@@ -381,7 +383,7 @@ fn pinned_series(
 async fn pin_folder(
     store: Arc<dyn BackupStore>,
     name: &str,
-    generation: Option<i64>,
+    generation: Option<Generation>,
 ) -> Result<PinnedBackup, RestoreError> {
     let mut members = files_of(store.as_ref(), name).await?;
     members.retain(|m| member_name::may_hold_data(file_of(&m.name)));
@@ -450,10 +452,10 @@ mod tests {
 
     #[test]
     fn crc32c_is_written_as_cloud_storage_does() {
-        assert_eq!(encode_crc32c(crc32c::crc32c(b"hello world")), "yZRlqg==");
+        assert_eq!(encode_crc32c(Crc32c::of(b"hello world")), "yZRlqg==");
         assert_eq!(
             decode_crc32c("yZRlqg==").unwrap(),
-            crc32c::crc32c(b"hello world")
+            Crc32c::of(b"hello world")
         );
         assert!(decode_crc32c("yZRlqg").is_err());
         assert!(decode_crc32c("AAAA").is_err());
@@ -466,7 +468,7 @@ mod tests {
             size: 1,
             created: jiff::Timestamp::from_second(second).unwrap(),
             crc32c: None,
-            generation: 1,
+            generation: Generation(1),
         };
         let all = || {
             vec![
@@ -489,8 +491,8 @@ mod tests {
             name: name.into(),
             size,
             created: jiff::Timestamp::from_second(generation).unwrap(),
-            crc32c: Some(1),
-            generation,
+            crc32c: Some(Crc32c(1)),
+            generation: Generation(generation),
         };
         let all = files_in(vec![
             object("a.dump", 1, 1),
@@ -502,7 +504,7 @@ mod tests {
         ]);
         let seen: Vec<_> = all
             .iter()
-            .map(|o| (o.name.as_str(), o.size, o.generation))
+            .map(|o| (o.name.as_str(), o.size, o.generation.0))
             .collect();
         assert_eq!(
             seen,
@@ -522,8 +524,8 @@ mod tests {
             name: name.into(),
             size: 1,
             created: jiff::Timestamp::UNIX_EPOCH,
-            crc32c: Some(1),
-            generation: 1,
+            crc32c: Some(Crc32c(1)),
+            generation: Generation(1),
         };
         let names = |all: &[&str]| -> Vec<String> {
             files_in(all.iter().map(|n| object(n)).collect())

@@ -349,6 +349,7 @@ fn with_scheme(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Extensions, Owners};
 
     #[test]
     fn all_errors_are_reported_without_values() {

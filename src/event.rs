@@ -2,6 +2,7 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
+use pgdump_restore::Stage;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{FailureReason, RestoreError, ValidationError, bound_list, line_of, one_line};
@@ -486,7 +487,7 @@ impl RestoreResult {
     pub fn failure(
         request_id: &str,
         error: &RestoreError,
-        stage: &str,
+        stage: Stage,
         times: (jiff::Timestamp, jiff::Timestamp),
     ) -> Self {
         let mut result = Self::new(request_id, times);
@@ -536,7 +537,7 @@ impl RestoreResult {
     }
 
     /// Turns the result into a failure.
-    pub fn fail(&mut self, error: &RestoreError, stage: &str) {
+    pub fn fail(&mut self, error: &RestoreError, stage: Stage) {
         self.status = Status::Failure;
         self.error = Some(ErrorBody::new(error, stage));
     }
@@ -767,7 +768,8 @@ mod tests {
     fn a_result_can_always_be_published() {
         let t: jiff::Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
         let huge = "\u{1b}é".repeat(5_000);
-        let mut result = RestoreResult::failure(&"é".repeat(100), &invalid(&huge), "data", (t, t));
+        let mut result =
+            RestoreResult::failure(&"é".repeat(100), &invalid(&huge), Stage::Data, (t, t));
         result.notes = vec![huge.clone(); 300];
         let rewrite = Rewrite {
             rule: "r".into(),
@@ -869,10 +871,10 @@ mod tests {
     fn a_result_always_has_the_same_event_id() {
         let t: jiff::Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
         let e = invalid("x");
-        let message = RestoreResult::failure("r1", &e, "request", (t, t))
+        let message = RestoreResult::failure("r1", &e, Stage::Request, (t, t))
             .to_message()
             .unwrap();
-        let again = RestoreResult::failure("r1", &e, "request", (t, t))
+        let again = RestoreResult::failure("r1", &e, Stage::Request, (t, t))
             .to_message()
             .unwrap();
         assert_eq!(message.attributes, again.attributes);

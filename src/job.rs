@@ -1,6 +1,8 @@
 //! Jobs, restores and verifications, as the worker and the command line describe them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use crate::config::Location;
 use crate::error::{FailureReason, RestoreError, ValidationError};
@@ -45,13 +47,31 @@ pub enum BackupRef {
     Stdin,
 }
 
+/// The generation of an object: which of its versions. Cloud Storage numbers them by time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub i64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Generation {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Generation)
+    }
+}
+
 /// A restore.
 #[derive(Debug, Clone)]
 pub struct RestoreJob {
     pub request_id: String,
     pub backup: BackupRef,
     /// Only this generation of the object.
-    pub generation: Option<i64>,
+    pub generation: Option<Generation>,
     /// Base64 of the big-endian CRC32C that the object must have.
     pub crc32c: Option<String>,
     pub target_db: String,
@@ -148,7 +168,7 @@ pub struct VerifyJob {
     pub request_id: String,
     pub backup: BackupRef,
     /// Only this generation of the object.
-    pub generation: Option<i64>,
+    pub generation: Option<Generation>,
     /// Base64 of the big-endian CRC32C that the object must have.
     pub crc32c: Option<String>,
     /// Database to take from a dump of a whole cluster.

@@ -14,36 +14,36 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 // Command line and composition root.
-pub mod cli;
-pub mod app;
 pub mod admin;
+pub mod app;
+pub mod cli;
 
 // The worker's loop, and the course of one job.
-pub mod worker;
 pub mod catalog;
 pub mod manager;
 pub mod pipeline;
+pub mod worker;
 
 // Stages of a job.
 pub mod backup;
-pub mod retention;
 pub mod database;
+pub mod retention;
 pub mod verification;
 
 // Infrastructure.
 pub mod admission;
+pub mod queue;
 pub mod sandbox;
 pub mod store;
-pub mod queue;
 
 // Domain types, configuration and telemetry.
-pub mod job;
-pub mod event;
-pub mod proof;
-pub mod outcome;
 pub mod config;
-pub mod progress;
+pub mod event;
+pub mod job;
 pub mod metrics;
+pub mod outcome;
+pub mod progress;
+pub mod proof;
 pub mod telemetry;
 
 pub use pgdump_restore::{error, policy, postgres, retry, steps};

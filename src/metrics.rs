@@ -1,6 +1,7 @@
 //! All metrics, with their names, labels and HELP texts, in the Prometheus text format. Counters start at
 //! zero for every label value, so that `increase()` sees the first failure.
 
+use pgdump_restore::Stage;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -308,9 +309,9 @@ impl RestoreMetricsManager {
         }
     }
 
-    pub fn record_stage(&self, stage: &'static str, seconds: f64) {
+    pub fn record_stage(&self, stage: Stage, seconds: f64) {
         self.stage_duration
-            .record(seconds, &[KeyValue::new("stage", stage)]);
+            .record(seconds, &[KeyValue::new("stage", stage.as_str())]);
     }
 
     pub fn record_queue_delay(&self, seconds: f64) {
@@ -335,7 +336,7 @@ impl RestoreMetricsManager {
         m.record_restore_completion(1.0, 1, true, None);
         m.record_verification(VerificationStatus::Success, Some("default"));
         m.record_rto("default", 1.0, 1.0);
-        m.record_stage("data", 1.0);
+        m.record_stage(Stage::Data, 1.0);
         m.record_queue_delay(1.0);
         m.exposition()
     }

@@ -1,6 +1,7 @@
 //! Progress of a running job: written by its stages, read by progress bars, progress lines and
 //! `/status.json`.
 
+use pgdump_restore::Stage;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -38,8 +39,8 @@ pub struct Progress {
 
 #[derive(Debug, Default)]
 struct Stages {
-    current: Option<(&'static str, tokio::time::Instant)>,
-    finished: Vec<(&'static str, f64)>,
+    current: Option<(Stage, tokio::time::Instant)>,
+    finished: Vec<(Stage, f64)>,
     /// The job's span: the span in which its first stage began.
     job: Option<tracing::Span>,
     span: Option<tracing::Span>,
@@ -64,28 +65,30 @@ pub struct Snapshot {
 }
 
 impl Progress {
-    /// Ends the current stage and begins `name`.
-    pub fn enter(&self, name: &'static str) {
-        Self::begin(&mut self.stage.lock(), name);
+    /// Ends the current stage and begins `stage`.
+    pub fn enter(&self, stage: Stage) {
+        Self::begin(&mut self.stage.lock(), stage);
     }
 
     /// Like [`Progress::enter`], but only if the current stage is `from`.
-    pub fn advance(&self, from: &'static str, name: &'static str) {
+    pub fn advance(&self, from: Stage, stage: Stage) {
         let mut s = self.stage.lock();
         if s.current.is_some_and(|(current, _)| current == from) {
-            Self::begin(&mut s, name);
+            Self::begin(&mut s, stage);
         }
     }
 
-    fn begin(s: &mut Stages, name: &'static str) {
+    fn begin(s: &mut Stages, stage: Stage) {
         let now = tokio::time::Instant::now();
-        if let Some((last, since)) = s.current.replace((name, now)) {
+        if let Some((last, since)) = s.current.replace((stage, now)) {
             s.finished.push((last, (now - since).as_secs_f64()));
         }
         let job = s.job.get_or_insert_with(tracing::Span::current).clone();
         // Replacing the previous span ends it.
-        s.span = Some(tracing::info_span!(parent: &job, "stage", otel.name = name, stage = name));
-        tracing::debug!(stage = name, "stage started");
+        s.span = Some(
+            tracing::info_span!(parent: &job, "stage", otel.name = stage.as_str(), stage = stage.as_str()),
+        );
+        tracing::debug!(stage = stage.as_str(), "stage started");
     }
 
     /// The span of the current stage.
@@ -106,7 +109,7 @@ impl Progress {
         all.iter()
             .chain(&[&self.object_bytes])
             .for_each(|n| n.store(0, Relaxed));
-        self.enter("prepare");
+        self.enter(Stage::Prepare);
     }
 
     /// Ends the span of the last stage; the counters keep their values.
@@ -115,13 +118,13 @@ impl Progress {
         (s.span, s.job) = (None, None);
     }
 
-    pub fn stage(&self) -> &'static str {
+    pub fn stage(&self) -> Stage {
         let s = self.stage.lock();
-        s.current.map_or("queued", |(name, _)| name)
+        s.current.map_or(Stage::Queued, |(name, _)| name)
     }
 
     /// Each stage so far with its duration in seconds, including the current one.
-    pub fn stages(&self) -> Vec<(&'static str, f64)> {
+    pub fn stages(&self) -> Vec<(Stage, f64)> {
         let s = self.stage.lock();
         let current = s
             .current
@@ -147,7 +150,7 @@ impl Progress {
             .filter(|f| *f > MIN_FRACTION)
             .map(|f| spent * (1.0 - f) / f);
         Snapshot {
-            stage: self.stage().to_owned(),
+            stage: self.stage().to_string(),
             fraction,
             eta_seconds: eta,
             object_bytes: self.object_bytes.load(Relaxed),
@@ -163,12 +166,12 @@ impl Progress {
 }
 
 impl LoadObserver for Progress {
-    fn enter(&self, name: &'static str) {
-        Progress::enter(self, name);
+    fn enter(&self, stage: Stage) {
+        Progress::enter(self, stage);
     }
 
-    fn advance(&self, from: &'static str, name: &'static str) {
-        Progress::advance(self, from, name);
+    fn advance(&self, from: Stage, stage: Stage) {
+        Progress::advance(self, from, stage);
     }
 
     fn span(&self) -> tracing::Span {

@@ -102,6 +102,7 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Generation;
 
     const DAY: i64 = 86_400;
 
@@ -114,7 +115,7 @@ mod tests {
                 size: 1,
                 created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
                 crc32c: None,
-                generation: i as i64,
+                generation: Generation(i as i64),
             },
             proven: proven.contains(&i),
             origin: match *database {

@@ -4,6 +4,7 @@ mod backup_store;
 mod gcs;
 mod local;
 
+use pgdump_archive::Crc32c;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub async fn read_small(
         };
         let all = chunks.try_fold(Vec::new(), add).await?;
         let is_whole = all.len() as u64 == object.size;
-        if is_whole && object.crc32c.is_none_or(|crc| crc == crc32c::crc32c(&all)) {
+        if is_whole && object.crc32c.is_none_or(|crc| crc == Crc32c::of(&all)) {
             Ok(all)
         } else {
             let what = format!(

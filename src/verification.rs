@@ -6,20 +6,20 @@
 //! last proven backups. `evidence` stores documents and decides which of them count, `envelope` is their
 //! format, `html_report` and `junit` are their renderings for people and for CI.
 
-mod row_comparison;
-mod data_checks;
+mod amcheck;
 mod catalog;
+mod data_checks;
 mod drift;
 mod envelope;
 mod evidence;
 mod generated;
-pub mod verdict;
-mod junit;
 mod html_report;
+mod junit;
 mod own_evidence;
 mod restore_index;
 mod restored_database;
-mod amcheck;
+mod row_comparison;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 

@@ -6,12 +6,13 @@
 //! in one does not delay the others. Requests take precedence over verifications that notifications or
 //! the schedule started (`permits`).
 
-mod settlement;
+mod maintenance;
 mod notification;
 mod permits;
+mod settlement;
 mod state;
-mod maintenance;
 
+use pgdump_restore::Stage;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -483,7 +484,7 @@ impl Worker {
                 tracing::warn!(error = report(&e), "the request is rejected");
                 // The publish time is the same for every delivery, so a redelivery gets the same event.
                 let at = jiff::Timestamp::from_microsecond(delivery.published).unwrap_or(received);
-                let mut result = RestoreResult::failure(&request_id, &e, "request", (at, at));
+                let mut result = RestoreResult::failure(&request_id, &e, Stage::Request, (at, at));
                 result.attempt = attempt;
                 JobOutcome::refused(result, e.reason())
             }
@@ -573,7 +574,7 @@ impl Worker {
     fn cancelled_outcome(&self, job: &Job) -> JobOutcome {
         let e = RestoreError::cancelled("the worker is stopping");
         let now = jiff::Timestamp::now();
-        let result = RestoreResult::failure(job.request_id(), &e, "request", (now, now));
+        let result = RestoreResult::failure(job.request_id(), &e, Stage::Request, (now, now));
         JobOutcome::refused(result, e.reason())
     }
 

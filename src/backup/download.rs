@@ -2,6 +2,7 @@
 //! the same generation, after a stall it reopens the object, and at the end it is checked. Nothing is
 //! written to disk.
 
+use pgdump_archive::Crc32c;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,7 +60,7 @@ pub enum Source {
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct StreamStats {
     pub bytes: u64,
-    pub crc32c: u32,
+    pub crc32c: Crc32c,
     pub ended: bool,
     /// Set at the end, if requested.
     pub sha256: Option<[u8; 32]>,
@@ -141,7 +142,7 @@ impl Read for Download {
             sha256.update(&out[..n]);
         }
         let mut stats = self.stats.lock();
-        stats.crc32c = crc32c::crc32c_append(stats.crc32c, &out[..n]);
+        stats.crc32c = stats.crc32c.append(&out[..n]);
         stats.bytes += n as u64;
         Ok(n)
     }

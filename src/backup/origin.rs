@@ -1,6 +1,7 @@
 //! Opens a backup for the archive reader, as one stream or as the members of a directory, and checks
 //! afterwards that every byte read is the one in the store.
 
+use pgdump_archive::Crc32c;
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::sync::Arc;
@@ -36,15 +37,15 @@ enum ReadMode {
     /// Each stream is a member of a directory.
     Members,
     /// This many pieces, one after the other, with the CRC32C of the whole if it is known.
-    Pieces(usize, Option<u32>),
+    Pieces(usize, Option<Crc32c>),
     /// Blocks of one object, with the CRC32C of the whole.
-    Blocks(u32),
+    Blocks(Crc32c),
 }
 
 struct CheckedStream {
     stats: Arc<Mutex<StreamStats>>,
     size: Option<u64>,
-    crc32c: Option<u32>,
+    crc32c: Option<Crc32c>,
 }
 
 /// Opens a backup for reading. `reach` says how much of it is likely to be read.
@@ -183,7 +184,7 @@ struct StreamOpener {
 }
 
 impl StreamOpener {
-    fn start(&self, source: Source, size: Option<u64>, crc32c: Option<u32>) -> ByteStream {
+    fn start(&self, source: Source, size: Option<u64>, crc32c: Option<Crc32c>) -> ByteStream {
         self.start_from(source, (0, self.reach), size, crc32c)
     }
 
@@ -209,7 +210,7 @@ impl StreamOpener {
         source: Source,
         from: (u64, ReadHint),
         size: Option<u64>,
-        crc32c: Option<u32>,
+        crc32c: Option<Crc32c>,
     ) -> ByteStream {
         let (download, stats) = Download::start(
             source,
@@ -421,13 +422,13 @@ impl DirectorySource for FolderMembers {
 /// Proof that every byte of a backup was read and matches the store; only [`IntegrityCheck::check`] returns it.
 #[derive(Debug, Clone, Copy)]
 pub struct ProvenBytes {
-    crc32c: Option<u32>,
+    crc32c: Option<Crc32c>,
     size: u64,
 }
 
 impl ProvenBytes {
     /// CRC32C of a single object or of all pieces together; `None` for a directory dump.
-    pub fn crc32c(&self) -> Option<u32> {
+    pub fn crc32c(&self) -> Option<Crc32c> {
         self.crc32c
     }
 
@@ -444,10 +445,10 @@ impl IntegrityCheck {
     /// `checksum_mismatch`; `download_failed` if a stream was not read to its end.
     pub fn check(&self) -> Result<ProvenBytes, RestoreError> {
         let streams = self.streams.lock();
-        let (mut last, mut together) = (StreamStats::default(), 0);
+        let (mut last, mut together) = (StreamStats::default(), Crc32c::default());
         for stream in streams.iter() {
             last = stream.check()?;
-            together = crc32c::crc32c_combine(together, last.crc32c, last.bytes as usize);
+            together = together.combine(last.crc32c, last.bytes as usize);
         }
         if streams.is_empty() {
             return Err(RestoreError::internal(
@@ -530,13 +531,13 @@ mod tests {
 
     /// CRC32C and size of proven bytes.
     fn seen(bytes: ProvenBytes) -> (Option<u32>, u64) {
-        (bytes.crc32c(), bytes.size())
+        (bytes.crc32c().map(|crc| crc.0), bytes.size())
     }
 
     fn read(bytes: u64, crc32c: u32, ended: bool) -> Arc<Mutex<StreamStats>> {
         Arc::new(Mutex::new(StreamStats {
             bytes,
-            crc32c,
+            crc32c: Crc32c(crc32c),
             ended,
             ..StreamStats::default()
         }))
@@ -552,12 +553,12 @@ mod tests {
 
     #[test]
     fn every_byte_must_be_read_and_match_the_stores_checksum() {
-        let check = |bytes, crc, ended, size, crc32c| {
+        let check = |bytes, crc, ended, size, crc32c: Option<u32>| {
             let stats = read(bytes, crc, ended);
             expected(vec![CheckedStream {
                 stats,
                 size,
-                crc32c,
+                crc32c: crc32c.map(Crc32c),
             }])
             .check()
             .map_err(|e| e.reason())
@@ -586,7 +587,7 @@ mod tests {
         let part = |crc32c| CheckedStream {
             stats: read(10, 7, true),
             size: Some(10),
-            crc32c: Some(crc32c),
+            crc32c: Some(Crc32c(crc32c)),
         };
         for bad in 0..3 {
             let parts = (0..3).map(|i| part(if i == bad { 8 } else { 7 })).collect();
@@ -596,7 +597,7 @@ mod tests {
             );
         }
         let whole = IntegrityCheck {
-            reading: ReadMode::Blocks(3),
+            reading: ReadMode::Blocks(Crc32c(3)),
             ..expected(vec![part(7), part(7)])
         };
         assert_eq!(seen(whole.check().unwrap()), (Some(3), 99));
@@ -611,9 +612,9 @@ mod tests {
     fn all_pieces_are_read_and_combine_to_the_whole_checksum() {
         let whole = b"one backup in three pieces";
         let piece = |bytes: &[u8]| {
-            let crc = crc32c::crc32c(bytes);
+            let crc = Crc32c::of(bytes);
             CheckedStream {
-                stats: read(bytes.len() as u64, crc, true),
+                stats: read(bytes.len() as u64, crc.0, true),
                 size: None,
                 crc32c: Some(crc),
             }
@@ -623,14 +624,17 @@ mod tests {
             reading: ReadMode::Pieces(3, crc),
             ..expected(streams)
         };
-        let crc = crc32c::crc32c(whole);
-        assert_eq!(seen(of(pieces(), None).check().unwrap()), (Some(crc), 99));
+        let crc = Crc32c::of(whole);
+        assert_eq!(seen(of(pieces(), None).check().unwrap()), (Some(crc.0), 99));
         assert_eq!(
             seen(of(pieces(), Some(crc)).check().unwrap()),
-            (Some(crc), 99)
+            (Some(crc.0), 99)
         );
         assert_eq!(
-            of(pieces(), Some(crc ^ 1)).check().unwrap_err().reason(),
+            of(pieces(), Some(Crc32c(crc.0 ^ 1)))
+                .check()
+                .unwrap_err()
+                .reason(),
             R::ChecksumMismatch
         );
         let mut two = pieces();

@@ -1,6 +1,7 @@
 //! A backup that was cut into pieces by `split` (`x.dump.aa`, `x.dump.ab`, …): one backup, whose bytes are
 //! those of the pieces in their order. Names alone only say what may be one; `rotation` looks into the files.
 
+use crate::job::Generation;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::store::StoredObject;
@@ -344,7 +345,7 @@ impl Series {
     }
 
     /// The series as it was when its newest piece was `generation`: without those that came behind it since.
-    pub fn pinned_at(self, generation: i64) -> Option<Self> {
+    pub fn pinned_at(self, generation: Generation) -> Option<Self> {
         let newer = |p: &&StoredObject| p.generation > generation;
         let added = self.pieces.iter().rev().take_while(newer).count();
         let count = self.pieces.len() - added;
@@ -360,6 +361,7 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgdump_archive::Crc32c;
 
     fn object(name: &str) -> StoredObject {
         let created = jiff::Timestamp::UNIX_EPOCH;
@@ -367,8 +369,8 @@ mod tests {
             name: name.into(),
             size: 1,
             created,
-            crc32c: Some(7),
-            generation: 1,
+            crc32c: Some(Crc32c(7)),
+            generation: Generation(1),
         }
     }
 
@@ -612,12 +614,16 @@ mod tests {
                 .iter()
                 .zip(generations)
                 .map(|(n, generation)| StoredObject {
-                    generation,
+                    generation: Generation(generation),
                     ..object(n)
                 });
             meant_by("x", objects.collect()).unwrap()
         };
-        let count = |generations, at| series(generations).pinned_at(at).map(|s| s.pieces.len());
+        let count = |generations, at| {
+            series(generations)
+                .pinned_at(Generation(at))
+                .map(|s| s.pieces.len())
+        };
         assert_eq!(count([5, 7, 6], 7), Some(3));
         assert_eq!(count([5, 6, 9], 6), Some(2));
         assert_eq!(count([5, 6, 9], 9), Some(3));

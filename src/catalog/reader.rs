@@ -1,5 +1,7 @@
 //! Opens backups: pins one generation, starts the download and reads as far as the table of contents.
 
+use crate::job::Generation;
+use pgdump_archive::Crc32c;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -134,8 +136,8 @@ impl BackupCatalog {
     pub async fn pin(
         &self,
         wanted: &BackupRef,
-        generation: Option<i64>,
-        crc32c: Option<u32>,
+        generation: Option<Generation>,
+        crc32c: Option<Crc32c>,
     ) -> Result<Option<PinnedBackup>, RestoreError> {
         let Some(place) = self.place_of(wanted) else {
             return Ok(None);
@@ -156,7 +158,7 @@ impl BackupCatalog {
     pub(crate) async fn pin_job(
         &self,
         job: &VerifyJob,
-        crc32c: Option<u32>,
+        crc32c: Option<Crc32c>,
     ) -> Result<Option<PinnedBackup>, RestoreError> {
         match (&job.backup, job.trigger, self.place_of(&job.backup)) {
             (BackupRef::Named { name, .. }, Trigger::Notification, Some(place)) => {

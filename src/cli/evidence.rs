@@ -1,5 +1,6 @@
 //! `evidence verify`: checks an evidence document offline.
 
+use pgdump_archive::Crc32c;
 use std::path::PathBuf;
 
 use super::exit::{CommandResult, Exit};
@@ -83,16 +84,16 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
 }
 
 /// Size in bytes and CRC32C of a file.
-fn measure(path: &std::path::Path) -> std::io::Result<(u64, u32)> {
+fn measure(path: &std::path::Path) -> std::io::Result<(u64, Crc32c)> {
     use std::io::Read;
     let mut file = std::fs::File::open(path)?;
-    let (mut size, mut crc, mut buf) = (0, 0, vec![0; 256 << 10]);
+    let (mut size, mut crc, mut buf) = (0, Crc32c::default(), vec![0; 256 << 10]);
     loop {
         match file.read(&mut buf)? {
             0 => return Ok((size, crc)),
             n => {
                 size += n as u64;
-                crc = crc32c::crc32c_append(crc, &buf[..n]);
+                crc = crc.append(&buf[..n]);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `restore`: restores one backup and shows the progress.
 
+use crate::job::Generation;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub(super) struct Args {
     prefix: String,
     /// Only this generation of the object
     #[arg(long)]
-    generation: Option<i64>,
+    generation: Option<Generation>,
     /// Database to take from a dump of a whole cluster (pg_dumpall)
     #[arg(long, value_name = "NAME")]
     database: Option<String>,

@@ -1,5 +1,6 @@
 //! `verify`: proves that one backup can be restored.
 
+use crate::job::Generation;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub(super) struct Args {
     prefix: String,
     /// Only this generation of the object
     #[arg(long)]
-    generation: Option<i64>,
+    generation: Option<Generation>,
     /// Database to take from a dump of a whole cluster (pg_dumpall)
     #[arg(long, value_name = "NAME")]
     database: Option<String>,

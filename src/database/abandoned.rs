@@ -2,6 +2,7 @@
 //! or the outcome could not be recorded. Once the message is older than the maximum age, no worker will
 //! answer them, so they are recorded as failed.
 
+use pgdump_restore::Stage;
 use std::time::Duration;
 
 use super::journal::{Journal, RunningRequest};
@@ -68,8 +69,12 @@ fn outcome(row: &RunningRequest) -> RestoreResult {
         row.updated, row.target
     );
     let e = RestoreError::from(JobError::new(R::Internal, what));
-    let mut result =
-        RestoreResult::failure(&row.request_id, &e, "abandoned", (row.created, row.now));
+    let mut result = RestoreResult::failure(
+        &row.request_id,
+        &e,
+        Stage::Abandoned,
+        (row.created, row.now),
+    );
     result.target_db = Some(row.target.clone());
     result
 }

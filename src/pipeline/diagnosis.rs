@@ -1,6 +1,7 @@
 //! The cause of a failure that damaged bytes may explain. A damaged archive may be a damaged object, or
 //! bytes may have been damaged in transit. The object is read once more, for its checksum alone.
 
+use pgdump_restore::Stage;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub(super) async fn drain(
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<IntegrityCheck, RestoreError> {
-    progress.enter("download");
+    progress.enter(Stage::Download);
     let options = DownloadOptions {
         sha256: true,
         ..options

@@ -1,5 +1,6 @@
 //! The time limits of a job: one for each stage, and one without any progress.
 
+use pgdump_restore::Stage;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
         if marks(progress) != seen {
             (seen, moved) = (marks(progress), now());
         }
-        let limit = config.stage_limits.get(stage);
+        let limit = config.stage_limits.get(stage.as_str());
         if let Some(limit) = limit.filter(|l| entered.elapsed() >= **l) {
             return JobError::new(
                 R::Timeout,
@@ -32,7 +33,7 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
             .into();
         }
         // Building one index may take any time, and shows no progress.
-        if stage != "indexes" && moved.elapsed() >= config.stall_limit {
+        if stage != Stage::Indexes && moved.elapsed() >= config.stall_limit {
             let what = format!(
                 "no progress for {:?}, in the stage {stage}",
                 config.stall_limit
@@ -43,7 +44,7 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
 }
 
 /// The counters that move.
-fn marks(p: &Progress) -> (&'static str, [u64; 5]) {
+fn marks(p: &Progress) -> (Stage, [u64; 5]) {
     let all = [
         &p.object_bytes,
         &p.data_bytes,

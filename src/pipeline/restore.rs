@@ -1,6 +1,7 @@
 //! A restore: claim the target, pin the backup, open, prepare, stage, load and prove it, then swap it
 //! into place. A failure at any stage leaves the target as it was and nothing behind.
 
+use pgdump_restore::Stage;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ async fn claim_and_restore(
     draft: &mut ResultDraft,
 ) -> Result<JobOutcome, RestoreError> {
     let (job, config) = (context.job, context.config());
-    context.progress.enter("prepare");
+    context.progress.enter(Stage::Prepare);
     targets::check_target(config, &job.target_db)?;
     targets::check_part(job)?;
     let mut bounds = context.bounds("restore", job.deadline);
@@ -283,11 +284,11 @@ async fn finish(
         pgdump_restore::rename_schemas(server, database, renames).await?;
     }
     if proven.rewriter.policy.analyze && !proven.rewriter.has_statistics() {
-        context.progress.enter("analyze");
+        context.progress.enter(Stage::Analyze);
         let notes = pgdump_restore::analyze(server, database, proven.sessions).await?;
         log.notes.extend(notes);
     }
-    context.progress.enter("check");
+    context.progress.enter(Stage::Check);
     let notes = pgdump_restore::check(server, database, proven.sessions).await?;
     log.notes.extend(notes);
     reached("checked");
@@ -327,7 +328,7 @@ async fn swap(
     result.previous_database = claimed.previous_name().map(str::to_owned);
     let outcome =
         serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
-    context.progress.enter("swap");
+    context.progress.enter(Stage::Swap);
     claimed.swap(&proven.into_staging(), &outcome).await?;
     Ok(result)
 }
@@ -397,7 +398,7 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
 
 fn log_failure(progress: &Progress, e: &RestoreError) {
     tracing::error!(
-        stage = progress.stage(), failure_reason = %e.reason(), error = said(e),
+        stage = progress.stage().as_str(), failure_reason = %e.reason(), error = said(e),
         "the restore failed"
     );
 }
@@ -443,7 +444,7 @@ impl ResultDraft {
         r.stages = progress
             .stages()
             .into_iter()
-            .map(|(k, v)| (k.to_owned(), v))
+            .map(|(stage, seconds)| (stage.to_string(), seconds))
             .collect();
         if let Some(l) = self.loaded {
             (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);

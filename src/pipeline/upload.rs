@@ -1,5 +1,6 @@
 //! Backups of several objects whose upload may still be running when they are announced.
 
+use pgdump_archive::Crc32c;
 use std::time::Duration;
 
 use super::context::JobContext;
@@ -15,7 +16,7 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 /// given the time of an upload.
 pub(super) async fn pin_whole(
     context: &JobContext<'_, VerifyJob>,
-    crc32c: Option<u32>,
+    crc32c: Option<Crc32c>,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
     let job = context.job;
     let deadline = tokio::time::Instant::now() + context.config().verify.settle;

@@ -1,6 +1,7 @@
 //! A verification: pin, open, restore into a server of its own, compare, judge, and write the evidence.
 //! Every way it ends is an answer: verified, failed, or inconclusive.
 
+use pgdump_restore::Stage;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -94,7 +95,7 @@ async fn run_in_span(
     report.stages = progress
         .stages()
         .into_iter()
-        .map(|(k, v)| (k.to_owned(), v))
+        .map(|(stage, seconds)| (stage.to_string(), seconds))
         .collect();
     match ended {
         Ok(Some(kept)) => return answered_before(job, kept),
@@ -105,7 +106,7 @@ async fn run_in_span(
     let catalog = context.catalog();
     catalog.doubt(&mut report, pinned.as_ref()).await;
     if catalog.is_bisected(job, &report) {
-        progress.enter("bisect");
+        progress.enter(Stage::Bisect);
         let verify = |probe| run_probe(services, probe, cancel.clone());
         report.bisection = bisect(&context, &report, &verify).await;
     }
@@ -143,7 +144,7 @@ async fn verify_stages(
     draft: &mut VerificationDraft,
 ) -> Result<Option<StoredEvidence>, RestoreError> {
     let (job, config) = (context.job, context.config());
-    context.progress.enter("prepare");
+    context.progress.enter(Stage::Prepare);
     // Before a byte is read: a wrong checks file is not the fault of a backup.
     checks(config, "")?;
     let crc32c = job
@@ -248,7 +249,7 @@ async fn verify_archive(
     let completeness = archive.completeness();
     let content_digest = Arc::new(ContentDigest::of(archive));
     let done = if report.depth_requested == Depth::Archive {
-        context.progress.enter("data");
+        context.progress.enter(Stage::Data);
         read_all(opened.archive, content_digest.clone(), context.progress).await?;
         reached(report, &opened.integrity, Depth::Archive)?;
         sum_up(report, &content_digest);
@@ -282,7 +283,7 @@ async fn restore_and_examine(
     (report, pinned): (&mut VerificationReport, Option<&PinnedBackup>),
 ) -> Result<(), RestoreError> {
     let config = context.config();
-    context.progress.enter("sandbox");
+    context.progress.enter(Stage::Sandbox);
     let header = opened.archive.header();
     let name = verification_server::own_name(header.database.as_deref())
         .unwrap_or_else(|| VerificationDatabase::name_for(&context.job.request_id));
@@ -364,7 +365,7 @@ impl VerificationRun<'_> {
         if report.depth_requested < Depth::Data {
             return Ok(());
         }
-        context.progress.enter("check");
+        context.progress.enter(Stage::Check);
         let restored = RestoredDatabase {
             server: &loaded.server,
             database: &loaded.staging.name,
@@ -419,7 +420,7 @@ async fn conclude(
     report.bound();
     crate::event::bound_rewrites(&mut report.rewrites);
     if is_final && job.trigger != Trigger::Bisection {
-        context.progress.enter("evidence");
+        context.progress.enter(Stage::Evidence);
         match context.catalog().write_evidence(job, &report, pinned).await {
             // If another worker was faster, its answer stands.
             Ok(Some(kept)) => (report, uri) = (kept.report, Some(kept.uri)),

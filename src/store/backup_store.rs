@@ -5,6 +5,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use crate::error::StorageError;
+use crate::job::Generation;
+use pgdump_archive::Crc32c;
 
 /// One backup as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +17,8 @@ pub struct StoredObject {
     pub size: u64,
     pub created: jiff::Timestamp,
     /// CRC32C of the whole object, if the store knows it.
-    pub crc32c: Option<u32>,
-    pub generation: i64,
+    pub crc32c: Option<Crc32c>,
+    pub generation: Generation,
 }
 
 /// The bytes of one object from some offset on.
@@ -41,7 +43,7 @@ pub trait BackupStore: Send + Sync {
     fn stat<'a>(
         &'a self,
         name: &'a str,
-        generation: Option<i64>,
+        generation: Option<Generation>,
     ) -> BoxFuture<'a, Result<StoredObject, StorageError>>;
 
     /// As [`BackupStore::list`], but without checksums that would have to be computed.

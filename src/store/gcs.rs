@@ -2,6 +2,8 @@
 //! clients' own resume and retry of reads are off; `backup` does both, with a stall timeout that the
 //! clients lack.
 
+use crate::job::Generation;
+use pgdump_archive::Crc32c;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,8 +90,8 @@ impl GcsStore {
                 .to_owned(),
             size: u64::try_from(o.size).unwrap_or_default(),
             created: created.unwrap_or_default(),
-            crc32c: o.checksums.and_then(|c| c.crc32c),
-            generation: o.generation,
+            crc32c: o.checksums.and_then(|c| c.crc32c).map(Crc32c),
+            generation: Generation(o.generation),
         }
     }
 }
@@ -136,7 +138,7 @@ impl BackupStore for GcsStore {
     fn stat<'a>(
         &'a self,
         name: &'a str,
-        generation: Option<i64>,
+        generation: Option<Generation>,
     ) -> BoxFuture<'a, Result<StoredObject, StorageError>> {
         Box::pin(async move {
             let mut get = self
@@ -145,7 +147,7 @@ impl BackupStore for GcsStore {
                 .set_bucket(self.resource())
                 .set_object(format!("{}{name}", self.prefix));
             if let Some(g) = generation {
-                get = get.set_generation(g);
+                get = get.set_generation(g.0);
             }
             let object = get
                 .send()
@@ -169,7 +171,7 @@ impl BackupStore for GcsStore {
             let mut read = self
                 .data
                 .read_object(self.resource(), name)
-                .set_generation(object.generation)
+                .set_generation(object.generation.0)
                 .compute_crc32c(false)
                 // The caller retries, because it knows the stall timeout.
                 .with_retry_policy(NeverRetry)
@@ -229,7 +231,7 @@ impl BackupStore for GcsStore {
                 .delete_object()
                 .set_bucket(self.resource())
                 .set_object(format!("{}{}", self.prefix, object.name))
-                .set_if_generation_match(object.generation);
+                .set_if_generation_match(object.generation.0);
             delete
                 .send()
                 .await

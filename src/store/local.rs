@@ -2,6 +2,8 @@
 //! changes while it is read is an error. No name and no symbolic link can make it read, write or delete
 //! anything outside the folder, and only regular files are opened.
 
+use crate::job::Generation;
+use pgdump_archive::Crc32c;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -111,7 +113,7 @@ fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
     }
     let modified = meta.modified().map_err(|e| fault(e, path))?;
     let created = jiff::Timestamp::try_from(modified).unwrap_or_default();
-    let generation = i64::try_from(created.as_nanosecond()).unwrap_or_default();
+    let generation = Generation(i64::try_from(created.as_nanosecond()).unwrap_or_default());
     Ok(StoredObject {
         name,
         size: meta.len(),
@@ -121,13 +123,13 @@ fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
     })
 }
 
-fn checksum(path: &Path) -> Result<u32, StorageError> {
+fn checksum(path: &Path) -> Result<Crc32c, StorageError> {
     let mut file = open_file(path)?;
-    let (mut crc, mut buf) = (0, vec![0; CHUNK]);
+    let (mut crc, mut buf) = (Crc32c::default(), vec![0; CHUNK]);
     loop {
         match file.read(&mut buf).map_err(|e| fault(e, path))? {
             0 => return Ok(crc),
-            n => crc = crc32c::crc32c_append(crc, &buf[..n]),
+            n => crc = crc.append(&buf[..n]),
         }
     }
 }
@@ -213,7 +215,7 @@ impl BackupStore for LocalStore {
     fn stat<'a>(
         &'a self,
         name: &'a str,
-        generation: Option<i64>,
+        generation: Option<Generation>,
     ) -> BoxFuture<'a, Result<StoredObject, StorageError>> {
         let (folder, name) = (self.folder.clone(), name.to_owned());
         Box::pin(blocking(move || {

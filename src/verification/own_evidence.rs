@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use parking_lot::Mutex;
 
 use super::envelope::sha256_hex;
+use crate::job::Generation;
 use crate::store::StoredObject;
 
 /// How many of its own documents a worker remembers.
@@ -22,7 +23,7 @@ struct Remembered {
     known: HashMap<String, (String, String)>,
     order: VecDeque<String>,
     /// Name and generation of rejected documents, which are not read again.
-    refused: HashSet<(String, i64)>,
+    refused: HashSet<(String, Generation)>,
 }
 
 impl OwnEvidence {

@@ -554,7 +554,7 @@ async fn read_objects(
             let (oid, part): (u32, &[u8]) = (row.get(0), row.get(1));
             let o = found.entry(oid).or_default();
             o.bytes += part.len() as u64;
-            o.crc32c = crc32c::crc32c_append(o.crc32c, part);
+            o.crc32c = o.crc32c.append(part);
             if part.len() == OBJECT_PART as usize {
                 open.push(oid);
             }

@@ -7,10 +7,11 @@ use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
 use crate::proof::{CheckStatus, Rto, Verdict, VerificationReport, advice};
+use pgdump_restore::Stage;
 
 /// Sets the verdict of a verification that ran to its end: `failed` if a check failed, else `inconclusive` if a
 /// required check could not run, else `verified`.
-pub fn judge(report: &mut VerificationReport, stage: &str) {
+pub fn judge(report: &mut VerificationReport, stage: Stage) {
     let failed = report
         .checks
         .iter()
@@ -39,7 +40,7 @@ pub fn judge(report: &mut VerificationReport, stage: &str) {
     report.error = Some(ErrorBody {
         reason,
         blame,
-        stage: stage.to_owned(),
+        stage: stage.to_string(),
         message: one_line(&format!("{}: {}", check.title(), check.message)),
         sqlstate: None,
         retryable: reason.retry_class() != RetryClass::Permanent,
@@ -104,7 +105,7 @@ fn is_limit(e: &RestoreError) -> bool {
 }
 
 /// Sets the verdict of a verification that ended with an error.
-pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: &str) {
+pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: Stage) {
     let mut body = ErrorBody::new(e, stage);
     body.blame = match e {
         // A limit of this program, a missing key, or an archive of a newer version.
@@ -281,7 +282,7 @@ mod tests {
         let of = |checks: Vec<Check>| {
             let mut r = report("r");
             r.checks = checks;
-            judge(&mut r, "check");
+            judge(&mut r, Stage::Check);
             (r.verdict, r.error.map(|e| (e.reason, e.blame)))
         };
         let passed = || Check::new("rows", CheckStatus::Passed, "");
@@ -314,7 +315,7 @@ mod tests {
     fn only_faults_of_the_backup_fail_it() {
         let of = |e: RestoreError| {
             let mut r = report("r");
-            fail(&mut r, &e, "data");
+            fail(&mut r, &e, Stage::Data);
             r.verdict
         };
         for reason in R::ALL {
@@ -400,7 +401,7 @@ mod tests {
         use crate::error::{JobError, ValidationError};
         let of = |e: RestoreError| {
             let mut r = report("r");
-            fail(&mut r, &e, "data");
+            fail(&mut r, &e, Stage::Data);
             (r.verdict, r.error.unwrap().blame)
         };
         for code in [
@@ -440,7 +441,7 @@ mod tests {
         for reason in R::ALL {
             let mut r = report("r");
             r.checks = vec![Check::new("assertion", CheckStatus::NotChecked, "").because(reason)];
-            judge(&mut r, "check");
+            judge(&mut r, Stage::Check);
             assert_eq!(r.verdict, Verdict::Inconclusive);
             assert_ne!(r.error.unwrap().blame, Blame::Backup, "{reason}");
         }
@@ -454,7 +455,11 @@ mod tests {
         ] {
             let mut r = report("r");
             r.notes = vec![format!("{OTHER_LOCALE}: C was used")];
-            fail(&mut r, &StorageError::new(reason, "x").into(), "indexes");
+            fail(
+                &mut r,
+                &StorageError::new(reason, "x").into(),
+                Stage::Indexes,
+            );
             mind_the_locale(&mut r);
             assert_eq!(r.verdict, wanted, "{reason}");
         }
@@ -464,7 +469,7 @@ mod tests {
     fn a_verdict_that_an_earlier_one_contradicts_is_inconclusive() {
         let failed = |reason: R, check: &str| {
             let mut r = report("now");
-            fail(&mut r, &StorageError::new(reason, "x").into(), "data");
+            fail(&mut r, &StorageError::new(reason, "x").into(), Stage::Data);
             r.checks = vec![Check::new(check, CheckStatus::Failed, "")];
             r
         };

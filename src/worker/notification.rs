@@ -111,7 +111,7 @@ mod tests {
             "{}",
             job.request_id
         );
-        Ok((name, job.generation))
+        Ok((name, job.generation.map(|g| g.0)))
     }
 
     #[test]

@@ -27,7 +27,7 @@ fn the_exposition_matches_its_snapshot() {
     m.record_restore_completion(7.0, 99, false, Some(FailureReason::ChecksumMismatch));
     m.record_verification(VerificationStatus::Success, Some("orders"));
     m.record_rto("orders", 12.5, 13.0);
-    m.record_stage("data", 12.5);
+    m.record_stage(pgdump_restore::Stage::Data, 12.5);
     m.record_selftest(true);
     m.record_queue_delay(2.0);
     m.record_redelivery();
@@ -229,7 +229,7 @@ fn published_results_match_the_schema() {
     let t = jiff::Timestamp::UNIX_EPOCH;
     for reason in FailureReason::ALL {
         let error = RestoreError::from(ValidationError::new(reason, "a message"));
-        let result = RestoreResult::failure("r", &error, "data", (t, t));
+        let result = RestoreResult::failure("r", &error, pgdump_restore::Stage::Data, (t, t));
         let value: serde_json::Value =
             serde_json::from_slice(&result.to_message().unwrap().data).unwrap();
         let v = validator("restore-result");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pgdump_archive::Crc32c;
 use pgrestored::backup::encode_crc32c;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
@@ -15,7 +16,7 @@ const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t
     SELECT lo_from_bytea(4000, decode(repeat('ab', 5000), 'hex')); COMMENT ON TABLE t IS 'x'";
 
 fn with_crc(mut job: RestoreJob, crc: u32) -> RestoreJob {
-    job.crc32c = Some(encode_crc32c(crc));
+    job.crc32c = Some(encode_crc32c(Crc32c(crc)));
     job
 }
 

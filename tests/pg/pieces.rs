@@ -46,7 +46,7 @@ fn restore_of(b: &Bench, name: &str, generation: Option<i64>, target: &str) -> R
             place: Some(Location::Folder(b.folder.path().to_owned())),
             name: name.to_owned(),
         },
-        generation,
+        generation: generation.map(pgrestored::job::Generation),
         ..job(Path::new("/nowhere"), target, OnExisting::Fail)
     }
 }

@@ -487,8 +487,9 @@ async fn the_command_line() {
             (body.rows, body.tables, body.target_db.as_deref()),
             (20000, 1, Some(target))
         );
-        let crc =
-            pgrestored::backup::encode_crc32c(crc32c::crc32c(&std::fs::read(&archive).unwrap()));
+        let crc = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c::of(
+            &std::fs::read(&archive).unwrap(),
+        ));
         assert_eq!(body.backup.crc32c, Some(crc));
         assert_same(&c.content(target, &[]), &c.content("src", &[]), backup);
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgdump_restore::Stage;
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::Status;
 use pgrestored::job::OnExisting;
@@ -352,7 +353,7 @@ async fn a_stopped_restore_leaves_nothing_behind() {
     c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 150000) i; CREATE INDEX ON t (v); CREATE INDEX ON t (md5(v))");
     c.create("app", "CREATE TABLE precious (a int)");
     let archive = c.dump_to_file("src", &["-Z1"]);
-    for stage in ["prepare", "schema", "data", "indexes"] {
+    for stage in [Stage::Prepare, Stage::Schema, Stage::Data, Stage::Indexes] {
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let job = job(&archive, "app", OnExisting::Replace);
         let (app, watched, stopper) = (c.app(&[]), progress.clone(), stop.clone());
@@ -376,7 +377,7 @@ async fn a_stopped_restore_leaves_nothing_behind() {
         let (progress, manager, job) = (progress.clone(), app.manager.clone(), job.clone());
         tokio::spawn(async move { manager.run(&job, progress, CancellationToken::new()).await })
     };
-    while progress.stage() != "data" {
+    while progress.stage() != Stage::Data {
         crate::support::pause().await;
     }
     c.psql(

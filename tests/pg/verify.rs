@@ -658,7 +658,9 @@ async fn depths_include_each_other() {
         );
         assert_eq!(
             r.backup.crc32c,
-            Some(pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump)))
+            Some(pgrestored::backup::encode_crc32c(
+                pgdump_archive::Crc32c::of(&dump)
+            ))
         );
         assert_eq!(r.tables.is_empty(), depth == Depth::Object);
         assert_eq!(r.server.is_some(), depth >= Depth::Restore);

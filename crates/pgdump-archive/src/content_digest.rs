@@ -5,6 +5,7 @@
 //! A row is a line of COPY text. Timestamps with an offset are written in the session's time zone, so each is
 //! counted as PostgreSQL writes it in UTC. An INSERT is counted as the line that COPY would write.
 
+use crate::Crc32c;
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
@@ -103,7 +104,7 @@ pub struct ObjectDigest {
     /// Size in bytes.
     pub bytes: u64,
     /// CRC32C of the whole object.
-    pub crc32c: u32,
+    pub crc32c: Crc32c,
 }
 
 /// Digests of all data of an archive, by table and large object. Several readers may write to it.
@@ -293,7 +294,7 @@ impl DigestBuilder {
             Chunk::LargeObject { oid, bytes, .. } => {
                 let o = self.objects.entry(*oid).or_default();
                 o.bytes += bytes.len() as u64;
-                o.crc32c = crc32c::crc32c_append(o.crc32c, bytes);
+                o.crc32c = o.crc32c.append(bytes);
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! can read it concurrently even if the archive itself (such as one written through a pipe) has no offsets.
 //! Each block has its CRC32C, so that reading by blocks proves as much as reading the whole.
 
+use crate::Crc32c;
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
@@ -20,7 +21,8 @@ pub struct Extent {
     /// Length in bytes.
     pub length: u64,
     /// CRC32C of these bytes.
-    pub crc32c: u32,
+    #[cfg_attr(feature = "schema", schemars(with = "u32"))]
+    pub crc32c: Crc32c,
 }
 
 /// One entry's data block.
@@ -47,7 +49,7 @@ impl<'de> serde::Deserialize<'de> for IndexedBlock {
             dump_id: DumpId,
             offset: u64,
             length: u64,
-            crc32c: u32,
+            crc32c: Crc32c,
             rows: u64,
             bytes: u64,
         }
@@ -81,14 +83,14 @@ pub struct BlockIndex {
 
 impl BlockIndex {
     /// Size and CRC32C of the whole archive; `None` if the parts leave gaps or overlap.
-    pub fn whole(&self) -> Option<(u64, u32)> {
-        let (mut end, mut crc) = (0u64, 0);
+    pub fn whole(&self) -> Option<(u64, Crc32c)> {
+        let (mut end, mut crc) = (0u64, Crc32c::default());
         let blocks = self.blocks.iter().map(|b| &b.extent);
         for part in std::iter::once(&self.head).chain(blocks).chain(&self.tail) {
             if part.offset != end {
                 return None;
             }
-            crc = crc32c::crc32c_combine(crc, part.crc32c, usize::try_from(part.length).ok()?);
+            crc = crc.combine(part.crc32c, usize::try_from(part.length).ok()?);
             end = end.checked_add(part.length)?;
         }
         Some((end, crc))
@@ -185,7 +187,7 @@ impl BlockQueue {
         };
         for block in run {
             let length = usize::try_from(block.extent.length).unwrap_or(usize::MAX);
-            whole.crc32c = crc32c::crc32c_combine(whole.crc32c, block.extent.crc32c, length);
+            whole.crc32c = whole.crc32c.combine(block.extent.crc32c, length);
             whole.length += block.extent.length;
         }
         self.ranges.open(whole)
@@ -233,7 +235,7 @@ impl<R: BufRead> BufRead for CountingReader<R> {
         // The bytes are in the buffer already, so nothing is read here.
         if let Ok(buf) = self.input.fill_buf() {
             let part = &buf[..n.min(buf.len())];
-            self.current.crc32c = crc32c::crc32c_append(self.current.crc32c, part);
+            self.current.crc32c = self.current.crc32c.append(part);
             self.current.length += part.len() as u64;
         }
         self.input.consume(n);
@@ -282,7 +284,7 @@ mod tests {
                 }),
             }
         }
-        assert_eq!(index.whole(), Some((1000, crc32c::crc32c(&data))));
+        assert_eq!(index.whole(), Some((1000, Crc32c::of(&data))));
         index.blocks.remove(1);
         assert_eq!(index.whole(), None);
     }

@@ -3,29 +3,29 @@
 
 mod block_form;
 pub mod bounded;
+mod chunks;
 mod cluster;
 mod codec;
+mod content_digest;
 mod continuation;
+mod crc32c;
 mod custom;
+mod directory;
 mod dump_id;
 mod encoding;
 mod end_marks;
 mod entry_kind;
 mod error;
-mod directory;
+mod filters;
 mod frames;
 mod header;
 mod index;
 mod inflate;
 mod input_files;
-mod filters;
-mod content_digest;
 mod lexer;
 mod lzma;
 mod members;
 mod peek_reader;
-mod timestamps;
-mod chunks;
 mod psql;
 mod recognize;
 mod rows;
@@ -37,6 +37,7 @@ mod tar_stream;
 mod text;
 mod text_files;
 mod text_item;
+mod timestamps;
 mod toc;
 
 use std::io::Read;
@@ -44,6 +45,7 @@ use std::sync::{Arc, OnceLock};
 
 use input_files::InputFiles;
 
+pub use crate::crc32c::Crc32c;
 pub use codec::Codec;
 pub use content_digest::{
     ContentDigest, DigestBuilder, DigestSink, ObjectDigest, RowDigest, TableDigest, copy_target,

@@ -1,5 +1,6 @@
 //! The table of contents: one entry per object of the dump, read with a limit for every count and length.
 
+use crate::Crc32c;
 use std::collections::HashSet;
 use std::io::Read;
 
@@ -86,7 +87,7 @@ pub(super) struct TocReader<'a, R> {
     /// Memory that everything read so far takes, whether it was kept or skipped.
     memory: u64,
     /// CRC32C of what was read of an entry, without data offsets.
-    sum: u32,
+    sum: Crc32c,
     /// This is a table of contents after the data, which may omit definitions.
     is_repeated: bool,
 }
@@ -94,8 +95,8 @@ pub(super) struct TocReader<'a, R> {
 /// Checksums of an entry, for comparison with a second copy of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntrySum {
-    pub definition: u32,
-    pub rest: u32,
+    pub definition: Crc32c,
+    pub rest: Crc32c,
 }
 
 /// A table of contents, and the checksums of its entries.
@@ -173,13 +174,13 @@ impl<'a, R: Read> TocReader<'a, R> {
             budget: limits.max_toc,
             max_kept: usize::MAX,
             memory: 0,
-            sum: 0,
+            sum: Crc32c::default(),
             is_repeated: false,
         }
     }
 
     fn update_sum(&mut self, bytes: &[u8]) {
-        self.sum = crc32c::crc32c_append(self.sum, bytes);
+        self.sum = self.sum.append(bytes);
     }
 
     pub(crate) fn byte(&mut self, what: &str) -> Result<u8, ArchiveError> {
@@ -448,7 +449,7 @@ const DESC: usize = 1;
 const DEFINITION: usize = 2;
 
 fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, ArchiveError> {
-    f.sum = 0;
+    f.sum = Crc32c::default();
     let dump_id = read_dump_id(f)?;
     let has_data = f.int("data flag")? != 0;
     f.transient_bytes("table oid")?;
@@ -531,20 +532,20 @@ type TocText = Option<Vec<u8>>;
 fn read_statements<R: Read>(
     f: &mut TocReader<'_, R>,
     desc: &[u8],
-) -> Result<(TocText, TocText, u32), ArchiveError> {
+) -> Result<(TocText, TocText, Crc32c), ArchiveError> {
     let before = std::mem::take(&mut f.sum);
     let memory = f.memory;
     let first = f.bytes("definition")?;
     let sum = std::mem::replace(&mut f.sum, before);
     if f.is_repeated && may_be_omitted(desc) && f.memory == memory {
         // The definition was omitted, so this is already the drop statement.
-        f.update_sum(&sum.to_le_bytes());
-        return Ok((None, first, 0));
+        f.update_sum(&sum.0.to_le_bytes());
+        return Ok((None, first, Crc32c::default()));
     }
     let outer = std::mem::take(&mut f.sum);
     let drop_stmt = f.bytes("drop statement")?;
     let of_drop = std::mem::replace(&mut f.sum, outer);
-    f.update_sum(&of_drop.to_le_bytes());
+    f.update_sum(&of_drop.0.to_le_bytes());
     Ok((first, drop_stmt, sum))
 }
 

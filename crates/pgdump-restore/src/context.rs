@@ -1,5 +1,6 @@
 //! State that all sessions of one load share.
 
+use crate::stage::Stage;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -126,10 +127,10 @@ impl LoadContext {
         let (pre_data_done, is_read) =
             work_queue.change(|s| (s.pre_data_done(), !s.is_stream_open()));
         if pre_data_done && matches!(self.content, LoadContent::Toc(_)) {
-            self.observer.advance("schema", "data");
+            self.observer.advance(Stage::Schema, Stage::Data);
         }
         if pre_data_done && is_read {
-            self.observer.advance("data", "indexes");
+            self.observer.advance(Stage::Data, Stage::Indexes);
         }
     }
 

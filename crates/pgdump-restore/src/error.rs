@@ -3,6 +3,7 @@
 //! field and the retry decision all follow from it. `Display` shows this layer only;
 //! [`report`] walks the sources.
 
+use crate::stage::Stage;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -232,7 +233,7 @@ struct Fault {
     message: String,
     sqlstate: Option<String>,
     /// The stage that failed, if it is not the job's current stage.
-    stage: Option<&'static str>,
+    stage: Option<Stage>,
     source: Option<BoxedSource>,
 }
 
@@ -285,7 +286,7 @@ macro_rules! family_member {
             }
 
             /// The same error with the stage it belongs to, which other sessions of the job may have left already.
-            pub fn in_stage(mut self, stage: &'static str) -> Self {
+            pub fn in_stage(mut self, stage: Stage) -> Self {
                 self.0.stage = Some(stage);
                 self
             }
@@ -485,13 +486,13 @@ pub struct ErrorBody {
 
 impl ErrorBody {
     /// The body of `error`; `stage` is the job's current stage, which an error's own stage overrides.
-    pub fn new(error: &RestoreError, stage: &str) -> Self {
+    pub fn new(error: &RestoreError, stage: Stage) -> Self {
         use RetryClass as C;
         let reason = error.reason();
         ErrorBody {
             reason,
             blame: error.blame(),
-            stage: error.fault().stage.unwrap_or(stage).to_owned(),
+            stage: error.fault().stage.unwrap_or(stage).to_string(),
             message: report(error),
             sqlstate: error.sqlstate().map(str::to_owned),
             retryable: match reason.retry_class() {
@@ -552,7 +553,7 @@ mod tests {
         for text in [
             e.to_string(),
             report(&e),
-            ErrorBody::new(&e, "data").message,
+            ErrorBody::new(&e, Stage::Data).message,
         ] {
             assert!(
                 text.len() <= MAX_TEXT && !text.chars().any(char::is_control),
@@ -572,12 +573,15 @@ mod tests {
             (Some("42601"), "here: no".into())
         );
         assert_eq!(
-            ErrorBody::new(&e, "schema").sqlstate.as_deref(),
+            ErrorBody::new(&e, Stage::Schema).sqlstate.as_deref(),
             Some("42601")
         );
         assert_eq!(RestoreError::cancelled("x").reason(), R::Cancelled);
         let limit = RestoreError::from(JobError::new(R::ArchiveUnsupported, "needs more"));
-        assert_eq!(ErrorBody::new(&limit, "data").blame, Blame::Infrastructure);
+        assert_eq!(
+            ErrorBody::new(&limit, Stage::Data).blame,
+            Blame::Infrastructure
+        );
         assert_eq!(
             (
                 RestoreError::internal("x").reason(),

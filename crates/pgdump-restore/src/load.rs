@@ -1,5 +1,6 @@
 //! Loads an archive into an empty staging database, with readers, sessions and a work queue between them.
 
+use crate::stage::Stage;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -152,7 +153,7 @@ async fn run(
     // Ending this function, for whatever reason, also ends the readers and the sessions.
     let _stop = work_queue.stop_on_drop();
     let mut running = JoinSet::new();
-    job.observer.enter("schema");
+    job.observer.enter(Stage::Schema);
     for stream in streams {
         let (work_queue, job) = (work_queue.clone(), job.clone());
         running.spawn_blocking(move || producer::run(work_queue, job, stream));

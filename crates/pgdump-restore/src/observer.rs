@@ -1,11 +1,13 @@
 //! Progress reports of a running load.
 
+use crate::stage::Stage;
+
 /// Observes a load. Called often, from its sessions and readers: implementations must not block.
 pub trait LoadObserver: Send + Sync {
-    /// The stage `name` begins.
-    fn enter(&self, name: &'static str);
-    /// The stage `name` begins if the current one is `from`.
-    fn advance(&self, from: &'static str, name: &'static str);
+    /// `stage` begins.
+    fn enter(&self, stage: Stage);
+    /// `stage` begins if the current one is `from`.
+    fn advance(&self, from: Stage, stage: Stage);
     /// The span of the current stage, parent of the spans of entries.
     fn span(&self) -> tracing::Span;
     /// Number of tables with data and of other tasks in the table of contents.

@@ -1,5 +1,6 @@
 //! What each session of a load does: takes work from the queue until everything is restored.
 
+use crate::stage::Stage;
 use std::sync::Arc;
 
 use tracing::Instrument;
@@ -59,7 +60,7 @@ impl SessionLoop {
 
     async fn create(&mut self, batch: BatchId, what: &PreDataBatch) -> Result<(), RestoreError> {
         let made = self.session.make(&self.job, what).await;
-        let left = made.map_err(|e| of_stage(e, "schema"))?;
+        let left = made.map_err(|e| of_stage(e, Stage::Schema))?;
         reached("schema");
         if self.work_queue.change(|s| s.batch_done(batch, left)) {
             self.job.enter_stage(&self.work_queue);
@@ -68,7 +69,7 @@ impl SessionLoop {
     }
 
     async fn copy(&mut self, node: NodeId, first: bool) -> Result<(), RestoreError> {
-        self.job.observer.advance("schema", "data");
+        self.job.observer.advance(Stage::Schema, Stage::Data);
         reached("lane");
         let index = self.work_queue.entry_of(node);
         let entry = self.job.data_entry(index)?;
@@ -157,14 +158,14 @@ fn with_context(e: RestoreError, what: &str) -> RestoreError {
     match e {
         RestoreError::Database(e) => hints::with_hint(e, None)
             .context(what)
-            .in_stage("data")
+            .in_stage(Stage::Data)
             .into(),
         other => other,
     }
 }
 
 /// A server error of a stage that other sessions may have left already.
-fn of_stage(e: RestoreError, stage: &'static str) -> RestoreError {
+fn of_stage(e: RestoreError, stage: Stage) -> RestoreError {
     match e {
         RestoreError::Database(e) => e.in_stage(stage).into(),
         other => other,

@@ -3,8 +3,10 @@
 use super::*;
 use crate::config::Location;
 use crate::event::{ResultBackup, Verdict};
+use crate::job::Generation;
 use crate::store::Stores;
 use crate::verification::envelope::tests::{OTHER_PRIVATE, PRIVATE};
+use pgdump_archive::Crc32c;
 
 pub fn report(request_id: &str) -> VerificationReport {
     let t = jiff::Timestamp::UNIX_EPOCH;
@@ -324,7 +326,7 @@ async fn a_flood_of_documents_hides_nothing_from_holders_of_the_key() {
 async fn an_answer_is_about_exactly_these_bytes() {
     let p = TestBucket::new().await;
     let r = p.report("r", Depth::Data);
-    let crc32c = Some(crc32c::crc32c(b"hello world"));
+    let crc32c = Some(Crc32c::of(b"hello world"));
     assert!(
         is_of(&r, &p.object)
             && is_of(
@@ -341,11 +343,11 @@ async fn an_answer_is_about_exactly_these_bytes() {
             ..p.object.clone()
         },
         StoredObject {
-            generation: 1,
+            generation: Generation(1),
             ..p.object.clone()
         },
         StoredObject {
-            crc32c: Some(1),
+            crc32c: Some(Crc32c(1)),
             ..p.object.clone()
         },
         StoredObject {

@@ -1,6 +1,7 @@
 //! The part of a custom archive after its last data block: nothing, or the table of contents again, as `pg_dump`
 //! leaves it if its output was opened for appending; anything else is reported.
 
+use pgdump_archive::Crc32c;
 use std::sync::{Arc, Mutex};
 
 use pgdump_archive::ArchiveError;
@@ -50,7 +51,7 @@ impl RangeSource for Parts {
     fn open(&self, e: Extent) -> Result<ByteStream, ArchiveError> {
         self.1.lock().unwrap().push(e);
         let part = self.0[e.offset as usize..][..e.length as usize].to_vec();
-        assert_eq!(crc32c::crc32c(&part), e.crc32c);
+        assert_eq!(Crc32c::of(&part), e.crc32c);
         Ok(Box::new(std::io::Cursor::new(part)))
     }
 }
@@ -86,7 +87,7 @@ fn every_reader_accepts_a_table_of_contents_after_the_data() {
             assert_eq!(index.tail.unwrap().offset, end as u64);
             assert_eq!(
                 index.whole(),
-                Some((bytes.len() as u64, crc32c::crc32c(&bytes)))
+                Some((bytes.len() as u64, Crc32c::of(&bytes)))
             );
             let mut archive = open(&bytes[..index.head.length as usize]).unwrap();
             let parts = Arc::new(Parts(bytes, Mutex::default()));

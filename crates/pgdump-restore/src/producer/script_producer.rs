@@ -1,5 +1,6 @@
 //! SQL text: each statement, and the rows of each table, become a node as they arrive.
 
+use crate::stage::Stage;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -255,7 +256,7 @@ impl ScriptProducer {
 
     fn report_rows(&self, entry: &TocEntry) {
         let observer = &self.chunks.job.observer;
-        observer.advance("schema", "data");
+        observer.advance(Stage::Schema, Stage::Data);
         if entry.kind == EntryKind::TableData {
             observer.found_table();
         }
@@ -376,7 +377,10 @@ impl ScriptProducer {
     ) -> Result<(), RestoreError> {
         if self.order.group() != group || !self.serial.is_empty() {
             self.flush()?;
-            self.chunks.job.observer.advance("data", "indexes");
+            self.chunks
+                .job
+                .observer
+                .advance(Stage::Data, Stage::Indexes);
         }
         self.statements(vec![statement], group, locked)
     }
