@@ -163,7 +163,7 @@ async fn backups_are_listed_and_selected() {
         (last.size, last.generation.clone()),
         (dump.len() as u64, generation.to_string())
     );
-    let crc = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
+    let crc = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c::of(&dump));
     assert_eq!(last.checksum.as_deref(), Some(crc.as_str()));
     assert_eq!(
         app.manager

@@ -442,7 +442,7 @@ async fn pieces_are_proven_when_they_are_complete() {
         (5000, Some("x.dump"))
     );
     assert_eq!(result.backup.size, Some(dump.len().to_string()));
-    let crc32c = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
+    let crc32c = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c::of(&dump));
     assert_eq!(result.backup.crc32c, Some(crc32c));
     // They are restored by their common name, unless a piece has been replaced.
     let generation = result.backup.generation.unwrap();
