@@ -6,7 +6,9 @@ use pgdump_restore::Stage;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{FailureReason, RestoreError, ValidationError, bound_list, line_of, one_line};
-use crate::job::{BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_request_id};
+use crate::job::{
+    BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_jobs, check_request_id, digest_of,
+};
 use crate::policy::{Depth, InPlace, Rewrite, Selection};
 use crate::proof::{Trigger, VerificationSummary};
 
@@ -260,12 +262,7 @@ impl RestoreRequest {
 
     /// SHA-256 of the request in canonical form, in hexadecimal.
     pub fn digest(&self) -> String {
-        use sha2::Digest;
-        let canonical = serde_json::to_vec(self).unwrap_or_default();
-        sha2::Sha256::digest(&canonical)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect()
+        digest_of(self)
     }
 
     /// Checks the request and converts it to a job; `default_db` is the target of requests that name none.
@@ -295,10 +292,8 @@ impl RestoreRequest {
                 "backup.database: must have 1 to 63 bytes and no control characters",
             ));
         }
-        if self.jobs.is_some_and(|n| !(1..=256).contains(&n)) {
-            return Err(invalid("jobs: must be from 1 to 256"));
-        }
         let jobs = self.jobs.map(|n| n as usize);
+        check_jobs("jobs", jobs)?;
         if self.mode == Mode::Verify {
             if self.target_db.is_some()
                 || !is_default(&self.select)

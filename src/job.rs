@@ -47,6 +47,17 @@ pub enum BackupRef {
     Stdin,
 }
 
+/// SHA-256 of the JSON form of what was asked, in hexadecimal. It tells a repeated request from another one with the
+/// same id.
+pub fn digest_of(asked: &impl serde::Serialize) -> String {
+    use sha2::Digest;
+    let canonical = serde_json::to_vec(asked).unwrap_or_default();
+    sha2::Sha256::digest(&canonical)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
 /// The generation of an object: which of its versions. Cloud Storage numbers them by time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub i64);
@@ -266,6 +277,18 @@ pub const OWN_PROBE: &str = ":bisect:";
 /// place of the job that the id belongs to.
 pub fn is_own_id(id: &str) -> bool {
     OWN_IDS.iter().any(|own| id.starts_with(own)) || id.contains(OWN_PROBE)
+}
+
+/// Checks a number of connections for one job; `name` is what the caller calls it.
+///
+/// # Errors
+/// `invalid_request` unless it is from 1 to 256.
+pub fn check_jobs(name: &str, jobs: Option<usize>) -> Result<(), RestoreError> {
+    if jobs.is_none_or(|n| (1..=256).contains(&n)) {
+        return Ok(());
+    }
+    let what = format!("{name}: must be from 1 to 256");
+    Err(ValidationError::new(FailureReason::InvalidRequest, what).into())
 }
 
 /// Checks a request id chosen by a requester.

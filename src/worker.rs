@@ -27,7 +27,7 @@ use tracing::Instrument;
 
 use crate::admission::Admission;
 use crate::error::{FailureReason as R, RestoreError, report};
-use crate::event::{RestoreRequest, RestoreResult};
+use crate::event::{Kind, RestoreRequest, RestoreResult};
 use crate::job::{Job, VerifyJob, check_request_id, is_own_id};
 use crate::manager::{JobOutcome, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
@@ -357,8 +357,13 @@ impl Worker {
             let (finished, permit) = self
                 .verify_preemptible(Job::Verify(job), permit, context)
                 .await;
-            self.end(delivery, finished, (attempt, "", permit), &context.shutdown)
-                .await;
+            self.end(
+                delivery,
+                finished,
+                (attempt, Some(""), permit),
+                &context.shutdown,
+            )
+            .await;
         };
         work.instrument(span).await;
     }
@@ -463,12 +468,18 @@ impl Worker {
             job
         });
         let recorded = match &job {
-            Ok(_) => self.manager.catalog().recorded(&request_id, &digest).await,
+            Ok(job) => {
+                let catalog = self.manager.catalog();
+                catalog.recorded((&request_id, kind_of(job)), &digest).await
+            }
             Err(_) => Ok(None),
         };
+        // Whoever may publish can send a request that is refused, under any id: its answer is no outcome of that id.
+        let mut to_record = None;
         let finished = match job.and_then(|job| Ok((job, recorded?))) {
             Ok((_, Some(result))) => JobOutcome::recorded(result),
             Ok((job, None)) => {
+                to_record = Some(digest.as_str());
                 let mut resources = JobResources {
                     lease: Some(delivery.lease.as_mut()),
                     permit: permit.take(),
@@ -492,7 +503,7 @@ impl Worker {
         self.end(
             delivery,
             finished,
-            (attempt, &digest, permit),
+            (attempt, to_record, permit),
             &context.shutdown,
         )
         .await;
@@ -544,7 +555,14 @@ impl Worker {
                 Entry::Occupied(other) => other.get().clone(),
                 Entry::Vacant(free) => break free.insert(CancellationToken::new()).clone(),
             };
-            if !resources.wait(&self.waiting, earlier.cancelled()).await {
+            let earlier_or_stop = async {
+                tokio::select! {
+                    () = earlier.cancelled() => {}
+                    () = stop.cancelled() => {}
+                }
+            };
+            let may_go_on = resources.wait(&self.waiting, earlier_or_stop).await;
+            if !may_go_on || stop.is_cancelled() {
                 return self.cancelled_outcome(job);
             }
         };
@@ -601,6 +619,13 @@ impl Worker {
                 JobOutcome::refused(result, e.reason())
             }
         }
+    }
+}
+
+fn kind_of(job: &Job) -> Kind {
+    match job {
+        Job::Restore(_) => Kind::Restore,
+        Job::Verify(_) => Kind::Verification,
     }
 }
 

@@ -38,18 +38,18 @@ impl Record {
         })
     }
 
-    /// Whether it may be taken for the outcome of a request. A verdict is taken on signed word alone, where
-    /// there is a key: it would be believed like evidence.
-    fn counts(&self, request_id: &str, keys: &Keyring) -> Result<bool, RestoreError> {
-        if self.result.kind != Kind::Verification || keys.is_empty() {
+    /// Whether it is the outcome of this request. If there is a key, the outcome of a verification must be signed,
+    /// because its verdict is believed like evidence.
+    fn counts(&self, (id, kind): (&str, Kind), keys: &Keyring) -> Result<bool, RestoreError> {
+        if self.result.kind != kind || self.result.request_id != id {
+            return Ok(false);
+        }
+        if kind != Kind::Verification || keys.is_empty() {
             return Ok(true);
         }
         let text = self.text()?;
-        let is_signed = self
-            .signature
-            .as_ref()
-            .is_some_and(|s| keys.has_signed(SIGNED, &text, s));
-        Ok(is_signed && self.result.request_id == request_id)
+        let signature = self.signature.as_ref();
+        Ok(signature.is_some_and(|s| keys.has_signed(SIGNED, &text, s)))
     }
 }
 
@@ -70,13 +70,13 @@ fn name_of(request_id: &str) -> String {
 }
 
 impl BackupCatalog {
-    /// The outcome that a request has already; `None` where it has none, or none is recorded.
+    /// The recorded outcome of the request of this id and kind; `None` if there is none, or outcomes are not recorded.
     ///
     /// # Errors
     /// `invalid_request` where the id was used for another request; `access_denied`, `download_failed`.
     pub async fn recorded(
         &self,
-        request_id: &str,
+        (request_id, kind): (&str, Kind),
         digest: &str,
     ) -> Result<Option<RestoreResult>, RestoreError> {
         let Some(place) = &self.config.records else {
@@ -92,10 +92,10 @@ impl BackupCatalog {
         let record: Record = serde_json::from_slice(&text).map_err(|e| {
             RestoreError::internal(format!("the outcome of record cannot be read: {e}"))
         })?;
-        if !record.counts(request_id, &self.keyring()?)? {
+        if !record.counts((request_id, kind), &self.keyring()?)? {
             tracing::error!(
                 name = store.uri(&object.name),
-                "the outcome there does not count: it is not signed"
+                "the outcome there does not count: it is another request's, or not signed"
             );
             return Ok(None);
         }
@@ -136,7 +136,10 @@ impl BackupCatalog {
             .await;
         match made.map_err(|e| e.context("the outcome of record"))? {
             Some(_) => Ok(result.clone()),
-            None => match self.recorded(&result.request_id, digest).await {
+            None => match self
+                .recorded((&result.request_id, result.kind), digest)
+                .await
+            {
                 Ok(there) => Ok(there.unwrap_or_else(|| result.clone())),
                 // The id was another request's: its record stays, and this answer is only published.
                 Err(e) if e.reason() == R::InvalidRequest => Ok(result.clone()),
@@ -169,7 +172,9 @@ mod tests {
             // As it is read again.
             serde_json::from_slice::<Record>(&serde_json::to_vec_pretty(&record).unwrap()).unwrap()
         };
-        let counts = |record: &Record, id: &str, keys: &Keyring| record.counts(id, keys).unwrap();
+        let counts = |record: &Record, id: &str, keys: &Keyring| {
+            record.counts((id, record.result.kind), keys).unwrap()
+        };
         let signed = record(Kind::Verification, &keys);
         assert!(counts(&signed, "r", &keys) && counts(&signed, "r", &none));
         assert!(!counts(&signed, "another", &keys));
@@ -181,6 +186,10 @@ mod tests {
         let mut of_another = record(Kind::Verification, &keys);
         of_another.digest = String::new();
         assert!(!counts(&of_another, "r", &keys));
+        // An unsigned outcome of a restore is no verdict.
+        let restore = record(Kind::Restore, &none);
+        assert!(!restore.counts(("r", Kind::Verification), &keys).unwrap());
+        assert!(!restore.counts(("another", Kind::Restore), &keys).unwrap());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
         "db_port": config.db.port,
         "db_user": config.db.user,
         "db_password": if config.db.password.is_some() { "set" } else { "not set" },
-        "db_sslmode": format!("{:?}", config.db.ssl_mode),
+        "db_sslmode": config.db.ssl_mode.as_str(),
         "db_name": config.db_name,
         "db_maintenance_name": config.db.maintenance,
         "google_cloud_project": config.project,

@@ -14,7 +14,7 @@ use super::signals::until_signal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
 use crate::event::{RestoreResult, check_texts};
-use crate::job::{BackupRef, OnExisting, RestoreJob, check_request_id};
+use crate::job::{BackupRef, OnExisting, RestoreJob, check_jobs, check_request_id, digest_of};
 use crate::progress::{Progress, Snapshot};
 
 #[derive(Debug, clap::Args)]
@@ -47,10 +47,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    let backup = args.backup.clone();
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let display = tokio::spawn(show(progress.clone()));
-    let backup = job.digest.clone();
     let (mut finished, signalled) =
         until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
     display.abort();
@@ -89,9 +89,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(FailureReason::InvalidRequest, what));
     let target = args.target.or_else(|| app.config.db_name.clone());
-    if args.jobs == Some(0) {
-        return Err(invalid("--jobs: must be at least 1"));
-    }
+    check_jobs("--jobs", args.jobs)?;
     check_texts(
         &serde_json::json!({ "--target": target, "--request-id": args.request_id, "part": args.select }),
     )?;
@@ -99,12 +97,17 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         .request_id
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&request_id)?;
+    let target = target.ok_or_else(|| invalid("no target database: set --target or DB_NAME"))?;
+    let digest = digest_of(&serde_json::json!({
+        "backup": args.backup, "prefix": args.prefix, "generation": args.generation.map(|g| g.0),
+        "database": args.database, "target_db": target, "on_existing": args.on_existing, "part": args.select,
+    }));
     Ok(RestoreJob {
         request_id,
         backup: BackupRef::parse(&args.backup, &args.prefix)?,
         generation: args.generation,
         crc32c: None,
-        target_db: target.ok_or_else(|| invalid("no target database: set --target or DB_NAME"))?,
+        target_db: target,
         on_existing: args.on_existing,
         jobs: args.jobs,
         deadline: None,
@@ -112,10 +115,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         sequence: None,
         attempt: 1,
         policy: None,
-        digest: args
-            .database
-            .iter()
-            .fold(args.backup, |all, d| format!("{all} {d}")),
+        digest,
         database: args.database,
         selection: args.select,
         in_place: None,

@@ -13,7 +13,7 @@ use super::signals::until_signal;
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;
-use crate::job::{BackupRef, VerifyJob, check_request_id};
+use crate::job::{BackupRef, VerifyJob, check_jobs, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
 use crate::proof::{CheckStatus, Verdict, VerificationReport};
@@ -54,6 +54,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     check_texts(&serde_json::json!({ "--request-id": args.request_id }))?;
+    check_jobs("--jobs", args.jobs)?;
     let id = args
         .request_id
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
@@ -62,7 +63,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         generation: args.generation,
         depth: args.depth,
         database: args.database,
-        jobs: args.jobs.filter(|n| *n > 0),
+        jobs: args.jobs,
         ..VerifyJob::new(
             id,
             BackupRef::parse(&args.backup, &args.prefix)?,

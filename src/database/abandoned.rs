@@ -50,7 +50,10 @@ async fn settle_one(
                 .finish(session, &row.request_id, row.attempt, &outcome, false)
                 .await
         }
-        Err(_) => Ok(()),
+        Err(e) => Err(DatabaseError::new(
+            R::Internal,
+            format!("the outcome cannot be recorded: {e}"),
+        )),
     };
     if !session.client().is_closed() {
         unlock(session, &lock).await?;
@@ -65,7 +68,7 @@ async fn settle_one(
 
 fn outcome(row: &RunningRequest) -> RestoreResult {
     let what = format!(
-        "abandoned: the last attempt started at {} and never finished; {} is unchanged",
+        "abandoned: the last attempt started at {} and never finished; the restore into {} was not applied",
         row.updated, row.target
     );
     let e = RestoreError::from(JobError::new(R::Internal, what));

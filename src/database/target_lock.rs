@@ -9,7 +9,7 @@ use super::pooled::Pooled;
 use super::{journal, locks};
 use crate::error::RestoreError;
 use crate::job::OnExisting;
-use crate::postgres::{Server, ServerFacts, Session};
+use crate::postgres::{Server, Session};
 
 /// Settings that apply to every claim of a worker.
 #[derive(Debug, Clone, Copy)]
@@ -93,28 +93,6 @@ impl TargetLock {
     /// The session that holds the target's lock, for queries.
     pub fn session(&self) -> &Session {
         &self.lock
-    }
-
-    /// Roles, extensions, tablespaces and other properties of the server.
-    ///
-    /// # Errors
-    /// `target_unavailable`.
-    pub async fn server_facts(&self) -> Result<ServerFacts, RestoreError> {
-        Ok(self.lock.facts().await?)
-    }
-
-    /// Creates roles that the dump needs.
-    ///
-    /// # Errors
-    /// `insufficient_privilege`, `target_unavailable`.
-    pub async fn make_roles(&self, statements: &[String]) -> Result<(), RestoreError> {
-        for sql in statements {
-            self.lock
-                .run(sql)
-                .await
-                .map_err(|e| e.context("creating a role"))?;
-        }
-        Ok(())
     }
 
     /// Records the outcome of a failed request. If the request was applied after all, by a swap whose result

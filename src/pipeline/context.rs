@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::limits;
@@ -63,13 +64,14 @@ impl<'a, J> JobContext<'a, J> {
             }
         };
         Bounds {
-            exceeded: Box::pin(exceeded),
+            exceeded: Box::pin(exceeded.fuse()),
         }
     }
 }
 
 /// What ends a job before its time.
 pub(super) struct Bounds<'a> {
+    /// Pending forever once it has ended the job.
     exceeded: Pin<Box<dyn Future<Output = RestoreError> + Send + 'a>>,
 }
 

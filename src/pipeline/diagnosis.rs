@@ -1,13 +1,12 @@
 //! The cause of a failure that damaged bytes may explain. A damaged archive may be a damaged object, or
 //! bytes may have been damaged in transit. The object is read once more, for its checksum alone.
 
-use pgdump_restore::Stage;
 use std::io::Read;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::context::JobContext;
+use super::context::{Bounds, JobContext};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::error::{FailureReason as R, RestoreError, StorageError};
 use crate::progress::Progress;
@@ -23,7 +22,6 @@ pub(super) async fn drain(
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<IntegrityCheck, RestoreError> {
-    progress.enter(Stage::Download);
     let options = DownloadOptions {
         sha256: true,
         ..options
@@ -48,11 +46,13 @@ pub(super) async fn drain(
     Ok(expected)
 }
 
-/// The same error, or its cause; and the check of the object, if its bytes are what the store says.
+/// The same error, or its cause; and the check of the object, if its bytes are what the store says. `bounds` end the
+/// reading with the job, unless the caller runs within them already.
 pub(super) async fn diagnose<J>(
     context: &JobContext<'_, J>,
     e: RestoreError,
     pinned: Option<&PinnedBackup>,
+    bounds: Option<&mut Bounds<'_>>,
 ) -> (RestoreError, Option<IntegrityCheck>) {
     use R::{
         ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, RestoreError as Refused,
@@ -72,7 +72,12 @@ pub(super) async fn diagnose<J>(
         Source::Object(pinned.clone()),
         context.catalog().download_options(),
     );
-    match drain(source, options, &Arc::default(), context.cancel).await {
+    let read = drain(source, options, context.progress, context.cancel);
+    let read = match bounds {
+        Some(bounds) => bounds.within(read).await,
+        None => read.await,
+    };
+    match read {
         Ok(expected) if e.reason() == ChecksumMismatch => {
             let what = "the bytes were damaged on their way: read again, they are the object's";
             let damaged = StorageError::new(R::DownloadFailed, what).with_source(e);

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::context::{JobClock, JobContext, Services};
+use super::context::{Bounds, JobClock, JobContext, Services};
 use super::diagnosis::diagnose;
 use super::outcome::{JobOutcome, end_spans};
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, restricted};
@@ -153,7 +153,7 @@ async fn claim_and_restore(
     };
     match swapped {
         Ok(result) => Ok(draft.outcome(result, None)),
-        Err(e) => fail(context, &mut claimed, e, draft).await,
+        Err(e) => fail(context, &mut claimed, (e, &mut bounds), draft).await,
     }
 }
 
@@ -337,13 +337,14 @@ async fn swap(
 async fn fail(
     context: &RestoreContext<'_>,
     claimed: &mut TargetLock,
-    e: RestoreError,
+    (e, bounds): (RestoreError, &mut Bounds<'_>),
     draft: &ResultDraft,
 ) -> Result<JobOutcome, RestoreError> {
-    let (e, _) = diagnose(context, e, draft.pinned.as_ref()).await;
+    // First, because the diagnosis may read the whole backup again.
+    clean_up(claimed).await;
+    let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
     log_failure(context.progress, &e);
     let result = draft.result(context, Some(&e));
-    clean_up(claimed).await;
     let attempt = if draft.is_quarantined {
         u32::MAX
     } else {

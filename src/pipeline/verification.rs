@@ -165,6 +165,7 @@ async fn verify_stages(
     if depth == Depth::Object {
         let source = Pinned::new(draft.pinned.clone()).source();
         let options = catalog.download_options();
+        context.progress.enter(Stage::Download);
         let integrity = drain(source, options, context.progress, context.cancel).await?;
         reached(&mut draft.report, &integrity, Depth::Object)?;
         return Ok(None);
@@ -180,7 +181,7 @@ async fn verify_stages(
             _ => None,
         };
         let Some(more) = more else {
-            let (e, integrity) = diagnose(context, e, draft.pinned.as_ref()).await;
+            let (e, integrity) = diagnose(context, e, draft.pinned.as_ref(), None).await;
             if let Some(integrity) = integrity {
                 // Whatever else is wrong, the object is what the store says.
                 let _ = reached(&mut draft.report, &integrity, Depth::Object);

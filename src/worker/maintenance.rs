@@ -126,7 +126,7 @@ impl Worker {
             return false;
         }
         let mut finished = finished.clone();
-        let published = self.record_and_publish(&mut finished, "").await;
+        let published = self.record_and_publish(&mut finished, Some("")).await;
         match &published {
             Ok(()) => self.completed(&finished),
             Err(e) => {

@@ -30,13 +30,13 @@ async fn give_back(delivery: Delivery, shutdown: &Shutdown) {
 }
 
 impl Worker {
-    /// Records, publishes, then settles, always in this order. The tuple holds the delivery attempt, the
-    /// digest of the request and the job's permit.
+    /// Records, publishes, then settles, always in this order. The tuple holds the delivery attempt, the digest of the
+    /// request and the job's permit. Without a digest, the outcome is only published.
     pub(super) async fn end(
         &self,
         delivery: Delivery,
         mut finished: JobOutcome,
-        (attempt, digest, permit): (u32, &str, Option<Permit>),
+        (attempt, digest, permit): (u32, Option<&str>, Option<Permit>),
         shutdown: &Shutdown,
     ) {
         let attempts = if finished.is_final { u32::MAX } else { attempt };
@@ -61,15 +61,17 @@ impl Worker {
     pub(super) async fn record_and_publish(
         &self,
         finished: &mut JobOutcome,
-        digest: &str,
+        digest: Option<&str>,
     ) -> Result<(), String> {
         finished.result.bound();
-        let counts = self
-            .manager
-            .catalog()
-            .record(digest, &finished.result)
-            .await
-            .map_err(|e| report(&e))?;
+        let counts = match digest {
+            Some(digest) => {
+                let catalog = self.manager.catalog();
+                let recorded = catalog.record(digest, &finished.result).await;
+                recorded.map_err(|e| report(&e))?
+            }
+            None => finished.result.clone(),
+        };
         reached("recorded");
         if counts != finished.result {
             // Another worker recorded its outcome first: publish that one.

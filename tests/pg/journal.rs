@@ -684,7 +684,8 @@ async fn an_abandoned_request_ends() {
     assert_eq!((again.failure, again.repeated), (Some(R::Internal), true));
     let message = again.result.error.unwrap().message;
     assert!(
-        message.starts_with("abandoned: ") && message.contains("lost_target is unchanged"),
+        message.starts_with("abandoned: ")
+            && message.contains("the restore into lost_target was not applied"),
         "{message}"
     );
     drop(driver);

@@ -19,6 +19,19 @@ pub enum SslMode {
     VerifyFull,
 }
 
+impl SslMode {
+    /// The value of `sslmode` in libpq.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SslMode::Disable => "disable",
+            SslMode::Prefer => "prefer",
+            SslMode::Require => "require",
+            SslMode::VerifyCa => "verify-ca",
+            SslMode::VerifyFull => "verify-full",
+        }
+    }
+}
+
 /// Contents of PEM files for TLS.
 #[derive(Debug, Clone, Default)]
 pub struct TlsFiles {
