@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
 use crate::config::{Location, StorageEmulator};
 use crate::error::{FailureReason, StorageError};
@@ -83,7 +84,8 @@ const ATTEMPTS: u32 = 5;
 /// Opens stores by their location and caches them, so that clients are built once.
 pub struct Stores {
     emulator: Option<StorageEmulator>,
-    open: Mutex<HashMap<Location, Arc<dyn BackupStore>>>,
+    /// A cell for each location, so that one that connects slowly does not delay the others.
+    open: Mutex<HashMap<Location, Arc<OnceCell<Arc<dyn BackupStore>>>>>,
 }
 
 impl Stores {
@@ -99,18 +101,18 @@ impl Stores {
     /// # Errors
     /// `access_denied` if the clients cannot be built, usually because credentials are missing.
     pub async fn at(&self, place: &Location) -> Result<Arc<dyn BackupStore>, StorageError> {
-        let mut open = self.open.lock().await;
-        if let Some(store) = open.get(place) {
-            return Ok(store.clone());
-        }
-        let store: Arc<dyn BackupStore> = match place {
+        let cell = self.open.lock().entry(place.clone()).or_default().clone();
+        let store = cell.get_or_try_init(|| self.connect(place)).await?;
+        Ok(store.clone())
+    }
+
+    async fn connect(&self, place: &Location) -> Result<Arc<dyn BackupStore>, StorageError> {
+        Ok(match place {
             Location::Folder(folder) => Arc::new(local::LocalStore::new(folder.clone())),
             Location::Bucket { bucket, prefix } => {
                 Arc::new(gcs::GcsStore::connect(bucket, prefix, self.emulator.as_ref()).await?)
             }
-        };
-        open.insert(place.clone(), store.clone());
-        Ok(store)
+        })
     }
 
     /// Opens a store in the background: building its clients takes tens of milliseconds, most of them to
@@ -131,7 +133,8 @@ mod tests {
         let place = Location::Folder("/tmp".into());
         stores.open_ahead(place.clone());
         tokio::task::yield_now().await;
-        let open = stores.open.lock().await.get(&place).cloned().unwrap();
-        assert!(Arc::ptr_eq(&open, &stores.at(&place).await.unwrap()));
+        let cell = stores.open.lock().get(&place).cloned().unwrap();
+        let open = cell.get().unwrap();
+        assert!(Arc::ptr_eq(open, &stores.at(&place).await.unwrap()));
     }
 }

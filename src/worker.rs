@@ -42,6 +42,9 @@ pub use state::{JobStatus, WorkerState, WorkerStatus};
 /// Messages that may be held without a permit, until they are nacked or retried.
 const MAX_WAITING: usize = 100;
 
+/// Requests whose deliveries are counted.
+const MAX_COUNTED: usize = 10_000;
+
 /// Bounds of the interval at which the schedule is checked.
 const SCHEDULE_MIN: Duration = Duration::from_secs(1);
 const SCHEDULE_MAX: Duration = Duration::from_secs(3600);
@@ -529,6 +532,10 @@ impl Worker {
     fn count_delivery(&self, delivery: &Delivery, request_id: &str, now: jiff::Timestamp) -> u32 {
         let attempt = delivery.attempt.unwrap_or_else(|| {
             let mut seen = self.deliveries.lock();
+            if seen.len() >= MAX_COUNTED {
+                // As after a restart. Redeliveries of these are counted from here on.
+                seen.clear();
+            }
             let count = seen.entry(request_id.to_owned()).or_insert(0);
             *count += 1;
             *count

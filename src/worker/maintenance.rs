@@ -25,7 +25,7 @@ impl Worker {
             return;
         };
         // A verification that has been answered is not repeated, even if it is still listed as due.
-        let mut answered = HashSet::new();
+        let mut answered: HashSet<String> = HashSet::new();
         loop {
             let due = match context
                 .until_soft(self.manager.catalog().due(jiff::Timestamp::now()))
@@ -38,6 +38,7 @@ impl Worker {
                 }
                 None => return,
             };
+            answered.retain(|id| due.iter().any(|job| job.request_id == *id));
             for job in due
                 .into_iter()
                 .filter(|j| !answered.contains(&j.request_id))

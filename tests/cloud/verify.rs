@@ -9,7 +9,7 @@ use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
 use crate::support::{Cluster, assert_same, job};
-use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv, restore};
+use crate::test_env::{BUCKET, Kind, Running, TIMEOUT, TestEnv, restore};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
 const NOTIFICATIONS: &str = "backup-notifications";
@@ -461,6 +461,23 @@ async fn pieces_are_proven_when_they_are_complete() {
     running.stop().await;
 }
 
+/// Waits until the verification whose download stalls after 100 bytes has read them.
+async fn until_stalled(running: &Running) {
+    let at_work = async {
+        while !running
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"object_bytes\":100,")
+        {
+            crate::support::pause().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), at_work)
+        .await
+        .expect("the verification did not start in time");
+}
+
 /// With one permit, a requested restore preempts a running verification, which starts over afterwards on the same
 /// delivery.
 #[tokio::test(flavor = "multi_thread")]
@@ -475,19 +492,7 @@ async fn a_restore_preempts_a_running_verification() {
         .fail_next_reads([StorageFault::StallAfter(100)]);
     let running = env.worker(&c, &NOTIFIED).await;
     notify(&env, "a.dump", generation, &[]).await;
-    let at_work = async {
-        while !running
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"object_bytes\":100,")
-        {
-            crate::support::pause().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), at_work)
-        .await
-        .expect("the verification did not start in time");
+    until_stalled(&running).await;
     env.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
         .await;
     let results = env.results(2).await;
@@ -498,6 +503,36 @@ async fn a_restore_preempts_a_running_verification() {
     let proof = &results[1].0;
     assert_eq!((proof.verdict, proof.attempt), (Some(Verdict::Verified), 1));
     running.until_metric("restore_redeliveries_total 0").await;
+    running.stop().await;
+}
+
+/// A second delivery of a running verification waits for the first, and gives its permit to a requested restore.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate() {
+    let env = start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let generation = upload(&env, &c, "a.dump");
+    env.emulator
+        .storage
+        .fail_next_reads([StorageFault::StallAfter(100)]);
+    let two = [&NOTIFIED[..], &[("restore-max-concurrent", "2")]].concat();
+    let running = env.worker(&c, &two).await;
+    notify(&env, "a.dump", generation, &[]).await;
+    until_stalled(&running).await;
+    notify(&env, "a.dump", generation, &[]).await;
+    env.emulator
+        .pubsub
+        .until(|p| p.unacked(&format!("projects/test/subscriptions/{NOTIFICATIONS}")) == (0, 2))
+        .await;
+    env.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
+        .await;
+    let first = env.results(1).await.remove(0).0;
+    assert_eq!(
+        (first.request_id.as_str(), first.status),
+        ("urgent", Status::Success)
+    );
+    running.shutdown.hard.cancel();
     running.stop().await;
 }
 

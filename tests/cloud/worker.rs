@@ -533,6 +533,15 @@ async fn the_idempotency_record_answers_without_a_journal() {
     assert_eq!(again.1.data, first.1.data);
     assert!(!c.databases().contains(&"app".to_owned()), "restored twice");
     assert_eq!(env.emulator.storage.get(BUCKET, record).unwrap(), text);
+    // A request that is refused does not use up its id.
+    env.publish(&request("ops/2", "template1")).await;
+    assert_eq!(
+        env.result().await.error.unwrap().reason,
+        R::TargetNotAllowed
+    );
+    env.publish(&request("ops/2", "app")).await;
+    let accepted = env.result().await;
+    assert_eq!(accepted.status, Status::Success, "{:?}", accepted.error);
     // The record does not answer another request with the same id.
     env.publish(&request("ops/1", "other")).await;
     assert_eq!(env.result().await.error.unwrap().reason, R::InvalidRequest);

@@ -691,6 +691,41 @@ async fn an_abandoned_request_ends() {
     drop(driver);
 }
 
+/// An id that was used on the command line answers the same command again, and no other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_on_the_command_line_stands_for_one_command() {
+    let (c, old, _) = two_backups();
+    let restore = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+            .env_clear()
+            .args(["restore", old.to_str().unwrap(), "--request-id", "once"])
+            .args(args)
+            .args(["--db-host", c.sandbox.host()])
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let first = restore(&["--target", "first"]);
+    assert_eq!(first.0, Some(0), "{}", first.1);
+    assert_eq!(restore(&["--target", "first"]), first);
+    for other in [
+        &["--target", "second"][..],
+        &["--target", "first", "--table", "public.old"],
+        &["--target", "first", "--on-existing", "replace"],
+    ] {
+        let (code, text) = restore(other);
+        assert_eq!(code, Some(2), "{other:?}: {text}");
+        assert!(
+            text.contains("was already used for another request"),
+            "{text}"
+        );
+    }
+    assert!(!c.databases().contains(&"second".to_owned()));
+}
+
 /// The server's messages and a request's labels fit into the journal, whatever they contain.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_can_be_recorded() {
