@@ -40,7 +40,7 @@ use crate::config::{Config, ConfigErrors, RawConfig};
 use crate::telemetry::{self, LogFormat};
 
 use exit::{CommandError, CommandResult, Exit};
-use output::Output;
+use output::OutputFormat;
 #[cfg(feature = "emulator")]
 use signals::stop_signal;
 
@@ -52,8 +52,8 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Format of the output on standard output
-    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
     /// Lowest severity of log lines to show: error, warn, info, debug, trace
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
@@ -77,17 +77,17 @@ enum Command {
     #[command(
         after_help = "Example:\n  BACKUP_BUCKET=gs://my-backups GOOGLE_CLOUD_PROJECT=my-project DB_HOST=db.internal pgrestored worker"
     )]
-    Worker(worker::Args),
+    Worker(worker::WorkerArgs),
     /// Restore a backup
     #[command(
         after_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
     )]
-    Restore(restore::Args),
+    Restore(restore::RestoreArgs),
     /// Bring back the database that a restore replaced
     #[command(
         after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list"
     )]
-    Rollback(rollback::Args),
+    Rollback(rollback::RollbackArgs),
     /// Drop what killed workers left behind on the server
     #[command(after_help = "Example:\n  pgrestored reap --output json")]
     Reap,
@@ -95,37 +95,37 @@ enum Command {
     #[command(
         after_help = "Examples:\n  pgrestored verify latest --html proof.html\n  pgrestored verify latest --depth archive --output json"
     )]
-    Verify(verify::Args),
+    Verify(verify::VerifyArgs),
     /// Check evidence documents
     #[command(subcommand)]
-    Evidence(evidence::Args),
+    Evidence(evidence::EvidenceArgs),
     /// Test the verification itself with a backup that is broken in every known way
-    Selftest(selftest::Args),
+    Selftest(selftest::SelftestArgs),
     /// Show which old backups can be deleted; delete them with --apply
     #[command(after_help = "Examples:\n  pgrestored prune\n  pgrestored prune --apply")]
-    Prune(prune::Args),
+    Prune(prune::PruneArgs),
     /// Show which backups were verified, according to the evidence
     #[command(after_help = "Example:\n  pgrestored report --since 30d --html month.html")]
-    Report(report::Args),
+    Report(report::ReportArgs),
     /// List backups
     #[command(after_help = "Example:\n  pgrestored list --prefix orders/ --output json")]
-    List(list::Args),
+    List(list::ListArgs),
     /// Show what a backup contains and needs
     #[command(after_help = "Example:\n  pgrestored inspect latest --against")]
-    Inspect(inspect::Args),
+    Inspect(inspect::InspectArgs),
     /// Publish a request for a restore or a verification
     #[command(
         after_help = "Examples:\n  pgrestored request latest --target orders_restored --wait\n  pgrestored request latest --verify --wait"
     )]
-    Request(request::Args),
+    Request(request::RequestArgs),
     /// Show the progress of a request and wait for its result
     #[command(after_help = "Example:\n  pgrestored watch ops-1234")]
-    Watch(watch::Args),
+    Watch(watch::WatchArgs),
     /// Show what a worker is doing
     #[command(
         after_help = "Examples:\n  pgrestored status --url http://worker:9464\n  pgrestored status --output json"
     )]
-    Status(status::Args),
+    Status(status::StatusArgs),
     /// Check the configuration without connecting to anything
     #[command(after_help = "Example:\n  pgrestored check && pgrestored doctor")]
     Check,
@@ -133,7 +133,7 @@ enum Command {
     #[command(after_help = "Example:\n  pgrestored doctor --output json")]
     Doctor,
     /// Print the JSON Schema of a document
-    Schema(schema::Args),
+    Schema(schema::SchemaArgs),
     /// Print a shell's completion script
     #[command(
         after_help = "Example:\n  pgrestored completions bash > ~/.local/share/bash-completion/completions/pgrestored"
@@ -149,7 +149,7 @@ enum Command {
     Demo,
     /// Run an emulator of Pub/Sub and Cloud Storage on one loopback port
     #[cfg(feature = "emulator")]
-    Emulator(emulator::Args),
+    Emulator(emulator::EmulatorArgs),
 }
 
 const EXAMPLES: &str = "Examples:

@@ -2,10 +2,10 @@
 //! printed.
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::config::{Config, EvidencePlace};
 
-pub(super) fn run(config: &Config, output: Output) -> CommandResult {
+pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
     crate::app::check_documents(config)?;
     let v = &config.verify;
     let shown = serde_json::json!({
@@ -42,7 +42,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
         "backup_sets": v.sets.iter().map(|s| s.name.clone()).collect::<Vec<_>>(),
         "scratch_db_host": v.scratch.as_ref().map(|s| &s.host),
     });
-    if output == Output::Json {
+    if output == OutputFormat::Json {
         return print_json(&shown);
     }
     out!("The configuration is valid.");

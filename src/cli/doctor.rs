@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, human_bytes, noun, print_json};
+use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::style;
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
@@ -30,14 +30,14 @@ const MIN_SANDBOX_BYTES: u64 = 5 << 30;
 /// How long to retry a server that does not respond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
+pub(super) async fn run(mut config: Config, output: OutputFormat) -> CommandResult {
     config.retry_budget = config.retry_budget.min(PATIENCE);
     config.db.connect_budget = config.db.connect_budget.min(PATIENCE);
     let app = App::new(config)?;
     let mut all = Vec::new();
     let mut report_all = |results: Vec<DiagnosticResult>| {
         for c in results {
-            if output == Output::Text {
+            if output == OutputFormat::Text {
                 print(&c);
             }
             all.push(c);
@@ -66,10 +66,10 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
         .into_iter()
         .find(|exit| failures().any(|c| c.exit == *exit));
     match output {
-        Output::Json => {
+        OutputFormat::Json => {
             print_json(&all)?;
         }
-        Output::Text => {
+        OutputFormat::Text => {
             let count = |health| all.iter().filter(|c| c.health == health).count();
             let (warnings, failed) = (count(CheckHealth::Warning), count(CheckHealth::Failure));
             out!(

@@ -8,7 +8,7 @@ use super::signals::stop_signal;
 use crate::emulator::{Emulator, SubscriptionOptions};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct EmulatorArgs {
     /// Address to listen on; must be a loopback address
     #[arg(long, default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
@@ -26,7 +26,7 @@ pub(super) struct Args {
     rate: u64,
 }
 
-pub(super) async fn run(args: Args) -> CommandResult {
+pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
     if !args.listen.ip().is_loopback() {
         return Err(CommandError::Other(
             "--listen: must be a loopback address, because the emulator has no access control"

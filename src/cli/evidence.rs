@@ -4,12 +4,12 @@ use pgdump_archive::Crc32c;
 use std::path::PathBuf;
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::verification::{Envelope, verify_envelope};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Args {
+pub(super) enum EvidenceArgs {
     /// Check the signature of an evidence document, and that it describes a given backup
     Verify {
         /// The evidence document (….dsse.json)
@@ -27,8 +27,8 @@ fn failed(what: impl Into<String>) -> RestoreError {
     ValidationError::new(FailureReason::VerificationFailed, what).into()
 }
 
-pub(super) fn run(args: Args, output: Output) -> CommandResult {
-    let Args::Verify { file, key, backup } = args;
+pub(super) fn run(args: EvidenceArgs, output: OutputFormat) -> CommandResult {
+    let EvidenceArgs::Verify { file, key, backup } = args;
     let envelope: Envelope = serde_json::from_slice(&std::fs::read(&file)?).map_err(|e| {
         let what = format!("{}: not an evidence document: {e}", file.display());
         RestoreError::from(ValidationError::new(
@@ -57,7 +57,7 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
             .into());
         }
     }
-    if output == Output::Json {
+    if output == OutputFormat::Json {
         return print_json(&report);
     }
     let signed = match (&key, envelope.signatures.is_empty()) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, human_bytes, print_json};
+use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::StorageError;
@@ -15,7 +15,7 @@ use pgdump_archive::{Archive, DataOffset, EntryKind, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct InspectArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
     /// Prefix under which `latest` searches
@@ -68,7 +68,7 @@ pub(super) struct Inspection {
     findings: Option<Vec<Finding>>,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> CommandResult {
     let stop = CancellationToken::new();
     let wanted = BackupRef::parse(&args.backup, &args.prefix)?;
     let database = args.database.as_deref();
@@ -98,10 +98,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         .flatten()
         .any(|f| f.level == Level::Blocks);
     match output {
-        Output::Json => {
+        OutputFormat::Json => {
             print_json(&i)?;
         }
-        Output::Text => print(&i),
+        OutputFormat::Text => print(&i),
     }
     Ok(if blocked { Exit::Failed } else { Exit::Ok })
 }

@@ -1,19 +1,19 @@
 //! `list`: lists the backups at the configured location.
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, human_bytes, print_json};
+use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ListArgs {
     /// Only backups whose names start with this
     #[arg(long, default_value = "")]
     prefix: String,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> CommandResult {
     let backups = app.manager.catalog().list_backups(&args.prefix).await?;
-    if output == Output::Json {
+    if output == OutputFormat::Json {
         return print_json(&backups);
     }
     if backups.is_empty() {

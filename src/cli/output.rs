@@ -7,7 +7,7 @@ use super::terminal;
 use crate::error::Blame;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
+pub(super) enum OutputFormat {
     Text,
     Json,
 }

@@ -2,13 +2,13 @@
 //! deletes them.
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, human_bytes, noun, print_json};
+use super::output::{OutputFormat, human_bytes, noun, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::report;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct PruneArgs {
     /// Delete the backups; without this flag, only show them
     #[arg(long)]
     apply: bool,
@@ -32,7 +32,7 @@ pub(super) struct Pruned {
     why: String,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: PruneArgs, output: OutputFormat) -> CommandResult {
     let (mut all, mut exit) = (Vec::new(), Exit::Ok);
     for set in &app.config.verify.sets {
         if args.set.as_ref().is_some_and(|wanted| *wanted != set.name) {
@@ -67,7 +67,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             });
         }
     }
-    if output == Output::Json {
+    if output == OutputFormat::Json {
         print_json(&all)?;
         return Ok(exit);
     }

@@ -1,16 +1,16 @@
 //! `reap`: runs one pass of the reaper, like every worker does periodically.
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::app::App;
 
-pub(super) async fn run(app: App, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, output: OutputFormat) -> CommandResult {
     let reaped = app.manager.reap().await?;
     match output {
-        Output::Json => {
+        OutputFormat::Json => {
             print_json(&reaped)?;
         }
-        Output::Text => {
+        OutputFormat::Text => {
             for (what, list) in [
                 ("dropped", &reaped.dropped),
                 ("kept", &reaped.kept),

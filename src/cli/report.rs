@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::{CommandError, CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
 use crate::proof::VerificationReport;
@@ -13,7 +13,7 @@ use crate::verification::ledger_page;
 const MOST: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ReportArgs {
     /// How far back to look, such as 30d or 12h
     #[arg(long, default_value = "30d")]
     since: String,
@@ -44,7 +44,7 @@ pub(super) struct Ledger {
     pub verifications: Vec<VerificationReport>,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> CommandResult {
     let span = args.since.parse::<jiff::Span>().ok();
     let until = jiff::Timestamp::now();
     let utc = until.to_zoned(jiff::tz::TimeZone::UTC);
@@ -95,8 +95,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         std::fs::write(file, ledger_page(&ledger.verifications, &title))?;
     }
     match output {
-        Output::Json => print_json(&ledger),
-        Output::Text => {
+        OutputFormat::Json => print_json(&ledger),
+        OutputFormat::Text => {
             print(&ledger);
             Ok(Exit::Ok)
         }

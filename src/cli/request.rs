@@ -2,7 +2,7 @@
 //! result.
 
 use super::exit::{CommandError, CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use super::{status, watch};
 use crate::app::App;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
@@ -15,7 +15,7 @@ use crate::telemetry;
 const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RequestArgs {
     /// Object name in the bucket, gs:// URI, latest or latest@TIME
     backup: String,
     /// Database to restore into [default: the worker's DB_NAME]
@@ -49,7 +49,7 @@ pub(super) struct Args {
     select: crate::policy::Selection,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> CommandResult {
     let is_uri = args.backup.contains("://");
     let (uri, name) = if is_uri {
         (Some(args.backup), None)
@@ -103,10 +103,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         .await?;
     if !args.wait {
         return match output {
-            Output::Json => print_json(
+            OutputFormat::Json => print_json(
                 &serde_json::json!({ "request_id": request.request_id, "message_id": message_id }),
             ),
-            Output::Text => {
+            OutputFormat::Text => {
                 out!(
                     "request {} published as message {message_id}",
                     request.request_id

@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, noun, print_json};
+use super::output::{OutputFormat, noun, print_json};
 use super::signals::until_signal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
@@ -18,7 +18,7 @@ use crate::job::{BackupRef, OnExisting, RestoreJob, check_jobs, check_request_id
 use crate::progress::{Progress, Snapshot};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RestoreArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
     /// Database to restore into [default: DB_NAME]
@@ -46,7 +46,7 @@ pub(super) struct Args {
     select: crate::policy::Selection,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> CommandResult {
     let backup = args.backup.clone();
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
@@ -58,10 +58,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     app.manager.record_completion(&finished);
     add_hint(&backup, finished.result.error.as_mut());
     match output {
-        Output::Json => {
+        OutputFormat::Json => {
             print_json(&finished.result)?;
         }
-        Output::Text => print_result(&finished.result),
+        OutputFormat::Text => print_result(&finished.result),
     }
     Ok(match (finished.failure, signalled) {
         (None, _) => Exit::Ok,
@@ -85,7 +85,7 @@ pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
     }
 }
 
-fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
+fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(FailureReason::InvalidRequest, what));
     let target = args.target.or_else(|| app.config.db_name.clone());

@@ -1,13 +1,13 @@
 //! `rollback DB`: swaps a database that a restore replaced back into place.
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RollbackArgs {
     /// Database to roll back
     #[arg(value_name = "DB")]
     target: String,
@@ -22,15 +22,15 @@ pub(super) struct Args {
     request_id: Option<String>,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: RollbackArgs, output: OutputFormat) -> CommandResult {
     check_texts(
         &serde_json::json!({ "DB": args.target, "--to": args.to, "--request-id": args.request_id }),
     )?;
     if args.list {
         let kept = app.manager.kept(&args.target).await?;
         return match output {
-            Output::Json => print_json(&kept),
-            Output::Text => {
+            OutputFormat::Json => print_json(&kept),
+            OutputFormat::Text => {
                 for k in &kept {
                     let until = k
                         .keep_until
@@ -62,8 +62,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     }
     let done = done?;
     match output {
-        Output::Json => print_json(&done),
-        Output::Text => {
+        OutputFormat::Json => print_json(&done),
+        OutputFormat::Text => {
             done.notes.iter().for_each(|n| out!("note: {n}"));
             out!(
                 "{} is back: it was kept as {}",

@@ -13,7 +13,7 @@ use crate::proof::VerificationReport;
 use crate::verification::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct SchemaArgs {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
     /// request-policy, checks, pruned, reaped, kept, rolled-back, selftest, ledger, worker-status or diagnosis
     #[arg(required_unless_present = "write")]
@@ -105,7 +105,7 @@ fn text(schema: &Schema) -> Result<String, CommandError> {
     Ok(text + "\n")
 }
 
-pub(super) fn run(args: &Args) -> CommandResult {
+pub(super) fn run(args: &SchemaArgs) -> CommandResult {
     if let Some(folder) = &args.write {
         for (name, schema) in all() {
             std::fs::write(folder.join(format!("{name}.v1.json")), text(&schema)?)?;

@@ -12,7 +12,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
 use super::exit::{CommandError, CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::app::App;
 use crate::backup::encode_crc32c;
 use crate::config::{Config, EvidencePlace, Location};
@@ -50,7 +50,7 @@ type ExpectedVerdict = (Verdict, Option<(R, Blame)>);
 const ROUNDS: usize = 3;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct SelftestArgs {
     /// Seed of the random order, as printed by an earlier run, to repeat that order [default: random]
     #[arg(long)]
     seed: Option<u64>,
@@ -304,13 +304,13 @@ impl Drop for Scratch {
     }
 }
 
-pub(super) async fn run(config: Config, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(config: Config, args: SelftestArgs, output: OutputFormat) -> CommandResult {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    if output == Output::Text {
+    if output == OutputFormat::Text {
         out!("running each case {ROUNDS} times, in random order (--seed {seed})");
     }
     let answers = answers(&config, seed, |answer| {
-        if output == Output::Text {
+        if output == OutputFormat::Text {
             let mark = if answer.right { "ok    " } else { "WRONG " };
             out!("{mark} {:<26} {}", answer.case, answer.found);
             if !answer.right {
@@ -328,10 +328,10 @@ pub(super) async fn run(config: Config, args: Args, output: Output) -> CommandRe
     .await?;
     let wrong = answers.iter().filter(|a| !a.right).count();
     match output {
-        Output::Json => {
+        OutputFormat::Json => {
             print_json(&answers)?;
         }
-        Output::Text => out!(
+        OutputFormat::Text => out!(
             "{} of {} cases have the expected verdict",
             answers.len() - wrong,
             answers.len()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::HumanCount;
 
 use super::exit::{CommandError, CommandResult, Exit};
-use super::output::{Output, human_bytes, noun, print_json};
+use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::style;
 use crate::config::Config;
 use crate::event::RestoreResult;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHOWN: usize = 10;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct StatusArgs {
     /// URL of the worker's admin port [default: http://ADMIN_ADDR]
     #[arg(long)]
     url: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Args {
     alive: bool,
 }
 
-pub(super) async fn run(config: &Config, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(config: &Config, args: StatusArgs, output: OutputFormat) -> CommandResult {
     let at = url(config, args.url);
     if args.alive {
         ask(&format!("{at}/livez"))
@@ -40,8 +40,8 @@ pub(super) async fn run(config: &Config, args: Args, output: Output) -> CommandR
         ))
     })?;
     match output {
-        Output::Json => print_json(&status),
-        Output::Text => {
+        OutputFormat::Json => print_json(&status),
+        OutputFormat::Text => {
             print(&status);
             Ok(Exit::Ok)
         }

@@ -8,7 +8,7 @@ use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{CommandResult, Exit};
-use super::output::{Output, human_bytes, noun, print_json};
+use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::signals::until_signal;
 use crate::app::App;
 use crate::error::FailureReason;
@@ -20,7 +20,7 @@ use crate::proof::{CheckStatus, Verdict, VerificationReport};
 use crate::verification::{junit, page};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct VerifyArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
     /// Depth of the verification [default: VERIFY_DEPTH]
@@ -52,7 +52,7 @@ pub(super) struct Args {
     report: Option<PathBuf>,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> CommandResult {
     check_texts(&serde_json::json!({ "--request-id": args.request_id }))?;
     check_jobs("--jobs", args.jobs)?;
     let id = args
@@ -103,10 +103,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         }
     }
     match (output, &finished.proof) {
-        (Output::Json, _) => {
+        (OutputFormat::Json, _) => {
             print_json(&finished.result)?;
         }
-        (Output::Text, Some(proof)) => print(
+        (OutputFormat::Text, Some(proof)) => print(
             proof,
             finished
                 .result
@@ -114,7 +114,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
                 .as_deref()
                 .and_then(|v| v.evidence.as_deref()),
         ),
-        (Output::Text, None) => {}
+        (OutputFormat::Text, None) => {}
     }
     Ok(match (finished.failure, signalled) {
         (Some(FailureReason::Cancelled), Some(signal)) => signal,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit::{CommandError, CommandResult, Exit};
-use super::output::{Output, print_json};
+use super::output::{OutputFormat, print_json};
 use super::signals::until_signal;
 use super::status;
 use crate::app::App;
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct WatchArgs {
     /// `request_id` of the request
     id: String,
     /// URL of a worker's admin port [default: http://ADMIN_ADDR]
@@ -30,13 +30,13 @@ pub(super) struct Args {
     url: Option<String>,
 }
 
-pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+pub(super) async fn run(app: App, args: WatchArgs, output: OutputFormat) -> CommandResult {
     let url = status::url(&app.config, args.url);
     answer(&app, &args.id, &url, output).await
 }
 
 /// Waits for the result of request `id` and prints it; the exit code is that of the job.
-pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> CommandResult {
+pub(super) async fn answer(app: &App, id: &str, url: &str, output: OutputFormat) -> CommandResult {
     let mut results = match &app.config.project {
         Some(_) => Some(
             app.pubsub()?
@@ -80,10 +80,10 @@ pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> Co
         return Ok(signalled.unwrap_or(Exit::Interrupted));
     };
     match output {
-        Output::Json => {
+        OutputFormat::Json => {
             print_json(&result)?;
         }
-        Output::Text => out!("{}", status::result_line(&result)),
+        OutputFormat::Text => out!("{}", status::result_line(&result)),
     }
     Ok(super::verify::exit_of(
         result.verdict,

@@ -8,9 +8,9 @@ use crate::app::App;
 use crate::worker::Shutdown;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct WorkerArgs {}
 
-pub(super) async fn run(app: App, _args: Args) -> CommandResult {
+pub(super) async fn run(app: App, _args: WorkerArgs) -> CommandResult {
     let shutdown = Shutdown::default();
     let tokens = shutdown.clone();
     tokio::spawn(async move {

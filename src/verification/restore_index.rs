@@ -21,7 +21,7 @@ pub struct RestoreIndex {
 impl<'de> serde::Deserialize<'de> for RestoreIndex {
     fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         #[derive(serde::Deserialize)]
-        struct Fields {
+        struct StoredFields {
             generation: String,
             size: String,
             crc32c: String,
@@ -30,7 +30,7 @@ impl<'de> serde::Deserialize<'de> for RestoreIndex {
             #[serde(default)]
             tail: Option<Extent>,
         }
-        let f = Fields::deserialize(input)?;
+        let f = StoredFields::deserialize(input)?;
         Ok(RestoreIndex {
             generation: f.generation,
             size: f.size,

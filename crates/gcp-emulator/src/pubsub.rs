@@ -30,7 +30,7 @@ pub struct SubscriptionOptions {
 }
 
 #[derive(Debug, Clone)]
-struct Queued {
+struct QueuedMessage {
     message: pb::PubsubMessage,
     deliveries: i32,
     not_before: Instant,
@@ -47,7 +47,7 @@ struct Leased {
 #[derive(Debug, Default)]
 struct SubscriptionState {
     options: SubscriptionOptions,
-    queue: VecDeque<Queued>,
+    queue: VecDeque<QueuedMessage>,
     leased: HashMap<String, Leased>,
     acked: u64,
     deliveries: u64,
@@ -209,7 +209,7 @@ impl PubSubService {
             };
             let wanted = s.options.filter.as_ref();
             if wanted.is_none_or(|(key, value)| message.attributes.get(key) == Some(value)) {
-                s.queue.push_back(Queued {
+                s.queue.push_back(QueuedMessage {
                     message: message.clone(),
                     deliveries: 0,
                     not_before: Instant::now(),
@@ -579,7 +579,7 @@ impl SubscriptionState {
     fn give_back(&mut self, ack_id: &str, pause: Duration) {
         if let Some(l) = self.leased.remove(ack_id) {
             let not_before = Instant::now() + pause;
-            self.queue.push_front(Queued {
+            self.queue.push_front(QueuedMessage {
                 message: l.message,
                 deliveries: l.deliveries,
                 not_before,

@@ -45,7 +45,7 @@ pub struct IndexedBlock {
 impl<'de> serde::Deserialize<'de> for IndexedBlock {
     fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         #[derive(serde::Deserialize)]
-        struct Fields {
+        struct StoredBlock {
             dump_id: DumpId,
             offset: u64,
             length: u64,
@@ -53,7 +53,7 @@ impl<'de> serde::Deserialize<'de> for IndexedBlock {
             rows: u64,
             bytes: u64,
         }
-        let f = Fields::deserialize(input)?;
+        let f = StoredBlock::deserialize(input)?;
         let extent = Extent {
             offset: f.offset,
             length: f.length,

@@ -92,7 +92,7 @@ pub use notes::{NameList, listed};
 pub use observer::LoadObserver;
 pub use post_load::{HealthReport, analyze, check, rename_schemas, survey};
 pub use preflight::{Finding, Level, Requirements, preflight};
-pub use prepare::{Prepared, prepare};
+pub use prepare::{PreparedArchive, prepare};
 pub use rewrite::{RULES, Rewriter, Rule};
 pub use stage::Stage;
 pub use trailing_roles::{TAIL, roles_at_end};

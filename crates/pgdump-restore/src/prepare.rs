@@ -10,7 +10,7 @@ use crate::{select, unsupported};
 
 /// What a restore needs before the dump's first statement runs.
 #[derive(Debug, Default)]
-pub struct Prepared {
+pub struct PreparedArchive {
     /// The selected part of the table of contents, rewritten for the server.
     pub entries: Vec<TocEntry>,
     /// What the selection included or skipped, and the preflight's warnings.
@@ -31,7 +31,7 @@ pub fn prepare(
     selection: &Selection,
     stored: Option<u64>,
     rewriter: &Rewriter,
-) -> Result<Prepared, RestoreError> {
+) -> Result<PreparedArchive, RestoreError> {
     let mut prepared = selected(archive, selection)?;
     unsupported::refuse_prepared(&prepared.entries)?;
     let needs = Requirements::of(archive, &prepared.entries, stored);
@@ -50,10 +50,10 @@ pub fn prepare(
 }
 
 /// The selected entries; nothing is rewritten yet.
-fn selected(archive: &Archive, selection: &Selection) -> Result<Prepared, RestoreError> {
-    let mut prepared = Prepared {
+fn selected(archive: &Archive, selection: &Selection) -> Result<PreparedArchive, RestoreError> {
+    let mut prepared = PreparedArchive {
         entries: archive.entries().to_vec(),
-        ..Prepared::default()
+        ..PreparedArchive::default()
     };
     if archive.is_script() {
         unsupported::check_part_of_text(archive, selection)?;
