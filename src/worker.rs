@@ -117,6 +117,19 @@ impl WorkerContext {
             done = work => Some(done),
         }
     }
+
+    /// The next delivery, once it is `possible` to get a permit for it: until then, messages are left to other
+    /// workers. `None` once a graceful stop begins.
+    async fn next(
+        &self,
+        queue: &mut dyn RequestQueue,
+        possible: impl Future<Output = ()>,
+    ) -> Result<Option<Delivery>, QueueError> {
+        if self.until_soft(possible).await.is_none() {
+            return Ok(None);
+        }
+        self.until_soft(queue.next()).await.transpose()
+    }
 }
 
 /// The lease and the permit that a job holds while it runs.
@@ -246,18 +259,10 @@ impl Worker {
         context: &WorkerContext,
     ) -> Result<(), QueueError> {
         loop {
-            // Leave a message to other workers unless a permit could be had for it.
-            if context
-                .until_soft(context.permits.restore_possible())
-                .await
-                .is_none()
-            {
-                return Ok(());
-            }
-            let Some(delivery) = context.until_soft(queue.next()).await else {
+            let possible = context.permits.restore_possible();
+            let Some(delivery) = context.next(queue, possible).await? else {
                 return Ok(());
             };
-            let delivery = delivery?;
             let request = RestoreRequest::from_message(&delivery.data, &delivery.attributes);
             let permit = match request {
                 // Rejecting it needs no permit.
@@ -282,17 +287,10 @@ impl Worker {
         context: &WorkerContext,
     ) -> Result<(), QueueError> {
         loop {
-            if context
-                .until_soft(context.permits.verification_possible())
-                .await
-                .is_none()
-            {
-                return Ok(());
-            }
-            let Some(delivery) = context.until_soft(queue.next()).await else {
+            let possible = context.permits.verification_possible();
+            let Some(delivery) = context.next(queue, possible).await? else {
                 return Ok(());
             };
-            let delivery = delivery?;
             let manager = &self.manager;
             let job = notification::job_of(&delivery.attributes, manager.config(), |n| {
                 manager.catalog().is_backup(n)

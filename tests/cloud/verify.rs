@@ -26,6 +26,14 @@ async fn start(kind: Kind) -> Option<TestEnv> {
     Some(env)
 }
 
+/// The emulators, and a cluster with the database `src`.
+async fn with_source() -> (TestEnv, Cluster) {
+    let env = start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    (env, c)
+}
+
 fn attributes(name: &str, generation: i64, changes: &[(&str, &str)]) -> HashMap<String, String> {
     let generation = generation.to_string();
     let config = format!("projects/_/buckets/{BUCKET}/notificationConfigs/1");
@@ -182,9 +190,7 @@ async fn a_new_backup_is_proven_on_googles_emulator() {
 /// A generation that has been overwritten no longer exists; its successor has its own notification.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_generation_is_proven_separately() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let first = upload(&env, &c, "a.dump");
     let second = upload(&env, &c, "a.dump");
     let running = env.worker(&c, &NOTIFIED).await;
@@ -223,9 +229,7 @@ async fn every_generation_is_proven_separately() {
 /// and fix.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_backup_is_reported_with_the_last_good_one() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     let storage = &env.emulator.storage;
     let hours_ago = |h: u64| SystemTime::now() - Duration::from_secs(h * 3600);
@@ -260,9 +264,7 @@ async fn a_bad_backup_is_reported_with_the_last_good_one() {
 /// A backup older than the newest proven one is skipped, unless it is requested.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_backups_are_skipped_by_policy() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let old = upload(&env, &c, "old.dump");
     env.emulator.storage.set_created(
         BUCKET,
@@ -307,9 +309,7 @@ async fn older_backups_are_skipped_by_policy() {
 /// The objects of a directory arrive in any order; the table of contents triggers the verification.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_is_proven_when_it_is_complete() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let folder = c.scratch("night");
     c.sandbox
         .run(
@@ -397,9 +397,7 @@ async fn a_directory_is_proven_when_it_is_complete() {
 /// complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn pieces_are_proven_when_they_are_complete() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     let pieces: Vec<&[u8]> = dump.chunks(dump.len().div_ceil(3)).collect();
     let flags = [NOTIFIED[0], NOTIFIED[1], ("verify-suffix", ".dump")];
@@ -482,9 +480,7 @@ async fn until_stalled(running: &Running) {
 /// delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_preempts_a_running_verification() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let generation = upload(&env, &c, "a.dump");
     // The verification stalls here.
     env.emulator
@@ -509,9 +505,7 @@ async fn a_restore_preempts_a_running_verification() {
 /// A second delivery of a running verification waits for the first, and gives its permit to a requested restore.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let generation = upload(&env, &c, "a.dump");
     env.emulator
         .storage
@@ -539,9 +533,7 @@ async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate() {
 /// The schedule alone makes the worker prove the newest backup and one of the older ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn due_backups_are_proven_by_the_schedule() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     for (name, age) in [("old.dump", 50), ("older.dump", 60), ("new.dump", 1)] {
         upload(&env, &c, name);
         env.emulator.storage.set_created(
@@ -604,9 +596,7 @@ async fn due_backups_are_proven_by_the_schedule() {
 /// A scheduled verification is stopped like any other job: in time, and without a result.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_a_scheduled_verification() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     upload(&env, &c, "a.dump");
     env.emulator
         .storage
@@ -859,9 +849,7 @@ fn sign_again(index: &mut serde_json::Value, whole: &[u8]) {
 /// proof.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proof_cannot_be_replaced_by_a_forged_answer() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+    let (env, c) = with_source().await;
     let generation = upload(&env, &c, "a.dump");
     let id = format!("gcs:{BUCKET}/a.dump#{generation}");
     let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
