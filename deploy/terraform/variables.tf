@@ -34,7 +34,7 @@ variable "max_delivery_attempts" {
 variable "kubernetes_service_account" {
   type        = string
   default     = ""
-  description = "NAMESPACE/NAME of the worker's Kubernetes account for Workload Identity; empty: none."
+  description = "NAMESPACE/NAME of the worker's Kubernetes account for Workload Identity; empty: none. The project must already have a cluster with Workload Identity."
 }
 
 variable "keda_service_account" {

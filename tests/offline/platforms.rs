@@ -74,21 +74,22 @@ fn kubernetes_manifests_are_valid() {
         return;
     };
     for (_, documents) in all {
-        for document in documents
+        let folder = tempfile::tempdir().unwrap();
+        let known = documents
             .iter()
-            .filter(|d| !CUSTOM.contains(&d["kind"].as_str().unwrap()))
-        {
-            let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-            serde_json::to_writer(file.as_file(), document).unwrap();
-            let validate = [
-                "--strict",
-                "--kubernetes-version",
-                "1.32",
-                file.path().to_str().unwrap(),
-            ];
-            if run_tool("kubernetes-validate", &validate).is_none() {
-                return;
-            }
+            .filter(|d| !CUSTOM.contains(&d["kind"].as_str().unwrap()));
+        let files: Vec<String> = known
+            .enumerate()
+            .map(|(number, document)| {
+                let file = folder.path().join(format!("{number}.yaml"));
+                std::fs::write(&file, document.to_string()).unwrap();
+                file.to_str().unwrap().to_owned()
+            })
+            .collect();
+        let mut validate = vec!["--strict", "--kubernetes-version", "1.32"];
+        validate.extend(files.iter().map(String::as_str));
+        if run_tool("kubernetes-validate", &validate).is_none() {
+            return;
         }
     }
 }
