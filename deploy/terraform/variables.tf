@@ -3,9 +3,20 @@ variable "project" {
   description = "The project of the topics, the subscriptions and the worker's account."
 }
 
+variable "region" {
+  type        = string
+  description = "The region of the image repository, such as europe-west1."
+}
+
 variable "bucket" {
   type        = string
   description = "The bucket with the backups. It must already exist."
+}
+
+variable "bucket_project" {
+  type        = string
+  default     = ""
+  description = "The bucket's project, if it is another one."
 }
 
 variable "prefix" {
@@ -23,7 +34,31 @@ variable "max_delivery_attempts" {
 variable "kubernetes_service_account" {
   type        = string
   default     = ""
-  description = "NAMESPACE/NAME of the worker's Kubernetes account for Workload Identity; empty: none."
+  description = "NAMESPACE/NAME of the worker's Kubernetes account for Workload Identity; empty: none. The project must already have a cluster with Workload Identity."
+}
+
+variable "keda_service_account" {
+  type        = string
+  default     = "keda/keda-operator"
+  description = "NAMESPACE/NAME of the KEDA operator's Kubernetes account; used with kubernetes_service_account."
+}
+
+variable "cloud_run" {
+  type        = bool
+  default     = false
+  description = "Whether to enable the APIs that a Cloud Run worker pool needs."
+}
+
+variable "cloud_sql_instance" {
+  type        = string
+  default     = ""
+  description = "Name of the Cloud SQL instance that an Auth Proxy connects to; empty: none."
+}
+
+variable "image_pullers" {
+  type        = list(string)
+  default     = []
+  description = "Who may pull images: the account of the cluster's nodes, such as serviceAccount:NUMBER-compute@developer.gserviceaccount.com. Cloud Run needs no entry."
 }
 
 variable "verify" {
@@ -35,5 +70,29 @@ variable "verify" {
 variable "publishers" {
   type        = list(string)
   default     = []
-  description = "Who may request restores, such as group:dba@example.com."
+  description = "Who may request restores and read the results, such as group:dba@example.com."
+}
+
+variable "result_readers" {
+  type        = list(string)
+  default     = []
+  description = "Who else may read results."
+}
+
+variable "operators" {
+  type        = list(string)
+  default     = []
+  description = "Who may read and remove dead-lettered messages."
+}
+
+variable "pruners" {
+  type        = list(string)
+  default     = []
+  description = "Who may delete backups, with `prune --apply`."
+}
+
+variable "records" {
+  type        = bool
+  default     = false
+  description = "Whether the worker may write to the bucket although it verifies nothing (RESTORE_RECORDS)."
 }

@@ -1,8 +1,10 @@
-# The worker's account: no role on the project, only on the resources that it uses.
+# The worker's account: roles on the resources that it uses, and none on the project (except, with an Auth Proxy, one that is
+# limited to one Cloud SQL instance).
 resource "google_service_account" "worker" {
   project      = var.project
   account_id   = "pgrestored"
   display_name = "pgrestored worker"
+  depends_on   = [google_project_service.this]
 }
 
 locals {
@@ -24,6 +26,22 @@ resource "google_pubsub_topic_iam_member" "worker_answers" {
   member  = local.worker
 }
 
+# Every minute the worker looks whether they still exist, which /readyz shows; `doctor` also reads their settings.
+resource "google_pubsub_subscription_iam_member" "worker_looks" {
+  for_each     = local.subscriptions
+  project      = var.project
+  subscription = google_pubsub_subscription.work[each.key].name
+  role         = "roles/pubsub.viewer"
+  member       = local.worker
+}
+
+resource "google_pubsub_topic_iam_member" "worker_looks" {
+  project = var.project
+  topic   = google_pubsub_topic.completions.name
+  role    = "roles/pubsub.viewer"
+  member  = local.worker
+}
+
 # Lists and reads backups.
 resource "google_storage_bucket_iam_member" "worker_reads" {
   bucket = var.bucket
@@ -31,17 +49,36 @@ resource "google_storage_bucket_iam_member" "worker_reads" {
   member = local.worker
 }
 
-# Creates evidence beside the backups; may neither change nor delete an object. (`prune --apply` deletes: run it with an
-# account that may.)
+# Creates evidence and records beside the backups; may neither change nor delete an object.
 resource "google_storage_bucket_iam_member" "worker_writes_evidence" {
-  count  = var.verify ? 1 : 0
+  count  = var.verify || var.records ? 1 : 0
   bucket = var.bucket
   role   = "roles/storage.objectCreator"
   member = local.worker
 }
 
+# `prune --apply` deletes backups: an account of its own, or a person.
+resource "google_storage_bucket_iam_member" "pruners" {
+  for_each = toset(var.pruners)
+  bucket   = var.bucket
+  role     = "roles/storage.objectUser"
+  member   = each.value
+}
+
+# The Auth Proxy connects with the worker's account, to this instance only.
+resource "google_project_iam_member" "worker_connects" {
+  count   = var.cloud_sql_instance == "" ? 0 : 1
+  project = var.project
+  role    = "roles/cloudsql.client"
+  member  = local.worker
+  condition {
+    title      = "pgrestored"
+    expression = "resource.name == 'projects/${var.project}/instances/${var.cloud_sql_instance}' && resource.service == 'sqladmin.googleapis.com'"
+  }
+}
+
 resource "google_service_account_iam_member" "workload_identity" {
-  count              = var.kubernetes_service_account == "" ? 0 : 1
+  count              = local.gke ? 1 : 0
   service_account_id = google_service_account.worker.name
   role               = "roles/iam.workloadIdentityUser"
   member             = "serviceAccount:${var.project}.svc.id.goog[${var.kubernetes_service_account}]"

@@ -1,13 +1,14 @@
 //! Deployment files, checked with their platforms' validators: Kubernetes, Docker, Terraform, systemd,
-//! Grafana and Alertmanager. Nothing is started.
+//! Grafana and Alertmanager. Nothing is started. What they must say is in `deploy_*`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::deploy::{installed, names_of_series, root, text_of};
+use crate::deploy_rendered::rendered;
 use crate::tools::installed as installed_tool;
 
 fn deploy() -> PathBuf {
@@ -31,49 +32,70 @@ fn run(command: &mut Command) -> Option<String> {
 }
 
 /// The documents that an overlay generates, as JSON.
-fn overlay(name: &str) -> Option<Vec<Value>> {
-    let yaml = run(Command::new("kubectl")
-        .args(["kustomize"])
-        .arg(deploy().join("kubernetes").join(name)))?;
-    let read = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
-    Some(yaml.split("\n---\n").map(read).collect())
+pub fn overlay(name: &str) -> Option<Vec<Value>> {
+    kustomize(&deploy().join("kubernetes").join(name))
 }
 
-const OVERLAYS: [&str; 4] = [
+/// The documents that a folder with a `kustomization.yaml` generates.
+pub fn kustomize(folder: &Path) -> Option<Vec<Value>> {
+    let yaml = run(Command::new("kubectl").arg("kustomize").arg(folder))?;
+    Some(documents_of(&yaml))
+}
+
+/// The documents of a YAML stream.
+pub fn documents_of(yaml: &str) -> Vec<Value> {
+    let stream = format!("\n{yaml}");
+    let parts = stream
+        .split("\n---\n")
+        .filter(|part| !part.trim().is_empty());
+    parts
+        .map(|part| serde_saphyr::from_str::<Value>(part).unwrap())
+        .collect()
+}
+
+pub const OVERLAYS: [&str; 5] = [
     "base",
     "overlays/local",
     "overlays/production",
+    "overlays/production-direct",
     "overlays/verification",
 ];
 /// Custom resources; the validator has no schemas for them.
-const CUSTOM: [&str; 3] = ["ScaledObject", "TriggerAuthentication", "PodMonitor"];
+const CUSTOM: [&str; 4] = [
+    "ScaledObject",
+    "TriggerAuthentication",
+    "PodMonitor",
+    "PodMonitoring",
+];
 
 #[test]
 fn kubernetes_manifests_are_valid() {
-    for name in OVERLAYS {
-        let Some(documents) = overlay(name) else {
-            return;
-        };
-        for document in documents
+    let Some(all) = rendered() else {
+        return;
+    };
+    for (_, documents) in all {
+        let folder = tempfile::tempdir().unwrap();
+        let known = documents
             .iter()
-            .filter(|d| !CUSTOM.contains(&d["kind"].as_str().unwrap()))
-        {
-            let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-            serde_json::to_writer(file.as_file(), document).unwrap();
-            let validate = [
-                "--strict",
-                "--kubernetes-version",
-                "1.32",
-                file.path().to_str().unwrap(),
-            ];
-            if run_tool("kubernetes-validate", &validate).is_none() {
-                return;
-            }
+            .filter(|d| !CUSTOM.contains(&d["kind"].as_str().unwrap()));
+        let files: Vec<String> = known
+            .enumerate()
+            .map(|(number, document)| {
+                let file = folder.path().join(format!("{number}.yaml"));
+                std::fs::write(&file, document.to_string()).unwrap();
+                file.to_str().unwrap().to_owned()
+            })
+            .collect();
+        let mut validate = vec!["--strict", "--kubernetes-version", "1.32"];
+        validate.extend(files.iter().map(String::as_str));
+        if run_tool("kubernetes-validate", &validate).is_none() {
+            return;
         }
     }
 }
 
-fn of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
+/// The one document of this kind.
+pub fn of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
     documents
         .iter()
         .find(|d| d["kind"] == kind)
@@ -82,7 +104,11 @@ fn of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
 
 #[test]
 fn a_worker_on_kubernetes_is_hardened_and_drains() {
-    for name in ["overlays/production", "overlays/verification"] {
+    for name in [
+        "overlays/production",
+        "overlays/production-direct",
+        "overlays/verification",
+    ] {
         let Some(documents) = overlay(name) else {
             return;
         };
@@ -124,12 +150,12 @@ fn a_worker_on_kubernetes_is_hardened_and_drains() {
         assert_eq!(scaled["triggers"][0]["type"], "prometheus");
         let auth = &of_kind(&documents, "TriggerAuthentication")["metadata"]["name"];
         assert_eq!(scaled["triggers"][0]["authenticationRef"]["name"], *auth);
-        let monitor = &of_kind(&documents, "PodMonitor")["spec"];
-        let labels = &of_kind(&documents, "Deployment")["spec"]["template"]["metadata"]["labels"];
-        assert_eq!(labels[monitor["jobLabel"].as_str().unwrap()], "pgrestored");
+        // Google's managed Prometheus uses the name as `job`, by which the rules identify the workers.
+        let monitoring = of_kind(&documents, "PodMonitoring");
+        assert_eq!(monitoring["metadata"]["name"], "pgrestored", "{name}");
         assert_eq!(
-            monitor["podMetricsEndpoints"][0]["port"],
-            container["ports"][0]["name"]
+            monitoring["spec"]["endpoints"][0]["port"], container["ports"][0]["name"],
+            "{name}"
         );
     }
 }
@@ -138,10 +164,10 @@ fn a_worker_on_kubernetes_is_hardened_and_drains() {
 #[test]
 fn deployed_variables_are_valid() {
     let mut sets: Vec<(String, Vec<(String, String)>)> = Vec::new();
-    for name in OVERLAYS {
-        let Some(documents) = overlay(name) else {
-            return;
-        };
+    let Some(all) = rendered() else {
+        return;
+    };
+    for (name, documents) in all {
         let data = of_kind(&documents, "ConfigMap")["data"]
             .as_object()
             .unwrap()
@@ -150,18 +176,19 @@ fn deployed_variables_are_valid() {
             .into_iter()
             .map(|(k, v)| (k, v.as_str().unwrap().to_owned()))
             .collect();
-        sets.push((name.to_owned(), pairs));
+        sets.push((name, pairs));
     }
     let text =
         |file: &str| serde_saphyr::from_str::<Value>(&text_of(&format!("deploy/{file}"))).unwrap();
-    let pool = text("cloud-run/worker-pool.yaml");
-    let env = pool["spec"]["template"]["spec"]["containers"][0]["env"]
-        .as_array()
-        .unwrap();
-    let plain = env
-        .iter()
-        .filter_map(|e| Some((e["name"].as_str()?.into(), e["value"].as_str()?.into())));
-    sets.push(("cloud-run".into(), plain.collect()));
+    for (name, pool) in crate::deploy_cloud_run::pools() {
+        let env = pool["spec"]["template"]["spec"]["containers"][0]["env"]
+            .as_array()
+            .unwrap();
+        let plain = env
+            .iter()
+            .filter_map(|e| Some((e["name"].as_str()?.into(), e["value"].as_str()?.into())));
+        sets.push((name, plain.collect()));
+    }
     let compose = text("compose.yaml");
     let env = compose["services"]["worker"]["environment"]
         .as_object()
@@ -174,8 +201,9 @@ fn deployed_variables_are_valid() {
     for (name, pairs) in sets {
         let unknown: Vec<_> = pairs.iter().filter(|(k, _)| !known.contains(k)).collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
-        // The files with secrets do not exist here.
-        let pairs = pairs.iter().filter(|(k, _)| !k.ends_with("_FILE"));
+        // The files with secrets and certificates do not exist here.
+        let is_file = |name: &str| name.ends_with("_FILE") || name == "DB_SSLROOTCERT";
+        let pairs = pairs.iter().filter(|(k, _)| !is_file(k));
         let mut check = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         let out = check
             .arg("check")
@@ -206,7 +234,8 @@ fn the_compose_file_is_valid() {
         "yamllint",
         &[
             "-d",
-            "{extends: relaxed, rules: {line-length: disable}}",
+            // Helm's templates are no YAML before they are rendered.
+            "{extends: relaxed, ignore: [helm/pgrestored/templates/], rules: {line-length: disable}}",
             ".",
         ],
     );

@@ -1,0 +1,173 @@
+//! The Helm chart: it renders what kustomize renders, and refuses wrong values.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::deploy::{root, text_of};
+use crate::platforms::{documents_of, of_kind, overlay};
+use crate::tools::installed;
+
+/// The files with values in `examples`.
+pub const EXAMPLES: [&str; 4] = ["gke", "gke-direct", "gke-verification", "plain"];
+
+const CHART: &str = "deploy/helm/pgrestored";
+
+/// Runs Helm; `None`, with a message, if it is not installed.
+fn helm(args: &[&str]) -> Option<Output> {
+    let mut helm = Command::new(installed("helm/helm")?);
+    let out = helm.args(args).current_dir(root()).output();
+    Some(out.expect("Helm does not run"))
+}
+
+fn template(example: &str, more: &[&str]) -> Option<Output> {
+    let values = format!("{CHART}/examples/{example}.yaml");
+    let mut args = vec!["template", "pgrestored", CHART, "--namespace", "pgrestored"];
+    args.extend(["--values", values.as_str()]);
+    args.extend(more);
+    helm(&args)
+}
+
+/// The documents that the chart renders with the values of an example.
+pub fn chart(example: &str, more: &[&str]) -> Option<Vec<Value>> {
+    let out = template(example, more)?;
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{example}: {stderr}");
+    Some(documents_of(&String::from_utf8(out.stdout).unwrap()))
+}
+
+#[test]
+fn the_chart_is_linted() {
+    for example in EXAMPLES {
+        let values = format!("{CHART}/examples/{example}.yaml");
+        let Some(out) = helm(&["lint", "--strict", CHART, "-f", &values]) else {
+            return;
+        };
+        let stdout = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success(), "{example}: {stdout}");
+    }
+}
+
+/// Without what only Helm adds, and without the names of generated ConfigMaps.
+fn normalized(value: &Value) -> Value {
+    const HELM: [&str; 4] = [
+        "app.kubernetes.io/instance",
+        "checksum/settings",
+        "imagePullPolicy",
+        "configMapRef",
+    ];
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(name, _)| !HELM.contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), normalized(value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(normalized).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_chart_renders_the_overlays() {
+    for (example, name) in [
+        ("gke", "overlays/production"),
+        ("gke-direct", "overlays/production-direct"),
+        ("gke-verification", "overlays/verification"),
+    ] {
+        let (Some(ours), Some(theirs)) = (chart(example, &[]), overlay(name)) else {
+            return;
+        };
+        for (kind, part) in [
+            ("Deployment", "/spec"),
+            ("ConfigMap", "/data"),
+            ("Service", "/spec"),
+            ("ServiceAccount", "/metadata/annotations"),
+            ("PodDisruptionBudget", "/spec"),
+            ("NetworkPolicy", "/spec"),
+            ("PodMonitoring", "/spec"),
+            ("ScaledObject", "/spec"),
+            ("TriggerAuthentication", "/spec"),
+        ] {
+            let of = |documents: &[Value]| of_kind(documents, kind).pointer(part).map(normalized);
+            assert_eq!(of(&ours), of(&theirs), "{example}: {kind}");
+        }
+        let kinds = |documents: &[Value]| {
+            let kinds = documents.iter().map(|d| d["kind"].to_string());
+            kinds.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(kinds(&ours), kinds(&theirs), "{example}");
+    }
+}
+
+/// Each of these is refused, by the schema or by a template, with a message that names it.
+#[test]
+fn wrong_values_are_refused() {
+    for (given, named) in [
+        ("nonsense=1", "nonsense"),
+        ("settings.db_host=x", "db_host"),
+        ("settings.DB_PASSWORD=x", "DB_PASSWORD"),
+        ("cloudSql.mode=public", "/cloudSql/mode"),
+        ("cloudSql.mode=proxy", "/cloudSql/instance"),
+        (
+            "terminationGracePeriodSeconds=7200",
+            "/terminationGracePeriodSeconds",
+        ),
+        ("autoscaling.enabled=true", "/autoscaling/project"),
+        ("image.repository=", "image.repository"),
+        ("replicas=many", "/replicas"),
+    ] {
+        let Some(out) = template("plain", &["--set", given]) else {
+            return;
+        };
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{given} is accepted");
+        assert!(stderr.contains(named), "{given}: {stderr}");
+    }
+    let without_metrics = ["--set", "autoscaling.enabled=true,autoscaling.project=p"];
+    let Some(out) = template("plain", &without_metrics) else {
+        return;
+    };
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(stderr.contains("monitoring.podMonitoring"), "{stderr}");
+}
+
+#[test]
+fn settings_replace_and_remove_the_charts_own() {
+    let more = [
+        "--set",
+        "settings.RESTORE_TIMEOUT=3h,settings.DRAIN_TIMEOUT=null,settings.RESTORE_MAX_GIB=1000000",
+    ];
+    let Some(documents) = chart("plain", &more) else {
+        return;
+    };
+    let data = &of_kind(&documents, "ConfigMap")["data"];
+    assert_eq!(data["RESTORE_TIMEOUT"], "3h");
+    assert_eq!(data["DRAIN_TIMEOUT"], Value::Null);
+    assert_eq!(data["RESTORE_MAX_GIB"], "1000000");
+}
+
+/// The schema and the table in the README have every value.
+#[test]
+fn every_value_is_described() {
+    let read = |file: &str| text_of(&format!("{CHART}/{file}"));
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let readme = read("README.md");
+    let table: String = readme.lines().filter(|l| l.starts_with("| `")).collect();
+    for (name, value) in values.as_object().unwrap() {
+        let of = &schema["properties"][name];
+        assert!(of.is_object(), "{name} is not in the schema");
+        assert!(table.contains(&format!("`{name}")), "{name}: README");
+        let is_closed = of["additionalProperties"] == false;
+        for part in value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(part, _)| part)
+        {
+            let is_known = of["properties"][part].is_object();
+            assert!(is_known || !is_closed, "{name}.{part} is not in the schema");
+        }
+    }
+    assert_eq!(schema["additionalProperties"], false);
+}
