@@ -22,7 +22,7 @@ use rotation::{Sorted, sort_by_content};
 
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
-pub use pieces::{is_first_piece, whole_of};
+pub use pieces::{has_extension, is_first_piece, whole_of};
 
 /// A backup as `list_available_backups` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -62,6 +62,8 @@ pub struct PinnedBackup {
     pub expected_crc32c: Option<Crc32c>,
     /// What is known of it that may explain why it cannot be read.
     advice: Option<String>,
+    /// The file of which it looks like a piece, where the pieces before it are missing.
+    lacks_pieces_of: Option<String>,
 }
 
 impl PinnedBackup {
@@ -74,6 +76,7 @@ impl PinnedBackup {
             members: vec![],
             expected_crc32c,
             advice: None,
+            lacks_pieces_of: None,
         }
     }
 
@@ -83,6 +86,31 @@ impl PinnedBackup {
 
     pub fn is_folder(&self) -> bool {
         self.object.name.ends_with('/')
+    }
+
+    fn is_generation(&self, wanted: Option<Generation>) -> bool {
+        wanted.is_none_or(|g| g == self.object.generation)
+    }
+
+    /// Of a directory dump of which another generation was asked.
+    fn generation_is_gone(&self) -> RestoreError {
+        let what = "the requested generation of its toc.dat no longer exists";
+        not_found(self.store.as_ref(), &self.object.name, what)
+    }
+
+    /// Refuses an object that looks like a piece of something, as one whose other pieces are still to come.
+    ///
+    /// # Errors
+    /// `archive_corrupt`.
+    pub fn check_pieces(&self) -> Result<(), RestoreError> {
+        let Some(whole) = &self.lacks_pieces_of else {
+            return Ok(());
+        };
+        let what = format!(
+            "{}: it looks like a piece of {whole}, and pieces before it are missing",
+            self.uri()
+        );
+        Err(JobError::new(R::ArchiveCorrupt, what).into())
     }
 
     /// One of its objects as a pinned backup.
@@ -124,24 +152,26 @@ struct FoundBackup {
 }
 
 /// Objects as backups: those of one directory dump are one, with the directory's name, and so are those that certainly
-/// are the pieces of one file. Evidence of ours is none.
+/// are the pieces of one file. Evidence of ours is none, nor is the `manifest` that announces a directory dump.
 ///
 /// # Errors
 /// Errors of the store: files that are numbered like pieces are read to see whether they are.
 pub async fn backups_of(
     store: &dyn BackupStore,
     objects: Vec<StoredObject>,
+    manifest: Option<&str>,
 ) -> Result<Vec<StoredObject>, StorageError> {
-    let found = find_backups(store, objects).await?;
+    let found = find_backups(store, objects, manifest).await?;
     Ok(found.into_iter().map(|f| f.object).collect())
 }
 
 async fn find_backups(
     store: &dyn BackupStore,
     objects: Vec<StoredObject>,
+    manifest: Option<&str>,
 ) -> Result<Vec<FoundBackup>, StorageError> {
     let names: HashSet<String> = objects.iter().map(|o| o.name.clone()).collect();
-    let (folders, files) = split_folders(objects);
+    let (folders, files) = split_folders(objects, manifest);
     let (candidates, mut others) = pieces::candidates(files);
     let Sorted {
         series,
@@ -164,8 +194,11 @@ async fn find_backups(
     Ok(all)
 }
 
-/// Directory dumps, each as one object, and the files that belong to none.
-fn split_folders(mut objects: Vec<StoredObject>) -> (Vec<StoredObject>, Vec<StoredObject>) {
+/// Directory dumps, each as one object, and the files that belong to none. The manifest of a directory dump is neither.
+fn split_folders(
+    mut objects: Vec<StoredObject>,
+    manifest: Option<&str>,
+) -> (Vec<StoredObject>, Vec<StoredObject>) {
     // Consoles make an object with a folder's name, to show the folder.
     objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
     let is_toc =
@@ -178,10 +211,11 @@ fn split_folders(mut objects: Vec<StoredObject>) -> (Vec<StoredObject>, Vec<Stor
     let (mut of_folder, mut others): (BTreeMap<String, Vec<StoredObject>>, Vec<StoredObject>) =
         Default::default();
     for o in objects {
-        let folder = folder_of(&o.name);
-        if folders.contains(folder) && member_name::may_hold_data(file_of(&o.name)) {
+        let (folder, file) = (folder_of(&o.name), file_of(&o.name));
+        let is_in_dump = folders.contains(folder);
+        if is_in_dump && member_name::may_hold_data(file) {
             of_folder.entry(folder.to_owned()).or_default().push(o)
-        } else {
+        } else if !(is_in_dump && manifest == Some(file)) {
             others.push(o)
         }
     }
@@ -238,7 +272,7 @@ fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
 ///
 /// # Errors
 /// `backup_not_found`, `archive_corrupt` if a piece is missing, `checksum_mismatch` if the store's CRC32C
-/// differs from the request's, and errors of the store.
+/// differs from the request's, `invalid_request` for a CRC32C of a directory dump, and errors of the store.
 pub async fn pin(
     store: Arc<dyn BackupStore>,
     name: &str,
@@ -246,13 +280,18 @@ pub async fn pin(
     crc32c: Option<Crc32c>,
 ) -> Result<PinnedBackup, RestoreError> {
     if name.ends_with('/') {
-        return pin_folder(store, name, generation).await;
+        return without_crc32c(pin_folder(store, name, generation).await?, crc32c);
     }
     let object = match store.stat(name, generation).await {
         Err(e) if e.reason() == R::BackupNotFound => {
             // It may be the name of a directory without its slash, or of a split file.
-            if let Ok(folder) = pin_folder(store.clone(), &format!("{name}/"), generation).await {
-                return Ok(folder);
+            let folder = find_folder(&store, &format!("{name}/")).await?;
+            let (folder, other) = match folder {
+                Some(f) if f.is_generation(generation) => (Some(f), None),
+                other => (None, other),
+            };
+            if let Some(folder) = folder {
+                return without_crc32c(folder, crc32c);
             }
             let pieces = pin_pieces(&store, name, generation).await?;
             return pieces
@@ -260,7 +299,7 @@ pub async fn pin(
                     expected_crc32c: crc32c,
                     ..p
                 })
-                .ok_or_else(|| e.into());
+                .ok_or_else(|| other.map_or_else(|| e.into(), |f| f.generation_is_gone()));
         }
         other => other?,
     };
@@ -282,16 +321,49 @@ pub async fn pin(
     })
 }
 
+/// Refuses a checksum for a directory dump, which has one for each of its objects.
+fn without_crc32c(
+    folder: PinnedBackup,
+    crc32c: Option<Crc32c>,
+) -> Result<PinnedBackup, RestoreError> {
+    if crc32c.is_none() {
+        return Ok(folder);
+    }
+    let what = format!(
+        "crc32c: {} is a directory dump, which has no checksum as a whole: leave it out, or give the generation",
+        folder.uri()
+    );
+    Err(ValidationError::new(R::InvalidRequest, what).into())
+}
+
+/// The objects that may be pieces of the same file as this one, by their names; `None` if it is not named like a piece.
+/// A name that also says what the file is (`x.dump.gz`) only is where a first piece is there.
+async fn named_like_pieces(
+    store: &dyn BackupStore,
+    name: &str,
+) -> Result<Option<Vec<StoredObject>>, StorageError> {
+    let (Some(whole), Some(prefix)) = (whole_of(name), pieces::before_count(name)) else {
+        return Ok(None);
+    };
+    if has_extension(name) && !pieces::begins_series_of(&store.members(prefix).await?, name) {
+        return Ok(None);
+    }
+    let mut objects = store.members(whole).await?;
+    objects.retain(|o| pieces::is_of_stem(whole, &o.name));
+    Ok(Some(objects))
+}
+
 /// That an object is one of several pieces, where it is called so; it only helps where it cannot be read.
 async fn advice_for(store: &dyn BackupStore, name: &str) -> Option<String> {
-    let objects = store.members(whole_of(name)?).await.ok()?;
+    let objects = named_like_pieces(store, name).await.ok()??;
     pieces::advice_for(name, objects)
 }
 
-/// Pins the backup that an object which has just arrived is of: of a piece, all of them.
+/// Pins the backup that an object which has just arrived is of: of a piece, all of them. One that looks like a piece of
+/// something while those before it are missing fails [`PinnedBackup::check_pieces`].
 ///
 /// # Errors
-/// As [`pin`]; `archive_corrupt` for a piece while those before it are missing.
+/// As [`pin`].
 pub async fn pin_announced(
     store: Arc<dyn BackupStore>,
     name: &str,
@@ -299,14 +371,19 @@ pub async fn pin_announced(
     crc32c: Option<Crc32c>,
 ) -> Result<PinnedBackup, RestoreError> {
     let pinned = pin(store.clone(), name, generation, crc32c).await?;
-    let Some(whole) = whole_of(name).filter(|_| crc32c.is_none() && pinned.members.is_empty())
-    else {
+    if crc32c.is_some() || !pinned.members.is_empty() {
+        return Ok(pinned);
+    }
+    let (Some(whole), Some(objects)) = (
+        whole_of(name),
+        named_like_pieces(store.as_ref(), name).await?,
+    ) else {
         return Ok(pinned);
     };
     let is_it = |o: &StoredObject| {
         (&o.name, o.generation) == (&pinned.object.name, pinned.object.generation)
     };
-    let found = find_backups(store.as_ref(), store.members(whole).await?).await?;
+    let found = find_backups(store.as_ref(), objects, None).await?;
     let series = found
         .into_iter()
         .filter_map(|f| f.series)
@@ -314,16 +391,15 @@ pub async fn pin_announced(
     if let Some(series) = series {
         return pinned_series(store, series);
     }
-    if !is_first_piece(name)
-        && !pgdump_archive::is_recognized(&rotation::head_of(store.as_ref(), &pinned.object).await?)
-    {
-        let what = format!(
-            "{}: it looks like a piece of {whole}, and pieces before it are missing",
-            store.uri(name)
-        );
-        return Err(JobError::new(R::ArchiveCorrupt, what).into());
+    if is_first_piece(name) {
+        return Ok(pinned);
     }
-    Ok(pinned)
+    let head = rotation::head_of(store.as_ref(), &pinned.object).await?;
+    let is_piece = !pgdump_archive::is_recognized(&head);
+    Ok(PinnedBackup {
+        lacks_pieces_of: is_piece.then(|| whole.to_owned()),
+        ..pinned
+    })
 }
 
 /// The file that was cut into pieces and is called so.
@@ -335,17 +411,17 @@ async fn pin_pieces(
     let Some(prefix) = pieces::prefix_of(name) else {
         return Ok(None);
     };
-    let objects = store.members(prefix).await?;
-    let certain = find_backups(store.as_ref(), objects.clone()).await?;
+    let mut objects = store.members(prefix).await?;
+    objects.retain(|o| pieces::is_of_stem(prefix, &o.name));
+    let certain = find_backups(store.as_ref(), objects.clone(), None).await?;
     let mut certain: Vec<Series> = certain
         .into_iter()
         .filter_map(|f| f.series)
         .filter(|s| s.is_meant_by(name))
         .collect();
     certain.sort_by_key(|s| s.name != name);
-    let (_, files) = split_folders(objects);
     // Somebody says that they are pieces.
-    let meant = certain.into_iter().chain(pieces::meant_by(name, files));
+    let meant = certain.into_iter().chain(pieces::meant_by(name, objects));
     let as_asked = |s: Series| match generation {
         Some(generation) => s.pinned_at(generation),
         None => Some(s),
@@ -385,26 +461,36 @@ async fn pin_folder(
     name: &str,
     generation: Option<Generation>,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut members = files_of(store.as_ref(), name).await?;
-    members.retain(|m| member_name::may_hold_data(file_of(&m.name)));
-    let what = "not a directory dump: it has no toc.dat";
-    let object =
-        whole(name.to_owned(), &members).ok_or_else(|| not_found(store.as_ref(), name, what))?;
-    if generation.is_some_and(|g| g != object.generation) {
-        return Err(not_found(
+    match find_folder(&store, name).await? {
+        Some(folder) if folder.is_generation(generation) => Ok(folder),
+        Some(folder) => Err(folder.generation_is_gone()),
+        None => Err(not_found(
             store.as_ref(),
             name,
-            "the requested generation of its toc.dat no longer exists",
-        ));
+            "not a directory dump: it has no toc.dat",
+        )),
     }
-    Ok(PinnedBackup {
-        members,
-        expected_crc32c: None,
-        ..PinnedBackup::single(store, object)
-    })
 }
 
-/// Pins the newest backup under `prefix`, not after `at`; names that end in `excluded_suffix` are ignored.
+/// The directory dump of this name, if there is one.
+async fn find_folder(
+    store: &Arc<dyn BackupStore>,
+    name: &str,
+) -> Result<Option<PinnedBackup>, RestoreError> {
+    let mut members = match files_of(store.as_ref(), name).await {
+        Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
+        other => other?,
+    };
+    members.retain(|m| member_name::may_hold_data(file_of(&m.name)));
+    Ok(whole(name.to_owned(), &members).map(|object| PinnedBackup {
+        members,
+        expected_crc32c: None,
+        ..PinnedBackup::single(store.clone(), object)
+    }))
+}
+
+/// Pins the newest backup under `prefix`, not after `at`; names that end in `excluded_suffix` are ignored, and so is the
+/// `manifest` of a directory dump.
 ///
 /// # Errors
 /// `backup_not_found`, and errors of the store.
@@ -413,8 +499,9 @@ pub async fn pin_latest(
     prefix: &str,
     at: Option<jiff::Timestamp>,
     excluded_suffix: Option<&str>,
+    manifest: Option<&str>,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut all = find_backups(store.as_ref(), store.list(prefix).await?).await?;
+    let mut all = find_backups(store.as_ref(), store.list(prefix).await?, manifest).await?;
     all.retain(|f| excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s)));
     let object = newest(all.iter().map(|f| f.object.clone()).collect(), at).ok_or_else(|| {
         let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
@@ -442,9 +529,155 @@ pub async fn pin_latest(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::faulty::{Call, Fault, FaultyStore};
+
+    /// A folder with these files, as a store that can be made to fail.
+    fn folder_with(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Arc<FaultyStore>) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let store = Arc::new(FaultyStore::at(folder.path()));
+        (folder, store)
+    }
+
+    /// The names of piece `n` and of all those before it.
+    fn pieces_to(n: u8) -> Vec<String> {
+        let letter = |n: u8| char::from(b'a' + n);
+        (0..=n)
+            .map(|n| format!("x.dump.{}{}", letter(n / 26), letter(n % 26)))
+            .collect()
+    }
+
+    /// A piece whose count is also a word (`br` is the 44th) is not taken for a file of its own.
+    #[tokio::test]
+    async fn a_notification_of_any_piece_means_the_whole() {
+        for (n, word) in [(43, "br"), (51, "bz"), (79, "db"), (181, "gz")] {
+            let names = pieces_to(n);
+            let last = names.last().unwrap();
+            assert!(last.ends_with(word), "{last}");
+            let mut files: Vec<(&str, &[u8])> =
+                names.iter().map(|n| (n.as_str(), &b"_"[..])).collect();
+            files[0].1 = b"PGDMP\x01";
+            // Neither signatures nor notes beside them are pieces, nor is a backup that ends in a word.
+            files.push(("x.dump.asc", b"-----BEGIN PGP SIGNATURE-----"));
+            files.push(("y.dump", b"PGDMP\x01"));
+            let (_folder, store) = folder_with(&files);
+            for piece in [last, &names[0]] {
+                let pinned = pin_announced(store.clone(), piece, None, None)
+                    .await
+                    .unwrap();
+                assert_eq!(pinned.object.name, "x.dump", "{piece}");
+                assert_eq!(pinned.members.len(), names.len());
+            }
+            for single in ["x.dump.asc", "y.dump"] {
+                let pinned = pin_announced(store.clone(), single, None, None)
+                    .await
+                    .unwrap();
+                assert_eq!(pinned.object.name, single);
+                pinned.check_pieces().unwrap();
+            }
+            // One that is named alone is told apart, too.
+            let pinned = pin(store.clone(), last, None, None).await.unwrap();
+            assert!(pinned.advice.unwrap().ends_with("restore x.dump"));
+        }
+    }
+
+    /// While pieces before it are on their way, it is not a damaged backup.
+    #[tokio::test]
+    async fn a_piece_waits_for_those_before_it_whatever_its_name() {
+        for late in ["x.dump.ac", "x.dump.az", "x.dump.br"] {
+            let (_folder, store) = folder_with(&[("x.dump.aa", b"PGDMP\x01"), (late, b"_")]);
+            let pinned = pin_announced(store, late, None, None).await;
+            let e = pinned.and_then(|p| p.check_pieces()).unwrap_err();
+            assert_eq!(e.reason(), R::ArchiveCorrupt, "{late}");
+            assert!(matches!(e, RestoreError::Job(_)), "not the backup's fault");
+        }
+        // What begins like a backup is one.
+        let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03_";
+        let (_folder, store) = folder_with(&[("x.dump.aa", b"PGDMP\x01"), ("x.dump.gz", gzip)]);
+        let pinned = pin_announced(store, "x.dump.gz", None, None).await.unwrap();
+        pinned.check_pieces().unwrap();
+    }
+
+    /// The object that says that a directory dump is complete is the newest one beside it, and no backup.
+    #[tokio::test]
+    async fn the_manifest_of_a_directory_is_no_backup() {
+        let (folder, store) = folder_with(&[
+            ("a.dump", b"PGDMP\x01"),
+            ("night/toc.dat", b"PGDMP\x03"),
+            ("night/1.dat.gz", b"_"),
+            ("night/_SUCCESS", b""),
+            ("other/_SUCCESS", b""),
+        ]);
+        for (name, seconds) in [
+            ("other/_SUCCESS", 1),
+            ("night/toc.dat", 2),
+            ("night/_SUCCESS", 3),
+        ] {
+            let file = std::fs::File::options()
+                .write(true)
+                .open(folder.path().join(name))
+                .unwrap();
+            let then = std::time::SystemTime::now() + std::time::Duration::from_secs(seconds);
+            file.set_modified(then).unwrap();
+        }
+        let listed = |manifest: Option<&'static str>| {
+            let store = store.clone();
+            async move {
+                let objects = store.list("").await.unwrap();
+                let all = backups_of(store.as_ref(), objects, manifest).await.unwrap();
+                all.into_iter().map(|o| o.name).collect::<Vec<_>>()
+            }
+        };
+        assert_eq!(
+            listed(Some("_SUCCESS")).await,
+            ["a.dump", "night/", "other/_SUCCESS"]
+        );
+        // The table of contents is the default, and part of the dump.
+        assert_eq!(
+            listed(Some("toc.dat")).await,
+            ["a.dump", "night/", "night/_SUCCESS", "other/_SUCCESS"]
+        );
+        let latest = pin_latest(store.clone(), "", None, None, Some("_SUCCESS"));
+        assert_eq!(latest.await.unwrap().object.name, "night/");
+    }
+
+    /// A checksum or generation that was asked for is never left out of account.
+    #[tokio::test]
+    async fn a_directory_is_restored_only_as_it_was_asked_for() {
+        let (_folder, store) = folder_with(&[("night/toc.dat", b"PGDMP\x03")]);
+        for name in ["night", "night/"] {
+            let pinned = pin(store.clone(), name, None, None).await.unwrap();
+            let wanted = (Some(pinned.object.generation), Some(Crc32c(1)));
+            let e = pin(store.clone(), name, wanted.0, wanted.1).await.err();
+            assert_eq!(e.unwrap().reason(), R::InvalidRequest, "{name}");
+            let e = pin(store.clone(), name, Some(Generation(1)), None).await;
+            let e = e.err().unwrap();
+            assert_eq!(e.reason(), R::BackupNotFound);
+            assert!(e.to_string().contains("generation of its toc.dat"), "{e}");
+        }
+    }
+
+    /// Only where there is none, a name means something else.
+    #[tokio::test]
+    async fn an_error_of_the_store_is_not_a_missing_backup() {
+        for reason in [R::DownloadFailed, R::AccessDenied] {
+            let (_folder, store) = folder_with(&[("night/toc.dat", b"PGDMP\x03")]);
+            store.fail(Call::List, "night/", Fault::Error(reason), 1);
+            let e = pin(store.clone(), "night", None, None).await.err().unwrap();
+            assert_eq!(e.reason(), reason);
+            assert!(pin(store, "night", None, None).await.is_ok());
+        }
+        let (_folder, store) = folder_with(&[]);
+        let e = pin(store, "night", None, None).await.err().unwrap();
+        assert_eq!(e.reason(), R::BackupNotFound);
+    }
 
     fn files_in(objects: Vec<StoredObject>) -> Vec<StoredObject> {
-        let (mut all, files) = split_folders(objects);
+        let (mut all, files) = split_folders(objects, None);
         all.extend(files);
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all

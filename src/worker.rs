@@ -337,10 +337,12 @@ impl Worker {
         telemetry::follow(&span, &delivery.attributes);
         let work = async {
             job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
-            match self.manager.catalog().is_outdated(&job).await {
-                Ok(true) => {
+            let catalog = self.manager.catalog();
+            let hard = &context.shutdown.hard;
+            match hard.run_until_cancelled(catalog.is_outdated(&job)).await {
+                Some(Ok(true)) => {
                     tracing::info!(
-                        "skipped: the backup is older than the newest proven one, or a newer piece of it exists"
+                        "skipped: the backup is older than the newest proven one, a newer piece of it exists, or the object is not a backup"
                     );
                     self.forget(&job.request_id);
                     let settled = (job.attempt, Some(permit));
@@ -348,9 +350,10 @@ impl Worker {
                         .settle(delivery, Settle::Ack, settled, &context.shutdown)
                         .await;
                 }
-                Ok(false) => {}
+                // An immediate stop ends the verification, too.
+                Some(Ok(false)) | None => {}
                 // The verification runs into the same error and reports it.
-                Err(e) => {
+                Some(Err(e)) => {
                     tracing::debug!(error = report(&e), "failed to determine the newest proof");
                 }
             }

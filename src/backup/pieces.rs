@@ -87,13 +87,31 @@ fn parse(name: &str) -> Option<PieceName<'_>> {
 }
 
 /// Whether the name of a piece says that the file is something else.
-pub(super) fn has_extension(name: &str) -> bool {
+pub fn has_extension(name: &str) -> bool {
     parse(name).is_some_and(|piece| EXTENSIONS.contains(&piece.suffix))
 }
 
-/// The parts of a name that is a piece's and nothing else.
-fn parse_certain(name: &str) -> Option<PieceName<'_>> {
-    parse(name).filter(|piece| !EXTENSIONS.contains(&piece.suffix))
+/// What stands before the count in a name that may be a piece's.
+pub(super) fn before_count(name: &str) -> Option<&str> {
+    parse(name).map(|piece| piece.prefix)
+}
+
+/// Whether one of `objects` begins a series in which `name` is counted. Of an extension, only as wide a count is one.
+pub(super) fn begins_series_of(objects: &[StoredObject], name: &str) -> bool {
+    let Some(piece) = parse(name) else {
+        return false;
+    };
+    objects.iter().filter_map(|o| parse(&o.name)).any(|first| {
+        (first.prefix, first.count, first.suffix.len())
+            == (piece.prefix, piece.count, piece.suffix.len())
+            && is_first(first.prefix, first.suffix)
+    })
+}
+
+/// Whether an object is named like a piece of the file `stem`, or as the file itself may be.
+pub(super) fn is_of_stem(stem: &str, name: &str) -> bool {
+    let is_whole = |rest: &str| matches!(rest.trim_matches(['.', '-', '_']), "" | "part");
+    name.strip_prefix(stem).is_some_and(is_whole) || whole_of(name) == Some(stem)
 }
 
 /// The part of the name before `.part`, `.part-`, `_part.` and the like.
@@ -113,14 +131,15 @@ fn stem_of(prefix: &str) -> &str {
     if stem.ends_with('/') { "" } else { stem }
 }
 
-/// The name of the whole file, if this object is named like a piece.
+/// The name of the whole file, if this object is named as a piece may be. `x.dump.gz` may be the 182nd piece of
+/// `x.dump`: only the objects beside it tell.
 pub fn whole_of(name: &str) -> Option<&str> {
-    parse_certain(name).map(|piece| stem_of(piece.prefix))
+    parse(name).map(|piece| stem_of(piece.prefix))
 }
 
 /// Whether this object is named like the first piece of a series.
 pub fn is_first_piece(name: &str) -> bool {
-    parse_certain(name).is_some_and(|piece| is_first(piece.prefix, piece.suffix))
+    parse(name).is_some_and(|piece| is_first(piece.prefix, piece.suffix))
 }
 
 /// What all names begin with that matter for what `name` means: its pieces, and what could be called as they are.
@@ -414,10 +433,26 @@ mod tests {
         for name in [
             "x.sql.gz", "x.dump", "x.tar", "x.sql", "x.zst", "x.bak", "x-old", "x.part",
         ] {
-            assert_eq!(whole_of(name), None, "{name}");
+            assert!(has_extension(name) || whole_of(name).is_none(), "{name}");
             assert!(!is_first_piece(name), "{name}");
         }
-        assert_eq!(whole_of("x.sql.gy"), Some("x.sql"));
+        assert!(!has_extension("x.sql.gy"));
+        // One of them is only looked into where there is a first piece, as wide.
+        assert_eq!(whole_of("x.sql.gz"), Some("x.sql"));
+        for (first, name, is) in [
+            ("x.sql.aa", "x.sql.gz", true),
+            ("x.sql.aa", "x.sql.asc", false),
+            ("x.sql.aa", "y.sql.gz", false),
+            ("x.sql.00", "x.sql.gz", false),
+            ("x.sql.ab", "x.sql.gz", false),
+            ("x.sql.aaa", "x.sql.zst", true),
+        ] {
+            assert_eq!(
+                begins_series_of(&objects(&[first, name]), name),
+                is,
+                "{first} {name}"
+            );
+        }
     }
 
     #[test]

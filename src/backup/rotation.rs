@@ -1,17 +1,23 @@
 //! Files whose names are counted (`db.00`, `db.01`): the pieces of one backup, or whole backups. Only their bytes tell.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use futures::{Stream, StreamExt, TryStreamExt};
 use pgdump_archive::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, is_recognized, shows_its_end,
 };
 
 use super::pieces::{Series, has_extension};
-use crate::error::{FailureReason as R, StorageError};
-use crate::store::{BackupStore, StoredObject};
+use crate::error::{FailureReason as R, RetryClass, StorageError, report};
+use crate::store::{BackupStore, StoredObject, read_range};
 
 /// Series that are looked into at the same time, and files of each.
 const SERIES_AT_ONCE: usize = 4;
 const FILES_AT_ONCE: usize = 16;
+/// Files that cannot be read and that one listing names in the log.
+const MAX_LOGGED: usize = 5;
+/// Bytes that begin nothing, in place of those that cannot be read.
+const NOTHING: &[u8] = b"\0";
 
 /// Series that certainly are pieces of one backup, and the objects that are not, or may not be.
 #[derive(Default)]
@@ -20,17 +26,34 @@ pub(super) struct Sorted {
     pub others: Vec<StoredObject>,
 }
 
+/// What a file is to the files before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// As its bytes say.
+    Known(Continuation),
+    /// It has no bytes: what follows it decides.
+    Empty,
+    /// The store does not return its bytes, or they have changed since the listing.
+    Unreadable,
+}
+
 /// Takes those series apart that are not certain: whose first file does not begin like a backup, or behind which no
-/// file goes on with it. What goes on ends where a file is a whole backup, or where one is empty.
+/// file goes on with it. What goes on ends where a file is a whole backup, or with the last file that is not empty.
+///
+/// A file that nobody can read makes no listing fail: anybody who may add files could add one.
 ///
 /// # Errors
-/// The store's own.
+/// The store's own, where another attempt may help.
 pub(super) async fn sort_by_content(
     store: &dyn BackupStore,
     candidates: Vec<Series>,
 ) -> Result<Sorted, StorageError> {
+    let files = &Files {
+        store,
+        unreadable: AtomicUsize::new(0),
+    };
     let looked_at = futures::stream::iter(candidates).map(|series| async move {
-        let certain = count_pieces(store, &series.pieces).await?;
+        let certain = files.count_pieces(&series.pieces).await?;
         Ok::<_, StorageError>(series.split_at(certain))
     });
     let looked_at = looked_at.buffered(SERIES_AT_ONCE);
@@ -47,112 +70,153 @@ pub(super) async fn sort_by_content(
         .await
 }
 
-/// How many of these files are certainly the pieces of one backup; 0 where it is not certain that there are two.
-async fn count_pieces(
-    store: &dyn BackupStore,
-    files: &[StoredObject],
-) -> Result<usize, StorageError> {
-    let Some((first, [_, ..])) = files.split_first() else {
-        return Ok(0);
-    };
-    let head = head_of(store, first).await?;
-    if !is_recognized(&head) {
-        return Ok(0);
-    }
-    let mut kinds = std::pin::pin!(kinds_of(store, files, &head));
-    let mut count = 1;
-    while let Some(kind) = kinds.try_next().await? {
-        match kind {
-            Continuation::Piece => count += 1,
-            Continuation::Whole => break,
-            Continuation::Unclear => return Ok(0),
-        }
-    }
-    Ok(if count < 2 { 0 } else { count })
-}
-
-/// What each file but the first one is.
-fn kinds_of<'a>(
+/// The files of one listing.
+struct Files<'a> {
     store: &'a dyn BackupStore,
-    files: &'a [StoredObject],
-    first: &'a [u8],
-) -> impl Stream<Item = Result<Continuation, StorageError>> + 'a {
-    let kind = move |pair: &'a [StoredObject]| async move {
-        let [before, file] = pair else {
-            return Ok(Continuation::Unclear);
-        };
-        let head = head_of(store, file).await?;
-        if has_extension(&file.name) && is_own_backup(first, &head) {
-            return Ok(Continuation::Whole);
-        }
-        let tail = if shows_its_end(first) {
-            tail_of(store, before).await?
-        } else {
-            vec![]
-        };
-        Ok(continuation(first, &tail, &head))
-    };
-    futures::stream::iter(files.windows(2))
-        .map(kind)
-        .buffered(FILES_AT_ONCE)
+    /// How many of them could not be read.
+    unreadable: AtomicUsize,
 }
 
+impl Files<'_> {
+    /// How many of these files are certainly the pieces of one backup; 0 where it is not certain that there are two.
+    async fn count_pieces(&self, files: &[StoredObject]) -> Result<usize, StorageError> {
+        let Some((first, [_, ..])) = files.split_first() else {
+            return Ok(0);
+        };
+        let head = self.head_of(first).await?.unwrap_or_default();
+        if !is_recognized(&head) {
+            return Ok(0);
+        }
+        let mut kinds = std::pin::pin!(self.kinds_of(files, &head));
+        let (mut count, mut empty) = (1, 0);
+        while let Some(kind) = kinds.try_next().await? {
+            match kind {
+                Kind::Empty => empty += 1,
+                // Behind a piece it is taken for one: nothing that may be a part of the backup is cut off in silence.
+                Kind::Unreadable if count == 1 => return Ok(0),
+                Kind::Unreadable | Kind::Known(Continuation::Piece) => {
+                    count += empty + 1;
+                    empty = 0;
+                }
+                Kind::Known(Continuation::Whole) => break,
+                Kind::Known(Continuation::Unclear) => return Ok(0),
+            }
+        }
+        Ok(if count < 2 { 0 } else { count })
+    }
+
+    /// What each file but the first one is.
+    fn kinds_of<'a>(
+        &'a self,
+        files: &'a [StoredObject],
+        first: &'a [u8],
+    ) -> impl Stream<Item = Result<Kind, StorageError>> + 'a {
+        futures::stream::iter(1..files.len())
+            .map(move |at| self.kind_of(files, at, first))
+            .buffered(FILES_AT_ONCE)
+    }
+
+    async fn kind_of(
+        &self,
+        files: &[StoredObject],
+        at: usize,
+        first: &[u8],
+    ) -> Result<Kind, StorageError> {
+        let (before, file) = (&files[..at], &files[at]);
+        if file.size == 0 {
+            return Ok(Kind::Empty);
+        }
+        let head = self.head_of(file).await?;
+        if let Some(head) = &head
+            && has_extension(&file.name)
+            && is_own_backup(first, head)
+        {
+            return Ok(Kind::Known(Continuation::Whole));
+        }
+        let before = before.iter().rfind(|f| f.size > 0);
+        let tail = match before.filter(|_| shows_its_end(first)) {
+            Some(before) => self.tail_of(before).await?.unwrap_or_default(),
+            None => vec![],
+        };
+        Ok(match head {
+            Some(head) => Kind::Known(continuation(first, &tail, &head)),
+            // What is before it may be complete.
+            None if continuation(first, &tail, NOTHING) == Continuation::Whole => {
+                Kind::Known(Continuation::Whole)
+            }
+            None => Kind::Unreadable,
+        })
+    }
+
+    async fn head_of(&self, file: &StoredObject) -> Result<Option<Vec<u8>>, StorageError> {
+        self.or_unreadable(file, head_of(self.store, file).await)
+    }
+
+    async fn tail_of(&self, file: &StoredObject) -> Result<Option<Vec<u8>>, StorageError> {
+        let begin = file.size.saturating_sub(TAIL_BYTES as u64);
+        self.or_unreadable(file, read_range(self.store, file, begin..file.size).await)
+    }
+
+    /// `None` for a file that another attempt would not read either.
+    fn or_unreadable(
+        &self,
+        file: &StoredObject,
+        read: Result<Vec<u8>, StorageError>,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let e = match read {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(e) if e.reason().retry_class() == RetryClass::Transient => return Err(e),
+            Err(e) => e,
+        };
+        let is_gone = matches!(e.reason(), R::BackupNotFound | R::BackupChanged);
+        if !is_gone && self.unreadable.fetch_add(1, Relaxed) < MAX_LOGGED {
+            tracing::warn!(
+                name = file.name,
+                error = report(&e),
+                "a file that is named like a piece of a backup cannot be read"
+            );
+        }
+        Ok(None)
+    }
+}
+
+/// The first bytes of a file, which are enough to tell what it is.
 pub(super) async fn head_of(
     store: &dyn BackupStore,
-    object: &StoredObject,
+    file: &StoredObject,
 ) -> Result<Vec<u8>, StorageError> {
-    read(store, object, 0, HEAD_BYTES as u64).await
-}
-
-async fn tail_of(store: &dyn BackupStore, object: &StoredObject) -> Result<Vec<u8>, StorageError> {
-    let begin = object.size.saturating_sub(TAIL_BYTES as u64);
-    read(store, object, begin, TAIL_BYTES as u64).await
-}
-
-/// Bytes of an object; none of one that has gone since it was listed.
-async fn read(
-    store: &dyn BackupStore,
-    object: &StoredObject,
-    offset: u64,
-    most: u64,
-) -> Result<Vec<u8>, StorageError> {
-    if object.size == 0 {
-        return Ok(vec![]);
-    }
-    let read = async {
-        let mut stream = store.read(object, offset, Some(most)).await?;
-        let mut bytes = Vec::new();
-        while let Some(more) = stream.try_next().await? {
-            bytes.extend_from_slice(&more);
-        }
-        Ok::<_, StorageError>(bytes)
-    };
-    match read.await {
-        Err(e) if matches!(e.reason(), R::BackupNotFound | R::BackupChanged) => Ok(vec![]),
-        other => other,
-    }
+    read_range(store, file, 0..HEAD_BYTES as u64).await
 }
 
 #[cfg(test)]
 mod tests {
     use crate::backup::backups_of;
-    use crate::config::Location;
-    use crate::store::Stores;
+    use crate::error::FailureReason as R;
+    use crate::store::BackupStore;
+    use crate::store::faulty::{Call, Fault, FaultyStore};
 
     /// The names and sizes of the backups in a folder with these files.
     async fn backups(files: &[(&str, &[u8])]) -> Vec<(String, u64)> {
+        backups_where(files, &[]).await.unwrap()
+    }
+
+    /// The same, where reads of some files always fail.
+    async fn backups_where(
+        files: &[(&str, &[u8])],
+        unreadable: &[(&str, R)],
+    ) -> Result<Vec<(String, u64)>, R> {
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
             std::fs::write(folder.path().join(name), bytes).unwrap();
         }
-        let store = Stores::new(None)
-            .at(&Location::Folder(folder.path().to_owned()))
-            .await
-            .unwrap();
-        let all = backups_of(store.as_ref(), store.list("").await.unwrap())
-            .await
-            .unwrap();
-        all.into_iter().map(|o| (o.name, o.size)).collect()
+        let store = FaultyStore::at(folder.path());
+        for (name, reason) in unreadable {
+            store.fail(Call::Read, name, Fault::Error(*reason), 99);
+        }
+        let objects = store.list("").await.unwrap();
+        let all = backups_of(&store, objects, None).await;
+        let all = all.map_err(|e| e.reason())?.into_iter();
+        Ok(all.map(|o| (o.name, o.size)).collect())
     }
 
     fn names(found: &[(String, u64)]) -> Vec<&str> {
@@ -302,6 +366,110 @@ mod tests {
         for more in [&b"PGDMP\x01"[..], TEXT.as_bytes(), b""] {
             let files: &[(&str, &[u8])] = &[("x.aa", b"PGDMP\x01"), ("x.ab", b"_"), ("x.ac", more)];
             assert_eq!(names(&backups(files).await), ["x", "x.ac"]);
+        }
+    }
+
+    /// `split -n l/N` makes an empty piece where a line is longer than a piece.
+    #[tokio::test]
+    async fn an_empty_piece_between_others_cuts_nothing_off() {
+        let (head, rest) = TEXT.split_at(60);
+        let bare = b"SET statement_timeout = 0;\nINSERT INTO t VALUES (1, '".as_slice();
+        for (first, last) in [
+            (b"PGDMP\x01".as_slice(), b"_".as_slice()),
+            (head.as_bytes(), rest.as_bytes()),
+            (bare, b"x');\n"),
+        ] {
+            let files: &[(&str, &[u8])] = &[
+                ("x.aa", first),
+                ("x.ab", b""),
+                ("x.ac", last),
+                ("x.ad", b""),
+                ("x.ae", b""),
+            ];
+            let size = (first.len() + last.len()) as u64;
+            let found = backups(files).await;
+            assert_eq!(names(&found), ["x", "x.ad", "x.ae"]);
+            assert_eq!(found[0].1, size);
+        }
+        // What is complete stays so, whatever follows behind an empty file.
+        let files: &[(&str, &[u8])] = &[
+            ("x.aa", head.as_bytes()),
+            ("x.ab", rest.as_bytes()),
+            ("x.ac", b""),
+            ("x.ad", b"DROP TABLE t;"),
+        ];
+        assert_eq!(names(&backups(files).await), ["x", "x.ac", "x.ad"]);
+    }
+
+    /// Whoever may add a file that nobody can read hides no backup and stops no listing.
+    #[tokio::test]
+    async fn an_unreadable_file_is_left_apart() {
+        let gzip: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03_";
+        let custom: &[u8] = b"PGDMP\x01";
+        let (head, rest) = TEXT.split_at(60);
+        for reason in [R::InvalidRequest, R::AccessDenied, R::SourceNotAllowed] {
+            // Alone, and the second of what may be backups of their own.
+            for (unreadable, files) in [
+                ("zz.aa", ["a.gz", "zz.aa", "zz.ab"]),
+                ("zz.ab", ["a.gz", "zz.aa", "zz.ab"]),
+            ] {
+                let files = files.map(|name| (name, gzip));
+                let found = backups_where(&files, &[(unreadable, reason)])
+                    .await
+                    .unwrap();
+                assert_eq!(names(&found), ["a.gz", "zz.aa", "zz.ab"], "{reason}");
+            }
+            // Behind the pieces it is counted, and found when they are read.
+            let files = [
+                ("x.aa", custom),
+                ("x.ab", b"__".as_slice()),
+                ("x.ac", b"___"),
+                ("x.ad", b"____"),
+            ];
+            let found = backups_where(&files, &[("x.ac", reason)]).await.unwrap();
+            assert_eq!(found, [("x".to_owned(), 15)]);
+            // Not behind a text that is complete.
+            let files = [
+                ("x.aa", head.as_bytes()),
+                ("x.ab", rest.as_bytes()),
+                ("x.ac", b"x".as_slice()),
+            ];
+            let found = backups_where(&files, &[("x.ac", reason)]).await.unwrap();
+            assert_eq!(names(&found), ["x", "x.ac"]);
+        }
+    }
+
+    /// A store that is not available says nothing about any file.
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_fails_where_another_attempt_may_help() {
+        let files: &[(&str, &[u8])] = &[("x.aa", b"PGDMP\x01"), ("x.ab", b"_")];
+        for name in ["x.aa", "x.ab"] {
+            let listed = backups_where(files, &[(name, R::DownloadFailed)]).await;
+            assert_eq!(listed, Err(R::DownloadFailed), "{name}");
+        }
+    }
+
+    /// A piece that is overwritten or deleted during the listing ends no series: reading it says that it has changed.
+    #[tokio::test]
+    async fn a_piece_that_changes_meanwhile_cuts_nothing_off() {
+        let bare = b"SET statement_timeout = 0;\nINSERT INTO t VALUES (1, '".as_slice();
+        let files = [
+            ("x.aa", bare),
+            ("x.ab", b"a', 2), (2, '".as_slice()),
+            ("x.ac", b"b', 2), (2, '"),
+            ("x.ad", b"x');\n"),
+        ];
+        let all = backups(&files).await;
+        for reason in [R::BackupChanged, R::BackupNotFound] {
+            for gone in ["x.ac", "x.ad"] {
+                let found = backups_where(&files, &[(gone, reason)]).await.unwrap();
+                assert_eq!(found, all, "{gone}");
+            }
+            // It is not certain any more that there are pieces.
+            for gone in ["x.aa", "x.ab"] {
+                let found = backups_where(&files, &[(gone, reason)]).await.unwrap();
+                assert_eq!(names(&found), ["x.aa", "x.ab", "x.ac", "x.ad"], "{gone}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::backup_catalog::BackupCatalog;
 use crate::backup::PinnedBackup;
 use crate::config::EvidencePlace;
-use crate::error::{RestoreError, report as said};
+use crate::error::{RestoreError, RetryClass, report as said};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
@@ -120,7 +120,7 @@ impl BackupCatalog {
     }
 
     /// The same bytes were proven before, and now they are said to be bad: one of both answers is wrong,
-    /// and it may be this one. Only what is signed can say so.
+    /// and it may be this one. Only what is signed can say so, and what cannot be read may.
     pub(crate) async fn doubt(
         &self,
         report: &mut VerificationReport,
@@ -145,12 +145,11 @@ impl BackupCatalog {
             Ok(earlier) => earlier,
             Err(e) => {
                 let e: RestoreError = e;
-                return tracing::warn!(error = said(&e), "earlier evidence cannot be read");
+                tracing::warn!(error = said(&e), "earlier evidence cannot be read");
+                let may_pass = e.reason().retry_class() != RetryClass::Permanent;
+                return verdict::withhold(report, &said(&e), may_pass.then(|| e.reason()));
             }
         };
-        if let Some(why) = &earlier.incomplete {
-            tracing::warn!(why, "earlier evidence was not read completely");
-        }
         if let Some(r) = earlier
             .reports
             .iter()
@@ -161,6 +160,9 @@ impl BackupCatalog {
                 "the same backup was verified before and fails now: a defect of this program or its server"
             );
             verdict::doubt(report, r.finished_at);
+        } else if let Some(why) = &earlier.incomplete {
+            tracing::warn!(why, "earlier evidence was not read completely");
+            verdict::withhold(report, why, None);
         }
     }
 }

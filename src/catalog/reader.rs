@@ -5,7 +5,6 @@ use pgdump_archive::Crc32c;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
@@ -13,11 +12,11 @@ use crate::backup::{
     self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source,
 };
 use crate::config::Location;
-use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::error::{FailureReason as R, JobError, RestoreError, StorageError, ValidationError};
 use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Policy, Trigger};
 use crate::progress::Progress;
-use crate::store::BackupStore;
+use crate::store::{BackupStore, read_range};
 use pgdump_archive::{self, Archive, DecryptionKeys, Limits};
 
 /// Largest globals file that is read, in bytes.
@@ -55,7 +54,8 @@ impl BackupCatalog {
     /// `StorageError` if the listing fails.
     pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
         let store = self.store().await?;
-        let backups = backup::backups_of(store.as_ref(), store.list(prefix).await?).await?;
+        let objects = store.list(prefix).await?;
+        let backups = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         Ok(backups.into_iter().map(Backup::from).collect())
     }
 
@@ -89,6 +89,11 @@ impl BackupCatalog {
             .map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
         expected.check()?;
         Ok(pgdump_restore::roles_of(&text, policy.role_passwords))
+    }
+
+    /// The object whose arrival announces a directory dump, and which is no backup itself.
+    pub(super) fn manifest(&self) -> Option<&str> {
+        Some(self.config.verify.manifest.as_str())
     }
 
     pub(crate) fn download_options(&self) -> DownloadOptions {
@@ -132,13 +137,19 @@ impl BackupCatalog {
     /// Finds and pins a backup; `None` for standard input.
     ///
     /// # Errors
-    /// `backup_not_found`, `access_denied`, `download_failed`, `checksum_mismatch`.
+    /// `backup_not_found`, `access_denied`, `download_failed`, `checksum_mismatch`; `invalid_request` for a generation or
+    /// checksum of what is not named.
     pub async fn pin(
         &self,
         wanted: &BackupRef,
         generation: Option<Generation>,
         crc32c: Option<Crc32c>,
     ) -> Result<Option<PinnedBackup>, RestoreError> {
+        if !matches!(wanted, BackupRef::Named { .. }) && (generation.is_some() || crc32c.is_some())
+        {
+            let what = "generation and crc32c belong to one object: name it, instead of latest or standard input";
+            return Err(ValidationError::new(R::InvalidRequest, what).into());
+        }
         let Some(place) = self.place_of(wanted) else {
             return Ok(None);
         };
@@ -148,7 +159,7 @@ impl BackupCatalog {
             BackupRef::Named { name, .. } => backup::pin(store, name, generation, crc32c).await?,
             BackupRef::Latest { prefix, at } => {
                 let globals = self.config.policy.globals.as_deref();
-                backup::pin_latest(store, prefix, *at, globals).await?
+                backup::pin_latest(store, prefix, *at, globals, self.manifest()).await?
             }
         };
         Ok(Some(pinned))
@@ -156,6 +167,26 @@ impl BackupCatalog {
 
     /// Pins the backup of a verification. A notification announces one object, which may be a piece of the backup.
     pub(crate) async fn pin_job(
+        &self,
+        job: &VerifyJob,
+        crc32c: Option<Crc32c>,
+    ) -> Result<Option<PinnedBackup>, RestoreError> {
+        let pinned = self.pin_unchecked(job, crc32c).await?;
+        if let Some(pinned) = &pinned {
+            if job.trigger == Trigger::Notification && self.is_excluded(pinned) {
+                let what = format!(
+                    "{}: VERIFY_PREFIX or VERIFY_SUFFIX excludes it, and it is not a piece of a backup",
+                    pinned.uri()
+                );
+                return Err(StorageError::new(R::BackupNotFound, what).into());
+            }
+            pinned.check_pieces()?;
+        }
+        Ok(pinned)
+    }
+
+    /// The same of an object that may turn out to be none, or a piece of which others are missing.
+    pub(super) async fn pin_unchecked(
         &self,
         job: &VerifyJob,
         crc32c: Option<Crc32c>,
@@ -168,6 +199,12 @@ impl BackupCatalog {
             }
             _ => self.pin(&job.backup, job.generation, crc32c).await,
         }
+    }
+
+    /// Whether an object is not looked after: it might have been a piece of a backup that is.
+    pub(super) fn is_excluded(&self, pinned: &PinnedBackup) -> bool {
+        let name = &pinned.object.name;
+        pinned.members.is_empty() && backup::has_extension(name) && !self.is_backup(name)
     }
 
     /// Opens a backup as far as its table of contents; stops reading when `stop` is cancelled.
@@ -221,18 +258,9 @@ impl BackupCatalog {
         {
             return;
         }
-        let length = pgdump_restore::TAIL.min(p.object.size);
-        let read = async {
-            let chunks = p
-                .store
-                .read(&p.object, p.object.size - length, Some(length))
-                .await?;
-            let add = |mut all: Vec<u8>, chunk: bytes::Bytes| async move {
-                all.extend_from_slice(&chunk);
-                Ok(all)
-            };
-            chunks.try_fold(Vec::new(), add).await
-        };
+        let size = p.object.size;
+        let range = size.saturating_sub(pgdump_restore::TAIL)..size;
+        let read = read_range(p.store.as_ref(), &p.object, range);
         match tokio::time::timeout(self.config.stall_timeout, read).await {
             Ok(Ok(tail)) => archive.add_expected_entries(pgdump_restore::roles_at_end(&tail)),
             Ok(Err(e)) => {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
@@ -10,7 +9,7 @@ use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report as said};
 use crate::proof::{BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
-use crate::store::StoredObject;
+use crate::store::{StoredObject, read_range};
 use crate::verification::{Evidence, Testimony};
 use pgdump_archive::{is_recognized, member_name};
 
@@ -144,11 +143,12 @@ impl BackupCatalog {
         if pinned.members.is_empty() {
             return Ok(store.delete(object).await?);
         }
+        let files;
         let mut members: Vec<&StoredObject> = pinned.members.iter().rev().collect();
         if pinned.is_folder() {
             let file = |o: &StoredObject| o.name[object.name.len()..].to_owned();
             let manifest = self.config.verify.manifest.as_str();
-            let files = backup::files_of(store.as_ref(), &object.name).await?;
+            files = backup::files_of(store.as_ref(), &object.name).await?;
             let stranger = files
                 .iter()
                 .map(file)
@@ -158,6 +158,9 @@ impl BackupCatalog {
                     format!("it also holds {stranger:?}, which is of no dump: move that elsewhere");
                 return Err(left_alone(&object.name, &what));
             }
+            let is_manifest =
+                |f: &&StoredObject| file(f) == manifest && !pinned.members.contains(f);
+            members.extend(files.iter().filter(is_manifest));
             members.sort_by_key(|m| member_name::is_toc(&file(m)));
         }
         for member in members {
@@ -193,29 +196,15 @@ impl BackupCatalog {
         };
         let is_other = e.reason() == R::ArchiveUnsupported && e.blame() == Blame::Backup;
         let first = pinned.members.first().unwrap_or(&pinned.object);
-        if !is_other && (pinned.is_folder() || is_recognized(&self.head_of(pinned, first).await?)) {
+        if !is_other
+            && (pinned.is_folder()
+                || is_recognized(&read_range(pinned.store.as_ref(), first, 0..HEAD).await?))
+        {
             return Ok(());
         }
         Err(left_alone(
             &pinned.object.name,
             &format!("it is not known to be a dump ({e})"),
         ))
-    }
-
-    /// The first bytes of an object.
-    async fn head_of(
-        &self,
-        pinned: &PinnedBackup,
-        object: &StoredObject,
-    ) -> Result<Vec<u8>, RestoreError> {
-        let chunks = pinned
-            .store
-            .read(object, 0, Some(object.size.min(HEAD)))
-            .await?;
-        let add = |mut all: Vec<u8>, c: bytes::Bytes| async move {
-            all.extend_from_slice(&c);
-            Ok(all)
-        };
-        Ok(chunks.try_fold(Vec::new(), add).await?)
     }
 }

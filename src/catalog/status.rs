@@ -1,10 +1,12 @@
 //! The status of each set of backups: when it was last proven, and how long a restore takes.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
-use crate::error::{Blame, RestoreError};
+use crate::error::{Blame, FailureReason as R, JobError, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{BackupOrigin, Rto, Verdict, VerificationReport};
@@ -13,6 +15,9 @@ use crate::verification::{Found, is_of};
 
 /// Reports of a set that are looked at.
 const READ: usize = 200;
+
+/// How long it may take to learn whether a backup need not be verified.
+const LOOK_LIMIT: Duration = Duration::from_secs(300);
 
 /// A set of backups, as its evidence says.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -154,18 +159,33 @@ impl BackupCatalog {
 
     /// Whether another verification speaks for a backup that has just arrived: it is older than one of its
     /// set and database that is proven already, or a piece that came later will ask for the whole. Where
-    /// evidence is not signed, the newer one must at least be there.
+    /// evidence is not signed, the newer one must at least be there. Nor is an object verified that is none of ours.
     ///
     /// # Errors
-    /// The store's own.
+    /// The store's own; `timeout` if that is not known within [`LOOK_LIMIT`].
     pub async fn is_outdated(&self, job: &VerifyJob) -> Result<bool, RestoreError> {
-        let is_piece = matches!(&job.backup, BackupRef::Named { name, .. } if backup::whole_of(name).is_some());
-        if !self.config.verify.skip_older && !is_piece {
+        let late = |_| {
+            let what = format!("the evidence was not read within {LOOK_LIMIT:?}");
+            Err(JobError::new(R::Timeout, what).into())
+        };
+        tokio::time::timeout(LOOK_LIMIT, self.has_newer(job))
+            .await
+            .unwrap_or_else(late)
+    }
+
+    async fn has_newer(&self, job: &VerifyJob) -> Result<bool, RestoreError> {
+        let may_be_piece = matches!(&job.backup, BackupRef::Named { name, .. } if backup::whole_of(name).is_some());
+        if !self.config.verify.skip_older && !may_be_piece {
             return Ok(false);
         }
-        let Some(pinned) = self.pin_job(job, None).await? else {
+        let Some(pinned) = self.pin_unchecked(job, None).await? else {
             return Ok(false);
         };
+        if self.is_excluded(&pinned) {
+            return Ok(true);
+        }
+        pinned.check_pieces()?;
+        let is_piece = !pinned.members.is_empty() && !pinned.is_folder();
         if is_piece
             && job
                 .generation
@@ -223,7 +243,7 @@ impl BackupCatalog {
     ) -> Result<Vec<StoredObject>, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
         let objects = store.members(self.config.verify.prefix_of(set)).await?;
-        let mut all = backup::backups_of(store.as_ref(), objects).await?;
+        let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         all.retain(|o| self.is_backup(&o.name) && self.config.verify.set_of(&o.name) == set);
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
         Ok(all)
@@ -249,5 +269,167 @@ impl BackupCatalog {
             && report.backup.name.as_ref().is_some_and(|n| {
                 report.backup.uri.as_deref() == Some(self.config.bucket.uri(n).as_str())
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Config, Location, RawConfig};
+    use crate::job::Generation;
+    use crate::metrics::RestoreMetricsManager;
+    use crate::store::faulty::{Call, Fault, FaultyStore};
+    use crate::store::{BackupStore, Stores};
+
+    /// A catalogue of a folder with these files.
+    async fn catalog_of(
+        files: &[(&str, &[u8])],
+        flags: &[(&str, &str)],
+    ) -> (tempfile::TempDir, Arc<FaultyStore>, BackupCatalog) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let bucket = format!("file://{}", folder.path().display());
+        let flags = [&[("backup-bucket", bucket.as_str())], flags].concat();
+        let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+        let (store, stores) = (FaultyStore::at(folder.path()), Stores::new(None));
+        let (store, stores) = (Arc::new(store), Arc::new(stores));
+        let place = Location::Folder(folder.path().to_owned());
+        stores.replace(place, store.clone()).await;
+        let metrics = RestoreMetricsManager::new(0.0);
+        let catalog = BackupCatalog::new(Arc::new(config), stores, metrics);
+        (folder, store, catalog)
+    }
+
+    /// The verification that the arrival of an object asks for.
+    async fn announced(store: &FaultyStore, name: &str) -> VerifyJob {
+        let backup = BackupRef::Named {
+            place: None,
+            name: name.to_owned(),
+        };
+        VerifyJob {
+            generation: Some(store.stat(name, None).await.unwrap().generation),
+            ..VerifyJob::new("r", backup, Trigger::Notification)
+        }
+    }
+
+    fn set_age(folder: &tempfile::TempDir, name: &str, seconds: u64) {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(folder.path().join(name))
+            .unwrap();
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+        file.set_modified(then).unwrap();
+    }
+
+    /// Of pieces, the newest one asks for the whole, whatever it is called; what beside them is no piece asks for nothing.
+    #[tokio::test]
+    async fn the_newest_piece_asks_for_the_whole() {
+        let letter = |n: u8| char::from(b'a' + n);
+        let names: Vec<String> = (0..44)
+            .map(|n| format!("x.dump.{}{}", letter(n / 26), letter(n % 26)))
+            .collect();
+        let mut files: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), &b"_"[..])).collect();
+        files[0].1 = b"PGDMP\x01";
+        files.push(("x.dump.asc", b"-----BEGIN PGP SIGNATURE-----"));
+        files.push(("x.dump.md", b"notes"));
+        files.push(("y.dump.sha", b"0123"));
+        for flags in [
+            &[("verify-suffix", ".dump")][..],
+            &[("verify-suffix", ".dump"), ("verify-older", "verify")],
+        ] {
+            let (folder, store, catalog) = catalog_of(&files, flags).await;
+            for name in &names {
+                set_age(&folder, name, 60);
+            }
+            set_age(&folder, "x.dump.br", 1);
+            for (name, is_outdated) in [
+                ("x.dump.br", false),
+                ("x.dump.aa", true),
+                ("x.dump.bq", true),
+                ("x.dump.asc", true),
+                ("x.dump.md", true),
+                ("y.dump.sha", true),
+            ] {
+                let job = announced(&store, name).await;
+                let is = catalog.is_outdated(&job).await.unwrap();
+                assert_eq!(is, is_outdated, "{name} {flags:?}");
+                let pinned = catalog.pin_job(&job, None).await;
+                match name
+                    .strip_prefix("x.dump.")
+                    .filter(|c| c.len() == 2 && *c != "md")
+                {
+                    Some(_) => assert_eq!(pinned.unwrap().unwrap().object.name, "x.dump"),
+                    None => assert_eq!(pinned.err().unwrap().reason(), R::BackupNotFound),
+                }
+            }
+        }
+    }
+
+    /// A connection that is half open does not keep a worker from its next backup.
+    #[tokio::test(start_paused = true)]
+    async fn a_look_at_earlier_evidence_ends() {
+        let (_folder, store, catalog) = catalog_of(&[("a.dump", b"PGDMP\x01")], &[]).await;
+        let job = announced(&store, "a.dump").await;
+        store.fail(Call::List, "", Fault::Stall, 99);
+        let e = catalog.is_outdated(&job).await.unwrap_err();
+        assert_eq!(e.reason(), R::Timeout);
+    }
+
+    /// Nor does one that stalls while files are looked into.
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_ends_when_a_read_stalls() {
+        let files: &[(&str, &[u8])] = &[("x.aa", b"PGDMP\x01"), ("x.ab", b"_")];
+        let (_folder, store, catalog) = catalog_of(files, &[]).await;
+        store.fail(Call::Read, "x.ab", Fault::Stall, 1);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        assert_eq!(all.len(), 1);
+        store.fail(Call::Read, "x.ab", Fault::Stall, 99);
+        let e = catalog.backups_of_set("default").await.unwrap_err();
+        assert_eq!(e.reason(), R::DownloadFailed);
+    }
+
+    /// What is asked of an object is not left out of account where none is named.
+    #[tokio::test]
+    async fn a_generation_is_refused_where_no_object_is_named() {
+        let (_folder, _store, catalog) = catalog_of(&[("a.dump", b"PGDMP\x01")], &[]).await;
+        let latest = BackupRef::parse("latest", "").unwrap();
+        assert!(catalog.pin(&latest, None, None).await.is_ok());
+        let crc32c = pgdump_archive::Crc32c(1);
+        for wanted in [latest, BackupRef::Stdin] {
+            for (generation, crc32c) in [
+                (Some(Generation(5)), None),
+                (None, Some(crc32c)),
+                (Some(Generation(5)), Some(crc32c)),
+            ] {
+                let e = catalog
+                    .pin(&wanted, generation, crc32c)
+                    .await
+                    .err()
+                    .unwrap();
+                assert_eq!(e.reason(), R::InvalidRequest);
+            }
+        }
+    }
+
+    /// The manifest of a directory dump is no backup of the set, and goes with the dump.
+    #[tokio::test]
+    async fn a_manifest_is_deleted_with_its_directory() {
+        let files: &[(&str, &[u8])] = &[
+            ("night/toc.dat", b"PGDMP\x01\x0e\0\x04\x08\x03"),
+            ("night/_SUCCESS", b""),
+        ];
+        let flags = [("verify-manifest", "_SUCCESS")];
+        let (_folder, store, catalog) = catalog_of(files, &flags).await;
+        let all = catalog.backups_of_set("default").await.unwrap();
+        let names: Vec<&str> = all.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["night/"]);
+        catalog.delete_backup(&all[0]).await.unwrap();
+        assert_eq!(store.list("").await.unwrap(), vec![]);
     }
 }

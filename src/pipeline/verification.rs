@@ -138,6 +138,21 @@ fn is_quarantined(context: &VerifyContext<'_>) -> bool {
     context.job.attempt > context.config().quarantine_after
 }
 
+/// Whether the message is redelivered after this error, and another attempt may succeed. Only messages are: a command
+/// and the schedule have one attempt.
+fn is_tried_again(context: &VerifyContext<'_>, e: &RestoreError) -> bool {
+    let job = context.job;
+    let is_message = matches!(job.trigger, Trigger::Notification | Trigger::Request);
+    let may_pass = match e.reason().retry_class() {
+        RetryClass::Transient | RetryClass::Environment => true,
+        RetryClass::Permanent | RetryClass::Busy | RetryClass::Interrupted => false,
+    };
+    is_message
+        && may_pass
+        && job.attempt < context.config().max_attempts
+        && !is_quarantined(context)
+}
+
 /// All stages; `Some` if this request has its answer already.
 async fn verify_stages(
     context: &VerifyContext<'_>,
@@ -428,6 +443,10 @@ async fn conclude(
             Ok(None) => {}
             Err(e) => {
                 tracing::error!(error = said(&e), "the evidence was not written");
+                // An answer that is not written down is not given, as long as another attempt may write it.
+                if is_tried_again(context, &e) {
+                    verdict::fail(&mut report, &e, Stage::Evidence);
+                }
                 report
                     .notes
                     .push(format!("the evidence was not written: {}", said(&e)));
@@ -521,6 +540,180 @@ fn major_of(version: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::config::{Location, RawConfig};
+    use crate::job::BackupRef;
+    use crate::metrics::RestoreMetricsManager;
+    use crate::postgres::Server;
+    use crate::proof::Verdict;
+    use crate::store::Stores;
+    use crate::store::faulty::{Call, Fault, FaultyStore};
+
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+
+    /// One backup in a folder, and the services that verify it.
+    struct OneBackup {
+        _folder: tempfile::TempDir,
+        store: Arc<FaultyStore>,
+        services: Services,
+        pinned: PinnedBackup,
+    }
+
+    impl OneBackup {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("a.dump"), "PGDMP").unwrap();
+            let bucket = format!("file://{}", folder.path().display());
+            let flags = [
+                ("backup-bucket", bucket.as_str()),
+                ("db-host", "/nowhere"),
+                ("evidence-signing-key", KEY),
+            ];
+            let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+            let (config, stores) = (Arc::new(config), Arc::new(Stores::new(None)));
+            let store = Arc::new(FaultyStore::at(folder.path()));
+            let place = Location::Folder(folder.path().to_owned());
+            stores.replace(place, store.clone()).await;
+            let metrics = RestoreMetricsManager::new(0.0);
+            let services = Services {
+                catalog: catalog::BackupCatalog::new(config.clone(), stores, metrics.clone()),
+                server: Server::new(&config.db).unwrap(),
+                config,
+                metrics,
+            };
+            let pinned = backup::pin(store.clone(), "a.dump", None, None)
+                .await
+                .unwrap();
+            OneBackup {
+                _folder: folder,
+                store,
+                services,
+                pinned,
+            }
+        }
+
+        /// How a verification of it ends, with this verdict, on this attempt.
+        async fn concluded(
+            &self,
+            (trigger, attempt): (Trigger, u32),
+            report: VerificationReport,
+        ) -> JobOutcome {
+            let mut job = VerifyJob::new("r", BackupRef::Stdin, trigger);
+            job.attempt = attempt;
+            let (progress, cancel) = (Arc::default(), CancellationToken::new());
+            let context = JobContext {
+                services: &self.services,
+                job: &job,
+                progress: &progress,
+                cancel: &cancel,
+                clock: JobClock::start(),
+            };
+            conclude(&context, report, Some(&self.pinned)).await
+        }
+
+        fn report(&self, trigger: Trigger) -> VerificationReport {
+            let now = jiff::Timestamp::now();
+            VerificationReport {
+                verdict: Verdict::Verified,
+                depth: Some(Depth::Data),
+                backup: catalog::describe(&self.pinned),
+                backup_created: Some(self.pinned.object.created),
+                ..VerificationReport::new("r", trigger, Depth::Data, now)
+            }
+        }
+    }
+
+    /// A message whose answer could not be written comes again; its last attempt, and what has one attempt only, says so.
+    #[tokio::test]
+    async fn an_answer_without_evidence_is_not_given_while_attempts_remain() {
+        use Trigger::{Command, Notification, Request, Schedule};
+        let one = OneBackup::new().await;
+        let last = one.services.config.max_attempts;
+        for reason in [R::DownloadFailed, R::AccessDenied] {
+            for (trigger, attempt, is_given) in [
+                (Notification, 1, false),
+                (Request, last - 1, false),
+                (Notification, last, true),
+                (Command, 1, true),
+                (Schedule, 1, true),
+            ] {
+                one.store
+                    .fail(Call::Create, "a.dump.pgrestored/", Fault::Error(reason), 1);
+                let done = one.concluded((trigger, attempt), one.report(trigger)).await;
+                let expected = (!is_given).then_some(reason);
+                assert_eq!(done.failure, expected, "{trigger:?} {attempt}");
+                let said = done.result.notes.concat();
+                assert!(said.starts_with("the evidence was not written"), "{said}");
+                let is_verified = done.result.verdict == Some(Verdict::Verified);
+                assert_eq!(is_verified, is_given);
+            }
+        }
+        let done = one
+            .concluded((Notification, 2), one.report(Notification))
+            .await;
+        assert_eq!((done.failure, done.result.notes.len()), (None, 0));
+        assert!(done.result.verification.unwrap().evidence.is_some());
+    }
+
+    /// Earlier evidence that cannot be read may say that the backup is good.
+    #[tokio::test]
+    async fn a_backup_is_not_called_bad_while_earlier_evidence_cannot_be_read() {
+        for (call, name, fault, reason) in [
+            (
+                Call::List,
+                "a.dump.pgrestored/",
+                R::DownloadFailed,
+                R::DownloadFailed,
+            ),
+            (
+                Call::List,
+                "a.dump.pgrestored/",
+                R::AccessDenied,
+                R::AccessDenied,
+            ),
+            (
+                Call::List,
+                "a.dump.pgrestored/",
+                R::InvalidRequest,
+                R::ArchiveCorrupt,
+            ),
+            (
+                Call::Read,
+                "a.dump.pgrestored/",
+                R::AccessDenied,
+                R::ArchiveCorrupt,
+            ),
+        ] {
+            let one = OneBackup::new().await;
+            let proven = one.report(Trigger::Notification);
+            one.concluded((Trigger::Notification, 1), proven).await;
+            let failed = || {
+                let mut report = one.report(Trigger::Schedule);
+                let e = crate::error::StorageError::new(R::ArchiveCorrupt, "cut off");
+                verdict::fail(&mut report, &e.into(), Stage::Data);
+                assert_eq!(report.verdict, Verdict::Failed);
+                report
+            };
+            let mut report = failed();
+            one.store.fail(call, name, Fault::Error(fault), 9);
+            one.services
+                .catalog
+                .doubt(&mut report, Some(&one.pinned))
+                .await;
+            assert_eq!(report.verdict, Verdict::Inconclusive, "{call:?} {fault}");
+            let error = report.error.unwrap();
+            assert_eq!(error.reason, reason);
+            assert!(
+                error.message.contains("cut off; earlier evidence"),
+                "{}",
+                error.message
+            );
+            assert_eq!(
+                error.retryable,
+                reason.retry_class() != RetryClass::Permanent
+            );
+        }
+    }
 
     #[test]
     fn major_versions_are_read() {

@@ -134,14 +134,18 @@ fn checksum(path: &Path) -> Result<Crc32c, StorageError> {
     }
 }
 
-/// Files in `folder` and its subfolders, by name. Links that point outside are skipped. With `checksums`,
-/// each file is read to compute its CRC32C.
+/// Files in `folder` and its subfolders, by name. Links that point outside are skipped, and so are subfolders that cannot
+/// be read. With `checksums`, each file is read to compute its CRC32C; one that cannot be read has none.
 fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject>, StorageError> {
     let (mut found, mut todo) = (Vec::new(), vec![(folder.to_owned(), String::new())]);
     while let Some((dir, base)) = todo.pop() {
         let entries = match std::fs::read_dir(&dir) {
             // The folder was removed while the listing ran.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !base.is_empty() => continue,
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !base.is_empty() => {
+                tracing::warn!(name = base, "the folder cannot be read: it is not listed");
+                continue;
+            }
             entries => entries.map_err(|e| fault(e, &dir))?,
         };
         for entry in entries {
@@ -158,14 +162,11 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                 }
             } else if name.starts_with(prefix) && is_file_inside(folder, &entry.path(), kind) {
                 let described = describe(&entry.path(), name).and_then(|object| {
-                    if checksums {
-                        Ok(StoredObject {
-                            crc32c: Some(checksum(&entry.path())?),
-                            ..object
-                        })
-                    } else {
-                        Ok(object)
-                    }
+                    let crc32c = match checksums.then(|| checksum(&entry.path())) {
+                        Some(Err(e)) if e.reason() == R::AccessDenied => None,
+                        crc32c => crc32c.transpose()?,
+                    };
+                    Ok(StoredObject { crc32c, ..object })
                 });
                 match described {
                     Ok(object) => found.push(object),
@@ -317,6 +318,32 @@ impl BackupStore for LocalStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One file or folder that cannot be read hides no other.
+    #[tokio::test]
+    async fn what_cannot_be_read_does_not_fail_a_listing() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("lost+found")).unwrap();
+        for name in ["a.dump", "b.dump"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let forbid = |name: &str, mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path().join(name), mode).unwrap();
+        };
+        forbid("b.dump", 0o000);
+        forbid("lost+found", 0o000);
+        let all = LocalStore::new(folder.path().to_owned()).list("").await;
+        let may_read_all = std::fs::File::open(folder.path().join("b.dump")).is_ok();
+        forbid("lost+found", 0o700);
+        let all = all.unwrap();
+        let names: Vec<&str> = all.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["a.dump", "b.dump"]);
+        assert!(all[0].crc32c.is_some());
+        // Root may.
+        assert_eq!(all[1].crc32c.is_some(), may_read_all);
+    }
 
     /// Another process adds and removes files at the same time.
     #[test]

@@ -370,7 +370,7 @@ pub fn verify_envelope(
 }
 
 /// Shortens a report until its document is within the limit: drops columns first, then passed checks and notes,
-/// then the smallest tables.
+/// then the smallest tables, then whatever else there are many of.
 fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, RestoreError> {
     let mut r = report.clone();
     let fits = |r: &VerificationReport| {
@@ -400,8 +400,44 @@ fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, Rest
         "the report is too long for its document: only the {} largest of {all} tables are included",
         r.tables.len()
     ));
+    let mut is_shortened = false;
+    while !fits(&r)? && halve_lists(&mut r) {
+        is_shortened = true;
+    }
+    if is_shortened {
+        r.notes.push(
+            "the report is too long for its document: checks, notes, findings and kinds of entries are left out"
+                .into(),
+        );
+    }
     r.tables.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(r)
+}
+
+/// Keeps the first half of each list of a report that has long texts; whether there was anything left.
+fn halve_lists(r: &mut VerificationReport) -> bool {
+    fn halve<T>(list: &mut Vec<T>) -> bool {
+        let had_any = !list.is_empty();
+        list.truncate(list.len() / 2);
+        had_any
+    }
+    // An archive may name any number of kinds.
+    let kinds = r.archive.as_mut().map(|a| &mut a.entries);
+    let had_kinds = kinds.is_some_and(|kinds| {
+        let middle = kinds.keys().nth(kinds.len() / 2).cloned();
+        middle.is_some_and(|m| !kinds.split_off(&m).is_empty())
+    });
+    let findings = r.drift.as_mut().map(|d| &mut d.findings);
+    let probes = r.bisection.as_mut().map(|b| &mut b.probes);
+    [
+        halve(&mut r.checks),
+        halve(&mut r.notes),
+        halve(&mut r.rewrites),
+        had_kinds,
+        findings.is_some_and(halve),
+        probes.is_some_and(halve),
+    ]
+    .contains(&true)
 }
 
 #[cfg(test)]
@@ -551,5 +587,46 @@ pub(super) mod tests {
             );
             assert_eq!(back.notes.is_empty(), tables == 1_000);
         }
+    }
+
+    /// Neither do texts that JSON escapes make it longer; what failed is kept as long as anything.
+    #[test]
+    fn a_report_of_long_texts_is_shortened_too() {
+        use crate::proof::{ArchiveProof, Check, Drift};
+        let long = "\"".repeat(2 << 10);
+        let check = |status| {
+            Check::new("assertion", status, long.clone())
+                .of(&long)
+                .fix(&long)
+        };
+        let mut r = report("r");
+        r.checks = vec![check(CheckStatus::Passed); 100];
+        r.checks.extend(vec![check(CheckStatus::Failed); 500]);
+        r.notes = vec![long.clone(); 100];
+        r.drift = Some(Drift {
+            compared_with: "1".into(),
+            samples: 1,
+            findings: vec![long.clone(); 200],
+        });
+        let entries = (0..200).map(|n| (format!("{n}{long}"), 1)).collect();
+        r.archive = Some(ArchiveProof {
+            entries,
+            format: "custom".into(),
+            wrapped_in: vec![],
+            server_version: "17".into(),
+            pg_dump_version: "17".into(),
+            encoding: "UTF8".into(),
+        });
+        let sealed = Envelope::seal(&r, None).unwrap();
+        let size = serde_json::to_vec_pretty(&sealed).unwrap().len() as u64;
+        assert!(size <= MAX_ENVELOPE, "{size}");
+        let back = sealed.open().unwrap();
+        assert_eq!(back.checks[0].status, CheckStatus::Failed);
+        assert!(
+            back.notes
+                .last()
+                .unwrap()
+                .contains("checks, notes, findings")
+        );
     }
 }

@@ -418,10 +418,13 @@ impl Evidence {
         object: &StoredObject,
         own: Option<&str>,
     ) -> Result<VerificationReport, RestoreError> {
-        Ok(self.read_document(object, own).await?.0)
+        let (report, _) = self.read_document(object, own).await?;
+        check_clock(&report, jiff::Timestamp::now())?;
+        Ok(report)
     }
 
-    /// The report and the SHA-256 of what is signed.
+    /// The report and the SHA-256 of what is signed. This machine's clock is not asked: what it refuses, it may accept
+    /// later.
     async fn read_document(
         &self,
         object: &StoredObject,
@@ -440,7 +443,7 @@ impl Evidence {
             _ => self.keys.open(&envelope)?,
         };
         self.check_place(&report, object)?;
-        check_times(&report, object, jiff::Timestamp::now())?;
+        check_times(&report, object)?;
         Ok((report, envelope.digest()?))
     }
 
@@ -605,13 +608,21 @@ impl Evidence {
             return;
         }
         let error = match self.read_document(object, None).await {
-            Ok((report, digest)) => {
-                if search.seen.insert(digest) {
+            Ok((report, digest)) => match check_clock(&report, jiff::Timestamp::now()) {
+                Ok(()) if search.seen.insert(digest) => {
                     return found.reports.extend(wanted(report));
                 }
                 // Which of them is the copy depends on the order, so this is not remembered.
-                refused("the document is a copy of another one")
-            }
+                Ok(()) => refused("the document is a copy of another one"),
+                // Nor is this: it counts once this machine's clock is right.
+                Err(e) => {
+                    if self.is_signed() {
+                        let uri = self.store.uri(&object.name);
+                        search.unread = Some(format!("{uri}: {}", describe_error(&e)));
+                    }
+                    e
+                }
+            },
             Err(e) => {
                 if matches!(e, RestoreError::Validation(_)) {
                     self.own.refuse(object);
@@ -657,27 +668,39 @@ fn is_document(name: &str) -> bool {
     generation.bytes().all(|b| b.is_ascii_digit()) && is_hex(first) && second.is_none_or(is_hex)
 }
 
-/// Checks that no time in the report is in the future, by this machine's clock and by the store's.
-fn check_times(
-    report: &VerificationReport,
-    document: &StoredObject,
-    now: jiff::Timestamp,
-) -> Result<(), RestoreError> {
-    let last = (now.min(document.created))
-        .saturating_add(MAX_CLOCK_SKEW)
-        .unwrap_or(now);
+/// The times of a report that must not be in the future.
+fn times_of(report: &VerificationReport) -> impl Iterator<Item = jiff::Timestamp> {
     let times = [
         Some(report.started_at),
         Some(report.finished_at),
         report.backup_created,
     ];
-    if times.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
-        Ok(())
-    } else {
-        Err(refused(
+    times.into_iter().flatten()
+}
+
+fn is_after(time: jiff::Timestamp, now: jiff::Timestamp) -> bool {
+    time > now.saturating_add(MAX_CLOCK_SKEW).unwrap_or(now)
+}
+
+/// Checks that the times in the report are in order, and that none was in the future when it was stored.
+fn check_times(report: &VerificationReport, document: &StoredObject) -> Result<(), RestoreError> {
+    let is_late = times_of(report).any(|t| is_after(t, document.created));
+    if is_late || report.started_at > report.finished_at {
+        return Err(refused(
             "the document contains times that are in the future or in the wrong order",
-        ))
+        ));
     }
+    Ok(())
+}
+
+/// Checks that no time in the report is in the future by this machine's clock, which may be wrong.
+fn check_clock(report: &VerificationReport, now: jiff::Timestamp) -> Result<(), RestoreError> {
+    if times_of(report).any(|t| is_after(t, now)) {
+        return Err(refused(
+            "the document contains times that are in the future by this machine's clock",
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -192,6 +192,24 @@ pub fn doubt(report: &mut VerificationReport, at: jiff::Timestamp) {
     );
 }
 
+/// Makes a `failed` verdict `inconclusive` because earlier evidence, which may contradict it, was not read. `reason` is
+/// that of the store, if another attempt may read it.
+pub fn withhold(report: &mut VerificationReport, why: &str, reason: Option<R>) {
+    report.verdict = Verdict::Inconclusive;
+    if let Some(error) = &mut report.error {
+        error.blame = Blame::Infrastructure;
+        error.message = one_line(&format!(
+            "{}; earlier evidence, which may contradict this, was not read: {why}",
+            error.message
+        ));
+        if let Some(reason) = reason {
+            (error.reason, error.retryable) = (reason, true);
+        }
+    }
+    report.fix =
+        Some("see that the worker can read the evidence, and verify the backup again".into());
+}
+
 /// The result event of a verification.
 pub fn result_of(
     job: &VerifyJob,

@@ -459,6 +459,70 @@ async fn pieces_are_proven_when_they_are_complete() {
     running.stop().await;
 }
 
+/// The newest piece may be one whose count is also a word (`br` is the 44th): it asks for the whole like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_whose_count_is_a_word_is_proven_with_the_others() {
+    let env = start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    let letter = |n: usize| char::from(b'a' + u8::try_from(n).unwrap());
+    let mut newest = (0, String::new());
+    for n in 0..44 {
+        let piece = dump[n * dump.len() / 44..(n + 1) * dump.len() / 44].to_vec();
+        let name = format!("x.dump.{}{}", letter(n / 26), letter(n % 26));
+        newest = (env.emulator.storage.put(BUCKET, &name, piece), name);
+    }
+    assert_eq!(newest.1, "x.dump.br");
+    // A signature beside it is no backup.
+    let signature = env
+        .emulator
+        .storage
+        .put(BUCKET, "x.dump.asc", b"-".to_vec());
+    let flags = [NOTIFIED[0], NOTIFIED[1], ("verify-suffix", ".dump")];
+    let running = env.worker(&c, &flags).await;
+    notify(&env, "x.dump.asc", signature, &[]).await;
+    notify(&env, &newest.1, newest.0, &[]).await;
+    let result = env.result().await;
+    assert_eq!(
+        result.verdict,
+        Some(Verdict::Verified),
+        "{:?}",
+        result.error
+    );
+    assert_eq!(
+        (result.rows, result.backup.name.as_deref()),
+        (5000, Some("x.dump"))
+    );
+    running.stop().await;
+}
+
+/// Neither does a stop wait for a read that decides whether a new backup needs a verification.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_look_at_a_new_backup() {
+    let env = start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    let storage = &env.emulator.storage;
+    storage.put(BUCKET, "x.dump.aa", b"PGDMP\x01".to_vec());
+    let generation = storage.put(BUCKET, "x.dump.ab", b"_".to_vec());
+    storage.disturb_reads(|| Some(StorageFault::StallAfter(0)));
+    let flags = [NOTIFIED[0], NOTIFIED[1], ("drain-timeout", "1ms")];
+    let running = env.worker(&c, &flags).await;
+    notify(&env, "x.dump.ab", generation, &[]).await;
+    let reads = async {
+        while storage.reads() == 0 {
+            crate::support::pause().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reads)
+        .await
+        .expect("nothing was read in time");
+    // Well before the stalled read would be given up.
+    tokio::time::timeout(Duration::from_secs(15), running.stop())
+        .await
+        .expect("the worker did not stop in time");
+}
+
 /// Waits until the verification whose download stalls after 100 bytes has read them.
 async fn until_stalled(running: &Running) {
     let at_work = async {

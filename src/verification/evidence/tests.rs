@@ -511,3 +511,34 @@ async fn the_newest_document_comes_first_whoever_signed_it() {
     let found = both.reports("", 1, Some).await.unwrap();
     assert_eq!(found.reports[0].request_id, "s");
 }
+
+/// A document that this machine's clock refuses, because it is slow, counts once the clock is right; until then, nothing
+/// relies on its absence.
+#[tokio::test]
+async fn a_document_that_is_ahead_of_this_clock_is_not_refused_for_ever() {
+    for (ahead, remembered) in [(3600, false), (0, true)] {
+        let p = TestBucket::new().await;
+        let now = jiff::Timestamp::now();
+        let later = now
+            .saturating_add(jiff::SignedDuration::from_mins(30))
+            .unwrap();
+        let mut r = p.report("r", Depth::Data);
+        r.finished_at = later;
+        let name = p.name_for("r");
+        p.put_sealed(&name, &r, Some(PRIVATE));
+        // When it was stored, by the store's clock.
+        let file = std::fs::File::options()
+            .write(true)
+            .open(p.folder.path().join(&name))
+            .unwrap();
+        let stored = std::time::SystemTime::now() + std::time::Duration::from_secs(ahead);
+        file.set_modified(stored).unwrap();
+        let object = p.store.stat(&name, None).await.unwrap();
+        let evidence = p.reader(Some(PRIVATE), None);
+        let known = evidence.about(&p.object, vec![object.clone()]).await;
+        assert!(known.reports.is_empty());
+        assert_eq!(known.incomplete.is_none(), remembered, "{ahead}");
+        assert_eq!(evidence.own.has_refused(&object), remembered, "{ahead}");
+        assert!(check_clock(&r, later).is_ok());
+    }
+}

@@ -1,0 +1,143 @@
+//! A folder whose store fails as it is told to, for tests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::StreamExt;
+use parking_lot::Mutex;
+
+use super::backup_store::{BackupStore, ByteStream, StoredObject};
+use super::local::LocalStore;
+use crate::error::{FailureReason as R, StorageError};
+use crate::job::Generation;
+
+/// What fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Read,
+    List,
+    Create,
+}
+
+/// How it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No answer comes.
+    Stall,
+    /// The answer ends too early, and claims to be complete.
+    Short,
+    Error(R),
+}
+
+/// A fault of the next calls that name this object or prefix; `left` says how many.
+struct Scripted {
+    call: Call,
+    name: String,
+    fault: Fault,
+    left: usize,
+}
+
+pub(crate) struct FaultyStore {
+    folder: Arc<LocalStore>,
+    faults: Mutex<Vec<Scripted>>,
+}
+
+impl FaultyStore {
+    pub(crate) fn at(folder: &Path) -> Self {
+        FaultyStore {
+            folder: Arc::new(LocalStore::new(folder.to_owned())),
+            faults: Mutex::default(),
+        }
+    }
+
+    /// Lets the next `times` calls fail that name an object or prefix which begins with `name`.
+    pub(crate) fn fail(&self, call: Call, name: &str, fault: Fault, times: usize) {
+        self.faults.lock().push(Scripted {
+            call,
+            name: name.to_owned(),
+            fault,
+            left: times,
+        });
+    }
+
+    /// How many faults of an object no call has met.
+    pub(crate) fn left(&self, name: &str) -> usize {
+        let faults = self.faults.lock();
+        let of_name = faults.iter().filter(|f| f.name == name);
+        of_name.map(|f| f.left).sum()
+    }
+
+    fn fault(&self, call: Call, name: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock();
+        let next = faults
+            .iter_mut()
+            .find(|f| f.call == call && f.left > 0 && name.starts_with(&f.name))?;
+        next.left -= 1;
+        Some(next.fault)
+    }
+
+    /// Fails, if this call is to fail without any answer or with an error.
+    async fn meet(&self, call: Call, name: &str) -> Result<Option<Fault>, StorageError> {
+        match self.fault(call, name) {
+            Some(Fault::Stall) => std::future::pending().await,
+            Some(Fault::Error(reason)) => Err(StorageError::new(reason, self.uri(name))),
+            other => Ok(other),
+        }
+    }
+}
+
+impl BackupStore for FaultyStore {
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        Box::pin(async move {
+            self.meet(Call::List, prefix).await?;
+            self.folder.list(prefix).await
+        })
+    }
+
+    fn stat<'a>(
+        &'a self,
+        name: &'a str,
+        generation: Option<Generation>,
+    ) -> BoxFuture<'a, Result<StoredObject, StorageError>> {
+        self.folder.stat(name, generation)
+    }
+
+    fn read<'a>(
+        &'a self,
+        object: &'a StoredObject,
+        offset: u64,
+        length: Option<u64>,
+    ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
+        Box::pin(async move {
+            if self.meet(Call::Read, &object.name).await? == Some(Fault::Short) {
+                return Ok(futures::stream::empty().boxed());
+            }
+            self.folder.read(object, offset, length).await
+        })
+    }
+
+    fn create<'a>(
+        &'a self,
+        name: &'a str,
+        content: Bytes,
+        content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
+        Box::pin(async move {
+            self.meet(Call::Create, name).await?;
+            self.folder.create(name, content, content_type).await
+        })
+    }
+
+    fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>> {
+        self.folder.delete(object)
+    }
+
+    fn uri(&self, name: &str) -> String {
+        self.folder.uri(name)
+    }
+}
