@@ -435,7 +435,9 @@ fn download(url: &str, file: &Path) -> u64 {
         }
         out.flush().expect("failed to write the download");
         assert!(
-            hash.contains(&pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c(crc))),
+            hash.contains(&pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c(
+                crc
+            ))),
             "{hash}: the CRC32C of the download is wrong"
         );
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);

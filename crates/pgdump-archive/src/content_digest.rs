@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 
 use twox_hash::xxhash3_128;
 
-use super::lexer::{Token, TokenKind, tokens};
+use super::insert_rows::{InsertSink, InsertTarget, read_inserts};
+use super::lexer::tokens;
 use super::timestamps::{has_non_utc, normalize_to_utc};
 use super::toc::corrupt;
 use super::{
@@ -322,193 +323,40 @@ impl DigestBuilder {
         }
     }
 
-    /// Calls back with each tuple of INSERT statements as the line that COPY would write.
     fn add_inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), ArchiveError> {
-        let t = tokens(sql, self.dialect);
-        let mut i = 0;
-        while i < t.len() {
-            if t[i].is_symbol(b';') {
-                i += 1;
-                continue;
-            }
-            let values = t[i..].iter().position(|w| w.is("values")).map(|n| i + n);
-            let values = values.ok_or_else(|| corrupt("an INSERT has no VALUES"))?;
-            if values == i {
-                return Err(corrupt("an INSERT names no table"));
-            }
-            if t[values - 1].is("default") {
-                // `DEFAULT VALUES`: a table without columns.
-                self.note_insert_target(sql, &t[i..values], encoding);
-                self.add_line(&[], encoding);
-                i = values + 1;
-                continue;
-            }
-            self.note_insert_target(sql, &t[i..values], encoding);
-            i = values + 1;
-            loop {
-                i = self.add_tuple(&t, i, encoding)?;
-                if !t.get(i).is_some_and(|w| w.is_symbol(b',')) {
-                    break;
-                }
-                i += 1;
-            }
-            // `ON CONFLICT DO NOTHING`
-            while t.get(i).is_some_and(|w| !w.is_symbol(b';')) {
-                i += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// `INSERT INTO s.t (a, b) OVERRIDING SYSTEM VALUE`
-    fn note_insert_target(&mut self, sql: &str, t: &[Token<'_>], encoding: &TextEncoding) {
-        if self.relation.is_some() {
-            return;
-        }
-        let Some(first) = t.get(2) else { return };
-        let open = t.iter().position(|w| w.is_symbol(b'('));
-        let words = ["overriding", "default"];
-        let after = t
-            .iter()
-            .skip(3)
-            .find(|w| w.is_symbol(b'(') || words.iter().any(|x| w.is(x)));
-        let end = after.map_or_else(
-            || t.last().map_or(first.at, |l| l.at + l.text.len()),
-            |w| w.at,
-        );
-        self.relation = Some(encoding.for_display(sql[first.at..end].trim()));
-        let close = t.iter().position(|w| w.is_symbol(b')'));
-        if let (Some(open), Some(close)) = (open, close.filter(|c| open < Some(*c))) {
-            self.data.columns = Some(encoding.for_display(&sql[t[open].at..=t[close].at]));
-        }
-    }
-
-    /// The tuple that begins at `i`, and where it ends.
-    fn add_tuple(
-        &mut self,
-        t: &[Token<'_>],
-        mut i: usize,
-        encoding: &TextEncoding,
-    ) -> Result<usize, ArchiveError> {
-        let wrong = || corrupt("the values of an INSERT cannot be parsed");
-        if !t.get(i).is_some_and(|w| w.is_symbol(b'(')) {
-            return Err(wrong());
-        }
-        let mut fields: Vec<String> = Vec::new();
-        i += 1;
-        loop {
-            let start = i;
-            while t
-                .get(i)
-                .is_some_and(|w| !w.is_symbol(b',') && !w.is_symbol(b')'))
-            {
-                i += 1;
-            }
-            let end = t.get(i).ok_or_else(wrong)?;
-            // A generated column has no value of its own.
-            if !(i == start + 1 && t[start].is("default")) {
-                let field = copy_field(&t[start..i], self.dialect.standard_strings);
-                fields.push(field.ok_or_else(wrong)?);
-            }
-            i += 1;
-            if end.is_symbol(b')') {
-                break;
-            }
-        }
-        self.add_line(&fields, encoding);
-        Ok(i)
-    }
-
-    fn add_line(&mut self, fields: &[String], encoding: &TextEncoding) {
-        let line = fields.join("\t");
-        // In the archive's encoding, as COPY would write it.
-        self.data
-            .rows
-            .add_row(&encoding.bytes_of(&line), &mut self.scratch);
-    }
-}
-
-/// A value of an INSERT as COPY writes it.
-fn copy_field(t: &[Token<'_>], standard_strings: bool) -> Option<String> {
-    let escaped = |text: &str| {
-        let mut out = String::with_capacity(text.len());
-        for c in text.chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\u{8}' => out.push_str("\\b"),
-                '\u{c}' => out.push_str("\\f"),
-                '\u{b}' => out.push_str("\\v"),
-                c => out.push(c),
-            }
-        }
-        out
-    };
-    match t {
-        [] => None,
-        [one] if one.kind == TokenKind::Word && one.is("null") => Some("\\N".into()),
-        [one] if one.kind == TokenKind::Word && one.is("true") => Some("t".into()),
-        [one] if one.kind == TokenKind::Word && one.is("false") => Some("f".into()),
-        [one] => match (one.string(), one.text.strip_prefix(['B', 'b'])) {
-            (Some(text), _) if !standard_strings || one.text.starts_with(['E', 'e']) => {
-                Some(escaped(&unescaped(&text)?))
-            }
-            (Some(text), _) => Some(escaped(&text)),
-            (None, Some(bits)) if bits.starts_with('\'') => {
-                Some(bits.trim_matches('\'').to_owned())
-            }
-            (None, _) => Some(one.text.to_owned()),
-        },
-        several => Some(several.iter().map(|w| w.text).collect()),
-    }
-}
-
-/// The value of a string with backslash escapes; `None` for a byte of a longer character, which `pg_dump` does not
-/// write so.
-fn unescaped(text: &str) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        out.push(match c {
-            '\\' => match chars.next()? {
-                'x' => ascii(number(&mut chars, 0, 16, 2)?)?,
-                'u' => char::from_u32(number(&mut chars, 0, 16, 4)?)?,
-                'U' => char::from_u32(number(&mut chars, 0, 16, 8)?)?,
-                digit @ '0'..='7' => ascii(number(&mut chars, digit.to_digit(8)?, 8, 2)?)?,
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                other => other,
-            },
-            c => c,
-        });
-    }
-    Some(out)
-}
-
-/// Continues the number `n` by at most `most` digits.
-fn number(
-    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
-    mut n: u32,
-    radix: u32,
-    most: usize,
-) -> Option<u32> {
-    for _ in 0..most {
-        let Some(digit) = chars.peek().and_then(|c| c.to_digit(radix)) else {
-            break;
+        let dialect = self.dialect;
+        let mut rows = InsertedRows {
+            builder: self,
+            encoding,
         };
-        chars.next();
-        n = n.checked_mul(radix)?.checked_add(digit)?;
+        read_inserts(sql, dialect, &mut rows)
     }
-    Some(n)
 }
 
-fn ascii(n: u32) -> Option<char> {
-    (n < 0x80).then(|| char::from_u32(n))?
+/// Counts the rows of INSERT statements.
+struct InsertedRows<'a> {
+    builder: &'a mut DigestBuilder,
+    encoding: &'a TextEncoding,
+}
+
+impl InsertSink for InsertedRows<'_> {
+    fn target(&mut self, target: InsertTarget<'_>) {
+        let Some(relation) = target.relation() else {
+            return;
+        };
+        if self.builder.relation.is_none() {
+            self.builder.relation = Some(self.encoding.for_display(relation));
+            let columns = target.columns().map(|c| self.encoding.for_display(c));
+            self.builder.data.columns = columns.or(self.builder.data.columns.take());
+        }
+    }
+
+    fn row(&mut self, fields: &[String]) {
+        // In the archive's encoding, as COPY would write it.
+        let line = self.encoding.bytes_of(&fields.join("\t"));
+        let DigestBuilder { data, scratch, .. } = &mut *self.builder;
+        data.rows.add_row(&line, scratch);
+    }
 }
 
 /// Reads an archive's data only to digest it.

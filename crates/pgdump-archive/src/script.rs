@@ -116,19 +116,19 @@ pub(super) fn open(
     files: InputFiles,
 ) -> Result<Archive, ArchiveError> {
     let mut text = SqlReader::new(input, limits, files);
-    text.selected_database = database.map(str::to_owned);
+    text.session.selected_database = database.map(str::to_owned);
     let preview = preview(&mut text)?;
     let mut entries = preview.entries;
     for (e, number) in entries.iter_mut().zip(1..) {
         e.dump_id = DumpId(number);
     }
     let header = header_of(&mut text);
-    text.is_encoding_fixed = true;
+    text.session.is_encoding_fixed = true;
     Ok(Archive {
         header,
-        encoding: text.encoding.clone(),
+        encoding: text.session.encoding.clone(),
         body: ArchiveBody::Script(Box::new(Script {
-            is_generic_sql: !text.marks.any(),
+            is_generic_sql: !text.session.marks.any(),
             has_rows_only: preview.has_rows && !preview.has_definitions,
             completeness: Arc::default(),
             text,
@@ -147,7 +147,7 @@ fn preview(text: &mut SqlReader) -> Result<Preview, ArchiveError> {
     let mut preview = Preview::default();
     loop {
         let item = cluster::next(text)?;
-        if preview.add(item) || text.consumed > MAX_PREVIEW && !text.marks.is_cluster() {
+        if preview.add(item) || text.consumed > MAX_PREVIEW && !text.session.marks.is_cluster() {
             return Ok(preview);
         }
     }
@@ -160,7 +160,7 @@ fn header_of(text: &mut SqlReader) -> Header {
         version: None,
         codec: Codec::None,
         created: None,
-        database: text.database.clone(),
+        database: text.session.database.clone(),
         server_version: std::mem::take(&mut text.server_version),
         pg_dump_version: std::mem::take(&mut text.pg_dump_version),
     }
@@ -267,7 +267,11 @@ impl Script {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         // Only the beginning is parsed: the name precedes every value.
-        let head = self.text.encoding.view(&bytes[..bytes.len().min(300)]);
+        let head = self
+            .text
+            .session
+            .encoding
+            .view(&bytes[..bytes.len().min(300)]);
         let table = table_of(&head, 2)
             .ok_or_else(|| corrupt(format!("line {line}: INSERT without a table")))?;
         if self.open.as_ref().is_none_or(|e| e.tag != table) {
@@ -278,7 +282,7 @@ impl Script {
         }
         sink.chunk(Chunk::Statements {
             text: bytes,
-            standard_strings: Some(self.text.standard_strings()),
+            standard_strings: Some(self.text.session.standard_strings()),
         })
     }
 
