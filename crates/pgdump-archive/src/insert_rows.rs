@@ -9,7 +9,10 @@ use crate::error::ArchiveError;
 /// Takes what INSERT statements consist of.
 pub(super) trait InsertSink {
     /// A statement begins.
-    fn target(&mut self, target: InsertTarget<'_>);
+    ///
+    /// # Errors
+    /// The sink's own, which end the reading.
+    fn target(&mut self, target: InsertTarget<'_>) -> Result<(), ArchiveError>;
     /// A row of this statement, each value as COPY writes it.
     fn row(&mut self, fields: &[String]);
 }
@@ -50,7 +53,7 @@ impl InsertTarget<'_> {
 /// Hands each statement and each of its tuples to `sink`.
 ///
 /// # Errors
-/// `ArchiveError::Corrupt` for an INSERT that cannot be parsed.
+/// `ArchiveError::Corrupt` for an INSERT that cannot be parsed, and those of the sink.
 pub(super) fn read_inserts(
     sql: &str,
     dialect: Dialect,
@@ -72,7 +75,7 @@ pub(super) fn read_inserts(
         sink.target(InsertTarget {
             sql,
             tokens: target,
-        });
+        })?;
         i = values + 1;
         if t[values - 1].is("default") {
             // `DEFAULT VALUES`: a table without columns.
