@@ -3,13 +3,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::TextEncoding;
 use super::end_marks::DumpMarks;
+use super::kept_memory::KeptMemory;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens};
 use super::psql::{self, PsqlCommand};
 use super::standard_strings::StandardStrings;
 use super::toc::{corrupt, limit_error, unsupported};
+use super::{Limits, TextEncoding};
 use crate::error::ArchiveError;
+
+/// Bytes of memory for a name in addition to its length.
+const NAME: usize = 64;
 
 /// The session after the text so far.
 pub(super) struct PsqlSession {
@@ -32,12 +36,15 @@ pub(super) struct PsqlSession {
     pub databases: BTreeSet<String>,
     /// Variables that `psql` would have set.
     variables: HashSet<String>,
+    kept: KeptMemory,
 }
 
 impl PsqlSession {
     /// The session at the beginning of the text.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
+        let what = "keeping the databases, variables and savepoints of the SQL text";
         PsqlSession {
+            kept: KeptMemory::new(what, limits),
             dialect: Dialect::default(),
             strings: StandardStrings::default(),
             encoding: TextEncoding::new("UTF8"),
@@ -60,12 +67,16 @@ impl PsqlSession {
             || (self.selected_database.is_some() && self.database == self.selected_database)
     }
 
-    fn enter(&mut self, database: String) {
+    fn enter(&mut self, database: String) -> Result<(), ArchiveError> {
         if self.marks.is_cluster() {
-            self.databases.insert(database.clone());
+            if !self.databases.contains(&database) {
+                self.kept.charge(NAME + database.len())?;
+                self.databases.insert(database.clone());
+            }
             self.was_selected |= self.selected_database.as_ref() == Some(&database);
         }
         self.database = Some(database);
+        Ok(())
     }
 
     /// Follows a `psql` command.
@@ -75,7 +86,10 @@ impl PsqlSession {
             PsqlCommand::Encoding(name) if !name.is_empty() => {
                 self.pending_encoding = Some((name, at));
             }
-            PsqlCommand::Variable(name) => drop(self.variables.insert(name)),
+            PsqlCommand::Variable(name) if !self.variables.contains(&name) => {
+                self.kept.charge(NAME + name.len())?;
+                self.variables.insert(name);
+            }
             _ => {}
         }
         Ok(())
@@ -95,8 +109,7 @@ impl PsqlSession {
                 self.strings = StandardStrings::default();
                 self.dialect.standard_strings = true;
                 self.connected = Some(name.clone());
-                self.enter(name);
-                Ok(())
+                self.enter(name)
             }
             _ => Err(unsupported(format!(
                 "line {at}: \\connect: only one database is restored, the one that the dump creates"
@@ -143,12 +156,17 @@ impl PsqlSession {
         text.map_err(|e| e.map_message(|m| format!("line {line}: {m}")))
     }
 
-    pub(super) fn create_database(&mut self, sql: &str) {
+    /// Follows CREATE DATABASE.
+    pub(super) fn create_database(&mut self, sql: &str) -> Result<(), ArchiveError> {
         let words = first_tokens(sql, self.dialect, 3);
-        if let Some(name) = words.get(2).and_then(Token::name) {
+        let Some(name) = words.get(2).and_then(Token::name) else {
+            return Ok(());
+        };
+        if !self.created.contains(&name) {
+            self.kept.charge(NAME + name.len())?;
             self.created.insert(name.clone());
-            self.enter(name);
         }
+        self.enter(name)
     }
 
     /// Records what a statement says about transactions and the text's completeness.
@@ -167,10 +185,10 @@ impl PsqlSession {
             return Err(unsupported(what));
         }
         let begins = is(&["begin"]) || is(&["start", "transaction"]);
-        let ends = is(&["commit"]) || is(&["end"]);
+        let ends = ends_transaction(scan);
         if begins {
             self.marks.transaction(Some(line));
-        } else if ends && !is(&["commit", "and", "chain"]) {
+        } else if ends && !is_followed_by(scan, &["and", "chain"]) {
             self.marks.transaction(None);
         }
         let harmless = [
@@ -205,6 +223,7 @@ impl PsqlSession {
                 "line {line}: the statement may change standard_conforming_strings, and its text does not tell to what"
             ))
         })?;
+        self.kept.check(self.strings.memory())?;
         if self.strings.is_local() {
             // The restore is one transaction of its own, in which SET LOCAL would end too late.
             return Err(ArchiveError::limit(format!(
@@ -253,4 +272,22 @@ impl PsqlSession {
         self.dialect.multibyte = self.encoding.multibyte();
         Ok(())
     }
+}
+
+/// COMMIT or ROLLBACK, also under their other names, but not ROLLBACK TO a savepoint.
+fn ends_transaction(scan: &StatementEnd) -> bool {
+    let is = |word: &str| scan.is(&[word]);
+    let commits = is("commit") || is("end");
+    commits || is("abort") || (is("rollback") && !is_followed_by(scan, &["to"]))
+}
+
+/// Whether the statement goes on with these words after its first one, and after WORK or TRANSACTION.
+fn is_followed_by(scan: &StatementEnd, words: &[&str]) -> bool {
+    ["commit", "end", "rollback", "abort"].iter().any(|first| {
+        ["", "work", "transaction"].iter().any(|noise| {
+            let first = [*first, *noise];
+            let all = first.iter().filter(|w| !w.is_empty()).chain(words);
+            scan.is(&all.copied().collect::<Vec<_>>())
+        })
+    })
 }

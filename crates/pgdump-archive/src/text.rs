@@ -59,7 +59,7 @@ impl SqlReader {
             server_version: String::new(),
             pg_dump_version: String::new(),
             restricted: None,
-            session: PsqlSession::new(),
+            session: PsqlSession::new(limits),
         }
     }
 
@@ -411,7 +411,7 @@ impl SqlReader {
         }
         let is_for_us = self.session.setting(&scan, &text, line)?;
         if scan.is(&["create", "database"]) {
-            self.session.create_database(&text);
+            self.session.create_database(&text)?;
         }
         Ok((!is_for_us).then_some(TextItem::Statement(Statement { text, line })))
     }
