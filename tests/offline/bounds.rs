@@ -181,3 +181,92 @@ fn long_texts_are_read_in_bounded_memory() {
         println!("{name}: {} MiB", run.peak_mib);
     }
 }
+
+const CLUSTER_HEAD: &str = "--\n-- PostgreSQL database cluster dump\n--\n\n";
+
+/// Texts with very many names, statements or tables: what is kept of each is small, and all of them are bounded.
+#[test]
+fn texts_with_very_many_names_are_refused_within_the_memory_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = "CREATE TABLE public.t (a text);\nCOPY public.t (a) FROM stdin;\nx\n\\.\n";
+    let names = "keeping the databases, variables and savepoints of the SQL text needs";
+    type Line<'a> = &'a dyn Fn(u32) -> String;
+    let cases: [(&str, &str, &str, Line<'_>, u32, &str); 6] = [
+        (
+            "variables",
+            HEAD,
+            data,
+            &|i| format!("\\set v{i:0200} 1\n"),
+            150_000,
+            names,
+        ),
+        (
+            "created databases",
+            HEAD,
+            data,
+            &|i| format!("CREATE DATABASE d{i:0200};\n"),
+            150_000,
+            names,
+        ),
+        (
+            "databases of a cluster",
+            CLUSTER_HEAD,
+            "",
+            &|i| format!("\\connect d{i:0200}\n"),
+            150_000,
+            names,
+        ),
+        (
+            "savepoints",
+            HEAD,
+            &format!("{data}BEGIN;\n"),
+            &|i| format!("SAVEPOINT s{i:0200};\n"),
+            110_000,
+            names,
+        ),
+        (
+            "statements",
+            HEAD,
+            "",
+            &|_| "a;".to_owned(),
+            600_000,
+            "keeping the statements before the data of the SQL text needs",
+        ),
+        (
+            "tables",
+            HEAD,
+            data,
+            &|i| format!("COPY public.t/*{i:0200}*/ (a) FROM stdin;\n\\.\n"),
+            90_000,
+            "the list of the backup's tables and large objects needs",
+        ),
+    ];
+    for (name, head, before, line, count, message) in cases {
+        let path = folder.path().join("many.sql.gz");
+        let mut out = flate2::write::GzEncoder::new(
+            std::io::BufWriter::new(std::fs::File::create(&path).unwrap()),
+            flate2::Compression::fast(),
+        );
+        out.write_all(head.as_bytes()).unwrap();
+        out.write_all(before.as_bytes()).unwrap();
+        (0..count).for_each(|i| out.write_all(line(i).as_bytes()).unwrap());
+        out.write_all(END.as_bytes()).unwrap();
+        out.finish().unwrap().flush().unwrap();
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        verify
+            .args(["verify", "--depth", "archive", "./many.sql.gz"])
+            .current_dir(folder.path());
+        if head == CLUSTER_HEAD {
+            verify.args(["--database", "x"]);
+        }
+        verify
+            .env("EVIDENCE_LOCATION", "none")
+            .env("RESTORE_MEMORY_MIB", "128");
+        let run = peak_rss_of(&verify);
+        let said = format!("{}{}", run.stdout, run.stderr);
+        assert!(said.contains(message), "{name}: {} {said}", run.code);
+        assert!(said.contains("inconclusive"), "{name}: {said}");
+        assert!(run.peak_mib < 128, "{name} used {} MiB", run.peak_mib);
+        println!("{name}: {} MiB", run.peak_mib);
+    }
+}

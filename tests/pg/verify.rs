@@ -14,7 +14,7 @@ use pgrestored::policy::{Depth, Trigger};
 use pgrestored::proof::{Check, CheckStatus, VerificationReport};
 use pgrestored::sandbox::find_bindir;
 use pgrestored::verification::{
-    Checks, Envelope, History, RestoredDatabase, evidence_name, examine,
+    CheckResults, Checks, Envelope, History, RestoredDatabase, evidence_name, examine, tables_of,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -309,6 +309,10 @@ impl Restored {
 
     /// Changes a copy of the restored database and returns the findings; `nothing` changes nothing.
     async fn after(&self, change: &str) -> Vec<Check> {
+        self.results_after(change, &History::default()).await.checks
+    }
+
+    async fn results_after(&self, change: &str, history: &History) -> CheckResults {
         self.cluster.psql(
             "postgres",
             "DROP DATABASE IF EXISTS changed WITH (FORCE); CREATE DATABASE changed TEMPLATE ours",
@@ -326,10 +330,9 @@ impl Restored {
             backup_created: jiff::Timestamp::now(),
             sessions: 2,
         };
-        examine(&subject, &Checks::default(), &History::default())
+        examine(&subject, &Checks::default(), history)
             .await
             .unwrap()
-            .checks
     }
 }
 
@@ -442,7 +445,44 @@ async fn differences_from_the_archive_are_found() {
         });
         assert!(hit.is_some(), "{change}: {found:#?}");
     }
+    for (change, wanted) in [
+        (
+            "ALTER TABLE s.child DROP COLUMN tags",
+            "the restored table lacks the column \"tags\"",
+        ),
+        (
+            "DROP TABLE s.part_2",
+            "the table is not in the restored database",
+        ),
+    ] {
+        let found = r.after(change).await;
+        let said = |c: &Check| c.name == "rows" && c.message == wanted;
+        assert!(found.iter().any(said), "{change}: {found:#?}");
+    }
+    rows_that_cannot_be_read_back_are_not_gone(&r).await;
     drop(r.archive);
+}
+
+/// If rows cannot be read back, the archive's tables are in the report, and nothing is said of how they changed.
+async fn rows_that_cannot_be_read_back_are_not_gone(r: &Restored) {
+    let mut last =
+        VerificationReport::new("x", Trigger::Command, Depth::Data, jiff::Timestamp::now());
+    last.tables = tables_of(&r.ledger);
+    let history = History {
+        reports: vec![last.clone()],
+        is_hidden: false,
+    };
+    let change =
+        "ALTER TABLE s.child RENAME TO other; CREATE VIEW s.child AS SELECT * FROM s.other";
+    let found = r.results_after(change, &history).await;
+    let rows = found.checks.iter().find(|c| c.name == "rows").unwrap();
+    assert_eq!(
+        (rows.status, rows.required),
+        (CheckStatus::NotChecked, true)
+    );
+    assert_eq!(found.tables, last.tables);
+    let drift = found.checks.iter().find(|c| c.name == "drift");
+    assert!(found.drift.is_none() && drift.is_none(), "{drift:?}");
 }
 
 /// A dump's own trigger or rule that changes the rows while they are loaded.
@@ -1199,8 +1239,10 @@ async fn rows_are_counted_in_the_table_that_stores_them() {
     c.create(
         "src",
         "CREATE TABLE p (a int, b text) PARTITION BY HASH (a); \
-         CREATE TABLE p0 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 0); \
-         CREATE TABLE p1 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 1); \
+         CREATE TABLE p0 PARTITION OF p FOR VALUES WITH (MODULUS 3, REMAINDER 0); \
+         CREATE TABLE p1 PARTITION OF p FOR VALUES WITH (MODULUS 3, REMAINDER 1); \
+         CREATE TABLE p2 (b text, gone int, a int); ALTER TABLE p2 DROP gone; \
+         ALTER TABLE p ATTACH PARTITION p2 FOR VALUES WITH (MODULUS 3, REMAINDER 2); \
          INSERT INTO p SELECT i, 'x' || i FROM generate_series(1, 500) i; \
          CREATE TABLE base (a int); CREATE TABLE heir (b int) INHERITS (base); \
          INSERT INTO base VALUES (1), (2); INSERT INTO heir VALUES (3, 4); \
@@ -1226,6 +1268,7 @@ async fn rows_are_counted_in_the_table_that_stores_them() {
                 "public.moments",
                 "public.p0",
                 "public.p1",
+                "public.p2",
             ],
         ),
         (
@@ -1236,6 +1279,7 @@ async fn rows_are_counted_in_the_table_that_stores_them() {
                 "public.moments",
                 "public.p0",
                 "public.p1",
+                "public.p2",
             ],
         ),
         (

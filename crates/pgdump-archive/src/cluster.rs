@@ -15,13 +15,14 @@ pub(super) fn next(text: &mut SqlReader) -> Result<TextItem, ArchiveError> {
     loop {
         let item = text.next()?;
         let at_end = matches!(item, TextItem::End(_));
-        if !text.marks.is_cluster() || text.is_selected() {
+        if !text.session.marks.is_cluster() || text.session.is_selected() {
             return Ok(item);
         }
-        if at_end && text.was_selected {
+        if at_end && text.session.was_selected {
             return Ok(item);
         }
-        if at_end || (text.selected_database.is_none() && text.consumed > MAX_UNNAMED_SCAN) {
+        if at_end || (text.session.selected_database.is_none() && text.consumed > MAX_UNNAMED_SCAN)
+        {
             return Err(not_found(text, at_end));
         }
         if let TextItem::Copy(_) = item {
@@ -32,17 +33,18 @@ pub(super) fn next(text: &mut SqlReader) -> Result<TextItem, ArchiveError> {
 
 fn not_found(text: &SqlReader, at_end: bool) -> ArchiveError {
     let mut names: Vec<&str> = text
+        .session
         .databases
         .iter()
         .map(String::as_str)
         .take(MAX_LISTED)
         .collect();
-    if !at_end || text.databases.len() > MAX_LISTED {
+    if !at_end || text.session.databases.len() > MAX_LISTED {
         names.push("…");
     }
     let names = names.join(", ");
-    let what = match &text.selected_database {
-        _ if text.databases.is_empty() => {
+    let what = match &text.session.selected_database {
+        _ if text.session.databases.is_empty() => {
             "it has the roles and settings of a cluster (pg_dumpall --globals-only) and no database: use it \
              as --globals of a backup"
                 .to_owned()

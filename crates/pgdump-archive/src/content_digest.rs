@@ -5,98 +5,28 @@
 //! A row is a line of COPY text. Timestamps with an offset are written in the session's time zone, so each is
 //! counted as PostgreSQL writes it in UTC. An INSERT is counted as the line that COPY would write.
 
-use crate::Crc32c;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use twox_hash::xxhash3_128;
-
-use super::lexer::{Token, TokenKind, tokens};
-use super::timestamps::{has_non_utc, normalize_to_utc};
+use super::field_order::{FieldOrder, permuted_line};
+use super::insert_rows::{InsertSink, InsertTarget, read_inserts};
+use super::kept_memory::KeptMemory;
+use super::lexer::tokens;
+use super::row_digest::{LongRow, RowDigest};
+use super::table_digests::{TableDigest, TableDigests};
 use super::toc::corrupt;
 use super::{
-    BlockIndex, Chunk, DataSink, Dialect, DumpId, EntryKind, Extent, IndexedBlock, Statement,
-    TextEncoding, TocEntry,
+    BlockIndex, Chunk, Crc32c, DataSink, Dialect, DumpId, EntryKind, Extent, IndexedBlock, Limits,
+    Statement, TextEncoding, TocEntry,
 };
 use crate::error::ArchiveError;
 
-/// Counts of the rows so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RowDigest {
-    /// Number of rows.
-    pub count: u64,
-    /// Bytes of COPY text.
-    pub bytes: u64,
-    /// Sum of the rows' XXH3-128 digests.
-    pub digest: u128,
-}
-
-impl RowDigest {
-    /// Counts one row, without its newline.
-    pub fn add_row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
-        // Text with CRLF line ends, which COPY takes as well. A carriage return of a value is always escaped.
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // Rows without timestamps to normalize, that is most of them, are not copied.
-        let hash = if has_non_utc(line) {
-            scratch.clear();
-            normalize_to_utc(line, true, scratch);
-            xxhash3_128::Hasher::oneshot(scratch)
-        } else {
-            xxhash3_128::Hasher::oneshot(line)
-        };
-        self.add(hash, line.len() as u64 + 1);
-    }
-
-    fn add(&mut self, hash: u128, bytes: u64) {
-        self.count += 1;
-        self.bytes += bytes;
-        self.digest = self.digest.wrapping_add(hash);
-    }
-
-    /// The sum of both.
-    pub fn merge(&mut self, other: &RowDigest) {
-        self.count += other.count;
-        self.bytes += other.bytes;
-        self.digest = self.digest.wrapping_add(other.digest);
-    }
-}
-
-/// A row that arrives in several chunks.
-struct LongRow {
-    hasher: Box<xxhash3_128::Hasher>,
-    /// Bytes that may be the beginning of a timestamp.
-    rest: Vec<u8>,
-    bytes: u64,
-}
-
-impl LongRow {
-    fn new() -> Self {
-        LongRow {
-            hasher: Box::new(xxhash3_128::Hasher::new()),
-            rest: Vec::new(),
-            bytes: 0,
-        }
-    }
-
-    fn feed(&mut self, part: &[u8], at_end: bool) {
-        self.bytes += part.len() as u64;
-        self.rest.extend_from_slice(part);
-        let mut out = Vec::with_capacity(self.rest.len());
-        let done = normalize_to_utc(&self.rest, at_end, &mut out);
-        self.hasher.write(&out);
-        self.rest.drain(..done);
-    }
-}
-
-/// One table's data in the archive.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TableDigest {
-    /// The list of columns in parentheses, as in the archive; `None`: all columns that accept values.
-    pub columns: Option<String>,
-    /// Count, size and digest of its rows.
-    pub rows: RowDigest,
-}
+/// Bytes of memory for a large object.
+const OBJECT: usize = 32;
+/// Most bytes of a row whose fields are brought into another order.
+const MAX_PERMUTED_ROW: usize = 4 << 20;
 
 /// One large object's data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,26 +44,48 @@ pub struct ContentDigest {
     counts_rows: bool,
     dialect: Dialect,
     encoding: TextEncoding,
-    /// By the name in the archive's statements, including schema and quotes.
-    tables: Mutex<BTreeMap<String, TableDigest>>,
+    tables: Arc<TableDigests>,
     objects: Mutex<BTreeMap<u32, ObjectDigest>>,
     /// Location of the blocks of a custom archive.
     index: Mutex<BlockIndex>,
-    /// Rows and bytes of each entry.
+    /// Rows and bytes of each entry; none for SQL text, which has no blocks.
     entries: Mutex<BTreeMap<DumpId, (u64, u64)>>,
+    has_entries: bool,
+    kept: Arc<KeptMemory>,
 }
 
 impl ContentDigest {
     /// An empty digest for the data of `archive`, in its encoding and dialect.
     pub fn of(archive: &super::Archive) -> Self {
+        let (entries, encoding) = (archive.entries(), archive.encoding());
+        let copies = entries.iter().filter(|e| e.kind == EntryKind::TableData);
+        let tables = TableDigests::expecting(copies.map(|e| e.copy_stmt.as_str()), |statement| {
+            copy_target(&encoding.for_display(statement))
+        });
         ContentDigest {
             counts_rows: !archive.is_generic_sql(),
-            dialect: super::dialect_of(archive.entries(), archive.encoding()),
-            encoding: archive.encoding().clone(),
-            tables: Mutex::default(),
+            has_entries: !archive.is_script(),
+            tables: Arc::new(tables),
+            ..Self::empty(
+                super::dialect_of(entries, encoding),
+                encoding.clone(),
+                archive.limits,
+            )
+        }
+    }
+
+    fn empty(dialect: Dialect, encoding: TextEncoding, limits: Limits) -> Self {
+        let what = "the list of the backup's tables and large objects";
+        ContentDigest {
+            counts_rows: true,
+            dialect,
+            encoding,
+            tables: Arc::default(),
             objects: Mutex::default(),
             index: Mutex::default(),
             entries: Mutex::default(),
+            has_entries: true,
+            kept: Arc::new(KeptMemory::new(what, limits)),
         }
     }
 
@@ -166,15 +118,32 @@ impl ContentDigest {
     }
 
     /// The data of `entry` begins.
-    pub fn begin(&self, entry: &TocEntry) -> DigestBuilder {
-        let (relation, columns) = copy_target(&self.encoding.for_display(&entry.copy_stmt)).unzip();
-        DigestBuilder {
+    ///
+    /// # Errors
+    /// `ArchiveError::Limit` if the archive has so many tables that their list takes too much memory.
+    pub fn begin(&self, entry: &TocEntry) -> Result<DigestBuilder, ArchiveError> {
+        let is_rows = entry.kind == EntryKind::TableData && self.counts_rows;
+        let statement = is_rows.then(|| self.encoding.for_display(&entry.copy_stmt));
+        let target = statement.and_then(|sql| copy_target(&sql));
+        let (relation, order) = match target {
+            Some((relation, columns)) => {
+                let order = self
+                    .tables
+                    .begin(&relation, columns.as_deref(), &self.kept)?;
+                (Some(relation), order)
+            }
+            None => (None, FieldOrder::Same),
+        };
+        Ok(DigestBuilder {
             dump_id: entry.dump_id,
             relation,
-            data: TableDigest {
-                columns: columns.flatten(),
-                ..TableDigest::default()
-            },
+            rows: RowDigest::default(),
+            order,
+            has_other_columns: false,
+            inserted: None,
+            tables: self.tables.clone(),
+            kept: self.kept.clone(),
+            begun: Vec::new(),
             dialect: self.dialect,
             long: None,
             scratch: Vec::new(),
@@ -183,47 +152,51 @@ impl ContentDigest {
                 Some(schema) => format!("{}.{}", quoted(schema), quoted(&entry.tag)),
                 None => self.encoding.for_display(&quoted(&entry.tag)),
             },
-            is_rows: entry.kind == EntryKind::TableData && self.counts_rows,
-        }
+            is_rows,
+        })
     }
 
     /// The same, after the data that `before` has counted: large objects of a tar begin one by one and end
     /// together.
     ///
     /// # Errors
-    /// As [`ContentDigest::finish`].
+    /// As [`ContentDigest::finish`] and [`ContentDigest::begin`].
     pub fn next(
         &self,
         before: Option<DigestBuilder>,
         entry: &TocEntry,
     ) -> Result<DigestBuilder, ArchiveError> {
         before.map_or(Ok(()), |b| self.finish(b))?;
-        Ok(self.begin(entry))
+        self.begin(entry)
     }
 
     /// The data of an entry is complete.
     ///
     /// # Errors
-    /// `ArchiveError::Corrupt` if the last row is incomplete.
+    /// `ArchiveError::Corrupt` if the last row is incomplete; `ArchiveError::Limit` as [`ContentDigest::begin`].
     pub fn finish(&self, tally: DigestBuilder) -> Result<(), ArchiveError> {
-        if tally.long.is_some() {
+        if tally.long.is_some() || !tally.begun.is_empty() {
             return Err(corrupt(format!(
                 "{}: the last row is incomplete",
                 tally.fallback
             )));
         }
-        let bytes = tally.data.rows.bytes + tally.objects.values().map(|o| o.bytes).sum::<u64>();
-        let mut entries = self.entries.lock();
-        entries.insert(tally.dump_id, (tally.data.rows.count, bytes));
-        drop(entries);
+        if self.has_entries {
+            let bytes = tally.rows.bytes + tally.objects.values().map(|o| o.bytes).sum::<u64>();
+            let mut entries = self.entries.lock();
+            entries.insert(tally.dump_id, (tally.rows.count, bytes));
+        }
         if tally.is_rows {
-            let mut tables = self.tables.lock();
-            // Partitions that are loaded through their root count as one table.
-            let all = tables
-                .entry(tally.relation.unwrap_or(tally.fallback))
-                .or_default();
-            all.rows.merge(&tally.data.rows);
-            all.columns = tally.data.columns;
+            let is_incomparable = tally.order == FieldOrder::Incomparable && tally.rows.count > 0;
+            let has_other_columns = tally.has_other_columns || is_incomparable;
+            let relation = match tally.relation {
+                Some(relation) => relation,
+                None => {
+                    self.tables.begin(&tally.fallback, None, &self.kept)?;
+                    tally.fallback
+                }
+            };
+            self.tables.add(relation, &tally.rows, has_other_columns);
         }
         let mut objects = self.objects.lock();
         objects.extend(tally.objects);
@@ -232,7 +205,7 @@ impl ContentDigest {
 
     /// Tables by their names as written in SQL.
     pub fn tables(&self) -> BTreeMap<String, TableDigest> {
-        self.tables.lock().clone()
+        self.tables.read()
     }
 
     /// Large objects by OID.
@@ -263,7 +236,16 @@ pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
 pub struct DigestBuilder {
     dump_id: DumpId,
     relation: Option<String>,
-    data: TableDigest,
+    rows: RowDigest,
+    /// How the fields of these rows are brought into the table's order.
+    order: FieldOrder,
+    has_other_columns: bool,
+    /// The list of columns of the last INSERT.
+    inserted: Option<Option<String>>,
+    tables: Arc<TableDigests>,
+    kept: Arc<KeptMemory>,
+    /// A row that is not complete yet, if its fields change their order.
+    begun: Vec<u8>,
     dialect: Dialect,
     long: Option<LongRow>,
     scratch: Vec<u8>,
@@ -276,11 +258,12 @@ impl DigestBuilder {
     /// Counts a chunk; chunks must come in the archive's order.
     ///
     /// # Errors
-    /// `ArchiveError::Corrupt` for an INSERT that cannot be parsed.
+    /// `ArchiveError::Corrupt` for an INSERT that cannot be parsed; `ArchiveError::Limit` if the archive has so many
+    /// tables or large objects that their list takes too much memory.
     pub fn chunk(&mut self, chunk: &Chunk, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         match chunk {
             Chunk::Rows { .. } | Chunk::Statements { .. } if !self.is_rows => {}
-            Chunk::Rows { text, .. } => self.rows(text),
+            Chunk::Rows { text, .. } => self.add_rows(text),
             Chunk::Statements {
                 text,
                 standard_strings,
@@ -292,6 +275,9 @@ impl DigestBuilder {
                 self.add_inserts(&sql, encoding)?;
             }
             Chunk::LargeObject { oid, bytes, .. } => {
+                if !self.objects.contains_key(oid) {
+                    self.kept.charge(OBJECT)?;
+                }
                 let o = self.objects.entry(*oid).or_default();
                 o.bytes += bytes.len() as u64;
                 o.crc32c = o.crc32c.append(bytes);
@@ -300,215 +286,116 @@ impl DigestBuilder {
         Ok(())
     }
 
-    fn rows(&mut self, mut text: &[u8]) {
-        if let Some(long) = &mut self.long {
+    fn add_rows(&mut self, text: &[u8]) {
+        match self.order {
+            FieldOrder::Permuted(_) => self.add_permuted_rows(text),
+            FieldOrder::Same | FieldOrder::Incomparable => self.add_plain_rows(text),
+        }
+    }
+
+    fn add_permuted_rows(&mut self, mut text: &[u8]) {
+        while let Some(end) = memchr::memchr(b'\n', text) {
+            let mut row = std::mem::take(&mut self.begun);
+            row.extend_from_slice(&text[..end]);
+            text = &text[end + 1..];
+            self.add_row(row.strip_suffix(b"\r").unwrap_or(&row));
+        }
+        self.begun.extend_from_slice(text);
+        if self.begun.len() > MAX_PERMUTED_ROW {
+            // Too long to be kept until its end.
+            self.order = FieldOrder::Incomparable;
+        }
+        if self.order == FieldOrder::Incomparable {
+            let begun = std::mem::take(&mut self.begun);
+            self.add_plain_rows(&begun);
+        }
+    }
+
+    /// Adds a row without its line end, in the table's order of fields.
+    fn add_row(&mut self, line: &[u8]) {
+        let permuted = match &self.order {
+            FieldOrder::Same | FieldOrder::Incomparable => None,
+            FieldOrder::Permuted(order) => {
+                let permuted = permuted_line(line, order);
+                if permuted.is_none() {
+                    self.order = FieldOrder::Incomparable;
+                }
+                permuted
+            }
+        };
+        let line = permuted.as_deref().unwrap_or(line);
+        self.rows.add_row(line, &mut self.scratch);
+    }
+
+    fn add_plain_rows(&mut self, mut text: &[u8]) {
+        if let Some(mut long) = self.long.take() {
             let Some(end) = memchr::memchr(b'\n', text) else {
-                return long.feed(text, false);
+                long.feed(text);
+                self.long = Some(long);
+                return;
             };
-            long.feed(&text[..end], true);
-            self.data.rows.add(long.hasher.finish_128(), long.bytes + 1);
-            self.long = None;
+            long.end(&text[..end], &mut self.rows);
             text = &text[end + 1..];
         }
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', text) {
-            self.data.rows.add_row(&text[start..end], &mut self.scratch);
+            self.rows.add_row(&text[start..end], &mut self.scratch);
             start = end + 1;
         }
         if start < text.len() {
             let mut long = LongRow::new();
-            long.feed(&text[start..], false);
+            long.feed(&text[start..]);
             self.long = Some(long);
         }
     }
 
-    /// Calls back with each tuple of INSERT statements as the line that COPY would write.
     fn add_inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), ArchiveError> {
-        let t = tokens(sql, self.dialect);
-        let mut i = 0;
-        while i < t.len() {
-            if t[i].is_symbol(b';') {
-                i += 1;
-                continue;
-            }
-            let values = t[i..].iter().position(|w| w.is("values")).map(|n| i + n);
-            let values = values.ok_or_else(|| corrupt("an INSERT has no VALUES"))?;
-            if values == i {
-                return Err(corrupt("an INSERT names no table"));
-            }
-            if t[values - 1].is("default") {
-                // `DEFAULT VALUES`: a table without columns.
-                self.note_insert_target(sql, &t[i..values], encoding);
-                self.add_line(&[], encoding);
-                i = values + 1;
-                continue;
-            }
-            self.note_insert_target(sql, &t[i..values], encoding);
-            i = values + 1;
-            loop {
-                i = self.add_tuple(&t, i, encoding)?;
-                if !t.get(i).is_some_and(|w| w.is_symbol(b',')) {
-                    break;
-                }
-                i += 1;
-            }
-            // `ON CONFLICT DO NOTHING`
-            while t.get(i).is_some_and(|w| !w.is_symbol(b';')) {
-                i += 1;
-            }
+        let dialect = self.dialect;
+        let mut rows = InsertedRows {
+            builder: self,
+            encoding,
+        };
+        read_inserts(sql, dialect, &mut rows)
+    }
+}
+
+/// Counts the rows of INSERT statements.
+struct InsertedRows<'a> {
+    builder: &'a mut DigestBuilder,
+    encoding: &'a TextEncoding,
+}
+
+impl InsertSink for InsertedRows<'_> {
+    /// Every statement has its own list of columns: SQL text has the statements of several partitions in a row.
+    fn target(&mut self, target: InsertTarget<'_>) -> Result<(), ArchiveError> {
+        let (builder, columns) = (&mut *self.builder, target.columns());
+        if builder
+            .inserted
+            .as_ref()
+            .is_some_and(|last| last.as_deref() == columns)
+        {
+            return Ok(());
         }
+        let relation = match (&builder.relation, target.relation()) {
+            (Some(relation), _) => relation.clone(),
+            (None, Some(relation)) => self.encoding.for_display(relation),
+            (None, None) => return Ok(()),
+        };
+        let display = columns.map(|c| self.encoding.for_display(c));
+        builder.order = builder
+            .tables
+            .begin(&relation, display.as_deref(), &builder.kept)?;
+        builder.has_other_columns |= builder.order == FieldOrder::Incomparable;
+        builder.relation = Some(relation);
+        builder.inserted = Some(columns.map(str::to_owned));
         Ok(())
     }
 
-    /// `INSERT INTO s.t (a, b) OVERRIDING SYSTEM VALUE`
-    fn note_insert_target(&mut self, sql: &str, t: &[Token<'_>], encoding: &TextEncoding) {
-        if self.relation.is_some() {
-            return;
-        }
-        let Some(first) = t.get(2) else { return };
-        let open = t.iter().position(|w| w.is_symbol(b'('));
-        let words = ["overriding", "default"];
-        let after = t
-            .iter()
-            .skip(3)
-            .find(|w| w.is_symbol(b'(') || words.iter().any(|x| w.is(x)));
-        let end = after.map_or_else(
-            || t.last().map_or(first.at, |l| l.at + l.text.len()),
-            |w| w.at,
-        );
-        self.relation = Some(encoding.for_display(sql[first.at..end].trim()));
-        let close = t.iter().position(|w| w.is_symbol(b')'));
-        if let (Some(open), Some(close)) = (open, close.filter(|c| open < Some(*c))) {
-            self.data.columns = Some(encoding.for_display(&sql[t[open].at..=t[close].at]));
-        }
-    }
-
-    /// The tuple that begins at `i`, and where it ends.
-    fn add_tuple(
-        &mut self,
-        t: &[Token<'_>],
-        mut i: usize,
-        encoding: &TextEncoding,
-    ) -> Result<usize, ArchiveError> {
-        let wrong = || corrupt("the values of an INSERT cannot be parsed");
-        if !t.get(i).is_some_and(|w| w.is_symbol(b'(')) {
-            return Err(wrong());
-        }
-        let mut fields: Vec<String> = Vec::new();
-        i += 1;
-        loop {
-            let start = i;
-            while t
-                .get(i)
-                .is_some_and(|w| !w.is_symbol(b',') && !w.is_symbol(b')'))
-            {
-                i += 1;
-            }
-            let end = t.get(i).ok_or_else(wrong)?;
-            // A generated column has no value of its own.
-            if !(i == start + 1 && t[start].is("default")) {
-                let field = copy_field(&t[start..i], self.dialect.standard_strings);
-                fields.push(field.ok_or_else(wrong)?);
-            }
-            i += 1;
-            if end.is_symbol(b')') {
-                break;
-            }
-        }
-        self.add_line(&fields, encoding);
-        Ok(i)
-    }
-
-    fn add_line(&mut self, fields: &[String], encoding: &TextEncoding) {
-        let line = fields.join("\t");
+    fn row(&mut self, fields: &[String]) {
         // In the archive's encoding, as COPY would write it.
-        self.data
-            .rows
-            .add_row(&encoding.bytes_of(&line), &mut self.scratch);
+        let line = self.encoding.bytes_of(&fields.join("\t"));
+        self.builder.add_row(&line);
     }
-}
-
-/// A value of an INSERT as COPY writes it.
-fn copy_field(t: &[Token<'_>], standard_strings: bool) -> Option<String> {
-    let escaped = |text: &str| {
-        let mut out = String::with_capacity(text.len());
-        for c in text.chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\u{8}' => out.push_str("\\b"),
-                '\u{c}' => out.push_str("\\f"),
-                '\u{b}' => out.push_str("\\v"),
-                c => out.push(c),
-            }
-        }
-        out
-    };
-    match t {
-        [] => None,
-        [one] if one.kind == TokenKind::Word && one.is("null") => Some("\\N".into()),
-        [one] if one.kind == TokenKind::Word && one.is("true") => Some("t".into()),
-        [one] if one.kind == TokenKind::Word && one.is("false") => Some("f".into()),
-        [one] => match (one.string(), one.text.strip_prefix(['B', 'b'])) {
-            (Some(text), _) if !standard_strings || one.text.starts_with(['E', 'e']) => {
-                Some(escaped(&unescaped(&text)?))
-            }
-            (Some(text), _) => Some(escaped(&text)),
-            (None, Some(bits)) if bits.starts_with('\'') => {
-                Some(bits.trim_matches('\'').to_owned())
-            }
-            (None, _) => Some(one.text.to_owned()),
-        },
-        several => Some(several.iter().map(|w| w.text).collect()),
-    }
-}
-
-/// The value of a string with backslash escapes; `None` for a byte of a longer character, which `pg_dump` does not
-/// write so.
-fn unescaped(text: &str) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        out.push(match c {
-            '\\' => match chars.next()? {
-                'x' => ascii(number(&mut chars, 0, 16, 2)?)?,
-                'u' => char::from_u32(number(&mut chars, 0, 16, 4)?)?,
-                'U' => char::from_u32(number(&mut chars, 0, 16, 8)?)?,
-                digit @ '0'..='7' => ascii(number(&mut chars, digit.to_digit(8)?, 8, 2)?)?,
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                other => other,
-            },
-            c => c,
-        });
-    }
-    Some(out)
-}
-
-/// Continues the number `n` by at most `most` digits.
-fn number(
-    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
-    mut n: u32,
-    radix: u32,
-    most: usize,
-) -> Option<u32> {
-    for _ in 0..most {
-        let Some(digit) = chars.peek().and_then(|c| c.to_digit(radix)) else {
-            break;
-        };
-        chars.next();
-        n = n.checked_mul(radix)?.checked_add(digit)?;
-    }
-    Some(n)
-}
-
-fn ascii(n: u32) -> Option<char> {
-    (n < 0x80).then(|| char::from_u32(n))?
 }
 
 /// Reads an archive's data only to digest it.
@@ -574,67 +461,17 @@ mod tests {
         r
     }
 
+    fn digest() -> ContentDigest {
+        let utf8 = TextEncoding::new("UTF8");
+        ContentDigest::empty(Dialect::default(), utf8, Limits::default())
+    }
+
     fn tally() -> DigestBuilder {
         let entry = TocEntry {
             copy_stmt: "COPY s.t (a) FROM stdin;".into(),
             ..TocEntry::bare(1, "TABLE DATA", "t")
         };
-        let content_digest = ContentDigest {
-            counts_rows: true,
-            dialect: Dialect::default(),
-            encoding: TextEncoding::new("UTF8"),
-            tables: Mutex::default(),
-            objects: Mutex::default(),
-            index: Mutex::default(),
-            entries: Mutex::default(),
-        };
-        content_digest.begin(&entry)
-    }
-
-    #[test]
-    fn only_the_order_of_rows_does_not_matter() {
-        assert_eq!(rows(&["1\ta", "2\tb"]), rows(&["2\tb", "1\ta"]));
-        for other in [["1\ta", "2\tc"], ["1\ta", "1\ta"], ["2\ta", "1\tb"]] {
-            assert_ne!(
-                rows(&["1\ta", "2\tb"]).digest,
-                rows(&other).digest,
-                "{other:?}"
-            );
-        }
-        assert_ne!(rows(&["1\ta"]), rows(&["1\ta", "1\ta"]));
-    }
-
-    #[test]
-    fn timestamps_are_equal_in_every_time_zone() {
-        for (a, b) in [
-            ("2026-11-24 12:00:00+00", "2026-11-24 13:00:00+01"),
-            ("2026-11-24 23:30:00.25-05:30", "2026-11-25 05:00:00.25+00"),
-            ("1850-01-01 00:53:28+00:53:28", "1850-01-01 00:00:00+00"),
-            ("0044-03-15 01:00:00+01 BC", "0044-03-15 00:00:00+00 BC"),
-            (
-                "x\t{\"2026-01-01 00:00:00+02\",NULL}\ty",
-                "x\t{\"2025-12-31 22:00:00+00\",NULL}\ty",
-            ),
-            (
-                "[\"2024-02-29 23:00:00-01\",)",
-                "[\"2024-03-01 00:00:00+00\",)",
-            ),
-            (
-                "294276-12-31 22:59:59.999999+00",
-                "294276-12-31 23:59:59.999999+01",
-            ),
-        ] {
-            assert_eq!(rows(&[a]).digest, rows(&[b]).digest, "{a} and {b}");
-        }
-        for (a, b) in [
-            ("2026-11-24 12:00:00+00", "2026-11-24 12:00:00+01"),
-            ("2026-11-24 12:00:00+00", "2026-11-24 12:00:00.1+00"),
-            ("2026-11-24 12:00:00", "2026-11-24 13:00:00"),
-            ("a 2026-11-24 12:00:00+00", "b 2026-11-24 12:00:00+00"),
-            ("2026-11-24 12:00:00+00 a", "2026-11-24 12:00:00+00 b"),
-        ] {
-            assert_ne!(rows(&[a]).digest, rows(&[b]).digest, "{a} and {b}");
-        }
+        digest().begin(&entry).unwrap()
     }
 
     #[test]
@@ -649,16 +486,166 @@ mod tests {
             let whole = rows(&[&line, "short"]);
             for cut in 1..text.len() {
                 let mut t = tally();
-                t.rows(&text.as_bytes()[..cut]);
-                t.rows(&text.as_bytes()[cut..]);
-                assert_eq!(t.data.rows, whole, "{line} cut at {cut}");
+                t.add_rows(&text.as_bytes()[..cut]);
+                t.add_rows(&text.as_bytes()[cut..]);
+                assert_eq!(t.rows, whole, "{line} cut at {cut}");
             }
             let mut t = tally();
             text.as_bytes()
                 .iter()
-                .for_each(|b| t.rows(std::slice::from_ref(b)));
-            assert_eq!(t.data.rows, whole);
+                .for_each(|b| t.add_rows(std::slice::from_ref(b)));
+            assert_eq!(t.rows, whole);
         }
+    }
+
+    /// A carriage return before the line end is no part of a row, wherever a chunk ends.
+    #[test]
+    fn long_rows_with_crlf_are_counted_like_short_ones() {
+        for line in ["1\tabc\r", "2026-11-24 12:00:00+05:30\r", "a\rb\r\r", "\r"] {
+            let text = format!("{line}\nshort\r\n");
+            let whole = rows(&[line, "short"]);
+            for cut in 1..text.len() {
+                let mut t = tally();
+                t.add_rows(&text.as_bytes()[..cut]);
+                t.add_rows(&text.as_bytes()[cut..]);
+                assert_eq!(t.rows, whole, "{line:?} cut at {cut}");
+            }
+            let mut t = tally();
+            text.as_bytes()
+                .iter()
+                .for_each(|b| t.add_rows(std::slice::from_ref(b)));
+            assert_eq!(t.rows, whole, "{line:?}");
+        }
+    }
+
+    fn copies(columns: &str) -> TocEntry {
+        TocEntry {
+            copy_stmt: format!("COPY s.root {columns} FROM stdin;"),
+            ..TocEntry::bare(1, "TABLE DATA", "part")
+        }
+    }
+
+    /// The digest of the table that these partitions are loaded into through their root.
+    fn of_partitions(digest: &ContentDigest, parts: &[(&str, &str)], cut: usize) -> TableDigest {
+        for (columns, text) in parts {
+            let mut t = digest.begin(&copies(columns)).unwrap();
+            let cut = cut.min(text.len());
+            t.add_rows(&text.as_bytes()[..cut]);
+            t.add_rows(&text.as_bytes()[cut..]);
+            digest.finish(t).unwrap();
+        }
+        digest.tables()["s.root"].clone()
+    }
+
+    #[test]
+    fn rows_of_partitions_are_counted_in_the_order_of_the_first_ones_columns() {
+        let wanted = TableDigest {
+            columns: Some("(a, b)".into()),
+            rows: rows(&["1\tx", "2\ty", "3\t2026-11-24 12:00:00+00"]),
+            has_other_columns: false,
+        };
+        for end in ["\n", "\r\n"] {
+            let second = format!("y\t2{end}2026-11-24 13:00:00+01\t3{end}");
+            for cut in 0..=second.len() {
+                let parts = [("(a, b)", "1\tx\n"), ("(b, \"a\")", second.as_str())];
+                assert_eq!(
+                    of_partitions(&digest(), &parts, cut),
+                    wanted,
+                    "cut at {cut}"
+                );
+            }
+        }
+        // The table of contents decides which one is first, not the reader that is first.
+        let toc = [
+            "COPY s.root (a, b) FROM stdin;",
+            "COPY s.root (b, a) FROM stdin;",
+        ];
+        let known = ContentDigest {
+            tables: Arc::new(TableDigests::expecting(toc.into_iter(), copy_target)),
+            ..digest()
+        };
+        assert!(known.tables().is_empty());
+        let parts = [
+            ("(b, a)", "y\t2\n2026-11-24 13:00:00+01\t3\n"),
+            ("(a, b)", "1\tx\n"),
+        ];
+        assert_eq!(of_partitions(&known, &parts, 0), wanted);
+    }
+
+    #[test]
+    fn of_rows_with_other_columns_only_the_number_is_compared() {
+        let long = format!("{}\t1\n", "x".repeat(MAX_PERMUTED_ROW + 1));
+        for (columns, text, is_other) in [
+            ("(a, c)", "1\t2\n", true),
+            ("(a, c)", "", false),
+            ("(a)", "1\n", true),
+            ("(b, a)", "1\n", true),
+            ("(b, a)", &long, true),
+        ] {
+            let parts = [("(a, b)", "1\tx\n"), (columns, text)];
+            let found = of_partitions(&digest(), &parts, MAX_PERMUTED_ROW + 1);
+            assert_eq!(found.has_other_columns, is_other, "{columns}");
+            let count = 1 + text.matches('\n').count() as u64;
+            assert_eq!(found.rows.count, count, "{columns}");
+        }
+    }
+
+    /// SQL text has the statements of several partitions one after another.
+    #[test]
+    fn inserts_into_one_table_may_list_its_columns_in_several_orders() {
+        let digest = digest();
+        let entry = TocEntry::bare(1, "TABLE DATA", "s.t");
+        let utf8 = TextEncoding::new("UTF8");
+        let mut t = digest.begin(&entry).unwrap();
+        for sql in [
+            "INSERT INTO s.t (a, b) VALUES (1, 'x');",
+            "INSERT INTO s.t (b, a) VALUES ('y', 2), ('z', 3);\nINSERT INTO s.t (a, b) VALUES (4, NULL);",
+        ] {
+            t.add_inserts(sql, &utf8).unwrap();
+        }
+        digest.finish(t).unwrap();
+        let found = &digest.tables()["s.t"];
+        assert_eq!(found.rows, rows(&["1\tx", "2\ty", "3\tz", "4\t\\N"]));
+        assert!(!found.has_other_columns);
+        let mut t = digest.begin(&entry).unwrap();
+        t.add_inserts("INSERT INTO s.t VALUES (1, 'x');", &utf8)
+            .unwrap();
+        digest.finish(t).unwrap();
+        assert!(digest.tables()["s.t"].has_other_columns);
+    }
+
+    /// What the archive decides the number of takes no more memory than allowed.
+    #[test]
+    fn a_digest_of_too_many_tables_or_large_objects_is_refused() {
+        let limits = Limits::default().with_memory(1 << 20);
+        let utf8 = TextEncoding::new("UTF8");
+        let limited = || ContentDigest::empty(Dialect::default(), utf8.clone(), limits);
+        let is_limit = |e: ArchiveError| matches!(e, ArchiveError::Limit(_));
+        let refused = |step: &mut dyn FnMut(u32) -> Result<(), ArchiveError>| {
+            is_limit((0..1 << 17).try_for_each(step).unwrap_err())
+        };
+        let digest = limited();
+        assert!(refused(&mut |i| {
+            let mut entry = copies("(a)");
+            entry.copy_stmt = format!("COPY s.root/*{i}*/ (a) FROM stdin;");
+            digest.finish(digest.begin(&entry)?)
+        }));
+        let (digest, entry) = (limited(), TocEntry::bare(1, "TABLE DATA", "t"));
+        assert!(refused(&mut |i| {
+            let mut t = digest.begin(&entry)?;
+            t.add_inserts(&format!("INSERT INTO t/*{i}*/ (a) VALUES (1);"), &utf8)?;
+            digest.finish(t)
+        }));
+        let (digest, entry) = (limited(), TocEntry::bare(1, "BLOBS", "BLOBS"));
+        let mut t = digest.begin(&entry).unwrap();
+        assert!(refused(&mut |oid| {
+            let chunk = Chunk::LargeObject {
+                oid,
+                offset: 0,
+                bytes: vec![0].into(),
+            };
+            t.chunk(&chunk, &utf8)
+        }));
     }
 
     #[test]
@@ -672,7 +659,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            t.data.rows,
+            t.rows,
             rows(&[
                 "1\t-2.5\t\\N\tt\tit's\\ta \\\\\t101",
                 "2\tNaN\tf\t\t",
@@ -688,7 +675,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (t.relation.as_deref(), t.data.rows),
+            (t.relation.as_deref(), t.rows),
             (Some("s.none"), rows(&["", ""]))
         );
     }
@@ -704,7 +691,7 @@ mod tests {
         t.add_inserts(&sql, &sjis).unwrap();
         let mut wanted = RowDigest::default();
         wanted.add_row(b"\x95\x5c\\\\\t\xb1\\t", &mut Vec::new());
-        assert_eq!(t.data.rows, wanted);
+        assert_eq!(t.rows, wanted);
     }
 
     #[test]
@@ -738,13 +725,13 @@ mod tests {
             let _ = copy_target(&text);
             let lines = text.clone() + "\n";
             let mut whole = tally();
-            whole.rows(lines.as_bytes());
+            whole.add_rows(lines.as_bytes());
             let mut parts = tally();
             let mut cuts: Vec<usize> = cuts.into_iter().filter(|c| *c < lines.len()).collect();
             cuts.extend([0, lines.len()]);
             cuts.sort_unstable();
-            cuts.windows(2).for_each(|w| parts.rows(&lines.as_bytes()[w[0]..w[1]]));
-            proptest::prop_assert_eq!(whole.data.rows, parts.data.rows);
+            cuts.windows(2).for_each(|w| parts.add_rows(&lines.as_bytes()[w[0]..w[1]]));
+            proptest::prop_assert_eq!(whole.rows, parts.rows);
         }
     }
 }

@@ -88,6 +88,7 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
         encoding,
         body: ArchiveBody::Custom(blocks),
         files: InputFiles::default(),
+        limits,
     })
 }
 

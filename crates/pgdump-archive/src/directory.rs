@@ -94,6 +94,7 @@ pub(super) fn open(
         encoding,
         body: ArchiveBody::Directory(members),
         files: InputFiles::default(),
+        limits,
     })
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod codec;
 mod content_digest;
 mod continuation;
+mod copy_values;
 mod crc32c;
 mod custom;
 mod directory;
@@ -16,21 +17,27 @@ mod encoding;
 mod end_marks;
 mod entry_kind;
 mod error;
+mod field_order;
 mod filters;
 mod frames;
 mod header;
 mod index;
 mod inflate;
 mod input_files;
+mod insert_rows;
+mod kept_memory;
 mod lexer;
 mod lzma;
 mod members;
 mod peek_reader;
 mod psql;
+mod psql_session;
 mod recognize;
+mod row_digest;
 mod rows;
 mod script;
 mod standard_strings;
+mod table_digests;
 mod tail;
 mod tar_archive;
 mod tar_stream;
@@ -47,9 +54,7 @@ use input_files::InputFiles;
 
 pub use crate::crc32c::Crc32c;
 pub use codec::Codec;
-pub use content_digest::{
-    ContentDigest, DigestBuilder, DigestSink, ObjectDigest, RowDigest, TableDigest, copy_target,
-};
+pub use content_digest::{ContentDigest, DigestBuilder, DigestSink, ObjectDigest, copy_target};
 pub use continuation::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, shows_its_end,
 };
@@ -64,6 +69,8 @@ pub use input_files::FIRST_TAKE;
 
 pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens};
+pub use row_digest::RowDigest;
+pub use table_digests::TableDigest;
 pub use toc::{DataOffset, TocEntry, TocSection};
 
 /// A stream of bytes.
@@ -212,6 +219,7 @@ pub struct Archive {
     encoding: TextEncoding,
     body: ArchiveBody,
     files: InputFiles,
+    limits: Limits,
 }
 
 enum ArchiveBody {

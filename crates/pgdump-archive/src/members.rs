@@ -136,25 +136,7 @@ impl MemberIndex {
 
     /// Since PostgreSQL 17, a list has the objects of the groups that its entry depends on.
     fn index_objects_by_group(&mut self, entries: &[TocEntry]) {
-        let groups = entries
-            .iter()
-            .filter(|e| e.kind == EntryKind::BlobMetadata)
-            .map(|e| (e.dump_id, e));
-        let groups: HashMap<DumpId, &TocEntry> = groups.collect();
-        for (i, e) in entries
-            .iter()
-            .enumerate()
-            .filter(|(_, e)| e.has_data && e.kind == EntryKind::Blobs)
-        {
-            for oid in e
-                .dependencies
-                .iter()
-                .filter_map(|id| groups.get(id))
-                .flat_map(|g| oids_of(g))
-            {
-                self.by_object.insert(oid, i);
-            }
-        }
+        self.by_object.extend(objects_by_group(entries));
     }
 
     pub(crate) fn look_up(&self, entries: &[TocEntry], plain_name: &str) -> MemberKind {
@@ -206,6 +188,32 @@ impl MemberIndex {
         }
         objects
     }
+}
+
+/// The large objects of each group with the position of the last entry that depends on the group. Each group is
+/// visited once, however often it is depended on.
+fn objects_by_group(entries: &[TocEntry]) -> impl Iterator<Item = (u32, usize)> {
+    let groups = entries
+        .iter()
+        .filter(|e| e.kind == EntryKind::BlobMetadata)
+        .map(|e| (e.dump_id, (e, None)));
+    let mut groups: HashMap<DumpId, (&TocEntry, Option<usize>)> = groups.collect();
+    for (i, e) in entries.iter().enumerate() {
+        if e.has_data && e.kind == EntryKind::Blobs {
+            for id in &e.dependencies {
+                if let Some((_, owner)) = groups.get_mut(id) {
+                    *owner = Some(i);
+                }
+            }
+        }
+    }
+    let owned = groups.into_values();
+    let mut owned: Vec<(&TocEntry, usize)> = owned
+        .filter_map(|(group, owner)| Some((group, owner?)))
+        .collect();
+    owned.sort_unstable_by_key(|(_, owner)| *owner);
+    let objects = |(group, owner)| oids_of(group).map(move |oid| (oid, owner));
+    owned.into_iter().flat_map(objects)
 }
 
 /// The OIDs of the large objects that an entry creates.
@@ -373,4 +381,51 @@ pub(super) fn read_object_list(
 /// Compressions that `pg_dump` itself applied to each large object.
 pub(super) fn pg_dump_filters(codec: Codec) -> usize {
     usize::from(codec != Codec::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(id: i32, oids: impl Iterator<Item = u32>) -> TocEntry {
+        let defn = oids.map(|oid| format!("{oid}\n")).collect();
+        TocEntry {
+            defn,
+            ..TocEntry::bare(id, "BLOB METADATA", "1..2")
+        }
+    }
+
+    fn blobs(id: i32, dependencies: Vec<i32>) -> TocEntry {
+        TocEntry {
+            has_data: true,
+            dependencies: dependencies.into_iter().map(DumpId).collect(),
+            ..TocEntry::bare(id, "BLOBS", "1..2")
+        }
+    }
+
+    #[test]
+    fn each_large_object_is_data_of_the_entry_that_depends_on_its_group() {
+        let entries = [
+            group(1, [7, 8].into_iter()),
+            group(2, [9].into_iter()),
+            group(5, [10].into_iter()),
+            blobs(3, vec![1, 99]),
+            blobs(4, vec![2, 1]),
+        ];
+        let mut found: Vec<_> = objects_by_group(&entries).collect();
+        found.sort_unstable();
+        assert_eq!(found, [(7, 4), (8, 4), (9, 4)]);
+    }
+
+    /// A dependency that is listed again and again costs no other look at its group.
+    #[test]
+    fn the_steps_for_large_objects_grow_with_the_table_of_contents_only() {
+        for n in [10, 100, 1000, 10_000] {
+            let objects = group(1, 0..n);
+            let again = blobs(2, vec![1; n as usize]);
+            let more = (3..).take(n as usize / 10).map(|id| blobs(id, vec![1]));
+            let entries: Vec<TocEntry> = [objects, again].into_iter().chain(more).collect();
+            assert_eq!(objects_by_group(&entries).count(), n as usize);
+        }
+    }
 }

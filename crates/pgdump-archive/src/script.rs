@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::chunks::{Chunk, DataSink, Statement};
 use super::cluster;
 use super::input_files::InputFiles;
+use super::kept_memory::KeptMemory;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::peek_reader::PeekReader;
 use super::text::SqlReader;
@@ -41,17 +42,29 @@ pub(super) struct Script {
 }
 
 /// What the beginning of the text creates.
-#[derive(Default)]
 struct Preview {
     ahead: VecDeque<TextItem>,
     entries: Vec<TocEntry>,
     has_definitions: bool,
     has_rows: bool,
+    kept: KeptMemory,
 }
 
 impl Preview {
+    fn new(limits: Limits) -> Self {
+        let what = "keeping the statements before the data of the SQL text";
+        Preview {
+            ahead: VecDeque::new(),
+            entries: Vec::new(),
+            has_definitions: false,
+            has_rows: false,
+            kept: KeptMemory::new(what, limits),
+        }
+    }
+
     /// Adds an item; returns whether it is data.
-    fn add(&mut self, item: TextItem) -> bool {
+    fn add(&mut self, item: TextItem) -> Result<bool, ArchiveError> {
+        self.kept.charge(memory_of(&item))?;
         let is_data = match &item {
             TextItem::Entry(e)
                 if matches!(
@@ -77,7 +90,7 @@ impl Preview {
             TextItem::End(_) => true,
         };
         self.ahead.push_back(item);
-        is_data
+        Ok(is_data)
     }
 
     /// Adds a statement to the entry whose comment precedes it.
@@ -109,6 +122,29 @@ impl Preview {
     }
 }
 
+/// Bytes of memory for an item that is read ahead: the item, and the entry that it is or belongs to.
+fn memory_of(item: &TextItem) -> usize {
+    /// What an allocator adds.
+    const ALLOCATION: usize = 32;
+    let of_entry = |e: &TocEntry| {
+        let names = [Some(&e.tag), e.namespace.as_ref(), Some(&e.owner)];
+        let text: usize = names
+            .into_iter()
+            .flatten()
+            .map(|t| t.len() + ALLOCATION)
+            .sum();
+        size_of::<TocEntry>() + text
+    };
+    size_of::<TextItem>()
+        + ALLOCATION
+        + match item {
+            TextItem::Entry(e) => 2 * of_entry(e),
+            TextItem::Statement(s) | TextItem::Copy(s) => 2 * s.text.len(),
+            TextItem::Insert { bytes, .. } => bytes.len(),
+            TextItem::End(_) => 0,
+        }
+}
+
 pub(super) fn open(
     input: PeekReader<'static>,
     limits: Limits,
@@ -116,19 +152,19 @@ pub(super) fn open(
     files: InputFiles,
 ) -> Result<Archive, ArchiveError> {
     let mut text = SqlReader::new(input, limits, files);
-    text.selected_database = database.map(str::to_owned);
-    let preview = preview(&mut text)?;
+    text.session.selected_database = database.map(str::to_owned);
+    let preview = preview(&mut text, limits)?;
     let mut entries = preview.entries;
     for (e, number) in entries.iter_mut().zip(1..) {
         e.dump_id = DumpId(number);
     }
     let header = header_of(&mut text);
-    text.is_encoding_fixed = true;
+    text.session.is_encoding_fixed = true;
     Ok(Archive {
         header,
-        encoding: text.encoding.clone(),
+        encoding: text.session.encoding.clone(),
         body: ArchiveBody::Script(Box::new(Script {
-            is_generic_sql: !text.marks.any(),
+            is_generic_sql: !text.session.marks.any(),
             has_rows_only: preview.has_rows && !preview.has_definitions,
             completeness: Arc::default(),
             text,
@@ -139,15 +175,22 @@ pub(super) fn open(
         })),
         entries,
         files: InputFiles::default(),
+        limits,
     })
 }
 
 /// Reads ahead to the first data, or a limited amount of text.
-fn preview(text: &mut SqlReader) -> Result<Preview, ArchiveError> {
-    let mut preview = Preview::default();
+fn preview(text: &mut SqlReader, limits: Limits) -> Result<Preview, ArchiveError> {
+    let mut preview = Preview::new(limits);
+    // Of a cluster, what precedes the chosen database is skipped.
+    let mut skipped = None;
     loop {
         let item = cluster::next(text)?;
-        if preview.add(item) || text.consumed > MAX_PREVIEW && !text.marks.is_cluster() {
+        let begin = match text.session.marks.is_cluster() {
+            true => *skipped.get_or_insert(text.consumed),
+            false => 0,
+        };
+        if preview.add(item)? || text.consumed - begin > MAX_PREVIEW {
             return Ok(preview);
         }
     }
@@ -160,7 +203,7 @@ fn header_of(text: &mut SqlReader) -> Header {
         version: None,
         codec: Codec::None,
         created: None,
-        database: text.database.clone(),
+        database: text.session.database.clone(),
         server_version: std::mem::take(&mut text.server_version),
         pg_dump_version: std::mem::take(&mut text.pg_dump_version),
     }
@@ -195,8 +238,21 @@ fn is_definition(words: &[Token<'_>]) -> bool {
             .windows(2)
             .any(|w| w[0].is("disable") && w[1].is("trigger")),
         other => ![
-            "set", "reset", "begin", "start", "commit", "end", "truncate", "delete", "lock",
-            "analyze", "vacuum",
+            "set",
+            "reset",
+            "begin",
+            "start",
+            "commit",
+            "end",
+            "rollback",
+            "abort",
+            "savepoint",
+            "release",
+            "truncate",
+            "delete",
+            "lock",
+            "analyze",
+            "vacuum",
         ]
         .contains(&other),
     }
@@ -267,7 +323,11 @@ impl Script {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         // Only the beginning is parsed: the name precedes every value.
-        let head = self.text.encoding.view(&bytes[..bytes.len().min(300)]);
+        let head = self
+            .text
+            .session
+            .encoding
+            .view(&bytes[..bytes.len().min(300)]);
         let table = table_of(&head, 2)
             .ok_or_else(|| corrupt(format!("line {line}: INSERT without a table")))?;
         if self.open.as_ref().is_none_or(|e| e.tag != table) {
@@ -278,7 +338,7 @@ impl Script {
         }
         sink.chunk(Chunk::Statements {
             text: bytes,
-            standard_strings: Some(self.text.standard_strings()),
+            standard_strings: Some(self.text.session.standard_strings()),
         })
     }
 

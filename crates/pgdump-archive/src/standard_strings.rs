@@ -1,6 +1,9 @@
 //! Follows `standard_conforming_strings` through SQL text, as the server does that the text is sent to: whether a
 //! backslash in an ordinary string is an escape decides where the string, and thus the statement, ends.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::lexer::{Dialect, Token, TokenKind, first_tokens, tokens};
 
 const NAME: &str = "standard_conforming_strings";
@@ -24,13 +27,57 @@ const DEFAULT: Values = Values {
     committed: true,
 };
 
+/// Bytes of memory for a savepoint in addition to its name.
+const SAVEPOINT: usize = 160;
+
+/// The savepoints of the open transaction, with the values at each of them.
+#[derive(Debug, Default)]
+struct Savepoints {
+    all: Vec<(Arc<str>, Values)>,
+    /// The positions of those with this name, in order.
+    by_name: HashMap<Arc<str>, Vec<usize>>,
+    /// Bytes of memory that they take.
+    memory: usize,
+}
+
+impl Savepoints {
+    fn push(&mut self, name: &str, values: Values) {
+        let name: Arc<str> = name.into();
+        self.memory += SAVEPOINT + name.len();
+        let positions = self.by_name.entry(name.clone()).or_default();
+        positions.push(self.all.len());
+        self.all.push((name, values));
+    }
+
+    /// The position of the last one with this name.
+    fn find(&self, name: Option<String>) -> Option<usize> {
+        self.by_name.get(name?.as_str())?.last().copied()
+    }
+
+    fn truncate(&mut self, length: usize) {
+        while self.all.len() > length
+            && let Some((name, _)) = self.all.pop()
+        {
+            self.memory -= SAVEPOINT + name.len();
+            let positions = self.by_name.get_mut(&name);
+            let is_last = positions.is_none_or(|at| {
+                at.pop();
+                at.is_empty()
+            });
+            if is_last {
+                self.by_name.remove(&name);
+            }
+        }
+    }
+}
+
 /// The setting in a session.
 #[derive(Debug)]
 pub(super) struct StandardStrings {
     values: Values,
     /// The values before the transaction that is open.
     begun: Option<Values>,
-    savepoints: Vec<(String, Values)>,
+    savepoints: Savepoints,
 }
 
 impl Default for StandardStrings {
@@ -38,7 +85,7 @@ impl Default for StandardStrings {
         StandardStrings {
             values: DEFAULT,
             begun: None,
-            savepoints: vec![],
+            savepoints: Savepoints::default(),
         }
     }
 }
@@ -52,6 +99,11 @@ impl StandardStrings {
     /// Whether the value lasts only as long as the open transaction (SET LOCAL).
     pub(super) fn is_local(&self) -> bool {
         self.values.now != self.values.committed
+    }
+
+    /// Bytes of memory that its savepoints take.
+    pub(super) fn memory(&self) -> usize {
+        self.savepoints.memory
     }
 
     /// Follows one statement.
@@ -84,10 +136,15 @@ impl StandardStrings {
                 }
                 None => self.end(false, chains()),
             },
-            "savepoint" => self.savepoints.extend(name(1).map(|n| (n, self.values))),
+            // The server rejects it outside of a transaction.
+            "savepoint" if self.begun.is_some() => {
+                if let Some(name) = name(1) {
+                    self.savepoints.push(&name, self.values);
+                }
+            }
             "release" => {
                 let at = 1 + usize::from(is(1, "savepoint") && name(2).is_some());
-                if let Some(i) = self.savepoint(name(at)) {
+                if let Some(i) = self.savepoints.find(name(at)) {
                     self.savepoints.truncate(i);
                 }
             }
@@ -139,7 +196,7 @@ impl StandardStrings {
     }
 
     fn end(&mut self, commits: bool, chains: bool) {
-        self.savepoints.clear();
+        self.savepoints.truncate(0);
         if let Some(before) = self.begun.take() {
             let value = if commits {
                 self.values.committed
@@ -156,14 +213,9 @@ impl StandardStrings {
         }
     }
 
-    fn savepoint(&self, name: Option<String>) -> Option<usize> {
-        let name = name?;
-        self.savepoints.iter().rposition(|(n, _)| *n == name)
-    }
-
     fn roll_back_to(&mut self, name: Option<String>) {
-        if let Some(i) = self.savepoint(name) {
-            self.values = self.savepoints[i].1;
+        if let Some(i) = self.savepoints.find(name) {
+            self.values = self.savepoints.all[i].1;
             self.savepoints.truncate(i + 1);
         }
     }
@@ -394,6 +446,45 @@ mod tests {
         ] {
             assert_eq!(after(&statements), values, "{statements:?}");
         }
+    }
+
+    /// The last one of a name counts; its memory is free when it is gone.
+    #[test]
+    fn savepoints_are_found_by_name_and_forgotten() {
+        let (off, on) = (
+            "SET standard_conforming_strings = off;",
+            "SET standard_conforming_strings = on;",
+        );
+        let statements = [
+            "BEGIN;",
+            "SAVEPOINT a;",
+            off,
+            "SAVEPOINT b;",
+            "SAVEPOINT a;",
+            on,
+            "ROLLBACK TO a;",
+            "RELEASE b;",
+            "ROLLBACK TO b;",
+            "ROLLBACK TO a;",
+        ];
+        let values = [
+            true, true, false, false, false, true, false, false, false, true,
+        ];
+        assert_eq!(after(&statements), values);
+        let mut strings = StandardStrings::default();
+        let mut run = |sql: &str| {
+            strings.statement(sql, Dialect::default()).unwrap();
+            (strings.savepoints.all.len(), strings.memory())
+        };
+        assert_eq!(run("SAVEPOINT outside;"), (0, 0));
+        run("BEGIN;");
+        let (_, one) = run("SAVEPOINT a;");
+        assert_eq!(run("SAVEPOINT b;"), (2, 2 * one));
+        assert_eq!(run("RELEASE SAVEPOINT b;"), (1, one));
+        assert_eq!(run("SAVEPOINT a;"), (2, 2 * one));
+        assert_eq!(run("ROLLBACK TO a;"), (2, 2 * one));
+        assert_eq!(run("COMMIT;"), (0, 0));
+        assert!(strings.savepoints.by_name.is_empty());
     }
 
     #[test]

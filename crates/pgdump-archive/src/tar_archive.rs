@@ -95,6 +95,7 @@ fn finish(
         encoding,
         body: ArchiveBody::Tar(members),
         files: InputFiles::default(),
+        limits,
     }
 }
 

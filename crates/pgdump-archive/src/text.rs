@@ -1,21 +1,20 @@
 //! The lexical level of SQL text: a buffer that moves forward over statements, comments, rows and `psql`
 //! commands. Unneeded text is skipped without being kept.
 
-use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
 use super::chunks::Statement;
-use super::end_marks::{self, CLUSTER_END, CLUSTER_HEAD, DumpMarks};
+use super::end_marks::{self, CLUSTER_END, CLUSTER_HEAD};
 use super::input_files::InputFiles;
-use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_whitespace, tokens};
+use super::lexer::{StatementEnd, is_whitespace, tokens};
 use super::peek_reader::PeekReader;
 use super::psql::{self, PsqlCommand};
+use super::psql_session::PsqlSession;
 use super::recognize::{entry_of_comment, program_of_message};
-use super::standard_strings::StandardStrings;
 use super::text_files::TextFiles;
 use super::text_item::TextItem;
 use super::toc::{corrupt, limit_error, unsupported};
-use super::{Limits, TextEncoding, TocEntry};
+use super::{Limits, TocEntry};
 use crate::error::ArchiveError;
 
 const READ: usize = 256 << 10;
@@ -36,29 +35,12 @@ pub(super) struct SqlReader {
     /// Line at `start`, from 1.
     pub line: u64,
     pub consumed: u64,
-    dialect: Dialect,
-    strings: StandardStrings,
-    pub encoding: TextEncoding,
-    /// The encoding can no longer change: something was read, or will be, in it.
-    pub is_encoding_fixed: bool,
-    /// The encoding that `\encoding` names, in force from the next statement on, and its line.
-    pending_encoding: Option<(String, u64)>,
     pub server_version: String,
     pub pg_dump_version: String,
-    /// The database that the text creates or connects to.
-    pub database: Option<String>,
-    created: HashSet<String>,
-    connected: Option<String>,
     /// Token of `\restrict`.
     restricted: Option<String>,
-    pub marks: DumpMarks,
-    /// The database of a cluster that is to be restored, and whether it has been found.
-    pub selected_database: Option<String>,
-    pub was_selected: bool,
-    /// The databases of a cluster found so far.
-    pub databases: BTreeSet<String>,
-    /// Variables that `psql` would have set.
-    variables: HashSet<String>,
+    /// What the text has set so far.
+    pub session: PsqlSession,
     /// Where the text is in several files.
     files: Option<TextFiles>,
 }
@@ -74,37 +56,11 @@ impl SqlReader {
             at_end: false,
             line: 1,
             consumed: 0,
-            dialect: Dialect::default(),
-            strings: StandardStrings::default(),
-            encoding: TextEncoding::new("UTF8"),
-            is_encoding_fixed: false,
-            pending_encoding: None,
             server_version: String::new(),
             pg_dump_version: String::new(),
-            database: None,
-            created: HashSet::new(),
-            connected: None,
             restricted: None,
-            marks: DumpMarks::default(),
-            selected_database: None,
-            was_selected: false,
-            databases: BTreeSet::new(),
-            variables: psql::PREDEFINED.map(str::to_owned).into(),
+            session: PsqlSession::new(limits),
         }
-    }
-
-    /// Whether the text at this position is to be restored: for a cluster, one database.
-    pub(crate) fn is_selected(&self) -> bool {
-        !self.marks.is_cluster()
-            || (self.selected_database.is_some() && self.database == self.selected_database)
-    }
-
-    fn enter(&mut self, database: String) {
-        if self.marks.is_cluster() {
-            self.databases.insert(database.clone());
-            self.was_selected |= self.selected_database.as_ref() == Some(&database);
-        }
-        self.database = Some(database);
     }
 
     pub(super) fn rest(&self) -> &[u8] {
@@ -153,7 +109,7 @@ impl SqlReader {
 
     /// Something begins at `at` that is of the dump, unless the dump was complete in the files before: an error then.
     fn begin_in_file(&mut self, at: u64) -> Result<(), ArchiveError> {
-        let (files, is_complete) = (self.files.as_mut(), self.marks.is_complete());
+        let (files, is_complete) = (self.files.as_mut(), self.session.marks.is_complete());
         files.map_or(Ok(()), |files| files.begin(at, is_complete))
     }
 
@@ -162,7 +118,7 @@ impl SqlReader {
         if [end_marks::HEAD, CLUSTER_HEAD].contains(&comment) {
             self.begin_in_file(begin)?;
         }
-        self.marks.comment(comment, line)?;
+        self.session.marks.comment(comment, line)?;
         if [end_marks::END, CLUSTER_END].contains(&comment) {
             self.end_in_file();
         }
@@ -172,7 +128,7 @@ impl SqlReader {
     /// What ended here is of the dump.
     fn end_in_file(&mut self) {
         if let Some(files) = &mut self.files {
-            files.end_before(self.consumed, self.marks.is_complete());
+            files.end_before(self.consumed, self.session.marks.is_complete());
         }
     }
 
@@ -210,7 +166,10 @@ impl SqlReader {
             line.extend_from_slice(&part[..kept]);
             self.skip(end.map_or(part.len(), |n| n + 1));
             if end.is_some() || !self.fill()? {
-                return Ok((self.encoding.view(&line).trim_end().to_owned(), is_whole));
+                return Ok((
+                    self.session.encoding.view(&line).trim_end().to_owned(),
+                    is_whole,
+                ));
             }
         }
     }
@@ -328,8 +287,8 @@ impl SqlReader {
         let (at, begin) = (self.line, self.consumed);
         let (comment, _) = self.skip_line(MAX_COMMENT)?;
         self.mark(&comment, at, begin)?;
-        if comment == end_marks::END && self.marks.is_cluster() {
-            self.database = None;
+        if comment == end_marks::END && self.session.marks.is_cluster() {
+            self.session.database = None;
         }
         let entry = self.comment(&comment);
         Ok(entry.map(|entry| TextItem::Entry(Box::new(entry))))
@@ -346,7 +305,7 @@ impl SqlReader {
     }
 
     fn finish(&self) -> Result<TextItem, ArchiveError> {
-        let is_complete = self.marks.finish(self.line)?;
+        let is_complete = self.session.marks.finish(self.line)?;
         if self.restricted.is_some() {
             return Err(corrupt("the dump ends early: \\unrestrict is missing"));
         }
@@ -389,20 +348,8 @@ impl SqlReader {
                     "line {at}: the psql command {name} is between \\restrict and \\unrestrict, where psql runs no commands"
                 )));
             }
-            command => self.run(command, at)?,
-        }
-        Ok(())
-    }
-
-    fn run(&mut self, command: PsqlCommand, at: u64) -> Result<(), ArchiveError> {
-        match command {
-            PsqlCommand::Connect(argument) => self.connect(&argument, at)?,
-            PsqlCommand::Encoding(name) if !name.is_empty() => {
-                self.pending_encoding = Some((name, at));
-            }
-            PsqlCommand::Variable(name) => drop(self.variables.insert(name)),
             PsqlCommand::Quit => self.quit()?,
-            _ => {}
+            command => self.session.run(command, at)?,
         }
         Ok(())
     }
@@ -414,29 +361,6 @@ impl SqlReader {
             if !self.fill()? {
                 return Ok(());
             }
-        }
-    }
-
-    /// `\connect` to the database that the text itself has created refers to the target.
-    fn connect(&mut self, argument: &str, at: u64) -> Result<(), ArchiveError> {
-        let named = psql::database_of(argument);
-        let fits = |name: &String| match &self.connected {
-            Some(before) => name == before,
-            None => self.created.contains(name),
-        };
-        match named {
-            Some(name) if self.marks.is_cluster() || fits(&name) => {
-                // A new connection has its own encoding: pg_dump writes \encoding only for the command itself.
-                self.pending_encoding = None;
-                self.strings = StandardStrings::default();
-                self.dialect.standard_strings = true;
-                self.connected = Some(name.clone());
-                self.enter(name);
-                Ok(())
-            }
-            _ => Err(unsupported(format!(
-                "line {at}: \\connect: only one database is restored, the one that the dump creates"
-            ))),
         }
     }
 
@@ -461,7 +385,7 @@ impl SqlReader {
     fn find_end(&mut self, scan: &mut StatementEnd) -> Result<Option<usize>, ArchiveError> {
         loop {
             let found = scan
-                .find(self.rest(), self.dialect, self.at_end)
+                .find(self.rest(), self.session.dialect, self.at_end)
                 .map_err(|e| self.unfinished(e.0))?;
             if found.is_some() || !self.fill()? {
                 return Ok(found);
@@ -472,24 +396,22 @@ impl SqlReader {
     /// The statement at the start of the buffer; `None` for one that only concerns this reader.
     fn statement(&mut self) -> Result<Option<TextItem>, ArchiveError> {
         self.reject_program_message()?;
-        if let Some((name, at)) = self.pending_encoding.take() {
-            self.set_encoding(&name, at)?;
-        }
+        self.session.begin_statement()?;
         let mut scan = StatementEnd::default();
         let line = self.line;
         let bytes = self.take_statement(&mut scan)?;
-        self.check_statement(&bytes, &scan, line)?;
-        self.track_transaction(&scan, line)?;
+        self.session.check_statement(&bytes, &scan, line)?;
+        self.session.track_transaction(&scan, line)?;
         if scan.is(&["insert", "into"]) && scan.inserts_constants() {
             return Ok(Some(TextItem::Insert { bytes, line }));
         }
-        let text = self.decode(bytes, line)?;
+        let text = self.session.decode(bytes, line)?;
         if scan.is(&["copy"]) {
             return self.copy(Statement { text, line }).map(Some);
         }
-        let is_for_us = self.setting(&scan, &text, line)?;
+        let is_for_us = self.session.setting(&scan, &text, line)?;
         if scan.is(&["create", "database"]) {
-            self.create_database(&text);
+            self.session.create_database(&text)?;
         }
         Ok((!is_for_us).then_some(TextItem::Statement(Statement { text, line })))
     }
@@ -499,7 +421,7 @@ impl SqlReader {
         if let Some(n) = self.find_end(scan)? {
             return Ok(self.take(n));
         }
-        if self.marks.is_open() || scan.is_open() {
+        if self.session.marks.is_open() || scan.is_open() {
             return Err(self.unfinished("a statement"));
         }
         // psql also sends the last statement of a file without a semicolon.
@@ -508,146 +430,8 @@ impl SqlReader {
         Ok(bytes)
     }
 
-    fn check_statement(
-        &self,
-        bytes: &[u8],
-        scan: &StatementEnd,
-        line: u64,
-    ) -> Result<(), ArchiveError> {
-        // NUL bytes are invalid in every encoding of PostgreSQL.
-        if memchr::memchr(0, bytes).is_some() {
-            return Err(corrupt(format!(
-                "line {line}: the statement contains a NUL byte"
-            )));
-        }
-        let mut variables = scan.variables().iter();
-        match variables.find(|v| *v == "{" || self.variables.contains(*v)) {
-            Some(name) => Err(unsupported(format!(
-                "line {line}: psql would replace the variable {name} in the statement: variables are not supported"
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    /// The text of a statement; the encoding is known for what is restored.
-    fn decode(&mut self, bytes: Vec<u8>, line: u64) -> Result<String, ArchiveError> {
-        if !self.is_selected() {
-            return Ok(String::from_utf8_lossy(&bytes).into_owned());
-        }
-        self.is_encoding_fixed |= !bytes.is_ascii();
-        let text = self.encoding.decode(bytes);
-        text.map_err(|e| e.map_message(|m| format!("line {line}: {m}")))
-    }
-
-    fn create_database(&mut self, sql: &str) {
-        let words = first_tokens(sql, self.dialect, 3);
-        if let Some(name) = words.get(2).and_then(Token::name) {
-            self.created.insert(name.clone());
-            self.enter(name);
-        }
-    }
-
-    /// Records what a statement says about transactions and the text's completeness.
-    fn track_transaction(&mut self, scan: &StatementEnd, line: u64) -> Result<(), ArchiveError> {
-        let is = |words: &[&str]| scan.is(words);
-        // PREPARE transaction AS … prepares a statement with that name.
-        let prepares = is(&["prepare", "transaction"]) && !is(&["prepare", "transaction", "as"]);
-        if prepares || is(&["commit", "prepared"]) || is(&["rollback", "prepared"]) {
-            let what = format!(
-                "line {line}: a prepared transaction (PREPARE TRANSACTION, COMMIT PREPARED), which pg_dump never writes"
-            );
-            return Err(unsupported(what));
-        }
-        let begins = is(&["begin"]) || is(&["start", "transaction"]);
-        let ends = is(&["commit"]) || is(&["end"]);
-        if begins {
-            self.marks.transaction(Some(line));
-        } else if ends && !is(&["commit", "and", "chain"]) {
-            self.marks.transaction(None);
-        }
-        let harmless = [
-            "set",
-            "reset",
-            "analyze",
-            "vacuum",
-            "checkpoint",
-            "show",
-            "discard",
-        ];
-        let sets = is(&["select", "pg_catalog"]) || harmless.iter().any(|w| is(&[w]));
-        self.marks.statement(begins || ends || sets);
-        Ok(())
-    }
-
-    /// The `standard_conforming_strings` of the statement that was read last.
-    pub(super) fn standard_strings(&self) -> bool {
-        self.dialect.standard_strings
-    }
-
-    /// Interprets settings that determine how to read the text; returns whether the statement only concerns
-    /// this reader.
-    fn setting(
-        &mut self,
-        scan: &StatementEnd,
-        text: &str,
-        line: u64,
-    ) -> Result<bool, ArchiveError> {
-        self.strings.statement(text, self.dialect).map_err(|_| {
-            ArchiveError::limit(format!(
-                "line {line}: the statement may change standard_conforming_strings, and its text does not tell to what"
-            ))
-        })?;
-        if self.strings.is_local() {
-            // The restore is one transaction of its own, in which SET LOCAL would end too late.
-            return Err(ArchiveError::limit(format!(
-                "line {line}: standard_conforming_strings is set for one transaction: write SET instead of SET LOCAL"
-            )));
-        }
-        self.dialect.standard_strings = self.strings.is_on();
-        if !scan.is(&["set"]) {
-            return Ok(false);
-        }
-        let words = first_tokens(text, self.dialect, 8);
-        let first = if words
-            .get(1)
-            .is_some_and(|w| w.is("session") || w.is("local"))
-        {
-            2
-        } else {
-            1
-        };
-        let named = words.get(first).and_then(Token::name);
-        let at = if named.as_deref() == Some("names") {
-            first + 1
-        } else {
-            first + 2
-        };
-        let value = words.get(at).and_then(|t| t.string().or_else(|| t.name()));
-        if let (Some("client_encoding" | "names"), Some(name)) = (named.as_deref(), value) {
-            self.set_encoding(&name, line)?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// `SET client_encoding`, which holds for the whole dump: all of its rows have the same encoding.
-    fn set_encoding(&mut self, name: &str, line: u64) -> Result<(), ArchiveError> {
-        if self.encoding.is_same(name) {
-            return Ok(());
-        }
-        if self.is_encoding_fixed && self.is_selected() {
-            let (now, was) = (name.to_uppercase(), self.encoding.name());
-            return Err(limit_error(format!(
-                "line {line}: client_encoding changes from {was} to {now} after text was read: restore the parts one by one"
-            )));
-        }
-        self.encoding = TextEncoding::new(&name.to_uppercase());
-        self.dialect.multibyte = self.encoding.multibyte();
-        Ok(())
-    }
-
     fn copy(&mut self, statement: Statement) -> Result<TextItem, ArchiveError> {
-        let words = tokens(&statement.text, self.dialect);
+        let words = tokens(&statement.text, self.session.dialect);
         let from = words
             .windows(2)
             .position(|w| w[0].is("from") && w[1].is("stdin"));

@@ -54,6 +54,7 @@ mod database_name;
 mod ddl;
 mod dependence;
 mod dependency_groups;
+mod dependents;
 mod globals;
 mod hints;
 mod ids;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
 use super::dependency_groups::PreDataStage;
+use super::dependents::Dependents;
 use super::ids::{BatchId, EntryIndex, sorted};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
@@ -130,8 +131,18 @@ impl PreDataPlan {
     pub(crate) fn needs(&self, entries: &[TocEntry]) -> HashMap<EntryIndex, Vec<BatchId>> {
         let needs = BatchPrerequisites::new(self, entries);
         let of = entries.iter().enumerate().filter(|(_, e)| e.has_data);
-        of.filter_map(|(i, e)| Some((EntryIndex(i), needs.of(e)?)))
-            .collect()
+        let mut tables = HashSet::new();
+        of.filter_map(|(i, e)| {
+            let [table] = e.dependencies.as_slice() else {
+                return None;
+            };
+            // `pg_dump` writes the rows of a table once.
+            if !tables.insert(*table) {
+                return None;
+            }
+            Some((EntryIndex(i), needs.of(e, *table)?))
+        })
+        .collect()
     }
 }
 
@@ -142,6 +153,8 @@ struct BatchPrerequisites<'a> {
     batch_of: HashMap<DumpId, BatchId>,
     /// Pre-data that depends on an entry.
     dependents: HashMap<DumpId, Vec<&'a TocEntry>>,
+    /// Entries that run a function, or depend on one or on something unknown.
+    running: HashSet<DumpId>,
 }
 
 impl<'a> BatchPrerequisites<'a> {
@@ -150,7 +163,9 @@ impl<'a> BatchPrerequisites<'a> {
             by_id: entries.iter().map(|e| (e.dump_id, e)).collect(),
             batch_of: HashMap::new(),
             dependents: HashMap::new(),
+            running: HashSet::new(),
         };
+        needs.running = needs.running();
         for (at, batch) in pre_data.batches.iter().enumerate() {
             for e in batch.entries.iter().map(|i| &entries[i.0]) {
                 needs.batch_of.insert(e.dump_id, BatchId(at));
@@ -162,18 +177,18 @@ impl<'a> BatchPrerequisites<'a> {
         needs
     }
 
-    fn of(&self, data: &TocEntry) -> Option<Vec<BatchId>> {
-        let [table] = data.dependencies.as_slice() else {
-            return None;
-        };
-        let is_table = self.by_id.get(table)?.kind == EntryKind::Table;
-        let alterations = self.alterations(*table).into_iter();
+    fn of(&self, data: &TocEntry, table: DumpId) -> Option<Vec<BatchId>> {
+        let is_table = self.by_id.get(&table)?.kind == EntryKind::Table;
+        let alterations = self.alterations(table).into_iter();
         let alters_rows = alterations.clone().filter(|e| !is_relation(e));
-        let reached = alters_rows.map(|e| e.dump_id).chain([*table]);
-        if !is_table || !ddl::copies_into_own_table(data) || !self.runs_no_function(reached) {
+        let mut reached = alters_rows.map(|e| e.dump_id).chain([table]);
+        if !is_table
+            || !ddl::copies_into_own_table(data)
+            || !reached.all(|id| self.runs_no_function(id))
+        {
             return None;
         }
-        let needed = alterations.map(|e| e.dump_id).chain([*table]);
+        let needed = alterations.map(|e| e.dump_id).chain([table]);
         let batches = needed.filter_map(|id| self.batch_of.get(&id).copied());
         Some(sorted(batches))
     }
@@ -185,24 +200,24 @@ impl<'a> BatchPrerequisites<'a> {
         dependents.filter(|e| !is_function(e)).collect()
     }
 
-    /// Whether all of these dependencies are known and none is a function.
-    fn runs_no_function(&self, ids: impl Iterator<Item = DumpId>) -> bool {
-        let mut next: Vec<DumpId> = ids.collect();
-        let mut seen: HashSet<DumpId> = next.iter().copied().collect();
-        while let Some(id) = next.pop() {
-            match self.by_id.get(&id) {
-                Some(e)
-                    if !matches!(
-                        e.kind,
-                        EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate
-                    ) && !e.has_data =>
-                {
-                    next.extend(e.dependencies.iter().filter(|id| seen.insert(**id)));
-                }
-                _ => return false,
-            }
-        }
-        true
+    /// Whether everything that an entry depends on is known and nothing of it is a function.
+    fn runs_no_function(&self, id: DumpId) -> bool {
+        self.by_id.contains_key(&id) && !self.running.contains(&id)
+    }
+
+    fn running(&self) -> HashSet<DumpId> {
+        let runs = |e: &TocEntry| {
+            let is_known = |id: &DumpId| self.by_id.contains_key(id);
+            matches!(
+                e.kind,
+                EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate
+            ) || e.has_data
+                || !e.dependencies.iter().all(is_known)
+        };
+        let entries = || self.by_id.values().copied();
+        let mut running = entries().filter(|e| runs(e)).map(|e| e.dump_id).collect();
+        Dependents::of(entries()).add_to(&mut running);
+        running
     }
 }
 

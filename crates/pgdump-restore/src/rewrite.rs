@@ -15,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use edits::is_contrib;
 use rules::*;
 
+use crate::dependents::Dependents;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
@@ -344,16 +345,7 @@ fn is_empty_acl(e: &TocEntry) -> bool {
 
 /// Adds the entries that depend on these.
 fn add_dependents(entries: &[TocEntry], gone: &mut HashSet<DumpId>) {
-    loop {
-        let is_next = |e: &&TocEntry| {
-            !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d))
-        };
-        let more: Vec<DumpId> = entries.iter().filter(is_next).map(|e| e.dump_id).collect();
-        if more.is_empty() {
-            return;
-        }
-        gone.extend(more);
-    }
+    Dependents::of(entries).add_to(gone);
 }
 
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that

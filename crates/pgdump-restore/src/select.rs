@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use self::by_name::by_name;
 use self::names::{FRAME, any, is_relation};
+use super::dependents::Dependents;
 use super::notes::listed;
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
@@ -62,13 +63,8 @@ fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<DumpId> {
         (e.kind == EntryKind::TableData || is_view(e)) && is_named(e)
     });
     let mut empty = ids(entries, |e| is_view(e) && gone.contains(&e.dump_id));
-    while !empty.is_empty() {
-        let reads_empty = |e: &TocEntry| e.dependencies.iter().any(|d| empty.contains(d));
-        empty = ids(entries, |e| {
-            is_view(e) && !gone.contains(&e.dump_id) && reads_empty(e)
-        });
-        gone.extend(&empty);
-    }
+    Dependents::of(entries.iter().filter(|e| is_view(e))).add_to(&mut empty);
+    gone.extend(empty);
     gone
 }
 

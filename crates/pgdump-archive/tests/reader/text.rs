@@ -81,6 +81,19 @@ fn common_texts_are_read_and_their_completeness_is_known() {
         ),
         ("in a transaction", format!("BEGIN;\n{d}COMMIT;\n"), true),
         (
+            "with a transaction that is rolled back",
+            format!("{d}BEGIN;\nSET work_mem = '1MB';\nROLLBACK;\n"),
+            true,
+        ),
+        (
+            "with transactions under other names",
+            format!(
+                "START TRANSACTION;\nABORT;\nBEGIN WORK;\nROLLBACK WORK;\nBEGIN;\nCOMMIT WORK AND CHAIN;\n\
+                 ROLLBACK TRANSACTION AND NO CHAIN;\nBEGIN;\nABORT AND CHAIN;\nEND TRANSACTION;\n{d}"
+            ),
+            true,
+        ),
+        (
             "with psql commands",
             format!("\\set ON_ERROR_STOP on\n\\echo x\n{d}\\timing\nANALYZE;\n"),
             true,
@@ -143,6 +156,30 @@ fn truncated_or_harmful_text_is_refused_with_name_and_line() {
             format!("BEGIN;\n{d}"),
             Kind::Corrupt,
             "begins in line 1",
+        ),
+        (
+            "a transaction that is rolled back to a savepoint",
+            format!("{d}BEGIN;\nSAVEPOINT a;\nROLLBACK TO SAVEPOINT a;\n"),
+            Kind::Corrupt,
+            "COMMIT is missing",
+        ),
+        (
+            "a transaction that is rolled back to a savepoint, in other words",
+            format!("{d}BEGIN;\nSAVEPOINT a;\nROLLBACK WORK TO a;\n"),
+            Kind::Corrupt,
+            "COMMIT is missing",
+        ),
+        (
+            "a transaction that begins at the end of another one",
+            format!("{d}BEGIN;\nROLLBACK AND CHAIN;\n"),
+            Kind::Corrupt,
+            "COMMIT is missing",
+        ),
+        (
+            "a transaction that begins at the end of another one, in other words",
+            format!("{d}BEGIN;\nCOMMIT WORK AND CHAIN;\n"),
+            Kind::Corrupt,
+            "COMMIT is missing",
         ),
         (
             "stderr first",
@@ -218,6 +255,122 @@ fn a_second_connect_to_the_same_database_changes_nothing() {
         1,
     );
     assert_eq!(kind(&read(&other).unwrap_err()), Kind::Unsupported);
+}
+
+/// Names and statements whose number the text decides take no more memory than allowed.
+#[test]
+fn a_text_with_too_many_names_is_refused_without_blaming_the_backup() {
+    let limits = Limits::default().with_memory(1 << 20);
+    let many = |line: &dyn Fn(u32) -> String| (0..20_000).map(line).collect::<String>();
+    let cluster_of = |body: String| {
+        format!(
+            "--\n-- PostgreSQL database cluster dump\n--\n\n{body}--\n-- PostgreSQL database cluster dump complete\n--\n\n"
+        )
+    };
+    // Behind a statement that ends the preview.
+    let late = |body: String| dump(&format!("{TABLE}{body}"));
+    for (what, text, database, said) in [
+        (
+            "variables",
+            late(many(&|i| format!("\\set v{i} 1\n"))),
+            None,
+            "variables",
+        ),
+        (
+            "databases that are created",
+            late(many(&|i| format!("CREATE DATABASE d{i};\n"))),
+            None,
+            "databases",
+        ),
+        (
+            "databases of a cluster",
+            cluster_of(many(&|i| format!("\\connect d{i}\n"))),
+            Some("x"),
+            "databases",
+        ),
+        (
+            "savepoints",
+            late(format!(
+                "BEGIN;\n{}COMMIT;\n",
+                many(&|i| format!("SAVEPOINT s{i};\n"))
+            )),
+            None,
+            "savepoints",
+        ),
+        (
+            "statements before the data",
+            dump(&many(&|i| format!("SELECT {i};\n"))),
+            None,
+            "statements before the data",
+        ),
+        (
+            "entries before the data",
+            dump(&many(&|i| {
+                format!("--\n-- Name: t{i}; Type: TABLE; Schema: s; Owner: o\n--\n")
+            })),
+            None,
+            "statements before the data",
+        ),
+    ] {
+        let origin = ArchiveSource::once(std::io::Cursor::new(text.into_bytes()));
+        let keys = DecryptionKeys::default();
+        let read = Archive::open_database(origin, limits, &keys, database)
+            .and_then(|archive| archive.read_data(&mut Collect::default()));
+        let e = read.err().unwrap_or_else(|| panic!("{what}"));
+        assert_eq!(kind(&e), Kind::Limit, "{what}: {e}");
+        assert!(e.to_string().contains(said), "{what}: {e}");
+    }
+}
+
+/// Savepoints outside of a transaction, which the server rejects, are not kept; nor those that are released.
+#[test]
+fn any_number_of_savepoints_is_read_one_after_another() {
+    let limits = Limits::default().with_memory(1 << 20);
+    let outside = "SAVEPOINT a;\n".repeat(20_000);
+    let within = "SAVEPOINT a;\nRELEASE a;\n".repeat(20_000);
+    let unknown = "ROLLBACK TO b;\n".repeat(20_000);
+    let text = dump(&format!(
+        "{TABLE}{outside}BEGIN;\n{within}{unknown}COMMIT;\n"
+    ));
+    let origin = ArchiveSource::once(std::io::Cursor::new(text.into_bytes()));
+    let archive = Archive::open(origin, limits, &DecryptionKeys::default()).unwrap();
+    archive.read_data(&mut Collect::default()).unwrap();
+}
+
+/// Counts the bytes that are read.
+struct Counted<R>(R, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.0.read(out)?;
+        self.1.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Of one database of a cluster, no more is read ahead than of a dump of its own.
+#[test]
+fn the_preview_of_a_clusters_database_is_bounded() {
+    let body = "COMMENT ON SCHEMA public IS 'standard';\n".repeat(200_000);
+    let text = cluster().replacen(
+        "CREATE TABLE public.one_t",
+        &format!("{body}CREATE TABLE public.one_t"),
+        1,
+    );
+    let count = std::sync::Arc::default();
+    let input = Counted(
+        std::io::Cursor::new(text.into_bytes()),
+        std::sync::Arc::clone(&count),
+    );
+    let origin = ArchiveSource::once(input);
+    let keys = DecryptionKeys::default();
+    let archive = Archive::open_database(origin, Limits::default(), &keys, Some("one")).unwrap();
+    let read = count.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((1 << 20..2 << 20).contains(&read), "{read} bytes");
+    let mut all = Collect::default();
+    archive.read_data(&mut all).unwrap();
+    assert!(all.0.iter().filter(|s| s.starts_with("COMMENT")).count() == 200_000);
+    assert!(all.0.contains(&"rows of public.one_t".to_owned()));
 }
 
 fn cluster() -> String {

@@ -2,11 +2,14 @@
 //! there, also through types, operators and parents, and from the expressions of its definition, which may
 //! call a function of an extension, or a built-in function that reads rows.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use super::definition::Definition;
 use super::expressions::Functions;
 use crate::ddl;
+use crate::dependents::Dependents;
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, Token, tokens};
 
 /// Entries that may read rows of any table while they are restored, by dump id.
@@ -82,6 +85,10 @@ struct Graph<'a> {
     altered: HashSet<DumpId>,
     /// Cached answers for tables whose rows are routed to several partitions.
     routed: HashMap<DumpId, bool>,
+    /// The entries that depend on a function that may read rows.
+    reading: OnceCell<HashSet<DumpId>>,
+    #[cfg(test)]
+    steps: std::cell::Cell<usize>,
 }
 
 impl<'a> Graph<'a> {
@@ -95,7 +102,7 @@ impl<'a> Graph<'a> {
         let defined = entries
             .iter()
             .filter(is_function)
-            .filter_map(|e| name_of_function(&e.tag))
+            .filter_map(|e| name_of_function(&e.tag).map(str::to_owned))
             .collect();
         let path = entries.iter().find(|e| e.kind == EntryKind::SearchPath);
         let functions = Functions {
@@ -109,6 +116,9 @@ impl<'a> Graph<'a> {
             children: HashMap::new(),
             altered: HashSet::new(),
             routed: HashMap::new(),
+            reading: OnceCell::new(),
+            #[cfg(test)]
+            steps: std::cell::Cell::default(),
         };
         entries.iter().for_each(|e| graph.link(e));
         graph
@@ -127,26 +137,27 @@ impl<'a> Graph<'a> {
     fn link(&mut self, e: &'a TocEntry) {
         let tables = self.tables_of(e);
         match &e.kind {
-            EntryKind::Table => self.link_tables(&[e.dump_id], &tables),
+            EntryKind::Table => self.link_tables(e.dump_id, tables),
             EntryKind::TableAttach => {
                 let has_name = |id: &DumpId| {
                     let table = self.by_id.get(id);
                     table.is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
                 };
-                let (children, parents): (Vec<_>, Vec<_>) = tables.into_iter().partition(has_name);
-                self.link_tables(&children, &parents);
+                // One table of this name; whatever else is listed counts as a parent.
+                if let Some(child) = tables.iter().copied().find(has_name) {
+                    self.link_tables(child, tables);
+                }
             }
             _ if e.section == TocSection::PreData && alters_rows(e) => self.altered.extend(tables),
             _ => {}
         }
     }
 
-    fn link_tables(&mut self, children: &[DumpId], parents: &[DumpId]) {
-        for child in children {
-            for parent in parents.iter().filter(|parent| *parent != child) {
-                self.parents.entry(*child).or_default().push(*parent);
-                self.children.entry(*parent).or_default().push(*child);
-            }
+    fn link_tables(&mut self, child: DumpId, parents: Vec<DumpId>) {
+        for parent in parents.into_iter().filter(|parent| *parent != child) {
+            self.count_step();
+            self.parents.entry(child).or_default().push(parent);
+            self.children.entry(parent).or_default().push(child);
         }
     }
 
@@ -166,23 +177,35 @@ impl<'a> Graph<'a> {
 
     /// Rows that are sent to the root of the partitions may be routed to any of these.
     fn routed_rows_depend(&mut self, table: DumpId) -> bool {
-        let roots = closure([table], |id| {
-            self.parents.get(&id).cloned().unwrap_or_default()
-        });
-        let root = roots
-            .iter()
-            .copied()
-            .find(|id| !self.parents.contains_key(id))
-            .unwrap_or(table);
-        if let Some(known) = self.routed.get(&root) {
+        if let Some(known) = self.routed.get(&table) {
             return *known;
         }
-        let all = closure(roots, |id| {
-            self.children.get(&id).cloned().unwrap_or_default()
-        });
-        let answer = self.reads(all);
-        self.routed.insert(root, answer);
+        let all = self.connected(table);
+        let answer = self.reads(all.iter().copied());
+        self.routed.extend(all.into_iter().map(|id| (id, answer)));
         answer
+    }
+
+    /// The tables that partitioning and inheritance connect with this one, which is one of them.
+    fn connected(&self, table: DumpId) -> Vec<DumpId> {
+        let (mut found, mut known, mut at) = (vec![table], HashSet::from([table]), 0);
+        while let Some(id) = found.get(at).copied() {
+            let linked = [&self.parents, &self.children].map(|of| of.get(&id));
+            for other in linked.into_iter().flatten().flatten() {
+                self.count_step();
+                if known.insert(*other) {
+                    found.push(*other);
+                }
+            }
+            at += 1;
+        }
+        found
+    }
+
+    /// Work that the archive decides the amount of.
+    fn count_step(&self) {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
     }
 
     fn object_reads(&self, e: &TocEntry) -> bool {
@@ -230,23 +253,42 @@ impl<'a> Graph<'a> {
 
     /// Whether a function that may read rows is among the transitive dependencies of these entries.
     fn reads(&self, ids: impl IntoIterator<Item = DumpId>) -> bool {
-        let mut next: Vec<DumpId> = ids.into_iter().collect();
-        let mut seen: HashSet<DumpId> = next.iter().copied().collect();
-        while let Some(id) = next.pop() {
-            let Some(e) = self.by_id.get(&id) else {
-                return true;
-            };
-            let more = match &e.kind {
-                EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate => None,
-                EntryKind::Table => self.row_dependencies(e),
-                EntryKind::Domain if self.calls(&e.defn, "CHECK") => None,
-                _ if e.has_data => None,
-                _ => Some(e.dependencies.clone()),
-            };
-            let Some(more) = more else { return true };
-            next.extend(more.into_iter().filter(|id| seen.insert(*id)));
+        let reading = self.reading();
+        ids.into_iter().any(|id| {
+            self.count_step();
+            !self.by_id.contains_key(&id) || reading.contains(&id)
+        })
+    }
+
+    fn reading(&self) -> &HashSet<DumpId> {
+        self.reading.get_or_init(|| {
+            let (mut found, mut dependents) = (HashSet::new(), Dependents::default());
+            for e in self.by_id.values() {
+                self.count_step();
+                let is_known = |id: &DumpId| self.by_id.contains_key(id);
+                match self.read_dependencies(e) {
+                    Some(needed) if needed.iter().all(is_known) => {
+                        dependents.add(e.dump_id, &needed);
+                    }
+                    // What is not in the archive may be anything.
+                    Some(_) | None => drop(found.insert(e.dump_id)),
+                }
+            }
+            let steps = dependents.add_to(&mut found);
+            (0..steps).for_each(|_| self.count_step());
+            found
+        })
+    }
+
+    /// Dependencies through which an entry may read rows; `None` if it may read rows itself.
+    fn read_dependencies(&self, e: &'a TocEntry) -> Option<Cow<'a, [DumpId]>> {
+        match &e.kind {
+            EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate => None,
+            EntryKind::Table => self.row_dependencies(e).map(Cow::Owned),
+            EntryKind::Domain if self.calls(&e.defn, "CHECK") => None,
+            _ if e.has_data => None,
+            _ => Some(Cow::Borrowed(&e.dependencies)),
         }
-        false
     }
 
     fn calls(&self, defn: &str, from: &str) -> bool {
@@ -272,8 +314,23 @@ impl<'a> Graph<'a> {
         if expressions.any(|t| self.functions.may_read(t)) {
             return None;
         }
-        more.retain(|id| !self.is_function(*id) || !self.is_of_a_default(*id, &definition));
+        let (in_default, elsewhere) = (
+            names_in(definition.defaults().iter().map(|d| d.expression)),
+            names_in(definition.expressions().into_iter()),
+        );
+        // Rows of a dump have a value for every column, so that no default is computed.
+        let is_of_a_default = |name: &str| in_default.contains(name) && !elsewhere.contains(name);
+        more.retain(|id| {
+            self.count_step();
+            let name = self.function_name(*id);
+            !name.is_some_and(|name| is_of_a_default(name))
+        });
         Some(more)
+    }
+
+    fn function_name(&self, id: DumpId) -> Option<&'a str> {
+        let function = self.by_id.get(&id).filter(|_| self.is_function(id))?;
+        name_of_function(&function.tag)
     }
 
     fn is_function(&self, id: DumpId) -> bool {
@@ -281,45 +338,22 @@ impl<'a> Graph<'a> {
             .get(&id)
             .is_some_and(|e| e.kind == EntryKind::Function)
     }
-
-    /// Whether a table calls a function only for defaults: rows of a dump have a value for every column.
-    fn is_of_a_default(&self, id: DumpId, definition: &Definition<'_, '_>) -> bool {
-        let Some(name) = self.by_id.get(&id).and_then(|e| name_of_function(&e.tag)) else {
-            return false;
-        };
-        let is_it = |t: &Token<'_>| t.name().as_deref() == Some(name.as_str());
-        let in_default = definition
-            .defaults()
-            .iter()
-            .any(|d| d.expression.iter().any(is_it));
-        in_default && !definition.expressions().iter().any(|e| e.iter().any(is_it))
-    }
 }
 
 /// `name(arguments)`, as the catalog stores it.
-fn name_of_function(tag: &str) -> Option<String> {
-    tag.rsplit_once('(').map(|(name, _)| name.to_owned())
+fn name_of_function(tag: &str) -> Option<&str> {
+    tag.rsplit_once('(').map(|(name, _)| name)
+}
+
+/// The names that expressions mention.
+fn names_in<'a>(expressions: impl Iterator<Item = &'a [Token<'a>]>) -> HashSet<String> {
+    expressions.flatten().filter_map(Token::name).collect()
 }
 
 /// Whether a table's definition may have checks, generated columns or a partition key.
 fn has_expressions(table: &TocEntry) -> bool {
     let words = ["CHECK", "GENERATED", "PARTITION BY"];
     words.iter().any(|word| table.defn.contains(word))
-}
-
-/// These entries and everything reachable through `more`.
-fn closure(
-    from: impl IntoIterator<Item = DumpId>,
-    more: impl Fn(DumpId) -> Vec<DumpId>,
-) -> Vec<DumpId> {
-    let mut found: Vec<DumpId> = from.into_iter().collect();
-    let mut known: HashSet<DumpId> = found.iter().copied().collect();
-    let mut at = 0;
-    while let Some(id) = found.get(at).copied() {
-        found.extend(more(id).into_iter().filter(|id| known.insert(*id)));
-        at += 1;
-    }
-    found
 }
 
 #[cfg(test)]
@@ -360,6 +394,74 @@ mod tests {
             .filter(|e| found.contains(&e.dump_id))
             .map(|e| e.tag.as_str())
             .collect()
+    }
+
+    /// Tables of contents that are made to be slow: the steps grow with their length, and no faster.
+    #[test]
+    fn the_steps_grow_with_the_table_of_contents_only() {
+        let plain = "CREATE TABLE s.t (v integer);";
+        let chain = |n: i32, last: &[i32]| -> Vec<TocEntry> {
+            let needed = |i: i32| if i < n { vec![i + 1] } else { last.to_vec() };
+            (1..=n)
+                .map(|i| entry(i, "TABLE", "t", &needed(i), plain))
+                .collect()
+        };
+        let all_rows = |n: i32, relation: &'static str| {
+            (1..=n).map(move |i| TocEntry {
+                copy_stmt: format!("COPY s.{relation} (v) FROM stdin;"),
+                ..rows(n + i, i, "t")
+            })
+        };
+        let function = entry(0, "FUNCTION", "f(integer)", &[], "");
+        let attach = |n: i32| {
+            let listed: Vec<i32> = (0..n).map(|i| 1 + i % 2).collect();
+            entry(3 * n, "TABLE ATTACH", "t", &listed, "")
+        };
+        type Make<'a> = &'a dyn Fn(i32) -> Vec<TocEntry>;
+        let (heirs, readers, partitions, attached): (Make<'_>, Make<'_>, Make<'_>, Make<'_>) = (
+            &|n| chain(n, &[]).into_iter().chain(all_rows(n, "t")).collect(),
+            &|n| {
+                let tables = chain(n, &[0]).into_iter().chain([function.clone()]);
+                tables.chain(all_rows(n, "t")).collect()
+            },
+            &|n| {
+                chain(n, &[])
+                    .into_iter()
+                    .chain(all_rows(n, "root"))
+                    .collect()
+            },
+            &|n| {
+                chain(n, &[])
+                    .into_iter()
+                    .chain([attach(n)])
+                    .chain(all_rows(n, "root"))
+                    .collect()
+            },
+        );
+        for (what, make, depend) in [
+            ("a chain of heirs", heirs, false),
+            ("a chain of heirs that ends in a function", readers, true),
+            ("a chain of partitions", partitions, false),
+            (
+                "a partition that is attached again and again",
+                attached,
+                false,
+            ),
+        ] {
+            for n in [50, 100, 200, 400] {
+                let entries = make(n);
+                let mut graph = Graph::new(&entries);
+                for data in entries.iter().filter(|e| e.kind == EntryKind::TableData) {
+                    assert_eq!(graph.rows_depend(data), depend, "{what}");
+                }
+                let (steps, most) = (graph.steps.get(), 12 * entries.len());
+                assert!(
+                    steps < most,
+                    "{what}: {steps} steps for {} entries",
+                    entries.len()
+                );
+            }
+        }
     }
 
     /// Entries with dependencies as `pg_dump` 15 and 18 write them.

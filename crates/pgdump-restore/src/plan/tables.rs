@@ -55,17 +55,21 @@ impl<'a> Tables<'a> {
     /// A partition is attached after it was created: the entry depends on both tables and has the name of the
     /// partition.
     fn learn_attachment(&mut self, e: &TocEntry) {
-        let tables = self.relations_of(e).into_iter();
-        let (child, parents): (Vec<_>, Vec<_>) =
-            tables.partition(|id| has_name_of(self.by_id[id], e));
-        for parent in parents {
-            self.children.entry(parent).or_default().extend(&child);
+        let tables = self.relations_of(e);
+        let child = tables
+            .iter()
+            .copied()
+            .find(|id| has_name_of(self.by_id[id], e));
+        let Some(child) = child else { return };
+        for parent in tables.into_iter().filter(|parent| *parent != child) {
+            self.children.entry(parent).or_default().push(child);
         }
     }
 
+    /// The relations that an entry depends on, each once.
     fn relations_of(&self, e: &TocEntry) -> Vec<DumpId> {
         let below = e.dependencies.iter().copied();
-        below.filter(|id| self.relations.contains(id)).collect()
+        sorted(below.filter(|id| self.relations.contains(id)))
     }
 
     /// Whether an entry depends on a materialized view or its data.
@@ -98,8 +102,9 @@ impl<'a> Tables<'a> {
 
     /// The tables, with their partitions, that are locked while this entry runs.
     pub(super) fn touched_by(&self, e: &TocEntry) -> Vec<DumpId> {
-        let tables = e.dependencies.iter().flat_map(|id| self.locked_by(*id));
-        sorted(tables.flat_map(|id| self.with_descendants(id)))
+        let below = sorted(e.dependencies.iter().copied()).into_iter();
+        let tables = below.flat_map(|id| self.locked_by(id));
+        sorted(self.with_descendants(tables))
     }
 
     /// The tables that are locked for the use of an entry: itself, or the table of an index or key.
@@ -113,8 +118,9 @@ impl<'a> Tables<'a> {
         }
     }
 
-    fn with_descendants(&self, table: DumpId) -> Vec<DumpId> {
-        let (mut found, mut known, mut next) = (vec![table], HashSet::from([table]), 0);
+    fn with_descendants(&self, tables: impl Iterator<Item = DumpId>) -> Vec<DumpId> {
+        let (mut found, mut next) = (sorted(tables), 0);
+        let mut known: HashSet<DumpId> = found.iter().copied().collect();
         while let Some(id) = found.get(next) {
             let below = self.children.get(id).into_iter().flatten().copied();
             let new: Vec<DumpId> = below.filter(|child| known.insert(*child)).collect();
@@ -129,8 +135,9 @@ impl<'a> Tables<'a> {
     pub(super) fn prerequisites(&self, e: &TocEntry) -> impl Iterator<Item = DumpId> {
         let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
         let tables = direct.clone().filter(|id| self.relations.contains(id));
-        let data = tables
-            .flat_map(|id| self.with_descendants(id))
+        let data = self
+            .with_descendants(tables)
+            .into_iter()
             .flat_map(|table| self.data_of.get(&table).into_iter().flatten().copied());
         direct.chain(data)
     }

@@ -170,13 +170,10 @@ impl ScriptProducer {
     /// of such a text, so its transactions are kept.
     fn transaction(&mut self, statement: Statement) -> Result<(), RestoreError> {
         self.flush()?;
-        let first = first_tokens(&statement.text, Dialect::default(), 4);
-        let ends = first.first().is_some_and(|t| t.is("commit") || t.is("end"));
-        let goes_on =
-            first.get(1).is_some_and(|t| t.is("and")) && !first.get(2).is_some_and(|t| t.is("no"));
+        let ends = ends_transaction(&statement.text);
         self.in_transaction = true;
         self.statements(vec![statement], OrderGroup::Serial, Locked::default())?;
-        self.in_transaction = !ends || goes_on;
+        self.in_transaction = !ends;
         Ok(())
     }
 
@@ -187,6 +184,13 @@ impl ScriptProducer {
         }
         Ok(())
     }
+}
+
+/// Whether a statement is a COMMIT that no other transaction follows at once (AND CHAIN).
+fn ends_transaction(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), 4);
+    let commits = t.first().is_some_and(|t| t.is("commit") || t.is("end"));
+    commits && !t.windows(2).any(|w| w[0].is("and") && w[1].is("chain"))
 }
 
 /// Whether later rows must satisfy what a statement creates: keys, triggers and rules.
@@ -402,4 +406,30 @@ fn rollback(statement: &Statement) -> RestoreError {
     let line = statement.line;
     let what = format!("line {line}: ROLLBACK, which pg_dump never writes");
     ValidationError::new(FailureReason::ArchiveUnsupported, what).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_ends_the_transaction_unless_another_one_follows() {
+        for sql in [
+            "COMMIT;",
+            "END TRANSACTION;",
+            "commit and no chain;",
+            "COMMIT WORK AND NO CHAIN;",
+        ] {
+            assert!(ends_transaction(sql), "{sql}");
+        }
+        for sql in [
+            "BEGIN;",
+            "SAVEPOINT a;",
+            "COMMIT AND CHAIN;",
+            "COMMIT WORK AND CHAIN;",
+            "end transaction and chain;",
+        ] {
+            assert!(!ends_transaction(sql), "{sql}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::names::{FRAME, any, any_schema, is_relation};
+use crate::dependents::Dependents;
 use crate::notes::listed;
 use crate::policy::Selection;
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
@@ -112,18 +113,14 @@ impl<'a> Kept<'a> {
 
     /// Drops entries whose requirements were dropped, and then those that need them. Returns their names.
     fn drop_unsatisfied(&mut self) -> Vec<String> {
-        let mut gone = BTreeSet::new();
-        loop {
-            let kept = self.entries.iter().filter(|e| self.has(&e.dump_id));
-            let lacking: Vec<&TocEntry> = kept.filter(|e| self.lacks_something(e)).collect();
-            if lacking.is_empty() {
-                return gone.into_iter().collect();
-            }
-            for e in lacking {
-                self.ids.remove(&e.dump_id);
-                gone.insert(e.name());
-            }
-        }
+        let kept = || self.entries.iter().filter(|e| self.has(&e.dump_id));
+        let lacking = kept().filter(|e| self.lacks_something(e));
+        let mut gone = lacking.map(|e| e.dump_id).collect();
+        Dependents::of(kept()).add_to(&mut gone);
+        let dropped = kept().filter(|e| gone.contains(&e.dump_id));
+        let names: BTreeSet<String> = dropped.map(TocEntry::name).collect();
+        self.ids.retain(|id| !gone.contains(id));
+        names.into_iter().collect()
     }
 
     fn lacks_something(&self, e: &TocEntry) -> bool {
