@@ -20,7 +20,7 @@ use crate::config::{Location, StorageEmulator};
 use crate::error::{FailureReason, StorageError};
 use crate::retry::Backoff;
 
-pub use backup_store::{BackupStore, ByteStream, StoredObject};
+pub use backup_store::{BackupStore, ObjectBytes, StoredObject};
 
 /// Reads a small object whole, checks its size and checksum, and retries failed reads.
 ///
@@ -84,7 +84,7 @@ pub async fn read_range(
 }
 
 /// The bytes of a stream to its end. More than `length` of them are not kept: the stream is longer than it should be.
-async fn collect(mut chunks: ByteStream, length: u64) -> Result<Vec<u8>, StorageError> {
+async fn collect(mut chunks: ObjectBytes, length: u64) -> Result<Vec<u8>, StorageError> {
     let mut all = Vec::new();
     while let Some(chunk) = chunks.try_next().await? {
         all.extend_from_slice(&chunk);

@@ -20,7 +20,7 @@ use super::PinnedBackup;
 use crate::error::{FailureReason as R, RestoreError, StorageError};
 use crate::progress::Progress;
 use crate::retry::Backoff;
-use crate::store::ByteStream;
+use crate::store::ObjectBytes;
 
 /// How many chunks (of at most 256 KiB) may wait between the network and the archive reader.
 const READ_AHEAD: usize = 32;
@@ -206,7 +206,7 @@ async fn open(
     offset: u64,
     length: Option<u64>,
     stall: Duration,
-) -> Result<ByteStream, StorageError> {
+) -> Result<ObjectBytes, StorageError> {
     let opened =
         tokio::time::timeout(stall, backup.store.read(&backup.object, offset, length)).await;
     opened.unwrap_or_else(|_| Err(stalled(backup, stall)))
@@ -221,7 +221,7 @@ fn stalled(backup: &PinnedBackup, stall: Duration) -> StorageError {
 
 /// Forwards the stream up to byte `size`; `Ok` only if all bytes arrived.
 async fn forward(
-    mut stream: ByteStream,
+    mut stream: ObjectBytes,
     offset: &mut u64,
     size: u64,
     stall: Duration,

@@ -300,7 +300,7 @@ mod tests {
         let (store, stores) = (FaultyStore::at(folder.path()), Stores::new(None));
         let (store, stores) = (Arc::new(store), Arc::new(stores));
         let place = Location::Folder(folder.path().to_owned());
-        stores.replace(place, store.clone()).await;
+        stores.replace(place, store.clone());
         let metrics = RestoreMetricsManager::new(0.0);
         let catalog = BackupCatalog::new(Arc::new(config), stores, metrics);
         (folder, store, catalog)

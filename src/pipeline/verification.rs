@@ -573,7 +573,7 @@ mod tests {
             let (config, stores) = (Arc::new(config), Arc::new(Stores::new(None)));
             let store = Arc::new(FaultyStore::at(folder.path()));
             let place = Location::Folder(folder.path().to_owned());
-            stores.replace(place, store.clone()).await;
+            stores.replace(place, store.clone());
             let metrics = RestoreMetricsManager::new(0.0);
             let services = Services {
                 catalog: catalog::BackupCatalog::new(config.clone(), stores, metrics.clone()),

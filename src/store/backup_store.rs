@@ -22,7 +22,7 @@ pub struct StoredObject {
 }
 
 /// The bytes of one object from some offset on.
-pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
+pub type ObjectBytes = BoxStream<'static, Result<Bytes, StorageError>>;
 
 /// A store of backups. Every read names the generation, so that reading an overwritten object is an error
 /// and never yields a mixture.
@@ -66,7 +66,7 @@ pub trait BackupStore: Send + Sync {
         object: &'a StoredObject,
         offset: u64,
         length: Option<u64>,
-    ) -> BoxFuture<'a, Result<ByteStream, StorageError>>;
+    ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>>;
 
     /// Creates an object; `None` if one of that name exists, which is left unchanged.
     ///

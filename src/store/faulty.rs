@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use parking_lot::Mutex;
 
-use super::backup_store::{BackupStore, ByteStream, StoredObject};
+use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
 use super::local::LocalStore;
 use crate::error::{FailureReason as R, StorageError};
 use crate::job::Generation;
@@ -112,7 +112,7 @@ impl BackupStore for FaultyStore {
         object: &'a StoredObject,
         offset: u64,
         length: Option<u64>,
-    ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
+    ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>> {
         Box::pin(async move {
             if self.meet(Call::Read, &object.name).await? == Some(Fault::Short) {
                 return Ok(futures::stream::empty().boxed());

@@ -18,7 +18,7 @@ use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
 
-use super::backup_store::{BackupStore, ByteStream, StoredObject};
+use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
 use crate::config::StorageEmulator;
 use crate::error::{FailureReason as R, StorageError};
 
@@ -162,7 +162,7 @@ impl BackupStore for GcsStore {
         object: &'a StoredObject,
         offset: u64,
         length: Option<u64>,
-    ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
+    ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>> {
         Box::pin(async move {
             if object.size == 0 {
                 return Ok(futures::stream::empty().boxed());

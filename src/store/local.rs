@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::backup_store::{BackupStore, ByteStream, StoredObject};
+use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
 use crate::error::{FailureReason as R, StorageError};
 
 const CHUNK: usize = 256 << 10;
@@ -237,7 +237,7 @@ impl BackupStore for LocalStore {
         object: &'a StoredObject,
         offset: u64,
         length: Option<u64>,
-    ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
+    ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>> {
         Box::pin(async move {
             let (folder, name) = (self.folder.clone(), object.name.clone());
             let opened = blocking(move || {
