@@ -34,7 +34,20 @@ pub struct Progress {
     pub tasks: AtomicU64,
     /// How often the download was resumed.
     pub download_retries: AtomicU64,
+    /// Rows of the restored database that a verification has read back.
+    pub rows_checked: AtomicU64,
+    /// Steps under way that consist of one statement of any length.
+    long_steps: AtomicU64,
     stage: Mutex<Stages>,
+}
+
+/// A step that shows no progress, while it lasts: the server works on one statement, such as a copy of a database.
+pub struct LongStep<'a>(&'a Progress);
+
+impl Drop for LongStep<'_> {
+    fn drop(&mut self) {
+        self.0.long_steps.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +102,18 @@ impl Progress {
             tracing::info_span!(parent: &job, "stage", otel.name = stage.as_str(), stage = stage.as_str()),
         );
         tracing::debug!(stage = stage.as_str(), "stage started");
+    }
+
+    /// Marks that the server works on one statement that may take any time; the time without progress does not count
+    /// until the value is dropped.
+    pub fn long_step(&self) -> LongStep<'_> {
+        self.long_steps.fetch_add(1, Relaxed);
+        LongStep(self)
+    }
+
+    /// Whether the server works on a statement that may take any time. Building one index may, too.
+    pub fn is_in_long_step(&self) -> bool {
+        self.stage() == Stage::Indexes || self.long_steps.load(Relaxed) > 0
     }
 
     /// The span of the current stage.

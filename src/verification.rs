@@ -122,8 +122,11 @@ pub async fn examine(
     e.checks
         .extend(timed("validity", true, catalog::validity(subject)).await?);
     e.checks.extend(damage);
-    e.checks
-        .extend(timed("asked", true, data_checks::run(subject, checks)).await?);
+    let asked = async {
+        let _step = subject.progress.long_step();
+        data_checks::run(subject, checks).await
+    };
+    e.checks.extend(timed("asked", true, asked).await?);
     // Last, because it calls functions of the dump, which may crash the server.
     e.checks
         .extend(timed("generated columns", false, generated::check(subject)).await?);

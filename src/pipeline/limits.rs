@@ -32,8 +32,10 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
             )
             .into();
         }
-        // Building one index may take any time, and shows no progress.
-        if stage != Stage::Indexes && moved.elapsed() >= config.stall_limit {
+        if progress.is_in_long_step() {
+            moved = now();
+        }
+        if moved.elapsed() >= config.stall_limit {
             let what = format!(
                 "no progress for {:?}, in the stage {stage}",
                 config.stall_limit
@@ -44,13 +46,54 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
 }
 
 /// The counters that move.
-fn marks(p: &Progress) -> (Stage, [u64; 5]) {
+fn marks(p: &Progress) -> (Stage, [u64; 6]) {
     let all = [
         &p.object_bytes,
         &p.data_bytes,
         &p.rows,
         &p.tables_done,
         &p.tasks_done,
+        &p.rows_checked,
     ];
     (p.stage(), all.map(|n| n.load(Relaxed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    /// Whether the job is ended within a minute in which nothing moves but what `step` moves each second.
+    async fn ends(step: impl Fn(&Progress)) -> bool {
+        let flags = [("restore-stall-timeout", "10s")];
+        let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+        let progress = Progress::default();
+        let moving = async {
+            for _ in 0..60 {
+                step(&progress);
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            e = exceeded(&config, &progress) => {
+                assert_eq!(e.reason(), R::Timeout);
+                true
+            }
+            () = moving => false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_does_not_move_is_ended() {
+        use pgdump_restore::Stage;
+        assert!(ends(|_| ()).await);
+        let reads_back = |p: &Progress| {
+            p.rows_checked.fetch_add(1, Relaxed);
+        };
+        assert!(!ends(reads_back).await);
+        assert!(!ends(|p| p.enter(Stage::Indexes)).await);
+        assert!(!ends(|p| std::mem::forget(p.long_step())).await);
+        // The time without progress begins after the step.
+        assert!(ends(|p| drop(p.long_step())).await);
+    }
 }

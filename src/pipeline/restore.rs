@@ -241,7 +241,9 @@ async fn load_and_prove(
         .prepare(context, &mut destination, request, &mut draft.log)
         .await?;
     check_data_only(job, claimed, trust)?;
-    let staged = prepared.stage(&destination, &mut draft.log).await?;
+    let staged = prepared
+        .stage(&destination, context.progress, &mut draft.log)
+        .await?;
     let own_server = staged.staging.on(&context.services.server);
     let suspended = if job.selection.data_only {
         Some(pgdump_restore::open_tables(&own_server, &staged.staging.name).await?)
@@ -285,6 +287,7 @@ async fn finish(
     }
     if proven.rewriter.policy.analyze && !proven.rewriter.has_statistics() {
         context.progress.enter(Stage::Analyze);
+        let _step = context.progress.long_step();
         let notes = pgdump_restore::analyze(server, database, proven.sessions).await?;
         log.notes.extend(notes);
     }

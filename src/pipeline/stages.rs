@@ -12,6 +12,7 @@ use crate::error::RestoreError;
 use crate::job::made_for;
 use crate::policy::{Owners, Policy, Selection};
 use crate::postgres::Server;
+use crate::progress::Progress;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
 use pgdump_restore::{LoadOptions, Loaded, Rewriter};
 
@@ -220,8 +221,11 @@ impl Prepared {
     pub(super) async fn stage(
         self,
         destination: &impl Destination,
+        progress: &Progress,
         log: &mut StageLog,
     ) -> Result<Staged, RestoreError> {
+        // With `--data-only`, the database is a copy of the target.
+        let _step = progress.long_step();
         for sql in &self.roles {
             destination
                 .session()

@@ -368,7 +368,7 @@ impl VerificationRun<'_> {
         };
         let prepared = opened.prepare(context, destination, request, log).await?;
         let entries = prepared.entries().to_vec();
-        let staged = prepared.stage(destination, log).await?;
+        let staged = prepared.stage(destination, context.progress, log).await?;
         let style = LoadStyle {
             content_digest: Some(content_digest.clone()),
             ..LoadStyle::default()
@@ -391,6 +391,7 @@ impl VerificationRun<'_> {
             dumped_major,
             backup_created: report.backup_created.unwrap_or(report.started_at),
             sessions: loaded.sessions,
+            progress: context.progress,
         };
         let checks = checks(context.config(), &report.backup_set)?;
         let examined = Box::pin(verification::examine(&restored, &checks, self.history));

@@ -47,6 +47,7 @@ fn not_available(e: &DatabaseError) -> Check {
 
 /// Checks every B-tree index, and since PostgreSQL 14 every heap.
 pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
+    let _step = subject.progress.long_step();
     let session = subject.server.connect(subject.database, "amcheck").await?;
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "amcheck");
     let installed = "SELECT n.nspname::text FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace \

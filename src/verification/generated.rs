@@ -69,6 +69,7 @@ type ColumnAnswer = Result<Vec<String>, DatabaseError>;
 
 /// Recomputes every generated column.
 pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
+    let _step = subject.progress.long_step();
     let mut session = connect(subject).await?;
     if session.version() < SINCE {
         return Ok(vec![]);

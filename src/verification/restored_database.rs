@@ -1,6 +1,9 @@
 //! What checks examine.
 
+use std::sync::Arc;
+
 use crate::postgres::Server;
+use crate::progress::Progress;
 use pgdump_archive::{ContentDigest, TocEntry};
 
 /// A restored database, and what is known about its archive.
@@ -17,6 +20,8 @@ pub struct RestoredDatabase<'a> {
     pub backup_created: jiff::Timestamp,
     /// How many connections the checks may use.
     pub sessions: usize,
+    /// Counts the rows that are read back.
+    pub progress: &'a Arc<Progress>,
 }
 
 /// A count with its noun, such as `1 row` and `2,000 rows`.

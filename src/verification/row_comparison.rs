@@ -13,8 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::restored_database::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error, too_large};
+use crate::progress::Progress;
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
 use pgdump_archive::{Dialect, ObjectDigest, RowDigest, TableDigest, tokens};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Rows that are read between two updates of the progress.
+const COUNTED_AT_ONCE: u64 = 1024;
 
 /// Tables larger than this are read in parts.
 const PART_BYTES: i64 = 64 << 20;
@@ -425,6 +430,7 @@ async fn read_all(
             stop.clone(),
         );
         let (queue, tables, found) = (queue.clone(), tables.clone(), found.clone());
+        let progress = subject.progress.clone();
         let reading = async move {
             let session = connect(&server, &database).await?;
             loop {
@@ -433,7 +439,7 @@ async fn read_all(
                     return Ok::<_, RestoreError>(());
                 };
                 let table = &tables[part.table];
-                let read = read(&session, table, part.blocks)
+                let read = read(&session, table, part.blocks, &progress)
                     .await
                     .map_err(|e| e.context(&table.name))?;
                 found.lock()[part.table].merge(read);
@@ -471,6 +477,7 @@ async fn read(
     session: &Session,
     table: &Table,
     blocks: Option<(i64, i64)>,
+    progress: &Progress,
 ) -> Result<TableFindings, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading rows back");
     let rows = session
@@ -480,14 +487,21 @@ async fn read(
         .map_err(e)?;
     tokio::pin!(rows);
     let (mut found, mut scratch) = (TableFindings::of(table.columns.len()), Vec::new());
+    let mut counted = 0;
     while let Some(line) = rows.next().await {
         let line = line.map_err(e)?;
+        counted += 1;
+        if counted == COUNTED_AT_ONCE {
+            progress.rows_checked.fetch_add(counted, Relaxed);
+            counted = 0;
+        }
         found.row(
             line.strip_suffix(b"\n").unwrap_or(&line),
             &table.columns,
             &mut scratch,
         );
     }
+    progress.rows_checked.fetch_add(counted, Relaxed);
     Ok(found)
 }
 
@@ -510,7 +524,7 @@ pub(super) async fn compare_objects(
         let Some(last) = page.last() else { break };
         after = *last;
         for batch in page.chunks(OBJECTS) {
-            for (oid, is) in read_objects(&session, batch).await? {
+            for (oid, is) in read_objects(&session, batch, subject.progress).await? {
                 // An object without a byte has no data in the archive.
                 if wanted.remove(&oid).unwrap_or_default() != is {
                     differs(oid);
@@ -558,6 +572,7 @@ async fn list_objects(session: &Session, after: u32) -> Result<Vec<u32>, Databas
 async fn read_objects(
     session: &Session,
     oids: &[u32],
+    progress: &Progress,
 ) -> Result<BTreeMap<u32, ObjectDigest>, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading large objects back");
     let sql = "SELECT o, pg_catalog.lo_get(o, $2, $3) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS x(o)";
@@ -571,6 +586,7 @@ async fn read_objects(
         while let Some(row) = rows.next().await {
             let row = row.map_err(e)?;
             let (oid, part): (u32, &[u8]) = (row.get(0), row.get(1));
+            progress.rows_checked.fetch_add(1, Relaxed);
             let o = found.entry(oid).or_default();
             o.bytes += part.len() as u64;
             o.crc32c = o.crc32c.append(part);

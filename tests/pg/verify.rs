@@ -329,6 +329,7 @@ impl Restored {
             dumped_major: Some(15),
             backup_created: jiff::Timestamp::now(),
             sessions: 2,
+            progress: &Default::default(),
         };
         examine(&subject, &Checks::default(), history)
             .await
