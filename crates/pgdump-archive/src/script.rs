@@ -186,9 +186,10 @@ fn preview(text: &mut SqlReader, limits: Limits) -> Result<Preview, ArchiveError
     let mut skipped = None;
     loop {
         let item = cluster::next(text)?;
-        let begin = match text.session.marks.is_cluster() {
-            true => *skipped.get_or_insert(text.consumed),
-            false => 0,
+        let begin = if text.session.marks.is_cluster() {
+            *skipped.get_or_insert(text.consumed)
+        } else {
+            0
         };
         if preview.add(item)? || text.consumed - begin > MAX_PREVIEW {
             return Ok(preview);

@@ -323,7 +323,7 @@ impl<'a> Graph<'a> {
         more.retain(|id| {
             self.count_step();
             let name = self.function_name(*id);
-            !name.is_some_and(|name| is_of_a_default(name))
+            !name.is_some_and(&is_of_a_default)
         });
         Some(more)
     }
