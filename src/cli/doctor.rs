@@ -12,7 +12,7 @@ use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::style;
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
-use crate::database::{check_restricted, unended};
+use crate::database::{check_journal, check_restricted, unended};
 use crate::error::{FailureReason, bound_list};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
@@ -219,9 +219,9 @@ async fn target(app: &App) -> Vec<DiagnosticResult> {
         let facts = session.facts().await?;
         let row = session.client().query_one(RIGHTS, &[]).await;
         let row = row.map_err(|e| crate::postgres::map_pg_error(&e, "checking privileges"))?;
-        Ok::<_, crate::error::DatabaseError>((facts, row.get::<_, bool>(0), row.get::<_, bool>(1)))
+        Ok::<_, crate::error::DatabaseError>((facts, row.get::<_, bool>(0)))
     };
-    let (facts, may_create, may_journal) = match facts.await {
+    let (facts, may_create) = match facts.await {
         Ok(facts) => facts,
         Err(e) => {
             let fix = "check DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_SSLMODE, and that pg_hba.conf allows the connection";
@@ -242,7 +242,7 @@ async fn target(app: &App) -> Vec<DiagnosticResult> {
     vec![
         server,
         rights(app, &facts, may_create),
-        journal(app, may_journal).await,
+        journal(app).await,
         restricted(app).await,
     ]
 }
@@ -267,11 +267,8 @@ async fn restricted(app: &App) -> DiagnosticResult {
     }
 }
 
-/// Whether the role may create databases, and whether it may keep the journal.
-const RIGHTS: &str = "SELECT rolsuper OR rolcreatedb, \
-    has_database_privilege(current_database(), 'CREATE') OR EXISTS (SELECT FROM pg_namespace \
-      WHERE nspname = 'pgrestored' AND has_schema_privilege(oid, 'CREATE')) \
-    FROM pg_roles WHERE rolname = current_user";
+/// Whether the role may create databases.
+const RIGHTS: &str = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user";
 
 fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult {
     let name = "target rights";
@@ -313,7 +310,7 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult 
 /// Age from which `doctor` reports a request without an outcome.
 const UNENDED: Duration = Duration::from_secs(3600);
 
-async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
+async fn journal(app: &App) -> DiagnosticResult {
     let unended = async { unended(&Server::new(&app.config.db)?, UNENDED).await };
     if let Some(what) = unended.await.ok().filter(|ids| !ids.is_empty()) {
         let mut shown = what;
@@ -326,20 +323,18 @@ async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
             "look for their messages in the dead-letter topic; the reaper records them as failed after REQUEST_MAX_AGE",
         );
     }
-    if may_journal {
-        DiagnosticResult::ok(
-            "target journal",
-            "requests can be recorded in the schema pgrestored",
-        )
-    } else {
-        DiagnosticResult::new(
-            "target journal",
-            CheckHealth::Warning,
-            "requests cannot be recorded: a repeated request restores again",
-        )
-        .fix(
-            "GRANT CREATE ON DATABASE postgres to the role, or create the schema pgrestored for it",
-        )
+    let name = "target journal";
+    let checked = async { check_journal(&Server::new(&app.config.db)?).await };
+    match checked.await {
+        Ok(None) => DiagnosticResult::ok(name, "requests can be recorded in the schema pgrestored"),
+        Ok(Some(why)) => {
+            let message = format!(
+                "requests cannot be recorded, and a repeated request restores again: {why}"
+            );
+            DiagnosticResult::new(name, CheckHealth::Warning, message)
+                .fix("grant that, or run psql -f deploy/postgres/roles.sql, which creates the schema for the worker's role")
+        }
+        Err(e) => failed(name, &e, "see the check `target server`"),
     }
 }
 

@@ -1,16 +1,19 @@
 //! The journal, in schema `pgrestored` of the maintenance database: which requests have an outcome, and which
 //! databases pgrestored created. The row of a success is written in the swap's own transaction.
 //!
-//! If the role may not create the schema, restores work without a journal. Databases are then recognised by
+//! If the role may neither use nor create the schema, restores work without a journal. Databases are then recognised by
 //! name, owner and comment, a redelivery after the swap is not recognised, and older requests cannot be
 //! distinguished from newer ones.
 
-use crate::error::{DatabaseError, FailureReason};
-use crate::postgres::{Session, map_pg_error};
+use crate::error::{DatabaseError, FailureReason, RestoreError};
+use crate::postgres::{Server, Session, ident, map_pg_error};
 
 const INSTALL: &str = "
 SELECT pg_advisory_xact_lock(hashtextextended('pgrestored:install', 7));
-CREATE SCHEMA IF NOT EXISTS pgrestored;
+-- CREATE SCHEMA IF NOT EXISTS needs CREATE on the database even if the schema exists.
+DO $$ BEGIN
+  IF to_regnamespace('pgrestored') IS NULL THEN CREATE SCHEMA pgrestored; END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS pgrestored.request (
   request_id text PRIMARY KEY,
   digest text NOT NULL,
@@ -40,10 +43,17 @@ CREATE TABLE IF NOT EXISTS pgrestored.owned_database (
 ALTER TABLE pgrestored.owned_database DROP CONSTRAINT IF EXISTS owned_database_kind_check,
   ADD CONSTRAINT owned_database_kind_check CHECK (kind IN ('staging', 'verification', 'previous'));";
 
-/// Whether the journal exists in its current form, and whether the database's encoding is UTF-8.
-const INSTALLED: &str = "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL AND EXISTS (
-  SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgrestored.request') AND attname = 'applied'),
-  getdatabaseencoding() = 'UTF8'";
+/// Whether the journal exists in its current form, whether this role may use it, and whether the database's encoding is
+/// UTF-8. Names of the schema's tables would be errors for a role without USAGE.
+const INSTALLED: &str = "WITH tables AS (
+    SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'pgrestored' AND c.relname IN ('request', 'owned_database'))
+  SELECT (SELECT count(*) = 2 FROM tables) AND EXISTS (SELECT FROM pg_attribute a JOIN tables t ON a.attrelid = t.oid
+      WHERE t.relname = 'request' AND a.attname = 'applied'),
+    coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'pgrestored'), true)
+      AND NOT EXISTS (SELECT FROM tables, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed(privilege)
+        WHERE NOT has_table_privilege(tables.oid, needed.privilege)),
+    getdatabaseencoding() = 'UTF8', current_user::text";
 
 /// How many days outcomes are kept. The newest applied one of each target is kept forever, to order requests.
 const REMEMBERED_DAYS: i32 = 90;
@@ -54,6 +64,20 @@ pub(super) struct Journal {
     on: bool,
     /// The maintenance database's encoding is UTF-8, so it can hold every character.
     is_utf8: bool,
+}
+
+/// What [`Journal::look`] finds.
+struct FoundJournal {
+    is_installed: bool,
+    journal: Journal,
+}
+
+/// The statements that let a role use an existing journal.
+fn grants_to(role: &str) -> String {
+    let role = ident(role);
+    format!(
+        "GRANT USAGE ON SCHEMA pgrestored TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgrestored TO {role}"
+    )
 }
 
 /// The field that holds an outcome as text, where `jsonb` could not hold all of its characters.
@@ -172,18 +196,32 @@ pub(super) struct Row<'a> {
     pub attempt: uuid::Uuid,
 }
 
+/// Whether requests can be recorded on `server`; found out by recording one and taking it back. Returns why not, and
+/// what to grant.
+///
+/// # Errors
+/// `target_unavailable`, `access_denied`.
+pub async fn check_journal(server: &Server) -> Result<Option<String>, RestoreError> {
+    let session = server.without_retry().maintenance("doctor").await?;
+    Ok(Journal::rehearse(&session).await?)
+}
+
 impl Journal {
+    /// Finds the journal, or creates it; one that records nothing if this role may do neither.
     pub async fn open(session: &Session) -> Result<Self, DatabaseError> {
-        let found = Self::find(session).await?;
-        if found.on {
-            return Ok(found);
+        let found = Self::look(session).await?;
+        if found.is_installed {
+            return Ok(found.journal);
         }
         match session.run(&format!("BEGIN; {INSTALL} COMMIT;")).await {
-            Ok(()) => Ok(Journal { on: true, ..found }),
+            Ok(()) => Ok(Journal {
+                on: true,
+                ..found.journal
+            }),
             Err(e) if e.reason() == FailureReason::InsufficientPrivilege => {
                 session.run("ROLLBACK").await?;
                 tracing::warn!(error = %e, "cannot create the schema pgrestored: working without a journal");
-                Ok(found)
+                Ok(found.journal)
             }
             Err(e) => Err(e.context("creating the journal")),
         }
@@ -191,12 +229,54 @@ impl Journal {
 
     /// Finds the journal without creating it.
     pub async fn find(session: &Session) -> Result<Self, DatabaseError> {
+        Ok(Self::look(session).await?.journal)
+    }
+
+    async fn look(session: &Session) -> Result<FoundJournal, DatabaseError> {
         let row = session.client().query_one(INSTALLED, &[]).await;
         let row = row.map_err(|e| map_pg_error(&e, "looking for the journal"))?;
-        Ok(Journal {
-            on: row.get(0),
-            is_utf8: row.get(1),
+        let (is_installed, may_use): (bool, bool) = (row.get(0), row.get(1));
+        if is_installed && !may_use {
+            tracing::warn!(
+                "this role may not use the schema pgrestored: working without a journal; to use it: {}",
+                grants_to(row.get(3))
+            );
+        }
+        let journal = Journal {
+            on: is_installed && may_use,
+            is_utf8: row.get(2),
+        };
+        Ok(FoundJournal {
+            is_installed,
+            journal,
         })
+    }
+
+    /// Records a request as a restore by this role would, and takes it back. Returns why it cannot be recorded and
+    /// what to grant, or `None`.
+    async fn rehearse(session: &Session) -> Result<Option<String>, DatabaseError> {
+        let row = session.client().query_one("SELECT current_user::text", &[]);
+        let row = row
+            .await
+            .map_err(|e| map_pg_error(&e, "looking for the journal"))?;
+        let record = "INSERT INTO pgrestored.request (request_id, digest, target, sequence, attempt, state)
+            VALUES ('doctor:' || txid_current(), '', '', 0, '00000000-0000-0000-0000-000000000000', 'running');
+            DELETE FROM pgrestored.request WHERE request_id = 'doctor:' || txid_current();
+            UPDATE pgrestored.owned_database SET name = name WHERE false";
+        let recorded = match session.run(&format!("BEGIN; {INSTALL}")).await {
+            // Only the owner may alter an existing journal, which is not needed.
+            Err(e) if e.reason() == FailureReason::InsufficientPrivilege => {
+                session.run(&format!("ROLLBACK; BEGIN; {record}")).await
+            }
+            Err(e) => Err(e),
+            Ok(()) => session.run(record).await,
+        };
+        session.run("ROLLBACK").await?;
+        match recorded {
+            Ok(()) => Ok(None),
+            Err(e) if session.client().is_closed() => Err(e),
+            Err(e) => Ok(Some(format!("{e}; {}", grants_to(row.get(0))))),
+        }
     }
 
     /// A journal that records nothing.

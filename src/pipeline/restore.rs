@@ -27,7 +27,7 @@ use crate::progress::Progress;
 use crate::steps::reached;
 use pgdump_restore::Loaded;
 
-const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognised, an older one not told from a newer";
+const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognized, and an older request is not distinguished from a newer one (pgrestored doctor says what to grant)";
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);

@@ -691,6 +691,76 @@ async fn an_abandoned_request_ends() {
     drop(driver);
 }
 
+/// A role uses a journal that another role created as far as it may, and works without one otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_another_role_is_used_or_left_alone() {
+    let (c, old, _) = two_backups();
+    assert_eq!(
+        restore(&c, &job(&old, "first", OnExisting::Fail))
+            .await
+            .failure,
+        None
+    );
+    c.psql("postgres", "CREATE ROLE worker LOGIN CREATEDB");
+    let restore_as = async |role: &str, target: &str| {
+        let job = job(&old, target, OnExisting::Fail);
+        let flags = [("db-user", role), ("restore-owners", "none")];
+        let done = c.restore_with(&job, &flags).await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        let has_journal = !done
+            .result
+            .notes
+            .iter()
+            .any(|n| n.starts_with("no bookkeeping"));
+        // Only the journal recognizes the request.
+        let again = c.restore_with(&job, &flags).await;
+        assert_eq!(again.repeated, has_journal, "{:?}", again.result.error);
+        assert_eq!(
+            again.failure.is_none(),
+            has_journal,
+            "{:?}",
+            again.result.error
+        );
+        has_journal
+    };
+    let server = |role: &str| {
+        let config = c.app(&[("db-user", role)]).config.db.clone();
+        pgrestored::postgres::Server::new(&config).unwrap()
+    };
+    assert!(!restore_as("worker", "second").await);
+    let why = pgrestored::database::check_journal(&server("worker"))
+        .await
+        .unwrap()
+        .unwrap();
+    let (_, grants) = why.split_once("; ").unwrap();
+    c.psql("postgres", grants);
+    assert_eq!(
+        pgrestored::database::check_journal(&server("worker"))
+            .await
+            .unwrap(),
+        None
+    );
+    assert!(restore_as("worker", "third").await);
+    // The schema that deploy/postgres creates for the worker, which may not create schemas itself.
+    let roles = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/postgres/roles.sql");
+    c.psql("postgres", "DROP SCHEMA pgrestored CASCADE");
+    c.psql("postgres", &std::fs::read_to_string(roles).unwrap());
+    assert_eq!(
+        pgrestored::database::check_journal(&server("pgrestored"))
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(
+        c.psql(
+            "postgres",
+            "SELECT count(*) FROM pg_tables WHERE schemaname = 'pgrestored'"
+        ),
+        "0"
+    );
+    assert!(restore_as("pgrestored", "fourth").await);
+}
+
 /// An id that was used on the command line answers the same command again, and no other one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_on_the_command_line_stands_for_one_command() {
