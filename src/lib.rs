@@ -9,7 +9,7 @@
 //!                               store                                    database
 //! ```
 //!
-//! Modules are listed in reading order, grouped by layer. Imports go only to lower layers
+//! Modules are grouped by layer. Imports go only to lower layers
 //! (`tests/offline/architecture.rs`).
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 

@@ -10,7 +10,7 @@ pub enum Settle {
     Nack,
     /// Nack after a pause in this process, so that retries do not overload a failing target.
     NackAfterBackoff,
-    /// Keep the lease and retry.
+    /// Keep the lease and retry: `Worker::run_deduplicated` does; `settle` returns what still gets there.
     Hold,
 }
 

@@ -9,8 +9,8 @@ mod completion;
 mod context;
 mod destination;
 mod diagnosis;
+mod job_outcome;
 mod limits;
-mod outcome;
 mod placement;
 pub(crate) mod preflight;
 pub(crate) mod restore;
@@ -24,5 +24,5 @@ mod verification_server;
 
 pub(crate) use completion::record_completion;
 pub use context::Services;
-pub use outcome::JobOutcome;
+pub use job_outcome::JobOutcome;
 pub(crate) use verification_server::sandbox_dir;

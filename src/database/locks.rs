@@ -60,6 +60,7 @@ pub(super) async fn try_lock(session: &Session, name: &str) -> Result<bool, Data
         .get(0))
 }
 
+/// `e`, or an error that the session that holds the lock was lost, of which `e` is then a consequence.
 pub(super) async fn unless_lost(lock: &Session, e: RestoreError) -> RestoreError {
     if !matches!(e, RestoreError::Database(_)) {
         return e;

@@ -1,6 +1,6 @@
 //! The swap: two renames and the journal's row in one transaction, on the session that holds the target's
 //! lock. A crash cannot leave a state in between. An ambiguous COMMIT is resolved by the staging database's
-//! OID, which survives renames.
+//! OID, which survives renames; for a database made in place, by the journal or its comment.
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 use futures::future::BoxFuture;
 
 use super::context::JobContext;
-use super::outcome::JobOutcome;
+use super::job_outcome::JobOutcome;
 use crate::backup;
 use crate::config::Config;
 use crate::error::{FailureReason as R, RestoreError, report as said};

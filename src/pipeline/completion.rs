@@ -1,7 +1,7 @@
 //! What metrics and log report when a job has ended.
 
 use super::context::Services;
-use super::outcome::JobOutcome;
+use super::job_outcome::JobOutcome;
 use crate::error::FailureReason as R;
 use crate::metrics::{VerificationStatus, Work};
 use crate::policy::Trigger;

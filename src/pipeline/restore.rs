@@ -11,7 +11,7 @@ use tracing::field::Empty;
 
 use super::context::{Bounds, JobClock, JobContext, Services};
 use super::diagnosis::diagnose;
-use super::outcome::{JobOutcome, end_spans};
+use super::job_outcome::{JobOutcome, end_spans};
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, restricted};
 use super::target_destination::TargetDestination;
 use super::{completeness, completion, targets};

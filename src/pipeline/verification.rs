@@ -12,7 +12,7 @@ use tracing::field::Empty;
 use super::bisection::bisect;
 use super::context::{JobClock, JobContext, Services};
 use super::diagnosis::{diagnose, drain};
-use super::outcome::{JobOutcome, end_spans};
+use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, StageLog, restricted};
 use super::verification_server::{self, VerificationServer};

@@ -25,7 +25,7 @@ const BEFORE: [&str; 8] = [
     "announced",
     "created",
     "schema",
-    "lane",
+    "copy",
     "task",
     "loaded",
     "checked",
@@ -85,7 +85,7 @@ impl Mode {
             ]
             .concat(),
             Mode::Verify => [
-                &["sandbox", "schema", "lane", "examined", "evidence"][..],
+                &["sandbox", "schema", "copy", "examined", "evidence"][..],
                 &AFTER,
             ]
             .concat(),

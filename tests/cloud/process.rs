@@ -310,7 +310,7 @@ async fn sigterm_at_every_stage() {
         ("schema", "schema", false),
         // A slow download, so that the signal arrives in this stage.
         ("data", "", false),
-        ("indexes", "lane", false),
+        ("indexes", "copy", false),
         ("check", "checked", false),
         // From this stage on, the job is not interrupted.
         ("swap", "swap.begun", true),

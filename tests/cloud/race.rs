@@ -29,7 +29,7 @@ fn crash_points(percent: f64) -> String {
         "announced",
         "created",
         "schema",
-        "lane",
+        "copy",
         "task",
         "loaded",
         "checked",

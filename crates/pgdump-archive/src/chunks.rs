@@ -1,5 +1,5 @@
 //! Splits decompressed data into chunks that can be sent on any connection: whole rows of COPY text,
-//! whole INSERT statements, parts of large objects.
+//! whole INSERT statements, parts of large objects. Rows of SQL text are cut in `rows`.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! The rows of a COPY block in SQL text.
+//! The rows of a COPY block in SQL text, cut into chunks at row ends (for the other formats: `chunks::split_rows`).
 
 use std::io::Read;
 

@@ -301,7 +301,8 @@ impl Rewriter {
     }
 }
 
-/// Whether a rule may change a statement of this entry.
+/// Whether a rule may change a statement of this entry. Rules see no statement of any other kind: extend this with a
+/// new rule.
 fn has_rewritable_statements(e: &TocEntry) -> bool {
     match &e.kind {
         EntryKind::Acl

@@ -70,7 +70,7 @@ impl SessionLoop {
 
     async fn copy(&mut self, node: NodeId, first: bool) -> Result<(), RestoreError> {
         self.job.observer.advance(Stage::Schema, Stage::Data);
-        reached("lane");
+        reached("copy");
         let index = self.work_queue.entry_of(node);
         let entry = self.job.data_entry(index)?;
         let name = entry.name();
