@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::{Config, Location};
-use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::{BackupRef, Job, OnExisting};
 use crate::policy::matches;
 
@@ -76,7 +76,7 @@ pub struct Admission {
 }
 
 fn invalid(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(R::InvalidRequest, what).into()
+    ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
 impl Admission {
@@ -196,33 +196,33 @@ impl Admission {
     /// `source_not_allowed`, `target_not_allowed`, `invalid_request`.
     pub fn check(&self, job: &Job) -> Result<(), RestoreError> {
         use crate::event::Mode;
-        let refuse = |reason, what: String| Err(ValidationError::new(reason, what).into());
+        let refuse = |kind, what: String| Err(ValidationError::new(kind, what).into());
         let (mode, on_existing) = match job {
             Job::Restore(job) => (Mode::Restore, Some(job.on_existing)),
             Job::Verify(_) => (Mode::Verify, None),
         };
         if !self.rules.modes.is_empty() && !self.rules.modes.contains(&mode) {
             return refuse(
-                R::InvalidRequest,
+                ValidationKind::InvalidRequest,
                 "mode: not allowed on this subscription".into(),
             );
         }
         if !self.sources.is_empty() && !self.is_source(job.backup()) {
             return refuse(
-                R::SourceNotAllowed,
+                ValidationKind::SourceNotAllowed,
                 "the backup is outside the sources allowed on this subscription".into(),
             );
         }
         let allowed = &self.rules.on_existing;
         if on_existing.is_some_and(|o| !allowed.is_empty() && !allowed.contains(&o)) {
             return refuse(
-                R::TargetNotAllowed,
+                ValidationKind::TargetNotAllowed,
                 "on_existing: this value is not allowed on this subscription".into(),
             );
         }
         match job.target_db() {
             Some(target) if !fits(&self.rules.targets, target) => refuse(
-                R::TargetNotAllowed,
+                ValidationKind::TargetNotAllowed,
                 format!("target_db: {target} is not allowed on this subscription"),
             ),
             _ => Ok(()),
@@ -321,6 +321,7 @@ pub fn sign(
 mod tests {
     use super::*;
     use crate::config::RawConfig;
+    use crate::error::FailureReason as R;
     use crate::event::RestoreRequest;
 
     const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";

@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use base64::Engine;
 
-use crate::error::{FailureReason as R, JobError, RestoreError, StorageError, ValidationError};
+use crate::error::{
+    FailureReason as R, JobError, JobKind, RestoreError, StorageError, StorageKind,
+    ValidationError, ValidationKind,
+};
 use crate::store::{BackupStore, StoredObject};
 use pgdump_archive::member_name;
 
@@ -110,7 +113,7 @@ impl PinnedBackup {
             "{}: it looks like a piece of {whole}, and pieces before it are missing",
             self.uri()
         );
-        Err(JobError::new(R::ArchiveCorrupt, what).into())
+        Err(JobError::new(JobKind::PieceMissing, what).into())
     }
 
     /// One of its objects as a pinned backup.
@@ -132,7 +135,11 @@ pub fn decode_crc32c(text: &str) -> Result<Crc32c, RestoreError> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok();
     let bytes = bytes.and_then(|b| <[u8; 4]>::try_from(b).ok());
     bytes.map(|b| Crc32c(u32::from_be_bytes(b))).ok_or_else(|| {
-        ValidationError::new(R::InvalidRequest, "crc32c: must be base64 of four bytes").into()
+        ValidationError::new(
+            ValidationKind::InvalidRequest,
+            "crc32c: must be base64 of four bytes",
+        )
+        .into()
     })
 }
 
@@ -264,7 +271,11 @@ pub async fn files_of(
 }
 
 fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
-    StorageError::new(R::BackupNotFound, format!("{}: {what}", store.uri(name))).into()
+    StorageError::new(
+        StorageKind::NotFound,
+        format!("{}: {what}", store.uri(name)),
+    )
+    .into()
 }
 
 /// Pins one named backup: the object of that name alone, whatever lies beside it. Where there is none, a name that ends
@@ -310,7 +321,7 @@ pub async fn pin(
             "{}: its CRC32C differs from the one in the request",
             store.uri(name)
         );
-        return Err(ValidationError::new(R::ChecksumMismatch, what).into());
+        return Err(ValidationError::new(ValidationKind::ChecksumMismatch, what).into());
     }
     let expected_crc32c = object.crc32c.or(crc32c);
     let advice = advice_for(store.as_ref(), name).await;
@@ -333,7 +344,7 @@ fn without_crc32c(
         "crc32c: {} is a directory dump, which has no checksum as a whole: leave it out, or give the generation",
         folder.uri()
     );
-    Err(ValidationError::new(R::InvalidRequest, what).into())
+    Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
 }
 
 /// The objects that may be pieces of the same file as this one, by their names; `None` if it is not named like a piece.
@@ -442,7 +453,7 @@ fn pinned_series(
             store.uri(&series.name),
             gap.name
         );
-        return Err(JobError::new(R::ArchiveCorrupt, what).into());
+        return Err(JobError::new(JobKind::PieceMissing, what).into());
     }
     let advice = series
         .behind
@@ -664,11 +675,11 @@ mod tests {
     /// Only where there is none, a name means something else.
     #[tokio::test]
     async fn an_error_of_the_store_is_not_a_missing_backup() {
-        for reason in [R::DownloadFailed, R::AccessDenied] {
+        for kind in [StorageKind::DownloadFailed, StorageKind::AccessDenied] {
             let (_folder, store) = folder_with(&[("night/toc.dat", b"PGDMP\x03")]);
-            store.fail(Call::List, "night/", Fault::Error(reason), 1);
+            store.fail(Call::List, "night/", Fault::Error(kind), 1);
             let e = pin(store.clone(), "night", None, None).await.err().unwrap();
-            assert_eq!(e.reason(), reason);
+            assert_eq!(e.reason(), kind.reason());
             assert!(pin(store, "night", None, None).await.is_ok());
         }
         let (_folder, store) = folder_with(&[]);

@@ -5,7 +5,7 @@
 use pgdump_restore::Stage;
 use std::collections::{BTreeMap, HashMap};
 
-use crate::error::{FailureReason, RestoreError, ValidationError, bound_list, line_of, one_line};
+use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
     BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_jobs, check_request_id, digest_of,
 };
@@ -203,7 +203,7 @@ pub struct GcsNotification {
 }
 
 fn invalid(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(FailureReason::InvalidRequest, what).into()
+    ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
 impl GcsNotification {
@@ -611,6 +611,7 @@ fn wire_name(value: &impl serde::Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailureReason;
 
     fn attrs(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         pairs

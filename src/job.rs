@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::Location;
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, Policy, Selection, Trigger};
 
 /// What to do when the target database exists.
@@ -264,7 +264,7 @@ impl Job {
 }
 
 fn invalid(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(FailureReason::InvalidRequest, what).into()
+    ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
 /// Prefixes of generated ids: of jobs from notifications, the schedule and the self-test, and of messages
@@ -288,7 +288,7 @@ pub fn check_jobs(name: &str, jobs: Option<usize>) -> Result<(), RestoreError> {
         return Ok(());
     }
     let what = format!("{name}: must be from 1 to 256");
-    Err(ValidationError::new(FailureReason::InvalidRequest, what).into())
+    Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
 }
 
 /// Checks a request id chosen by a requester.
@@ -430,7 +430,7 @@ pub fn check_target(name: &str, maintenance: &str) -> Result<(), RestoreError> {
     }
     if PROTECTED.contains(&name) || name == maintenance || name.starts_with(OWN_PREFIX) {
         let what = format!("target_db: database {name} is protected");
-        return Err(ValidationError::new(FailureReason::TargetNotAllowed, what).into());
+        return Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into());
     }
     Ok(())
 }
@@ -446,6 +446,7 @@ pub fn made_for(database: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailureReason;
 
     #[test]
     fn every_documented_form_of_a_backup_is_parsed() {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::{Backup, PinnedBackup};
 use crate::config::Config;
 use crate::database::{self, Reaped, RetainedDatabase, RolledBack};
-use crate::error::{JobError, RestoreError};
+use crate::error::RestoreError;
 use crate::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::pipeline::{self, Services, targets};
@@ -87,7 +87,7 @@ impl RestoreManager {
             .await;
         match done.result.error {
             None => Ok(true),
-            Some(e) => Err(JobError::new(e.reason, e.message).into()),
+            Some(e) => Err(e.into()),
         }
     }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use crate::config::{Location, StorageEmulator};
-use crate::error::{FailureReason, StorageError};
+use crate::error::{StorageError, StorageKind};
 use crate::retry::Backoff;
 
 pub use backup_store::{BackupStore, ObjectBytes, StoredObject};
@@ -33,7 +33,7 @@ pub async fn read_small(
 ) -> Result<Vec<u8>, StorageError> {
     if object.size > max_bytes {
         let what = format!("{}: more than {max_bytes} bytes", store.uri(&object.name));
-        return Err(StorageError::new(FailureReason::DownloadFailed, what));
+        return Err(StorageError::new(StorageKind::DownloadFailed, what));
     }
     let read_once = || async {
         let all = collect(store.read(object, 0, None).await?, object.size).await?;
@@ -45,7 +45,7 @@ pub async fn read_small(
                 "{}: the bytes received do not match the store's size and CRC32C",
                 store.uri(&object.name)
             );
-            Err(StorageError::new(FailureReason::DownloadFailed, what))
+            Err(StorageError::new(StorageKind::DownloadFailed, what))
         }
     };
     retried(store, object, read_once).await
@@ -78,7 +78,7 @@ pub async fn read_range(
             store.uri(&object.name),
             bytes.len()
         );
-        Err(StorageError::new(FailureReason::ChecksumMismatch, what))
+        Err(StorageError::new(StorageKind::WrongLength, what))
     };
     retried(store, object, read_once).await
 }
@@ -107,7 +107,7 @@ async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
                 "{}: not read within {SMALL_LIMIT:?}",
                 store.uri(&object.name)
             );
-            Err(StorageError::new(FailureReason::DownloadFailed, what))
+            Err(StorageError::new(StorageKind::DownloadFailed, what))
         };
         tokio::time::timeout(SMALL_LIMIT, read_once())
             .await
@@ -115,8 +115,8 @@ async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
     };
     let may_pass = |e: &StorageError| {
         matches!(
-            e.reason(),
-            FailureReason::DownloadFailed | FailureReason::ChecksumMismatch
+            e.kind(),
+            StorageKind::DownloadFailed | StorageKind::WrongLength
         )
     };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -217,7 +217,7 @@ mod tests {
         store.fail(
             Call::Read,
             "x",
-            Fault::Error(FailureReason::DownloadFailed),
+            Fault::Error(StorageKind::DownloadFailed),
             2,
         );
         let read = read_range(&store, &object, 2..5).await.unwrap();
@@ -228,19 +228,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_range_that_cannot_be_read_is_an_error_in_the_end() {
-        use FailureReason as R;
-        for (fault, reason, reads) in [
-            (Fault::Stall, R::DownloadFailed, 5),
-            (Fault::Error(R::DownloadFailed), R::DownloadFailed, 5),
-            (Fault::Short, R::ChecksumMismatch, 5),
-            (Fault::Error(R::AccessDenied), R::AccessDenied, 1),
-            (Fault::Error(R::BackupChanged), R::BackupChanged, 1),
+        use StorageKind as S;
+        for (fault, kind, reads) in [
+            (Fault::Stall, S::DownloadFailed, 5),
+            (Fault::Error(S::DownloadFailed), S::DownloadFailed, 5),
+            (Fault::Short, S::WrongLength, 5),
+            (Fault::Error(S::AccessDenied), S::AccessDenied, 1),
+            (Fault::Error(S::Changed), S::Changed, 1),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let (store, object) = ten_bytes(&folder).await;
             store.fail(Call::Read, "x", fault, 99);
             let e = read_range(&store, &object, 0..4).await.unwrap_err();
-            assert_eq!(e.reason(), reason);
+            assert_eq!(e.kind(), kind);
             assert_eq!(store.left("x"), 99 - reads);
         }
     }

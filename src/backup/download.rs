@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
-use crate::error::{FailureReason as R, RestoreError, StorageError};
+use crate::error::{RestoreError, StorageError, StorageKind};
 use crate::progress::Progress;
 use crate::retry::Backoff;
 use crate::store::ObjectBytes;
@@ -104,7 +104,7 @@ impl Download {
                 let _ = tx.send(Err(e)).await;
             } else if ended.is_none() {
                 let _ = tx.try_send(Err(StorageError::new(
-                    R::Cancelled,
+                    StorageKind::Stopped,
                     "the download was stopped",
                 )));
             }
@@ -185,7 +185,7 @@ async fn pump_object(
                 let _ = tx.reserve().await;
                 continue;
             }
-            Err(e) if e.reason() != R::DownloadFailed => return Err(e),
+            Err(e) if e.kind() != StorageKind::DownloadFailed => return Err(e),
             Err(e) => e,
         };
         if offset > before {
@@ -214,7 +214,7 @@ async fn open(
 
 fn stalled(backup: &PinnedBackup, stall: Duration) -> StorageError {
     StorageError::new(
-        R::DownloadFailed,
+        StorageKind::DownloadFailed,
         format!("{}: no byte received for {stall:?}", backup.uri()),
     )
 }
@@ -228,21 +228,21 @@ async fn forward(
     progress: &Progress,
     tx: &Sender,
 ) -> Result<(), StorageError> {
-    let failed = |what: String| StorageError::new(R::DownloadFailed, what);
+    let failed = |what: String| StorageError::new(StorageKind::DownloadFailed, what);
     loop {
         let next = tokio::time::timeout(stall, stream.next()).await;
         match next.map_err(|_| failed(format!("no byte received for {stall:?}")))? {
             Some(Ok(mut chunk)) => {
                 if *offset + chunk.len() as u64 > size {
                     let what = "the store sent more bytes than the object has: it may have been overwritten";
-                    return Err(StorageError::new(R::BackupChanged, what));
+                    return Err(StorageError::new(StorageKind::Changed, what));
                 }
                 while !chunk.is_empty() {
                     let piece = chunk.split_to(chunk.len().min(PIECE));
                     let n = piece.len() as u64;
                     if tx.send(Ok(piece)).await.is_err() {
                         return Err(StorageError::new(
-                            R::Cancelled,
+                            StorageKind::Stopped,
                             "the reader of the download has stopped",
                         ));
                     }
@@ -267,7 +267,8 @@ async fn pump_stdin(progress: &Progress, tx: &Sender) -> Result<(), StorageError
     loop {
         let mut buf = bytes::BytesMut::with_capacity(PIECE);
         let read = stdin.read_buf(&mut buf).await.map_err(|e| {
-            StorageError::new(R::DownloadFailed, "failed to read standard input").with_source(e)
+            StorageError::new(StorageKind::DownloadFailed, "failed to read standard input")
+                .with_source(e)
         })?;
         if read == 0 {
             return Ok(());

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
 use super::download::{Download, DownloadOptions, ReadHint, Source, StreamStats};
-use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
+use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::progress::Progress;
 use crate::store::StoredObject;
 use pgdump_archive::{
@@ -408,7 +408,7 @@ impl DirectorySource for FolderMembers {
                 "{}{name}: not a member of the directory dump",
                 self.backup.uri()
             );
-            RestoreError::from(StorageError::new(R::BackupNotFound, what))
+            RestoreError::from(StorageError::new(StorageKind::NotFound, what))
         })?;
         let (size, crc32c) = (object.size, object.crc32c);
         Ok(self.reader.start(
@@ -471,7 +471,7 @@ impl IntegrityCheck {
                     "only {} of {count} pieces of the backup were read",
                     streams.len()
                 );
-                Err(StorageError::new(R::DownloadFailed, what).into())
+                Err(StorageError::new(StorageKind::DownloadFailed, what).into())
             }
             ReadMode::Pieces(_, Some(wanted)) if wanted != together => Err(checksum_mismatch()),
             ReadMode::Pieces(..) => Ok(ProvenBytes {
@@ -511,7 +511,7 @@ impl CheckedStream {
                     t.bytes
                 ),
             };
-            return Err(StorageError::new(R::DownloadFailed, what).into());
+            return Err(StorageError::new(StorageKind::DownloadFailed, what).into());
         }
         match self.crc32c {
             Some(wanted) if wanted != t.crc32c => Err(checksum_mismatch()),
@@ -522,12 +522,13 @@ impl CheckedStream {
 
 fn checksum_mismatch() -> RestoreError {
     let what = "the CRC32C of the bytes read from the backup differs from the one in the store";
-    ValidationError::new(R::ChecksumMismatch, what).into()
+    ValidationError::new(ValidationKind::ChecksumMismatch, what).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailureReason as R;
 
     /// CRC32C and size of proven bytes.
     fn seen(bytes: ProvenBytes) -> (Option<u32>, u64) {

@@ -8,7 +8,7 @@ use pgdump_archive::{
 };
 
 use super::pieces::{Series, has_extension};
-use crate::error::{FailureReason as R, RetryClass, StorageError, report};
+use crate::error::{RetryClass, StorageError, StorageKind, report};
 use crate::store::{BackupStore, StoredObject, read_range};
 
 /// Series that are looked into at the same time, and files of each.
@@ -168,7 +168,7 @@ impl Files<'_> {
             Err(e) if e.reason().retry_class() == RetryClass::Transient => return Err(e),
             Err(e) => e,
         };
-        let is_gone = matches!(e.reason(), R::BackupNotFound | R::BackupChanged);
+        let is_gone = matches!(e.kind(), StorageKind::NotFound | StorageKind::Changed);
         if !is_gone && self.unreadable.fetch_add(1, Relaxed) < MAX_LOGGED {
             tracing::warn!(
                 name = file.name,
@@ -191,7 +191,7 @@ pub(super) async fn head_of(
 #[cfg(test)]
 mod tests {
     use crate::backup::backups_of;
-    use crate::error::FailureReason as R;
+    use crate::error::StorageKind as S;
     use crate::store::BackupStore;
     use crate::store::faulty::{Call, Fault, FaultyStore};
 
@@ -203,19 +203,19 @@ mod tests {
     /// The same, where reads of some files always fail.
     async fn backups_where(
         files: &[(&str, &[u8])],
-        unreadable: &[(&str, R)],
-    ) -> Result<Vec<(String, u64)>, R> {
+        unreadable: &[(&str, S)],
+    ) -> Result<Vec<(String, u64)>, S> {
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
             std::fs::write(folder.path().join(name), bytes).unwrap();
         }
         let store = FaultyStore::at(folder.path());
-        for (name, reason) in unreadable {
-            store.fail(Call::Read, name, Fault::Error(*reason), 99);
+        for (name, kind) in unreadable {
+            store.fail(Call::Read, name, Fault::Error(*kind), 99);
         }
         let objects = store.list("").await.unwrap();
         let all = backups_of(&store, objects, None).await;
-        let all = all.map_err(|e| e.reason())?.into_iter();
+        let all = all.map_err(|e| e.kind())?.into_iter();
         Ok(all.map(|o| (o.name, o.size)).collect())
     }
 
@@ -407,17 +407,15 @@ mod tests {
         let gzip: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03_";
         let custom: &[u8] = b"PGDMP\x01";
         let (head, rest) = TEXT.split_at(60);
-        for reason in [R::InvalidRequest, R::AccessDenied, R::SourceNotAllowed] {
+        for kind in [S::CallRejected, S::AccessDenied, S::OutsideFolder] {
             // Alone, and the second of what may be backups of their own.
             for (unreadable, files) in [
                 ("zz.aa", ["a.gz", "zz.aa", "zz.ab"]),
                 ("zz.ab", ["a.gz", "zz.aa", "zz.ab"]),
             ] {
                 let files = files.map(|name| (name, gzip));
-                let found = backups_where(&files, &[(unreadable, reason)])
-                    .await
-                    .unwrap();
-                assert_eq!(names(&found), ["a.gz", "zz.aa", "zz.ab"], "{reason}");
+                let found = backups_where(&files, &[(unreadable, kind)]).await.unwrap();
+                assert_eq!(names(&found), ["a.gz", "zz.aa", "zz.ab"], "{kind:?}");
             }
             // Behind the pieces it is counted, and found when they are read.
             let files = [
@@ -426,7 +424,7 @@ mod tests {
                 ("x.ac", b"___"),
                 ("x.ad", b"____"),
             ];
-            let found = backups_where(&files, &[("x.ac", reason)]).await.unwrap();
+            let found = backups_where(&files, &[("x.ac", kind)]).await.unwrap();
             assert_eq!(found, [("x".to_owned(), 15)]);
             // Not behind a text that is complete.
             let files = [
@@ -434,7 +432,7 @@ mod tests {
                 ("x.ab", rest.as_bytes()),
                 ("x.ac", b"x".as_slice()),
             ];
-            let found = backups_where(&files, &[("x.ac", reason)]).await.unwrap();
+            let found = backups_where(&files, &[("x.ac", kind)]).await.unwrap();
             assert_eq!(names(&found), ["x", "x.ac"]);
         }
     }
@@ -444,8 +442,8 @@ mod tests {
     async fn a_listing_fails_where_another_attempt_may_help() {
         let files: &[(&str, &[u8])] = &[("x.aa", b"PGDMP\x01"), ("x.ab", b"_")];
         for name in ["x.aa", "x.ab"] {
-            let listed = backups_where(files, &[(name, R::DownloadFailed)]).await;
-            assert_eq!(listed, Err(R::DownloadFailed), "{name}");
+            let listed = backups_where(files, &[(name, S::DownloadFailed)]).await;
+            assert_eq!(listed, Err(S::DownloadFailed), "{name}");
         }
     }
 
@@ -460,14 +458,14 @@ mod tests {
             ("x.ad", b"x');\n"),
         ];
         let all = backups(&files).await;
-        for reason in [R::BackupChanged, R::BackupNotFound] {
+        for kind in [S::Changed, S::NotFound] {
             for gone in ["x.ac", "x.ad"] {
-                let found = backups_where(&files, &[(gone, reason)]).await.unwrap();
+                let found = backups_where(&files, &[(gone, kind)]).await.unwrap();
                 assert_eq!(found, all, "{gone}");
             }
             // It is not certain any more that there are pieces.
             for gone in ["x.aa", "x.ab"] {
-                let found = backups_where(&files, &[(gone, reason)]).await.unwrap();
+                let found = backups_where(&files, &[(gone, kind)]).await.unwrap();
                 assert_eq!(names(&found), ["x.aa", "x.ab", "x.ac", "x.ad"], "{gone}");
             }
         }

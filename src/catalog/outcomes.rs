@@ -2,7 +2,7 @@
 //! comes second adopts what is there.
 
 use super::backup_catalog::BackupCatalog;
-use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::error::{FailureReason as R, RestoreError, ValidationError, ValidationKind};
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
 use crate::store;
@@ -101,7 +101,7 @@ impl BackupCatalog {
         }
         if record.digest != digest {
             let what = format!("request_id {request_id} was used for another request");
-            return Err(ValidationError::new(R::InvalidRequest, what).into());
+            return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
         }
         Ok(Some(record.result))
     }

@@ -12,7 +12,9 @@ use crate::backup::{
     self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source,
 };
 use crate::config::Location;
-use crate::error::{FailureReason as R, JobError, RestoreError, StorageError, ValidationError};
+use crate::error::{
+    JobError, JobKind, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
+};
 use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Policy, Trigger};
 use crate::progress::Progress;
@@ -114,7 +116,8 @@ impl BackupCatalog {
         let Some(text) = &self.config.age_identity else {
             return Ok(DecryptionKeys::default());
         };
-        let wrong = |what| JobError::new(R::AccessDenied, format!("BACKUP_AGE_IDENTITY: {what}"));
+        let wrong =
+            |what| JobError::new(JobKind::KeyInvalid, format!("BACKUP_AGE_IDENTITY: {what}"));
         DecryptionKeys::parse(text.expose_secret()).map_err(|what| wrong(what).into())
     }
 
@@ -148,7 +151,7 @@ impl BackupCatalog {
         if !matches!(wanted, BackupRef::Named { .. }) && (generation.is_some() || crc32c.is_some())
         {
             let what = "generation and crc32c belong to one object: name it, instead of latest or standard input";
-            return Err(ValidationError::new(R::InvalidRequest, what).into());
+            return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
         }
         let Some(place) = self.place_of(wanted) else {
             return Ok(None);
@@ -178,7 +181,7 @@ impl BackupCatalog {
                     "{}: VERIFY_PREFIX or VERIFY_SUFFIX excludes it, and it is not a piece of a backup",
                     pinned.uri()
                 );
-                return Err(StorageError::new(R::BackupNotFound, what).into());
+                return Err(StorageError::new(StorageKind::NotFound, what).into());
             }
             pinned.check_pieces()?;
         }

@@ -6,7 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
-use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report as said};
+use crate::error::{
+    FailureReason as R, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
+    report as said,
+};
 use crate::proof::{BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::{StoredObject, read_range};
@@ -17,8 +20,8 @@ use pgdump_archive::{is_recognized, member_name};
 const HEAD: u64 = 8 << 10;
 
 fn left_alone(name: &str, why: &str) -> RestoreError {
-    StorageError::new(
-        R::ArchiveUnsupported,
+    ValidationError::new(
+        ValidationKind::ArchiveUnsupported,
         format!("{name}: nothing was deleted: {why}"),
     )
     .into()
@@ -137,7 +140,7 @@ impl BackupCatalog {
             && (pinned.object.name != object.name || pinned.object.size != object.size)
         {
             let what = format!("{}: it is another backup by now", object.name);
-            return Err(StorageError::new(R::BackupChanged, what).into());
+            return Err(StorageError::new(StorageKind::Changed, what).into());
         }
         self.check_is_dump(&pinned).await?;
         if pinned.members.is_empty() {
@@ -194,7 +197,7 @@ impl BackupCatalog {
             }
             Err(e) => e,
         };
-        let is_other = e.reason() == R::ArchiveUnsupported && e.blame() == Blame::Backup;
+        let is_other = matches!(&e, RestoreError::Validation(e) if e.kind() == ValidationKind::ArchiveUnsupported);
         let first = pinned.members.first().unwrap_or(&pinned.object);
         if !is_other
             && (pinned.is_folder()

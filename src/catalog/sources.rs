@@ -2,7 +2,7 @@
 
 use super::backup_catalog::BackupCatalog;
 use crate::config::{Location, Trust};
-use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::BackupRef;
 
 /// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
@@ -69,7 +69,7 @@ impl BackupCatalog {
             return Ok(());
         }
         let what = "the backup is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES or ALLOWED_SOURCES";
-        Err(ValidationError::new(R::SourceNotAllowed, what).into())
+        Err(ValidationError::new(ValidationKind::SourceNotAllowed, what).into())
     }
 
     /// Whether an object is a backup that is looked after, by its name.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
-use crate::error::{Blame, FailureReason as R, JobError, RestoreError};
+use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{BackupOrigin, Rto, Verdict, VerificationReport};
@@ -166,7 +166,7 @@ impl BackupCatalog {
     pub async fn is_outdated(&self, job: &VerifyJob) -> Result<bool, RestoreError> {
         let late = |_| {
             let what = format!("the evidence was not read within {LOOK_LIMIT:?}");
-            Err(JobError::new(R::Timeout, what).into())
+            Err(JobError::new(JobKind::Timeout, what).into())
         };
         tokio::time::timeout(LOOK_LIMIT, self.has_newer(job))
             .await
@@ -278,6 +278,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, Location, RawConfig};
+    use crate::error::FailureReason as R;
     use crate::job::Generation;
     use crate::metrics::RestoreMetricsManager;
     use crate::store::faulty::{Call, Fault, FaultyStore};

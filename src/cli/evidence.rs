@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::exit::{CommandResult, Exit};
 use super::output::{OutputFormat, print_json};
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::verification::{Envelope, verify_envelope};
 
 #[derive(Debug, clap::Subcommand)]
@@ -24,7 +24,7 @@ pub(super) enum EvidenceArgs {
 }
 
 fn failed(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(FailureReason::VerificationFailed, what).into()
+    ValidationError::new(ValidationKind::VerificationFailed, what).into()
 }
 
 pub(super) fn run(args: EvidenceArgs, output: OutputFormat) -> CommandResult {
@@ -32,7 +32,7 @@ pub(super) fn run(args: EvidenceArgs, output: OutputFormat) -> CommandResult {
     let envelope: Envelope = serde_json::from_slice(&std::fs::read(&file)?).map_err(|e| {
         let what = format!("{}: not an evidence document: {e}", file.display());
         RestoreError::from(ValidationError::new(
-            FailureReason::ArchiveUnsupported,
+            ValidationKind::ArchiveUnsupported,
             what,
         ))
     })?;

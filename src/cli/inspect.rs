@@ -9,7 +9,7 @@ use super::exit::{CommandResult, Exit};
 use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
-use crate::error::StorageError;
+use crate::error::{StorageError, StorageKind};
 use crate::job::BackupRef;
 use pgdump_archive::{Archive, DataOffset, EntryKind, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
@@ -80,7 +80,9 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     let (pinned, archive) =
         opened.map_err(
             |e| match super::restore::hint_of(&args.backup, e.reason()) {
-                Some(hint) => StorageError::new(e.reason(), format!("{e}; {hint}")).into(),
+                Some(hint) => {
+                    StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into()
+                }
                 None => e,
             },
         )?;

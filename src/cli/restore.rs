@@ -12,7 +12,7 @@ use super::exit::{CommandResult, Exit};
 use super::output::{OutputFormat, noun, print_json};
 use super::signals::until_signal;
 use crate::app::App;
-use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
+use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
 use crate::event::{RestoreResult, check_texts};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_jobs, check_request_id, digest_of};
 use crate::progress::{Progress, Snapshot};
@@ -87,7 +87,7 @@ pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
 
 fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     let invalid =
-        |what: &str| RestoreError::from(ValidationError::new(FailureReason::InvalidRequest, what));
+        |what: &str| RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what));
     let target = args.target.or_else(|| app.config.db_name.clone());
     check_jobs("--jobs", args.jobs)?;
     check_texts(

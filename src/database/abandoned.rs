@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::journal::{Journal, RunningRequest};
 use super::locks::{try_lock, unlock};
 use super::names::staging_name;
-use crate::error::{DatabaseError, FailureReason as R, JobError, RestoreError, report};
+use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::RestoreResult;
 use crate::postgres::{Server, Session};
 
@@ -21,7 +21,7 @@ pub(super) async fn settle(
     session: &Session,
     journal: Journal,
     max_age: Duration,
-) -> Result<(Vec<String>, Vec<String>), DatabaseError> {
+) -> Result<(Vec<String>, Vec<String>), RestoreError> {
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
     for row in journal.running(session, max_age, BATCH).await? {
         match settle_one(session, journal, &row).await {
@@ -38,7 +38,7 @@ async fn settle_one(
     session: &Session,
     journal: Journal,
     row: &RunningRequest,
-) -> Result<bool, DatabaseError> {
+) -> Result<bool, RestoreError> {
     // A running attempt holds this lock.
     let lock = staging_name(&row.request_id);
     if !try_lock(session, &lock).await? {
@@ -46,14 +46,12 @@ async fn settle_one(
     }
     let recorded = match serde_json::to_value(outcome(row)) {
         Ok(outcome) => {
-            journal
-                .finish(session, &row.request_id, row.attempt, &outcome, false)
-                .await
+            let done = journal.finish(session, &row.request_id, row.attempt, &outcome, false);
+            done.await.map_err(RestoreError::from)
         }
-        Err(e) => Err(DatabaseError::new(
-            R::Internal,
-            format!("the outcome cannot be recorded: {e}"),
-        )),
+        Err(e) => Err(RestoreError::internal(format!(
+            "the outcome cannot be recorded: {e}"
+        ))),
     };
     if !session.client().is_closed() {
         unlock(session, &lock).await?;
@@ -71,7 +69,7 @@ fn outcome(row: &RunningRequest) -> RestoreResult {
         "abandoned: the last attempt started at {} and never finished; the restore into {} was not applied",
         row.updated, row.target
     );
-    let e = RestoreError::from(JobError::new(R::Internal, what));
+    let e = RestoreError::internal(what);
     let mut result = RestoreResult::failure(
         &row.request_id,
         &e,

@@ -7,7 +7,7 @@ use super::locks::{server_clock, take_locks};
 use super::names::previous_name;
 use super::swap;
 use super::target_lock::{ClaimPolicy, Existing, TargetLock};
-use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::job::{OnExisting, RestoreJob};
 use crate::postgres::{Server, ident, map_pg_error};
 use crate::steps::reached;
@@ -38,7 +38,7 @@ pub async fn claim(
             "request_id {} was already used for another request: use a new one",
             job.request_id
         );
-        Err(ValidationError::new(R::InvalidRequest, what).into())
+        Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
     };
     let crashed_attempts = match journal.look_up(&lock, &job.request_id).await? {
         Known::Done { digest, outcome } if digest == job.digest => return Ok(Claim::Done(outcome)),
@@ -96,7 +96,7 @@ impl TargetLock {
                 "superseded: the request was published longer ago than {:?} (REQUEST_MAX_AGE)",
                 self.policy.max_age
             );
-            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
+            return Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into());
         }
         if let Some(newer) = self
             .journal
@@ -107,7 +107,7 @@ impl TargetLock {
                 "superseded: the newer request {newer} has already been restored into {}",
                 self.target
             );
-            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
+            return Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into());
         }
         self.check_target().await
     }
@@ -141,7 +141,7 @@ impl TargetLock {
                 self.server.user(),
                 ident(self.server.user())
             );
-            return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
+            return Err(DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into());
         }
         let found = client
             .query_opt(
@@ -153,11 +153,10 @@ impl TargetLock {
             .map_err(e)?;
         let Some(row) = found else { return Ok(vec![]) };
         let (oid, is_template, mine): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));
-        let refuse =
-            |reason, what: String| Err(RestoreError::from(ValidationError::new(reason, what)));
+        let refuse = |kind, what: String| Err(RestoreError::from(ValidationError::new(kind, what)));
         if self.on_existing == OnExisting::Fail {
             return refuse(
-                R::TargetExists,
+                ValidationKind::TargetExists,
                 format!(
                     "database {} already exists (on_existing is fail; use replace to replace it)",
                     self.target
@@ -166,7 +165,7 @@ impl TargetLock {
         }
         if is_template {
             return refuse(
-                R::TargetNotAllowed,
+                ValidationKind::TargetNotAllowed,
                 format!("database {} is a template", self.target),
             );
         }
@@ -178,11 +177,11 @@ impl TargetLock {
                 ident(owner),
                 ident(me)
             );
-            return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
+            return Err(DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into());
         }
         if let Some(why) = swap::swap_blocker(client, oid, &self.target).await? {
             return refuse(
-                R::TargetNotAllowed,
+                ValidationKind::TargetNotAllowed,
                 format!("database {} cannot be replaced: {why}", self.target),
             );
         }

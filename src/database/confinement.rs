@@ -14,7 +14,7 @@ use super::staging::Staging;
 use super::target_lock::TargetLock;
 use super::verification_database::VerificationDatabase;
 use crate::config::RestrictedRoles;
-use crate::error::{DatabaseError, FailureReason as R, RestoreError};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
 use crate::postgres::{Server, ServerFacts, Session, ident, literal};
 use crate::steps::reached;
@@ -67,7 +67,7 @@ impl TargetLock {
             });
         }
         let what = "every role of DB_RESTRICTED_USER is in use: name as many roles as restores run at once";
-        Err(DatabaseError::new(R::TargetBusy, what).into())
+        Err(DatabaseError::new(DatabaseKind::Busy, what).into())
     }
 
     /// The owner of the restored database: the owner of the replaced one, if that is a role without powers,

@@ -6,7 +6,7 @@
 use super::journal::{Journal, RecordKind};
 use super::staging::{self, LABEL, Staging, force_drop};
 use super::target_lock::TargetLock;
-use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
+use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
@@ -42,7 +42,7 @@ impl TargetLock {
             return Err(match e.sqlstate() {
                 Some("42P04" | "23505") => {
                     let what = format!("database {} appeared during the restore", self.target);
-                    ValidationError::new(R::TargetExists, what).into()
+                    ValidationError::new(ValidationKind::TargetExists, what).into()
                 }
                 _ => e.context("renaming the new database").into(),
             });

@@ -5,7 +5,7 @@
 //! name, owner and comment, a redelivery after the swap is not recognised, and older requests cannot be
 //! distinguished from newer ones.
 
-use crate::error::{DatabaseError, FailureReason, RestoreError};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 
 const INSTALL: &str = "
@@ -111,12 +111,12 @@ fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
 /// Maps an error of the journal, which is never the backup's fault.
 fn refused(e: &tokio_postgres::Error) -> DatabaseError {
     let e = map_pg_error(e, "journal");
-    match e.reason() {
-        FailureReason::DataRejected => {
+    match e.kind() {
+        DatabaseKind::DataRejected => {
             let what = format!(
                 "the journal cannot record the request (check that the encoding of the database DB_MAINTENANCE_NAME can hold its names): {e}"
             );
-            DatabaseError::new(FailureReason::InvalidRequest, what)
+            DatabaseError::new(DatabaseKind::NotRecordable, what)
         }
         _ => e,
     }
@@ -218,7 +218,7 @@ impl Journal {
                 on: true,
                 ..found.journal
             }),
-            Err(e) if e.reason() == FailureReason::InsufficientPrivilege => {
+            Err(e) if e.kind() == DatabaseKind::InsufficientPrivilege => {
                 session.run("ROLLBACK").await?;
                 tracing::warn!(error = %e, "cannot create the schema pgrestored: working without a journal");
                 Ok(found.journal)
@@ -265,7 +265,7 @@ impl Journal {
             UPDATE pgrestored.owned_database SET name = name WHERE false";
         let recorded = match session.run(&format!("BEGIN; {INSTALL}")).await {
             // Only the owner may alter an existing journal, which is not needed.
-            Err(e) if e.reason() == FailureReason::InsufficientPrivilege => {
+            Err(e) if e.kind() == DatabaseKind::InsufficientPrivilege => {
                 session.run(&format!("ROLLBACK; BEGIN; {record}")).await
             }
             Err(e) => Err(e),
@@ -546,7 +546,7 @@ impl Journal {
         match changed {
             1 => Ok(()),
             _ => Err(DatabaseError::new(
-                FailureReason::TargetUnavailable,
+                DatabaseKind::Unavailable,
                 "another attempt has taken over this request",
             )),
         }

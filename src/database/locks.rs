@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::names::staging_name;
-use crate::error::{DatabaseError, FailureReason as R, RestoreError};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::postgres::{Session, map_pg_error};
 
 /// How often the session that holds the lock is checked.
@@ -39,7 +39,7 @@ pub(super) async fn lock_name(session: &Session, name: &str) -> Result<(), Datab
     while !try_lock(session, name).await? {
         if tokio::time::Instant::now() >= deadline {
             let what = format!("another session of pgrestored is working on {name}");
-            return Err(DatabaseError::new(R::TargetBusy, what));
+            return Err(DatabaseError::new(DatabaseKind::Busy, what));
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
@@ -68,7 +68,7 @@ pub(super) async fn unless_lost(lock: &Session, e: RestoreError) -> RestoreError
     match tokio::time::timeout(PING, lock.run("SELECT 1")).await {
         Ok(Ok(())) => e,
         _ => DatabaseError::new(
-            R::TargetUnavailable,
+            DatabaseKind::Unavailable,
             "the session that holds the lock was lost",
         )
         .with_source(e)

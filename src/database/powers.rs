@@ -1,7 +1,7 @@
 //! Finds powers of a role beyond its own objects, direct or through roles that it is a member of. Code of an
 //! untrusted backup could use all of them, because a `SECURITY DEFINER` function runs as its owner.
 
-use crate::error::{DatabaseError, FailureReason, RestoreError};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::postgres::{Session, literal, map_pg_error};
 
 /// Roles of hosted PostgreSQL services that replace a superuser, replicate, or can access other databases.
@@ -106,7 +106,7 @@ pub(super) async fn power_of(
 }
 
 pub(super) fn refused(what: String) -> RestoreError {
-    DatabaseError::new(FailureReason::InsufficientPrivilege, what).into()
+    DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into()
 }
 
 pub(super) fn map_lookup_error(e: tokio_postgres::Error) -> DatabaseError {

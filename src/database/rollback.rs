@@ -6,7 +6,7 @@ use super::retained::find_kept;
 use super::staging::Staging;
 use super::swap;
 use super::target_lock::{ClaimPolicy, TargetLock};
-use crate::error::{FailureReason as R, RestoreError, ValidationError, report};
+use crate::error::{RestoreError, ValidationError, ValidationKind, report};
 use crate::job::RestoreJob;
 use crate::postgres::{Server, map_pg_error};
 use crate::steps::reached;
@@ -76,8 +76,9 @@ async fn exchange(
     )
     .await?;
     let kept: Vec<String> = kept.into_iter().map(|k| k.name).collect();
-    let not_allowed =
-        |what: String| RestoreError::from(ValidationError::new(R::TargetNotAllowed, what));
+    let not_allowed = |what: String| {
+        RestoreError::from(ValidationError::new(ValidationKind::TargetNotAllowed, what))
+    };
     let name = match wanted {
         Some(name) => kept.iter().find(|k| *k == name).ok_or_else(|| {
             let others = if kept.is_empty() {

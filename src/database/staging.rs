@@ -5,7 +5,7 @@ use super::target_lock::TargetLock;
 use pgdump_restore::Loaded;
 
 use crate::backup::ProvenBytes;
-use crate::error::{DatabaseError, FailureReason, RestoreError};
+use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
 use pgdump_archive::{Dialect, EntryKind, TextEncoding, TocEntry, tokens};
@@ -264,9 +264,9 @@ pub(super) async fn make(
     lock: &Session,
     name: &str,
     options: &CreateOptions,
-) -> Result<Staging, DatabaseError> {
+) -> Result<Staging, RestoreError> {
     let note = create_with_fallbacks(lock, name, options).await?;
-    opened(lock, name, note).await
+    Ok(opened(lock, name, note).await?)
 }
 
 /// Opens the database to its owner only: anyone else who could connect while it is loaded could plant code there
@@ -303,11 +303,13 @@ pub(super) fn is_label_of(comment: &str, target: &str) -> bool {
     comment.starts_with(&label(target, ""))
 }
 
+const CREATING: &str = "creating the staging database";
+
 async fn create_with_fallbacks(
     lock: &Session,
     name: &str,
     options: &CreateOptions,
-) -> Result<Option<&'static str>, DatabaseError> {
+) -> Result<Option<&'static str>, RestoreError> {
     let mut refused = None;
     for (options, note) in options.fallbacks() {
         match lock.run(&options.sql(name, lock.version())).await {
@@ -315,17 +317,19 @@ async fn create_with_fallbacks(
             Err(e) if is_about_locale(&e) && options.template.is_none() => refused = Some(e),
             Err(e) if e.sqlstate() == Some("55006") => {
                 let why = "a data-only restore begins with a copy of the database, which must not be in use: end its sessions";
-                return Err(DatabaseError::new(
-                    FailureReason::TargetNotAllowed,
+                return Err(ValidationError::new(
+                    ValidationKind::TargetNotAllowed,
                     format!("{e}: {why}"),
-                ));
+                )
+                .into());
             }
-            Err(e) => return Err(e.context("creating the staging database")),
+            Err(e) => return Err(e.context(CREATING).into()),
         }
     }
-    let e = refused
-        .unwrap_or_else(|| DatabaseError::new(FailureReason::Internal, "no options were tried"));
-    Err(e.context("creating the staging database"))
+    Err(match refused {
+        Some(e) => e.context(CREATING).into(),
+        None => RestoreError::internal(format!("{CREATING}: no options were tried")),
+    })
 }
 
 /// Whether the server rejected the locale: `invalid_parameter_value`, `wrong_object_type`, `undefined_object`, or a

@@ -12,7 +12,10 @@ use super::locks::take_locks;
 use super::staging::{LABEL, ProvenStaging, Staging};
 use super::target_lock::{Existing, TargetLock};
 use super::{in_place, reaper};
-use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
+use crate::error::{
+    DatabaseError, DatabaseKind, FailureReason as R, RestoreError, ValidationError, ValidationKind,
+    report,
+};
 use crate::job::OnExisting;
 use crate::postgres::{Session, ident, literal, map_pg_error};
 use crate::retry::Backoff;
@@ -133,14 +136,14 @@ async fn final_error(e: DatabaseError, claimed: &TargetLock) -> RestoreError {
     let target = &claimed.target;
     match e.sqlstate() {
         Some("42P04" | "23505") => ValidationError::new(
-            R::TargetExists,
+            ValidationKind::TargetExists,
             format!("database {target} appeared during the restore"),
         )
         .into(),
         Some("55006" | "55P03") => {
             let who = blocking_sessions(claimed).await.unwrap_or_default();
             DatabaseError::new(
-                R::TargetUnavailable,
+                DatabaseKind::Unavailable,
                 format!("database {target} is still in use{who}: {e}"),
             )
             .into()
@@ -245,7 +248,7 @@ async fn recheck(claimed: &TargetLock, staging: &Staging) -> Result<(), Database
         .map_err(map_lookup_error)?;
     if held.is_none() {
         return Err(DatabaseError::new(
-            R::TargetUnavailable,
+            DatabaseKind::Unavailable,
             "the target's lock was lost",
         ));
     }
@@ -262,11 +265,11 @@ async fn recheck(claimed: &TargetLock, staging: &Staging) -> Result<(), Database
         (now, before, _) if now == before => Ok(()),
         (Some(_), None, OnExisting::Fail | OnExisting::Replace) => {
             let what = format!("database {} appeared during the restore", claimed.target);
-            Err(DatabaseError::new(R::TargetExists, what).with_sqlstate("42P04"))
+            Err(DatabaseError::new(DatabaseKind::NameTaken, what).with_sqlstate("42P04"))
         }
         // object_not_in_prerequisite_state: the request is retried with the new database.
         _ => Err(DatabaseError::new(
-            R::TargetUnavailable,
+            DatabaseKind::Unavailable,
             "the target was replaced by someone else",
         )
         .with_sqlstate("55000")),
@@ -314,7 +317,7 @@ async fn terminate_backends(
                 .await;
         let lost = |_| {
             DatabaseError::new(
-                R::TargetUnavailable,
+                DatabaseKind::Unavailable,
                 "terminating sessions on the target took too long",
             )
         };
@@ -571,7 +574,7 @@ async fn confirm_reachable(claimed: &TargetLock, staging: &Staging) -> Result<()
         Ok(())
     } else {
         Err(DatabaseError::new(
-            R::TargetUnavailable,
+            DatabaseKind::Unavailable,
             "the target's name refers to another database",
         )
         .into())

@@ -62,7 +62,7 @@ impl VerificationDatabase {
     /// # Errors
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
     pub async fn create(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
-        Ok(staging::make(&self.session, &self.name, options).await?)
+        staging::make(&self.session, &self.name, options).await
     }
 
     /// As [`TargetLock::unless_lost`].

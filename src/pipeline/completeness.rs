@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::config::Config;
-use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::error::{FailureReason as R, JobError, JobKind, RestoreError};
 use crate::job::Completeness;
 use crate::proof::{Check, CheckStatus, VerificationReport};
 use pgdump_archive::Archive;
@@ -32,7 +32,7 @@ pub(super) fn check_complete(
     }
     let what =
         format!("{NO_END_MARK}, and RESTORE_REQUIRE_COMPLETE (--require-complete) demands it");
-    Err(JobError::new(R::ArchiveUnsupported, what).into())
+    Err(JobError::new(JobKind::CompletenessUnproven, what).into())
 }
 
 /// The note of a result about a backup that may have been cut off.

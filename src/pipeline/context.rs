@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::limits;
 use crate::catalog::BackupCatalog;
 use crate::config::Config;
-use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::error::{JobError, JobKind, RestoreError};
 use crate::metrics::RestoreMetricsManager;
 use crate::postgres::Server;
 use crate::progress::Progress;
@@ -58,7 +58,7 @@ impl<'a, J> JobContext<'a, J> {
             tokio::select! {
                 () = cancel.cancelled() => RestoreError::cancelled(&cancelled),
                 () = tokio::time::sleep(limit) => {
-                    JobError::new(R::Timeout, format!("not finished within {limit:?}")).into()
+                    JobError::new(JobKind::Timeout, format!("not finished within {limit:?}")).into()
                 }
                 e = limits::exceeded(config, progress) => e,
             }

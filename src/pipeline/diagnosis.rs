@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Bounds, JobContext};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
-use crate::error::{FailureReason as R, RestoreError, StorageError};
+use crate::error::{
+    DatabaseKind, FailureReason as R, RestoreError, StorageError, StorageKind, ValidationKind,
+};
 use crate::progress::Progress;
 use pgdump_archive::ArchiveSource;
 
@@ -46,6 +48,26 @@ pub(super) async fn drain(
     Ok(expected)
 }
 
+/// Whether damaged bytes may explain an error about a backup of `size` bytes.
+fn may_be_bytes(e: &RestoreError, size: u64) -> bool {
+    use {DatabaseKind as D, ValidationKind as V};
+    match e {
+        RestoreError::Validation(e) => matches!(
+            e.kind(),
+            V::ArchiveCorrupt | V::ArchiveUnsupported | V::ChecksumMismatch
+        ),
+        RestoreError::Database(e) => match e.kind() {
+            D::DataRejected | D::AnswerTooLarge => true,
+            // A flipped bit in a name. In a large backup that is too rare to read all of it again.
+            D::StatementRejected => size <= SMALL,
+            _ => false,
+        },
+        RestoreError::Storage(e) => e.kind() == StorageKind::WrongLength,
+        // A limit of the worker, or what others added to the backup, whatever the bytes are.
+        RestoreError::Job(_) => false,
+    }
+}
+
 /// The same error, or its cause; and the check of the object, if its bytes are what the store says. `bounds` end the
 /// reading with the job, unless the caller runs within them already.
 pub(super) async fn diagnose<J>(
@@ -54,18 +76,7 @@ pub(super) async fn diagnose<J>(
     pinned: Option<&PinnedBackup>,
     bounds: Option<&mut Bounds<'_>>,
 ) -> (RestoreError, Option<IntegrityCheck>) {
-    use R::{
-        ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, RestoreError as Refused,
-    };
-    let may_be_bytes = match e.reason() {
-        // A limit of the worker, whatever the bytes are.
-        _ if matches!(e, RestoreError::Job(_)) => false,
-        ArchiveCorrupt | ArchiveUnsupported | ChecksumMismatch | DataRejected => true,
-        // A flipped bit in a name. In a large backup that is too rare to read all of it again.
-        Refused => pinned.is_some_and(|p| p.object.size <= SMALL),
-        _ => false,
-    };
-    let Some(pinned) = pinned.filter(|_| may_be_bytes) else {
+    let Some(pinned) = pinned.filter(|p| may_be_bytes(&e, p.object.size)) else {
         return (e, None);
     };
     let (source, options) = (
@@ -78,13 +89,13 @@ pub(super) async fn diagnose<J>(
         None => read.await,
     };
     match read {
-        Ok(expected) if e.reason() == ChecksumMismatch => {
+        Ok(expected) if e.reason() == R::ChecksumMismatch => {
             let what = "the bytes were damaged on their way: read again, they are the object's";
-            let damaged = StorageError::new(R::DownloadFailed, what).with_source(e);
+            let damaged = StorageError::new(StorageKind::DownloadFailed, what).with_source(e);
             (damaged.into(), Some(expected))
         }
         Ok(expected) => (e, Some(expected)),
-        Err(cause) if cause.reason() == ChecksumMismatch => (cause, None),
+        Err(cause) if cause.reason() == R::ChecksumMismatch => (cause, None),
         Err(_) => (e, None),
     }
 }

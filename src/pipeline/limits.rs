@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::error::{JobError, JobKind, RestoreError};
 use crate::progress::Progress;
 
 /// How often progress is checked.
@@ -27,7 +27,7 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
         let limit = config.stage_limits.get(stage.as_str());
         if let Some(limit) = limit.filter(|l| entered.elapsed() >= **l) {
             return JobError::new(
-                R::Timeout,
+                JobKind::Timeout,
                 format!("the stage {stage} took longer than {limit:?}"),
             )
             .into();
@@ -40,7 +40,7 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
                 "no progress for {:?}, in the stage {stage}",
                 config.stall_limit
             );
-            return JobError::new(R::Timeout, what).into();
+            return JobError::new(JobKind::Timeout, what).into();
         }
     }
 }
@@ -62,6 +62,7 @@ fn marks(p: &Progress) -> (Stage, [u64; 6]) {
 mod tests {
     use super::*;
     use crate::config::RawConfig;
+    use crate::error::FailureReason as R;
 
     /// Whether the job is ended within a minute in which nothing moves but what `step` moves each second.
     async fn ends(step: impl Fn(&Progress)) -> bool {

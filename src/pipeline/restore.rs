@@ -19,7 +19,9 @@ use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::Trust;
 use crate::database::{self, Claim, TargetLock};
-use crate::error::{Blame, FailureReason as R, RestoreError, ValidationError, report as said};
+use crate::error::{
+    Blame, FailureReason as R, RestoreError, ValidationError, ValidationKind, report as said,
+};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, RestoreJob};
 use crate::outcome::disposition;
@@ -317,7 +319,7 @@ fn check_data_only(
     } else {
         return Ok(());
     };
-    Err(ValidationError::new(R::InvalidRequest, what).into())
+    Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
 }
 
 /// `Proven` → swapped: the database takes the target's place, and the outcome is recorded with it.

@@ -3,7 +3,7 @@
 use crate::admission::fits;
 use crate::config::Config;
 use crate::database::ClaimPolicy;
-use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::{self, OnExisting, RestoreJob};
 
 /// Whether a database may be restored into at all.
@@ -13,7 +13,11 @@ use crate::job::{self, OnExisting, RestoreJob};
 pub(crate) fn check_target(config: &Config, name: &str) -> Result<(), RestoreError> {
     job::check_target(name, &config.db.maintenance)?;
     let refuse = |why: &str| {
-        Err(ValidationError::new(R::TargetNotAllowed, format!("target_db: {why}")).into())
+        Err(ValidationError::new(
+            ValidationKind::TargetNotAllowed,
+            format!("target_db: {why}"),
+        )
+        .into())
     };
     if config.protected_databases.iter().any(|p| p == name) {
         return refuse(&format!(
@@ -43,11 +47,11 @@ pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     match (job.selection.is_everything(), job.selection.data_only) {
         (false, false) if replaces => {
             let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
-            Err(ValidationError::new(R::TargetNotAllowed, what).into())
+            Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
         }
         (_, true) if !replaces => {
             let what = "rows alone go into a copy of an existing database, which then takes its place: on_existing must be replace";
-            Err(ValidationError::new(R::InvalidRequest, what).into())
+            Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
         }
         _ => Ok(()),
     }

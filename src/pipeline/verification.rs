@@ -543,6 +543,7 @@ mod tests {
     use super::*;
 
     use crate::config::{Location, RawConfig};
+    use crate::error::{StorageKind, ValidationError, ValidationKind};
     use crate::job::BackupRef;
     use crate::metrics::RestoreMetricsManager;
     use crate::postgres::Server;
@@ -630,7 +631,7 @@ mod tests {
         use Trigger::{Command, Notification, Request, Schedule};
         let one = OneBackup::new().await;
         let last = one.services.config.max_attempts;
-        for reason in [R::DownloadFailed, R::AccessDenied] {
+        for kind in [StorageKind::DownloadFailed, StorageKind::AccessDenied] {
             for (trigger, attempt, is_given) in [
                 (Notification, 1, false),
                 (Request, last - 1, false),
@@ -639,9 +640,9 @@ mod tests {
                 (Schedule, 1, true),
             ] {
                 one.store
-                    .fail(Call::Create, "a.dump.pgrestored/", Fault::Error(reason), 1);
+                    .fail(Call::Create, "a.dump.pgrestored/", Fault::Error(kind), 1);
                 let done = one.concluded((trigger, attempt), one.report(trigger)).await;
-                let expected = (!is_given).then_some(reason);
+                let expected = (!is_given).then_some(kind.reason());
                 assert_eq!(done.failure, expected, "{trigger:?} {attempt}");
                 let said = done.result.notes.concat();
                 assert!(said.starts_with("the evidence was not written"), "{said}");
@@ -663,25 +664,25 @@ mod tests {
             (
                 Call::List,
                 "a.dump.pgrestored/",
-                R::DownloadFailed,
+                StorageKind::DownloadFailed,
                 R::DownloadFailed,
             ),
             (
                 Call::List,
                 "a.dump.pgrestored/",
-                R::AccessDenied,
+                StorageKind::AccessDenied,
                 R::AccessDenied,
             ),
             (
                 Call::List,
                 "a.dump.pgrestored/",
-                R::InvalidRequest,
+                StorageKind::CallRejected,
                 R::ArchiveCorrupt,
             ),
             (
                 Call::Read,
                 "a.dump.pgrestored/",
-                R::AccessDenied,
+                StorageKind::AccessDenied,
                 R::ArchiveCorrupt,
             ),
         ] {
@@ -690,7 +691,7 @@ mod tests {
             one.concluded((Trigger::Notification, 1), proven).await;
             let failed = || {
                 let mut report = one.report(Trigger::Schedule);
-                let e = crate::error::StorageError::new(R::ArchiveCorrupt, "cut off");
+                let e = ValidationError::new(ValidationKind::ArchiveCorrupt, "cut off");
                 verdict::fail(&mut report, &e.into(), Stage::Data);
                 assert_eq!(report.verdict, Verdict::Failed);
                 report
@@ -701,7 +702,7 @@ mod tests {
                 .catalog
                 .doubt(&mut report, Some(&one.pinned))
                 .await;
-            assert_eq!(report.verdict, Verdict::Inconclusive, "{call:?} {fault}");
+            assert_eq!(report.verdict, Verdict::Inconclusive, "{call:?} {fault:?}");
             let error = report.error.unwrap();
             assert_eq!(error.reason, reason);
             assert!(

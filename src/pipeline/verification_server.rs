@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{Config, DbConfig, SslMode, TlsFiles};
 use crate::database::VerificationDatabase;
-use crate::error::{FailureReason as R, JobError, RestoreError, report};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
 use crate::sandbox::{Sandbox, fitting, found};
@@ -107,7 +107,7 @@ pub(super) fn settings_for(entries: &[TocEntry], database: &str) -> Vec<String> 
 }
 
 fn unavailable(what: String) -> RestoreError {
-    JobError::new(R::TargetUnavailable, what).into()
+    DatabaseError::new(DatabaseKind::Unavailable, what).into()
 }
 
 fn version_text(number: u32) -> String {

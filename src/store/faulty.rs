@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
 use super::local::LocalStore;
-use crate::error::{FailureReason as R, StorageError};
+use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
 
 /// What fails.
@@ -28,7 +28,7 @@ pub(crate) enum Fault {
     Stall,
     /// The answer ends too early, and claims to be complete.
     Short,
-    Error(R),
+    Error(StorageKind),
 }
 
 /// A fault of the next calls that name this object or prefix; `left` says how many.
@@ -82,7 +82,7 @@ impl FaultyStore {
     async fn meet(&self, call: Call, name: &str) -> Result<Option<Fault>, StorageError> {
         match self.fault(call, name) {
             Some(Fault::Stall) => std::future::pending().await,
-            Some(Fault::Error(reason)) => Err(StorageError::new(reason, self.uri(name))),
+            Some(Fault::Error(kind)) => Err(StorageError::new(kind, self.uri(name))),
             other => Ok(other),
         }
     }

@@ -20,7 +20,7 @@ use google_cloud_storage::retry_policy::RetryableErrors;
 
 use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
 use crate::config::StorageEmulator;
-use crate::error::{FailureReason as R, StorageError};
+use crate::error::{StorageError, StorageKind};
 
 /// How long the clients retry one call.
 const CALL_BUDGET: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ impl GcsStore {
         }
         let no_client = |e: google_cloud_gax::client_builder::Error| {
             StorageError::new(
-                R::AccessDenied,
+                StorageKind::AccessDenied,
                 "failed to create the Cloud Storage client (check the credentials)",
             )
             .with_source(e)
@@ -68,14 +68,19 @@ impl GcsStore {
         format!("projects/_/buckets/{}", self.bucket)
     }
 
-    fn fault(&self, e: google_cloud_gax::error::Error, what: &str, gone: R) -> StorageError {
-        let reason = reason_of(&e, gone);
+    fn fault(
+        &self,
+        e: google_cloud_gax::error::Error,
+        what: &str,
+        gone: StorageKind,
+    ) -> StorageError {
+        let kind = kind_of(&e, gone);
         let place = format!("gs://{}/{}{what}", self.bucket, self.prefix);
         // The client's own words for it say no more.
-        if reason == R::BackupNotFound {
-            return StorageError::new(reason, format!("{place}: no such object or bucket"));
+        if kind == StorageKind::NotFound {
+            return StorageError::new(kind, format!("{place}: no such object or bucket"));
         }
-        StorageError::new(reason, place).with_source(e)
+        StorageError::new(kind, place).with_source(e)
     }
 
     fn object(&self, o: google_cloud_storage::model::Object) -> StoredObject {
@@ -96,19 +101,19 @@ impl GcsStore {
     }
 }
 
-/// Maps Google's codes to a reason. `gone` is the reason for a missing object.
-fn reason_of(e: &google_cloud_gax::error::Error, gone: R) -> R {
+/// Maps Google's codes to a kind. `gone` is the kind for a missing object.
+fn kind_of(e: &google_cloud_gax::error::Error, gone: StorageKind) -> StorageKind {
     if e.is_authentication() {
-        return R::AccessDenied;
+        return StorageKind::AccessDenied;
     }
     match (e.status().map(|s| s.code), e.http_status_code()) {
         (Some(Code::NotFound), _) | (_, Some(404)) => gone,
-        (Some(Code::FailedPrecondition), _) | (_, Some(412)) => R::BackupChanged,
+        (Some(Code::FailedPrecondition), _) | (_, Some(412)) => StorageKind::Changed,
         (Some(Code::PermissionDenied | Code::Unauthenticated), _) | (_, Some(401 | 403)) => {
-            R::AccessDenied
+            StorageKind::AccessDenied
         }
-        (Some(Code::InvalidArgument), _) | (_, Some(400)) => R::InvalidRequest,
-        _ => R::DownloadFailed,
+        (Some(Code::InvalidArgument), _) | (_, Some(400)) => StorageKind::CallRejected,
+        _ => StorageKind::DownloadFailed,
     }
 }
 
@@ -128,7 +133,7 @@ impl BackupStore for GcsStore {
             let mut found = Vec::new();
             while let Some(object) = pages.next().await {
                 found.push(
-                    self.object(object.map_err(|e| self.fault(e, prefix, R::BackupNotFound))?),
+                    self.object(object.map_err(|e| self.fault(e, prefix, StorageKind::NotFound))?),
                 );
             }
             Ok(found)
@@ -152,7 +157,7 @@ impl BackupStore for GcsStore {
             let object = get
                 .send()
                 .await
-                .map_err(|e| self.fault(e, name, R::BackupNotFound))?;
+                .map_err(|e| self.fault(e, name, StorageKind::NotFound))?;
             Ok(self.object(object))
         })
     }
@@ -184,7 +189,7 @@ impl BackupStore for GcsStore {
             let response = read
                 .send()
                 .await
-                .map_err(|e| self.fault(e, &object.name, R::BackupChanged))?;
+                .map_err(|e| self.fault(e, &object.name, StorageKind::Changed))?;
             let uri = self.uri(&object.name);
             let stream =
                 futures::stream::unfold(
@@ -193,7 +198,7 @@ impl BackupStore for GcsStore {
                 );
             let stream = stream.map(move |chunk| {
                 chunk.map_err(|e| {
-                    StorageError::new(reason_of(&e, R::BackupChanged), uri.clone()).with_source(e)
+                    StorageError::new(kind_of(&e, StorageKind::Changed), uri.clone()).with_source(e)
                 })
             });
             Ok(stream.boxed())
@@ -218,8 +223,8 @@ impl BackupStore for GcsStore {
             match written {
                 Ok(object) => Ok(Some(self.object(object))),
                 // This may also be a retry of an attempt that succeeded but whose answer was lost.
-                Err(e) if reason_of(&e, R::BackupNotFound) == R::BackupChanged => Ok(None),
-                Err(e) => Err(self.fault(e, name, R::BackupNotFound)),
+                Err(e) if kind_of(&e, StorageKind::NotFound) == StorageKind::Changed => Ok(None),
+                Err(e) => Err(self.fault(e, name, StorageKind::NotFound)),
             }
         })
     }
@@ -235,7 +240,7 @@ impl BackupStore for GcsStore {
             delete
                 .send()
                 .await
-                .map_err(|e| self.fault(e, &object.name, R::BackupNotFound))
+                .map_err(|e| self.fault(e, &object.name, StorageKind::NotFound))
         })
     }
 
@@ -251,7 +256,7 @@ impl BackupStore for GcsStore {
             match ask.set_permissions(wanted.iter().copied()).send().await {
                 Ok(answer) => Ok(Some(answer.permissions)),
                 Err(e) if e.status().is_some_and(|s| s.code == Code::Unimplemented) => Ok(None),
-                Err(e) => Err(self.fault(e, "", R::BackupNotFound)),
+                Err(e) => Err(self.fault(e, "", StorageKind::NotFound)),
             }
         })
     }

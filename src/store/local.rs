@@ -14,7 +14,7 @@ use futures::stream::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
-use crate::error::{FailureReason as R, StorageError};
+use crate::error::{StorageError, StorageKind};
 
 const CHUNK: usize = 256 << 10;
 
@@ -29,16 +29,19 @@ impl LocalStore {
 }
 
 fn fault(e: std::io::Error, path: &Path) -> StorageError {
-    let reason = match e.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => R::BackupNotFound,
-        std::io::ErrorKind::PermissionDenied => R::AccessDenied,
-        _ => R::DownloadFailed,
+    let kind = match e.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => StorageKind::NotFound,
+        std::io::ErrorKind::PermissionDenied => StorageKind::AccessDenied,
+        _ => StorageKind::DownloadFailed,
     };
-    StorageError::new(reason, format!("{}: {}", path.display(), e.kind())).with_source(e)
+    StorageError::new(kind, format!("{}: {}", path.display(), e.kind())).with_source(e)
 }
 
 fn outside(path: &Path, what: &str) -> StorageError {
-    StorageError::new(R::SourceNotAllowed, format!("{}: {what}", path.display()))
+    StorageError::new(
+        StorageKind::OutsideFolder,
+        format!("{}: {what}", path.display()),
+    )
 }
 
 /// The path of `name` in `folder`. Any component of it may still be a symbolic link.
@@ -103,7 +106,10 @@ fn open_file(path: &Path) -> Result<std::fs::File, StorageError> {
 }
 
 fn not_a_file(path: &Path) -> StorageError {
-    StorageError::new(R::BackupNotFound, format!("{}: not a file", path.display()))
+    StorageError::new(
+        StorageKind::NotFound,
+        format!("{}: not a file", path.display()),
+    )
 }
 
 fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
@@ -163,7 +169,7 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
             } else if name.starts_with(prefix) && is_file_inside(folder, &entry.path(), kind) {
                 let described = describe(&entry.path(), name).and_then(|object| {
                     let crc32c = match checksums.then(|| checksum(&entry.path())) {
-                        Some(Err(e)) if e.reason() == R::AccessDenied => None,
+                        Some(Err(e)) if e.kind() == StorageKind::AccessDenied => None,
                         crc32c => crc32c.transpose()?,
                     };
                     Ok(StoredObject { crc32c, ..object })
@@ -171,7 +177,7 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                 match described {
                     Ok(object) => found.push(object),
                     // The file was removed while the listing ran.
-                    Err(e) if e.reason() == R::BackupNotFound => {}
+                    Err(e) if e.kind() == StorageKind::NotFound => {}
                     Err(e) => return Err(e),
                 }
             }
@@ -189,10 +195,11 @@ async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| {
-        Err(
-            StorageError::new(R::Internal, "the task that reads the folder panicked")
-                .with_source(e),
+        Err(StorageError::new(
+            StorageKind::Internal,
+            "the task that reads the folder panicked",
         )
+        .with_source(e))
     })
 }
 
@@ -225,7 +232,7 @@ impl BackupStore for LocalStore {
             match generation {
                 Some(wanted) if wanted != object.generation => {
                     let what = format!("{}: generation {wanted} no longer exists", path.display());
-                    Err(StorageError::new(R::BackupNotFound, what))
+                    Err(StorageError::new(StorageKind::NotFound, what))
                 }
                 _ => Ok(object),
             }
@@ -262,7 +269,7 @@ impl BackupStore for LocalStore {
                     if (now.size, now.generation) != (object.size, object.generation) {
                         let what =
                             format!("{}: the file changed while it was read", path.display());
-                        return Err(StorageError::new(R::BackupChanged, what));
+                        return Err(StorageError::new(StorageKind::Changed, what));
                     }
                     Ok(None::<(Bytes, _)>)
                 });
@@ -304,7 +311,7 @@ impl BackupStore for LocalStore {
             let now = describe(&path, object.name.clone())?;
             if (now.size, now.generation) != (object.size, object.generation) {
                 let what = format!("{}: the file has been replaced meanwhile", path.display());
-                return Err(StorageError::new(R::BackupChanged, what));
+                return Err(StorageError::new(StorageKind::Changed, what));
             }
             std::fs::remove_file(&path).map_err(|e| fault(e, &path))
         }))
@@ -439,7 +446,11 @@ mod tests {
             let made = store
                 .create(name, Bytes::from_static(b"x"), "text/plain")
                 .await;
-            assert_eq!(made.unwrap_err().reason(), R::SourceNotAllowed, "{name}");
+            assert_eq!(
+                made.unwrap_err().kind(),
+                StorageKind::OutsideFolder,
+                "{name}"
+            );
         }
         let left: Vec<_> = std::fs::read_dir(top.path())
             .unwrap()

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::drift::DriftPolicy;
 use super::restored_database::RestoredDatabase;
-use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
+use crate::error::{
+    DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report,
+};
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 
@@ -103,8 +105,9 @@ impl ChecksFile {
     /// # Errors
     /// `invalid_request`, with the position in the file.
     pub fn parse(yaml: &str) -> Result<Self, RestoreError> {
-        let wrong =
-            |what: String| RestoreError::from(ValidationError::new(R::InvalidRequest, what));
+        let wrong = |what: String| {
+            RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what))
+        };
         let file: ChecksFile =
             serde_saphyr::from_str(yaml).map_err(|e| wrong(format!("VERIFY_CHECKS: {e}")))?;
         for checks in std::iter::once(&file.all()).chain(file.sets.values()) {
@@ -246,7 +249,7 @@ fn json_of(row: &str) -> Result<serde_json::Value, DatabaseError> {
             "the row has {} MiB, and only text may be that long",
             row.len().div_ceil(1 << 20)
         );
-        DatabaseError::new(R::ArchiveUnsupported, what)
+        DatabaseError::new(DatabaseKind::AnswerTooLarge, what)
     })
 }
 
@@ -267,7 +270,10 @@ pub(super) async fn rows(
     let answer = session.client().query(sql, &[]).await;
     session.run("ROLLBACK").await?;
     let late = |e: tokio_postgres::Error| match e.code().map(|c| c.code()) {
-        Some("57014") => DatabaseError::new(R::Timeout, format!("no answer within {timeout}")),
+        Some("57014") => DatabaseError::new(
+            DatabaseKind::NoAnswer,
+            format!("no answer within {timeout}"),
+        ),
         _ => map_pg_error(&e, "running the query"),
     };
     Ok(answer

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::admission::der_of;
-use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::proof::{CheckStatus, VerificationReport};
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -39,11 +39,11 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 pub(super) fn invalid(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(R::InvalidRequest, what).into()
+    ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
 fn refused(what: &str) -> RestoreError {
-    ValidationError::new(R::VerificationFailed, what).into()
+    ValidationError::new(ValidationKind::VerificationFailed, what).into()
 }
 
 fn key_id(public: &[u8]) -> String {
@@ -443,6 +443,7 @@ fn halve_lists(r: &mut VerificationReport) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::error::FailureReason as R;
     use crate::proof::{ColumnProof, TableProof};
     use crate::verification::evidence::tests::report;
 

@@ -12,7 +12,8 @@ use super::junit;
 use super::own_evidence::OwnEvidence;
 use super::restore_index::RestoreIndex;
 use crate::error::{
-    FailureReason as R, RestoreError, StorageError, ValidationError, report as describe_error,
+    FailureReason as R, RestoreError, StorageError, ValidationError, ValidationKind,
+    report as describe_error,
 };
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
@@ -162,7 +163,7 @@ pub struct Evidence {
 }
 
 fn refused(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(R::VerificationFailed, what).into()
+    ValidationError::new(ValidationKind::VerificationFailed, what).into()
 }
 
 impl Evidence {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::data_checks;
 use super::restored_database::{RestoredDatabase, counted};
-use crate::error::{DatabaseError, FailureReason as R, RestoreError, report};
+use crate::error::{DatabaseError, DatabaseKind, FailureReason as R, RestoreError, report};
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 use pgdump_restore::NameList;
@@ -89,11 +89,11 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
         let left = end.saturating_duration_since(tokio::time::Instant::now());
         let answer = match (left.as_secs(), question(&table)) {
             (0, _) => Err(DatabaseError::new(
-                R::Timeout,
+                DatabaseKind::NoAnswer,
                 format!("no answer within {} s", LIMIT.as_secs()),
             )),
             (_, None) => Err(DatabaseError::new(
-                R::ArchiveUnsupported,
+                DatabaseKind::AnswerTooLarge,
                 format!(
                     "the expressions have more than {} MiB",
                     MAX_EXPRESSIONS >> 20
@@ -284,7 +284,10 @@ mod tests {
             passed[0].message.contains("4 generated columns"),
             "{passed:?}"
         );
-        let late = Err(DatabaseError::new(R::Timeout, "no answer within 5s"));
+        let late = Err(DatabaseError::new(
+            DatabaseKind::NoAnswer,
+            "no answer within 5s",
+        ));
         let differs = Ok(vec!["0".to_owned(), "7".to_owned()]);
         let found = checks_of(&[
             (table("s.a"), same()),

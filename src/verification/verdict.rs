@@ -95,23 +95,19 @@ fn fix_of(blame: Blame, reason: R) -> Option<&'static str> {
     }
 }
 
-/// Whether the failure is a limit of this program or its configuration; the backup may be good.
-fn is_limit(e: &RestoreError) -> bool {
-    match e {
-        RestoreError::Job(_) => blame_of(e.reason()) == Blame::Backup,
-        RestoreError::Database(_) => e.reason() == R::ArchiveUnsupported,
-        RestoreError::Validation(_) | RestoreError::Storage(_) => false,
-    }
+/// The blame that an error has of its own, whatever its reason suggests: a limit of this program, a missing key,
+/// a foreign file. The backup may be good.
+fn own_blame(e: &RestoreError) -> Option<Blame> {
+    Some(e.blame()).filter(|blame| *blame != e.reason().blame())
 }
 
 /// Sets the verdict of a verification that ended with an error.
 pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: Stage) {
     let mut body = ErrorBody::new(e, stage);
-    body.blame = match e {
-        // A limit of this program, a missing key, or an archive of a newer version.
-        _ if is_limit(e) => Blame::Infrastructure,
-        _ if is_server_fault(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
-        _ => blame_of(e.reason()),
+    body.blame = match (own_blame(e), blame_of(e.reason())) {
+        (Some(own), _) => own,
+        (None, Blame::Backup) if is_server_fault(e) => Blame::Target,
+        (None, usual) => usual,
     };
     report.verdict = if body.blame == Blame::Backup {
         Verdict::Failed
@@ -291,7 +287,10 @@ pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{DatabaseError, StorageError};
+    use crate::error::{
+        DatabaseError, DatabaseKind, JobError, JobKind, StorageError, StorageKind, ValidationError,
+        ValidationKind,
+    };
     use crate::proof::Check;
     use crate::verification::evidence::tests::report;
 
@@ -336,31 +335,38 @@ mod tests {
             fail(&mut r, &e, Stage::Data);
             r.verdict
         };
-        for reason in R::ALL {
-            let backups = matches!(
-                reason,
-                R::ChecksumMismatch
-                    | R::ArchiveCorrupt
-                    | R::ArchiveUnsupported
-                    | R::DataRejected
-                    | R::RestoreError
-                    | R::VerificationFailed
-            );
-            let wanted = if backups {
+        let verdict_if = |is_backups| {
+            if is_backups {
                 Verdict::Failed
             } else {
                 Verdict::Inconclusive
-            };
-            assert_eq!(
-                of(StorageError::new(reason, "x").into()),
-                wanted,
-                "{reason}"
-            );
+            }
+        };
+        for kind in ValidationKind::ALL {
+            use ValidationKind as V;
+            let backups = [
+                V::ChecksumMismatch,
+                V::ArchiveCorrupt,
+                V::ArchiveUnsupported,
+                V::VerificationFailed,
+            ];
+            let found = of(ValidationError::new(*kind, "x").into());
+            assert_eq!(found, verdict_if(backups.contains(kind)), "{kind:?}");
         }
-        assert_eq!(
-            of(DatabaseError::new(R::ExtensionMissing, "x").into()),
-            Verdict::Inconclusive
-        );
+        for kind in DatabaseKind::ALL {
+            let backups = [DatabaseKind::DataRejected, DatabaseKind::StatementRejected];
+            let found = of(DatabaseError::new(*kind, "x").into());
+            assert_eq!(found, verdict_if(backups.contains(kind)), "{kind:?}");
+        }
+        for kind in StorageKind::ALL {
+            let found = of(StorageError::new(*kind, "x").into());
+            let is_backups = *kind == StorageKind::WrongLength;
+            assert_eq!(found, verdict_if(is_backups), "{kind:?}");
+        }
+        for kind in JobKind::ALL {
+            let found = of(JobError::new(*kind, "x").into());
+            assert_eq!(found, Verdict::Inconclusive, "{kind:?}");
+        }
     }
 
     #[test]
@@ -416,7 +422,6 @@ mod tests {
     /// A limit or fault of the verifying server, or of this program, is not the backup's fault.
     #[test]
     fn limits_of_the_server_are_never_blamed_on_the_backup() {
-        use crate::error::{JobError, ValidationError};
         let of = |e: RestoreError| {
             let mut r = report("r");
             fail(&mut r, &e, Stage::Data);
@@ -425,35 +430,32 @@ mod tests {
         for code in [
             "54001", "58030", "XX000", "XX001", "53400", "57P02", "08006",
         ] {
-            let e = DatabaseError::new(R::RestoreError, "x").with_sqlstate(code);
+            let e = DatabaseError::new(DatabaseKind::StatementRejected, "x").with_sqlstate(code);
             assert_eq!(
                 of(e.into()),
                 (Verdict::Inconclusive, Blame::Target),
                 "{code}"
             );
         }
-        for (reason, code) in [
-            (R::RestoreError, "42883"),
-            (R::DataRejected, "23505"),
-            (R::RestoreError, "54000"),
+        for (kind, code) in [
+            (DatabaseKind::StatementRejected, "42883"),
+            (DatabaseKind::DataRejected, "23505"),
+            (DatabaseKind::StatementRejected, "54000"),
         ] {
-            let e = DatabaseError::new(reason, "x").with_sqlstate(code);
+            let e = DatabaseError::new(kind, "x").with_sqlstate(code);
             assert_eq!(of(e.into()), (Verdict::Failed, Blame::Backup), "{code}");
         }
-        for reason in [
-            R::ArchiveUnsupported,
-            R::DataRejected,
-            R::ArchiveCorrupt,
-            R::RestoreError,
+        for limit in [
+            JobError::new(JobKind::LimitExceeded, "needs 9 GiB").into(),
+            JobError::new(JobKind::TooMuchData, "has 9 TiB").into(),
+            JobError::new(JobKind::ForeignFile, "notes.txt").into(),
+            DatabaseError::new(DatabaseKind::AnswerTooLarge, "9 GiB").into(),
         ] {
-            let limit = JobError::new(reason, "needs 9 GiB");
-            assert_eq!(
-                of(limit.into()),
-                (Verdict::Inconclusive, Blame::Infrastructure),
-                "{reason}"
-            );
+            let said = format!("{limit}");
+            let wanted = (Verdict::Inconclusive, Blame::Infrastructure);
+            assert_eq!(of(limit), wanted, "{said}");
         }
-        let refused = ValidationError::new(R::ArchiveUnsupported, "no dump");
+        let refused = ValidationError::new(ValidationKind::ArchiveUnsupported, "no dump");
         assert_eq!(of(refused.into()), (Verdict::Failed, Blame::Backup));
         // A check that cannot run.
         for reason in R::ALL {
@@ -467,27 +469,30 @@ mod tests {
 
     #[test]
     fn a_missing_locale_is_blamed_on_the_server() {
-        for (reason, wanted) in [
-            (R::DataRejected, Verdict::Inconclusive),
-            (R::ArchiveCorrupt, Verdict::Failed),
+        for (e, wanted) in [
+            (
+                DatabaseError::new(DatabaseKind::DataRejected, "x").into(),
+                Verdict::Inconclusive,
+            ),
+            (
+                ValidationError::new(ValidationKind::ArchiveCorrupt, "x").into(),
+                Verdict::Failed,
+            ),
         ] {
+            let e: RestoreError = e;
             let mut r = report("r");
             r.notes = vec![format!("{OTHER_LOCALE}: C was used")];
-            fail(
-                &mut r,
-                &StorageError::new(reason, "x").into(),
-                Stage::Indexes,
-            );
+            fail(&mut r, &e, Stage::Indexes);
             mind_the_locale(&mut r);
-            assert_eq!(r.verdict, wanted, "{reason}");
+            assert_eq!(r.verdict, wanted, "{e:?}");
         }
     }
 
     #[test]
     fn a_verdict_that_an_earlier_one_contradicts_is_inconclusive() {
-        let failed = |reason: R, check: &str| {
+        let failed = |e: &RestoreError, check: &str| {
             let mut r = report("now");
-            fail(&mut r, &StorageError::new(reason, "x").into(), Stage::Data);
+            fail(&mut r, e, Stage::Data);
             r.checks = vec![Check::new(check, CheckStatus::Failed, "")];
             r
         };
@@ -495,21 +500,24 @@ mod tests {
             depth: Some(depth),
             ..report("then")
         };
-        for (reason, check, shallowest) in [
-            (R::ArchiveCorrupt, "-", Some(Depth::Archive)),
-            (R::DataRejected, "-", Some(Depth::Restore)),
-            (R::VerificationFailed, "rows", Some(Depth::Data)),
-            (R::VerificationFailed, "drift", None),
-            (R::VerificationFailed, "assertion", None),
-            (R::ChecksumMismatch, "-", None),
+        use ValidationKind as V;
+        let invalid = |kind| RestoreError::from(ValidationError::new(kind, "x"));
+        let rejected = DatabaseError::new(DatabaseKind::DataRejected, "x");
+        for (e, check, shallowest) in [
+            (invalid(V::ArchiveCorrupt), "-", Some(Depth::Archive)),
+            (rejected.into(), "-", Some(Depth::Restore)),
+            (invalid(V::VerificationFailed), "rows", Some(Depth::Data)),
+            (invalid(V::VerificationFailed), "drift", None),
+            (invalid(V::VerificationFailed), "assertion", None),
+            (invalid(V::ChecksumMismatch), "-", None),
         ] {
-            let mut now = failed(reason, check);
+            let mut now = failed(&e, check);
             for depth in [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data] {
                 let wanted = shallowest.is_some_and(|s| depth >= s);
                 assert_eq!(
                     contradicts(&earlier(depth), &now),
                     wanted,
-                    "{reason} {check} {depth:?}"
+                    "{e:?} {check} {depth:?}"
                 );
             }
             doubt(&mut now, jiff::Timestamp::UNIX_EPOCH);

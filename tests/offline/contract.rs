@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pgrestored::error::{FailureReason, RestoreError, ValidationError};
+use pgrestored::error::{
+    DatabaseError, DatabaseKind, FailureReason, JobError, JobKind, RestoreError, StorageError,
+    StorageKind, ValidationError, ValidationKind,
+};
 use pgrestored::event::{GcsNotification, RestoreRequest, RestoreResult};
 use pgrestored::metrics::{RestoreMetricsManager, VerificationStatus, Work};
 
@@ -227,14 +230,33 @@ fn the_request_schema_is_as_strict_as_the_type() {
 #[test]
 fn published_results_match_the_schema() {
     let t = jiff::Timestamp::UNIX_EPOCH;
+    let invalid = ValidationKind::ALL
+        .iter()
+        .map(|k| ValidationError::new(*k, "a message").into());
+    let of_server = DatabaseKind::ALL
+        .iter()
+        .map(|k| DatabaseError::new(*k, "a message").into());
+    let of_store = StorageKind::ALL
+        .iter()
+        .map(|k| StorageError::new(*k, "a message").into());
+    let of_job = JobKind::ALL
+        .iter()
+        .map(|k| JobError::new(*k, "a message").into());
+    let all: Vec<RestoreError> = invalid
+        .chain(of_server)
+        .chain(of_store)
+        .chain(of_job)
+        .collect();
     for reason in FailureReason::ALL {
-        let error = RestoreError::from(ValidationError::new(reason, "a message"));
+        assert!(all.iter().any(|e| e.reason() == reason), "{reason}");
+    }
+    for error in all {
         let result = RestoreResult::failure("r", &error, pgdump_restore::Stage::Data, (t, t));
         let value: serde_json::Value =
             serde_json::from_slice(&result.to_message().unwrap().data).unwrap();
         let v = validator("restore-result");
         let errors: Vec<_> = v.iter_errors(&value).map(|e| e.to_string()).collect();
-        assert!(errors.is_empty(), "{reason}: {errors:?}");
+        assert!(errors.is_empty(), "{error:?}: {errors:?}");
     }
 }
 

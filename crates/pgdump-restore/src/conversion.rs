@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::Row;
 
-use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::error::{JobError, JobKind, RestoreError};
 use crate::postgres::{Server, Session, map_pg_error};
 use pgdump_archive::{
     Archive, Dialect, Statement, TextEncoding, TocEntry, TokenKind, has_undecoded, statements,
@@ -31,7 +31,7 @@ impl Conversion {
         if TextEncoding::new(into).is_mule() {
             let what = "the database's encoding is MULE_INTERNAL, which PostgreSQL cannot convert to UTF8: dump it with \
                         --encoding, and restore the dump into a database with another encoding";
-            return Err(JobError::new(R::ArchiveUnsupported, what).into());
+            return Err(JobError::new(JobKind::NotConvertible, what).into());
         }
         Ok(Conversion {
             from: from.clone(),
@@ -124,7 +124,7 @@ impl Conversion {
             "{what}: a name in {from} that PostgreSQL cannot convert to UTF8 and back for a database in {into}: \
              rename it in the source, or restore the dump with pg_restore or psql"
         );
-        JobError::new(R::ArchiveUnsupported, what).into()
+        JobError::new(JobKind::NotConvertible, what).into()
     }
 }
 

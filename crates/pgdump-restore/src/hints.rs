@@ -1,12 +1,12 @@
 //! What to do about an error whose usual cause is known. Pure.
 
-use crate::error::{DatabaseError, FailureReason as R};
+use crate::error::{DatabaseError, DatabaseKind as D};
 use pgdump_archive::{EntryKind, TocEntry};
 
 /// Adds a remedy if a name was not found because `pg_dump` restores with an empty search path.
 /// `entry` is the entry that was being restored, if it is known.
 pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
-    if e.reason() == R::RoleMissing || !is_missing_unqualified_name(&e.to_string()) {
+    if e.kind() == D::RoleMissing || !is_missing_unqualified_name(&e.to_string()) {
         return e;
     }
     let alternative = entry
@@ -75,7 +75,7 @@ mod tests {
     fn hint_suggests_excluding_rows_of_a_materialized_view() {
         let mut entry = TocEntry::bare(1, "MATERIALIZED VIEW DATA", "w");
         entry.namespace = Some("s".into());
-        let e = || DatabaseError::new(R::RestoreError, "relation \"docs\" does not exist");
+        let e = || DatabaseError::new(D::StatementRejected, "relation \"docs\" does not exist");
         assert!(
             with_hint(e(), Some(&entry))
                 .to_string()

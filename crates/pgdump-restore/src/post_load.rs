@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Row;
 
 use super::notes::listed;
-use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
+use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind, report};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 
 /// Most tables per ANALYZE statement; it also ends at a total size.
@@ -231,7 +231,7 @@ async fn refuse_prepared(session: &Session) -> Result<(), RestoreError> {
         None => Ok(()),
         Some(_) => {
             let what = "the backup left a prepared transaction open (PREPARE TRANSACTION), which pg_dump never writes";
-            Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into())
+            Err(ValidationError::new(ValidationKind::ArchiveUnsupported, what).into())
         }
     }
 }

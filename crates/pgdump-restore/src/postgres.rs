@@ -28,7 +28,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::error::{DatabaseError, FailureReason as R};
+use crate::error::{DatabaseError, DatabaseKind as D};
 use crate::retry::Backoff;
 use bounded::{Bounded, BoundedTls, MessageBounds};
 use socket::Socket;
@@ -192,17 +192,14 @@ impl Server {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
         loop {
             match self.connect_once(database, purpose).await {
-                Err(e)
-                    if e.reason() == R::TargetUnavailable
-                        && tokio::time::Instant::now() < deadline =>
-                {
+                Err(e) if e.kind() == D::Unavailable && tokio::time::Instant::now() < deadline => {
                     tracing::warn!(error = %e, "connection to the target server failed, retrying");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 // The pinned database is gone: a retry would reach another one of that name.
                 Err(e) if self.bound.is_some() && e.sqlstate() == Some(NO_DATABASE) => {
                     return Err(DatabaseError::new(
-                        R::TargetUnavailable,
+                        D::Unavailable,
                         format!("{e}: another worker has replaced or dropped it"),
                     ));
                 }
@@ -217,7 +214,7 @@ impl Server {
         what: &str,
     ) -> Result<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect, DatabaseError> {
         let handshake = MakeTlsConnect::<Socket>::make_tls_connect(&mut tls.clone(), &self.host);
-        handshake.map_err(|e| DatabaseError::new(R::AccessDenied, format!("{what}: {e}")))
+        handshake.map_err(|e| DatabaseError::new(D::AccessDenied, format!("{what}: {e}")))
     }
 
     async fn connect_once(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
@@ -227,7 +224,7 @@ impl Server {
         let row = row.map_err(|e| map_pg_error(&e, &what))?;
         if self.is_replaced(database, row.get(1)) {
             let what = format!("{what}: the database of this name is a different one");
-            return Err(DatabaseError::new(R::RestoreError, what).with_sqlstate(NO_DATABASE));
+            return Err(DatabaseError::new(D::StatementRejected, what).with_sqlstate(NO_DATABASE));
         }
         let version = row.get::<_, i32>(0).unsigned_abs();
         let session = Session::new(client, version, driver);
@@ -252,7 +249,7 @@ impl Server {
         config.application_name(format!("pgrestored {purpose}"));
         let socket = socket::connect(&self.host, self.port).await.map_err(|e| {
             let what = format!("{what}: error connecting to server: {e}");
-            DatabaseError::new(R::TargetUnavailable, what)
+            DatabaseError::new(D::Unavailable, what)
         })?;
         let socket = Bounded::new(socket, self.bounds, self.tls.is_some());
         // This task owns the socket; aborting it closes the connection.

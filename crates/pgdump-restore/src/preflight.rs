@@ -10,7 +10,7 @@ mod requirements;
 use self::finding::names;
 pub use self::finding::{Finding, Level};
 pub use self::requirements::Requirements;
-use crate::error::FailureReason as R;
+use crate::error::DatabaseKind as D;
 use crate::postgres::plain_locale;
 use crate::rewrite::Rewriter;
 use pgdump_archive::{Archive, TocEntry};
@@ -38,7 +38,7 @@ fn versions(archive: &Archive, rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let target = rewriter.facts.version / 10000;
     if target < 13 {
         found.push(Finding::blocks(
-            R::VersionIncompatible,
+            D::VersionIncompatible,
             format!("the server is PostgreSQL {target}"),
             "the oldest supported target is PostgreSQL 13",
             "restore into PostgreSQL 13 or later",

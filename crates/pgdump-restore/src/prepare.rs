@@ -65,12 +65,12 @@ fn selected(archive: &Archive, selection: &Selection) -> Result<PreparedArchive,
 
 fn refuse_blocked(findings: &[Finding]) -> Result<(), RestoreError> {
     let blocking = findings.iter().filter(|f| f.level == Level::Blocks);
-    let Some(reason) = blocking.clone().find_map(|f| f.reason) else {
+    let Some(kind) = blocking.clone().find_map(|f| f.kind) else {
         return Ok(());
     };
     let all = blocking.map(|f| format!("{}: {} ({})", f.what, f.consequence, f.fix));
     let all: Vec<String> = all.collect();
-    Err(DatabaseError::new(reason, all.join("; ")).into())
+    Err(DatabaseError::new(kind, all.join("; ")).into())
 }
 
 /// Statements that create the roles that the server lacks.

@@ -16,7 +16,7 @@ use edits::is_contrib;
 use rules::*;
 
 use crate::dependents::Dependents;
-use crate::error::{DatabaseError, FailureReason as R, RestoreError};
+use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
@@ -150,7 +150,7 @@ impl Rewriter {
             let what = format!(
                 "the server does not have role {role}: create it, or restore with --create-roles, --owners map or none"
             );
-            return Err(DatabaseError::new(R::RoleMissing, what).into());
+            return Err(DatabaseError::new(D::RoleMissing, what).into());
         }
         self.state().created.insert(role.to_owned());
         self.used(ROLE_CREATED, role);
@@ -229,7 +229,7 @@ impl Rewriter {
                         "extension {name} is not available on the server: install it, or restore with --extensions skip-missing"
                     ),
                 };
-                Err(DatabaseError::new(R::ExtensionMissing, what).into())
+                Err(DatabaseError::new(D::ExtensionMissing, what).into())
             }
         }
     }
@@ -383,6 +383,7 @@ fn is_called_after(schema: &str, extension: &TocEntry) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::error::FailureReason as R;
 
     pub(super) fn rewriter(version: u32, change: impl Fn(&mut Policy)) -> Rewriter {
         let mut policy = Policy::default();

@@ -10,12 +10,12 @@ use self::by_name::by_name;
 use self::names::{FRAME, any, is_relation};
 use super::dependents::Dependents;
 use super::notes::listed;
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Section, Selection, matches};
 use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
 
 fn refused(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(FailureReason::InvalidRequest, what).into()
+    ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
 /// Applies the selection; returns notes about entries that it had to include or skip.
@@ -139,6 +139,7 @@ fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailureReason;
 
     #[test]
     fn patterns_support_stars_and_question_marks() {

@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use crate::context::LoadContext;
 use crate::copy::CopyTask;
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::locks::ConstraintStep;
@@ -137,7 +137,7 @@ impl SessionLoop {
         let index = self.work_queue.entry_of(node);
         let name = self.job.content.name(index);
         let what = format!("entries wait for each other: {name}");
-        ValidationError::new(FailureReason::ArchiveCorrupt, what).into()
+        ValidationError::new(ValidationKind::ArchiveCorrupt, what).into()
     }
 }
 

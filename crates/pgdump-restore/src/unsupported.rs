@@ -1,6 +1,6 @@
 //! Restores that are rejected before the first statement runs, whatever the server would say.
 
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::Selection;
 use pgdump_archive::{Archive, Dialect, TocEntry, TokenKind, first_tokens, statements};
 
@@ -33,7 +33,7 @@ pub(super) fn check_part_of_text(
              not from SQL text"
         }
     };
-    Err(ValidationError::new(FailureReason::InvalidRequest, what).into())
+    Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
 }
 
 /// A transaction that a backup prepares would outlive its session, with all its locks.
@@ -51,7 +51,7 @@ pub(super) fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> 
                     "{}: a prepared transaction (PREPARE TRANSACTION), which pg_dump never writes",
                     e.name()
                 );
-                return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
+                return Err(ValidationError::new(ValidationKind::ArchiveUnsupported, what).into());
             }
         }
     }

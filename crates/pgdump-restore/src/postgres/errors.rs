@@ -1,13 +1,14 @@
-//! The only mapping of SQLSTATE to a [`FailureReason`](crate::error::FailureReason).
+//! The mapping of SQLSTATE to a [`DatabaseKind`](crate::error::DatabaseKind), and so to a failure reason. A caller that knows what
+//! a code means for its statement may choose another one (`swap`, `in_place`, `staging`, `data_checks`).
 
 use super::bounded::TOO_LARGE;
-use crate::error::{DatabaseError, FailureReason as R, one_line};
+use crate::error::{DatabaseError, DatabaseKind as D, one_line};
 
 /// The error for what takes more memory than this worker may use for it.
 pub fn too_large(what: &str, max: usize) -> DatabaseError {
     let most = max >> 20;
     DatabaseError::new(
-        R::ArchiveUnsupported,
+        D::AnswerTooLarge,
         format!(
             "{what} take more than {most} MiB: give this worker more memory (its container's limit, or RESTORE_MEMORY_MIB)"
         ),
@@ -15,12 +16,12 @@ pub fn too_large(what: &str, max: usize) -> DatabaseError {
     .with_sqlstate(TOO_LARGE)
 }
 
-/// Maps PostgreSQL's error. DETAIL, HINT and CONTEXT are dropped, and so is the message of class 22,
-/// because they quote row values.
+/// Maps PostgreSQL's error. DETAIL and HINT are dropped, and so is the message of class 22 (unless it is about a
+/// locale), because they quote row values. Of CONTEXT only the functions are kept.
 pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     let Some(db) = e.as_db_error() else {
         let text = crate::error::report(e);
-        return DatabaseError::new(reason_of_client(&text), format!("{what}: {text}"));
+        return DatabaseError::new(kind_of_client(&text), format!("{what}: {text}"));
     };
     let code = db.code().code();
     let message = match &code[..2] {
@@ -34,14 +35,14 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     };
     let context = super::context::of(db);
     DatabaseError::new(
-        reason_of(code, db.message()),
+        kind_of(code, db.message()),
         format!("{what}: {message}{table} [{code}]{context}"),
     )
     .with_sqlstate(code)
 }
 
-/// The reason of an error that the server did not send.
-fn reason_of_client(text: &str) -> R {
+/// The kind of an error that the server did not send.
+fn kind_of_client(text: &str) -> D {
     // Errors that need a change of the worker's configuration; everything else may be temporary.
     let ours = [
         "password missing",
@@ -50,35 +51,35 @@ fn reason_of_client(text: &str) -> R {
         "server does not support TLS",
     ];
     match text {
-        t if ours.iter().any(|o| t.contains(o)) => R::AccessDenied,
+        t if ours.iter().any(|o| t.contains(o)) => D::AccessDenied,
         // The statement has a NUL byte: sending it would fail every time.
-        t if t.contains("error encoding message to server") => R::RestoreError,
-        _ => R::TargetUnavailable,
+        t if t.contains("error encoding message to server") => D::StatementRejected,
+        _ => D::Unavailable,
     }
 }
 
-/// Maps every SQLSTATE to exactly one reason; those not listed are the target's rejection of the restore.
-fn reason_of(code: &str, message: &str) -> R {
+/// Maps every SQLSTATE to exactly one kind; those not listed are the target's rejection of the restore.
+fn kind_of(code: &str, message: &str) -> D {
     match code {
-        TOO_LARGE => R::ArchiveUnsupported,
-        "42501" => R::InsufficientPrivilege,
-        "53100" => R::InsufficientSpace,
-        "42704" if message.starts_with("role ") => R::RoleMissing,
+        TOO_LARGE => D::AnswerTooLarge,
+        "42501" => D::InsufficientPrivilege,
+        "53100" => D::InsufficientSpace,
+        "42704" if message.starts_with("role ") => D::RoleMissing,
         "42704" if message.starts_with("unrecognized configuration parameter") => {
-            R::VersionIncompatible
+            D::VersionIncompatible
         }
-        "0A000" | "58P01" if message.contains("extension") => R::ExtensionMissing,
+        "0A000" | "58P01" if message.contains("extension") => D::ExtensionMissing,
         // `$libdir/…`: the library of an extension that is not installed.
-        "58P01" if message.starts_with("could not access file") => R::ExtensionMissing,
-        _ if is_of_the_build(message) => R::VersionIncompatible,
+        "58P01" if message.starts_with("could not access file") => D::ExtensionMissing,
+        _ if is_of_the_build(message) => D::VersionIncompatible,
         "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => {
-            R::TargetUnavailable
+            D::Unavailable
         }
         _ => match &code[..2] {
-            "28" => R::AccessDenied,
-            "08" | "57" => R::TargetUnavailable,
-            "22" | "23" => R::DataRejected,
-            _ => R::RestoreError,
+            "28" => D::AccessDenied,
+            "08" | "57" => D::Unavailable,
+            "22" | "23" => D::DataRejected,
+            _ => D::StatementRejected,
         },
     }
 }
@@ -107,73 +108,73 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sqlstates_map_to_one_reason() {
-        for (code, message, reason) in [
-            ("42501", "permission denied", R::InsufficientPrivilege),
-            ("53100", "could not extend file", R::InsufficientSpace),
-            ("42704", "role \"x\" does not exist", R::RoleMissing),
+    fn sqlstates_map_to_one_kind() {
+        for (code, message, kind) in [
+            ("42501", "permission denied", D::InsufficientPrivilege),
+            ("53100", "could not extend file", D::InsufficientSpace),
+            ("42704", "role \"x\" does not exist", D::RoleMissing),
             (
                 "42704",
                 "unrecognized configuration parameter \"x\"",
-                R::VersionIncompatible,
+                D::VersionIncompatible,
             ),
-            ("42704", "type \"x\" does not exist", R::RestoreError),
+            ("42704", "type \"x\" does not exist", D::StatementRejected),
             (
                 "0A000",
                 "extension \"x\" is not available",
-                R::ExtensionMissing,
+                D::ExtensionMissing,
             ),
             (
                 "58P01",
                 "could not open extension control file",
-                R::ExtensionMissing,
+                D::ExtensionMissing,
             ),
-            ("0A000", "cannot do that", R::RestoreError),
+            ("0A000", "cannot do that", D::StatementRejected),
             (
                 "58P01",
                 "could not access file \"$libdir/postgis-3\": No such file or directory",
-                R::ExtensionMissing,
+                D::ExtensionMissing,
             ),
             (
                 "0A000",
                 "ICU is not supported in this build",
-                R::VersionIncompatible,
+                D::VersionIncompatible,
             ),
             (
                 "0A000",
                 "compression method lz4 not supported",
-                R::VersionIncompatible,
+                D::VersionIncompatible,
             ),
             (
                 "22023",
                 "could not create locale \"de_DE.utf8\": No such file",
-                R::VersionIncompatible,
+                D::VersionIncompatible,
             ),
             (
                 "42704",
                 "collation \"pg_catalog.de_DE\" for encoding \"UTF8\" does not exist",
-                R::VersionIncompatible,
+                D::VersionIncompatible,
             ),
             (
                 "42704",
                 "collation \"s.mine\" for encoding \"UTF8\" does not exist",
-                R::RestoreError,
+                D::StatementRejected,
             ),
-            ("22023", "invalid value for parameter", R::DataRejected),
+            ("22023", "invalid value for parameter", D::DataRejected),
             (
                 "55P03",
                 "canceling statement due to lock timeout",
-                R::TargetUnavailable,
+                D::Unavailable,
             ),
-            ("53300", "too many connections", R::TargetUnavailable),
-            ("57P01", "terminating connection", R::TargetUnavailable),
-            ("08006", "connection failure", R::TargetUnavailable),
-            ("28P01", "password authentication failed", R::AccessDenied),
-            ("22P02", "invalid input syntax", R::DataRejected),
-            ("23505", "duplicate key", R::DataRejected),
-            ("XX001", "invalid page", R::RestoreError),
+            ("53300", "too many connections", D::Unavailable),
+            ("57P01", "terminating connection", D::Unavailable),
+            ("08006", "connection failure", D::Unavailable),
+            ("28P01", "password authentication failed", D::AccessDenied),
+            ("22P02", "invalid input syntax", D::DataRejected),
+            ("23505", "duplicate key", D::DataRejected),
+            ("XX001", "invalid page", D::StatementRejected),
         ] {
-            assert_eq!(reason_of(code, message), reason, "{code} {message}");
+            assert_eq!(kind_of(code, message), kind, "{code} {message}");
         }
     }
 
@@ -238,16 +239,16 @@ mod tests {
         assert_eq!(e.to_string(), "what: may not [42501]");
         // Errors of the client itself: a text that cannot be sent, a missing password, a broken message.
         assert_eq!(
-            answered(HELLO, "SELECT '\0'", b"").await.reason(),
-            R::RestoreError
+            answered(HELLO, "SELECT '\0'", b"").await.kind(),
+            D::StatementRejected
         );
         assert_eq!(
-            answered(b"R\0\0\0\x08\0\0\0\x03", "", b"").await.reason(),
-            R::AccessDenied
+            answered(b"R\0\0\0\x08\0\0\0\x03", "", b"").await.kind(),
+            D::AccessDenied
         );
         assert_eq!(
-            answered(b"?\0\0\0\x04", "", b"").await.reason(),
-            R::TargetUnavailable
+            answered(b"?\0\0\0\x04", "", b"").await.kind(),
+            D::Unavailable
         );
     }
 }

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::options::{SslMode, TlsFiles};
-use crate::error::{DatabaseError, FailureReason as R};
+use crate::error::{DatabaseError, DatabaseKind as D};
 
 /// # Errors
 /// `access_denied` if certificates or a key cannot be used.
@@ -38,7 +38,7 @@ pub(super) fn connector(
 }
 
 fn failed(what: &str) -> DatabaseError {
-    DatabaseError::new(R::AccessDenied, format!("cannot set up TLS: {what}"))
+    DatabaseError::new(D::AccessDenied, format!("cannot set up TLS: {what}"))
 }
 
 fn rejected(e: Error) -> DatabaseError {

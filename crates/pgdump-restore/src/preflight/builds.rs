@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::definitions::listed;
 use super::finding::{Finding, names};
 use super::requirements::Requirements;
-use crate::error::FailureReason as R;
+use crate::error::DatabaseKind as D;
 use crate::postgres::plain_locale;
 use crate::rewrite::Rewriter;
 use pgdump_archive::{EntryKind, TocEntry};
@@ -43,7 +43,7 @@ fn icu(entries: &[TocEntry]) -> Option<Finding> {
     let users = listed(entries.iter().filter(uses))?;
     let what = format!("{LACKS_ICU}: {users}");
     Some(Finding::blocks(
-        R::VersionIncompatible,
+        D::VersionIncompatible,
         what,
         REFUSED,
         BUILD_WITH_ICU,
@@ -56,7 +56,7 @@ fn icu_of_database(needs: &Requirements) -> Option<Finding> {
     let consequence = "CREATE DATABASE would fail";
     options
         .contains("LOCALE_PROVIDER = icu")
-        .then(|| Finding::blocks(R::VersionIncompatible, what, consequence, BUILD_WITH_ICU))
+        .then(|| Finding::blocks(D::VersionIncompatible, what, consequence, BUILD_WITH_ICU))
 }
 
 fn collations(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
@@ -105,7 +105,7 @@ fn languages(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
     };
     let missing = listed(entries.iter().filter(is_missing))?;
     Some(Finding::blocks(
-        R::ExtensionMissing,
+        D::ExtensionMissing,
         format!("the server does not have: {missing}"),
         "CREATE LANGUAGE would fail",
         "install the language's package on the server",
@@ -127,7 +127,7 @@ fn index_methods(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
     let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
     let methods = names(&methods);
     Some(Finding::blocks(
-        R::VersionIncompatible,
+        D::VersionIncompatible,
         format!("the server does not have: access method {methods} of {users}"),
         REFUSED,
         "install the extension that provides it, or exclude the index from the dump",
@@ -157,6 +157,7 @@ fn compression(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use crate::error::FailureReason as R;
     use crate::postgres::ServerFacts;
 
     fn found_in(entry: TocEntry) -> Vec<(Level, Option<R>)> {

@@ -1,7 +1,7 @@
 //! Kinds of objects that only a superuser can create, and definitions that newer versions reject. Pure.
 
 use super::finding::{Finding, names};
-use crate::error::FailureReason as R;
+use crate::error::DatabaseKind as D;
 use crate::rewrite::Rewriter;
 use pgdump_archive::{EntryKind, TocEntry};
 
@@ -60,7 +60,7 @@ fn rejected<'a>(
     let what = format!("{what}: {}", listed(entries)?);
     let consequence = "the server rejects the definition";
     Some(Finding::blocks(
-        R::VersionIncompatible,
+        D::VersionIncompatible,
         what,
         consequence,
         fix,

@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, names};
 use super::requirements::Requirements;
-use crate::error::FailureReason as R;
+use crate::error::DatabaseKind as D;
 use crate::policy::Extensions;
 use crate::rewrite::Rewriter;
 
@@ -49,7 +49,7 @@ fn required(what: String, fixes: Fixes, rewriter: &Rewriter) -> Finding {
     match rewriter.policy.extensions {
         Extensions::Require => {
             let consequence = "CREATE EXTENSION would fail";
-            Finding::blocks(R::ExtensionMissing, what, consequence, fixes.0)
+            Finding::blocks(D::ExtensionMissing, what, consequence, fixes.0)
         }
         Extensions::SkipMissing => {
             let consequence = "it is skipped with everything that depends on it";
@@ -63,7 +63,7 @@ fn not_allowed(untrusted: &[&str], rewriter: &Rewriter) -> Option<Finding> {
         return None;
     }
     Some(Finding::blocks(
-        R::InsufficientPrivilege,
+        D::InsufficientPrivilege,
         format!(
             "only a superuser may create: extension {}",
             names(untrusted)

@@ -1,6 +1,6 @@
 //! What a preflight reports.
 
-use crate::error::FailureReason;
+use crate::error::{DatabaseKind, FailureReason};
 
 /// What a finding means for the restore.
 #[derive(
@@ -26,6 +26,9 @@ pub struct Finding {
     /// Failure reason that the restore would end with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<FailureReason>,
+    /// The error that it would end with; not part of what is written.
+    #[serde(skip)]
+    pub(crate) kind: Option<DatabaseKind>,
     /// What the server lacks, or does not allow.
     pub what: String,
     /// What that does to the restore.
@@ -35,15 +38,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The restore cannot succeed and would end with `reason`.
-    pub(super) fn blocks(
-        reason: FailureReason,
-        what: String,
-        consequence: &str,
-        fix: &str,
-    ) -> Self {
+    /// The restore cannot succeed and would end with an error of this `kind`.
+    pub(super) fn blocks(kind: DatabaseKind, what: String, consequence: &str, fix: &str) -> Self {
         Finding {
-            reason: Some(reason),
+            reason: Some(kind.reason()),
+            kind: Some(kind),
             ..Finding::new(Level::Blocks, what, consequence, fix)
         }
     }
@@ -60,6 +59,7 @@ impl Finding {
         Finding {
             level,
             reason: None,
+            kind: None,
             what,
             consequence: consequence.into(),
             fix: fix.into(),

@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, names};
 use super::requirements::Requirements;
-use crate::error::FailureReason as R;
+use crate::error::DatabaseKind as D;
 use crate::policy::Owners;
 use crate::rewrite::Rewriter;
 
@@ -29,7 +29,7 @@ fn to_create(roles: &[&str], rewriter: &Rewriter) -> Finding {
         );
     }
     Finding::blocks(
-        R::InsufficientPrivilege,
+        D::InsufficientPrivilege,
         lacks(roles),
         "it cannot be created: the restoring role lacks CREATEROLE",
         "create the role, or grant CREATEROLE to the restoring role",
@@ -38,7 +38,7 @@ fn to_create(roles: &[&str], rewriter: &Rewriter) -> Finding {
 
 fn not_there(roles: &[&str]) -> Finding {
     Finding::blocks(
-        R::RoleMissing,
+        D::RoleMissing,
         lacks(roles),
         "ownership and privileges cannot be assigned to it",
         "create the role, or restore with --create-roles, --owners map or --owners none --no-privileges",
@@ -63,7 +63,7 @@ fn foreign_owners(needs: &Requirements, rewriter: &Rewriter) -> Option<Finding> 
     };
     (!foreign.is_empty()).then(|| {
         Finding::blocks(
-            R::InsufficientPrivilege,
+            D::InsufficientPrivilege,
             what(),
             "objects cannot be assigned to these owners",
             "GRANT these roles to the restoring role, or restore with --owners map or none",

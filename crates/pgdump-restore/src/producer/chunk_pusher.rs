@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::context::LoadContext;
-use crate::error::{FailureReason, JobError, RestoreError};
+use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::NodeId;
 use crate::work_queue::{MemoryPermit, QueuedChunk, WorkQueue};
 use pgdump_archive::{Chunk, DigestBuilder, EntryKind, TocEntry};
@@ -71,7 +71,7 @@ impl ChunkPusher {
             self.job.max_bytes >> 30
         );
         // This worker's own limit, so the backup is not to blame.
-        Err(JobError::new(FailureReason::DataRejected, what).into())
+        Err(JobError::new(JobKind::TooMuchData, what).into())
     }
 
     pub(super) fn end(&mut self, node: NodeId, entry: &TocEntry) -> Result<(), RestoreError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::chunk_pusher::ChunkPusher;
 use crate::conversion::Converter;
 use crate::dependence::{Definitions, Dependence};
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::ids::{NodeId, TableId, sorted};
 use crate::plan::{PlanNode, RestorePass};
 use crate::script::{
@@ -405,7 +405,7 @@ impl ScriptProducer {
 fn rollback(statement: &Statement) -> RestoreError {
     let line = statement.line;
     let what = format!("line {line}: ROLLBACK, which pg_dump never writes");
-    ValidationError::new(FailureReason::ArchiveUnsupported, what).into()
+    ValidationError::new(ValidationKind::ArchiveUnsupported, what).into()
 }
 
 #[cfg(test)]

@@ -1,0 +1,278 @@
+//! What each error of the family can mean: a closed kind for each member, with its one reason.
+
+use super::reason::{Blame, FailureReason};
+
+macro_rules! kinds {
+    (@blame $reason:ident) => { FailureReason::$reason.blame() };
+    (@blame $reason:ident $blame:ident) => { Blame::$blame };
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$meaning:meta])* $kind:ident => $reason:ident $(blamed on $blame:ident)?,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$meaning])* $kind,)*
+        }
+
+        impl $name {
+            /// Every kind, in the order of declaration.
+            pub const ALL: &[$name] = &[$($name::$kind),*];
+
+            /// The reason of an error of this kind; the retry class follows from it.
+            pub const fn reason(self) -> FailureReason {
+                match self {
+                    $($name::$kind => FailureReason::$reason,)*
+                }
+            }
+
+            /// Who has to act on it: not always the one that the reason suggests.
+            pub fn blame(self) -> Blame {
+                match self {
+                    $($name::$kind => kinds!(@blame $reason $($blame)?),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// What a [`ValidationError`](super::ValidationError) means.
+    ValidationKind {
+        /// The request or the command is invalid.
+        InvalidRequest => InvalidRequest,
+        /// This worker may not restore from the backup's location. Inside an allowed folder, it is
+        /// [`StorageKind::OutsideFolder`].
+        SourceNotAllowed => SourceNotAllowed,
+        /// The target is protected, or may not be replaced by this request.
+        TargetNotAllowed => TargetNotAllowed,
+        /// The target exists, and the request does not allow replacing it.
+        TargetExists => TargetExists,
+        /// The backup's bytes do not match the checksum of the store or of the request.
+        ChecksumMismatch => ChecksumMismatch,
+        /// The archive is truncated, damaged or incomplete.
+        ArchiveCorrupt => ArchiveCorrupt,
+        /// The object is not a dump that this program can read.
+        ArchiveUnsupported => ArchiveUnsupported,
+        /// Evidence, or the restored data, does not match.
+        VerificationFailed => VerificationFailed,
+    }
+}
+
+kinds! {
+    /// What a [`DatabaseError`](super::DatabaseError) means.
+    DatabaseKind {
+        /// The journal cannot hold the names of this request.
+        NotRecordable => InvalidRequest,
+        /// A database of the target's name appeared during the restore.
+        NameTaken => TargetExists,
+        /// Another session holds the target, or every role that could restore it.
+        Busy => TargetBusy,
+        /// The server does not answer, the connection was lost, or somebody else took over.
+        Unavailable => TargetUnavailable,
+        /// The server rejected the credentials, or no TLS connection is possible.
+        AccessDenied => AccessDenied,
+        /// The server answers with more than this worker may keep: its own limit, so the backup is not to blame.
+        AnswerTooLarge => ArchiveUnsupported blamed on Infrastructure,
+        /// The server's version, or its build, cannot take this dump.
+        VersionIncompatible => VersionIncompatible,
+        /// The server does not have an extension that the dump needs.
+        ExtensionMissing => ExtensionMissing,
+        /// The server does not have a role that the dump names.
+        RoleMissing => RoleMissing,
+        /// The role of this session lacks privileges.
+        InsufficientPrivilege => InsufficientPrivilege,
+        /// The server is out of disk space.
+        InsufficientSpace => InsufficientSpace,
+        /// The server rejected rows.
+        DataRejected => DataRejected,
+        /// The server rejected a statement.
+        StatementRejected => RestoreError,
+        /// A query of a check was not answered in its time.
+        NoAnswer => Timeout,
+    }
+}
+
+kinds! {
+    /// What a [`StorageError`](super::StorageError) means.
+    StorageKind {
+        /// The store rejects the call as invalid, such as a name that no object can have.
+        CallRejected => InvalidRequest,
+        /// A name that leads out of the store's folder.
+        OutsideFolder => SourceNotAllowed,
+        /// The object, or the requested generation of it, does not exist.
+        NotFound => BackupNotFound,
+        /// The object was overwritten or deleted while it was read.
+        Changed => BackupChanged,
+        /// The store rejected the credentials.
+        AccessDenied => AccessDenied,
+        /// The object could not be read to its end, even after retries.
+        DownloadFailed => DownloadFailed,
+        /// The store keeps sending another number of bytes than it says there are.
+        WrongLength => ChecksumMismatch,
+        /// The download was stopped, or nobody reads it any more.
+        Stopped => Cancelled,
+        /// An internal error of this program's part of the store.
+        Internal => Internal,
+    }
+}
+
+kinds! {
+    /// What a [`JobError`](super::JobError) means. None of them is the backup's fault.
+    JobKind {
+        /// The key for encrypted backups that this worker was given is not one.
+        KeyInvalid => AccessDenied,
+        /// A piece of a split backup is not there, or a file is named like a later piece of one: anybody who may add
+        /// files can cause that.
+        PieceMissing => ArchiveCorrupt blamed on Infrastructure,
+        /// A directory has a file that is none of its members: anybody who may add files can cause that.
+        ForeignFile => ArchiveCorrupt blamed on Infrastructure,
+        /// Reading the archive takes more memory than this worker allows, or a key that it was not given.
+        LimitExceeded => ArchiveUnsupported blamed on Infrastructure,
+        /// PostgreSQL cannot convert the dump's texts between its encoding and that of the database.
+        NotConvertible => ArchiveUnsupported blamed on Infrastructure,
+        /// Nothing shows that the backup is complete, which this worker demands.
+        CompletenessUnproven => ArchiveUnsupported blamed on Infrastructure,
+        /// The backup has more data than this worker restores.
+        TooMuchData => DataRejected blamed on Infrastructure,
+        /// The job exceeded its time limit.
+        Timeout => Timeout,
+        /// The job was stopped from outside.
+        Cancelled => Cancelled,
+        /// An internal error of this program.
+        Internal => Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FailureReason as R;
+    use super::*;
+
+    /// Each kind as `member::kind`, with its reason and blame.
+    fn kinds() -> Vec<(String, R, Blame)> {
+        macro_rules! of {
+            ($($member:literal $kind:ident),*) => {
+                [$($kind::ALL.iter().map(|k| (format!("{}::{k:?}", $member), k.reason(), k.blame())).collect()),*]
+            };
+        }
+        let all: [Vec<_>; 4] = of!(
+            "Validation" ValidationKind, "Database" DatabaseKind, "Storage" StorageKind, "Job" JobKind
+        );
+        all.concat()
+    }
+
+    /// Where a reason comes from. Those with several sources are told apart by who found out, or by who is to blame.
+    #[test]
+    fn every_reason_has_its_sources() {
+        let sources: [(R, &[&str]); 24] = [
+            // The store and the journal reject what no check before them can know.
+            (
+                R::InvalidRequest,
+                &[
+                    "Validation::InvalidRequest",
+                    "Database::NotRecordable",
+                    "Storage::CallRejected",
+                ],
+            ),
+            (R::TargetNotAllowed, &["Validation::TargetNotAllowed"]),
+            // Before the restore, and when it is swapped into place.
+            (
+                R::TargetExists,
+                &["Validation::TargetExists", "Database::NameTaken"],
+            ),
+            (R::TargetBusy, &["Database::Busy"]),
+            (R::TargetUnavailable, &["Database::Unavailable"]),
+            // Only the folder knows where its links lead.
+            (
+                R::SourceNotAllowed,
+                &["Validation::SourceNotAllowed", "Storage::OutsideFolder"],
+            ),
+            (R::BackupNotFound, &["Storage::NotFound"]),
+            (R::BackupChanged, &["Storage::Changed"]),
+            // Credentials of the server, of the store, and for the archive.
+            (
+                R::AccessDenied,
+                &[
+                    "Database::AccessDenied",
+                    "Storage::AccessDenied",
+                    "Job::KeyInvalid",
+                ],
+            ),
+            (R::DownloadFailed, &["Storage::DownloadFailed"]),
+            // Of a whole backup, and of a few bytes.
+            (
+                R::ChecksumMismatch,
+                &["Validation::ChecksumMismatch", "Storage::WrongLength"],
+            ),
+            // Damage, and what others can do to a backup that is not damaged.
+            (
+                R::ArchiveCorrupt,
+                &[
+                    "Validation::ArchiveCorrupt",
+                    "Job::PieceMissing",
+                    "Job::ForeignFile",
+                ],
+            ),
+            // No dump, and limits of this worker.
+            (
+                R::ArchiveUnsupported,
+                &[
+                    "Validation::ArchiveUnsupported",
+                    "Database::AnswerTooLarge",
+                    "Job::LimitExceeded",
+                    "Job::NotConvertible",
+                    "Job::CompletenessUnproven",
+                ],
+            ),
+            (R::VersionIncompatible, &["Database::VersionIncompatible"]),
+            (R::ExtensionMissing, &["Database::ExtensionMissing"]),
+            (R::RoleMissing, &["Database::RoleMissing"]),
+            (
+                R::InsufficientPrivilege,
+                &["Database::InsufficientPrivilege"],
+            ),
+            (R::InsufficientSpace, &["Database::InsufficientSpace"]),
+            // The server's rejection, and this worker's limit.
+            (
+                R::DataRejected,
+                &["Database::DataRejected", "Job::TooMuchData"],
+            ),
+            (R::RestoreError, &["Database::StatementRejected"]),
+            (R::VerificationFailed, &["Validation::VerificationFailed"]),
+            // Of a query, and of the job.
+            (R::Timeout, &["Database::NoAnswer", "Job::Timeout"]),
+            // A download ends alone, too.
+            (R::Cancelled, &["Storage::Stopped", "Job::Cancelled"]),
+            // The trait of the stores has errors of the store only.
+            (R::Internal, &["Storage::Internal", "Job::Internal"]),
+        ];
+        assert_eq!(sources.map(|(reason, _)| reason), R::ALL);
+        let found = kinds();
+        for (reason, wanted) in sources {
+            let of_reason = found.iter().filter(|(_, r, _)| *r == reason);
+            let names: Vec<&str> = of_reason.map(|(name, ..)| name.as_str()).collect();
+            assert_eq!(names, wanted, "{reason}");
+        }
+    }
+
+    /// Limits of this worker, and what others can do to a backup, are never blamed on the backup.
+    #[test]
+    fn a_kind_has_the_blame_of_its_reason_but_for_these() {
+        let found = kinds();
+        let others = found
+            .iter()
+            .filter(|(_, reason, blame)| *blame != reason.blame());
+        let others: Vec<(&str, Blame)> = others.map(|(name, _, b)| (name.as_str(), *b)).collect();
+        let wanted = [
+            "Database::AnswerTooLarge",
+            "Job::PieceMissing",
+            "Job::ForeignFile",
+            "Job::LimitExceeded",
+            "Job::NotConvertible",
+            "Job::CompletenessUnproven",
+            "Job::TooMuchData",
+        ];
+        assert_eq!(others, wanted.map(|name| (name, Blame::Infrastructure)));
+        assert!(JobKind::ALL.iter().all(|k| k.blame() != Blame::Backup));
+    }
+}
