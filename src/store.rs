@@ -135,11 +135,14 @@ const SMALL_LIMIT: Duration = Duration::from_secs(10);
 /// How many attempts are made to read a few bytes.
 const ATTEMPTS: u32 = 5;
 
+/// A store, once it has been connected.
+type StoreCell = Arc<OnceCell<Arc<dyn BackupStore>>>;
+
 /// Opens stores by their location and caches them, so that clients are built once.
 pub struct Stores {
     emulator: Option<StorageEmulator>,
     /// A cell for each location, so that one that connects slowly does not delay the others.
-    open: Mutex<HashMap<Location, Arc<OnceCell<Arc<dyn BackupStore>>>>>,
+    open: Mutex<HashMap<Location, StoreCell>>,
 }
 
 impl Stores {

@@ -1,5 +1,5 @@
-//! The mapping of SQLSTATE to a [`DatabaseKind`](crate::error::DatabaseKind), and so to a failure reason. A caller that knows what
-//! a code means for its statement may choose another one (`swap`, `in_place`, `staging`, `data_checks`).
+//! The mapping of SQLSTATE to a [`DatabaseKind`], and so to a failure reason. A caller that knows what a code means for its
+//! statement may choose another kind (`swap`, `in_place`, `staging`, `data_checks`).
 
 use super::bounded::TOO_LARGE;
 use crate::error::{DatabaseError, DatabaseKind as D, one_line};
