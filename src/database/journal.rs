@@ -237,9 +237,9 @@ impl Journal {
         let row = row.map_err(|e| map_pg_error(&e, "looking for the journal"))?;
         let (is_installed, may_use): (bool, bool) = (row.get(0), row.get(1));
         if is_installed && !may_use {
+            let grants = grants_to(row.get(3));
             tracing::warn!(
-                "this role may not use the schema pgrestored: working without a journal; to use it: {}",
-                grants_to(row.get(3))
+                "this role may not use the schema pgrestored: working without a journal; to use it: {grants}"
             );
         }
         let journal = Journal {
