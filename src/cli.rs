@@ -12,6 +12,7 @@ mod doctor;
 mod emulator;
 mod evidence;
 mod exit;
+mod files;
 mod inspect;
 mod list;
 mod output;
@@ -232,12 +233,9 @@ impl Cli {
         match self.command {
             Command::Schema(args) => schema::run(&args),
             Command::Completions { shell } => {
-                clap_complete::generate(
-                    shell,
-                    &mut Cli::command(),
-                    "pgrestored",
-                    &mut std::io::stdout(),
-                );
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "pgrestored", &mut script);
+                terminal::print_bytes(&script);
                 Ok(Exit::Ok)
             }
             Command::Man { folder } => Ok(reference::man(Cli::command(), &folder)?),

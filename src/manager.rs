@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::{Backup, PinnedBackup};
 use crate::config::Config;
 use crate::database::{self, Reaped, RetainedDatabase, RolledBack};
-use crate::error::RestoreError;
+use crate::error::{RestoreError, report};
 use crate::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::pipeline::{self, Services, targets};
@@ -184,10 +184,17 @@ impl RestoreManager {
     /// `target_unavailable`, `access_denied`.
     pub async fn reap(&self) -> Result<Reaped, RestoreError> {
         let config = self.config();
-        let mut reaped = database::reap(&self.services.server, config.request_max_age).await?;
-        if let Some(scratch) = &config.verify.scratch {
-            let more = database::reap(&Server::new(scratch)?, config.request_max_age).await?;
-            reaped.add(more);
+        let target = database::reap(&self.services.server, config.request_max_age).await;
+        let Some(scratch) = &config.verify.scratch else {
+            return target;
+        };
+        // A worker that only verifies has no target server.
+        let mut reaped = database::reap(&Server::new(scratch)?, config.request_max_age).await?;
+        match target {
+            Ok(more) => reaped.add(more),
+            Err(e) => reaped
+                .failed
+                .push(format!("the target server: {}", report(&e))),
         }
         Ok(reaped)
     }

@@ -3,7 +3,8 @@
 use pgdump_archive::Crc32c;
 use std::path::PathBuf;
 
-use super::exit::{CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::files;
 use super::output::{OutputFormat, print_json};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::verification::{Envelope, verify_envelope};
@@ -29,7 +30,7 @@ fn failed(what: impl Into<String>) -> RestoreError {
 
 pub(super) fn run(args: EvidenceArgs, output: OutputFormat) -> CommandResult {
     let EvidenceArgs::Verify { file, key, backup } = args;
-    let envelope: Envelope = serde_json::from_slice(&std::fs::read(&file)?).map_err(|e| {
+    let envelope: Envelope = serde_json::from_slice(&files::read(&file)?).map_err(|e| {
         let what = format!("{}: not an evidence document: {e}", file.display());
         RestoreError::from(ValidationError::new(
             ValidationKind::ArchiveUnsupported,
@@ -37,11 +38,13 @@ pub(super) fn run(args: EvidenceArgs, output: OutputFormat) -> CommandResult {
         ))
     })?;
     let report = match &key {
-        Some(key) => verify_envelope(&envelope, &std::fs::read_to_string(key)?)?,
+        Some(key) => verify_envelope(&envelope, &files::read_text(key)?)?,
         None => envelope.open()?,
     };
     if let Some(path) = &backup {
-        let (size, crc32c) = measure(path)?;
+        let (size, crc32c) = measure(path).map_err(|e| {
+            CommandError::Unavailable(format!("{} cannot be read: {e}", path.display()))
+        })?;
         if report.backup.size.as_deref() != Some(&size.to_string()) {
             return Err(failed(format!(
                 "{}: the evidence is about another backup: the size of this one, {size} bytes, differs",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::{CommandError, CommandResult, Exit};
+use super::files;
 use super::output::{OutputFormat, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
@@ -92,7 +93,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         };
         let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
         let title = format!("{from} to {to}, from {signed}; {}", ignored(left_out));
-        std::fs::write(file, ledger_page(&ledger.verifications, &title))?;
+        files::write(file, ledger_page(&ledger.verifications, &title))?;
     }
     match output {
         OutputFormat::Json => print_json(&ledger),

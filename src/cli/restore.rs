@@ -219,7 +219,7 @@ fn print_result(r: &RestoreResult) {
                 super::output::blame_name(e.blame),
                 e.stage
             );
-            out!("  {target} is unchanged");
+            out!("  nothing was changed");
         }
     }
     for w in &r.rewrites {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 
 use super::exit::{CommandError, CommandResult, Exit};
+use super::files;
 use crate::admission::PolicyFile;
 use crate::backup::Backup;
 use crate::database::{Reaped, RetainedDatabase, RolledBack};
@@ -108,7 +109,8 @@ fn text(schema: &Schema) -> Result<String, CommandError> {
 pub(super) fn run(args: &SchemaArgs) -> CommandResult {
     if let Some(folder) = &args.write {
         for (name, schema) in all() {
-            std::fs::write(folder.join(format!("{name}.v1.json")), text(&schema)?)?;
+            let file = folder.join(format!("{name}.v1.json"));
+            files::write(&file, text(&schema)?)?;
         }
         return Ok(Exit::Ok);
     }

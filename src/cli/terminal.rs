@@ -71,6 +71,11 @@ pub(super) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", escaped(line));
 }
 
+/// Prints a text of our own as it is. A closed pipe (`| head`) is ignored.
+pub(super) fn print_bytes(text: &[u8]) {
+    let _ = std::io::stdout().write_all(text);
+}
+
 pub(super) fn print_document(json: &str) {
     let _ = writeln!(std::io::stdout(), "{}", escaped_json(json));
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
-use super::exit::{CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::files;
 use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::signals::until_signal;
 use crate::app::App;
@@ -52,6 +53,28 @@ pub(super) struct VerifyArgs {
     report: Option<PathBuf>,
 }
 
+/// Files for the report of a verification.
+struct Reports {
+    html: Option<PathBuf>,
+    junit: Option<PathBuf>,
+    json: Option<PathBuf>,
+}
+
+fn write_reports(proof: &VerificationReport, reports: &Reports) -> Result<(), CommandError> {
+    if let Some(file) = &reports.html {
+        files::write(file, page(proof, None))?;
+    }
+    if let Some(file) = &reports.junit {
+        files::write(file, junit(proof).map_err(CommandError::Other)?)?;
+    }
+    if let Some(file) = &reports.json {
+        let text =
+            serde_json::to_string_pretty(proof).map_err(|e| CommandError::Other(e.to_string()))?;
+        files::write(file, text + "\n")?;
+    }
+    Ok(())
+}
+
 pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> CommandResult {
     check_texts(&serde_json::json!({ "--request-id": args.request_id }))?;
     check_jobs("--jobs", args.jobs)?;
@@ -70,6 +93,17 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
             Trigger::Command,
         )
     };
+    let reports = Reports {
+        html: args.html,
+        junit: args.junit,
+        json: args.report,
+    };
+    for file in [&reports.html, &reports.junit, &reports.json]
+        .into_iter()
+        .flatten()
+    {
+        files::check_writable(file)?;
+    }
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let display = tokio::spawn(super::restore::show(progress.clone()));
     let (mut finished, signalled) = until_signal(
@@ -86,22 +120,6 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
         &args.backup,
         finished.proof.as_mut().and_then(|p| p.error.as_mut()),
     );
-    if let Some(proof) = &finished.proof {
-        if let Some(file) = &args.html {
-            std::fs::write(file, page(proof, None))?;
-        }
-        if let Some(file) = &args.junit {
-            std::fs::write(
-                file,
-                junit(proof).map_err(super::exit::CommandError::Other)?,
-            )?;
-        }
-        if let Some(file) = &args.report {
-            let text = serde_json::to_string_pretty(proof)
-                .map_err(|e| super::exit::CommandError::Other(e.to_string()))?;
-            std::fs::write(file, text + "\n")?;
-        }
-    }
     match (output, &finished.proof) {
         (OutputFormat::Json, _) => {
             print_json(&finished.result)?;
@@ -115,6 +133,10 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
                 .and_then(|v| v.evidence.as_deref()),
         ),
         (OutputFormat::Text, None) => {}
+    }
+    // After the verdict, which no file that cannot be written may hide.
+    if let Some(proof) = &finished.proof {
+        write_reports(proof, &reports)?;
     }
     Ok(match (finished.failure, signalled) {
         (Some(FailureReason::Cancelled), Some(signal)) => signal,

@@ -158,7 +158,8 @@ impl TargetLock {
             return refuse(
                 ValidationKind::TargetExists,
                 format!(
-                    "database {} already exists (on_existing is fail; use replace to replace it)",
+                    "database {0} already exists: to replace it, use --on-existing replace (in a request, on_existing: replace); \
+                     `pgrestored rollback {0}` then brings it back",
                     self.target
                 ),
             );
