@@ -4,6 +4,7 @@
 #[macro_use]
 mod terminal;
 
+mod backup;
 mod check;
 #[cfg(feature = "emulator")]
 mod demo;

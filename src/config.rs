@@ -40,6 +40,8 @@ pub struct StorageEmulator {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub bucket: Location,
+    /// Whether BACKUP_BUCKET is set, and `bucket` not only its default.
+    pub is_bucket_set: bool,
     pub retention_days: u32,
     pub trust: Trust,
     pub trusted_sources: Vec<Location>,
@@ -152,6 +154,7 @@ impl Config {
                 "BACKUP_BUCKET",
                 non_empty(&raw.backup_bucket).unwrap_or("secureai-backups"),
             ),
+            is_bucket_set: non_empty(&raw.backup_bucket).is_some(),
             retention_days: errors.parse(
                 "BACKUP_RETENTION_DAYS",
                 &raw.backup_retention_days,

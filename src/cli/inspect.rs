@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
 
+use super::backup::{backup_of, hint_of};
 use super::exit::{CommandResult, Exit};
 use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
@@ -70,22 +71,17 @@ pub(super) struct Inspection {
 
 pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> CommandResult {
     let stop = CancellationToken::new();
-    let wanted = BackupRef::parse(&args.backup, &args.prefix)?;
+    let wanted = backup_of(&app.config, &args.backup, &args.prefix)?;
     let database = args.database.as_deref();
     let opened = app
         .manager
         .catalog()
         .open_database(&wanted, database, stop.clone())
         .await;
-    let (pinned, archive) =
-        opened.map_err(
-            |e| match super::restore::hint_of(&args.backup, e.reason()) {
-                Some(hint) => {
-                    StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into()
-                }
-                None => e,
-            },
-        )?;
+    let (pinned, archive) = opened.map_err(|e| match hint_of(&args.backup, e.reason()) {
+        Some(hint) => StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into(),
+        None => e,
+    })?;
     let size = pinned.as_ref().map(|p| p.object.size);
     let findings = if args.against {
         Some(app.manager.preflight(&archive, pinned.as_ref()).await?)

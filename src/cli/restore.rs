@@ -8,13 +8,14 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
+use super::backup::{backup_of, hint_of};
 use super::exit::{CommandResult, Exit};
 use super::output::{OutputFormat, noun, print_json};
 use super::signals::until_signal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
 use crate::event::{RestoreResult, check_texts};
-use crate::job::{BackupRef, OnExisting, RestoreJob, check_jobs, check_request_id, digest_of};
+use crate::job::{OnExisting, RestoreJob, check_jobs, check_request_id, digest_of};
 use crate::progress::{Progress, Snapshot};
 
 #[derive(Debug, clap::Args)]
@@ -70,14 +71,6 @@ pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> Co
     })
 }
 
-/// A hint for a backup that was not found in BACKUP_BUCKET but exists as a local file.
-pub(super) fn hint_of(backup: &str, reason: FailureReason) -> Option<String> {
-    let is_name = !backup.contains("://") && !backup.starts_with(['/', '.', '-']);
-    let is_here = is_name && std::path::Path::new(backup).exists();
-    (reason == FailureReason::BackupNotFound && is_here)
-        .then(|| format!("to use the file {backup} in the current folder, write ./{backup}"))
-}
-
 pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
     let Some(e) = error else { return };
     if let Some(hint) = hint_of(backup, e.reason) {
@@ -104,7 +97,7 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     }));
     Ok(RestoreJob {
         request_id,
-        backup: BackupRef::parse(&args.backup, &args.prefix)?,
+        backup: backup_of(&app.config, &args.backup, &args.prefix)?,
         generation: args.generation,
         crc32c: None,
         target_db: target,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
+use super::backup::backup_of;
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
 use super::output::{OutputFormat, human_bytes, noun, print_json};
@@ -14,7 +15,7 @@ use super::signals::until_signal;
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;
-use crate::job::{BackupRef, VerifyJob, check_jobs, check_request_id};
+use crate::job::{VerifyJob, check_jobs, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
 use crate::proof::{CheckStatus, Verdict, VerificationReport};
@@ -89,7 +90,7 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
         jobs: args.jobs,
         ..VerifyJob::new(
             id,
-            BackupRef::parse(&args.backup, &args.prefix)?,
+            backup_of(&app.config, &args.backup, &args.prefix)?,
             Trigger::Command,
         )
     };

@@ -277,6 +277,72 @@ fn log_lines_carry_request_and_trace() {
     );
 }
 
+/// A command in a folder with the file `app.dump`, without any configuration.
+fn in_folder_of_a_dump(args: &[&str]) -> std::process::Output {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    std::fs::copy(dump, folder.path().join("app.dump")).unwrap();
+    std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+        .args(args)
+        .current_dir(folder.path())
+        .env_clear()
+        .env("EVIDENCE_LOCATION", "none")
+        .output()
+        .unwrap()
+}
+
+/// Without a bucket, a name is that of a file in the current folder.
+#[test]
+fn a_local_file_needs_no_path() {
+    let out = in_folder_of_a_dump(&["inspect", "app.dump"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("BACKUP_BUCKET is not set: taking the file ./app.dump"));
+}
+
+/// Files for reports are checked before the work, and errors name them.
+#[test]
+fn files_that_cannot_be_written_are_found_before_the_work() {
+    for flag in ["--html", "--junit", "--report"] {
+        let args = [
+            "verify",
+            "./app.dump",
+            "--depth",
+            "archive",
+            flag,
+            "/no/such/file",
+        ];
+        let out = in_folder_of_a_dump(&args);
+        assert_eq!(out.status.code(), Some(69), "{}", text(&out.stderr));
+        assert!(text(&out.stderr).contains("/no/such/file cannot be written: "));
+        assert!(out.stdout.is_empty(), "{}", text(&out.stdout));
+    }
+}
+
+/// A reader that ends early, such as `head`, is no error.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for args in [
+        &["completions", "bash"][..],
+        &["schema", "restore-request"],
+        &["--help"],
+    ] {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+            .args(args)
+            .env_clear()
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let out = child.wait_with_output().unwrap();
+        assert_eq!(text(&out.stderr), "", "{args:?}");
+        assert_eq!(out.status.code(), Some(0), "{args:?}");
+    }
+}
+
 /// The pieces that `split` wrote are one backup.
 #[test]
 fn pieces_are_one_backup() {

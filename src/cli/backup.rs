@@ -1,0 +1,36 @@
+//! The backup that a command line names.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::error::{FailureReason, RestoreError};
+use crate::job::BackupRef;
+
+/// Whether `backup` is neither a URI, nor a path, nor standard input.
+fn is_name(backup: &str) -> bool {
+    !backup.contains("://") && !backup.starts_with(['/', '.', '-'])
+}
+
+/// The backup named `backup`. If BACKUP_BUCKET is not set, a file of this name in the current folder is meant, and
+/// the user is told so.
+///
+/// # Errors
+/// `invalid_request`.
+pub(super) fn backup_of(
+    config: &Config,
+    backup: &str,
+    prefix: &str,
+) -> Result<BackupRef, RestoreError> {
+    if !config.is_bucket_set && is_name(backup) && Path::new(backup).exists() {
+        err!("BACKUP_BUCKET is not set: taking the file ./{backup}");
+        return BackupRef::parse(&format!("./{backup}"), prefix);
+    }
+    BackupRef::parse(backup, prefix)
+}
+
+/// A hint for a backup that was not found in BACKUP_BUCKET but exists as a local file.
+pub(super) fn hint_of(backup: &str, reason: FailureReason) -> Option<String> {
+    let is_here = is_name(backup) && Path::new(backup).exists();
+    (reason == FailureReason::BackupNotFound && is_here)
+        .then(|| format!("to use the file {backup} in the current folder, write ./{backup}"))
+}
