@@ -540,7 +540,7 @@ pub async fn pin_latest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::faulty::{Call, Fault, FaultyStore};
+    use crate::store::faulty::{Call, FaultyStore, StoreFault};
 
     /// A folder with these files, as a store that can be made to fail.
     fn folder_with(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Arc<FaultyStore>) {
@@ -677,7 +677,7 @@ mod tests {
     async fn an_error_of_the_store_is_not_a_missing_backup() {
         for kind in [StorageKind::DownloadFailed, StorageKind::AccessDenied] {
             let (_folder, store) = folder_with(&[("night/toc.dat", b"PGDMP\x03")]);
-            store.fail(Call::List, "night/", Fault::Error(kind), 1);
+            store.fail(Call::List, "night/", StoreFault::Error(kind), 1);
             let e = pin(store.clone(), "night", None, None).await.err().unwrap();
             assert_eq!(e.reason(), kind.reason());
             assert!(pin(store, "night", None, None).await.is_ok());

@@ -189,7 +189,7 @@ impl Stores {
 
 #[cfg(test)]
 mod tests {
-    use super::faulty::{Call, Fault, FaultyStore};
+    use super::faulty::{Call, FaultyStore, StoreFault};
     use super::*;
 
     #[tokio::test]
@@ -216,11 +216,11 @@ mod tests {
     async fn a_range_is_read_again_after_a_stall_and_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let (store, object) = ten_bytes(&folder).await;
-        store.fail(Call::Read, "x", Fault::Stall, 2);
+        store.fail(Call::Read, "x", StoreFault::Stall, 2);
         store.fail(
             Call::Read,
             "x",
-            Fault::Error(StorageKind::DownloadFailed),
+            StoreFault::Error(StorageKind::DownloadFailed),
             2,
         );
         let read = read_range(&store, &object, 2..5).await.unwrap();
@@ -233,11 +233,11 @@ mod tests {
     async fn a_range_that_cannot_be_read_is_an_error_in_the_end() {
         use StorageKind as S;
         for (fault, kind, reads) in [
-            (Fault::Stall, S::DownloadFailed, 5),
-            (Fault::Error(S::DownloadFailed), S::DownloadFailed, 5),
-            (Fault::Short, S::WrongLength, 5),
-            (Fault::Error(S::AccessDenied), S::AccessDenied, 1),
-            (Fault::Error(S::Changed), S::Changed, 1),
+            (StoreFault::Stall, S::DownloadFailed, 5),
+            (StoreFault::Error(S::DownloadFailed), S::DownloadFailed, 5),
+            (StoreFault::Short, S::WrongLength, 5),
+            (StoreFault::Error(S::AccessDenied), S::AccessDenied, 1),
+            (StoreFault::Error(S::Changed), S::Changed, 1),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let (store, object) = ten_bytes(&folder).await;

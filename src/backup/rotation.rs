@@ -28,7 +28,7 @@ pub(super) struct Sorted {
 
 /// What a file is to the files before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     /// As its bytes say.
     Known(Continuation),
     /// It has no bytes: what follows it decides.
@@ -91,15 +91,15 @@ impl Files<'_> {
         let (mut count, mut empty) = (1, 0);
         while let Some(kind) = kinds.try_next().await? {
             match kind {
-                Kind::Empty => empty += 1,
+                FileKind::Empty => empty += 1,
                 // Behind a piece it is taken for one: nothing that may be a part of the backup is cut off in silence.
-                Kind::Unreadable if count == 1 => return Ok(0),
-                Kind::Unreadable | Kind::Known(Continuation::Piece) => {
+                FileKind::Unreadable if count == 1 => return Ok(0),
+                FileKind::Unreadable | FileKind::Known(Continuation::Piece) => {
                     count += empty + 1;
                     empty = 0;
                 }
-                Kind::Known(Continuation::Whole) => break,
-                Kind::Known(Continuation::Unclear) => return Ok(0),
+                FileKind::Known(Continuation::Whole) => break,
+                FileKind::Known(Continuation::Unclear) => return Ok(0),
             }
         }
         Ok(if count < 2 { 0 } else { count })
@@ -110,7 +110,7 @@ impl Files<'_> {
         &'a self,
         files: &'a [StoredObject],
         first: &'a [u8],
-    ) -> impl Stream<Item = Result<Kind, StorageError>> + 'a {
+    ) -> impl Stream<Item = Result<FileKind, StorageError>> + 'a {
         futures::stream::iter(1..files.len())
             .map(move |at| self.kind_of(files, at, first))
             .buffered(FILES_AT_ONCE)
@@ -121,17 +121,17 @@ impl Files<'_> {
         files: &[StoredObject],
         at: usize,
         first: &[u8],
-    ) -> Result<Kind, StorageError> {
+    ) -> Result<FileKind, StorageError> {
         let (before, file) = (&files[..at], &files[at]);
         if file.size == 0 {
-            return Ok(Kind::Empty);
+            return Ok(FileKind::Empty);
         }
         let head = self.head_of(file).await?;
         if let Some(head) = &head
             && has_extension(&file.name)
             && is_own_backup(first, head)
         {
-            return Ok(Kind::Known(Continuation::Whole));
+            return Ok(FileKind::Known(Continuation::Whole));
         }
         let before = before.iter().rfind(|f| f.size > 0);
         let tail = match before.filter(|_| shows_its_end(first)) {
@@ -139,12 +139,12 @@ impl Files<'_> {
             None => vec![],
         };
         Ok(match head {
-            Some(head) => Kind::Known(continuation(first, &tail, &head)),
+            Some(head) => FileKind::Known(continuation(first, &tail, &head)),
             // What is before it may be complete.
             None if continuation(first, &tail, NOTHING) == Continuation::Whole => {
-                Kind::Known(Continuation::Whole)
+                FileKind::Known(Continuation::Whole)
             }
-            None => Kind::Unreadable,
+            None => FileKind::Unreadable,
         })
     }
 
@@ -193,7 +193,7 @@ mod tests {
     use crate::backup::backups_of;
     use crate::error::StorageKind as S;
     use crate::store::BackupStore;
-    use crate::store::faulty::{Call, Fault, FaultyStore};
+    use crate::store::faulty::{Call, FaultyStore, StoreFault};
 
     /// The names and sizes of the backups in a folder with these files.
     async fn backups(files: &[(&str, &[u8])]) -> Vec<(String, u64)> {
@@ -211,7 +211,7 @@ mod tests {
         }
         let store = FaultyStore::at(folder.path());
         for (name, kind) in unreadable {
-            store.fail(Call::Read, name, Fault::Error(*kind), 99);
+            store.fail(Call::Read, name, StoreFault::Error(*kind), 99);
         }
         let objects = store.list("").await.unwrap();
         let all = backups_of(&store, objects, None).await;

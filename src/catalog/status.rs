@@ -281,7 +281,7 @@ mod tests {
     use crate::error::FailureReason as R;
     use crate::job::Generation;
     use crate::metrics::RestoreMetricsManager;
-    use crate::store::faulty::{Call, Fault, FaultyStore};
+    use crate::store::faulty::{Call, FaultyStore, StoreFault};
     use crate::store::{BackupStore, Stores};
 
     /// A catalogue of a folder with these files.
@@ -377,7 +377,7 @@ mod tests {
     async fn a_look_at_earlier_evidence_ends() {
         let (_folder, store, catalog) = catalog_of(&[("a.dump", b"PGDMP\x01")], &[]).await;
         let job = announced(&store, "a.dump").await;
-        store.fail(Call::List, "", Fault::Stall, 99);
+        store.fail(Call::List, "", StoreFault::Stall, 99);
         let e = catalog.is_outdated(&job).await.unwrap_err();
         assert_eq!(e.reason(), R::Timeout);
     }
@@ -387,10 +387,10 @@ mod tests {
     async fn a_listing_ends_when_a_read_stalls() {
         let files: &[(&str, &[u8])] = &[("x.aa", b"PGDMP\x01"), ("x.ab", b"_")];
         let (_folder, store, catalog) = catalog_of(files, &[]).await;
-        store.fail(Call::Read, "x.ab", Fault::Stall, 1);
+        store.fail(Call::Read, "x.ab", StoreFault::Stall, 1);
         let all = catalog.backups_of_set("default").await.unwrap();
         assert_eq!(all.len(), 1);
-        store.fail(Call::Read, "x.ab", Fault::Stall, 99);
+        store.fail(Call::Read, "x.ab", StoreFault::Stall, 99);
         let e = catalog.backups_of_set("default").await.unwrap_err();
         assert_eq!(e.reason(), R::DownloadFailed);
     }

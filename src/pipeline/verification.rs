@@ -549,7 +549,7 @@ mod tests {
     use crate::postgres::Server;
     use crate::proof::Verdict;
     use crate::store::Stores;
-    use crate::store::faulty::{Call, Fault, FaultyStore};
+    use crate::store::faulty::{Call, FaultyStore, StoreFault};
 
     const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
 
@@ -639,8 +639,12 @@ mod tests {
                 (Command, 1, true),
                 (Schedule, 1, true),
             ] {
-                one.store
-                    .fail(Call::Create, "a.dump.pgrestored/", Fault::Error(kind), 1);
+                one.store.fail(
+                    Call::Create,
+                    "a.dump.pgrestored/",
+                    StoreFault::Error(kind),
+                    1,
+                );
                 let done = one.concluded((trigger, attempt), one.report(trigger)).await;
                 let expected = (!is_given).then_some(kind.reason());
                 assert_eq!(done.failure, expected, "{trigger:?} {attempt}");
@@ -697,7 +701,7 @@ mod tests {
                 report
             };
             let mut report = failed();
-            one.store.fail(call, name, Fault::Error(fault), 9);
+            one.store.fail(call, name, StoreFault::Error(fault), 9);
             one.services
                 .catalog
                 .doubt(&mut report, Some(&one.pinned))

@@ -23,7 +23,7 @@ pub(crate) enum Call {
 
 /// How it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum StoreFault {
     /// No answer comes.
     Stall,
     /// The answer ends too early, and claims to be complete.
@@ -35,7 +35,7 @@ pub(crate) enum Fault {
 struct Scripted {
     call: Call,
     name: String,
-    fault: Fault,
+    fault: StoreFault,
     left: usize,
 }
 
@@ -53,7 +53,7 @@ impl FaultyStore {
     }
 
     /// Lets the next `times` calls fail that name an object or prefix which begins with `name`.
-    pub(crate) fn fail(&self, call: Call, name: &str, fault: Fault, times: usize) {
+    pub(crate) fn fail(&self, call: Call, name: &str, fault: StoreFault, times: usize) {
         self.faults.lock().push(Scripted {
             call,
             name: name.to_owned(),
@@ -69,7 +69,7 @@ impl FaultyStore {
         of_name.map(|f| f.left).sum()
     }
 
-    fn fault(&self, call: Call, name: &str) -> Option<Fault> {
+    fn fault(&self, call: Call, name: &str) -> Option<StoreFault> {
         let mut faults = self.faults.lock();
         let next = faults
             .iter_mut()
@@ -79,10 +79,10 @@ impl FaultyStore {
     }
 
     /// Fails, if this call is to fail without any answer or with an error.
-    async fn meet(&self, call: Call, name: &str) -> Result<Option<Fault>, StorageError> {
+    async fn meet(&self, call: Call, name: &str) -> Result<Option<StoreFault>, StorageError> {
         match self.fault(call, name) {
-            Some(Fault::Stall) => std::future::pending().await,
-            Some(Fault::Error(kind)) => Err(StorageError::new(kind, self.uri(name))),
+            Some(StoreFault::Stall) => std::future::pending().await,
+            Some(StoreFault::Error(kind)) => Err(StorageError::new(kind, self.uri(name))),
             other => Ok(other),
         }
     }
@@ -114,7 +114,7 @@ impl BackupStore for FaultyStore {
         length: Option<u64>,
     ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>> {
         Box::pin(async move {
-            if self.meet(Call::Read, &object.name).await? == Some(Fault::Short) {
+            if self.meet(Call::Read, &object.name).await? == Some(StoreFault::Short) {
                 return Ok(futures::stream::empty().boxed());
             }
             self.folder.read(object, offset, length).await

@@ -25,7 +25,7 @@ pub struct TableDigest {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct CountedTable {
     digest: TableDigest,
     /// Whether data of it has been read to its end.
     is_read: bool,
@@ -33,7 +33,7 @@ struct Table {
 
 /// Tables by their names in the archive's statements, including schema and quotes.
 #[derive(Debug, Default)]
-pub(super) struct TableDigests(Mutex<BTreeMap<String, Table>>);
+pub(super) struct TableDigests(Mutex<BTreeMap<String, CountedTable>>);
 
 impl TableDigests {
     /// With the lists of columns of those tables that occur with several. `targets` are the COPY statements of the
@@ -54,7 +54,7 @@ impl TableDigests {
             };
             if *before != statement && !tables.contains_key(&relation) {
                 let columns = target(before).and_then(|(_, columns)| columns);
-                tables.insert(relation, Table::of(columns));
+                tables.insert(relation, CountedTable::of(columns));
             }
         }
         TableDigests(Mutex::new(tables))
@@ -76,7 +76,7 @@ impl TableDigests {
             return Ok(FieldOrder::between(columns, first));
         }
         kept.charge(TABLE + relation.len() + columns.map_or(0, str::len))?;
-        let table = Table::of(columns.map(str::to_owned));
+        let table = CountedTable::of(columns.map(str::to_owned));
         tables.insert(relation.to_owned(), table);
         Ok(FieldOrder::Same)
     }
@@ -99,13 +99,13 @@ impl TableDigests {
     }
 }
 
-impl Table {
+impl CountedTable {
     fn of(columns: Option<String>) -> Self {
         let digest = TableDigest {
             columns,
             ..TableDigest::default()
         };
-        Table {
+        CountedTable {
             digest,
             is_read: false,
         }

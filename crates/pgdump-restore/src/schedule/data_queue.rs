@@ -23,14 +23,14 @@ pub(super) struct OtherWork {
 
 /// A chunk, and whether any copier may take the next one.
 #[derive(Debug)]
-struct QueuedChunk<P> {
+struct ScheduledChunk<P> {
     chunk: P,
     splittable: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct DataQueue<P> {
-    chunks: VecDeque<QueuedChunk<P>>,
+    chunks: VecDeque<ScheduledChunk<P>>,
     /// Whether one copier loads all of the data.
     in_order: bool,
     copiers: usize,
@@ -64,7 +64,7 @@ impl<P> DataQueue<P> {
 
     pub(super) fn push(&mut self, chunk: P, weight: u64, splittable: bool) {
         self.bytes += weight;
-        self.chunks.push_back(QueuedChunk { chunk, splittable });
+        self.chunks.push_back(ScheduledChunk { chunk, splittable });
     }
 
     pub(super) fn end(&mut self) {
@@ -122,7 +122,7 @@ impl<P> DataQueue<P> {
             return CopyNext::Leave;
         }
         match self.chunks.pop_front() {
-            Some(QueuedChunk { chunk, splittable }) => {
+            Some(ScheduledChunk { chunk, splittable }) => {
                 self.holder = (!splittable).then_some(session);
                 CopyNext::Chunk(chunk)
             }
