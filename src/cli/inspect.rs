@@ -11,7 +11,6 @@ use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::{StorageError, StorageKind};
-use crate::job::BackupRef;
 use pgdump_archive::{Archive, DataOffset, EntryKind, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
 

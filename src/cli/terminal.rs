@@ -73,7 +73,8 @@ pub(super) fn complain(line: &str) {
 
 /// Prints a text of our own as it is. A closed pipe (`| head`) is ignored.
 pub(super) fn print_bytes(text: &[u8]) {
-    let _ = std::io::stdout().write_all(text);
+    let mut output = std::io::stdout();
+    let _ = output.write_all(text);
 }
 
 pub(super) fn print_document(json: &str) {
