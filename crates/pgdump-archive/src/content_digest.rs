@@ -452,14 +452,7 @@ impl DataSink for DigestSink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rows(lines: &[&str]) -> RowDigest {
-        let mut r = RowDigest::default();
-        lines
-            .iter()
-            .for_each(|l| r.add_row(l.as_bytes(), &mut Vec::new()));
-        r
-    }
+    use crate::row_digest::tests::rows;
 
     fn digest() -> ContentDigest {
         let utf8 = TextEncoding::new("UTF8");

@@ -102,10 +102,10 @@ impl LongRow {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn rows(lines: &[&str]) -> RowDigest {
+    pub(crate) fn rows(lines: &[&str]) -> RowDigest {
         let mut r = RowDigest::default();
         lines
             .iter()
