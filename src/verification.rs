@@ -30,7 +30,9 @@ use pgdump_archive::{ContentDigest, TocEntry};
 pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
-pub use evidence::{Evidence, Found, Question, StoredEvidence, Testimony, evidence_name, is_of};
+pub use evidence::{
+    Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony, evidence_name, is_of,
+};
 pub use html_report::{ledger_page, page};
 pub use junit::junit;
 pub use own_evidence::OwnEvidence;

@@ -13,11 +13,14 @@ use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
 use crate::verification::{
-    Evidence, History, Keyring, Question, StoredEvidence, Testimony, verdict,
+    Evidence, History, Keyring, Question, SearchLimit, StoredEvidence, Testimony, verdict,
 };
 
 /// Proven backups that bands and forecasts are learned from.
-const HISTORY: usize = 10;
+const HISTORY: SearchLimit = SearchLimit {
+    reports: 10,
+    bytes: 24 << 20,
+};
 
 impl BackupCatalog {
     /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.

@@ -11,10 +11,13 @@ use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{BackupOrigin, Rto, Verdict, VerificationReport};
 use crate::store::StoredObject;
-use crate::verification::{Found, is_of};
+use crate::verification::{Found, SearchLimit, is_of};
 
 /// Reports of a set that are looked at.
-const READ: usize = 200;
+const READ: SearchLimit = SearchLimit {
+    reports: 200,
+    bytes: 16 << 20,
+};
 
 /// How long it may take to learn whether a backup need not be verified.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
@@ -115,16 +118,18 @@ impl BackupCatalog {
         *known == created
     }
 
-    /// Reports of a set that count, newest first, at most `most`.
+    /// Reports of a set that count and were finished since then, newest first, at most `most`.
     ///
     /// # Errors
     /// The store's own.
     pub async fn reports_of(
         &self,
         set: &str,
-        most: usize,
-    ) -> Result<Found<VerificationReport>, RestoreError> {
-        let of_set = |r: VerificationReport| (r.backup_set == set).then_some(r);
+        since: jiff::Timestamp,
+        most: SearchLimit,
+    ) -> Result<Found, RestoreError> {
+        let of_set =
+            |r: VerificationReport| (r.backup_set == set && r.finished_at >= since).then_some(r);
         self.take_reports(set, most, of_set).await
     }
 
@@ -140,20 +145,16 @@ impl BackupCatalog {
     async fn take_reports(
         &self,
         set: &str,
-        most: usize,
+        most: SearchLimit,
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
-    ) -> Result<Found<VerificationReport>, RestoreError> {
+    ) -> Result<Found, RestoreError> {
         match self.evidence(None).await? {
             Some(evidence) => {
                 evidence
                     .reports(self.config.verify.prefix_of(set), most, wanted)
                     .await
             }
-            None => Ok(Found {
-                reports: vec![],
-                refused: 0,
-                is_flooded: false,
-            }),
+            None => Ok(Found::default()),
         }
     }
 

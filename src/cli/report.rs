@@ -8,10 +8,13 @@ use super::output::{OutputFormat, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
 use crate::proof::VerificationReport;
-use crate::verification::ledger_page;
+use crate::verification::{SearchLimit, ledger_page};
 
 /// Most reports to read per backup set.
-const MOST: usize = 10_000;
+const MOST: SearchLimit = SearchLimit {
+    reports: 10_000,
+    bytes: 1 << 30,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArgs {
@@ -40,6 +43,8 @@ pub(super) struct Ledger {
     pub is_signed: bool,
     /// Number of ignored documents: not signed by a trusted key, in the wrong location, or unreadable.
     pub left_out: usize,
+    /// Number of verifications that count and are not listed, because all of them would take more than 1 GiB of memory.
+    pub not_listed: usize,
     pub sets: Vec<BackupSetStatus>,
     /// Newest first.
     pub verifications: Vec<VerificationReport>,
@@ -60,13 +65,17 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         .into_iter()
         .filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name))
         .collect();
-    let (mut all, mut left_out) = (Vec::new(), 0);
+    let (mut all, mut left_out, mut not_listed) = (Vec::new(), 0, 0);
     for set in &sets {
-        let found = app.manager.catalog().reports_of(&set.name, MOST).await?;
+        let found = app
+            .manager
+            .catalog()
+            .reports_of(&set.name, since, MOST)
+            .await?;
         all.extend(found.reports);
         left_out += found.refused;
+        not_listed += found.left_out;
     }
-    all.retain(|r| r.finished_at >= since);
     all.sort_by_key(|r| std::cmp::Reverse(r.finished_at));
     let of = |v| all.iter().filter(|r| r.verdict == v).count();
     use crate::proof::Verdict as V;
@@ -82,6 +91,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         restored,
         is_signed,
         left_out,
+        not_listed,
         sets,
         verifications: all,
     };
@@ -92,7 +102,10 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
             "evidence whose signatures were not checked"
         };
         let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
-        let title = format!("{from} to {to}, from {signed}; {}", ignored(left_out));
+        let mut title = format!("{from} to {to}, from {signed}; {}", ignored(left_out));
+        if not_listed > 0 {
+            title = format!("{title}; {}", unlisted(not_listed));
+        }
         files::write(file, ledger_page(&ledger.verifications, &title))?;
     }
     match output {
@@ -111,6 +124,19 @@ fn ignored(documents: usize) -> String {
     }
 }
 
+fn unlisted(verifications: usize) -> String {
+    let (n, are) = match verifications {
+        1 => ("1 verification".to_owned(), "is"),
+        n => (
+            format!("{} verifications", indicatif::HumanCount(n as u64)),
+            "are",
+        ),
+    };
+    format!(
+        "{n} of this time {are} not listed, because all of them do not fit into memory: choose a shorter --since, or one --set"
+    )
+}
+
 fn print(l: &Ledger) {
     out!(
         "{} verified ({} of them restored), {} failed, {} inconclusive since {}",
@@ -127,6 +153,9 @@ fn print(l: &Ledger) {
     }
     if l.left_out > 0 {
         out!("{}; see the warnings in the log", ignored(l.left_out));
+    }
+    if l.not_listed > 0 {
+        out!("{}", unlisted(l.not_listed));
     }
     for s in &l.sets {
         let proven = s.last_proof.map_or("never proven".into(), |t| {

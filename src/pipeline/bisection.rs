@@ -13,10 +13,13 @@ use crate::job::{BackupRef, OWN_PROBE, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{BackupOrigin, Bisection, Probe, Verdict, VerificationReport};
 use crate::store::StoredObject;
-use crate::verification::is_of;
+use crate::verification::{SearchLimit, is_of};
 
 /// Reports that are read to find what is proven already.
-const READ: usize = 200;
+const READ: SearchLimit = SearchLimit {
+    reports: 200,
+    bytes: 16 << 20,
+};
 
 /// Verifies one backup.
 type Verify<'a> = dyn Fn(VerifyJob) -> BoxFuture<'a, JobOutcome> + Sync + 'a;

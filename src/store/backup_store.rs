@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use crate::error::StorageError;
+use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
 use pgdump_archive::Crc32c;
 
@@ -21,6 +21,49 @@ pub struct StoredObject {
     pub generation: Generation,
 }
 
+/// The objects of a listing, in bounded memory.
+#[derive(Debug)]
+pub struct Listing {
+    /// What is listed, for messages.
+    uri: String,
+    objects: Vec<StoredObject>,
+    bytes: usize,
+}
+
+impl Listing {
+    /// Memory for one listing, in bytes: some 700,000 objects with names of 100 bytes.
+    pub const MAX_BYTES: usize = 128 << 20;
+
+    pub fn of(uri: &str) -> Self {
+        Listing {
+            uri: uri.to_owned(),
+            objects: vec![],
+            bytes: 0,
+        }
+    }
+
+    /// # Errors
+    /// `archive_unsupported`, not blamed on the backup, if there are too many.
+    pub fn push(&mut self, object: StoredObject) -> Result<(), StorageError> {
+        self.bytes += size_of::<StoredObject>() + object.name.len();
+        if self.bytes > Self::MAX_BYTES {
+            let what = format!(
+                "{}: more than {} objects, whose names do not fit into {} MiB: choose a longer prefix (BACKUP_BUCKET, BACKUP_SETS)",
+                self.uri,
+                indicatif::HumanCount(self.objects.len() as u64),
+                Self::MAX_BYTES >> 20
+            );
+            return Err(StorageError::new(StorageKind::ListingTooLong, what));
+        }
+        self.objects.push(object);
+        Ok(())
+    }
+
+    pub fn into_objects(self) -> Vec<StoredObject> {
+        self.objects
+    }
+}
+
 /// The bytes of one object from some offset on.
 pub type ObjectBytes = BoxStream<'static, Result<Bytes, StorageError>>;
 
@@ -30,7 +73,8 @@ pub trait BackupStore: Send + Sync {
     /// All objects whose name starts with `prefix`.
     ///
     /// # Errors
-    /// `backup_not_found` for a missing bucket or folder, `access_denied`, `download_failed`.
+    /// `backup_not_found` for a missing bucket or folder, `access_denied`, `download_failed`; `archive_unsupported`
+    /// if they are more than a [`Listing`] holds.
     fn list<'a>(
         &'a self,
         prefix: &'a str,
@@ -54,8 +98,18 @@ pub trait BackupStore: Send + Sync {
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
-        self.list(prefix)
+        self.members_where(prefix, |_| true)
     }
+
+    /// As [`BackupStore::members`], but only of those whose name is `wanted`.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn members_where<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: fn(&str) -> bool,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
     /// The bytes of `object` from `offset` on, at most `length` of them.
     ///
@@ -100,4 +154,36 @@ pub trait BackupStore: Send + Sync {
 
     /// `gs://…` or `file://…`.
     fn uri(&self, name: &str) -> String;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_ends_before_it_takes_all_memory() {
+        let object = |i: usize| StoredObject {
+            name: format!("{i:01000}"),
+            size: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            crc32c: None,
+            generation: Generation(1),
+        };
+        let mut listing = Listing::of("gs://bucket/nightly/");
+        let pushed = (0..200_000)
+            .map(|i| listing.push(object(i)))
+            .position(|r| r.is_err());
+        let most = Listing::MAX_BYTES / 1000;
+        assert!(
+            pushed.is_some_and(|n| n > most * 8 / 10 && n <= most),
+            "{pushed:?}"
+        );
+        let e = listing.push(object(0)).unwrap_err();
+        assert!(
+            e.to_string()
+                .starts_with("gs://bucket/nightly/: more than 1"),
+            "{e}"
+        );
+        assert_eq!(e.blame(), crate::error::Blame::Infrastructure);
+    }
 }

@@ -99,6 +99,17 @@ impl BackupStore for FaultyStore {
         })
     }
 
+    fn members_where<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: fn(&str) -> bool,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        Box::pin(async move {
+            self.meet(Call::List, prefix).await?;
+            self.folder.members_where(prefix, wanted).await
+        })
+    }
+
     fn stat<'a>(
         &'a self,
         name: &'a str,

@@ -18,7 +18,7 @@ use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
 
-use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, Listing, ObjectBytes, StoredObject};
 use crate::config::StorageEmulator;
 use crate::error::{StorageError, StorageKind};
 
@@ -122,21 +122,31 @@ impl BackupStore for GcsStore {
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        self.members(prefix)
+    }
+
+    fn members_where<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: fn(&str) -> bool,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
-            let wanted = format!("{}{prefix}", self.prefix);
+            let full_prefix = format!("{}{prefix}", self.prefix);
             let mut pages = self
                 .control
                 .list_objects()
                 .set_parent(self.resource())
-                .set_prefix(wanted)
+                .set_prefix(full_prefix)
                 .by_item();
-            let mut found = Vec::new();
+            let mut found = Listing::of(&self.uri(prefix));
             while let Some(object) = pages.next().await {
-                found.push(
-                    self.object(object.map_err(|e| self.fault(e, prefix, StorageKind::NotFound))?),
-                );
+                let object =
+                    self.object(object.map_err(|e| self.fault(e, prefix, StorageKind::NotFound))?);
+                if wanted(&object.name) {
+                    found.push(object)?;
+                }
             }
-            Ok(found)
+            Ok(found.into_objects())
         })
     }
 

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, Listing, ObjectBytes, StoredObject};
 use crate::error::{StorageError, StorageKind};
 
 const CHUNK: usize = 256 << 10;
@@ -142,8 +142,16 @@ fn checksum(path: &Path) -> Result<Crc32c, StorageError> {
 
 /// Files in `folder` and its subfolders, by name. Links that point outside are skipped, and so are subfolders that cannot
 /// be read. With `checksums`, each file is read to compute its CRC32C; one that cannot be read has none.
-fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject>, StorageError> {
-    let (mut found, mut todo) = (Vec::new(), vec![(folder.to_owned(), String::new())]);
+fn walk(
+    folder: &Path,
+    prefix: &str,
+    checksums: bool,
+    wanted: fn(&str) -> bool,
+) -> Result<Vec<StoredObject>, StorageError> {
+    let (mut found, mut todo) = (
+        Listing::of(&folder.join(prefix).display().to_string()),
+        vec![(folder.to_owned(), String::new())],
+    );
     while let Some((dir, base)) = todo.pop() {
         let entries = match std::fs::read_dir(&dir) {
             // The folder was removed while the listing ran.
@@ -166,7 +174,10 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                 if below.starts_with(prefix) || prefix.starts_with(&below) {
                     todo.push((entry.path(), below));
                 }
-            } else if name.starts_with(prefix) && is_file_inside(folder, &entry.path(), kind) {
+            } else if name.starts_with(prefix)
+                && wanted(&name)
+                && is_file_inside(folder, &entry.path(), kind)
+            {
                 let described = describe(&entry.path(), name).and_then(|object| {
                     let crc32c = match checksums.then(|| checksum(&entry.path())) {
                         Some(Err(e)) if e.kind() == StorageKind::AccessDenied => None,
@@ -175,7 +186,7 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                     Ok(StoredObject { crc32c, ..object })
                 });
                 match described {
-                    Ok(object) => found.push(object),
+                    Ok(object) => found.push(object)?,
                     // The file was removed while the listing ran.
                     Err(e) if e.kind() == StorageKind::NotFound => {}
                     Err(e) => return Err(e),
@@ -183,6 +194,7 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
             }
         }
     }
+    let mut found = found.into_objects();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
@@ -209,15 +221,16 @@ impl BackupStore for LocalStore {
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix, true)))
+        Box::pin(blocking(move || walk(&folder, &prefix, true, |_| true)))
     }
 
-    fn members<'a>(
+    fn members_where<'a>(
         &'a self,
         prefix: &'a str,
+        wanted: fn(&str) -> bool,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix, false)))
+        Box::pin(blocking(move || walk(&folder, &prefix, false, wanted)))
     }
 
     fn stat<'a>(
@@ -370,7 +383,7 @@ mod tests {
                     std::fs::remove_dir_all(&sub).unwrap();
                 }
             });
-            let listed: Vec<_> = (0..300).map(|_| walk(&path, "", true)).collect();
+            let listed: Vec<_> = (0..300).map(|_| walk(&path, "", true, |_| true)).collect();
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             for found in listed {
                 assert!(found.unwrap().iter().any(|o| o.name == "stays"));

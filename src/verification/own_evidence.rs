@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::envelope::sha256_hex;
+use super::envelope::{MAX_ENVELOPE, sha256_hex};
 use crate::job::Generation;
 use crate::store::StoredObject;
 
@@ -13,10 +14,24 @@ const MAX_OWN: usize = 1_000;
 /// How many rejected documents a worker remembers.
 const MAX_REJECTED_KNOWN: usize = 20_000;
 
+/// Bytes of documents that this process reads at the same time: one of the longest, or many short ones.
+const MAX_READING: u32 = MAX_ENVELOPE as u32;
+
 /// Name and SHA-256 of what this process wrote itself, by question. Without a key, this is the only way to
 /// distinguish its own documents from those of others.
-#[derive(Default)]
-pub struct OwnEvidence(Mutex<Remembered>);
+pub struct OwnEvidence {
+    remembered: Mutex<Remembered>,
+    reading: Semaphore,
+}
+
+impl Default for OwnEvidence {
+    fn default() -> Self {
+        OwnEvidence {
+            remembered: Mutex::default(),
+            reading: Semaphore::new(MAX_READING as usize),
+        }
+    }
+}
 
 #[derive(Default)]
 struct Remembered {
@@ -28,7 +43,7 @@ struct Remembered {
 
 impl OwnEvidence {
     pub(super) fn remember(&self, question: String, name: &str, json: &[u8]) {
-        let mut own = self.0.lock();
+        let mut own = self.remembered.lock();
         if own
             .known
             .insert(question.clone(), (name.to_owned(), sha256_hex(json)))
@@ -43,8 +58,14 @@ impl OwnEvidence {
         }
     }
 
+    /// Waits until a document of this many bytes may be read and parsed, which takes a multiple of them.
+    pub(super) async fn reading(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let bytes = u32::try_from(bytes).unwrap_or(MAX_READING).min(MAX_READING);
+        self.reading.acquire_many(bytes).await.ok()
+    }
+
     pub(super) fn refuse(&self, o: &StoredObject) {
-        let refused = &mut self.0.lock().refused;
+        let refused = &mut self.remembered.lock().refused;
         if refused.len() >= MAX_REJECTED_KNOWN {
             refused.clear();
         }
@@ -52,11 +73,11 @@ impl OwnEvidence {
     }
 
     pub(super) fn has_refused(&self, o: &StoredObject) -> bool {
-        let own = self.0.lock();
+        let own = self.remembered.lock();
         own.refused.contains(&(o.name.clone(), o.generation))
     }
 
     pub(super) fn of(&self, question: &str) -> Option<(String, String)> {
-        self.0.lock().known.get(question).cloned()
+        self.remembered.lock().known.get(question).cloned()
     }
 }

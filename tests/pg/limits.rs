@@ -313,3 +313,68 @@ async fn a_forged_index_takes_no_memory() {
     assert_eq!(run.code, 0, "{run:?}");
     assert!(run.peak_mib < 200, "{} MiB", run.peak_mib);
 }
+
+/// Without a key, nobody can tell who wrote the evidence beside other backups; reading it takes little memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_evidence_takes_no_memory() {
+    use base64::Engine as _;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let bucket = tempfile::tempdir().unwrap();
+    std::fs::copy(
+        c.dump_as("src", Format::Custom),
+        bucket.path().join("app.dump"),
+    )
+    .unwrap();
+    let place = format!("file://{}", bucket.path().display());
+    let verify = || {
+        let flags = [
+            "verify",
+            "app.dump",
+            "--backup-bucket",
+            &place,
+            "--evidence-location",
+            &place,
+        ];
+        run(&c, &flags)
+    };
+    let first = verify();
+    assert_eq!(first.code, 0, "{first:?}");
+    // What an honest worker wrote, about other backups, with a million notes.
+    let folder = std::fs::read_dir(bucket.path().join("app.dump.pgrestored")).unwrap();
+    let folder = folder.map(|e| e.unwrap().path()).next().unwrap();
+    let generation = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let document = std::fs::read_dir(&folder).unwrap();
+    let document = document
+        .map(|e| e.unwrap().path())
+        .find(|p| p.to_str().unwrap().ends_with(".dsse.json"))
+        .unwrap();
+    let mut envelope: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&document).unwrap()).unwrap();
+    let payload = base64
+        .decode(envelope["payload"].as_str().unwrap())
+        .unwrap();
+    let payload = String::from_utf8(payload).unwrap();
+    let mut statement: serde_json::Value = serde_json::from_str(&payload).unwrap();
+    statement["predicate"]["notes"] = vec![""; 1_000_000].into();
+    let payload = statement.to_string();
+    for i in 0..12 {
+        let name = format!("forged{i}.dump");
+        let folder = bucket
+            .path()
+            .join(format!("{name}.pgrestored/{generation}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        envelope["payload"] = base64.encode(payload.replace("app.dump", &name)).into();
+        std::fs::write(
+            folder.join(document.file_name().unwrap()),
+            envelope.to_string(),
+        )
+        .unwrap();
+    }
+    let second = verify();
+    assert_eq!(second.code, 0, "{second:?}");
+    let said = format!("{}{}", second.stdout, second.stderr);
+    assert!(said.contains("too long to be kept together"), "{said}");
+    assert!(second.peak_mib < 200, "{} MiB", second.peak_mib);
+}

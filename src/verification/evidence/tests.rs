@@ -1,5 +1,8 @@
 //! Tests of which documents count as evidence.
 
+use super::names::*;
+use super::search::*;
+use super::times::*;
 use super::*;
 use crate::config::Location;
 use crate::event::{ResultBackup, Verdict};
@@ -142,8 +145,15 @@ impl TestBucket {
     }
 }
 
+fn most(reports: usize) -> SearchLimit {
+    SearchLimit {
+        reports,
+        bytes: 1 << 20,
+    }
+}
+
 async fn all_of(evidence: &Evidence) -> (usize, usize) {
-    let found = evidence.reports("", 100, Some).await.unwrap();
+    let found = evidence.reports("", most(100), Some).await.unwrap();
     (found.reports.len(), found.refused)
 }
 
@@ -304,9 +314,9 @@ async fn a_flood_of_documents_hides_nothing_from_holders_of_the_key() {
     for i in 0..MAX_REJECTED + 10 {
         p.put(&format!("{folder}{i:016x}{ENVELOPE}"), b"{}");
     }
-    let found = evidence.reports("", 1, Some).await.unwrap();
+    let found = evidence.reports("", most(1), Some).await.unwrap();
     assert_eq!((found.reports.len(), found.refused), (1, 0));
-    let all = evidence.reports("", 100, Some).await.unwrap();
+    let all = evidence.reports("", most(100), Some).await.unwrap();
     assert_eq!(
         (all.reports.len(), all.refused, all.is_flooded),
         (1, MAX_REJECTED, true)
@@ -315,7 +325,7 @@ async fn a_flood_of_documents_hides_nothing_from_holders_of_the_key() {
     let public = crate::verification::envelope::tests::public_pem(PRIVATE);
     let found = p
         .reader(None, Some(&public))
-        .reports("", 1, Some)
+        .reports("", most(1), Some)
         .await
         .unwrap();
     assert!(found.reports.is_empty() && found.is_flooded);
@@ -459,7 +469,7 @@ async fn copies_count_once_and_hide_no_later_document() {
     ];
     for (evidence, count) in &readers {
         assert_eq!(about(evidence).await, (*count, 1, None));
-        let found = evidence.reports("", 100, Some).await.unwrap();
+        let found = evidence.reports("", most(100), Some).await.unwrap();
         assert_eq!((found.reports.len(), found.is_flooded), (*count, false));
     }
     // Among more than are read, those of the own key are found, and what may be missing is said.
@@ -508,7 +518,7 @@ async fn the_newest_document_comes_first_whoever_signed_it() {
         .unwrap();
     let public = crate::verification::envelope::tests::public_pem(OTHER_PRIVATE);
     let both = p.reader(Some(PRIVATE), Some(&public));
-    let found = both.reports("", 1, Some).await.unwrap();
+    let found = both.reports("", most(1), Some).await.unwrap();
     assert_eq!(found.reports[0].request_id, "s");
 }
 
@@ -541,4 +551,59 @@ async fn a_document_that_is_ahead_of_this_clock_is_not_refused_for_ever() {
         assert_eq!(evidence.own.has_refused(&object), remembered, "{ahead}");
         assert!(check_clock(&r, later).is_ok());
     }
+}
+
+/// Long reports take no more memory than there is for a search, and leave room for short ones.
+#[tokio::test]
+async fn reports_that_do_not_fit_are_left_out_and_counted() {
+    let p = TestBucket::new().await;
+    let evidence = p.reader(None, None);
+    for (i, length) in [(0, 3), (1, 600_000), (2, 600_000), (3, 600_000), (4, 3)] {
+        let id = format!("r{i}");
+        let mut r = p.report(&id, Depth::Data);
+        r.fix = Some("x".repeat(length));
+        p.put_sealed(&p.name_for(&id), &r, None);
+    }
+    let found = evidence.reports("", most(100), Some).await.unwrap();
+    assert_eq!(
+        (found.reports.len(), found.left_out, found.refused),
+        (3, 2, 0)
+    );
+    let total: usize = found
+        .reports
+        .iter()
+        .map(|r| r.fix.as_ref().unwrap().len())
+        .sum();
+    assert_eq!(total, 600_006);
+    // One is kept, however long it is.
+    let least = SearchLimit {
+        reports: 100,
+        bytes: 1,
+    };
+    let found = evidence.reports("", least, Some).await.unwrap();
+    assert_eq!((found.reports.len(), found.left_out), (1, 4));
+    // What was left out may say that the backup is bad.
+    let documents = async || {
+        let folder = Evidence::folder(&p.object);
+        evidence.folders("").await.unwrap().remove(&folder).unwrap()
+    };
+    let known = evidence.about(&p.object, documents().await).await;
+    assert_eq!((known.reports.len(), known.incomplete), (5, None));
+    for i in 5..12 {
+        let id = format!("r{i}");
+        let mut r = p.report(&id, Depth::Data);
+        r.fix = Some("x".repeat(2_900_000));
+        p.put_sealed(&p.name_for(&id), &r, None);
+    }
+    let known = evidence.about(&p.object, documents().await).await;
+    assert!(
+        (6..12).contains(&known.reports.len()),
+        "{}",
+        known.reports.len()
+    );
+    assert!(
+        known
+            .incomplete
+            .is_some_and(|why| why.contains("were not kept"))
+    );
 }

@@ -111,6 +111,8 @@ kinds! {
         WrongLength => ChecksumMismatch,
         /// The download was stopped, or nobody reads it any more.
         Stopped => Cancelled,
+        /// A listing has more objects than this worker's memory can hold.
+        ListingTooLong => ArchiveUnsupported blamed on Infrastructure,
         /// An internal error of this program's part of the store.
         Internal => Internal,
     }
@@ -219,6 +221,7 @@ mod tests {
                 &[
                     "Validation::ArchiveUnsupported",
                     "Database::AnswerTooLarge",
+                    "Storage::ListingTooLong",
                     "Job::LimitExceeded",
                     "Job::NotConvertible",
                     "Job::CompletenessUnproven",
@@ -265,6 +268,7 @@ mod tests {
         let others: Vec<(&str, Blame)> = others.map(|(name, _, b)| (name.as_str(), *b)).collect();
         let wanted = [
             "Database::AnswerTooLarge",
+            "Storage::ListingTooLong",
             "Job::PieceMissing",
             "Job::ForeignFile",
             "Job::LimitExceeded",

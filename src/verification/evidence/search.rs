@@ -1,0 +1,389 @@
+//! The search among documents of evidence. Anybody who may create objects decides how many there are and how long, so
+//! a search is bounded by the documents that it reads and by the memory of the reports that it keeps.
+
+use std::cmp::Ordering::{Equal, Greater, Less};
+use std::collections::{HashMap, HashSet};
+
+use super::names::{ENVELOPE, folder_of, is_document, is_of, key_of};
+use super::store::Evidence;
+use super::times::{check_clock, check_times, refused};
+use crate::error::{FailureReason as R, RestoreError, StorageError, report as describe_error};
+use crate::policy::{Depth, Trigger};
+use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
+use crate::store::{StoredObject, read_small};
+use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
+
+/// How many documents one query reads.
+pub(super) const MAX_READ: usize = 5_000;
+/// Number of rejected documents after which a query is abandoned.
+pub(super) const MAX_REJECTED: usize = 1_000;
+/// Most documents next to one generation of a backup, under names that anybody can choose, that are read.
+pub(super) const MAX_PER_GENERATION: usize = 5_000;
+/// The rejected document from which on the log names no further ones.
+const MAX_LOGGED: usize = 6;
+/// Memory for the reports about one generation of a backup, in bytes.
+const MAX_TESTIMONY: usize = 16 << 20;
+
+/// How much a search keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct SearchLimit {
+    pub reports: usize,
+    /// Memory for the reports, in bytes, as [`bytes_of`] estimates it. The first one is kept whatever its size: it has
+    /// at most that of a document.
+    pub bytes: usize,
+}
+
+/// The result of a search among documents.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub reports: Vec<VerificationReport>,
+    /// Number of rejected documents.
+    pub refused: usize,
+    /// There were so many rejected documents, under names that anybody can choose, that the search was abandoned.
+    pub is_flooded: bool,
+    /// Number of reports that count and were left out, because they did not fit into the memory for them.
+    pub left_out: usize,
+}
+
+/// What the documents next to one generation of a backup say about it.
+#[derive(Debug, Default)]
+pub struct Testimony {
+    pub reports: Vec<VerificationReport>,
+    /// Why there may be more: documents that count may be among those that were not read or kept.
+    pub incomplete: Option<String>,
+}
+
+/// A search among documents.
+struct Search {
+    found: Found,
+    /// Memory for the reports, in bytes, and how much of it they take.
+    limit: usize,
+    kept: usize,
+    /// SHA-256 of the reports so far. A copy of a signed document is genuine under any name, but counts once.
+    seen: HashSet<String>,
+    /// Why a document could not be read.
+    unread: Option<String>,
+}
+
+impl Search {
+    fn new(limit: usize) -> Self {
+        Search {
+            found: Found::default(),
+            limit,
+            kept: 0,
+            seen: HashSet::new(),
+            unread: None,
+        }
+    }
+
+    fn keep(&mut self, report: VerificationReport) {
+        let bytes = bytes_of(&report);
+        if self.kept > 0 && self.kept.saturating_add(bytes) > self.limit {
+            self.found.left_out += 1;
+            return;
+        }
+        self.kept += bytes;
+        self.found.reports.push(report);
+    }
+}
+
+/// Roughly the memory that a report takes: its text, and the fixed part of each of its values.
+fn bytes_of(report: &VerificationReport) -> usize {
+    const VALUE: usize = 24;
+    #[derive(Default)]
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0 += text.len() + VALUE * memchr::memchr_iter(b',', text).count();
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count::default();
+    match serde_json::to_writer(&mut count, report) {
+        Ok(()) => count.0 + size_of::<VerificationReport>(),
+        Err(_) => usize::MAX,
+    }
+}
+
+impl Evidence {
+    /// Which documents have a name that only a worker with this signing key can have chosen.
+    async fn own_names(&self, documents: &[StoredObject]) -> Vec<bool> {
+        let mut is_own = vec![false; documents.len()];
+        if !self.keys.signs() {
+            return is_own;
+        }
+        let parts = |o: &StoredObject| {
+            let (base, second) = o.name.strip_suffix(ENVELOPE)?.rsplit_once('-')?;
+            Some((base.to_owned(), second.to_owned()))
+        };
+        // The names of further questions of a request exist only if its first one is taken.
+        let mut further: HashMap<String, Option<HashSet<String>>> = HashMap::new();
+        for (i, object) in documents.iter().enumerate() {
+            if let Some((base, second)) = parts(object)
+                && self.keys.secret_name(&base) == Some(second)
+            {
+                is_own[i] = true;
+                further.insert(base, None);
+            }
+            if i % 1_000 == 999 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for (object, is_own) in documents.iter().zip(&mut is_own).filter(|(_, is)| !**is) {
+            if let Some((base, second)) = parts(object)
+                && let Some(names) = further.get_mut(&base)
+            {
+                let names = names.get_or_insert_with(|| self.further_names(&base));
+                *is_own = names.contains(&second);
+            }
+        }
+        is_own
+    }
+
+    /// The second choice of names for every question of one request.
+    fn further_names(&self, base: &str) -> HashSet<String> {
+        let all = Trigger::ALL
+            .into_iter()
+            .flat_map(|t| Depth::ALL.map(|d| key_of(base, t, d)));
+        all.filter_map(|key| self.keys.secret_name(&key)).collect()
+    }
+
+    /// The report and the SHA-256 of what is signed. This machine's clock is not asked: what it refuses, it may accept
+    /// later.
+    pub(super) async fn read_document(
+        &self,
+        object: &StoredObject,
+        own: Option<&str>,
+    ) -> Result<(VerificationReport, String), RestoreError> {
+        let _permit = self.own.reading(object.size).await;
+        let bytes = read_small(self.store.as_ref(), object, MAX_ENVELOPE).await?;
+        let envelope: Envelope =
+            serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not evidence: {e}")))?;
+        let report = match own.map(|sha256| sha256 == sha256_hex(&bytes)) {
+            Some(true) => envelope.open()?,
+            Some(false) if self.keys.is_empty() => {
+                return Err(refused(
+                    "the document differs from what this worker wrote there",
+                ));
+            }
+            _ => self.keys.open(&envelope)?,
+        };
+        self.check_place(&report, object)?;
+        check_times(&report, object)?;
+        Ok((report, envelope.digest()?))
+    }
+
+    /// All documents under `prefix`, newest first.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
+        let mut all = match self.store.members_where(prefix, is_document).await {
+            Err(e) if e.reason() == R::BackupNotFound => vec![],
+            other => other?,
+        };
+        all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
+        Ok(all)
+    }
+
+    /// The reports under `prefix` that count and that `wanted` returns, newest first.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn reports(
+        &self,
+        prefix: &str,
+        limit: SearchLimit,
+        wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
+    ) -> Result<Found, RestoreError> {
+        let all = self.list(prefix).await?;
+        self.select(all, limit, wanted).await
+    }
+
+    /// As [`Evidence::reports`], but starting with backups whose name resembles `name`, so that the reports of one
+    /// database are found quickly in a set of many.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn reports_like(
+        &self,
+        (prefix, name): (&str, &str),
+        limit: SearchLimit,
+        wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
+    ) -> Result<Found, RestoreError> {
+        let pattern = pattern_of(name.trim_end_matches('/'));
+        let mut all = self.list(prefix).await?;
+        let backup =
+            |o: &StoredObject| pattern_of(o.name.split(EVIDENCE_SUFFIX).next().unwrap_or_default());
+        all.sort_by_cached_key(|o| backup(o) != pattern);
+        self.select(all, limit, wanted).await
+    }
+
+    /// The folder of the documents about one generation of a backup.
+    pub fn folder(object: &StoredObject) -> String {
+        folder_of(&object.name, &object.generation.to_string())
+    }
+
+    /// Documents by folder, that is, by generation; newest first.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn folders(
+        &self,
+        prefix: &str,
+    ) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
+        let mut folders: HashMap<String, Vec<StoredObject>> = HashMap::new();
+        for object in self.list(prefix).await? {
+            let folder = object.name.rfind('/').map_or("", |n| &object.name[..=n]);
+            folders.entry(folder.to_owned()).or_default().push(object);
+        }
+        Ok(folders)
+    }
+
+    /// The reports about exactly this backup in these documents, as far as they count. All are read, whichever
+    /// are newer, because any may be the one that says that the backup is bad.
+    pub async fn about(&self, object: &StoredObject, documents: Vec<StoredObject>) -> Testimony {
+        let is_own = self.own_names(&documents).await;
+        let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
+        // What others wrote takes no memory from what counts for certain.
+        all.sort_by_key(|(_, is_own)| !is_own);
+        let mut wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
+        let (mut search, mut others) = (Search::new(MAX_TESTIMONY), 0);
+        for (document, is_own) in &all {
+            let is_own = *is_own;
+            others += usize::from(!is_own);
+            if is_own || others <= MAX_PER_GENERATION {
+                self.take(document, is_own, &mut search, &mut wanted).await;
+            }
+        }
+        let left = others.saturating_sub(MAX_PER_GENERATION);
+        if left > 0 && !self.has_own_names() {
+            search.unread = Some(format!(
+                "{left} of {others} documents of evidence in {} were not read, because there are too many",
+                Self::folder(object)
+            ));
+        }
+        if search.found.left_out > 0 {
+            search.unread = Some(format!(
+                "{} documents of evidence in {} were not kept, because together they are longer than {} MiB",
+                search.found.left_out,
+                Self::folder(object),
+                MAX_TESTIMONY >> 20
+            ));
+        }
+        Testimony {
+            reports: search.found.reports,
+            incomplete: search.unread,
+        }
+    }
+
+    async fn select(
+        &self,
+        documents: Vec<StoredObject>,
+        limit: SearchLimit,
+        mut wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
+    ) -> Result<Found, RestoreError> {
+        let is_own = self.own_names(&documents).await;
+        let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
+        if self.has_own_names() {
+            // No flood of others costs time before all that counts was read.
+            all.sort_by_key(|(_, is_own)| !is_own);
+        }
+        let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
+        for (document, is_own) in &all {
+            if search.found.reports.len() >= limit.reports {
+                break;
+            }
+            let (read, most) = if *is_own {
+                (&mut own, MAX_READ)
+            } else {
+                (&mut others, MAX_READ.saturating_sub(own))
+            };
+            if *read >= most || (search.found.is_flooded && !is_own) {
+                search.found.is_flooded |= !is_own;
+                continue;
+            }
+            *read += 1;
+            self.take(document, *is_own, &mut search, &mut wanted).await;
+            search.found.is_flooded |= search.found.refused >= MAX_REJECTED;
+        }
+        if search.found.is_flooded {
+            let refused = search.found.refused;
+            tracing::warn!("the evidence has too many documents that do not count: {refused}");
+        }
+        if search.found.left_out > 0 {
+            tracing::warn!(
+                documents = search.found.left_out,
+                "documents of evidence are too long to be kept together: the newest are"
+            );
+        }
+        Ok(search.found)
+    }
+
+    /// Reads one document; logs its rejection, once per document.
+    async fn take(
+        &self,
+        object: &StoredObject,
+        is_own: bool,
+        search: &mut Search,
+        wanted: &mut impl FnMut(VerificationReport) -> Option<VerificationReport>,
+    ) {
+        if self.own.has_refused(object) {
+            search.found.refused += 1;
+            return;
+        }
+        let error = match self.read_document(object, None).await {
+            Ok((report, digest)) => match check_clock(&report, jiff::Timestamp::now()) {
+                Ok(()) if search.seen.insert(digest) => {
+                    if let Some(report) = wanted(report) {
+                        search.keep(report);
+                    }
+                    return;
+                }
+                // Which of them is the copy depends on the order, so this is not remembered.
+                Ok(()) => refused("the document is a copy of another one"),
+                // Nor is this: it counts once this machine's clock is right.
+                Err(e) => {
+                    if self.is_signed() {
+                        let uri = self.store.uri(&object.name);
+                        search.unread = Some(format!("{uri}: {}", describe_error(&e)));
+                    }
+                    e
+                }
+            },
+            Err(e) => {
+                if matches!(e, RestoreError::Validation(_)) {
+                    self.own.refuse(object);
+                } else if is_unread(&e, object) && (is_own || !self.has_own_names()) {
+                    let uri = self.store.uri(&object.name);
+                    search.unread = Some(format!("{uri}: {}", describe_error(&e)));
+                }
+                e
+            }
+        };
+        let found = &mut search.found;
+        found.refused += 1;
+        match found.refused.cmp(&MAX_LOGGED) {
+            Less => {
+                tracing::warn!(
+                    name = object.name,
+                    error = describe_error(&error),
+                    "evidence rejected"
+                )
+            }
+            Equal => {
+                tracing::warn!("more documents of evidence were rejected, which are not logged")
+            }
+            Greater => {}
+        }
+    }
+}
+
+/// Whether the document could count: it exists and is not too large, but the store did not return it.
+fn is_unread(e: &RestoreError, object: &StoredObject) -> bool {
+    e.reason() != R::BackupNotFound && object.size <= MAX_ENVELOPE
+}

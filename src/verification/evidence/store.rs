@@ -1,0 +1,269 @@
+//! The store of evidence: documents are created once and never changed.
+
+use std::sync::Arc;
+
+use super::super::envelope::{Keyring, MAX_ENVELOPE, invalid};
+use super::super::html_report::page;
+use super::super::junit;
+use super::super::own_evidence::OwnEvidence;
+use super::super::restore_index::RestoreIndex;
+use super::names::{ENVELOPE, Question, evidence_name, folder_of, is_document};
+use super::times::{check_clock, refused};
+use crate::error::{FailureReason as R, RestoreError, report as describe_error};
+use crate::proof::VerificationReport;
+use crate::store::{BackupStore, read_small};
+
+/// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
+const MAX_INDEX: u64 = 32 << 20;
+
+/// A report and the location of its document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredEvidence {
+    pub report: VerificationReport,
+    /// `gs://…` or `file://…`
+    pub uri: String,
+}
+
+/// The store of evidence.
+#[derive(Clone)]
+pub struct Evidence {
+    store: Arc<dyn BackupStore>,
+    /// The store of the backups that the evidence is about.
+    backups: Arc<dyn BackupStore>,
+    keys: Arc<Keyring>,
+    own: Arc<OwnEvidence>,
+}
+
+impl Evidence {
+    pub fn new(
+        store: Arc<dyn BackupStore>,
+        backups: Arc<dyn BackupStore>,
+        keys: Arc<Keyring>,
+        own: Arc<OwnEvidence>,
+    ) -> Self {
+        Evidence {
+            store,
+            backups,
+            keys,
+            own,
+        }
+    }
+
+    /// Whether every document that counts has a name that only holders of the signing key can compute. Documents
+    /// that are signed with another trusted key do not.
+    pub fn has_own_names(&self) -> bool {
+        self.keys.trusts_itself_alone()
+    }
+
+    /// Whether documents must be signed to count.
+    pub fn is_signed(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// The name under which the answer to a question is written, and the second choice if that name is taken.
+    /// Nobody without the signing key, if there is one, can predict either.
+    fn names(&self, question: &Question<'_>) -> [String; 2] {
+        let base = question.base();
+        let name = |second: &str| format!("{base}-{second}{ENVELOPE}");
+        match (
+            self.keys.secret_name(&base),
+            self.keys.secret_name(&question.key()),
+        ) {
+            (Some(first), Some(second)) => [name(&first), name(&second)],
+            _ => {
+                let second = uuid::Uuid::new_v4().simple().to_string();
+                [format!("{base}{ENVELOPE}"), name(&second[..16])]
+            }
+        }
+    }
+
+    /// Writes the evidence of a verification. If the question already has an answer, that one stands and is
+    /// returned. Foreign documents under the same name are left unchanged.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`; `internal` if both names are taken.
+    pub async fn write(
+        &self,
+        question: &Question<'_>,
+        report: &VerificationReport,
+    ) -> Result<StoredEvidence, RestoreError> {
+        let envelope = self.keys.seal(report)?;
+        let report = &envelope.open()?;
+        let json = serde_json::to_vec_pretty(&envelope)
+            .map_err(|e| RestoreError::internal(e.to_string()))?;
+        for name in self.names(question) {
+            let made = self
+                .store
+                .create(&name, json.clone().into(), "application/json")
+                .await?;
+            if made.is_some() {
+                self.own.remember(question.key(), &name, &json);
+                self.write_renderings(&name, report).await?;
+                return Ok(StoredEvidence {
+                    report: report.clone(),
+                    uri: self.store.uri(&name),
+                });
+            }
+            if let Some(there) = self.answer_at(question, &name).await? {
+                return Ok(there);
+            }
+        }
+        let at = self.store.uri(&question.base());
+        Err(RestoreError::internal(format!(
+            "{at}: foreign objects occupy both names of the evidence: delete them, and check who may create objects there"
+        )))
+    }
+
+    /// Writes the HTML page and the JUnit file next to a document. They prove nothing themselves.
+    async fn write_renderings(
+        &self,
+        name: &str,
+        report: &VerificationReport,
+    ) -> Result<(), RestoreError> {
+        let base = name.trim_end_matches(ENVELOPE);
+        let file = name.rsplit('/').next().unwrap_or_default();
+        let html = page(report, Some((file, self.keys.signs())));
+        let xml = junit(report).map_err(RestoreError::internal)?;
+        for (ending, text, kind) in [
+            ("html", html, "text/html; charset=utf-8"),
+            ("junit.xml", xml, "application/xml"),
+        ] {
+            let name = format!("{base}.{ending}");
+            if self.store.create(&name, text.into(), kind).await?.is_none() {
+                tracing::error!(
+                    name = self.store.uri(&name),
+                    "the object exists already, and this worker did not write it: do not trust it"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The recorded answer to a question: with a key, a signed document; without one, only a document that this
+    /// process wrote itself.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn find(
+        &self,
+        question: &Question<'_>,
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
+        let own = self.own.of(&question.key()).map(|(name, _)| name);
+        // The name that workers without this key use.
+        let plain = format!("{}{ENVELOPE}", question.base());
+        for name in own.into_iter().chain(self.names(question)).chain([plain]) {
+            if let Some(there) = self.answer_at(question, &name).await? {
+                return Ok(Some(there));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The answer to a question, if the object of this name contains it and can be trusted.
+    async fn answer_at(
+        &self,
+        question: &Question<'_>,
+        name: &str,
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
+        let own = self.own.of(&question.key()).filter(|(own, _)| own == name);
+        if self.keys.is_empty() && own.is_none() {
+            return Ok(None);
+        }
+        let object = match self.store.stat(name, None).await {
+            Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
+            other => other?,
+        };
+        let uri = self.store.uri(name);
+        match self
+            .read(&object, own.map(|(_, sha256)| sha256).as_deref())
+            .await
+        {
+            Ok(report) if question.is_answered_by(&report) => {
+                Ok(Some(StoredEvidence { report, uri }))
+            }
+            Ok(_) => {
+                tracing::info!(name = uri, "this evidence is about another verification");
+                Ok(None)
+            }
+            Err(e) if matches!(e, RestoreError::Validation(_)) || object.size > MAX_ENVELOPE => {
+                tracing::error!(name = uri, error = describe_error(&e), "evidence rejected");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Stores the index of an archive unless there is one already.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn write_index(
+        &self,
+        backup: &str,
+        index: &RestoreIndex,
+    ) -> Result<(), RestoreError> {
+        let name = format!("{}index.json", folder_of(backup, &index.generation));
+        let json = serde_json::to_vec(index).map_err(|e| RestoreError::internal(e.to_string()))?;
+        if json.len() as u64 > MAX_INDEX {
+            return Ok(());
+        }
+        self.store
+            .create(&name, json.into(), "application/json")
+            .await?;
+        Ok(())
+    }
+
+    /// The stored index of this generation of a backup, if there is one.
+    ///
+    /// # Errors
+    /// `invalid_request` if it cannot be parsed, and errors of the store.
+    pub async fn index(
+        &self,
+        backup: &str,
+        generation: &str,
+    ) -> Result<Option<RestoreIndex>, RestoreError> {
+        let name = format!("{}index.json", folder_of(backup, generation));
+        let object = match self.store.stat(&name, None).await {
+            Ok(object) => object,
+            Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let bytes = read_small(self.store.as_ref(), &object, MAX_INDEX).await?;
+        let index = serde_json::from_slice(&bytes);
+        index.map(Some).map_err(|e| {
+            invalid(format!(
+                "{}: not a restore index: {e}",
+                self.store.uri(&name)
+            ))
+        })
+    }
+
+    /// The report in a document, if the document counts: signed if that is required, at the right location, and
+    /// with plausible times. `own` is the SHA-256 of what this process wrote there, which needs no signature.
+    async fn read(
+        &self,
+        object: &StoredObject,
+        own: Option<&str>,
+    ) -> Result<VerificationReport, RestoreError> {
+        let (report, _) = self.read_document(object, own).await?;
+        check_clock(&report, jiff::Timestamp::now())?;
+        Ok(report)
+    }
+
+    /// Checks that a document is next to the backup and generation that it is about, under its request's name.
+    fn check_place(
+        &self,
+        report: &VerificationReport,
+        object: &StoredObject,
+    ) -> Result<(), RestoreError> {
+        let misplaced =
+            || refused("the document is about another backup or request than its location says");
+        let (name, generation) = report.subject().ok_or_else(misplaced)?;
+        let base = evidence_name(name, generation, &report.request_id);
+        let rest = object.name.strip_prefix(&base);
+        let fits = rest
+            .is_some_and(|r| r == ENVELOPE || (r.starts_with('-') && is_document(&object.name)))
+            && report.backup.uri == Some(self.backups.uri(name));
+        if fits { Ok(()) } else { Err(misplaced()) }
+    }
+}
