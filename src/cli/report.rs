@@ -16,6 +16,9 @@ const MOST: SearchLimit = SearchLimit {
     bytes: 1 << 30,
 };
 
+const CUT: &str = "older verifications of this time are not listed, because all of them do not fit into memory: \
+    choose a shorter --since, or one --set";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArgs {
     /// How far back to look, such as 30d or 12h
@@ -43,8 +46,8 @@ pub(super) struct Ledger {
     pub is_signed: bool,
     /// Number of ignored documents: not signed by a trusted key, in the wrong location, or unreadable.
     pub left_out: usize,
-    /// Number of verifications that count and are not listed, because all of them would take more than 1 GiB of memory.
-    pub not_listed: usize,
+    /// Whether older verifications of this time are not listed, because all of them would take more than 1 GiB of memory.
+    pub is_cut: bool,
     pub sets: Vec<BackupSetStatus>,
     /// Newest first.
     pub verifications: Vec<VerificationReport>,
@@ -65,7 +68,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         .into_iter()
         .filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name))
         .collect();
-    let (mut all, mut left_out, mut not_listed) = (Vec::new(), 0, 0);
+    let (mut all, mut left_out, mut is_cut) = (Vec::new(), 0, false);
     for set in &sets {
         let found = app
             .manager
@@ -74,7 +77,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
             .await?;
         all.extend(found.reports);
         left_out += found.refused;
-        not_listed += found.left_out;
+        is_cut |= found.is_cut;
     }
     all.sort_by_key(|r| std::cmp::Reverse(r.finished_at));
     let of = |v| all.iter().filter(|r| r.verdict == v).count();
@@ -91,7 +94,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         restored,
         is_signed,
         left_out,
-        not_listed,
+        is_cut,
         sets,
         verifications: all,
     };
@@ -103,8 +106,8 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         };
         let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
         let mut title = format!("{from} to {to}, from {signed}; {}", ignored(left_out));
-        if not_listed > 0 {
-            title = format!("{title}; {}", unlisted(not_listed));
+        if is_cut {
+            title = format!("{title}; {CUT}");
         }
         files::write(file, ledger_page(&ledger.verifications, &title))?;
     }
@@ -124,19 +127,6 @@ fn ignored(documents: usize) -> String {
     }
 }
 
-fn unlisted(verifications: usize) -> String {
-    let (n, are) = match verifications {
-        1 => ("1 verification".to_owned(), "is"),
-        n => (
-            format!("{} verifications", indicatif::HumanCount(n as u64)),
-            "are",
-        ),
-    };
-    format!(
-        "{n} of this time {are} not listed, because all of them do not fit into memory: choose a shorter --since, or one --set"
-    )
-}
-
 fn print(l: &Ledger) {
     out!(
         "{} verified ({} of them restored), {} failed, {} inconclusive since {}",
@@ -154,8 +144,8 @@ fn print(l: &Ledger) {
     if l.left_out > 0 {
         out!("{}; see the warnings in the log", ignored(l.left_out));
     }
-    if l.not_listed > 0 {
-        out!("{}", unlisted(l.not_listed));
+    if l.is_cut {
+        out!("{CUT}");
     }
     for s in &l.sets {
         let proven = s.last_proof.map_or("never proven".into(), |t| {

@@ -37,7 +37,7 @@ impl Default for OwnEvidence {
 struct Remembered {
     known: HashMap<String, (String, String)>,
     order: VecDeque<String>,
-    /// Name and generation of rejected documents, which are not read again.
+    /// URI and generation of rejected documents, which are not read again.
     refused: HashSet<(String, Generation)>,
 }
 
@@ -64,17 +64,17 @@ impl OwnEvidence {
         self.reading.acquire_many(bytes).await.ok()
     }
 
-    pub(super) fn refuse(&self, o: &StoredObject) {
+    pub(super) fn refuse(&self, uri: String, o: &StoredObject) {
         let refused = &mut self.remembered.lock().refused;
         if refused.len() >= MAX_REJECTED_KNOWN {
             refused.clear();
         }
-        refused.insert((o.name.clone(), o.generation));
+        refused.insert((uri, o.generation));
     }
 
-    pub(super) fn has_refused(&self, o: &StoredObject) -> bool {
+    pub(super) fn has_refused(&self, uri: String, o: &StoredObject) -> bool {
         let own = self.remembered.lock();
-        own.refused.contains(&(o.name.clone(), o.generation))
+        own.refused.contains(&(uri, o.generation))
     }
 
     pub(super) fn of(&self, question: &str) -> Option<(String, String)> {

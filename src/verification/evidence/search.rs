@@ -41,8 +41,8 @@ pub struct Found {
     pub refused: usize,
     /// There were so many rejected documents, under names that anybody can choose, that the search was abandoned.
     pub is_flooded: bool,
-    /// Number of reports that count and were left out, because they did not fit into the memory for them.
-    pub left_out: usize,
+    /// The search ended at a report that counts, because it did not fit into the memory for them.
+    pub is_cut: bool,
 }
 
 /// What the documents next to one generation of a backup say about it.
@@ -79,7 +79,7 @@ impl Search {
     fn keep(&mut self, report: VerificationReport) {
         let bytes = bytes_of(&report);
         if self.kept > 0 && self.kept.saturating_add(bytes) > self.limit {
-            self.found.left_out += 1;
+            self.found.is_cut = true;
             return;
         }
         self.kept += bytes;
@@ -259,6 +259,9 @@ impl Evidence {
             if is_own || others <= MAX_PER_GENERATION {
                 self.take(document, is_own, &mut search, &mut wanted).await;
             }
+            if search.found.is_cut {
+                break;
+            }
         }
         let left = others.saturating_sub(MAX_PER_GENERATION);
         if left > 0 && !self.has_own_names() {
@@ -267,10 +270,9 @@ impl Evidence {
                 Self::folder(object)
             ));
         }
-        if search.found.left_out > 0 {
+        if search.found.is_cut {
             search.unread = Some(format!(
-                "{} documents of evidence in {} were not kept, because together they are longer than {} MiB",
-                search.found.left_out,
+                "not all documents of evidence in {} were kept, because together they are longer than {} MiB",
                 Self::folder(object),
                 MAX_TESTIMONY >> 20
             ));
@@ -295,7 +297,7 @@ impl Evidence {
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
         for (document, is_own) in &all {
-            if search.found.reports.len() >= limit.reports {
+            if search.found.reports.len() >= limit.reports || search.found.is_cut {
                 break;
             }
             let (read, most) = if *is_own {
@@ -304,7 +306,6 @@ impl Evidence {
                 (&mut others, MAX_READ.saturating_sub(own))
             };
             if *read >= most || (search.found.is_flooded && !is_own) {
-                search.found.is_flooded |= !is_own;
                 continue;
             }
             *read += 1;
@@ -315,10 +316,10 @@ impl Evidence {
             let refused = search.found.refused;
             tracing::warn!("the evidence has too many documents that do not count: {refused}");
         }
-        if search.found.left_out > 0 {
+        if search.found.is_cut {
             tracing::warn!(
-                documents = search.found.left_out,
-                "documents of evidence are too long to be kept together: the newest are"
+                documents = search.found.reports.len(),
+                "documents of evidence are too long to be kept together: only the newest are"
             );
         }
         Ok(search.found)
@@ -332,14 +333,17 @@ impl Evidence {
         search: &mut Search,
         wanted: &mut impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) {
-        if self.own.has_refused(object) {
+        let uri = self.store.uri(&object.name);
+        if self.own.has_refused(uri.clone(), object) {
             search.found.refused += 1;
             return;
         }
         let error = match self.read_document(object, None).await {
             Ok((report, digest)) => match check_clock(&report, jiff::Timestamp::now()) {
                 Ok(()) if search.seen.insert(digest) => {
-                    if let Some(report) = wanted(report) {
+                    if self.is_about_our_store(&report)
+                        && let Some(report) = wanted(report)
+                    {
                         search.keep(report);
                     }
                     return;
@@ -349,7 +353,6 @@ impl Evidence {
                 // Nor is this: it counts once this machine's clock is right.
                 Err(e) => {
                     if self.is_signed() {
-                        let uri = self.store.uri(&object.name);
                         search.unread = Some(format!("{uri}: {}", describe_error(&e)));
                     }
                     e
@@ -357,9 +360,8 @@ impl Evidence {
             },
             Err(e) => {
                 if matches!(e, RestoreError::Validation(_)) {
-                    self.own.refuse(object);
+                    self.own.refuse(uri, object);
                 } else if is_unread(&e, object) && (is_own || !self.has_own_names()) {
-                    let uri = self.store.uri(&object.name);
                     search.unread = Some(format!("{uri}: {}", describe_error(&e)));
                 }
                 e

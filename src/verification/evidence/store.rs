@@ -247,7 +247,17 @@ impl Evidence {
     ) -> Result<VerificationReport, RestoreError> {
         let (report, _) = self.read_document(object, own).await?;
         check_clock(&report, jiff::Timestamp::now())?;
-        Ok(report)
+        if self.is_about_our_store(&report) {
+            Ok(report)
+        } else {
+            Err(refused("the document is about a backup in another place"))
+        }
+    }
+
+    /// Whether a document is about a backup in this store. Evidence of several places may lie in one.
+    pub(super) fn is_about_our_store(&self, report: &VerificationReport) -> bool {
+        let name = report.backup.name.as_deref();
+        name.is_some_and(|name| report.backup.uri == Some(self.backups.uri(name)))
     }
 
     /// Checks that a document is next to the backup and generation that it is about, under its request's name.
@@ -262,8 +272,7 @@ impl Evidence {
         let base = evidence_name(name, generation, &report.request_id);
         let rest = object.name.strip_prefix(&base);
         let fits = rest
-            .is_some_and(|r| r == ENVELOPE || (r.starts_with('-') && is_document(&object.name)))
-            && report.backup.uri == Some(self.backups.uri(name));
+            .is_some_and(|r| r == ENVELOPE || (r.starts_with('-') && is_document(&object.name)));
         if fits { Ok(()) } else { Err(misplaced()) }
     }
 }
