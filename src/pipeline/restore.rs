@@ -98,7 +98,7 @@ async fn run_in_span(
             return JobOutcome::refused(draft.result(&context, Some(&e)), R::TargetBusy);
         }
         Err(e) => {
-            log_failure(&progress, &e);
+            log_failure(&context, &draft, &e);
             draft.outcome(draft.result(&context, Some(&e)), Some(e.reason()))
         }
     };
@@ -348,13 +348,9 @@ async fn fail(
     // First, because the diagnosis may read the whole backup again.
     clean_up(claimed).await;
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
-    log_failure(context.progress, &e);
+    log_failure(context, draft, &e);
     let result = draft.result(context, Some(&e));
-    let attempt = if draft.is_quarantined {
-        u32::MAX
-    } else {
-        context.job.attempt
-    };
+    let attempt = draft.counted_attempt(context.job);
     let max_attempts = context.config().max_attempts;
     let is_final = disposition(Some(e.reason()), attempt, max_attempts).publish;
     match record_end(claimed, &result, is_final).await {
@@ -402,14 +398,33 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
     Ok(JobOutcome::recorded(result))
 }
 
-fn log_failure(progress: &Progress, e: &RestoreError) {
-    tracing::error!(
-        stage = progress.stage().as_str(), failure_reason = %e.reason(), error = said(e),
-        "the restore failed"
-    );
+/// Whether a request that failed for this reason is redelivered. Only messages are: a command has one attempt.
+fn is_redelivered(job: &RestoreJob, attempt: u32, reason: R, max_attempts: u32) -> bool {
+    job.sequence.is_some() && !disposition(Some(reason), attempt, max_attempts).publish
+}
+
+/// Logs the failure of an attempt: a warning if there will be another one.
+fn log_failure(context: &RestoreContext<'_>, draft: &ResultDraft, e: &RestoreError) {
+    let (job, reason, error) = (context.job, e.reason(), said(e));
+    let stage = context.progress.stage().as_str();
+    let attempt = draft.counted_attempt(job);
+    if is_redelivered(job, attempt, reason, context.config().max_attempts) {
+        tracing::warn!(stage, failure_reason = %reason, error, "the restore failed");
+    } else {
+        tracing::error!(stage, failure_reason = %reason, error, "the restore failed");
+    }
 }
 
 impl ResultDraft {
+    /// The number of the attempt, after which there may be others; a quarantined request has none.
+    fn counted_attempt(&self, job: &RestoreJob) -> u32 {
+        if self.is_quarantined {
+            u32::MAX
+        } else {
+            job.attempt
+        }
+    }
+
     fn take_proof(&mut self, proven: &Proven) {
         self.backup.crc32c = proven.bytes.crc32c().map(backup::encode_crc32c);
         self.backup.size = Some(proven.bytes.size().to_string());
@@ -466,5 +481,29 @@ impl ResultDraft {
         r.completeness = self.completeness.filter(|_| error.is_none());
         r.bound();
         r
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_messages_with_attempts_left_are_redelivered() {
+        let mut job = RestoreJob::replacing("r", "app", String::new());
+        for (sequence, attempt, reason, wanted) in [
+            (Some(1), 1, R::DownloadFailed, true),
+            (Some(1), 4, R::DownloadFailed, false),
+            (Some(1), 1, R::DataRejected, false),
+            (Some(1), 9, R::AccessDenied, true),
+            (Some(1), 9, R::Cancelled, true),
+            // A command has one attempt.
+            (None, 1, R::DownloadFailed, false),
+            (None, 1, R::Cancelled, false),
+        ] {
+            job.sequence = sequence;
+            let is = is_redelivered(&job, attempt, reason, 4);
+            assert_eq!(is, wanted, "{sequence:?} {attempt} {reason}");
+        }
     }
 }
