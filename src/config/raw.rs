@@ -254,7 +254,7 @@ pub struct RawConfig {
     /// Memory for data queued between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_queue_mib: Option<String>,
-    /// Memory that this worker may use, in MiB; a backup that needs more is refused. If the cgroup has no limit: half of the machine's memory, at most 2048 [default: the cgroup's limit]
+    /// Memory that this worker may use, in MiB; a backup that needs more is refused. If backups are verified in sandboxes, 384 of the cgroup's limit are left to each. If the cgroup has no limit: half of the machine's memory, at most 2048 [default: the cgroup's limit]
     #[arg(long, env = "RESTORE_MEMORY_MIB", global = true, value_name = "MIB")]
     pub(super) restore_memory_mib: Option<String>,
     /// How rows are sent: text, as stored in the backup; binary, which costs the server less, if they can be
