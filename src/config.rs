@@ -92,6 +92,8 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Whether SQL text without `pg_dump`'s end mark is refused; `None`: only by verifications.
     pub require_complete: Option<bool>,
+    /// Bytes that a restore leaves free on the target server's disk, where that is known.
+    pub min_free: u64,
     /// Memory in bytes for what the readers of one archive keep: table of contents, lists, a statement.
     pub archive_memory: u64,
     /// Tables from about this size, in bytes, are sent in COPY's binary format if their rows can be
@@ -216,6 +218,14 @@ impl Config {
             max_bytes: non_empty(&raw.restore_max_gib)
                 .map(|_| errors.at_least_one("RESTORE_MAX_GIB", &raw.restore_max_gib, 1) as u64)
                 .map(|gib| gib << 30),
+            min_free: errors
+                .parse::<u64>(
+                    "RESTORE_MIN_FREE_MIB",
+                    &raw.restore_min_free_mib,
+                    256,
+                    "must be a non-negative integer",
+                )
+                .saturating_mul(1 << 20),
             stage_limits: stage_limits(raw, &mut errors),
             stall_limit: errors.duration(
                 "RESTORE_STALL_TIMEOUT",

@@ -19,10 +19,13 @@ use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Policy, Trigger};
 use crate::progress::Progress;
 use crate::store::{BackupStore, read_range};
-use pgdump_archive::{self, Archive, DecryptionKeys, Limits};
+use pgdump_archive::{self, Archive, CutOff, DecryptionKeys, Limits};
 
 /// Largest globals file that is read, in bytes.
 const MAX_GLOBALS: u64 = 16 << 20;
+
+/// Bytes at the end of a backup that show whether it is cut off: what somebody may have added to SQL text, too.
+const CUT_OFF_TAIL: u64 = 64 << 10;
 
 /// A backup to read. Of a dump of a whole cluster, `database` is the one to read.
 pub(crate) struct WantedBackup {
@@ -274,6 +277,21 @@ impl BackupCatalog {
             }
             Err(_) => tracing::debug!("the end of the text was not read in time"),
         }
+    }
+
+    /// Whether the end of a backup that is one object shows that it is cut off: a small part, read by itself. `None`
+    /// also where it cannot be had.
+    pub(crate) async fn cut_off(
+        &self,
+        archive: &Archive,
+        pinned: Option<&PinnedBackup>,
+    ) -> Option<CutOff> {
+        let p = pinned.filter(|p| p.members.is_empty())?;
+        let size = p.object.size;
+        let range = size.saturating_sub(CUT_OFF_TAIL)..size;
+        let read = read_range(p.store.as_ref(), &p.object, range);
+        let tail = tokio::time::timeout(self.config.stall_timeout, read).await;
+        archive.cut_off(size, &tail.ok()?.ok()?)
     }
 
     /// Starts the download and reads it as far as the table of contents.

@@ -123,6 +123,9 @@ pub struct RawConfig {
     /// Limit of one backup's uncompressed data, in GiB [default: no limit]
     #[arg(long, env = "RESTORE_MAX_GIB", global = true, value_name = "GIB")]
     pub(super) restore_max_gib: Option<String>,
+    /// A restore ends before less than this is free on the target server's disk, in MiB; 0 = do not look. Known only if the server is on this machine and DB_USER is a superuser (or may run pg_stat_file and read all settings) [default: 256]
+    #[arg(long, env = "RESTORE_MIN_FREE_MIB", global = true, value_name = "MIB")]
+    pub(super) restore_min_free_mib: Option<String>,
     /// Time limits of individual stages: STAGE=TIME, separated by commas, such as prepare=10m,data=6h
     #[arg(long, env = "RESTORE_STAGE_LIMITS", global = true, value_name = "LIST")]
     pub(super) restore_stage_limits: Option<String>,

@@ -12,13 +12,13 @@ use tracing::field::Empty;
 use super::context::{Bounds, JobClock, JobContext, Services};
 use super::diagnosis::diagnose;
 use super::job_outcome::{JobOutcome, end_spans};
-use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, restricted};
+use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, policy_under};
 use super::target_destination::TargetDestination;
 use super::{completeness, completion, targets};
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::Trust;
-use crate::database::{self, Claim, TargetLock};
+use crate::database::{self, Claim, ServerDisk, TargetLock, out_of_space, unless_full};
 use crate::error::{
     Blame, FailureReason as R, RestoreError, ValidationError, ValidationKind, report as said,
 };
@@ -128,6 +128,7 @@ async fn claim_and_restore(
     if !claimed.has_journal() {
         draft.log.notes.push(NO_JOURNAL.into());
     }
+    let disk = ServerDisk::of(claimed.session()).await;
     let checked = bounds.within(claimed.check(job.attempt)).await;
     draft.is_quarantined = claimed.is_quarantined(job.attempt);
     let proven = match checked {
@@ -138,6 +139,7 @@ async fn claim_and_restore(
                 tokio::select! {
                     proven = Box::pin(restore_into_staging(context, &claimed, draft)) => proven,
                     e = claimed.lost() => Err(e),
+                    e = out_of_space(disk.as_ref(), config.min_free) => Err(e),
                 }
             };
             bounds.within(work).await
@@ -151,7 +153,10 @@ async fn claim_and_restore(
     };
     let swapped = match proven {
         Ok(proven) => swap(context, &mut claimed, proven, draft).await,
-        Err(e) => Err(claimed.unless_lost(e).await),
+        Err(e) => {
+            let e = claimed.unless_lost(e).await;
+            Err(unless_full(disk.as_ref(), config.min_free, e))
+        }
     };
     match swapped {
         Ok(result) => Ok(draft.outcome(result, None)),
@@ -228,13 +233,12 @@ async fn load_and_prove(
 ) -> Result<Proven, RestoreError> {
     let (job, config) = (context.job, context.config());
     let trust = context.catalog().trust_of(&job.backup);
+    let restriction = context.catalog().restriction_of(&job.backup);
+    draft.log.notes.extend(restriction.map(|r| r.note()));
     let completeness = completeness::completeness_of(config, &opened.archive)?;
     let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
     let request = LoadRequest {
-        policy: match trust {
-            Trust::Full => policy,
-            Trust::Restricted => restricted(policy),
-        },
+        policy: policy_under(trust, policy),
         selection: &job.selection,
         backup: draft.pinned.as_ref(),
     };

@@ -92,8 +92,8 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
     })
 }
 
-/// Bytes from each data block to the next one; the size of the last block is unknown.
-pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<DumpId, u64> {
+/// Bytes from each data block to the next one, and from the last one to the end of the archive, if that is known.
+pub(super) fn sizes(entries: &[TocEntry], end: Option<u64>) -> HashMap<DumpId, u64> {
     let at = |e: &TocEntry| {
         if let DataOffset::At(n) = e.offset {
             Some((n, e.dump_id))
@@ -103,13 +103,19 @@ pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<DumpId, u64> {
     };
     let mut starts: Vec<(u64, DumpId)> = entries.iter().filter_map(at).collect();
     starts.sort_unstable();
-    starts
-        .windows(2)
-        .map(|w| (w[0].1, w[1].0 - w[0].0))
-        .collect()
+    let last = starts.last().map_or(0, |(at, _)| *at);
+    let end = end.filter(|end| *end > last);
+    let ends = starts.iter().skip(1).map(|(at, _)| *at).chain(end);
+    let sizes = starts.iter().zip(ends);
+    sizes.map(|((at, id), end)| (*id, end - at)).collect()
 }
 
 impl CustomBlocks {
+    /// Bytes of an integer, without its sign.
+    pub(crate) fn int_size(&self) -> u8 {
+        self.form.int_size
+    }
+
     /// Reads by the index from here on; the input itself ends after the head.
     ///
     /// # Errors
