@@ -184,6 +184,6 @@ mod tests {
                 .starts_with("gs://bucket/nightly/: more than 1"),
             "{e}"
         );
-        assert_eq!(e.blame(), crate::error::Blame::Infrastructure);
+        assert_eq!(e.kind().blame(), crate::error::Blame::Infrastructure);
     }
 }

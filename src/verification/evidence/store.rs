@@ -62,7 +62,7 @@ impl Evidence {
 
     /// The name under which the answer to a question is written, and the second choice if that name is taken.
     /// Nobody without the signing key, if there is one, can predict either.
-    fn names(&self, question: &Question<'_>) -> [String; 2] {
+    pub(super) fn names(&self, question: &Question<'_>) -> [String; 2] {
         let base = question.base();
         let name = |second: &str| format!("{base}-{second}{ENVELOPE}");
         match (
