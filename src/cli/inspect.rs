@@ -80,12 +80,12 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
         .catalog()
         .open_database(&wanted, database, stop.clone())
         .await;
-    let (pinned, archive) = opened.map_err(|e| match hint_of(&args.backup, e.reason()) {
+    let (pinned, mut archive) = opened.map_err(|e| match hint_of(&args.backup, e.reason()) {
         Some(hint) => StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into(),
         None => e,
     })?;
-    let cut_off = app.manager.catalog().cut_off(&archive, pinned.as_ref());
-    let cut_off = cut_off.await;
+    let catalog = app.manager.catalog();
+    let cut_off = catalog.look_at_end(&mut archive, pinned.as_ref()).await;
     let is_useless = args.against && cut_off.as_ref().is_some_and(|c| c.is_certain);
     let findings = if args.against {
         let found = app.manager.preflight(&archive, &wanted, pinned.as_ref());

@@ -128,8 +128,14 @@ async fn claim_and_restore(
     if !claimed.has_journal() {
         draft.log.notes.push(NO_JOURNAL.into());
     }
-    let disk = ServerDisk::of(claimed.session()).await;
-    let checked = bounds.within(claimed.check(job.attempt)).await;
+    let check = async {
+        let notes = claimed.check(job.attempt).await?;
+        Ok((notes, ServerDisk::of(claimed.session()).await))
+    };
+    let (checked, disk) = match bounds.within(check).await {
+        Ok((notes, disk)) => (Ok(notes), disk),
+        Err(e) => (Err(e), None),
+    };
     draft.is_quarantined = claimed.is_quarantined(job.attempt);
     let proven = match checked {
         Err(e) => Err(e),

@@ -412,8 +412,8 @@ impl Archive {
     /// whole input, if known; the last block of a custom archive ends there.
     pub fn sizes(&self, stored: Option<u64>) -> std::collections::HashMap<DumpId, u64> {
         match &self.body {
-            ArchiveBody::Custom(_) => {
-                custom::sizes(&self.entries, stored.filter(|_| !self.is_wrapped()))
+            ArchiveBody::Custom(blocks) => {
+                blocks.sizes(&self.entries, stored.filter(|_| !self.is_wrapped()))
             }
             ArchiveBody::Directory(members) => members.sizes(&self.entries),
             ArchiveBody::Tar(_) | ArchiveBody::Script(_) => Default::default(),
@@ -425,12 +425,30 @@ impl Archive {
     pub fn cut_off(&self, size: u64, tail: &[u8]) -> Option<CutOff> {
         match &self.body {
             _ if self.is_wrapped() => None,
-            ArchiveBody::Custom(blocks) => {
-                cut_off::of_custom(&self.entries, blocks.int_size(), size, tail)
-            }
+            ArchiveBody::Custom(blocks) => blocks.cut_off(&self.entries, size, tail),
             ArchiveBody::Tar(_) => cut_off::of_tar(tail),
             ArchiveBody::Script(script) if !script.is_generic_sql => cut_off::of_text(tail),
             ArchiveBody::Directory(_) | ArchiveBody::Script(_) => None,
+        }
+    }
+
+    /// How many of the last bytes of the input [`Archive::read_trailer`] needs; `None` if it does not apply.
+    pub fn trailer_bytes(&self) -> Option<u64> {
+        let lacks_offset = |e: &TocEntry| e.has_data && matches!(e.offset, DataOffset::NotSet);
+        match &self.body {
+            ArchiveBody::Custom(blocks) if !self.is_wrapped() => {
+                let applies = self.entries.iter().any(lacks_offset);
+                applies.then(|| blocks.most_trailer())
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes the offsets of the data from the table of contents behind it, if `tail`, the last bytes of the input, ends
+    /// with one: `pg_dump` leaves it there if its output was opened for appending.
+    pub fn read_trailer(&mut self, tail: &[u8]) {
+        if let ArchiveBody::Custom(blocks) = &mut self.body {
+            blocks.read_trailer(&mut self.entries, tail);
         }
     }
 
