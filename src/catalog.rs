@@ -14,4 +14,5 @@ mod status;
 
 pub use backup_catalog::BackupCatalog;
 pub(crate) use reader::{WantedBackup, describe};
+pub(crate) use sources::Restriction;
 pub use status::BackupSetStatus;

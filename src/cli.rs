@@ -198,6 +198,7 @@ impl Cli {
             .unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
         let config = match self.command {
             Command::Worker(_) | Command::Request(_) => Config::with_queue(&self.config),
+            Command::Verify(_) | Command::Selftest(_) => Config::for_verification(&self.config),
             _ => Config::new(&self.config),
         };
         let valid = config.as_ref().ok();

@@ -24,6 +24,7 @@ use values::{list, non_empty, or_default, secret, secret_line, text_of};
 
 pub use argv::hide_secrets;
 pub use location::Location;
+pub(crate) use memory::{SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
 pub use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 pub use raw::RawConfig;
 pub use trust::{RestrictedRoles, Trust};
@@ -91,6 +92,8 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Whether SQL text without `pg_dump`'s end mark is refused; `None`: only by verifications.
     pub require_complete: Option<bool>,
+    /// Bytes that a restore leaves free on the target server's disk, where that is known.
+    pub min_free: u64,
     /// Memory in bytes for what the readers of one archive keep: table of contents, lists, a statement.
     pub archive_memory: u64,
     /// Tables from about this size, in bytes, are sent in COPY's binary format if their rows can be
@@ -135,6 +138,20 @@ impl Config {
     /// # Errors
     /// All errors of the configuration at once.
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
+        let verifies = [&raw.backup_notification_subscription, &raw.verify_schedule];
+        Self::read(raw, verifies.into_iter().any(|v| non_empty(v).is_some()))
+    }
+
+    /// Like [`Config::new`], for commands that verify.
+    ///
+    /// # Errors
+    /// As [`Config::new`].
+    pub fn for_verification(raw: &RawConfig) -> Result<Self, ConfigErrors> {
+        Self::read(raw, true)
+    }
+
+    /// `verifies`: whether backups are verified, in a sandbox unless there is a scratch server.
+    fn read(raw: &RawConfig, verifies: bool) -> Result<Self, ConfigErrors> {
         let mut errors = ConfigErrors::default();
         let retry_budget = errors.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
         let max_concurrent =
@@ -149,6 +166,7 @@ impl Config {
                 Trust::Restricted
             }
         };
+        let has_sandboxes = verifies && non_empty(&raw.scratch_db_host).is_none();
         let config = Config {
             bucket: errors.location(
                 "BACKUP_BUCKET",
@@ -200,6 +218,14 @@ impl Config {
             max_bytes: non_empty(&raw.restore_max_gib)
                 .map(|_| errors.at_least_one("RESTORE_MAX_GIB", &raw.restore_max_gib, 1) as u64)
                 .map(|gib| gib << 30),
+            min_free: errors
+                .parse::<u64>(
+                    "RESTORE_MIN_FREE_MIB",
+                    &raw.restore_min_free_mib,
+                    256,
+                    "must be a non-negative integer",
+                )
+                .saturating_mul(1 << 20),
             stage_limits: stage_limits(raw, &mut errors),
             stall_limit: errors.duration(
                 "RESTORE_STALL_TIMEOUT",
@@ -261,7 +287,13 @@ impl Config {
                     "must be true or false",
                 )
             }),
-            archive_memory: memory::archive_budget(raw, max_concurrent, queue_bytes, &mut errors),
+            archive_memory: memory::archive_budget(
+                raw,
+                max_concurrent,
+                queue_bytes,
+                if has_sandboxes { max_concurrent } else { 0 },
+                &mut errors,
+            ),
             retry_budget,
             policy: policy(raw, &mut errors),
             in_place: in_place(raw, &mut errors),

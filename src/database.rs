@@ -6,6 +6,7 @@
 mod abandoned;
 mod claim;
 mod confinement;
+mod disk;
 mod in_place;
 mod journal;
 mod locks;
@@ -23,7 +24,8 @@ mod verification_database;
 
 pub use abandoned::unended;
 pub use claim::{Claim, claim};
-pub use confinement::{Loader, check_restricted};
+pub use confinement::{Loader, check_restricted, facts_for_loader};
+pub use disk::{ServerDisk, free_bytes, out_of_space, unless_full};
 pub use journal::check_journal;
 pub use reaper::{Reaped, reap};
 pub use retained::{RetainedDatabase, kept};

@@ -132,16 +132,17 @@ impl RestoreManager {
         pipeline::record_completion(&self.services, outcome);
     }
 
-    /// Compares a backup with the target server under the configured policy.
+    /// Compares a backup with the target server under the configured policy and the trust in its source.
     ///
     /// # Errors
     /// `target_unavailable`, `access_denied`.
     pub async fn preflight(
         &self,
         archive: &Archive,
+        wanted: &BackupRef,
         pinned: Option<&PinnedBackup>,
     ) -> Result<Vec<Finding>, RestoreError> {
-        pipeline::preflight::preflight(&self.services, archive, pinned).await
+        pipeline::preflight::preflight(&self.services, archive, wanted, pinned).await
     }
 
     /// Whether a database may be restored into at all.

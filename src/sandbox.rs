@@ -21,6 +21,7 @@ use std::process::{Child, Command, Stdio};
 use parking_lot::Mutex;
 use std::time::{Duration, SystemTime};
 
+use crate::config::{SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
 use crate::proof::Isolation;
 use commands::{plain_command, restrict_to_owner, run};
 
@@ -28,21 +29,35 @@ pub use binaries::{Binaries, find_bindir, fitting, found};
 pub use seccomp::{launch, set_launcher};
 
 /// Settings that trade durability for speed: the data is discarded with the sandbox anyway.
-const THROWAWAY: [&str; 12] = [
+const THROWAWAY: [&str; 10] = [
     "fsync=off",
     "full_page_writes=off",
     "synchronous_commit=off",
     "wal_level=minimal",
     "max_wal_senders=0",
-    "shared_buffers=256MB",
     "max_wal_size=4GB",
     "wal_init_zero=off",
     "checkpoint_timeout=1h",
-    "maintenance_work_mem=128MB",
     // The data is discarded before vacuum or JIT compilation would pay off.
     "autovacuum=off",
     "jit=off",
 ];
+
+/// The same with the server's memory, which a worker leaves to it.
+fn throwaway_settings() -> Vec<String> {
+    let memory = [
+        format!("shared_buffers={SANDBOX_SHARED_BUFFERS_MIB}MB"),
+        format!("maintenance_work_mem={SANDBOX_MAINTENANCE_MIB}MB"),
+    ];
+    let fixed = THROWAWAY.iter().map(|s| (*s).to_owned());
+    fixed.chain(memory).collect()
+}
+
+/// As options of the server's command line.
+fn as_options(settings: impl IntoIterator<Item = String>) -> Vec<String> {
+    let settings = settings.into_iter();
+    settings.flat_map(|s| ["-c".to_owned(), s]).collect()
+}
 
 /// How long a server may take to start, and how often its state is checked.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,13 +106,10 @@ impl Sandbox {
     /// The output of `initdb` or of the server.
     pub fn start(bindir: &Path, parent: &Path, durable: bool, options: &str) -> Result<Self> {
         let user = server_user(&["postgres", "nobody"])?;
-        let mut settings: Vec<String> = if durable {
+        let mut settings = if durable {
             vec![]
         } else {
-            THROWAWAY
-                .iter()
-                .flat_map(|s| ["-c".to_owned(), (*s).to_owned()])
-                .collect()
+            as_options(throwaway_settings())
         };
         settings.extend(options.split_whitespace().map(str::to_owned));
         Self::launch(
@@ -117,13 +129,9 @@ impl Sandbox {
     pub fn isolated(bindir: &Path, parent: &Path, more: &[String]) -> Result<Self> {
         // Prefer `nobody`: `postgres` may own other clusters on this machine.
         let user = server_user(&["nobody", "postgres"])?;
-        let settings: Vec<String> = THROWAWAY
-            .iter()
-            .chain(&["autovacuum=off", "jit=off", "max_locks_per_transaction=256"])
-            .copied()
-            .chain(more.iter().map(String::as_str))
-            .flat_map(|s| ["-c".to_owned(), s.to_owned()])
-            .collect();
+        let locks = "max_locks_per_transaction=256".to_owned();
+        let all = throwaway_settings().into_iter().chain([locks]);
+        let settings = as_options(all.chain(more.iter().cloned()));
         Self::launch(
             bindir,
             parent,

@@ -19,10 +19,15 @@ use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Policy, Trigger};
 use crate::progress::Progress;
 use crate::store::{BackupStore, read_range};
-use pgdump_archive::{self, Archive, DecryptionKeys, Limits};
+use pgdump_archive::{self, Archive, CutOff, DecryptionKeys, Limits};
 
 /// Largest globals file that is read, in bytes.
 const MAX_GLOBALS: u64 = 16 << 20;
+
+/// Bytes at the end of a backup that show whether it is cut off: what somebody may have added to SQL text, too.
+const END_BYTES: u64 = 64 << 10;
+/// Largest table of contents that is looked for there, in bytes.
+const MAX_TRAILER: u64 = 4 << 20;
 
 /// A backup to read. Of a dump of a whole cluster, `database` is the one to read.
 pub(crate) struct WantedBackup {
@@ -274,6 +279,28 @@ impl BackupCatalog {
             }
             Err(_) => tracing::debug!("the end of the text was not read in time"),
         }
+    }
+
+    /// Reads the end of a backup that is one object, a small part, by itself: whether it shows that the backup is cut off.
+    /// The offsets of the data may be there, too. `None` also where it cannot be had.
+    pub(crate) async fn look_at_end(
+        &self,
+        archive: &mut Archive,
+        pinned: Option<&PinnedBackup>,
+    ) -> Option<CutOff> {
+        let p = pinned.filter(|p| p.members.is_empty())?;
+        let size = p.object.size;
+        let trailer = archive.trailer_bytes().filter(|n| *n <= MAX_TRAILER);
+        let length = trailer.map_or(END_BYTES, |n| n.max(END_BYTES));
+        let range = size.saturating_sub(length)..size;
+        let read = read_range(p.store.as_ref(), &p.object, range);
+        let tail = tokio::time::timeout(self.config.stall_timeout, read).await;
+        let tail = tail.ok()?.ok()?;
+        if let Some(n) = trailer {
+            let begin = tail.len().saturating_sub(usize::try_from(n).unwrap_or(0));
+            archive.read_trailer(&tail[begin..]);
+        }
+        archive.cut_off(size, &tail)
     }
 
     /// Starts the download and reads it as far as the table of contents.

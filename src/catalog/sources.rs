@@ -21,23 +21,72 @@ fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
     location.contains(place, name) && leads_inside
 }
 
+/// Why a backup is restored restricted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Restriction {
+    /// What keeps it from being trusted.
+    pub(crate) why: String,
+    /// What to change in the configuration to trust it.
+    pub(crate) change: String,
+}
+
+impl Restriction {
+    /// The note in the result of a restore.
+    pub(crate) fn note(&self) -> String {
+        format!(
+            "restricted: owners and privileges of the backup are left out, because {}; to restore them, {}",
+            self.why, self.change
+        )
+    }
+}
+
+/// The folder or bucket of a backup, as a URI.
+fn folder_of(uri: &str) -> &str {
+    let file = uri.trim_end_matches('/');
+    file.rsplit_once('/').map_or(file, |(folder, _)| folder)
+}
+
 impl BackupCatalog {
-    /// How far a backup is trusted: by its place. A file of the machine on which a command runs, or its
-    /// standard input, is the person's own.
+    /// How far a backup is trusted: by its place.
     pub fn trust_of(&self, wanted: &BackupRef) -> Trust {
+        match self.untrusted_uri(wanted) {
+            None => self.config.trust,
+            Some(_) => Trust::Restricted,
+        }
+    }
+
+    /// Why a backup is restored restricted; `None` if it is trusted.
+    pub(crate) fn restriction_of(&self, wanted: &BackupRef) -> Option<Restriction> {
+        let (mut why, mut change) = (vec![], vec![]);
+        if let Some(uri) = self.untrusted_uri(wanted) {
+            why.push(format!(
+                "{uri} is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES"
+            ));
+            change.push(format!("add {} to TRUSTED_SOURCES", folder_of(&uri)));
+        }
+        if self.config.trust == Trust::Restricted {
+            why.push("BACKUP_TRUST is restricted".to_owned());
+            change.push("set BACKUP_TRUST=full".to_owned());
+        }
+        let and = |all: Vec<String>| all.join(" and ");
+        (!why.is_empty()).then(|| Restriction {
+            why: and(why),
+            change: and(change),
+        })
+    }
+
+    /// The URI of a backup whose place is not trusted, whatever BACKUP_TRUST says. A file of the machine on which a
+    /// command runs, or its standard input, is the person's own.
+    fn untrusted_uri(&self, wanted: &BackupRef) -> Option<String> {
         let BackupRef::Named {
             place: Some(place),
             name,
         } = wanted
         else {
-            return self.config.trust;
+            return None;
         };
         let own = matches!(place, Location::Folder(_)) && !self.is_allowed(place, name);
-        if self.is_listed(place, name) || own {
-            self.config.trust
-        } else {
-            Trust::Restricted
-        }
+        (!self.is_listed(place, name) && !own).then(|| place.uri(name))
     }
 
     /// Whether a place is BACKUP_BUCKET or one of TRUSTED_SOURCES.
@@ -83,7 +132,56 @@ impl BackupCatalog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::{Config, RawConfig};
+    use crate::metrics::RestoreMetricsManager;
+    use crate::store::Stores;
+
+    #[test]
+    fn a_restriction_names_the_settings_that_lift_it() {
+        let restriction = |uri: &str, trust: &str| {
+            let flags = [
+                ("backup-bucket", "gs://ours/prod"),
+                ("trusted-sources", "gs://theirs/good"),
+                ("allowed-sources", "file:///allowed"),
+                ("backup-trust", trust),
+            ];
+            let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+            let metrics = RestoreMetricsManager::new(0.0);
+            let catalog =
+                BackupCatalog::new(Arc::new(config), Arc::new(Stores::new(None)), metrics);
+            let wanted = BackupRef::parse(uri, "").unwrap();
+            let found = catalog.restriction_of(&wanted);
+            let is_restricted = catalog.trust_of(&wanted) == Trust::Restricted;
+            assert_eq!(found.is_some(), is_restricted, "{uri} {trust}");
+            found.map(|r| r.change)
+        };
+        for (uri, listed) in [
+            ("app.dump", None),
+            ("gs://ours/prod/app.dump", None),
+            ("gs://theirs/good/app.dump", None),
+            ("/mine/app.dump", None),
+            ("-", None),
+            ("gs://ours/test/app.dump", Some("gs://ours/test")),
+            ("gs://theirs/app/", Some("gs://theirs")),
+            ("file:///allowed/app.dump", Some("file:///allowed")),
+        ] {
+            let add = listed.map(|place| format!("add {place} to TRUSTED_SOURCES"));
+            let all = add
+                .iter()
+                .cloned()
+                .chain(["set BACKUP_TRUST=full".to_owned()]);
+            let all: Vec<String> = all.collect();
+            assert_eq!(
+                restriction(uri, "restricted"),
+                Some(all.join(" and ")),
+                "{uri}"
+            );
+            assert_eq!(restriction(uri, "full"), add, "{uri}");
+        }
+    }
 
     #[test]
     fn a_link_to_another_folder_is_not_inside() {

@@ -4,7 +4,6 @@
 pub(super) mod check;
 mod queues;
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::exit::{CommandResult, Exit};
@@ -12,7 +11,7 @@ use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::style;
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
-use crate::database::{check_journal, check_restricted, unended};
+use crate::database::{ServerDisk, check_journal, check_restricted, free_bytes, unended};
 use crate::error::{FailureReason, bound_list};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
@@ -344,12 +343,11 @@ async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
     let name = "newest backup";
     let stop = tokio_util::sync::CancellationToken::new();
     let _guard = stop.clone().drop_guard();
-    let opened = async {
-        app.manager
-            .catalog()
-            .open(&BackupRef::parse("latest", "")?, stop)
-            .await
+    let latest = BackupRef::Latest {
+        prefix: String::new(),
+        at: None,
     };
+    let opened = app.manager.catalog().open(&latest, stop);
     let (pinned, archive) = match opened.await {
         Ok(opened) => opened,
         Err(e) if e.reason() == FailureReason::BackupNotFound => {
@@ -361,7 +359,8 @@ async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
         .as_ref()
         .map_or("latest", |p| p.object.name.as_str())
         .to_owned();
-    let Ok(findings) = app.manager.preflight(&archive, pinned.as_ref()).await else {
+    let findings = app.manager.preflight(&archive, &latest, pinned.as_ref());
+    let Ok(findings) = findings.await else {
         return vec![DiagnosticResult::skipped(
             name,
             "the target server does not respond",
@@ -392,26 +391,12 @@ async fn target_room(app: &App, needed: Option<u64>) -> DiagnosticResult {
     let about = needed.map_or_else(String::new, |n| {
         format!("the newest backup needs about {}", human_bytes(n))
     });
-    let folder = async {
-        let session = Server::new(&app.config.db)
-            .ok()?
-            .maintenance("doctor")
-            .await
-            .ok()?;
-        let row = session
-            .client()
-            .query_one("SHOW data_directory", &[])
-            .await
-            .ok()?;
-        row.try_get::<_, String>(0).ok()
+    let room = async {
+        let server = Server::new(&app.config.db).ok()?;
+        let session = server.maintenance("doctor").await.ok()?;
+        ServerDisk::of(&session).await?.free()
     };
-    let is_here = app.config.db.host.starts_with('/');
-    let room = if is_here {
-        folder.await.and_then(|f| free(Path::new(&f)))
-    } else {
-        None
-    };
-    match (room, needed) {
+    match (room.await, needed) {
         (Some(room), Some(needed)) if room < needed => {
             let what = format!("{about}, but only {} is free", human_bytes(room));
             DiagnosticResult::new(name, CheckHealth::Warning, what)
@@ -427,12 +412,6 @@ async fn target_room(app: &App, needed: Option<u64>) -> DiagnosticResult {
     }
 }
 
-/// Free bytes on the file system that contains a folder.
-fn free(folder: &Path) -> Option<u64> {
-    let s = rustix::fs::statvfs(folder).ok()?;
-    Some(s.f_bavail * s.f_frsize)
-}
-
 async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
     if app.config.verify.scratch.is_some() {
         return vec![DiagnosticResult::skipped(
@@ -441,7 +420,7 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
         )];
     }
     let (bindirs, parent) = (app.config.pg_bindir.clone(), app.manager.sandbox_dir());
-    let room = free(
+    let room = free_bytes(
         parent
             .parent()
             .filter(|_| !parent.exists())

@@ -3,6 +3,7 @@
 use crate::app::AppError;
 use crate::config::ConfigErrors;
 use crate::error::{FailureReason as R, RestoreError, report};
+use crate::postgres::NO_DATABASE;
 use crate::queue::QueueError;
 
 /// The exit code of a command.
@@ -59,6 +60,15 @@ impl Exit {
             Exit::Config => 78,
             Exit::Interrupted => 130,
             Exit::Terminated => 143,
+        }
+    }
+
+    /// The exit code for a failure with this SQLSTATE, if the server gave one.
+    pub(super) fn of_failure(reason: R, sqlstate: Option<&str>) -> Self {
+        match (reason, sqlstate) {
+            // DB_MAINTENANCE_NAME names a database that does not exist.
+            (R::AccessDenied, Some(NO_DATABASE)) => Exit::Config,
+            _ => Exit::of(reason),
         }
     }
 
@@ -129,7 +139,7 @@ impl CommandError {
     pub(super) fn exit(&self) -> Exit {
         match self {
             CommandError::App(AppError::Config(_)) => Exit::Config,
-            CommandError::App(AppError::Database(e)) => Exit::of(e.reason()),
+            CommandError::App(AppError::Database(e)) => Exit::of_failure(e.reason(), e.sqlstate()),
             CommandError::App(AppError::Admin(_))
             | CommandError::Io(_)
             | CommandError::Unavailable(_) => Exit::Unavailable,
@@ -138,7 +148,7 @@ impl CommandError {
                 QueueError::Refused(_) => Exit::BadData,
                 QueueError::Transient(_) => Exit::Unavailable,
             },
-            CommandError::Restore(e) => Exit::of(e.reason()),
+            CommandError::Restore(e) => Exit::of_failure(e.reason(), e.sqlstate()),
             CommandError::Other(_) => Exit::Failed,
         }
     }

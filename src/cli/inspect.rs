@@ -63,6 +63,9 @@ pub(super) struct Inspection {
     /// Largest first, where sizes are known.
     tables: Vec<InspectedTable>,
     needs: Requirements,
+    /// Why the backup seems to be cut off, if its end shows that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_off: Option<String>,
     /// With --against: findings, those that block a restore first.
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
@@ -77,23 +80,27 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
         .catalog()
         .open_database(&wanted, database, stop.clone())
         .await;
-    let (pinned, archive) = opened.map_err(|e| match hint_of(&args.backup, e.reason()) {
+    let (pinned, mut archive) = opened.map_err(|e| match hint_of(&args.backup, e.reason()) {
         Some(hint) => StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into(),
         None => e,
     })?;
-    let size = pinned.as_ref().map(|p| p.object.size);
+    let catalog = app.manager.catalog();
+    let cut_off = catalog.look_at_end(&mut archive, pinned.as_ref()).await;
+    let is_useless = args.against && cut_off.as_ref().is_some_and(|c| c.is_certain);
     let findings = if args.against {
-        Some(app.manager.preflight(&archive, pinned.as_ref()).await?)
+        let found = app.manager.preflight(&archive, &wanted, pinned.as_ref());
+        Some(found.await?)
     } else {
         None
     };
-    let i = describe(pinned.map(|p| p.object.into()), &archive, size, findings);
+    let mut i = describe(pinned.map(|p| p.object.into()), &archive, findings);
+    i.cut_off = cut_off.map(|c| c.what);
     stop.cancel();
-    let blocked = i
-        .findings
-        .iter()
-        .flatten()
-        .any(|f| f.level == Level::Blocks);
+    let blocked = is_useless
+        || i.findings
+            .iter()
+            .flatten()
+            .any(|f| f.level == Level::Blocks);
     match output {
         OutputFormat::Json => {
             print_json(&i)?;
@@ -163,6 +170,9 @@ fn print(i: &Inspection) {
     if let Some(n) = i.needs.estimated_bytes {
         out!("space needed    about {}", human_bytes(n));
     }
+    if let Some(cut_off) = &i.cut_off {
+        out!("WARNING         {cut_off}");
+    }
     out!(
         "entries{}",
         if i.needs.only_the_beginning {
@@ -223,10 +233,10 @@ fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
 fn describe(
     backup: Option<Backup>,
     archive: &Archive,
-    size: Option<u64>,
     findings: Option<Vec<Finding>>,
 ) -> Inspection {
-    let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
+    let size = backup.as_ref().map(|b| b.size);
+    let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes(size));
     let mut kinds = BTreeMap::new();
     // Entries about the end of SQL text have no dump id and are not counted.
     let numbered = entries
@@ -270,6 +280,7 @@ fn describe(
         entries: kinds,
         tables,
         needs: Requirements::of(archive, entries, size),
+        cut_off: None,
         findings,
     }
 }

@@ -67,7 +67,10 @@ pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> Co
     Ok(match (finished.failure, signalled) {
         (None, _) => Exit::Ok,
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
-        (Some(reason), _) => Exit::of(reason),
+        (Some(reason), _) => {
+            let error = finished.result.error.as_ref();
+            Exit::of_failure(reason, error.and_then(|e| e.sqlstate.as_deref()))
+        }
     })
 }
 

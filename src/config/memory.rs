@@ -11,22 +11,30 @@ const BASE: u64 = 96 * MIB;
 /// Memory that each restore needs for buffers and decompressors, in addition to its queue and to what
 /// is kept of its archive.
 const PER_JOB: u64 = 40 * MIB;
+/// Memory that the server of a sandbox is started with: its shared buffers, and what one build of an index may take.
+pub(crate) const SANDBOX_SHARED_BUFFERS_MIB: u64 = 256;
+pub(crate) const SANDBOX_MAINTENANCE_MIB: u64 = 128;
+const PER_SANDBOX: u64 = (SANDBOX_SHARED_BUFFERS_MIB + SANDBOX_MAINTENANCE_MIB) * MIB;
 /// Limit on a machine without a cgroup limit.
 const MOST_UNASKED: u64 = 2048 * MIB;
 /// Smallest budget, whatever the limit: with less, no dump of a real database could be read.
 const LEAST_BUDGET: u64 = 32 * MIB;
 
 /// Bytes that the readers of one archive may keep: half of each job's share, because the rest of the
-/// program holds copies of some of it.
+/// program holds copies of some of it. `sandboxes`: how many of them may run at once.
 pub(super) fn archive_budget(
     raw: &RawConfig,
     jobs: usize,
     queue_bytes: usize,
+    sandboxes: usize,
     errors: &mut ConfigErrors,
 ) -> u64 {
     let asked = non_empty(&raw.restore_memory_mib)
         .map(|_| errors.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);
-    let limit = asked.map_or_else(|| limit(Path::new("/")), |mib| mib.saturating_mul(MIB));
+    let limit = asked.map_or_else(
+        || limit(Path::new("/"), sandboxes as u64),
+        |mib| mib.saturating_mul(MIB),
+    );
     budget_of(limit, jobs as u64, queue_bytes as u64)
 }
 
@@ -38,11 +46,13 @@ fn budget_of(limit: u64, jobs: u64, queue_bytes: u64) -> u64 {
     (limit.saturating_sub(fixed) / jobs.saturating_mul(2)).max(LEAST_BUDGET)
 }
 
-/// The cgroup's limit or, if it has none, half of the machine's memory, at most 2 GiB.
-fn limit(root: &Path) -> u64 {
+/// The cgroup's limit without what sandboxes take of it or, if it has none, half of the machine's memory, at most 2 GiB.
+fn limit(root: &Path, sandboxes: u64) -> u64 {
     let machine = read_machine(root).unwrap_or(MOST_UNASKED);
     match cgroup_limits(root).into_iter().min() {
-        Some(limit) if limit < machine => limit,
+        Some(limit) if limit < machine => {
+            limit.saturating_sub(sandboxes.saturating_mul(PER_SANDBOX))
+        }
         _ => (machine / 2).min(MOST_UNASKED),
     }
 }
@@ -108,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_smallest_cgroup_limit_applies() {
-        let of = |files: &[(&str, &str)]| limit(machine(files).path()) / MIB;
+        let of = |files: &[(&str, &str)]| limit(machine(files).path(), 0) / MIB;
         let v2 = ("proc/self/cgroup", "0::/pod/worker\n");
         assert_eq!(of(&[]), 2048);
         assert_eq!(
@@ -162,6 +172,22 @@ mod tests {
             of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "4294967296\n")]),
             4096
         );
+    }
+
+    #[test]
+    fn sandboxes_have_their_part_of_the_cgroup() {
+        let group = [
+            ("proc/self/cgroup", "0::/worker\n"),
+            ("sys/fs/cgroup/worker/memory.max", "2147483648\n"),
+        ];
+        let of = |files: &[(&str, &str)], sandboxes| limit(machine(files).path(), sandboxes) / MIB;
+        assert_eq!(
+            (of(&group, 0), of(&group, 1), of(&group, 2)),
+            (2048, 1664, 1280)
+        );
+        assert_eq!(of(&group, 100), 0);
+        // Half of the machine is left to them anyway.
+        assert_eq!(of(&[], 2), 2048);
     }
 
     #[test]

@@ -123,6 +123,9 @@ pub struct RawConfig {
     /// Limit of one backup's uncompressed data, in GiB [default: no limit]
     #[arg(long, env = "RESTORE_MAX_GIB", global = true, value_name = "GIB")]
     pub(super) restore_max_gib: Option<String>,
+    /// A restore ends before less than this is free on the target server's disk, in MiB; 0 = do not look. Known only if the server is on this machine and DB_USER is a superuser (or may run pg_stat_file and read all settings) [default: 256]
+    #[arg(long, env = "RESTORE_MIN_FREE_MIB", global = true, value_name = "MIB")]
+    pub(super) restore_min_free_mib: Option<String>,
     /// Time limits of individual stages: STAGE=TIME, separated by commas, such as prepare=10m,data=6h
     #[arg(long, env = "RESTORE_STAGE_LIMITS", global = true, value_name = "LIST")]
     pub(super) restore_stage_limits: Option<String>,
@@ -254,7 +257,7 @@ pub struct RawConfig {
     /// Memory for data queued between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_queue_mib: Option<String>,
-    /// Memory that this worker may use, in MiB; a backup that needs more is refused. If the cgroup has no limit: half of the machine's memory, at most 2048 [default: the cgroup's limit]
+    /// Memory that this worker may use, in MiB; a backup that needs more is refused. If backups are verified in sandboxes, 384 of the cgroup's limit are left to each. If the cgroup has no limit: half of the machine's memory, at most 2048 [default: the cgroup's limit]
     #[arg(long, env = "RESTORE_MEMORY_MIB", global = true, value_name = "MIB")]
     pub(super) restore_memory_mib: Option<String>,
     /// How rows are sent: text, as stored in the backup; binary, which costs the server less, if they can be

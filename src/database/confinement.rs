@@ -96,13 +96,7 @@ impl TargetLock {
                 }
             }
         }
-        let sql = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
-        let found = session
-            .client()
-            .query_opt(sql, &[&configured])
-            .await
-            .map_err(map_lookup_error)?;
-        let Some(row) = found else {
+        let Some(is_member) = is_member_of_owner(session, configured).await? else {
             if !may_create_roles(session).await? {
                 return Err(refused(format!(
                     "role {configured} (RESTRICTED_OWNER), which owns databases of restricted restores, does not exist, and {} may not create it: create it with the SQL in deploy/postgres",
@@ -115,11 +109,8 @@ impl TargetLock {
             return Ok((configured.to_owned(), rejected_owner));
         };
         check_owner(session, configured).await?;
-        if !row.get::<_, bool>(0) {
-            let (owner, me) = (ident(configured), ident(self.server.user()));
-            return Err(refused(format!(
-                "{me} is not a member of {owner}: GRANT {owner} TO {me}"
-            )));
+        if !is_member {
+            return Err(not_a_member(&self.server, configured));
         }
         Ok((configured.to_owned(), rejected_owner))
     }
@@ -305,23 +296,29 @@ async fn grant_connect(
 impl Loader {
     /// The server's properties as they apply to the loading role.
     pub fn facts(&self, facts: ServerFacts) -> ServerFacts {
-        let trusted = |e: &String| facts.trusted_extensions.contains(e);
-        let (extensions, untrusted) = facts.extensions.iter().cloned().partition(trusted);
-        ServerFacts {
-            user: self.role.clone(),
-            is_superuser: false,
-            may_create_roles: false,
-            may_become: [self.role.clone()].into(),
-            extensions,
-            untrusted_extensions: untrusted,
-            // It may only use the database's default tablespace.
-            tablespaces: BTreeSet::new(),
-            ..facts
-        }
+        facts_for_loader(&self.role, facts)
     }
 }
 
-/// Checks the roles of restricted restores, for `doctor`; returns a human-readable summary.
+/// The server's properties as they apply to a loading role of this name.
+pub fn facts_for_loader(role: &str, facts: ServerFacts) -> ServerFacts {
+    let trusted = |e: &String| facts.trusted_extensions.contains(e);
+    let (extensions, untrusted) = facts.extensions.iter().cloned().partition(trusted);
+    ServerFacts {
+        user: role.to_owned(),
+        is_superuser: false,
+        may_create_databases: false,
+        may_create_roles: false,
+        may_become: [role.to_owned()].into(),
+        extensions,
+        untrusted_extensions: untrusted,
+        // It may only use the database's default tablespace.
+        tablespaces: BTreeSet::new(),
+        ..facts
+    }
+}
+
+/// Checks the roles of restricted restores; returns a human-readable summary.
 ///
 /// # Errors
 /// `insufficient_privilege`, `target_unavailable`, `access_denied` if a role cannot log in.
@@ -331,17 +328,17 @@ pub async fn check_restricted(
 ) -> Result<String, RestoreError> {
     let session = server.maintenance("doctor").await?;
     let may_make = may_create_roles(&session).await?;
-    let owner = session
-        .client()
-        .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&roles.owner])
-        .await;
-    if owner.map_err(map_lookup_error)?.is_none() && !may_make {
+    let owner = is_member_of_owner(&session, &roles.owner).await?;
+    if owner.is_none() && !may_make {
         return Err(refused(format!(
             "role {} (RESTRICTED_OWNER) does not exist: create it with the SQL in deploy/postgres",
             roles.owner
         )));
     }
     check_owner(&session, &roles.owner).await?;
+    if owner == Some(false) {
+        return Err(not_a_member(server, &roles.owner));
+    }
     for role in &roles.users {
         let pooled = Pooled::new(server, role, roles.password.clone());
         pooled.check_role(&session).await?;
@@ -363,6 +360,23 @@ pub async fn check_restricted(
             roles.owner
         )),
     }
+}
+
+/// Whether our role is a member of the configured owner; `None` if there is no such role.
+async fn is_member_of_owner(
+    session: &Session,
+    configured: &str,
+) -> Result<Option<bool>, DatabaseError> {
+    let sql = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
+    let found = session.client().query_opt(sql, &[&configured]).await;
+    Ok(found.map_err(map_lookup_error)?.map(|row| row.get(0)))
+}
+
+fn not_a_member(server: &Server, owner: &str) -> RestoreError {
+    let (owner, me) = (ident(owner), ident(server.user()));
+    refused(format!(
+        "{me} is not a member of {owner}: GRANT {owner} TO {me}"
+    ))
 }
 
 async fn may_create_roles(session: &Session) -> Result<bool, DatabaseError> {

@@ -12,13 +12,13 @@ use tracing::field::Empty;
 use super::context::{Bounds, JobClock, JobContext, Services};
 use super::diagnosis::diagnose;
 use super::job_outcome::{JobOutcome, end_spans};
-use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, restricted};
+use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, policy_under};
 use super::target_destination::TargetDestination;
 use super::{completeness, completion, targets};
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::Trust;
-use crate::database::{self, Claim, TargetLock};
+use crate::database::{self, Claim, ServerDisk, TargetLock, out_of_space, unless_full};
 use crate::error::{
     Blame, FailureReason as R, RestoreError, ValidationError, ValidationKind, report as said,
 };
@@ -98,7 +98,7 @@ async fn run_in_span(
             return JobOutcome::refused(draft.result(&context, Some(&e)), R::TargetBusy);
         }
         Err(e) => {
-            log_failure(&progress, &e);
+            log_failure(&context, &draft, &e);
             draft.outcome(draft.result(&context, Some(&e)), Some(e.reason()))
         }
     };
@@ -128,7 +128,14 @@ async fn claim_and_restore(
     if !claimed.has_journal() {
         draft.log.notes.push(NO_JOURNAL.into());
     }
-    let checked = bounds.within(claimed.check(job.attempt)).await;
+    let check = async {
+        let notes = claimed.check(job.attempt).await?;
+        Ok((notes, ServerDisk::of(claimed.session()).await))
+    };
+    let (checked, disk) = match bounds.within(check).await {
+        Ok((notes, disk)) => (Ok(notes), disk),
+        Err(e) => (Err(e), None),
+    };
     draft.is_quarantined = claimed.is_quarantined(job.attempt);
     let proven = match checked {
         Err(e) => Err(e),
@@ -138,6 +145,7 @@ async fn claim_and_restore(
                 tokio::select! {
                     proven = Box::pin(restore_into_staging(context, &claimed, draft)) => proven,
                     e = claimed.lost() => Err(e),
+                    e = out_of_space(disk.as_ref(), config.min_free) => Err(e),
                 }
             };
             bounds.within(work).await
@@ -151,7 +159,10 @@ async fn claim_and_restore(
     };
     let swapped = match proven {
         Ok(proven) => swap(context, &mut claimed, proven, draft).await,
-        Err(e) => Err(claimed.unless_lost(e).await),
+        Err(e) => {
+            let e = claimed.unless_lost(e).await;
+            Err(unless_full(disk.as_ref(), config.min_free, e))
+        }
     };
     match swapped {
         Ok(result) => Ok(draft.outcome(result, None)),
@@ -228,13 +239,12 @@ async fn load_and_prove(
 ) -> Result<Proven, RestoreError> {
     let (job, config) = (context.job, context.config());
     let trust = context.catalog().trust_of(&job.backup);
+    let restriction = context.catalog().restriction_of(&job.backup);
+    draft.log.notes.extend(restriction.map(|r| r.note()));
     let completeness = completeness::completeness_of(config, &opened.archive)?;
     let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
     let request = LoadRequest {
-        policy: match trust {
-            Trust::Full => policy,
-            Trust::Restricted => restricted(policy),
-        },
+        policy: policy_under(trust, policy),
         selection: &job.selection,
         backup: draft.pinned.as_ref(),
     };
@@ -348,13 +358,9 @@ async fn fail(
     // First, because the diagnosis may read the whole backup again.
     clean_up(claimed).await;
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
-    log_failure(context.progress, &e);
+    log_failure(context, draft, &e);
     let result = draft.result(context, Some(&e));
-    let attempt = if draft.is_quarantined {
-        u32::MAX
-    } else {
-        context.job.attempt
-    };
+    let attempt = draft.counted_attempt(context.job);
     let max_attempts = context.config().max_attempts;
     let is_final = disposition(Some(e.reason()), attempt, max_attempts).publish;
     match record_end(claimed, &result, is_final).await {
@@ -402,14 +408,33 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
     Ok(JobOutcome::recorded(result))
 }
 
-fn log_failure(progress: &Progress, e: &RestoreError) {
-    tracing::error!(
-        stage = progress.stage().as_str(), failure_reason = %e.reason(), error = said(e),
-        "the restore failed"
-    );
+/// Whether a request that failed for this reason is redelivered. Only messages are: a command has one attempt.
+fn is_redelivered(job: &RestoreJob, attempt: u32, reason: R, max_attempts: u32) -> bool {
+    job.sequence.is_some() && !disposition(Some(reason), attempt, max_attempts).publish
+}
+
+/// Logs the failure of an attempt: a warning if there will be another one.
+fn log_failure(context: &RestoreContext<'_>, draft: &ResultDraft, e: &RestoreError) {
+    let (job, reason, error) = (context.job, e.reason(), said(e));
+    let stage = context.progress.stage().as_str();
+    let attempt = draft.counted_attempt(job);
+    if is_redelivered(job, attempt, reason, context.config().max_attempts) {
+        tracing::warn!(stage, failure_reason = %reason, error, "the restore failed");
+    } else {
+        tracing::error!(stage, failure_reason = %reason, error, "the restore failed");
+    }
 }
 
 impl ResultDraft {
+    /// The number of the attempt, after which there may be others; a quarantined request has none.
+    fn counted_attempt(&self, job: &RestoreJob) -> u32 {
+        if self.is_quarantined {
+            u32::MAX
+        } else {
+            job.attempt
+        }
+    }
+
     fn take_proof(&mut self, proven: &Proven) {
         self.backup.crc32c = proven.bytes.crc32c().map(backup::encode_crc32c);
         self.backup.size = Some(proven.bytes.size().to_string());
@@ -466,5 +491,29 @@ impl ResultDraft {
         r.completeness = self.completeness.filter(|_| error.is_none());
         r.bound();
         r
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_messages_with_attempts_left_are_redelivered() {
+        let mut job = RestoreJob::replacing("r", "app", String::new());
+        for (sequence, attempt, reason, wanted) in [
+            (Some(1), 1, R::DownloadFailed, true),
+            (Some(1), 4, R::DownloadFailed, false),
+            (Some(1), 1, R::DataRejected, false),
+            (Some(1), 9, R::AccessDenied, true),
+            (Some(1), 9, R::Cancelled, true),
+            // A command has one attempt.
+            (None, 1, R::DownloadFailed, false),
+            (None, 1, R::Cancelled, false),
+        ] {
+            job.sequence = sequence;
+            let is = is_redelivered(&job, attempt, reason, 4);
+            assert_eq!(is, wanted, "{sequence:?} {attempt} {reason}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::context::JobContext;
 use super::destination::Destination;
 use crate::backup::{IntegrityCheck, PinnedBackup, ProvenBytes, ReadHint, Source};
 use crate::catalog::WantedBackup;
+use crate::config::Trust;
 use crate::database::{CreateOptions, ProvenStaging, Staging};
 use crate::error::RestoreError;
 use crate::job::made_for;
@@ -311,6 +312,14 @@ impl Proven {
     /// What the swap asks for.
     pub(super) fn into_staging(self) -> ProvenStaging {
         self.staging.proven(self.loaded, self.bytes)
+    }
+}
+
+/// The policy of a restore under this trust.
+pub(super) fn policy_under(trust: Trust, policy: Policy) -> Policy {
+    match trust {
+        Trust::Full => policy,
+        Trust::Restricted => restricted(policy),
     }
 }
 

@@ -223,6 +223,7 @@ async fn database_failure_logs_error_details() {
     seen.logged(
         "the restore failed",
         &[
+            ("severity", "ERROR"),
             ("failure_reason", "data_rejected"),
             ("error", "23505"),
             ("request_id", "r1"),

@@ -144,6 +144,34 @@ fn list_and_inspect_print_one_document_that_matches_its_schema() {
     assert_eq!(seen["has_offsets"], true);
 }
 
+/// Of an archive with the offsets of its data, the last table has a size, too, and a missing end is remarked.
+#[test]
+fn inspect_shows_every_size_and_a_missing_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.zstd.dump"
+    );
+    let bytes = std::fs::read(fixture).unwrap();
+    for (name, kept) in [("whole.dump", bytes.len()), ("cut.dump", bytes.len() - 12)] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, &bytes[..kept]).unwrap();
+        let out = run(
+            &["inspect", file.to_str().unwrap(), "--output", "json"],
+            &[],
+        );
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        let seen: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        let tables = seen["tables"].as_array().unwrap().iter();
+        let sized = tables.filter(|t| t["stored_bytes"].is_u64()).count();
+        assert_eq!(seen["entries"]["TABLE DATA"], sized, "{seen}");
+        let is_cut = seen["cut_off"]
+            .as_str()
+            .is_some_and(|c| c.contains("is cut off"));
+        assert_eq!(is_cut, name == "cut.dump", "{seen}");
+    }
+}
+
 /// A failed restore also prints the body of the result event.
 #[test]
 fn a_failed_restore_prints_its_result() {

@@ -21,6 +21,7 @@ mod tls;
 mod verify;
 mod isolation;
 mod pieces;
+mod preflight;
 mod cuts;
 mod hostile;
 mod journal;

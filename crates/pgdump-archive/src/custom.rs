@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use super::block_form::BlockForm;
 use super::chunks::{DataSink, ObjectSplitter};
+use super::cut_off::{CutOff, of_custom};
 use super::header::read_header;
 use super::index::{BlockQueue, CountingReader, IndexedBlock};
 use super::input_files::InputFiles;
 use super::members::split_table_data;
 use super::peek_reader::{PeekReader, buffered};
-use super::tail::{SHOWN_BYTES, no_block, other_bytes, peek, read_tail};
+use super::tail::{SHOWN_BYTES, no_block, offsets_at_end, other_bytes, peek, read_tail};
 use super::toc::{Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
     Archive, ArchiveBody, BlockIndex, DataOffset, DumpId, Format, Limits, RangeSource, ReadContext,
@@ -30,6 +31,9 @@ pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
     form: BlockForm,
     queue: Option<BlockQueue>,
+    /// Bytes of the table of contents before the data, and of the one behind it, if that has been read.
+    contents: u64,
+    trailer: u64,
     pub files: InputFiles,
 }
 
@@ -58,12 +62,14 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
     let mut f = TocReader::new(&mut input, limits);
     let header = read_header(&mut f, Format::Custom)?;
     let minor = header.version.map_or(0, |v| v.1);
+    let begin = f.input.position();
     let Toc {
         entries,
         encoding,
         sums,
     } = read_toc(&mut f, minor)?;
     let (int_size, off_size) = (f.int_size, f.off_size);
+    let contents = f.input.position() - begin;
     let context = ReadContext {
         limits,
         dialect: dialect_of(&entries, &encoding),
@@ -80,6 +86,8 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
         input,
         form,
         queue: None,
+        contents,
+        trailer: 0,
         files: InputFiles::default(),
     };
     Ok(Archive {
@@ -92,8 +100,8 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
     })
 }
 
-/// Bytes from each data block to the next one; the size of the last block is unknown.
-pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<DumpId, u64> {
+/// Bytes from each data block to the next one, and from the last one to the end of the archive, if that is known.
+fn sizes(entries: &[TocEntry], end: Option<u64>) -> HashMap<DumpId, u64> {
     let at = |e: &TocEntry| {
         if let DataOffset::At(n) = e.offset {
             Some((n, e.dump_id))
@@ -103,13 +111,41 @@ pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<DumpId, u64> {
     };
     let mut starts: Vec<(u64, DumpId)> = entries.iter().filter_map(at).collect();
     starts.sort_unstable();
-    starts
-        .windows(2)
-        .map(|w| (w[0].1, w[1].0 - w[0].0))
-        .collect()
+    let last = starts.last().map_or(0, |(at, _)| *at);
+    let end = end.filter(|end| *end > last);
+    let ends = starts.iter().skip(1).map(|(at, _)| *at).chain(end);
+    let sizes = starts.iter().zip(ends);
+    sizes.map(|((at, id), end)| (*id, end - at)).collect()
 }
 
 impl CustomBlocks {
+    /// Stored bytes of each entry's data, in an archive of `stored` bytes.
+    pub(crate) fn sizes(&self, entries: &[TocEntry], stored: Option<u64>) -> HashMap<DumpId, u64> {
+        sizes(entries, stored.map(|n| n.saturating_sub(self.trailer)))
+    }
+
+    /// Whether the last bytes of the archive show that it is cut off.
+    pub(crate) fn cut_off(&self, entries: &[TocEntry], size: u64, tail: &[u8]) -> Option<CutOff> {
+        if self.trailer > 0 {
+            return None;
+        }
+        of_custom(entries, self.form.int_size, size, tail)
+    }
+
+    /// At most how many bytes a table of contents behind the data has.
+    pub(crate) fn most_trailer(&self) -> u64 {
+        self.contents
+    }
+
+    /// Takes the offsets from the table of contents behind the data, if `tail` ends with it.
+    pub(crate) fn read_trailer(&mut self, entries: &mut [TocEntry], tail: &[u8]) {
+        if let Some((offsets, length)) = offsets_at_end(tail, &self.form, entries) {
+            let with_data = entries.iter_mut().filter(|e| e.has_data);
+            with_data.zip(offsets).for_each(|(e, at)| e.offset = at);
+            self.trailer = length;
+        }
+    }
+
     /// Reads by the index from here on; the input itself ends after the head.
     ///
     /// # Errors

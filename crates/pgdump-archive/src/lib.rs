@@ -11,6 +11,7 @@ mod continuation;
 mod copy_values;
 mod crc32c;
 mod custom;
+mod cut_off;
 mod directory;
 mod dump_id;
 mod encoding;
@@ -58,6 +59,7 @@ pub use content_digest::{ContentDigest, DigestBuilder, DigestSink, ObjectDigest,
 pub use continuation::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, shows_its_end,
 };
+pub use cut_off::CutOff;
 pub use dump_id::DumpId;
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
 pub use entry_kind::EntryKind;
@@ -406,13 +408,53 @@ impl Archive {
         }
     }
 
-    /// Stored bytes of each entry's data, by dump id, if the archive has them before its data.
-    pub fn sizes(&self) -> std::collections::HashMap<DumpId, u64> {
+    /// Stored bytes of each entry's data, by dump id, if the archive has them before its data. `stored`: bytes of the
+    /// whole input, if known; the last block of a custom archive ends there.
+    pub fn sizes(&self, stored: Option<u64>) -> std::collections::HashMap<DumpId, u64> {
         match &self.body {
-            ArchiveBody::Custom(_) => custom::sizes(&self.entries),
+            ArchiveBody::Custom(blocks) => {
+                blocks.sizes(&self.entries, stored.filter(|_| !self.is_wrapped()))
+            }
             ArchiveBody::Directory(members) => members.sizes(&self.entries),
             ArchiveBody::Tar(_) | ArchiveBody::Script(_) => Default::default(),
         }
+    }
+
+    /// Whether the last bytes of the input, `tail`, show that it is cut off; it has `size` bytes. `None` if they do not,
+    /// or if only reading all of it can show that.
+    pub fn cut_off(&self, size: u64, tail: &[u8]) -> Option<CutOff> {
+        match &self.body {
+            _ if self.is_wrapped() => None,
+            ArchiveBody::Custom(blocks) => blocks.cut_off(&self.entries, size, tail),
+            ArchiveBody::Tar(_) => cut_off::of_tar(tail),
+            ArchiveBody::Script(script) if !script.is_generic_sql => cut_off::of_text(tail),
+            ArchiveBody::Directory(_) | ArchiveBody::Script(_) => None,
+        }
+    }
+
+    /// How many of the last bytes of the input [`Archive::read_trailer`] needs; `None` if it does not apply.
+    pub fn trailer_bytes(&self) -> Option<u64> {
+        let lacks_offset = |e: &TocEntry| e.has_data && matches!(e.offset, DataOffset::NotSet);
+        match &self.body {
+            ArchiveBody::Custom(blocks) if !self.is_wrapped() => {
+                let applies = self.entries.iter().any(lacks_offset);
+                applies.then(|| blocks.most_trailer())
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes the offsets of the data from the table of contents behind it, if `tail`, the last bytes of the input, ends
+    /// with one: `pg_dump` leaves it there if its output was opened for appending.
+    pub fn read_trailer(&mut self, tail: &[u8]) {
+        if let ArchiveBody::Custom(blocks) = &mut self.body {
+            blocks.read_trailer(&mut self.entries, tail);
+        }
+    }
+
+    /// Whether the whole archive is compressed or encrypted.
+    fn is_wrapped(&self) -> bool {
+        !self.header.filters.is_empty()
     }
 
     /// Data of entries (by dump id) with a lower turn is read before data of a higher turn.

@@ -55,6 +55,27 @@ pub(super) fn read_tail<R: BufRead>(
     }
 }
 
+/// Places at which a table of contents may begin that are tried.
+const TRIED: usize = 100;
+
+/// The offsets of the table of contents that `tail`, the last bytes of the archive, ends with, and its length.
+pub(super) fn offsets_at_end(
+    tail: &[u8],
+    form: &BlockForm,
+    entries: &[TocEntry],
+) -> Option<(Vec<DataOffset>, u64)> {
+    let number = number_of(entries.len(), form);
+    let mut begins = memchr::memmem::find_iter(tail, &number).take(TRIED);
+    begins.find_map(|begin| {
+        let mut input = &tail[begin..];
+        let mut fields = TocReader::new(&mut input, form.context.limits);
+        (fields.int_size, fields.off_size) = (form.int_size, form.off_size);
+        let offsets = compare_toc(&mut fields, form.minor, entries, &form.sums).ok()?;
+        let length = (tail.len() - begin) as u64;
+        input.is_empty().then_some((offsets, length))
+    })
+}
+
 /// The next bytes, for an error message.
 pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
     let mut start = Vec::new();
@@ -66,17 +87,19 @@ pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
 /// Whether these bytes begin with that number (the number of entries begins a table of contents), or are the
 /// beginning of it.
 fn counts(start: &[u8], form: &BlockForm, entries: usize) -> bool {
-    let number = (entries as u64).to_le_bytes();
-    let wanted: Vec<u8> = [0]
-        .into_iter()
-        .chain(number)
-        .take(1 + usize::from(form.int_size))
-        .collect();
+    let wanted = number_of(entries, form);
     if start.len() < wanted.len() {
         wanted.starts_with(start)
     } else {
         start.starts_with(&wanted)
     }
+}
+
+/// A number of entries, as the archive writes it.
+fn number_of(entries: usize, form: &BlockForm) -> Vec<u8> {
+    let number = (entries as u64).to_le_bytes();
+    let bytes = [0].into_iter().chain(number);
+    bytes.take(1 + usize::from(form.int_size)).collect()
 }
 
 /// The error for bytes where the archive must end.

@@ -1,12 +1,13 @@
 //! What to do about an error whose usual cause is known. Pure.
 
 use crate::error::{DatabaseError, DatabaseKind as D};
+use crate::postgres::names_running_function;
 use pgdump_archive::{EntryKind, TocEntry};
 
-/// Adds a remedy if a name was not found because `pg_dump` restores with an empty search path.
+/// Adds a remedy if a function did not find a name because `pg_dump` restores with an empty search path.
 /// `entry` is the entry that was being restored, if it is known.
 pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
-    if e.kind() == D::RoleMissing || !is_missing_unqualified_name(&e.to_string()) {
+    if e.kind() == D::RoleMissing || !is_for_a_function(&e.to_string()) {
         return e;
     }
     let alternative = entry
@@ -27,8 +28,9 @@ pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseE
     ))
 }
 
-/// Whether the server did not find a name that has no schema. `pg_dump` itself always writes one.
-fn is_missing_unqualified_name(message: &str) -> bool {
+/// Whether a function that was running used a name that has no schema, or a function that has none was called. The
+/// names in definitions have a schema: `pg_dump` writes it, and other SQL text is not restored with an empty path.
+fn is_for_a_function(message: &str) -> bool {
     let quoted = |kind: &str| {
         let rest = message.split_once(kind)?.1;
         let (name, rest) = rest.split_once('"')?;
@@ -38,11 +40,13 @@ fn is_missing_unqualified_name(message: &str) -> bool {
         let (name, rest) = message.split_once("function ")?.1.split_once('(')?;
         Some(!name.contains(['.', ' ']) && rest.contains(") does not exist"))
     };
-    ["relation \"", "type \"", "text search configuration \""]
-        .into_iter()
-        .any(|k| quoted(k) == Some(true))
-        || function() == Some(true)
-        || message.contains("operator does not exist: ")
+    let other = || {
+        ["relation \"", "type \"", "text search configuration \""]
+            .into_iter()
+            .any(|k| quoted(k) == Some(true))
+            || message.contains("operator does not exist: ")
+    };
+    function() == Some(true) || (names_running_function(message) && other())
 }
 
 #[cfg(test)]
@@ -50,24 +54,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unqualified_names_are_recognized() {
-        for (message, wanted) in [
-            ("statement: relation \"docs\" does not exist [42P01]", true),
+    fn only_names_that_a_function_used_get_a_hint() {
+        const IN_SQL: &str = " [42P01] (in SQL function \"f\" during inlining)";
+        const IN_QUERY: &str = " [42883] (in the query SELECT $1 = b FROM public.t)";
+        for (message, context, wanted) in [
+            ("statement: relation \"docs\" does not exist", IN_SQL, true),
             (
-                "statement: relation \"public.docs\" does not exist [42P01]",
+                "statement: relation \"docs\" does not exist",
+                " [42P01]",
+                false,
+            ),
+            ("relation \"public.docs\" does not exist", IN_SQL, false),
+            ("function helper(integer, text) does not exist", "", true),
+            (
+                "function helper(integer, text) does not exist",
+                IN_SQL,
+                true,
+            ),
+            ("function s.helper(integer) does not exist", IN_SQL, false),
+            ("type \"citext\" does not exist", " [42704]", false),
+            ("type \"citext\" does not exist", IN_QUERY, true),
+            ("schema \"s\" does not exist", IN_SQL, false),
+            (
+                "column \"a\" of relation \"t\" already exists",
+                IN_SQL,
                 false,
             ),
             (
-                "function helper(integer, text) does not exist [42883]",
+                "operator does not exist: public.citext = text",
+                " [42883]",
+                false,
+            ),
+            (
+                "operator does not exist: public.citext = text",
+                IN_QUERY,
                 true,
             ),
-            ("function s.helper(integer) does not exist [42883]", false),
-            ("type \"citext\" does not exist", true),
-            ("schema \"s\" does not exist [3F000]", false),
-            ("column \"a\" of relation \"t\" already exists", false),
-            ("operator does not exist: public.citext = text", true),
         ] {
-            assert_eq!(is_missing_unqualified_name(message), wanted, "{message}");
+            let message = format!("{message}{context}");
+            assert_eq!(is_for_a_function(&message), wanted, "{message}");
         }
     }
 
@@ -75,7 +100,8 @@ mod tests {
     fn hint_suggests_excluding_rows_of_a_materialized_view() {
         let mut entry = TocEntry::bare(1, "MATERIALIZED VIEW DATA", "w");
         entry.namespace = Some("s".into());
-        let e = || DatabaseError::new(D::StatementRejected, "relation \"docs\" does not exist");
+        let what = "relation \"docs\" does not exist [42P01] (in SQL function \"f\" statement 1)";
+        let e = || DatabaseError::new(D::StatementRejected, what);
         assert!(
             with_hint(e(), Some(&entry))
                 .to_string()

@@ -11,6 +11,7 @@ mod session;
 mod socket;
 mod tls;
 
+pub(crate) use context::names_running_function;
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;
@@ -35,7 +36,8 @@ use socket::Socket;
 
 /// The server's version, and the database's OID.
 const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, oid FROM pg_database WHERE datname = current_database()";
-const NO_DATABASE: &str = "3D000";
+/// The SQLSTATE of a connection to a database that does not exist.
+pub const NO_DATABASE: &str = "3D000";
 /// Default limit in bytes of a row that is read.
 const MAX_ROW: usize = 64 << 20;
 /// Default limit in bytes of all rows of one result.
@@ -177,9 +179,16 @@ impl Server {
     /// A session on the maintenance database.
     ///
     /// # Errors
-    /// As [`Server::connect`].
+    /// As [`Server::connect`]; `access_denied` with the SQLSTATE 3D000 if there is no such database.
     pub async fn maintenance(&self, purpose: &str) -> Result<Session, DatabaseError> {
-        self.connect(&self.maintenance, purpose).await
+        let session = self.connect(&self.maintenance, purpose).await;
+        session.map_err(|e| match e.sqlstate() {
+            Some(NO_DATABASE) => {
+                let what = format!("{e}: name a database of this server in DB_MAINTENANCE_NAME");
+                DatabaseError::new(D::MaintenanceMissing, what).with_sqlstate(NO_DATABASE)
+            }
+            _ => e,
+        })
     }
 
     /// A session on `database`; `purpose` is shown in `pg_stat_activity`. If the server is starting, full or

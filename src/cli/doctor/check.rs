@@ -69,7 +69,7 @@ impl DiagnosticResult {
 }
 
 pub(super) fn failed(check: &'static str, e: &RestoreError, fix: &str) -> DiagnosticResult {
-    DiagnosticResult::failure(check, Exit::of(e.reason()), report(e)).fix(fix)
+    DiagnosticResult::failure(check, Exit::of_failure(e.reason(), e.sqlstate()), report(e)).fix(fix)
 }
 
 pub(super) fn queue_failed(check: &'static str, e: &QueueError) -> DiagnosticResult {

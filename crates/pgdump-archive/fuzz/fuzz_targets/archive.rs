@@ -29,8 +29,10 @@ impl DataSink for Bounded {
 
 fuzz_target!(|data: &[u8]| {
     let origin = ArchiveSource::once(std::io::Cursor::new(data.to_vec()));
-    if let Ok(archive) = Archive::open(origin, shared::limits(), &DecryptionKeys::default()) {
-        let _ = archive.sizes();
+    if let Ok(mut archive) = Archive::open(origin, shared::limits(), &DecryptionKeys::default()) {
+        archive.read_trailer(data);
+        let _ = archive.sizes(Some(data.len() as u64));
+        let _ = archive.cut_off(data.len() as u64, data);
         let _ = archive.read_data(&mut Bounded(shared::Seen::default(), 0));
     }
 });

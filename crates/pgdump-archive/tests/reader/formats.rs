@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, ArchiveSource, ByteStream, Chunk, Codec, DataOffset, DataSink, DecryptionKeys, DumpId,
-    Filter, Format, Limits, ReopenableSource, Statement, TocEntry,
+    Archive, ArchiveSource, ByteStream, Chunk, Codec, CutOff, DataOffset, DataSink, DecryptionKeys,
+    DumpId, Filter, Format, Limits, ReopenableSource, Statement, TocEntry,
 };
 
 use crate::{Kind, fixtures, kind};
@@ -343,4 +343,54 @@ fn no_byte_causes_a_panic_or_a_hang() {
             let _ = read_all(&bad);
         }
     }
+}
+
+/// Each block ends where the next one begins, and the last one with the archive.
+#[test]
+fn sizes_of_data_reach_to_the_end_of_the_archive() {
+    for (name, _, has_offsets) in CORPUS {
+        let bytes = bytes_of(name);
+        let archive = open(&bytes).unwrap();
+        let with_data = archive.entries().iter().filter(|e| e.has_data);
+        let starts = with_data.filter_map(|e| match e.offset {
+            DataOffset::At(at) => Some(at),
+            _ => None,
+        });
+        let starts: Vec<u64> = starts.collect();
+        assert_eq!(!starts.is_empty(), has_offsets, "{name}");
+        let whole = bytes.len() as u64;
+        let sizes = archive.sizes(Some(whole));
+        assert_eq!(sizes.len(), starts.len(), "{name}");
+        let first = starts.iter().min().copied().unwrap_or(whole);
+        assert_eq!(sizes.values().sum::<u64>(), whole - first, "{name}");
+        let without_end = archive.sizes(None).len();
+        assert_eq!(without_end, starts.len().saturating_sub(1), "{name}");
+    }
+}
+
+/// Whether the end of a file with these bytes shows that it is cut off.
+fn cut_off(bytes: &[u8]) -> Option<CutOff> {
+    open(bytes).unwrap().cut_off(bytes.len() as u64, bytes)
+}
+
+#[test]
+fn the_end_of_an_archive_shows_that_it_is_cut_off() {
+    for (name, _, has_offsets) in CORPUS {
+        let bytes = bytes_of(name);
+        assert_eq!(cut_off(&bytes), None, "{name}");
+        for cut in [bytes.len() - 12, bytes.len() - bytes.len() / 4] {
+            let found = cut_off(&bytes[..cut]).map(|c| c.is_certain);
+            assert_eq!(found, has_offsets.then_some(true), "{name}, {cut} bytes");
+        }
+    }
+    // Something else may explain these: statements after the dump, a tar that another program wrote.
+    for name in ["v15.plain.sql", "v18.plain.sql", "v15.tar.gz"] {
+        let bytes = bytes_of(name);
+        assert_eq!(cut_off(&bytes), None, "{name}");
+        let found = cut_off(&bytes[..bytes.len() - 2000]);
+        assert_eq!(found.map(|c| c.is_certain), Some(false), "{name}");
+    }
+    // Compressed as a whole: its end says nothing about the archive's.
+    let wrapped = std::fs::read(fixtures().join("shop18.none.dump.gz")).unwrap();
+    assert_eq!(cut_off(&wrapped), None);
 }

@@ -56,6 +56,31 @@ impl RangeSource for Parts {
     }
 }
 
+/// The table of contents after the data has its offsets, and so the size of each table.
+#[test]
+fn sizes_come_from_the_table_of_contents_after_the_data() {
+    for (minor, int_size) in [(12, 4), (16, 4), (16, 8)] {
+        let (bytes, end) = appended(minor, int_size);
+        let size = Some(bytes.len() as u64);
+        let mut archive = open(&bytes).unwrap();
+        assert!(archive.sizes(size).is_empty());
+        let needed = archive.trailer_bytes().unwrap() as usize;
+        assert_eq!(needed, bytes.len() - end);
+        let [head, contents, data] = synthetic_parts(minor, int_size);
+        assert_eq!(end, head.len() + contents.len() + data.len());
+        // More than it, and exactly it.
+        for tail in [&bytes[..], &bytes[end..]] {
+            let mut archive = open(&bytes).unwrap();
+            archive.read_trailer(tail);
+            let sizes: Vec<u64> = archive.sizes(size).into_values().collect();
+            assert_eq!(sizes, [data.len() as u64], "1.{minor}");
+            assert_eq!(archive.cut_off(bytes.len() as u64, &bytes), None);
+        }
+        archive.read_trailer(&bytes[..bytes.len() - 1]);
+        assert!(archive.sizes(size).is_empty());
+    }
+}
+
 /// The locations of all blocks, learned by reading the archive once.
 fn learn(bytes: &[u8]) -> pgdump_archive::BlockIndex {
     let archive = open(bytes).unwrap();

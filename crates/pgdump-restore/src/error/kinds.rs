@@ -71,6 +71,8 @@ kinds! {
         Unavailable => TargetUnavailable,
         /// The server rejected the credentials, or no TLS connection is possible.
         AccessDenied => AccessDenied,
+        /// The database of sessions that concern the whole server (DB_MAINTENANCE_NAME) does not exist.
+        MaintenanceMissing => AccessDenied,
         /// The server answers with more than this worker may keep: its own limit, so the backup is not to blame.
         AnswerTooLarge => ArchiveUnsupported blamed on Infrastructure,
         /// The server's version, or its build, cannot take this dump.
@@ -191,11 +193,12 @@ mod tests {
             ),
             (R::BackupNotFound, &["Storage::NotFound"]),
             (R::BackupChanged, &["Storage::Changed"]),
-            // Credentials of the server, of the store, and for the archive.
+            // Credentials of the server, of the store, and for the archive; and the database to connect to.
             (
                 R::AccessDenied,
                 &[
                     "Database::AccessDenied",
+                    "Database::MaintenanceMissing",
                     "Storage::AccessDenied",
                     "Job::KeyInvalid",
                 ],

@@ -16,6 +16,13 @@ pub(super) fn of(db: &DbError) -> String {
     without_values(db.where_().unwrap_or_default(), query)
 }
 
+/// Whether a message ends with what [`of`] found.
+pub(crate) fn names_running_function(message: &str) -> bool {
+    [" (in PL/", " (in SQL function ", " (in the query "]
+        .into_iter()
+        .any(|begin| message.contains(begin))
+}
+
 fn without_values(context: &str, query: Option<&str>) -> String {
     // Other lines quote values: `COPY t, line 1, column a: "…"`, `SQL statement "…"`.
     let is_function = |l: &&str| l.starts_with("PL/") || l.starts_with("SQL function ");
@@ -81,5 +88,17 @@ mod tests {
             " (in the query SELECT …)"
         );
         assert_eq!(without_values("COPY t, line 1: \"secret\"", None), "");
+        for (context, query, names) in [
+            (context, None, true),
+            ("SQL function \"f\" during inlining", None, true),
+            ("", Some("SELECT 1 FROM docs"), true),
+            ("COPY t, line 1: \"secret\"", None, false),
+        ] {
+            let message = format!(
+                "relation \"docs\" does not exist [42P01]{}",
+                without_values(context, query)
+            );
+            assert_eq!(names_running_function(&message), names, "{message}");
+        }
     }
 }

@@ -20,6 +20,8 @@ pub struct ServerFacts {
     pub user: String,
     /// Whether this role is a superuser.
     pub is_superuser: bool,
+    /// Whether this role has CREATEDB or is a superuser.
+    pub may_create_databases: bool,
     /// Whether this role has CREATEROLE or is a superuser.
     pub may_create_roles: bool,
     /// All roles of the server.
@@ -92,6 +94,7 @@ impl Session {
             user: me.get(0),
             is_superuser: me.get(1),
             may_create_roles: me.get(2),
+            may_create_databases: me.get(3),
             roles,
             may_become,
             tablespaces,
@@ -109,7 +112,7 @@ impl Session {
     }
 
     async fn me(&self) -> Result<Row, DatabaseError> {
-        let sql = "SELECT current_user::text, rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
+        let sql = "SELECT current_user::text, rolsuper, rolsuper OR rolcreaterole, rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user";
         let row = self.client().query_one(sql, &[]).await;
         row.map_err(|e| map_pg_error(&e, "querying the server"))
     }

@@ -39,7 +39,7 @@ pub struct Finding {
 
 impl Finding {
     /// The restore cannot succeed and would end with an error of this `kind`.
-    pub(super) fn blocks(kind: DatabaseKind, what: String, consequence: &str, fix: &str) -> Self {
+    pub fn blocks(kind: DatabaseKind, what: String, consequence: &str, fix: &str) -> Self {
         Finding {
             reason: Some(kind.reason()),
             kind: Some(kind),
@@ -47,11 +47,13 @@ impl Finding {
         }
     }
 
-    pub(super) fn warns(what: String, consequence: &str, fix: &str) -> Self {
+    /// The restore may fail, or its result may differ from the source.
+    pub fn warns(what: String, consequence: &str, fix: &str) -> Self {
         Finding::new(Level::Warns, what, consequence, fix)
     }
 
-    pub(super) fn notes(what: String, consequence: &str, fix: &str) -> Self {
+    /// The restore can succeed without a change.
+    pub fn notes(what: String, consequence: &str, fix: &str) -> Self {
         Finding::new(Level::Notes, what, consequence, fix)
     }
 
