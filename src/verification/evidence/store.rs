@@ -11,7 +11,7 @@ use super::names::{ENVELOPE, Question, evidence_name, folder_of, is_document};
 use super::times::{check_clock, refused};
 use crate::error::{FailureReason as R, RestoreError, report as describe_error};
 use crate::proof::VerificationReport;
-use crate::store::{BackupStore, read_small};
+use crate::store::{BackupStore, StoredObject, read_small};
 
 /// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
 const MAX_INDEX: u64 = 32 << 20;
@@ -27,11 +27,11 @@ pub struct StoredEvidence {
 /// The store of evidence.
 #[derive(Clone)]
 pub struct Evidence {
-    store: Arc<dyn BackupStore>,
+    pub(super) store: Arc<dyn BackupStore>,
     /// The store of the backups that the evidence is about.
     backups: Arc<dyn BackupStore>,
-    keys: Arc<Keyring>,
-    own: Arc<OwnEvidence>,
+    pub(super) keys: Arc<Keyring>,
+    pub(super) own: Arc<OwnEvidence>,
 }
 
 impl Evidence {
@@ -251,7 +251,7 @@ impl Evidence {
     }
 
     /// Checks that a document is next to the backup and generation that it is about, under its request's name.
-    fn check_place(
+    pub(super) fn check_place(
         &self,
         report: &VerificationReport,
         object: &StoredObject,

@@ -4,11 +4,18 @@ use super::names::*;
 use super::search::*;
 use super::times::*;
 use super::*;
+use std::sync::Arc;
+
 use crate::config::Location;
+use crate::error::RestoreError;
 use crate::event::{ResultBackup, Verdict};
 use crate::job::Generation;
-use crate::store::Stores;
+use crate::policy::{Depth, Trigger};
+use crate::proof::VerificationReport;
+use crate::store::{BackupStore, StoredObject, Stores};
 use crate::verification::envelope::tests::{OTHER_PRIVATE, PRIVATE};
+use crate::verification::envelope::{Keyring, MAX_ENVELOPE, sha256_hex};
+use crate::verification::restore_index::RestoreIndex;
 use pgdump_archive::Crc32c;
 
 pub fn report(request_id: &str) -> VerificationReport {
