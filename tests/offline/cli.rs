@@ -225,7 +225,7 @@ fn completions_and_man_pages_cover_every_command() {
         .split("Commands:")
         .nth(1)
         .unwrap()
-        .split("Options:")
+        .split("Output:")
         .next()
         .unwrap();
     let commands: Vec<&str> = commands
