@@ -8,12 +8,14 @@ mod backup;
 mod check;
 #[cfg(feature = "emulator")]
 mod demo;
+mod display;
 mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod evidence;
 mod exit;
 mod files;
+mod help;
 mod inspect;
 mod list;
 mod output;
@@ -39,27 +41,29 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::App;
 use crate::config::{Config, ConfigErrors, RawConfig};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, LogReader};
 
 use exit::{CommandError, CommandResult, Exit};
 use output::OutputFormat;
 #[cfg(feature = "emulator")]
 use signals::stop_signal;
 
+/// Restores PostgreSQL backups from Cloud Storage, and proves that they can be restored
+///
 /// Restores PostgreSQL backups from Cloud Storage on request: streamed, verified, in parallel, and
 /// swapped into place in one transaction.
 #[derive(Debug, Parser)]
-#[command(name = "pgrestored", version, after_help = after_help(), max_term_width = 100)]
+#[command(name = "pgrestored", version, after_help = EXAMPLES, after_long_help = after_help(), max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Format of the output on standard output
-    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text)]
+    /// Format of the result on standard output
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT")]
     output: OutputFormat,
     /// Lowest severity of log lines to show: error, warn, info, debug, trace
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Format of the log on standard error; auto: text on a terminal, otherwise json
+    /// Format of the log on standard error; auto: json for a worker whose log is not a terminal, otherwise text
     #[arg(
         long,
         global = true,
@@ -82,7 +86,8 @@ enum Command {
     Worker(worker::WorkerArgs),
     /// Restore a backup
     #[command(
-        after_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
+        after_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore ./app.dump --target app --on-existing replace",
+        after_long_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
     )]
     Restore(restore::RestoreArgs),
     /// Bring back the database that a restore replaced
@@ -164,7 +169,9 @@ fn after_help() -> String {
     let codes = Exit::ALL
         .map(|e| format!("  {:>3} {}\n", e.code(), e.meaning()))
         .concat();
-    format!("Exit codes:\n{codes}\n{EXAMPLES}")
+    let config =
+        "Every option with a variable (env) can be set by it; an option overrides its variable.";
+    format!("{config}\n\nExit codes:\n{codes}\n{EXAMPLES}")
 }
 
 /// The name and JSON Schema of every document; the files are `schemas/NAME.v1.json`.
@@ -175,12 +182,11 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
 impl Cli {
     /// Parses the command line; exits the process after `--help` and after usage errors.
     pub fn parse_args() -> Self {
-        // `-h` hides configuration flags; `--help` shows them.
-        let command = Cli::command().mut_args(|a| {
-            let is_config = a.get_env().is_some();
-            a.hide_short_help(is_config)
-        });
-        Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit())
+        let command = || help::arrange(Cli::command());
+        // After an error, once more for its usage line.
+        let found = command().try_get_matches();
+        let found = found.unwrap_or_else(|_| help::with_usage(command()).get_matches());
+        Cli::from_arg_matches(&found).unwrap_or_else(|e| e.exit())
     }
 
     /// Runs the command and returns its exit code.
@@ -191,11 +197,14 @@ impl Cli {
             maximum: Some(0),
         };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-        let quiet = !matches!(self.command, Command::Worker(_));
-        let level = self
-            .log_level
-            .clone()
-            .unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
+        let reader = match self.command {
+            Command::Worker(_) => LogReader::Operator,
+            _ => LogReader::Person(terminal::write_log),
+        };
+        let level = self.log_level.clone().unwrap_or_else(|| match reader {
+            LogReader::Operator => "info".into(),
+            LogReader::Person(_) => "warn".into(),
+        });
         let config = match self.command {
             Command::Worker(_) | Command::Request(_) => Config::with_queue(&self.config),
             Command::Verify(_) | Command::Selftest(_) => Config::for_verification(&self.config),
@@ -205,6 +214,7 @@ impl Cli {
         let telemetry = telemetry::Options {
             level,
             format: self.log_format,
+            reader,
             colours: crate::config::colours(),
             otlp_endpoint: valid.and_then(|c| c.otlp_endpoint.clone()),
             service_name: crate::config::service_name(),
@@ -236,12 +246,13 @@ impl Cli {
             Command::Schema(args) => schema::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Cli::command(), "pgrestored", &mut script);
+                let mut command = help::arrange(Cli::command());
+                clap_complete::generate(shell, &mut command, "pgrestored", &mut script);
                 terminal::print_bytes(&script);
                 Ok(Exit::Ok)
             }
-            Command::Man { folder } => Ok(reference::man(Cli::command(), &folder)?),
-            Command::Reference { folder } => Ok(reference::write(&Cli::command(), &folder)?),
+            Command::Man { folder } => reference::man(help::arrange(Cli::command()), &folder),
+            Command::Reference { folder } => reference::write(&Cli::command(), &folder),
             #[cfg(feature = "emulator")]
             Command::Demo => tokio::select! {
                 done = demo::run(self.config.pg_bindir()) => done,

@@ -11,8 +11,12 @@ use pgdump_restore::LoadObserver;
 /// Estimated share of the data in a restore that also builds indexes and keys.
 const DATA_SHARE: f64 = 0.7;
 
-/// No estimate of the remaining time is made until this share is done.
-const MIN_FRACTION: f64 = 0.02;
+/// The remaining time is estimated between these shares: before, the pace is not known; afterwards, what remains is not
+/// measured by the share.
+const ESTIMATED: std::ops::Range<f64> = 0.02..0.99;
+
+/// The remaining time is estimated once the measured stages have taken this long, in seconds.
+const MIN_MEASURED: f64 = 3.0;
 
 /// Counters of one job. They only grow, except when the job starts over.
 #[derive(Debug, Default)]
@@ -170,9 +174,15 @@ impl Progress {
             Some(built) => DATA_SHARE * read + (1.0 - DATA_SHARE) * built,
             None => read,
         });
-        let spent: f64 = self.stages().iter().map(|(_, seconds)| seconds).sum();
+        // Waiting for the target, and for a server, says nothing about the pace.
+        let measured = self
+            .stages()
+            .into_iter()
+            .filter(|(stage, _)| is_measured(*stage));
+        let spent: f64 = measured.map(|(_, seconds)| seconds).sum();
+        let is_known = is_measured(self.stage()) && spent >= MIN_MEASURED;
         let eta = fraction
-            .filter(|f| *f > MIN_FRACTION)
+            .filter(|f| is_known && ESTIMATED.contains(f))
             .map(|f| spent * (1.0 - f) / f);
         Snapshot {
             stage: self.stage().to_string(),
@@ -188,6 +198,14 @@ impl Progress {
             tasks: self.tasks.load(Relaxed),
         }
     }
+}
+
+/// Whether the share that is done grows in a stage.
+fn is_measured(stage: Stage) -> bool {
+    matches!(
+        stage,
+        Stage::Download | Stage::Schema | Stage::Data | Stage::Indexes
+    )
 }
 
 impl LoadObserver for Progress {
@@ -230,5 +248,33 @@ impl LoadObserver for Progress {
 
     fn tasks_done(&self, tasks: u64) {
         self.tasks_done.fetch_add(tasks, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_remaining_time_is_estimated_only_while_it_is_known() {
+        let progress = Progress::default();
+        progress.object_size.store(1000, Relaxed);
+        let read = |bytes: u64| {
+            progress.object_bytes.store(bytes, Relaxed);
+            progress.snapshot().eta_seconds
+        };
+        progress.enter(Stage::Prepare);
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert_eq!(read(500), None, "it waited for the target");
+        progress.enter(Stage::Data);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(read(500), None, "a second says little");
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(read(0), None);
+        assert_eq!(read(500).map(f64::round), Some(10.0));
+        assert_eq!(read(1000), None, "what remains is unknown");
+        progress.enter(Stage::Analyze);
+        assert_eq!(read(500), None);
     }
 }

@@ -1,9 +1,10 @@
-//! Logs and traces. Logs go to standard error, as text on a terminal and otherwise as JSON. Traces are
-//! sent by OTLP if an endpoint is configured; the trace context of a message is read from its
-//! attributes.
+//! Logs and traces. Logs go to standard error: those of commands as text, those of a worker as JSON unless standard
+//! error is a terminal. Traces are sent by OTLP if an endpoint is configured; the trace context of a message is read
+//! from its attributes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{IsTerminal, Write};
 use std::sync::{Arc, OnceLock};
 
 use json_subscriber::JsonLayer;
@@ -16,9 +17,11 @@ use tracing::dispatcher::WeakDispatch;
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Level, Span, Subscriber};
+use tracing::{Dispatch, Event, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, layer};
@@ -26,11 +29,22 @@ use tracing_subscriber::{EnvFilter, Layer, layer};
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Text on a terminal, otherwise JSON.
+    /// JSON for a worker whose log is not a terminal, otherwise text.
     #[default]
     Auto,
     Text,
     Json,
+}
+
+/// Who reads the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum LogReader {
+    /// Who runs a worker.
+    #[default]
+    Operator,
+    /// Who gave a command. Text is one line per event, without the time. Lines about ended jobs are left out, because
+    /// the command prints the result. The function writes a line to standard error where no progress bar is.
+    Person(fn(&[u8])),
 }
 
 /// Settings of logs and traces.
@@ -39,6 +53,7 @@ pub struct Options {
     /// Lowest severity of log lines to show.
     pub level: String,
     pub format: LogFormat,
+    pub reader: LogReader,
     pub colours: bool,
     /// Endpoint to send traces to.
     pub otlp_endpoint: Option<String>,
@@ -94,16 +109,25 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,pgrestored={}", options.level)));
     let filter = with_library_crates(filter);
     let traces = tracer_provider(options)?;
-    let text = match options.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
-        LogFormat::Text => true,
-        LogFormat::Json => false,
+    let is_terminal = std::io::stderr().is_terminal();
+    let text = match (options.format, options.reader) {
+        (LogFormat::Auto, LogReader::Operator) => is_terminal,
+        (LogFormat::Auto, LogReader::Person(_)) | (LogFormat::Text, _) => true,
+        (LogFormat::Json, _) => false,
     };
     let context = Context::default();
-    let lines = if text {
-        text_lines(options.colours && std::io::stderr().is_terminal())
-    } else {
-        json_lines(context.clone(), options.project.clone())
+    let colours = options.colours && is_terminal;
+    let write = match options.reader {
+        LogReader::Operator => write_to_stderr,
+        LogReader::Person(write) => write,
+    };
+    let (lines, with_results) = match (text, options.reader) {
+        (false, _) => {
+            let lines = json_lines(context.clone(), options.project.clone(), write);
+            (lines, true)
+        }
+        (true, LogReader::Operator) => (text_lines(colours), true),
+        (true, LogReader::Person(_)) => (person_lines(colours, write), false),
     };
     // Spans are created whatever the log level is.
     let spans = Targets::new().with_targets(OUR_CRATES.map(|name| (name, LevelFilter::INFO)));
@@ -118,6 +142,7 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
             lines.with_filter(
                 filter
                     .and(filter_fn(has_no_secrets))
+                    .and(filter_fn(move |line| with_results || !is_result(line)))
                     .or(filter_fn(is_our_span)),
             ),
         )
@@ -136,6 +161,11 @@ fn has_no_secrets(metadata: &tracing::Metadata<'_>) -> bool {
         () if of("tokio_postgres") || of("postgres_protocol") => *metadata.level() <= Level::WARN,
         () => *metadata.level() <= Level::INFO,
     }
+}
+
+/// Whether a line is about a job that has ended: only such lines have this field.
+fn is_result(line: &tracing::Metadata<'_>) -> bool {
+    line.is_event() && line.fields().field("failure_reason").is_some()
 }
 
 /// Our spans pass the filter at every level, because log lines take their request and trace from them.
@@ -213,12 +243,81 @@ fn text_lines<S: Subscriber + for<'a> LookupSpan<'a>>(colours: bool) -> Lines<S>
     layer.with_ansi(colours).boxed()
 }
 
+/// Lines for who gave a command.
+fn person_lines<S: Subscriber + for<'a> LookupSpan<'a>>(
+    colours: bool,
+    write: fn(&[u8]),
+) -> Lines<S> {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(move || LineWriter(write))
+        .event_format(OneLine);
+    layer.with_ansi(colours).boxed()
+}
+
+fn write_to_stderr(line: &[u8]) {
+    // There is nowhere to report it.
+    let _ = std::io::stderr().write_all(line);
+}
+
+/// Passes each line to a function.
+struct LineWriter(fn(&[u8]));
+
+impl Write for LineWriter {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        (self.0)(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `warning: what happened field=value …`, with control characters escaped.
+struct OneLine;
+
+impl<S, N> FormatEvent<S, N> for OneLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (word, colour) = match *event.metadata().level() {
+            Level::ERROR => ("error", "1;31"),
+            Level::WARN => ("warning", "33"),
+            Level::INFO => ("info", "2"),
+            Level::DEBUG | Level::TRACE => ("debug", "2"),
+        };
+        if line.has_ansi_escapes() {
+            write!(line, "\x1b[{colour}m{word}\x1b[0m: ")?;
+        } else {
+            write!(line, "{word}: ")?;
+        }
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        for c in fields.chars() {
+            if crate::error::is_unsafe(c) {
+                write!(line, "{}", c.escape_default())?;
+            } else {
+                line.write_char(c)?;
+            }
+        }
+        writeln!(line)
+    }
+}
+
 /// JSON lines with the fields of docs/logging.md.
 fn json_lines<S: Subscriber + for<'a> LookupSpan<'a>>(
     known: Context,
     project: Option<String>,
+    write: fn(&[u8]),
 ) -> Lines<S> {
-    let mut layer = JsonLayer::stderr();
+    let mut layer = JsonLayer::new(move || LineWriter(write));
     layer.with_timer("time", tracing_subscriber::fmt::time::SystemTime);
     layer.add_multiple_dynamic_fields(move |event, context, line| {
         let severity = match *event.metadata().level() {
@@ -317,6 +416,27 @@ pub fn inject(attributes: &mut BTreeMap<String, String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a command's log shows: one line per event, escaped, and nothing of results, which the command prints.
+    #[test]
+    fn lines_for_a_person_are_short_and_safe() {
+        static SHOWN: parking_lot::Mutex<Vec<u8>> = parking_lot::Mutex::new(Vec::new());
+        let lines = person_lines(false, |line| SHOWN.lock().extend_from_slice(line));
+        let log = tracing_subscriber::registry()
+            .with(lines.with_filter(filter_fn(|line| !is_result(line))));
+        tracing::subscriber::with_default(log, || {
+            let _job = tracing::info_span!("restore", request_id = "r1").entered();
+            tracing::warn!(name = "a\x1b[2Jb", "download interrupted");
+            tracing::error!(failure_reason = "timeout", "the restore failed");
+        });
+        let shown = String::from_utf8(SHOWN.lock().clone()).unwrap();
+        assert!(
+            shown.starts_with("warning: download interrupted name="),
+            "{shown}"
+        );
+        assert_eq!(shown.lines().count(), 1, "{shown}");
+        assert!(!shown.contains('\x1b') && !shown.contains("r1"), "{shown}");
+    }
 
     #[test]
     fn the_programs_level_applies_to_its_library_crates() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::Config;
-use crate::error::{FailureReason, RestoreError};
+use crate::error::{FailureReason, RestoreError, ValidationError, ValidationKind};
 use crate::job::BackupRef;
 
 /// Whether `backup` is neither a URI, nor a path, nor standard input.
@@ -26,6 +26,23 @@ pub(super) fn backup_of(
         return BackupRef::parse(&format!("./{backup}"), prefix);
     }
     BackupRef::parse(backup, prefix)
+}
+
+/// Checks that a backup set exists, if one is named.
+///
+/// # Errors
+/// `invalid_request`.
+pub(super) fn check_set(config: &Config, wanted: Option<&str>) -> Result<(), RestoreError> {
+    let mut names = config.verify.sets.iter().map(|set| set.name.as_str());
+    let Some(wanted) = wanted.filter(|wanted| !names.any(|name| name == *wanted)) else {
+        return Ok(());
+    };
+    let all: Vec<&str> = config.verify.sets.iter().map(|s| s.name.as_str()).collect();
+    let what = format!(
+        "--set: there is no backup set {wanted}: name one of BACKUP_SETS ({})",
+        all.join(", ")
+    );
+    Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
 }
 
 /// A hint for a backup that was not found in BACKUP_BUCKET but exists as a local file.

@@ -16,7 +16,7 @@ use crate::sandbox::{Sandbox, find_bindir};
 use crate::worker::Shutdown;
 
 use super::exit::{CommandError, CommandResult, Exit};
-use super::output::human_bytes;
+use super::output::{count, duration, human_bytes};
 
 const SOURCE: &str = include_str!("demo.sql");
 const BUCKET: &str = "demo-backups";
@@ -271,10 +271,10 @@ fn notification(generation: &str) -> Message {
 fn print_proof(r: &RestoreResult) {
     let verdict = r.verdict.map_or("none", Verdict::as_str);
     out!(
-        "   {verdict} in {:.1} s: {} tables, {} rows",
-        r.duration_seconds,
-        r.tables,
-        r.rows
+        "   {verdict} in {}: {}, {}",
+        duration(r.duration_seconds),
+        count(r.tables, "table"),
+        count(r.rows, "row")
     );
     let Some(v) = &r.verification else { return };
     if let Some(i) = &v.isolation {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::exit::{CommandError, CommandResult, Exit};
+use super::files;
 use super::signals::stop_signal;
 use crate::emulator::{Emulator, SubscriptionOptions};
 
@@ -43,16 +44,16 @@ pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
             .create_subscription(&topic, &subscription, SubscriptionOptions::default());
     }
     if let Some(folder) = &args.folder {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
+        for path in files::in_folder(folder)? {
             if let Some(name) = path
                 .file_name()
                 .and_then(|n| n.to_str())
                 .filter(|_| path.is_file())
             {
-                emulator
+                let put = emulator
                     .storage
-                    .put_file(&args.emulated_bucket, name, path.clone())?;
+                    .put_file(&args.emulated_bucket, name, path.clone());
+                put.map_err(|e| files::fault(&path, "read", &e))?;
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Files that commands read and write. Every error names its file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::exit::CommandError;
 
-fn fault(path: &Path, what: &str, e: &std::io::Error) -> CommandError {
+pub(super) fn fault(path: &Path, what: &str, e: &std::io::Error) -> CommandError {
     CommandError::Unavailable(format!("{} cannot be {what}: {e}", path.display()))
 }
 
@@ -14,6 +14,17 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
 
 pub(super) fn read_text(path: &Path) -> Result<String, CommandError> {
     std::fs::read_to_string(path).map_err(|e| fault(path, "read", &e))
+}
+
+pub(super) fn create_folder(path: &Path) -> Result<(), CommandError> {
+    std::fs::create_dir_all(path).map_err(|e| fault(path, "created", &e))
+}
+
+/// The paths of what is in a folder.
+pub(super) fn in_folder(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    let entries = std::fs::read_dir(path).map_err(|e| fault(path, "read", &e))?;
+    let paths: Result<Vec<_>, _> = entries.map(|entry| Ok(entry?.path())).collect();
+    paths.map_err(|e: std::io::Error| fault(path, "read", &e))
 }
 
 pub(super) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<(), CommandError> {
@@ -54,5 +65,9 @@ mod tests {
             text(check_writable(&missing).unwrap_err()).contains("no/such cannot be written: ")
         );
         assert!(text(read(&missing).unwrap_err()).contains("no/such cannot be read: "));
+        assert!(text(in_folder(&missing).unwrap_err()).contains("no/such cannot be read: "));
+        assert!(
+            text(create_folder(&old.join("x")).unwrap_err()).contains("old/x cannot be created: ")
+        );
     }
 }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of};
 use super::exit::{CommandResult, Exit};
+use super::help;
 use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
@@ -19,13 +20,13 @@ pub(super) struct InspectArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
     /// Prefix under which `latest` searches
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Database to take from a dump of a whole cluster (pg_dumpall)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it
-    #[arg(long)]
+    #[arg(long, help_heading = help::TARGET)]
     against: bool,
 }
 

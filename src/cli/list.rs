@@ -1,13 +1,14 @@
 //! `list`: lists the backups at the configured location.
 
 use super::exit::{CommandResult, Exit};
+use super::help;
 use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
     /// Only backups whose names start with this
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
 }
 

@@ -1,8 +1,10 @@
 //! `prune`: shows which backups are older than BACKUP_RETENTION_DAYS and can be deleted; with `--apply`,
 //! deletes them.
 
+use super::backup::check_set;
 use super::exit::{CommandResult, Exit};
-use super::output::{OutputFormat, human_bytes, noun, print_json};
+use super::help;
+use super::output::{OutputFormat, count, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::report;
@@ -10,13 +12,13 @@ use crate::error::report;
 #[derive(Debug, clap::Args)]
 pub(super) struct PruneArgs {
     /// Delete the backups; without this flag, only show them
-    #[arg(long)]
+    #[arg(long, help_heading = help::POLICY)]
     apply: bool,
     /// Only this set of backups
-    #[arg(long)]
+    #[arg(long, help_heading = help::SELECTION)]
     set: Option<String>,
     /// Accept evidence that is not signed; then anyone who may create objects there decides what is deleted
-    #[arg(long)]
+    #[arg(long, help_heading = help::POLICY)]
     trust_unsigned: bool,
 }
 
@@ -33,6 +35,7 @@ pub(super) struct Pruned {
 }
 
 pub(super) async fn run(app: App, args: PruneArgs, output: OutputFormat) -> CommandResult {
+    check_set(&app.config, args.set.as_deref())?;
     let (mut all, mut exit) = (Vec::new(), Exit::Ok);
     for set in &app.config.verify.sets {
         if args.set.as_ref().is_some_and(|wanted| *wanted != set.name) {
@@ -90,10 +93,9 @@ pub(super) async fn run(app: App, args: PruneArgs, output: OutputFormat) -> Comm
         "would be deleted with --apply"
     };
     out!(
-        "{} of {} {} ({}) {done}",
-        selected.count(),
-        all.len(),
-        noun(all.len() as u64, "backup"),
+        "{} of {} ({}) {done}",
+        indicatif::HumanCount(selected.count() as u64),
+        count(all.len() as u64, "backup"),
         human_bytes(bytes)
     );
     Ok(exit)

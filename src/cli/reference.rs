@@ -1,10 +1,10 @@
 //! `reference`: generates the pages of `docs/reference` from the code; `man`: generates the man pages.
 
 use std::fmt::Write as _;
-use std::io::Error;
 use std::path::Path;
 
-use super::exit::Exit;
+use super::exit::{CommandError, CommandResult, Exit};
+use super::files;
 use super::schema;
 use crate::error::{FailureReason, RetryClass};
 use crate::metrics::RestoreMetricsManager;
@@ -13,8 +13,8 @@ use crate::metrics::RestoreMetricsManager;
 const NOTE: &str = "<!-- Generated from the code by `make reference`. -->";
 
 /// Writes the pages of `docs/reference` from the definition of the command line.
-pub(super) fn write(cli: &clap::Command, folder: &Path) -> Result<Exit, Error> {
-    std::fs::create_dir_all(folder)?;
+pub(super) fn write(cli: &clap::Command, folder: &Path) -> CommandResult {
+    files::create_folder(folder)?;
     for (name, title, body) in [
         ("configuration", "Configuration", configuration(cli)),
         ("commands", "Commands", commands(cli)),
@@ -23,8 +23,8 @@ pub(super) fn write(cli: &clap::Command, folder: &Path) -> Result<Exit, Error> {
         ("exit-codes", "Exit codes", exit_codes()),
         ("schemas", "Documents and their schemas", schemas()),
     ] {
-        std::fs::write(
-            folder.join(format!("{name}.md")),
+        files::write(
+            &folder.join(format!("{name}.md")),
             format!("{NOTE}\n\n# {title}\n\n{body}"),
         )?;
     }
@@ -32,9 +32,15 @@ pub(super) fn write(cli: &clap::Command, folder: &Path) -> Result<Exit, Error> {
 }
 
 /// Writes `pgrestored.1` and a page for each command.
-pub(super) fn man(cli: clap::Command, folder: &Path) -> Result<Exit, Error> {
-    std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(cli, folder)?;
+pub(super) fn man(cli: clap::Command, folder: &Path) -> CommandResult {
+    files::create_folder(folder)?;
+    let written = clap_mangen::generate_to(cli, folder);
+    written.map_err(|e| {
+        CommandError::Unavailable(format!(
+            "{}: man pages cannot be written: {e}",
+            folder.display()
+        ))
+    })?;
     Ok(Exit::Ok)
 }
 

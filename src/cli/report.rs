@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::backup::check_set;
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
-use super::output::{OutputFormat, print_json};
+use super::help;
+use super::output::{OutputFormat, count, duration, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
 use crate::proof::VerificationReport;
@@ -22,13 +24,13 @@ const CUT: &str = "older verifications of this time are not listed, because all 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArgs {
     /// How far back to look, such as 30d or 12h
-    #[arg(long, default_value = "30d")]
+    #[arg(long, default_value = "30d", value_name = "TIME", help_heading = help::SELECTION)]
     since: String,
     /// Only this backup set
-    #[arg(long)]
+    #[arg(long, help_heading = help::SELECTION)]
     set: Option<String>,
     /// Also write an HTML page to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     html: Option<PathBuf>,
 }
 
@@ -63,6 +65,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
     let since = since.ok_or_else(|| {
         CommandError::Other("--since: must be a duration such as 30d or 12h".into())
     })?;
+    check_set(&app.config, args.set.as_deref())?;
     let standing = app.manager.catalog().standing().await?;
     let sets: Vec<BackupSetStatus> = standing
         .into_iter()
@@ -120,20 +123,25 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
     }
 }
 
+fn grouped(n: usize) -> indicatif::HumanCount {
+    indicatif::HumanCount(n as u64)
+}
+
 fn ignored(documents: usize) -> String {
-    match documents {
-        1 => "1 evidence document was ignored".into(),
-        n => format!("{n} evidence documents were ignored"),
-    }
+    let were = if documents == 1 { "was" } else { "were" };
+    format!(
+        "{} {were} ignored",
+        count(documents as u64, "evidence document")
+    )
 }
 
 fn print(l: &Ledger) {
     out!(
         "{} verified ({} of them restored), {} failed, {} inconclusive since {}",
-        l.verified,
-        l.restored,
-        l.failed,
-        l.inconclusive,
+        grouped(l.verified),
+        grouped(l.restored),
+        grouped(l.failed),
+        grouped(l.inconclusive),
         l.since.strftime("%Y-%m-%d %H:%M")
     );
     if !l.is_signed {
@@ -156,23 +164,22 @@ fn print(l: &Ledger) {
         });
         let rto = s.rto.map(|r| {
             format!(
-                ", last restore took {:.1} s, the next is expected to take {:.1} s",
-                r.measured_seconds, r.forecast_seconds
+                ", last restore took {}, the next is expected to take {}",
+                duration(r.measured_seconds),
+                duration(r.forecast_seconds)
             )
         });
         out!("set {}: {proven}{}", s.name, rto.unwrap_or_default());
     }
     for r in &l.verifications {
-        let rto = r
-            .rto
-            .map_or("-".into(), |t| format!("{:.1} s", t.measured_seconds));
+        let rto = r.rto.map_or("-".into(), |t| duration(t.measured_seconds));
         out!(
-            "{}  {:<12} {:<8} {:>5} tables {:>12} rows  {rto:>9}  {}",
+            "{}  {:<12} {:<8} {:>12} {:>17}  {rto:>10}  {}",
             r.finished_at.strftime("%Y-%m-%d %H:%M:%SZ"),
             r.verdict.as_str(),
             r.depth.map_or("-", |d| d.as_str()),
-            r.tables.len(),
-            indicatif::HumanCount(r.rows).to_string(),
+            count(r.tables.len() as u64, "table"),
+            count(r.rows, "row"),
             r.backup.name.as_deref().unwrap_or("-")
         );
         if let Some(e) = &r.error {

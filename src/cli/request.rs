@@ -2,6 +2,7 @@
 //! result.
 
 use super::exit::{CommandError, CommandResult, Exit};
+use super::help;
 use super::output::{OutputFormat, print_json};
 use super::{status, watch};
 use crate::app::App;
@@ -19,31 +20,31 @@ pub(super) struct RequestArgs {
     /// Object name in the bucket, gs:// URI, latest or latest@TIME
     backup: String,
     /// Database to restore into [default: the worker's DB_NAME]
-    #[arg(long)]
+    #[arg(long, value_name = "DB", help_heading = help::TARGET)]
     target: Option<String>,
     /// What to do if the database exists
-    #[arg(long, value_enum, default_value_t = OnExisting::Fail)]
+    #[arg(long, value_enum, default_value_t = OnExisting::Fail, value_name = "POLICY", help_heading = help::TARGET)]
     on_existing: OnExisting,
     /// Number of connections that load
-    #[arg(long)]
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = help::TARGET)]
     jobs: Option<u32>,
     /// Database to take from a dump of a whole cluster (pg_dumpall)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of the request [default: generated]
-    #[arg(long)]
+    #[arg(long, value_name = "ID", help_heading = help::REQUEST)]
     request_id: Option<String>,
     /// Request a verification instead of a restore
-    #[arg(long)]
+    #[arg(long, help_heading = help::REQUEST)]
     verify: bool,
     /// With --verify: depth of the verification
-    #[arg(long, value_enum, requires = "verify")]
+    #[arg(long, value_enum, requires = "verify", help_heading = help::REQUEST)]
     depth: Option<crate::policy::Depth>,
     /// Show the progress, and wait for the result on RESTORE_COMPLETION_SUBSCRIPTION
-    #[arg(long)]
+    #[arg(long, help_heading = help::REQUEST)]
     wait: bool,
     /// With --wait: URL of a worker's admin port [default: http://ADMIN_ADDR]
-    #[arg(long, requires = "wait")]
+    #[arg(long, requires = "wait", help_heading = help::REQUEST)]
     url: Option<String>,
     #[command(flatten)]
     select: crate::policy::Selection,

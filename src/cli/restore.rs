@@ -1,47 +1,48 @@
 //! `restore`: restores one backup and shows the progress.
 
 use crate::job::Generation;
-use std::io::IsTerminal;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use pgdump_restore::Stage;
 use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of};
+use super::display;
 use super::exit::{CommandResult, Exit};
-use super::output::{OutputFormat, noun, print_json};
+use super::help;
+use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::signals::until_signal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
 use crate::event::{RestoreResult, check_texts};
 use crate::job::{OnExisting, RestoreJob, check_jobs, check_request_id, digest_of};
-use crate::progress::{Progress, Snapshot};
+use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RestoreArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
     /// Database to restore into [default: DB_NAME]
-    #[arg(long)]
+    #[arg(long, value_name = "DB", help_heading = help::TARGET)]
     target: Option<String>,
     /// What to do if the database exists
-    #[arg(long, value_enum, default_value_t = OnExisting::Fail)]
+    #[arg(long, value_enum, default_value_t = OnExisting::Fail, value_name = "POLICY", help_heading = help::TARGET)]
     on_existing: OnExisting,
     /// Number of connections that load [default: RESTORE_JOBS]
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = help::TARGET)]
     jobs: Option<usize>,
     /// Prefix under which `latest` searches
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Only this generation of the object
-    #[arg(long)]
+    #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
     generation: Option<Generation>,
     /// Database to take from a dump of a whole cluster (pg_dumpall)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of this restore in the journal [default: generated]
-    #[arg(long)]
+    #[arg(long, value_name = "ID", hide_short_help = true, help_heading = help::TARGET)]
     request_id: Option<String>,
     #[command(flatten)]
     select: crate::policy::Selection,
@@ -51,7 +52,7 @@ pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> Co
     let backup = args.backup.clone();
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let display = tokio::spawn(show(progress.clone()));
+    let display = tokio::spawn(display::show(progress.clone()));
     let (mut finished, signalled) =
         until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
     display.abort();
@@ -118,66 +119,13 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     })
 }
 
-/// Shows the progress until the task is aborted: a bar on a terminal, otherwise a line every 10 s.
-pub(super) async fn show(progress: Arc<Progress>) {
-    if std::io::stderr().is_terminal() {
-        show_bar(progress).await
-    } else {
-        let mut every = tokio::time::interval(Duration::from_secs(10));
-        every.tick().await;
-        loop {
-            every.tick().await;
-            err!("{}", line(&progress.snapshot()));
-        }
-    }
-}
-
-fn line(s: &Snapshot) -> String {
-    let size = if s.object_size > 0 {
-        format!(" of {}", HumanBytes(s.object_size))
-    } else {
-        String::new()
-    };
-    format!(
-        "{}: {}{size} read, {} {}, tables {}/{}, indexes and keys {}/{}",
-        s.stage,
-        HumanBytes(s.object_bytes),
-        HumanCount(s.rows),
-        noun(s.rows, "row"),
-        s.tables_done,
-        s.tables,
-        s.tasks_done,
-        s.tasks
-    )
-}
-
-/// A progress bar that is cleared on drop.
-struct ProgressLine(ProgressBar);
-
-impl Drop for ProgressLine {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
-}
-
-#[allow(
-    clippy::literal_string_with_formatting_args,
-    reason = "a template of indicatif"
-)]
-async fn show_bar(progress: Arc<Progress>) {
-    let template = "{elapsed_precise} [{bar:30}] {percent:>3} % ETA {eta}  {msg}";
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressLine(ProgressBar::new(1000).with_style(style.progress_chars("=> ")));
-    let mut every = tokio::time::interval(Duration::from_millis(200));
-    loop {
-        every.tick().await;
-        let s = progress.snapshot();
-        bar.0
-            .set_position((s.fraction.unwrap_or(0.0) * 1000.0) as u64);
-        bar.0
-            .set_message(super::terminal::escaped(&line(&s)).into_owned());
-    }
+/// Each stage with its duration, in the order in which they run.
+fn stages_of(stages: &BTreeMap<String, f64>) -> String {
+    let ran = Stage::ALL.iter().filter_map(|stage| {
+        let seconds = stages.get(stage.as_str())?;
+        Some(format!("{stage} {}", duration(*seconds)))
+    });
+    ran.collect::<Vec<_>>().join(", ")
 }
 
 fn print_result(r: &RestoreResult) {
@@ -186,23 +134,16 @@ fn print_result(r: &RestoreResult) {
     match &r.error {
         None => {
             out!(
-                "restored {what} into {target} in {:.1} s",
-                r.duration_seconds
+                "restored {what} into {target} in {}",
+                duration(r.duration_seconds)
             );
             out!(
-                "  {} {}, {} {}, {}",
-                r.tables,
-                noun(r.tables, "table"),
-                HumanCount(r.rows),
-                noun(r.rows, "row"),
-                HumanBytes(r.bytes)
+                "  {}, {}, {}",
+                count(r.tables, "table"),
+                count(r.rows, "row"),
+                human_bytes(r.bytes)
             );
-            let stages: Vec<_> = r
-                .stages
-                .iter()
-                .map(|(k, v)| format!("{k} {v:.1} s"))
-                .collect();
-            out!("  {}", stages.join(", "));
+            out!("  {}", stages_of(&r.stages));
             if let Some(old) = &r.previous_database {
                 out!("  the replaced database is kept as {old}");
             }
@@ -227,4 +168,24 @@ fn print_result(r: &RestoreResult) {
         out!("  {} × {}: {}{examples}", w.count, w.rule, w.what);
     }
     r.notes.iter().for_each(|n| out!("  note: {n}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_shown_in_the_order_in_which_they_run() {
+        let stages = [
+            ("analyze", 0.5),
+            ("data", 61.0),
+            ("prepare", 0.04),
+            ("swap", 1.0),
+        ];
+        let stages = stages.map(|(name, seconds)| (name.to_owned(), seconds));
+        assert_eq!(
+            stages_of(&stages.into()),
+            "prepare 0.0 s, data 1 min 1 s, analyze 0.5 s, swap 1.0 s"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! `rollback DB`: swaps a database that a restore replaced back into place.
 
 use super::exit::{CommandResult, Exit};
+use super::help;
 use super::output::{OutputFormat, print_json};
 use crate::app::App;
 use crate::error::FailureReason;
@@ -12,13 +13,13 @@ pub(super) struct RollbackArgs {
     #[arg(value_name = "DB")]
     target: String,
     /// Kept database to bring back [default: the newest]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = help::TARGET)]
     to: Option<String>,
     /// List the kept databases and change nothing
-    #[arg(long, conflicts_with = "to")]
+    #[arg(long, conflicts_with = "to", help_heading = help::TARGET)]
     list: bool,
     /// Id of this rollback; repeating the command with the same id does not roll back twice [default: generated]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", help_heading = help::TARGET)]
     request_id: Option<String>,
 }
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use indicatif::HumanCount;
-
 use super::exit::{CommandError, CommandResult, Exit};
-use super::output::{OutputFormat, human_bytes, noun, print_json};
+use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::style;
 use crate::config::Config;
 use crate::event::RestoreResult;
@@ -94,18 +92,17 @@ pub(super) fn line(j: &JobStatus) -> String {
     };
     let share = p
         .fraction
-        .map(|f| format!(", {:.0} %", f * 100.0))
+        .map(|f| format!(", {} %", (f * 100.0) as u64))
         .unwrap_or_default();
     let left = p
         .eta_seconds
         .map(|s| format!(", about {} left", span(s)))
         .unwrap_or_default();
     format!(
-        "{what}: {}{share}{left}; {} read, {} {}",
+        "{what}: {}{share}{left}; {} read, {}",
         p.stage,
         human_bytes(p.object_bytes),
-        HumanCount(p.rows),
-        noun(p.rows, "row")
+        count(p.rows, "row")
     )
 }
 
@@ -137,10 +134,10 @@ pub(super) fn result_line(r: &RestoreResult) -> String {
         .map(|t| format!(" into {t}"))
         .unwrap_or_default();
     format!(
-        "{} {} {backup}{into} in {:.1} s{depth}{why}",
+        "{} {} {backup}{into} in {}{depth}{why}",
         r.request_id,
         colour(word),
-        r.duration_seconds
+        duration(r.duration_seconds)
     )
 }
 

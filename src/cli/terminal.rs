@@ -4,7 +4,13 @@
 use std::borrow::Cow;
 use std::io::Write;
 
+use indicatif::ProgressBar;
+use parking_lot::Mutex;
+
 use crate::error::is_unsafe;
+
+/// The progress bar on standard error, while there is one.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Prints an escaped line to standard output. A closed pipe (`| head`) is ignored.
 macro_rules! out {
@@ -63,12 +69,37 @@ pub(super) fn escaped_json(text: &str) -> Cow<'_, str> {
     document.into()
 }
 
+/// Says which progress bar is on standard error; it is cleared while a line is written.
+pub(super) fn set_bar(bar: Option<ProgressBar>) {
+    *BAR.lock() = bar;
+}
+
+/// Writes without a progress bar in the way.
+fn aside(write: impl FnOnce()) {
+    let bar = BAR.lock();
+    match bar.as_ref() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
 pub(super) fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", escaped(line));
+    aside(|| {
+        let _ = writeln!(std::io::stdout(), "{}", escaped(line));
+    });
 }
 
 pub(super) fn complain(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", escaped(line));
+    aside(|| {
+        let _ = writeln!(std::io::stderr(), "{}", escaped(line));
+    });
+}
+
+/// Writes a line of the log, which is escaped already.
+pub(super) fn write_log(line: &[u8]) {
+    aside(|| {
+        let _ = std::io::stderr().write_all(line);
+    });
 }
 
 /// Prints a text of our own as it is. A closed pipe (`| head`) is ignored.

@@ -4,13 +4,14 @@ use crate::job::Generation;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
 use super::backup::backup_of;
+use super::display;
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
-use super::output::{OutputFormat, human_bytes, noun, print_json};
+use super::help;
+use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::signals::until_signal;
 use crate::app::App;
 use crate::error::FailureReason;
@@ -26,31 +27,31 @@ pub(super) struct VerifyArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
     /// Depth of the verification [default: VERIFY_DEPTH]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = help::POLICY)]
     depth: Option<Depth>,
     /// Number of connections that load and check [default: RESTORE_JOBS]
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = help::POLICY)]
     jobs: Option<usize>,
     /// Prefix under which `latest` searches
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Only this generation of the object
-    #[arg(long)]
+    #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
     generation: Option<Generation>,
     /// Database to take from a dump of a whole cluster (pg_dumpall)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of this verification [default: generated]
-    #[arg(long)]
+    #[arg(long, value_name = "ID", hide_short_help = true, help_heading = help::POLICY)]
     request_id: Option<String>,
     /// Also write an HTML report to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     html: Option<PathBuf>,
     /// Also write the checks as JUnit XML to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     junit: Option<PathBuf>,
     /// Also write the whole report as JSON to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     report: Option<PathBuf>,
 }
 
@@ -106,7 +107,7 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
         files::check_writable(file)?;
     }
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let display = tokio::spawn(super::restore::show(progress.clone()));
+    let display = tokio::spawn(display::show(progress.clone()));
     let (mut finished, signalled) = until_signal(
         app.manager
             .verify_backup(&job, progress.clone(), stop.clone()),
@@ -158,9 +159,9 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
     let what = r.backup.uri.as_deref().unwrap_or("standard input");
     let depth = r.depth.map_or("nothing", Depth::as_str);
     out!(
-        "{}: {what} in {:.1} s, depth {depth}",
+        "{}: {what} in {}, depth {depth}",
         r.verdict.as_str(),
-        r.duration_seconds
+        duration(r.duration_seconds)
     );
     if r.is_verified() && !r.is_proof() {
         out!("  {}", r.claim());
@@ -178,13 +179,10 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
         out!("  fix: {fix}");
     }
     out!(
-        "  {} {}, {} {}, {} {}, {}",
-        r.tables.len(),
-        noun(r.tables.len() as u64, "table"),
-        HumanCount(r.rows),
-        noun(r.rows, "row"),
-        r.large_objects,
-        noun(r.large_objects, "large object"),
+        "  {}, {}, {}, {}",
+        count(r.tables.len() as u64, "table"),
+        count(r.rows, "row"),
+        count(r.large_objects, "large object"),
         human_bytes(r.bytes)
     );
     if let Some(s) = &r.server {
@@ -201,9 +199,9 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
     }
     if let Some(t) = &r.rto {
         out!(
-            "  the restore took {:.1} s, the next is expected to take {:.1} s",
-            t.measured_seconds,
-            t.forecast_seconds
+            "  the restore took {}, the next is expected to take {}",
+            duration(t.measured_seconds),
+            duration(t.forecast_seconds)
         );
     }
     for c in &r.checks {

@@ -2,11 +2,9 @@
 //! completion subscription or from the status page of the worker that processes the request; the
 //! progress comes from that page.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use super::display::{Bar, LINE};
 use super::exit::{CommandError, CommandResult, Exit};
 use super::output::{OutputFormat, print_json};
 use super::signals::until_signal;
@@ -18,8 +16,6 @@ use crate::worker::WorkerStatus;
 
 /// Pause between requests for the worker's status.
 const LOOK: Duration = Duration::from_secs(1);
-/// Pause between lines if no bar can be shown.
-const LINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchArgs {
@@ -111,7 +107,7 @@ async fn result_of(
 
 /// Polls the worker's status page for the result, and shows the progress meanwhile.
 async fn by_page(url: &str, id: &str) -> RestoreResult {
-    let bar = WatchBar::new();
+    let bar = Bar::new();
     let mut last_line: Option<tokio::time::Instant> = None;
     let mut every = tokio::time::interval(LOOK);
     loop {
@@ -130,10 +126,8 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
         };
         match &bar {
             Some(bar) => {
-                bar.0
-                    .set_position((job.progress.fraction.unwrap_or(0.0) * 1000.0) as u64);
-                bar.0
-                    .set_message(super::terminal::escaped(&status::line(&job)).into_owned());
+                let elapsed = jiff::Timestamp::now().duration_since(job.started_at);
+                bar.show(&job.progress, elapsed.try_into().unwrap_or_default());
             }
             None if last_line.is_none_or(|at| at.elapsed() >= LINE) => {
                 last_line = Some(tokio::time::Instant::now());
@@ -141,26 +135,5 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
             }
             None => {}
         }
-    }
-}
-
-/// A progress bar that is cleared on drop.
-struct WatchBar(ProgressBar);
-
-impl WatchBar {
-    /// `None` if standard error is not a terminal.
-    fn new() -> Option<Self> {
-        let style = ProgressStyle::with_template("[{bar:30}] {msg}")
-            .ok()?
-            .progress_chars("=> ");
-        std::io::stderr()
-            .is_terminal()
-            .then(|| WatchBar(ProgressBar::new(1000).with_style(style)))
-    }
-}
-
-impl Drop for WatchBar {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
     }
 }

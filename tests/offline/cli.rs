@@ -253,7 +253,7 @@ fn completions_and_man_pages_cover_every_command() {
         .split("Commands:")
         .nth(1)
         .unwrap()
-        .split("Options:")
+        .split("Output:")
         .next()
         .unwrap();
     let commands: Vec<&str> = commands
@@ -265,20 +265,92 @@ fn completions_and_man_pages_cover_every_command() {
         let page = folder.path().join(format!("pgrestored-{command}.1"));
         assert!(page.exists(), "no man page for {command}");
         assert!(shells.iter().all(|s| s.contains(command)), "{command}");
-        // The short help leaves out the configuration.
-        let short = text(&run(&[command, "-h"], &[]).stdout);
-        assert!(
-            short.lines().count() < 70 && !short.contains("DB_PASSWORD"),
-            "{short}"
-        );
-        assert!(
-            text(&run(&[command, "--help"], &[]).stdout).contains("DB_PASSWORD"),
-            "{command}"
-        );
+        let long = text(&run(&[command, "--help"], &[]).stdout);
+        let page = std::fs::read_to_string(page).unwrap();
+        for name in ["DB_PASSWORD", "RESTORE_OWNERS", "BACKUP_BUCKET"] {
+            assert!(
+                long.contains(name) && page.contains(name),
+                "{command}: {name}"
+            );
+        }
     }
+    // Also what `-h` of the command hides.
+    let page = std::fs::read_to_string(folder.path().join("pgrestored-restore.1")).unwrap();
+    assert!(
+        page.contains("Only this generation of the object"),
+        "{page}"
+    );
 }
 
-/// Log lines carry request and trace at every log level; that of this command is `warn`.
+/// `-h` fits a screen of 100 columns and 40 lines; `--help` has the rest. If a new option does not fit, hide it or a
+/// rarer one with `hide_short_help`.
+#[test]
+fn short_help_fits_a_screen() {
+    let cli = <pgrestored::cli::Cli as clap::CommandFactory>::command();
+    let mut commands = vec![vec![]];
+    for command in cli.get_subcommands().filter(|c| !c.is_hide_set()) {
+        commands.push(vec![command.get_name().to_owned()]);
+        let inner = command.get_subcommands().map(|c| c.get_name().to_owned());
+        commands.extend(inner.map(|name| vec![command.get_name().to_owned(), name]));
+    }
+    assert!(commands.len() > 20, "{commands:?}");
+    let too_long: Vec<String> = commands
+        .iter()
+        .filter_map(|command| {
+            let args: Vec<&str> = command.iter().map(String::as_str).chain(["-h"]).collect();
+            let help = text(&run(&args, &[("COLUMNS", "100")]).stdout);
+            let lines = help.lines().count();
+            let width = help.lines().map(|l| l.chars().count()).max();
+            (lines == 0 || lines > 40 || width > Some(100))
+                .then(|| format!("{lines} lines:\n{help}"))
+        })
+        .collect();
+    assert!(too_long.is_empty(), "{}", too_long.join("\n"));
+}
+
+#[test]
+fn short_help_is_grouped_by_topic() {
+    let headings = |command: &str| -> Vec<String> {
+        let help = text(&run(&[command, "-h"], &[]).stdout);
+        let all = help
+            .lines()
+            .filter(|l| l.ends_with(':') && !l.starts_with(' '));
+        all.map(|l| l.trim_end_matches(':').to_owned()).collect()
+    };
+    assert_eq!(
+        headings("restore"),
+        [
+            "Arguments",
+            "Target",
+            "Selection",
+            "Policy",
+            "Output",
+            "Examples"
+        ]
+    );
+    assert_eq!(
+        headings("list"),
+        ["Selection", "Source", "Output", "Example"]
+    );
+}
+
+/// The environment does not make options look required.
+#[test]
+fn usage_lines_do_not_depend_on_the_environment() {
+    let env = [
+        ("BACKUP_BUCKET", "file:///nowhere"),
+        ("DB_HOST", "/nowhere"),
+    ];
+    let out = run(&["restore"], &env);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("Usage: pgrestored restore [OPTIONS] <BACKUP>\n"),
+        "{said}"
+    );
+}
+
+/// JSON lines carry request and trace at every log level; that of this command is `warn`.
 #[test]
 fn log_lines_carry_request_and_trace() {
     let args = [
@@ -290,6 +362,8 @@ fn log_lines_carry_request_and_trace() {
         "r9",
         "--retry-budget",
         "10ms",
+        "--log-format",
+        "json",
     ];
     let out = run(&args, &[("DB_HOST", "/nowhere")]);
     let output = text(&out.stderr);
@@ -303,6 +377,25 @@ fn log_lines_carry_request_and_trace() {
         line["trace_id"].as_str().is_some_and(|t| t.len() == 32),
         "{line}"
     );
+}
+
+/// A person's command says once what went wrong, also without a terminal. The log of a worker is JSON there.
+#[test]
+fn logs_of_commands_are_for_people() {
+    let args = [
+        "restore",
+        "./none.dump",
+        "--target",
+        "x",
+        "--retry-budget",
+        "10ms",
+    ];
+    let out = run(&args, &[("DB_HOST", "/nowhere")]);
+    let (said, log) = (text(&out.stdout), text(&out.stderr));
+    assert_eq!(out.status.code(), Some(69), "{said}{log}");
+    assert!(said.starts_with("not restored: "), "{said}");
+    let is_said_again = |l: &str| l.starts_with('{') || l.contains("the restore failed");
+    assert!(!log.lines().any(is_said_again), "{log}");
 }
 
 /// A command in a folder with the file `app.dump`, without any configuration.

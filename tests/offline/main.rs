@@ -18,5 +18,6 @@ mod deploy_helm;
 mod deploy_rendered;
 mod deploy_terraform;
 mod documents;
+mod mistakes;
 mod platforms;
 mod snapshots;

@@ -26,6 +26,7 @@ mod cuts;
 mod hostile;
 mod journal;
 mod limits;
+mod mistakes;
 mod tuples;
 mod text;
 mod order;

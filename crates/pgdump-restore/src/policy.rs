@@ -98,6 +98,7 @@ pub enum Section {
 /// may begin with its schema and a dot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::Args))]
+#[cfg_attr(feature = "cli", command(next_help_heading = "Selection"))]
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
     /// Only these schemas (pattern)
@@ -105,7 +106,14 @@ pub struct Selection {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schemas: Vec<String>,
     /// All but these schemas (pattern)
-    #[cfg_attr(feature = "cli", arg(long = "exclude-schema", value_name = "PATTERN"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long = "exclude-schema",
+            value_name = "PATTERN",
+            hide_short_help = true
+        )
+    )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_schemas: Vec<String>,
     /// Only these tables and what they need (pattern)
@@ -119,14 +127,23 @@ pub struct Selection {
     /// Restore these tables without their rows (pattern)
     #[cfg_attr(
         feature = "cli",
-        arg(long = "exclude-table-data", value_name = "PATTERN")
+        arg(
+            long = "exclude-table-data",
+            value_name = "PATTERN",
+            hide_short_help = true
+        )
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
     /// Only these sections
     #[cfg_attr(
         feature = "cli",
-        arg(long = "section", value_enum, value_name = "SECTION")
+        arg(
+            long = "section",
+            value_enum,
+            value_name = "SECTION",
+            hide_short_help = true
+        )
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,

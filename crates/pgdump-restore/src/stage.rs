@@ -37,6 +37,24 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage, in the order in which a job goes through them.
+    pub const ALL: [Stage; 14] = [
+        Stage::Request,
+        Stage::Queued,
+        Stage::Prepare,
+        Stage::Download,
+        Stage::Sandbox,
+        Stage::Schema,
+        Stage::Data,
+        Stage::Indexes,
+        Stage::Analyze,
+        Stage::Check,
+        Stage::Swap,
+        Stage::Evidence,
+        Stage::Bisect,
+        Stage::Abandoned,
+    ];
+
     /// The name in documents, metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,115 @@
+//! What people get wrong on their own machine: each mistake's exit code, and what the message names. Those with a server
+//! are in `tests/pg/mistakes.rs`.
+
+use crate::cli::{run, text};
+
+#[test]
+fn mistakes_say_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
+    write("page.dump", "<!DOCTYPE html><html><body>404</body></html>");
+    write("notes.dump", "\u{1}\u{2}\u{3}");
+    write("checks.yaml", "assertions: [{name: a, sqll: SELECT 1}]");
+    let bucket = format!("file://{}", dir.path().display());
+    let (no_dump, no_html, checks, no_checks, file) = (
+        path("none.dump"),
+        path("none/proof.html"),
+        path("checks.yaml"),
+        path("none.yaml"),
+        path("notes.dump"),
+    );
+    let inside = format!("{file}/man");
+    let page = path("page.dump");
+    let far = ["--db-host", "/nowhere", "--retry-budget", "10ms"];
+    let restore_far = [&["restore", page.as_str(), "--target", "app"][..], &far].concat();
+    type Mistake<'a> = (&'a [&'a str], i32, &'a [&'a str]);
+    let mistakes: [Mistake; 20] = [
+        (&["restroe", "x"], 2, &["restroe", "restore"]),
+        (
+            &["restore"],
+            2,
+            &["<BACKUP>", "Usage: pgrestored restore [OPTIONS] <BACKUP>"],
+        ),
+        (
+            &["restore", "x", "--tagret", "app"],
+            2,
+            &["--tagret", "--target"],
+        ),
+        (
+            &["restore", "x"],
+            2,
+            &["no target database", "--target or DB_NAME"],
+        ),
+        (
+            &["restore", "x", "--target", "app", "--on-existing", "merge"],
+            2,
+            &["merge", "fail, replace"],
+        ),
+        (
+            &["restore", "x", "--target", "app", "--jobs", "0"],
+            2,
+            &["--jobs"],
+        ),
+        (
+            &["restore", "x", "--target", "postgres"],
+            1,
+            &["database postgres is protected"],
+        ),
+        (
+            &restore_far,
+            69,
+            &[
+                "not restored: ",
+                "target_unavailable",
+                "nothing was changed",
+            ],
+        ),
+        (&["inspect", &no_dump], 1, &[&no_dump]),
+        (&["inspect", "page.dump"], 65, &["HTML page"]),
+        (&["inspect", "notes.dump"], 65, &["not a PostgreSQL dump"]),
+        (&["inspect", "latest@soon"], 2, &["2026-11-20T00:00Z"]),
+        (
+            &["inspect", "latest", "--prefix", "none/"],
+            1,
+            &["no backup"],
+        ),
+        (
+            &["verify", "page.dump", "--html", &no_html],
+            69,
+            &[&no_html, "cannot be written"],
+        ),
+        (
+            &["verify", "page.dump", "--checks", &checks],
+            78,
+            &["VERIFY_CHECKS", "sqll"],
+        ),
+        (
+            &["verify", "page.dump", "--checks", &no_checks],
+            78,
+            &["VERIFY_CHECKS", "cannot be read"],
+        ),
+        (
+            &["prune", "--set", "nosuch"],
+            2,
+            &["no backup set nosuch", "BACKUP_SETS (default)"],
+        ),
+        (&["report", "--set", "nosuch"], 2, &["no backup set nosuch"]),
+        (&["request", "x.dump"], 78, &["GOOGLE_CLOUD_PROJECT"]),
+        (&["man", &inside], 69, &[&inside, "cannot be created"]),
+    ];
+    for (args, exit, texts) in mistakes {
+        let out = run(args, &[("BACKUP_BUCKET", bucket.as_str())]);
+        let said = text(&out.stdout) + &text(&out.stderr);
+        assert_eq!(out.status.code(), Some(exit), "{args:?}: {said}");
+        for text in texts {
+            assert!(said.contains(text), "{args:?}: {text}: {said}");
+        }
+        let is_json = said.lines().any(|line| line.starts_with('{'));
+        assert!(!is_json && said.lines().count() <= 8, "{args:?}: {said}");
+    }
+    let buckets = ["--backup-bucket", "s3://bucket"];
+    let out = run(&[&["list"][..], &buckets].concat(), &[]);
+    assert_eq!(out.status.code(), Some(78));
+    assert!(text(&out.stderr).contains("gs://bucket/prefix"));
+}
