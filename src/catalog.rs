@@ -6,6 +6,7 @@ mod backup_catalog;
 mod evidence;
 mod index;
 mod outcomes;
+mod proofs;
 mod reader;
 mod retention;
 mod schedule;
@@ -13,5 +14,6 @@ mod sources;
 mod status;
 
 pub use backup_catalog::BackupCatalog;
+pub use proofs::{BackupProof, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub use status::BackupSetStatus;

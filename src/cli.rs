@@ -15,6 +15,7 @@ mod evidence;
 mod exit;
 mod files;
 mod inspect;
+mod ledger;
 mod list;
 mod output;
 mod prune;

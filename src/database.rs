@@ -24,7 +24,7 @@ mod verification_database;
 pub use abandoned::unended;
 pub use claim::{Claim, claim};
 pub use confinement::{Loader, check_restricted};
-pub use journal::check_journal;
+pub use journal::{check_journal, journaled};
 pub use reaper::{Reaped, reap};
 pub use retained::{RetainedDatabase, kept};
 pub use rollback::{RolledBack, rollback};

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
+use super::ledger::{Ledger, ignored, unlisted};
 use super::output::{OutputFormat, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
-use crate::proof::VerificationReport;
-use crate::verification::{SearchLimit, ledger_page};
+use crate::verification::SearchLimit;
 
 /// Most reports to read per backup set.
 const MOST: SearchLimit = SearchLimit {
@@ -27,27 +27,6 @@ pub(super) struct ReportArgs {
     /// Also write an HTML page to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-}
-
-/// What `report` prints as JSON.
-#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
-pub(super) struct Ledger {
-    pub since: jiff::Timestamp,
-    pub until: jiff::Timestamp,
-    pub verified: usize,
-    pub failed: usize,
-    pub inconclusive: usize,
-    /// Number of verified backups that were restored; the others were only read.
-    pub restored: usize,
-    /// Whether only evidence that a trusted key signed counts.
-    pub is_signed: bool,
-    /// Number of ignored documents: not signed by a trusted key, in the wrong location, or unreadable.
-    pub left_out: usize,
-    /// Number of verifications that count and are not listed, because all of them would take more than 1 GiB of memory.
-    pub not_listed: usize,
-    pub sets: Vec<BackupSetStatus>,
-    /// Newest first.
-    pub verifications: Vec<VerificationReport>,
 }
 
 pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> CommandResult {
@@ -96,17 +75,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         verifications: all,
     };
     if let Some(file) = &args.html {
-        let signed = if is_signed {
-            "signed evidence"
-        } else {
-            "evidence whose signatures were not checked"
-        };
-        let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
-        let mut title = format!("{from} to {to}, from {signed}; {}", ignored(left_out));
-        if not_listed > 0 {
-            title = format!("{title}; {}", unlisted(not_listed));
-        }
-        files::write(file, ledger_page(&ledger.verifications, &title))?;
+        files::write(file, ledger.page())?;
     }
     match output {
         OutputFormat::Json => print_json(&ledger),
@@ -115,26 +84,6 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
             Ok(Exit::Ok)
         }
     }
-}
-
-fn ignored(documents: usize) -> String {
-    match documents {
-        1 => "1 evidence document was ignored".into(),
-        n => format!("{n} evidence documents were ignored"),
-    }
-}
-
-fn unlisted(verifications: usize) -> String {
-    let (n, are) = match verifications {
-        1 => ("1 verification".to_owned(), "is"),
-        n => (
-            format!("{} verifications", indicatif::HumanCount(n as u64)),
-            "are",
-        ),
-    };
-    format!(
-        "{n} of this time {are} not listed, because all of them do not fit into memory: choose a shorter --since, or one --set"
-    )
 }
 
 fn print(l: &Ledger) {
