@@ -1,5 +1,5 @@
 //! The worker's HTTP server: `/metrics`, `/livez`, `/readyz`, `/status.json` and a status page at `/`.
-//! It is read-only and shows nothing of the configuration.
+//! It is read-only and shows nothing of the configuration but the templates of links.
 
 mod guard;
 mod serve;

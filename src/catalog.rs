@@ -6,6 +6,7 @@ mod backup_catalog;
 mod evidence;
 mod index;
 mod outcomes;
+mod proofs;
 mod reader;
 mod retention;
 mod schedule;
@@ -13,6 +14,7 @@ mod sources;
 mod status;
 
 pub use backup_catalog::BackupCatalog;
+pub use proofs::{BackupProof, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub(crate) use sources::Restriction;
 pub use status::BackupSetStatus;

@@ -17,6 +17,7 @@ mod exit;
 mod files;
 mod help;
 mod inspect;
+mod ledger;
 mod list;
 mod output;
 mod prune;

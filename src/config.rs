@@ -110,6 +110,9 @@ pub struct Config {
     /// Host names that the admin port answers to, in addition to addresses, localhost and the machine's
     /// own name.
     pub admin_hosts: Vec<String>,
+    /// URL templates of a job's log and trace, with `{request_id}` and `{trace_id}`.
+    pub log_url: Option<String>,
+    pub trace_url: Option<String>,
     /// Folders with PostgreSQL's binaries; if empty, PATH and the usual folders.
     pub pg_bindir: Vec<PathBuf>,
     pub verify: VerifyConfig,
@@ -311,6 +314,8 @@ impl Config {
                 "must be an address with a port, such as 127.0.0.1:9464",
             ),
             admin_hosts: list(&raw.admin_hosts),
+            log_url: url_template("LOG_URL_TEMPLATE", &raw.log_url_template, &mut errors),
+            trace_url: url_template("TRACE_URL_TEMPLATE", &raw.trace_url_template, &mut errors),
             pg_bindir: raw.pg_bindir(),
             verify: verification::read(raw, retry_budget, &mut errors),
             otlp_endpoint: non_empty(&raw.otel_exporter_otlp_endpoint).map(str::to_owned),
@@ -372,6 +377,28 @@ fn age_identity(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<SecretStri
     text.map(SecretString::from)
 }
 
+/// A URL template for links in a browser.
+fn url_template(
+    variable: &str,
+    given: &Option<String>,
+    errors: &mut ConfigErrors,
+) -> Option<String> {
+    let template = non_empty(given)?;
+    let is_url = ["https://", "http://"]
+        .iter()
+        .any(|s| template.starts_with(s));
+    let has_id = ["{request_id}", "{trace_id}"]
+        .iter()
+        .any(|id| template.contains(id));
+    if !is_url || !has_id {
+        errors.add(
+            variable,
+            "must be an http(s) URL with {request_id} or {trace_id} in it",
+        );
+    }
+    Some(template.to_owned())
+}
+
 fn with_scheme(host: &str) -> String {
     let host = host.trim_end_matches('/');
     if host.contains("://") {
@@ -408,6 +435,25 @@ mod tests {
         }
         for value in ["NOT-A-BUCKET", "secret-port", "soon", "nowhere"] {
             assert!(!text.contains(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn links_are_urls_with_an_id() {
+        let of = |template: &str| {
+            let flags = [("log-url-template", template)];
+            Config::new(&RawConfig::from_flags(&flags).unwrap())
+        };
+        let log = "https://logs.example/?q={request_id}";
+        assert_eq!(of(log).unwrap().log_url.as_deref(), Some(log));
+        assert_eq!(of("").unwrap().log_url, None);
+        for wrong in ["javascript:alert({trace_id})", "https://logs.example/"] {
+            assert!(
+                of(wrong)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("LOG_URL_TEMPLATE")
+            );
         }
     }
 

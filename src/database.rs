@@ -26,7 +26,7 @@ pub use abandoned::unended;
 pub use claim::{Claim, claim};
 pub use confinement::{Loader, check_restricted, facts_for_loader};
 pub use disk::{ServerDisk, free_bytes, out_of_space, unless_full};
-pub use journal::check_journal;
+pub use journal::{check_journal, journaled};
 pub use reaper::{Reaped, reap};
 pub use retained::{RetainedDatabase, kept};
 pub use rollback::{RolledBack, rollback};

@@ -32,6 +32,7 @@ pub mod verification;
 
 // Infrastructure.
 pub mod admission;
+mod html;
 pub mod queue;
 pub mod sandbox;
 pub mod store;

@@ -10,6 +10,7 @@ use crate::backup::{Backup, PinnedBackup};
 use crate::config::Config;
 use crate::database::{self, Reaped, RetainedDatabase, RolledBack};
 use crate::error::{RestoreError, report};
+use crate::event::RestoreResult;
 use crate::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::pipeline::{self, Services, targets};
@@ -19,7 +20,7 @@ use crate::store::Stores;
 use pgdump_archive::Archive;
 use pgdump_restore::Finding;
 
-pub use crate::catalog::{BackupCatalog, BackupSetStatus};
+pub use crate::catalog::{BackupCatalog, BackupProof, BackupSetStatus};
 pub use crate::pipeline::JobOutcome;
 
 /// Core component responsible for database restore operations.
@@ -125,6 +126,21 @@ impl RestoreManager {
             stop,
         ))
         .await
+    }
+
+    /// The newest results of jobs that ended, newest first, at most `most`: those that are recorded (RESTORE_RECORDS),
+    /// otherwise the restores in the target server's journal.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`, `target_unavailable`.
+    pub async fn past_results(&self, most: usize) -> Result<Vec<RestoreResult>, RestoreError> {
+        if let Some(recorded) = self.catalog().newest_recorded(most).await? {
+            return Ok(recorded);
+        }
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let outcomes = database::journaled(&self.services.server, most).await?;
+        let results = outcomes.into_iter().map(serde_json::from_value);
+        Ok(results.filter_map(Result::ok).collect())
     }
 
     /// Counts a request that has its final outcome.

@@ -2,6 +2,7 @@
 //! `/status.json`.
 
 use pgdump_restore::Stage;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -43,6 +44,23 @@ pub struct Progress {
     /// Steps under way that consist of one statement of any length.
     long_steps: AtomicU64,
     stage: Mutex<Stages>,
+    /// The tables whose data was begun last, oldest first.
+    latest_tables: Mutex<VecDeque<TableProgress>>,
+}
+
+/// Most tables whose progress is kept.
+const LATEST_TABLES: usize = 20;
+
+/// Progress of one table's rows.
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct TableProgress {
+    pub name: String,
+    /// Rows that the server confirmed.
+    pub rows: u64,
+    /// Whether all of its data was read from the backup.
+    pub is_read: bool,
 }
 
 /// A step that shows no progress, while it lasts: the server works on one statement, such as a copy of a database.
@@ -79,6 +97,9 @@ pub struct Snapshot {
     pub tables: u64,
     pub tasks_done: u64,
     pub tasks: u64,
+    /// The tables whose rows are being loaded or were loaded last, latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latest_tables: Vec<TableProgress>,
 }
 
 impl Progress {
@@ -138,6 +159,7 @@ impl Progress {
         all.iter()
             .chain(&[&self.object_bytes])
             .for_each(|n| n.store(0, Relaxed));
+        self.latest_tables.lock().clear();
         self.enter(Stage::Prepare);
     }
 
@@ -196,6 +218,14 @@ impl Progress {
             tables: self.tables.load(Relaxed),
             tasks_done: self.tasks_done.load(Relaxed),
             tasks: self.tasks.load(Relaxed),
+            latest_tables: self.latest_tables.lock().iter().rev().cloned().collect(),
+        }
+    }
+
+    fn change_table(&self, name: &str, change: impl FnOnce(&mut TableProgress)) {
+        let mut tables = self.latest_tables.lock();
+        if let Some(table) = tables.iter_mut().find(|t| t.name == name) {
+            change(table);
         }
     }
 }
@@ -238,12 +268,28 @@ impl LoadObserver for Progress {
         self.data_bytes.fetch_add(bytes, Relaxed);
     }
 
-    fn table_read(&self) {
-        self.tables_done.fetch_add(1, Relaxed);
+    fn table_begun(&self, table: &str) {
+        let mut tables = self.latest_tables.lock();
+        if tables.len() >= LATEST_TABLES {
+            // One that is complete makes room first.
+            let done = tables.iter().position(|t| t.is_read);
+            tables.remove(done.unwrap_or(0));
+        }
+        tables.push_back(TableProgress {
+            name: table.to_owned(),
+            rows: 0,
+            is_read: false,
+        });
     }
 
-    fn rows_loaded(&self, rows: u64) {
+    fn table_read(&self, table: &str) {
+        self.tables_done.fetch_add(1, Relaxed);
+        self.change_table(table, |t| t.is_read = true);
+    }
+
+    fn rows_loaded(&self, table: &str, rows: u64) {
         self.rows.fetch_add(rows, Relaxed);
+        self.change_table(table, |t| t.rows += rows);
     }
 
     fn tasks_done(&self, tasks: u64) {
@@ -276,5 +322,32 @@ mod tests {
         assert_eq!(read(1000), None, "what remains is unknown");
         progress.enter(Stage::Analyze);
         assert_eq!(read(500), None);
+    }
+
+    #[test]
+    fn the_latest_tables_are_shown_and_running_ones_stay() {
+        let p = Progress::default();
+        p.table_begun("s.big");
+        p.rows_loaded("s.big", 5);
+        for i in 0..LATEST_TABLES + 5 {
+            let name = format!("s.t{i}");
+            p.table_begun(&name);
+            p.rows_loaded(&name, 1);
+            p.table_read(&name);
+        }
+        p.rows_loaded("s.big", 2);
+        let shown = p.snapshot();
+        assert_eq!(shown.latest_tables.len(), LATEST_TABLES);
+        let last = format!("s.t{}", LATEST_TABLES + 4);
+        assert_eq!(shown.latest_tables[0].name, last);
+        let big = shown.latest_tables.last().unwrap();
+        assert_eq!(
+            (big.name.as_str(), big.rows, big.is_read),
+            ("s.big", 7, false)
+        );
+        assert_eq!(shown.rows, 7 + LATEST_TABLES as u64 + 5);
+        // A restore that starts over shows no table twice.
+        p.begin_again();
+        assert!(p.snapshot().latest_tables.is_empty());
     }
 }

@@ -245,6 +245,26 @@ pub struct Rto {
     pub samples: u32,
 }
 
+/// How long the restore of a proven backup took: a point of a set's trend.
+#[derive(
+    Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct RestoreSample {
+    pub finished_at: jiff::Timestamp,
+    pub measured_seconds: f64,
+    /// Uncompressed bytes of table data and large objects.
+    pub bytes: u64,
+}
+
+/// Where the evidence of a verification is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidenceRef {
+    /// `gs://…` or `file://…`
+    pub uri: String,
+    /// Id of the key that signed it: SHA-256 of the public key in DER, in hexadecimal. `None` if no trusted key did.
+    pub signed_by: Option<String>,
+}
+
 /// Differences from the last proven backups of the set.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
@@ -310,6 +330,9 @@ pub struct VerificationReport {
     pub stages: BTreeMap<String, f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto: Option<Rto>,
+    /// The restores of earlier proven backups of the set and database, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trend: Vec<RestoreSample>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveProof>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -353,6 +376,9 @@ pub struct VerificationSummary {
     /// URI of the evidence, if it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
+    /// Id of the key that signed the evidence: SHA-256 of the public key in DER, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
     /// Checks that did not pass.
     pub findings: Vec<Check>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -407,6 +433,7 @@ impl VerificationReport {
             duration_seconds: 0.0,
             stages: BTreeMap::new(),
             rto: None,
+            trend: vec![],
             archive: None,
             server: None,
             tables: vec![],
@@ -442,7 +469,8 @@ impl VerificationReport {
     }
 
     /// The summary for the result event.
-    pub fn summary(&self, evidence: Option<String>) -> VerificationSummary {
+    pub fn summary(&self, evidence: Option<EvidenceRef>) -> VerificationSummary {
+        let (evidence, signed_by) = evidence.map_or((None, None), |e| (Some(e.uri), e.signed_by));
         let findings = self
             .checks
             .iter()
@@ -454,6 +482,7 @@ impl VerificationReport {
             depth: self.depth,
             database: self.database.clone(),
             evidence,
+            signed_by,
             findings: findings.take(FINDINGS).cloned().collect(),
             rto: self.rto,
             fix: self.fix.clone(),
@@ -470,6 +499,16 @@ impl VerificationReport {
     /// count for freshness, retention or the schedule.
     pub fn is_proof(&self) -> bool {
         self.is_verified() && self.depth >= Some(Depth::Restore)
+    }
+
+    /// How long the restore took, if it was one of a proven backup.
+    pub fn sample(&self) -> Option<RestoreSample> {
+        let rto = self.rto.filter(|_| self.is_proof())?;
+        Some(RestoreSample {
+            finished_at: self.finished_at,
+            measured_seconds: rto.measured_seconds,
+            bytes: self.bytes,
+        })
     }
 
     /// Name and generation of the backup that the report is about.
@@ -496,6 +535,7 @@ impl VerificationReport {
             notes: vec![],
             rewrites: vec![],
             stages: BTreeMap::new(),
+            trend: vec![],
             drift: None,
             bisection: None,
             ..self

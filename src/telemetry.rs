@@ -407,6 +407,13 @@ pub fn follow(span: &Span, attributes: &HashMap<String, String>) {
     let _ = span.set_parent(parent);
 }
 
+/// Id of the current span's trace; `None` without a trace layer.
+pub fn trace_id() -> Option<String> {
+    let context = Span::current().context();
+    let span = context.span().span_context().clone();
+    span.is_valid().then(|| span.trace_id().to_string())
+}
+
 /// Writes the current span's context into a message's attributes, in both documented forms.
 pub fn inject(attributes: &mut BTreeMap<String, String>) {
     TraceContextPropagator::new()

@@ -4,7 +4,7 @@
 //! `row_comparison` compares every row, `catalog` every entry, `amcheck` checks heaps and indexes,
 //! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
 //! last proven backups. `evidence` stores documents and decides which of them count, `envelope` is their
-//! format, `html_report` and `junit` are their renderings for people and for CI.
+//! format, `html_report` and `junit` are its renderings for people and for CI.
 
 mod amcheck;
 mod catalog;
@@ -20,6 +20,7 @@ mod restore_index;
 mod restored_database;
 mod row_comparison;
 pub mod verdict;
+mod verdict_label;
 
 use std::collections::BTreeMap;
 
@@ -33,11 +34,12 @@ pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
     Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony, evidence_name, is_of,
 };
-pub use html_report::{ledger_page, page};
+pub use html_report::{DocumentLink, page};
 pub use junit::junit;
 pub use own_evidence::OwnEvidence;
 pub use restore_index::RestoreIndex;
 pub use restored_database::RestoredDatabase;
+pub(crate) use verdict_label::{class_of, headline};
 
 /// The results of all checks.
 #[derive(Debug, Default)]

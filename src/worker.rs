@@ -37,7 +37,7 @@ use crate::queue::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
 use crate::telemetry;
 use permits::{Permit, Permits};
 
-pub use state::{JobStatus, WorkerState, WorkerStatus};
+pub use state::{JobLinks, JobStatus, QueueStatus, RecentResult, WorkerState, WorkerStatus};
 
 /// Messages that may be held without a permit, until they are nacked or retried.
 const MAX_WAITING: usize = 100;
@@ -187,12 +187,13 @@ impl Worker {
         metrics: RestoreMetricsManager,
         settings: WorkerSettings,
     ) -> Self {
+        let state = Arc::new(WorkerState::new(JobLinks::of(manager.config())));
         Worker {
             manager,
             results,
             metrics,
             settings: Arc::new(settings),
-            state: Arc::default(),
+            state,
             in_flight: Arc::default(),
             deliveries: Arc::default(),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -227,7 +228,7 @@ impl Worker {
             context.soft.cancel();
             ended
         };
-        let (requested, notified, (), ()) = tokio::join!(
+        let (requested, notified, (), (), ()) = tokio::join!(
             async { end(self.take_requests(requests.as_mut(), &context).await) },
             async {
                 match notifications.as_deref_mut() {
@@ -237,6 +238,7 @@ impl Worker {
             },
             self.run_scheduler(&context),
             self.run_reaper(&context),
+            self.load_history(&context),
         );
         self.state.stopping();
         requests.close().await;
@@ -335,6 +337,7 @@ impl Worker {
             otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
+        let _held = self.state.hold(delivery.published);
         let work = async {
             job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
             let catalog = self.manager.catalog();
@@ -444,6 +447,7 @@ impl Worker {
             otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
+        let _held = self.state.hold(delivery.published);
         self.handle_in_span(delivery, request, permit, context)
             .instrument(span)
             .await;
@@ -542,9 +546,11 @@ impl Worker {
             *count
         });
         match attempt {
-            1 => self
-                .metrics
-                .record_queue_delay((now.as_microsecond() - delivery.published) as f64 / 1e6),
+            1 => {
+                let delay = (now.as_microsecond() - delivery.published) as f64 / 1e6;
+                self.metrics.record_queue_delay(delay);
+                self.state.waited(delay);
+            }
             _ => self.metrics.record_redelivery(),
         }
         attempt

@@ -63,10 +63,12 @@ fn name_of(request_id: &str) -> String {
             format!("%{b:02X}")
         }
     });
-    format!(
-        "outcomes{EVIDENCE_SUFFIX}{}.json",
-        encoded.collect::<String>()
-    )
+    format!("{}{}.json", folder(), encoded.collect::<String>())
+}
+
+/// The folder of all records.
+fn folder() -> String {
+    format!("outcomes{EVIDENCE_SUFFIX}")
 }
 
 impl BackupCatalog {
@@ -104,6 +106,39 @@ impl BackupCatalog {
             return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
         }
         Ok(Some(record.result))
+    }
+
+    /// The newest recorded outcomes, newest first, at most `most`; `None` if outcomes are not recorded.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn newest_recorded(
+        &self,
+        most: usize,
+    ) -> Result<Option<Vec<RestoreResult>>, RestoreError> {
+        let Some(place) = &self.config.records else {
+            return Ok(None);
+        };
+        let (store, keys) = (self.stores.at(place).await?, self.keyring()?);
+        let is_record = |name: &str| name.ends_with(".json");
+        let mut objects = match store.members_where(&folder(), is_record).await {
+            Err(e) if e.reason() == R::BackupNotFound => vec![],
+            other => other?,
+        };
+        objects.sort_by_key(|o| std::cmp::Reverse(o.created));
+        objects.truncate(most);
+        let mut results = Vec::new();
+        for object in &objects {
+            let text = store::read_small(store.as_ref(), object, MAX_RECORD).await?;
+            let Ok(record) = serde_json::from_slice::<Record>(&text) else {
+                continue;
+            };
+            let (id, kind) = (record.result.request_id.clone(), record.result.kind);
+            if name_of(&id) == object.name && record.counts((&id, kind), &keys)? {
+                results.push(record.result);
+            }
+        }
+        Ok(Some(results))
     }
 
     /// Records an outcome. Returns the one that counts: this one, or one that was there before.

@@ -9,7 +9,7 @@ use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{BackupOrigin, Rto, Verdict, VerificationReport};
+use crate::proof::{BackupOrigin, RestoreSample, Rto, Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verification::{Found, SearchLimit, is_of};
 
@@ -18,6 +18,9 @@ const READ: SearchLimit = SearchLimit {
     reports: 200,
     bytes: 16 << 20,
 };
+
+/// Restores in the trend of a set.
+const TREND: usize = 30;
 
 /// How long it may take to learn whether a backup need not be verified.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
@@ -44,6 +47,9 @@ pub struct BackupSetStatus {
     pub last_verdict: Option<Verdict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto: Option<Rto>,
+    /// The last restores of proven backups, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trend: Vec<RestoreSample>,
     /// Whether this rests on signed evidence alone.
     #[serde(default)]
     pub is_signed: bool,
@@ -59,6 +65,7 @@ impl BackupSetStatus {
             proven_depth: None,
             last_verdict: None,
             rto: None,
+            trend: vec![],
             is_signed,
         }
     }
@@ -70,6 +77,11 @@ impl BackupSetStatus {
             return;
         }
         self.last_verdict = Some(report.verdict);
+        if let Some(sample) = report.sample() {
+            self.trend.push(sample);
+            let old = self.trend.len().saturating_sub(TREND);
+            self.trend.drain(..old);
+        }
         if report.is_proof() && report.backup_created >= self.proven_created {
             self.last_proof = Some(report.finished_at);
             self.proven_backup = report.backup.name.clone();
@@ -87,11 +99,28 @@ impl BackupCatalog {
     /// # Errors
     /// The store's own.
     pub async fn standing(&self) -> Result<Vec<BackupSetStatus>, RestoreError> {
+        self.standing_of(|_| {}).await
+    }
+
+    /// The same; `seen` gets every report that it rests on.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn standing_of(
+        &self,
+        mut seen: impl FnMut(&VerificationReport) + Send,
+    ) -> Result<Vec<BackupSetStatus>, RestoreError> {
         let mut all = Vec::new();
         let is_signed = !self.keyring()?.is_empty();
         for set in &self.config.verify.sets {
             let mut standing = BackupSetStatus::new(&set.name, is_signed);
-            let mut reports = self.brief_reports_of(&set.name).await?;
+            let of_set = |r: VerificationReport| {
+                (r.backup_set == set.name).then(|| {
+                    seen(&r);
+                    r.brief()
+                })
+            };
+            let mut reports = self.take_reports(&set.name, READ, of_set).await?.reports;
             reports.sort_by_key(|r| r.finished_at);
             reports.iter().for_each(|r| standing.add(r));
             let at = standing
@@ -280,6 +309,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Location, RawConfig};
     use crate::error::FailureReason as R;
+    use crate::event::RestoreResult;
     use crate::job::Generation;
     use crate::metrics::RestoreMetricsManager;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
@@ -417,6 +447,30 @@ mod tests {
                 assert_eq!(e.reason(), R::InvalidRequest);
             }
         }
+    }
+
+    /// A worker that starts knows the recorded outcomes, but none under another request's name.
+    #[tokio::test]
+    async fn recorded_outcomes_are_found_again() {
+        let records = tempfile::tempdir().unwrap();
+        let place = format!("file://{}", records.path().display());
+        let flags = [("restore-records", place.as_str())];
+        let (_folder, _store, catalog) = catalog_of(&[], &flags).await;
+        assert_eq!(catalog.newest_recorded(5).await.unwrap(), Some(vec![]));
+        let t = jiff::Timestamp::UNIX_EPOCH;
+        for id in ["a", "b"] {
+            let result = RestoreResult::new(id, (t, t));
+            catalog.record("digest", &result).await.unwrap();
+        }
+        assert_eq!(catalog.newest_recorded(1).await.unwrap().unwrap().len(), 1);
+        let folder = records.path().join("outcomes.pgrestored");
+        std::fs::copy(folder.join("a.json"), folder.join("c.json")).unwrap();
+        let found = catalog.newest_recorded(5).await.unwrap().unwrap();
+        let mut ids: Vec<&str> = found.iter().map(|r| r.request_id.as_str()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["a", "b"]);
+        let (_folder, _store, without) = catalog_of(&[], &[]).await;
+        assert_eq!(without.newest_recorded(5).await.unwrap(), None);
     }
 
     /// The manifest of a directory dump is no backup of the set, and goes with the dump.

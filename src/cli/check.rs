@@ -28,6 +28,8 @@ pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
         "restore_timeout_seconds": config.timeout.as_secs(),
         "admin_addr": config.admin_addr.to_string(),
         "admin_hosts": config.admin_hosts,
+        "log_url_template": config.log_url,
+        "trace_url_template": config.trace_url,
         "backup_notification_subscription": config.notification_subscription,
         "verify_depth": v.depth.as_str(),
         "verify_checks": if v.checks.is_some() { "read" } else { "not set" },

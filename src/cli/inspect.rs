@@ -2,16 +2,22 @@
 //! what it needs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use maud::{Markup, html};
 use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of};
 use super::exit::{CommandResult, Exit};
+use super::files;
 use super::help;
 use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::{StorageError, StorageKind};
+use crate::html::{
+    TableCell, TableColumn, bytes, count, document, exact_size, pairs, stat, table, time,
+};
 use pgdump_archive::{Archive, DataOffset, EntryKind, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
 
@@ -28,6 +34,9 @@ pub(super) struct InspectArgs {
     /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it
     #[arg(long, help_heading = help::TARGET)]
     against: bool,
+    /// Also write an HTML page to this file
+    #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
+    html: Option<PathBuf>,
 }
 
 /// A table of the backup.
@@ -73,6 +82,9 @@ pub(super) struct Inspection {
 }
 
 pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> CommandResult {
+    if let Some(file) = &args.html {
+        files::check_writable(file)?;
+    }
     let stop = CancellationToken::new();
     let wanted = backup_of(&app.config, &args.backup, &args.prefix)?;
     let database = args.database.as_deref();
@@ -107,6 +119,9 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
             print_json(&i)?;
         }
         OutputFormat::Text => print(&i),
+    }
+    if let Some(file) = &args.html {
+        files::write(file, page(&i))?;
     }
     Ok(if blocked { Exit::Failed } else { Exit::Ok })
 }
@@ -220,6 +235,110 @@ fn print(i: &Inspection) {
         out!("          {}", f.consequence);
         out!("          fix: {}", f.fix);
     }
+}
+
+/// What is shown, as an HTML page.
+fn page(i: &Inspection) -> String {
+    let name = i.backup.as_ref().map_or("standard input", |b| &b.name);
+    let entries: usize = i.entries.values().sum();
+    let body = html! {
+        h1 { (name) }
+        p.soft { "What this backup contains and needs, from its first bytes. It was neither read to its end nor restored." }
+        div.facts {
+            (stat("format", i.format))
+            @if let Some(b) = &i.backup { (stat("size", &bytes(b.size))) }
+            (stat("tables", &count(i.tables.len() as u64)))
+            (stat("entries", &count(entries as u64)))
+            @if let Some(n) = i.needs.estimated_bytes { (stat("space needed, about", &bytes(n))) }
+        }
+        (findings_table(i))
+        (pairs(("backup", "Backup"), &properties(i)))
+        (tables_table(i))
+        (pairs(("entries", "Entries"), &i.entries.iter().map(|(kind, n)| (kind.as_str(), count(*n as u64))).collect::<Vec<_>>()))
+    };
+    document(&format!("Backup {name}"), "", &body)
+}
+
+fn properties(i: &Inspection) -> Vec<(&'static str, String)> {
+    let backup = i.backup.as_ref();
+    let compression = match i.wrapped_in.as_slice() {
+        [] => i.compression.to_owned(),
+        around => format!("{}, in {}", i.compression, around.join(" in ")),
+    };
+    let all = [
+        ("Generation", backup.map(|b| b.generation.clone())),
+        ("Created", backup.map(|b| time(b.created))),
+        ("Size", backup.map(|b| exact_size(b.size))),
+        ("CRC32C", backup.and_then(|b| b.checksum.clone())),
+        ("Archive version", i.archive_version.clone()),
+        ("Compression", Some(compression)),
+        ("Database", i.database.clone()),
+        ("Encoding", Some(i.needs.encoding.to_string())),
+        ("Locale", i.needs.locale.as_ref().map(ToString::to_string)),
+        ("PostgreSQL", Some(i.server_version.clone())),
+        ("pg_dump", Some(i.pg_dump_version.clone())),
+        ("Dumped", i.dumped_at.clone()),
+        ("Extensions", Some(list(i.needs.extensions.iter()))),
+        ("Roles", Some(list(i.needs.roles.iter()))),
+        ("Tablespaces", Some(list(i.needs.tablespaces.iter()))),
+        ("Large objects", Some(i.needs.large_objects.to_string())),
+    ];
+    let known = all
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    known.filter(|(_, value)| !value.is_empty()).collect()
+}
+
+fn tables_table(i: &Inspection) -> Markup {
+    if i.tables.is_empty() {
+        return html! {};
+    }
+    let columns = [
+        TableColumn::text("Table"),
+        TableColumn::number("Stored size"),
+    ];
+    let rows = i.tables.iter().map(|t| {
+        let size = t
+            .stored_bytes
+            .map_or("not known before the data".into(), bytes);
+        vec![TableCell::new(&t.name), TableCell::new(size)].into()
+    });
+    table(("tables", "Tables"), &html! {}, &columns, rows.collect())
+}
+
+fn findings_table(i: &Inspection) -> Markup {
+    let Some(findings) = &i.findings else {
+        return html! {};
+    };
+    if findings.is_empty() {
+        return html! { h2 { "Target server" } p.good { "It has everything that the backup needs." } };
+    }
+    let columns = [
+        TableColumn::text("Level"),
+        TableColumn::text("Finding"),
+        TableColumn::text("Consequence"),
+        TableColumn::text("What to do"),
+    ];
+    let rows = findings.iter().map(|f| {
+        let (class, level) = match f.level {
+            Level::Blocks => ("bad", "blocks a restore"),
+            Level::Warns => ("warn", "warning"),
+            Level::Notes => ("soft", "note"),
+        };
+        vec![
+            TableCell::new(level).styled(class),
+            TableCell::new(&f.what),
+            TableCell::new(&f.consequence),
+            TableCell::new(&f.fix),
+        ]
+        .into()
+    });
+    table(
+        ("target", "Target server"),
+        &html! {},
+        &columns,
+        rows.collect(),
+    )
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {

@@ -6,20 +6,17 @@ use super::backup::check_set;
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
 use super::help;
+use super::ledger::{CUT, Ledger, ignored};
 use super::output::{OutputFormat, count, duration, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
-use crate::proof::VerificationReport;
-use crate::verification::{SearchLimit, ledger_page};
+use crate::verification::SearchLimit;
 
 /// Most reports to read per backup set.
 const MOST: SearchLimit = SearchLimit {
     reports: 10_000,
     bytes: 1 << 30,
 };
-
-const CUT: &str = "older verifications of this time are not listed, because all of them do not fit into memory: \
-    choose a shorter --since, or one --set";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArgs {
@@ -32,27 +29,6 @@ pub(super) struct ReportArgs {
     /// Also write an HTML page to this file
     #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     html: Option<PathBuf>,
-}
-
-/// What `report` prints as JSON.
-#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
-pub(super) struct Ledger {
-    pub since: jiff::Timestamp,
-    pub until: jiff::Timestamp,
-    pub verified: usize,
-    pub failed: usize,
-    pub inconclusive: usize,
-    /// Number of verified backups that were restored; the others were only read.
-    pub restored: usize,
-    /// Whether only evidence that a trusted key signed counts.
-    pub is_signed: bool,
-    /// Number of ignored documents: not signed by a trusted key, in the wrong location, or unreadable.
-    pub left_out: usize,
-    /// Whether older verifications of this time are not listed, because all of them would take more than 1 GiB of memory.
-    pub is_cut: bool,
-    pub sets: Vec<BackupSetStatus>,
-    /// Newest first.
-    pub verifications: Vec<VerificationReport>,
 }
 
 pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> CommandResult {
@@ -102,17 +78,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         verifications: all,
     };
     if let Some(file) = &args.html {
-        let signed = if is_signed {
-            "signed evidence"
-        } else {
-            "evidence whose signatures were not checked"
-        };
-        let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
-        let mut title = format!("{from} to {to}, from {signed}; {}", ignored(left_out));
-        if is_cut {
-            title = format!("{title}; {CUT}");
-        }
-        files::write(file, ledger_page(&ledger.verifications, &title))?;
+        files::write(file, ledger.page())?;
     }
     match output {
         OutputFormat::Json => print_json(&ledger),
@@ -125,14 +91,6 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
 
 fn grouped(n: usize) -> indicatif::HumanCount {
     indicatif::HumanCount(n as u64)
-}
-
-fn ignored(documents: usize) -> String {
-    let were = if documents == 1 { "was" } else { "were" };
-    format!(
-        "{} {were} ignored",
-        count(documents as u64, "evidence document")
-    )
 }
 
 fn print(l: &Ledger) {

@@ -7,7 +7,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
 use crate::admission::PolicyFile;
-use crate::backup::Backup;
 use crate::database::{Reaped, RetainedDatabase, RolledBack};
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
 use crate::proof::VerificationReport;
@@ -58,7 +57,7 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ),
         (
             "backup-list",
-            schema_of::<Vec<Backup>>("backup-list", false),
+            schema_of::<Vec<super::list::ListedBackup>>("backup-list", false),
         ),
         (
             "inspection",
@@ -87,7 +86,7 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ),
         (
             "ledger",
-            schema_of::<super::report::Ledger>("ledger", false),
+            schema_of::<super::ledger::Ledger>("ledger", false),
         ),
         (
             "worker-status",

@@ -186,7 +186,7 @@ fn print(s: &WorkerStatus) {
     s.recent
         .iter()
         .take(SHOWN)
-        .for_each(|r| out!("  {}", result_line(r)));
+        .for_each(|r| out!("  {}", result_line(&r.result)));
     if s.recent.is_empty() {
         out!("  {}", style::soft("none"));
     }

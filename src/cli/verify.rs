@@ -19,8 +19,8 @@ use crate::event::check_texts;
 use crate::job::{VerifyJob, check_jobs, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
-use crate::proof::{CheckStatus, Verdict, VerificationReport};
-use crate::verification::{junit, page};
+use crate::proof::{CheckStatus, Verdict, VerificationReport, VerificationSummary};
+use crate::verification::{DocumentLink, junit, page};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
@@ -62,9 +62,24 @@ struct Reports {
     json: Option<PathBuf>,
 }
 
-fn write_reports(proof: &VerificationReport, reports: &Reports) -> Result<(), CommandError> {
+/// The evidence of a verification, as a page in a local file names it.
+fn document_of(summary: Option<&VerificationSummary>) -> Option<DocumentLink<'_>> {
+    let summary = summary?;
+    let name = summary.evidence.as_deref()?;
+    Some(DocumentLink {
+        name,
+        is_link: name.starts_with("file://"),
+        signed_by: summary.signed_by.as_deref(),
+    })
+}
+
+fn write_reports(
+    proof: &VerificationReport,
+    summary: Option<&VerificationSummary>,
+    reports: &Reports,
+) -> Result<(), CommandError> {
     if let Some(file) = &reports.html {
-        files::write(file, page(proof, None))?;
+        files::write(file, page(proof, document_of(summary)))?;
     }
     if let Some(file) = &reports.junit {
         files::write(file, junit(proof).map_err(CommandError::Other)?)?;
@@ -138,7 +153,7 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
     }
     // After the verdict, which no file that cannot be written may hide.
     if let Some(proof) = &finished.proof {
-        write_reports(proof, &reports)?;
+        write_reports(proof, finished.result.verification.as_deref(), &reports)?;
     }
     Ok(match (finished.failure, signalled) {
         (Some(FailureReason::Cancelled), Some(signal)) => signal,

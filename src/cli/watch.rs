@@ -118,7 +118,8 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
         else {
             continue;
         };
-        if let Some(result) = recent.into_iter().find(|r| r.request_id == id) {
+        let mut results = recent.into_iter().map(|r| r.result);
+        if let Some(result) = results.find(|r| r.request_id == id) {
             return result;
         }
         let Some(job) = running.into_iter().find(|j| j.request_id == id) else {

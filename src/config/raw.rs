@@ -489,6 +489,12 @@ pub struct RawConfig {
     /// Host names that the admin port answers to: patterns with * and ?, separated by commas; IP addresses, localhost and the machine's own name are always accepted
     #[arg(long, env = "ADMIN_HOSTS", global = true, value_name = "NAMES")]
     pub(super) admin_hosts: Option<String>,
+    /// Link to a job's log on the status page: a URL with {request_id} or {trace_id}
+    #[arg(long, env = "LOG_URL_TEMPLATE", global = true, value_name = "URL")]
+    pub(super) log_url_template: Option<String>,
+    /// Link to a job's trace on the status page: a URL with {trace_id} or {request_id}
+    #[arg(long, env = "TRACE_URL_TEMPLATE", global = true, value_name = "URL")]
+    pub(super) trace_url_template: Option<String>,
     /// Folders with PostgreSQL's binaries, separated by colons; by default PATH and the usual folders
     #[arg(long, env = "PG_BINDIR", global = true, value_name = "FOLDERS")]
     pub(super) pg_bindir: Option<String>,

@@ -206,6 +206,16 @@ pub async fn check_journal(server: &Server) -> Result<Option<String>, RestoreErr
     Ok(Journal::rehearse(&session).await?)
 }
 
+/// The newest outcomes that the journal of `server` has, newest first, at most `most`; none without a journal.
+///
+/// # Errors
+/// `target_unavailable`, `access_denied`.
+pub async fn journaled(server: &Server, most: i64) -> Result<Vec<serde_json::Value>, RestoreError> {
+    let session = server.without_retry().maintenance("history").await?;
+    let journal = Journal::find(&session).await?;
+    Ok(journal.outcomes(&session, most).await?)
+}
+
 impl Journal {
     /// Finds the journal, or creates it; one that records nothing if this role may do neither.
     pub async fn open(session: &Session) -> Result<Self, DatabaseError> {
@@ -338,6 +348,30 @@ impl Journal {
                 starts: row.get(3),
             }),
         }
+    }
+
+    /// The newest outcomes, newest first, at most `most`.
+    async fn outcomes(
+        self,
+        session: &Session,
+        most: i64,
+    ) -> Result<Vec<serde_json::Value>, DatabaseError> {
+        if !self.on {
+            return Ok(vec![]);
+        }
+        let rows = session
+            .client()
+            .query(
+                "SELECT outcome::text FROM pgrestored.request WHERE state = 'done' AND outcome IS NOT NULL
+                 ORDER BY updated DESC LIMIT $1",
+                &[&most],
+            )
+            .await
+            .map_err(|e| refused(&e))?;
+        let outcomes = rows.iter().map(|r| r.get::<_, String>(0));
+        Ok(outcomes
+            .filter_map(|t| stored(serde_json::from_str(&t).ok()?))
+            .collect())
     }
 
     /// The newest applied request for `target` that was published after `sequence`.

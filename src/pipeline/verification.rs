@@ -125,7 +125,7 @@ fn run_probe(
 /// The outcome of a request that has evidence already.
 fn answered_before(job: &VerifyJob, kept: StoredEvidence) -> JobOutcome {
     JobOutcome {
-        result: verdict::result_of(job, &kept.report, Some(kept.uri)),
+        result: verdict::result_of(job, &kept.report, Some(kept.document)),
         failure: kept.report.error.as_ref().map(|e| e.reason),
         repeated: true,
         is_final: true,
@@ -378,6 +378,7 @@ impl VerificationRun<'_> {
         sum_up(report, content_digest);
         let seconds = begun.elapsed().as_secs_f64();
         report.rto = Some(verdict::forecast(seconds, report.bytes, self.history));
+        report.trend = self.history.trend();
         if report.depth_requested < Depth::Data {
             return Ok(());
         }
@@ -433,14 +434,14 @@ async fn conclude(
     let job = context.job;
     let reason = |r: &VerificationReport| r.error.as_ref().map(|e| e.reason);
     let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
-    let mut uri = None;
+    let mut document = None;
     report.bound();
     crate::event::bound_rewrites(&mut report.rewrites);
     if is_final && job.trigger != Trigger::Bisection {
         context.progress.enter(Stage::Evidence);
         match context.catalog().write_evidence(job, &report, pinned).await {
             // If another worker was faster, its answer stands.
-            Ok(Some(kept)) => (report, uri) = (kept.report, Some(kept.uri)),
+            Ok(Some(kept)) => (report, document) = (kept.report, Some(kept.document)),
             Ok(None) => {}
             Err(e) => {
                 tracing::error!(error = said(&e), "the evidence was not written");
@@ -464,7 +465,7 @@ async fn conclude(
         "verification ended"
     );
     JobOutcome {
-        result: verdict::result_of(job, &report, uri),
+        result: verdict::result_of(job, &report, document),
         failure,
         repeated: false,
         is_final: is_quarantined(context),

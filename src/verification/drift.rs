@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::FailureReason;
-use crate::proof::{Check, CheckStatus, Drift, TableProof, VerificationReport};
+use crate::proof::{Check, CheckStatus, Drift, RestoreSample, TableProof, VerificationReport};
 
 /// How drift affects the verdict.
 #[derive(
@@ -78,6 +78,14 @@ pub struct History {
     pub reports: Vec<VerificationReport>,
     /// There were so many rejected documents of evidence that the search was abandoned.
     pub is_hidden: bool,
+}
+
+impl History {
+    /// How long the restores of the proven backups took, oldest first.
+    pub fn trend(&self) -> Vec<RestoreSample> {
+        let samples = self.reports.iter().filter_map(VerificationReport::sample);
+        samples.rev().collect()
+    }
 }
 
 /// The values of a number in the proven backups, newest first.

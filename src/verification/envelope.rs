@@ -252,16 +252,22 @@ impl Keyring {
         })
     }
 
-    /// Opens an envelope, checking its signature if there are trusted keys.
+    /// Opens an envelope, checking its signature if there are trusted keys. Returns the report and the id of the trusted
+    /// key that signed it.
     ///
     /// # Errors
     /// `invalid_request` if it is not evidence; `verification_failed` if the signature is missing, made with
     /// another key, or not over these bytes.
-    pub fn open(&self, envelope: &Envelope) -> Result<VerificationReport, RestoreError> {
-        if !self.is_empty() {
-            check(envelope, &self.trusted)?;
-        }
-        envelope.open()
+    pub fn open(
+        &self,
+        envelope: &Envelope,
+    ) -> Result<(VerificationReport, Option<String>), RestoreError> {
+        let signed_by = if self.is_empty() {
+            None
+        } else {
+            Some(check(envelope, &self.trusted)?)
+        };
+        Ok((envelope.open()?, signed_by))
     }
 }
 
@@ -272,8 +278,8 @@ fn public_key(pem: &str) -> Option<Vec<u8>> {
         .map(<[u8]>::to_vec)
 }
 
-/// Whether one of `keys` signed the envelope.
-fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<(), RestoreError> {
+/// Checks that one of `keys` signed the envelope, and returns the id of that key.
+fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<String, RestoreError> {
     if envelope.signatures.is_empty() {
         return Err(refused("the evidence is not signed"));
     }
@@ -285,7 +291,7 @@ fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<(), RestoreError> {
         };
         let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
         match UnparsedPublicKey::new(&ED25519, key).verify(&message, &bytes) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(signature.keyid.clone()),
             Err(_) => {
                 why = "the signature does not match: the evidence was changed after it was signed";
             }
@@ -324,6 +330,11 @@ impl Envelope {
     /// SHA-256 of the payload, which is the same in every copy of a signed document.
     pub(super) fn digest(&self) -> Result<String, RestoreError> {
         Ok(sha256_hex(&self.payload()?))
+    }
+
+    /// Id of the key of the first signature; `None` if there is no signature. The signature is not checked.
+    pub(super) fn key_id(&self) -> Option<String> {
+        self.signatures.first().map(|s| s.keyid.clone())
     }
 
     /// Returns the report without checking the signature.

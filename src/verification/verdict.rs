@@ -6,7 +6,7 @@ use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClas
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
-use crate::proof::{CheckStatus, Rto, Verdict, VerificationReport, advice};
+use crate::proof::{CheckStatus, EvidenceRef, Rto, Verdict, VerificationReport, advice};
 use pgdump_restore::Stage;
 
 /// Sets the verdict of a verification that ran to its end: `failed` if a check failed, else `inconclusive` if a
@@ -210,7 +210,7 @@ pub fn withhold(report: &mut VerificationReport, why: &str, reason: Option<R>) {
 pub fn result_of(
     job: &VerifyJob,
     report: &VerificationReport,
-    evidence: Option<String>,
+    evidence: Option<EvidenceRef>,
 ) -> RestoreResult {
     let mut r = RestoreResult::new(&job.request_id, (report.started_at, report.finished_at));
     r.kind = Kind::Verification;

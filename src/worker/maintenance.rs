@@ -2,16 +2,24 @@
 
 use std::collections::HashSet;
 
+use super::state::MAX_RECENT;
 use super::{Worker, WorkerContext};
 use crate::error::report;
-use crate::job::Job;
+use crate::job::{BackupRef, Job, VerifyJob};
 use crate::manager::JobOutcome;
 use crate::outcome::disposition;
+use crate::proof::VerificationReport;
+use crate::verification::verdict;
 
 impl Worker {
     /// Runs verifications that are due. Their results are published like those of requests.
     pub(super) async fn run_scheduler(&self, context: &WorkerContext) {
-        match context.until_soft(self.manager.catalog().standing()).await {
+        let past = |r: &VerificationReport| {
+            let job = VerifyJob::new(r.request_id.clone(), BackupRef::Stdin, r.trigger);
+            self.state.add_past(vec![verdict::result_of(&job, r, None)]);
+        };
+        let standing = self.manager.catalog().standing_of(past);
+        match context.until_soft(standing).await {
             Some(Ok(sets)) => self.state.set_standing(sets),
             Some(Err(e)) => {
                 tracing::warn!(
@@ -69,6 +77,24 @@ impl Worker {
             {
                 return;
             }
+        }
+    }
+
+    /// Reads the results of jobs that ended before this worker started, for its status.
+    pub(super) async fn load_history(&self, context: &WorkerContext) {
+        match context
+            .until_soft(self.manager.past_results(MAX_RECENT))
+            .await
+        {
+            Some(Ok(results)) => self.state.add_past(results),
+            // Expected for a worker that only verifies: it has no target server.
+            Some(Err(e)) => {
+                tracing::info!(
+                    error = report(&e),
+                    "the results of earlier jobs cannot be read"
+                );
+            }
+            None => {}
         }
     }
 

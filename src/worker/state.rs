@@ -6,26 +6,101 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use crate::config::Config;
 use crate::event::{Kind, RestoreResult};
 use crate::job::{BackupRef, Job};
 use crate::manager::{BackupSetStatus, JobOutcome};
 use crate::progress::{Progress, Snapshot};
 use crate::queue::Health;
+use crate::telemetry;
 
 /// How many recent results are kept.
-const MAX_RECENT: usize = 50;
+pub(super) const MAX_RECENT: usize = 100;
 
 /// The state of one worker, shared with its admin server.
 #[derive(Default)]
 pub struct WorkerState {
     running: Mutex<Vec<Running>>,
-    recent: Mutex<VecDeque<RestoreResult>>,
+    /// Newest first.
+    recent: Mutex<VecDeque<RecentResult>>,
     sets: Mutex<Vec<BackupSetStatus>>,
     next: AtomicU64,
     broken: AtomicBool,
     stopping: AtomicBool,
     /// Health of the worker's topics and subscriptions.
     health: Mutex<Health>,
+    links: JobLinks,
+    /// When the messages that are held were published, in microseconds since 1970.
+    held: Mutex<Vec<i64>>,
+    /// How long the last new message waited in the queue, in seconds.
+    last_delay: Mutex<Option<f64>>,
+}
+
+/// URL templates of a job's log and trace, which the status page fills in: `{request_id}`, `{trace_id}`.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct JobLinks {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+impl JobLinks {
+    pub(super) fn of(config: &Config) -> Self {
+        JobLinks {
+            log: config.log_url.clone(),
+            trace: config.trace_url.clone(),
+        }
+    }
+}
+
+/// The messages that this worker has received and not yet settled. How many wait in the subscription only Pub/Sub knows.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct QueueStatus {
+    /// Number of messages that are held, running jobs included.
+    pub held: u64,
+    /// When the oldest of them was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<jiff::Timestamp>,
+    /// How long the last new message waited from its publication to its arrival, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_delay_seconds: Option<f64>,
+}
+
+/// A result, and the trace of its job.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct RecentResult {
+    #[serde(flatten)]
+    pub result: RestoreResult,
+    /// `None` for jobs that ended before this worker started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+impl RecentResult {
+    fn is_same(&self, other: &RestoreResult) -> bool {
+        self.result.request_id == other.request_id && self.result.kind == other.kind
+    }
+}
+
+fn names_evidence(result: &RestoreResult) -> bool {
+    let verification = result.verification.as_ref();
+    verification.is_some_and(|v| v.evidence.is_some())
+}
+
+/// Counts a message as held until it is dropped.
+pub(super) struct HeldMessage {
+    state: Arc<WorkerState>,
+    published: i64,
+}
+
+impl Drop for HeldMessage {
+    fn drop(&mut self) {
+        let mut held = lock(&self.state.held);
+        if let Some(i) = held.iter().position(|p| *p == self.published) {
+            held.swap_remove(i);
+        }
+    }
 }
 
 struct Running {
@@ -36,6 +111,7 @@ struct Running {
     target_db: Option<String>,
     started_at: jiff::Timestamp,
     attempt: u32,
+    trace_id: Option<String>,
     progress: Arc<Progress>,
 }
 
@@ -49,6 +125,8 @@ pub struct JobStatus {
     pub target_db: Option<String>,
     pub started_at: jiff::Timestamp,
     pub attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     pub progress: Snapshot,
 }
 
@@ -59,13 +137,17 @@ pub struct WorkerStatus {
     pub ready: bool,
     pub stopping: bool,
     pub running: Vec<JobStatus>,
-    /// Newest first.
-    pub recent: Vec<RestoreResult>,
+    /// Newest first; also of jobs that ended before this worker started, as far as they are recorded.
+    pub recent: Vec<RecentResult>,
     /// The status of each backup set.
     pub sets: Vec<BackupSetStatus>,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    #[serde(default)]
+    pub queue: QueueStatus,
+    #[serde(default)]
+    pub links: JobLinks,
 }
 
 /// Lists a job as running until it is dropped.
@@ -85,6 +167,27 @@ fn lock<T>(m: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
 }
 
 impl WorkerState {
+    pub(super) fn new(links: JobLinks) -> Self {
+        WorkerState {
+            links,
+            ..WorkerState::default()
+        }
+    }
+
+    /// Counts a message that was published then, in microseconds since 1970, as held.
+    pub(super) fn hold(self: &Arc<Self>, published: i64) -> HeldMessage {
+        lock(&self.held).push(published);
+        HeldMessage {
+            state: self.clone(),
+            published,
+        }
+    }
+
+    /// A new message waited this long in the queue.
+    pub(super) fn waited(&self, seconds: f64) {
+        *lock(&self.last_delay) = Some(seconds.max(0.0));
+    }
+
     pub(super) fn enter(self: &Arc<Self>, job: &Job, progress: Arc<Progress>) -> Listed {
         let id = self.next.fetch_add(1, Relaxed);
         lock(&self.running).push(Running {
@@ -103,6 +206,7 @@ impl WorkerState {
             target_db: job.target_db().map(str::to_owned),
             started_at: jiff::Timestamp::now(),
             attempt: job.attempt(),
+            trace_id: telemetry::trace_id(),
             progress,
         });
         Listed {
@@ -120,7 +224,33 @@ impl WorkerState {
             set.add(proof);
         }
         let mut recent = lock(&self.recent);
-        recent.push_front(finished.result.clone());
+        recent.retain(|r| !r.is_same(&finished.result));
+        recent.push_front(RecentResult {
+            result: finished.result.clone(),
+            trace_id: telemetry::trace_id(),
+        });
+        recent.truncate(MAX_RECENT);
+    }
+
+    /// Adds results of jobs that ended before this worker started. Of two about the same job, one that names its
+    /// evidence stays.
+    pub(super) fn add_past(&self, results: Vec<RestoreResult>) {
+        let mut recent = lock(&self.recent);
+        for result in results {
+            let there = recent.iter_mut().find(|r| r.is_same(&result));
+            match there {
+                Some(there) if names_evidence(&result) && !names_evidence(&there.result) => {
+                    there.result = result;
+                }
+                Some(_) => {}
+                None => recent.push_back(RecentResult {
+                    result,
+                    trace_id: None,
+                }),
+            }
+        }
+        let newest_first = |r: &RecentResult| std::cmp::Reverse(r.result.finished_at);
+        recent.make_contiguous().sort_by_key(newest_first);
         recent.truncate(MAX_RECENT);
     }
 
@@ -168,6 +298,7 @@ impl WorkerState {
             target_db: r.target_db.clone(),
             started_at: r.started_at,
             attempt: r.attempt,
+            trace_id: r.trace_id.clone(),
             progress: r.progress.snapshot(),
         };
         WorkerStatus {
@@ -178,6 +309,59 @@ impl WorkerState {
             recent: lock(&self.recent).iter().cloned().collect(),
             sets: lock(&self.sets).clone(),
             problems: self.problems(),
+            queue: self.queue(),
+            links: self.links.clone(),
         }
+    }
+
+    fn queue(&self) -> QueueStatus {
+        let held = lock(&self.held);
+        let oldest = held.iter().min();
+        QueueStatus {
+            held: held.len() as u64,
+            oldest: oldest.and_then(|at| jiff::Timestamp::from_microsecond(*at).ok()),
+            last_delay_seconds: *lock(&self.last_delay),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(id: &str, second: i64) -> RestoreResult {
+        let at = jiff::Timestamp::from_second(second).unwrap();
+        RestoreResult::new(id, (at, at))
+    }
+
+    #[test]
+    fn past_results_are_added_once_and_in_order() {
+        let state = WorkerState::default();
+        let past = (0..MAX_RECENT as i64 + 5).map(|i| result(&i.to_string(), i));
+        state.add_past(past.collect());
+        let mut changed = result("104", 104);
+        changed.rows = 9;
+        state.add_past(vec![changed, result("new", 1000)]);
+        let recent = state.status().recent;
+        assert_eq!(recent.len(), MAX_RECENT);
+        let ids: Vec<&str> = recent
+            .iter()
+            .map(|r| r.result.request_id.as_str())
+            .collect();
+        assert_eq!(ids[..3], ["new", "104", "103"]);
+        assert_eq!(recent[1].result.rows, 0, "the first one stays");
+    }
+
+    #[test]
+    fn the_oldest_held_message_is_known() {
+        let state = Arc::new(WorkerState::default());
+        let (first, second) = (state.hold(5_000_000), state.hold(9_000_000));
+        let queue = state.status().queue;
+        assert_eq!(queue.held, 2);
+        assert_eq!(queue.oldest.unwrap().as_second(), 5);
+        drop(first);
+        assert_eq!(state.status().queue.oldest.unwrap().as_second(), 9);
+        drop(second);
+        assert_eq!(state.status().queue.oldest, None);
     }
 }

@@ -1,6 +1,6 @@
-//! The status page in a real browser while a restore runs.
+//! Pages in a real browser: the status page while a restore runs, and the pages that commands write.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use pgrestored::event::Status;
@@ -8,10 +8,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::support::{Cluster, tools};
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv};
 
-/// A browser under its driver; `None`, with a message, if either is not installed.
-fn browser(url: &str, shots: &Path) -> Option<Command> {
+/// A browser under its driver, which runs this script; `None`, with a message, if either is not installed.
+fn browser(script: &str) -> Option<Command> {
     let modules = tools::installed("node/node_modules")?;
     let browsers = [
         "/usr/bin/chromium",
@@ -26,19 +26,62 @@ fn browser(url: &str, shots: &Path) -> Option<Command> {
         eprintln!("SKIPPED: Chromium is not installed: run make setup");
         return None;
     };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/status.mjs");
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let mut command = Command::new("node");
     command
-        .arg(script)
-        .arg(url)
-        .arg(shots)
+        .arg(scripts.join(script))
         .env("NODE_MODULES", modules)
-        .env("CHROMIUM", chromium);
-    command
+        .env("CHROMIUM", chromium)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
     Some(command)
+}
+
+/// A folder for screenshots.
+fn shots(name: &str) -> PathBuf {
+    let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&shots).unwrap();
+    shots
+}
+
+/// Pages that commands write, of a backup with tables in several schemas.
+#[tokio::test]
+async fn written_pages_fit_every_screen() {
+    let Some(mut browser) = browser("layout.mjs") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let name = "orders-production-eu-west-1-2026-11-29T03-00-00Z.dump";
+    std::fs::copy(fixtures.join("shop18.gzip.dump"), folder.path().join(name)).unwrap();
+    let bucket = format!("file://{}", folder.path().display());
+    let page = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (proof, report, inspection) = (
+        page("proof.html"),
+        page("report.html"),
+        page("inspect.html"),
+    );
+    for args in [
+        ["verify", name, "--depth=archive", "--html", &proof],
+        ["report", "--since", "1d", "--html", &report],
+        ["inspect", name, "--output=text", "--html", &inspection],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        command.args(args).env_clear().env("BACKUP_BUCKET", &bucket);
+        let out = command.output().await.unwrap();
+        assert!(out.status.success(), "{args:?}: {out:?}");
+    }
+    browser
+        .arg(shots("pages"))
+        .args([&proof, &report, &inspection]);
+    let out = browser.stderr(Stdio::piped()).output().await.unwrap();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "done\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,11 +97,12 @@ async fn the_page_shows_a_running_restore_and_its_result() {
     let rate = dump.len() as u64 / 120;
     env.emulator.storage.put(BUCKET, "src.dump", dump);
     let running = env.worker(&c, &[]).await;
-    let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("status-page");
-    std::fs::create_dir_all(&shots).unwrap();
-    let Some(mut browser) = browser(&format!("http://{}/", running.worker.admin), &shots) else {
+    let Some(mut browser) = browser("status.mjs") else {
         return;
     };
+    browser
+        .arg(format!("http://{}/", running.worker.admin))
+        .arg(shots("status-page"));
 
     env.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
         .await;
@@ -81,4 +125,20 @@ async fn the_page_shows_a_running_restore_and_its_result() {
     assert_eq!(said.next_line().await.unwrap().as_deref(), Some("done"));
     assert!(browser.wait().await.unwrap().success());
     running.stop().await;
+    // A worker that starts later knows the restore from the journal.
+    let later = env.worker(&c, &[]).await;
+    let known = async {
+        loop {
+            let status: serde_json::Value =
+                serde_json::from_str(&later.get("/status.json").await.1).unwrap();
+            let recent = status["recent"].as_array().unwrap().clone();
+            match recent.into_iter().find(|r| r["request_id"] == "slow") {
+                Some(result) => return result,
+                None => crate::support::pause().await,
+            }
+        }
+    };
+    let known = tokio::time::timeout(TIMEOUT, known).await.unwrap();
+    assert_eq!(known["status"], "success");
+    later.stop().await;
 }

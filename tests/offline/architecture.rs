@@ -18,7 +18,7 @@ const LAYERS: [(u8, &[&str]); 12] = [
             "telemetry",
         ],
     ),
-    (1, &["admission", "sandbox", "store", "queue"]),
+    (1, &["admission", "html", "sandbox", "store", "queue"]),
     (2, &["backup", "retention"]),
     (3, &["database"]),
     (4, &["verification"]),

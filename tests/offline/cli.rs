@@ -423,6 +423,78 @@ fn a_local_file_needs_no_path() {
     assert!(text(&out.stderr).contains("BACKUP_BUCKET is not set: taking the file ./app.dump"));
 }
 
+/// `inspect` also writes a page, with what names of the backup contain as text.
+#[test]
+fn an_inspection_can_be_read_as_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    std::fs::copy(dump, folder.path().join("<b>.dump")).unwrap();
+    let bucket = format!("file://{}", folder.path().display());
+    let file = folder.path().join("page.html");
+    let out = run(
+        &["inspect", "<b>.dump", "--html", file.to_str().unwrap()],
+        &[("BACKUP_BUCKET", bucket.as_str())],
+    );
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let page = std::fs::read_to_string(file).unwrap();
+    for part in [
+        "&lt;b&gt;.dump",
+        "shop.orders",
+        "Extensions",
+        "id=\"tables\"",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(
+        !page.contains("<b>.dump") && !page.contains("<script"),
+        "{page}"
+    );
+}
+
+/// `list` has a header, and says of each backup how far it was proven.
+#[test]
+fn a_listing_shows_which_backups_were_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    for name in ["a.dump", "b.dump"] {
+        std::fs::copy(dump, folder.path().join(name)).unwrap();
+    }
+    let bucket = format!("file://{}", folder.path().display());
+    let env = [("BACKUP_BUCKET", bucket.as_str())];
+    let out = run(&["verify", "a.dump", "--depth", "archive"], &env);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let listed = text(&run(&["list"], &env).stdout);
+    let lines: Vec<&str> = listed.lines().collect();
+    let words = |line: &str| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        words(lines[0]),
+        ["CREATED", "SIZE", "CRC32C", "PROOF", "NAME"]
+    );
+    assert!(
+        lines[1].contains("verified (archive) ") && lines[1].ends_with(" a.dump"),
+        "{listed}"
+    );
+    assert!(
+        lines[2].contains(" none ") && lines[2].ends_with(" b.dump"),
+        "{listed}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_slice(&run(&["list", "--output", "json"], &env).stdout).unwrap();
+    assert_eq!(json[0]["proof"]["verdict"], "verified");
+    assert_eq!(json[0]["proof"]["is_signed"], false);
+    assert!(json[1].get("proof").is_none(), "{json}");
+}
+
 /// Files for reports are checked before the work, and errors name them.
 #[test]
 fn files_that_cannot_be_written_are_found_before_the_work() {

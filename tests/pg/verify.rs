@@ -923,8 +923,11 @@ async fn new_backups_are_compared_with_proven_ones() {
     ] {
         assert!(text.contains(part), "{part}");
     }
+    let html = b.folder.path().join("report.html");
     let args = [
         "report",
+        "--html",
+        html.to_str().unwrap(),
         "--since",
         "1d",
         "--output",
@@ -942,6 +945,10 @@ async fn new_backups_are_compared_with_proven_ones() {
     assert_eq!(
         (&ledger["verified"], &ledger["failed"]),
         (&4.into(), &1.into())
+    );
+    let page = std::fs::read_to_string(html).unwrap();
+    assert!(
+        page.contains("Restore time of orders") && page.contains("Longest time without a proof")
     );
 }
 
@@ -1199,6 +1206,10 @@ async fn the_command_reports_its_findings_in_every_form() {
     );
     let page = std::fs::read_to_string(html).unwrap();
     assert!(page.contains("s.parent") && !page.contains("<script") && !page.contains("http://"));
+    // The page names its evidence, and how long the restore took.
+    let evidence = result["verification"]["evidence"].as_str().unwrap();
+    assert!(page.contains(&format!("<a href=\"{evidence}\">")) && page.contains("not signed"));
+    assert!(page.contains("going by 1 restore."), "{page}");
     assert!(
         std::fs::read_to_string(junit)
             .unwrap()

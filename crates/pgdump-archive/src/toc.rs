@@ -689,9 +689,14 @@ impl TocEntry {
 
     /// `TABLE public.t`, for display.
     pub fn name(&self) -> String {
+        format!("{} {}", self.kind, self.qualified_name())
+    }
+
+    /// The name with its schema, if it has one: `schema.name`.
+    pub fn qualified_name(&self) -> String {
         match &self.namespace {
-            Some(schema) => format!("{} {schema}.{}", self.kind, self.tag),
-            None => format!("{} {}", self.kind, self.tag),
+            Some(schema) => format!("{schema}.{}", self.tag),
+            None => self.tag.clone(),
         }
     }
 }

@@ -112,13 +112,13 @@ impl LoadContext {
             .saturating_add(bytes)
     }
 
-    pub(crate) fn table_read(&self) {
-        self.observer.table_read();
+    pub(crate) fn table_read(&self, table: &str) {
+        self.observer.table_read(table);
         self.totals.tables.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn rows_loaded(&self, rows: u64) {
-        self.observer.rows_loaded(rows);
+    pub(crate) fn rows_loaded(&self, table: &str, rows: u64) {
+        self.observer.rows_loaded(table, rows);
         self.totals.rows.fetch_add(rows, Relaxed);
     }
 

@@ -18,10 +18,12 @@ pub trait LoadObserver: Send + Sync {
     fn found_task(&self);
     /// Uncompressed bytes of data that are being sent to the server.
     fn bytes_read(&self, bytes: u64);
-    /// The data of one more table has been read completely.
-    fn table_read(&self);
-    /// Rows that the server has confirmed.
-    fn rows_loaded(&self, rows: u64);
+    /// The data of this table is being read from here on.
+    fn table_begun(&self, table: &str);
+    /// The data of this table has been read completely.
+    fn table_read(&self, table: &str);
+    /// Rows of this table that the server has confirmed.
+    fn rows_loaded(&self, table: &str, rows: u64);
     /// Indexes, keys and other entries that have been created.
     fn tasks_done(&self, tasks: u64);
 }

@@ -79,7 +79,7 @@ impl SessionLoop {
         let loaded = load.instrument(span.clone()).await;
         let rows = loaded.map_err(|e| with_context(e, &name))?;
         span.record("rows", rows);
-        self.job.rows_loaded(rows);
+        self.job.rows_loaded(&entry.qualified_name(), rows);
         self.work_queue.change(|s| s.copier_done(node, rows));
         Ok(())
     }

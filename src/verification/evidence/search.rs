@@ -53,6 +53,15 @@ pub struct Testimony {
     pub incomplete: Option<String>,
 }
 
+/// A document that counts.
+pub(super) struct ReadDocument {
+    pub report: VerificationReport,
+    /// Id of the key that signed it, if signatures are checked or this process wrote it.
+    pub signed_by: Option<String>,
+    /// SHA-256 of what is signed.
+    digest: String,
+}
+
 /// A search among documents.
 struct Search {
     found: Found,
@@ -152,19 +161,18 @@ impl Evidence {
         all.filter_map(|key| self.keys.secret_name(&key)).collect()
     }
 
-    /// The report and the SHA-256 of what is signed. This machine's clock is not asked: what it refuses, it may accept
-    /// later.
+    /// Reads one document. This machine's clock is not asked: what it refuses, it may accept later.
     pub(super) async fn read_document(
         &self,
         object: &StoredObject,
         own: Option<&str>,
-    ) -> Result<(VerificationReport, String), RestoreError> {
+    ) -> Result<ReadDocument, RestoreError> {
         let _permit = self.own.reading(object.size).await;
         let bytes = read_small(self.store.as_ref(), object, MAX_ENVELOPE).await?;
         let envelope: Envelope =
             serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not evidence: {e}")))?;
-        let report = match own.map(|sha256| sha256 == sha256_hex(&bytes)) {
-            Some(true) => envelope.open()?,
+        let (report, signed_by) = match own.map(|sha256| sha256 == sha256_hex(&bytes)) {
+            Some(true) => (envelope.open()?, envelope.key_id()),
             Some(false) if self.keys.is_empty() => {
                 return Err(refused(
                     "the document differs from what this worker wrote there",
@@ -174,7 +182,11 @@ impl Evidence {
         };
         self.check_place(&report, object)?;
         check_times(&report, object)?;
-        Ok((report, envelope.digest()?))
+        Ok(ReadDocument {
+            report,
+            signed_by,
+            digest: envelope.digest()?,
+        })
     }
 
     /// All documents under `prefix`, newest first.
@@ -339,10 +351,10 @@ impl Evidence {
             return;
         }
         let error = match self.read_document(object, None).await {
-            Ok((report, digest)) => match check_clock(&report, jiff::Timestamp::now()) {
-                Ok(()) if search.seen.insert(digest) => {
-                    if self.is_about_our_store(&report)
-                        && let Some(report) = wanted(report)
+            Ok(read) => match check_clock(&read.report, jiff::Timestamp::now()) {
+                Ok(()) if search.seen.insert(read.digest) => {
+                    if self.is_about_our_store(&read.report)
+                        && let Some(report) = wanted(read.report)
                     {
                         search.keep(report);
                     }

@@ -3,25 +3,24 @@
 use std::sync::Arc;
 
 use super::super::envelope::{Keyring, MAX_ENVELOPE, invalid};
-use super::super::html_report::page;
+use super::super::html_report::{DocumentLink, page};
 use super::super::junit;
 use super::super::own_evidence::OwnEvidence;
 use super::super::restore_index::RestoreIndex;
 use super::names::{ENVELOPE, Question, evidence_name, folder_of, is_document};
 use super::times::{check_clock, refused};
 use crate::error::{FailureReason as R, RestoreError, report as describe_error};
-use crate::proof::VerificationReport;
+use crate::proof::{EvidenceRef, VerificationReport};
 use crate::store::{BackupStore, StoredObject, read_small};
 
 /// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
 const MAX_INDEX: u64 = 32 << 20;
 
-/// A report and the location of its document.
+/// A report and its document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredEvidence {
     pub report: VerificationReport,
-    /// `gs://…` or `file://…`
-    pub uri: String,
+    pub document: EvidenceRef,
 }
 
 /// The store of evidence.
@@ -98,10 +97,15 @@ impl Evidence {
                 .await?;
             if made.is_some() {
                 self.own.remember(question.key(), &name, &json);
-                self.write_renderings(&name, report).await?;
+                let document = EvidenceRef {
+                    uri: self.store.uri(&name),
+                    signed_by: envelope.key_id(),
+                };
+                self.write_renderings(&name, report, document.signed_by.as_deref())
+                    .await?;
                 return Ok(StoredEvidence {
                     report: report.clone(),
-                    uri: self.store.uri(&name),
+                    document,
                 });
             }
             if let Some(there) = self.answer_at(question, &name).await? {
@@ -119,10 +123,16 @@ impl Evidence {
         &self,
         name: &str,
         report: &VerificationReport,
+        signed_by: Option<&str>,
     ) -> Result<(), RestoreError> {
         let base = name.trim_end_matches(ENVELOPE);
         let file = name.rsplit('/').next().unwrap_or_default();
-        let html = page(report, Some((file, self.keys.signs())));
+        let link = DocumentLink {
+            name: file,
+            is_link: true,
+            signed_by,
+        };
+        let html = page(report, Some(link));
         let xml = junit(report).map_err(RestoreError::internal)?;
         for (ending, text, kind) in [
             ("html", html, "text/html; charset=utf-8"),
@@ -178,8 +188,9 @@ impl Evidence {
             .read(&object, own.map(|(_, sha256)| sha256).as_deref())
             .await
         {
-            Ok(report) if question.is_answered_by(&report) => {
-                Ok(Some(StoredEvidence { report, uri }))
+            Ok((report, signed_by)) if question.is_answered_by(&report) => {
+                let document = EvidenceRef { uri, signed_by };
+                Ok(Some(StoredEvidence { report, document }))
             }
             Ok(_) => {
                 tracing::info!(name = uri, "this evidence is about another verification");
@@ -238,17 +249,17 @@ impl Evidence {
         })
     }
 
-    /// The report in a document, if the document counts: signed if that is required, at the right location, and
-    /// with plausible times. `own` is the SHA-256 of what this process wrote there, which needs no signature.
+    /// The report in a document and the id of the key that signed it, if the document counts: signed if that is
+    /// required, at the right location, and with plausible times. `own` is the SHA-256 of what this process wrote there, which needs no signature.
     async fn read(
         &self,
         object: &StoredObject,
         own: Option<&str>,
-    ) -> Result<VerificationReport, RestoreError> {
-        let (report, _) = self.read_document(object, own).await?;
-        check_clock(&report, jiff::Timestamp::now())?;
-        if self.is_about_our_store(&report) {
-            Ok(report)
+    ) -> Result<(VerificationReport, Option<String>), RestoreError> {
+        let read = self.read_document(object, own).await?;
+        check_clock(&read.report, jiff::Timestamp::now())?;
+        if self.is_about_our_store(&read.report) {
+            Ok((read.report, read.signed_by))
         } else {
             Err(refused("the document is about a backup in another place"))
         }

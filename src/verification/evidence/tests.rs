@@ -252,7 +252,7 @@ async fn without_a_key_a_worker_trusts_only_its_own_documents() {
     assert_eq!(evidence.find(&question).await.unwrap(), None);
     let own = evidence.write(&question, &report).await.unwrap();
     assert_ne!(
-        own.uri,
+        own.document.uri,
         p.store.uri(&p.name_for("r")),
         "the forged document is not returned"
     );
@@ -261,7 +261,7 @@ async fn without_a_key_a_worker_trusts_only_its_own_documents() {
     // Another process does not know that document, so it verifies again.
     assert_eq!(p.reader(None, None).find(&question).await.unwrap(), None);
     // Its own document, overwritten.
-    let path = own.uri.trim_start_matches("file://").to_owned();
+    let path = own.document.uri.trim_start_matches("file://").to_owned();
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\n", " ")).unwrap();
     assert_eq!(evidence.find(&question).await.unwrap(), None);

@@ -32,6 +32,9 @@ impl ChunkPusher {
         if let Some(content_digest) = &self.job.content_digest {
             self.tally = Some(content_digest.next(self.tally.take(), entry)?);
         }
+        if entry.kind == EntryKind::TableData {
+            self.job.observer.table_begun(&entry.qualified_name());
+        }
         self.work_queue.change(|s| s.begin(node));
         Ok(())
     }
@@ -80,7 +83,7 @@ impl ChunkPusher {
         }
         self.work_queue.change(|s| s.end(node));
         if entry.kind == EntryKind::TableData {
-            self.job.table_read();
+            self.job.table_read(&entry.qualified_name());
         }
         Ok(())
     }

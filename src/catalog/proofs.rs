@@ -1,0 +1,93 @@
+//! The backups of a listing, each with what the evidence says about it.
+
+use super::backup_catalog::BackupCatalog;
+use crate::backup::{self, Backup};
+use crate::error::{RestoreError, report as said};
+use crate::policy::Depth;
+use crate::proof::{Verdict, VerificationReport};
+use crate::store::StoredObject;
+use crate::verification::{Found, SearchLimit, is_of};
+
+/// The newest reports that a listing reads.
+const READ: SearchLimit = SearchLimit {
+    reports: 1_000,
+    bytes: 16 << 20,
+};
+
+/// What the evidence says about a backup: its last verification that restored it or found it bad, otherwise its last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct BackupProof {
+    pub verdict: Verdict,
+    /// The depth that was reached without a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    pub finished_at: jiff::Timestamp,
+    /// Whether a trusted key signed it.
+    pub is_signed: bool,
+}
+
+/// Backups with their proofs.
+#[derive(Debug)]
+pub struct ProvenListing {
+    pub backups: Vec<(Backup, Option<BackupProof>)>,
+    /// Why proofs may be missing.
+    pub incomplete: Option<String>,
+}
+
+impl BackupCatalog {
+    /// The backups below `prefix`, by name, each with what the evidence says about exactly its bytes.
+    ///
+    /// # Errors
+    /// `StorageError` if the listing fails; evidence that cannot be read is no error.
+    pub async fn list_proven(&self, prefix: &str) -> Result<ProvenListing, RestoreError> {
+        let store = self.store().await?;
+        let objects = store.list(prefix).await?;
+        let backups = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
+        let (reports, incomplete) = match self.newest_reports(prefix).await {
+            Ok(found) if found.reports.len() >= READ.reports || found.is_cut => {
+                let what = format!(
+                    "only the newest {} verifications were read",
+                    found.reports.len()
+                );
+                (found.reports, Some(what))
+            }
+            Ok(found) => (found.reports, None),
+            Err(e) => (
+                vec![],
+                Some(format!("the evidence cannot be read: {}", said(&e))),
+            ),
+        };
+        let is_signed = !self.keyring()?.is_empty();
+        let backups = backups.into_iter().map(|object| {
+            let proof = proof_of(&object, &reports, is_signed);
+            (Backup::from(object), proof)
+        });
+        Ok(ProvenListing {
+            backups: backups.collect(),
+            incomplete,
+        })
+    }
+
+    async fn newest_reports(&self, prefix: &str) -> Result<Found, RestoreError> {
+        match self.evidence(None).await? {
+            Some(evidence) => evidence.reports(prefix, READ, |r| Some(r.brief())).await,
+            None => Ok(Found::default()),
+        }
+    }
+}
+
+fn proof_of(
+    object: &StoredObject,
+    reports: &[VerificationReport],
+    is_signed: bool,
+) -> Option<BackupProof> {
+    let is_conclusive = |r: &VerificationReport| r.is_proof() || r.verdict == Verdict::Failed;
+    let of_object = reports.iter().filter(|r| is_of(r, object));
+    let last = of_object.max_by_key(|r| (is_conclusive(r), r.finished_at))?;
+    Some(BackupProof {
+        verdict: last.verdict,
+        depth: last.depth,
+        finished_at: last.finished_at,
+        is_signed,
+    })
+}

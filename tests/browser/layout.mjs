@@ -1,0 +1,42 @@
+// Checks pages in a browser on a phone, a tablet and a desktop, in light and dark: nothing is cut off, nothing is loaded
+// from elsewhere, and no script runs. Arguments: folder for screenshots, then files of pages. Prints "done" at the end.
+import { createRequire } from "node:module";
+import { basename } from "node:path";
+import { cutOff } from "./cut-off.mjs";
+const require = createRequire(process.env.NODE_MODULES + "/");
+const { chromium } = require("playwright-core");
+const [folder, ...files] = process.argv.slice(2);
+const must = (it, what) => { if (!it) throw new Error(what); };
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
+for (const width of [390, 768, 1280]) {
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await browser.newPage({ viewport: { width, height: 844 }, colorScheme });
+    const trouble = [];
+    page.on("console", (m) => m.type() === "error" && trouble.push(m.text()));
+    page.on("request", (r) => /^(file|data):/.test(r.url()) || trouble.push("elsewhere: " + r.url()));
+    for (const file of files) {
+      const at = `${basename(file)} at ${width} px`;
+      await page.goto("file://" + file);
+      await page.evaluate(() => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
+      const cut = await page.evaluate(cutOff);
+      must(cut.length === 0, `${at}: cut off: ${cut.join("; ")}`);
+      must((await page.locator("script").count()) === 0, `${at}: a script`);
+      await page.screenshot({ path: `${folder}/${basename(file, ".html")}-${width}-${colorScheme}.png`, fullPage: true });
+      // A choice of tables hides the others, by keyboard.
+      const choices = page.locator("fieldset.filter input");
+      if (await choices.count()) {
+        const rows = page.locator("tr.t:visible");
+        const all = await rows.count();
+        await choices.first().focus();
+        await page.keyboard.press("ArrowDown");
+        const some = await rows.count();
+        must(some > 0 && some < all, `${at}: ${some} of ${all} tables are shown`);
+      }
+    }
+    must(trouble.length === 0, trouble.join("\n"));
+    await page.close();
+  }
+}
+await browser.close();
+process.stdout.write("done\n");
