@@ -1,6 +1,8 @@
 //! Tests without any server: module layers, generated documents, deployment files, memory limits and the
 //! command line.
 
+#[path = "../support/blocks.rs"]
+mod blocks;
 #[path = "../support/memory.rs"]
 mod memory;
 #[path = "../support/tools.rs"]
@@ -18,5 +20,6 @@ mod deploy_helm;
 mod deploy_rendered;
 mod deploy_terraform;
 mod documents;
+mod guides;
 mod platforms;
 mod snapshots;

@@ -1,6 +1,7 @@
 //! Shared by the tests: throwaway clusters, restores as a user runs them, comparison by `pg_dump`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod blocks;
 pub mod memory;
 pub mod proxy;
 pub mod tools;
