@@ -1,5 +1,5 @@
 # Everything that users, CI and maintainers run. `make help` lists it.
-.PHONY: help setup demo test check msrv screenshots bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
+.PHONY: help setup demo test check msrv repository screenshots bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -48,6 +48,9 @@ soak: setup ## Run every fault campaign completely (hours); each prints a line C
 
 msrv: ## Check that the oldest supported Rust (rust-version in Cargo.toml) still compiles everything
 	@scripts/msrv.sh
+
+repository: ## Set the project's address everywhere (URL), and that for reports of vulnerabilities (SECURITY)
+	@scripts/repository.sh "$(URL)" "$(SECURITY)"
 
 screenshots: setup ## Take the pictures of README again
 	@scripts/screenshots.sh

@@ -8,6 +8,7 @@ mod memory;
 #[path = "../support/tools.rs"]
 mod tools;
 
+mod addresses;
 mod architecture;
 mod bounds;
 mod circles;
