@@ -23,4 +23,5 @@ mod deploy_terraform;
 mod documents;
 mod guides;
 mod platforms;
+mod setup;
 mod snapshots;
