@@ -1,5 +1,11 @@
 # Everything that users, CI and maintainers run. `make help` lists it.
-.PHONY: help setup demo test check msrv screenshots bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
+
+# Built together with a test, the program's dependencies have the features that the tests need: `make demo` and `make test`
+# compile each of them once, whichever comes first.
+BUILD := cargo build --bin pgrestored --test offline
+PROGRAM := "$${CARGO_TARGET_DIR:-target}/debug/pgrestored"
+
+.PHONY: help setup demo test check msrv repository screenshots recording bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -10,8 +16,8 @@ setup: ## Install missing tools (PostgreSQL, nextest, other PostgreSQL versions 
 demo: ## Run a complete restore on this machine, from nothing to a restored database
 	@scripts/setup.sh demo
 	@echo "demo: building; a first build takes about ten minutes on two cores"
-	@cargo build --bin pgrestored
-	@cargo run --quiet --bin pgrestored -- demo
+	@$(BUILD)
+	@$(PROGRAM) demo
 
 test: setup ## Run every test
 	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run; ended=$$?; scripts/slowest.sh; exit $$ended
@@ -25,10 +31,12 @@ check: ## Check format, lints, licences and sources of dependencies, generated f
 	@cargo test --quiet --test offline contract::
 
 schemas: ## Write schemas/ from the types
-	@cargo run --quiet --bin pgrestored -- schema --write schemas
+	@$(BUILD) --quiet
+	@$(PROGRAM) schema --write schemas
 
 reference: ## Write docs/reference/ from the code
-	@cargo run --quiet --bin pgrestored -- reference docs/reference
+	@$(BUILD) --quiet
+	@$(PROGRAM) reference docs/reference
 
 bench: ## Compare with download + pg_restore -j; measure the cost of a proof, its growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
 	@scripts/setup.sh demo
@@ -49,8 +57,16 @@ soak: setup ## Run every fault campaign completely (hours); each prints a line C
 msrv: ## Check that the oldest supported Rust (rust-version in Cargo.toml) still compiles everything
 	@scripts/msrv.sh
 
+repository: ## Set the project's address everywhere (URL), and that for reports of vulnerabilities (SECURITY)
+	@scripts/repository.sh "$(URL)" "$(SECURITY)"
+
 screenshots: setup ## Take the pictures of README again
 	@scripts/screenshots.sh
+
+recording: ## Record `make demo` again for README
+	@scripts/setup.sh demo
+	@$(BUILD) --quiet
+	@scripts/recording.py docs/images/demo.svg $(PROGRAM) demo
 
 mutants: setup ## Mutation tests of the code behind the guarantees: every mutant must fail a test (hours)
 	@scripts/mutants.sh

@@ -14,7 +14,7 @@ TMPDIR="$(scripts/scratch.sh)" cargo nextest run --test cloud -E 'test(/^page::/
 cp target/tmp/status-page/desk-running.png docs/images/status.png
 
 cp tests/fixtures/shop18.gzip.dump "$work/shop.dump"
-cargo run --quiet --bin pgrestored -- verify "$work/shop.dump" --html "$work/proof.html" >/dev/null
+"${CARGO_TARGET_DIR:-target}/debug/pgrestored" verify "$work/shop.dump" --html "$work/proof.html" >/dev/null
 NODE_MODULES="$tools/node/node_modules" CHROMIUM="$chromium" \
   node tests/browser/screenshot.mjs "file://$work/proof.html" docs/images/proof.png 760
 ls -l docs/images

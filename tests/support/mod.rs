@@ -1,6 +1,7 @@
 //! Shared by the tests: throwaway clusters, restores as a user runs them, comparison by `pg_dump`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod blocks;
 pub mod memory;
 pub mod proxy;
 pub mod tools;
@@ -23,22 +24,16 @@ pub async fn pause() {
     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
 }
 
-/// The folder with the binaries of another PostgreSQL version. If it is not installed, prints that the test is
-/// skipped and returns `None`; in CI it must be installed.
+/// The folder with the binaries of another PostgreSQL version; `None` if it is not installed, and the test is skipped.
 pub fn bindir_of(version: u32) -> Option<PathBuf> {
     tools::installed(&format!("pg{version}/bin/initdb")).map(|p| p.with_file_name(""))
 }
 
-/// A file of a Debian package that `make setup` installs. If it does not exist, prints that the test is skipped and
-/// returns `None`; in CI it must exist.
+/// A file of a Debian package that `make setup` installs; `None` if it does not exist, and the test is skipped.
 pub fn of_package(package: &str, path: &str) -> Option<PathBuf> {
     let path = PathBuf::from(path);
     if !path.exists() {
-        assert!(
-            std::env::var("CI").is_err(),
-            "{package} is missing: run make setup"
-        );
-        eprintln!("SKIPPED: {package} is not installed: run make setup");
+        tools::skip(package);
         return None;
     }
     Some(path)

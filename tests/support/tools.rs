@@ -2,21 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-/// A path in the folder of tools. If it does not exist, prints that the test is skipped and returns `None`; in CI it
-/// must exist.
+/// Says that a test does not check everything because a tool is not installed. `make test` repeats it at its end.
+///
+/// # Panics
+/// In CI, where all of them must be installed.
+pub fn skip(tool: &str) {
+    let why = format!("{tool} is not installed: run make setup");
+    assert!(std::env::var("CI").is_err(), "{why}");
+    eprintln!("SKIPPED: {why}");
+}
+
+/// A path in the folder of tools; `None` if it does not exist, and the test is skipped.
 pub fn installed(part: &str) -> Option<PathBuf> {
     let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
     let path = Path::new(&tools).join(part);
     if !path.exists() {
-        assert!(
-            std::env::var("CI").is_err(),
-            "{} is missing: run make setup",
-            path.display()
-        );
-        eprintln!(
-            "SKIPPED: {} is not installed: run make setup",
-            path.display()
-        );
+        skip(&path.display().to_string());
         return None;
     }
     Some(path)
