@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backup::{Backup, PinnedBackup};
 use crate::config::Config;
-use crate::database::{self, Reaped, RetainedDatabase, RolledBack};
+use crate::database::{self, Promoted, Promotion, Reaped, RetainedDatabase, RolledBack};
 use crate::error::{RestoreError, report};
 use crate::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
@@ -167,6 +167,17 @@ impl RestoreManager {
         let job = RestoreJob::replacing(request_id, target_db, digest);
         let terms = targets::claim_policy(self.config());
         database::rollback(&self.services.server, &job, wanted, terms).await
+    }
+
+    /// Swaps a database that a restore made under another name into the target's place.
+    ///
+    /// # Errors
+    /// As [`database::promote`].
+    pub async fn promote(&self, promotion: &Promotion<'_>) -> Result<Promoted, RestoreError> {
+        self.check_target(promotion.target_db)?;
+        targets::check_copy(self.config(), promotion.copy)?;
+        let terms = targets::claim_policy(self.config());
+        database::promote(&self.services.server, promotion, terms).await
     }
 
     /// The databases that are kept for a rollback of `target_db`, newest first.

@@ -331,6 +331,7 @@ async fn swap(
 ) -> Result<RestoreResult, RestoreError> {
     let mut result = draft.result(context, None);
     result.previous_database = claimed.previous_name().map(str::to_owned);
+    result.partial = targets::is_part(&context.job.selection);
     let outcome =
         serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
     context.progress.enter(Stage::Swap);
