@@ -256,7 +256,9 @@ async fn load_and_prove(
         in_order_into: suspended.as_ref().map(|s| s.dependent.clone()),
         ..LoadStyle::default()
     };
-    let loaded = staged.load(context, job.jobs, style).await?;
+    let loaded = staged
+        .load(context, job.jobs, style, &mut draft.log)
+        .await?;
     claimed.set_loader_right().await;
     let mut proven = loaded.prove()?;
     draft.take_proof(&proven);
