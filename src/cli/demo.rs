@@ -276,6 +276,9 @@ fn print_proof(r: &RestoreResult) {
         r.tables,
         r.rows
     );
+    if let Some(e) = &r.error {
+        out!("   because: {}", e.message);
+    }
     let Some(v) = &r.verification else { return };
     if let Some(i) = &v.isolation {
         out!("   sandbox: {}", i.summary());
