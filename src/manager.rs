@@ -152,6 +152,15 @@ impl RestoreManager {
         targets::check_target(self.config(), name)
     }
 
+    /// Whether a worker restores into a database at all. One without a target server only verifies.
+    ///
+    /// # Errors
+    /// As [`RestoreManager::check_target`].
+    pub(crate) fn check_served(&self, name: &str) -> Result<(), RestoreError> {
+        targets::check_served(self.config())?;
+        self.check_target(name)
+    }
+
     /// Exchanges `target_db` with the database that it replaced last, or with `wanted`.
     ///
     /// # Errors

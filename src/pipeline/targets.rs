@@ -15,6 +15,18 @@ pub(crate) fn check_target(config: &Config, name: &str) -> Result<(), RestoreErr
     check_database(config, "target_db", name)
 }
 
+/// Whether a worker has a target server.
+///
+/// # Errors
+/// `target_not_allowed`.
+pub(crate) fn check_served(config: &Config) -> Result<(), RestoreError> {
+    if !config.only_verifies {
+        return Ok(());
+    }
+    let what = "this worker only verifies: to let it restore, set DB_HOST";
+    Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
+}
+
 /// Whether a database may be promoted, which takes its name away.
 ///
 /// # Errors
