@@ -20,6 +20,7 @@ mod inspect;
 mod ledger;
 mod list;
 mod output;
+mod promote;
 mod prune;
 mod reap;
 mod reference;
@@ -96,6 +97,11 @@ enum Command {
         after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list"
     )]
     Rollback(rollback::RollbackArgs),
+    /// Put a restored copy into the place of another database
+    #[command(
+        after_help = "Examples:\n  pgrestored promote app_restored --to app\n  pgrestored promote app_restored --to app --on-existing replace"
+    )]
+    Promote(promote::PromoteArgs),
     /// Drop what killed workers left behind on the server
     #[command(after_help = "Example:\n  pgrestored reap --output json")]
     Reap,
@@ -275,6 +281,7 @@ impl Cli {
             Command::Prune(args) => prune::run(App::new(config?)?, args, output).await,
             Command::Report(args) => report::run(App::new(config?)?, args, output).await,
             Command::Rollback(args) => rollback::run(App::new(config?)?, args, output).await,
+            Command::Promote(args) => promote::run(App::new(config?)?, args, output).await,
             Command::Reap => reap::run(App::new(config?)?, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,

@@ -68,6 +68,8 @@ pub struct Config {
     /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
+    /// Notifications are verified and DB_HOST is not set: there is no target server, and requested restores are refused.
+    pub only_verifies: bool,
     pub db_name: Option<String>,
     pub project: Option<String>,
     pub request_subscription: String,
@@ -236,6 +238,8 @@ impl Config {
                 2 * 3600 * SECOND,
             ),
             db: server::db_config(raw, retry_budget, &mut errors),
+            only_verifies: non_empty(&raw.db_host).is_none()
+                && non_empty(&raw.backup_notification_subscription).is_some(),
             db_name: non_empty(&raw.db_name).map(str::to_owned),
             project: non_empty(&raw.google_cloud_project).map(str::to_owned),
             request_subscription: or_default(&raw.restore_request_subscription, "restore-requests"),
@@ -483,6 +487,19 @@ mod tests {
             Config::new(&remote).unwrap().db.ssl_mode,
             SslMode::VerifyFull
         );
+    }
+
+    #[test]
+    fn a_worker_with_notifications_and_no_target_only_verifies() {
+        let only_verifies = |flags: &[(&str, &str)]| {
+            let raw = RawConfig::from_flags(flags).unwrap();
+            Config::new(&raw).unwrap().only_verifies
+        };
+        let notified = ("backup-notification-subscription", "backup-notifications");
+        let unset = ("db-host", "");
+        assert!(only_verifies(&[notified, unset]));
+        assert!(!only_verifies(&[notified, ("db-host", "localhost")]));
+        assert!(!only_verifies(&[unset]));
     }
 
     #[test]

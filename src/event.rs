@@ -165,6 +165,9 @@ pub struct RestoreResult {
     /// After a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<Completeness>,
+    /// After a success: only a part of the backup was restored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -470,6 +473,7 @@ impl RestoreResult {
             bytes: 0,
             previous_database: None,
             completeness: None,
+            partial: false,
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),

@@ -423,13 +423,21 @@ const PROTECTED: [&str; 7] = [
 /// # Errors
 /// `invalid_request` for an invalid name, `target_not_allowed` for a protected database.
 pub fn check_target(name: &str, maintenance: &str) -> Result<(), RestoreError> {
+    check_database("target_db", name, maintenance)
+}
+
+/// As [`check_target`]; `field` is what the caller calls the database.
+///
+/// # Errors
+/// As [`check_target`].
+pub fn check_database(field: &str, name: &str, maintenance: &str) -> Result<(), RestoreError> {
     if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
-        return Err(invalid(
-            "target_db: must have 1 to 63 bytes and no control characters",
-        ));
+        return Err(invalid(format!(
+            "{field}: must have 1 to 63 bytes and no control characters"
+        )));
     }
     if PROTECTED.contains(&name) || name == maintenance || name.starts_with(OWN_PREFIX) {
-        let what = format!("target_db: database {name} is protected");
+        let what = format!("{field}: database {name} is protected");
         return Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into());
     }
     Ok(())

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backup::{Backup, PinnedBackup};
 use crate::config::Config;
-use crate::database::{self, Reaped, RetainedDatabase, RolledBack};
+use crate::database::{self, Promoted, Promotion, Reaped, RetainedDatabase, RolledBack};
 use crate::error::{RestoreError, report};
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
@@ -169,6 +169,15 @@ impl RestoreManager {
         targets::check_target(self.config(), name)
     }
 
+    /// Whether a worker restores into a database at all. One without a target server only verifies.
+    ///
+    /// # Errors
+    /// As [`RestoreManager::check_target`].
+    pub(crate) fn check_served(&self, name: &str) -> Result<(), RestoreError> {
+        targets::check_served(self.config())?;
+        self.check_target(name)
+    }
+
     /// Exchanges `target_db` with the database that it replaced last, or with `wanted`.
     ///
     /// # Errors
@@ -184,6 +193,17 @@ impl RestoreManager {
         let job = RestoreJob::replacing(request_id, target_db, digest);
         let terms = targets::claim_policy(self.config());
         database::rollback(&self.services.server, &job, wanted, terms).await
+    }
+
+    /// Swaps a database that a restore made under another name into the target's place.
+    ///
+    /// # Errors
+    /// As [`database::promote`].
+    pub async fn promote(&self, promotion: &Promotion<'_>) -> Result<Promoted, RestoreError> {
+        self.check_target(promotion.target_db)?;
+        targets::check_copy(self.config(), promotion.copy)?;
+        let terms = targets::claim_policy(self.config());
+        database::promote(&self.services.server, promotion, terms).await
     }
 
     /// The databases that are kept for a rollback of `target_db`, newest first.

@@ -351,7 +351,7 @@ fn prepare(parent: &Path, private: bool) -> Result<()> {
         Ok(())
     } else {
         Err(Error::other(format!(
-            "{}: the folder belongs to another user: choose another one",
+            "{}: the folder belongs to another user: choose one of your own (SANDBOX_DIR)",
             parent.display()
         )))
     }

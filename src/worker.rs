@@ -529,7 +529,7 @@ impl Worker {
         admission.check(&job)?;
         self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
-            self.manager.check_target(target)?;
+            self.manager.check_served(target)?;
         }
         Ok(job)
     }

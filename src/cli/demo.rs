@@ -276,6 +276,9 @@ fn print_proof(r: &RestoreResult) {
         count(r.tables, "table"),
         count(r.rows, "row")
     );
+    if let Some(e) = &r.error {
+        out!("   because: {}", e.message);
+    }
     let Some(v) = &r.verification else { return };
     if let Some(i) = &v.isolation {
         out!("   sandbox: {}", i.summary());

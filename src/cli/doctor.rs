@@ -49,8 +49,15 @@ pub(super) async fn run(mut config: Config, output: OutputFormat) -> CommandResu
     report_all(vec![credentials(&app.config).await]);
     report_all(bucket(&app).await);
     report_all(queues::queues(&app).await);
-    report_all(target(&app).await);
-    report_all(newest_backup(&app).await);
+    if app.config.only_verifies {
+        report_all(vec![DiagnosticResult::skipped(
+            "target server",
+            "not configured (DB_HOST): a worker refuses restores",
+        )]);
+    } else {
+        report_all(target(&app).await);
+        report_all(newest_backup(&app).await);
+    }
     report_all(sandbox(&app).await);
     report_all(vec![traces(&app.config).await]);
     let failures = || all.iter().filter(|c| c.health == CheckHealth::Failure);

@@ -1,12 +1,18 @@
-//! `emulator`: runs the emulator of Pub/Sub and Cloud Storage until a signal.
+//! `emulator`: runs the emulator of Pub/Sub and Cloud Storage until a signal. Every uploaded object is announced on the
+//! topic of notifications, as by a bucket that is set up for it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
 use super::signals::stop_signal;
-use crate::emulator::{Emulator, SubscriptionOptions};
+use crate::emulator::{Emulator, FinalizedObject, SubscriptionOptions};
+
+const NOTIFICATIONS: &str = "backup-notifications";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct EmulatorArgs {
@@ -36,7 +42,7 @@ pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
     }
     let emulator = Emulator::start(args.listen).await?;
     emulator.storage.limit_rate(args.rate);
-    for name in ["restore-requests", "restore-completions"] {
+    for name in ["restore-requests", "restore-completions", NOTIFICATIONS] {
         let topic = format!("projects/{}/topics/{name}", args.emulated_project);
         let subscription = format!("projects/{}/subscriptions/{name}", args.emulated_project);
         emulator
@@ -57,6 +63,8 @@ pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
             }
         }
     }
+    // The files of the folder are in the bucket already.
+    let finalized = emulator.storage.finalized();
     let host = emulator.host();
     out!(
         "export PUBSUB_EMULATOR_HOST={host} STORAGE_EMULATOR_HOST={host} GOOGLE_CLOUD_PROJECT={}",
@@ -65,6 +73,57 @@ pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
     out!(
         "# upload: curl --data-binary @FILE 'http://{host}/upload/storage/v1/b/BUCKET/o?uploadType=media&name=NAME'"
     );
-    stop_signal().await?;
-    Ok(Exit::Ok)
+    out!("# uploads are announced: export BACKUP_NOTIFICATION_SUBSCRIPTION={NOTIFICATIONS}");
+    let topic = format!("projects/{}/topics/{NOTIFICATIONS}", args.emulated_project);
+    tokio::select! {
+        signalled = stop_signal() => signalled.map(|_| Exit::Ok).map_err(CommandError::from),
+        () = announce(&emulator, &topic, finalized) => Ok(Exit::Ok),
+    }
+}
+
+/// Publishes a notification of every object that is uploaded.
+async fn announce(
+    emulator: &Emulator,
+    topic: &str,
+    mut finalized: UnboundedReceiver<FinalizedObject>,
+) {
+    while let Some(object) = finalized.recv().await {
+        let attributes = notification_of(&object);
+        emulator.pubsub.publish(topic, &[], attributes);
+    }
+}
+
+/// The attributes of a notification, as Cloud Storage sends them.
+fn notification_of(object: &FinalizedObject) -> HashMap<String, String> {
+    let config = format!("projects/_/buckets/{}/notificationConfigs/1", object.bucket);
+    [
+        ("notificationConfig", config),
+        ("eventType", "OBJECT_FINALIZE".to_owned()),
+        ("payloadFormat", "NONE".to_owned()),
+        ("bucketId", object.bucket.clone()),
+        ("objectId", object.name.clone()),
+        ("objectGeneration", object.generation.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::GcsNotification;
+
+    #[tokio::test]
+    async fn an_uploaded_object_is_announced() {
+        let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let mut finalized = emulator.storage.finalized();
+        let generation = emulator.storage.put("backups", "a/b.dump", "PGDMP");
+        let object = finalized.recv().await.unwrap();
+        let sent = GcsNotification::from_attributes(&notification_of(&object)).unwrap();
+        assert_eq!(sent.event_type, "OBJECT_FINALIZE");
+        assert_eq!(
+            sent.request_id(),
+            format!("gcs:backups/a/b.dump#{generation}")
+        );
+    }
 }

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
 use crate::admission::PolicyFile;
-use crate::database::{Reaped, RetainedDatabase, RolledBack};
+use crate::database::{Promoted, Reaped, RetainedDatabase, RolledBack};
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
 use crate::proof::VerificationReport;
 use crate::verification::{ChecksFile, Envelope};
@@ -15,7 +15,7 @@ use crate::verification::{ChecksFile, Envelope};
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
-    /// request-policy, checks, pruned, reaped, kept, rolled-back, selftest, ledger, worker-status or diagnosis
+    /// request-policy, checks, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status or diagnosis
     #[arg(required_unless_present = "write")]
     name: Option<String>,
     /// Write all schemas to this folder
@@ -80,6 +80,7 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ("reaped", schema_of::<Reaped>("reaped", false)),
         ("kept", schema_of::<Vec<RetainedDatabase>>("kept", false)),
         ("rolled-back", schema_of::<RolledBack>("rolled-back", false)),
+        ("promoted", schema_of::<Promoted>("promoted", false)),
         (
             "selftest",
             schema_of::<Vec<super::selftest::CaseResult>>("selftest", false),

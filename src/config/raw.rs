@@ -445,7 +445,7 @@ pub struct RawConfig {
     /// Number of backups of each set that `prune` always keeps [default: 3]
     #[arg(long, env = "BACKUP_RETENTION_MIN", global = true, value_name = "N")]
     pub(super) backup_retention_min: Option<String>,
-    /// Folder for sandboxes and their templates
+    /// Folder for sandboxes and their templates; if not set, one per user in the folder for temporary files
     #[arg(long, env = "SANDBOX_DIR", global = true, value_name = "FOLDER")]
     pub(super) sandbox_dir: Option<String>,
     /// require: verify only in sandboxes isolated by namespaces; prefer: also verify without isolation, and report it [default: prefer]

@@ -46,7 +46,7 @@ async fn settle_one(
     }
     let recorded = match serde_json::to_value(outcome(row)) {
         Ok(outcome) => {
-            let done = journal.finish(session, &row.request_id, row.attempt, &outcome, false);
+            let done = journal.finish(session, &row.request_id, row.attempt, &outcome, None);
             done.await.map_err(RestoreError::from)
         }
         Err(e) => Err(RestoreError::internal(format!(

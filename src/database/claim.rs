@@ -20,6 +20,17 @@ pub enum Claim {
     Done(serde_json::Value),
 }
 
+/// Reads the outcome that an earlier attempt of a command recorded.
+///
+/// # Errors
+/// `internal` if it has another form.
+pub(super) fn recorded<T: serde::de::DeserializeOwned>(
+    outcome: serde_json::Value,
+) -> Result<T, RestoreError> {
+    serde_json::from_value(outcome)
+        .map_err(|e| RestoreError::internal(format!("the recorded outcome cannot be read: {e}")))
+}
+
 /// Locks the target of `job` and records that this attempt works on it.
 ///
 /// # Errors

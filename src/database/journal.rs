@@ -6,6 +6,7 @@
 //! distinguished from newer ones.
 
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
+use crate::event::{Kind, RestoreResult, Status};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 
 const INSTALL: &str = "
@@ -174,6 +175,23 @@ impl RecordKind {
             "verification" => RecordKind::Verification,
             _ => RecordKind::Previous,
         }
+    }
+}
+
+/// A restore that made a database. Only the journal creates it.
+pub(super) struct RecordedRestore {
+    request_id: String,
+    is_partial: bool,
+}
+
+impl RecordedRestore {
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// Whether it restored only a part of its backup.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
     }
 }
 
@@ -558,23 +576,65 @@ impl Journal {
         Ok(())
     }
 
-    /// Records the outcome, within the open transaction if there is one. `applied`: the target has been
-    /// replaced by this request.
+    /// The restore that made the database `name`, if `name` still means the database that it made.
+    pub async fn restore_of(
+        self,
+        session: &Session,
+        name: &str,
+        oid: u32,
+    ) -> Result<Option<RecordedRestore>, DatabaseError> {
+        if !self.on {
+            return Ok(None);
+        }
+        let rows = session
+            .client()
+            .query(
+                "SELECT outcome::text FROM pgrestored.request
+                 WHERE target = $1 AND applied AND outcome ->> 'database_oid' = $2 ORDER BY sequence",
+                &[&name, &oid.to_string()],
+            )
+            .await
+            .map_err(|e| refused(&e))?;
+        // Rollbacks and promotions are recorded, too, and have outcomes of another form.
+        let restore = |r: &tokio_postgres::Row| {
+            let outcome = stored(serde_json::from_str(r.get(0)).ok()?)?;
+            let result: RestoreResult = serde_json::from_value(outcome).ok()?;
+            let is_restored = result.kind == Kind::Restore && result.status == Status::Success;
+            is_restored.then_some(RecordedRestore {
+                request_id: result.request_id,
+                is_partial: result.partial,
+            })
+        };
+        Ok(rows.iter().find_map(restore))
+    }
+
+    /// Records the outcome, within the open transaction if there is one. `made`: OID of the database that is the
+    /// target because of this request; `None` if the request changed nothing.
     pub async fn finish(
         self,
         session: &Session,
         request_id: &str,
         attempt: uuid::Uuid,
         outcome: &serde_json::Value,
-        applied: bool,
+        made: Option<u32>,
     ) -> Result<(), DatabaseError> {
+        let made_json = made.map_or_else(
+            || serde_json::json!({}),
+            |oid| serde_json::json!({ "database_oid": oid }),
+        );
         let changed = self
             .execute(
                 session,
-                "UPDATE pgrestored.request SET state = 'done', outcome = $3::text::jsonb, applied = $4,
-                   starts = 0, updated = now()
+                "UPDATE pgrestored.request SET state = 'done', outcome = $3::text::jsonb || $5::text::jsonb,
+                   applied = $4, starts = 0, updated = now()
                  WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
-                &[&request_id, &attempt.to_string(), &storable(outcome, self.is_utf8), &applied],
+                &[
+                    &request_id,
+                    &attempt.to_string(),
+                    &storable(outcome, self.is_utf8),
+                    &made.is_some(),
+                    &made_json.to_string(),
+                ],
             )
             .await?;
         match changed {

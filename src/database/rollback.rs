@@ -1,12 +1,12 @@
 //! Rollback: exchanges the target with the database that a restore replaced, with the same lock, journal and
 //! transaction as a swap.
 
-use super::claim::{Claim, claim};
+use super::claim::{Claim, claim, recorded};
 use super::retained::find_kept;
 use super::staging::Staging;
 use super::swap;
 use super::target_lock::{ClaimPolicy, TargetLock};
-use crate::error::{RestoreError, ValidationError, ValidationKind, report};
+use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::RestoreJob;
 use crate::postgres::{Server, map_pg_error};
 use crate::steps::reached;
@@ -40,24 +40,10 @@ pub async fn rollback(
 ) -> Result<RolledBack, RestoreError> {
     let mut claimed = match claim(server, job, policy).await? {
         Claim::Granted(claimed) => claimed,
-        Claim::Done(outcome) => {
-            return serde_json::from_value(outcome).map_err(|e| {
-                RestoreError::internal(format!("the recorded outcome cannot be read: {e}"))
-            });
-        }
+        Claim::Done(outcome) => return recorded(outcome),
     };
-    match exchange(&mut claimed, wanted).await {
-        Ok(done) => Ok(done),
-        Err(e) => {
-            if let Err(e) = claimed.release().await {
-                tracing::warn!(
-                    error = report(&e),
-                    "failed to record the end of the attempt"
-                );
-            }
-            Err(e)
-        }
-    }
+    let done = exchange(&mut claimed, wanted).await;
+    claimed.release_on_failure(done).await
 }
 
 async fn exchange(

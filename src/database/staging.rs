@@ -1,5 +1,6 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
+use super::journal::RecordedRestore;
 use super::names::staging_name;
 use super::target_lock::TargetLock;
 use pgdump_restore::Loaded;
@@ -58,10 +59,14 @@ impl Staging {
     }
 }
 
-/// A database that may be swapped in: it contains a whole backup whose every byte matches the store, or it has been the
-/// target before. Nothing else can be swapped in.
+/// A database that may be swapped in: it contains a backup whose every byte matched the store, or it has been the
+/// target before. Only what a person vouches for can be swapped in without that.
 #[derive(Debug)]
 pub struct ProvenStaging(Staging);
+
+/// A database that nothing proves, and that a person wants to be swapped in all the same.
+#[derive(Debug)]
+pub(super) struct VouchedStaging(Staging);
 
 impl Staging {
     /// Marks it as proven. The arguments prove that the whole backup was loaded and that its bytes match the store.
@@ -72,6 +77,24 @@ impl Staging {
     /// Marks a retained database as proven; the restore that created it proved it.
     pub(super) fn proven_before(self) -> ProvenStaging {
         ProvenStaging(self)
+    }
+
+    /// Marks the result of an earlier restore as proven. The argument shows that the restore proved it.
+    pub(super) fn proven_by(self, _restore: &RecordedRestore) -> ProvenStaging {
+        ProvenStaging(self)
+    }
+
+    /// Marks a database as one that a person vouches for.
+    pub(super) fn vouched_for(self) -> VouchedStaging {
+        VouchedStaging(self)
+    }
+}
+
+impl std::ops::Deref for VouchedStaging {
+    type Target = Staging;
+
+    fn deref(&self) -> &Staging {
+        &self.0
     }
 }
 

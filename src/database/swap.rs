@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::Known;
 use super::locks::take_locks;
-use super::staging::{LABEL, ProvenStaging, Staging};
+use super::staging::{LABEL, ProvenStaging, Staging, VouchedStaging};
 use super::target_lock::{Existing, TargetLock};
 use super::{in_place, reaper};
 use crate::error::{
@@ -82,6 +82,18 @@ impl TargetLock {
     ) -> Result<(), RestoreError> {
         exchange_and_record(self, staging, outcome).await
     }
+
+    /// As [`TargetLock::swap`], for a database that a person vouches for.
+    ///
+    /// # Errors
+    /// As [`TargetLock::swap`].
+    pub(super) async fn swap_vouched(
+        &mut self,
+        staging: &VouchedStaging,
+        outcome: &serde_json::Value,
+    ) -> Result<(), RestoreError> {
+        exchange_and_record(self, staging, outcome).await
+    }
 }
 
 async fn exchange_and_record(
@@ -104,7 +116,7 @@ async fn exchange_and_record(
                     return Err(e.context("swapping the database into place").into());
                 }
                 if !is_collision(&e) || tokio::time::Instant::now() >= deadline {
-                    return Err(final_error(e, claimed).await);
+                    return Err(final_error(e, claimed, staging).await);
                 }
                 tracing::debug!(error = %e, "the swap collided with another session: retrying");
                 tokio::time::sleep(backoff.next_delay()).await;
@@ -132,7 +144,7 @@ fn is_collision(e: &DatabaseError) -> bool {
     )
 }
 
-async fn final_error(e: DatabaseError, claimed: &TargetLock) -> RestoreError {
+async fn final_error(e: DatabaseError, claimed: &TargetLock, staging: &Staging) -> RestoreError {
     let target = &claimed.target;
     match e.sqlstate() {
         Some("42P04" | "23505") => ValidationError::new(
@@ -141,10 +153,17 @@ async fn final_error(e: DatabaseError, claimed: &TargetLock) -> RestoreError {
         )
         .into(),
         Some("55006" | "55P03") => {
-            let who = blocking_sessions(claimed).await.unwrap_or_default();
+            let (used, who) = match blocking_sessions(claimed, &staging.name).await {
+                // A copy that is promoted may be in use, too.
+                Ok(who) if !who.is_empty() => (&staging.name, who),
+                _ => (
+                    target,
+                    blocking_sessions(claimed, target).await.unwrap_or_default(),
+                ),
+            };
             DatabaseError::new(
                 DatabaseKind::Unavailable,
-                format!("database {target} is still in use{who}: {e}"),
+                format!("database {used} is still in use{who}: {e}"),
             )
             .into()
         }
@@ -152,14 +171,14 @@ async fn final_error(e: DatabaseError, claimed: &TargetLock) -> RestoreError {
     }
 }
 
-/// The roles whose sessions on the target could not be terminated, as part of a sentence.
-async fn blocking_sessions(claimed: &TargetLock) -> Result<String, DatabaseError> {
+/// The roles whose sessions on a database could not be terminated, as part of a sentence; empty if there are none.
+async fn blocking_sessions(claimed: &TargetLock, database: &str) -> Result<String, DatabaseError> {
     let sql = "SELECT coalesce(string_agg(DISTINCT format('%s%s', usename, CASE WHEN rolsuper THEN ' (a superuser)' END), ', '), '')
         FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = $1";
     let row = claimed
         .lock
         .client()
-        .query_one(sql, &[&claimed.target])
+        .query_one(sql, &[&database])
         .await
         .map_err(map_lookup_error)?;
     let names: String = row.get(0);
@@ -222,6 +241,7 @@ async fn transaction(
     }
     if !staging.is_in_place {
         rename(claimed, staging.oid, &staging.name, &claimed.target).await?;
+        recheck_renamed(claimed, staging).await?;
     }
     reached("swap.new_renamed");
     claimed.journal.forget_database(lock, &staging.name).await?;
@@ -233,7 +253,13 @@ async fn transaction(
     }
     claimed
         .journal
-        .finish(lock, &claimed.request_id, claimed.attempt, outcome, true)
+        .finish(
+            lock,
+            &claimed.request_id,
+            claimed.attempt,
+            outcome,
+            Some(staging.oid),
+        )
         .await?;
     reached("swap.journaled");
     lock.run("COMMIT").await
@@ -274,6 +300,18 @@ async fn recheck(claimed: &TargetLock, staging: &Staging) -> Result<(), Database
         )
         .with_sqlstate("55000")),
     }
+}
+
+/// Checks that the database that was renamed is the one to swap in: its name may have come to mean another one.
+async fn recheck_renamed(claimed: &TargetLock, staging: &Staging) -> Result<(), DatabaseError> {
+    if name_of(&claimed.lock, staging.oid).await?.as_ref() == Some(&claimed.target) {
+        return Ok(());
+    }
+    let what = format!(
+        "database {} was replaced by someone else meanwhile",
+        staging.name
+    );
+    Err(DatabaseError::new(DatabaseKind::Unavailable, what).with_sqlstate("55000"))
 }
 
 /// Renames a database while another session terminates the connections that block the rename. The rename

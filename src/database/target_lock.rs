@@ -7,7 +7,7 @@ use super::journal::{Journal, Known};
 use super::names::staging_name;
 use super::pooled::Pooled;
 use super::{journal, locks};
-use crate::error::RestoreError;
+use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Server, Session};
 
@@ -110,7 +110,7 @@ impl TargetLock {
             return Ok(Some(outcome));
         }
         self.journal
-            .finish(&self.lock, &self.request_id, self.attempt, outcome, false)
+            .finish(&self.lock, &self.request_id, self.attempt, outcome, None)
             .await?;
         Ok(None)
     }
@@ -124,5 +124,21 @@ impl TargetLock {
             .journal
             .release(&self.lock, &self.request_id, self.attempt)
             .await?)
+    }
+
+    /// Returns `done`. A failed attempt of a person's command is released, so that the command can be repeated.
+    pub(super) async fn release_on_failure<T>(
+        &self,
+        done: Result<T, RestoreError>,
+    ) -> Result<T, RestoreError> {
+        if done.is_err()
+            && let Err(e) = self.release().await
+        {
+            tracing::warn!(
+                error = report(&e),
+                "failed to record the end of the attempt"
+            );
+        }
+        done
     }
 }

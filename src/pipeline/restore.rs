@@ -266,7 +266,9 @@ async fn load_and_prove(
         in_order_into: suspended.as_ref().map(|s| s.dependent.clone()),
         ..LoadStyle::default()
     };
-    let loaded = staged.load(context, job.jobs, style).await?;
+    let loaded = staged
+        .load(context, job.jobs, style, &mut draft.log)
+        .await?;
     claimed.set_loader_right().await;
     let mut proven = loaded.prove()?;
     draft.take_proof(&proven);
@@ -341,6 +343,7 @@ async fn swap(
 ) -> Result<RestoreResult, RestoreError> {
     let mut result = draft.result(context, None);
     result.previous_database = claimed.previous_name().map(str::to_owned);
+    result.partial = targets::is_part(&context.job.selection);
     let outcome =
         serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
     context.progress.enter(Stage::Swap);

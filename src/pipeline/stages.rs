@@ -12,7 +12,7 @@ use crate::database::{CreateOptions, ProvenStaging, Staging};
 use crate::error::RestoreError;
 use crate::job::made_for;
 use crate::policy::{Owners, Policy, Selection};
-use crate::postgres::Server;
+use crate::postgres::{Server, ServerConnections};
 use crate::progress::Progress;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
 use pgdump_restore::{LoadOptions, Loaded, Rewriter};
@@ -64,6 +64,8 @@ pub(super) struct Staged {
     pub(super) staging: Staging,
     /// The server as the role that loads; the database's name means this database.
     pub(super) server: Server,
+    /// The server's connections before the load; `None` if it does not say.
+    connections: Option<ServerConnections>,
 }
 
 /// How a backup is loaded.
@@ -236,7 +238,9 @@ impl Prepared {
         }
         let mut staging = destination.create(&self.create_options).await?;
         log.notes.append(&mut staging.notes);
+        let connections = destination.session().connections().await.ok();
         Ok(Staged {
+            connections,
             archive: self.archive,
             integrity: self.integrity,
             entries: self.entries,
@@ -248,7 +252,8 @@ impl Prepared {
 }
 
 impl Staged {
-    /// Loads everything, with `jobs` sessions or as many as the configuration says.
+    /// Loads everything, with `jobs` sessions or as many as the configuration says; with fewer if the server's
+    /// other clients would have none left.
     ///
     /// # Errors
     /// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; the
@@ -258,9 +263,24 @@ impl Staged {
         context: &JobContext<'_, J>,
         jobs: Option<usize>,
         style: LoadStyle,
+        log: &mut StageLog,
     ) -> Result<LoadedStaging, RestoreError> {
         let config = context.config();
-        let sessions = config.jobs_for(jobs, self.rewriter.facts.cores);
+        let wanted = config.jobs_for(jobs, self.rewriter.facts.cores);
+        let sessions = self.connections.map_or(wanted, |c| c.bound(wanted));
+        if let Some(c) = self.connections.filter(|_| sessions < wanted) {
+            tracing::warn!(
+                jobs = sessions,
+                "the load uses fewer connections than it should, to leave some to the server's other clients"
+            );
+            log.notes.push(format!(
+                "only {sessions} of {wanted} connections loaded: of {} that the server allows (max_connections), {} were in use, and {} \
+                 are left to its other clients",
+                c.allowed,
+                c.in_use,
+                c.spare()
+            ));
+        }
         let options = LoadOptions {
             sessions,
             queue_bytes: config.queue_bytes,

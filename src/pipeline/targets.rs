@@ -5,19 +5,44 @@ use crate::config::Config;
 use crate::database::ClaimPolicy;
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::{self, OnExisting, RestoreJob};
+use crate::policy::Selection;
 
 /// Whether a database may be restored into at all.
 ///
 /// # Errors
 /// `target_not_allowed`; `invalid_request` for what cannot be a name.
 pub(crate) fn check_target(config: &Config, name: &str) -> Result<(), RestoreError> {
-    job::check_target(name, &config.db.maintenance)?;
+    check_database(config, "target_db", name)
+}
+
+/// Whether a worker has a target server.
+///
+/// # Errors
+/// `target_not_allowed`.
+pub(crate) fn check_served(config: &Config) -> Result<(), RestoreError> {
+    if !config.only_verifies {
+        return Ok(());
+    }
+    let what = "this worker only verifies: to let it restore, set DB_HOST";
+    Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
+}
+
+/// Whether a database may be promoted, which takes its name away.
+///
+/// # Errors
+/// As [`check_target`].
+pub(crate) fn check_copy(config: &Config, name: &str) -> Result<(), RestoreError> {
+    check_database(config, "COPY", name)
+}
+
+/// `field` is what the caller calls the database.
+fn check_database(config: &Config, field: &str, name: &str) -> Result<(), RestoreError> {
+    job::check_database(field, name, &config.db.maintenance)?;
     let refuse = |why: &str| {
-        Err(ValidationError::new(
-            ValidationKind::TargetNotAllowed,
-            format!("target_db: {why}"),
+        Err(
+            ValidationError::new(ValidationKind::TargetNotAllowed, format!("{field}: {why}"))
+                .into(),
         )
-        .into())
     };
     if config.protected_databases.iter().any(|p| p == name) {
         return refuse(&format!(
@@ -40,12 +65,17 @@ pub(crate) fn claim_policy(config: &Config) -> ClaimPolicy {
     }
 }
 
+/// Whether a restore of this selection yields less than its backup. Rows alone go into a copy of a whole database.
+pub(super) fn is_part(selection: &Selection) -> bool {
+    !selection.is_everything() && !selection.data_only
+}
+
 /// A part of a backup becomes a new database; rows alone go into a copy of an existing one. Anything else
 /// would lose what the part does not contain.
 pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     let replaces = job.on_existing == OnExisting::Replace;
-    match (job.selection.is_everything(), job.selection.data_only) {
-        (false, false) if replaces => {
+    match (is_part(&job.selection), job.selection.data_only) {
+        (true, _) if replaces => {
             let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
             Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
         }

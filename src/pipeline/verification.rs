@@ -373,7 +373,7 @@ impl VerificationRun<'_> {
             content_digest: Some(content_digest.clone()),
             ..LoadStyle::default()
         };
-        let loaded = staged.load(context, context.job.jobs, style).await?;
+        let loaded = staged.load(context, context.job.jobs, style, log).await?;
         reached(report, &loaded.integrity, Depth::Restore)?;
         sum_up(report, content_digest);
         let seconds = begun.elapsed().as_secs_f64();

@@ -128,10 +128,15 @@ fn config_of(sandbox: &Sandbox) -> DbConfig {
     }
 }
 
-/// Folder of sandboxes and their templates.
+/// Folder of sandboxes and their templates. Users of one machine share the folder for temporary files, so each has a
+/// folder of its own there.
 pub(crate) fn sandbox_dir(config: &Config) -> PathBuf {
-    let usual = || std::env::temp_dir().join("pgrestored-sandboxes");
+    let usual = || usual_folder(rustix::process::getuid().as_raw());
     config.verify.sandbox_dir.clone().unwrap_or_else(usual)
+}
+
+fn usual_folder(uid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("pgrestored-sandboxes-{uid}"))
 }
 
 /// Largest row that is read back, in bytes: the client's buffer may grow to twice as much.
@@ -210,5 +215,26 @@ impl VerificationServer {
         started.proof.version = version_text(session.version());
         started.proof.isolation = Some(isolation);
         Ok(started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    #[test]
+    fn each_user_has_a_folder_for_sandboxes() {
+        assert_ne!(usual_folder(0), usual_folder(1000));
+        let dir = |flags: &[(&str, &str)]| {
+            let raw = RawConfig::from_flags(flags).unwrap();
+            sandbox_dir(&Config::new(&raw).unwrap())
+        };
+        let uid = rustix::process::getuid().as_raw();
+        assert_eq!(dir(&[("sandbox-dir", "")]), usual_folder(uid));
+        assert_eq!(
+            dir(&[("sandbox-dir", "/sandbox")]),
+            PathBuf::from("/sandbox")
+        );
     }
 }

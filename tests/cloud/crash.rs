@@ -540,3 +540,56 @@ async fn killed_while_rolling_back() {
         steps.len()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_promoting() {
+    let ground = VerificationServer::new().await;
+    let steps = [&["claimed", "promotion"][..], &SWAP].concat();
+    let every = if is_full_campaign() { 1 } else { 3 };
+    let app = ground.env.app(&ground.c, &[]);
+    let mut done = 0;
+    for (number, step) in steps.iter().enumerate().filter(|(i, _)| i % every == 0) {
+        let what = format!("promotion killed at {step}");
+        let (target, copy) = (format!("app{number}"), format!("copy{number}"));
+        ground.c.create(&target, &table("old_one"));
+        let restored = crate::test_env::restore(&app, "new.dump", &copy).await;
+        assert_eq!(restored.failure, None, "{what}");
+        let rows = ground.c.content(&copy, &["--data-only"]);
+        let promote = |point: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+            command
+                .env_clear()
+                .env("FAILPOINTS", point)
+                .args(["promote", &copy, "--to", &target, "--output", "json"])
+                .args(["--on-existing", "replace"])
+                .arg(format!("--request-id=promotion-{number}"));
+            command.args([
+                format!("--db-host={}", ground.c.sandbox.host()),
+                "--db-user=postgres".into(),
+            ]);
+            command
+        };
+        let killed = promote(&format!("{step}=return")).output().await.unwrap();
+        assert_eq!(killed.status.signal(), Some(9), "{what}: {killed:?}");
+        let answers = [
+            promote("").output().await.unwrap(),
+            promote("").output().await.unwrap(),
+        ];
+        for a in &answers {
+            assert!(
+                a.status.success(),
+                "{what}: {}",
+                String::from_utf8_lossy(&a.stderr)
+            );
+        }
+        assert_eq!(answers[0].stdout, answers[1].stdout, "{what}: one outcome");
+        let found = ground.c.content(&target, &["--data-only"]);
+        crate::support::assert_same(&found, &rows, &what);
+        assert!(!ground.c.databases().contains(&copy), "{what}");
+        done += 1;
+    }
+    eprintln!(
+        "CAMPAIGN sigkill promotion: {done} of {} steps, all recovered",
+        steps.len()
+    );
+}

@@ -228,6 +228,41 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
     }
 }
 
+/// A worker without a target server is set up well if it only verifies, and then refuses restores.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_a_target_only_verifies() {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env);
+    env.subscription("backup-notifications").await;
+    let notified = "--backup-notification-subscription=backup-notifications";
+    let (found, code) = diagnosis(&env, &c, &["--db-host", "", notified]).await;
+    assert_eq!(health(&found, "target server"), "skipped", "{found:#?}");
+    assert!(
+        !found.iter().any(|(_, health, _)| health == "failure"),
+        "{found:#?}"
+    );
+    assert_eq!(code, Some(0));
+    // Without notifications, a missing target server is a failure.
+    let nowhere = ["--db-host", "/nowhere", "--retry-budget", "10ms"];
+    let (found, _) = diagnosis(&env, &c, &nowhere).await;
+    assert_eq!(health(&found, "target server"), "failure", "{found:#?}");
+
+    let flags = [
+        ("db-host", ""),
+        ("backup-notification-subscription", "backup-notifications"),
+    ];
+    let running = env.worker(&c, &flags).await;
+    env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+        .await;
+    let error = env.result().await.error.unwrap();
+    assert_eq!(
+        error.reason,
+        pgrestored::error::FailureReason::TargetNotAllowed
+    );
+    assert!(error.message.contains("DB_HOST"), "{}", error.message);
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_commands_show_progress_and_the_result() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();

@@ -33,6 +33,9 @@ fn exit_codes_match_the_documentation() {
         (&["inspect", "latest@soon"], 2),
         (&["restore", "bad.dump"], 2),
         (&["restore", "bad.dump", "--target", "postgres"], 1),
+        (&["promote", "copy"], 2),
+        (&["promote", "copy", "--to", "postgres"], 1),
+        (&["promote", "postgres", "--to", "copy"], 1),
         (
             &[
                 "restore",
@@ -662,6 +665,7 @@ fn output_contains_no_control_characters() {
         &["restore", "a.dump", "--target", "app", "--request-id", odd],
         &["restore", "a.dump", "--target", "app", "--table", odd],
         &["rollback", odd],
+        &["promote", odd, "--to", "app"],
         &["verify", odd],
         &["status", "--url", odd],
         &["schema", odd],

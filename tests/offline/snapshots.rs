@@ -3,9 +3,9 @@
 
 use crate::cli::{run, text};
 
-const COMMANDS: [&str; 17] = [
-    "worker", "restore", "rollback", "reap", "verify", "evidence", "selftest", "prune", "report",
-    "list", "inspect", "request", "watch", "status", "check", "doctor", "demo",
+const COMMANDS: [&str; 18] = [
+    "worker", "restore", "rollback", "promote", "reap", "verify", "evidence", "selftest", "prune",
+    "report", "list", "inspect", "request", "watch", "status", "check", "doctor", "demo",
 ];
 
 #[test]

@@ -127,6 +127,49 @@ async fn only_allowed_targets_are_restored() {
     }
 }
 
+/// A restore leaves connections to the server's other clients, and does not fail because there are few.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_does_not_take_every_connection() {
+    let c = Cluster::start_with("-c max_connections=20");
+    c.create("src", "CREATE TABLE t AS SELECT generate_series(1, 1000) i");
+    let file = c.dump_to_file("src", &[]);
+    let greedy = async |target: &str| {
+        let job = RestoreJob {
+            jobs: Some(120),
+            ..job(&file, target, OnExisting::Fail)
+        };
+        let done = c.restore_with(&job, &[]).await.result;
+        assert_eq!(done.error, None, "{target}");
+        let note = |n: &&String| n.contains("of 120 connections loaded");
+        done.notes.iter().find(note).cloned().unwrap_or_default()
+    };
+    let note = greedy("first").await;
+    assert!(
+        note.contains("of 17 that the server allows") && note.contains("and 3 are left"),
+        "{note}"
+    );
+    let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
+    let mut others = Vec::new();
+    for _ in 0..13 {
+        let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        others.push(client);
+    }
+    let note = greedy("second").await;
+    assert!(note.starts_with("only 1 of 120"), "{note}");
+    // No more than asked for, and no note, where there are enough.
+    let few = RestoreJob {
+        jobs: Some(1),
+        ..job(&file, "third", OnExisting::Fail)
+    };
+    let done = c.restore_with(&few, &[]).await.result;
+    assert_eq!(done.error, None);
+    let notes = done.notes.concat();
+    assert!(!notes.contains("connections loaded"), "{notes}");
+}
+
 /// A command of the program on `c`, as a worker with a limit of 512 MiB.
 fn run(c: &Cluster, args: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));

@@ -22,6 +22,7 @@ mod verify;
 mod isolation;
 mod pieces;
 mod preflight;
+mod promote;
 mod cuts;
 mod hostile;
 mod journal;

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 pub use access::Access;
 pub use pubsub::{PubSubService, Published, SubscriptionOptions};
-pub use storage::{StorageFault, StorageService};
+pub use storage::{FinalizedObject, StorageFault, StorageService};
 
 /// A running emulator; dropping it stops it.
 pub struct Emulator {

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use googleapis_tonic_google_storage_v2::google::storage::v2 as pb;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::grpc::unary;
@@ -63,6 +64,14 @@ pub enum StorageFault {
     OverwrittenAfter(u64),
 }
 
+/// An object that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinalizedObject {
+    pub bucket: String,
+    pub name: String,
+    pub generation: i64,
+}
+
 #[derive(Debug, Default)]
 struct StorageState {
     objects: BTreeMap<(String, String), Object>,
@@ -80,6 +89,8 @@ struct StorageState {
     rate_each: u64,
     /// When the next byte may be sent.
     next_slot: Option<tokio::time::Instant>,
+    /// Who is told of objects that are stored.
+    listener: Option<mpsc::UnboundedSender<FinalizedObject>>,
 }
 
 /// The Cloud Storage side of an emulator.
@@ -148,7 +159,22 @@ impl StorageService {
         inner
             .objects
             .insert((bucket.to_owned(), name.to_owned()), object);
+        if let Some(listener) = &inner.listener {
+            // A listener that has gone wants nothing.
+            let _ = listener.send(FinalizedObject {
+                bucket: bucket.to_owned(),
+                name: name.to_owned(),
+                generation,
+            });
+        }
         generation
+    }
+
+    /// Every object that is stored from now on, in place of an earlier listener.
+    pub fn finalized(&self) -> mpsc::UnboundedReceiver<FinalizedObject> {
+        let (listener, finalized) = mpsc::unbounded_channel();
+        self.lock().listener = Some(listener);
+        finalized
     }
 
     /// Makes the metadata of an object claim another CRC32C than its bytes have.

@@ -2,6 +2,7 @@
 //! statements, and the only mapping of SQLSTATE to a failure reason.
 
 mod bounded;
+mod connections;
 mod context;
 mod errors;
 mod facts;
@@ -12,6 +13,7 @@ mod socket;
 mod tls;
 
 pub(crate) use context::names_running_function;
+pub use connections::ServerConnections;
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;
