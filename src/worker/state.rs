@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::event::{Kind, RestoreResult};
-use crate::job::{BackupRef, Job};
+use crate::job::{BackupRef, Job, LATEST, LATEST_PROVEN};
 use crate::manager::{BackupSetStatus, JobOutcome};
 use crate::progress::{Progress, Snapshot};
 use crate::queue::Health;
@@ -97,7 +97,8 @@ impl WorkerState {
             },
             backup: match job.backup() {
                 BackupRef::Named { name, .. } => name.clone(),
-                BackupRef::Latest { .. } => "latest".to_owned(),
+                BackupRef::Latest(wanted) if wanted.is_proven => LATEST_PROVEN.to_owned(),
+                BackupRef::Latest(_) => LATEST.to_owned(),
                 BackupRef::Stdin => "-".to_owned(),
             },
             target_db: job.target_db().map(str::to_owned),
