@@ -882,4 +882,13 @@ mod tests {
         assert_eq!(message.attributes["status"], "failure");
         assert_eq!(message.attributes["kind"], "restore");
     }
+
+    #[test]
+    fn latest_is_of_the_requested_database() {
+        let request = r#"{"request_id":"1","target_db":"copy","backup":{"name":"latest-proven","database":"shop"}}"#;
+        let request: RestoreRequest = serde_json::from_str(request).unwrap();
+        let job = request.into_job(None).unwrap();
+        let wanted = BackupRef::from_name("latest-proven", "").unwrap();
+        assert_eq!(job.backup(), &wanted.of_database(Some("shop")));
+    }
 }

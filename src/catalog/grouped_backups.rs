@@ -12,6 +12,16 @@ use crate::store::StoredObject;
 pub(super) struct DatabaseBackups {
     pub origin: BackupOrigin,
     pub backups: Vec<StoredObject>,
+    /// Whether their archives name the database.
+    is_named: bool,
+}
+
+impl DatabaseBackups {
+    /// Whether one of them is of this origin. Those without a name may be of several.
+    pub(super) fn holds(&self, origin: &BackupOrigin) -> bool {
+        let is_it = |o: &StoredObject| BackupOrigin::new(None, &o.name).is_same(origin);
+        self.origin.is_same(origin) || (!self.is_named && self.backups.iter().any(is_it))
+    }
 }
 
 /// Groups backups by the database that they name. One that names none, or that cannot be read, is of the database whose
@@ -71,7 +81,11 @@ fn of_group(
 ) -> Option<DatabaseBackups> {
     backups.sort_by(newer_first);
     let origin = database.origin(&backups.first()?.name);
-    Some(DatabaseBackups { origin, backups })
+    Some(DatabaseBackups {
+        origin,
+        backups,
+        is_named: database.name().is_some(),
+    })
 }
 
 #[cfg(test)]
@@ -93,6 +107,27 @@ mod tests {
         let groups = group(backups.iter().enumerate().map(object).collect());
         let names = |g: DatabaseBackups| g.backups.into_iter().map(|o| o.name).collect();
         groups.into_iter().map(names).collect()
+    }
+
+    #[test]
+    fn backups_without_a_name_may_be_of_several_databases() {
+        let object = |name: &str| StoredObject {
+            name: name.to_owned(),
+            size: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            crc32c: None,
+            generation: Generation(1),
+        };
+        let unnamed = |name| (object(name), ArchivedDatabase::Unnamed);
+        let app = (object("app.dump"), ArchivedDatabase::Named("app".into()));
+        let groups = group(vec![unnamed("blog.sql"), unnamed("shop.sql"), app]);
+        let holds = |database: Option<&str>, name: &str| {
+            let origin = BackupOrigin::new(database.map(str::to_owned), name);
+            groups.iter().any(|g| g.holds(&origin))
+        };
+        assert!(holds(None, "blog.sql") && holds(None, "shop.sql"));
+        assert!(holds(Some("app"), "other.dump"));
+        assert!(!holds(Some("test"), "app.dump") && !holds(None, "gone.sql"));
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl BackupCatalog {
             if standing.databases.len() > 1 {
                 let backups = self.backups_of_set(&set.name).await?;
                 let there = self.by_database(backups, &reports).await;
-                standing.leave_out_gone(|o| there.iter().any(|t| t.origin.is_same(o)));
+                standing.leave_out_gone(|o| there.iter().any(|t| t.holds(o)));
             }
             self.tell_metrics(&standing);
             self.standing

@@ -9,53 +9,39 @@ use crate::job::Job;
 use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 
-/// How often the evidence of sets with several databases is read again.
+/// How often the evidence of the sets is read again.
 const STANDING_PAUSE: Duration = Duration::from_secs(3600);
 
 impl Worker {
     /// Reads how the sets stand, and runs verifications that are due.
     pub(super) async fn run_scheduler(&self, context: &WorkerContext) {
-        let has_several = self.read_standing(context).await;
-        tokio::join!(
-            self.follow_standing(context, has_several),
-            self.run_due(context)
-        );
+        self.read_standing(context).await;
+        tokio::join!(self.follow_standing(context), self.run_due(context));
     }
 
-    /// Reads how the sets stand; returns whether one of them has several databases.
-    async fn read_standing(&self, context: &WorkerContext) -> bool {
+    async fn read_standing(&self, context: &WorkerContext) {
         match context.until_soft(self.manager.catalog().standing()).await {
-            Some(Ok(sets)) => {
-                let has_several = sets.iter().any(|s| s.databases.len() > 1);
-                self.state.set_standing(sets);
-                has_several
-            }
+            Some(Ok(sets)) => self.state.set_standing(sets),
             Some(Err(e)) => {
                 tracing::warn!(
                     error = report(&e),
                     "failed to read the evidence of earlier verifications"
                 );
-                // Whether there are several is not known.
-                true
             }
-            None => false,
+            None => {}
         }
     }
 
-    /// Reads it again from time to time where sets have several databases: a worker that proves one of them does not
-    /// see that another worker proves the others.
-    async fn follow_standing(&self, context: &WorkerContext, has_several: bool) {
-        let mut is_followed = has_several;
-        while is_followed {
+    /// Reads it again from time to time: a set is as fresh as its stalest database, and a worker that proves one of
+    /// them does not see that another worker proves the others.
+    async fn follow_standing(&self, context: &WorkerContext) {
+        loop {
             let pause = STANDING_PAUSE.mul_f64(0.5 + fastrand::f64());
-            if context
-                .until_soft(tokio::time::sleep(pause))
-                .await
-                .is_none()
-            {
+            let slept = context.until_soft(tokio::time::sleep(pause)).await;
+            if slept.is_none() {
                 return;
             }
-            is_followed = self.read_standing(context).await;
+            self.read_standing(context).await;
         }
     }
 
