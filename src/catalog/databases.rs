@@ -103,13 +103,15 @@ impl BackupCatalog {
         };
         let known: HashMap<(String, String), ArchivedDatabase> =
             reports.iter().filter_map(named).collect();
-        let (mut looked_into, mut all) = (0, Vec::with_capacity(backups.len()));
+        // A single one need not be told from others.
+        let mut left = if backups.len() < 2 { 0 } else { UNKNOWN };
+        let mut all = Vec::with_capacity(backups.len());
         for backup in backups {
             let key = (backup.name.clone(), backup.generation.to_string());
             let database = match known.get(&key) {
                 Some(database) => database.clone(),
-                None if looked_into < UNKNOWN => {
-                    looked_into += 1;
+                None if left > 0 => {
+                    left -= 1;
                     let read = self.database_in(&backup).await;
                     read.unwrap_or_else(|e| ArchivedDatabase::Unreadable(said(&e)))
                 }

@@ -56,7 +56,7 @@ impl BackupCatalog {
         Ok(pinned)
     }
 
-    /// The databases that the newest backups below `prefix` name, by name.
+    /// The databases that the newest backups below `prefix` name; of a single backup, none.
     ///
     /// # Errors
     /// `backup_not_found` if there is no backup, and errors of the store.
@@ -70,6 +70,9 @@ impl BackupCatalog {
 
     async fn named_by(&self, found: &[FoundBackup]) -> Result<BTreeSet<String>, RestoreError> {
         let newest = objects_of(&found[..found.len().min(COMPARED)]);
+        if newest.len() < 2 {
+            return Ok(BTreeSet::new());
+        }
         let databases = self.databases_in(&newest).await?;
         let names = databases.iter().filter_map(ArchivedDatabase::name);
         Ok(names.map(str::to_owned).collect())
