@@ -232,7 +232,7 @@ impl Admission {
     fn is_source(&self, backup: &BackupRef) -> bool {
         let (place, name) = match backup {
             BackupRef::Named { place, name } => (place.as_ref().unwrap_or(&self.bucket), name),
-            BackupRef::Latest { prefix, .. } => (&self.bucket, prefix),
+            BackupRef::Latest(wanted) => (&self.bucket, &wanted.prefix),
             BackupRef::Stdin => return false,
         };
         self.sources.iter().any(|s| s.contains(place, name))

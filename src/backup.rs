@@ -63,6 +63,8 @@ pub struct PinnedBackup {
     pub members: Vec<StoredObject>,
     /// The expected CRC32C, from the store or from the request.
     pub expected_crc32c: Option<Crc32c>,
+    /// What to know about how it was chosen.
+    pub note: Option<&'static str>,
     /// What is known of it that may explain why it cannot be read.
     advice: Option<String>,
     /// The file of which it looks like a piece, where the pieces before it are missing.
@@ -78,6 +80,7 @@ impl PinnedBackup {
             object,
             members: vec![],
             expected_crc32c,
+            note: None,
             advice: None,
             lacks_pieces_of: None,
         }
@@ -143,17 +146,10 @@ pub fn decode_crc32c(text: &str) -> Result<Crc32c, RestoreError> {
     })
 }
 
-/// The newest of `objects` not after `at`; of two with the same time, the one whose name sorts last.
-pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option<StoredObject> {
-    let candidates = objects
-        .into_iter()
-        .filter(|o| at.is_none_or(|t| o.created <= t));
-    candidates.max_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)))
-}
-
 /// A backup found in a listing.
-struct FoundBackup {
-    object: StoredObject,
+#[derive(Clone)]
+pub(crate) struct FoundBackup {
+    pub(crate) object: StoredObject,
     /// The pieces, if it is a split file.
     series: Option<Series>,
 }
@@ -500,32 +496,56 @@ async fn find_folder(
     }))
 }
 
-/// Pins the newest backup under `prefix`, not after `at`; names that end in `excluded_suffix` are ignored, and so is the
-/// `manifest` of a directory dump.
+/// The backups under `prefix` that were made not after `at`, newest first; of two with the same time, the one whose name
+/// sorts last. Names that end in `excluded_suffix` are ignored, and so is the `manifest` of a directory dump.
 ///
 /// # Errors
-/// `backup_not_found`, and errors of the store.
-pub async fn pin_latest(
-    store: Arc<dyn BackupStore>,
-    prefix: &str,
-    at: Option<jiff::Timestamp>,
+/// `backup_not_found` if there is none, and errors of the store.
+pub(crate) async fn newest_first(
+    store: &dyn BackupStore,
+    (prefix, at): (&str, Option<jiff::Timestamp>),
     excluded_suffix: Option<&str>,
     manifest: Option<&str>,
+) -> Result<Vec<FoundBackup>, RestoreError> {
+    let mut all = find_backups(store, store.list(prefix).await?, manifest).await?;
+    all.retain(|f| {
+        excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s))
+            && at.is_none_or(|t| f.object.created <= t)
+    });
+    if all.is_empty() {
+        return Err(not_found(
+            store,
+            prefix,
+            &format!("no backup{}", not_after(at)),
+        ));
+    }
+    all.sort_by(|a, b| newer_first(&a.object, &b.object));
+    Ok(all)
+}
+
+/// The order of backups from the newest to the oldest; of two with the same time, the one whose name sorts last is first.
+pub(crate) fn newer_first(a: &StoredObject, b: &StoredObject) -> std::cmp::Ordering {
+    b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name))
+}
+
+/// ` not after T` for a message, if there is such a time.
+pub(crate) fn not_after(at: Option<jiff::Timestamp>) -> String {
+    at.map(|t| format!(" not after {t}")).unwrap_or_default()
+}
+
+/// Pins a backup of a listing.
+///
+/// # Errors
+/// `backup_not_found`, `archive_corrupt` if a piece is missing, and errors of the store.
+pub(crate) async fn pin_found(
+    store: Arc<dyn BackupStore>,
+    found: FoundBackup,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut all = find_backups(store.as_ref(), store.list(prefix).await?, manifest).await?;
-    all.retain(|f| excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s)));
-    let object = newest(all.iter().map(|f| f.object.clone()).collect(), at).ok_or_else(|| {
-        let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
-        not_found(store.as_ref(), prefix, &format!("no backup{when}"))
-    })?;
+    let FoundBackup { object, series } = found;
     if object.name.ends_with('/') {
         return pin_folder(store, &object.name, Some(object.generation)).await;
     }
-    match all
-        .into_iter()
-        .find(|f| f.object == object)
-        .and_then(|f| f.series)
-    {
+    match series {
         Some(series) => pinned_series(store, series),
         None => {
             let advice = advice_for(store.as_ref(), &object.name).await;
@@ -652,8 +672,10 @@ mod tests {
             listed(Some("toc.dat")).await,
             ["a.dump", "night/", "night/_SUCCESS", "other/_SUCCESS"]
         );
-        let latest = pin_latest(store.clone(), "", None, None, Some("_SUCCESS"));
-        assert_eq!(latest.await.unwrap().object.name, "night/");
+        let all = newest_first(store.as_ref(), ("", None), None, Some("_SUCCESS")).await;
+        let newest = all.unwrap().remove(0);
+        let pinned = pin_found(store.clone(), newest).await.unwrap();
+        assert_eq!(pinned.object.name, "night/");
     }
 
     /// A checksum or generation that was asked for is never left out of account.
@@ -706,27 +728,19 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_chosen_by_time_then_name() {
-        let object = |name: &str, second: i64| StoredObject {
+    fn backups_are_ordered_by_time_then_name() {
+        let object = |(name, second): (&str, i64)| StoredObject {
             name: name.into(),
             size: 1,
             created: jiff::Timestamp::from_second(second).unwrap(),
             crc32c: None,
             generation: Generation(1),
         };
-        let all = || {
-            vec![
-                object("c", 1),
-                object("a", 5),
-                object("b", 5),
-                object("d", 9),
-            ]
-        };
-        let at = |s| Some(jiff::Timestamp::from_second(s).unwrap());
-        assert_eq!(newest(all(), None).unwrap().name, "d");
-        assert_eq!(newest(all(), at(8)).unwrap().name, "b");
-        assert_eq!(newest(all(), at(1)).unwrap().name, "c");
-        assert!(newest(all(), at(0)).is_none());
+        let mut all: Vec<StoredObject> =
+            [("c", 1), ("a", 5), ("b", 5), ("d", 9)].map(object).into();
+        all.sort_by(newer_first);
+        let names: Vec<&str> = all.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["d", "b", "a", "c"]);
     }
 
     #[test]

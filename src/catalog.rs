@@ -2,19 +2,26 @@
 //! pins and opens backups, keeps evidence, outcomes and restore indexes, and decides which backups are due
 //! for a verification and which may be deleted.
 
+mod archived_database;
 mod backup_catalog;
+mod databases;
 mod evidence;
+#[cfg(test)]
+mod folder_catalog;
+mod grouped_backups;
 mod index;
+mod latest;
 mod outcomes;
 mod proofs;
 mod reader;
 mod retention;
 mod schedule;
+mod set_status;
 mod sources;
 mod status;
 
 pub use backup_catalog::BackupCatalog;
 pub use proofs::{BackupProof, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
+pub use set_status::{BackupSetStatus, DatabaseStatus};
 pub(crate) use sources::Restriction;
-pub use status::BackupSetStatus;

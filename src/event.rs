@@ -54,7 +54,8 @@ pub enum Mode {
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{ "required": ["name"] }, { "required": ["uri"] }]))]
 pub struct BackupSpec {
-    /// Object name in the configured bucket, or `latest`, or `latest@TIME`.
+    /// Object name in the configured bucket, or `latest` (the newest) or `latest-proven` (the newest that is proven),
+    /// also with `@TIME` (not after that time).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `gs://bucket/object`, inside the bucket or a trusted source.
@@ -69,7 +70,8 @@ pub struct BackupSpec {
     #[schemars(regex(pattern = r"^[A-Za-z0-9+/]{6}==$"))]
     pub crc32c: Option<String>,
     /// Database to take from a dump of a whole cluster (`pg_dumpall`); for any other backup, the database that
-    /// it must be from.
+    /// it must be from. `latest` and `latest-proven` are the newest of this database; without it, all backups in the
+    /// bucket must be of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub database: Option<String>,
@@ -277,7 +279,9 @@ impl RestoreRequest {
         check_texts(&serde_json::to_value(&self).map_err(|e| invalid(e.to_string()))?)?;
         check_request_id(&self.request_id)?;
         let backup = match (&self.backup.name, &self.backup.uri) {
-            (Some(name), None) => BackupRef::from_name(name, "")?,
+            (Some(name), None) => {
+                BackupRef::from_name(name, "")?.of_database(self.backup.database.as_deref())
+            }
             (None, Some(uri)) => BackupRef::from_uri(uri)?,
             _ => return Err(invalid("backup: needs exactly one of name and uri")),
         };
@@ -881,5 +885,14 @@ mod tests {
         assert_eq!(message.attributes["failure_reason"], "invalid_request");
         assert_eq!(message.attributes["status"], "failure");
         assert_eq!(message.attributes["kind"], "restore");
+    }
+
+    #[test]
+    fn latest_is_of_the_requested_database() {
+        let request = r#"{"request_id":"1","target_db":"copy","backup":{"name":"latest-proven","database":"shop"}}"#;
+        let request: RestoreRequest = serde_json::from_str(request).unwrap();
+        let job = request.into_job(None).unwrap();
+        let wanted = BackupRef::from_name("latest-proven", "").unwrap();
+        assert_eq!(job.backup(), &wanted.of_database(Some("shop")));
     }
 }

@@ -30,6 +30,10 @@ pub enum OnExisting {
     Replace,
 }
 
+/// The word for the newest backup, and that for the newest proven one.
+pub const LATEST: &str = "latest";
+pub const LATEST_PROVEN: &str = "latest-proven";
+
 /// Which backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupRef {
@@ -38,13 +42,23 @@ pub enum BackupRef {
         place: Option<Location>,
         name: String,
     },
-    /// The newest backup not after `at`, under `prefix` at the configured location.
-    Latest {
-        prefix: String,
-        at: Option<jiff::Timestamp>,
-    },
+    /// The newest backup at the configured location that this describes.
+    Latest(LatestBackup),
     /// Standard input.
     Stdin,
+}
+
+/// Which backups `latest` and `latest-proven` choose the newest of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LatestBackup {
+    /// Their names begin with this.
+    pub prefix: String,
+    /// They were not made after this.
+    pub at: Option<jiff::Timestamp>,
+    /// They are of this database.
+    pub database: Option<String>,
+    /// Their newest conclusive evidence says that they are proven.
+    pub is_proven: bool,
 }
 
 /// SHA-256 of the JSON form of what was asked, in hexadecimal. It tells a repeated request from another one with the
@@ -312,7 +326,7 @@ pub fn check_request_id(id: &str) -> Result<(), RestoreError> {
 
 impl BackupRef {
     /// Parses the argument BACKUP of the command line: an object name, a `gs://` or `file://` URI, a path
-    /// that starts with `/` or `./`, `-`, `latest` or `latest@TIME` (under `prefix`).
+    /// that starts with `/` or `./`, `-`, `latest` or `latest-proven`, also with `@TIME` (under `prefix`).
     ///
     /// # Errors
     /// `invalid_request`.
@@ -362,25 +376,40 @@ impl BackupRef {
         })
     }
 
-    /// Parses a name at the configured location, `latest`, or `latest@TIME`.
+    /// The same; `latest` and `latest-proven` are then of this database.
+    pub fn of_database(self, database: Option<&str>) -> Self {
+        match self {
+            BackupRef::Latest(wanted) => BackupRef::Latest(LatestBackup {
+                database: database.map(str::to_owned),
+                ..wanted
+            }),
+            other => other,
+        }
+    }
+
+    /// Parses a name at the configured location, or `latest` or `latest-proven`, also with `@TIME`.
     ///
     /// # Errors
     /// `invalid_request`.
     pub fn from_name(name: &str, prefix: &str) -> Result<Self, RestoreError> {
-        if name == "latest" {
-            return Ok(BackupRef::Latest {
+        let (word, time) = match name.split_once('@') {
+            Some((word, time)) => (word, Some(time)),
+            None => (name, None),
+        };
+        if word == LATEST || word == LATEST_PROVEN {
+            let not_a_time = || {
+                invalid(format!(
+                    "{word}@ must be followed by a time such as 2026-11-20T00:00Z"
+                ))
+            };
+            return Ok(BackupRef::Latest(LatestBackup {
                 prefix: prefix.to_owned(),
-                at: None,
-            });
-        }
-        if let Some(time) = name.strip_prefix("latest@") {
-            let at = parse_time(time).ok_or_else(|| {
-                invalid("latest@ must be followed by a time such as 2026-11-20T00:00Z")
-            })?;
-            return Ok(BackupRef::Latest {
-                prefix: prefix.to_owned(),
-                at: Some(at),
-            });
+                at: time
+                    .map(|t| parse_time(t).ok_or_else(not_a_time))
+                    .transpose()?,
+                database: None,
+                is_proven: word == LATEST_PROVEN,
+            }));
         }
         if name.is_empty() || name.len() > 1024 || name.chars().any(char::is_control) {
             return Err(invalid(
@@ -458,10 +487,15 @@ mod tests {
 
     #[test]
     fn every_documented_form_of_a_backup_is_parsed() {
-        let latest = |at: Option<&str>| BackupRef::Latest {
-            prefix: "p/".into(),
-            at: at.map(|t| t.parse().unwrap()),
+        let newest = |at: Option<&str>, is_proven| {
+            BackupRef::Latest(LatestBackup {
+                prefix: "p/".into(),
+                at: at.map(|t| t.parse().unwrap()),
+                database: None,
+                is_proven,
+            })
         };
+        let latest = |at| newest(at, false);
         let named = |place: Option<&str>, name: &str| BackupRef::Named {
             place: place.map(|p| Location::parse(p).unwrap()),
             name: name.into(),
@@ -478,6 +512,12 @@ mod tests {
                 "latest@2026-11-20T01:02:03+01:00",
                 latest(Some("2026-11-20T00:02:03Z")),
             ),
+            ("latest-proven", newest(None, true)),
+            (
+                "latest-proven@2026-11-20",
+                newest(Some("2026-11-20T00:00:00Z"), true),
+            ),
+            ("latest-2026.dump", named(None, "latest-2026.dump")),
             ("a/b.dump", named(None, "a/b.dump")),
             ("gs://bucket/a/b.dump", named(Some("bucket"), "a/b.dump")),
             ("/srv/b.dump", named(Some("file:///srv"), "b.dump")),
@@ -502,6 +542,7 @@ mod tests {
         for text in [
             "",
             "latest@soon",
+            "latest-proven@soon",
             "gs://bucket",
             "ftp://x/y",
             "a/../b",

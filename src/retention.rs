@@ -1,5 +1,5 @@
 //! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database
-//! of a set, any backup of a database without a proven one, the newest `floor` backups of the set, and
+//! of a set, any backup of a database without a proven one, the newest `floor` backups of each database, and
 //! backups whose database cannot be determined.
 
 use crate::proof::BackupOrigin;
@@ -19,7 +19,7 @@ pub struct Decision {
 pub struct RetentionRules {
     /// Backups younger than this many days are kept.
     pub days: u32,
-    /// This many of the newest backups are kept, however old they are.
+    /// This many of the newest backups of each database are kept, however old they are.
     pub floor: usize,
 }
 
@@ -34,18 +34,16 @@ pub struct Candidate {
 }
 
 impl RetentionRules {
-    /// Why the backup is kept regardless of proofs, if it is; `place` is its index in the set, newest first.
-    pub fn keeps(
-        &self,
-        place: usize,
-        object: &StoredObject,
-        now: jiff::Timestamp,
-    ) -> Option<String> {
+    /// Why the backup is kept regardless of proofs and of other backups, if it is.
+    pub fn keeps_young(&self, object: &StoredObject, now: jiff::Timestamp) -> Option<String> {
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.days));
-        if now.duration_since(object.created) < limit {
-            return Some(format!("younger than {}", days(self.days)));
-        }
-        (place < self.floor).then(|| format!("one of the newest {}", self.floor))
+        let is_young = now.duration_since(object.created) < limit;
+        is_young.then(|| format!("younger than {}", days(self.days)))
+    }
+
+    /// Why it is kept because of the number of newer backups of its database, if it is.
+    fn keeps_few(&self, newer: usize) -> Option<String> {
+        (newer < self.floor).then(|| format!("one of the newest {} of its database", self.floor))
     }
 }
 
@@ -66,10 +64,19 @@ pub fn decide(
     // Databases with a proven backup that is newer than the current one.
     let mut newer: Vec<BackupOrigin> = Vec::new();
     let mut decisions = Vec::with_capacity(backups.len());
-    for (place, c) in backups.into_iter().enumerate() {
+    // The databases of those that are kept as some of the newest.
+    let mut newest: Vec<BackupOrigin> = Vec::new();
+    for c in backups {
+        let before = |o: &BackupOrigin| newest.iter().filter(|n| n.is_same(o)).count();
+        let few = c
+            .origin
+            .as_ref()
+            .ok()
+            .and_then(|o| rules.keeps_few(before(o)));
+        let is_few = few.is_some();
         let has = |known: &[BackupOrigin], o: &BackupOrigin| known.iter().any(|n| n.is_same(o));
         let keep = |why: &str| (false, why.to_owned());
-        let (delete, why) = match (rules.keeps(place, &c.object, now), &c.origin) {
+        let (delete, why) = match (rules.keeps_young(&c.object, now).or(few), &c.origin) {
             (Some(why), _) => (false, why),
             (None, _) if !any_proven => keep("no backup of the set is proven: nothing is deleted"),
             (None, Err(why)) => keep(why),
@@ -89,6 +96,7 @@ pub fn decide(
         {
             newer.push(o.clone());
         }
+        newest.extend(c.origin.ok().filter(|_| is_few));
         decisions.push(Decision {
             object: c.object,
             proven: c.proven,
@@ -179,6 +187,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_newest_of_each_database_stay() {
+        let mixed = [
+            (8, "a"),
+            (9, "a"),
+            (10, "b"),
+            (11, "a"),
+            (12, "b"),
+            (13, "b"),
+        ];
+        let all = decided(&mixed, &[0, 2], 2);
+        let gone: Vec<usize> = (0..mixed.len()).filter(|i| all[*i].delete).collect();
+        assert_eq!(gone, [3, 5]);
+        assert_eq!(all[4].why, "one of the newest 2 of its database");
+    }
+
     proptest::proptest! {
         #[test]
         fn the_newest_proven_backups_and_the_floor_always_stay(
@@ -197,6 +221,7 @@ mod tests {
                 proptest::prop_assert!(newest.is_none_or(|n| !gone[*n]));
                 let all: Vec<usize> = (0..backups.len()).filter(|i| of(&i)).collect();
                 proptest::prop_assert!(newest.is_some() || all.iter().all(|i| !gone[*i]));
+                proptest::prop_assert!(all.iter().take(floor).all(|i| !gone[*i]));
             }
             proptest::prop_assert!(gone.iter().filter(|g| !**g).count() >= floor.min(backups.len()));
             proptest::prop_assert!(gone.iter().zip(&backups).all(|(g, (age, d))| !*g || (*age >= 7 && *d != "-")));

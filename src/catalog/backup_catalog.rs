@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::archived_database::KnownDatabases;
+use super::set_status::BackupSetStatus;
 use crate::config::Config;
 use crate::metrics::RestoreMetricsManager;
 use crate::store::Stores;
@@ -17,19 +19,22 @@ pub struct BackupCatalog {
     pub(super) stores: Arc<Stores>,
     pub(super) metrics: RestoreMetricsManager,
     pub(super) own_evidence: Arc<OwnEvidence>,
-    /// When the newest proven backup of each set was created.
-    pub(super) newest_proven: Arc<Mutex<HashMap<String, jiff::Timestamp>>>,
+    /// The status of each set, as far as it is known.
+    pub(super) standing: Arc<Mutex<HashMap<String, BackupSetStatus>>>,
+    /// What backups that were looked into said about their databases.
+    pub(super) known_databases: Arc<KnownDatabases>,
 }
 
 impl BackupCatalog {
     pub fn new(config: Arc<Config>, stores: Arc<Stores>, metrics: RestoreMetricsManager) -> Self {
-        let (own_evidence, newest_proven) = Default::default();
+        let (own_evidence, standing, known_databases) = Default::default();
         BackupCatalog {
             config,
             stores,
             metrics,
             own_evidence,
-            newest_proven,
+            standing,
+            known_databases,
         }
     }
 }

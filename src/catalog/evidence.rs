@@ -170,6 +170,15 @@ impl BackupCatalog {
     }
 }
 
+/// Whether the newest conclusive report about a backup, one that restored it or found it bad, is a proof.
+pub(super) fn is_proven(reports: &[VerificationReport]) -> bool {
+    reports
+        .iter()
+        .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
+        .max_by_key(|r| r.finished_at)
+        .is_some_and(VerificationReport::is_proof)
+}
+
 fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Question<'a> {
     Question {
         backup: &pinned.object,

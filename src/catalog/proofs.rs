@@ -30,19 +30,28 @@ pub struct BackupProof {
 #[derive(Debug)]
 pub struct ProvenListing {
     pub backups: Vec<(Backup, Option<BackupProof>)>,
+    /// Number of older backups that were not looked into for their database.
+    pub not_looked_into: usize,
     /// Why proofs may be missing.
     pub incomplete: Option<String>,
 }
 
 impl BackupCatalog {
-    /// The backups below `prefix`, by name, each with what the evidence says about exactly its bytes.
+    /// The backups below `prefix`, of one database if it is given, by name, each with what the evidence says about exactly
+    /// its bytes.
     ///
     /// # Errors
-    /// `StorageError` if the listing fails; evidence that cannot be read is no error.
-    pub async fn list_proven(&self, prefix: &str) -> Result<ProvenListing, RestoreError> {
-        let store = self.store().await?;
-        let objects = store.list(prefix).await?;
-        let backups = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
+    /// `StorageError` if the listing fails, and `download_failed` if backups cannot be looked into for their database;
+    /// evidence that cannot be read is no error.
+    pub async fn list_proven(
+        &self,
+        prefix: &str,
+        database: Option<&str>,
+    ) -> Result<ProvenListing, RestoreError> {
+        let (backups, not_looked_into) = match database {
+            Some(database) => self.backups_of_database(prefix, database).await?,
+            None => (self.backups_below(prefix).await?, 0),
+        };
         let (reports, incomplete) = match self.newest_reports(prefix).await {
             Ok(found) if found.reports.len() >= READ.reports || found.is_cut => {
                 let what = format!(
@@ -64,8 +73,15 @@ impl BackupCatalog {
         });
         Ok(ProvenListing {
             backups: backups.collect(),
+            not_looked_into,
             incomplete,
         })
+    }
+
+    async fn backups_below(&self, prefix: &str) -> Result<Vec<StoredObject>, RestoreError> {
+        let store = self.store().await?;
+        let objects = store.list(prefix).await?;
+        Ok(backup::backups_of(store.as_ref(), objects, self.manifest()).await?)
     }
 
     async fn newest_reports(&self, prefix: &str) -> Result<Found, RestoreError> {

@@ -131,7 +131,7 @@ impl BackupCatalog {
         match wanted {
             BackupRef::Stdin => None,
             BackupRef::Named { place, .. } => Some(place.as_ref().unwrap_or(&self.config.bucket)),
-            BackupRef::Latest { .. } => Some(&self.config.bucket),
+            BackupRef::Latest(_) => Some(&self.config.bucket),
         }
     }
 
@@ -146,7 +146,7 @@ impl BackupCatalog {
     ///
     /// # Errors
     /// `backup_not_found`, `access_denied`, `download_failed`, `checksum_mismatch`; `invalid_request` for a generation or
-    /// checksum of what is not named.
+    /// checksum of what is not named, and for `latest` among backups of several databases.
     pub async fn pin(
         &self,
         wanted: &BackupRef,
@@ -155,7 +155,7 @@ impl BackupCatalog {
     ) -> Result<Option<PinnedBackup>, RestoreError> {
         if !matches!(wanted, BackupRef::Named { .. }) && (generation.is_some() || crc32c.is_some())
         {
-            let what = "generation and crc32c belong to one object: name it, instead of latest or standard input";
+            let what = "generation and crc32c belong to one object: name it, instead of latest, latest-proven or standard input";
             return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
         }
         let Some(place) = self.place_of(wanted) else {
@@ -165,10 +165,7 @@ impl BackupCatalog {
         let pinned = match wanted {
             BackupRef::Stdin => return Ok(None),
             BackupRef::Named { name, .. } => backup::pin(store, name, generation, crc32c).await?,
-            BackupRef::Latest { prefix, at } => {
-                let globals = self.config.policy.globals.as_deref();
-                backup::pin_latest(store, prefix, *at, globals, self.manifest()).await?
-            }
+            BackupRef::Latest(wanted) => self.pin_latest(wanted).await?,
         };
         Ok(Some(pinned))
     }

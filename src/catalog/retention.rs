@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
+use super::evidence::is_proven;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
-    report as said,
 };
-use crate::proof::{BackupOrigin, Verdict, VerificationReport};
+use crate::proof::{BackupOrigin, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::{StoredObject, read_range};
 use crate::verification::{Evidence, Testimony};
@@ -51,7 +51,7 @@ impl BackupCatalog {
             None => Default::default(),
         };
         let mut incomplete = None;
-        for (place, object) in backups.into_iter().enumerate() {
+        for object in backups {
             let beside = documents
                 .remove(&Evidence::folder(&object))
                 .unwrap_or_default();
@@ -60,18 +60,15 @@ impl BackupCatalog {
                 None => Testimony::default(),
             };
             incomplete = incomplete.or(known.incomplete);
-            let may_go = rules.keeps(place, &object, now).is_none();
-            candidates.push(
-                self.candidate(object, &known.reports, may_go && !is_unsigned)
-                    .await,
-            );
+            candidates.push(self.candidate(object, &known.reports, !is_unsigned).await);
         }
         let mut decisions = decide(candidates, now, rules);
         if is_unsigned {
             let why = "evidence is not signed: set EVIDENCE_SIGNING_KEY_FILE, or EVIDENCE_TRUSTED_KEYS_FILE where the workers sign";
-            let old = decisions.iter_mut().enumerate();
-            old.filter(|(i, d)| rules.keeps(*i, &d.object, now).is_none())
-                .for_each(|(_, d)| why.clone_into(&mut d.why));
+            decisions
+                .iter_mut()
+                .filter(|d| rules.keeps_young(&d.object, now).is_none())
+                .for_each(|d| why.clone_into(&mut d.why));
         }
         // What was not read may say that the backup that would be kept is bad.
         if let Some(why) = incomplete {
@@ -83,39 +80,22 @@ impl BackupCatalog {
         Ok(decisions)
     }
 
-    /// What is known of a backup: the last answer that restored it or found it bad, and its database; of
-    /// one that `may_go` and that no answer names one of, from its own first bytes.
+    /// What is known of a backup: the last answer that restored it or found it bad, and its database; where no answer
+    /// names one and it may matter, from its own first bytes.
     async fn candidate(
         &self,
         object: StoredObject,
         reports: &[VerificationReport],
-        may_go: bool,
+        may_matter: bool,
     ) -> Candidate {
-        let conclusive = reports
-            .iter()
-            .filter(|r| r.is_proof() || r.verdict == Verdict::Failed);
-        let proven = conclusive
-            .max_by_key(|r| r.finished_at)
-            .is_some_and(VerificationReport::is_proof);
+        let proven = is_proven(reports);
         let database = reports.iter().find_map(|r| r.database.clone());
-        let database = match database {
-            None if may_go || proven => {
-                let read = async {
-                    let store = self.stores.at(&self.config.bucket).await?;
-                    let pinned =
-                        backup::pin(store, &object.name, Some(object.generation), None).await?;
-                    self.database_of(&pinned).await
-                };
-                read.await
-            }
-            known => Ok(known),
-        };
         let origin = match database {
-            Ok(database) => Ok(BackupOrigin::new(database, &object.name)),
-            Err(e) => Err(format!(
-                "which database it is of cannot be told: {}",
-                said(&e)
-            )),
+            None if may_matter || proven => self
+                .origin_in(&object)
+                .await
+                .map_err(|e| format!("which database it is of cannot be told: {e}")),
+            known => Ok(BackupOrigin::new(known, &object.name)),
         };
         Candidate {
             object,

@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::backup_catalog::BackupCatalog;
-use super::status::BackupSetStatus;
+use super::grouped_backups::DatabaseBackups;
+use super::set_status::DatabaseStatus;
 use crate::error::RestoreError;
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
-use crate::proof::Verdict;
+use crate::proof::{Verdict, VerificationReport};
 use crate::store::StoredObject;
 
 impl BackupCatalog {
-    /// Verifications that are due: the newest backup of each set whose last proof is older than the
+    /// Verifications that are due: the newest backup of each database of a set whose last proof is older than the
     /// schedule says, and with it some of the older ones, those that were never proven first.
     ///
     /// # Errors
@@ -21,55 +22,67 @@ impl BackupCatalog {
         let Some(every) = self.config.verify.schedule else {
             return Ok(vec![]);
         };
+        // Workers that come to the same conclusion ask for the same verification.
+        let turn = now.as_second() / i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1);
+        let job = |set: &str, o: &StoredObject, trigger| {
+            let id = format!("schedule:{set}:{}:{turn}", o.generation);
+            let backup = BackupRef::Named {
+                place: None,
+                name: o.name.clone(),
+            };
+            VerifyJob {
+                generation: Some(o.generation),
+                ..VerifyJob::new(id, backup, trigger)
+            }
+        };
         let mut jobs = Vec::new();
         for set in &self.config.verify.sets {
             let mut reports = self.brief_reports_of(&set.name).await?;
             reports.sort_by_key(|r| r.finished_at);
-            let mut standing = BackupSetStatus::new(&set.name, false);
-            reports
-                .iter()
-                .filter(|r| r.trigger != Trigger::Sample)
-                .for_each(|r| standing.add(r));
-            let age = standing
-                .last_proof
-                .map(|t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
-            if age.is_some_and(|age| age < every) {
-                continue;
-            }
-            let backups = self.backups_of_set(&set.name).await?;
-            let Some((newest, older)) = backups.split_first() else {
-                continue;
-            };
-            // Workers that come to the same conclusion ask for the same verification.
-            let turn = now.as_second() / i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1);
-            let job = |o: &StoredObject, trigger| {
-                let id = format!("schedule:{}:{}:{turn}", set.name, o.generation);
-                let backup = BackupRef::Named {
-                    place: None,
-                    name: o.name.clone(),
-                };
-                VerifyJob {
-                    generation: Some(o.generation),
-                    ..VerifyJob::new(id, backup, trigger)
-                }
-            };
-            jobs.push(job(newest, Trigger::Schedule));
             let proven: HashSet<(String, String)> = reports
                 .iter()
                 .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
                 .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
                 .collect();
-            let mut sample: Vec<&StoredObject> = older.iter().collect();
-            // The same in every look of a turn, also of other workers.
-            fastrand::Rng::with_seed(turn.unsigned_abs()).shuffle(&mut sample);
-            sample.sort_by_key(|o| proven.contains(&(o.name.clone(), o.generation.to_string())));
-            jobs.extend(
-                sample
-                    .into_iter()
-                    .take(self.config.verify.sample)
-                    .map(|o| job(o, Trigger::Sample)),
-            );
+            let backups = self.backups_of_set(&set.name).await?;
+            for own in self.by_database(backups, &reports).await {
+                if !is_due(&own, &reports, every, now) {
+                    continue;
+                }
+                let Some((newest, older)) = own.backups.split_first() else {
+                    continue;
+                };
+                jobs.push(job(&set.name, newest, Trigger::Schedule));
+                let mut sample: Vec<&StoredObject> = older.iter().collect();
+                // The same in every look of a turn, also of other workers.
+                fastrand::Rng::with_seed(turn.unsigned_abs()).shuffle(&mut sample);
+                let is_proven = |o: &&StoredObject| {
+                    proven.contains(&(o.name.clone(), o.generation.to_string()))
+                };
+                sample.sort_by_key(is_proven);
+                let sample = sample.into_iter().take(self.config.verify.sample);
+                jobs.extend(sample.map(|o| job(&set.name, o, Trigger::Sample)));
+            }
         }
         Ok(jobs)
     }
+}
+
+/// Whether the last proof of a database's backups, other than of a sample, is older than the schedule says.
+fn is_due(
+    own: &DatabaseBackups,
+    reports: &[VerificationReport],
+    every: Duration,
+    now: jiff::Timestamp,
+) -> bool {
+    let mut status = DatabaseStatus::default();
+    reports
+        .iter()
+        .filter(|r| r.is_proof() && r.trigger != Trigger::Sample)
+        .filter(|r| r.origin().is_same(&own.origin))
+        .for_each(|r| status.add(r));
+    let age = status
+        .last_proof
+        .map(|t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
+    age.is_none_or(|age| age >= every)
 }

@@ -2,95 +2,24 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::backup_catalog::BackupCatalog;
-use crate::backup::{self, PinnedBackup, ReadHint, Source};
+use super::set_status::BackupSetStatus;
+use crate::backup;
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
-use crate::policy::{Depth, Trigger};
-use crate::proof::{BackupOrigin, RestoreSample, Rto, Verdict, VerificationReport};
+use crate::policy::Trigger;
+use crate::proof::{Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verification::{Found, SearchLimit, is_of};
 
 /// Reports of a set that are looked at.
 const READ: SearchLimit = SearchLimit {
-    reports: 200,
+    reports: 1_000,
     bytes: 16 << 20,
 };
 
-/// Restores in the trend of a set.
-const TREND: usize = 30;
-
 /// How long it may take to learn whether a backup need not be verified.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
-
-/// A set of backups, as its evidence says.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[schemars(rename = "SetStanding")]
-pub struct BackupSetStatus {
-    pub name: String,
-    /// When a backup of it was last proven.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_proof: Option<jiff::Timestamp>,
-    /// The newest backup that was proven.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proven_backup: Option<String>,
-    /// When that backup was made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proven_created: Option<jiff::Timestamp>,
-    /// How far it was looked at: `restore` or `data`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proven_depth: Option<Depth>,
-    /// Of the last verification that restored, or failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_verdict: Option<Verdict>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rto: Option<Rto>,
-    /// The last restores of proven backups, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub trend: Vec<RestoreSample>,
-    /// Whether this rests on signed evidence alone.
-    #[serde(default)]
-    pub is_signed: bool,
-}
-
-impl BackupSetStatus {
-    pub(super) fn new(name: &str, is_signed: bool) -> Self {
-        BackupSetStatus {
-            name: name.to_owned(),
-            last_proof: None,
-            proven_backup: None,
-            proven_created: None,
-            proven_depth: None,
-            last_verdict: None,
-            rto: None,
-            trend: vec![],
-            is_signed,
-        }
-    }
-
-    /// What a verification adds to it. An older backup that is proven afterwards, as a sample, makes
-    /// the newest one no better proven; one that was not restored says nothing good of the set.
-    pub fn add(&mut self, report: &VerificationReport) {
-        if report.is_verified() && !report.is_proof() {
-            return;
-        }
-        self.last_verdict = Some(report.verdict);
-        if let Some(sample) = report.sample() {
-            self.trend.push(sample);
-            let old = self.trend.len().saturating_sub(TREND);
-            self.trend.drain(..old);
-        }
-        if report.is_proof() && report.backup_created >= self.proven_created {
-            self.last_proof = Some(report.finished_at);
-            self.proven_backup = report.backup.name.clone();
-            self.proven_created = report.backup_created;
-            self.proven_depth = report.depth;
-            self.rto = report.rto.or(self.rto);
-        }
-    }
-}
 
 impl BackupCatalog {
     /// How every set stands, from its evidence; told to the metrics, too, so that a worker that has
@@ -120,31 +49,42 @@ impl BackupCatalog {
                     r.brief()
                 })
             };
-            let mut reports = self.take_reports(&set.name, READ, of_set).await?.reports;
+            let mut reports = self.reports_in_turns(&set.name, of_set).await?;
             reports.sort_by_key(|r| r.finished_at);
             reports.iter().for_each(|r| standing.add(r));
-            let at = standing
-                .last_proof
-                .map_or(0.0, |t| t.as_microsecond() as f64 / 1e6);
-            self.metrics.record_proof(&set.name, at);
-            if let Some(created) = standing.proven_created {
-                self.is_newest_proof(&set.name, created);
+            if standing.databases.len() > 1 {
+                let backups = self.backups_of_set(&set.name).await?;
+                let there = self.by_database(backups, &reports).await;
+                standing.leave_out_gone(|o| there.iter().any(|t| t.holds(o)));
             }
-            if let Some(rto) = &standing.rto {
-                self.metrics
-                    .record_rto(&set.name, rto.measured_seconds, rto.forecast_seconds);
-            }
+            self.tell_metrics(&standing);
+            self.standing
+                .lock()
+                .insert(set.name.clone(), standing.clone());
             all.push(standing);
         }
         Ok(all)
     }
 
-    /// Whether no newer backup of the set than one made at `created` is known to be proven.
-    pub(crate) fn is_newest_proof(&self, set: &str, created: jiff::Timestamp) -> bool {
-        let mut newest = self.newest_proven.lock();
-        let known = newest.entry(set.to_owned()).or_insert(created);
-        *known = created.max(*known);
-        *known == created
+    /// Adds a proof to the status of its set, and tells the metrics.
+    pub(crate) fn add_proof(&self, proof: &VerificationReport) {
+        let mut all = self.standing.lock();
+        let standing = all
+            .entry(proof.backup_set.clone())
+            .or_insert_with(|| BackupSetStatus::new(&proof.backup_set, false));
+        standing.add(proof);
+        self.tell_metrics(standing);
+    }
+
+    fn tell_metrics(&self, standing: &BackupSetStatus) {
+        let at = standing
+            .last_proof
+            .map_or(0.0, |t| t.as_microsecond() as f64 / 1e6);
+        self.metrics.record_proof(&standing.name, at);
+        if let Some(rto) = &standing.rto {
+            self.metrics
+                .record_rto(&standing.name, rto.measured_seconds, rto.forecast_seconds);
+        }
     }
 
     /// Reports of a set that count and were finished since then, newest first, at most `most`.
@@ -162,13 +102,26 @@ impl BackupCatalog {
         self.take_reports(set, most, of_set).await
     }
 
-    /// The newest of them, without what makes them long.
+    /// The newest of them, those of every name pattern, without what makes them long.
     pub(super) async fn brief_reports_of(
         &self,
         set: &str,
     ) -> Result<Vec<VerificationReport>, RestoreError> {
         let of_set = |r: VerificationReport| (r.backup_set == set).then(|| r.brief());
-        Ok(self.take_reports(set, READ, of_set).await?.reports)
+        self.reports_in_turns(set, of_set).await
+    }
+
+    async fn reports_in_turns(
+        &self,
+        set: &str,
+        wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
+    ) -> Result<Vec<VerificationReport>, RestoreError> {
+        let Some(evidence) = self.evidence(None).await? else {
+            return Ok(vec![]);
+        };
+        let prefix = self.config.verify.prefix_of(set);
+        let found = evidence.reports_of_each(prefix, READ, wanted).await?;
+        Ok(found.reports)
     }
 
     async fn take_reports(
@@ -232,7 +185,16 @@ impl BackupCatalog {
             let is_newer = r.is_proof() && r.backup_set == set && r.backup_created > created;
             (is_newer && !is_of(&r, &pinned.object)).then(|| r.brief())
         };
-        let mut newer = self.take_reports(&set, READ, is_newer).await?.reports;
+        let Some(evidence) = self.evidence(None).await? else {
+            return Ok(false);
+        };
+        // Its own database's come first: those of others could be all that is read.
+        let place = (
+            self.config.verify.prefix_of(&set),
+            pinned.object.name.as_str(),
+        );
+        let newer = evidence.reports_like(place, READ, is_newer).await?;
+        let mut newer = newer.reports;
         if newer.is_empty() {
             return Ok(false);
         }
@@ -245,25 +207,10 @@ impl BackupCatalog {
             });
         }
         // One that cannot be opened is not left out: its verification says why.
-        let Ok(database) = self.database_of(&pinned).await else {
+        let Ok(origin) = self.origin_in(&pinned.object).await else {
             return Ok(false);
         };
-        let origin = BackupOrigin::new(database, &pinned.object.name);
         Ok(newer.iter().any(|r| r.origin().is_same(&origin)))
-    }
-
-    /// The name of the database that a backup says it is of, from its first bytes.
-    pub(super) async fn database_of(
-        &self,
-        pinned: &PinnedBackup,
-    ) -> Result<Option<String>, RestoreError> {
-        let stop = CancellationToken::new();
-        let _guard = stop.clone().drop_guard();
-        let source = Source::Object(pinned.clone());
-        let (archive, _) = self
-            .read(source, ReadHint::Beginning, Default::default(), stop)
-            .await?;
-        Ok(archive.header().database.clone())
     }
 
     /// Backups of a set, newest first.
@@ -275,7 +222,7 @@ impl BackupCatalog {
         let objects = store.members(self.config.verify.prefix_of(set)).await?;
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         all.retain(|o| self.is_backup(&o.name) && self.config.verify.set_of(&o.name) == set);
-        all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
+        all.sort_by(backup::newer_first);
         Ok(all)
     }
 
@@ -304,39 +251,13 @@ impl BackupCatalog {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::config::{Config, Location, RawConfig};
+    use crate::catalog::folder_catalog::{catalog_of, set_age};
     use crate::error::FailureReason as R;
     use crate::event::RestoreResult;
     use crate::job::Generation;
-    use crate::metrics::RestoreMetricsManager;
+    use crate::store::BackupStore;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
-    use crate::store::{BackupStore, Stores};
-
-    /// A catalogue of a folder with these files.
-    async fn catalog_of(
-        files: &[(&str, &[u8])],
-        flags: &[(&str, &str)],
-    ) -> (tempfile::TempDir, Arc<FaultyStore>, BackupCatalog) {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, bytes) in files {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, bytes).unwrap();
-        }
-        let bucket = format!("file://{}", folder.path().display());
-        let flags = [&[("backup-bucket", bucket.as_str())], flags].concat();
-        let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
-        let (store, stores) = (FaultyStore::at(folder.path()), Stores::new(None));
-        let (store, stores) = (Arc::new(store), Arc::new(stores));
-        let place = Location::Folder(folder.path().to_owned());
-        stores.replace(place, store.clone());
-        let metrics = RestoreMetricsManager::new(0.0);
-        let catalog = BackupCatalog::new(Arc::new(config), stores, metrics);
-        (folder, store, catalog)
-    }
 
     /// The verification that the arrival of an object asks for.
     async fn announced(store: &FaultyStore, name: &str) -> VerifyJob {
@@ -348,15 +269,6 @@ mod tests {
             generation: Some(store.stat(name, None).await.unwrap().generation),
             ..VerifyJob::new("r", backup, Trigger::Notification)
         }
-    }
-
-    fn set_age(folder: &tempfile::TempDir, name: &str, seconds: u64) {
-        let file = std::fs::File::options()
-            .write(true)
-            .open(folder.path().join(name))
-            .unwrap();
-        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
-        file.set_modified(then).unwrap();
     }
 
     /// Of pieces, the newest one asks for the whole, whatever it is called; what beside them is no piece asks for nothing.

@@ -11,7 +11,7 @@ fn is_name(backup: &str) -> bool {
     !backup.contains("://") && !backup.starts_with(['/', '.', '-'])
 }
 
-/// The backup named `backup`. If BACKUP_BUCKET is not set, a file of this name in the current folder is meant, and
+/// The backup named `backup`; `latest` and `latest-proven` are of `database`, if it is given. If BACKUP_BUCKET is not set, a file of this name in the current folder is meant, and
 /// the user is told so.
 ///
 /// # Errors
@@ -19,13 +19,13 @@ fn is_name(backup: &str) -> bool {
 pub(super) fn backup_of(
     config: &Config,
     backup: &str,
-    prefix: &str,
+    (prefix, database): (&str, Option<&str>),
 ) -> Result<BackupRef, RestoreError> {
     if !config.is_bucket_set && is_name(backup) && Path::new(backup).exists() {
         err!("BACKUP_BUCKET is not set: taking the file ./{backup}");
         return BackupRef::parse(&format!("./{backup}"), prefix);
     }
-    BackupRef::parse(backup, prefix)
+    Ok(BackupRef::parse(backup, prefix)?.of_database(database))
 }
 
 /// Checks that a backup set exists, if one is named.

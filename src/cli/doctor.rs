@@ -12,8 +12,8 @@ use super::style;
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
 use crate::database::{ServerDisk, check_journal, check_restricted, free_bytes, unended};
-use crate::error::{FailureReason, bound_list};
-use crate::job::BackupRef;
+use crate::error::{FailureReason, RestoreError, bound_list};
+use crate::job::{BackupRef, LATEST};
 use crate::postgres::{Server, ServerFacts};
 use crate::queue::check_credentials;
 use crate::sandbox::{Sandbox, fitting, found};
@@ -23,6 +23,8 @@ use check::{CheckHealth, DiagnosticResult, failed};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
+/// Most databases whose newest backup is looked at.
+const MAX_DATABASES: usize = 10;
 /// Free bytes for sandboxes below which `doctor` warns.
 const MIN_SANDBOX_BYTES: u64 = 5 << 30;
 
@@ -56,7 +58,7 @@ pub(super) async fn run(mut config: Config, output: OutputFormat) -> CommandResu
         )]);
     } else {
         report_all(target(&app).await);
-        report_all(newest_backup(&app).await);
+        report_all(newest_backups(&app).await);
     }
     report_all(sandbox(&app).await);
     report_all(vec![traces(&app.config).await]);
@@ -344,29 +346,47 @@ async fn journal(app: &App) -> DiagnosticResult {
     }
 }
 
-/// Whether the newest backup could be restored into the target: extensions, roles, versions, disk
-/// space.
-async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
+/// Looks at the newest backup; where the newest backups are of several databases, at that of each.
+async fn newest_backups(app: &App) -> Vec<DiagnosticResult> {
+    let named = app.manager.catalog().databases("").await;
+    let named = named.unwrap_or_default();
+    if named.len() < 2 {
+        return newest_backup(app, None).await;
+    }
+    let mut all = Vec::new();
+    for database in named.iter().take(MAX_DATABASES) {
+        all.extend(newest_backup(app, Some(database)).await);
+    }
+    all
+}
+
+/// Whether the newest backup, of one database if it is given, could be restored into the target: extensions, roles,
+/// versions, disk space.
+async fn newest_backup(app: &App, database: Option<&str>) -> Vec<DiagnosticResult> {
     let name = "newest backup";
     let stop = tokio_util::sync::CancellationToken::new();
     let _guard = stop.clone().drop_guard();
-    let latest = BackupRef::Latest {
-        prefix: String::new(),
-        at: None,
+    let opened = async {
+        let newest = BackupRef::parse(LATEST, "")?.of_database(database);
+        let (pinned, archive) = app.manager.catalog().open(&newest, stop).await?;
+        Ok::<_, RestoreError>((newest, pinned, archive))
     };
-    let opened = app.manager.catalog().open(&latest, stop);
-    let (pinned, archive) = match opened.await {
+    let (newest, pinned, archive) = match opened.await {
         Ok(opened) => opened,
         Err(e) if e.reason() == FailureReason::BackupNotFound => {
             return vec![DiagnosticResult::skipped(name, "no backup exists")];
         }
-        Err(e) => return vec![failed(name, &e, "run `pgrestored inspect latest`")],
+        Err(e) => {
+            let of = database.map_or_else(String::new, |d| format!(" --database {d}"));
+            let fix = format!("run `pgrestored inspect latest{of}`");
+            return vec![failed(name, &e, &fix)];
+        }
     };
     let backup_name = pinned
         .as_ref()
         .map_or("latest", |p| p.object.name.as_str())
         .to_owned();
-    let findings = app.manager.preflight(&archive, &latest, pinned.as_ref());
+    let findings = app.manager.preflight(&archive, &newest, pinned.as_ref());
     let Ok(findings) = findings.await else {
         return vec![DiagnosticResult::skipped(
             name,

@@ -23,12 +23,12 @@ use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArgs {
-    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
+    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven, also with @TIME
     backup: String,
-    /// Prefix under which `latest` searches
+    /// Prefix under which `latest` and `latest-proven` search
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
-    /// Database to take from a dump of a whole cluster (pg_dumpall)
+    /// The database: latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it
@@ -86,8 +86,8 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
         files::check_writable(file)?;
     }
     let stop = CancellationToken::new();
-    let wanted = backup_of(&app.config, &args.backup, &args.prefix)?;
     let database = args.database.as_deref();
+    let wanted = backup_of(&app.config, &args.backup, (&args.prefix, database))?;
     let opened = app
         .manager
         .catalog()
@@ -97,6 +97,9 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
         Some(hint) => StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into(),
         None => e,
     })?;
+    if let Some(note) = pinned.as_ref().and_then(|p| p.note) {
+        err!("note: {note}");
+    }
     let catalog = app.manager.catalog();
     let cut_off = catalog.look_at_end(&mut archive, pinned.as_ref()).await;
     let is_useless = args.against && cut_off.as_ref().is_some_and(|c| c.is_certain);

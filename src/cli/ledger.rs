@@ -297,6 +297,7 @@ mod tests {
             rto: None,
             trend: vec![],
             is_signed: false,
+            databases: vec![],
         };
         Ledger {
             since: at(0),

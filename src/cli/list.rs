@@ -2,7 +2,7 @@
 
 use super::exit::{CommandResult, Exit};
 use super::help;
-use super::output::{OutputFormat, human_bytes, print_json};
+use super::output::{OutputFormat, count, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::manager::BackupProof;
@@ -14,6 +14,9 @@ pub(super) struct ListArgs {
     /// Only backups whose names start with this
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
+    /// Only backups of this database, as their archives name it
+    #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
+    database: Option<String>,
 }
 
 /// A backup as `list` prints it.
@@ -27,7 +30,13 @@ pub(super) struct ListedBackup {
 }
 
 pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> CommandResult {
-    let listing = app.manager.catalog().list_proven(&args.prefix).await?;
+    let (catalog, database) = (app.manager.catalog(), args.database.as_deref());
+    let listing = catalog.list_proven(&args.prefix, database).await?;
+    if let n @ 1.. = listing.not_looked_into {
+        let were = if n == 1 { "was" } else { "were" };
+        let older = count(n as u64, "older backup");
+        err!("{older} {were} not looked into: narrow the list with --prefix");
+    }
     if let Some(why) = &listing.incomplete {
         err!("proofs may be missing from this list: {why}");
     }
@@ -39,7 +48,9 @@ pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> Comma
         return print_json(&backups);
     }
     if backups.is_empty() {
-        out!("No backups in {}", app.config.bucket.uri(&args.prefix));
+        let of = database.map(|d| format!(" of database {d}"));
+        let at = app.config.bucket.uri(&args.prefix);
+        out!("No backups{} in {at}", of.unwrap_or_default());
         return Ok(Exit::Ok);
     }
     let line = |created: &str, size: &str, checksum: &str, proof: &str, name: &str| {

@@ -128,6 +128,10 @@ fn print(l: &Ledger) {
             )
         });
         out!("set {}: {proven}{}", s.name, rto.unwrap_or_default());
+        for d in &s.databases {
+            let at = d.last_proof.map(|t| t.to_string()).unwrap_or_default();
+            out!("  database {}: last proven {at}", d.label());
+        }
     }
     for r in &l.verifications {
         let rto = r.rto.map_or("-".into(), |t| duration(t.measured_seconds));

@@ -17,7 +17,7 @@ const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RequestArgs {
-    /// Object name in the bucket, gs:// URI, latest or latest@TIME
+    /// Object name in the bucket, gs:// URI, latest or latest-proven, also with @TIME
     backup: String,
     /// Database to restore into [default: the worker's DB_NAME]
     #[arg(long, value_name = "DB", help_heading = help::TARGET)]
@@ -28,7 +28,7 @@ pub(super) struct RequestArgs {
     /// Number of connections that load
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = help::TARGET)]
     jobs: Option<u32>,
-    /// Database to take from a dump of a whole cluster (pg_dumpall)
+    /// The database: latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of the request [default: generated]

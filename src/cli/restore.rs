@@ -21,7 +21,7 @@ use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RestoreArgs {
-    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
+    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven, also with @TIME
     backup: String,
     /// Database to restore into [default: DB_NAME]
     #[arg(long, value_name = "DB", help_heading = help::TARGET)]
@@ -32,13 +32,13 @@ pub(super) struct RestoreArgs {
     /// Number of connections that load [default: RESTORE_JOBS]
     #[arg(long, value_name = "N", help_heading = help::TARGET)]
     jobs: Option<usize>,
-    /// Prefix under which `latest` searches
+    /// Prefix under which `latest` and `latest-proven` search
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Only this generation of the object
     #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
     generation: Option<Generation>,
-    /// Database to take from a dump of a whole cluster (pg_dumpall)
+    /// The database: latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of this restore in the journal [default: generated]
@@ -101,7 +101,11 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     }));
     Ok(RestoreJob {
         request_id,
-        backup: backup_of(&app.config, &args.backup, &args.prefix)?,
+        backup: backup_of(
+            &app.config,
+            &args.backup,
+            (&args.prefix, args.database.as_deref()),
+        )?,
         generation: args.generation,
         crc32c: None,
         target_db: target,

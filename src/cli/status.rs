@@ -7,6 +7,7 @@ use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::style;
 use crate::config::Config;
 use crate::event::RestoreResult;
+use crate::manager::DatabaseStatus;
 use crate::worker::{JobStatus, WorkerStatus};
 
 /// How long to wait for a worker's response.
@@ -181,6 +182,7 @@ fn print(s: &WorkerStatus) {
             .as_ref()
             .map(|r| format!("; a restore takes {}", span(r.measured_seconds)));
         out!("  {}: {proven}{}", set.name, rto.unwrap_or_default());
+        set.databases.iter().for_each(print_database);
     }
     out!("last results");
     s.recent
@@ -190,4 +192,13 @@ fn print(s: &WorkerStatus) {
     if s.recent.is_empty() {
         out!("  {}", style::soft("none"));
     }
+}
+
+/// One line about a database of a set with several.
+fn print_database(d: &DatabaseStatus) {
+    let (Some(at), Some(backup)) = (&d.last_proof, &d.proven_backup) else {
+        return;
+    };
+    let age = jiff::Timestamp::now().duration_since(*at).as_secs_f64();
+    out!("    {}: {backup} was proven {} ago", d.label(), span(age));
 }

@@ -24,7 +24,7 @@ use crate::verification::{DocumentLink, junit, page};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
-    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
+    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven, also with @TIME
     backup: String,
     /// Depth of the verification [default: VERIFY_DEPTH]
     #[arg(long, value_enum, help_heading = help::POLICY)]
@@ -32,13 +32,13 @@ pub(super) struct VerifyArgs {
     /// Number of connections that load and check [default: RESTORE_JOBS]
     #[arg(long, value_name = "N", help_heading = help::POLICY)]
     jobs: Option<usize>,
-    /// Prefix under which `latest` searches
+    /// Prefix under which `latest` and `latest-proven` search
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Only this generation of the object
     #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
     generation: Option<Generation>,
-    /// Database to take from a dump of a whole cluster (pg_dumpall)
+    /// The database: latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of this verification [default: generated]
@@ -99,16 +99,14 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
         .request_id
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&id)?;
+    let database = args.database.as_deref();
+    let backup = backup_of(&app.config, &args.backup, (&args.prefix, database))?;
     let job = VerifyJob {
         generation: args.generation,
         depth: args.depth,
         database: args.database,
         jobs: args.jobs,
-        ..VerifyJob::new(
-            id,
-            backup_of(&app.config, &args.backup, &args.prefix)?,
-            Trigger::Command,
-        )
+        ..VerifyJob::new(id, backup, Trigger::Command)
     };
     let reports = Reports {
         html: args.html,

@@ -388,13 +388,13 @@ pub struct RawConfig {
     /// How long to wait for the other objects of such a folder [default: 10m]
     #[arg(long, env = "VERIFY_SETTLE", global = true, value_name = "TIME")]
     pub(super) verify_settle: Option<String>,
-    /// What to do about new backups that are older than the newest proven one of their set: skip or verify [default: skip]
+    /// What to do about new backups that are older than the newest proven one of their database: skip or verify [default: skip]
     #[arg(long, env = "VERIFY_OLDER", global = true, value_name = "POLICY")]
     pub(super) verify_older: Option<String>,
-    /// Verify the newest backup of each set when the set's newest proof is older than this; empty = off
+    /// Verify the newest backup of each database when its newest proof is older than this; empty = off
     #[arg(long, env = "VERIFY_SCHEDULE", global = true, value_name = "TIME")]
     pub(super) verify_schedule: Option<String>,
-    /// Number of older backups of the set to verify with each scheduled verification [default: 0]
+    /// Number of older backups of the database to verify with each scheduled verification [default: 0]
     #[arg(long, env = "VERIFY_SAMPLE", global = true, value_name = "N")]
     pub(super) verify_sample: Option<String>,
     /// How often the worker tests its own verification on broken backups; empty = off
@@ -439,10 +439,10 @@ pub struct RawConfig {
         value_name = "FILE"
     )]
     pub(super) evidence_trusted_keys_file: Option<String>,
-    /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one set for all]
+    /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one set for all; databases are told apart in any case]
     #[arg(long, env = "BACKUP_SETS", global = true, value_name = "LIST")]
     pub(super) backup_sets: Option<String>,
-    /// Number of backups of each set that `prune` always keeps [default: 3]
+    /// Number of backups of each database that `prune` always keeps [default: 3]
     #[arg(long, env = "BACKUP_RETENTION_MIN", global = true, value_name = "N")]
     pub(super) backup_retention_min: Option<String>,
     /// Folder for sandboxes and their templates; if not set, one per user in the folder for temporary files

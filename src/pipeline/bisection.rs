@@ -21,6 +21,9 @@ const READ: SearchLimit = SearchLimit {
     bytes: 16 << 20,
 };
 
+/// Backups that are looked into, to see whether they are of the same database.
+const LOOKED_INTO: usize = 500;
+
 /// Verifies one backup.
 type Verify<'a> = dyn Fn(VerifyJob) -> BoxFuture<'a, JobOutcome> + Sync + 'a;
 
@@ -65,7 +68,11 @@ async fn search(
     let mut older = catalog.older_backups(failed).await?;
     let prefix = config.verify.prefix_of(&failed.backup_set);
     let known = match catalog.evidence(None).await? {
-        Some(e) => e.reports(prefix, READ, |r| Some(r.brief())).await?.reports,
+        Some(e) => {
+            let name = failed.backup.name.as_deref().unwrap_or_default();
+            let found = e.reports_like((prefix, name), READ, |r| Some(r.brief()));
+            found.await?.reports
+        }
         None => vec![],
     };
     let origin = failed.origin();
@@ -81,7 +88,7 @@ async fn search(
     let is_proven = |o: &StoredObject| proven.iter().any(|r| is_of(r, o));
     // Between the one that failed and the newest that is known to be good.
     let mut good = older.iter().position(is_proven).unwrap_or(older.len());
-    let mut bad: Option<usize> = None;
+    let (mut bad, mut looked_into): (Option<usize>, usize) = (None, 0);
     let mut found = Bisection::default();
     while found.probes.len() < config.verify.bisect {
         let from = bad.map_or(0, |b| b + 1);
@@ -89,6 +96,17 @@ async fn search(
             break;
         }
         let middle = (from + good) / 2;
+        if looked_into < LOOKED_INTO
+            && let Some(own) = &failed.database
+        {
+            looked_into += 1;
+            let of = catalog.database_named_in(&older[middle]).await;
+            if of.is_some_and(|of| of != *own) {
+                older.remove(middle);
+                good -= 1;
+                continue;
+            }
+        }
         let (probe, of) = probe(context, &older[middle], depth, verify).await;
         let verdict = probe.verdict;
         found.probes.push(probe);

@@ -35,21 +35,11 @@ fn record_verification(services: &Services, report: &VerificationReport) {
         Verdict::Failed => VerificationStatus::Failure,
         Verdict::Inconclusive => VerificationStatus::Inconclusive,
     };
+    services.metrics.record_verification(status, None);
     // A proof of an older backup, as a sample, proves nothing about the newest one, and neither does a
     // look at its bytes alone.
-    let created = report
-        .backup_created
-        .filter(|_| report.is_proof() && report.trigger != Trigger::Sample);
-    let is_proof = created.is_some_and(|t| services.catalog.is_newest_proof(&report.backup_set, t));
-    services
-        .metrics
-        .record_verification(status, is_proof.then_some(report.backup_set.as_str()));
-    if let (true, Some(rto)) = (report.is_proof(), &report.rto) {
-        services.metrics.record_rto(
-            &report.backup_set,
-            rto.measured_seconds,
-            rto.forecast_seconds,
-        );
+    if report.is_proof() && report.trigger != Trigger::Sample {
+        services.catalog.add_proof(report);
     }
 }
 

@@ -180,8 +180,10 @@ async fn restore_into_staging(
     let (job, catalog) = (context.job, context.catalog());
     let pinned = pin(context, draft).await?;
     let index = match pinned.backup() {
-        // With a database to look for, the archive is read as it is.
-        Some(backup) if job.database.is_none() => catalog.index_of(backup).await,
+        // With a database to look for, the archive is read as it is; `latest` has looked already.
+        Some(backup) if job.database.is_none() || matches!(job.backup, BackupRef::Latest(_)) => {
+            catalog.index_of(backup).await
+        }
         _ => None,
     };
     let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
@@ -201,7 +203,7 @@ async fn restore_into_staging(
             );
             draft.log.notes.truncate(notes);
             context.progress.begin_again();
-            let opened = pinned.open(context, None).await?;
+            let opened = pinned.open(context, job.database.as_deref()).await?;
             Box::pin(load_and_prove(context, opened, claimed, draft)).await
         }
         other => other,
@@ -225,6 +227,7 @@ async fn pin(
     if let Some(pinned) = &pinned {
         draft.size = pinned.object.size;
         draft.backup = catalog::describe(pinned);
+        draft.log.notes.extend(pinned.note.map(str::to_owned));
     }
     draft.pinned.clone_from(&pinned);
     Ok(Pinned::new(pinned))

@@ -212,6 +212,7 @@ impl VerificationDraft {
         if let Some(p) = &pinned {
             self.report.backup = catalog::describe(p);
             self.report.backup_created = Some(p.object.created);
+            self.report.notes.extend(p.note.map(str::to_owned));
             self.report.backup_set = config.verify.set_of(&p.object.name).to_owned();
         }
         self.pinned = pinned;
@@ -253,13 +254,15 @@ async fn verify_archive(
     let (report, pinned) = (&mut draft.report, draft.pinned.as_ref());
     let opened = open(context, pinned).await?;
     let archive = &opened.archive;
-    report.notes.extend(
-        context
-            .job
-            .database
-            .as_ref()
-            .map(|d| format!("only database {d} was looked at")),
-    );
+    // Only text can hold others.
+    let one_of_several = context
+        .job
+        .database
+        .as_ref()
+        .filter(|_| archive.is_script());
+    report
+        .notes
+        .extend(one_of_several.map(|d| format!("only database {d} was looked at")));
     report.archive = Some(archive_proof(archive));
     report.database = archive.header().database.clone().filter(|d| !d.is_empty());
     let completeness = archive.completeness();

@@ -1,6 +1,7 @@
 //! Background work of a worker: scheduled verifications and the reaper.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::state::MAX_RECENT;
 use super::{Worker, WorkerContext};
@@ -11,14 +12,27 @@ use crate::outcome::disposition;
 use crate::proof::VerificationReport;
 use crate::verification::verdict;
 
+/// How often the evidence of the sets is read again.
+const STANDING_PAUSE: Duration = Duration::from_secs(3600);
+
 impl Worker {
-    /// Runs verifications that are due. Their results are published like those of requests.
+    /// Reads how the sets stand, and runs verifications that are due.
     pub(super) async fn run_scheduler(&self, context: &WorkerContext) {
         let past = |r: &VerificationReport| {
             let job = VerifyJob::new(r.request_id.clone(), BackupRef::Stdin, r.trigger);
             self.state.add_past(vec![verdict::result_of(&job, r, None)]);
         };
-        let standing = self.manager.catalog().standing_of(past);
+        self.read_standing(context, past).await;
+        tokio::join!(self.follow_standing(context), self.run_due(context));
+    }
+
+    /// Reads how the sets stand; `seen` gets every report that this rests on.
+    async fn read_standing(
+        &self,
+        context: &WorkerContext,
+        seen: impl FnMut(&VerificationReport) + Send,
+    ) {
+        let standing = self.manager.catalog().standing_of(seen);
         match context.until_soft(standing).await {
             Some(Ok(sets)) => self.state.set_standing(sets),
             Some(Err(e)) => {
@@ -27,8 +41,25 @@ impl Worker {
                     "failed to read the evidence of earlier verifications"
                 );
             }
-            None => return,
+            None => {}
         }
+    }
+
+    /// Reads it again from time to time: a set is as fresh as its stalest database, and a worker that proves one of
+    /// them does not see that another worker proves the others.
+    async fn follow_standing(&self, context: &WorkerContext) {
+        loop {
+            let pause = STANDING_PAUSE.mul_f64(0.5 + fastrand::f64());
+            let slept = context.until_soft(tokio::time::sleep(pause)).await;
+            if slept.is_none() {
+                return;
+            }
+            self.read_standing(context, |_| {}).await;
+        }
+    }
+
+    /// Runs verifications that are due. Their results are published like those of requests.
+    async fn run_due(&self, context: &WorkerContext) {
         let Some(pause) = self.settings.schedule_pause else {
             return;
         };

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::config::Config;
 use crate::event::{Kind, RestoreResult};
-use crate::job::{BackupRef, Job};
+use crate::job::{BackupRef, Job, LATEST, LATEST_PROVEN};
 use crate::manager::{BackupSetStatus, JobOutcome};
 use crate::progress::{Progress, Snapshot};
 use crate::queue::Health;
@@ -200,7 +200,8 @@ impl WorkerState {
             },
             backup: match job.backup() {
                 BackupRef::Named { name, .. } => name.clone(),
-                BackupRef::Latest { .. } => "latest".to_owned(),
+                BackupRef::Latest(wanted) if wanted.is_proven => LATEST_PROVEN.to_owned(),
+                BackupRef::Latest(_) => LATEST.to_owned(),
                 BackupRef::Stdin => "-".to_owned(),
             },
             target_db: job.target_db().map(str::to_owned),

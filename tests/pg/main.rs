@@ -16,6 +16,7 @@ mod inputs;
 mod redirected;
 mod round_trip;
 mod servers;
+mod sets;
 mod swap;
 mod tls;
 mod verify;

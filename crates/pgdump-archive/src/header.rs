@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::filters::HEAD;
 use super::toc::{TocReader, corrupt, limit_error, unsupported};
-use super::{Codec, Filter, recognize};
+use super::{Codec, Filter, Limits, recognize};
 use crate::error::ArchiveError;
 
 /// The format in which `pg_dump` wrote it.
@@ -194,4 +194,48 @@ fn read_created<R: Read>(
         jiff::civil::DateTime::new(year, month, day, narrow(tm[2])?, narrow(tm[1])?, second, 0).ok()
     })();
     Ok(made)
+}
+
+/// The name of the database that the first bytes of a [`Format::Custom`] file, or of the `toc.dat` of a
+/// [`Format::Directory`], give. A few hundred bytes are enough.
+///
+/// `None` if these bytes are of another kind, are too few, or name none.
+pub fn database_in(head: &[u8], format: Format) -> Option<String> {
+    let mut bytes = head;
+    let mut f = TocReader::new(&mut bytes, Limits::default());
+    f.members = format == Format::Directory;
+    let header = read_header(&mut f, format).ok()?;
+    header.database.filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header of an archive of version 1.14 whose database has this name.
+    fn header_of(format: u8, database: &str) -> Vec<u8> {
+        let int = |n: i32| [&[0u8][..], &n.to_le_bytes()].concat();
+        let text = |t: &str| [int(t.len() as i32), t.as_bytes().to_vec()].concat();
+        let mut bytes = b"PGDMP\x01\x0e\x00\x04\x08".to_vec();
+        bytes.push(format);
+        for n in [6, 1, 2, 3, 22, 10, 126, 0] {
+            bytes.extend(int(n));
+        }
+        for t in [database, "15.4", "15.4"] {
+            bytes.extend(text(t));
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_first_bytes_name_the_database() {
+        let (file, toc) = (header_of(1, "shop"), header_of(3, "shop"));
+        let shop = Some("shop".to_owned());
+        assert_eq!(database_in(&file, Format::Custom), shop);
+        assert_eq!(database_in(&toc, Format::Directory), shop);
+        assert_eq!(database_in(&toc, Format::Custom), None);
+        assert_eq!(database_in(&file[..40], Format::Custom), None);
+        assert_eq!(database_in(&header_of(1, ""), Format::Custom), None);
+        assert_eq!(database_in(b"CREATE TABLE t ();", Format::Custom), None);
+    }
 }

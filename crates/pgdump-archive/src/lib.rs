@@ -65,7 +65,7 @@ pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
 pub use entry_kind::EntryKind;
 pub use error::{ArchiveError, Problem};
 pub use filters::{DecryptionKeys, Filter};
-pub use header::{Format, Header};
+pub use header::{Format, Header, database_in};
 pub use index::{BlockIndex, Extent, IndexedBlock, RangeSource};
 pub use input_files::FIRST_TAKE;
 

@@ -19,6 +19,8 @@ pub(super) const MAX_READ: usize = 5_000;
 pub(super) const MAX_REJECTED: usize = 1_000;
 /// Most documents next to one generation of a backup, under names that anybody can choose, that are read.
 pub(super) const MAX_PER_GENERATION: usize = 5_000;
+/// Most documents beside backups of one name pattern that a search in turns reads.
+const MAX_OF_PATTERN: usize = 200;
 /// The rejected document from which on the log names no further ones.
 const MAX_LOGGED: usize = 6;
 /// Memory for the reports about one generation of a backup, in bytes.
@@ -229,10 +231,23 @@ impl Evidence {
     ) -> Result<Found, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
         let mut all = self.list(prefix).await?;
-        let backup =
-            |o: &StoredObject| pattern_of(o.name.split(EVIDENCE_SUFFIX).next().unwrap_or_default());
-        all.sort_by_cached_key(|o| backup(o) != pattern);
+        all.sort_by_cached_key(|o| pattern_of_backup(o) != pattern);
         self.select(all, limit, wanted).await
+    }
+
+    /// As [`Evidence::reports`], but of every name pattern the newest first, then the next of each, so that one database
+    /// with many backups hides no other.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn reports_of_each(
+        &self,
+        prefix: &str,
+        limit: SearchLimit,
+        wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
+    ) -> Result<Found, RestoreError> {
+        let all = self.list(prefix).await?;
+        self.select(in_turns(all), limit, wanted).await
     }
 
     /// The folder of the documents about one generation of a backup.
@@ -397,7 +412,70 @@ impl Evidence {
     }
 }
 
+/// The pattern of the name of the backup that a document lies beside.
+fn pattern_of_backup(document: &StoredObject) -> String {
+    pattern_of(
+        document
+            .name
+            .split(EVIDENCE_SUFFIX)
+            .next()
+            .unwrap_or_default(),
+    )
+}
+
+/// Documents, given newest first, in turns: the newest of each pattern, then the next of each.
+fn in_turns(documents: Vec<StoredObject>) -> Vec<StoredObject> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let mut turns: Vec<(usize, StoredObject)> = documents
+        .into_iter()
+        .map(|o| {
+            let count = counts.entry(pattern_of_backup(&o)).or_default();
+            *count += 1;
+            (*count, o)
+        })
+        .filter(|(turn, _)| *turn <= MAX_OF_PATTERN)
+        .collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, o)| o).collect()
+}
+
 /// Whether the document could count: it exists and is not too large, but the store did not return it.
 fn is_unread(e: &RestoreError, object: &StoredObject) -> bool {
     e.reason() != R::BackupNotFound && object.size <= MAX_ENVELOPE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Generation;
+
+    /// Of each pattern the newest documents come first, and no more than a search in turns reads of one.
+    #[test]
+    fn a_search_in_turns_reads_every_pattern() {
+        let document = |(age, name): (usize, String)| StoredObject {
+            name: format!("{name}{EVIDENCE_SUFFIX}1/x{ENVELOPE}"),
+            size: 1,
+            created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
+            crc32c: None,
+            generation: Generation(1),
+        };
+        let day = |n: usize| format!("2026-{:02}-{:02}", 1 + n / 28, 1 + n % 28);
+        let app = (0..MAX_OF_PATTERN + 9).map(|n| format!("app-{}.dump", day(n)));
+        let all: Vec<String> = app
+            .chain(["shop-2026-01-02.dump".into(), "shop-2026-01-01.dump".into()])
+            .collect();
+        let documents = all.into_iter().enumerate().map(document).collect();
+        let turns = in_turns(documents);
+        let names: Vec<&str> = turns.iter().map(|o| &o.name[..15]).collect();
+        assert_eq!(
+            names[..4],
+            [
+                "app-2026-01-01.",
+                "shop-2026-01-02",
+                "app-2026-01-02.",
+                "shop-2026-01-01"
+            ]
+        );
+        assert_eq!(names.len(), MAX_OF_PATTERN + 2);
+    }
 }

@@ -1,0 +1,86 @@
+//! What the first bytes of backups say about their databases, and the answers so far.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::job::Generation;
+use crate::proof::BackupOrigin;
+use crate::store::StoredObject;
+
+/// Answers that are kept; a few MiB.
+const KEPT: usize = 20_000;
+/// Archives that are opened at the same time, because each may take the memory of a table of contents.
+const OPENED_AT_ONCE: usize = 4;
+
+/// Which database a backup is of, as its own first bytes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ArchivedDatabase {
+    Named(String),
+    /// SQL text without CREATE DATABASE.
+    Unnamed,
+    /// Text of `pg_dumpall`: any database may be in it.
+    Cluster,
+    /// Roles and settings of a cluster, without a database.
+    Globals,
+    /// It is no dump; the reason.
+    NoDump(String),
+    /// It is damaged, or encrypted with a key that is not here; the reason.
+    Unreadable(String),
+}
+
+impl ArchivedDatabase {
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            ArchivedDatabase::Named(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The origin of a backup of this name, or why it cannot be told.
+    pub(super) fn one_origin(self, backup: &str) -> Result<BackupOrigin, String> {
+        match self {
+            ArchivedDatabase::Named(_) | ArchivedDatabase::Unnamed => Ok(self.origin(backup)),
+            ArchivedDatabase::Cluster => Err("it is of a whole cluster (pg_dumpall)".into()),
+            ArchivedDatabase::Globals => Err("it has roles and no database".into()),
+            ArchivedDatabase::NoDump(why) | ArchivedDatabase::Unreadable(why) => Err(why),
+        }
+    }
+
+    /// The origin of a backup of this name, as far as it can be told.
+    pub(super) fn origin(&self, backup: &str) -> BackupOrigin {
+        BackupOrigin::new(self.name().map(str::to_owned), backup)
+    }
+}
+
+/// The answers so far, by name and generation of the backup.
+pub(super) struct KnownDatabases {
+    answers: Mutex<HashMap<(String, Generation), ArchivedDatabase>>,
+    /// Permits to open an archive.
+    pub(super) opening: Semaphore,
+}
+
+impl Default for KnownDatabases {
+    fn default() -> Self {
+        KnownDatabases {
+            answers: Mutex::default(),
+            opening: Semaphore::new(OPENED_AT_ONCE),
+        }
+    }
+}
+
+impl KnownDatabases {
+    pub(super) fn of(&self, backup: &StoredObject) -> Option<ArchivedDatabase> {
+        let key = (backup.name.clone(), backup.generation);
+        self.answers.lock().get(&key).cloned()
+    }
+
+    pub(super) fn keep(&self, backup: &StoredObject, database: ArchivedDatabase) {
+        let mut answers = self.answers.lock();
+        if answers.len() >= KEPT {
+            answers.clear();
+        }
+        answers.insert((backup.name.clone(), backup.generation), database);
+    }
+}

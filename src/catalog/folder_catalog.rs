@@ -1,0 +1,56 @@
+//! A catalogue of a folder whose store fails as it is told to, for tests.
+
+use std::sync::Arc;
+
+use super::backup_catalog::BackupCatalog;
+use crate::config::{Config, Location, RawConfig};
+use crate::metrics::RestoreMetricsManager;
+use crate::store::Stores;
+use crate::store::faulty::FaultyStore;
+
+/// A catalogue of a folder with these files.
+pub(super) async fn catalog_of(
+    files: &[(&str, &[u8])],
+    flags: &[(&str, &str)],
+) -> (tempfile::TempDir, Arc<FaultyStore>, BackupCatalog) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let bucket = format!("file://{}", folder.path().display());
+    let flags = [&[("backup-bucket", bucket.as_str())], flags].concat();
+    let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+    let (store, stores) = (FaultyStore::at(folder.path()), Stores::new(None));
+    let (store, stores) = (Arc::new(store), Arc::new(stores));
+    let place = Location::Folder(folder.path().to_owned());
+    stores.replace(place, store.clone());
+    let metrics = RestoreMetricsManager::new(0.0);
+    let catalog = BackupCatalog::new(Arc::new(config), stores, metrics);
+    (folder, store, catalog)
+}
+
+/// Says that a file was made so many seconds ago.
+pub(super) fn set_age(folder: &tempfile::TempDir, name: &str, seconds: u64) {
+    let file = std::fs::File::options()
+        .write(true)
+        .open(folder.path().join(name))
+        .unwrap();
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+    file.set_modified(then).unwrap();
+}
+
+/// The header of an archive in the custom format whose database has this name.
+pub(super) fn archive_of(database: &str) -> Vec<u8> {
+    let int = |n: usize| [&[0u8][..], &(n as u32).to_le_bytes()].concat();
+    let mut bytes = b"PGDMP\x01\x0e\x00\x04\x08\x01".to_vec();
+    for n in [6, 1, 2, 3, 22, 10, 126, 0] {
+        bytes.extend(int(n));
+    }
+    for text in [database, "15.4", "15.4"] {
+        bytes.extend(int(text.len()));
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}

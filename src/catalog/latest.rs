@@ -1,0 +1,470 @@
+//! `latest` and `latest-proven`: the newest backup, of one database.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::archived_database::ArchivedDatabase;
+use super::backup_catalog::BackupCatalog;
+use super::databases::SEARCHED;
+use super::evidence::is_proven;
+use crate::backup::{self, FoundBackup, PinnedBackup, not_after};
+use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
+use crate::job::LatestBackup;
+use crate::proof::VerificationReport;
+use crate::store::StoredObject;
+use crate::verification::Evidence;
+
+/// Newest backups that `latest` looks into, to see whether they are of several databases.
+const COMPARED: usize = 100;
+/// Backups that are looked into before those found so far are considered.
+const STEP: usize = 32;
+/// The note where no key is configured.
+const UNSIGNED: &str = "the evidence that this backup is proven is not signed: anyone who may create objects there can have written it (EVIDENCE_TRUSTED_KEYS_FILE)";
+/// Most databases that an error names.
+const MAX_LISTED: usize = 20;
+
+/// Backups of a listing, newest first, and the databases of those that were looked into.
+struct Candidates<'a> {
+    found: &'a [FoundBackup],
+    databases: Vec<ArchivedDatabase>,
+}
+
+impl BackupCatalog {
+    /// Pins the newest backup that is wanted.
+    ///
+    /// # Errors
+    /// `backup_not_found` if there is none, `invalid_request` if it could be one of several databases,
+    /// `archive_corrupt` if a piece is missing, and errors of the store.
+    pub(super) async fn pin_latest(
+        &self,
+        wanted: &LatestBackup,
+    ) -> Result<PinnedBackup, RestoreError> {
+        let store = self.store().await?;
+        let globals = self.config.policy.globals.as_deref();
+        let place = (wanted.prefix.as_str(), wanted.at);
+        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest()).await?;
+        if wanted.database.is_none() {
+            self.check_one_database(wanted, &found).await?;
+        }
+        let chosen = match (&wanted.database, wanted.is_proven) {
+            (None, false) => 0,
+            (Some(database), false) => self.newest_of(wanted, database, &found).await?,
+            (_, true) => self.newest_proven(wanted, &found).await?,
+        };
+        let mut pinned = backup::pin_found(store, found[chosen].clone()).await?;
+        let is_unsigned = wanted.is_proven && self.keyring()?.is_empty();
+        pinned.note = is_unsigned.then_some(UNSIGNED);
+        Ok(pinned)
+    }
+
+    /// The databases that the newest backups below `prefix` name; of a single backup, none.
+    ///
+    /// # Errors
+    /// `backup_not_found` if there is no backup, and errors of the store.
+    pub async fn databases(&self, prefix: &str) -> Result<BTreeSet<String>, RestoreError> {
+        let store = self.store().await?;
+        let globals = self.config.policy.globals.as_deref();
+        let place = (prefix, None);
+        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest()).await?;
+        self.named_by(&found).await
+    }
+
+    async fn named_by(&self, found: &[FoundBackup]) -> Result<BTreeSet<String>, RestoreError> {
+        let newest = objects_of(&found[..found.len().min(COMPARED)]);
+        if newest.len() < 2 {
+            return Ok(BTreeSet::new());
+        }
+        let databases = self.databases_in(&newest).await?;
+        let names = databases.iter().filter_map(ArchivedDatabase::name);
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Refuses backups of several databases: the newest could be of any.
+    async fn check_one_database(
+        &self,
+        wanted: &LatestBackup,
+        found: &[FoundBackup],
+    ) -> Result<(), RestoreError> {
+        let names = self.named_by(found).await?;
+        if names.len() < 2 {
+            return Ok(());
+        }
+        let what = format!(
+            "{}: there are backups of {} databases ({}), and the newest may be of any: choose one with --database (in a request, backup.database)",
+            self.config.bucket.uri(&wanted.prefix),
+            names.len(),
+            listed(&names)
+        );
+        Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
+    }
+
+    /// The place of the newest backup of a database.
+    async fn newest_of(
+        &self,
+        wanted: &LatestBackup,
+        database: &str,
+        found: &[FoundBackup],
+    ) -> Result<usize, RestoreError> {
+        let searched = &found[..found.len().min(SEARCHED)];
+        let mut candidates = Candidates {
+            found: searched,
+            databases: vec![],
+        };
+        for step in searched.chunks(STEP) {
+            let looked_at = self.databases_in(&objects_of(step)).await?;
+            candidates.databases.extend(looked_at);
+            if let Some(place) = candidates.newest_of(database) {
+                return Ok(place);
+            }
+        }
+        let older = found.len() - searched.len();
+        let what = format!(
+            "no backup of database {database}{}{}; {}",
+            not_after(wanted.at),
+            among(searched.len(), older),
+            candidates.summary()
+        );
+        Err(self.not_found(wanted, &what))
+    }
+
+    /// The place of the newest backup that its evidence calls proven, of the wanted database if there is one.
+    async fn newest_proven(
+        &self,
+        wanted: &LatestBackup,
+        found: &[FoundBackup],
+    ) -> Result<usize, RestoreError> {
+        let Some(evidence) = self.evidence(None).await? else {
+            return Err(self.not_found(wanted, "no evidence is kept (EVIDENCE_LOCATION=none), so no backup is known to be proven: name one"));
+        };
+        let database = wanted.database.as_deref();
+        let mut documents: HashMap<String, Vec<StoredObject>> =
+            evidence.folders(&wanted.prefix).await?;
+        let mut verified = 0;
+        for (place, FoundBackup { object, .. }) in found.iter().enumerate() {
+            let Some(beside) = documents.remove(&Evidence::folder(object)) else {
+                continue;
+            };
+            let known = evidence.about(object, beside).await;
+            if let Some(why) = &known.incomplete {
+                // What was not read may say that it is bad.
+                tracing::warn!(
+                    backup = object.name,
+                    why,
+                    "not taken for proven: its evidence was not read completely"
+                );
+                continue;
+            }
+            let reports: Vec<VerificationReport> = known
+                .reports
+                .into_iter()
+                .filter(|r| {
+                    database.is_none() || r.database.is_none() || r.database.as_deref() == database
+                })
+                .collect();
+            verified += usize::from(!reports.is_empty());
+            if is_proven(&reports) && self.is_of_database(object, &reports, database).await? {
+                return Ok(place);
+            }
+        }
+        let of = database.map(|d| format!(" of database {d}"));
+        let of = of.unwrap_or_default();
+        let when = not_after(wanted.at);
+        let keys = if evidence.is_signed() {
+            "; only evidence that a trusted key signed counts"
+        } else {
+            ""
+        };
+        let what = format!(
+            "no backup{of}{when} is proven ({verified} of {} have evidence{keys}): prove one with `pgrestored verify`, or restore one by its name",
+            found.len()
+        );
+        Err(self.not_found(wanted, &what))
+    }
+
+    /// Whether a proven backup is of a database: by its evidence or, where that names none, by its first bytes.
+    async fn is_of_database(
+        &self,
+        object: &StoredObject,
+        reports: &[VerificationReport],
+        database: Option<&str>,
+    ) -> Result<bool, RestoreError> {
+        let Some(database) = database else {
+            return Ok(true);
+        };
+        match reports.iter().find_map(|r| r.database.as_deref()) {
+            Some(named) => Ok(named == database),
+            None => Ok(self.database_in(object).await?.name() == Some(database)),
+        }
+    }
+
+    fn not_found(&self, wanted: &LatestBackup, what: &str) -> RestoreError {
+        let at = self.config.bucket.uri(&wanted.prefix);
+        StorageError::new(StorageKind::NotFound, format!("{at}: {what}")).into()
+    }
+}
+
+impl Candidates<'_> {
+    /// The place of the newest backup of a database, if one was found: one that names it or a cluster's dump, which may
+    /// hold it. A newer one that cannot be read, and that is called like it, is taken for its newest, too: its restore
+    /// fails and says why, which an older backup in its place would hide.
+    fn newest_of(&self, database: &str) -> Option<usize> {
+        let is_it =
+            |d: &ArchivedDatabase| d.name() == Some(database) || *d == ArchivedDatabase::Cluster;
+        let place = self.databases.iter().position(is_it)?;
+        let origin = |i: usize| self.databases[i].origin(&self.found[i].object.name);
+        let own = origin(place);
+        let hides = |i: &usize| {
+            let is_damaged = matches!(
+                self.databases[*i],
+                ArchivedDatabase::Unreadable(_) | ArchivedDatabase::NoDump(_)
+            );
+            is_damaged && origin(*i).is_same(&own)
+        };
+        Some((0..place).find(hides).unwrap_or(place))
+    }
+
+    /// What they are instead.
+    fn summary(&self) -> String {
+        let names: BTreeSet<String> = self
+            .databases
+            .iter()
+            .filter_map(|d| d.name().map(str::to_owned))
+            .collect();
+        let unnamed = self.databases.iter().filter(|d| d.name().is_none()).count();
+        let mut parts = Vec::new();
+        if !names.is_empty() {
+            parts.push(format!("there are backups of {}", listed(&names)));
+        }
+        match unnamed {
+            0 => {}
+            1 => parts.push("1 backup names none: choose it by its own name".into()),
+            n => parts.push(format!(
+                "{n} backups name none: choose one by its own name, or with --prefix"
+            )),
+        }
+        parts.join("; ")
+    }
+}
+
+fn objects_of(found: &[FoundBackup]) -> Vec<StoredObject> {
+    found.iter().map(|f| f.object.clone()).collect()
+}
+
+/// The first names, for an error.
+fn listed(names: &BTreeSet<String>) -> String {
+    let shown: Vec<&str> = names.iter().map(String::as_str).take(MAX_LISTED).collect();
+    let more = if names.len() > MAX_LISTED {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// How far a search went, if not to the end.
+fn among(searched: usize, older: usize) -> String {
+    match older {
+        0 => String::new(),
+        n => format!(
+            " among the newest {searched} ({n} older ones were not looked into: narrow the search with --prefix)"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::error::FailureReason as R;
+    use crate::job::{BackupRef, VerifyJob};
+    use crate::policy::{Depth, Trigger};
+    use crate::proof::Verdict;
+    use crate::store::faulty::{Call, StoreFault};
+
+    const CLUSTER: &[u8] = b"--\n-- PostgreSQL database cluster dump\n--\n\nSET default_transaction_read_only = off;\n\nCREATE ROLE a;\n";
+
+    async fn newest(
+        catalog: &BackupCatalog,
+        text: &str,
+        database: Option<&str>,
+    ) -> Result<String, (R, String)> {
+        let wanted = BackupRef::from_name(text, "")
+            .unwrap()
+            .of_database(database);
+        match catalog.pin(&wanted, None, None).await {
+            Ok(pinned) => Ok(pinned.unwrap().object.name),
+            Err(e) => Err((e.reason(), crate::error::report(&e))),
+        }
+    }
+
+    /// Evidence beside a backup with this verdict, at depth `data`.
+    async fn judge(catalog: &BackupCatalog, id: &str, backup: &str, verdict: Verdict) {
+        let wanted = BackupRef::from_name(backup, "").unwrap();
+        let pinned = catalog.pin(&wanted, None, None).await.unwrap();
+        let object = &pinned.as_ref().unwrap().object;
+        let job = VerifyJob::new(id, wanted, Trigger::Command);
+        let now = jiff::Timestamp::now();
+        let report = VerificationReport {
+            verdict,
+            depth: Some(Depth::Data),
+            backup: crate::catalog::describe(pinned.as_ref().unwrap()),
+            backup_created: Some(object.created),
+            backup_set: "default".into(),
+            ..VerificationReport::new(id, Trigger::Command, Depth::Data, now)
+        };
+        let kept = catalog.write_evidence(&job, &report, pinned.as_ref()).await;
+        kept.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_newest_backup_of_one_database_is_chosen() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[
+            ("a1.dump", &app),
+            ("a2.dump", &app),
+            ("s1.dump", &shop),
+            ("roles.sql", CLUSTER),
+            ("text.sql", b"CREATE TABLE t ();\n"),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, name) in ["roles.sql", "s1.dump", "a2.dump", "a1.dump", "text.sql"]
+            .into_iter()
+            .enumerate()
+        {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        assert_eq!(
+            newest(&catalog, "latest", Some("app")).await.unwrap(),
+            "a2.dump"
+        );
+        assert_eq!(
+            newest(&catalog, "latest", Some("shop")).await.unwrap(),
+            "s1.dump"
+        );
+        let before = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(210);
+        let before = format!("latest@{before}");
+        assert_eq!(
+            newest(&catalog, &before, Some("app")).await.unwrap(),
+            "a1.dump"
+        );
+        let (reason, what) = newest(&catalog, "latest", Some("billing"))
+            .await
+            .unwrap_err();
+        assert_eq!(reason, R::BackupNotFound);
+        assert!(
+            what.contains(
+                "no backup of database billing; there are backups of app, shop; 2 backups name none"
+            ),
+            "{what}"
+        );
+        let (reason, what) = newest(&catalog, "latest", None).await.unwrap_err();
+        assert_eq!(reason, R::InvalidRequest);
+        assert!(
+            what.contains("2 databases (app, shop)") && what.contains("--database"),
+            "{what}"
+        );
+        let (listed, left_out) = catalog.backups_of_database("", "app").await.unwrap();
+        let names: Vec<&str> = listed.iter().map(|b| b.name.as_str()).collect();
+        assert_eq!((names, left_out), (vec!["a1.dump", "a2.dump"], 0));
+    }
+
+    /// With backups of one database, `latest` is the newest file, whatever it is.
+    #[tokio::test]
+    async fn with_one_database_nothing_has_to_be_chosen() {
+        let app = archive_of("app");
+        let files: &[(&str, &[u8])] = &[
+            ("a.dump", &app),
+            ("b.dump", &app[..9]),
+            ("c.sql", b"CREATE TABLE t ();\n"),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, name) in ["c.sql", "b.dump", "a.dump"].into_iter().enumerate() {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        assert_eq!(newest(&catalog, "latest", None).await.unwrap(), "c.sql");
+    }
+
+    /// An older backup does not hide that the newest is damaged.
+    #[tokio::test]
+    async fn a_damaged_backup_is_of_the_database_that_its_name_is_of() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[
+            ("app-2026-11-28.dump", &app),
+            ("app-2026-11-29.dump", &app[..20]),
+            ("shop-2026-11-28.dump", &shop),
+            ("shop-2026-11-29.dump", &shop[..20]),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (name, _) in files.iter().filter(|(name, _)| name.contains("28")) {
+            set_age(&folder, name, 3600);
+        }
+        for database in ["app", "shop"] {
+            let chosen = newest(&catalog, "latest", Some(database)).await.unwrap();
+            assert_eq!(chosen, format!("{database}-2026-11-29.dump"));
+        }
+    }
+
+    /// What was read once is not read again, and what cannot be read for now is no answer.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_are_read_once() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[("a.dump", &app), ("s.dump", &shop)];
+        let (_folder, store, catalog) = catalog_of(files, &[]).await;
+        let unavailable = StoreFault::Error(crate::error::StorageKind::DownloadFailed);
+        store.fail(Call::Read, "a.dump", unavailable, 5);
+        let (reason, _) = newest(&catalog, "latest", Some("app")).await.unwrap_err();
+        assert_eq!(reason, R::DownloadFailed);
+        assert_eq!(
+            newest(&catalog, "latest", Some("app")).await.unwrap(),
+            "a.dump"
+        );
+        store.fail(Call::Read, "", unavailable, 99);
+        assert_eq!(
+            newest(&catalog, "latest", Some("app")).await.unwrap(),
+            "a.dump"
+        );
+        assert_eq!(
+            newest(&catalog, "latest", Some("shop")).await.unwrap(),
+            "s.dump"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_newest_proven_backup_is_chosen() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[
+            ("a1.dump", &app),
+            ("a2.dump", &app),
+            ("a3.dump", &app),
+            ("s1.dump", &shop),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, name) in ["a3.dump", "s1.dump", "a2.dump", "a1.dump"]
+            .into_iter()
+            .enumerate()
+        {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        let proven = async |database| newest(&catalog, "latest-proven", database).await;
+        let (reason, what) = proven(Some("app")).await.unwrap_err();
+        assert_eq!(reason, R::BackupNotFound);
+        assert!(
+            what.contains("no backup of database app is proven (0 of 4 have evidence)"),
+            "{what}"
+        );
+        judge(&catalog, "1", "a1.dump", Verdict::Verified).await;
+        judge(&catalog, "2", "a2.dump", Verdict::Verified).await;
+        judge(&catalog, "3", "s1.dump", Verdict::Verified).await;
+        judge(&catalog, "4", "a3.dump", Verdict::Inconclusive).await;
+        assert_eq!(proven(Some("app")).await.unwrap(), "a2.dump");
+        assert_eq!(proven(Some("shop")).await.unwrap(), "s1.dump");
+        assert_eq!(proven(None).await.unwrap_err().0, R::InvalidRequest);
+        // Found bad since.
+        judge(&catalog, "5", "a2.dump", Verdict::Failed).await;
+        assert_eq!(proven(Some("app")).await.unwrap(), "a1.dump");
+        let wanted = BackupRef::from_name("latest-proven", "")
+            .unwrap()
+            .of_database(Some("app"));
+        let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+        assert_eq!(pinned.note, Some(UNSIGNED));
+    }
+}

@@ -1,0 +1,258 @@
+//! The status of a set of backups, database by database. Pure.
+
+use crate::policy::Depth;
+use crate::proof::{BackupOrigin, RestoreSample, Rto, Verdict, VerificationReport, pattern_of};
+
+/// Most databases of a set that are told apart.
+const MAX_DATABASES: usize = 1_000;
+/// A database counts for its set from this number of proofs on: a single backup that somebody made by hand is not
+/// expected to be proven again.
+const REGULAR: u32 = 2;
+/// Restores in the trend of a set.
+const TREND: usize = 30;
+
+/// A set of backups, as its evidence says. With several databases, the set is as fresh as the one whose proof is
+/// oldest.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SetStanding")]
+pub struct BackupSetStatus {
+    pub name: String,
+    /// When a backup of it was last proven; of several databases, of the one that was proven longest ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_proof: Option<jiff::Timestamp>,
+    /// The newest backup that was proven, of the same database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_backup: Option<String>,
+    /// When that backup was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_created: Option<jiff::Timestamp>,
+    /// How far it was looked at: `restore` or `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_depth: Option<Depth>,
+    /// Of the last verification that restored, or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verdict: Option<Verdict>,
+    /// Of several databases, of the one whose restore is expected to take longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto: Option<Rto>,
+    /// The last restores of proven backups, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trend: Vec<RestoreSample>,
+    /// Whether this rests on signed evidence alone.
+    #[serde(default)]
+    pub is_signed: bool,
+    /// Each database, if there are several.
+    #[serde(default, skip_serializing_if = "has_at_most_one")]
+    pub databases: Vec<DatabaseStatus>,
+}
+
+fn has_at_most_one(databases: &[DatabaseStatus]) -> bool {
+    databases.len() < 2
+}
+
+/// The proven backups of one database in a set.
+#[derive(
+    Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct DatabaseStatus {
+    /// As its archives name it; absent if they name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The name of its backups, with `#` for dates and times.
+    pub backups: String,
+    /// Number of proofs that are known.
+    pub proofs: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_proof: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_backup: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_created: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_depth: Option<Depth>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto: Option<Rto>,
+}
+
+impl DatabaseStatus {
+    /// The database, or what its backups are called.
+    pub fn label(&self) -> &str {
+        self.database.as_deref().unwrap_or(&self.backups)
+    }
+
+    fn origin(&self) -> BackupOrigin {
+        BackupOrigin::new(self.database.clone(), &self.backups)
+    }
+
+    /// What a proof adds to it. An older backup that is proven afterwards, as a sample, makes the newest one no better
+    /// proven.
+    pub(super) fn add(&mut self, proof: &VerificationReport) {
+        if self.last_proof.is_none_or(|t| proof.finished_at > t) {
+            self.proofs = self.proofs.saturating_add(1);
+        }
+        self.database = proof.database.clone().or(self.database.take());
+        self.backups = pattern_of(proof.backup.name.as_deref().unwrap_or_default());
+        if proof.backup_created >= self.proven_created {
+            self.last_proof = Some(proof.finished_at);
+            self.proven_backup.clone_from(&proof.backup.name);
+            self.proven_created = proof.backup_created;
+            self.proven_depth = proof.depth;
+            self.rto = proof.rto.or(self.rto);
+        }
+    }
+}
+
+impl BackupSetStatus {
+    pub(super) fn new(name: &str, is_signed: bool) -> Self {
+        BackupSetStatus {
+            name: name.to_owned(),
+            last_proof: None,
+            proven_backup: None,
+            proven_created: None,
+            proven_depth: None,
+            last_verdict: None,
+            rto: None,
+            trend: vec![],
+            is_signed,
+            databases: vec![],
+        }
+    }
+
+    /// What a verification adds to it. One that was not restored says nothing good of the set.
+    pub fn add(&mut self, report: &VerificationReport) {
+        if report.is_verified() && !report.is_proof() {
+            return;
+        }
+        self.last_verdict = Some(report.verdict);
+        if let Some(sample) = report.sample() {
+            self.trend.push(sample);
+            let old = self.trend.len().saturating_sub(TREND);
+            self.trend.drain(..old);
+        }
+        if !report.is_proof() {
+            return;
+        }
+        let origin = report.origin();
+        let is_its = |d: &DatabaseStatus| d.origin().is_same(&origin);
+        match self.databases.iter_mut().find(|d| is_its(d)) {
+            Some(database) => database.add(report),
+            None => {
+                if self.databases.len() >= MAX_DATABASES {
+                    self.databases.remove(0);
+                }
+                let mut database = DatabaseStatus::default();
+                database.add(report);
+                self.databases.push(database);
+            }
+        }
+        self.sum_up();
+    }
+
+    /// Leaves out the databases of which no backup is left, unless there is none of any.
+    pub(super) fn leave_out_gone(&mut self, is_there: impl Fn(&BackupOrigin) -> bool) {
+        if self.databases.iter().any(|d| is_there(&d.origin())) {
+            self.databases.retain(|d| is_there(&d.origin()));
+            self.sum_up();
+        }
+    }
+
+    fn sum_up(&mut self) {
+        let has_regular = self.databases.iter().any(|d| d.proofs >= REGULAR);
+        let counts = |d: &&DatabaseStatus| !has_regular || d.proofs >= REGULAR;
+        let counted = || self.databases.iter().filter(counts);
+        let Some(oldest) = counted().min_by_key(|d| d.last_proof).cloned() else {
+            return;
+        };
+        let slowest = counted()
+            .filter_map(|d| d.rto)
+            .max_by(|a, b| a.forecast_seconds.total_cmp(&b.forecast_seconds));
+        self.last_proof = oldest.last_proof;
+        self.proven_backup = oldest.proven_backup;
+        self.proven_created = oldest.proven_created;
+        self.proven_depth = oldest.proven_depth;
+        self.rto = slowest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Trigger;
+
+    fn at(hour: i64) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(hour * 3600).unwrap()
+    }
+
+    /// A proof of a backup of `database` that was made and proven at this hour.
+    fn proof(database: Option<&str>, backup: &str, hour: i64, forecast: f64) -> VerificationReport {
+        let mut report = VerificationReport::new("r", Trigger::Notification, Depth::Data, at(hour));
+        report.verdict = Verdict::Verified;
+        report.depth = Some(Depth::Data);
+        report.database = database.map(str::to_owned);
+        report.backup.name = Some(backup.to_owned());
+        report.backup_created = Some(at(hour));
+        report.rto = Some(Rto {
+            measured_seconds: forecast,
+            forecast_seconds: forecast,
+            samples: 1,
+        });
+        report
+    }
+
+    fn status_of(proofs: &[VerificationReport]) -> BackupSetStatus {
+        let mut status = BackupSetStatus::new("default", true);
+        proofs.iter().for_each(|p| status.add(p));
+        status
+    }
+
+    #[test]
+    fn a_set_is_as_fresh_as_its_stalest_database() {
+        let (app, shop) = (Some("app"), Some("shop"));
+        let mut status = status_of(&[
+            proof(app, "1.dump", 1, 90.0),
+            proof(shop, "2.dump", 2, 5.0),
+            proof(app, "3.dump", 3, 80.0),
+            proof(shop, "4.dump", 4, 6.0),
+            proof(shop, "5.dump", 5, 7.0),
+        ]);
+        assert_eq!(status.last_proof, Some(at(3)));
+        assert_eq!(status.proven_backup.as_deref(), Some("3.dump"));
+        assert_eq!(status.rto.unwrap().forecast_seconds, 80.0);
+        let labels: Vec<&str> = status.databases.iter().map(DatabaseStatus::label).collect();
+        assert_eq!(labels, ["app", "shop"]);
+        // Made by hand, once: nobody proves it again.
+        status.add(&proof(Some("test"), "test.dump", 0, 1.0));
+        assert_eq!(status.last_proof, Some(at(3)));
+        // The backups of a database that is no longer backed up were deleted.
+        let kept = BackupOrigin::new(Some("shop".into()), "6.dump");
+        status.leave_out_gone(|o| o.is_same(&kept));
+        assert_eq!(status.last_proof, Some(at(5)));
+        assert_eq!(status.databases.len(), 1);
+        status.leave_out_gone(|_| false);
+        assert_eq!(status.last_proof, Some(at(5)));
+    }
+
+    #[test]
+    fn backups_without_a_database_name_are_told_apart_by_their_own() {
+        let status = status_of(&[
+            proof(None, "shop-2026-11-01.sql", 1, 1.0),
+            proof(None, "blog-2026-11-01.sql", 2, 1.0),
+            proof(None, "shop-2026-11-02.sql", 3, 1.0),
+            proof(None, "blog-2026-11-02.sql", 4, 1.0),
+        ]);
+        assert_eq!(status.last_proof, Some(at(3)));
+        let labels: Vec<&str> = status.databases.iter().map(DatabaseStatus::label).collect();
+        assert_eq!(labels, ["shop-#.sql", "blog-#.sql"]);
+        // Of one database, nothing is listed apart.
+        let one = status_of(&[proof(Some("app"), "1.dump", 1, 1.0)]);
+        let json = serde_json::to_value(&one).unwrap();
+        assert!(json.get("databases").is_none(), "{json}");
+    }
+
+    #[test]
+    fn an_answer_that_is_repeated_counts_once() {
+        let once = proof(Some("app"), "1.dump", 1, 1.0);
+        let status = status_of(&[once.clone(), once]);
+        assert_eq!(status.databases[0].proofs, 1);
+    }
+}
