@@ -154,6 +154,35 @@ enum Command {
     Emulator(emulator::EmulatorArgs),
 }
 
+impl Command {
+    fn connects_to_target(&self) -> bool {
+        match self {
+            Command::Restore(_)
+            | Command::Rollback(_)
+            | Command::Reap
+            | Command::Inspect(_)
+            | Command::Check
+            | Command::Doctor => true,
+            Command::Worker(_)
+            | Command::Verify(_)
+            | Command::Evidence(_)
+            | Command::Selftest(_)
+            | Command::Prune(_)
+            | Command::Report(_)
+            | Command::List(_)
+            | Command::Request(_)
+            | Command::Watch(_)
+            | Command::Status(_)
+            | Command::Schema(_)
+            | Command::Completions { .. }
+            | Command::Man { .. }
+            | Command::Reference { .. } => false,
+            #[cfg(feature = "emulator")]
+            Command::Demo | Command::Emulator(_) => false,
+        }
+    }
+}
+
 const EXAMPLES: &str = "Examples:
   pgrestored restore latest --target app_copy
   pgrestored restore ./app.dump --target app --on-existing replace
@@ -196,10 +225,19 @@ impl Cli {
             .log_level
             .clone()
             .unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
-        let config = match self.command {
-            Command::Worker(_) | Command::Request(_) => Config::with_queue(&self.config),
-            _ => Config::new(&self.config),
+        let raw = if quiet {
+            self.config.clone().for_person()
+        } else {
+            self.config.clone()
         };
+        let config = match self.command {
+            Command::Worker(_) | Command::Request(_) => Config::with_queue(&raw),
+            _ => Config::new(&raw),
+        };
+        if let (true, Ok(config)) = (self.command.connects_to_target(), &config) {
+            let warnings = config.db_origins.warnings().iter();
+            warnings.for_each(|warning| err!("pgrestored: {warning}"));
+        }
         let valid = config.as_ref().ok();
         let telemetry = telemetry::Options {
             level,

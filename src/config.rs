@@ -2,11 +2,14 @@
 //! errors of a configuration are reported at once; they name variables, never values.
 
 mod argv;
+mod libpq;
 mod location;
 mod memory;
+mod pgpass;
 mod raw;
 mod restore;
 mod server;
+mod service_file;
 mod trust;
 mod values;
 mod verification;
@@ -23,8 +26,9 @@ use restore::{binary_from, in_place, policy, stage_limits};
 use values::{list, non_empty, or_default, secret, secret_line, text_of};
 
 pub use argv::hide_secrets;
+pub use libpq::SettingOrigins;
 pub use location::Location;
-pub use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
+pub use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 pub use raw::RawConfig;
 pub use trust::{RestrictedRoles, Trust};
 pub use values::ConfigErrors;
@@ -67,6 +71,8 @@ pub struct Config {
     /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
+    /// Where settings of `db` come from that `DB_*` does not set.
+    pub db_origins: SettingOrigins,
     pub db_name: Option<String>,
     pub project: Option<String>,
     pub request_subscription: String,
@@ -97,6 +103,8 @@ pub struct Config {
     /// converted exactly; `None`: never.
     pub binary_from: Option<usize>,
     pub retry_budget: Duration,
+    /// How long a server or service may take to answer for the first time; `None`: `retry_budget`.
+    pub first_contact: Option<Duration>,
     pub stall_timeout: Duration,
     pub policy: Policy,
     pub in_place: InPlace,
@@ -135,7 +143,7 @@ impl Config {
     /// # Errors
     /// All errors of the configuration at once.
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
-        let mut errors = ConfigErrors::default();
+        let mut errors = ConfigErrors(raw.origins.errors.clone());
         let retry_budget = errors.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
         let max_concurrent =
             errors.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
@@ -207,6 +215,7 @@ impl Config {
                 2 * 3600 * SECOND,
             ),
             db: server::db_config(raw, retry_budget, &mut errors),
+            db_origins: raw.origins.clone(),
             db_name: non_empty(&raw.db_name).map(str::to_owned),
             project: non_empty(&raw.google_cloud_project).map(str::to_owned),
             request_subscription: or_default(&raw.restore_request_subscription, "restore-requests"),
@@ -263,6 +272,7 @@ impl Config {
             }),
             archive_memory: memory::archive_budget(raw, max_concurrent, queue_bytes, &mut errors),
             retry_budget,
+            first_contact: raw.first_contact(),
             policy: policy(raw, &mut errors),
             in_place: in_place(raw, &mut errors),
             age_identity: age_identity(raw, &mut errors),

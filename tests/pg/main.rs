@@ -21,6 +21,7 @@ mod tls;
 mod verify;
 mod isolation;
 mod pieces;
+mod connection;
 mod cuts;
 mod hostile;
 mod journal;
