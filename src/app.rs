@@ -55,7 +55,8 @@ impl App {
         check_documents(&config)?;
         let config = Arc::new(config);
         let metrics = RestoreMetricsManager::new(now_seconds());
-        let stores = Arc::new(Stores::new(config.storage_emulator.clone()));
+        let stores = Stores::new(config.storage_emulator.clone());
+        let stores = Arc::new(stores.with_first_contact(config.first_contact));
         let server = Server::new(&config.db)?;
         let manager = RestoreManager::new(config.clone(), stores, server, metrics.clone());
         Ok(App {

@@ -3,12 +3,13 @@
 
 use super::exit::{CommandError, CommandResult, Exit};
 use super::output::{OutputFormat, print_json};
-use super::{status, watch};
+use super::status;
+use super::watch::{self, Wait};
 use crate::app::App;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::OnExisting;
 use crate::policy::InPlace;
-use crate::queue::ResultSink;
+use crate::queue::{Resource, ResultSink};
 use crate::telemetry;
 
 /// Validity of a request's signature: it must be published within this time.
@@ -45,6 +46,9 @@ pub(super) struct RequestArgs {
     /// With --wait: URL of a worker's admin port [default: http://ADMIN_ADDR]
     #[arg(long, requires = "wait")]
     url: Option<String>,
+    /// With --wait: stop waiting after this time, such as 15m; the request stays published [default: no limit]
+    #[arg(long, requires = "wait", value_name = "TIME", value_parser = watch::time_limit)]
+    timeout: Option<std::time::Duration>,
     #[command(flatten)]
     select: crate::policy::Selection,
 }
@@ -96,6 +100,20 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
             .attributes
             .extend(signed.map(|(name, value)| (name.to_owned(), value)));
     }
+    // Before anything is published.
+    let topic = watch::reach(
+        &app,
+        Resource::Topic,
+        &app.config.request_topic,
+        "RESTORE_REQUEST_TOPIC",
+    );
+    let results = async {
+        if args.wait {
+            watch::reach_results(&app).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(topic, results)?;
     let message_id = pubsub
         .topic(&app.config.request_topic)
         .await?
@@ -115,11 +133,9 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
             }
         };
     }
-    watch::answer(
-        &app,
-        &request.request_id,
-        &status::url(&app.config, args.url),
-        output,
-    )
-    .await
+    let wait = Wait {
+        url: status::url(&app.config, args.url),
+        limit: args.timeout,
+    };
+    watch::answer(&app, &request.request_id, &wait, output).await
 }

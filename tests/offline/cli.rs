@@ -236,6 +236,57 @@ fn an_unreachable_server_is_reported_within_seconds() {
     }
 }
 
+/// A bucket, topic or subscription of a service that does not answer is reported within seconds.
+#[test]
+fn an_unreachable_service_is_reported_within_seconds() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address_of = |l: &std::net::TcpListener| l.local_addr().unwrap().to_string();
+    let closed = address_of(&std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    for host in [address_of(&silent), closed] {
+        let env = [
+            ("STORAGE_EMULATOR_HOST", host.as_str()),
+            ("PUBSUB_EMULATOR_HOST", &host),
+            ("GOOGLE_CLOUD_PROJECT", "test"),
+        ];
+        for (args, advice) in [
+            (&["list"][..], "check STORAGE_EMULATOR_HOST"),
+            (
+                &["request", "x.dump", "--target", "app"],
+                "PUBSUB_EMULATOR_HOST",
+            ),
+        ] {
+            let started = tokio::time::Instant::now();
+            let out = run(args, &env);
+            let (took, said) = (started.elapsed().as_secs(), text(&out.stderr));
+            assert_eq!(out.status.code(), Some(69), "{args:?}: {said}");
+            assert!(said.contains(advice), "{args:?}: {said}");
+            assert!(took < 15, "{args:?}: {took} s");
+        }
+    }
+}
+
+/// Credentials that cannot be used are reported with how to get some; here, the file that should have them is missing.
+#[test]
+fn missing_credentials_are_reported_within_seconds() {
+    let env = [
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/file"),
+        ("GOOGLE_CLOUD_PROJECT", "test"),
+    ];
+    for args in [
+        &["list", "--backup-bucket", "some-backups"][..],
+        &["request", "x.dump", "--target", "app"],
+        &["watch", "some-request"],
+    ] {
+        let out = run(args, &env);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(77), "{args:?}: {said}");
+        assert!(
+            said.contains("gcloud auth application-default login"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
 /// Verifications must not run on the target server.
 #[test]
 fn the_scratch_server_must_not_be_the_target() {
