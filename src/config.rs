@@ -71,6 +71,8 @@ pub struct Config {
     /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
+    /// Whether the target server is set, and not only its default.
+    pub is_target_set: bool,
     /// Where settings of `db` come from that `DB_*` does not set.
     pub db_origins: SettingOrigins,
     pub db_name: Option<String>,
@@ -215,6 +217,7 @@ impl Config {
                 2 * 3600 * SECOND,
             ),
             db: server::db_config(raw, retry_budget, &mut errors),
+            is_target_set: non_empty(&raw.db_host).is_some(),
             db_origins: raw.origins.clone(),
             db_name: non_empty(&raw.db_name).map(str::to_owned),
             project: non_empty(&raw.google_cloud_project).map(str::to_owned),

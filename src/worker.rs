@@ -199,8 +199,9 @@ impl Worker {
         }
     }
 
-    pub fn state(&self) -> Arc<WorkerState> {
-        self.state.clone()
+    /// The same worker, whose state is shown by `state`.
+    pub fn with_state(self, state: Arc<WorkerState>) -> Self {
+        Worker { state, ..self }
     }
 
     /// Runs until `shutdown`, then drains. `requests` carries restore and verification requests,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use crate::database::TargetHealth;
 use crate::event::{Kind, RestoreResult};
 use crate::job::{BackupRef, Job};
 use crate::manager::{BackupSetStatus, JobOutcome};
@@ -26,6 +27,7 @@ pub struct WorkerState {
     stopping: AtomicBool,
     /// Health of the worker's topics and subscriptions.
     health: Mutex<Health>,
+    target: Mutex<TargetHealth>,
 }
 
 struct Running {
@@ -141,9 +143,15 @@ impl WorkerState {
         *lock(&self.health) = health;
     }
 
+    /// Makes readiness depend on the target server.
+    pub fn follow_target(&self, target: TargetHealth) {
+        *lock(&self.target) = target;
+    }
+
     /// Why this worker is not ready; empty if it is ready.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.health).problems();
+        problems.extend(lock(&self.target).problem());
         if self.broken.load(Relaxed) {
             problems.push(
                 "the worker lacks credentials or permissions: see its log, or run pgrestored doctor".into(),
