@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin;
 use crate::admission::{self, Admission};
 use crate::config::{Config, ConfigErrors};
+use crate::database::TargetHealth;
 use crate::error::{DatabaseError, report};
 use crate::manager::RestoreManager;
 use crate::metrics::{RestoreMetricsManager, now_seconds};
@@ -55,7 +56,8 @@ impl App {
         check_documents(&config)?;
         let config = Arc::new(config);
         let metrics = RestoreMetricsManager::new(now_seconds());
-        let stores = Arc::new(Stores::new(config.storage_emulator.clone()));
+        let stores = Stores::new(config.storage_emulator.clone());
+        let stores = Arc::new(stores.with_first_contact(config.first_contact));
         let server = Server::new(&config.db)?;
         let manager = RestoreManager::new(config.clone(), stores, server, metrics.clone());
         Ok(App {
@@ -94,6 +96,18 @@ impl App {
             .await
             .map_err(AppError::Admin)?;
         let admin = listener.local_addr().map_err(AppError::Admin)?;
+        let state = Arc::new(WorkerState::new(&self.config));
+        state.follow(pubsub.health());
+        let target = self.watch_target(&state)?;
+        let routes = admin::router(
+            self.metrics.clone(),
+            state.clone(),
+            &self.config.admin_hosts,
+        );
+        let served = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, routes)));
+        // First, because the clients wait silently for credentials, and for a missing topic or subscription.
+        let watching = pubsub.clone().watch(required).await;
+        let watched = AbortOnDropHandle::new(tokio::spawn(watching));
         let results = Arc::new(pubsub.topic(&self.config.completion_topic).await?);
         let requests = pubsub.subscribe(&self.config.request_subscription).await?;
         let notifications: Option<Box<dyn RequestQueue>> =
@@ -109,17 +123,8 @@ impl App {
             results,
             self.metrics.clone(),
             settings,
-        );
-        let state = worker.state();
-        state.follow(pubsub.health());
-        let routes = admin::router(
-            self.metrics.clone(),
-            state.clone(),
-            &self.config.admin_hosts,
-        );
-        let served = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, routes)));
-        // Checked first, because the client would wait silently for a missing topic or subscription.
-        let watched = AbortOnDropHandle::new(tokio::spawn(pubsub.watch(required).await));
+        )
+        .with_state(state.clone());
         tracing::info!(
             %admin,
             subscription = self.config.request_subscription,
@@ -140,8 +145,20 @@ impl App {
             state,
             task,
             _served: served,
-            _watched: watched,
+            _watched: (watched, target),
         })
+    }
+
+    /// Watches the target server, if one is configured: a worker that only verifies has none.
+    fn watch_target(&self, state: &WorkerState) -> Result<Option<AbortOnDropHandle<()>>, AppError> {
+        if !self.config.is_target_set {
+            return Ok(None);
+        }
+        let (db, health) = (&self.config.db, TargetHealth::default());
+        state.follow_target(health.clone());
+        let resource = format!("target server {}:{}", db.host, db.port);
+        let watching = health.watch(Server::new(db)?, resource);
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(watching))))
     }
 
     /// The topics and subscriptions that the worker needs.
@@ -207,7 +224,7 @@ pub struct RunningWorker {
     pub state: Arc<WorkerState>,
     task: tokio::task::JoinHandle<Result<(), QueueError>>,
     _served: AbortOnDropHandle<()>,
-    _watched: AbortOnDropHandle<()>,
+    _watched: (AbortOnDropHandle<()>, Option<AbortOnDropHandle<()>>),
 }
 
 impl RunningWorker {

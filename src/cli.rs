@@ -166,6 +166,36 @@ enum Command {
     Emulator(emulator::EmulatorArgs),
 }
 
+impl Command {
+    fn connects_to_target(&self) -> bool {
+        match self {
+            Command::Restore(_)
+            | Command::Rollback(_)
+            | Command::Promote(_)
+            | Command::Reap
+            | Command::Inspect(_)
+            | Command::Check
+            | Command::Doctor => true,
+            Command::Worker(_)
+            | Command::Verify(_)
+            | Command::Evidence(_)
+            | Command::Selftest(_)
+            | Command::Prune(_)
+            | Command::Report(_)
+            | Command::List(_)
+            | Command::Request(_)
+            | Command::Watch(_)
+            | Command::Status(_)
+            | Command::Schema(_)
+            | Command::Completions { .. }
+            | Command::Man { .. }
+            | Command::Reference { .. } => false,
+            #[cfg(feature = "emulator")]
+            Command::Demo | Command::Emulator(_) => false,
+        }
+    }
+}
+
 const EXAMPLES: &str = "Examples:
   pgrestored restore latest --target app_copy
   pgrestored restore ./app.dump --target app --on-existing replace
@@ -212,11 +242,19 @@ impl Cli {
             LogReader::Operator => "info".into(),
             LogReader::Person(_) => "warn".into(),
         });
-        let config = match self.command {
-            Command::Worker(_) | Command::Request(_) => Config::with_queue(&self.config),
-            Command::Verify(_) | Command::Selftest(_) => Config::for_verification(&self.config),
-            _ => Config::new(&self.config),
+        let raw = match reader {
+            LogReader::Operator => self.config.clone(),
+            LogReader::Person(_) => self.config.clone().for_person(),
         };
+        let config = match self.command {
+            Command::Worker(_) | Command::Request(_) => Config::with_queue(&raw),
+            Command::Verify(_) | Command::Selftest(_) => Config::for_verification(&raw),
+            _ => Config::new(&raw),
+        };
+        if let (true, Ok(config)) = (self.command.connects_to_target(), &config) {
+            let warnings = config.db_origins.warnings().iter();
+            warnings.for_each(|warning| err!("pgrestored: {warning}"));
+        }
         let valid = config.as_ref().ok();
         let telemetry = telemetry::Options {
             level,

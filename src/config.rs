@@ -2,11 +2,14 @@
 //! errors of a configuration are reported at once; they name variables, never values.
 
 mod argv;
+mod libpq;
 mod location;
 mod memory;
+mod pgpass;
 mod raw;
 mod restore;
 mod server;
+mod service_file;
 mod trust;
 mod values;
 mod verification;
@@ -23,9 +26,10 @@ use restore::{binary_from, in_place, policy, stage_limits};
 use values::{list, non_empty, or_default, secret, secret_line, text_of};
 
 pub use argv::hide_secrets;
+pub use libpq::SettingOrigins;
 pub use location::Location;
 pub(crate) use memory::{SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
-pub use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
+pub use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 pub use raw::RawConfig;
 pub use trust::{RestrictedRoles, Trust};
 pub use values::ConfigErrors;
@@ -68,7 +72,11 @@ pub struct Config {
     /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
-    /// Notifications are verified and DB_HOST is not set: there is no target server, and requested restores are refused.
+    /// Whether the target server is set, and not only its default.
+    pub is_target_set: bool,
+    /// Where settings of `db` come from that `DB_*` does not set.
+    pub db_origins: SettingOrigins,
+    /// Notifications are verified and no target server is set: there is none, and requested restores are refused.
     pub only_verifies: bool,
     pub db_name: Option<String>,
     pub project: Option<String>,
@@ -102,6 +110,8 @@ pub struct Config {
     /// converted exactly; `None`: never.
     pub binary_from: Option<usize>,
     pub retry_budget: Duration,
+    /// How long a server or service may take to answer for the first time; `None`: `retry_budget`.
+    pub first_contact: Option<Duration>,
     pub stall_timeout: Duration,
     pub policy: Policy,
     pub in_place: InPlace,
@@ -157,7 +167,7 @@ impl Config {
 
     /// `verifies`: whether backups are verified, in a sandbox unless there is a scratch server.
     fn read(raw: &RawConfig, verifies: bool) -> Result<Self, ConfigErrors> {
-        let mut errors = ConfigErrors::default();
+        let mut errors = ConfigErrors(raw.origins.errors.clone());
         let retry_budget = errors.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
         let max_concurrent =
             errors.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
@@ -171,6 +181,8 @@ impl Config {
                 Trust::Restricted
             }
         };
+        // For the commands of a person, libpq's settings were taken before.
+        let is_target_set = non_empty(&raw.db_host).is_some();
         let has_sandboxes = verifies && non_empty(&raw.scratch_db_host).is_none();
         let config = Config {
             bucket: errors.location(
@@ -238,7 +250,9 @@ impl Config {
                 2 * 3600 * SECOND,
             ),
             db: server::db_config(raw, retry_budget, &mut errors),
-            only_verifies: non_empty(&raw.db_host).is_none()
+            is_target_set,
+            db_origins: raw.origins.clone(),
+            only_verifies: !is_target_set
                 && non_empty(&raw.backup_notification_subscription).is_some(),
             db_name: non_empty(&raw.db_name).map(str::to_owned),
             project: non_empty(&raw.google_cloud_project).map(str::to_owned),
@@ -302,6 +316,7 @@ impl Config {
                 &mut errors,
             ),
             retry_budget,
+            first_contact: raw.first_contact(),
             policy: policy(raw, &mut errors),
             in_place: in_place(raw, &mut errors),
             age_identity: age_identity(raw, &mut errors),

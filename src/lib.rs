@@ -39,6 +39,7 @@ pub mod store;
 
 // Domain types, configuration and telemetry.
 pub mod config;
+pub mod credentials;
 pub mod event;
 pub mod job;
 pub mod metrics;

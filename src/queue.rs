@@ -11,21 +11,36 @@ use futures::future::BoxFuture;
 
 pub use health::{Health, Resource};
 pub use pubsub::{PubSub, PubSubConfig};
-pub use setup::{Lookup, SubscriptionSetup, check_credentials};
+pub use setup::{Lookup, SubscriptionSetup};
 
 use crate::event::Message;
 
 /// A failed queue operation; the message is human-readable.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The subscription or topic is missing or access is denied: retrying does not help.
+    /// Access is denied: retrying does not help.
     #[error("{0}")]
     Permanent(String),
+    /// The subscription or topic does not exist.
+    #[error("{0}")]
+    Missing(String),
     /// The service rejects this message (INVALID_ARGUMENT); others can still be published.
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
     Transient(String),
+}
+
+impl QueueError {
+    /// The same error with another message, made of this one's.
+    fn reworded(self, message: impl FnOnce(String) -> String) -> Self {
+        match self {
+            QueueError::Permanent(what) => QueueError::Permanent(message(what)),
+            QueueError::Missing(what) => QueueError::Missing(message(what)),
+            QueueError::Refused(what) => QueueError::Refused(message(what)),
+            QueueError::Transient(what) => QueueError::Transient(message(what)),
+        }
+    }
 }
 
 /// A message of a subscription.

@@ -12,11 +12,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use crate::config::{Location, StorageEmulator};
+use crate::credentials;
 use crate::error::{StorageError, StorageKind};
 use crate::retry::Backoff;
 
@@ -135,32 +136,113 @@ const SMALL_LIMIT: Duration = Duration::from_secs(10);
 /// How many attempts are made to read a few bytes.
 const ATTEMPTS: u32 = 5;
 
-/// A store, once it has been connected.
-type StoreCell = Arc<OnceCell<Arc<dyn BackupStore>>>;
+/// The store at one location.
+#[derive(Default)]
+struct StoreSlot {
+    client: OnceCell<Arc<dyn BackupStore>>,
+    /// Set once it has answered.
+    reached: OnceCell<()>,
+}
 
 /// Opens stores by their location and caches them, so that clients are built once.
 pub struct Stores {
     emulator: Option<StorageEmulator>,
-    /// A cell for each location, so that one that connects slowly does not delay the others.
-    open: Mutex<HashMap<Location, StoreCell>>,
+    /// How long a bucket may take to answer for the first time; `None`: as long as every call.
+    first_contact: Option<Duration>,
+    /// A slot for each location, so that one that connects slowly does not delay the others.
+    open: Mutex<HashMap<Location, Arc<StoreSlot>>>,
 }
 
 impl Stores {
     pub fn new(emulator: Option<StorageEmulator>) -> Self {
         Stores {
             emulator,
+            first_contact: None,
             open: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The same stores, with a time limit for the first answer of each bucket.
+    pub fn with_first_contact(self, within: Option<Duration>) -> Self {
+        Stores {
+            first_contact: within,
+            ..self
         }
     }
 
     /// The store at a location.
     ///
     /// # Errors
-    /// `access_denied` if the clients cannot be built, usually because credentials are missing.
+    /// `access_denied` if there are no usable credentials; `download_failed` if it does not answer within the time
+    /// for the first contact.
     pub async fn at(&self, place: &Location) -> Result<Arc<dyn BackupStore>, StorageError> {
-        let cell = self.open.lock().entry(place.clone()).or_default().clone();
-        let store = cell.get_or_try_init(|| self.connect(place)).await?;
-        Ok(store.clone())
+        let slot = self.slot(place);
+        if let (Some(within), Location::Bucket { .. }) = (self.first_contact, place) {
+            // Boxed: the type of its future would be too deep for the compiler.
+            let reach = || self.reach(&slot, place, within).boxed();
+            slot.reached.get_or_try_init(reach).await?;
+        }
+        self.client(&slot, place).await
+    }
+
+    fn slot(&self, place: &Location) -> Arc<StoreSlot> {
+        self.open.lock().entry(place.clone()).or_default().clone()
+    }
+
+    async fn client(
+        &self,
+        slot: &StoreSlot,
+        place: &Location,
+    ) -> Result<Arc<dyn BackupStore>, StorageError> {
+        let connect = || self.connect(place).boxed();
+        let client = slot.client.get_or_try_init(connect).await?;
+        Ok(client.clone())
+    }
+
+    /// Checks within a time that there are credentials for a bucket, and that it answers. Without an answer, wrong
+    /// settings are likelier than a service that is about to come back.
+    async fn reach(
+        &self,
+        slot: &StoreSlot,
+        place: &Location,
+        within: Duration,
+    ) -> Result<(), StorageError> {
+        let (uri, is_emulated) = (place.uri(""), self.emulator.is_some());
+        let has_credentials = async {
+            if is_emulated {
+                return Ok(());
+            }
+            // A little earlier, because the call then fails for the same reason.
+            let checked = credentials::check(within.mul_f64(0.9)).await;
+            checked.map_err(|what| {
+                let what = format!("{uri}: {what}; {}", credentials::ADVICE);
+                StorageError::new(StorageKind::AccessDenied, what)
+            })
+        };
+        let answer = async { self.client(slot, place).await?.greet(within).await };
+        let in_time = async {
+            let silent = |_| {
+                let what = format!("{uri}: no answer within {within:?}");
+                Err(StorageError::new(StorageKind::DownloadFailed, what))
+            };
+            let answered = tokio::time::timeout(within, answer).await;
+            answered.unwrap_or_else(silent)
+        };
+        let setting = if is_emulated {
+            "STORAGE_EMULATOR_HOST, where Cloud Storage should respond"
+        } else {
+            "whether this machine can reach Cloud Storage (network, proxy, firewall)"
+        };
+        let explain = |e: StorageError| match e.kind() {
+            StorageKind::DownloadFailed => {
+                // The cause is said before what to do.
+                let said = crate::error::report(&e);
+                StorageError::new(e.kind(), format!("{said}; check {setting}"))
+            }
+            _ => e,
+        };
+        let reached = tokio::try_join!(has_credentials, in_time);
+        reached.map(drop).map_err(explain)
     }
 
     async fn connect(&self, place: &Location) -> Result<Arc<dyn BackupStore>, StorageError> {
@@ -175,15 +257,22 @@ impl Stores {
     /// Puts a store in the place of the one at a location.
     #[cfg(test)]
     pub(crate) fn replace(&self, place: Location, store: Arc<dyn BackupStore>) {
-        let cell = OnceCell::new_with(Some(store));
-        self.open.lock().insert(place, Arc::new(cell));
+        let client = OnceCell::new_with(Some(store));
+        let slot = StoreSlot {
+            client,
+            ..StoreSlot::default()
+        };
+        self.open.lock().insert(place, Arc::new(slot));
     }
 
     /// Opens a store in the background: building its clients takes tens of milliseconds, most of them to
     /// load this machine's certificates. Errors are reported by [`Stores::at`].
     pub fn open_ahead(self: &Arc<Self>, place: Location) {
         let stores = self.clone();
-        tokio::spawn(async move { stores.at(&place).await.is_ok() });
+        tokio::spawn(async move {
+            let slot = stores.slot(&place);
+            stores.client(&slot, &place).await.is_ok()
+        });
     }
 }
 
@@ -198,8 +287,8 @@ mod tests {
         let place = Location::Folder("/tmp".into());
         stores.open_ahead(place.clone());
         tokio::task::yield_now().await;
-        let cell = stores.open.lock().get(&place).cloned().unwrap();
-        let open = cell.get().unwrap();
+        let slot = stores.open.lock().get(&place).cloned().unwrap();
+        let open = slot.client.get().unwrap();
         assert!(Arc::ptr_eq(open, &stores.at(&place).await.unwrap()));
     }
 

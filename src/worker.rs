@@ -187,7 +187,7 @@ impl Worker {
         metrics: RestoreMetricsManager,
         settings: WorkerSettings,
     ) -> Self {
-        let state = Arc::new(WorkerState::new(JobLinks::of(manager.config())));
+        let state = Arc::new(WorkerState::new(manager.config()));
         Worker {
             manager,
             results,
@@ -200,8 +200,9 @@ impl Worker {
         }
     }
 
-    pub fn state(&self) -> Arc<WorkerState> {
-        self.state.clone()
+    /// The same worker, whose state is shown by `state`.
+    pub fn with_state(self, state: Arc<WorkerState>) -> Self {
+        Worker { state, ..self }
     }
 
     /// Runs until `shutdown`, then drains. `requests` carries restore and verification requests,

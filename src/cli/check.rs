@@ -42,6 +42,7 @@ pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
         "evidence_signing_key": if v.signing_key.is_some() { "set" } else { "not set" },
         "evidence_trusted_keys": if v.trusted_keys.is_some() { "set" } else { "not set" },
         "backup_sets": v.sets.iter().map(|s| s.name.clone()).collect::<Vec<_>>(),
+        "db_taken_from": taken_from(config),
         "scratch_db_host": v.scratch.as_ref().map(|s| &s.host),
     });
     if output == OutputFormat::Json {
@@ -52,10 +53,22 @@ pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        out!("  {key:<30} {}", if text == "null" { "-" } else { &text });
+        if key != "db_taken_from" {
+            let origin = config.db_origins.of(&key.to_uppercase());
+            let origin = origin.map(|o| format!(" (from {o})")).unwrap_or_default();
+            let text = if text == "null" { "-" } else { &text };
+            out!("  {key:<30} {text}{origin}");
+        }
     }
     if config.project.is_none() {
         out!("  GOOGLE_CLOUD_PROJECT is not set; `worker` and `request` need it.");
     }
     Ok(Exit::Ok)
+}
+
+/// Where settings of the target server come from that `DB_*` does not set, by their names in this document.
+fn taken_from(config: &Config) -> serde_json::Map<String, serde_json::Value> {
+    let all = config.db_origins.iter();
+    all.map(|(variable, origin)| (variable.to_lowercase(), origin.into()))
+        .collect()
 }

@@ -11,15 +11,15 @@ use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::style;
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
+use crate::credentials;
 use crate::database::{ServerDisk, check_journal, check_restricted, free_bytes, unended};
 use crate::error::{FailureReason, RestoreError, bound_list};
 use crate::job::{BackupRef, LATEST};
 use crate::postgres::{Server, ServerFacts};
-use crate::queue::check_credentials;
 use crate::sandbox::{Sandbox, fitting, found};
 use pgdump_restore::{Finding, Level, Requirements};
 
-use check::{CheckHealth, DiagnosticResult, failed};
+use check::{CheckHealth, DiagnosticResult, PATIENCE, failed};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
@@ -27,9 +27,6 @@ const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
 const MAX_DATABASES: usize = 10;
 /// Free bytes for sandboxes below which `doctor` warns.
 const MIN_SANDBOX_BYTES: u64 = 5 << 30;
-
-/// How long to retry a server that does not respond.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(mut config: Config, output: OutputFormat) -> CommandResult {
     config.retry_budget = config.retry_budget.min(PATIENCE);
@@ -48,7 +45,7 @@ pub(super) async fn run(mut config: Config, output: OutputFormat) -> CommandResu
         "configuration",
         "valid; `pgrestored check` prints it",
     )]);
-    report_all(vec![credentials(&app.config).await]);
+    report_all(vec![google_credentials(&app.config).await]);
     report_all(bucket(&app).await);
     report_all(queues::queues(&app).await);
     if app.config.only_verifies {
@@ -106,7 +103,7 @@ fn print(c: &DiagnosticResult) {
     }
 }
 
-async fn credentials(config: &Config) -> DiagnosticResult {
+async fn google_credentials(config: &Config) -> DiagnosticResult {
     let name = "credentials";
     let is_local =
         matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
@@ -114,12 +111,11 @@ async fn credentials(config: &Config) -> DiagnosticResult {
     if is_local && !has_queue {
         return DiagnosticResult::skipped(name, "Google Cloud is not used");
     }
-    match check_credentials().await {
+    match credentials::check(PATIENCE).await {
         Ok(()) => DiagnosticResult::ok(name, "Google Cloud issued a token"),
-        Err(e) => DiagnosticResult::failure(name, Exit::Permission, e.to_string()).fix(
-            "run as a service account (of Workload Identity or of the instance), set GOOGLE_APPLICATION_CREDENTIALS, \
-             or run `gcloud auth application-default login` on your own machine",
-        ),
+        Err(what) => {
+            DiagnosticResult::failure(name, Exit::Permission, what).fix(credentials::ADVICE)
+        }
     }
 }
 

@@ -145,6 +145,7 @@ impl CommandError {
             | CommandError::Unavailable(_) => Exit::Unavailable,
             CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => match e {
                 QueueError::Permanent(_) => Exit::Permission,
+                QueueError::Missing(_) => Exit::Config,
                 QueueError::Refused(_) => Exit::BadData,
                 QueueError::Transient(_) => Exit::Unavailable,
             },

@@ -23,12 +23,16 @@ use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArgs {
-    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven, also with @TIME
+    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
+    ///
+    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
     backup: String,
     /// Prefix under which `latest` and `latest-proven` search
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
-    /// The database: latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken
+    /// Only this database: of latest, or of a whole cluster's dump
+    ///
+    /// latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken.
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it

@@ -4,12 +4,13 @@
 use super::exit::{CommandError, CommandResult, Exit};
 use super::help;
 use super::output::{OutputFormat, print_json};
-use super::{status, watch};
+use super::status;
+use super::watch::{self, Wait};
 use crate::app::App;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::OnExisting;
 use crate::policy::InPlace;
-use crate::queue::ResultSink;
+use crate::queue::{Resource, ResultSink};
 use crate::telemetry;
 
 /// Validity of a request's signature: it must be published within this time.
@@ -28,11 +29,13 @@ pub(super) struct RequestArgs {
     /// Number of connections that load
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = help::TARGET)]
     jobs: Option<u32>,
-    /// The database: latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken
+    /// Only this database: of latest, or of a whole cluster's dump
+    ///
+    /// latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken.
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of the request [default: generated]
-    #[arg(long, value_name = "ID", help_heading = help::REQUEST)]
+    #[arg(long, value_name = "ID", hide_short_help = true, help_heading = help::REQUEST)]
     request_id: Option<String>,
     /// Request a verification instead of a restore
     #[arg(long, help_heading = help::REQUEST)]
@@ -40,12 +43,19 @@ pub(super) struct RequestArgs {
     /// With --verify: depth of the verification
     #[arg(long, value_enum, requires = "verify", help_heading = help::REQUEST)]
     depth: Option<crate::policy::Depth>,
-    /// Show the progress, and wait for the result on RESTORE_COMPLETION_SUBSCRIPTION
+    /// Show the progress, and wait for the result
+    ///
+    /// The result comes on RESTORE_COMPLETION_SUBSCRIPTION.
     #[arg(long, help_heading = help::REQUEST)]
     wait: bool,
     /// With --wait: URL of a worker's admin port [default: http://ADMIN_ADDR]
-    #[arg(long, requires = "wait", help_heading = help::REQUEST)]
+    #[arg(long, requires = "wait", hide_short_help = true, help_heading = help::REQUEST)]
     url: Option<String>,
+    /// With --wait: stop waiting after this time, such as 15m [default: no limit]
+    ///
+    /// The request stays published.
+    #[arg(long, requires = "wait", value_name = "TIME", value_parser = watch::time_limit, help_heading = help::REQUEST)]
+    timeout: Option<std::time::Duration>,
     #[command(flatten)]
     select: crate::policy::Selection,
 }
@@ -97,6 +107,20 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
             .attributes
             .extend(signed.map(|(name, value)| (name.to_owned(), value)));
     }
+    // Before anything is published.
+    let topic = watch::reach(
+        &app,
+        Resource::Topic,
+        &app.config.request_topic,
+        "RESTORE_REQUEST_TOPIC",
+    );
+    let results = async {
+        if args.wait {
+            watch::reach_results(&app).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(topic, results)?;
     let message_id = pubsub
         .topic(&app.config.request_topic)
         .await?
@@ -116,11 +140,9 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
             }
         };
     }
-    watch::answer(
-        &app,
-        &request.request_id,
-        &status::url(&app.config, args.url),
-        output,
-    )
-    .await
+    let wait = Wait {
+        url: status::url(&app.config, args.url),
+        limit: args.timeout,
+    };
+    watch::answer(&app, &request.request_id, &wait, output).await
 }

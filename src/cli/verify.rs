@@ -24,7 +24,9 @@ use crate::verification::{DocumentLink, junit, page};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
-    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven, also with @TIME
+    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
+    ///
+    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
     backup: String,
     /// Depth of the verification [default: VERIFY_DEPTH]
     #[arg(long, value_enum, help_heading = help::POLICY)]
@@ -38,7 +40,9 @@ pub(super) struct VerifyArgs {
     /// Only this generation of the object
     #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
     generation: Option<Generation>,
-    /// The database: latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken
+    /// Only this database: of latest, or of a whole cluster's dump
+    ///
+    /// latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken.
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
     /// Id of this verification [default: generated]

@@ -2,37 +2,93 @@
 //! completion subscription or from the status page of the worker that processes the request; the
 //! progress comes from that page.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::display::{Bar, LINE};
 use super::exit::{CommandError, CommandResult, Exit};
+use super::help;
 use super::output::{OutputFormat, print_json};
 use super::signals::until_signal;
 use super::status;
 use crate::app::App;
 use crate::event::RestoreResult;
-use crate::queue::{Delivery, RequestQueue};
+use crate::queue::{Delivery, QueueError, RequestQueue, Resource};
 use crate::worker::WorkerStatus;
 
 /// Pause between requests for the worker's status.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long no worker may show anything before that is said.
+const SILENCE: Duration = Duration::from_millis(4500);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchArgs {
     /// `request_id` of the request
     id: String,
     /// URL of a worker's admin port [default: http://ADMIN_ADDR]
-    #[arg(long)]
+    #[arg(long, help_heading = help::REQUEST)]
     url: Option<String>,
+    /// Stop waiting after this time, such as 15m [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = time_limit, help_heading = help::REQUEST)]
+    timeout: Option<Duration>,
+}
+
+/// Where to look for progress, and how long to wait.
+pub(super) struct Wait {
+    /// URL of a worker's admin port.
+    pub url: String,
+    pub limit: Option<Duration>,
+}
+
+/// The parser of `--timeout`.
+pub(super) fn time_limit(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok();
+    let parsed = parsed.and_then(|d| Duration::try_from(d).ok());
+    let limit = parsed.filter(|d| !d.is_zero());
+    limit.ok_or_else(|| "must be a duration such as 30s, 15m or 12h".to_owned())
+}
+
+/// Fails within seconds if a topic or subscription does not exist or does not respond. `setting` is the variable of
+/// its name.
+pub(super) async fn reach(
+    app: &App,
+    kind: Resource,
+    name: &str,
+    setting: &str,
+) -> Result<(), CommandError> {
+    if let Some(within) = app.config.first_contact {
+        let pubsub = app.pubsub()?;
+        pubsub.reach(kind, name, setting, within).await?;
+    }
+    Ok(())
+}
+
+/// The same of the subscription with results.
+pub(super) async fn reach_results(app: &App) -> Result<(), CommandError> {
+    let name = &app.config.completion_subscription;
+    let setting = "RESTORE_COMPLETION_SUBSCRIPTION";
+    reach(app, Resource::Subscription, name, setting).await
 }
 
 pub(super) async fn run(app: App, args: WatchArgs, output: OutputFormat) -> CommandResult {
-    let url = status::url(&app.config, args.url);
-    answer(&app, &args.id, &url, output).await
+    if app.config.project.is_some() {
+        reach_results(&app).await?;
+    }
+    let wait = Wait {
+        url: status::url(&app.config, args.url),
+        limit: args.timeout,
+    };
+    answer(&app, &args.id, &wait, output).await
 }
 
 /// Waits for the result of request `id` and prints it; the exit code is that of the job.
-pub(super) async fn answer(app: &App, id: &str, url: &str, output: OutputFormat) -> CommandResult {
+pub(super) async fn answer(
+    app: &App,
+    id: &str,
+    wait: &Wait,
+    output: OutputFormat,
+) -> CommandResult {
+    let url = wait.url.as_str();
     let mut results = match &app.config.project {
         Some(_) => Some(
             app.pubsub()?
@@ -52,6 +108,7 @@ pub(super) async fn answer(app: &App, id: &str, url: &str, output: OutputFormat)
     }
     let mut others = Vec::new();
     let stop = tokio_util::sync::CancellationToken::new();
+    let is_seen = Cell::new(false);
     let waited = async {
         let by_subscription = async {
             match &mut results {
@@ -61,7 +118,9 @@ pub(super) async fn answer(app: &App, id: &str, url: &str, output: OutputFormat)
         };
         tokio::select! {
             result = by_subscription => Some(result),
-            result = by_page(url, id) => Some(Ok(result)),
+            result = by_page(url, id, &is_seen) => Some(Ok(result)),
+            () = say_silence(app, (id, url), &is_seen) => None,
+            () = over(wait.limit) => Some(Err(too_late(id, wait.limit))),
             () = stop.cancelled() => None,
         }
     };
@@ -105,8 +164,51 @@ async fn result_of(
     }
 }
 
+/// Ends after the limit, if there is one.
+async fn over(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn too_late(id: &str, limit: Option<Duration>) -> CommandError {
+    let limit = limit.unwrap_or_default();
+    CommandError::Unavailable(format!(
+        "no result of request {id} within {limit:?}; the request stays published: pgrestored watch {id} waits again"
+    ))
+}
+
+/// Says after a few seconds that no worker has shown any progress, and what should be there; never ends.
+async fn say_silence(app: &App, (id, url): (&str, &str), is_seen: &Cell<bool>) {
+    let name = &app.config.request_subscription;
+    let setting = "RESTORE_REQUEST_SUBSCRIPTION";
+    let missing = async {
+        app.config.project.as_ref()?;
+        let found = reach(app, Resource::Subscription, name, setting).await;
+        match found {
+            Err(CommandError::Queue(QueueError::Missing(what))) => Some(what),
+            _ => None,
+        }
+    };
+    let (missing, ()) = tokio::join!(missing, tokio::time::sleep(SILENCE));
+    if !is_seen.get() {
+        err!(
+            "no worker has answered yet; still waiting for the result of request {id} (Ctrl-C ends the wait, not the request)"
+        );
+        match missing {
+            Some(what) => err!("  {what}"),
+            None => err!("  a worker must process the subscription {name} ({setting})"),
+        }
+        if status::status_at(url).await.is_err() {
+            err!("  {url} does not respond: --url with a worker's address shows its progress");
+        }
+    }
+    std::future::pending().await
+}
+
 /// Polls the worker's status page for the result, and shows the progress meanwhile.
-async fn by_page(url: &str, id: &str) -> RestoreResult {
+async fn by_page(url: &str, id: &str, is_seen: &Cell<bool>) -> RestoreResult {
     let bar = Bar::new();
     let mut last_line: Option<tokio::time::Instant> = None;
     let mut every = tokio::time::interval(LOOK);
@@ -125,6 +227,7 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
         let Some(job) = running.into_iter().find(|j| j.request_id == id) else {
             continue;
         };
+        is_seen.set(true);
         match &bar {
             Some(bar) => {
                 let elapsed = jiff::Timestamp::now().duration_since(job.started_at);

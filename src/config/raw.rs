@@ -1,6 +1,12 @@
 //! The raw values of all variables. Each variable is also a flag.
 
+use super::libpq::{self, Environment, SettingOrigins};
+use super::pgpass::PasswordQuery;
 use super::values::non_empty;
+
+/// How long a person waits until a server or service that never answered is reported. A little is left to print it
+/// within five seconds.
+const FIRST_CONTACT: std::time::Duration = std::time::Duration::from_millis(4500);
 
 /// The raw values from the command line or the environment, before they are parsed.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -269,7 +275,7 @@ pub struct RawConfig {
         value_name = "FORMAT"
     )]
     pub(super) restore_copy_format: Option<String>,
-    /// How long to retry connecting to the server or the store [default: 15m]
+    /// How long to retry connecting to the server or the store; commands other than `worker` give up after 5 seconds until it has responded once [default: 15m]
     #[arg(long, env = "RETRY_BUDGET", global = true, value_name = "TIME")]
     pub(super) retry_budget: Option<String>,
     /// Reopen a download that has received no byte for this long [default: 30s]
@@ -506,6 +512,11 @@ pub struct RawConfig {
         value_name = "URL"
     )]
     pub(super) otel_exporter_otlp_endpoint: Option<String>,
+    /// Whether a person waits for the first answer of servers and services.
+    #[arg(skip)]
+    pub(super) is_for_person: bool,
+    #[arg(skip)]
+    pub(super) origins: SettingOrigins,
 }
 
 impl RawConfig {
@@ -528,9 +539,160 @@ impl RawConfig {
         parsed.map(|f| f.raw).map_err(|e| e.to_string())
     }
 
+    /// The values for a command that a person runs: settings of the target server that are not given are taken
+    /// from where `psql` would take them, and what cannot be reached is reported within seconds.
+    pub fn for_person(self) -> Self {
+        let raw = RawConfig {
+            is_for_person: true,
+            ..self
+        };
+        raw.with_libpq_settings(&|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+    }
+
+    /// How long a server or service may take to answer for the first time; `None`: as long as later.
+    pub(super) fn first_contact(&self) -> Option<std::time::Duration> {
+        self.is_for_person.then_some(FIRST_CONTACT)
+    }
+
+    fn with_libpq_settings(mut self, env: Environment<'_>) -> Self {
+        let settings = match libpq::read(env) {
+            Ok(settings) => settings,
+            Err(errors) => {
+                self.origins.errors = errors;
+                return self;
+            }
+        };
+        if non_empty(&self.db_host).is_none() {
+            self.origins.errors.extend(libpq::unsupported(&settings));
+        }
+        let has_password =
+            non_empty(&self.db_password).is_some() || non_empty(&self.db_password_file).is_some();
+        let password = settings.get("password").filter(|_| !has_password);
+        let mut origins = Vec::new();
+        for (variable, field, setting) in [
+            ("DB_HOST", &mut self.db_host, settings.get("host")),
+            ("DB_PORT", &mut self.db_port, settings.get("port")),
+            ("DB_USER", &mut self.db_user, settings.get("user")),
+            ("DB_PASSWORD", &mut self.db_password, password),
+            ("DB_SSLMODE", &mut self.db_sslmode, settings.get("sslmode")),
+            (
+                "DB_SSLROOTCERT",
+                &mut self.db_sslrootcert,
+                settings.get("sslrootcert"),
+            ),
+            ("DB_SSLCERT", &mut self.db_sslcert, settings.get("sslcert")),
+            ("DB_SSLKEY", &mut self.db_sslkey, settings.get("sslkey")),
+        ] {
+            if let (None, Some(setting)) = (non_empty(field), setting) {
+                *field = Some(setting.value.clone());
+                origins.push((variable, setting.origin.clone()));
+            }
+        }
+        self.origins.by_variable.extend(origins);
+        if has_password || password.is_some() {
+            return self;
+        }
+        let wanted = PasswordQuery {
+            host: non_empty(&self.db_host).unwrap_or("localhost"),
+            port: non_empty(&self.db_port).unwrap_or("5432"),
+            database: non_empty(&self.db_maintenance_name).unwrap_or("postgres"),
+            user: non_empty(&self.db_user).unwrap_or("postgres"),
+        };
+        match libpq::password(env, &settings, &wanted) {
+            Ok(Some(found)) => {
+                self.origins.by_variable.insert("DB_PASSWORD", found.origin);
+                self.db_password = Some(found.value);
+            }
+            Ok(None) => {}
+            Err(warning) => self.origins.warnings.push(warning),
+        }
+        self
+    }
+
     pub fn pg_bindir(&self) -> Vec<std::path::PathBuf> {
         non_empty(&self.pg_bindir)
             .map(|dirs| std::env::split_paths(dirs).collect())
             .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values with these variables and this environment of libpq.
+    fn taken(given: &[(&str, &str)], env: &[(&str, &str)]) -> RawConfig {
+        let value_of = |all: &[(&str, &str)], name: &str| {
+            let found = all.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let raw = RawConfig {
+            db_host: value_of(given, "DB_HOST"),
+            db_user: value_of(given, "DB_USER"),
+            db_password_file: value_of(given, "DB_PASSWORD_FILE"),
+            ..RawConfig::default()
+        };
+        raw.with_libpq_settings(&|name| value_of(env, name))
+    }
+
+    #[test]
+    fn what_is_given_comes_before_libpqs_settings() {
+        let env = [
+            ("PGHOST", "there"),
+            ("PGPORT", "5433"),
+            ("PGUSER", "me"),
+            ("PGPASSWORD", "secret"),
+        ];
+        let raw = taken(&[("DB_HOST", "here"), ("DB_USER", "")], &env);
+        assert_eq!(raw.db_host.as_deref(), Some("here"));
+        assert_eq!(raw.db_port.as_deref(), Some("5433"));
+        assert_eq!(raw.db_user.as_deref(), Some("me"));
+        assert_eq!(raw.db_password.as_deref(), Some("secret"));
+        let origins = ["DB_HOST", "DB_PORT", "DB_PASSWORD"].map(|v| raw.origins.of(v));
+        assert_eq!(origins, [None, Some("PGPORT"), Some("PGPASSWORD")]);
+        let raw = taken(&[("DB_PASSWORD_FILE", "/file")], &env);
+        assert_eq!(
+            (raw.db_password, raw.origins.of("DB_PASSWORD")),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn the_password_file_is_searched_for_the_connection_that_is_made() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join(".pgpass");
+        let lines = "db:5433:postgres:me:found\\:it\nlocalhost:5432:postgres:postgres:default\n";
+        std::fs::write(&file, lines).unwrap();
+        let allow = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode));
+        allow(0o600).unwrap();
+        let env = [
+            ("HOME", home.path().to_str().unwrap()),
+            ("PGHOST", "db"),
+            ("PGPORT", "5433"),
+            ("PGUSER", "me"),
+        ];
+        let raw = taken(&[], &env);
+        assert_eq!(raw.db_password.as_deref(), Some("found:it"));
+        assert_eq!(raw.origins.of("DB_PASSWORD"), file.to_str());
+        assert_eq!(
+            taken(&[], &env[..1]).db_password.as_deref(),
+            Some("default")
+        );
+        assert_eq!(taken(&[("DB_USER", "other")], &env).db_password, None);
+        allow(0o644).unwrap();
+        let raw = taken(&[], &env);
+        assert_eq!(raw.db_password, None);
+        assert!(raw.origins.warnings()[0].contains("chmod 600"));
+    }
+
+    /// Ignoring these would reach another server.
+    #[test]
+    fn what_is_not_supported_is_an_error_unless_a_host_is_given() {
+        for env in [("PGHOST", "a,b"), ("PGHOSTADDR", "10.0.0.1")] {
+            let raw = taken(&[], &[env]);
+            assert!(raw.origins.errors[0].starts_with(env.0), "{env:?}");
+            assert!(taken(&[("DB_HOST", "a")], &[env]).origins.errors.is_empty());
+        }
     }
 }

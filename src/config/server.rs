@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
+use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 
+use super::libpq::SettingOrigins;
 use super::raw::RawConfig;
 use super::values::{ConfigErrors, non_empty, or_default, secret, secret_line, text_of};
 
 /// The raw values of one server's variables; `prefix` is the prefix of their names.
 pub(super) struct ServerVariables<'a> {
     pub prefix: &'a str,
+    /// Where values come from that these variables do not set.
+    pub origins: &'a SettingOrigins,
     pub host: &'a Option<String>,
     pub port: &'a Option<String>,
     pub user: &'a Option<String>,
@@ -19,14 +22,47 @@ pub(super) struct ServerVariables<'a> {
     pub password_file: &'a Option<String>,
     pub ssl_mode: &'a Option<String>,
     pub maintenance: &'a Option<String>,
+    pub root: &'a Option<String>,
     pub tls: TlsFiles,
     pub allow_plaintext: bool,
 }
 
+impl ServerVariables<'_> {
+    /// What to call a setting in messages: where it comes from, and whether it is set at all.
+    fn described(&self, part: &str, given: &Option<String>) -> String {
+        let variable = format!("{}_{part}", self.prefix);
+        match self.origins.of(&variable) {
+            Some(origin) => origin.to_owned(),
+            None if non_empty(given).is_some() => variable,
+            None => format!("{variable} (not set)"),
+        }
+    }
+
+    fn first_contact(&self, within: Option<Duration>) -> FirstContact {
+        let all = |parts: &[(&str, &Option<String>)]| {
+            let described = parts
+                .iter()
+                .map(|(part, given)| self.described(part, given));
+            described.collect::<Vec<_>>().join(" and ")
+        };
+        let password = match non_empty(self.password_file) {
+            Some(_) => ("PASSWORD_FILE", self.password_file),
+            None => ("PASSWORD", self.password),
+        };
+        FirstContact {
+            within,
+            address: all(&[("HOST", self.host), ("PORT", self.port)]),
+            login: all(&[("USER", self.user), password]),
+            encryption: all(&[("SSLMODE", self.ssl_mode), ("SSLROOTCERT", self.root)]),
+        }
+    }
+}
+
 fn tls_files(raw: &RawConfig, errors: &mut ConfigErrors) -> TlsFiles {
-    let root = text_of("DB_SSLROOTCERT", &raw.db_sslrootcert, errors);
-    let certificate = text_of("DB_SSLCERT", &raw.db_sslcert, errors);
-    let key = text_of("DB_SSLKEY", &raw.db_sslkey, errors).map(SecretString::from);
+    let name = |variable| raw.origins.name_of(variable);
+    let root = text_of(name("DB_SSLROOTCERT"), &raw.db_sslrootcert, errors);
+    let certificate = text_of(name("DB_SSLCERT"), &raw.db_sslcert, errors);
+    let key = text_of(name("DB_SSLKEY"), &raw.db_sslkey, errors).map(SecretString::from);
     if certificate.is_some() != key.is_some() {
         errors.add("DB_SSLCERT", "must be set together with DB_SSLKEY");
     }
@@ -43,6 +79,7 @@ pub(super) fn db_config(
 ) -> DbConfig {
     let variables = ServerVariables {
         prefix: "DB",
+        origins: &raw.origins,
         host: &raw.db_host,
         port: &raw.db_port,
         user: &raw.db_user,
@@ -50,6 +87,7 @@ pub(super) fn db_config(
         password_file: &raw.db_password_file,
         ssl_mode: &raw.db_sslmode,
         maintenance: &raw.db_maintenance_name,
+        root: &raw.db_sslrootcert,
         tls: tls_files(raw, errors),
         allow_plaintext: errors.parse(
             "DB_ALLOW_PLAINTEXT",
@@ -58,15 +96,19 @@ pub(super) fn db_config(
             "must be true or false",
         ),
     };
-    server_config(&variables, connect_budget, errors)
+    server_config(&variables, connect_budget, raw.first_contact(), errors)
 }
 
 pub(super) fn server_config(
     v: &ServerVariables<'_>,
     connect_budget: Duration,
+    first_contact: Option<Duration>,
     errors: &mut ConfigErrors,
 ) -> DbConfig {
-    let name = |part: &str| format!("{}_{part}", v.prefix);
+    let name = |part: &str| {
+        let variable = format!("{}_{part}", v.prefix);
+        v.origins.name_of(&variable).to_owned()
+    };
     let host = or_default(v.host, "localhost");
     let local = host.starts_with('/')
         || host == "localhost"
@@ -112,6 +154,41 @@ pub(super) fn server_config(
         },
         maintenance: or_default(v.maintenance, "postgres"),
         connect_budget,
+        first_contact: v.first_contact(first_contact),
         host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_setting_that_was_taken() {
+        let mut raw = RawConfig {
+            db_host: Some("db.internal".into()),
+            db_port: Some("no number".into()),
+            db_sslmode: Some("prefer".into()),
+            db_password: Some("secret".into()),
+            ..RawConfig::default()
+        };
+        let taken = [
+            ("DB_PORT", "PGPORT"),
+            ("DB_PASSWORD", "/home/me/.pgpass"),
+            ("DB_SSLMODE", "PGSSLMODE"),
+        ];
+        let taken = taken.map(|(variable, origin)| (variable, origin.to_owned()));
+        raw.origins.by_variable.extend(taken);
+        let mut errors = ConfigErrors::default();
+        let first = db_config(&raw, Duration::ZERO, &mut errors).first_contact;
+        assert_eq!(first.address, "DB_HOST and PGPORT");
+        assert_eq!(first.login, "DB_USER (not set) and /home/me/.pgpass");
+        assert_eq!(first.encryption, "PGSSLMODE and DB_SSLROOTCERT (not set)");
+        let named: Vec<_> = errors
+            .0
+            .iter()
+            .filter_map(|e| e.split(':').next())
+            .collect();
+        assert_eq!(named, ["PGSSLMODE", "PGPORT"]);
     }
 }

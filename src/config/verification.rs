@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use secrecy::SecretString;
 
+use super::libpq::SettingOrigins;
 use super::location::Location;
 use super::raw::RawConfig;
 use super::server::{ServerVariables, server_config};
@@ -227,6 +228,7 @@ fn scratch(
     let none = None;
     let variables = ServerVariables {
         prefix: "SCRATCH_DB",
+        origins: &SettingOrigins::default(),
         host: &raw.scratch_db_host,
         port: &raw.scratch_db_port,
         user: &raw.scratch_db_user,
@@ -234,6 +236,7 @@ fn scratch(
         password_file: &raw.scratch_db_password_file,
         ssl_mode: &raw.scratch_db_sslmode,
         maintenance: &none,
+        root: &none,
         tls: TlsFiles::default(),
         allow_plaintext: non_empty(&raw.db_allow_plaintext) == Some("true"),
     };
@@ -242,5 +245,11 @@ fn scratch(
     if host == target && port(&raw.scratch_db_port) == port(&raw.db_port) {
         errors.add("SCRATCH_DB_HOST", "must not be the target server");
     }
-    Some(server_config(&variables, connect_budget, errors))
+    let first_contact = raw.first_contact();
+    Some(server_config(
+        &variables,
+        connect_budget,
+        first_contact,
+        errors,
+    ))
 }

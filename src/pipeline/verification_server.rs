@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, DbConfig, SslMode, TlsFiles};
+use crate::config::{Config, DbConfig, FirstContact, SslMode, TlsFiles};
 use crate::database::VerificationDatabase;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 use crate::postgres::Server;
@@ -125,6 +125,7 @@ fn config_of(sandbox: &Sandbox) -> DbConfig {
         tls: TlsFiles::default(),
         maintenance: "postgres".into(),
         connect_budget: Duration::from_secs(10),
+        first_contact: FirstContact::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::{Lookup, PubSub, QueueError};
+use crate::credentials;
 
 /// How long one check may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
@@ -95,43 +96,88 @@ impl Resource {
 }
 
 impl PubSub {
-    /// The problem of one resource, if one was found.
-    async fn problem_of(&self, kind: Resource, resource: &str) -> Option<String> {
+    /// Checks that a topic or subscription exists and responds, and that there are credentials for it. For a person
+    /// who waits: `setting` is the variable of its name.
+    ///
+    /// # Errors
+    /// `Missing`, `Permanent` without usable credentials, `Transient` if Pub/Sub does not respond within the time.
+    pub async fn reach(
+        &self,
+        kind: Resource,
+        name: &str,
+        setting: &str,
+        within: Duration,
+    ) -> Result<(), QueueError> {
+        let resource = self.resource(kind.kind(), name);
+        let has_credentials = async {
+            if self.emulator().is_some() {
+                return Ok(());
+            }
+            // A little earlier, because the lookup then fails for the same reason.
+            let checked = credentials::check(within.mul_f64(0.9)).await;
+            checked.map_err(|what| {
+                let advice = credentials::ADVICE;
+                QueueError::Permanent(format!("{resource} cannot be reached: {what}; {advice}"))
+            })
+        };
+        let reached = tokio::try_join!(has_credentials, self.find(kind, &resource, within));
+        reached.map(drop).map_err(|e| match e {
+            QueueError::Missing(what) => {
+                QueueError::Missing(format!("{what}, or correct {setting}"))
+            }
+            other => other,
+        })
+    }
+
+    /// Checks that a resource exists.
+    async fn find(
+        &self,
+        kind: Resource,
+        resource: &str,
+        within: Duration,
+    ) -> Result<(), QueueError> {
+        let mut is_orphan = false;
         let asked = async {
             match kind {
                 Resource::Topic => self.look_at_topic(resource).await,
                 Resource::Subscription => Ok(match self.look_at_subscription(resource).await? {
-                    Lookup::Found(s) if s.is_orphan => {
-                        return Ok(Some(
-                            "the subscription's topic was deleted: create both again",
-                        ));
+                    Lookup::Found(s) => {
+                        is_orphan = s.is_orphan;
+                        Lookup::Found(())
                     }
-                    Lookup::Found(_) => Lookup::Found(()),
                     Lookup::Missing => Lookup::Missing,
                     Lookup::Hidden => Lookup::Hidden,
                 }),
             }
-            .map(|look| (look == Lookup::Missing).then_some(""))
         };
-        let silent = || QueueError::Transient(format!("no answer within {LOOKUP_TIMEOUT:?}"));
-        let answer = tokio::time::timeout(LOOKUP_TIMEOUT, asked)
+        let silent = |_| {
+            Err(QueueError::Transient(format!(
+                "no answer within {within:?}"
+            )))
+        };
+        let answer = tokio::time::timeout(within, asked)
             .await
-            .unwrap_or_else(|_| Err(silent()));
-        match answer {
-            Ok(None) => None,
-            Ok(Some("")) => Some(kind.missing(resource)),
-            Ok(Some(why)) => Some(format!("{resource}: {why}")),
-            Err(e) => Some(format!(
+            .unwrap_or_else(silent);
+        let unreached = |e: String| {
+            format!(
                 "{resource} cannot be reached: {e}; check the credentials and whether this machine can reach Pub/Sub \
                  (network, PUBSUB_EMULATOR_HOST), or run pgrestored doctor"
-            )),
+            )
+        };
+        match answer.map_err(|e| e.reworded(unreached))? {
+            Lookup::Missing => Err(QueueError::Missing(kind.missing(resource))),
+            _ if is_orphan => Err(QueueError::Missing(format!(
+                "{resource}: the subscription's topic was deleted: create both again"
+            ))),
+            Lookup::Found(()) | Lookup::Hidden => Ok(()),
         }
     }
 
     async fn look(&self, wanted: &[(Resource, String)]) -> bool {
         let looks = wanted.iter().map(|(kind, name)| async {
             let resource = self.resource(kind.kind(), name);
-            let problem = self.problem_of(*kind, &resource).await;
+            let found = self.find(*kind, &resource, LOOKUP_TIMEOUT).await;
+            let problem = found.err().map(|e| e.to_string());
             let is_healthy = problem.is_none();
             self.health.found(&resource, FoundBy::Lookup, problem);
             is_healthy

@@ -1,8 +1,8 @@
-//! Looks up topics and subscriptions, and this account's permissions on them, for `doctor`.
+//! Looks up topics and subscriptions, and this account's permissions on them.
 
 use std::time::Duration;
 
-use google_cloud_auth::credentials::{Builder, CacheableResource, anonymous};
+use google_cloud_auth::credentials::anonymous;
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_gax::retry_policy::{NeverRetry, RetryPolicyExt as _};
@@ -32,24 +32,6 @@ pub struct SubscriptionSetup {
     pub exactly_once: bool,
     /// Its topic was deleted: it will never deliver anything.
     pub is_orphan: bool,
-}
-
-/// Checks that credentials for Google Cloud exist and yield a token.
-///
-/// # Errors
-/// `Permanent` if there are no usable credentials, `Transient` if no token came in time.
-pub async fn check_credentials() -> Result<(), QueueError> {
-    let refused = |e: &(dyn std::error::Error + 'static)| QueueError::Permanent(report(e));
-    let credentials = Builder::default().build().map_err(|e| refused(&e))?;
-    let headers =
-        tokio::time::timeout(REQUEST_TIMEOUT, credentials.headers(Default::default())).await;
-    match headers {
-        Ok(Ok(CacheableResource::New { .. } | CacheableResource::NotModified)) => Ok(()),
-        Ok(Err(e)) => Err(refused(&e)),
-        Err(_) => Err(QueueError::Transient(format!(
-            "no token within {REQUEST_TIMEOUT:?}"
-        ))),
-    }
 }
 
 fn look<T>(answer: Result<T, Error>) -> Result<Lookup<T>, QueueError> {

@@ -1,5 +1,7 @@
 //! The port [`BackupStore`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -70,6 +72,14 @@ pub type ObjectBytes = BoxStream<'static, Result<Bytes, StorageError>>;
 /// A store of backups. Every read names the generation, so that reading an overwritten object is an error
 /// and never yields a mixture.
 pub trait BackupStore: Send + Sync {
+    /// Waits until the service answers at all, whatever it says.
+    ///
+    /// # Errors
+    /// `download_failed` or `access_denied` if it does not, for about the time `within`.
+    fn greet(&self, _within: Duration) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// All objects whose name starts with `prefix`.
     ///
     /// # Errors

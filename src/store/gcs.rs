@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use google_cloud_auth::credentials::anonymous;
 use google_cloud_gax::error::rpc::Code;
+use google_cloud_gax::options::RequestOptionsBuilder as _;
 use google_cloud_gax::paginator::ItemPaginator as _;
 use google_cloud_gax::retry_policy::{NeverRetry, RetryPolicyExt as _};
 use google_cloud_storage::client::{Storage, StorageControl};
@@ -118,6 +119,25 @@ fn kind_of(e: &google_cloud_gax::error::Error, gone: StorageKind) -> StorageKind
 }
 
 impl BackupStore for GcsStore {
+    fn greet(&self, within: Duration) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move {
+            let ask = self
+                .control
+                .list_objects()
+                .set_parent(self.resource())
+                .set_prefix(self.prefix.clone())
+                .set_page_size(1)
+                .with_retry_policy(RetryableErrors.with_time_limit(within / 2));
+            match ask.send().await {
+                // The call that needs it reports everything else.
+                Err(e) if kind_of(&e, StorageKind::NotFound) == StorageKind::DownloadFailed => {
+                    Err(self.fault(e, "", StorageKind::NotFound))
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+
     fn list<'a>(
         &'a self,
         prefix: &'a str,

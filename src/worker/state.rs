@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::config::Config;
+use crate::database::TargetHealth;
 use crate::event::{Kind, RestoreResult};
 use crate::job::{BackupRef, Job, LATEST, LATEST_PROVEN};
 use crate::manager::{BackupSetStatus, JobOutcome};
@@ -29,6 +30,7 @@ pub struct WorkerState {
     stopping: AtomicBool,
     /// Health of the worker's topics and subscriptions.
     health: Mutex<Health>,
+    target: Mutex<TargetHealth>,
     links: JobLinks,
     /// When the messages that are held were published, in microseconds since 1970.
     held: Mutex<Vec<i64>>,
@@ -46,7 +48,7 @@ pub struct JobLinks {
 }
 
 impl JobLinks {
-    pub(super) fn of(config: &Config) -> Self {
+    fn of(config: &Config) -> Self {
         JobLinks {
             log: config.log_url.clone(),
             trace: config.trace_url.clone(),
@@ -167,9 +169,9 @@ fn lock<T>(m: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
 }
 
 impl WorkerState {
-    pub(super) fn new(links: JobLinks) -> Self {
+    pub fn new(config: &Config) -> Self {
         WorkerState {
-            links,
+            links: JobLinks::of(config),
             ..WorkerState::default()
         }
     }
@@ -272,9 +274,15 @@ impl WorkerState {
         *lock(&self.health) = health;
     }
 
+    /// Makes readiness depend on the target server.
+    pub fn follow_target(&self, target: TargetHealth) {
+        *lock(&self.target) = target;
+    }
+
     /// Why this worker is not ready; empty if it is ready.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.health).problems();
+        problems.extend(lock(&self.target).problem());
         if self.broken.load(Relaxed) {
             problems.push(
                 "the worker lacks credentials or permissions: see its log, or run pgrestored doctor".into(),

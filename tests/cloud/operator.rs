@@ -378,3 +378,81 @@ async fn waiting_commands_show_progress_and_the_result() {
     let out = run(&env, &c, &["status", "--url", &url, "--alive"]).await;
     assert_eq!(out.status.code(), Some(69));
 }
+
+/// What does not exist is said before anything is published or waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_topic_or_subscription_is_an_error_at_once() {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    let request = ["request", "src.dump", "--target", "app", "--wait"];
+    let topic = [&request[..], &["--restore-request-topic", "nowhere"]].concat();
+    let results = ["--restore-completion-subscription", "nowhere"];
+    let subscription = [&request[..], &results].concat();
+    let watch = [&["watch", "r1"][..], &results].concat();
+    for (args, what, setting) in [
+        (&topic, "topics create nowhere", "RESTORE_REQUEST_TOPIC"),
+        (
+            &subscription,
+            "subscriptions create nowhere",
+            "RESTORE_COMPLETION_SUBSCRIPTION",
+        ),
+        (
+            &watch,
+            "subscriptions create nowhere",
+            "RESTORE_COMPLETION_SUBSCRIPTION",
+        ),
+    ] {
+        let out = run(&env, &c, args).await;
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(78), "{args:?}: {said}");
+        assert!(said.contains(what) && said.contains(setting), "{said}");
+    }
+    let published = env
+        .emulator
+        .pubsub
+        .published("projects/test/topics/restore-requests");
+    assert!(published.is_empty());
+}
+
+/// Without a worker, the command says so, and keeps waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_no_worker_answers_is_said_to_wait() {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    let request = [
+        "request",
+        "src.dump",
+        "--target",
+        "app",
+        "--request-id",
+        "r1",
+        "--wait",
+        "--timeout",
+        "10s",
+        "--url",
+        "http://127.0.0.1:1",
+    ];
+    let with_subscription = run(&env, &c, &request);
+    let other = ["--restore-request-subscription", "nowhere"];
+    let without = [&request[..], &other].concat();
+    let without_subscription = run(&env, &c, &without);
+    let (there, missing) = tokio::join!(with_subscription, without_subscription);
+    for (out, why) in [
+        (
+            there,
+            "a worker must process the subscription restore-requests",
+        ),
+        (missing, "subscriptions/nowhere does not exist"),
+    ] {
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(69), "{said}");
+        for expected in [
+            "no worker has answered yet; still waiting for the result of request r1",
+            why,
+            "http://127.0.0.1:1 does not respond",
+            "no result of request r1 within 10s",
+        ] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+}

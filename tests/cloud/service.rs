@@ -10,6 +10,7 @@ use pgrestored::event::{Message, RestoreResult, Status};
 use pgrestored::queue::{PubSub, QueueError, RequestQueue, ResultSink};
 use pgrestored::worker::{Shutdown, Worker, WorkerSettings};
 
+use crate::support::Cluster;
 use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv, get};
 
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
@@ -202,7 +203,8 @@ async fn a_missing_queue_is_reported(kind: Kind) {
         ),
     ] {
         let started = tokio::time::Instant::now();
-        let running = app(&env, &[(flag, name)])
+        // Without a target server, which would keep the worker from being ready.
+        let running = app(&env, &[(flag, name), ("db-host", "")])
             .start_worker(Shutdown::default())
             .await
             .unwrap();
@@ -271,6 +273,40 @@ async fn a_pubsub_that_does_not_answer_is_reported() {
         assert_eq!(get(&format!("http://{}/livez", running.admin)).await.0, 200);
         drop(running);
     }
+}
+
+/// A target server that does not respond is named in readiness and keeps the worker alive; one that comes back makes it
+/// ready again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_server_that_does_not_respond_is_reported() {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    let folder = tempfile::tempdir().unwrap();
+    let host = folder.path().to_str().unwrap();
+    let running = app(&env, &[("db-host", host)])
+        .start_worker(Shutdown::default())
+        .await
+        .unwrap();
+    let url = format!("http://{}", running.admin);
+    let ready = format!("{url}/readyz");
+    let becomes = async |expected: u16| {
+        while get(&ready).await.0 != expected {
+            crate::support::pause().await;
+        }
+    };
+    within(becomes(503), "not ready").await;
+    let said = get(&ready).await.1;
+    assert!(
+        said.contains(&format!("target server {host}:5432 cannot be reached")),
+        "{said}"
+    );
+    assert!(said.contains("DB_HOST and DB_PORT (not set)"), "{said}");
+    assert_eq!(get(&format!("{url}/livez")).await.0, 200);
+    let socket = ".s.PGSQL.5432";
+    let of_cluster = std::path::Path::new(c.sandbox.host()).join(socket);
+    std::os::unix::fs::symlink(of_cluster, folder.path().join(socket)).unwrap();
+    within(becomes(200), "ready").await;
+    drop(running);
 }
 
 /// If a subscription is deleted while a worker runs, its stream reports that, even if lookups are not allowed.

@@ -9,6 +9,7 @@ const LAYERS: [(u8, &[&str]); 12] = [
         0,
         &[
             "config",
+            "credentials",
             "job",
             "event",
             "proof",

@@ -198,6 +198,126 @@ fn a_failed_restore_prints_its_result() {
     );
 }
 
+/// Where `DB_*` is not set, commands connect as `psql` would, and `check` says what came from where.
+#[test]
+fn settings_of_libpq_are_taken_where_none_are_given() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join(".pgpass");
+    std::fs::write(&file, "db.internal:*:*:restorer:hunter2\n").unwrap();
+    let allow = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode));
+    allow(0o600).unwrap();
+    let env = [
+        ("HOME", home.path().to_str().unwrap()),
+        ("PGHOST", "db.internal"),
+        ("PGUSER", "me"),
+        ("DB_USER", "restorer"),
+    ];
+    let shown = text(&run(&["check"], &env).stdout);
+    assert!(shown.contains(" db.internal (from PGHOST)\n"), "{shown}");
+    assert!(
+        shown.contains(" restorer\n") && !shown.contains("PGUSER"),
+        "{shown}"
+    );
+    let out = run(&["check", "--output", "json"], &env);
+    let shown: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let expected = serde_json::json!({ "db_host": "PGHOST", "db_password": file });
+    assert_eq!(shown["db_taken_from"], expected);
+    assert!(!text(&out.stdout).contains("hunter2"));
+    allow(0o644).unwrap();
+    let out = run(&["check"], &env);
+    let said = text(&out.stderr);
+    assert!(
+        out.status.success() && said.contains("is ignored"),
+        "{said}"
+    );
+    assert!(
+        said.contains("chmod 600") && !said.contains("hunter2"),
+        "{said}"
+    );
+    // A worker takes only its own variables.
+    let service = [("PGSERVICE", "hunter2"), ("PGSERVICEFILE", "/no/such/file")];
+    let out = run(&["check"], &service);
+    assert_eq!(out.status.code(), Some(78));
+    let said = text(&out.stderr);
+    assert!(
+        said.contains("PGSERVICE") && !said.contains("hunter2"),
+        "{said}"
+    );
+    assert!(!text(&run(&["worker"], &service).stderr).contains("PGSERVICE"));
+}
+
+/// A server that does not respond, or never answers, is reported within seconds, with the settings that name it.
+#[test]
+fn an_unreachable_server_is_reported_within_seconds() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port_of = |l: &std::net::TcpListener| l.local_addr().unwrap().port().to_string();
+    let closed = port_of(&std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    for port in [port_of(&silent), closed] {
+        let started = tokio::time::Instant::now();
+        let env = [("PGHOST", "127.0.0.1"), ("DB_PORT", port.as_str())];
+        let out = run(&["rollback", "app"], &env);
+        let (took, said) = (started.elapsed().as_secs(), text(&out.stderr));
+        assert_eq!(out.status.code(), Some(69), "{said}");
+        let advice = format!(
+            "no server responds at 127.0.0.1:{port}: check that it is running, and PGHOST and DB_PORT"
+        );
+        assert!(said.contains(&advice), "{said}");
+        assert!(took < 15, "{took} s");
+    }
+}
+
+/// A bucket, topic or subscription of a service that does not answer is reported within seconds.
+#[test]
+fn an_unreachable_service_is_reported_within_seconds() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address_of = |l: &std::net::TcpListener| l.local_addr().unwrap().to_string();
+    let closed = address_of(&std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    for host in [address_of(&silent), closed] {
+        let env = [
+            ("STORAGE_EMULATOR_HOST", host.as_str()),
+            ("PUBSUB_EMULATOR_HOST", &host),
+            ("GOOGLE_CLOUD_PROJECT", "test"),
+        ];
+        for (args, advice) in [
+            (&["list"][..], "check STORAGE_EMULATOR_HOST"),
+            (
+                &["request", "x.dump", "--target", "app"],
+                "PUBSUB_EMULATOR_HOST",
+            ),
+        ] {
+            let started = tokio::time::Instant::now();
+            let out = run(args, &env);
+            let (took, said) = (started.elapsed().as_secs(), text(&out.stderr));
+            assert_eq!(out.status.code(), Some(69), "{args:?}: {said}");
+            assert!(said.contains(advice), "{args:?}: {said}");
+            assert!(took < 15, "{args:?}: {took} s");
+        }
+    }
+}
+
+/// Credentials that cannot be used are reported with how to get some; here, the file that should have them is missing.
+#[test]
+fn missing_credentials_are_reported_within_seconds() {
+    let env = [
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/file"),
+        ("GOOGLE_CLOUD_PROJECT", "test"),
+    ];
+    for args in [
+        &["list", "--backup-bucket", "some-backups"][..],
+        &["request", "x.dump", "--target", "app"],
+        &["watch", "some-request"],
+    ] {
+        let out = run(args, &env);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(77), "{args:?}: {said}");
+        assert!(
+            said.contains("gcloud auth application-default login"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
 /// Verifications must not run on the target server.
 #[test]
 fn the_scratch_server_must_not_be_the_target() {

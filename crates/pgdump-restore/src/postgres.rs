@@ -6,6 +6,7 @@ mod connections;
 mod context;
 mod errors;
 mod facts;
+mod first_contact;
 mod options;
 mod quote;
 mod session;
@@ -17,11 +18,13 @@ pub(crate) use context::names_running_function;
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;
+pub use first_contact::FirstContact;
 pub use options::{DbConfig, SslMode, TlsFiles};
 pub use quote::{ident, literal};
 pub use session::Session;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::future::FutureExt;
@@ -40,6 +43,8 @@ use socket::Socket;
 const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, oid FROM pg_database WHERE datname = current_database()";
 /// The SQLSTATE of a connection to a database that does not exist.
 pub const NO_DATABASE: &str = "3D000";
+/// Longest pause between attempts to connect.
+const MAX_PAUSE: Duration = Duration::from_secs(15);
 /// Default limit in bytes of a row that is read.
 const MAX_ROW: usize = 64 << 20;
 /// Default limit in bytes of all rows of one result.
@@ -55,9 +60,17 @@ pub struct Server {
     tls: Option<MakeRustlsConnect>,
     maintenance: Arc<str>,
     connect_budget: Duration,
+    first_contact: Arc<FirstContact>,
+    /// Whether a connection has succeeded; shared by all copies.
+    is_reached: Arc<AtomicBool>,
     /// A database identified by its OID.
     bound: Option<(Arc<str>, u32)>,
     bounds: MessageBounds,
+}
+
+fn unanswered(database: &str, limit: Duration) -> DatabaseError {
+    let what = format!("connecting to database {database}: no answer within {limit:?}");
+    DatabaseError::new(D::Unavailable, what)
 }
 
 /// What the client itself does; the rest of a mode is up to the connector.
@@ -93,6 +106,8 @@ impl Server {
             tls,
             maintenance: db.maintenance.as_str().into(),
             connect_budget: db.connect_budget,
+            first_contact: Arc::new(db.first_contact.clone()),
+            is_reached: Arc::default(),
             bound: None,
             bounds: MessageBounds {
                 max_row: MAX_ROW,
@@ -194,18 +209,63 @@ impl Server {
     }
 
     /// A session on `database`; `purpose` is shown in `pg_stat_activity`. If the server is starting, full or
-    /// unreachable, the connection is retried with backoff for the configured time.
+    /// unreachable, the connection is retried with backoff for the configured time, which may be shorter until
+    /// one has succeeded ([`FirstContact`]).
     ///
     /// # Errors
     /// `target_unavailable`, `access_denied`.
     pub async fn connect(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
-        let deadline = tokio::time::Instant::now() + self.connect_budget;
-        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+        match self.connect_in_time(database, purpose).await {
+            Ok(session) => {
+                self.is_reached.store(true, Relaxed);
+                Ok(session)
+            }
+            Err(e) if self.is_reached.load(Relaxed) => Err(e),
+            Err(e) => Err(self.first_contact.explain(e, &self.place())),
+        }
+    }
+
+    /// The address, for messages.
+    fn place(&self) -> String {
+        if self.host.starts_with('/') {
+            format!("{}/.s.PGSQL.{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    async fn connect_in_time(
+        &self,
+        database: &str,
+        purpose: &str,
+    ) -> Result<Session, DatabaseError> {
+        let is_reached = self.is_reached.load(Relaxed);
+        let limit = self.first_contact.within.filter(|_| !is_reached);
+        let started = tokio::time::Instant::now();
+        let budget = limit.map_or(self.connect_budget, |l| l.min(self.connect_budget));
+        let deadline = started + budget;
+        let mut backoff = Backoff::new(
+            Duration::from_millis(250),
+            limit.map_or(MAX_PAUSE, |l| l / 5),
+        );
         loop {
-            match self.connect_once(database, purpose).await {
-                Err(e) if e.kind() == D::Unavailable && tokio::time::Instant::now() < deadline => {
-                    tracing::warn!(error = %e, "connection to the target server failed, retrying");
-                    tokio::time::sleep(backoff.next_delay()).await;
+            let attempt = self.connect_once(database, purpose);
+            let connected = match limit {
+                // A host that drops packets must not exceed it.
+                Some(limit) => tokio::time::timeout_at(started + limit, attempt)
+                    .await
+                    .unwrap_or_else(|_| Err(unanswered(database, limit))),
+                None => attempt.await,
+            };
+            let (now, pause) = (tokio::time::Instant::now(), backoff.next_delay());
+            let next = if limit.is_some() { now + pause } else { now };
+            match connected {
+                Err(e) if e.kind() == D::Unavailable && next < deadline => {
+                    // Within a limit, somebody waits for the error itself.
+                    if limit.is_none() {
+                        tracing::warn!(error = %e, "connection to the target server failed, retrying");
+                    }
+                    tokio::time::sleep(pause).await;
                 }
                 // The pinned database is gone: a retry would reach another one of that name.
                 Err(e) if self.bound.is_some() && e.sqlstate() == Some(NO_DATABASE) => {

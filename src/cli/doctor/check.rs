@@ -1,8 +1,13 @@
 //! The result of one check.
 
+use std::time::Duration;
+
 use crate::cli::exit::Exit;
 use crate::error::{RestoreError, report};
 use crate::queue::QueueError;
+
+/// How long to wait for a server or service that does not respond.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -76,6 +81,8 @@ pub(super) fn queue_failed(check: &'static str, e: &QueueError) -> DiagnosticRes
     match e {
         QueueError::Permanent(what) => DiagnosticResult::failure(check, Exit::Permission, what)
             .fix("see the check `credentials`"),
+        QueueError::Missing(what) => DiagnosticResult::failure(check, Exit::Config, what)
+            .fix("deploy/terraform sets all of this up"),
         QueueError::Refused(what) | QueueError::Transient(what) => {
             DiagnosticResult::failure(check, Exit::Unavailable, what)
                 .fix("check that Pub/Sub can be reached from this machine")

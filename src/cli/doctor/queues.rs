@@ -1,9 +1,9 @@
 //! Checks that the topics and subscriptions exist, may be used, and are set up well.
 
-use super::check::{CheckHealth, DiagnosticResult, queue_failed};
+use super::check::{CheckHealth, DiagnosticResult, PATIENCE, queue_failed};
 use crate::app::App;
 use crate::cli::exit::Exit;
-use crate::queue::{Lookup, PubSub, SubscriptionSetup};
+use crate::queue::{Lookup, PubSub, QueueError, SubscriptionSetup};
 
 pub(super) async fn queues(app: &App) -> Vec<DiagnosticResult> {
     let c = &app.config;
@@ -11,18 +11,38 @@ pub(super) async fn queues(app: &App) -> Vec<DiagnosticResult> {
         let what = "GOOGLE_CLOUD_PROJECT is not set; `worker`, `request` and `watch` need it";
         return vec![DiagnosticResult::skipped("requests", what)];
     };
-    let mut all = vec![
-        subscription("requests", &pubsub, &c.request_subscription).await,
-        topic("results", &pubsub, &c.completion_topic).await,
-    ];
-    all.push(match &c.notification_subscription {
-        Some(name) => subscription("notifications", &pubsub, name).await,
-        None => DiagnosticResult::skipped(
-            "notifications",
-            "BACKUP_NOTIFICATION_SUBSCRIPTION is not set",
+    let notifications = async {
+        match &c.notification_subscription {
+            Some(name) => subscription("notifications", &pubsub, name).await,
+            None => DiagnosticResult::skipped(
+                "notifications",
+                "BACKUP_NOTIFICATION_SUBSCRIPTION is not set",
+            ),
+        }
+    };
+    let (requests, results, notifications) = tokio::join!(
+        in_time(
+            "requests",
+            subscription("requests", &pubsub, &c.request_subscription)
         ),
-    });
-    all
+        in_time("results", topic("results", &pubsub, &c.completion_topic)),
+        in_time("notifications", notifications),
+    );
+    vec![requests, results, notifications]
+}
+
+/// The check's result, or that Pub/Sub does not respond.
+async fn in_time(
+    check: &'static str,
+    checking: impl Future<Output = DiagnosticResult>,
+) -> DiagnosticResult {
+    let silent = |_| {
+        let what = format!("Pub/Sub did not respond within {PATIENCE:?}");
+        queue_failed(check, &QueueError::Transient(what))
+    };
+    tokio::time::timeout(PATIENCE, checking)
+        .await
+        .unwrap_or_else(silent)
 }
 
 async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> DiagnosticResult {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::first_contact::FirstContact;
+
 /// libpq's `sslmode`, without `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
@@ -60,4 +62,6 @@ pub struct DbConfig {
     pub maintenance: String,
     /// How long to retry connecting to a server that is starting, full or unreachable.
     pub connect_budget: Duration,
+    /// What is different until a connection has succeeded.
+    pub first_contact: FirstContact,
 }
