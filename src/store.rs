@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -95,21 +96,43 @@ async fn collect(mut chunks: ObjectBytes, length: u64) -> Result<Vec<u8>, Storag
     Ok(all)
 }
 
+/// Creates a small object as [`BackupStore::create`] does. Every attempt has a time limit, and failed ones are repeated:
+/// the clients of the stores do not limit uploads.
+///
+/// # Errors
+/// As [`BackupStore::create`].
+pub async fn create_small(
+    store: &dyn BackupStore,
+    name: &str,
+    content: Bytes,
+    content_type: &str,
+) -> Result<Option<StoredObject>, StorageError> {
+    let create_once = || store.create(name, content.clone(), content_type);
+    repeated(&store.uri(name), "written", UPLOAD_LIMIT, create_once).await
+}
+
 /// Makes up to [`ATTEMPTS`] attempts to read an object.
 async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
     store: &dyn BackupStore,
     object: &StoredObject,
     read_once: impl Fn() -> F,
 ) -> Result<T, StorageError> {
+    repeated(&store.uri(&object.name), "read", SMALL_LIMIT, read_once).await
+}
+
+/// Makes up to [`ATTEMPTS`] attempts, none of which takes longer than `limit`; `done` is what the object was not then.
+async fn repeated<T, F: Future<Output = Result<T, StorageError>>>(
+    uri: &str,
+    done: &str,
+    limit: Duration,
+    once: impl Fn() -> F,
+) -> Result<T, StorageError> {
     let attempt = || async {
         let late = |_| {
-            let what = format!(
-                "{}: not read within {SMALL_LIMIT:?}",
-                store.uri(&object.name)
-            );
+            let what = format!("{uri}: not {done} within {limit:?}");
             Err(StorageError::new(StorageKind::DownloadFailed, what))
         };
-        tokio::time::timeout(SMALL_LIMIT, read_once())
+        tokio::time::timeout(limit, once())
             .await
             .unwrap_or_else(late)
     };
@@ -132,7 +155,10 @@ async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
 /// How long one attempt to read a few bytes may take: nothing else detects a stalled connection.
 const SMALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many attempts are made to read a few bytes.
+/// How long one attempt to write an object may take. The largest one, a restore index, has 32 MiB.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
+
+/// How many attempts are made to read or write a few bytes.
 const ATTEMPTS: u32 = 5;
 
 /// A store, once it has been connected.
@@ -245,6 +271,29 @@ mod tests {
             let e = read_range(&store, &object, 0..4).await.unwrap_err();
             assert_eq!(e.kind(), kind);
             assert_eq!(store.left("x"), 99 - reads);
+        }
+    }
+
+    /// An upload over a half-open connection, and a server that is unavailable, end one attempt.
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_written_again_after_a_stall_and_an_error() {
+        use StorageKind as S;
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = ten_bytes(&folder).await;
+        let write = |name| create_small(&store, name, Bytes::from_static(b"z"), "text/plain");
+        store.fail(Call::Create, "y", StoreFault::Stall, 2);
+        store.fail(Call::Create, "y", StoreFault::Error(S::DownloadFailed), 2);
+        assert!(write("y").await.unwrap().is_some());
+        assert_eq!(std::fs::read(folder.path().join("y")).unwrap(), b"z");
+        assert_eq!(write("y").await.unwrap(), None, "it exists");
+        for (fault, kind, writes) in [
+            (StoreFault::Stall, S::DownloadFailed, 5),
+            (StoreFault::Error(S::AccessDenied), S::AccessDenied, 1),
+        ] {
+            let name = format!("{kind:?}");
+            store.fail(Call::Create, &name, fault, 99);
+            assert_eq!(write(&name).await.unwrap_err().kind(), kind);
+            assert_eq!(store.left(&name), 99 - writes);
         }
     }
 }
