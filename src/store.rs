@@ -280,7 +280,9 @@ mod tests {
         use StorageKind as S;
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = ten_bytes(&folder).await;
-        let write = |name| create_small(&store, name, Bytes::from_static(b"z"), "text/plain");
+        let write = async |name: &str| {
+            create_small(&store, name, Bytes::from_static(b"z"), "text/plain").await
+        };
         store.fail(Call::Create, "y", StoreFault::Stall, 2);
         store.fail(Call::Create, "y", StoreFault::Error(S::DownloadFailed), 2);
         assert!(write("y").await.unwrap().is_some());
