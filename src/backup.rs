@@ -5,6 +5,7 @@ mod download;
 mod origin;
 mod pieces;
 mod rotation;
+mod unlisted;
 
 use crate::job::Generation;
 use pgdump_archive::Crc32c;
@@ -26,6 +27,7 @@ use rotation::{Sorted, sort_by_content};
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{has_extension, is_first_piece, whole_of};
+pub use unlisted::Unlisted;
 
 /// A backup as `list_available_backups` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -207,7 +209,7 @@ fn split_folders(
     manifest: Option<&str>,
 ) -> (Vec<StoredObject>, Vec<StoredObject>) {
     // Consoles make an object with a folder's name, to show the folder.
-    objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
+    objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/') && !o.is_unlisted);
     let is_toc =
         |o: &StoredObject| !folder_of(&o.name).is_empty() && member_name::is_toc(file_of(&o.name));
     let folders: HashSet<String> = objects
@@ -254,20 +256,27 @@ fn whole(name: String, members: &[StoredObject]) -> Option<StoredObject> {
         created,
         crc32c: None,
         generation: toc.generation,
+        is_unlisted: false,
     })
 }
 
 /// The objects directly in a folder, without subfolders.
 ///
 /// # Errors
-/// Errors of the store.
+/// Errors of the store; `access_denied` also for a file of which only the name can be read.
 pub async fn files_of(
     store: &dyn BackupStore,
     folder: &str,
 ) -> Result<Vec<StoredObject>, StorageError> {
     let mut files = store.members(folder).await?;
     files.retain(|m| folder_of(&m.name) == folder && !file_of(&m.name).is_empty());
-    Ok(files)
+    match files.iter().find(|m| m.is_unlisted) {
+        Some(file) => {
+            let what = format!("{}: this account may not read it", store.uri(&file.name));
+            Err(StorageError::new(StorageKind::AccessDenied, what))
+        }
+        None => Ok(files),
+    }
 }
 
 fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
@@ -504,7 +513,7 @@ async fn find_folder(
 /// `manifest` of a directory dump.
 ///
 /// # Errors
-/// `backup_not_found`, and errors of the store.
+/// `backup_not_found`, `access_denied` if a newer one may be where this account may not look, and errors of the store.
 pub async fn pin_latest(
     store: Arc<dyn BackupStore>,
     prefix: &str,
@@ -512,9 +521,13 @@ pub async fn pin_latest(
     excluded_suffix: Option<&str>,
     manifest: Option<&str>,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut all = find_backups(store.as_ref(), store.list(prefix).await?, manifest).await?;
+    let mut objects = store.list(prefix).await?;
+    let unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
+    let mut all = find_backups(store.as_ref(), objects, manifest).await?;
     all.retain(|f| excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s)));
-    let object = newest(all.iter().map(|f| f.object.clone()).collect(), at).ok_or_else(|| {
+    let object = newest(all.iter().map(|f| f.object.clone()).collect(), at);
+    unlisted.check_newest(object.as_ref())?;
+    let object = object.ok_or_else(|| {
         let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
         not_found(store.as_ref(), prefix, &format!("no backup{when}"))
     })?;
@@ -656,6 +669,38 @@ mod tests {
         assert_eq!(latest.await.unwrap().object.name, "night/");
     }
 
+    /// What this account may not look into is not passed over where the newest backup may be there.
+    #[tokio::test]
+    async fn the_newest_backup_may_be_in_a_folder_that_cannot_be_listed() {
+        let (_folder, store) = folder_with(&[
+            ("a.dump", b"PGDMP\x01"),
+            ("today/toc.dat", b"PGDMP\x03"),
+            ("junk/x", b"_"),
+        ]);
+        let created = store.stat("a.dump", None).await.unwrap().created;
+        let second = jiff::SignedDuration::from_secs(1);
+        let latest = |at| pin_latest(store.clone(), "", at, None, None);
+        store.hide("junk/", created - second);
+        store.hide("a.dump.pgrestored/", created + second);
+        assert_eq!(latest(None).await.unwrap().object.name, "today/");
+        store.hide("today/", created + second);
+        // What is in it may be older than the folder.
+        for at in [None, Some(created)] {
+            let e = latest(at).await.err().unwrap();
+            assert_eq!(e.reason(), R::AccessDenied);
+            assert!(e.to_string().contains("/today/: this account"), "{e}");
+        }
+        for prefix in ["today", "today/", "junk"] {
+            let e = pin_latest(store.clone(), prefix, None, None, None).await;
+            assert_eq!(e.err().unwrap().reason(), R::AccessDenied, "{prefix}");
+        }
+        let only = pin_latest(store.clone(), "a.", None, None, None).await;
+        assert_eq!(only.unwrap().object.name, "a.dump");
+        // Nor is it said that there is no such directory.
+        let e = pin(store, "today", None, None).await.err().unwrap();
+        assert_eq!(e.reason(), R::AccessDenied);
+    }
+
     /// A checksum or generation that was asked for is never left out of account.
     #[tokio::test]
     async fn a_directory_is_restored_only_as_it_was_asked_for() {
@@ -713,6 +758,7 @@ mod tests {
             created: jiff::Timestamp::from_second(second).unwrap(),
             crc32c: None,
             generation: Generation(1),
+            is_unlisted: false,
         };
         let all = || {
             vec![
@@ -737,6 +783,7 @@ mod tests {
             created: jiff::Timestamp::from_second(generation).unwrap(),
             crc32c: Some(Crc32c(1)),
             generation: Generation(generation),
+            is_unlisted: false,
         };
         let all = files_in(vec![
             object("a.dump", 1, 1),
@@ -770,6 +817,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: Some(Crc32c(1)),
             generation: Generation(1),
+            is_unlisted: false,
         };
         let names = |all: &[&str]| -> Vec<String> {
             files_in(all.iter().map(|n| object(n)).collect())

@@ -347,6 +347,7 @@ impl Series {
                 .map(|p| p.generation)
                 .max()
                 .unwrap_or_default(),
+            is_unlisted: false,
         }
     }
 
@@ -390,6 +391,7 @@ mod tests {
             created,
             crc32c: Some(Crc32c(7)),
             generation: Generation(1),
+            is_unlisted: false,
         }
     }
 

@@ -42,6 +42,7 @@ struct Scripted {
 pub(crate) struct FaultyStore {
     folder: Arc<LocalStore>,
     faults: Mutex<Vec<Scripted>>,
+    unlisted: Mutex<Vec<StoredObject>>,
 }
 
 impl FaultyStore {
@@ -49,6 +50,7 @@ impl FaultyStore {
         FaultyStore {
             folder: Arc::new(LocalStore::new(folder.to_owned())),
             faults: Mutex::default(),
+            unlisted: Mutex::default(),
         }
     }
 
@@ -60,6 +62,39 @@ impl FaultyStore {
             fault,
             left: times,
         });
+    }
+
+    /// Lets nobody look into a folder, with a slash, in which something may have been made at `created`.
+    pub(crate) fn hide(&self, folder: &str, created: jiff::Timestamp) {
+        self.unlisted.lock().push(StoredObject {
+            name: folder.to_owned(),
+            size: 0,
+            created,
+            crc32c: None,
+            generation: Generation::default(),
+            is_unlisted: true,
+        });
+    }
+
+    /// What is listed of `objects`, which begin with `prefix`.
+    fn without_hidden(
+        &self,
+        prefix: &str,
+        mut objects: Vec<StoredObject>,
+    ) -> Result<Vec<StoredObject>, StorageError> {
+        for folder in self.unlisted.lock().iter() {
+            if prefix.starts_with(&folder.name) {
+                return Err(StorageError::new(
+                    StorageKind::AccessDenied,
+                    self.uri(prefix),
+                ));
+            }
+            if folder.name.starts_with(prefix) {
+                objects.retain(|o| !o.name.starts_with(&folder.name));
+                objects.push(folder.clone());
+            }
+        }
+        Ok(objects)
     }
 
     /// How many faults of an object no call has met.
@@ -95,7 +130,7 @@ impl BackupStore for FaultyStore {
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            self.folder.list(prefix).await
+            self.without_hidden(prefix, self.folder.list(prefix).await?)
         })
     }
 
@@ -106,7 +141,8 @@ impl BackupStore for FaultyStore {
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            self.folder.members_where(prefix, wanted).await
+            let objects = self.folder.members_where(prefix, wanted).await?;
+            self.without_hidden(prefix, objects)
         })
     }
 

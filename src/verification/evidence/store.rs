@@ -29,7 +29,7 @@ pub struct StoredEvidence {
 pub struct Evidence {
     pub(super) store: Arc<dyn BackupStore>,
     /// The store of the backups that the evidence is about.
-    backups: Arc<dyn BackupStore>,
+    pub(super) backups: Arc<dyn BackupStore>,
     pub(super) keys: Arc<Keyring>,
     pub(super) own: Arc<OwnEvidence>,
 }
