@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::StreamExt;
+use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
 use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
@@ -28,6 +29,8 @@ pub(crate) enum StoreFault {
     Stall,
     /// The answer ends too early, and claims to be complete.
     Short,
+    /// Every byte takes four seconds.
+    Slow,
     Error(StorageKind),
 }
 
@@ -161,10 +164,20 @@ impl BackupStore for FaultyStore {
         length: Option<u64>,
     ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>> {
         Box::pin(async move {
-            if self.meet(Call::Read, &object.name).await? == Some(StoreFault::Short) {
+            let fault = self.meet(Call::Read, &object.name).await?;
+            if fault == Some(StoreFault::Short) {
                 return Ok(futures::stream::empty().boxed());
             }
-            self.folder.read(object, offset, length).await
+            let chunks = self.folder.read(object, offset, length).await?;
+            if fault != Some(StoreFault::Slow) {
+                return Ok(chunks);
+            }
+            let all: Vec<Bytes> = chunks.try_collect().await?;
+            let slowly = futures::stream::iter(all.concat()).then(|byte| async move {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                Ok(Bytes::from(vec![byte]))
+            });
+            Ok(slowly.boxed())
         })
     }
 
