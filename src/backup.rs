@@ -22,7 +22,7 @@ use crate::store::{BackupStore, StoredObject};
 use pgdump_archive::member_name;
 
 use pieces::Series;
-use rotation::{Sorted, sort_by_content};
+use rotation::{UnclearSeries, sort_by_content};
 
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
@@ -146,18 +146,22 @@ pub fn decode_crc32c(text: &str) -> Result<Crc32c, RestoreError> {
 }
 
 /// The newest of `objects` not after `at`; of two with the same time, the one whose name sorts last.
-pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option<StoredObject> {
-    let candidates = objects
-        .into_iter()
-        .filter(|o| at.is_none_or(|t| o.created <= t));
+fn newest<'a>(
+    objects: impl Iterator<Item = &'a StoredObject>,
+    at: Option<jiff::Timestamp>,
+) -> Option<&'a StoredObject> {
+    let candidates = objects.filter(|o| at.is_none_or(|t| o.created <= t));
     candidates.max_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)))
 }
 
-/// A backup found in a listing.
-struct FoundBackup {
-    object: StoredObject,
-    /// The pieces, if it is a split file.
-    series: Option<Series>,
+/// The backups of a listing.
+struct FoundBackups {
+    /// Objects and directory dumps.
+    single: Vec<StoredObject>,
+    /// Split files.
+    series: Vec<Series>,
+    /// What may be a split file, while each of its files counts as one of its own.
+    unclear: Vec<UnclearSeries>,
 }
 
 /// Objects as backups: those of one directory dump are one, with the directory's name, and so are those that certainly
@@ -171,39 +175,32 @@ pub async fn backups_of(
     manifest: Option<&str>,
 ) -> Result<Vec<StoredObject>, StorageError> {
     let found = find_backups(store, objects, manifest).await?;
-    Ok(found.into_iter().map(|f| f.object).collect())
+    let mut all = found.single;
+    all.extend(found.series.iter().map(Series::whole));
+    all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 async fn find_backups(
     store: &dyn BackupStore,
     objects: Vec<StoredObject>,
     manifest: Option<&str>,
-) -> Result<Vec<FoundBackup>, StorageError> {
-    let names: HashSet<String> = objects.iter().map(|o| o.name.clone()).collect();
+) -> Result<FoundBackups, StorageError> {
+    let names = pieces::names_in_use(&objects);
     let (folders, files) = split_folders(objects, manifest);
-    let (candidates, mut others) = pieces::candidates(files);
-    let Sorted {
+    let (candidates, mut single) = pieces::candidates(files);
+    let sorted = sort_by_content(store, candidates, &single).await?;
+    let (series, nameless) = pieces::named(sorted.series, names);
+    single.extend(folders.into_iter().chain(sorted.others).chain(nameless));
+    Ok(FoundBackups {
+        single,
         series,
-        others: apart,
-    } = sort_by_content(store, candidates).await?;
-    let (series, nameless) = pieces::named(series, names);
-    others.extend(folders.into_iter().chain(apart).chain(nameless));
-    let mut all: Vec<FoundBackup> = others
-        .into_iter()
-        .map(|object| FoundBackup {
-            object,
-            series: None,
-        })
-        .collect();
-    all.extend(series.into_iter().map(|s| FoundBackup {
-        object: s.whole(),
-        series: Some(s),
-    }));
-    all.sort_by(|a, b| a.object.name.cmp(&b.object.name));
-    Ok(all)
+        unclear: sorted.unclear,
+    })
 }
 
-/// Directory dumps, each as one object, and the files that belong to none. The manifest of a directory dump is neither.
+/// Directory dumps, each as one object, and the files that belong to none. A manifest is neither, also where it announces a
+/// dump that is not there.
 fn split_folders(
     mut objects: Vec<StoredObject>,
     manifest: Option<&str>,
@@ -217,17 +214,19 @@ fn split_folders(
         .filter(|o| is_toc(o))
         .map(|o| folder_of(&o.name).to_owned())
         .collect();
-    let (mut of_folder, mut others): (BTreeMap<String, Vec<StoredObject>>, Vec<StoredObject>) =
-        Default::default();
-    for o in objects {
+    // The table of contents is the dump itself.
+    let manifest = manifest.filter(|m| !member_name::is_toc(m));
+    let mut of_folder: BTreeMap<String, Vec<StoredObject>> = BTreeMap::new();
+    let others = objects.into_iter().filter_map(|o| {
         let (folder, file) = (folder_of(&o.name), file_of(&o.name));
         let is_in_dump = folders.contains(folder);
         if is_in_dump && member_name::may_hold_data(file) {
-            of_folder.entry(folder.to_owned()).or_default().push(o)
-        } else if !(is_in_dump && manifest == Some(file)) {
-            others.push(o)
+            of_folder.entry(folder.to_owned()).or_default().push(o);
+            return None;
         }
-    }
+        (manifest != Some(file)).then_some(o)
+    });
+    let others = others.collect();
     let folders = of_folder
         .into_iter()
         .filter_map(|(name, members)| whole(name, &members));
@@ -379,6 +378,25 @@ async fn advice_for(store: &dyn BackupStore, name: &str) -> Option<String> {
     pieces::advice_for(name, objects)
 }
 
+/// Why an object that is bad as a backup may be none: it may be a piece of a split file, which cannot be told while
+/// another piece cannot be read.
+pub async fn unclear_piece(pinned: &PinnedBackup) -> Option<JobError> {
+    let (store, name) = (pinned.store.as_ref(), &pinned.object.name);
+    if !pinned.members.is_empty() {
+        return None;
+    }
+    let objects = named_like_pieces(store, name).await.ok()??;
+    let unclear = find_backups(store, objects, None).await.ok()?.unclear;
+    let unclear = unclear.into_iter().find(|u| u.files.contains(name))?;
+    let what = format!(
+        "{}: it may be a piece of {}, which cannot be told because {} cannot be read: let this account read that file, or move it away",
+        pinned.uri(),
+        unclear.name,
+        unclear.unread
+    );
+    Some(JobError::new(JobKind::PieceMissing, what))
+}
+
 /// Pins the backup that an object which has just arrived is of: of a piece, all of them. One that looks like a piece of
 /// something while those before it are missing fails [`PinnedBackup::check_pieces`].
 ///
@@ -404,10 +422,8 @@ pub async fn pin_announced(
         (&o.name, o.generation) == (&pinned.object.name, pinned.object.generation)
     };
     let found = find_backups(store.as_ref(), objects, None).await?;
-    let series = found
-        .into_iter()
-        .filter_map(|f| f.series)
-        .find(|s| s.pieces.iter().any(is_it));
+    let mut series = found.series.into_iter();
+    let series = series.find(|s| s.pieces.iter().any(is_it));
     if let Some(series) = series {
         return pinned_series(store, series);
     }
@@ -433,12 +449,9 @@ async fn pin_pieces(
     };
     let mut objects = store.members(prefix).await?;
     objects.retain(|o| pieces::is_of_stem(prefix, &o.name));
-    let certain = find_backups(store.as_ref(), objects.clone(), None).await?;
-    let mut certain: Vec<Series> = certain
-        .into_iter()
-        .filter_map(|f| f.series)
-        .filter(|s| s.is_meant_by(name))
-        .collect();
+    let found = find_backups(store.as_ref(), objects.clone(), None).await?;
+    let mut certain = found.series;
+    certain.retain(|s| s.is_meant_by(name));
     certain.sort_by_key(|s| s.name != name);
     // Somebody says that they are pieces.
     let meant = certain.into_iter().chain(pieces::meant_by(name, objects));
@@ -523,9 +536,12 @@ pub async fn pin_latest(
 ) -> Result<PinnedBackup, RestoreError> {
     let mut objects = store.list(prefix).await?;
     let unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
-    let mut all = find_backups(store.as_ref(), objects, manifest).await?;
-    all.retain(|f| excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s)));
-    let object = newest(all.iter().map(|f| f.object.clone()).collect(), at);
+    let found = find_backups(store.as_ref(), objects, manifest).await?;
+    let whole: Vec<StoredObject> = found.series.iter().map(Series::whole).collect();
+    let is_wanted =
+        |o: &&StoredObject| excluded_suffix.is_none_or(|suffix| !o.name.ends_with(suffix));
+    let all = found.single.iter().chain(&whole).filter(is_wanted);
+    let object = newest(all, at).cloned();
     unlisted.check_newest(object.as_ref())?;
     let object = object.ok_or_else(|| {
         let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
@@ -534,12 +550,9 @@ pub async fn pin_latest(
     if object.name.ends_with('/') {
         return pin_folder(store, &object.name, Some(object.generation)).await;
     }
-    match all
-        .into_iter()
-        .find(|f| f.object == object)
-        .and_then(|f| f.series)
-    {
-        Some(series) => pinned_series(store, series),
+    let mut series = whole.iter().zip(found.series);
+    match series.find(|(whole, _)| **whole == object) {
+        Some((_, series)) => pinned_series(store, series),
         None => {
             let advice = advice_for(store.as_ref(), &object.name).await;
             Ok(PinnedBackup {
@@ -626,7 +639,40 @@ mod tests {
         pinned.check_pieces().unwrap();
     }
 
-    /// The object that says that a directory dump is complete is the newest one beside it, and no backup.
+    /// No file is blamed while another one cannot be read that may be its piece.
+    #[tokio::test]
+    async fn a_file_beside_an_unreadable_one_may_be_its_piece() {
+        let files: [(&str, &[u8]); 4] = [
+            ("x.aa", b"PGDMP\x01"),
+            ("x.ab", b"_"),
+            ("y.aa", b"PGDMP\x01"),
+            ("y.ab", b"PGDMP\x01"),
+        ];
+        for (unread, name, is_unclear) in [
+            ("x.ab", "x.aa", true),
+            ("x.aa", "x.ab", true),
+            ("x.aa", "y.aa", false),
+            ("y.ab", "y.aa", true),
+            ("x.ab", "y.ab", false),
+        ] {
+            let (_folder, store) = folder_with(&files);
+            let denied = StoreFault::Error(StorageKind::AccessDenied);
+            store.fail(Call::Read, unread, denied, 99);
+            let pinned = pin(store, name, None, None).await.unwrap();
+            let e = unclear_piece(&pinned).await;
+            assert_eq!(e.is_some(), is_unclear, "{unread} {name}");
+            if let Some(e) = e {
+                assert_eq!(e.kind(), JobKind::PieceMissing);
+                assert!(
+                    e.to_string().contains(&format!("because {unread} cannot")),
+                    "{e}"
+                );
+            }
+        }
+    }
+
+    /// The object that says that a directory dump is complete is the newest one beside it, and no backup, whatever lies
+    /// beside it.
     #[tokio::test]
     async fn the_manifest_of_a_directory_is_no_backup() {
         let (folder, store) = folder_with(&[
@@ -635,11 +681,13 @@ mod tests {
             ("night/1.dat.gz", b"_"),
             ("night/_SUCCESS", b""),
             ("other/_SUCCESS", b""),
+            ("_SUCCESS", b""),
         ]);
         for (name, seconds) in [
-            ("other/_SUCCESS", 1),
             ("night/toc.dat", 2),
             ("night/_SUCCESS", 3),
+            ("other/_SUCCESS", 4),
+            ("_SUCCESS", 5),
         ] {
             let file = std::fs::File::options()
                 .write(true)
@@ -656,14 +704,17 @@ mod tests {
                 all.into_iter().map(|o| o.name).collect::<Vec<_>>()
             }
         };
-        assert_eq!(
-            listed(Some("_SUCCESS")).await,
-            ["a.dump", "night/", "other/_SUCCESS"]
-        );
+        assert_eq!(listed(Some("_SUCCESS")).await, ["a.dump", "night/"]);
         // The table of contents is the default, and part of the dump.
         assert_eq!(
             listed(Some("toc.dat")).await,
-            ["a.dump", "night/", "night/_SUCCESS", "other/_SUCCESS"]
+            [
+                "_SUCCESS",
+                "a.dump",
+                "night/",
+                "night/_SUCCESS",
+                "other/_SUCCESS"
+            ]
         );
         let latest = pin_latest(store.clone(), "", None, None, Some("_SUCCESS"));
         assert_eq!(latest.await.unwrap().object.name, "night/");
@@ -769,10 +820,10 @@ mod tests {
             ]
         };
         let at = |s| Some(jiff::Timestamp::from_second(s).unwrap());
-        assert_eq!(newest(all(), None).unwrap().name, "d");
-        assert_eq!(newest(all(), at(8)).unwrap().name, "b");
-        assert_eq!(newest(all(), at(1)).unwrap().name, "c");
-        assert!(newest(all(), at(0)).is_none());
+        assert_eq!(newest(all().iter(), None).unwrap().name, "d");
+        assert_eq!(newest(all().iter(), at(8)).unwrap().name, "b");
+        assert_eq!(newest(all().iter(), at(1)).unwrap().name, "c");
+        assert!(newest(all().iter(), at(0)).is_none());
     }
 
     #[test]

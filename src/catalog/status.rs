@@ -406,7 +406,11 @@ mod tests {
         store.fail(Call::Read, "x.ab", StoreFault::Stall, 1);
         let all = catalog.backups_of_set("default").await.unwrap();
         assert_eq!(all.len(), 1);
-        store.fail(Call::Read, "x.ab", StoreFault::Stall, 99);
+        // One that always stalls does not keep all others from being listed.
+        store.fail(Call::Read, "x.ab", StoreFault::Stall, 5);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        assert_eq!(all.len(), 2);
+        store.fail(Call::Read, "x.", StoreFault::Stall, 99);
         let e = catalog.backups_of_set("default").await.unwrap_err();
         assert_eq!(e.reason(), R::DownloadFailed);
     }
@@ -457,6 +461,26 @@ mod tests {
                 assert_eq!(e.reason(), R::InvalidRequest);
             }
         }
+    }
+
+    /// What was decided about a directory is not done to another one, although its table of contents is the same.
+    #[tokio::test]
+    async fn a_directory_of_which_a_member_was_replaced_is_not_deleted() {
+        let files: &[(&str, &[u8])] = &[
+            ("night/toc.dat", b"PGDMP\x01\x0e\0\x04\x08\x03"),
+            ("night/1.dat", b"1\n"),
+        ];
+        let (folder, store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "night/toc.dat", 60);
+        set_age(&folder, "night/1.dat", 61);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        set_age(&folder, "night/1.dat", 1);
+        let e = catalog.delete_backup(&all[0]).await.unwrap_err();
+        assert_eq!(e.reason(), R::BackupChanged);
+        assert_eq!(store.list("").await.unwrap().len(), 2);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        catalog.delete_backup(&all[0]).await.unwrap();
+        assert_eq!(store.list("").await.unwrap(), vec![]);
     }
 
     /// The manifest of a directory dump is no backup of the set, and goes with the dump.

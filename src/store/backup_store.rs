@@ -34,8 +34,10 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Memory for one listing, in bytes: some 700,000 objects with names of 100 bytes.
+    /// Memory for one listing and what is made of it, in bytes: some 400,000 objects with names of 100 bytes.
     pub const MAX_BYTES: usize = 128 << 20;
+    /// Bytes beside an object and its name: what the allocator adds, and the object as a backup or a piece.
+    const BESIDE: usize = 160;
 
     pub fn of(uri: &str) -> Self {
         Listing {
@@ -48,7 +50,7 @@ impl Listing {
     /// # Errors
     /// `archive_unsupported`, not blamed on the backup, if there are too many.
     pub fn push(&mut self, object: StoredObject) -> Result<(), StorageError> {
-        self.bytes += size_of::<StoredObject>() + object.name.len();
+        self.bytes += size_of::<StoredObject>() + object.name.len() + Self::BESIDE;
         if self.bytes > Self::MAX_BYTES {
             let what = format!(
                 "{}: more than {} objects, whose names do not fit into {} MiB: choose a longer prefix (BACKUP_BUCKET, BACKUP_SETS)",

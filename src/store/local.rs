@@ -151,11 +151,11 @@ fn unlisted(dir: &Path, name: String) -> StoredObject {
     }
 }
 
-fn checksum(path: &Path) -> Result<Crc32c, StorageError> {
+fn checksum(path: &Path, buf: &mut [u8]) -> Result<Crc32c, StorageError> {
     let mut file = open_file(path)?;
-    let (mut crc, mut buf) = (Crc32c::default(), vec![0; CHUNK]);
+    let mut crc = Crc32c::default();
     loop {
-        match file.read(&mut buf).map_err(|e| fault(e, path))? {
+        match file.read(buf).map_err(|e| fault(e, path))? {
             0 => return Ok(crc),
             n => crc = crc.append(&buf[..n]),
         }
@@ -174,6 +174,7 @@ fn walk(
         Listing::of(&folder.join(prefix).display().to_string()),
         vec![(folder.to_owned(), String::new())],
     );
+    let mut buf = vec![0; CHUNK];
     while let Some((dir, base)) = todo.pop() {
         let entries = match std::fs::read_dir(&dir) {
             // The folder was removed while the listing ran.
@@ -212,7 +213,7 @@ fn walk(
                 && kind.is_none_or(|k| is_file_inside(folder, &entry.path(), k))
             {
                 let described = describe(&entry.path(), name.clone()).and_then(|object| {
-                    let crc32c = match checksums.then(|| checksum(&entry.path())) {
+                    let crc32c = match checksums.then(|| checksum(&entry.path(), &mut buf)) {
                         Some(Err(e)) if e.kind() != StorageKind::NotFound => None,
                         crc32c => crc32c.transpose()?,
                     };
