@@ -23,7 +23,8 @@ use crate::retry::Backoff;
 
 pub use backup_store::{BackupStore, ObjectBytes, StoredObject};
 
-/// Reads a small object whole, checks its size and checksum, and retries failed reads.
+/// Reads a small object whole, checks its size and checksum, and retries reads that fail or stall. It takes as long as the
+/// bytes take that keep arriving.
 ///
 /// # Errors
 /// As [`BackupStore::read`]; `download_failed` for more than `max_bytes` bytes.
@@ -37,7 +38,8 @@ pub async fn read_small(
         return Err(StorageError::new(StorageKind::DownloadFailed, what));
     }
     let read_once = || async {
-        let all = collect(store.read(object, 0, None).await?, object.size).await?;
+        let chunks = in_time(store, object, store.read(object, 0, None)).await?;
+        let all = collect(store, object, chunks, object.size).await?;
         let is_whole = all.len() as u64 == object.size;
         if is_whole && object.crc32c.is_none_or(|crc| crc == Crc32c::of(&all)) {
             Ok(all)
@@ -49,7 +51,7 @@ pub async fn read_small(
             Err(StorageError::new(StorageKind::DownloadFailed, what))
         }
     };
-    retried(store, object, read_once).await
+    retried(read_once).await
 }
 
 /// Reads a few bytes of an object, as far as it has them. Every attempt has a time limit, and failed ones are
@@ -66,9 +68,12 @@ pub async fn read_range(
     if length == 0 {
         return Ok(vec![]);
     }
-    let read_once = || async {
+    let read_all = || async {
         let chunks = store.read(object, range.start, Some(length)).await?;
-        let mut bytes = collect(chunks, length).await?;
+        collect(store, object, chunks, length).await
+    };
+    let read_once = || async {
+        let mut bytes = in_time(store, object, read_all()).await?;
         // A store that ignores the range sends more.
         bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         if bytes.len() as u64 == length {
@@ -81,13 +86,18 @@ pub async fn read_range(
         );
         Err(StorageError::new(StorageKind::WrongLength, what))
     };
-    retried(store, object, read_once).await
+    retried(read_once).await
 }
 
 /// The bytes of a stream to its end. More than `length` of them are not kept: the stream is longer than it should be.
-async fn collect(mut chunks: ObjectBytes, length: u64) -> Result<Vec<u8>, StorageError> {
+async fn collect(
+    store: &dyn BackupStore,
+    object: &StoredObject,
+    mut chunks: ObjectBytes,
+    length: u64,
+) -> Result<Vec<u8>, StorageError> {
     let mut all = Vec::new();
-    while let Some(chunk) = chunks.try_next().await? {
+    while let Some(chunk) = in_time(store, object, chunks.try_next()).await? {
         all.extend_from_slice(&chunk);
         if all.len() as u64 > length {
             break;
@@ -107,35 +117,23 @@ pub async fn create_small(
     content: Bytes,
     content_type: &str,
 ) -> Result<Option<StoredObject>, StorageError> {
-    let create_once = || store.create(name, content.clone(), content_type);
-    repeated(&store.uri(name), "written", UPLOAD_LIMIT, create_once).await
-}
-
-/// Makes up to [`ATTEMPTS`] attempts to read an object.
-async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
-    store: &dyn BackupStore,
-    object: &StoredObject,
-    read_once: impl Fn() -> F,
-) -> Result<T, StorageError> {
-    repeated(&store.uri(&object.name), "read", SMALL_LIMIT, read_once).await
-}
-
-/// Makes up to [`ATTEMPTS`] attempts, none of which takes longer than `limit`; `done` is what the object was not then.
-async fn repeated<T, F: Future<Output = Result<T, StorageError>>>(
-    uri: &str,
-    done: &str,
-    limit: Duration,
-    once: impl Fn() -> F,
-) -> Result<T, StorageError> {
-    let attempt = || async {
-        let late = |_| {
-            let what = format!("{uri}: not {done} within {limit:?}");
-            Err(StorageError::new(StorageKind::DownloadFailed, what))
-        };
-        tokio::time::timeout(limit, once())
+    let late = |_| {
+        let what = format!("{}: not written within {UPLOAD_LIMIT:?}", store.uri(name));
+        Err(StorageError::new(StorageKind::DownloadFailed, what))
+    };
+    let create_once = || async {
+        let create = store.create(name, content.clone(), content_type);
+        tokio::time::timeout(UPLOAD_LIMIT, create)
             .await
             .unwrap_or_else(late)
     };
+    retried(create_once).await
+}
+
+/// Makes up to [`ATTEMPTS`] attempts.
+async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
+    once: impl Fn() -> F,
+) -> Result<T, StorageError> {
     let may_pass = |e: &StorageError| {
         matches!(
             e.kind(),
@@ -144,15 +142,33 @@ async fn repeated<T, F: Future<Output = Result<T, StorageError>>>(
     };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     for _ in 1..ATTEMPTS {
-        match attempt().await {
+        match once().await {
             Err(e) if may_pass(&e) => tokio::time::sleep(backoff.next_delay()).await,
             other => return other,
         }
     }
-    attempt().await
+    once().await
 }
 
-/// How long one attempt to read a few bytes may take: nothing else detects a stalled connection.
+/// What the store returns of an object within [`SMALL_LIMIT`].
+async fn in_time<T>(
+    store: &dyn BackupStore,
+    object: &StoredObject,
+    read: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, StorageError> {
+    let late = |_| {
+        let what = format!(
+            "{}: not read within {SMALL_LIMIT:?}",
+            store.uri(&object.name)
+        );
+        Err(StorageError::new(StorageKind::DownloadFailed, what))
+    };
+    tokio::time::timeout(SMALL_LIMIT, read)
+        .await
+        .unwrap_or_else(late)
+}
+
+/// How long a few bytes, or the next ones of more, may take: nothing else detects a stalled connection.
 const SMALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long one attempt to write an object may take. The largest one, a restore index, has 32 MiB.
@@ -253,6 +269,27 @@ mod tests {
         assert_eq!(read, b"234");
         assert_eq!(read_range(&store, &object, 8..99).await.unwrap(), b"89");
         assert_eq!(read_range(&store, &object, 10..99).await.unwrap(), b"");
+    }
+
+    /// Many bytes may take their time, as long as they keep arriving; a few may not.
+    #[tokio::test(start_paused = true)]
+    async fn only_a_stall_ends_the_read_of_an_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, object) = ten_bytes(&folder).await;
+        store.fail(Call::Read, "x", StoreFault::Slow, 1);
+        let read = read_small(&store, &object, 10).await.unwrap();
+        assert_eq!((read.as_slice(), store.left("x")), (&b"0123456789"[..], 0));
+        store.fail(Call::Read, "x", StoreFault::Slow, 99);
+        let e = read_range(&store, &object, 0..10).await.unwrap_err();
+        assert_eq!(e.kind(), StorageKind::DownloadFailed);
+        store.fail(Call::Read, "y", StoreFault::Stall, 99);
+        std::fs::write(folder.path().join("y"), "01").unwrap();
+        let stalled = store.stat("y", None).await.unwrap();
+        let e = read_small(&store, &stalled, 10).await.unwrap_err();
+        assert_eq!(
+            (e.kind(), store.left("y")),
+            (StorageKind::DownloadFailed, 94)
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -429,7 +429,10 @@ impl Worker {
                 "drain timeout reached or immediate stop requested: running jobs are cancelled"
             );
             shutdown.hard.cancel();
-            if tokio::time::timeout(CANCEL_LIMIT, tasks.wait()).await.is_err() {
+            if tokio::time::timeout(CANCEL_LIMIT, tasks.wait())
+                .await
+                .is_err()
+            {
                 // Their messages are delivered again, and the next attempt cleans up.
                 tracing::error!(
                     running = tasks.len(),

@@ -163,7 +163,8 @@ impl BackupCatalog {
             .map_err(|e| RestoreError::internal(e.to_string()))?;
         let store = self.stores.at(place).await?;
         let name = name_of(&result.request_id);
-        let made = store::create_small(store.as_ref(), &name, text.into(), "application/json").await;
+        let made =
+            store::create_small(store.as_ref(), &name, text.into(), "application/json").await;
         match made.map_err(|e| e.context("the outcome of record"))? {
             Some(_) => Ok(result.clone()),
             None => match self

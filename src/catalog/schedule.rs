@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::backup_catalog::BackupCatalog;
-use super::status::BackupSetStatus;
+use super::status::{BackupSetStatus, SetListing};
 use crate::error::RestoreError;
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
@@ -16,7 +16,7 @@ impl BackupCatalog {
     /// schedule says, and with it some of the older ones, those that were never proven first.
     ///
     /// # Errors
-    /// The store's own.
+    /// The store's own; `access_denied` if the newest backup of a set may be where this account may not look.
     pub async fn due(&self, now: jiff::Timestamp) -> Result<Vec<VerifyJob>, RestoreError> {
         let Some(every) = self.config.verify.schedule else {
             return Ok(vec![]);
@@ -36,7 +36,8 @@ impl BackupCatalog {
             if age.is_some_and(|age| age < every) {
                 continue;
             }
-            let backups = self.backups_of_set(&set.name).await?;
+            let SetListing { backups, unlisted } = self.listing_of_set(&set.name).await?;
+            unlisted.check_newest(backups.first())?;
             let Some((newest, older)) = backups.split_first() else {
                 continue;
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
-use crate::backup::{self, PinnedBackup, ReadHint, Source};
+use crate::backup::{self, PinnedBackup, ReadHint, Source, Unlisted};
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
@@ -24,6 +24,12 @@ const TREND: usize = 30;
 
 /// How long it may take to learn whether a backup need not be verified.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
+
+/// The backups of a set, newest first, and what may hide others.
+pub(super) struct SetListing {
+    pub backups: Vec<StoredObject>,
+    pub unlisted: Unlisted,
+}
 
 /// A set of backups, as its evidence says.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -266,17 +272,26 @@ impl BackupCatalog {
         Ok(archive.header().database.clone())
     }
 
-    /// Backups of a set, newest first.
+    /// Backups of a set that are listed, newest first.
     pub(crate) async fn backups_of_set(
         &self,
         set: &str,
     ) -> Result<Vec<StoredObject>, RestoreError> {
+        Ok(self.listing_of_set(set).await?.backups)
+    }
+
+    pub(super) async fn listing_of_set(&self, set: &str) -> Result<SetListing, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let objects = store.members(self.config.verify.prefix_of(set)).await?;
+        let mut objects = store.members(self.config.verify.prefix_of(set)).await?;
+        let mut unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
+        unlisted.retain(|name| self.config.verify.set_of(name) == set);
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         all.retain(|o| self.is_backup(&o.name) && self.config.verify.set_of(&o.name) == set);
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
-        Ok(all)
+        Ok(SetListing {
+            backups: all,
+            unlisted,
+        })
     }
 
     /// Backups of the same set that were made before, newest first.
@@ -421,9 +436,38 @@ mod tests {
         store.fail(Call::Read, "x.ab", StoreFault::Stall, 1);
         let all = catalog.backups_of_set("default").await.unwrap();
         assert_eq!(all.len(), 1);
-        store.fail(Call::Read, "x.ab", StoreFault::Stall, 99);
+        // One that always stalls does not keep all others from being listed.
+        store.fail(Call::Read, "x.ab", StoreFault::Stall, 5);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        assert_eq!(all.len(), 2);
+        store.fail(Call::Read, "x.", StoreFault::Stall, 99);
         let e = catalog.backups_of_set("default").await.unwrap_err();
         assert_eq!(e.reason(), R::DownloadFailed);
+    }
+
+    /// The schedule does not verify yesterday's backup because this account may not see today's.
+    #[tokio::test]
+    async fn nothing_is_due_while_the_newest_backup_is_not_known() {
+        let files: &[(&str, &[u8])] = &[("a.dump", b"PGDMP\x01"), ("app/b.dump", b"PGDMP\x01")];
+        let flags = [
+            ("verify-schedule", "24h"),
+            ("backup-sets", "app=app/"),
+            ("verify-sample", "0"),
+        ];
+        let (_folder, store, catalog) = catalog_of(files, &flags).await;
+        let now = jiff::Timestamp::now();
+        let due = catalog.due(now).await.unwrap().len();
+        let day = jiff::SignedDuration::from_hours(24);
+        store.hide("app/old/", now - day);
+        assert_eq!(catalog.due(now).await.unwrap().len(), due);
+        assert!(due > 0);
+        store.hide("app/today/", now + day);
+        assert_eq!(
+            catalog.due(now).await.unwrap_err().reason(),
+            R::AccessDenied
+        );
+        // The backups that can be seen are still known.
+        assert_eq!(catalog.backups_of_set("app").await.unwrap().len(), 1);
     }
 
     /// What is asked of an object is not left out of account where none is named.
@@ -471,6 +515,26 @@ mod tests {
         assert_eq!(ids, ["a", "b"]);
         let (_folder, _store, without) = catalog_of(&[], &[]).await;
         assert_eq!(without.newest_recorded(5).await.unwrap(), None);
+    }
+
+    /// What was decided about a directory is not done to another one, although its table of contents is the same.
+    #[tokio::test]
+    async fn a_directory_of_which_a_member_was_replaced_is_not_deleted() {
+        let files: &[(&str, &[u8])] = &[
+            ("night/toc.dat", b"PGDMP\x01\x0e\0\x04\x08\x03"),
+            ("night/1.dat", b"1\n"),
+        ];
+        let (folder, store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "night/toc.dat", 60);
+        set_age(&folder, "night/1.dat", 61);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        set_age(&folder, "night/1.dat", 1);
+        let e = catalog.delete_backup(&all[0]).await.unwrap_err();
+        assert_eq!(e.reason(), R::BackupChanged);
+        assert_eq!(store.list("").await.unwrap().len(), 2);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        catalog.delete_backup(&all[0]).await.unwrap();
+        assert_eq!(store.list("").await.unwrap(), vec![]);
     }
 
     /// The manifest of a directory dump is no backup of the set, and goes with the dump.

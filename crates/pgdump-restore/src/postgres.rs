@@ -12,8 +12,8 @@ mod session;
 mod socket;
 mod tls;
 
-pub(crate) use context::names_running_function;
 pub use connections::ServerConnections;
+pub(crate) use context::names_running_function;
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;

@@ -28,7 +28,7 @@ pub struct StoredEvidence {
 pub struct Evidence {
     pub(super) store: Arc<dyn BackupStore>,
     /// The store of the backups that the evidence is about.
-    backups: Arc<dyn BackupStore>,
+    pub(super) backups: Arc<dyn BackupStore>,
     pub(super) keys: Arc<Keyring>,
     pub(super) own: Arc<OwnEvidence>,
 }
@@ -139,7 +139,10 @@ impl Evidence {
             ("junit.xml", xml, "application/xml"),
         ] {
             let name = format!("{base}.{ending}");
-            if create_small(self.store.as_ref(), &name, text.into(), kind).await?.is_none() {
+            if create_small(self.store.as_ref(), &name, text.into(), kind)
+                .await?
+                .is_none()
+            {
                 tracing::error!(
                     name = self.store.uri(&name),
                     "the object exists already, and this worker did not write it: do not trust it"
