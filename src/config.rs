@@ -238,7 +238,7 @@ impl Config {
                 2 * 3600 * SECOND,
             ),
             db: server::db_config(raw, retry_budget, &mut errors),
-            only_verifies: non_empty(&raw.db_host).is_none()
+            only_verifies: !names_a_server(raw)
                 && non_empty(&raw.backup_notification_subscription).is_some(),
             db_name: non_empty(&raw.db_name).map(str::to_owned),
             project: non_empty(&raw.google_cloud_project).map(str::to_owned),
@@ -412,6 +412,19 @@ fn with_scheme(host: &str) -> String {
     }
 }
 
+/// Whether any setting names the target server or a database there.
+fn names_a_server(raw: &RawConfig) -> bool {
+    let settings = [
+        &raw.db_host,
+        &raw.db_port,
+        &raw.db_user,
+        &raw.db_password,
+        &raw.db_password_file,
+        &raw.db_name,
+    ];
+    settings.into_iter().any(|s| non_empty(s).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,7 +511,15 @@ mod tests {
         let notified = ("backup-notification-subscription", "backup-notifications");
         let unset = ("db-host", "");
         assert!(only_verifies(&[notified, unset]));
-        assert!(!only_verifies(&[notified, ("db-host", "localhost")]));
+        for named in [
+            ("db-host", "localhost"),
+            ("db-port", "5433"),
+            ("db-user", "restorer"),
+            ("db-password", "x"),
+            ("db-name", "app"),
+        ] {
+            assert!(!only_verifies(&[notified, unset, named]), "{named:?}");
+        }
         assert!(!only_verifies(&[unset]));
     }
 
