@@ -5,6 +5,7 @@ mod download;
 mod origin;
 mod pieces;
 mod rotation;
+mod unlisted;
 
 use crate::job::Generation;
 use pgdump_archive::Crc32c;
@@ -21,11 +22,12 @@ use crate::store::{BackupStore, StoredObject};
 use pgdump_archive::member_name;
 
 use pieces::Series;
-use rotation::{Sorted, sort_by_content};
+use rotation::{UnclearSeries, sort_by_content};
 
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{has_extension, is_first_piece, whole_of};
+pub use unlisted::Unlisted;
 
 /// A backup as `list_available_backups` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -154,6 +156,16 @@ pub(crate) struct FoundBackup {
     series: Option<Series>,
 }
 
+/// The backups of a listing.
+struct FoundBackups {
+    /// Objects and directory dumps.
+    single: Vec<StoredObject>,
+    /// Split files.
+    series: Vec<Series>,
+    /// What may be a split file, while each of its files counts as one of its own.
+    unclear: Vec<UnclearSeries>,
+}
+
 /// Objects as backups: those of one directory dump are one, with the directory's name, and so are those that certainly
 /// are the pieces of one file. Evidence of ours is none, nor is the `manifest` that announces a directory dump.
 ///
@@ -165,45 +177,38 @@ pub async fn backups_of(
     manifest: Option<&str>,
 ) -> Result<Vec<StoredObject>, StorageError> {
     let found = find_backups(store, objects, manifest).await?;
-    Ok(found.into_iter().map(|f| f.object).collect())
+    let mut all = found.single;
+    all.extend(found.series.iter().map(Series::whole));
+    all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 async fn find_backups(
     store: &dyn BackupStore,
     objects: Vec<StoredObject>,
     manifest: Option<&str>,
-) -> Result<Vec<FoundBackup>, StorageError> {
-    let names: HashSet<String> = objects.iter().map(|o| o.name.clone()).collect();
+) -> Result<FoundBackups, StorageError> {
+    let names = pieces::names_in_use(&objects);
     let (folders, files) = split_folders(objects, manifest);
-    let (candidates, mut others) = pieces::candidates(files);
-    let Sorted {
+    let (candidates, mut single) = pieces::candidates(files);
+    let sorted = sort_by_content(store, candidates, &single).await?;
+    let (series, nameless) = pieces::named(sorted.series, names);
+    single.extend(folders.into_iter().chain(sorted.others).chain(nameless));
+    Ok(FoundBackups {
+        single,
         series,
-        others: apart,
-    } = sort_by_content(store, candidates).await?;
-    let (series, nameless) = pieces::named(series, names);
-    others.extend(folders.into_iter().chain(apart).chain(nameless));
-    let mut all: Vec<FoundBackup> = others
-        .into_iter()
-        .map(|object| FoundBackup {
-            object,
-            series: None,
-        })
-        .collect();
-    all.extend(series.into_iter().map(|s| FoundBackup {
-        object: s.whole(),
-        series: Some(s),
-    }));
-    all.sort_by(|a, b| a.object.name.cmp(&b.object.name));
-    Ok(all)
+        unclear: sorted.unclear,
+    })
 }
 
-/// Directory dumps, each as one object, and the files that belong to none. The manifest of a directory dump is neither.
+/// Directory dumps, each as one object, and the files that belong to none. A manifest is neither, also where it announces a
+/// dump that is not there.
 fn split_folders(
     mut objects: Vec<StoredObject>,
     manifest: Option<&str>,
 ) -> (Vec<StoredObject>, Vec<StoredObject>) {
     // Consoles make an object with a folder's name, to show the folder.
-    objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
+    objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/') && !o.is_unlisted);
     let is_toc =
         |o: &StoredObject| !folder_of(&o.name).is_empty() && member_name::is_toc(file_of(&o.name));
     let folders: HashSet<String> = objects
@@ -211,17 +216,19 @@ fn split_folders(
         .filter(|o| is_toc(o))
         .map(|o| folder_of(&o.name).to_owned())
         .collect();
-    let (mut of_folder, mut others): (BTreeMap<String, Vec<StoredObject>>, Vec<StoredObject>) =
-        Default::default();
-    for o in objects {
+    // The table of contents is the dump itself.
+    let manifest = manifest.filter(|m| !member_name::is_toc(m));
+    let mut of_folder: BTreeMap<String, Vec<StoredObject>> = BTreeMap::new();
+    let others = objects.into_iter().filter_map(|o| {
         let (folder, file) = (folder_of(&o.name), file_of(&o.name));
         let is_in_dump = folders.contains(folder);
         if is_in_dump && member_name::may_hold_data(file) {
-            of_folder.entry(folder.to_owned()).or_default().push(o)
-        } else if !(is_in_dump && manifest == Some(file)) {
-            others.push(o)
+            of_folder.entry(folder.to_owned()).or_default().push(o);
+            return None;
         }
-    }
+        (manifest != Some(file)).then_some(o)
+    });
+    let others = others.collect();
     let folders = of_folder
         .into_iter()
         .filter_map(|(name, members)| whole(name, &members));
@@ -250,20 +257,27 @@ fn whole(name: String, members: &[StoredObject]) -> Option<StoredObject> {
         created,
         crc32c: None,
         generation: toc.generation,
+        is_unlisted: false,
     })
 }
 
 /// The objects directly in a folder, without subfolders.
 ///
 /// # Errors
-/// Errors of the store.
+/// Errors of the store; `access_denied` also for a file of which only the name can be read.
 pub async fn files_of(
     store: &dyn BackupStore,
     folder: &str,
 ) -> Result<Vec<StoredObject>, StorageError> {
     let mut files = store.members(folder).await?;
     files.retain(|m| folder_of(&m.name) == folder && !file_of(&m.name).is_empty());
-    Ok(files)
+    match files.iter().find(|m| m.is_unlisted) {
+        Some(file) => {
+            let what = format!("{}: this account may not read it", store.uri(&file.name));
+            Err(StorageError::new(StorageKind::AccessDenied, what))
+        }
+        None => Ok(files),
+    }
 }
 
 fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
@@ -366,6 +380,25 @@ async fn advice_for(store: &dyn BackupStore, name: &str) -> Option<String> {
     pieces::advice_for(name, objects)
 }
 
+/// Why an object that is bad as a backup may be none: it may be a piece of a split file, which cannot be told while
+/// another piece cannot be read.
+pub async fn unclear_piece(pinned: &PinnedBackup) -> Option<JobError> {
+    let (store, name) = (pinned.store.as_ref(), &pinned.object.name);
+    if !pinned.members.is_empty() {
+        return None;
+    }
+    let objects = named_like_pieces(store, name).await.ok()??;
+    let unclear = find_backups(store, objects, None).await.ok()?.unclear;
+    let unclear = unclear.into_iter().find(|u| u.files.contains(name))?;
+    let what = format!(
+        "{}: it may be a piece of {}, which cannot be told because {} cannot be read: let this account read that file, or move it away",
+        pinned.uri(),
+        unclear.name,
+        unclear.unread
+    );
+    Some(JobError::new(JobKind::PieceMissing, what))
+}
+
 /// Pins the backup that an object which has just arrived is of: of a piece, all of them. One that looks like a piece of
 /// something while those before it are missing fails [`PinnedBackup::check_pieces`].
 ///
@@ -391,10 +424,8 @@ pub async fn pin_announced(
         (&o.name, o.generation) == (&pinned.object.name, pinned.object.generation)
     };
     let found = find_backups(store.as_ref(), objects, None).await?;
-    let series = found
-        .into_iter()
-        .filter_map(|f| f.series)
-        .find(|s| s.pieces.iter().any(is_it));
+    let mut series = found.series.into_iter();
+    let series = series.find(|s| s.pieces.iter().any(is_it));
     if let Some(series) = series {
         return pinned_series(store, series);
     }
@@ -420,12 +451,9 @@ async fn pin_pieces(
     };
     let mut objects = store.members(prefix).await?;
     objects.retain(|o| pieces::is_of_stem(prefix, &o.name));
-    let certain = find_backups(store.as_ref(), objects.clone(), None).await?;
-    let mut certain: Vec<Series> = certain
-        .into_iter()
-        .filter_map(|f| f.series)
-        .filter(|s| s.is_meant_by(name))
-        .collect();
+    let found = find_backups(store.as_ref(), objects.clone(), None).await?;
+    let mut certain = found.series;
+    certain.retain(|s| s.is_meant_by(name));
     certain.sort_by_key(|s| s.name != name);
     // Somebody says that they are pieces.
     let meant = certain.into_iter().chain(pieces::meant_by(name, objects));
@@ -497,22 +525,36 @@ async fn find_folder(
 }
 
 /// The backups under `prefix` that were made not after `at`, newest first; of two with the same time, the one whose name
-/// sorts last. Names that end in `excluded_suffix` are ignored, and so is the `manifest` of a directory dump.
+/// sorts last. Names that end in `excluded_suffix` are ignored, and so is the `manifest` of a directory dump. What is not
+/// listed may hide others.
 ///
 /// # Errors
-/// `backup_not_found` if there is none, and errors of the store.
+/// `backup_not_found` if there is none, `access_denied` if there may be some where this account may not look, and errors of
+/// the store.
 pub(crate) async fn newest_first(
     store: &dyn BackupStore,
     (prefix, at): (&str, Option<jiff::Timestamp>),
     excluded_suffix: Option<&str>,
     manifest: Option<&str>,
-) -> Result<Vec<FoundBackup>, RestoreError> {
-    let mut all = find_backups(store, store.list(prefix).await?, manifest).await?;
+) -> Result<(Vec<FoundBackup>, Unlisted), RestoreError> {
+    let mut objects = store.list(prefix).await?;
+    let unlisted = Unlisted::take_from(store, &mut objects);
+    let FoundBackups { single, series, .. } = find_backups(store, objects, manifest).await?;
+    let single = single.into_iter().map(|object| FoundBackup {
+        object,
+        series: None,
+    });
+    let series = series.into_iter().map(|series| FoundBackup {
+        object: series.whole(),
+        series: Some(series),
+    });
+    let mut all: Vec<FoundBackup> = single.chain(series).collect();
     all.retain(|f| {
         excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s))
             && at.is_none_or(|t| f.object.created <= t)
     });
     if all.is_empty() {
+        unlisted.check_newest(None)?;
         return Err(not_found(
             store,
             prefix,
@@ -520,7 +562,7 @@ pub(crate) async fn newest_first(
         ));
     }
     all.sort_by(|a, b| newer_first(&a.object, &b.object));
-    Ok(all)
+    Ok((all, unlisted))
 }
 
 /// The order of backups from the newest to the oldest; of two with the same time, the one whose name sorts last is first.
@@ -533,14 +575,17 @@ pub(crate) fn not_after(at: Option<jiff::Timestamp>) -> String {
     at.map(|t| format!(" not after {t}")).unwrap_or_default()
 }
 
-/// Pins a backup of a listing.
+/// Pins a backup of a listing that is the newest of those that are wanted.
 ///
 /// # Errors
-/// `backup_not_found`, `archive_corrupt` if a piece is missing, and errors of the store.
+/// `backup_not_found`, `archive_corrupt` if a piece is missing, `access_denied` if a newer one may be where this account
+/// may not look, and errors of the store.
 pub(crate) async fn pin_found(
     store: Arc<dyn BackupStore>,
     found: FoundBackup,
+    unlisted: &Unlisted,
 ) -> Result<PinnedBackup, RestoreError> {
+    unlisted.check_newest(Some(&found.object))?;
     let FoundBackup { object, series } = found;
     if object.name.ends_with('/') {
         return pin_folder(store, &object.name, Some(object.generation)).await;
@@ -633,7 +678,40 @@ mod tests {
         pinned.check_pieces().unwrap();
     }
 
-    /// The object that says that a directory dump is complete is the newest one beside it, and no backup.
+    /// No file is blamed while another one cannot be read that may be its piece.
+    #[tokio::test]
+    async fn a_file_beside_an_unreadable_one_may_be_its_piece() {
+        let files: [(&str, &[u8]); 4] = [
+            ("x.aa", b"PGDMP\x01"),
+            ("x.ab", b"_"),
+            ("y.aa", b"PGDMP\x01"),
+            ("y.ab", b"PGDMP\x01"),
+        ];
+        for (unread, name, is_unclear) in [
+            ("x.ab", "x.aa", true),
+            ("x.aa", "x.ab", true),
+            ("x.aa", "y.aa", false),
+            ("y.ab", "y.aa", true),
+            ("x.ab", "y.ab", false),
+        ] {
+            let (_folder, store) = folder_with(&files);
+            let denied = StoreFault::Error(StorageKind::AccessDenied);
+            store.fail(Call::Read, unread, denied, 99);
+            let pinned = pin(store, name, None, None).await.unwrap();
+            let e = unclear_piece(&pinned).await;
+            assert_eq!(e.is_some(), is_unclear, "{unread} {name}");
+            if let Some(e) = e {
+                assert_eq!(e.kind(), JobKind::PieceMissing);
+                assert!(
+                    e.to_string().contains(&format!("because {unread} cannot")),
+                    "{e}"
+                );
+            }
+        }
+    }
+
+    /// The object that says that a directory dump is complete is the newest one beside it, and no backup, whatever lies
+    /// beside it.
     #[tokio::test]
     async fn the_manifest_of_a_directory_is_no_backup() {
         let (folder, store) = folder_with(&[
@@ -642,11 +720,13 @@ mod tests {
             ("night/1.dat.gz", b"_"),
             ("night/_SUCCESS", b""),
             ("other/_SUCCESS", b""),
+            ("_SUCCESS", b""),
         ]);
         for (name, seconds) in [
-            ("other/_SUCCESS", 1),
             ("night/toc.dat", 2),
             ("night/_SUCCESS", 3),
+            ("other/_SUCCESS", 4),
+            ("_SUCCESS", 5),
         ] {
             let file = std::fs::File::options()
                 .write(true)
@@ -663,19 +743,63 @@ mod tests {
                 all.into_iter().map(|o| o.name).collect::<Vec<_>>()
             }
         };
-        assert_eq!(
-            listed(Some("_SUCCESS")).await,
-            ["a.dump", "night/", "other/_SUCCESS"]
-        );
+        assert_eq!(listed(Some("_SUCCESS")).await, ["a.dump", "night/"]);
         // The table of contents is the default, and part of the dump.
         assert_eq!(
             listed(Some("toc.dat")).await,
-            ["a.dump", "night/", "night/_SUCCESS", "other/_SUCCESS"]
+            [
+                "_SUCCESS",
+                "a.dump",
+                "night/",
+                "night/_SUCCESS",
+                "other/_SUCCESS"
+            ]
         );
-        let all = newest_first(store.as_ref(), ("", None), None, Some("_SUCCESS")).await;
-        let newest = all.unwrap().remove(0);
-        let pinned = pin_found(store.clone(), newest).await.unwrap();
-        assert_eq!(pinned.object.name, "night/");
+        let latest = pin_latest(&store, "", None, Some("_SUCCESS"));
+        assert_eq!(latest.await.unwrap().object.name, "night/");
+    }
+
+    async fn pin_latest(
+        store: &Arc<FaultyStore>,
+        prefix: &str,
+        at: Option<jiff::Timestamp>,
+        manifest: Option<&str>,
+    ) -> Result<PinnedBackup, RestoreError> {
+        let all = newest_first(store.as_ref(), (prefix, at), None, manifest).await;
+        let (mut all, unlisted) = all?;
+        pin_found(store.clone(), all.remove(0), &unlisted).await
+    }
+
+    /// What this account may not look into is not passed over where the newest backup may be there.
+    #[tokio::test]
+    async fn the_newest_backup_may_be_in_a_folder_that_cannot_be_listed() {
+        let (_folder, store) = folder_with(&[
+            ("a.dump", b"PGDMP\x01"),
+            ("today/toc.dat", b"PGDMP\x03"),
+            ("junk/x", b"_"),
+        ]);
+        let created = store.stat("a.dump", None).await.unwrap().created;
+        let second = jiff::SignedDuration::from_secs(1);
+        let latest = |at| pin_latest(&store, "", at, None);
+        store.hide("junk/", created - second);
+        store.hide("a.dump.pgrestored/", created + second);
+        assert_eq!(latest(None).await.unwrap().object.name, "today/");
+        store.hide("today/", created + second);
+        // What is in it may be older than the folder.
+        for at in [None, Some(created)] {
+            let e = latest(at).await.err().unwrap();
+            assert_eq!(e.reason(), R::AccessDenied);
+            assert!(e.to_string().contains("/today/: this account"), "{e}");
+        }
+        for prefix in ["today", "today/", "junk"] {
+            let e = pin_latest(&store, prefix, None, None).await;
+            assert_eq!(e.err().unwrap().reason(), R::AccessDenied, "{prefix}");
+        }
+        let only = pin_latest(&store, "a.", None, None).await;
+        assert_eq!(only.unwrap().object.name, "a.dump");
+        // Nor is it said that there is no such directory.
+        let e = pin(store, "today", None, None).await.err().unwrap();
+        assert_eq!(e.reason(), R::AccessDenied);
     }
 
     /// A checksum or generation that was asked for is never left out of account.
@@ -735,6 +859,7 @@ mod tests {
             created: jiff::Timestamp::from_second(second).unwrap(),
             crc32c: None,
             generation: Generation(1),
+            is_unlisted: false,
         };
         let mut all: Vec<StoredObject> =
             [("c", 1), ("a", 5), ("b", 5), ("d", 9)].map(object).into();
@@ -751,6 +876,7 @@ mod tests {
             created: jiff::Timestamp::from_second(generation).unwrap(),
             crc32c: Some(Crc32c(1)),
             generation: Generation(generation),
+            is_unlisted: false,
         };
         let all = files_in(vec![
             object("a.dump", 1, 1),
@@ -784,6 +910,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: Some(Crc32c(1)),
             generation: Generation(1),
+            is_unlisted: false,
         };
         let names = |all: &[&str]| -> Vec<String> {
             files_in(all.iter().map(|n| object(n)).collect())

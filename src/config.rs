@@ -181,8 +181,7 @@ impl Config {
                 Trust::Restricted
             }
         };
-        // For the commands of a person, libpq's settings were taken before.
-        let is_target_set = non_empty(&raw.db_host).is_some();
+        let is_target_set = names_a_server(raw);
         let has_sandboxes = verifies && non_empty(&raw.scratch_db_host).is_none();
         let config = Config {
             bucket: errors.location(
@@ -427,6 +426,22 @@ fn with_scheme(host: &str) -> String {
     }
 }
 
+/// Whether any setting names the target server or a database there. Of what a command takes from libpq's settings, only the
+/// host does: `PGUSER` or a password file may be there for any server.
+fn names_a_server(raw: &RawConfig) -> bool {
+    let settings = [
+        ("DB_PORT", &raw.db_port),
+        ("DB_USER", &raw.db_user),
+        ("DB_PASSWORD", &raw.db_password),
+        ("DB_PASSWORD_FILE", &raw.db_password_file),
+        ("DB_NAME", &raw.db_name),
+    ];
+    let is_given = |(variable, value): (&str, &Option<String>)| {
+        non_empty(value).is_some() && raw.origins.of(variable).is_none()
+    };
+    non_empty(&raw.db_host).is_some() || settings.into_iter().any(is_given)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -513,8 +528,27 @@ mod tests {
         let notified = ("backup-notification-subscription", "backup-notifications");
         let unset = ("db-host", "");
         assert!(only_verifies(&[notified, unset]));
-        assert!(!only_verifies(&[notified, ("db-host", "localhost")]));
+        for named in [
+            ("db-host", "localhost"),
+            ("db-port", "5433"),
+            ("db-user", "restorer"),
+            ("db-password", "x"),
+            ("db-name", "app"),
+        ] {
+            assert!(!only_verifies(&[notified, unset, named]), "{named:?}");
+        }
         assert!(!only_verifies(&[unset]));
+        // A command takes libpq's settings: the password of any server names none, `PGHOST` does.
+        let flags = [notified, unset, ("db-password", "x")];
+        let mut raw = RawConfig::from_flags(&flags).unwrap();
+        let mut take = |variable, origin: &str| {
+            raw.origins.by_variable.insert(variable, origin.to_owned());
+        };
+        take("DB_PASSWORD", "/home/me/.pgpass");
+        take("DB_HOST", "PGHOST");
+        assert!(Config::new(&raw).unwrap().only_verifies);
+        raw.db_host = Some("db.internal".to_owned());
+        assert!(!Config::new(&raw).unwrap().only_verifies);
     }
 
     #[test]

@@ -124,6 +124,7 @@ mod tests {
                 created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
                 crc32c: None,
                 generation: Generation(i as i64),
+                is_unlisted: false,
             },
             proven: proven.contains(&i),
             origin: match *database {

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{FutureExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -23,7 +24,8 @@ use crate::retry::Backoff;
 
 pub use backup_store::{BackupStore, ObjectBytes, StoredObject};
 
-/// Reads a small object whole, checks its size and checksum, and retries failed reads.
+/// Reads a small object whole, checks its size and checksum, and retries reads that fail or stall. It takes as long as the
+/// bytes take that keep arriving.
 ///
 /// # Errors
 /// As [`BackupStore::read`]; `download_failed` for more than `max_bytes` bytes.
@@ -37,7 +39,8 @@ pub async fn read_small(
         return Err(StorageError::new(StorageKind::DownloadFailed, what));
     }
     let read_once = || async {
-        let all = collect(store.read(object, 0, None).await?, object.size).await?;
+        let chunks = in_time(store, object, store.read(object, 0, None)).await?;
+        let all = collect(store, object, chunks, object.size).await?;
         let is_whole = all.len() as u64 == object.size;
         if is_whole && object.crc32c.is_none_or(|crc| crc == Crc32c::of(&all)) {
             Ok(all)
@@ -49,7 +52,7 @@ pub async fn read_small(
             Err(StorageError::new(StorageKind::DownloadFailed, what))
         }
     };
-    retried(store, object, read_once).await
+    retried(read_once).await
 }
 
 /// Reads a few bytes of an object, as far as it has them. Every attempt has a time limit, and failed ones are
@@ -66,9 +69,12 @@ pub async fn read_range(
     if length == 0 {
         return Ok(vec![]);
     }
-    let read_once = || async {
+    let read_all = || async {
         let chunks = store.read(object, range.start, Some(length)).await?;
-        let mut bytes = collect(chunks, length).await?;
+        collect(store, object, chunks, length).await
+    };
+    let read_once = || async {
+        let mut bytes = in_time(store, object, read_all()).await?;
         // A store that ignores the range sends more.
         bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         if bytes.len() as u64 == length {
@@ -81,13 +87,18 @@ pub async fn read_range(
         );
         Err(StorageError::new(StorageKind::WrongLength, what))
     };
-    retried(store, object, read_once).await
+    retried(read_once).await
 }
 
 /// The bytes of a stream to its end. More than `length` of them are not kept: the stream is longer than it should be.
-async fn collect(mut chunks: ObjectBytes, length: u64) -> Result<Vec<u8>, StorageError> {
+async fn collect(
+    store: &dyn BackupStore,
+    object: &StoredObject,
+    mut chunks: ObjectBytes,
+    length: u64,
+) -> Result<Vec<u8>, StorageError> {
     let mut all = Vec::new();
-    while let Some(chunk) = chunks.try_next().await? {
+    while let Some(chunk) = in_time(store, object, chunks.try_next()).await? {
         all.extend_from_slice(&chunk);
         if all.len() as u64 > length {
             break;
@@ -96,24 +107,34 @@ async fn collect(mut chunks: ObjectBytes, length: u64) -> Result<Vec<u8>, Storag
     Ok(all)
 }
 
-/// Makes up to [`ATTEMPTS`] attempts to read an object.
-async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
+/// Creates a small object as [`BackupStore::create`] does. Every attempt has a time limit, and failed ones are repeated:
+/// the clients of the stores do not limit uploads.
+///
+/// # Errors
+/// As [`BackupStore::create`].
+pub async fn create_small(
     store: &dyn BackupStore,
-    object: &StoredObject,
-    read_once: impl Fn() -> F,
-) -> Result<T, StorageError> {
-    let attempt = || async {
-        let late = |_| {
-            let what = format!(
-                "{}: not read within {SMALL_LIMIT:?}",
-                store.uri(&object.name)
-            );
-            Err(StorageError::new(StorageKind::DownloadFailed, what))
-        };
-        tokio::time::timeout(SMALL_LIMIT, read_once())
+    name: &str,
+    content: Bytes,
+    content_type: &str,
+) -> Result<Option<StoredObject>, StorageError> {
+    let late = |_| {
+        let what = format!("{}: not written within {UPLOAD_LIMIT:?}", store.uri(name));
+        Err(StorageError::new(StorageKind::DownloadFailed, what))
+    };
+    let create_once = || async {
+        let create = store.create(name, content.clone(), content_type);
+        tokio::time::timeout(UPLOAD_LIMIT, create)
             .await
             .unwrap_or_else(late)
     };
+    retried(create_once).await
+}
+
+/// Makes up to [`ATTEMPTS`] attempts.
+async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
+    once: impl Fn() -> F,
+) -> Result<T, StorageError> {
     let may_pass = |e: &StorageError| {
         matches!(
             e.kind(),
@@ -122,18 +143,39 @@ async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
     };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     for _ in 1..ATTEMPTS {
-        match attempt().await {
+        match once().await {
             Err(e) if may_pass(&e) => tokio::time::sleep(backoff.next_delay()).await,
             other => return other,
         }
     }
-    attempt().await
+    once().await
 }
 
-/// How long one attempt to read a few bytes may take: nothing else detects a stalled connection.
+/// What the store returns of an object within [`SMALL_LIMIT`].
+async fn in_time<T>(
+    store: &dyn BackupStore,
+    object: &StoredObject,
+    read: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, StorageError> {
+    let late = |_| {
+        let what = format!(
+            "{}: not read within {SMALL_LIMIT:?}",
+            store.uri(&object.name)
+        );
+        Err(StorageError::new(StorageKind::DownloadFailed, what))
+    };
+    tokio::time::timeout(SMALL_LIMIT, read)
+        .await
+        .unwrap_or_else(late)
+}
+
+/// How long a few bytes, or the next ones of more, may take: nothing else detects a stalled connection.
 const SMALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many attempts are made to read a few bytes.
+/// How long one attempt to write an object may take. The largest one, a restore index, has 32 MiB.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
+
+/// How many attempts are made to read or write a few bytes.
 const ATTEMPTS: u32 = 5;
 
 /// The store at one location.
@@ -318,6 +360,27 @@ mod tests {
         assert_eq!(read_range(&store, &object, 10..99).await.unwrap(), b"");
     }
 
+    /// Many bytes may take their time, as long as they keep arriving; a few may not.
+    #[tokio::test(start_paused = true)]
+    async fn only_a_stall_ends_the_read_of_an_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, object) = ten_bytes(&folder).await;
+        store.fail(Call::Read, "x", StoreFault::Slow, 1);
+        let read = read_small(&store, &object, 10).await.unwrap();
+        assert_eq!((read.as_slice(), store.left("x")), (&b"0123456789"[..], 0));
+        store.fail(Call::Read, "x", StoreFault::Slow, 99);
+        let e = read_range(&store, &object, 0..10).await.unwrap_err();
+        assert_eq!(e.kind(), StorageKind::DownloadFailed);
+        store.fail(Call::Read, "y", StoreFault::Stall, 99);
+        std::fs::write(folder.path().join("y"), "01").unwrap();
+        let stalled = store.stat("y", None).await.unwrap();
+        let e = read_small(&store, &stalled, 10).await.unwrap_err();
+        assert_eq!(
+            (e.kind(), store.left("y")),
+            (StorageKind::DownloadFailed, 94)
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_range_that_cannot_be_read_is_an_error_in_the_end() {
         use StorageKind as S;
@@ -334,6 +397,31 @@ mod tests {
             let e = read_range(&store, &object, 0..4).await.unwrap_err();
             assert_eq!(e.kind(), kind);
             assert_eq!(store.left("x"), 99 - reads);
+        }
+    }
+
+    /// An upload over a half-open connection, and a server that is unavailable, end one attempt.
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_written_again_after_a_stall_and_an_error() {
+        use StorageKind as S;
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = ten_bytes(&folder).await;
+        let write = async |name: &str| {
+            create_small(&store, name, Bytes::from_static(b"z"), "text/plain").await
+        };
+        store.fail(Call::Create, "y", StoreFault::Stall, 2);
+        store.fail(Call::Create, "y", StoreFault::Error(S::DownloadFailed), 2);
+        assert!(write("y").await.unwrap().is_some());
+        assert_eq!(std::fs::read(folder.path().join("y")).unwrap(), b"z");
+        assert_eq!(write("y").await.unwrap(), None, "it exists");
+        for (fault, kind, writes) in [
+            (StoreFault::Stall, S::DownloadFailed, 5),
+            (StoreFault::Error(S::AccessDenied), S::AccessDenied, 1),
+        ] {
+            let name = format!("{kind:?}");
+            store.fail(Call::Create, &name, fault, 99);
+            assert_eq!(write(&name).await.unwrap_err().kind(), kind);
+            assert_eq!(store.left(&name), 99 - writes);
         }
     }
 }

@@ -41,6 +41,8 @@ pub use state::{JobLinks, JobStatus, QueueStatus, RecentResult, WorkerState, Wor
 
 /// Messages that may be held without a permit, until they are nacked or retried.
 const MAX_WAITING: usize = 100;
+/// How long cancelled jobs may take to end, before the worker ends without them.
+const CANCEL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Requests whose deliveries are counted.
 const MAX_COUNTED: usize = 10_000;
@@ -428,7 +430,16 @@ impl Worker {
                 "drain timeout reached or immediate stop requested: running jobs are cancelled"
             );
             shutdown.hard.cancel();
-            tasks.wait().await;
+            if tokio::time::timeout(CANCEL_LIMIT, tasks.wait())
+                .await
+                .is_err()
+            {
+                // Their messages are delivered again, and the next attempt cleans up.
+                tracing::error!(
+                    running = tasks.len(),
+                    "cancelled jobs did not end within {CANCEL_LIMIT:?}: the worker ends without them"
+                );
+            }
         }
         tracing::info!(in_time = finished, "drained");
     }

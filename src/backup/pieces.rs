@@ -2,7 +2,7 @@
 //! those of the pieces in their order. Names alone only say what may be one; `rotation` looks into the files.
 
 use crate::job::Generation;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use crate::store::StoredObject;
 
@@ -180,100 +180,149 @@ fn is_first(prefix: &str, suffix: &str) -> bool {
     number == Ok(0) || (number == Ok(1) && from_one) || suffix.bytes().all(|b| b == b'a')
 }
 
-/// Objects that are called the same but for their counts.
-struct Counted {
-    prefix: String,
-    count: Count,
-    by_suffix: BTreeMap<String, StoredObject>,
+/// Files that are called the same but for their counts, in the order of the counts, with their places in the listing.
+struct Counted<'a> {
+    files: &'a [(PieceName<'a>, usize)],
+    /// Which of them are of a series.
+    is_taken: Vec<bool>,
 }
 
-impl Counted {
-    /// Takes out the series that begins with `first`.
-    fn take_series(&mut self, first: String) -> Option<Series> {
-        let mut pieces = vec![self.by_suffix.remove(&first)?];
-        let (mut last, mut gap) = (first, None);
-        loop {
-            let (next, wider) = next_of(&last, self.count);
-            let wider = wider.filter(|w| self.by_suffix.contains_key(w));
-            let found = if self.by_suffix.contains_key(&next) {
-                Some(next.clone())
-            } else {
-                wider.or_else(|| self.behind_gap(&next))
-            };
-            let Some(found) = found else { break };
-            if !(found == next || found.len() > next.len()) && gap.is_none() {
-                gap = Some(Gap {
-                    at: pieces.len(),
-                    name: format!("{}{next}", self.prefix),
-                });
-            }
-            pieces.extend(self.by_suffix.remove(&found));
-            last = found;
-        }
-        Some(Series {
-            name: stem_of(&self.prefix).to_owned(),
-            prefix: self.prefix.clone(),
-            pieces,
-            gap,
-            behind: None,
-        })
+/// The places of a series in the listing.
+struct Places {
+    prefix: String,
+    pieces: Vec<usize>,
+    gap: Option<Gap>,
+}
+
+impl Counted<'_> {
+    /// Where the file of this count is, unless it is of another series.
+    fn find(&self, suffix: &str) -> Option<usize> {
+        let found = self
+            .files
+            .binary_search_by(|(name, _)| name.suffix.cmp(suffix));
+        found.ok().filter(|n| !self.is_taken[*n])
     }
 
-    /// The count of a piece behind a few missing ones, as wide as they are and nothing else.
-    fn behind_gap(&self, missing: &str) -> Option<String> {
+    /// Takes out the series that begins with file `first`.
+    fn take_series(&mut self, first: usize) -> Option<Places> {
+        if self.is_taken[first] {
+            return None;
+        }
+        let (name, place) = &self.files[first];
+        let mut series = Places {
+            prefix: name.prefix.to_owned(),
+            pieces: vec![*place],
+            gap: None,
+        };
+        self.is_taken[first] = true;
+        let mut last = first;
+        loop {
+            let PieceName { count, suffix, .. } = self.files[last].0;
+            let (next, wider) = next_of(suffix, count);
+            let wider = || wider.as_deref().and_then(|w| self.find(w));
+            let found = match self.find(&next).or_else(wider) {
+                Some(found) => found,
+                None => match self.behind_gap(&next, count) {
+                    Some(found) => {
+                        series.gap.get_or_insert_with(|| Gap {
+                            at: series.pieces.len(),
+                            name: format!("{}{next}", series.prefix),
+                        });
+                        found
+                    }
+                    None => return Some(series),
+                },
+            };
+            self.is_taken[found] = true;
+            series.pieces.push(self.files[found].1);
+            last = found;
+        }
+    }
+
+    /// The piece behind a few missing ones, whose count is as wide as theirs and nothing else.
+    fn behind_gap(&self, missing: &str, count: Count) -> Option<usize> {
         let mut suffix = missing.to_owned();
         for _ in 0..MAX_GAP {
-            suffix = next_of(&suffix, self.count).0;
+            suffix = next_of(&suffix, count).0;
             if suffix.len() != missing.len() {
                 return None;
             }
-            if self.by_suffix.contains_key(&suffix) && !EXTENSIONS.contains(&suffix.as_str()) {
-                return Some(suffix);
+            if let Some(found) = self.find(&suffix)
+                && !EXTENSIONS.contains(&suffix.as_str())
+            {
+                return Some(found);
             }
         }
         None
     }
 }
 
-/// What may be series among `objects` by their names, also of one piece, and what is left of them.
-pub(super) fn candidates(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredObject>) {
-    let mut groups: BTreeMap<(String, Count), Counted> = BTreeMap::new();
-    let mut others = Vec::new();
-    for o in objects {
-        let Some(PieceName {
-            prefix,
-            count,
-            suffix,
-        }) = parse(&o.name)
-        else {
-            others.push(o);
-            continue;
-        };
-        let (prefix, suffix) = (prefix.to_owned(), suffix.to_owned());
-        let group = groups
-            .entry((prefix.clone(), count))
-            .or_insert_with(|| Counted {
-                prefix,
-                count,
-                by_suffix: BTreeMap::new(),
-            });
-        group.by_suffix.insert(suffix, o);
-    }
+/// The series of at least `fewest` files. A listing may be long, and most names could be those of pieces (`x.dump`): only
+/// what is called like a first piece that is there takes memory.
+fn places_of_series(objects: &[StoredObject], fewest: usize) -> Vec<Places> {
+    let all = || {
+        let named = objects.iter().enumerate();
+        named.filter_map(|(place, o)| Some((parse(&o.name)?, place)))
+    };
+    let is_first = |name: &PieceName<'_>| is_first(name.prefix, name.suffix);
+    let mut begun: Vec<(&str, Count)> = all()
+        .filter(|(name, _)| is_first(name))
+        .map(|(name, _)| (name.prefix, name.count))
+        .collect();
+    begun.sort_unstable();
+    let mut files: Vec<(PieceName<'_>, usize)> = all()
+        .filter(|(name, _)| begun.binary_search(&(name.prefix, name.count)).is_ok())
+        .collect();
+    files.sort_unstable_by_key(|(name, _)| (name.prefix, name.count, name.suffix));
     let mut found = Vec::new();
-    for mut group in groups.into_values() {
-        let is_first = |suffix: &&String| is_first(&group.prefix, suffix);
-        let firsts: Vec<String> = group.by_suffix.keys().filter(is_first).cloned().collect();
-        let series = firsts
-            .into_iter()
-            .filter_map(|first| group.take_series(first));
-        found.extend(series);
-        others.extend(group.by_suffix.into_values());
+    for files in files.chunk_by(|(a, _), (b, _)| (a.prefix, a.count) == (b.prefix, b.count)) {
+        let mut group = Counted {
+            files,
+            is_taken: vec![false; files.len()],
+        };
+        let firsts = (0..files.len()).filter(|n| is_first(&files[*n].0));
+        let series = firsts.filter_map(|first| group.take_series(first));
+        found.extend(series.filter(|s| s.pieces.len() >= fewest));
     }
-    (found, others)
+    found
+}
+
+/// The series of at least `fewest` files among `objects`, by their names, and what is left of them.
+fn series_of(objects: Vec<StoredObject>, fewest: usize) -> (Vec<Series>, Vec<StoredObject>) {
+    let found = places_of_series(&objects, fewest);
+    let mut objects: Vec<Option<StoredObject>> = objects.into_iter().map(Some).collect();
+    let mut series = Vec::with_capacity(found.len());
+    for places in found {
+        let pieces = places.pieces.into_iter();
+        series.push(Series {
+            name: stem_of(&places.prefix).to_owned(),
+            pieces: pieces.filter_map(|place| objects[place].take()).collect(),
+            prefix: places.prefix,
+            gap: places.gap,
+            behind: None,
+        });
+    }
+    (series, objects.into_iter().flatten().collect())
+}
+
+/// What may be series among `objects` by their names, and what is left of them.
+pub(super) fn candidates(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredObject>) {
+    series_of(objects, 2)
+}
+
+/// Those of the names of `objects` that a series could be given.
+pub(super) fn names_in_use(objects: &[StoredObject]) -> HashSet<String> {
+    let firsts = objects.iter().filter(|o| is_first_piece(&o.name));
+    let given: HashSet<&str> = firsts
+        .filter_map(|o| parse(&o.name))
+        .flat_map(|piece| [stem_of(piece.prefix), piece.prefix])
+        .collect();
+    let in_use = objects.iter().filter(|o| given.contains(o.name.as_str()));
+    in_use.map(|o| o.name.clone()).collect()
 }
 
 /// Gives each series a name that nothing else has; of two that would have the same one, the older keeps it. Those for
-/// which there is none left are no series. `taken`: the names of all objects.
+/// which there is none left are no series. `taken`: the names of objects, as far as a series could be given them.
 pub(super) fn named(
     mut series: Vec<Series>,
     mut taken: HashSet<String>,
@@ -301,7 +350,8 @@ pub(super) fn named(
 /// What `name` means where no object is called so: the series of that name, or whose names begin with it. The oldest
 /// one, should there be several.
 pub(super) fn meant_by(name: &str, objects: Vec<StoredObject>) -> Option<Series> {
-    let (found, _) = candidates(objects);
+    // Also of one piece: somebody says that it is.
+    let (found, _) = series_of(objects, 1);
     let meant = found
         .into_iter()
         .filter(|s| name == stem_of(&s.prefix) || name == s.prefix);
@@ -347,6 +397,7 @@ impl Series {
                 .map(|p| p.generation)
                 .max()
                 .unwrap_or_default(),
+            is_unlisted: false,
         }
     }
 
@@ -390,6 +441,7 @@ mod tests {
             created,
             crc32c: Some(Crc32c(7)),
             generation: Generation(1),
+            is_unlisted: false,
         }
     }
 
@@ -582,6 +634,25 @@ mod tests {
         }
     }
 
+    /// Nothing is kept of a name where no first piece of it is there.
+    #[test]
+    fn only_what_follows_a_first_piece_is_counted() {
+        let all = objects(&[
+            "a.dump", "b.dump", "c.sql", "d.ab", "e.part2", "x.aa", "x.gz", "y.00", "y.01",
+        ]);
+        let places = |fewest| -> Vec<(String, usize)> {
+            let found = places_of_series(&all, fewest).into_iter();
+            found.map(|s| (s.prefix, s.pieces.len())).collect()
+        };
+        assert_eq!(places(2), [("y.".to_owned(), 2)]);
+        assert_eq!(places(1), [("x.".to_owned(), 1), ("y.".to_owned(), 2)]);
+        let in_use = ["x", "y.", "z"].map(object);
+        let all = [&all[..], &in_use].concat();
+        let mut names: Vec<String> = names_in_use(&all).into_iter().collect();
+        names.sort();
+        assert_eq!(names, ["x", "y."]);
+    }
+
     /// A name that is taken is not given again: it would mean something else.
     #[test]
     fn every_series_has_a_name_of_its_own() {
@@ -590,7 +661,7 @@ mod tests {
             for o in all.iter_mut().filter(|o| o.name.starts_with(newer)) {
                 o.created = jiff::Timestamp::from_second(9).unwrap();
             }
-            let taken = all.iter().map(|o| o.name.clone()).collect();
+            let taken = names_in_use(&all);
             let (series, others) = candidates(all);
             let (series, nameless) = named(series, taken);
             let mut names: Vec<_> = series

@@ -1,8 +1,7 @@
 //! Files whose names are counted (`db.00`, `db.01`): the pieces of one backup, or whole backups. Only their bytes tell.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
 use pgdump_archive::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, is_recognized, shows_its_end,
 };
@@ -14,6 +13,8 @@ use crate::store::{BackupStore, StoredObject, read_range};
 /// Series that are looked into at the same time, and files of each.
 const SERIES_AT_ONCE: usize = 4;
 const FILES_AT_ONCE: usize = 16;
+/// Files that are read to see whether the store returns any.
+const WITNESSES: usize = 4;
 /// Files that cannot be read and that one listing names in the log.
 const MAX_LOGGED: usize = 5;
 /// Bytes that begin nothing, in place of those that cannot be read.
@@ -24,6 +25,24 @@ const NOTHING: &[u8] = b"\0";
 pub(super) struct Sorted {
     pub series: Vec<Series>,
     pub others: Vec<StoredObject>,
+    pub unclear: Vec<UnclearSeries>,
+}
+
+/// Files that are not taken for pieces, and may be pieces nevertheless: one of them cannot be read.
+pub(super) struct UnclearSeries {
+    pub name: String,
+    pub files: Vec<String>,
+    pub unread: String,
+}
+
+/// How many of some files are pieces.
+enum PieceCount<'a> {
+    /// So many certainly are pieces of one backup, 2 or more.
+    Certain(usize),
+    /// It is not certain that there are two.
+    None,
+    /// Nor is it certain that there are none, because this file cannot be read.
+    Unclear(&'a StoredObject),
 }
 
 /// What a file is to the files before it.
@@ -40,69 +59,122 @@ enum FileKind {
 /// Takes those series apart that are not certain: whose first file does not begin like a backup, or behind which no
 /// file goes on with it. What goes on ends where a file is a whole backup, or with the last file that is not empty.
 ///
-/// A file that nobody can read makes no listing fail: anybody who may add files could add one.
+/// A file that nobody can read makes no listing fail: anybody who may add files could add one. `others` are what else is
+/// in the listing.
 ///
 /// # Errors
-/// The store's own, where another attempt may help.
+/// The store's own, where another attempt may help and the store returns no other file either.
 pub(super) async fn sort_by_content(
     store: &dyn BackupStore,
     candidates: Vec<Series>,
+    others: &[StoredObject],
 ) -> Result<Sorted, StorageError> {
     let files = &Files {
         store,
-        unreadable: AtomicUsize::new(0),
+        unreadable: Mutex::default(),
     };
     let looked_at = futures::stream::iter(candidates).map(|series| async move {
-        let certain = files.count_pieces(&series.pieces).await?;
-        Ok::<_, StorageError>(series.split_at(certain))
+        let (count, unclear) = match files.count_pieces(&series.pieces).await {
+            PieceCount::Certain(count) => (count, None),
+            PieceCount::None => (0, None),
+            PieceCount::Unclear(unread) => (0, Some(UnclearSeries::new(&series, unread))),
+        };
+        (series.split_at(count), unclear)
     });
-    let looked_at = looked_at.buffered(SERIES_AT_ONCE);
-    looked_at
-        .try_fold(Sorted::default(), |mut sorted, (series, others)| async {
-            if series.pieces.is_empty() {
-                sorted.others.extend(others);
-                return Ok(sorted);
-            }
+    let mut looked_at = std::pin::pin!(looked_at.buffered(SERIES_AT_ONCE));
+    let mut sorted = Sorted::default();
+    while let Some(((series, apart), unclear)) = looked_at.next().await {
+        if !series.pieces.is_empty() {
             sorted.series.push(series);
-            sorted.others.extend(others);
-            Ok(sorted)
-        })
-        .await
+        }
+        sorted.others.extend(apart);
+        sorted.unclear.extend(unclear);
+    }
+    let pieces = sorted.series.iter().flat_map(|s| &s.pieces);
+    let all = pieces.chain(&sorted.others).chain(others);
+    files.check_store(all).await?;
+    Ok(sorted)
+}
+
+impl UnclearSeries {
+    fn new(series: &Series, unread: &StoredObject) -> Self {
+        UnclearSeries {
+            name: series.name.clone(),
+            files: series.pieces.iter().map(|p| p.name.clone()).collect(),
+            unread: unread.name.clone(),
+        }
+    }
 }
 
 /// The files of one listing.
 struct Files<'a> {
     store: &'a dyn BackupStore,
-    /// How many of them could not be read.
-    unreadable: AtomicUsize,
+    /// Those of them that could not be read.
+    unreadable: Mutex<Vec<UnreadFile>>,
+}
+
+struct UnreadFile {
+    name: String,
+    error: StorageError,
 }
 
 impl Files<'_> {
-    /// How many of these files are certainly the pieces of one backup; 0 where it is not certain that there are two.
-    async fn count_pieces(&self, files: &[StoredObject]) -> Result<usize, StorageError> {
+    async fn count_pieces<'a>(&self, files: &'a [StoredObject]) -> PieceCount<'a> {
         let Some((first, [_, ..])) = files.split_first() else {
-            return Ok(0);
+            return PieceCount::None;
         };
-        let head = self.head_of(first).await?.unwrap_or_default();
+        let Some(head) = self.head_of(first).await else {
+            return PieceCount::Unclear(first);
+        };
         if !is_recognized(&head) {
-            return Ok(0);
+            return PieceCount::None;
         }
-        let mut kinds = std::pin::pin!(self.kinds_of(files, &head));
-        let (mut count, mut empty) = (1, 0);
-        while let Some(kind) = kinds.try_next().await? {
+        let mut kinds = std::pin::pin!(self.kinds_of(files, &head).enumerate());
+        let (mut count, mut unread) = (1, None);
+        while let Some((before, kind)) = kinds.next().await {
             match kind {
-                FileKind::Empty => empty += 1,
+                FileKind::Empty => {}
+                // Where a piece follows, it is one.
+                FileKind::Unreadable if count == 1 => unread = unread.or(files.get(before + 1)),
                 // Behind a piece it is taken for one: nothing that may be a part of the backup is cut off in silence.
-                FileKind::Unreadable if count == 1 => return Ok(0),
-                FileKind::Unreadable | FileKind::Known(Continuation::Piece) => {
-                    count += empty + 1;
-                    empty = 0;
-                }
+                FileKind::Unreadable | FileKind::Known(Continuation::Piece) => count = before + 2,
                 FileKind::Known(Continuation::Whole) => break,
-                FileKind::Known(Continuation::Unclear) => return Ok(0),
+                FileKind::Known(Continuation::Unclear) => {
+                    count = 1;
+                    break;
+                }
             }
         }
-        Ok(if count < 2 { 0 } else { count })
+        match unread {
+            _ if count > 1 => PieceCount::Certain(count),
+            Some(unread) => PieceCount::Unclear(unread),
+            None => PieceCount::None,
+        }
+    }
+
+    /// Checks that the store returns any of `all` files, if another attempt might have read one that it did not return.
+    async fn check_store(
+        &self,
+        all: impl Iterator<Item = &StoredObject>,
+    ) -> Result<(), StorageError> {
+        let unreadable = std::mem::take(&mut *self.unreadable.lock());
+        let is_unread = |o: &&StoredObject| unreadable.iter().any(|f| f.name == o.name);
+        let may_pass = |f: &UnreadFile| f.error.reason().retry_class() == RetryClass::Transient;
+        if !unreadable.iter().any(may_pass) {
+            return Ok(());
+        }
+        let witnesses = all.filter(|o| o.size > 0 && !is_unread(o)).take(WITNESSES);
+        let witnesses: Vec<StoredObject> = witnesses.cloned().collect();
+        let mut read = futures::stream::iter(witnesses)
+            .map(|o| async move { head_of(self.store, &o).await.is_ok() })
+            .buffer_unordered(WITNESSES);
+        while let Some(is_read) = read.next().await {
+            if is_read {
+                return Ok(());
+            }
+        }
+        let first = unreadable.into_iter().find(may_pass);
+        first.map_or(Ok(()), |f| Err(f.error))
     }
 
     /// What each file but the first one is.
@@ -110,73 +182,72 @@ impl Files<'_> {
         &'a self,
         files: &'a [StoredObject],
         first: &'a [u8],
-    ) -> impl Stream<Item = Result<FileKind, StorageError>> + 'a {
+    ) -> impl Stream<Item = FileKind> + 'a {
         futures::stream::iter(1..files.len())
             .map(move |at| self.kind_of(files, at, first))
             .buffered(FILES_AT_ONCE)
     }
 
-    async fn kind_of(
-        &self,
-        files: &[StoredObject],
-        at: usize,
-        first: &[u8],
-    ) -> Result<FileKind, StorageError> {
+    async fn kind_of(&self, files: &[StoredObject], at: usize, first: &[u8]) -> FileKind {
         let (before, file) = (&files[..at], &files[at]);
         if file.size == 0 {
-            return Ok(FileKind::Empty);
+            return FileKind::Empty;
         }
-        let head = self.head_of(file).await?;
+        let head = self.head_of(file).await;
         if let Some(head) = &head
             && has_extension(&file.name)
             && is_own_backup(first, head)
         {
-            return Ok(FileKind::Known(Continuation::Whole));
+            return FileKind::Known(Continuation::Whole);
         }
         let before = before.iter().rfind(|f| f.size > 0);
         let tail = match before.filter(|_| shows_its_end(first)) {
-            Some(before) => self.tail_of(before).await?.unwrap_or_default(),
+            Some(before) => self.tail_of(before).await.unwrap_or_default(),
             None => vec![],
         };
-        Ok(match head {
+        match head {
             Some(head) => FileKind::Known(continuation(first, &tail, &head)),
             // What is before it may be complete.
             None if continuation(first, &tail, NOTHING) == Continuation::Whole => {
                 FileKind::Known(Continuation::Whole)
             }
             None => FileKind::Unreadable,
-        })
+        }
     }
 
-    async fn head_of(&self, file: &StoredObject) -> Result<Option<Vec<u8>>, StorageError> {
+    async fn head_of(&self, file: &StoredObject) -> Option<Vec<u8>> {
         self.or_unreadable(file, head_of(self.store, file).await)
     }
 
-    async fn tail_of(&self, file: &StoredObject) -> Result<Option<Vec<u8>>, StorageError> {
+    async fn tail_of(&self, file: &StoredObject) -> Option<Vec<u8>> {
         let begin = file.size.saturating_sub(TAIL_BYTES as u64);
         self.or_unreadable(file, read_range(self.store, file, begin..file.size).await)
     }
 
-    /// `None` for a file that another attempt would not read either.
+    /// `None` for a file that the store does not return, also after several attempts.
     fn or_unreadable(
         &self,
         file: &StoredObject,
         read: Result<Vec<u8>, StorageError>,
-    ) -> Result<Option<Vec<u8>>, StorageError> {
-        let e = match read {
-            Ok(bytes) => return Ok(Some(bytes)),
-            Err(e) if e.reason().retry_class() == RetryClass::Transient => return Err(e),
+    ) -> Option<Vec<u8>> {
+        let error = match read {
+            Ok(bytes) => return Some(bytes),
+            Err(e) if matches!(e.kind(), StorageKind::NotFound | StorageKind::Changed) => {
+                return None;
+            }
             Err(e) => e,
         };
-        let is_gone = matches!(e.kind(), StorageKind::NotFound | StorageKind::Changed);
-        if !is_gone && self.unreadable.fetch_add(1, Relaxed) < MAX_LOGGED {
+        let mut unreadable = self.unreadable.lock();
+        if unreadable.len() < MAX_LOGGED {
             tracing::warn!(
                 name = file.name,
-                error = report(&e),
+                error = report(&error),
                 "a file that is named like a piece of a backup cannot be read"
             );
         }
-        Ok(None)
+        let name = file.name.clone();
+        unreadable.push(UnreadFile { name, error });
+        None
     }
 }
 
@@ -437,14 +508,54 @@ mod tests {
         }
     }
 
-    /// A store that is not available says nothing about any file.
+    /// A store that is not available says nothing about any file; one that returns others does.
     #[tokio::test(start_paused = true)]
-    async fn a_listing_fails_where_another_attempt_may_help() {
+    async fn a_listing_fails_where_no_file_can_be_read() {
         let files: &[(&str, &[u8])] = &[("x.aa", b"PGDMP\x01"), ("x.ab", b"_")];
+        let fault = S::DownloadFailed;
         for name in ["x.aa", "x.ab"] {
-            let listed = backups_where(files, &[(name, S::DownloadFailed)]).await;
-            assert_eq!(listed, Err(S::DownloadFailed), "{name}");
+            let listed = backups_where(files, &[(name, fault)]).await.unwrap();
+            assert_eq!(names(&listed), ["x.aa", "x.ab"], "{name}");
         }
+        let both = [("x.aa", fault), ("x.ab", fault)];
+        assert_eq!(backups_where(files, &both).await, Err(fault));
+        // Another one may be anything that is not empty.
+        for (other, bytes, is_listed) in [("a.txt", &b"notes"[..], true), ("a.txt", b"", false)] {
+            let files = [files, &[(other, bytes)]].concat();
+            let listed = backups_where(&files, &both).await;
+            let listed = listed.map(|found| names(&found).join(" "));
+            let all = "a.txt x.aa x.ab".to_owned();
+            assert_eq!(listed, if is_listed { Ok(all) } else { Err(fault) });
+        }
+    }
+
+    /// The second one cannot be read: what follows it decides.
+    #[tokio::test(start_paused = true)]
+    async fn an_unreadable_file_before_a_piece_is_a_piece() {
+        let whole: &[u8] = b"PGDMP\x01";
+        for kind in [S::AccessDenied, S::CallRejected, S::DownloadFailed] {
+            for (third, backups) in [
+                (&b"_"[..], &[("x", 13)][..]),
+                (b"", &[("x.aa", 6), ("x.ab", 6), ("x.ac", 0)]),
+                (whole, &[("x.aa", 6), ("x.ab", 6), ("x.ac", 6)]),
+            ] {
+                let files = [("x.aa", whole), ("x.ab", b"______"), ("x.ac", third)];
+                let found = backups_where(&files, &[("x.ab", kind)]).await.unwrap();
+                let found: Vec<_> = found.iter().map(|(n, size)| (n.as_str(), *size)).collect();
+                assert_eq!(found, backups, "{kind:?}");
+            }
+        }
+        // An empty one and another unreadable one between them are pieces, too.
+        let files = [
+            ("x.aa", whole),
+            ("x.ab", b"_".as_slice()),
+            ("x.ac", b""),
+            ("x.ad", b"_"),
+            ("x.ae", b"_"),
+        ];
+        let unreadable = ["x.ab", "x.ad"].map(|name| (name, S::AccessDenied));
+        let found = backups_where(&files, &unreadable).await.unwrap();
+        assert_eq!(found, [("x".to_owned(), 9)]);
     }
 
     /// A piece that is overwritten or deleted during the listing ends no series: reading it says that it has changed.
@@ -459,15 +570,13 @@ mod tests {
         ];
         let all = backups(&files).await;
         for kind in [S::Changed, S::NotFound] {
-            for gone in ["x.ac", "x.ad"] {
+            for gone in ["x.ab", "x.ac", "x.ad"] {
                 let found = backups_where(&files, &[(gone, kind)]).await.unwrap();
                 assert_eq!(found, all, "{gone}");
             }
             // It is not certain any more that there are pieces.
-            for gone in ["x.aa", "x.ab"] {
-                let found = backups_where(&files, &[(gone, kind)]).await.unwrap();
-                assert_eq!(names(&found), ["x.aa", "x.ab", "x.ac", "x.ad"], "{gone}");
-            }
+            let found = backups_where(&files, &[("x.aa", kind)]).await.unwrap();
+            assert_eq!(names(&found), ["x.aa", "x.ab", "x.ac", "x.ad"]);
         }
     }
 

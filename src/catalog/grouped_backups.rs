@@ -101,6 +101,7 @@ mod tests {
                 created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
                 crc32c: None,
                 generation: Generation(1),
+                is_unlisted: false,
             };
             (object, database.clone())
         };
@@ -117,6 +118,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: None,
             generation: Generation(1),
+            is_unlisted: false,
         };
         let unnamed = |name| (object(name), ArchivedDatabase::Unnamed);
         let app = (object("app.dump"), ArchivedDatabase::Named("app".into()));

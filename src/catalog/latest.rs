@@ -33,7 +33,8 @@ impl BackupCatalog {
     ///
     /// # Errors
     /// `backup_not_found` if there is none, `invalid_request` if it could be one of several databases,
-    /// `archive_corrupt` if a piece is missing, and errors of the store.
+    /// `archive_corrupt` if a piece is missing, `access_denied` if a newer one may be where this account may not look, and
+    /// errors of the store.
     pub(super) async fn pin_latest(
         &self,
         wanted: &LatestBackup,
@@ -41,7 +42,8 @@ impl BackupCatalog {
         let store = self.store().await?;
         let globals = self.config.policy.globals.as_deref();
         let place = (wanted.prefix.as_str(), wanted.at);
-        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest()).await?;
+        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest());
+        let (found, unlisted) = found.await?;
         if wanted.database.is_none() {
             self.check_one_database(wanted, &found).await?;
         }
@@ -50,7 +52,7 @@ impl BackupCatalog {
             (Some(database), false) => self.newest_of(wanted, database, &found).await?,
             (_, true) => self.newest_proven(wanted, &found).await?,
         };
-        let mut pinned = backup::pin_found(store, found[chosen].clone()).await?;
+        let mut pinned = backup::pin_found(store, found[chosen].clone(), &unlisted).await?;
         let is_unsigned = wanted.is_proven && self.keyring()?.is_empty();
         pinned.note = is_unsigned.then_some(UNSIGNED);
         Ok(pinned)
@@ -64,7 +66,8 @@ impl BackupCatalog {
         let store = self.store().await?;
         let globals = self.config.policy.globals.as_deref();
         let place = (prefix, None);
-        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest()).await?;
+        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest());
+        let (found, _) = found.await?;
         self.named_by(&found).await
     }
 
@@ -365,6 +368,20 @@ mod tests {
         let (listed, left_out) = catalog.backups_of_database("", "app").await.unwrap();
         let names: Vec<&str> = listed.iter().map(|b| b.name.as_str()).collect();
         assert_eq!((names, left_out), (vec!["a1.dump", "a2.dump"], 0));
+    }
+
+    /// Where this account may not look there may be a newer backup of one database, while the other's newest is known.
+    #[tokio::test]
+    async fn a_newer_backup_of_the_database_may_be_hidden() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[("a.dump", &app), ("s.dump", &shop)];
+        let (folder, store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "a.dump", 120);
+        let hidden = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60);
+        store.hide("private/", hidden);
+        let of = async |database| newest(&catalog, "latest", Some(database)).await;
+        assert_eq!(of("shop").await.unwrap(), "s.dump");
+        assert_eq!(of("app").await.unwrap_err().0, R::AccessDenied);
     }
 
     /// With backups of one database, `latest` is the newest file, whatever it is.

@@ -162,13 +162,9 @@ impl BackupCatalog {
         let text = serde_json::to_vec_pretty(&record)
             .map_err(|e| RestoreError::internal(e.to_string()))?;
         let store = self.stores.at(place).await?;
-        let made = store
-            .create(
-                &name_of(&result.request_id),
-                text.into(),
-                "application/json",
-            )
-            .await;
+        let name = name_of(&result.request_id);
+        let made =
+            store::create_small(store.as_ref(), &name, text.into(), "application/json").await;
         match made.map_err(|e| e.context("the outcome of record"))? {
             Some(_) => Ok(result.clone()),
             None => match self

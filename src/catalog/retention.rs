@@ -116,9 +116,12 @@ impl BackupCatalog {
         let store = self.stores.at(&self.config.bucket).await?;
         let pinned =
             backup::pin(store.clone(), &object.name, Some(object.generation), None).await?;
-        if pinned.object != *object
-            && (pinned.object.name != object.name || pinned.object.size != object.size)
-        {
+        // The checksum is not of every listing. The time is the newest of all members.
+        let now = StoredObject {
+            crc32c: object.crc32c,
+            ..pinned.object.clone()
+        };
+        if now != *object {
             let what = format!("{}: it is another backup by now", object.name);
             return Err(StorageError::new(StorageKind::Changed, what).into());
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::backup_catalog::BackupCatalog;
 use super::grouped_backups::DatabaseBackups;
 use super::set_status::DatabaseStatus;
+use super::status::SetListing;
 use crate::error::RestoreError;
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
@@ -17,7 +18,7 @@ impl BackupCatalog {
     /// schedule says, and with it some of the older ones, those that were never proven first.
     ///
     /// # Errors
-    /// The store's own.
+    /// The store's own; `access_denied` if the newest backup of a database may be where this account may not look.
     pub async fn due(&self, now: jiff::Timestamp) -> Result<Vec<VerifyJob>, RestoreError> {
         let Some(every) = self.config.verify.schedule else {
             return Ok(vec![]);
@@ -44,7 +45,10 @@ impl BackupCatalog {
                 .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
                 .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
                 .collect();
-            let backups = self.backups_of_set(&set.name).await?;
+            let SetListing { backups, unlisted } = self.listing_of_set(&set.name).await?;
+            if backups.is_empty() {
+                unlisted.check_newest(None)?;
+            }
             for own in self.by_database(backups, &reports).await {
                 if !is_due(&own, &reports, every, now) {
                     continue;
@@ -52,6 +56,7 @@ impl BackupCatalog {
                 let Some((newest, older)) = own.backups.split_first() else {
                     continue;
                 };
+                unlisted.check_newest(Some(newest))?;
                 jobs.push(job(&set.name, newest, Trigger::Schedule));
                 let mut sample: Vec<&StoredObject> = older.iter().collect();
                 // The same in every look of a turn, also of other workers.

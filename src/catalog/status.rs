@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::backup_catalog::BackupCatalog;
 use super::set_status::BackupSetStatus;
-use crate::backup;
+use crate::backup::{self, Unlisted};
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
@@ -20,6 +20,12 @@ const READ: SearchLimit = SearchLimit {
 
 /// How long it may take to learn whether a backup need not be verified.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
+
+/// The backups of a set, newest first, and what may hide others.
+pub(super) struct SetListing {
+    pub backups: Vec<StoredObject>,
+    pub unlisted: Unlisted,
+}
 
 impl BackupCatalog {
     /// How every set stands, from its evidence; told to the metrics, too, so that a worker that has
@@ -53,9 +59,12 @@ impl BackupCatalog {
             reports.sort_by_key(|r| r.finished_at);
             reports.iter().for_each(|r| standing.add(r));
             if standing.databases.len() > 1 {
-                let backups = self.backups_of_set(&set.name).await?;
-                let there = self.by_database(backups, &reports).await;
-                standing.leave_out_gone(|o| there.iter().any(|t| t.holds(o)));
+                let SetListing { backups, unlisted } = self.listing_of_set(&set.name).await?;
+                // A database whose backups may be where this account may not look is not gone.
+                if unlisted.is_empty() {
+                    let there = self.by_database(backups, &reports).await;
+                    standing.leave_out_gone(|o| there.iter().any(|t| t.holds(o)));
+                }
             }
             self.tell_metrics(&standing);
             self.standing
@@ -213,17 +222,26 @@ impl BackupCatalog {
         Ok(newer.iter().any(|r| r.origin().is_same(&origin)))
     }
 
-    /// Backups of a set, newest first.
+    /// Backups of a set that are listed, newest first.
     pub(crate) async fn backups_of_set(
         &self,
         set: &str,
     ) -> Result<Vec<StoredObject>, RestoreError> {
+        Ok(self.listing_of_set(set).await?.backups)
+    }
+
+    pub(super) async fn listing_of_set(&self, set: &str) -> Result<SetListing, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let objects = store.members(self.config.verify.prefix_of(set)).await?;
+        let mut objects = store.members(self.config.verify.prefix_of(set)).await?;
+        let mut unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
+        unlisted.retain(|name| self.config.verify.set_of(name) == set);
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         all.retain(|o| self.is_backup(&o.name) && self.config.verify.set_of(&o.name) == set);
         all.sort_by(backup::newer_first);
-        Ok(all)
+        Ok(SetListing {
+            backups: all,
+            unlisted,
+        })
     }
 
     /// Backups of the same set that were made before, newest first.
@@ -333,9 +351,38 @@ mod tests {
         store.fail(Call::Read, "x.ab", StoreFault::Stall, 1);
         let all = catalog.backups_of_set("default").await.unwrap();
         assert_eq!(all.len(), 1);
-        store.fail(Call::Read, "x.ab", StoreFault::Stall, 99);
+        // One that always stalls does not keep all others from being listed.
+        store.fail(Call::Read, "x.ab", StoreFault::Stall, 5);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        assert_eq!(all.len(), 2);
+        store.fail(Call::Read, "x.", StoreFault::Stall, 99);
         let e = catalog.backups_of_set("default").await.unwrap_err();
         assert_eq!(e.reason(), R::DownloadFailed);
+    }
+
+    /// The schedule does not verify yesterday's backup because this account may not see today's.
+    #[tokio::test]
+    async fn nothing_is_due_while_the_newest_backup_is_not_known() {
+        let files: &[(&str, &[u8])] = &[("a.dump", b"PGDMP\x01"), ("app/b.dump", b"PGDMP\x01")];
+        let flags = [
+            ("verify-schedule", "24h"),
+            ("backup-sets", "app=app/"),
+            ("verify-sample", "0"),
+        ];
+        let (_folder, store, catalog) = catalog_of(files, &flags).await;
+        let now = jiff::Timestamp::now();
+        let due = catalog.due(now).await.unwrap().len();
+        let day = jiff::SignedDuration::from_hours(24);
+        store.hide("app/old/", now - day);
+        assert_eq!(catalog.due(now).await.unwrap().len(), due);
+        assert!(due > 0);
+        store.hide("app/today/", now + day);
+        assert_eq!(
+            catalog.due(now).await.unwrap_err().reason(),
+            R::AccessDenied
+        );
+        // The backups that can be seen are still known.
+        assert_eq!(catalog.backups_of_set("app").await.unwrap().len(), 1);
     }
 
     /// What is asked of an object is not left out of account where none is named.
@@ -383,6 +430,26 @@ mod tests {
         assert_eq!(ids, ["a", "b"]);
         let (_folder, _store, without) = catalog_of(&[], &[]).await;
         assert_eq!(without.newest_recorded(5).await.unwrap(), None);
+    }
+
+    /// What was decided about a directory is not done to another one, although its table of contents is the same.
+    #[tokio::test]
+    async fn a_directory_of_which_a_member_was_replaced_is_not_deleted() {
+        let files: &[(&str, &[u8])] = &[
+            ("night/toc.dat", b"PGDMP\x01\x0e\0\x04\x08\x03"),
+            ("night/1.dat", b"1\n"),
+        ];
+        let (folder, store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "night/toc.dat", 60);
+        set_age(&folder, "night/1.dat", 61);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        set_age(&folder, "night/1.dat", 1);
+        let e = catalog.delete_backup(&all[0]).await.unwrap_err();
+        assert_eq!(e.reason(), R::BackupChanged);
+        assert_eq!(store.list("").await.unwrap().len(), 2);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        catalog.delete_backup(&all[0]).await.unwrap();
+        assert_eq!(store.list("").await.unwrap(), vec![]);
     }
 
     /// The manifest of a directory dump is no backup of the set, and goes with the dump.

@@ -128,6 +128,7 @@ mod tests {
             tables: 5_678,
             tasks_done: 9_012,
             tasks: 13_456,
+            latest_tables: vec![],
         }
     }
 

@@ -16,6 +16,9 @@ use crate::metrics::RestoreMetricsManager;
 use crate::postgres::Server;
 use crate::progress::Progress;
 
+/// How long the evidence of a job may take to read, and to write.
+const END_LIMIT: Duration = Duration::from_secs(600);
+
 /// The configuration and the clients that all jobs of a worker share.
 #[derive(Clone)]
 pub struct Services {
@@ -53,18 +56,40 @@ impl<'a, J> JobContext<'a, J> {
             Duration::try_from(d.duration_since(self.clock.started())).unwrap_or_default()
         });
         let limit = left.map_or(config.timeout, |left| left.min(config.timeout));
-        let cancelled = format!("the {name} was interrupted");
+        let of_time = timed(name, cancel, limit);
         let exceeded = async move {
             tokio::select! {
-                () = cancel.cancelled() => RestoreError::cancelled(&cancelled),
-                () = tokio::time::sleep(limit) => {
-                    JobError::new(JobKind::Timeout, format!("not finished within {limit:?}")).into()
-                }
+                e = of_time => e,
                 e = limits::exceeded(config, progress) => e,
             }
         };
         Bounds {
             exceeded: Box::pin(exceeded.fuse()),
+        }
+    }
+
+    /// The bounds of what follows the job itself, the reading and writing of evidence: cancellation and
+    /// [`END_LIMIT`].
+    pub(super) fn end_bounds(&self, name: &str) -> Bounds<'a> {
+        Bounds {
+            exceeded: Box::pin(timed(name, self.cancel, END_LIMIT).fuse()),
+        }
+    }
+}
+
+/// Waits until the job is cancelled or `limit` has passed.
+fn timed<'a>(
+    name: &str,
+    cancel: &'a CancellationToken,
+    limit: Duration,
+) -> impl Future<Output = RestoreError> + Send + use<'a> {
+    let cancelled = format!("the {name} was interrupted");
+    async move {
+        tokio::select! {
+            () = cancel.cancelled() => RestoreError::cancelled(&cancelled),
+            () = tokio::time::sleep(limit) => {
+                JobError::new(JobKind::Timeout, format!("not finished within {limit:?}")).into()
+            }
         }
     }
 }

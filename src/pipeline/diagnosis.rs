@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::context::{Bounds, JobContext};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::error::{
-    DatabaseKind, FailureReason as R, RestoreError, StorageError, StorageKind, ValidationKind,
+    Blame, DatabaseKind, FailureReason as R, RestoreError, StorageError, StorageKind,
+    ValidationKind,
 };
 use crate::progress::Progress;
 use pgdump_archive::ArchiveSource;
@@ -74,7 +75,7 @@ pub(super) async fn diagnose<J>(
     context: &JobContext<'_, J>,
     e: RestoreError,
     pinned: Option<&PinnedBackup>,
-    bounds: Option<&mut Bounds<'_>>,
+    mut bounds: Option<&mut Bounds<'_>>,
 ) -> (RestoreError, Option<IntegrityCheck>) {
     let Some(pinned) = pinned.filter(|p| may_be_bytes(&e, p.object.size)) else {
         return (e, None);
@@ -84,7 +85,7 @@ pub(super) async fn diagnose<J>(
         context.catalog().download_options(),
     );
     let read = drain(source, options, context.progress, context.cancel);
-    let read = match bounds {
+    let read = match &mut bounds {
         Some(bounds) => bounds.within(read).await,
         None => read.await,
     };
@@ -93,6 +94,18 @@ pub(super) async fn diagnose<J>(
             let what = "the bytes were damaged on their way: read again, they are the object's";
             let damaged = StorageError::new(StorageKind::DownloadFailed, what).with_source(e);
             (damaged.into(), Some(expected))
+        }
+        Ok(expected) if e.blame() == Blame::Backup => {
+            let look = async { Ok(backup::unclear_piece(pinned).await) };
+            let unclear = match bounds {
+                Some(bounds) => bounds.within(look).await,
+                None => look.await,
+            };
+            let e = match unclear {
+                Ok(Some(unclear)) => unclear.with_source(e).into(),
+                Ok(None) | Err(_) => e,
+            };
+            (e, Some(expected))
         }
         Ok(expected) => (e, Some(expected)),
         Err(cause) if cause.reason() == R::ChecksumMismatch => (cause, None),

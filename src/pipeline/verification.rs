@@ -25,7 +25,7 @@ use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said}
 use crate::job::{Completeness, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
-use crate::proof::{ArchiveProof, VerificationReport};
+use crate::proof::{ArchiveProof, Verdict, VerificationReport};
 use crate::steps::reached as step;
 use crate::verification::{
     self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
@@ -104,7 +104,20 @@ async fn run_in_span(
     }
     verdict::mind_the_locale(&mut report);
     let catalog = context.catalog();
-    catalog.doubt(&mut report, pinned.as_ref()).await;
+    let doubt = async {
+        catalog.doubt(&mut report, pinned.as_ref()).await;
+        Ok(())
+    };
+    if let Err(e) = context.end_bounds("verification").within(doubt).await {
+        // No failure is announced while earlier evidence may contradict it.
+        let reason = match e.reason() {
+            R::Cancelled => R::Cancelled,
+            _ => R::DownloadFailed,
+        };
+        if report.verdict == Verdict::Failed {
+            verdict::withhold(&mut report, &said(&e), Some(reason));
+        }
+    }
     if catalog.is_bisected(job, &report) {
         progress.enter(Stage::Bisect);
         let verify = |probe| run_probe(services, probe, cancel.clone());
@@ -442,7 +455,9 @@ async fn conclude(
     crate::event::bound_rewrites(&mut report.rewrites);
     if is_final && job.trigger != Trigger::Bisection {
         context.progress.enter(Stage::Evidence);
-        match context.catalog().write_evidence(job, &report, pinned).await {
+        let written = context.catalog().write_evidence(job, &report, pinned);
+        let written = context.end_bounds("verification").within(written).await;
+        match written {
             // If another worker was faster, its answer stands.
             Ok(Some(kept)) => (report, document) = (kept.report, Some(kept.document)),
             Ok(None) => {}
@@ -551,7 +566,6 @@ mod tests {
     use crate::job::BackupRef;
     use crate::metrics::RestoreMetricsManager;
     use crate::postgres::Server;
-    use crate::proof::Verdict;
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
 

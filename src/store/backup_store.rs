@@ -21,6 +21,9 @@ pub struct StoredObject {
     /// CRC32C of the whole object, if the store knows it.
     pub crc32c: Option<Crc32c>,
     pub generation: Generation,
+    /// Only the name is known: it is a folder that this account may not list (its name ends in `/`), or a file that it
+    /// may not even describe. `created` is then the latest time from which anything in it is expected to be.
+    pub is_unlisted: bool,
 }
 
 /// The objects of a listing, in bounded memory.
@@ -33,8 +36,10 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Memory for one listing, in bytes: some 700,000 objects with names of 100 bytes.
+    /// Memory for one listing and what is made of it, in bytes: some 400,000 objects with names of 100 bytes.
     pub const MAX_BYTES: usize = 128 << 20;
+    /// Bytes beside an object and its name: what the allocator adds, and the object as a backup or a piece.
+    const BESIDE: usize = 160;
 
     pub fn of(uri: &str) -> Self {
         Listing {
@@ -47,7 +52,7 @@ impl Listing {
     /// # Errors
     /// `archive_unsupported`, not blamed on the backup, if there are too many.
     pub fn push(&mut self, object: StoredObject) -> Result<(), StorageError> {
-        self.bytes += size_of::<StoredObject>() + object.name.len();
+        self.bytes += size_of::<StoredObject>() + object.name.len() + Self::BESIDE;
         if self.bytes > Self::MAX_BYTES {
             let what = format!(
                 "{}: more than {} objects, whose names do not fit into {} MiB: choose a longer prefix (BACKUP_BUCKET, BACKUP_SETS)",
@@ -80,10 +85,11 @@ pub trait BackupStore: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
-    /// All objects whose name starts with `prefix`.
+    /// All objects whose name starts with `prefix`, and the folders below it that this account may not list.
     ///
     /// # Errors
-    /// `backup_not_found` for a missing bucket or folder, `access_denied`, `download_failed`; `archive_unsupported`
+    /// `backup_not_found` for a missing bucket or folder, `access_denied` also if the account may not list the folder
+    /// that `prefix` names, `download_failed`; `archive_unsupported`
     /// if they are more than a [`Listing`] holds.
     fn list<'a>(
         &'a self,
@@ -111,7 +117,8 @@ pub trait BackupStore: Send + Sync {
         self.members_where(prefix, |_| true)
     }
 
-    /// As [`BackupStore::members`], but only of those whose name is `wanted`.
+    /// As [`BackupStore::members`], but only of those whose name is `wanted`. A folder that this account may not list
+    /// is there whatever its name.
     ///
     /// # Errors
     /// As [`BackupStore::list`].
@@ -178,6 +185,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: None,
             generation: Generation(1),
+            is_unlisted: false,
         };
         let mut listing = Listing::of("gs://bucket/nightly/");
         let pushed = (0..200_000)

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::StreamExt;
+use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
 use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
@@ -28,6 +29,8 @@ pub(crate) enum StoreFault {
     Stall,
     /// The answer ends too early, and claims to be complete.
     Short,
+    /// Every byte takes four seconds.
+    Slow,
     Error(StorageKind),
 }
 
@@ -42,6 +45,7 @@ struct Scripted {
 pub(crate) struct FaultyStore {
     folder: Arc<LocalStore>,
     faults: Mutex<Vec<Scripted>>,
+    unlisted: Mutex<Vec<StoredObject>>,
 }
 
 impl FaultyStore {
@@ -49,6 +53,7 @@ impl FaultyStore {
         FaultyStore {
             folder: Arc::new(LocalStore::new(folder.to_owned())),
             faults: Mutex::default(),
+            unlisted: Mutex::default(),
         }
     }
 
@@ -60,6 +65,39 @@ impl FaultyStore {
             fault,
             left: times,
         });
+    }
+
+    /// Lets nobody look into a folder, with a slash, in which something may have been made at `created`.
+    pub(crate) fn hide(&self, folder: &str, created: jiff::Timestamp) {
+        self.unlisted.lock().push(StoredObject {
+            name: folder.to_owned(),
+            size: 0,
+            created,
+            crc32c: None,
+            generation: Generation::default(),
+            is_unlisted: true,
+        });
+    }
+
+    /// What is listed of `objects`, which begin with `prefix`.
+    fn without_hidden(
+        &self,
+        prefix: &str,
+        mut objects: Vec<StoredObject>,
+    ) -> Result<Vec<StoredObject>, StorageError> {
+        for folder in self.unlisted.lock().iter() {
+            if prefix.starts_with(&folder.name) {
+                return Err(StorageError::new(
+                    StorageKind::AccessDenied,
+                    self.uri(prefix),
+                ));
+            }
+            if folder.name.starts_with(prefix) {
+                objects.retain(|o| !o.name.starts_with(&folder.name));
+                objects.push(folder.clone());
+            }
+        }
+        Ok(objects)
     }
 
     /// How many faults of an object no call has met.
@@ -95,7 +133,7 @@ impl BackupStore for FaultyStore {
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            self.folder.list(prefix).await
+            self.without_hidden(prefix, self.folder.list(prefix).await?)
         })
     }
 
@@ -106,7 +144,8 @@ impl BackupStore for FaultyStore {
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            self.folder.members_where(prefix, wanted).await
+            let objects = self.folder.members_where(prefix, wanted).await?;
+            self.without_hidden(prefix, objects)
         })
     }
 
@@ -125,10 +164,20 @@ impl BackupStore for FaultyStore {
         length: Option<u64>,
     ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>> {
         Box::pin(async move {
-            if self.meet(Call::Read, &object.name).await? == Some(StoreFault::Short) {
+            let fault = self.meet(Call::Read, &object.name).await?;
+            if fault == Some(StoreFault::Short) {
                 return Ok(futures::stream::empty().boxed());
             }
-            self.folder.read(object, offset, length).await
+            let chunks = self.folder.read(object, offset, length).await?;
+            if fault != Some(StoreFault::Slow) {
+                return Ok(chunks);
+            }
+            let all: Vec<Bytes> = chunks.try_collect().await?;
+            let slowly = futures::stream::iter(all.concat()).then(|byte| async move {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                Ok(Bytes::from(vec![byte]))
+            });
+            Ok(slowly.boxed())
         })
     }
 

@@ -98,6 +98,7 @@ impl GcsStore {
             created: created.unwrap_or_default(),
             crc32c: o.checksums.and_then(|c| c.crc32c).map(Crc32c),
             generation: Generation(o.generation),
+            is_unlisted: false,
         }
     }
 }

@@ -5,7 +5,7 @@
 use crate::job::Generation;
 use pgdump_archive::Crc32c;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use super::backup_store::{BackupStore, Listing, ObjectBytes, StoredObject};
 use crate::error::{StorageError, StorageKind};
 
 const CHUNK: usize = 256 << 10;
+/// A folder that file systems make for themselves, and in which nobody keeps backups.
+const LOST_AND_FOUND: &str = "lost+found";
 
 pub(super) struct LocalStore {
     folder: PathBuf,
@@ -126,22 +128,42 @@ fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
         created,
         crc32c: None,
         generation,
+        is_unlisted: false,
     })
 }
 
-fn checksum(path: &Path) -> Result<Crc32c, StorageError> {
+/// What this account may not look into: the folder `dir`, or a file in it. Creating a file changes the time of its
+/// folder, but not that of the folders above: with subfolders, anything in it may be from now.
+fn unlisted(dir: &Path, name: String) -> StoredObject {
+    let meta = std::fs::metadata(dir).ok();
+    // One link is the folder's own, one its name; each subfolder has another. Some file systems do not count them.
+    let modified = meta
+        .filter(|m| m.nlink() == 2)
+        .and_then(|m| m.modified().ok());
+    let created = modified.and_then(|t| jiff::Timestamp::try_from(t).ok());
+    StoredObject {
+        name,
+        size: 0,
+        created: created.unwrap_or_else(jiff::Timestamp::now),
+        crc32c: None,
+        generation: Generation::default(),
+        is_unlisted: true,
+    }
+}
+
+fn checksum(path: &Path, buf: &mut [u8]) -> Result<Crc32c, StorageError> {
     let mut file = open_file(path)?;
-    let (mut crc, mut buf) = (Crc32c::default(), vec![0; CHUNK]);
+    let mut crc = Crc32c::default();
     loop {
-        match file.read(&mut buf).map_err(|e| fault(e, path))? {
+        match file.read(buf).map_err(|e| fault(e, path))? {
             0 => return Ok(crc),
             n => crc = crc.append(&buf[..n]),
         }
     }
 }
 
-/// Files in `folder` and its subfolders, by name. Links that point outside are skipped, and so are subfolders that cannot
-/// be read. With `checksums`, each file is read to compute its CRC32C; one that cannot be read has none.
+/// Files in `folder` and its subfolders, by name, and what this account may not look into. Links that point outside are
+/// skipped. With `checksums`, each file is read to compute its CRC32C; one that cannot be read has none.
 fn walk(
     folder: &Path,
     prefix: &str,
@@ -152,35 +174,47 @@ fn walk(
         Listing::of(&folder.join(prefix).display().to_string()),
         vec![(folder.to_owned(), String::new())],
     );
+    let mut buf = vec![0; CHUNK];
     while let Some((dir, base)) = todo.pop() {
         let entries = match std::fs::read_dir(&dir) {
             // The folder was removed while the listing ran.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !base.is_empty() => continue,
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !base.is_empty() => {
-                tracing::warn!(name = base, "the folder cannot be read: it is not listed");
+            // Not where it is what was asked for.
+            Err(e)
+                if e.kind() == std::io::ErrorKind::PermissionDenied
+                    && !prefix.starts_with(&base) =>
+            {
+                if dir.file_name().is_none_or(|name| name != LOST_AND_FOUND) {
+                    tracing::warn!(name = base, "this account may not list the folder");
+                    found.push(unlisted(&dir, base))?;
+                }
                 continue;
             }
             entries => entries.map_err(|e| fault(e, &dir))?,
         };
+        let mut is_logged = false;
         for entry in entries {
             let entry = entry.map_err(|e| fault(e, &dir))?;
             let Ok(file_name) = entry.file_name().into_string() else {
                 continue;
             };
             let name = format!("{base}{file_name}");
-            let kind = entry.file_type().map_err(|e| fault(e, &dir))?;
-            if kind.is_dir() {
+            let kind = match entry.file_type() {
+                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => None,
+                kind => Some(kind.map_err(|e| fault(e, &dir))?),
+            };
+            if kind.is_some_and(|k| k.is_dir()) {
                 let below = format!("{name}/");
                 if below.starts_with(prefix) || prefix.starts_with(&below) {
                     todo.push((entry.path(), below));
                 }
             } else if name.starts_with(prefix)
                 && wanted(&name)
-                && is_file_inside(folder, &entry.path(), kind)
+                && kind.is_none_or(|k| is_file_inside(folder, &entry.path(), k))
             {
-                let described = describe(&entry.path(), name).and_then(|object| {
-                    let crc32c = match checksums.then(|| checksum(&entry.path())) {
-                        Some(Err(e)) if e.kind() == StorageKind::AccessDenied => None,
+                let described = describe(&entry.path(), name.clone()).and_then(|object| {
+                    let crc32c = match checksums.then(|| checksum(&entry.path(), &mut buf)) {
+                        Some(Err(e)) if e.kind() != StorageKind::NotFound => None,
                         crc32c => crc32c.transpose()?,
                     };
                     Ok(StoredObject { crc32c, ..object })
@@ -189,13 +223,23 @@ fn walk(
                     Ok(object) => found.push(object)?,
                     // The file was removed while the listing ran.
                     Err(e) if e.kind() == StorageKind::NotFound => {}
+                    // The names in the folder may be read, and nothing else of it.
+                    Err(e) if e.kind() == StorageKind::AccessDenied => {
+                        if !std::mem::replace(&mut is_logged, true) {
+                            tracing::warn!(
+                                name,
+                                "this account may not describe the files of the folder"
+                            );
+                        }
+                        found.push(unlisted(&dir, name))?
+                    }
                     Err(e) => return Err(e),
                 }
             }
         }
     }
     let mut found = found.into_objects();
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
@@ -339,13 +383,15 @@ impl BackupStore for LocalStore {
 mod tests {
     use super::*;
 
-    /// One file or folder that cannot be read hides no other.
+    /// One file or folder that cannot be read hides no other, and is itself in the listing.
     #[tokio::test]
     async fn what_cannot_be_read_does_not_fail_a_listing() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("lost+found")).unwrap();
-        for name in ["a.dump", "b.dump"] {
+        for name in ["lost+found", "names", "night", "night/deeper"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for name in ["a.dump", "b.dump", "names/c.dump", "night/toc.dat"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
         let forbid = |name: &str, mode| {
@@ -354,15 +400,43 @@ mod tests {
         };
         forbid("b.dump", 0o000);
         forbid("lost+found", 0o000);
-        let all = LocalStore::new(folder.path().to_owned()).list("").await;
+        // Files in it may be opened, but not listed; and the other way round.
+        forbid("night", 0o311);
+        forbid("names", 0o644);
+        let before = jiff::Timestamp::now();
+        let store = LocalStore::new(folder.path().to_owned());
+        let (all, toc) = (
+            store.list("").await,
+            store.stat("night/toc.dat", None).await,
+        );
+        let mut inside = Vec::new();
+        for prefix in ["night/", "night/toc"] {
+            inside.push(store.members(prefix).await.map(|all| all.len()));
+        }
+        let of_documents = store.members_where("", |_| false).await;
         let may_read_all = std::fs::File::open(folder.path().join("b.dump")).is_ok();
-        forbid("lost+found", 0o700);
-        let all = all.unwrap();
+        for name in ["lost+found", "night", "names"] {
+            forbid(name, 0o700);
+        }
+        let (all, of_documents) = (all.unwrap(), of_documents.unwrap());
         let names: Vec<&str> = all.iter().map(|o| o.name.as_str()).collect();
-        assert_eq!(names, ["a.dump", "b.dump"]);
-        assert!(all[0].crc32c.is_some());
-        // Root may.
-        assert_eq!(all[1].crc32c.is_some(), may_read_all);
+        assert!(all[0].crc32c.is_some() && !all[0].is_unlisted && toc.is_ok());
+        // Root may read everything.
+        if may_read_all {
+            assert_eq!(names, ["a.dump", "b.dump", "names/c.dump", "night/toc.dat"]);
+            return;
+        }
+        assert_eq!(names, ["a.dump", "b.dump", "names/c.dump", "night/"]);
+        assert_eq!(all[1].crc32c, None);
+        assert_eq!([1, 2, 3].map(|n| all[n].is_unlisted), [false, true, true]);
+        // It has a subfolder, where something may be newer than the folder.
+        assert!(all[3].created >= before);
+        // Nothing is said to be in a folder that cannot be listed.
+        for listed in inside {
+            assert_eq!(listed.unwrap_err().kind(), StorageKind::AccessDenied);
+        }
+        let names: Vec<&str> = of_documents.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["night/"]);
     }
 
     /// Another process adds and removes files at the same time.

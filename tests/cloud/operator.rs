@@ -249,6 +249,9 @@ async fn a_worker_without_a_target_only_verifies() {
 
     let flags = [
         ("db-host", ""),
+        ("db-port", ""),
+        ("db-user", ""),
+        ("db-password", ""),
         ("backup-notification-subscription", "backup-notifications"),
     ];
     let running = env.worker(&c, &flags).await;

@@ -15,6 +15,24 @@ fn inspect(file: &Path) -> Run {
     peak_rss_of(&program)
 }
 
+/// A folder may have very many files, and most of their names could be those of pieces.
+#[test]
+fn a_long_listing_takes_little_memory() {
+    const FILES: usize = 100_000;
+    let folder = tempfile::tempdir().unwrap();
+    for i in 0..FILES {
+        std::fs::File::create(folder.path().join(format!("b{i:07}-nnn.dump"))).unwrap();
+    }
+    let bucket = format!("file://{}", folder.path().display());
+    let mut list = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    list.args(["list", "--backup-bucket", &bucket]);
+    let run = peak_rss_of(&list);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count(), FILES);
+    // Some 300 bytes for each, and the program itself.
+    assert!(run.peak_mib < 100, "{} MiB", run.peak_mib);
+}
+
 fn int(out: &mut Vec<u8>, v: i32) {
     out.push(u8::from(v < 0));
     out.extend(v.unsigned_abs().to_le_bytes());

@@ -7,9 +7,11 @@ use std::collections::{HashMap, HashSet};
 use super::names::{ENVELOPE, folder_of, is_document, is_of, key_of};
 use super::store::Evidence;
 use super::times::{check_clock, check_times, refused};
-use crate::error::{FailureReason as R, RestoreError, StorageError, report as describe_error};
+use crate::error::{
+    FailureReason as R, RestoreError, StorageError, StorageKind, report as describe_error,
+};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
+use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, is_ours, pattern_of};
 use crate::store::{StoredObject, read_small};
 use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
 
@@ -194,14 +196,29 @@ impl Evidence {
     /// All documents under `prefix`, newest first.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// Errors of the store; `access_denied` if documents may be where this account may not look.
     async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
         let mut all = match self.store.members_where(prefix, is_document).await {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
             other => other?,
         };
+        if let Some(place) = all.iter().find(|o| self.may_hide_documents(o)) {
+            let what = format!(
+                "{}: this account may not look into it, and evidence may be there: let the account read it",
+                self.store.uri(&place.name)
+            );
+            return Err(StorageError::new(StorageKind::AccessDenied, what));
+        }
+        all.retain(|o| !o.is_unlisted);
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
         Ok(all)
+    }
+
+    /// Whether evidence that matters may be in a place that is not listed. Beside backups, an unlisted folder that is not
+    /// one of evidence hides both; evidence about what is not listed is not looked for.
+    fn may_hide_documents(&self, place: &StoredObject) -> bool {
+        let holds_backups = self.store.uri("") == self.backups.uri("");
+        place.is_unlisted && (is_ours(&place.name) || !holds_backups)
     }
 
     /// The reports under `prefix` that count and that `wanted` returns, newest first.
@@ -458,6 +475,7 @@ mod tests {
             created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
             crc32c: None,
             generation: Generation(1),
+            is_unlisted: false,
         };
         let day = |n: usize| format!("2026-{:02}-{:02}", 1 + n / 28, 1 + n % 28);
         let app = (0..MAX_OF_PATTERN + 9).map(|n| format!("app-{}.dump", day(n)));

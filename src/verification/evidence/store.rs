@@ -11,7 +11,7 @@ use super::names::{ENVELOPE, Question, evidence_name, folder_of, is_document};
 use super::times::{check_clock, refused};
 use crate::error::{FailureReason as R, RestoreError, report as describe_error};
 use crate::proof::{EvidenceRef, VerificationReport};
-use crate::store::{BackupStore, StoredObject, read_small};
+use crate::store::{BackupStore, StoredObject, create_small, read_small};
 
 /// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
 const MAX_INDEX: u64 = 32 << 20;
@@ -28,7 +28,7 @@ pub struct StoredEvidence {
 pub struct Evidence {
     pub(super) store: Arc<dyn BackupStore>,
     /// The store of the backups that the evidence is about.
-    backups: Arc<dyn BackupStore>,
+    pub(super) backups: Arc<dyn BackupStore>,
     pub(super) keys: Arc<Keyring>,
     pub(super) own: Arc<OwnEvidence>,
 }
@@ -91,12 +91,12 @@ impl Evidence {
         let json = serde_json::to_vec_pretty(&envelope)
             .map_err(|e| RestoreError::internal(e.to_string()))?;
         for name in self.names(question) {
-            let made = self
-                .store
-                .create(&name, json.clone().into(), "application/json")
-                .await?;
+            // Before it is written, because the answer to an attempt that succeeds may be lost.
+            self.own.remember(question.key(), &name, &json);
+            let content = json.clone().into();
+            let made =
+                create_small(self.store.as_ref(), &name, content, "application/json").await?;
             if made.is_some() {
-                self.own.remember(question.key(), &name, &json);
                 let document = EvidenceRef {
                     uri: self.store.uri(&name),
                     signed_by: envelope.key_id(),
@@ -139,7 +139,10 @@ impl Evidence {
             ("junit.xml", xml, "application/xml"),
         ] {
             let name = format!("{base}.{ending}");
-            if self.store.create(&name, text.into(), kind).await?.is_none() {
+            if create_small(self.store.as_ref(), &name, text.into(), kind)
+                .await?
+                .is_none()
+            {
                 tracing::error!(
                     name = self.store.uri(&name),
                     "the object exists already, and this worker did not write it: do not trust it"
@@ -218,9 +221,7 @@ impl Evidence {
         if json.len() as u64 > MAX_INDEX {
             return Ok(());
         }
-        self.store
-            .create(&name, json.into(), "application/json")
-            .await?;
+        create_small(self.store.as_ref(), &name, json.into(), "application/json").await?;
         Ok(())
     }
 

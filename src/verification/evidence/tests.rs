@@ -7,10 +7,12 @@ use super::*;
 use std::sync::Arc;
 
 use crate::config::Location;
+use crate::error::FailureReason as R;
 use crate::event::{ResultBackup, Verdict};
 use crate::job::Generation;
 use crate::policy::{Depth, Trigger};
 use crate::proof::VerificationReport;
+use crate::store::faulty::FaultyStore;
 use crate::store::{BackupStore, StoredObject, Stores};
 use crate::verification::envelope::tests::{OTHER_PRIVATE, PRIVATE};
 use crate::verification::envelope::{Keyring, MAX_ENVELOPE};
@@ -651,4 +653,42 @@ async fn evidence_of_several_places_may_be_in_one_location() {
     // What was of no use for one place is for the other.
     let found = of(&q.store, &own).reports("", most(5), Some).await.unwrap();
     assert_eq!((found.reports.len(), found.refused), (5, 0));
+}
+
+/// A folder of evidence that cannot be listed is not one without evidence. One of backups hides its evidence with them.
+#[tokio::test]
+async fn evidence_that_may_not_be_listed_is_an_error() {
+    let p = TestBucket::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    p.put_sealed(&p.name_for("r"), &p.report("r", Depth::Data), Some(PRIVATE));
+    for (hidden, is_beside_backups, is_error) in [
+        ("a.dump.pgrestored/", true, true),
+        ("private/", true, false),
+        ("private/", false, true),
+    ] {
+        let store = FaultyStore::at(p.folder.path());
+        store.hide(hidden, p.object.created);
+        let backups = if is_beside_backups {
+            FaultyStore::at(p.folder.path())
+        } else {
+            FaultyStore::at(elsewhere.path())
+        };
+        let keys = Arc::new(Keyring::new(Some(PRIVATE), None).unwrap());
+        let evidence = Evidence::new(Arc::new(store), Arc::new(backups), keys, Arc::default());
+        let folder = Evidence::folder(&p.object);
+        for prefix in ["", folder.as_str()] {
+            // The store itself refuses what is inside.
+            let is_error = is_error && (hidden != "private/" || prefix.is_empty());
+            match evidence.folders(prefix).await {
+                Ok(found) => assert!(
+                    !is_error && found.contains_key(&folder),
+                    "{hidden} {prefix}"
+                ),
+                Err(e) => assert!(
+                    is_error && e.reason() == R::AccessDenied,
+                    "{hidden} {prefix}"
+                ),
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! To add a rule, such as one for a managed service:
 //! 1. its name and meaning here;
 //! 2. its code in `skip.rs` (a statement that is left out) or `statements.rs` (one that is changed);
-//! 3. the kind of its entry in `Rewriter::has_rewritable_statements` (`rewrite.rs`): archives show rules no other kinds;
+//! 3. the kind of its entry in `has_rewritable_statements` (`rewrite.rs`): archives show rules no other kinds;
 //! 4. what it has to know of the server in `ServerFacts` (`postgres/facts.rs`), and the same exception in `preflight` if
 //!    that checks for it;
 //! 5. `UPDATE_GOLDEN=1 cargo nextest run -E 'test(every_rule_is_documented)'` for `docs/rules.md`.
