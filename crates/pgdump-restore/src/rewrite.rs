@@ -395,6 +395,7 @@ pub(super) mod tests {
             user: "me".into(),
             is_superuser: true,
             may_create_roles: true,
+            may_create_databases: true,
             roles: set(&["me", "there"]),
             may_become: set(&["me", "there"]),
             tablespaces: set(&["pg_default", "fast"]),
