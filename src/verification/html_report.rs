@@ -355,7 +355,7 @@ mod tests {
             (Depth::Data, ">verified<", "the restored data matches it"),
         ] {
             let mut r = report("r");
-            r.depth = Some(depth);
+            (r.depth, r.depth_requested) = (Some(depth), depth);
             let html = super::page(&r, Some(("x.dsse.json", false)));
             assert!(
                 html.contains(badge) && html.contains(says),
@@ -364,6 +364,13 @@ mod tests {
             assert_eq!(
                 html.contains("the restored data matches it"),
                 depth == Depth::Data
+            );
+            // Less was reached than requested.
+            r.depth_requested = Depth::Data;
+            let less = super::page(&r, None);
+            assert_eq!(
+                less.contains("not all of the restored rows could be compared"),
+                depth == Depth::Restore
             );
             assert!(html.contains("which is not signed"), "{html}");
             let ledger = super::ledger_page(&[r], "x");
