@@ -460,6 +460,13 @@ async fn differences_from_the_archive_are_found() {
         let said = |c: &Check| c.name == "rows" && c.message == wanted;
         assert!(found.iter().any(said), "{change}: {found:#?}");
     }
+    // An error of a function says nothing about the index.
+    let change = "CREATE OR REPLACE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1 / (a - a)'";
+    let found = r.after(change).await;
+    let amcheck: Vec<&Check> = found.iter().filter(|c| c.name == "amcheck").collect();
+    assert_eq!(amcheck.len(), 1, "{found:#?}");
+    assert_eq!(amcheck[0].status, CheckStatus::NotChecked, "{found:#?}");
+    assert!(amcheck[0].message.contains("s.by_later: "), "{found:#?}");
     rows_that_cannot_be_read_back_are_not_gone(&r).await;
     drop(r.archive);
 }
