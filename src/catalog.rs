@@ -3,6 +3,7 @@
 //! for a verification and which may be deleted.
 
 mod backup_catalog;
+mod denial;
 mod evidence;
 mod index;
 mod outcomes;

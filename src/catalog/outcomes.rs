@@ -7,7 +7,7 @@ use crate::error::{
 };
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
-use crate::store::{self, BackupStore, StoredObject};
+use crate::store::{BackupStore, can_read_another, read_small};
 use crate::verification::{Keyring, Signature};
 
 /// What a signature of a record is over, beside the record itself.
@@ -78,10 +78,12 @@ fn name_of(request_id: &str) -> String {
 /// Reads what should be a record. Whoever may create objects there can put anything in its place.
 ///
 /// # Errors
-/// `archive_unsupported` for what is no record, or too large; as [`store::read_small`].
-async fn read(store: &dyn BackupStore, object: &StoredObject) -> Result<Record, RestoreError> {
+/// `archive_unsupported` for what is no record, or too large; as [`BackupStore::stat`] and [`read_small`].
+async fn read(store: &dyn BackupStore, name: &str) -> Result<Record, RestoreError> {
+    let object = store.stat(name, None).await;
+    let object = object.map_err(|e| e.context("the outcome of record"))?;
     let is_none = |why: String| {
-        let what = format!("{}: no outcome of record: {why}", store.uri(&object.name));
+        let what = format!("{}: no outcome of record: {why}", store.uri(name));
         RestoreError::from(ValidationError::new(
             ValidationKind::ArchiveUnsupported,
             what,
@@ -90,7 +92,7 @@ async fn read(store: &dyn BackupStore, object: &StoredObject) -> Result<Record, 
     if object.size > MAX_RECORD {
         return Err(is_none(format!("more than {} MiB", MAX_RECORD >> 20)));
     }
-    let text = store::read_small(store, object, MAX_RECORD).await?;
+    let text = read_small(store, &object, MAX_RECORD).await?;
     serde_json::from_slice(&text).map_err(|e| is_none(e.to_string()))
 }
 
@@ -109,23 +111,27 @@ impl BackupCatalog {
             return Ok(None);
         };
         let store = self.stores.at(place).await?;
-        let object = match store.stat(&name_of(request_id), None).await {
-            Ok(object) => object,
-            Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
-            Err(e) => return Err(e.context("the outcome of record").into()),
-        };
-        let record = match read(store.as_ref(), &object).await {
+        let name = name_of(request_id);
+        let record = match read(store.as_ref(), &name).await {
             Ok(record) => record,
-            Err(e) if e.reason().retry_class() != RetryClass::Permanent => return Err(e),
+            Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
             Err(e) => {
-                let name = store.uri(&object.name);
+                let is_of_object = match e.reason().retry_class() {
+                    RetryClass::Permanent => true,
+                    RetryClass::Environment => can_read_another(store.as_ref(), &name).await,
+                    RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => false,
+                };
+                if !is_of_object {
+                    return Err(e);
+                }
+                let name = store.uri(&name);
                 tracing::error!(name, error = report(&e), "the outcome there cannot be read");
                 return Ok(None);
             }
         };
         if !record.counts((request_id, kind), &self.keyring()?)? {
             tracing::error!(
-                name = store.uri(&object.name),
+                name = store.uri(&name),
                 "the outcome there does not count: it is another request's, or not signed"
             );
             return Ok(None);
@@ -189,22 +195,33 @@ mod tests {
     /// Whoever may create objects there can put anything in the place of an outcome.
     #[tokio::test]
     async fn what_is_no_record_keeps_no_request_from_running() {
+        use crate::config::Location;
         use crate::config::{Config, RawConfig};
+        use crate::error::StorageKind;
         use crate::metrics::RestoreMetricsManager;
         use crate::store::Stores;
+        use crate::store::faulty::{Call, FaultyStore, StoreFault};
         let folder = tempfile::tempdir().unwrap();
         let place = format!("file://{}", folder.path().display());
         let flags = [("restore-records", place.as_str()), ("db-host", "/nowhere")];
         let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
-        let stores = std::sync::Arc::new(Stores::new(None));
+        let stores = Stores::new(None);
+        let store = FaultyStore::at(folder.path());
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::Read, &name_of("denied"), denied, 99);
+        stores.replace(
+            Location::Folder(folder.path().to_owned()),
+            std::sync::Arc::new(store),
+        );
         let metrics = RestoreMetricsManager::new(0.0);
-        let catalog = BackupCatalog::new(config.into(), stores, metrics);
+        let catalog = BackupCatalog::new(config.into(), stores.into(), metrics);
         let t = jiff::Timestamp::UNIX_EPOCH;
         let too_large = vec![b' '; usize::try_from(MAX_RECORD).unwrap() + 1];
         for (id, bytes) in [
             ("empty", vec![]),
             ("other", b"{\"digest\": 1}".to_vec()),
             ("large", too_large),
+            ("denied", b"{}".to_vec()),
         ] {
             let path = folder.path().join(name_of(id));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

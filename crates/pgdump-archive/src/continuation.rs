@@ -281,7 +281,9 @@ mod tests {
             if path.ends_with('/') {
                 header.set_entry_type(tar::EntryType::Directory);
             }
-            builder.append_data(&mut header, path, &[][..]).unwrap();
+            builder
+                .append_data(&mut header, path, std::io::empty())
+                .unwrap();
         }
         builder.into_inner().unwrap()
     }
