@@ -24,6 +24,7 @@ use pgdump_archive::member_name;
 use pieces::Series;
 use rotation::{UnclearSeries, sort_by_content};
 
+pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{has_extension, is_first_piece, whole_of};

@@ -5,6 +5,7 @@
 mod archived_database;
 mod backup_catalog;
 mod databases;
+mod denial;
 mod evidence;
 #[cfg(test)]
 mod folder_catalog;

@@ -1,7 +1,7 @@
 //! The table of outcomes: whether a result is published and how the message is settled. It is one
 //! exhaustive match.
 
-use crate::error::{FailureReason, RetryClass};
+use crate::error::RetryClass;
 
 /// How a delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,16 +25,16 @@ pub struct Disposition {
 }
 
 /// The disposition of a delivery. `failure` is `None` after a success; `attempt` counts deliveries from 1.
-pub fn disposition(failure: Option<FailureReason>, attempt: u32, max_attempts: u32) -> Disposition {
+pub fn disposition(failure: Option<RetryClass>, attempt: u32, max_attempts: u32) -> Disposition {
     let of = |publish, settle, ready| Disposition {
         publish,
         settle,
         ready,
     };
-    let Some(reason) = failure else {
+    let Some(class) = failure else {
         return of(true, Settle::Ack, true);
     };
-    match reason.retry_class() {
+    match class {
         RetryClass::Permanent => of(true, Settle::Ack, true),
         RetryClass::Transient if attempt >= max_attempts => of(true, Settle::Ack, true),
         RetryClass::Transient => of(false, Settle::NackAfterBackoff, true),
@@ -47,12 +47,12 @@ pub fn disposition(failure: Option<FailureReason>, attempt: u32, max_attempts: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use FailureReason as R;
+    use crate::error::FailureReason as R;
 
     #[test]
     fn dispositions_match_the_documented_table() {
-        let row = |f, attempt| {
-            let d = disposition(f, attempt, 4);
+        let row = |f: Option<R>, attempt| {
+            let d = disposition(f.map(R::retry_class), attempt, 4);
             (d.publish, d.settle, d.ready)
         };
         assert_eq!(row(None, 1), (true, Settle::Ack, true), "done");
@@ -92,7 +92,7 @@ mod tests {
     fn a_message_is_acked_exactly_if_a_result_is_published() {
         for reason in R::ALL {
             for attempt in [1, 4, 100] {
-                let d = disposition(Some(reason), attempt, 4);
+                let d = disposition(Some(reason.retry_class()), attempt, 4);
                 assert_eq!(d.settle == Settle::Ack, d.publish, "{reason}");
             }
         }

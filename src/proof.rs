@@ -554,6 +554,9 @@ impl VerificationReport {
             (Verdict::Verified, Some(Depth::Archive)) => {
                 "The archive can be read to the end; it was not restored"
             }
+            (Verdict::Verified, Some(Depth::Restore)) if self.depth_requested == Depth::Data => {
+                "Verified: this backup was restored; not all of the restored rows could be compared with it"
+            }
             (Verdict::Verified, Some(Depth::Restore)) => {
                 "Verified: this backup was restored; the restored rows were not compared"
             }

@@ -1,6 +1,7 @@
 //! Stores of backups: the port [`BackupStore`] and its adapters for Cloud Storage and for a folder.
 
 mod backup_store;
+mod denial;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod gcs;
@@ -23,6 +24,7 @@ use crate::error::{StorageError, StorageKind};
 use crate::retry::Backoff;
 
 pub use backup_store::{BackupStore, ObjectBytes, StoredObject};
+pub(crate) use denial::can_read_another;
 
 /// Reads a small object whole, checks its size and checksum, and retries reads that fail or stall. It takes as long as the
 /// bytes take that keep arriving.

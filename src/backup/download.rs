@@ -66,6 +66,14 @@ pub(super) struct StreamStats {
     pub sha256: Option<[u8; 32]>,
 }
 
+/// The same error; where access is denied, it is to an object of a backup.
+pub(crate) fn of_object(e: StorageError) -> StorageError {
+    if e.kind() != StorageKind::AccessDenied {
+        return e;
+    }
+    StorageError::new(StorageKind::ObjectDenied, "the backup cannot be read").with_source(e)
+}
+
 /// The reading end of a download, for a thread that may block. It counts and checksums what it returns.
 pub struct Download {
     incoming: mpsc::Receiver<Result<Bytes, StorageError>>,
@@ -101,7 +109,7 @@ impl Download {
             let ended = stop.run_until_cancelled(work).await;
             if let Some(Err(e)) = ended {
                 // If the reader is gone, nobody needs the error.
-                let _ = tx.send(Err(e)).await;
+                let _ = tx.send(Err(of_object(e))).await;
             } else if ended.is_none() {
                 let _ = tx.try_send(Err(StorageError::new(
                     StorageKind::Stopped,

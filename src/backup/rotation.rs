@@ -396,6 +396,27 @@ mod tests {
         assert_eq!(backups(all).await, [("x".to_owned(), 27)]);
     }
 
+    /// A piece may end with the zeros of a large object, where the next one begins with a member.
+    #[tokio::test]
+    async fn zeros_before_a_member_end_no_tar() {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, bytes) in [
+            ("toc.dat", vec![b'x'; 600]),
+            ("blob_16385.dat", vec![0; 4096]),
+            ("blob_16386.dat", vec![b'y'; 10]),
+        ] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, path, &bytes[..]).unwrap();
+        }
+        let whole = builder.into_inner().unwrap();
+        // Behind two headers, the table of contents and the zeros.
+        let (first, last) = whole.split_at(2 * 512 + 1024 + 4096);
+        let files: &[(&str, &[u8])] = &[("x.tar.aa", first), ("x.tar.ab", last)];
+        let found = backups(files).await;
+        assert_eq!(found, [("x.tar".to_owned(), whole.len() as u64)]);
+    }
+
     /// Somebody who may add files makes none disappear.
     #[tokio::test]
     async fn a_file_with_a_name_of_its_own_stays() {

@@ -2,10 +2,12 @@
 //! comes second adopts what is there.
 
 use super::backup_catalog::BackupCatalog;
-use crate::error::{FailureReason as R, RestoreError, ValidationError, ValidationKind};
+use crate::error::{
+    FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind, report,
+};
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
-use crate::store;
+use crate::store::{BackupStore, can_read_another, read_small};
 use crate::verification::{Keyring, Signature};
 
 /// What a signature of a record is over, beside the record itself.
@@ -38,13 +40,17 @@ impl Record {
         })
     }
 
-    /// Whether it is the outcome of this request. If there is a key, the outcome of a verification must be signed,
-    /// because its verdict is believed like evidence.
+    /// Whether it is the outcome of this request, by a worker that is believed. With a signing key, every outcome must
+    /// be signed; without one, but with trusted keys, that of a verification, whose verdict is believed like evidence.
     fn counts(&self, (id, kind): (&str, Kind), keys: &Keyring) -> Result<bool, RestoreError> {
         if self.result.kind != kind || self.result.request_id != id {
             return Ok(false);
         }
-        if kind != Kind::Verification || keys.is_empty() {
+        let must_be_signed = match kind {
+            Kind::Restore => keys.signs(),
+            Kind::Verification => !keys.is_empty(),
+        };
+        if !must_be_signed {
             return Ok(true);
         }
         let text = self.text()?;
@@ -71,8 +77,30 @@ fn folder() -> String {
     format!("outcomes{EVIDENCE_SUFFIX}")
 }
 
+/// Reads what should be a record. Whoever may create objects there can put anything in its place.
+///
+/// # Errors
+/// `archive_unsupported` for what is no record, or too large; as [`BackupStore::stat`] and [`read_small`].
+async fn read(store: &dyn BackupStore, name: &str) -> Result<Record, RestoreError> {
+    let object = store.stat(name, None).await;
+    let object = object.map_err(|e| e.context("the outcome of record"))?;
+    let is_none = |why: String| {
+        let what = format!("{}: no outcome of record: {why}", store.uri(name));
+        RestoreError::from(ValidationError::new(
+            ValidationKind::ArchiveUnsupported,
+            what,
+        ))
+    };
+    if object.size > MAX_RECORD {
+        return Err(is_none(format!("more than {} MiB", MAX_RECORD >> 20)));
+    }
+    let text = read_small(store, &object, MAX_RECORD).await?;
+    serde_json::from_slice(&text).map_err(|e| is_none(e.to_string()))
+}
+
 impl BackupCatalog {
-    /// The recorded outcome of the request of this id and kind; `None` if there is none, or outcomes are not recorded.
+    /// The recorded outcome of the request of this id and kind; `None` if there is none that counts, or outcomes are not
+    /// recorded.
     ///
     /// # Errors
     /// `invalid_request` where the id was used for another request; `access_denied`, `download_failed`.
@@ -85,18 +113,27 @@ impl BackupCatalog {
             return Ok(None);
         };
         let store = self.stores.at(place).await?;
-        let object = match store.stat(&name_of(request_id), None).await {
-            Ok(object) => object,
+        let name = name_of(request_id);
+        let record = match read(store.as_ref(), &name).await {
+            Ok(record) => record,
             Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
-            Err(e) => return Err(e.context("the outcome of record").into()),
+            Err(e) => {
+                let is_of_object = match e.reason().retry_class() {
+                    RetryClass::Permanent => true,
+                    RetryClass::Environment => can_read_another(store.as_ref(), &name).await,
+                    RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => false,
+                };
+                if !is_of_object {
+                    return Err(e);
+                }
+                let name = store.uri(&name);
+                tracing::error!(name, error = report(&e), "the outcome there cannot be read");
+                return Ok(None);
+            }
         };
-        let text = store::read_small(store.as_ref(), &object, MAX_RECORD).await?;
-        let record: Record = serde_json::from_slice(&text).map_err(|e| {
-            RestoreError::internal(format!("the outcome of record cannot be read: {e}"))
-        })?;
         if !record.counts((request_id, kind), &self.keyring()?)? {
             tracing::error!(
-                name = store.uri(&object.name),
+                name = store.uri(&name),
                 "the outcome there does not count: it is another request's, or not signed"
             );
             return Ok(None);
@@ -184,9 +221,57 @@ impl BackupCatalog {
 mod tests {
     use super::*;
 
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+
+    /// Whoever may create objects there can put anything in the place of an outcome.
+    #[tokio::test]
+    async fn what_is_no_record_keeps_no_request_from_running() {
+        use crate::config::Location;
+        use crate::config::{Config, RawConfig};
+        use crate::error::StorageKind;
+        use crate::metrics::RestoreMetricsManager;
+        use crate::store::Stores;
+        use crate::store::faulty::{Call, FaultyStore, StoreFault};
+        let folder = tempfile::tempdir().unwrap();
+        let place = format!("file://{}", folder.path().display());
+        let flags = [("restore-records", place.as_str()), ("db-host", "/nowhere")];
+        let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+        let stores = Stores::new(None);
+        let store = FaultyStore::at(folder.path());
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::Read, &name_of("denied"), denied, 99);
+        stores.replace(
+            Location::Folder(folder.path().to_owned()),
+            std::sync::Arc::new(store),
+        );
+        let metrics = RestoreMetricsManager::new(0.0);
+        let catalog = BackupCatalog::new(config.into(), stores.into(), metrics);
+        let t = jiff::Timestamp::UNIX_EPOCH;
+        let too_large = vec![b' '; usize::try_from(MAX_RECORD).unwrap() + 1];
+        for (id, bytes) in [
+            ("empty", vec![]),
+            ("other", b"{\"digest\": 1}".to_vec()),
+            ("large", too_large),
+            ("denied", b"{}".to_vec()),
+        ] {
+            let path = folder.path().join(name_of(id));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+            let recorded = catalog.recorded((id, Kind::Restore), "d").await;
+            assert!(recorded.unwrap().is_none(), "{id}");
+            // It stays there, and the request's own outcome is published.
+            let result = RestoreResult::new(id, (t, t));
+            assert_eq!(catalog.record("d", &result).await.unwrap(), result, "{id}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "{id}");
+        }
+        let result = RestoreResult::new("good", (t, t));
+        catalog.record("d", &result).await.unwrap();
+        let recorded = catalog.recorded(("good", Kind::Restore), "d").await;
+        assert_eq!(recorded.unwrap(), Some(result));
+    }
+
     #[test]
-    fn a_verdict_is_taken_on_signed_word_alone_where_there_is_a_key() {
-        const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+    fn an_outcome_is_taken_on_signed_word_alone_where_there_is_a_key() {
         let (keys, none) = (Keyring::new(Some(KEY), None).unwrap(), Keyring::default());
         let t = jiff::Timestamp::UNIX_EPOCH;
         let record = |kind: Kind, keys: &Keyring| {
@@ -210,7 +295,9 @@ mod tests {
         assert!(counts(&signed, "r", &keys) && counts(&signed, "r", &none));
         assert!(!counts(&signed, "another", &keys));
         assert!(!counts(&record(Kind::Verification, &none), "r", &keys));
-        assert!(counts(&record(Kind::Restore, &none), "r", &keys));
+        assert!(counts(&record(Kind::Restore, &keys), "r", &keys));
+        assert!(!counts(&record(Kind::Restore, &none), "r", &keys));
+        assert!(counts(&record(Kind::Restore, &none), "r", &none));
         let mut changed = record(Kind::Verification, &keys);
         changed.result.rows = 5;
         assert!(!counts(&changed, "r", &keys));

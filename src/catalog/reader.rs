@@ -46,6 +46,14 @@ pub(crate) fn describe(pinned: &PinnedBackup) -> ResultBackup {
     }
 }
 
+/// The same error of a store as one about the named object.
+fn denied_as_object(e: RestoreError) -> RestoreError {
+    match e {
+        RestoreError::Storage(e) => backup::of_object(e).into(),
+        other => other,
+    }
+}
+
 impl BackupCatalog {
     /// The store of the configured bucket.
     ///
@@ -127,7 +135,7 @@ impl BackupCatalog {
     }
 
     /// Where a backup is kept; `None` for standard input.
-    fn place_of<'a>(&'a self, wanted: &'a BackupRef) -> Option<&'a Location> {
+    pub(super) fn place_of<'a>(&'a self, wanted: &'a BackupRef) -> Option<&'a Location> {
         match wanted {
             BackupRef::Stdin => None,
             BackupRef::Named { place, .. } => Some(place.as_ref().unwrap_or(&self.config.bucket)),
@@ -164,7 +172,10 @@ impl BackupCatalog {
         let store = self.stores.at(place).await?;
         let pinned = match wanted {
             BackupRef::Stdin => return Ok(None),
-            BackupRef::Named { name, .. } => backup::pin(store, name, generation, crc32c).await?,
+            BackupRef::Named { name, .. } => {
+                let pinned = backup::pin(store, name, generation, crc32c).await;
+                pinned.map_err(denied_as_object)?
+            }
             BackupRef::Latest(wanted) => self.pin_latest(wanted).await?,
         };
         Ok(Some(pinned))
@@ -199,8 +210,8 @@ impl BackupCatalog {
         match (&job.backup, job.trigger, self.place_of(&job.backup)) {
             (BackupRef::Named { name, .. }, Trigger::Notification, Some(place)) => {
                 let store = self.stores.at(place).await?;
-                let pinned = backup::pin_announced(store, name, job.generation, crc32c).await?;
-                Ok(Some(pinned))
+                let pinned = backup::pin_announced(store, name, job.generation, crc32c).await;
+                Ok(Some(pinned.map_err(denied_as_object)?))
             }
             _ => self.pin(&job.backup, job.generation, crc32c).await,
         }

@@ -8,13 +8,14 @@ use super::backup_catalog::BackupCatalog;
 use super::evidence::is_proven;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
-    FailureReason as R, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
+    FailureReason as R, JobKind, RestoreError, StorageError, StorageKind, ValidationError,
+    ValidationKind,
 };
 use crate::proof::{BackupOrigin, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::{StoredObject, read_range};
 use crate::verification::{Evidence, Testimony};
-use pgdump_archive::{is_recognized, member_name};
+use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
 const HEAD: u64 = 8 << 10;
@@ -181,10 +182,13 @@ impl BackupCatalog {
             Err(e) => e,
         };
         let is_other = matches!(&e, RestoreError::Validation(e) if e.kind() == ValidationKind::ArchiveUnsupported);
+        // Text that this program does not take may not be a backup.
+        let is_limit = matches!(&e, RestoreError::Job(e) if e.kind() == JobKind::LimitExceeded);
+        let looks_like_one = if is_limit { is_archive } else { is_recognized };
         let first = pinned.members.first().unwrap_or(&pinned.object);
         if !is_other
             && (pinned.is_folder()
-                || is_recognized(&read_range(pinned.store.as_ref(), first, 0..HEAD).await?))
+                || looks_like_one(&read_range(pinned.store.as_ref(), first, 0..HEAD).await?))
         {
             return Ok(());
         }

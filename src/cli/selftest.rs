@@ -510,6 +510,7 @@ mod tests {
             failure: None,
             repeated: false,
             is_final: true,
+            is_denied_alone: false,
             proof: None,
         }
     }

@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::context::{Bounds, JobContext};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::error::{
-    Blame, DatabaseKind, FailureReason as R, RestoreError, StorageError, StorageKind,
+    Blame, DatabaseKind, FailureReason as R, JobKind, RestoreError, StorageError, StorageKind,
     ValidationKind,
 };
 use crate::progress::Progress;
 use pgdump_archive::ArchiveSource;
 
-/// Largest backup, in bytes, that is read again after a statement was refused.
+/// Largest backup, in bytes, that is read again after a statement was refused, or for a limit of this program.
 const SMALL: u64 = 1 << 30;
 
 /// Reads every byte, for its checksum alone.
@@ -64,8 +64,8 @@ fn may_be_bytes(e: &RestoreError, size: u64) -> bool {
             _ => false,
         },
         RestoreError::Storage(e) => e.kind() == StorageKind::WrongLength,
-        // A limit of the worker, or what others added to the backup, whatever the bytes are.
-        RestoreError::Job(_) => false,
+        // A flipped bit may look like what this program does not support, or like a huge length.
+        RestoreError::Job(e) => e.kind() == JobKind::LimitExceeded && size <= SMALL,
     }
 }
 
@@ -121,5 +121,19 @@ fn read_to_end(mut bytes: Box<dyn Read + Send>) -> Result<(), RestoreError> {
             Ok(_) => {}
             Err(e) => return Err(RestoreError::from_archive_io(e, "the object")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::JobError;
+
+    #[test]
+    fn a_limit_may_be_a_flipped_bit_in_a_small_backup() {
+        let of = |kind, size| may_be_bytes(&JobError::new(kind, "x").into(), size);
+        assert!(of(JobKind::LimitExceeded, SMALL));
+        assert!(!of(JobKind::LimitExceeded, SMALL + 1));
+        assert!(!of(JobKind::ForeignFile, 1) && !of(JobKind::Timeout, 1));
     }
 }

@@ -1,6 +1,6 @@
 //! How a job ended.
 
-use crate::error::FailureReason as R;
+use crate::error::{FailureReason as R, RetryClass};
 use crate::event::RestoreResult;
 use crate::progress::Progress;
 use crate::proof::VerificationReport;
@@ -14,11 +14,26 @@ pub struct JobOutcome {
     pub repeated: bool,
     /// There is to be no further attempt, whatever the reason says.
     pub is_final: bool,
+    /// The store denies the backup to this worker, which can read others: an answer about this backup, and no fault of
+    /// the worker's environment.
+    pub is_denied_alone: bool,
     /// Everything that a verification found.
     pub proof: Option<Box<VerificationReport>>,
 }
 
 impl JobOutcome {
+    /// Whether, and when, another attempt can help; `None` after a success. What was answered before stays the answer.
+    pub fn retry_class(&self) -> Option<RetryClass> {
+        let has_answer = self.repeated || self.is_denied_alone;
+        self.failure.map(|reason| {
+            if has_answer {
+                RetryClass::Permanent
+            } else {
+                reason.retry_class()
+            }
+        })
+    }
+
     /// A request that had its outcome already.
     pub fn recorded(result: RestoreResult) -> Self {
         let failure = result.error.as_ref().map(|e| e.reason);
@@ -27,6 +42,7 @@ impl JobOutcome {
             failure,
             repeated: true,
             is_final: true,
+            is_denied_alone: false,
             proof: None,
         }
     }
@@ -38,6 +54,7 @@ impl JobOutcome {
             failure: Some(reason),
             repeated: false,
             is_final: false,
+            is_denied_alone: false,
             proof: None,
         }
     }

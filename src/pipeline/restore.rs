@@ -368,10 +368,15 @@ async fn fail(
     let result = draft.result(context, Some(&e));
     let attempt = draft.counted_attempt(context.job);
     let max_attempts = context.config().max_attempts;
-    let is_final = disposition(Some(e.reason()), attempt, max_attempts).publish;
-    match record_end(claimed, &result, is_final).await {
-        Some(outcome) => recorded(outcome),
-        None => Ok(draft.outcome(result, Some(e.reason()))),
+    let asked = (&context.job.backup, draft.pinned.as_ref());
+    let outcome = JobOutcome {
+        is_denied_alone: context.catalog().is_denied_alone(asked, &e).await,
+        ..draft.outcome(result, Some(e.reason()))
+    };
+    let is_final = disposition(outcome.retry_class(), attempt, max_attempts).publish;
+    match record_end(claimed, &outcome.result, is_final).await {
+        Some(recorded_before) => recorded(recorded_before),
+        None => Ok(outcome),
     }
 }
 
@@ -454,6 +459,7 @@ impl ResultDraft {
             failure,
             repeated: false,
             is_final: self.is_quarantined,
+            is_denied_alone: false,
             proof: None,
         }
     }

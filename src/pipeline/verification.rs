@@ -97,10 +97,16 @@ async fn run_in_span(
         .into_iter()
         .map(|(stage, seconds)| (stage.to_string(), seconds))
         .collect();
+    let catalog = context.catalog();
+    let mut is_denied_alone = false;
     match ended {
         Ok(Some(kept)) => return answered_before(job, kept),
         Ok(None) => verdict::judge(&mut report, progress.stage()),
-        Err(e) => verdict::fail(&mut report, &e, progress.stage()),
+        Err(e) => {
+            let asked = (&job.backup, pinned.as_ref());
+            is_denied_alone = catalog.is_denied_alone(asked, &e).await;
+            verdict::fail(&mut report, &e, progress.stage());
+        }
     }
     verdict::mind_the_locale(&mut report);
     let catalog = context.catalog();
@@ -123,7 +129,7 @@ async fn run_in_span(
         let verify = |probe| run_probe(services, probe, cancel.clone());
         report.bisection = bisect(&context, &report, &verify).await;
     }
-    conclude(&context, report, pinned.as_ref()).await
+    conclude(&context, (report, is_denied_alone), pinned.as_ref()).await
 }
 
 /// Verifies one backup of a bisection.
@@ -142,6 +148,7 @@ fn answered_before(job: &VerifyJob, kept: StoredEvidence) -> JobOutcome {
         failure: kept.report.error.as_ref().map(|e| e.reason),
         repeated: true,
         is_final: true,
+        is_denied_alone: false,
         proof: Some(Box::new(kept.report)),
     }
 }
@@ -444,12 +451,13 @@ fn checks(config: &Config, set: &str) -> Result<Checks, RestoreError> {
 /// Writes the evidence of a final answer and returns the outcome.
 async fn conclude(
     context: &VerifyContext<'_>,
-    mut report: VerificationReport,
+    (mut report, mut is_denied_alone): (VerificationReport, bool),
     pinned: Option<&PinnedBackup>,
 ) -> JobOutcome {
     let job = context.job;
     let reason = |r: &VerificationReport| r.error.as_ref().map(|e| e.reason);
-    let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
+    let is_permanent = |r: R| r.retry_class() == RetryClass::Permanent;
+    let is_final = is_denied_alone || reason(&report).is_none_or(is_permanent);
     let mut document = None;
     report.bound();
     crate::event::bound_rewrites(&mut report.rewrites);
@@ -466,6 +474,7 @@ async fn conclude(
                 // An answer that is not written down is not given, as long as another attempt may write it.
                 if is_tried_again(context, &e) {
                     verdict::fail(&mut report, &e, Stage::Evidence);
+                    is_denied_alone = false;
                 }
                 report
                     .notes
@@ -487,6 +496,7 @@ async fn conclude(
         failure,
         repeated: false,
         is_final: is_quarantined(context),
+        is_denied_alone,
         proof: Some(Box::new(report)),
     }
 }
@@ -573,7 +583,7 @@ mod tests {
 
     /// One backup in a folder, and the services that verify it.
     struct OneBackup {
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
         store: Arc<FaultyStore>,
         services: Services,
         pinned: PinnedBackup,
@@ -605,7 +615,7 @@ mod tests {
                 .await
                 .unwrap();
             OneBackup {
-                _folder: folder,
+                folder,
                 store,
                 services,
                 pinned,
@@ -628,7 +638,7 @@ mod tests {
                 cancel: &cancel,
                 clock: JobClock::start(),
             };
-            conclude(&context, report, Some(&self.pinned)).await
+            conclude(&context, (report, false), Some(&self.pinned)).await
         }
 
         fn report(&self, trigger: Trigger) -> VerificationReport {
@@ -737,6 +747,64 @@ mod tests {
                 reason.retry_class() != RetryClass::Permanent
             );
         }
+    }
+
+    /// One object that nobody may read is an answer; a worker that can read nothing has none.
+    #[tokio::test]
+    async fn an_object_that_is_denied_alone_is_inconclusive_and_done() {
+        for (denied, class) in [
+            ("a.dump", RetryClass::Permanent),
+            ("", RetryClass::Environment),
+        ] {
+            let one = OneBackup::new().await;
+            std::fs::write(one.folder.path().join("b.dump"), "PGDMP").unwrap();
+            let fault = StoreFault::Error(StorageKind::AccessDenied);
+            one.store.fail(Call::Read, denied, fault, 99);
+            let job = VerifyJob {
+                depth: Some(Depth::Archive),
+                ..VerifyJob::new(
+                    "r",
+                    BackupRef::parse("a.dump", "").unwrap(),
+                    Trigger::Request,
+                )
+            };
+            let done = run(
+                &one.services,
+                &job,
+                Arc::default(),
+                CancellationToken::new(),
+            )
+            .await;
+            assert_eq!(done.failure, Some(R::AccessDenied), "{denied:?}");
+            assert_eq!(done.retry_class(), Some(class), "{denied:?}");
+            assert_eq!(done.result.verdict, Some(Verdict::Inconclusive));
+        }
+    }
+
+    /// Evidence that somebody put there so that nobody may read it keeps no backup from being looked at.
+    #[tokio::test]
+    async fn evidence_that_is_denied_alone_is_no_answer() {
+        let one = OneBackup::new().await;
+        let generation = one.pinned.object.generation.to_string();
+        let base = verification::evidence_name("a.dump", &generation, "r");
+        let path = one.folder.path().join(format!("{base}.dsse.json"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "{}").unwrap();
+        let fault = StoreFault::Error(StorageKind::AccessDenied);
+        one.store.fail(Call::Read, "a.dump.pgrestored/", fault, 99);
+        let job = VerifyJob {
+            depth: Some(Depth::Archive),
+            ..VerifyJob::new(
+                "r",
+                BackupRef::parse("a.dump", "").unwrap(),
+                Trigger::Request,
+            )
+        };
+        let stop = CancellationToken::new();
+        let done = run(&one.services, &job, Arc::default(), stop).await;
+        // The file is no archive.
+        assert_eq!(done.failure, Some(R::ArchiveCorrupt), "{:?}", done.result);
+        assert_eq!(done.retry_class(), Some(RetryClass::Permanent));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use indicatif::HumanCount;
 use parking_lot::Mutex;
 
 use tokio::task::JoinSet;
 
 use super::restored_database::{RestoredDatabase, counted};
-use crate::error::{DatabaseError, RestoreError, report};
+use crate::error::{DatabaseError, FailureReason, RestoreError, report};
 use crate::postgres::{Session, ident, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 use pgdump_restore::NameList;
@@ -26,11 +27,91 @@ const HEAPS: &str = "SELECT c.oid, format('%I.%I', n.nspname, c.relname), pg_rel
     WHERE a.amname = 'heap' AND c.relkind IN ('r', 'm') AND c.relpersistence = 'p' \
     AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')";
 
+/// SQLSTATEs of damage: data_corrupted and index_corrupted.
+const DAMAGE: [&str; 2] = ["XX001", "XX002"];
+
 struct CheckTask {
     oid: u32,
     name: String,
     is_index: bool,
     bytes: i64,
+}
+
+/// What `amcheck` says about one relation.
+#[derive(Debug)]
+enum AmcheckAnswer {
+    Sound,
+    /// The damage.
+    Damaged(String),
+    /// The check itself did not work, for a reason that says nothing about the relation.
+    NotChecked(DatabaseError),
+}
+
+impl AmcheckAnswer {
+    /// The answer behind an error of the server.
+    fn of(e: DatabaseError) -> Self {
+        if e.sqlstate().is_some_and(|code| DAMAGE.contains(&code)) {
+            AmcheckAnswer::Damaged(report(&e))
+        } else {
+            AmcheckAnswer::NotChecked(e)
+        }
+    }
+}
+
+/// What was found in all relations.
+#[derive(Debug, Default)]
+struct AmcheckFindings {
+    damaged: NameList,
+    not_checked: NameList,
+    /// Why the first one was not checked.
+    reason: Option<FailureReason>,
+    sound_indexes: usize,
+    sound_heaps: usize,
+}
+
+impl AmcheckFindings {
+    fn add(&mut self, task: &CheckTask, answer: AmcheckAnswer) {
+        let name = &task.name;
+        match answer {
+            AmcheckAnswer::Sound if task.is_index => self.sound_indexes += 1,
+            AmcheckAnswer::Sound => self.sound_heaps += 1,
+            AmcheckAnswer::Damaged(what) => self.damaged.push(format_args!("{name}: {what}")),
+            AmcheckAnswer::NotChecked(e) => {
+                self.reason.get_or_insert(e.reason());
+                let why = report(&e);
+                self.not_checked.push(format_args!("{name}: {why}"));
+            }
+        }
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let indexes = match self.sound_indexes {
+            1 => "1 B-tree index".to_owned(),
+            n => format!("{} B-tree indexes", HumanCount(n as u64)),
+        };
+        let sound = format!(
+            "no damage in {indexes} and {}",
+            counted(self.sound_heaps, "heap")
+        );
+        let not_checked = self.not_checked.listed("not checked").map(|open| {
+            let check = Check::new(
+                "amcheck",
+                CheckStatus::NotChecked,
+                format!("{sound}; {open}"),
+            );
+            Check {
+                reason: self.reason,
+                ..check.optional()
+            }
+        });
+        let damaged = self.damaged.listed("damaged");
+        let damaged = damaged.map(|what| Check::new("amcheck", CheckStatus::Failed, what));
+        let found: Vec<Check> = damaged.into_iter().chain(not_checked).collect();
+        if found.is_empty() {
+            return vec![Check::new("amcheck", CheckStatus::Passed, sound).optional()];
+        }
+        found
+    }
 }
 
 fn not_available(e: &DatabaseError) -> Check {
@@ -82,10 +163,9 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
         }));
     }
     work.sort_by_key(|w| std::cmp::Reverse(w.bytes));
-    let (all, heaps) = (work.len(), work.iter().filter(|w| !w.is_index).count());
-    let sessions = subject.sessions.clamp(1, all.max(1));
+    let sessions = subject.sessions.clamp(1, work.len().max(1));
     let queue = Arc::new(Mutex::new(VecDeque::from(work)));
-    let wrong = Arc::new(Mutex::new(NameList::default()));
+    let found = Arc::new(Mutex::new(AmcheckFindings::default()));
     let (mut running, mut ready) = (JoinSet::new(), Some(session));
     for _ in 0..sessions {
         let (server, database, session) = (
@@ -93,7 +173,7 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
             subject.database.to_owned(),
             ready.take(),
         );
-        let (queue, wrong, schema) = (queue.clone(), wrong.clone(), schema.clone());
+        let (queue, found, schema) = (queue.clone(), found.clone(), schema.clone());
         running.spawn(async move {
             let session = match session {
                 Some(s) => s,
@@ -104,35 +184,24 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
                 let Some(work) = next else {
                     return Ok::<_, DatabaseError>(());
                 };
-                if let Some(what) = check_one(&session, &schema, &work).await? {
-                    wrong.lock().push(format_args!("{}: {what}", work.name));
-                }
+                let answer = check_one(&session, &schema, &work).await?;
+                found.lock().add(&work, answer);
             }
         });
     }
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a task of amcheck failed: {e}")))??;
     }
-    let damaged = wrong.lock().listed("damaged");
-    Ok(vec![match damaged {
-        None => {
-            let indexes = match all - heaps {
-                1 => "1 B-tree index".to_owned(),
-                n => format!("{n} B-tree indexes"),
-            };
-            let what = format!("no damage in {indexes} and {}", counted(heaps, "heap"));
-            Check::new("amcheck", CheckStatus::Passed, what).optional()
-        }
-        Some(what) => Check::new("amcheck", CheckStatus::Failed, what),
-    }])
+    let checks = found.lock().checks();
+    Ok(checks)
 }
 
-/// The damage that `amcheck` reports about one relation, if any.
+/// Asks `amcheck` about one relation.
 async fn check_one(
     session: &Session,
     schema: &str,
     work: &CheckTask,
-) -> Result<Option<String>, DatabaseError> {
+) -> Result<AmcheckAnswer, DatabaseError> {
     let schema = ident(schema);
     let sql = if work.is_index {
         format!("SELECT 0::int8, {schema}.bt_index_check($1::oid::regclass)::text")
@@ -141,14 +210,61 @@ async fn check_one(
     };
     match session.client().query_one(&sql, &[&work.oid]).await {
         Ok(row) => match row.get::<_, i64>(0) {
-            0 => Ok(None),
-            n => Ok(Some(format!(
+            0 => Ok(AmcheckAnswer::Sound),
+            n => Ok(AmcheckAnswer::Damaged(format!(
                 "{}, such as: {}",
                 counted(n, "fault"),
                 row.get::<_, Option<&str>>(1).unwrap_or("?")
             ))),
         },
         Err(e) if session.client().is_closed() => Err(map_pg_error(&e, "amcheck")),
-        Err(e) => Ok(Some(report(&map_pg_error(&e, "amcheck")))),
+        Err(e) => Ok(AmcheckAnswer::of(map_pg_error(&e, "amcheck"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::DatabaseKind;
+
+    fn found(codes: &[&str]) -> Vec<(CheckStatus, bool, String)> {
+        let mut found = AmcheckFindings::default();
+        let task = |name: &str, is_index| CheckTask {
+            oid: 1,
+            name: name.to_owned(),
+            is_index,
+            bytes: 0,
+        };
+        found.add(&task("s.sound", true), AmcheckAnswer::Sound);
+        for code in codes {
+            let e = DatabaseError::new(DatabaseKind::StatementRejected, "x").with_sqlstate(code);
+            found.add(&task(code, false), AmcheckAnswer::of(e));
+        }
+        let checks = found.checks().into_iter();
+        checks.map(|c| (c.status, c.required, c.message)).collect()
+    }
+
+    #[test]
+    fn only_corruption_is_damage() {
+        use CheckStatus::{Failed, NotChecked, Passed};
+        let sound = "no damage in 1 B-tree index and 0 heaps";
+        assert_eq!(found(&[]), [(Passed, false, sound.to_owned())]);
+        for code in ["XX001", "XX002"] {
+            let damaged = (Failed, true, format!("damaged: {code}: x"));
+            assert_eq!(found(&[code]), [damaged]);
+        }
+        for code in [
+            "53200", "57014", "58030", "42501", "54001", "22012", "XX000",
+        ] {
+            let open = (
+                NotChecked,
+                false,
+                format!("{sound}; not checked: {code}: x"),
+            );
+            assert_eq!(found(&[code]), [open]);
+        }
+        // Neither hides the other.
+        let both = found(&["57014", "XX002"]).into_iter();
+        assert_eq!(both.map(|c| c.0).collect::<Vec<_>>(), [Failed, NotChecked]);
     }
 }

@@ -506,7 +506,7 @@ mod tests {
             (Depth::Data, ">verified<", "the restored data matches it"),
         ] {
             let mut r = report("r");
-            r.depth = Some(depth);
+            (r.depth, r.depth_requested) = (Some(depth), depth);
             let html = page(&r, Some(EVIDENCE));
             assert!(
                 html.contains(badge) && html.contains(says),
@@ -517,6 +517,13 @@ mod tests {
                 depth == Depth::Data
             );
             assert!(html.contains("not signed"), "{html}");
+            // Less was reached than requested.
+            r.depth_requested = Depth::Data;
+            let less = page(&r, None);
+            assert_eq!(
+                less.contains("not all of the restored rows could be compared"),
+                depth == Depth::Restore
+            );
         }
     }
 

@@ -152,6 +152,9 @@ pub(super) fn proof_of(name: &str, data: &TableDigest) -> TableProof {
 pub(super) async fn compare(
     subject: &RestoredDatabase<'_>,
 ) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
+    if !subject.content_digest.counts_rows() {
+        return Ok((vec![], vec![not_compared()]));
+    }
     let wanted = subject.content_digest.tables();
     let session = connect(subject.server, subject.database).await?;
     let (mut tables, mut parts) = (Vec::new(), Vec::new());
@@ -179,44 +182,93 @@ pub(super) async fn compare(
     let tables = Arc::new(tables);
     let queue: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
     let found = read_all(subject, tables.clone(), queue).await?;
+    let (mut compared, mut only_counted) = (Tally::default(), Tally::default());
     for (table, found) in tables.iter().zip(found) {
         let data = &wanted[&table.name];
-        wrong.extend(check_of(table, data, &found, subject.dumped_major));
+        let check = check_of(table, data, &found, subject.dumped_major);
+        match &check {
+            None => compared.add(found.rows.count),
+            Some(c) if c.status == CheckStatus::NotChecked => only_counted.add(found.rows.count),
+            Some(_) => {}
+        }
+        wrong.extend(check);
         proofs.push(proof_with(table, data, &found));
     }
     proofs.sort_by(|a, b| a.name.cmp(&b.name));
-    let rows: u64 = proofs.iter().filter_map(|p| p.restored_rows).sum();
     let failed = wrong
         .iter()
         .filter(|c| c.status == CheckStatus::Failed)
         .count();
     let summary = match failed {
-        0 => Check::new(
-            "rows",
-            CheckStatus::Passed,
-            format!(
-                "{} with {} {} the archive row for row",
-                counted(proofs.len(), "table"),
-                counted(rows, "row"),
-                if proofs.len() == 1 {
-                    "matches"
-                } else {
-                    "match"
-                }
-            ),
-        ),
-        n => Check::new(
-            "rows",
-            CheckStatus::Failed,
-            format!(
-                "{n} of {} {} from the archive",
-                counted(proofs.len(), "table"),
-                if n == 1 { "differs" } else { "differ" }
-            ),
-        ),
+        0 => summary_of(compared, only_counted),
+        n => summary_of_differences(n, proofs.len()),
     };
     wrong.truncate(MAX_NAMED);
     Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
+}
+
+/// The rows of text that `pg_dump` did not write.
+fn not_compared() -> Check {
+    let what = "rows and large objects were restored but not compared, because pg_dump did not write this SQL text";
+    let fix = "back up with pg_dump";
+    Check::new("rows", CheckStatus::NotChecked, what)
+        .fix(fix)
+        .optional()
+}
+
+/// Number of tables, and of their restored rows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    tables: usize,
+    rows: u64,
+}
+
+impl Tally {
+    fn add(&mut self, rows: u64) {
+        self.tables += 1;
+        self.rows += rows;
+    }
+
+    fn said(self) -> String {
+        let tables = counted(self.tables, "table");
+        format!("{tables} with {}", counted(self.rows, "row"))
+    }
+}
+
+/// One check for all tables that do not differ: how many were `compared` row for row, and of how many rows were only
+/// `counted`.
+fn summary_of(compared: Tally, only_counted: Tally) -> Check {
+    if compared.tables + only_counted.tables == 0 {
+        return Check::new(
+            "rows",
+            CheckStatus::Passed,
+            "the archive has no data of tables",
+        );
+    }
+    let verb = if compared.tables == 1 {
+        "matches"
+    } else {
+        "match"
+    };
+    let what = format!("{} {verb} the archive row for row", compared.said());
+    if only_counted.tables == 0 {
+        return Check::new("rows", CheckStatus::Passed, what);
+    }
+    let what = format!(
+        "{what}; of {}, only the number of rows was compared",
+        only_counted.said()
+    );
+    Check::new("rows", CheckStatus::NotChecked, what).optional()
+}
+
+fn summary_of_differences(failed: usize, tables: usize) -> Check {
+    let what = format!(
+        "{} of {} {} from the archive",
+        indicatif::HumanCount(failed as u64),
+        counted(tables, "table"),
+        if failed == 1 { "differs" } else { "differ" }
+    );
+    Check::new("rows", CheckStatus::Failed, what)
 }
 
 fn differs(table: &str, what: &str) -> Check {
@@ -509,6 +561,10 @@ async fn read(
 pub(super) async fn compare_objects(
     subject: &RestoredDatabase<'_>,
 ) -> Result<Vec<Check>, RestoreError> {
+    if !subject.content_digest.counts_rows() {
+        // Its functions may have made any. The check of rows says so.
+        return Ok(vec![]);
+    }
     let mut wanted = subject.content_digest.objects();
     let bytes: u64 = wanted.values().map(|o| o.bytes).sum();
     let session = connect(&subject.server.streaming_rows(), subject.database).await?;
@@ -597,4 +653,35 @@ async fn read_objects(
         offset += i64::from(OBJECT_PART);
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_claims_no_table_whose_rows_were_only_counted() {
+        let tally = |tables, rows| Tally { tables, rows };
+        let of = |compared, only_counted| {
+            let summary = summary_of(compared, only_counted);
+            (summary.status, summary.message)
+        };
+        let all = "2 tables with 1,201 rows match the archive row for row";
+        assert_eq!(
+            of(tally(2, 1201), Tally::default()),
+            (CheckStatus::Passed, all.to_owned())
+        );
+        let some = "1 table with 1 row matches the archive row for row; of 1 table with 1,200 rows, only the number of rows was compared";
+        assert_eq!(
+            of(tally(1, 1), tally(1, 1200)),
+            (CheckStatus::NotChecked, some.to_owned())
+        );
+        let empty = of(Tally::default(), Tally::default());
+        assert_eq!(empty.1, "the archive has no data of tables");
+        let none = "0 tables with 0 rows match the archive row for row; of 2 tables with 9 rows, only the number of rows was compared";
+        assert_eq!(
+            of(Tally::default(), tally(2, 9)),
+            (CheckStatus::NotChecked, none.to_owned())
+        );
+    }
 }

@@ -6,7 +6,7 @@ use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClas
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
-use crate::proof::{CheckStatus, EvidenceRef, Rto, Verdict, VerificationReport, advice};
+use crate::proof::{Check, CheckStatus, EvidenceRef, Rto, Verdict, VerificationReport, advice};
 use pgdump_restore::Stage;
 
 /// Sets the verdict of a verification that ran to its end: `failed` if a check failed, else `inconclusive` if a
@@ -28,7 +28,7 @@ pub fn judge(report: &mut VerificationReport, stage: Stage) {
         }
         (None, None) => {
             report.verdict = Verdict::Verified;
-            report.depth = Some(report.depth_requested);
+            report.depth = Some(reached_depth(report));
             return;
         }
     };
@@ -45,6 +45,16 @@ pub fn judge(report: &mut VerificationReport, stage: Stage) {
         sqlstate: None,
         retryable: reason.retry_class() != RetryClass::Permanent,
     });
+}
+
+/// The depth that a verification without failures reached: what was not compared row for row is restored, no more.
+fn reached_depth(report: &VerificationReport) -> Depth {
+    let is_open = |c: &Check| c.name == "rows" && c.status == CheckStatus::NotChecked;
+    if report.checks.iter().any(is_open) {
+        report.depth_requested.min(Depth::Restore)
+    } else {
+        report.depth_requested
+    }
 }
 
 /// The blame for a failure in a verification. The target is a clean server of a suitable version, so what it
@@ -291,7 +301,6 @@ mod tests {
         DatabaseError, DatabaseKind, JobError, JobKind, StorageError, StorageKind, ValidationError,
         ValidationKind,
     };
-    use crate::proof::Check;
     use crate::verification::evidence::tests::report;
 
     #[test]
@@ -326,6 +335,28 @@ mod tests {
                 Some((R::VerificationFailed, Blame::Backup))
             )
         );
+    }
+
+    #[test]
+    fn rows_that_were_not_compared_leave_the_depth_at_restore() {
+        let of = |name: &str, requested: Depth| {
+            let mut r = report("r");
+            r.depth_requested = requested;
+            r.checks = vec![
+                Check::new("rows", CheckStatus::Passed, ""),
+                Check::new(name, CheckStatus::NotChecked, "").optional(),
+            ];
+            judge(&mut r, Stage::Check);
+            (r.verdict, r.depth)
+        };
+        for (name, requested, reached) in [
+            ("rows", Depth::Data, Depth::Restore),
+            ("amcheck", Depth::Data, Depth::Data),
+            ("rows", Depth::Archive, Depth::Archive),
+        ] {
+            let wanted = (Verdict::Verified, Some(reached));
+            assert_eq!(of(name, requested), wanted, "{name}");
+        }
     }
 
     #[test]

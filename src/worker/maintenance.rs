@@ -179,7 +179,7 @@ impl Worker {
     /// nack: a verification without a final result becomes due again.
     async fn publish_scheduled(&self, finished: &JobOutcome) -> bool {
         let attempts = if finished.is_final { u32::MAX } else { 1 };
-        let d = disposition(finished.failure, attempts, self.settings.max_attempts);
+        let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
         if !d.publish {
             return false;
         }

@@ -40,7 +40,7 @@ impl Worker {
         shutdown: &Shutdown,
     ) {
         let attempts = if finished.is_final { u32::MAX } else { attempt };
-        let d = disposition(finished.failure, attempts, self.settings.max_attempts);
+        let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
         self.state.set_ready(d.ready);
         let mut settle = d.settle;
         if d.publish {

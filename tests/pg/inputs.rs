@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use pgrestored::error::FailureReason as R;
+use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::job::OnExisting;
 
 use crate::formats::{Format, Wrapping, wrap};
@@ -178,7 +178,7 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
     };
     let unlocked = text.replace("\\unrestrict ", "\\unrestrict x");
     assert_ne!(unlocked, text, "this pg_dump writes \\restrict");
-    let cases: [(&str, String, R, &str); 10] = [
+    let cases: [(&str, String, R, &str); 11] = [
         ("another token", unlocked, R::ArchiveCorrupt, "unrestrict"),
         // With psql's message.
         (
@@ -224,6 +224,12 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
             "ROLLBACK",
         ),
         (
+            "a savepoint",
+            inserted("BEGIN;\nSAVEPOINT a;\nROLLBACK TO SAVEPOINT a;\nCOMMIT;"),
+            R::ArchiveUnsupported,
+            "ROLLBACK",
+        ),
+        (
             "a variable",
             inserted("SELECT 1 \\gset"),
             R::ArchiveUnsupported,
@@ -241,6 +247,10 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
         std::fs::write(&file, text).unwrap();
         let e = refused(&c, &file, &[]).await;
         assert_eq!(e.reason, reason, "{name}: {e:?}");
+        // What psql would take is a limit of ours.
+        if reason == R::ArchiveUnsupported {
+            assert_eq!(e.blame, Blame::Infrastructure, "{name}: {e:?}");
+        }
         assert!(e.message.contains(word), "{name}: {e:?}");
     }
 }

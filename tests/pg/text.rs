@@ -7,8 +7,8 @@ use std::sync::Arc;
 use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::event::Completeness::{Proven, Unknown};
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
-use pgrestored::policy::{Selection, Trigger};
-use pgrestored::proof::Verdict;
+use pgrestored::policy::{Depth, Selection, Trigger};
+use pgrestored::proof::{CheckStatus, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, assert_same, job};
@@ -448,6 +448,11 @@ async fn text_without_an_end_mark_is_verified_only_if_accepted() {
             "{:?}",
             proof.error
         );
+        // Its rows were restored, but not compared.
+        assert_eq!(proof.depth, Some(Depth::Restore));
+        let rows: Vec<_> = proof.checks.iter().filter(|c| c.name == "rows").collect();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows[0].status, CheckStatus::NotChecked, "{rows:?}");
     }
     let done = c
         .restore_with(

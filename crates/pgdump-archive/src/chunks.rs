@@ -6,7 +6,7 @@ use std::io::Read;
 use bytes::{Bytes, BytesMut};
 
 use super::lexer::StatementEnd;
-use super::toc::{corrupt, limit_error, unsupported};
+use super::toc::{corrupt, limit_error};
 use super::{ReadContext, TocEntry};
 use crate::error::ArchiveError;
 
@@ -191,7 +191,7 @@ pub(super) fn split_statements(
         {
             cut += n;
             if !scan.is(&["insert", "into"]) {
-                return Err(unsupported(format!(
+                return Err(limit_error(format!(
                     "{what}: a statement among its rows is not an INSERT"
                 )));
             }

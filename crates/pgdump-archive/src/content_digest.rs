@@ -89,6 +89,12 @@ impl ContentDigest {
         }
     }
 
+    /// Whether the rows of tables are digested. False for text that `pg_dump` did not write, whose rows COPY may not
+    /// give back.
+    pub fn counts_rows(&self) -> bool {
+        self.counts_rows
+    }
+
     /// Records a location: the head, or an entry's block.
     pub fn extent(&self, entry: Option<&TocEntry>, extent: Extent) {
         let mut index = self.index.lock();

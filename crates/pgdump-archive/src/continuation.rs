@@ -3,7 +3,7 @@
 
 use super::end_marks::{CLUSTER_HEAD, END, HEAD as DUMP_HEAD};
 use super::filters::HEAD;
-use super::members::{TOC, plain_name};
+use super::members::{TOC, is_data_file, plain_name};
 use super::recognize::program_of_message;
 use super::{Filter, Format, frames};
 
@@ -15,6 +15,8 @@ pub const TAIL_BYTES: usize = 1 << 10;
 /// The mark of a custom archive's format in its header; `toc.dat` of a tar or a directory has another one.
 const CUSTOM: u8 = 1;
 const BLOCK: usize = 512;
+/// The last member of a dump in the format tar.
+const SCRIPT: &str = "restore.sql";
 
 /// What a file is to the files before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,18 +84,18 @@ pub fn shows_its_end(first: &[u8]) -> bool {
 /// What a file that begins with `next` is, by its name the one after a file that ends with `before`, where the first
 /// one of them begins with `first`. `before` may be empty where [`shows_its_end`] says that it does not matter.
 pub fn continuation(first: &[u8], before: &[u8], next: &[u8]) -> Continuation {
-    let Some(first) = Beginning::of(first) else {
+    let Some(beginning) = Beginning::of(first) else {
         return Continuation::Unclear;
     };
-    if next.is_empty() || has_ended(first, before, next) {
+    if next.is_empty() || has_ended(beginning, before, next) {
         return Continuation::Whole;
     }
     if is_custom(next) {
         return Continuation::Whole;
     }
-    let is_whole = match (first, Beginning::of(next)) {
+    let is_whole = match (beginning, Beginning::of(next)) {
         // A member of a tar may begin with anything, and on a boundary of blocks.
-        (Beginning::Tar, _) => begins_tar(next) && (is_first_of_tar(next) || is_blank(before)),
+        (Beginning::Tar, _) => return continuation_of_tar(first, before, next),
         (Beginning::Filter(first), Some(Beginning::Filter(next_one))) => {
             first == next_one && is_sound(next_one, next)
         }
@@ -209,16 +211,108 @@ fn begins_tar(head: &[u8]) -> bool {
     block[257..].starts_with(b"ustar") && header.cksum().ok() == Some(sum)
 }
 
-/// Whether it is the first member of a dump: its table of contents, or the folder.
-fn is_first_of_tar(head: &[u8]) -> bool {
-    let header = tar::Header::from_byte_slice(&head[..BLOCK]);
-    let path = header.path_bytes();
-    let file = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-    let file = String::from_utf8_lossy(file);
-    header.entry_type().is_dir() || plain_name(&file).0 == TOC
+/// What a file is behind those of a tar that began with `first`. A tar ends with zeros, and so may its large objects.
+fn continuation_of_tar(first: &[u8], before: &[u8], next: &[u8]) -> Continuation {
+    let Some(member) = TarMember::of(next) else {
+        return Continuation::Piece;
+    };
+    if member.is_first {
+        return Continuation::Whole;
+    }
+    if !is_blank(before) {
+        return Continuation::Piece;
+    }
+    match TarMember::of(first) {
+        Some(first) if first.folder == member.folder && member.is_of_dump && first != member => {
+            // A tar of the same kind would begin as the first one does.
+            if first.is_first {
+                Continuation::Piece
+            } else {
+                Continuation::Unclear
+            }
+        }
+        _ => Continuation::Whole,
+    }
+}
+
+/// The member of a tar whose header begins a file.
+#[derive(PartialEq, Eq)]
+struct TarMember {
+    folder: String,
+    file: String,
+    /// It begins a dump: its table of contents, or the folder.
+    is_first: bool,
+    /// `pg_dump` gives such names to what follows the table of contents.
+    is_of_dump: bool,
+}
+
+impl TarMember {
+    fn of(head: &[u8]) -> Option<Self> {
+        if !begins_tar(head) {
+            return None;
+        }
+        let header = tar::Header::from_byte_slice(&head[..BLOCK]);
+        let path = String::from_utf8_lossy(&header.path_bytes()).into_owned();
+        let (folder, file) = path.split_at(path.rfind('/').map_or(0, |n| n + 1));
+        let name = plain_name(file).0;
+        Some(TarMember {
+            folder: folder.to_owned(),
+            file: file.to_owned(),
+            is_first: header.entry_type().is_dir() || name == TOC,
+            is_of_dump: is_data_file(name) || file == SCRIPT,
+        })
+    }
 }
 
 /// Whether a tar ends with these bytes: two blocks of zeros.
 fn is_blank(tail: &[u8]) -> bool {
     tail.len() >= 2 * BLOCK && tail.iter().all(|b| *b == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar_of(members: &[&str]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for path in members {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(0);
+            if path.ends_with('/') {
+                header.set_entry_type(tar::EntryType::Directory);
+            }
+            builder
+                .append_data(&mut header, path, std::io::empty())
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    /// A large object may end with as many zeros as a tar, right before the next member.
+    #[test]
+    fn a_further_member_behind_zeros_continues_a_tar() {
+        use Continuation::{Piece, Unclear, Whole};
+        for (of_first, of_next, behind_zeros) in [
+            ("toc.dat", "3001.dat", Piece),
+            ("toc.dat", "blob_16385.dat", Piece),
+            ("toc.dat", "blobs.toc", Piece),
+            ("toc.dat", "restore.sql", Piece),
+            ("n/", "n/3001.dat.gz", Piece),
+            ("n/toc.dat", "n/3001.dat", Piece),
+            ("n/3001.dat", "n/3002.dat", Unclear),
+            // A dump begins, or what is none of this one.
+            ("toc.dat", "toc.dat", Whole),
+            ("n/", "n/", Whole),
+            ("n/3001.dat", "n/3001.dat", Whole),
+            ("n/3001.dat", "m/3002.dat", Whole),
+            ("toc.dat", "notes.txt", Whole),
+        ] {
+            let (first, next) = (tar_of(&[of_first]), tar_of(&[of_next]));
+            let found = continuation(&first, &[0; TAIL_BYTES], &next);
+            assert_eq!(found, behind_zeros, "{of_first} {of_next}");
+        }
+        let rows = [b'x'; TAIL_BYTES];
+        let (first, next) = (tar_of(&["n/3001.dat"]), tar_of(&["n/3002.dat"]));
+        assert_eq!(continuation(&first, &rows, &next), Piece);
+    }
 }

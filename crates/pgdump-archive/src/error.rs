@@ -14,10 +14,10 @@ type BoxedError = Box<dyn StdError + Send + Sync>;
 pub enum ArchiveError {
     /// The archive is truncated, damaged or inconsistent.
     Corrupt(Problem),
-    /// The input is not a dump, or is one of a kind that this crate does not read.
+    /// The input is not a dump, or contains what `pg_restore` or `psql` refuse, too.
     Unsupported(Problem),
-    /// Nothing shows that the archive is damaged: reading it takes more than [`Limits`](crate::Limits) allow, or a
-    /// key that was not given.
+    /// Nothing shows that the archive is damaged: reading it takes more than [`Limits`](crate::Limits) allow, a key that
+    /// was not given, or something that `pg_restore` or `psql` can do and this crate cannot.
     Limit(Problem),
     /// A directory contains a file that is not one of its members. Anybody who may add files can cause that, so
     /// nothing shows that the archive is damaged; but as its own files cannot be identified, it is not read.

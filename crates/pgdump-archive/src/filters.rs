@@ -236,7 +236,7 @@ pub(super) fn unwrap<'a>(
             return Ok((filters, head, whole));
         };
         if filters.len() == MAX_FILTERS {
-            return Err(unsupported(format!(
+            return Err(limit_error(format!(
                 "the backup has more than {MAX_FILTERS} layers of compression or encryption"
             )));
         }

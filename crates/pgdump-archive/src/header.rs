@@ -127,7 +127,8 @@ fn read_version<R: Read>(f: &mut TocReader<'_, R>) -> Result<(u8, u8, u8), Archi
         "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18)",
         version.0, version.1
     );
-    Err(if version > (1, 16, u8::MAX) {
+    // pg_restore reads all archives since 1.0.
+    Err(if version >= (1, 0, 0) {
         limit_error(what)
     } else {
         unsupported(what)

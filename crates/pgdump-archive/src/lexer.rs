@@ -338,6 +338,9 @@ fn word(
     Ok(Some((TokenKind::Word, 1)))
 }
 
+/// What [`StatementEnd::find`] says of a backslash outside quotes, which is at its `position` less one.
+pub(crate) const COMMAND_IN_STATEMENT: &str = "a psql command in a statement";
+
 /// Number of words that classify a statement.
 const MAX_WORDS: usize = 4;
 /// Most `psql` variables that are recorded per statement.
@@ -391,7 +394,7 @@ impl StatementEnd {
                 TokenKind::Symbol(b'(') => self.parens += 1,
                 TokenKind::Symbol(b')') => self.parens = self.parens.saturating_sub(1),
                 TokenKind::Symbol(b'\\') => {
-                    return Err(Unterminated("a psql command in a statement"));
+                    return Err(Unterminated(COMMAND_IN_STATEMENT));
                 }
                 TokenKind::Word => self.word(text),
                 TokenKind::QuotedIdentifier if self.values == Some(true) => {

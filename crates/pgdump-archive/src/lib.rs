@@ -83,6 +83,14 @@ pub fn is_recognized(head: &[u8]) -> bool {
     Format::of(head).is_some() || Filter::of(head).is_some() || frames::begins_with_skippable(head)
 }
 
+/// The same, without SQL text and what is compressed: text that this crate does not take may be anybody's.
+pub fn is_archive(head: &[u8]) -> bool {
+    match Filter::of(head) {
+        Some(filter) => filter == Filter::Age,
+        None => Format::of(head).is_some_and(|format| format != Format::Plain),
+    }
+}
+
 /// Names of a directory dump's members, without their folder.
 pub mod member_name {
     use super::members::{self, TOC, is_data_file, plain_name};

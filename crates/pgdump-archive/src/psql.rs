@@ -2,7 +2,7 @@
 //! `psql` would run something, access a file or prompt for input.
 
 use super::lexer::{Dialect, tokens};
-use super::toc::unsupported;
+use super::toc::{limit_error, unsupported};
 use crate::error::ArchiveError;
 
 /// Most bytes of one command.
@@ -34,6 +34,66 @@ const DISPLAY_COMMANDS: [&str; 24] = [
     "help",
     "l",
     "list",
+];
+
+/// Commands that `psql` runs for their effect, as of PostgreSQL 18.
+const EFFECTIVE_COMMANDS: [&str; 56] = [
+    "!",
+    "?",
+    "bind",
+    "bind_named",
+    "c",
+    "cd",
+    "close_prepared",
+    "connect",
+    "copy",
+    "crosstabview",
+    "e",
+    "edit",
+    "ef",
+    "elif",
+    "else",
+    "encoding",
+    "endif",
+    "endpipeline",
+    "ev",
+    "flush",
+    "flushrequest",
+    "g",
+    "gdesc",
+    "getenv",
+    "getresults",
+    "gexec",
+    "gset",
+    "gx",
+    "html",
+    "i",
+    "if",
+    "include",
+    "include_relative",
+    "ir",
+    "lo_export",
+    "lo_import",
+    "lo_list",
+    "lo_unlink",
+    "o",
+    "out",
+    "parse",
+    "password",
+    "prompt",
+    "q",
+    "quit",
+    "restrict",
+    "s",
+    "sendpipeline",
+    "set",
+    "setenv",
+    "startpipeline",
+    "syncpipeline",
+    "unrestrict",
+    "w",
+    "watch",
+    "write",
 ];
 
 /// Variables that change how `psql` parses the text that follows.
@@ -78,7 +138,8 @@ pub(super) enum PsqlCommand {
 /// Parses the command in a line that begins with a backslash.
 ///
 /// # Errors
-/// `ArchiveError::Unsupported` for every command that `psql` would run for its effect.
+/// `ArchiveError::Limit` for every command that `psql` would run for its effect, `ArchiveError::Unsupported` for what
+/// it does not know either.
 pub(super) fn command(line: &str, at: u64) -> Result<PsqlCommand, ArchiveError> {
     let (name, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     let argument = argument.trim();
@@ -152,16 +213,43 @@ fn has_side_effect(argument: &str) -> bool {
     argument.starts_with('|')
 }
 
+/// Whether `psql` has the command that begins behind a backslash.
+pub(super) fn has_command(behind: &[u8]) -> bool {
+    let is_end = |b: &u8| b.is_ascii_whitespace() || *b == b'\\';
+    let end = behind.iter().position(is_end).unwrap_or(behind.len());
+    let Ok(name) = std::str::from_utf8(&behind[..end]) else {
+        return false;
+    };
+    // `\;` may be followed by anything.
+    behind.starts_with(b";")
+        || EFFECTIVE_COMMANDS.contains(&name)
+        || DISPLAY_COMMANDS.contains(&name)
+        || is_description(name)
+}
+
+/// The error for text that this program does not take: its own limit if `psql` takes it, the text's fault if `psql`
+/// refuses it, too.
+pub(super) fn not_taken(does_psql: bool, what: String) -> ArchiveError {
+    if does_psql {
+        limit_error(what)
+    } else {
+        unsupported(what)
+    }
+}
+
 fn refused(line: &str, name: &str, at: u64) -> ArchiveError {
+    let behind = name.strip_prefix('\\').unwrap_or_default();
+    let is_known = has_command(behind.as_bytes());
     let name: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
     let why = if line.contains('`') {
         ", which runs a program"
     } else {
         ""
     };
-    unsupported(format!(
+    let what = format!(
         "line {at}: the psql command {name}{why}: psql commands are not run (pg_dump writes none of them)"
-    ))
+    );
+    not_taken(is_known, what)
 }
 
 #[cfg(test)]
@@ -220,8 +308,22 @@ mod tests {
             "\\",
             "\\.",
         ] {
-            let e = command(line, 7).unwrap_err().to_string();
-            assert!(e.contains("line 7"), "{line}: {e}");
+            let e = command(line, 7).unwrap_err();
+            assert!(e.to_string().contains("line 7"), "{line}: {e}");
+            // What psql runs is no fault of the text.
+            let is_known = !["\\", "\\.", "\\!touch"].contains(&line);
+            let is_limit = matches!(e, ArchiveError::Limit(_));
+            assert_eq!(is_limit, is_known, "{line}: {e}");
+        }
+    }
+
+    #[test]
+    fn commands_of_psql_are_known_and_escapes_of_copy_are_not() {
+        for behind in ["gexec", "gset x\n", "; SELECT", "watch 1", "dt+", "x\\y"] {
+            assert!(has_command(behind.as_bytes()), "{behind}");
+        }
+        for behind in ["", ".", "N\t1", "\\", "x41", "nothing"] {
+            assert!(!has_command(behind.as_bytes()), "{behind}");
         }
     }
 }

@@ -111,7 +111,7 @@ impl PsqlSession {
                 self.connected = Some(name.clone());
                 self.enter(name)
             }
-            _ => Err(unsupported(format!(
+            _ => Err(limit_error(format!(
                 "line {at}: \\connect: only one database is restored, the one that the dump creates"
             ))),
         }
@@ -139,7 +139,7 @@ impl PsqlSession {
         }
         let mut variables = scan.variables().iter();
         match variables.find(|v| *v == "{" || self.variables.contains(*v)) {
-            Some(name) => Err(unsupported(format!(
+            Some(name) => Err(limit_error(format!(
                 "line {line}: psql would replace the variable {name} in the statement: variables are not supported"
             ))),
             None => Ok(()),

@@ -105,7 +105,7 @@ fn find_toc(
     limits: Limits,
 ) -> Result<(String, MemberToc), ArchiveError> {
     let reopen = reopen.ok_or_else(|| {
-        unsupported(
+        limit_error(
             "toc.dat is not the first member of this tar, which therefore cannot be read from standard input: \
              name a file or an object",
         )

@@ -6,7 +6,7 @@ use std::io::Read;
 use super::chunks::Statement;
 use super::end_marks::{self, CLUSTER_END, CLUSTER_HEAD};
 use super::input_files::InputFiles;
-use super::lexer::{StatementEnd, is_whitespace, tokens};
+use super::lexer::{COMMAND_IN_STATEMENT, StatementEnd, Token, TokenKind, is_whitespace, tokens};
 use super::peek_reader::PeekReader;
 use super::psql::{self, PsqlCommand};
 use super::psql_session::PsqlSession;
@@ -295,13 +295,17 @@ impl SqlReader {
     }
 
     fn unfinished(&self, what: &str) -> ArchiveError {
-        match what {
-            "a psql command in a statement" => unsupported(format!("line {}: {what}", self.line)),
-            _ => corrupt(format!(
-                "the dump ends early: {what} that begins in line {} does not end",
-                self.line
-            )),
-        }
+        corrupt(format!(
+            "the dump ends early: {what} that begins in line {} does not end",
+            self.line
+        ))
+    }
+
+    /// A backslash in a statement; `scan` has just passed it.
+    fn command_in_statement(&self, scan: &StatementEnd) -> ArchiveError {
+        let what = format!("line {}: {COMMAND_IN_STATEMENT}", self.line);
+        let behind = self.rest().get(scan.position..).unwrap_or_default();
+        psql::not_taken(psql::has_command(behind), what)
     }
 
     fn finish(&self) -> Result<TextItem, ArchiveError> {
@@ -386,7 +390,10 @@ impl SqlReader {
         loop {
             let found = scan
                 .find(self.rest(), self.session.dialect, self.at_end)
-                .map_err(|e| self.unfinished(e.0))?;
+                .map_err(|e| match e.0 {
+                    COMMAND_IN_STATEMENT => self.command_in_statement(scan),
+                    what => self.unfinished(what),
+                })?;
             if found.is_some() || !self.fill()? {
                 return Ok(found);
             }
@@ -436,17 +443,19 @@ impl SqlReader {
             .windows(2)
             .position(|w| w[0].is("from") && w[1].is("stdin"));
         let Some(from) = from else {
-            return Err(unsupported(format!(
+            let what = format!(
                 "line {}: COPY is not FROM stdin, which pg_dump always writes",
                 statement.line
-            )));
+            );
+            return Err(psql::not_taken(copies_elsewhere(&words), what));
         };
         if words.len() > from + 3 {
+            let is_known = words.get(from + 2).is_some_and(begins_copy_options);
             let what = format!(
                 "line {}: COPY has options, which pg_dump never writes",
                 statement.line
             );
-            return Err(unsupported(what));
+            return Err(psql::not_taken(is_known, what));
         }
         // The rows begin on the next line.
         let (behind, _) = self.skip_line(MAX_COMMENT)?;
@@ -455,16 +464,47 @@ impl SqlReader {
                 "line {}: COPY is followed by other text on its line",
                 statement.line
             );
-            return Err(unsupported(what));
+            return Err(limit_error(what));
         }
         Ok(TextItem::Copy(statement))
     }
 }
 
+/// Whether a COPY without `FROM stdin` is one that PostgreSQL knows: to or from a file, a program or `stdout`.
+fn copies_elsewhere(words: &[Token<'_>]) -> bool {
+    words.windows(2).any(|w| {
+        let is_place = w[1].kind == TokenKind::StringConstant
+            || ["program", "stdout", "stdin"].iter().any(|p| w[1].is(p));
+        (w[0].is("from") || w[0].is("to")) && is_place
+    })
+}
+
+/// Whether the word behind `FROM stdin` begins options, in the form of any version of PostgreSQL.
+fn begins_copy_options(word: &Token<'_>) -> bool {
+    const OPTIONS: [&str; 15] = [
+        "with",
+        "where",
+        "using",
+        "binary",
+        "oids",
+        "freeze",
+        "delimiter",
+        "delimiters",
+        "null",
+        "csv",
+        "header",
+        "quote",
+        "escape",
+        "encoding",
+        "force",
+    ];
+    word.is_symbol(b'(') || OPTIONS.iter().any(|o| word.is(o))
+}
+
 fn command_too_long(line: &str, at: u64) -> ArchiveError {
     let name = line.chars().take_while(|c| !c.is_whitespace()).take(40);
     let (name, most) = (name.collect::<String>(), psql::MAX_COMMAND >> 10);
-    unsupported(format!(
+    limit_error(format!(
         "line {at}: the psql command {name} has more than {most} KiB"
     ))
 }

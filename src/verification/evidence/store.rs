@@ -11,7 +11,7 @@ use super::names::{ENVELOPE, Question, evidence_name, folder_of, is_document};
 use super::times::{check_clock, refused};
 use crate::error::{FailureReason as R, RestoreError, report as describe_error};
 use crate::proof::{EvidenceRef, VerificationReport};
-use crate::store::{BackupStore, StoredObject, create_small, read_small};
+use crate::store::{BackupStore, StoredObject, can_read_another, create_small, read_small};
 
 /// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
 const MAX_INDEX: u64 = 32 << 20;
@@ -183,8 +183,9 @@ impl Evidence {
             return Ok(None);
         }
         let object = match self.store.stat(name, None).await {
+            Ok(object) => object,
             Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
-            other => other?,
+            Err(e) => return self.unless_denied_alone(name, e.into()).await,
         };
         let uri = self.store.uri(name);
         match self
@@ -203,8 +204,22 @@ impl Evidence {
                 tracing::error!(name = uri, error = describe_error(&e), "evidence rejected");
                 Ok(None)
             }
-            Err(e) => Err(e),
+            Err(e) => self.unless_denied_alone(name, e).await,
         }
+    }
+
+    /// No answer, if this document is denied and other objects are not: whoever may add objects can cause that.
+    async fn unless_denied_alone(
+        &self,
+        name: &str,
+        e: RestoreError,
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
+        if e.reason() != R::AccessDenied || !can_read_another(self.store.as_ref(), name).await {
+            return Err(e);
+        }
+        let uri = self.store.uri(name);
+        tracing::error!(name = uri, error = describe_error(&e), "evidence rejected");
+        Ok(None)
     }
 
     /// Stores the index of an archive unless there is one already.

@@ -196,25 +196,25 @@ fn truncated_or_harmful_text_is_refused_with_name_and_line() {
         (
             "a program",
             format!("{d}\\! touch x\n"),
-            Kind::Unsupported,
+            Kind::Limit,
             "the psql command \\!",
         ),
         (
             "a file",
             format!("\\i x.sql\n{d}"),
-            Kind::Unsupported,
+            Kind::Limit,
             "line 1: the psql command \\i",
         ),
         (
             "a variable",
             format!("\\set a 1\nSELECT :a;\n{d}"),
-            Kind::Unsupported,
+            Kind::Limit,
             "line 2: psql would replace",
         ),
         (
             "another database",
             format!("\\connect other\n{d}"),
-            Kind::Unsupported,
+            Kind::Limit,
             "line 1: \\connect",
         ),
         (
@@ -226,8 +226,44 @@ fn truncated_or_harmful_text_is_refused_with_name_and_line() {
         (
             "text after COPY",
             dump("COPY public.t (a) FROM stdin; SELECT 1;\n\\.\n"),
-            Kind::Unsupported,
+            Kind::Limit,
             "COPY is followed by other text",
+        ),
+        (
+            "a command of psql behind a statement",
+            format!("{d}SELECT 1 \\gset\n"),
+            Kind::Limit,
+            "a psql command in a statement",
+        ),
+        (
+            "rows without their COPY",
+            format!("{d}SELECT\t\\N\n"),
+            Kind::Unsupported,
+            "a psql command in a statement",
+        ),
+        (
+            "COPY with options",
+            dump("COPY public.t (a) FROM stdin WITH (FORMAT csv);\n1\n\\.\n"),
+            Kind::Limit,
+            "COPY has options",
+        ),
+        (
+            "COPY with what is no option",
+            dump("COPY public.t (a) FROM stdin stdin;\n1\n\\.\n"),
+            Kind::Unsupported,
+            "COPY has options",
+        ),
+        (
+            "COPY of a program's rows",
+            dump("COPY public.t (a) FROM PROGRAM 'id';\n"),
+            Kind::Limit,
+            "COPY is not FROM stdin",
+        ),
+        (
+            "COPY from nowhere",
+            dump("COPY public.t (a) FROM stdim;\n"),
+            Kind::Unsupported,
+            "COPY is not FROM stdin",
         ),
         (
             "another encoding",
@@ -254,7 +290,7 @@ fn a_second_connect_to_the_same_database_changes_nothing() {
         "\\connect \"f 01\"\n\\connect postgres\n",
         1,
     );
-    assert_eq!(kind(&read(&other).unwrap_err()), Kind::Unsupported);
+    assert_eq!(kind(&read(&other).unwrap_err()), Kind::Limit);
 }
 
 /// Names and statements whose number the text decides take no more memory than allowed.

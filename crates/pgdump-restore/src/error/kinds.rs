@@ -107,6 +107,8 @@ kinds! {
         Changed => BackupChanged,
         /// The store rejected the credentials.
         AccessDenied => AccessDenied,
+        /// The store rejected the reading of a backup's object: the credentials, or of this object alone.
+        ObjectDenied => AccessDenied,
         /// The object could not be read to its end, even after retries.
         DownloadFailed => DownloadFailed,
         /// The store keeps sending another number of bytes than it says there are.
@@ -130,7 +132,8 @@ kinds! {
         PieceMissing => ArchiveCorrupt blamed on Infrastructure,
         /// A directory has a file that is none of its members: anybody who may add files can cause that.
         ForeignFile => ArchiveCorrupt blamed on Infrastructure,
-        /// Reading the archive takes more memory than this worker allows, or a key that it was not given.
+        /// Reading the archive takes more memory than this worker allows, a key that it was not given, or something that
+        /// `pg_restore` or `psql` can do and this program cannot.
         LimitExceeded => ArchiveUnsupported blamed on Infrastructure,
         /// PostgreSQL cannot convert the dump's texts between its encoding and that of the database.
         NotConvertible => ArchiveUnsupported blamed on Infrastructure,
@@ -200,6 +203,7 @@ mod tests {
                     "Database::AccessDenied",
                     "Database::MaintenanceMissing",
                     "Storage::AccessDenied",
+                    "Storage::ObjectDenied",
                     "Job::KeyInvalid",
                 ],
             ),

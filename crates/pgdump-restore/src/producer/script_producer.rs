@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::chunk_pusher::ChunkPusher;
 use crate::conversion::Converter;
 use crate::dependence::{Definitions, Dependence};
-use crate::error::{RestoreError, ValidationError, ValidationKind};
+use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::{NodeId, TableId, sorted};
 use crate::plan::{PlanNode, RestorePass};
 use crate::script::{
@@ -402,10 +402,12 @@ impl ScriptProducer {
     }
 }
 
+/// A limit of this program: `psql` follows the text's own transactions and savepoints.
 fn rollback(statement: &Statement) -> RestoreError {
     let line = statement.line;
-    let what = format!("line {line}: ROLLBACK, which pg_dump never writes");
-    ValidationError::new(ValidationKind::ArchiveUnsupported, what).into()
+    let what =
+        format!("line {line}: ROLLBACK, which pg_dump never writes and a restore cannot follow");
+    JobError::new(JobKind::LimitExceeded, what).into()
 }
 
 #[cfg(test)]

@@ -1,0 +1,49 @@
+//! Whether a store denies one object or everything.
+
+use std::time::Duration;
+
+use super::backup_store::BackupStore;
+use super::read_range;
+use crate::error::{StorageError, report};
+
+/// How many of the oldest and of the newest other objects are tried. Nobody can add an object that is older than others.
+const SAMPLES: usize = 5;
+/// How long it may take to find out.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Whether this worker can read another object of the store than `name`, first of the same folder. False if that cannot
+/// be found out.
+pub(crate) async fn can_read_another(store: &dyn BackupStore, name: &str) -> bool {
+    match tokio::time::timeout(LIMIT, read_another(store, name)).await {
+        Ok(Ok(can_read)) => can_read,
+        Ok(Err(e)) => {
+            tracing::warn!(
+                name,
+                error = report(&e),
+                "no other object can be looked for"
+            );
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+async fn read_another(store: &dyn BackupStore, name: &str) -> Result<bool, StorageError> {
+    let folder = &name[..name.rfind('/').map_or(0, |n| n + 1)];
+    for prefix in [folder, ""] {
+        let mut others = store.members(prefix).await?;
+        // An object without bytes is read without asking.
+        others.retain(|o| o.name != name && o.size > 0);
+        others.sort_by_key(|o| o.created);
+        let newest = others.iter().skip(SAMPLES).rev().take(SAMPLES);
+        for other in others.iter().take(SAMPLES).chain(newest) {
+            if read_range(store, other, 0..1).await.is_ok() {
+                return Ok(true);
+            }
+        }
+        if prefix.is_empty() {
+            break;
+        }
+    }
+    Ok(false)
+}
