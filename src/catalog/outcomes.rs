@@ -7,7 +7,7 @@ use crate::error::{
 };
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
-use crate::store::{BackupStore, can_read_another, read_small};
+use crate::store::{BackupStore, can_read_another, create_small, read_small};
 use crate::verification::{Keyring, Signature};
 
 /// What a signature of a record is over, beside the record itself.
@@ -166,7 +166,7 @@ impl BackupCatalog {
         objects.truncate(most);
         let mut results = Vec::new();
         for object in &objects {
-            let text = store::read_small(store.as_ref(), object, MAX_RECORD).await?;
+            let text = read_small(store.as_ref(), object, MAX_RECORD).await?;
             let Ok(record) = serde_json::from_slice::<Record>(&text) else {
                 continue;
             };
@@ -200,8 +200,7 @@ impl BackupCatalog {
             .map_err(|e| RestoreError::internal(e.to_string()))?;
         let store = self.stores.at(place).await?;
         let name = name_of(&result.request_id);
-        let made =
-            store::create_small(store.as_ref(), &name, text.into(), "application/json").await;
+        let made = create_small(store.as_ref(), &name, text.into(), "application/json").await;
         match made.map_err(|e| e.context("the outcome of record"))? {
             Some(_) => Ok(result.clone()),
             None => match self

@@ -421,7 +421,7 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
 
 /// Whether a request that failed for this reason is redelivered. Only messages are: a command has one attempt.
 fn is_redelivered(job: &RestoreJob, attempt: u32, reason: R, max_attempts: u32) -> bool {
-    job.sequence.is_some() && !disposition(Some(reason), attempt, max_attempts).publish
+    job.sequence.is_some() && !disposition(Some(reason.retry_class()), attempt, max_attempts).publish
 }
 
 /// Logs the failure of an attempt: a warning if there will be another one.
