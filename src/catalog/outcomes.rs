@@ -7,7 +7,7 @@ use crate::error::{
 };
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
-use crate::store::{BackupStore, can_read_another, create_small, read_small};
+use crate::store::{BackupStore, StoredObject, can_read_another, create_small, read_small};
 use crate::verification::{Keyring, Signature};
 
 /// What a signature of a record is over, beside the record itself.
@@ -80,10 +80,9 @@ fn folder() -> String {
 /// Reads what should be a record. Whoever may create objects there can put anything in its place.
 ///
 /// # Errors
-/// `archive_unsupported` for what is no record, or too large; as [`BackupStore::stat`] and [`read_small`].
-async fn read(store: &dyn BackupStore, name: &str) -> Result<Record, RestoreError> {
-    let object = store.stat(name, None).await;
-    let object = object.map_err(|e| e.context("the outcome of record"))?;
+/// `archive_unsupported` for what is no record, or too large; as [`read_small`].
+async fn read(store: &dyn BackupStore, object: &StoredObject) -> Result<Record, RestoreError> {
+    let name = object.name.as_str();
     let is_none = |why: String| {
         let what = format!("{}: no outcome of record: {why}", store.uri(name));
         RestoreError::from(ValidationError::new(
@@ -94,8 +93,41 @@ async fn read(store: &dyn BackupStore, name: &str) -> Result<Record, RestoreErro
     if object.size > MAX_RECORD {
         return Err(is_none(format!("more than {} MiB", MAX_RECORD >> 20)));
     }
-    let text = read_small(store, &object, MAX_RECORD).await?;
+    let text = read_small(store, object, MAX_RECORD).await?;
     serde_json::from_slice(&text).map_err(|e| is_none(e.to_string()))
+}
+
+/// The record in an object; `None` for what is no record or is gone, and for what is denied alone.
+///
+/// # Errors
+/// As [`read_small`], where another attempt or another worker may read it.
+async fn read_if_one(
+    store: &dyn BackupStore,
+    object: StoredObject,
+) -> Result<Option<Record>, RestoreError> {
+    match read(store, &object).await {
+        Ok(record) => Ok(Some(record)),
+        Err(e) => unless_of_object(store, &object.name, e).await,
+    }
+}
+
+/// No record, if the error is about this object alone: whoever may create objects there can cause that.
+async fn unless_of_object(
+    store: &dyn BackupStore,
+    name: &str,
+    e: RestoreError,
+) -> Result<Option<Record>, RestoreError> {
+    let is_of_object = match e.reason().retry_class() {
+        RetryClass::Permanent => true,
+        RetryClass::Environment => can_read_another(store, name).await,
+        RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => false,
+    };
+    if !is_of_object {
+        return Err(e);
+    }
+    let name = store.uri(name);
+    tracing::error!(name, error = report(&e), "the outcome there cannot be read");
+    Ok(None)
 }
 
 impl BackupCatalog {
@@ -114,22 +146,16 @@ impl BackupCatalog {
         };
         let store = self.stores.at(place).await?;
         let name = name_of(request_id);
-        let record = match read(store.as_ref(), &name).await {
-            Ok(record) => record,
-            Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
+        let record = match store.stat(&name, None).await {
+            Ok(object) => read_if_one(store.as_ref(), object).await?,
+            Err(e) if e.reason() == R::BackupNotFound => None,
             Err(e) => {
-                let is_of_object = match e.reason().retry_class() {
-                    RetryClass::Permanent => true,
-                    RetryClass::Environment => can_read_another(store.as_ref(), &name).await,
-                    RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => false,
-                };
-                if !is_of_object {
-                    return Err(e);
-                }
-                let name = store.uri(&name);
-                tracing::error!(name, error = report(&e), "the outcome there cannot be read");
-                return Ok(None);
+                let e = e.context("the outcome of record").into();
+                unless_of_object(store.as_ref(), &name, e).await?
             }
+        };
+        let Some(record) = record else {
+            return Ok(None);
         };
         if !record.counts((request_id, kind), &self.keyring()?)? {
             tracing::error!(
@@ -166,12 +192,12 @@ impl BackupCatalog {
         objects.truncate(most);
         let mut results = Vec::new();
         for object in &objects {
-            let text = read_small(store.as_ref(), object, MAX_RECORD).await?;
-            let Ok(record) = serde_json::from_slice::<Record>(&text) else {
+            let name = &object.name;
+            let Some(record) = read_if_one(store.as_ref(), object.clone()).await? else {
                 continue;
             };
             let (id, kind) = (record.result.request_id.clone(), record.result.kind);
-            if name_of(&id) == object.name && record.counts((&id, kind), &keys)? {
+            if name_of(&id) == *name && record.counts((&id, kind), &keys)? {
                 results.push(record.result);
             }
         }

@@ -9,9 +9,11 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::limits;
+use crate::backup::PinnedBackup;
 use crate::catalog::BackupCatalog;
 use crate::config::Config;
 use crate::error::{JobError, JobKind, RestoreError};
+use crate::job::BackupRef;
 use crate::metrics::RestoreMetricsManager;
 use crate::postgres::Server;
 use crate::progress::Progress;
@@ -74,6 +76,17 @@ impl<'a, J> JobContext<'a, J> {
         Bounds {
             exceeded: Box::pin(timed(name, self.cancel, END_LIMIT).fuse()),
         }
+    }
+
+    /// Whether `e` says that the backup is denied, while others can be read; false if that cannot be found out.
+    pub(super) async fn is_denied_alone(
+        &self,
+        asked: (&BackupRef, Option<&PinnedBackup>),
+        e: &RestoreError,
+    ) -> bool {
+        let look = async { Ok(self.catalog().is_denied_alone(asked, e).await) };
+        let looked = self.end_bounds("job").within(look).await;
+        looked.unwrap_or(false)
     }
 }
 

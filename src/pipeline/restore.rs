@@ -20,7 +20,8 @@ use crate::catalog;
 use crate::config::Trust;
 use crate::database::{self, Claim, ServerDisk, TargetLock, out_of_space, unless_full};
 use crate::error::{
-    Blame, FailureReason as R, RestoreError, ValidationError, ValidationKind, report as said,
+    Blame, FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind,
+    report as said,
 };
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, RestoreJob};
@@ -98,7 +99,7 @@ async fn run_in_span(
             return JobOutcome::refused(draft.result(&context, Some(&e)), R::TargetBusy);
         }
         Err(e) => {
-            log_failure(&context, &draft, &e);
+            log_failure(&context, &draft, &e, e.reason().retry_class());
             draft.outcome(draft.result(&context, Some(&e)), Some(e.reason()))
         }
     };
@@ -364,16 +365,17 @@ async fn fail(
     // First, because the diagnosis may read the whole backup again.
     clean_up(claimed).await;
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
-    log_failure(context, draft, &e);
     let result = draft.result(context, Some(&e));
     let attempt = draft.counted_attempt(context.job);
     let max_attempts = context.config().max_attempts;
     let asked = (&context.job.backup, draft.pinned.as_ref());
     let outcome = JobOutcome {
-        is_denied_alone: context.catalog().is_denied_alone(asked, &e).await,
+        is_denied_alone: context.is_denied_alone(asked, &e).await,
         ..draft.outcome(result, Some(e.reason()))
     };
-    let is_final = disposition(outcome.retry_class(), attempt, max_attempts).publish;
+    let class = outcome.retry_class();
+    log_failure(context, draft, &e, class.unwrap_or(RetryClass::Permanent));
+    let is_final = disposition(class, attempt, max_attempts).publish;
     match record_end(claimed, &outcome.result, is_final).await {
         Some(recorded_before) => recorded(recorded_before),
         None => Ok(outcome),
@@ -419,17 +421,22 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
     Ok(JobOutcome::recorded(result))
 }
 
-/// Whether a request that failed for this reason is redelivered. Only messages are: a command has one attempt.
-fn is_redelivered(job: &RestoreJob, attempt: u32, reason: R, max_attempts: u32) -> bool {
-    job.sequence.is_some() && !disposition(Some(reason.retry_class()), attempt, max_attempts).publish
+/// Whether a request that failed so is redelivered. Only messages are: a command has one attempt.
+fn is_redelivered(job: &RestoreJob, attempt: u32, class: RetryClass, max_attempts: u32) -> bool {
+    job.sequence.is_some() && !disposition(Some(class), attempt, max_attempts).publish
 }
 
 /// Logs the failure of an attempt: a warning if there will be another one.
-fn log_failure(context: &RestoreContext<'_>, draft: &ResultDraft, e: &RestoreError) {
+fn log_failure(
+    context: &RestoreContext<'_>,
+    draft: &ResultDraft,
+    e: &RestoreError,
+    class: RetryClass,
+) {
     let (job, reason, error) = (context.job, e.reason(), said(e));
     let stage = context.progress.stage().as_str();
     let attempt = draft.counted_attempt(job);
-    if is_redelivered(job, attempt, reason, context.config().max_attempts) {
+    if is_redelivered(job, attempt, class, context.config().max_attempts) {
         tracing::warn!(stage, failure_reason = %reason, error, "the restore failed");
     } else {
         tracing::error!(stage, failure_reason = %reason, error, "the restore failed");
@@ -524,7 +531,7 @@ mod tests {
             (None, 1, R::Cancelled, false),
         ] {
             job.sequence = sequence;
-            let is = is_redelivered(&job, attempt, reason, 4);
+            let is = is_redelivered(&job, attempt, reason.retry_class(), 4);
             assert_eq!(is, wanted, "{sequence:?} {attempt} {reason}");
         }
     }

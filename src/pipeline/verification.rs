@@ -97,14 +97,13 @@ async fn run_in_span(
         .into_iter()
         .map(|(stage, seconds)| (stage.to_string(), seconds))
         .collect();
-    let catalog = context.catalog();
     let mut is_denied_alone = false;
     match ended {
         Ok(Some(kept)) => return answered_before(job, kept),
         Ok(None) => verdict::judge(&mut report, progress.stage()),
         Err(e) => {
             let asked = (&job.backup, pinned.as_ref());
-            is_denied_alone = catalog.is_denied_alone(asked, &e).await;
+            is_denied_alone = context.is_denied_alone(asked, &e).await;
             verdict::fail(&mut report, &e, progress.stage());
         }
     }
