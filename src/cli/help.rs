@@ -18,8 +18,10 @@ const OPERATION: &str = "Operation";
 const OTHER: &str = "Configuration";
 
 /// Topics of the options that every command has, by the beginning of their ids; the first that fits counts.
-const TOPICS: [(&str, &str); 42] = [
+const TOPICS: [(&str, &str); 44] = [
     ("output", OUTPUT),
+    ("log_url_template", OPERATION),
+    ("trace_url_template", OPERATION),
     ("log_", OUTPUT),
     ("backup_sets", EVIDENCE),
     ("backup_retention_", EVIDENCE),
