@@ -54,10 +54,14 @@ fn defaults_in_the_help_are_the_actual_defaults() {
         .collect();
     let config =
         |flags: &[(&str, &str)]| Config::new(&RawConfig::from_flags(flags).unwrap()).unwrap();
-    // Whether the bucket is set makes a difference of its own.
-    let is_bucket = |(flag, _): &&(&str, &str)| *flag == "backup-bucket";
-    let (bucket, flags): (Vec<_>, Vec<_>) = flags.iter().partition(is_bucket);
-    assert_eq!(config(&bucket).bucket, config(&[]).bucket);
+    // Whether the bucket and the target server are set makes a difference of its own.
+    let is_place = |(flag, _): &&(&str, &str)| {
+        ["backup-bucket", "db-host", "db-port", "db-user"].contains(flag)
+    };
+    let (places, flags): (Vec<_>, Vec<_>) = flags.iter().partition(is_place);
+    assert_eq!(places.len(), 4);
+    let of = |c: Config| (c.bucket, c.db.host, c.db.port, c.db.user);
+    assert_eq!(of(config(&places)), of(config(&[])));
     let shown = |config: Config| format!("{config:#?}");
     assert_eq!(shown(config(&flags)), shown(config(&[])));
 }

@@ -436,14 +436,12 @@ async fn many_readers_share_little_memory() {
            EXECUTE format('INSERT INTO t%s SELECT g, md5(g::text) FROM generate_series(1, 5000) g', i);
          END LOOP; END $$; SELECT lo_from_bytea(i, decode(repeat(md5(i::text), 20000), 'hex')) FROM generate_series(1, 20) i",
     );
+    let expected = c.content("src", &[]);
     for format in [Format::Directory, Format::DirectoryTar, Format::Plain] {
+        let dump = c.dump_as("src", format);
         for jobs in ["1", "2", "5"] {
             let flags = [("restore-queue-mib", "1"), ("restore-jobs", jobs)];
-            let job = crate::support::job(
-                &c.dump_as("src", format),
-                "ours",
-                pgrestored::job::OnExisting::Fail,
-            );
+            let job = crate::support::job(&dump, "ours", pgrestored::job::OnExisting::Fail);
             let done = c.restore_with(&job, &flags).await;
             assert_eq!(
                 done.failure, None,
@@ -452,7 +450,7 @@ async fn many_readers_share_little_memory() {
             );
             assert_same(
                 &c.content("ours", &[]),
-                &c.content("src", &[]),
+                &expected,
                 &format!("{format:?}, {jobs}"),
             );
             c.psql("postgres", "DROP DATABASE ours");
