@@ -109,7 +109,10 @@ async fn a_promoted_copy_takes_the_targets_place_and_can_be_rolled_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_copy_that_a_restore_made_is_promoted() {
     let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4");
-    c.create("src", &format!("{SOURCE}; CREATE TABLE more ()"));
+    c.create(
+        "src",
+        &format!("{SOURCE}; CREATE TABLE more AS SELECT 1 AS a"),
+    );
     c.create("app", "CREATE TABLE precious (a int)");
     c.create("handmade", "CREATE TABLE handmade ()");
     let dump = c.dump_to_file("src", &[]);
@@ -126,6 +129,48 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
     };
     let part = c.restore_with(&part, &[]).await.result;
     assert_eq!((part.error, part.partial), (None, true));
+    // Rows that are added to a part make no whole of it.
+    for (target, first, then) in [
+        (
+            "one_table",
+            Selection {
+                tables: vec!["public.restored".into()],
+                exclude_table_data: vec!["public.restored".into()],
+                ..Selection::default()
+            },
+            Selection {
+                tables: vec!["public.restored".into()],
+                ..Selection::default()
+            },
+        ),
+        (
+            "without_rows",
+            Selection {
+                schema_only: true,
+                ..Selection::default()
+            },
+            Selection {
+                exclude_table_data: vec!["public.restored".into()],
+                ..Selection::default()
+            },
+        ),
+    ] {
+        let begun = RestoreJob {
+            selection: first,
+            ..job(&dump, target, OnExisting::Fail)
+        };
+        let begun = c.restore_with(&begun, &[]).await.result;
+        assert_eq!((begun.error, begun.partial), (None, true), "{target}");
+        let filled = RestoreJob {
+            selection: Selection {
+                data_only: true,
+                ..then
+            },
+            ..job(&dump, target, OnExisting::Replace)
+        };
+        let filled = c.restore_with(&filled, &[]).await.result;
+        assert_eq!((filled.error, filled.partial), (None, true), "{target}");
+    }
     // Another database of the same name is not the restored one.
     c.psql("postgres", "DROP DATABASE gone");
     c.create("gone", "CREATE TABLE imposter ()");
@@ -140,6 +185,8 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
         ("handmade", R::TargetNotAllowed, "--unproven"),
         ("gone", R::TargetNotAllowed, "--unproven"),
         ("part", R::TargetNotAllowed, "a part of a backup"),
+        ("one_table", R::TargetNotAllowed, "a part of a backup"),
+        ("without_rows", R::TargetNotAllowed, "a part of a backup"),
         ("busy", R::TargetNotAllowed, "slot"),
         ("closed", R::TargetNotAllowed, "ALLOW_CONNECTIONS true"),
         ("shielded", R::TargetNotAllowed, "PROTECTED_DATABASES"),
