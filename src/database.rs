@@ -6,6 +6,7 @@
 mod abandoned;
 mod claim;
 mod confinement;
+mod copy_properties;
 mod disk;
 mod in_place;
 mod journal;

@@ -167,7 +167,7 @@ pub struct RestoreResult {
     /// After a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<Completeness>,
-    /// After a success: only a part of the backup was restored.
+    /// After a success: only a part of the backup was restored, such as its rows alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
     /// What to know about the restored database.

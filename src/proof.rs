@@ -321,6 +321,10 @@ pub struct VerificationReport {
     /// compared with its own backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// The backup is of a whole cluster, and `database` is the only one of its databases that was looked at: nothing is
+    /// proven of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_of_several: bool,
     /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -391,6 +395,9 @@ pub struct VerificationSummary {
     pub isolation: Option<Isolation>,
 }
 
+/// How the note begins that one database of several was looked at.
+pub const ONE_OF_SEVERAL: &str = "only database ";
+
 /// Most findings in an event; the evidence has more.
 const FINDINGS: usize = 50;
 /// Most checks, and most findings of drift, in the evidence.
@@ -427,6 +434,7 @@ impl VerificationReport {
             backup_created: None,
             backup_set: String::new(),
             database: None,
+            one_of_several: false,
             sha256: None,
             started_at: started,
             finished_at: started,
@@ -519,10 +527,29 @@ impl VerificationReport {
         ))
     }
 
-    /// Which database the backup is from, as far as that is known.
+    /// Which database the backup is from, as far as that is known. One of a whole cluster is from none.
     pub fn origin(&self) -> BackupOrigin {
+        self.origin_of(self.own_database())
+    }
+
+    /// The database whose rows were looked at, also where it is one of several.
+    pub fn looked_at(&self) -> BackupOrigin {
+        self.origin_of(self.database.as_deref())
+    }
+
+    /// The database that the backup is from, if it names one and has no others.
+    pub fn own_database(&self) -> Option<&str> {
+        self.database.as_deref().filter(|_| !self.is_of_several())
+    }
+
+    /// Whether the backup holds databases that were not looked at. Older evidence says so in a note alone.
+    pub fn is_of_several(&self) -> bool {
+        self.one_of_several || self.notes.iter().any(|n| n.starts_with(ONE_OF_SEVERAL))
+    }
+
+    fn origin_of(&self, database: Option<&str>) -> BackupOrigin {
         BackupOrigin::new(
-            self.database.clone(),
+            database.map(str::to_owned),
             self.backup.name.as_deref().unwrap_or_default(),
         )
     }
@@ -530,6 +557,7 @@ impl VerificationReport {
     /// The report without its long lists, for evaluating many reports.
     pub fn brief(self) -> Self {
         VerificationReport {
+            one_of_several: self.is_of_several(),
             tables: vec![],
             checks: vec![],
             notes: vec![],

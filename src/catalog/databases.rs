@@ -98,7 +98,11 @@ impl BackupCatalog {
     ) -> Vec<DatabaseBackups> {
         let named = |r: &VerificationReport| {
             let (name, generation) = r.subject()?;
-            let database = ArchivedDatabase::Named(r.database.clone()?);
+            let database = if r.is_of_several() {
+                ArchivedDatabase::Cluster
+            } else {
+                ArchivedDatabase::Named(r.database.clone()?)
+            };
             Some(((name.to_owned(), generation.to_owned()), database))
         };
         let known: HashMap<(String, String), ArchivedDatabase> =

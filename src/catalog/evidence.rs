@@ -100,7 +100,7 @@ impl BackupCatalog {
         let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
             return Ok(History::default());
         };
-        let (set, origin) = (&report.backup_set, report.origin());
+        let (set, origin) = (&report.backup_set, report.looked_at());
         let mut seen: HashSet<(String, String)> = HashSet::new();
         let place = (self.config.verify.prefix_of(set), p.object.name.as_str());
         let found = evidence.reports_like(place, HISTORY, |r| {
@@ -108,7 +108,7 @@ impl BackupCatalog {
                 && r.backup_set == *set
                 && r.subject() != report.subject()
                 && r.backup_created <= report.backup_created
-                && r.origin().is_same(&origin);
+                && r.looked_at().is_same(&origin);
             let (name, generation) = r.subject().filter(|_| is_wanted)?;
             seen.insert((name.to_owned(), generation.to_owned()))
                 .then_some(r)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::evidence::is_proven;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
@@ -92,6 +93,10 @@ impl BackupCatalog {
         let proven = is_proven(reports);
         let database = reports.iter().find_map(|r| r.database.clone());
         let origin = match database {
+            // A proof of one of its databases says nothing of the others.
+            _ if reports.iter().any(VerificationReport::is_of_several) => {
+                ArchivedDatabase::Cluster.one_origin(&object.name)
+            }
             None if may_matter || proven => self
                 .origin_in(&object)
                 .await
@@ -196,5 +201,74 @@ impl BackupCatalog {
             &pinned.object.name,
             &format!("it is not known to be a dump ({e})"),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::job::{BackupRef, VerifyJob};
+    use crate::policy::{Depth, Trigger};
+    use crate::proof::Verdict;
+
+    /// The only backup of the other databases is not deleted on the word of a proof of one.
+    #[tokio::test]
+    async fn a_proof_of_one_database_of_a_cluster_is_none_of_the_others() {
+        let dump = archive_of("app");
+        let text: &[u8] = b"--\n-- PostgreSQL database cluster dump\n--\n\n\\connect app\n";
+        let backups = [
+            ("all-2026-09-01.sql", text, 40),
+            ("older-2026-09-01.sql", text, 30),
+            ("1.dump", dump.as_slice(), 20),
+            ("2.dump", dump.as_slice(), 10),
+        ];
+        let files = backups.map(|(name, bytes, _)| (name, bytes));
+        let flags = [
+            ("backup-retention-days", "1"),
+            ("backup-retention-min", "0"),
+        ];
+        let (folder, _store, catalog) = catalog_of(&files, &flags).await;
+        for (name, _, days) in backups {
+            set_age(&folder, name, days * 86_400);
+        }
+        for (name, _, _) in backups {
+            let backup = BackupRef::from_name(name, "").unwrap();
+            let pinned = catalog.pin(&backup, None, None).await.unwrap();
+            let mut report = VerificationReport {
+                verdict: Verdict::Verified,
+                depth: Some(Depth::Data),
+                backup: crate::catalog::describe(pinned.as_ref().unwrap()),
+                backup_created: Some(pinned.as_ref().unwrap().object.created),
+                backup_set: "default".into(),
+                database: Some("app".into()),
+                one_of_several: name.starts_with("all"),
+                ..VerificationReport::new(
+                    name,
+                    Trigger::Command,
+                    Depth::Data,
+                    jiff::Timestamp::now(),
+                )
+            };
+            if name.starts_with("older") {
+                // As versions before the field said it.
+                report.notes.push("only database app was looked at".into());
+            }
+            let job = VerifyJob::new(name, backup, Trigger::Command);
+            let kept = catalog
+                .write_evidence(&job, &report, pinned.as_ref())
+                .await
+                .unwrap();
+            assert!(kept.is_some(), "{name}");
+        }
+        let decisions = catalog.retention("default", true).await.unwrap();
+        let deleted: Vec<&str> = decisions
+            .iter()
+            .filter(|d| d.delete)
+            .map(|d| d.object.name.as_str())
+            .collect();
+        assert_eq!(deleted, ["1.dump"], "{decisions:?}");
+        let of_cluster = decisions.iter().filter(|d| d.why.contains("whole cluster"));
+        assert_eq!(of_cluster.count(), 2, "{decisions:?}");
     }
 }

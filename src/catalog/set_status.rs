@@ -55,7 +55,7 @@ fn has_at_most_one(databases: &[DatabaseStatus]) -> bool {
     Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct DatabaseStatus {
-    /// As its archives name it; absent if they name none.
+    /// As its archives name it; absent if they name none, or are of a whole cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
     /// The name of its backups, with `#` for dates and times.
@@ -90,7 +90,8 @@ impl DatabaseStatus {
         if self.last_proof.is_none_or(|t| proof.finished_at > t) {
             self.proofs = self.proofs.saturating_add(1);
         }
-        self.database = proof.database.clone().or(self.database.take());
+        let named = proof.own_database().map(str::to_owned);
+        self.database = named.or(self.database.take());
         self.backups = pattern_of(proof.backup.name.as_deref().unwrap_or_default());
         if proof.backup_created >= self.proven_created {
             self.last_proof = Some(proof.finished_at);
@@ -247,6 +248,18 @@ mod tests {
         let one = status_of(&[proof(Some("app"), "1.dump", 1, 1.0)]);
         let json = serde_json::to_value(&one).unwrap();
         assert!(json.get("databases").is_none(), "{json}");
+    }
+
+    #[test]
+    fn a_proof_of_one_database_of_a_cluster_is_none_of_that_databases_own_backups() {
+        let of_cluster = VerificationReport {
+            one_of_several: true,
+            ..proof(Some("app"), "all-2026-11-01.sql", 5, 1.0)
+        };
+        let status = status_of(&[proof(Some("app"), "1.dump", 1, 1.0), of_cluster]);
+        let labels: Vec<&str> = status.databases.iter().map(DatabaseStatus::label).collect();
+        assert_eq!(labels, ["app", "all-#.sql"]);
+        assert_eq!(status.last_proof, Some(at(1)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! journal and transaction as a swap.
 
 use super::claim::{Claim, claim, recorded};
+use super::copy_properties::CopyProperties;
 use super::locks::lock_name;
 use super::staging::{self, Staging};
 use super::swap;
@@ -109,6 +110,12 @@ async fn exchange(
             "no restore is known to have made {copy}: nothing shows that it is complete"
         ));
     }
+    let own = CopyProperties::read(claimed.lock.client(), oid).await?;
+    notes.extend(if replaces {
+        own.note_left(&claimed.target)
+    } else {
+        own.note_kept(&claimed.target)
+    });
     let done = Promoted {
         request_id: claimed.request_id.clone(),
         target_db: claimed.target.clone(),
@@ -120,8 +127,9 @@ async fn exchange(
     let outcome = serde_json::to_value(&done).map_err(|e| RestoreError::internal(e.to_string()))?;
     let incoming = Staging {
         oid,
-        // Without a database to replace, it keeps its own properties.
+        // It takes over the properties of the database that it replaces, and keeps its own if there is none.
         is_new: replaces,
+        at_end: if replaces { own.reset(copy) } else { vec![] },
         ..Staging::named(copy)
     };
     reached("promotion");

@@ -217,7 +217,7 @@ async fn transaction(
     for statement in &staging.at_end {
         lock.run(statement)
             .await
-            .map_err(|e| e.context("opening the new database to others"))?;
+            .map_err(|e| e.context("setting privileges and properties of the new database"))?;
     }
     if let Some(Existing { oid, kept_as }) = &claimed.existing {
         let oid = *oid;

@@ -96,12 +96,10 @@ async fn search(
             break;
         }
         let middle = (from + good) / 2;
-        if looked_into < LOOKED_INTO
-            && let Some(own) = &failed.database
-        {
+        if looked_into < LOOKED_INTO && failed.database.is_some() {
             looked_into += 1;
             let of = catalog.database_named_in(&older[middle]).await;
-            if of.is_some_and(|of| of != *own) {
+            if of.is_some_and(|of| failed.own_database() != Some(of.as_str())) {
                 older.remove(middle);
                 good -= 1;
                 continue;

@@ -65,9 +65,10 @@ pub(crate) fn claim_policy(config: &Config) -> ClaimPolicy {
     }
 }
 
-/// Whether a restore of this selection yields less than its backup. Rows alone go into a copy of a whole database.
+/// Whether a restore of this selection takes less than its backup. Rows alone are a part, too: the database that they go
+/// into may itself be a part of something, or anything.
 pub(super) fn is_part(selection: &Selection) -> bool {
-    !selection.is_everything() && !selection.data_only
+    !selection.is_everything()
 }
 
 /// A part of a backup becomes a new database; rows alone go into a copy of an existing one. Anything else
@@ -75,7 +76,7 @@ pub(super) fn is_part(selection: &Selection) -> bool {
 pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     let replaces = job.on_existing == OnExisting::Replace;
     match (is_part(&job.selection), job.selection.data_only) {
-        (true, _) if replaces => {
+        (true, false) if replaces => {
             let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
             Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
         }
@@ -84,5 +85,41 @@ pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
             Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A promotion replaces a database by what is no part.
+    #[test]
+    fn rows_alone_are_a_part_and_new_names_are_none() {
+        let rows = Selection {
+            data_only: true,
+            ..Selection::default()
+        };
+        let of_one_table = Selection {
+            tables: vec!["public.s".into()],
+            ..rows.clone()
+        };
+        let renamed = Selection {
+            rename_schemas: vec![("a".into(), "b".into())],
+            ..Selection::default()
+        };
+        for (selection, is_one) in [
+            (rows, true),
+            (of_one_table, true),
+            (renamed, false),
+            (Selection::default(), false),
+        ] {
+            assert_eq!(is_part(&selection), is_one, "{selection:?}");
+            // Rows alone may still replace the database that they were added to.
+            let job = RestoreJob {
+                selection,
+                ..RestoreJob::replacing("r", "app", String::new())
+            };
+            assert!(check_part(&job).is_ok(), "{:?}", job.selection);
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said}
 use crate::job::{Completeness, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
-use crate::proof::{ArchiveProof, Verdict, VerificationReport};
+use crate::proof::{ArchiveProof, ONE_OF_SEVERAL, Verdict, VerificationReport};
 use crate::steps::reached as step;
 use crate::verification::{
     self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
@@ -273,17 +273,14 @@ async fn verify_archive(
     let (report, pinned) = (&mut draft.report, draft.pinned.as_ref());
     let opened = open(context, pinned).await?;
     let archive = &opened.archive;
-    // Only text can hold others.
-    let one_of_several = context
-        .job
-        .database
-        .as_ref()
-        .filter(|_| archive.is_script());
-    report
-        .notes
-        .extend(one_of_several.map(|d| format!("only database {d} was looked at")));
     report.archive = Some(archive_proof(archive));
     report.database = archive.header().database.clone().filter(|d| !d.is_empty());
+    report.one_of_several = archive.is_of_cluster();
+    if let (true, Some(database)) = (report.one_of_several, &report.database) {
+        report
+            .notes
+            .push(format!("{ONE_OF_SEVERAL}{database} was looked at"));
+    }
     let completeness = archive.completeness();
     let content_digest = Arc::new(ContentDigest::of(archive));
     let done = if report.depth_requested == Depth::Archive {

@@ -43,6 +43,13 @@ async fn a_promoted_copy_takes_the_targets_place_and_can_be_rolled_back() {
     );
     let restored = job(&c.dump_to_file("src", &[]), "copy", OnExisting::Fail);
     assert_eq!(c.restore_with(&restored, &[]).await.result.error, None);
+    // What somebody set while it was a copy.
+    c.psql(
+        "postgres",
+        "ALTER DATABASE copy SET default_transaction_read_only = on; ALTER DATABASE copy SET statement_timeout = '7s';
+         ALTER ROLE role_b IN DATABASE copy SET work_mem = '1MB'; ALTER DATABASE copy CONNECTION LIMIT 1;
+         REVOKE CONNECT ON DATABASE copy FROM PUBLIC; GRANT CREATE ON DATABASE copy TO role_b",
+    );
     // A session on the copy is ended, as on the target.
     let config = format!("host={} user=postgres dbname=copy", c.sandbox.host());
     let (reader, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
@@ -78,6 +85,15 @@ async fn a_promoted_copy_takes_the_targets_place_and_can_be_rolled_back() {
         FROM pg_database WHERE datname = 'app'";
     assert_eq!(c.psql("postgres", properties), "role_a ours");
     assert_eq!(c.psql("app", "SHOW my.setting"), "kept");
+    // Nothing is left of what the copy had.
+    let own = "SELECT datconnlimit, (SELECT string_agg(entry, ',') FROM pg_db_role_setting, unnest(setconfig) AS entry WHERE setdatabase = d.oid),
+          (SELECT string_agg(privilege_type, ',' ORDER BY privilege_type) FROM aclexplode(datacl) WHERE grantee = 0),
+          (SELECT count(*) FROM aclexplode(datacl) WHERE grantee = 'role_b'::regrole)
+        FROM pg_database d WHERE datname = 'app'";
+    assert_eq!(
+        c.psql("postgres", own),
+        "-1|my.setting=kept|CONNECT,TEMPORARY|0"
+    );
     // The same id is the same promotion, and the id of another one.
     assert_eq!(promote(&c, &first).await.unwrap(), done);
     let other = promotion("first", "app", "elsewhere");
@@ -109,7 +125,10 @@ async fn a_promoted_copy_takes_the_targets_place_and_can_be_rolled_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_copy_that_a_restore_made_is_promoted() {
     let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4");
-    c.create("src", &format!("{SOURCE}; CREATE TABLE more ()"));
+    c.create(
+        "src",
+        &format!("{SOURCE}; CREATE TABLE more AS SELECT 1 AS a"),
+    );
     c.create("app", "CREATE TABLE precious (a int)");
     c.create("handmade", "CREATE TABLE handmade ()");
     let dump = c.dump_to_file("src", &[]);
@@ -126,6 +145,48 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
     };
     let part = c.restore_with(&part, &[]).await.result;
     assert_eq!((part.error, part.partial), (None, true));
+    // Rows that are added to a part make no whole of it.
+    for (target, first, then) in [
+        (
+            "one_table",
+            Selection {
+                tables: vec!["public.restored".into()],
+                exclude_table_data: vec!["public.restored".into()],
+                ..Selection::default()
+            },
+            Selection {
+                tables: vec!["public.restored".into()],
+                ..Selection::default()
+            },
+        ),
+        (
+            "without_rows",
+            Selection {
+                schema_only: true,
+                ..Selection::default()
+            },
+            Selection {
+                exclude_table_data: vec!["public.restored".into()],
+                ..Selection::default()
+            },
+        ),
+    ] {
+        let begun = RestoreJob {
+            selection: first,
+            ..job(&dump, target, OnExisting::Fail)
+        };
+        let begun = c.restore_with(&begun, &[]).await.result;
+        assert_eq!((begun.error, begun.partial), (None, true), "{target}");
+        let filled = RestoreJob {
+            selection: Selection {
+                data_only: true,
+                ..then
+            },
+            ..job(&dump, target, OnExisting::Replace)
+        };
+        let filled = c.restore_with(&filled, &[]).await.result;
+        assert_eq!((filled.error, filled.partial), (None, true), "{target}");
+    }
     // Another database of the same name is not the restored one.
     c.psql("postgres", "DROP DATABASE gone");
     c.create("gone", "CREATE TABLE imposter ()");
@@ -140,6 +201,8 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
         ("handmade", R::TargetNotAllowed, "--unproven"),
         ("gone", R::TargetNotAllowed, "--unproven"),
         ("part", R::TargetNotAllowed, "a part of a backup"),
+        ("one_table", R::TargetNotAllowed, "a part of a backup"),
+        ("without_rows", R::TargetNotAllowed, "a part of a backup"),
         ("busy", R::TargetNotAllowed, "slot"),
         ("closed", R::TargetNotAllowed, "ALLOW_CONNECTIONS true"),
         ("shielded", R::TargetNotAllowed, "PROTECTED_DATABASES"),
@@ -163,9 +226,22 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
     );
 
     // A part replaces nothing, but may have any free name. It keeps its own properties.
-    c.psql("postgres", "COMMENT ON DATABASE part IS 'its own'");
-    let moved = promote(&c, &promotion("move", "part", "moved")).await;
-    assert_eq!(moved.unwrap().previous_database, None);
+    c.psql(
+        "postgres",
+        "COMMENT ON DATABASE part IS 'its own'; ALTER DATABASE part SET statement_timeout = '7s';
+         ALTER DATABASE part CONNECTION LIMIT 5; GRANT CREATE ON DATABASE part TO role_b",
+    );
+    let moved = promote(&c, &promotion("move", "part", "moved"))
+        .await
+        .unwrap();
+    assert_eq!(moved.previous_database, None);
+    assert_eq!(
+        moved.notes,
+        [
+            "moved keeps what the copy had of its own: settings (statement_timeout), connection limit (5), grants (CREATE to role_b)"
+        ]
+    );
+    assert_eq!(c.psql("moved", "SHOW statement_timeout"), "7s");
     let comment =
         "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'moved'";
     assert_eq!(c.psql("postgres", comment), "its own");

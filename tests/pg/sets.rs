@@ -17,6 +17,59 @@ fn named(backup: &str, database: Option<&str>) -> BackupRef {
     BackupRef::parse(backup, "").unwrap().of_database(database)
 }
 
+/// A dump of a whole cluster is not deleted because one of its databases has newer backups.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_of_one_database_of_a_cluster_speaks_for_that_one_alone() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("app", "CREATE TABLE t AS SELECT generate_series(1, 1000) i");
+    c.create("shop", "CREATE TABLE t AS SELECT generate_series(1, 10) i");
+    let all = c.sandbox.run(&mut c.sandbox.command("pg_dumpall")).unwrap();
+    let dump = std::fs::read(c.dump_to_file("app", &[])).unwrap();
+    let text = std::fs::read(c.dump_to_file("app", &["-Fp", "-C"])).unwrap();
+    for (name, bytes, days) in [
+        ("all-2026-09-01.sql", &all, 40),
+        ("1.sql", &text, 30),
+        ("2.dump", &dump, 20),
+    ] {
+        b.put(name, bytes);
+        b.age(name, 24 * days);
+    }
+    let app = b.app(&[
+        SIGNED[0],
+        ("backup-retention-days", "1"),
+        ("backup-retention-min", "0"),
+    ]);
+    for (name, is_of_cluster) in [
+        ("all-2026-09-01.sql", true),
+        ("1.sql", false),
+        ("2.dump", false),
+    ] {
+        let job = VerifyJob {
+            database: Some("app".into()),
+            ..VerifyJob::new(name, named(name, None), Trigger::Command)
+        };
+        let done = app
+            .manager
+            .verify_backup(&job, Default::default(), CancellationToken::new())
+            .await;
+        let r = done.proof.unwrap();
+        assert_eq!(r.verdict, Verdict::Verified, "{name}: {:?}", r.error);
+        assert_eq!(
+            (r.database.as_deref(), r.one_of_several),
+            (Some("app"), is_of_cluster),
+            "{name}"
+        );
+        let is_said = r.notes.iter().any(|n| n.starts_with("only database app"));
+        assert_eq!(is_said, is_of_cluster, "{name}: {:?}", r.notes);
+    }
+    let catalog = app.manager.catalog();
+    let decisions = catalog.retention("default", false).await.unwrap();
+    let of = |name: &str| decisions.iter().find(|d| d.object.name == name).unwrap();
+    assert!(of("1.sql").delete, "{decisions:?}");
+    let all = of("all-2026-09-01.sql");
+    assert!(!all.delete && all.why.contains("whole cluster"), "{all:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_database_of_a_folder_is_looked_after_by_itself() {
     let (c, b) = (Cluster::start(), Bench::start());

@@ -387,6 +387,11 @@ impl Archive {
         matches!(&self.body, ArchiveBody::Script(s) if s.is_generic_sql)
     }
 
+    /// Whether it is the text of a whole cluster (`pg_dumpall`), of which one database is read.
+    pub fn is_of_cluster(&self) -> bool {
+        matches!(&self.body, ArchiveBody::Script(s) if s.is_of_cluster)
+    }
+
     /// Whether it is SQL text whose rows come before any statement that could create their tables.
     pub fn has_rows_only(&self) -> bool {
         matches!(&self.body, ArchiveBody::Script(s) if s.has_rows_only)

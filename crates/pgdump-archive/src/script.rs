@@ -37,6 +37,8 @@ pub(super) struct Script {
     pub has_rows_only: bool,
     /// Nothing shows that `pg_dump` wrote it.
     pub is_generic_sql: bool,
+    /// `pg_dumpall` wrote it: it may hold other databases, too.
+    pub is_of_cluster: bool,
     /// Set when everything has been read.
     pub completeness: Arc<OnceLock<bool>>,
 }
@@ -165,6 +167,7 @@ pub(super) fn open(
         encoding: text.session.encoding.clone(),
         body: ArchiveBody::Script(Box::new(Script {
             is_generic_sql: !text.session.marks.any(),
+            is_of_cluster: text.session.marks.is_cluster(),
             has_rows_only: preview.has_rows && !preview.has_definitions,
             completeness: Arc::default(),
             text,
