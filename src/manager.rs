@@ -178,6 +178,11 @@ impl RestoreManager {
         self.check_target(name)
     }
 
+    /// Whether the target server has answered: if not, nothing can have happened there.
+    pub fn has_reached_target(&self) -> bool {
+        self.services.server.is_reached()
+    }
+
     /// Exchanges `target_db` with the database that it replaced last, or with `wanted`.
     ///
     /// # Errors

@@ -61,7 +61,9 @@ pub(super) async fn run(app: App, args: PromoteArgs, output: OutputFormat) -> Co
         },
     };
     let done = app.manager.promote(&promotion).await;
-    if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable) {
+    if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable)
+        && app.manager.has_reached_target()
+    {
         err!(
             "the promotion may have succeeded; to find out or to retry, run: {}",
             args.repeated(&id)

@@ -54,7 +54,9 @@ pub(super) async fn run(app: App, args: RollbackArgs, output: OutputFormat) -> C
         .manager
         .rollback(&args.target, args.to.as_deref(), &id)
         .await;
-    if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable) {
+    if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable)
+        && app.manager.has_reached_target()
+    {
         // The rollback may have happened; a second one would undo it.
         err!(
             "the rollback may have succeeded; to find out or to retry, run: pgrestored rollback {} --request-id {id}",
@@ -73,7 +75,8 @@ pub(super) async fn run(app: App, args: RollbackArgs, output: OutputFormat) -> C
             );
             if let Some(previous) = &done.previous_database {
                 out!(
-                    "the database that it replaced is kept as {previous}; `pgrestored rollback` brings it back"
+                    "the database that it replaced is kept as {previous}; `pgrestored rollback {}` brings it back",
+                    done.target_db
                 );
             }
             Ok(Exit::Ok)

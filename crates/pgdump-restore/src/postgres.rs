@@ -225,6 +225,11 @@ impl Server {
         }
     }
 
+    /// Whether a connection has succeeded.
+    pub fn is_reached(&self) -> bool {
+        self.is_reached.load(Relaxed)
+    }
+
     /// The address, for messages.
     fn place(&self) -> String {
         if self.host.starts_with('/') {
