@@ -538,7 +538,7 @@ pub(crate) async fn newest_first(
     excluded_suffix: Option<&str>,
     manifest: Option<&str>,
 ) -> Result<(Vec<FoundBackup>, Unlisted), RestoreError> {
-    let mut objects = store.list(prefix).await?;
+    let mut objects = store.list(prefix).await.map_err(of_object)?;
     let unlisted = Unlisted::take_from(store, &mut objects);
     let FoundBackups { single, series, .. } = find_backups(store, objects, manifest).await?;
     let single = single.into_iter().map(|object| FoundBackup {
