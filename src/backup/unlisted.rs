@@ -48,7 +48,7 @@ impl Unlisted {
             return Ok(());
         };
         let what = format!(
-            "{}: this account may not look into it, and the newest backup may be there: let the account read it, move it away, or name a backup or a prefix",
+            "{}: this account may not look into it, and the newest backup may be there: let the account read it, move it away, choose a longer prefix (BACKUP_BUCKET, --prefix), or name a backup",
             place.uri
         );
         Err(StorageError::new(StorageKind::ObjectDenied, what))
