@@ -156,7 +156,7 @@ fn checksum(path: &Path, buf: &mut [u8]) -> Result<Crc32c, StorageError> {
     }
 }
 
-/// Files in `folder` and its subfolders, by name, and what this account may not look into. Links that point outside are
+/// Files in `folder` and its subfolders, by name, and what this account may not look into. Links that lead outside are
 /// skipped. With `checksums`, each file is read to compute its CRC32C; one that cannot be read has none.
 fn walk(
     folder: &Path,
@@ -204,7 +204,7 @@ fn walk(
                 }
             } else if name.starts_with(prefix)
                 && wanted(&name)
-                && kind.is_none_or(|k| is_file_inside(folder, &entry.path(), k))
+                && kind.is_none_or(|k| may_be_file_inside(folder, &entry.path(), k))
             {
                 let described = describe(&entry.path(), name.clone()).and_then(|object| {
                     let crc32c = match checksums.then(|| checksum(&entry.path(), &mut buf)) {
@@ -237,8 +237,15 @@ fn walk(
     Ok(found)
 }
 
-fn is_file_inside(folder: &Path, path: &Path, kind: std::fs::FileType) -> bool {
-    kind.is_file() || kind.is_symlink() && path.is_file() && real_file(folder, path).is_ok()
+/// Whether an entry of `folder` is a file, or a link to one inside. A link that this account may not follow may be one.
+fn may_be_file_inside(folder: &Path, path: &Path, kind: std::fs::FileType) -> bool {
+    if !kind.is_symlink() {
+        return kind.is_file();
+    }
+    match std::fs::metadata(path) {
+        Err(e) => e.kind() == std::io::ErrorKind::PermissionDenied,
+        Ok(meta) => meta.is_file() && real_file(folder, path).is_ok(),
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -388,6 +395,7 @@ mod tests {
         for name in ["a.dump", "b.dump", "names/c.dump", "night/toc.dat"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
+        std::os::unix::fs::symlink("c.dump", folder.path().join("names/link")).unwrap();
         let forbid = |name: &str, mode| {
             let mode = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(folder.path().join(name), mode).unwrap();
@@ -417,14 +425,22 @@ mod tests {
         assert!(all[0].crc32c.is_some() && !all[0].is_unlisted && toc.is_ok());
         // Root may read everything.
         if may_read_all {
-            assert_eq!(names, ["a.dump", "b.dump", "names/c.dump", "night/toc.dat"]);
+            let night = "night/toc.dat";
+            assert_eq!(
+                names,
+                ["a.dump", "b.dump", "names/c.dump", "names/link", night]
+            );
             return;
         }
-        assert_eq!(names, ["a.dump", "b.dump", "names/c.dump", "night/"]);
+        assert_eq!(
+            names,
+            ["a.dump", "b.dump", "names/c.dump", "names/link", "night/"]
+        );
         assert_eq!(all[1].crc32c, None);
-        assert_eq!([1, 2, 3].map(|n| all[n].is_unlisted), [false, true, true]);
+        let is_unlisted = [1, 2, 3, 4].map(|n| all[n].is_unlisted);
+        assert_eq!(is_unlisted, [false, true, true, true]);
         // The time of a folder says nothing about files in it that are written in place.
-        assert!([2, 3].iter().all(|n| all[*n].created >= before));
+        assert!([2, 3, 4].iter().all(|n| all[*n].created >= before));
         // Nothing is said to be in a folder that cannot be listed.
         for listed in inside {
             assert_eq!(listed.unwrap_err().kind(), StorageKind::AccessDenied);
