@@ -167,6 +167,24 @@ struct FoundBackups {
     unclear: Vec<UnclearSeries>,
 }
 
+/// The objects below `prefix` that may be backups: without evidence, of which there is several times as much.
+/// `with_checksums`: also where the store would have to compute them.
+///
+/// # Errors
+/// As [`BackupStore::list`].
+pub(crate) async fn list_objects(
+    store: &dyn BackupStore,
+    prefix: &str,
+    with_checksums: bool,
+) -> Result<Vec<StoredObject>, StorageError> {
+    let is_wanted = |name: &str| !crate::proof::is_ours(name);
+    if with_checksums {
+        store.list_where(prefix, is_wanted).await
+    } else {
+        store.members_where(prefix, is_wanted).await
+    }
+}
+
 /// Objects as backups: those of one directory dump are one, with the directory's name, and so are those that certainly
 /// are the pieces of one file. Evidence of ours is none, nor is the `manifest` that announces a directory dump.
 ///
@@ -367,10 +385,12 @@ async fn named_like_pieces(
     let (Some(whole), Some(prefix)) = (whole_of(name), pieces::before_count(name)) else {
         return Ok(None);
     };
-    if has_extension(name) && !pieces::begins_series_of(&store.members(prefix).await?, name) {
+    if has_extension(name)
+        && !pieces::begins_series_of(&list_objects(store, prefix, false).await?, name)
+    {
         return Ok(None);
     }
-    let mut objects = store.members(whole).await?;
+    let mut objects = list_objects(store, whole, false).await?;
     objects.retain(|o| pieces::is_of_stem(whole, &o.name));
     Ok(Some(objects))
 }
@@ -450,7 +470,7 @@ async fn pin_pieces(
     let Some(prefix) = pieces::prefix_of(name) else {
         return Ok(None);
     };
-    let mut objects = store.members(prefix).await?;
+    let mut objects = list_objects(store.as_ref(), prefix, false).await?;
     objects.retain(|o| pieces::is_of_stem(prefix, &o.name));
     let found = find_backups(store.as_ref(), objects.clone(), None).await?;
     let mut certain = found.series;
@@ -527,7 +547,7 @@ async fn find_folder(
 
 /// The backups under `prefix` that were made not after `at`, newest first; of two with the same time, the one whose name
 /// sorts last. Names that end in `excluded_suffix` are ignored, and so is the `manifest` of a directory dump. What is not
-/// listed may hide others.
+/// listed may hide others. `with_checksums` as for [`list_objects`].
 ///
 /// # Errors
 /// `backup_not_found` if there is none, `access_denied` if there may be some where this account may not look, and errors of
@@ -537,8 +557,10 @@ pub(crate) async fn newest_first(
     (prefix, at): (&str, Option<jiff::Timestamp>),
     excluded_suffix: Option<&str>,
     manifest: Option<&str>,
+    with_checksums: bool,
 ) -> Result<(Vec<FoundBackup>, Unlisted), RestoreError> {
-    let mut objects = store.list(prefix).await.map_err(of_object)?;
+    let listed = list_objects(store, prefix, with_checksums).await;
+    let mut objects = listed.map_err(of_object)?;
     let unlisted = Unlisted::take_from(store, &mut objects);
     let FoundBackups { single, series, .. } = find_backups(store, objects, manifest).await?;
     let single = single.into_iter().map(|object| FoundBackup {
@@ -766,7 +788,7 @@ mod tests {
         at: Option<jiff::Timestamp>,
         manifest: Option<&str>,
     ) -> Result<PinnedBackup, RestoreError> {
-        let all = newest_first(store.as_ref(), (prefix, at), None, manifest).await;
+        let all = newest_first(store.as_ref(), (prefix, at), None, manifest, false).await;
         let (mut all, unlisted) = all?;
         pin_found(store.clone(), all.remove(0), &unlisted).await
     }

@@ -261,12 +261,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl BackupStore for LocalStore {
-    fn list<'a>(
+    fn list_where<'a>(
         &'a self,
         prefix: &'a str,
+        wanted: fn(&str) -> bool,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix, true, |_| true)))
+        Box::pin(blocking(move || walk(&folder, &prefix, true, wanted)))
     }
 
     fn members_where<'a>(
