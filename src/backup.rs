@@ -733,6 +733,20 @@ mod tests {
         }
     }
 
+    /// Behind a whole backup nothing is a piece of what is before it: one that is cut off there is bad.
+    #[tokio::test]
+    async fn a_file_behind_a_whole_backup_is_blamed_although_another_cannot_be_read() {
+        let names = ["db.00", "db.01", "db.02", "db.03", "db.04"];
+        let (_folder, store) = folder_with(&names.map(|name| (name, &b"PGDMP\x01"[..])));
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::Read, "db.01", denied, 99);
+        for (name, is_unclear) in names.into_iter().zip([true, true, false, false, false]) {
+            let pinned = pin(store.clone(), name, None, None).await.unwrap();
+            let e = unclear_piece(&pinned).await;
+            assert_eq!(e.is_some(), is_unclear, "{name}");
+        }
+    }
+
     /// The object that says that a directory dump is complete is the newest one beside it, and no backup, whatever lies
     /// beside it.
     #[tokio::test]

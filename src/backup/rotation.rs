@@ -41,8 +41,11 @@ enum PieceCount<'a> {
     Certain(usize),
     /// It is not certain that there are two.
     None,
-    /// Nor is it certain that there are none, because this file cannot be read.
-    Unclear(&'a StoredObject),
+    /// Nor is it certain that there are none among these, because one of them cannot be read.
+    Unclear {
+        files: &'a [StoredObject],
+        unread: &'a StoredObject,
+    },
 }
 
 /// What a file is to the files before it.
@@ -77,7 +80,9 @@ pub(super) async fn sort_by_content(
         let (count, unclear) = match files.count_pieces(&series.pieces).await {
             PieceCount::Certain(count) => (count, None),
             PieceCount::None => (0, None),
-            PieceCount::Unclear(unread) => (0, Some(UnclearSeries::new(&series, unread))),
+            PieceCount::Unclear { files, unread } => {
+                (0, Some(UnclearSeries::new(&series.name, files, unread)))
+            }
         };
         (series.split_at(count), unclear)
     });
@@ -97,10 +102,10 @@ pub(super) async fn sort_by_content(
 }
 
 impl UnclearSeries {
-    fn new(series: &Series, unread: &StoredObject) -> Self {
+    fn new(name: &str, files: &[StoredObject], unread: &StoredObject) -> Self {
         UnclearSeries {
-            name: series.name.clone(),
-            files: series.pieces.iter().map(|p| p.name.clone()).collect(),
+            name: name.to_owned(),
+            files: files.iter().map(|f| f.name.clone()).collect(),
             unread: unread.name.clone(),
         }
     }
@@ -124,13 +129,16 @@ impl Files<'_> {
             return PieceCount::None;
         };
         let Some(head) = self.head_of(first).await else {
-            return PieceCount::Unclear(first);
+            return PieceCount::Unclear {
+                files,
+                unread: first,
+            };
         };
         if !is_recognized(&head) {
             return PieceCount::None;
         }
         let mut kinds = std::pin::pin!(self.kinds_of(files, &head).enumerate());
-        let (mut count, mut unread) = (1, None);
+        let (mut count, mut unread, mut end) = (1, None, files.len());
         while let Some((before, kind)) = kinds.next().await {
             match kind {
                 FileKind::Empty => {}
@@ -138,7 +146,11 @@ impl Files<'_> {
                 FileKind::Unreadable if count == 1 => unread = unread.or(files.get(before + 1)),
                 // Behind a piece it is taken for one: nothing that may be a part of the backup is cut off in silence.
                 FileKind::Unreadable | FileKind::Known(Continuation::Piece) => count = before + 2,
-                FileKind::Known(Continuation::Whole) => break,
+                // Neither it nor what is behind it is a piece.
+                FileKind::Known(Continuation::Whole) => {
+                    end = before + 1;
+                    break;
+                }
                 FileKind::Known(Continuation::Unclear) => {
                     count = 1;
                     break;
@@ -147,7 +159,10 @@ impl Files<'_> {
         }
         match unread {
             _ if count > 1 => PieceCount::Certain(count),
-            Some(unread) => PieceCount::Unclear(unread),
+            Some(unread) => PieceCount::Unclear {
+                files: &files[..end],
+                unread,
+            },
             None => PieceCount::None,
         }
     }
