@@ -167,6 +167,24 @@ struct FoundBackups {
     unclear: Vec<UnclearSeries>,
 }
 
+/// The objects below `prefix` that may be backups: without evidence, of which there is several times as much.
+/// `with_checksums`: also where the store would have to compute them.
+///
+/// # Errors
+/// As [`BackupStore::list`].
+pub(crate) async fn list_objects(
+    store: &dyn BackupStore,
+    prefix: &str,
+    with_checksums: bool,
+) -> Result<Vec<StoredObject>, StorageError> {
+    let is_wanted = |name: &str| !crate::proof::is_ours(name);
+    if with_checksums {
+        store.list_where(prefix, is_wanted).await
+    } else {
+        store.members_where(prefix, is_wanted).await
+    }
+}
+
 /// Objects as backups: those of one directory dump are one, with the directory's name, and so are those that certainly
 /// are the pieces of one file. Evidence of ours is none, nor is the `manifest` that announces a directory dump.
 ///
@@ -367,10 +385,12 @@ async fn named_like_pieces(
     let (Some(whole), Some(prefix)) = (whole_of(name), pieces::before_count(name)) else {
         return Ok(None);
     };
-    if has_extension(name) && !pieces::begins_series_of(&store.members(prefix).await?, name) {
+    if has_extension(name)
+        && !pieces::begins_series_of(&list_objects(store, prefix, false).await?, name)
+    {
         return Ok(None);
     }
-    let mut objects = store.members(whole).await?;
+    let mut objects = list_objects(store, whole, false).await?;
     objects.retain(|o| pieces::is_of_stem(whole, &o.name));
     Ok(Some(objects))
 }
@@ -450,7 +470,7 @@ async fn pin_pieces(
     let Some(prefix) = pieces::prefix_of(name) else {
         return Ok(None);
     };
-    let mut objects = store.members(prefix).await?;
+    let mut objects = list_objects(store.as_ref(), prefix, false).await?;
     objects.retain(|o| pieces::is_of_stem(prefix, &o.name));
     let found = find_backups(store.as_ref(), objects.clone(), None).await?;
     let mut certain = found.series;
@@ -527,7 +547,7 @@ async fn find_folder(
 
 /// The backups under `prefix` that were made not after `at`, newest first; of two with the same time, the one whose name
 /// sorts last. Names that end in `excluded_suffix` are ignored, and so is the `manifest` of a directory dump. What is not
-/// listed may hide others.
+/// listed may hide others. `with_checksums` as for [`list_objects`].
 ///
 /// # Errors
 /// `backup_not_found` if there is none, `access_denied` if there may be some where this account may not look, and errors of
@@ -537,8 +557,10 @@ pub(crate) async fn newest_first(
     (prefix, at): (&str, Option<jiff::Timestamp>),
     excluded_suffix: Option<&str>,
     manifest: Option<&str>,
+    with_checksums: bool,
 ) -> Result<(Vec<FoundBackup>, Unlisted), RestoreError> {
-    let mut objects = store.list(prefix).await?;
+    let listed = list_objects(store, prefix, with_checksums).await;
+    let mut objects = listed.map_err(of_object)?;
     let unlisted = Unlisted::take_from(store, &mut objects);
     let FoundBackups { single, series, .. } = find_backups(store, objects, manifest).await?;
     let single = single.into_iter().map(|object| FoundBackup {
@@ -711,6 +733,20 @@ mod tests {
         }
     }
 
+    /// Behind a whole backup nothing is a piece of what is before it: one that is cut off there is bad.
+    #[tokio::test]
+    async fn a_file_behind_a_whole_backup_is_blamed_although_another_cannot_be_read() {
+        let names = ["db.00", "db.01", "db.02", "db.03", "db.04"];
+        let (_folder, store) = folder_with(&names.map(|name| (name, &b"PGDMP\x01"[..])));
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::Read, "db.01", denied, 99);
+        for (name, is_unclear) in names.into_iter().zip([true, true, false, false, false]) {
+            let pinned = pin(store.clone(), name, None, None).await.unwrap();
+            let e = unclear_piece(&pinned).await;
+            assert_eq!(e.is_some(), is_unclear, "{name}");
+        }
+    }
+
     /// The object that says that a directory dump is complete is the newest one beside it, and no backup, whatever lies
     /// beside it.
     #[tokio::test]
@@ -766,7 +802,7 @@ mod tests {
         at: Option<jiff::Timestamp>,
         manifest: Option<&str>,
     ) -> Result<PinnedBackup, RestoreError> {
-        let all = newest_first(store.as_ref(), (prefix, at), None, manifest).await;
+        let all = newest_first(store.as_ref(), (prefix, at), None, manifest, false).await;
         let (mut all, unlisted) = all?;
         pin_found(store.clone(), all.remove(0), &unlisted).await
     }

@@ -1,5 +1,7 @@
 //! Files whose names are counted (`db.00`, `db.01`): the pieces of one backup, or whole backups. Only their bytes tell.
 
+use std::collections::HashSet;
+
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use pgdump_archive::{
@@ -41,8 +43,11 @@ enum PieceCount<'a> {
     Certain(usize),
     /// It is not certain that there are two.
     None,
-    /// Nor is it certain that there are none, because this file cannot be read.
-    Unclear(&'a StoredObject),
+    /// Nor is it certain that there are none among these, because one of them cannot be read.
+    Unclear {
+        files: &'a [StoredObject],
+        unread: &'a StoredObject,
+    },
 }
 
 /// What a file is to the files before it.
@@ -77,7 +82,9 @@ pub(super) async fn sort_by_content(
         let (count, unclear) = match files.count_pieces(&series.pieces).await {
             PieceCount::Certain(count) => (count, None),
             PieceCount::None => (0, None),
-            PieceCount::Unclear(unread) => (0, Some(UnclearSeries::new(&series, unread))),
+            PieceCount::Unclear { files, unread } => {
+                (0, Some(UnclearSeries::new(&series.name, files, unread)))
+            }
         };
         (series.split_at(count), unclear)
     });
@@ -97,10 +104,10 @@ pub(super) async fn sort_by_content(
 }
 
 impl UnclearSeries {
-    fn new(series: &Series, unread: &StoredObject) -> Self {
+    fn new(name: &str, files: &[StoredObject], unread: &StoredObject) -> Self {
         UnclearSeries {
-            name: series.name.clone(),
-            files: series.pieces.iter().map(|p| p.name.clone()).collect(),
+            name: name.to_owned(),
+            files: files.iter().map(|f| f.name.clone()).collect(),
             unread: unread.name.clone(),
         }
     }
@@ -109,13 +116,30 @@ impl UnclearSeries {
 /// The files of one listing.
 struct Files<'a> {
     store: &'a dyn BackupStore,
-    /// Those of them that could not be read.
-    unreadable: Mutex<Vec<UnreadFile>>,
+    unreadable: Mutex<UnreadFiles>,
 }
 
-struct UnreadFile {
-    name: String,
-    error: StorageError,
+/// Files that could not be read; of any number of errors, one is kept.
+#[derive(Default)]
+struct UnreadFiles {
+    names: HashSet<String>,
+    /// The first error where another attempt may help.
+    may_pass: Option<StorageError>,
+}
+
+impl UnreadFiles {
+    fn add(&mut self, name: &str, error: StorageError) {
+        if self.names.insert(name.to_owned()) && self.names.len() <= MAX_LOGGED {
+            tracing::warn!(
+                name,
+                error = report(&error),
+                "a file that is named like a piece of a backup cannot be read"
+            );
+        }
+        if error.reason().retry_class() == RetryClass::Transient {
+            self.may_pass.get_or_insert(error);
+        }
+    }
 }
 
 impl Files<'_> {
@@ -124,13 +148,16 @@ impl Files<'_> {
             return PieceCount::None;
         };
         let Some(head) = self.head_of(first).await else {
-            return PieceCount::Unclear(first);
+            return PieceCount::Unclear {
+                files,
+                unread: first,
+            };
         };
         if !is_recognized(&head) {
             return PieceCount::None;
         }
         let mut kinds = std::pin::pin!(self.kinds_of(files, &head).enumerate());
-        let (mut count, mut unread) = (1, None);
+        let (mut count, mut unread, mut end) = (1, None, files.len());
         while let Some((before, kind)) = kinds.next().await {
             match kind {
                 FileKind::Empty => {}
@@ -138,7 +165,11 @@ impl Files<'_> {
                 FileKind::Unreadable if count == 1 => unread = unread.or(files.get(before + 1)),
                 // Behind a piece it is taken for one: nothing that may be a part of the backup is cut off in silence.
                 FileKind::Unreadable | FileKind::Known(Continuation::Piece) => count = before + 2,
-                FileKind::Known(Continuation::Whole) => break,
+                // Neither it nor what is behind it is a piece.
+                FileKind::Known(Continuation::Whole) => {
+                    end = before + 1;
+                    break;
+                }
                 FileKind::Known(Continuation::Unclear) => {
                     count = 1;
                     break;
@@ -147,7 +178,10 @@ impl Files<'_> {
         }
         match unread {
             _ if count > 1 => PieceCount::Certain(count),
-            Some(unread) => PieceCount::Unclear(unread),
+            Some(unread) => PieceCount::Unclear {
+                files: &files[..end],
+                unread,
+            },
             None => PieceCount::None,
         }
     }
@@ -157,14 +191,13 @@ impl Files<'_> {
         &self,
         all: impl Iterator<Item = &StoredObject>,
     ) -> Result<(), StorageError> {
-        let unreadable = std::mem::take(&mut *self.unreadable.lock());
-        let is_unread = |o: &&StoredObject| unreadable.iter().any(|f| f.name == o.name);
-        let may_pass = |f: &UnreadFile| f.error.reason().retry_class() == RetryClass::Transient;
-        if !unreadable.iter().any(may_pass) {
+        let UnreadFiles { names, may_pass } = std::mem::take(&mut *self.unreadable.lock());
+        let Some(error) = may_pass else {
             return Ok(());
-        }
-        let witnesses = all.filter(|o| o.size > 0 && !is_unread(o)).take(WITNESSES);
-        let witnesses: Vec<StoredObject> = witnesses.cloned().collect();
+        };
+        let is_witness = |o: &&StoredObject| o.size > 0 && !names.contains(&o.name);
+        let witnesses: Vec<StoredObject> =
+            all.filter(is_witness).take(WITNESSES).cloned().collect();
         let mut read = futures::stream::iter(witnesses)
             .map(|o| async move { head_of(self.store, &o).await.is_ok() })
             .buffer_unordered(WITNESSES);
@@ -173,8 +206,7 @@ impl Files<'_> {
                 return Ok(());
             }
         }
-        let first = unreadable.into_iter().find(may_pass);
-        first.map_or(Ok(()), |f| Err(f.error))
+        Err(error)
     }
 
     /// What each file but the first one is.
@@ -230,23 +262,11 @@ impl Files<'_> {
         file: &StoredObject,
         read: Result<Vec<u8>, StorageError>,
     ) -> Option<Vec<u8>> {
-        let error = match read {
+        match read {
             Ok(bytes) => return Some(bytes),
-            Err(e) if matches!(e.kind(), StorageKind::NotFound | StorageKind::Changed) => {
-                return None;
-            }
-            Err(e) => e,
-        };
-        let mut unreadable = self.unreadable.lock();
-        if unreadable.len() < MAX_LOGGED {
-            tracing::warn!(
-                name = file.name,
-                error = report(&error),
-                "a file that is named like a piece of a backup cannot be read"
-            );
+            Err(e) if matches!(e.kind(), StorageKind::NotFound | StorageKind::Changed) => {}
+            Err(e) => self.unreadable.lock().add(&file.name, e),
         }
-        let name = file.name.clone();
-        unreadable.push(UnreadFile { name, error });
         None
     }
 }
@@ -261,8 +281,9 @@ pub(super) async fn head_of(
 
 #[cfg(test)]
 mod tests {
+    use super::UnreadFiles;
     use crate::backup::backups_of;
-    use crate::error::StorageKind as S;
+    use crate::error::{StorageError, StorageKind as S};
     use crate::store::BackupStore;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
 
@@ -548,6 +569,22 @@ mod tests {
             let all = "a.txt x.aa x.ab".to_owned();
             assert_eq!(listed, if is_listed { Ok(all) } else { Err(fault) });
         }
+    }
+
+    /// Whoever may add files decides how many cannot be read.
+    #[test]
+    fn of_many_unreadable_files_one_error_is_kept() {
+        let mut unread = UnreadFiles::default();
+        for (name, kind) in [
+            ("a", S::AccessDenied),
+            ("b", S::DownloadFailed),
+            ("b", S::DownloadFailed),
+            ("c", S::DownloadFailed),
+        ] {
+            unread.add(name, StorageError::new(kind, name));
+        }
+        assert_eq!(unread.names.len(), 3);
+        assert_eq!(unread.may_pass.unwrap().to_string(), "b");
     }
 
     /// The second one cannot be read: what follows it decides.

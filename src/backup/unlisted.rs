@@ -37,7 +37,8 @@ impl Unlisted {
         self.0.is_empty()
     }
 
-    /// Checks that `newest` is the newest backup, although not everything is listed.
+    /// Checks that `newest` is the newest backup, although not everything is listed. Whoever may add folders can prevent
+    /// that, so the error is one about objects, and not about the worker's credentials.
     ///
     /// # Errors
     /// `access_denied` if a newer one may be where this account may not look.
@@ -47,9 +48,9 @@ impl Unlisted {
             return Ok(());
         };
         let what = format!(
-            "{}: this account may not look into it, and the newest backup may be there: let the account read it, move it away, or name a backup or a prefix",
+            "{}: this account may not look into it, and the newest backup may be there: let the account read it, move it away, choose a longer prefix (BACKUP_BUCKET, --prefix), or name a backup",
             place.uri
         );
-        Err(StorageError::new(StorageKind::AccessDenied, what))
+        Err(StorageError::new(StorageKind::ObjectDenied, what))
     }
 }

@@ -181,7 +181,7 @@ impl BackupCatalog {
         database: &str,
     ) -> Result<(Vec<StoredObject>, usize), RestoreError> {
         let store = self.store().await?;
-        let objects = store.list(prefix).await?;
+        let objects = backup::list_objects(store.as_ref(), prefix, true).await?;
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         all.sort_by(backup::newer_first);
         let older = all.split_off(all.len().min(SEARCHED));

@@ -1,5 +1,5 @@
-//! An object that nobody may read, although others can be read: another key, an access list of its own. Whoever may add
-//! objects can cause that, so it is an answer about this object, and no fault of the worker's credentials.
+//! An object or folder that nobody may read, although others can be read: another key, an access list of its own. Whoever
+//! may add objects can cause that, so it is an answer about this object, and no fault of the worker's credentials.
 
 use super::backup_catalog::BackupCatalog;
 use crate::backup::PinnedBackup;
@@ -20,7 +20,9 @@ impl BackupCatalog {
         let name = match (pinned, wanted) {
             (Some(pinned), _) => &pinned.object.name,
             (None, BackupRef::Named { name, .. }) => name,
-            (None, _) => return false,
+            // Something below the prefix was denied.
+            (None, BackupRef::Latest(latest)) => &latest.prefix,
+            (None, BackupRef::Stdin) => return false,
         };
         let Some(place) = self.place_of(wanted).filter(|_| is_denied) else {
             return false;
@@ -37,6 +39,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::catalog::folder_catalog::catalog_of;
     use crate::config::{Config, Location, RawConfig};
     use crate::error::StorageError;
     use crate::metrics::RestoreMetricsManager;
@@ -80,9 +83,43 @@ mod tests {
         let files = ["n/a.dump", "n/b.dump", "c.dump"];
         let some = [(Call::Read, "n/")];
         assert!(is_alone(&files, &some, ObjectDenied).await);
+        // Its folder cannot be listed either.
+        let folder = [(Call::List, "n/"), (Call::Read, "n/")];
+        assert!(is_alone(&files, &folder, ObjectDenied).await);
         // Nothing can be read, nothing can be listed, and there is nothing else.
         assert!(!is_alone(&files, &[(Call::Read, "")], ObjectDenied).await);
         assert!(!is_alone(&files, &[(Call::List, "")], ObjectDenied).await);
         assert!(!is_alone(&["n/a.dump"], &denied, ObjectDenied).await);
+    }
+
+    /// A folder below the prefix of `latest`, or that prefix itself.
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_listed_is_denied_alone_to_latest() {
+        let files: &[(&str, &[u8])] = &[("a.dump", b"PGDMP"), ("n/b.dump", b"PGDMP")];
+        for (prefix, is_other_read) in [("", true), ("n/", true), ("n", true), ("", false)] {
+            let (_folder, store, catalog) = catalog_of(files, &[]).await;
+            store.hide("n/", jiff::Timestamp::now());
+            if !is_other_read {
+                let fault = StoreFault::Error(StorageKind::AccessDenied);
+                store.fail(Call::Read, "", fault, 99);
+            }
+            let latest = BackupRef::parse("latest", prefix).unwrap();
+            let e = catalog.pin(&latest, None, None).await.err().unwrap();
+            let is_alone = catalog.is_denied_alone((&latest, None), &e).await;
+            assert_eq!(is_alone, is_other_read, "{prefix:?} {e}");
+        }
+    }
+
+    /// The directory of another user is denied as a whole.
+    #[tokio::test]
+    async fn a_directory_dump_that_cannot_be_listed_is_denied_alone() {
+        let files: &[(&str, &[u8])] = &[("a.dump", b"PGDMP"), ("secret/toc.dat", b"PGDMP")];
+        let (_folder, store, catalog) = catalog_of(files, &[]).await;
+        store.hide("secret/", jiff::Timestamp::now());
+        for name in ["secret/", "secret"] {
+            let wanted = BackupRef::parse(name, "").unwrap();
+            let e = catalog.pin(&wanted, None, None).await.err().unwrap();
+            assert!(catalog.is_denied_alone((&wanted, None), &e).await, "{e}");
+        }
     }
 }

@@ -41,8 +41,10 @@ impl BackupCatalog {
     ) -> Result<PinnedBackup, RestoreError> {
         let store = self.store().await?;
         let globals = self.config.policy.globals.as_deref();
-        let place = (wanted.prefix.as_str(), wanted.at);
-        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest());
+        let (place, manifest) = ((wanted.prefix.as_str(), wanted.at), self.manifest());
+        // Evidence is about bytes: it counts only with the checksum of the backup.
+        let with_checksums = wanted.is_proven;
+        let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
         let (found, unlisted) = found.await?;
         if wanted.database.is_none() {
             self.check_one_database(wanted, &found).await?;
@@ -66,7 +68,7 @@ impl BackupCatalog {
         let store = self.store().await?;
         let globals = self.config.policy.globals.as_deref();
         let place = (prefix, None);
-        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest());
+        let found = backup::newest_first(store.as_ref(), place, globals, self.manifest(), false);
         let (found, _) = found.await?;
         self.named_by(&found).await
     }

@@ -80,7 +80,7 @@ impl BackupCatalog {
 
     async fn backups_below(&self, prefix: &str) -> Result<Vec<StoredObject>, RestoreError> {
         let store = self.store().await?;
-        let objects = store.list(prefix).await?;
+        let objects = backup::list_objects(store.as_ref(), prefix, true).await?;
         Ok(backup::backups_of(store.as_ref(), objects, self.manifest()).await?)
     }
 

@@ -69,7 +69,7 @@ impl BackupCatalog {
     /// `StorageError` if the listing fails.
     pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
         let store = self.store().await?;
-        let objects = store.list(prefix).await?;
+        let objects = backup::list_objects(store.as_ref(), prefix, true).await?;
         let backups = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         Ok(backups.into_iter().map(Backup::from).collect())
     }

@@ -232,7 +232,8 @@ impl BackupCatalog {
 
     pub(super) async fn listing_of_set(&self, set: &str) -> Result<SetListing, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let mut objects = store.members(self.config.verify.prefix_of(set)).await?;
+        let prefix = self.config.verify.prefix_of(set);
+        let mut objects = backup::list_objects(store.as_ref(), prefix, false).await?;
         let mut unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
         unlisted.retain(|name| self.config.verify.set_of(name) == set);
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
@@ -358,6 +359,25 @@ mod tests {
         store.fail(Call::Read, "x.", StoreFault::Stall, 99);
         let e = catalog.backups_of_set("default").await.unwrap_err();
         assert_eq!(e.reason(), R::DownloadFailed);
+    }
+
+    /// Beside each proven backup there are several objects of evidence: no listing of backups takes memory for them.
+    #[tokio::test]
+    async fn a_listing_of_backups_has_no_evidence() {
+        let mut files: Vec<(String, &[u8])> = vec![("a.dump".to_owned(), &b"PGDMP\x01"[..])];
+        let evidence = ["dsse.json", "report.json", "index.json", "html"];
+        files.extend(evidence.map(|n| (format!("a.dump.pgrestored/17/r.{n}"), &b"{}"[..])));
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (n.as_str(), *b)).collect();
+        let (_folder, store, catalog) = catalog_of(&files, &[]).await;
+        assert_eq!(catalog.backups_of_set("default").await.unwrap().len(), 1);
+        let all = catalog.list_backups("").await.unwrap();
+        assert!(all.len() == 1 && all[0].checksum.is_some());
+        let latest = BackupRef::parse("latest", "").unwrap();
+        catalog.pin(&latest, None, None).await.unwrap();
+        let named = catalog.backups_of_database("", "app").await.unwrap();
+        assert_eq!((named.0.len(), store.longest_listing()), (0, 1));
+        assert_eq!(store.list("").await.unwrap().len(), 5);
+        assert_eq!(store.longest_listing(), 5);
     }
 
     /// The schedule does not verify yesterday's backup because this account may not see today's.

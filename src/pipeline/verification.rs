@@ -782,6 +782,28 @@ mod tests {
         }
     }
 
+    /// Whoever may add folders can add one that nobody may list: `latest` cannot be told then, and the worker stays ready.
+    #[tokio::test]
+    async fn a_folder_that_hides_the_newest_backup_is_an_answer() {
+        for (denied, class) in [
+            ("nothing", RetryClass::Permanent),
+            ("", RetryClass::Environment),
+        ] {
+            let one = OneBackup::new().await;
+            one.store.hide("secret/", jiff::Timestamp::now());
+            let fault = StoreFault::Error(StorageKind::AccessDenied);
+            one.store.fail(Call::Read, denied, fault, 99);
+            let latest = BackupRef::parse("latest", "").unwrap();
+            let job = VerifyJob::new("r", latest, Trigger::Request);
+            let stop = CancellationToken::new();
+            let done = run(&one.services, &job, Arc::default(), stop).await;
+            assert_eq!(done.failure, Some(R::AccessDenied), "{denied:?}");
+            assert_eq!(done.retry_class(), Some(class), "{denied:?}");
+            let said = done.result.error.unwrap().message;
+            assert!(said.contains("/secret/: this account"), "{said}");
+        }
+    }
+
     /// Evidence that somebody put there so that nobody may read it keeps no backup from being looked at.
     #[tokio::test]
     async fn evidence_that_is_denied_alone_is_no_answer() {

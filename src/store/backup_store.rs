@@ -94,6 +94,19 @@ pub trait BackupStore: Send + Sync {
     fn list<'a>(
         &'a self,
         prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        self.list_where(prefix, |_| true)
+    }
+
+    /// As [`BackupStore::list`], but only of those whose name is `wanted`. A folder that this account may not list is there
+    /// whatever its name.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn list_where<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: fn(&str) -> bool,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
     /// The metadata of one object, of exactly `generation` if that is given.
@@ -117,8 +130,7 @@ pub trait BackupStore: Send + Sync {
         self.members_where(prefix, |_| true)
     }
 
-    /// As [`BackupStore::members`], but only of those whose name is `wanted`. A folder that this account may not list
-    /// is there whatever its name.
+    /// As [`BackupStore::list_where`], but without checksums that would have to be computed.
     ///
     /// # Errors
     /// As [`BackupStore::list`].

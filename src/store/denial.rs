@@ -11,8 +11,8 @@ const SAMPLES: usize = 5;
 /// How long it may take to find out.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Whether this worker can read another object of the store than `name`, first of the same folder. False if that cannot
-/// be found out.
+/// Whether this worker can read another object of the store than `name`, first of the same folder, where that can be
+/// listed. False if that cannot be found out.
 pub(crate) async fn can_read_another(store: &dyn BackupStore, name: &str) -> bool {
     match tokio::time::timeout(LIMIT, read_another(store, name)).await {
         Ok(Ok(can_read)) => can_read,
@@ -31,7 +31,11 @@ pub(crate) async fn can_read_another(store: &dyn BackupStore, name: &str) -> boo
 async fn read_another(store: &dyn BackupStore, name: &str) -> Result<bool, StorageError> {
     let folder = &name[..name.rfind('/').map_or(0, |n| n + 1)];
     for prefix in [folder, ""] {
-        let mut others = store.members(prefix).await?;
+        let mut others = match store.members(prefix).await {
+            // What is denied may be the folder.
+            Err(_) if !prefix.is_empty() => continue,
+            others => others?,
+        };
         // An object without bytes is read without asking.
         others.retain(|o| o.name != name && o.size > 0);
         others.sort_by_key(|o| o.created);

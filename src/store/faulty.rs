@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +47,7 @@ pub(crate) struct FaultyStore {
     folder: Arc<LocalStore>,
     faults: Mutex<Vec<Scripted>>,
     unlisted: Mutex<Vec<StoredObject>>,
+    longest: AtomicUsize,
 }
 
 impl FaultyStore {
@@ -54,6 +56,7 @@ impl FaultyStore {
             folder: Arc::new(LocalStore::new(folder.to_owned())),
             faults: Mutex::default(),
             unlisted: Mutex::default(),
+            longest: AtomicUsize::default(),
         }
     }
 
@@ -85,6 +88,7 @@ impl FaultyStore {
         prefix: &str,
         mut objects: Vec<StoredObject>,
     ) -> Result<Vec<StoredObject>, StorageError> {
+        self.longest.fetch_max(objects.len(), Ordering::Relaxed);
         for folder in self.unlisted.lock().iter() {
             if prefix.starts_with(&folder.name) {
                 return Err(StorageError::new(
@@ -98,6 +102,11 @@ impl FaultyStore {
             }
         }
         Ok(objects)
+    }
+
+    /// How many objects the longest listing so far had.
+    pub(crate) fn longest_listing(&self) -> usize {
+        self.longest.load(Ordering::Relaxed)
     }
 
     /// How many faults of an object no call has met.
@@ -127,13 +136,15 @@ impl FaultyStore {
 }
 
 impl BackupStore for FaultyStore {
-    fn list<'a>(
+    fn list_where<'a>(
         &'a self,
         prefix: &'a str,
+        wanted: fn(&str) -> bool,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            self.without_hidden(prefix, self.folder.list(prefix).await?)
+            let objects = self.folder.list_where(prefix, wanted).await?;
+            self.without_hidden(prefix, objects)
         })
     }
 

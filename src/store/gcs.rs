@@ -139,11 +139,12 @@ impl BackupStore for GcsStore {
         })
     }
 
-    fn list<'a>(
+    fn list_where<'a>(
         &'a self,
         prefix: &'a str,
+        wanted: fn(&str) -> bool,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
-        self.members(prefix)
+        self.members_where(prefix, wanted)
     }
 
     fn members_where<'a>(

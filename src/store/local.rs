@@ -5,7 +5,7 @@
 use crate::job::Generation;
 use pgdump_archive::Crc32c;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -132,19 +132,13 @@ fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
     })
 }
 
-/// What this account may not look into: the folder `dir`, or a file in it. Creating a file changes the time of its
-/// folder, but not that of the folders above: with subfolders, anything in it may be from now.
-fn unlisted(dir: &Path, name: String) -> StoredObject {
-    let meta = std::fs::metadata(dir).ok();
-    // One link is the folder's own, one its name; each subfolder has another. Some file systems do not count them.
-    let modified = meta
-        .filter(|m| m.nlink() == 2)
-        .and_then(|m| m.modified().ok());
-    let created = modified.and_then(|t| jiff::Timestamp::try_from(t).ok());
+/// What this account may not look into: a folder, or a file of which only the name can be read. Anything in it may be from
+/// now: a folder's time is not that of a file in it that was written in place, nor of one in a subfolder.
+fn unlisted(name: String) -> StoredObject {
     StoredObject {
         name,
         size: 0,
-        created: created.unwrap_or_else(jiff::Timestamp::now),
+        created: jiff::Timestamp::now(),
         crc32c: None,
         generation: Generation::default(),
         is_unlisted: true,
@@ -162,7 +156,7 @@ fn checksum(path: &Path, buf: &mut [u8]) -> Result<Crc32c, StorageError> {
     }
 }
 
-/// Files in `folder` and its subfolders, by name, and what this account may not look into. Links that point outside are
+/// Files in `folder` and its subfolders, by name, and what this account may not look into. Links that lead outside are
 /// skipped. With `checksums`, each file is read to compute its CRC32C; one that cannot be read has none.
 fn walk(
     folder: &Path,
@@ -186,7 +180,7 @@ fn walk(
             {
                 if dir.file_name().is_none_or(|name| name != LOST_AND_FOUND) {
                     tracing::warn!(name = base, "this account may not list the folder");
-                    found.push(unlisted(&dir, base))?;
+                    found.push(unlisted(base))?;
                 }
                 continue;
             }
@@ -210,7 +204,7 @@ fn walk(
                 }
             } else if name.starts_with(prefix)
                 && wanted(&name)
-                && kind.is_none_or(|k| is_file_inside(folder, &entry.path(), k))
+                && kind.is_none_or(|k| may_be_file_inside(folder, &entry.path(), k))
             {
                 let described = describe(&entry.path(), name.clone()).and_then(|object| {
                     let crc32c = match checksums.then(|| checksum(&entry.path(), &mut buf)) {
@@ -231,7 +225,7 @@ fn walk(
                                 "this account may not describe the files of the folder"
                             );
                         }
-                        found.push(unlisted(&dir, name))?
+                        found.push(unlisted(name))?
                     }
                     Err(e) => return Err(e),
                 }
@@ -243,8 +237,15 @@ fn walk(
     Ok(found)
 }
 
-fn is_file_inside(folder: &Path, path: &Path, kind: std::fs::FileType) -> bool {
-    kind.is_file() || kind.is_symlink() && path.is_file() && real_file(folder, path).is_ok()
+/// Whether an entry of `folder` is a file, or a link to one inside. A link that this account may not follow may be one.
+fn may_be_file_inside(folder: &Path, path: &Path, kind: std::fs::FileType) -> bool {
+    if !kind.is_symlink() {
+        return kind.is_file();
+    }
+    match std::fs::metadata(path) {
+        Err(e) => e.kind() == std::io::ErrorKind::PermissionDenied,
+        Ok(meta) => meta.is_file() && real_file(folder, path).is_ok(),
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -260,12 +261,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl BackupStore for LocalStore {
-    fn list<'a>(
+    fn list_where<'a>(
         &'a self,
         prefix: &'a str,
+        wanted: fn(&str) -> bool,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix, true, |_| true)))
+        Box::pin(blocking(move || walk(&folder, &prefix, true, wanted)))
     }
 
     fn members_where<'a>(
@@ -388,12 +390,13 @@ mod tests {
     async fn what_cannot_be_read_does_not_fail_a_listing() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        for name in ["lost+found", "names", "night", "night/deeper"] {
+        for name in ["lost+found", "names", "night"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         for name in ["a.dump", "b.dump", "names/c.dump", "night/toc.dat"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
+        std::os::unix::fs::symlink("c.dump", folder.path().join("names/link")).unwrap();
         let forbid = |name: &str, mode| {
             let mode = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(folder.path().join(name), mode).unwrap();
@@ -423,14 +426,22 @@ mod tests {
         assert!(all[0].crc32c.is_some() && !all[0].is_unlisted && toc.is_ok());
         // Root may read everything.
         if may_read_all {
-            assert_eq!(names, ["a.dump", "b.dump", "names/c.dump", "night/toc.dat"]);
+            let night = "night/toc.dat";
+            assert_eq!(
+                names,
+                ["a.dump", "b.dump", "names/c.dump", "names/link", night]
+            );
             return;
         }
-        assert_eq!(names, ["a.dump", "b.dump", "names/c.dump", "night/"]);
+        assert_eq!(
+            names,
+            ["a.dump", "b.dump", "names/c.dump", "names/link", "night/"]
+        );
         assert_eq!(all[1].crc32c, None);
-        assert_eq!([1, 2, 3].map(|n| all[n].is_unlisted), [false, true, true]);
-        // It has a subfolder, where something may be newer than the folder.
-        assert!(all[3].created >= before);
+        let is_unlisted = [1, 2, 3, 4].map(|n| all[n].is_unlisted);
+        assert_eq!(is_unlisted, [false, true, true, true]);
+        // The time of a folder says nothing about files in it that are written in place.
+        assert!([2, 3, 4].iter().all(|n| all[*n].created >= before));
         // Nothing is said to be in a folder that cannot be listed.
         for listed in inside {
             assert_eq!(listed.unwrap_err().kind(), StorageKind::AccessDenied);

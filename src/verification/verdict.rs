@@ -93,11 +93,12 @@ fn is_server_fault(e: &RestoreError) -> bool {
 /// The advice to the operator, which depends on the blame.
 fn fix_of(blame: Blame, reason: R) -> Option<&'static str> {
     match (blame, reason) {
-        (Blame::Infrastructure, R::ArchiveUnsupported | R::ArchiveCorrupt | R::DataRejected) => {
-            Some(
-                "do what the message says (provide a key, more memory, a higher limit, or another compression), or use a newer pgrestored; the backup may be good",
-            )
-        }
+        (Blame::Infrastructure, R::ArchiveCorrupt) => Some(
+            "upload the piece that the message says is missing, let the worker read the file that it names, or move that file away; the backup may be good",
+        ),
+        (Blame::Infrastructure, R::ArchiveUnsupported | R::DataRejected) => Some(
+            "do what the message says (provide a key, more memory, a higher limit, or another compression), or use a newer pgrestored; the backup may be good",
+        ),
         (Blame::Target, R::RestoreError | R::DataRejected) => {
             Some("check the verifying server (its log, limits and disk); the backup may be good")
         }
@@ -486,6 +487,15 @@ mod tests {
             let wanted = (Verdict::Inconclusive, Blame::Infrastructure);
             assert_eq!(of(limit), wanted, "{said}");
         }
+        // No limit keeps a backup from being told from a piece.
+        let mut r = report("r");
+        let piece = JobError::new(JobKind::PieceMissing, "x.01 cannot be read");
+        fail(&mut r, &piece.into(), Stage::Data);
+        let fix = r.fix.unwrap();
+        assert!(
+            fix.contains("read the file") && !fix.contains("memory"),
+            "{fix}"
+        );
         let refused = ValidationError::new(ValidationKind::ArchiveUnsupported, "no dump");
         assert_eq!(of(refused.into()), (Verdict::Failed, Blame::Backup));
         // A check that cannot run.

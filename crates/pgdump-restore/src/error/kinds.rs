@@ -107,7 +107,8 @@ kinds! {
         Changed => BackupChanged,
         /// The store rejected the credentials.
         AccessDenied => AccessDenied,
-        /// The store rejected the reading of a backup's object: the credentials, or of this object alone.
+        /// The store rejected the reading of a backup's object, or of a folder where it may be: the credentials, or of this
+        /// object alone.
         ObjectDenied => AccessDenied,
         /// The object could not be read to its end, even after retries.
         DownloadFailed => DownloadFailed,
