@@ -5,6 +5,7 @@ mod denial;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod gcs;
+mod kept_bytes;
 mod local;
 
 use pgdump_archive::Crc32c;
@@ -25,6 +26,7 @@ use crate::retry::Backoff;
 
 pub use backup_store::{BackupStore, ObjectBytes, StoredObject};
 pub(crate) use denial::can_read_another;
+pub(crate) use kept_bytes::bytes_of;
 
 /// Reads a small object whole, checks its size and checksum, and retries reads that fail or stall. It takes as long as the
 /// bytes take that keep arriving.

@@ -74,12 +74,28 @@ pub(crate) fn of_object(e: StorageError) -> StorageError {
     StorageError::new(StorageKind::ObjectDenied, "the backup cannot be read").with_source(e)
 }
 
+fn stopped() -> StorageError {
+    StorageError::new(StorageKind::Stopped, "the download was stopped")
+}
+
+/// Fails once a download is to stop.
+///
+/// # Errors
+/// `cancelled`
+pub(super) fn check_not_stopped(stop: &CancellationToken) -> Result<(), RestoreError> {
+    if stop.is_cancelled() {
+        return Err(stopped().into());
+    }
+    Ok(())
+}
+
 /// The reading end of a download, for a thread that may block. It counts and checksums what it returns.
 pub struct Download {
     incoming: mpsc::Receiver<Result<Bytes, StorageError>>,
     current: Bytes,
     stats: Arc<Mutex<StreamStats>>,
     sha256: Option<sha2::Sha256>,
+    stop: CancellationToken,
 }
 
 impl Download {
@@ -97,6 +113,7 @@ impl Download {
             READ_AHEAD
         });
         let stats = Arc::new(Mutex::new(StreamStats::default()));
+        let stopped_by = stop.clone();
         tokio::spawn(async move {
             let work = async {
                 match source {
@@ -111,10 +128,7 @@ impl Download {
                 // If the reader is gone, nobody needs the error.
                 let _ = tx.send(Err(of_object(e))).await;
             } else if ended.is_none() {
-                let _ = tx.try_send(Err(StorageError::new(
-                    StorageKind::Stopped,
-                    "the download was stopped",
-                )));
+                let _ = tx.try_send(Err(stopped()));
             }
         });
         let download = Download {
@@ -122,6 +136,7 @@ impl Download {
             current: Bytes::new(),
             stats: stats.clone(),
             sha256: limits.sha256.then(sha2::Sha256::default),
+            stop: stopped_by,
         };
         (download, stats)
     }
@@ -130,7 +145,10 @@ impl Download {
 impl Read for Download {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         while self.current.is_empty() {
-            match self.incoming.blocking_recv() {
+            let next = self.incoming.blocking_recv();
+            // The end of what is sent is not the end of the object if the sender was stopped.
+            check_not_stopped(&self.stop)?;
+            match next {
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(e)) => return Err(RestoreError::from(e).into()),
                 None => {

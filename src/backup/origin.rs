@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
-use super::download::{Download, DownloadOptions, ReadHint, Source, StreamStats};
+use super::download::{
+    Download, DownloadOptions, ReadHint, Source, StreamStats, check_not_stopped,
+};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::progress::Progress;
 use crate::store::StoredObject;
@@ -240,6 +242,10 @@ impl ReopenableSource for ReopenObject {
         Ok(self.reader.look(&self.backup, offset))
     }
 
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        Ok(check_not_stopped(&self.reader.stop)?)
+    }
+
     fn advice(&self) -> Option<String> {
         self.backup.advice.clone()
     }
@@ -326,6 +332,10 @@ impl ReopenableSource for ReopenPieces {
             }
         }
         Ok(bytes)
+    }
+
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        Ok(check_not_stopped(&self.reader.stop)?)
     }
 
     fn taken(&self) -> u64 {
@@ -644,6 +654,44 @@ mod tests {
             of(two, None).check().unwrap_err().reason(),
             R::DownloadFailed
         );
+    }
+
+    /// What was received before the stop is not read either, and nothing passes for the end of the object.
+    #[tokio::test]
+    async fn a_stopped_download_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x.dump"), "0123456789").unwrap();
+        let store = Arc::new(crate::store::faulty::FaultyStore::at(folder.path()));
+        let pinned = crate::backup::pin(store, "x.dump", None, None).await;
+        let options = DownloadOptions {
+            stall: std::time::Duration::from_secs(60),
+            budget: std::time::Duration::from_secs(60),
+            sha256: false,
+        };
+        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+        let (origin, _) = open(
+            Source::Object(pinned.unwrap()),
+            ReadHint::Beginning,
+            options,
+            progress.clone(),
+            stop.clone(),
+        );
+        let ArchiveSource::Stream {
+            mut bytes,
+            reopen: Some(reopen),
+        } = origin
+        else {
+            panic!("it is one object");
+        };
+        assert!(reopen.check_wanted().is_ok());
+        while progress.object_bytes.load(Relaxed) < 10 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        assert!(reopen.check_wanted().is_err());
+        let read = tokio::task::spawn_blocking(move || bytes.read(&mut [0; 16]));
+        let e = ArchiveError::from_io(read.await.unwrap().unwrap_err(), "x");
+        assert_eq!(RestoreError::from(e).reason(), R::Cancelled);
     }
 
     #[test]

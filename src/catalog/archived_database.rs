@@ -1,6 +1,8 @@
 //! What the first bytes of backups say about their databases, and the answers so far.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -13,6 +15,8 @@ use crate::store::StoredObject;
 const KEPT: usize = 20_000;
 /// Archives that are opened at the same time, because each may take the memory of a table of contents.
 const OPENED_AT_ONCE: usize = 4;
+/// How long it may take to open one archive as far as its database's name.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which database a backup is of, as its own first bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,19 +62,26 @@ impl ArchivedDatabase {
 pub(super) struct KnownDatabases {
     answers: Mutex<HashMap<(String, Generation), ArchivedDatabase>>,
     /// Permits to open an archive.
-    pub(super) opening: Semaphore,
+    pub(super) opening: Arc<Semaphore>,
+    /// How long that may take.
+    pub(super) open_limit: Duration,
 }
 
 impl Default for KnownDatabases {
     fn default() -> Self {
-        KnownDatabases {
-            answers: Mutex::default(),
-            opening: Semaphore::new(OPENED_AT_ONCE),
-        }
+        Self::new(OPEN_LIMIT)
     }
 }
 
 impl KnownDatabases {
+    pub(super) fn new(open_limit: Duration) -> Self {
+        KnownDatabases {
+            answers: Mutex::default(),
+            opening: Arc::new(Semaphore::new(OPENED_AT_ONCE)),
+            open_limit,
+        }
+    }
+
     pub(super) fn of(&self, backup: &StoredObject) -> Option<ArchivedDatabase> {
         let key = (backup.name.clone(), backup.generation);
         self.answers.lock().get(&key).cloned()

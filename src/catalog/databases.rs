@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::archived_database::ArchivedDatabase;
@@ -16,7 +19,7 @@ use crate::error::{
 };
 use crate::proof::{BackupOrigin, VerificationReport};
 use crate::store::{StoredObject, read_range};
-use pgdump_archive::{Format, database_in, member_name};
+use pgdump_archive::{Archive, Format, Limits, database_in, member_name};
 
 /// Backups that are looked into at the same time.
 const AT_ONCE: usize = 16;
@@ -26,8 +29,13 @@ const UNKNOWN: usize = 500;
 pub(super) const SEARCHED: usize = 2_000;
 /// Bytes that hold the header of an archive.
 const HEADER: Range<u64> = 0..4 << 10;
-/// How long it may take to open one archive as far as its database's name.
-const OPEN_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long the backups of a set may be looked into: the schedule waits for it.
+const SET_LIMIT: Duration = Duration::from_secs(120);
+/// Least and most bytes that are decompressed to find a database's name.
+const DECOMPRESSED: (u64, u64) = (64 << 20, 4 << 30);
+/// As many times its size may be decompressed of a backup between these: in a compressed tar, the table of contents may be
+/// the last member.
+const EXPANSION: u64 = 8;
 /// What the error for a cluster's roles alone says.
 const GLOBALS_ONLY: &str = "--globals-only";
 
@@ -66,7 +74,8 @@ impl BackupCatalog {
                 }
                 (R::InvalidRequest, _) => ArchivedDatabase::Cluster,
                 (R::ArchiveUnsupported, _) if is_no_dump(&e) => ArchivedDatabase::NoDump(said(&e)),
-                (R::ArchiveCorrupt | R::ArchiveUnsupported, _) => {
+                // What took too long once is not tried again and again.
+                (R::ArchiveCorrupt | R::ArchiveUnsupported | R::Timeout, _) => {
                     ArchivedDatabase::Unreadable(said(&e))
                 }
                 (_, RetryClass::Transient) => return Err(e),
@@ -90,7 +99,8 @@ impl BackupCatalog {
         database.name().map(str::to_owned)
     }
 
-    /// Backups of a set by database: by the evidence about them and, where that names none, by their first bytes.
+    /// Backups of a set by database: by the evidence about them and, where that names none, by their first bytes. What
+    /// cannot be looked into in time has no name.
     pub(super) async fn by_database(
         &self,
         backups: Vec<StoredObject>,
@@ -109,21 +119,43 @@ impl BackupCatalog {
             reports.iter().filter_map(named).collect();
         // A single one need not be told from others.
         let mut left = if backups.len() < 2 { 0 } else { UNKNOWN };
-        let mut all = Vec::with_capacity(backups.len());
-        for backup in backups {
+        let not_looked_into = || ArchivedDatabase::Unreadable("not looked into".into());
+        let deadline = Instant::now() + SET_LIMIT;
+        let mut looks: Vec<BoxFuture<'_, Option<ArchivedDatabase>>> = Vec::new();
+        for backup in &backups {
             let key = (backup.name.clone(), backup.generation.to_string());
-            let database = match known.get(&key) {
-                Some(database) => database.clone(),
+            looks.push(match known.get(&key) {
+                Some(database) => ready(Some(database.clone())).boxed(),
                 None if left > 0 => {
                     left -= 1;
-                    let read = self.database_in(&backup).await;
-                    read.unwrap_or_else(|e| ArchivedDatabase::Unreadable(said(&e)))
+                    self.database_before(deadline, backup).boxed()
                 }
-                None => ArchivedDatabase::Unreadable("not looked into".into()),
-            };
-            all.push((backup, database));
+                None => ready(Some(not_looked_into())).boxed(),
+            });
         }
-        group(all)
+        let looked_at = futures::stream::iter(looks).buffered(AT_ONCE);
+        let databases: Vec<Option<ArchivedDatabase>> = looked_at.collect().await;
+        let late = databases.iter().filter(|d| d.is_none()).count();
+        if late > 0 {
+            tracing::warn!(
+                "looking into the backups of a set took more than {SET_LIMIT:?}: it is not known of which database {late} of them are"
+            );
+        }
+        let databases = databases
+            .into_iter()
+            .map(|d| d.unwrap_or_else(not_looked_into));
+        group(backups.into_iter().zip(databases).collect())
+    }
+
+    /// The database of a backup; `None` if it takes longer than to the deadline.
+    async fn database_before(
+        &self,
+        deadline: Instant,
+        backup: &StoredObject,
+    ) -> Option<ArchivedDatabase> {
+        let read = tokio::time::timeout_at(deadline, self.database_in(backup)).await;
+        let unreadable = |e: RestoreError| ArchivedDatabase::Unreadable(said(&e));
+        Some(read.ok()?.unwrap_or_else(unreadable))
     }
 
     async fn look_into(&self, backup: &StoredObject) -> Result<ArchivedDatabase, RestoreError> {
@@ -150,25 +182,41 @@ impl BackupCatalog {
                 return Ok(named);
             }
         }
-        let late = |_| {
-            let what = format!("{}: not opened within {OPEN_LIMIT:?}", pinned.uri());
-            Err(JobError::new(JobKind::Timeout, what).into())
-        };
-        let opened = tokio::time::timeout(OPEN_LIMIT, self.open_for_name(&pinned)).await;
-        let name = opened.unwrap_or_else(late)?;
+        let name = self.open_for_name(&pinned).await?;
         Ok(name.map_or(ArchivedDatabase::Unnamed, ArchivedDatabase::Named))
     }
 
     /// The name of the database, from the archive opened as far as it has to be.
     async fn open_for_name(&self, pinned: &PinnedBackup) -> Result<Option<String>, RestoreError> {
-        let _permit = self.known_databases.opening.acquire().await;
+        let opening = self.known_databases.opening.clone();
+        let permit = opening.acquire_owned().await;
+        let permit = permit.map_err(|e| RestoreError::internal(e.to_string()))?;
+        let keys = self.keys()?;
+        let limits = Limits {
+            max_decompressed: most_decompressed(pinned.object.size),
+            ..self.archive_limits()
+        };
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
-        let source = Source::Object(pinned.clone());
-        let (archive, _) = self
-            .read(source, ReadHint::Beginning, Default::default(), stop)
-            .await?;
-        Ok(archive.header().database.clone().filter(|d| !d.is_empty()))
+        let (source, options) = (Source::Object(pinned.clone()), self.download_options());
+        let (origin, _) = backup::open(source, ReadHint::Beginning, options, Arc::default(), stop);
+        // The thread holds the permit: it may end later than the wait for it.
+        let open = move || {
+            let _permit = permit;
+            let archive = Archive::open(origin, limits, &keys)?;
+            Ok::<_, RestoreError>(archive.header().database.clone())
+        };
+        let limit = self.known_databases.open_limit;
+        let late = |_| {
+            let what = format!("{}: not opened within {limit:?}", pinned.uri());
+            RestoreError::from(JobError::new(JobKind::Timeout, what))
+        };
+        let opened = tokio::time::timeout(limit, tokio::task::spawn_blocking(open)).await;
+        let died = |e: tokio::task::JoinError| {
+            RestoreError::internal(format!("the archive reader died: {e}"))
+        };
+        let name = opened.map_err(late)?.map_err(died)??;
+        Ok(name.filter(|d| !d.is_empty()))
     }
 
     /// The backups below `prefix` that are of this database, by name, and how many older ones were not looked into.
@@ -197,6 +245,12 @@ impl BackupCatalog {
     }
 }
 
+/// Bytes that may be decompressed of a backup of this size to find its database's name.
+fn most_decompressed(size: u64) -> u64 {
+    let (least, most) = DECOMPRESSED;
+    size.saturating_mul(EXPANSION).clamp(least, most)
+}
+
 /// Whether it is not a limit of this worker.
 fn is_no_dump(e: &RestoreError) -> bool {
     matches!(e, RestoreError::Validation(e) if e.kind() == ValidationKind::ArchiveUnsupported)
@@ -212,4 +266,98 @@ fn begin_of(pinned: &PinnedBackup) -> Option<(&StoredObject, Format)> {
     }
     let first = pinned.members.first();
     first.map(|first| (first, Format::Custom))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::archived_database::KnownDatabases;
+    use super::*;
+    use crate::catalog::folder_catalog::{archive_of, catalog_of};
+    use crate::store::faulty::{Call, StoreFault};
+
+    /// Text of comments alone, compressed twice: it is small, and decompresses to so many bytes.
+    fn bomb(bytes: usize) -> Vec<u8> {
+        let gzip = |bytes: &[u8]| {
+            let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            w.write_all(bytes).unwrap();
+            w.finish().unwrap()
+        };
+        let begin = b"--\n-- PostgreSQL database dump\n--\n\n";
+        let line = format!("-- {}\n", "x".repeat(1_000));
+        let text = [&begin[..], &line.as_bytes().repeat(bytes / 1_000)].concat();
+        gzip(&gzip(&text))
+    }
+
+    async fn object(catalog: &BackupCatalog, name: &str) -> StoredObject {
+        catalog
+            .store()
+            .await
+            .unwrap()
+            .stat(name, None)
+            .await
+            .unwrap()
+    }
+
+    /// Nobody can make a worker decompress for hours to learn what a file is.
+    #[tokio::test]
+    async fn little_is_decompressed_for_a_name() {
+        let bomb = bomb(72 << 20);
+        let (_folder, _store, catalog) = catalog_of(&[("x.sql.gz", &bomb)], &[]).await;
+        let object = object(&catalog, "x.sql.gz").await;
+        let database = catalog.database_in(&object).await.unwrap();
+        let ArchivedDatabase::Unreadable(why) = &database else {
+            panic!("{database:?}");
+        };
+        assert!(why.contains("decompresses to more than"), "{why}");
+        assert_eq!(catalog.known_databases.of(&object), Some(database));
+        // What is stored is not limited in the same way.
+        assert_eq!(most_decompressed(1 << 30), 4 << 30);
+        assert_eq!(most_decompressed(100 << 20), 800 << 20);
+    }
+
+    /// A file that takes too long costs that time once, and its thread ends.
+    #[tokio::test]
+    async fn a_timeout_is_remembered_and_ends_the_reader() {
+        let bomb = bomb(32 << 20);
+        let (_folder, _store, mut catalog) = catalog_of(&[("x.sql.gz", &bomb)], &[]).await;
+        catalog.known_databases = Arc::new(KnownDatabases::new(Duration::ZERO));
+        let object = object(&catalog, "x.sql.gz").await;
+        let database = catalog.database_in(&object).await.unwrap();
+        let ArchivedDatabase::Unreadable(why) = &database else {
+            panic!("{database:?}");
+        };
+        assert!(why.contains("not opened within"), "{why}");
+        assert_eq!(catalog.known_databases.of(&object), Some(database));
+        let opening = &catalog.known_databases.opening;
+        let all = tokio::time::timeout(Duration::from_secs(30), opening.acquire_many(4)).await;
+        assert!(all.is_ok(), "the thread goes on");
+    }
+
+    /// A set with many backups that cannot be looked into does not keep the schedule waiting.
+    #[tokio::test(start_paused = true)]
+    async fn the_backups_of_a_set_are_looked_into_within_a_time_limit() {
+        let app = archive_of("app");
+        let names: Vec<String> = (0..80).map(|n| format!("x{n}.dump")).collect();
+        let mut files: Vec<(&str, &[u8])> =
+            names.iter().map(|n| (n.as_str(), app.as_slice())).collect();
+        files.push(("good.dump", &app));
+        let (_folder, store, catalog) = catalog_of(&files, &[]).await;
+        let mut backups = Vec::new();
+        for (name, _) in &files {
+            backups.push(object(&catalog, name).await);
+        }
+        catalog.database_in(&backups[80]).await.unwrap();
+        store.fail(Call::Read, "x", StoreFault::Stall, 9_999);
+        let begin = Instant::now();
+        let groups = catalog.by_database(backups, &[]).await;
+        let took = begin.elapsed();
+        assert!(took <= SET_LIMIT + Duration::from_secs(1), "{took:?}");
+        // What is known is still named, and nothing is left out.
+        let app = BackupOrigin::new(Some("app".into()), "good.dump");
+        assert!(groups.iter().any(|g| g.origin.is_same(&app)));
+        let all: usize = groups.iter().map(|g| g.backups.len()).sum();
+        assert_eq!(all, 81);
+    }
 }

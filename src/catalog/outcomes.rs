@@ -7,13 +7,19 @@ use crate::error::{
 };
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
-use crate::store::{BackupStore, StoredObject, can_read_another, create_small, read_small};
+use crate::store::{
+    BackupStore, StoredObject, bytes_of, can_read_another, create_small, read_small,
+};
 use crate::verification::{Keyring, Signature};
 
 /// What a signature of a record is over, beside the record itself.
 const SIGNED: &str = "application/vnd.pgrestored.outcome+json";
 /// Bytes of a record.
 const MAX_RECORD: u64 = 4 << 20;
+/// Bytes of a record in the history, which is only shown: many are read, and anybody may have written them.
+const MAX_PAST_RECORD: u64 = 256 << 10;
+/// Memory for the history, in bytes, as [`bytes_of`] estimates it.
+const MAX_HISTORY: usize = 8 << 20;
 
 /// What an object of record says.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -77,11 +83,15 @@ fn folder() -> String {
     format!("outcomes{EVIDENCE_SUFFIX}")
 }
 
-/// Reads what should be a record. Whoever may create objects there can put anything in its place.
+/// Reads what should be a record of at most `most` bytes. Whoever may create objects there can put anything in its place.
 ///
 /// # Errors
 /// `archive_unsupported` for what is no record, or too large; as [`read_small`].
-async fn read(store: &dyn BackupStore, object: &StoredObject) -> Result<Record, RestoreError> {
+async fn read(
+    store: &dyn BackupStore,
+    object: &StoredObject,
+    most: u64,
+) -> Result<Record, RestoreError> {
     let name = object.name.as_str();
     let is_none = |why: String| {
         let what = format!("{}: no outcome of record: {why}", store.uri(name));
@@ -90,22 +100,24 @@ async fn read(store: &dyn BackupStore, object: &StoredObject) -> Result<Record, 
             what,
         ))
     };
-    if object.size > MAX_RECORD {
-        return Err(is_none(format!("more than {} MiB", MAX_RECORD >> 20)));
+    if object.size > most {
+        return Err(is_none(format!("more than {} KiB", most >> 10)));
     }
-    let text = read_small(store, object, MAX_RECORD).await?;
+    let text = read_small(store, object, most).await?;
     serde_json::from_slice(&text).map_err(|e| is_none(e.to_string()))
 }
 
-/// The record in an object; `None` for what is no record or is gone, and for what is denied alone.
+/// The record of at most `most` bytes in an object; `None` for what is no record or is gone, and for what is denied
+/// alone.
 ///
 /// # Errors
 /// As [`read_small`], where another attempt or another worker may read it.
 async fn read_if_one(
     store: &dyn BackupStore,
     object: StoredObject,
+    most: u64,
 ) -> Result<Option<Record>, RestoreError> {
-    match read(store, &object).await {
+    match read(store, &object, most).await {
         Ok(record) => Ok(Some(record)),
         Err(e) => unless_of_object(store, &object.name, e).await,
     }
@@ -147,7 +159,7 @@ impl BackupCatalog {
         let store = self.stores.at(place).await?;
         let name = name_of(request_id);
         let record = match store.stat(&name, None).await {
-            Ok(object) => read_if_one(store.as_ref(), object).await?,
+            Ok(object) => read_if_one(store.as_ref(), object, MAX_RECORD).await?,
             Err(e) if e.reason() == R::BackupNotFound => None,
             Err(e) => {
                 let e = e.context("the outcome of record").into();
@@ -171,7 +183,8 @@ impl BackupCatalog {
         Ok(Some(record.result))
     }
 
-    /// The newest recorded outcomes, newest first, at most `most`; `None` if outcomes are not recorded.
+    /// The newest recorded outcomes, newest first, at most `most`, and no more than fit into the memory for them; `None`
+    /// if outcomes are not recorded.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
@@ -190,16 +203,27 @@ impl BackupCatalog {
         };
         objects.sort_by_key(|o| std::cmp::Reverse(o.created));
         objects.truncate(most);
-        let mut results = Vec::new();
-        for object in &objects {
-            let name = &object.name;
-            let Some(record) = read_if_one(store.as_ref(), object.clone()).await? else {
+        let (mut results, mut kept) = (Vec::new(), 0usize);
+        for object in objects {
+            let name = object.name.clone();
+            let read = read_if_one(store.as_ref(), object, MAX_PAST_RECORD).await?;
+            let Some(mut record) = read else {
                 continue;
             };
             let (id, kind) = (record.result.request_id.clone(), record.result.kind);
-            if name_of(&id) == *name && record.counts((&id, kind), &keys)? {
-                results.push(record.result);
+            if name_of(&id) != name || !record.counts((&id, kind), &keys)? {
+                continue;
             }
+            record.result.bound();
+            kept = kept.saturating_add(bytes_of(&record.result));
+            if kept > MAX_HISTORY {
+                tracing::warn!(
+                    "the recorded outcomes are too long to be kept together: only the newest are"
+                );
+                break;
+            }
+            // A copy, because the lists that were cut keep the memory of their former length.
+            results.push(record.result.clone());
         }
         Ok(Some(results))
     }
@@ -293,6 +317,44 @@ mod tests {
         catalog.record("d", &result).await.unwrap();
         let recorded = catalog.recorded(("good", Kind::Restore), "d").await;
         assert_eq!(recorded.unwrap(), Some(result));
+    }
+
+    /// Nor does it take the memory of a worker that starts.
+    #[tokio::test]
+    async fn the_history_is_bounded_whatever_is_recorded() {
+        use crate::catalog::folder_catalog::catalog_of;
+        let records = tempfile::tempdir().unwrap();
+        let place = format!("file://{}", records.path().display());
+        let (_folder, _store, catalog) =
+            catalog_of(&[], &[("restore-records", place.as_str())]).await;
+        let t = jiff::Timestamp::UNIX_EPOCH;
+        let mut listed = RestoreResult::new("listed", (t, t));
+        listed.notes = vec![String::new(); 15_000];
+        let mut long = RestoreResult::new("long", (t, t));
+        long.notes = vec![String::new(); 300_000];
+        for result in [&listed, &long] {
+            catalog.record("d", result).await.unwrap();
+        }
+        let found = catalog.newest_recorded(100).await.unwrap().unwrap();
+        let ids: Vec<&str> = found.iter().map(|r| r.request_id.as_str()).collect();
+        assert_eq!(ids, ["listed"], "the other is too long");
+        assert_eq!(found[0].notes.len(), 100);
+        assert!(
+            found[0].notes.capacity() < 200,
+            "nor is there room for more"
+        );
+        // A redelivery is still answered with all of it.
+        let recorded = catalog.recorded(("long", Kind::Restore), "d").await;
+        assert_eq!(recorded.unwrap(), Some(long));
+        // Together, they are bounded as well.
+        for i in 0..50 {
+            let mut result = RestoreResult::new(&format!("r{i}"), (t, t));
+            result.labels.insert("a".into(), "x".repeat(200_000));
+            catalog.record("d", &result).await.unwrap();
+        }
+        let found = catalog.newest_recorded(100).await.unwrap().unwrap();
+        let kept: usize = found.iter().map(bytes_of).sum();
+        assert!(kept <= MAX_HISTORY && found.len() < 50 && found.len() > 20);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! names inputs that are not backups.
 
 use std::io::{BufRead, Read};
+use std::sync::Arc;
 
 use super::frames::{self, Bzip2, Lz4, Zstd};
 use super::inflate::Gzip;
 use super::lzma::{Lzip, LzmaAlone, Xz};
 use super::peek_reader::{BoxedReader, PeekReader, buffered};
 use super::toc::{corrupt, limit_error, unsupported};
-use super::{Format, Limits, recognize};
+use super::{Format, Limits, ReopenableSource, recognize};
 use crate::error::ArchiveError;
 
 /// Most nested filters that are removed.
@@ -223,11 +224,39 @@ fn next_filter(
     }
 }
 
-/// Removes every filter; also returns the first bytes of the content.
+/// What comes out of a filter. It ends with an error where it is too long, or no longer wanted.
+struct FilterOutput<'a> {
+    inner: BoxedReader<'a>,
+    filter: Filter,
+    most: u64,
+    given: u64,
+    source: Option<Arc<dyn ReopenableSource>>,
+}
+
+impl Read for FilterOutput<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(source) = &self.source {
+            source.check_wanted()?;
+        }
+        let n = self.inner.read(buf)?;
+        self.given += n as u64;
+        if self.given > self.most {
+            let (name, most) = (self.filter.as_str(), self.most >> 20);
+            let what =
+                format!("the {name} data decompresses to more than the {most} MiB allowed here");
+            return Err(limit_error(what).into());
+        }
+        Ok(n)
+    }
+}
+
+/// Removes every filter; also returns the first bytes of the content. `source`: where `input` comes from, if it can tell
+/// that it is no longer wanted.
 pub(super) fn unwrap<'a>(
     input: BoxedReader<'a>,
     limits: &Limits,
     keys: &DecryptionKeys,
+    source: Option<&Arc<dyn ReopenableSource>>,
 ) -> Result<(Vec<Filter>, Vec<u8>, PeekReader<'a>), ArchiveError> {
     let (mut filters, mut input) = (Vec::new(), buffered(input));
     loop {
@@ -241,7 +270,13 @@ pub(super) fn unwrap<'a>(
             )));
         }
         filters.push(filter);
-        input = buffered(filter.unwrap(whole, limits, keys)?);
+        input = buffered(Box::new(FilterOutput {
+            inner: filter.unwrap(whole, limits, keys)?,
+            filter,
+            most: limits.max_decompressed,
+            given: 0,
+            source: source.cloned(),
+        }));
     }
 }
 

@@ -123,6 +123,8 @@ pub struct Limits {
     /// Bytes of memory that one archive's readers may keep: table of contents, lists, a statement, the window of a
     /// decompressor.
     pub memory: u64,
+    /// Bytes that may come out of each layer of compression or encryption around the whole archive.
+    pub max_decompressed: u64,
 }
 
 impl Limits {
@@ -157,6 +159,7 @@ impl Default for Limits {
             max_toc: 1 << 30,
             max_statement: 1 << 30,
             memory: 256 << 20,
+            max_decompressed: u64::MAX,
         }
     }
 }
@@ -181,6 +184,15 @@ pub trait ReopenableSource: Send + Sync {
     /// The name of such a file, from 0.
     fn file_name(&self, _file: usize) -> Option<String> {
         None
+    }
+
+    /// Fails once the bytes are no longer wanted. A few that were read may decompress for hours, so it is not enough that
+    /// the stream fails.
+    ///
+    /// # Errors
+    /// The source's own error.
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        Ok(())
     }
 
     /// What is known of the object that may explain why it cannot be read.
@@ -296,7 +308,7 @@ impl Archive {
         };
         let files = InputFiles::new(reopen.clone(), false);
         let (filters, head, input) =
-            filters::unwrap(bytes, &limits, keys).map_err(|e| files.explain(e))?;
+            filters::unwrap(bytes, &limits, keys, reopen.as_ref()).map_err(|e| files.explain(e))?;
         let files = InputFiles::new(reopen.clone(), !filters.is_empty());
         let reopen = reopen.map(|source| tar_archive::TarReopener {
             source,
@@ -528,7 +540,7 @@ pub fn read_text(
     let ArchiveSource::Stream { bytes, .. } = origin else {
         return Err(toc::corrupt("expected a file, found a directory"));
     };
-    let (_, _, input) = filters::unwrap(bytes, &Limits::default(), keys)?;
+    let (_, _, input) = filters::unwrap(bytes, &Limits::default(), keys, None)?;
     let mut text = Vec::new();
     let failed = |e| ArchiveError::from_io(e, "text");
     let mut input = input;

@@ -34,7 +34,7 @@ pub(super) fn read_member_toc(
     limits: Limits,
 ) -> Result<MemberToc, ArchiveError> {
     let (filters, _, mut input) =
-        filters::unwrap(toc, &limits, &filters::DecryptionKeys::default())?;
+        filters::unwrap(toc, &limits, &filters::DecryptionKeys::default(), None)?;
     let mut f = TocReader::new(&mut input, limits);
     f.members = true;
     let header = read_header(&mut f, format)?;
@@ -354,8 +354,12 @@ pub(super) fn read_object_list(
     context: &ReadContext,
 ) -> Result<BTreeSet<u32>, ArchiveError> {
     let what = "list of large objects";
-    let (_, _, mut input) =
-        filters::unwrap(member, &context.limits, &filters::DecryptionKeys::default())?;
+    let (_, _, mut input) = filters::unwrap(
+        member,
+        &context.limits,
+        &filters::DecryptionKeys::default(),
+        None,
+    )?;
     let (mut oids, mut line) = (BTreeSet::new(), Vec::new());
     loop {
         line.clear();

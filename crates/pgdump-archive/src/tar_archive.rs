@@ -29,7 +29,8 @@ pub(super) struct TarReopener {
 
 impl TarReopener {
     fn open(&self, limits: &Limits) -> Result<Tar, ArchiveError> {
-        let (filters, _, input) = filters::unwrap(self.source.open(0)?, limits, &self.keys)?;
+        let (filters, _, input) =
+            filters::unwrap(self.source.open(0)?, limits, &self.keys, Some(&self.source))?;
         debug_assert_eq!(filters.len(), self.filters);
         Ok(Tar::new(input))
     }

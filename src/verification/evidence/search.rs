@@ -12,7 +12,7 @@ use crate::error::{
 };
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, is_ours, pattern_of};
-use crate::store::{StoredObject, read_small};
+use crate::store::{StoredObject, bytes_of, read_small};
 use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
 
 /// How many documents one query reads.
@@ -97,28 +97,6 @@ impl Search {
         }
         self.kept += bytes;
         self.found.reports.push(report);
-    }
-}
-
-/// Roughly the memory that a report takes: its text, and the fixed part of each of its values.
-fn bytes_of(report: &VerificationReport) -> usize {
-    const VALUE: usize = 24;
-    #[derive(Default)]
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-            self.0 += text.len() + VALUE * memchr::memchr_iter(b',', text).count();
-            Ok(text.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count::default();
-    match serde_json::to_writer(&mut count, report) {
-        Ok(()) => count.0 + size_of::<VerificationReport>(),
-        Err(_) => usize::MAX,
     }
 }
 

@@ -44,5 +44,5 @@ impl DataSink for Seen {
 }
 
 pub fn limits() -> Limits {
-    Limits { max_entries: 10_000, max_toc: 4 << 20, max_statement: 4 << 20, memory: 64 << 20 }
+    Limits { max_entries: 10_000, max_toc: 4 << 20, max_statement: 4 << 20, memory: 64 << 20, ..Limits::default() }
 }

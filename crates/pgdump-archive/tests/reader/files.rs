@@ -110,6 +110,68 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A few bytes that decompress to very many, of which none names a database.
+fn bomb() -> Vec<u8> {
+    let begin = b"--\n-- PostgreSQL database dump\n--\n\n";
+    let comment = format!("-- {}\n", "x".repeat(1_000));
+    let comments = comment.as_bytes().repeat(20_000);
+    gzip(&gzip(&[&begin[..], &comments].concat()))
+}
+
+/// Reading ends at the limit, and does not blame the backup.
+#[test]
+fn no_more_is_decompressed_than_is_allowed() {
+    let open = |max_decompressed| {
+        let limits = Limits {
+            max_decompressed,
+            ..Limits::default()
+        };
+        let origin = ArchiveSource::once(Cursor::new(bomb()));
+        Archive::open(origin, limits, &DecryptionKeys::default()).err()
+    };
+    let e = open(8 << 20).unwrap();
+    assert!(matches!(e, ArchiveError::Limit(_)), "{e}");
+    assert!(e.to_string().contains("8 MiB"), "{e}");
+    let e = open(u64::MAX);
+    assert!(!matches!(e, Some(ArchiveError::Limit(_))), "{e:?}");
+}
+
+/// Is no longer wanted after it was asked this often.
+struct Unwanted(AtomicU64);
+
+impl ReopenableSource for Unwanted {
+    fn open(&self, _: u64) -> Result<ByteStream, ArchiveError> {
+        Err(ArchiveError::source("it is opened once"))
+    }
+
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        match self.0.load(Relaxed) {
+            0 => Err(ArchiveError::source("stopped")),
+            left => {
+                self.0.store(left - 1, Relaxed);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Reading stops although all bytes of the source were read before.
+#[test]
+fn decompression_ends_when_nobody_wants_it() {
+    let source = Arc::new(Unwanted(AtomicU64::new(9)));
+    let origin = ArchiveSource::Stream {
+        bytes: Box::new(Cursor::new(bomb())),
+        reopen: Some(source.clone()),
+    };
+    let opened = Archive::open(origin, Limits::default(), &DecryptionKeys::default());
+    let e = opened.err().unwrap();
+    assert!(
+        matches!(&e, ArchiveError::Source(e) if e.to_string() == "stopped"),
+        "{e}"
+    );
+    assert_eq!(source.0.load(Relaxed), 0);
+}
+
 /// Every format, and every wrapping.
 fn archives() -> Vec<(String, Vec<u8>)> {
     let file = |name: &str| std::fs::read(crate::fixtures().join(name)).unwrap();
