@@ -55,6 +55,8 @@ pub struct Testimony {
     pub reports: Vec<VerificationReport>,
     /// Why there may be more: documents that count may be among those that were not read or kept.
     pub incomplete: Option<String>,
+    /// What the store answered, if that is why.
+    pub cause: Option<StorageKind>,
 }
 
 /// A document that counts.
@@ -74,8 +76,9 @@ struct Search {
     kept: usize,
     /// SHA-256 of the reports so far. A copy of a signed document is genuine under any name, but counts once.
     seen: HashSet<String>,
-    /// Why a document could not be read.
+    /// Why a document could not be read, and what the store answered, if that is why.
     unread: Option<String>,
+    cause: Option<StorageKind>,
 }
 
 impl Search {
@@ -86,7 +89,13 @@ impl Search {
             kept: 0,
             seen: HashSet::new(),
             unread: None,
+            cause: None,
         }
+    }
+
+    /// What was not read, because the store did not return it (`cause`) or for another reason, may count.
+    fn leave_unread(&mut self, why: String, cause: Option<StorageKind>) {
+        (self.unread, self.cause) = (Some(why), cause);
     }
 
     fn keep(&mut self, report: VerificationReport) {
@@ -309,21 +318,24 @@ impl Evidence {
         }
         let left = others.saturating_sub(MAX_PER_GENERATION);
         if left > 0 && !self.has_own_names() {
-            search.unread = Some(format!(
+            let why = format!(
                 "{left} of {others} documents of evidence in {} were not read, because there are too many",
                 Self::folder(object)
-            ));
+            );
+            search.leave_unread(why, None);
         }
         if search.found.is_cut {
-            search.unread = Some(format!(
+            let why = format!(
                 "not all documents of evidence in {} were kept, because together they are longer than {} MiB",
                 Self::folder(object),
                 MAX_TESTIMONY >> 20
-            ));
+            );
+            search.leave_unread(why, None);
         }
         Testimony {
             reports: search.found.reports,
             incomplete: search.unread,
+            cause: search.cause,
         }
     }
 
@@ -397,7 +409,7 @@ impl Evidence {
                 // Nor is this: it counts once this machine's clock is right.
                 Err(e) => {
                     if self.is_signed() {
-                        search.unread = Some(format!("{uri}: {}", describe_error(&e)));
+                        search.leave_unread(format!("{uri}: {}", describe_error(&e)), None);
                     }
                     e
                 }
@@ -406,7 +418,11 @@ impl Evidence {
                 if matches!(e, RestoreError::Validation(_)) {
                     self.own.refuse(uri, object);
                 } else if is_unread(&e, object) && (is_own || !self.has_own_names()) {
-                    search.unread = Some(format!("{uri}: {}", describe_error(&e)));
+                    let cause = match &e {
+                        RestoreError::Storage(e) => Some(e.kind()),
+                        _ => None,
+                    };
+                    search.leave_unread(format!("{uri}: {}", describe_error(&e)), cause);
                 }
                 e
             }
