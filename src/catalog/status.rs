@@ -371,16 +371,14 @@ mod tests {
         ];
         let (_folder, store, catalog) = catalog_of(files, &flags).await;
         let now = jiff::Timestamp::now();
-        let due = catalog.due(now).await.unwrap().len();
+        let due = catalog.due(now).await.len();
         let day = jiff::SignedDuration::from_hours(24);
         store.hide("app/old/", now - day);
-        assert_eq!(catalog.due(now).await.unwrap().len(), due);
+        assert_eq!(catalog.due(now).await.len(), due);
         assert!(due > 0);
         store.hide("app/today/", now + day);
-        assert_eq!(
-            catalog.due(now).await.unwrap_err().reason(),
-            R::AccessDenied
-        );
+        let is_of_app = |job: &VerifyJob| matches!(&job.backup, BackupRef::Named { name, .. } if name.starts_with("app/"));
+        assert!(!catalog.due(now).await.iter().any(is_of_app));
         // The backups that can be seen are still known.
         assert_eq!(catalog.backups_of_set("app").await.unwrap().len(), 1);
     }
