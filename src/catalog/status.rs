@@ -55,7 +55,12 @@ impl BackupCatalog {
                     r.brief()
                 })
             };
-            let mut reports = self.reports_in_turns(&set.name, of_set).await?;
+            let Found {
+                mut reports,
+                is_limited,
+                ..
+            } = self.reports_in_turns(&set.name, of_set).await?;
+            standing.is_limited = is_limited;
             reports.sort_by_key(|r| r.finished_at);
             reports.iter().for_each(|r| standing.add(r));
             if standing.databases.len() > 1 {
@@ -117,20 +122,19 @@ impl BackupCatalog {
         set: &str,
     ) -> Result<Vec<VerificationReport>, RestoreError> {
         let of_set = |r: VerificationReport| (r.backup_set == set).then(|| r.brief());
-        self.reports_in_turns(set, of_set).await
+        Ok(self.reports_in_turns(set, of_set).await?.reports)
     }
 
     async fn reports_in_turns(
         &self,
         set: &str,
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
-    ) -> Result<Vec<VerificationReport>, RestoreError> {
+    ) -> Result<Found, RestoreError> {
         let Some(evidence) = self.evidence(None).await? else {
-            return Ok(vec![]);
+            return Ok(Found::default());
         };
         let prefix = self.config.verify.prefix_of(set);
-        let found = evidence.reports_of_each(prefix, READ, wanted).await?;
-        Ok(found.reports)
+        evidence.reports_of_each(prefix, READ, wanted).await
     }
 
     async fn take_reports(
