@@ -67,7 +67,7 @@ pub struct PinnedBackup {
     /// The expected CRC32C, from the store or from the request.
     pub expected_crc32c: Option<Crc32c>,
     /// What to know about how it was chosen.
-    pub note: Option<&'static str>,
+    pub notes: Vec<String>,
     /// What is known of it that may explain why it cannot be read.
     advice: Option<String>,
     /// The file of which it looks like a piece, where the pieces before it are missing.
@@ -83,7 +83,7 @@ impl PinnedBackup {
             object,
             members: vec![],
             expected_crc32c,
-            note: None,
+            notes: vec![],
             advice: None,
             lacks_pieces_of: None,
         }

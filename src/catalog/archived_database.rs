@@ -42,6 +42,16 @@ impl ArchivedDatabase {
         }
     }
 
+    /// Whether it may be of one database, and does not say of which.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            ArchivedDatabase::Unnamed
+                | ArchivedDatabase::NoDump(_)
+                | ArchivedDatabase::Unreadable(_)
+        )
+    }
+
     /// The origin of a backup of this name, or why it cannot be told.
     pub(super) fn one_origin(self, backup: &str) -> Result<BackupOrigin, String> {
         match self {

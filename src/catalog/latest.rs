@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use indicatif::HumanCount;
+
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::databases::SEARCHED;
@@ -11,7 +13,7 @@ use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, Val
 use crate::job::LatestBackup;
 use crate::proof::VerificationReport;
 use crate::store::StoredObject;
-use crate::verification::Evidence;
+use crate::verification::{Evidence, Testimony};
 
 /// Newest backups that `latest` looks into, to see whether they are of several databases.
 const COMPARED: usize = 100;
@@ -19,7 +21,7 @@ const COMPARED: usize = 100;
 const STEP: usize = 32;
 /// The note where no key is configured.
 const UNSIGNED: &str = "the evidence that this backup is proven is not signed: anyone who may create objects there can have written it (EVIDENCE_TRUSTED_KEYS_FILE)";
-/// Most databases that an error names.
+/// Most databases or backups that a message names.
 const MAX_LISTED: usize = 20;
 
 /// Backups of a listing, newest first, and the databases of those that were looked into.
@@ -28,13 +30,20 @@ struct Candidates<'a> {
     databases: Vec<ArchivedDatabase>,
 }
 
+/// A backup by its place in a listing, and the names of newer ones that do not say of which database they are.
+#[derive(Default)]
+struct ChosenBackup {
+    place: usize,
+    passed: Vec<String>,
+}
+
 impl BackupCatalog {
     /// Pins the newest backup that is wanted.
     ///
     /// # Errors
     /// `backup_not_found` if there is none, `invalid_request` if it could be one of several databases,
     /// `archive_corrupt` if a piece is missing, `access_denied` if a newer one may be where this account may not look, and
-    /// errors of the store.
+    /// errors of the store, also if they hide whether a newer one is proven.
     pub(super) async fn pin_latest(
         &self,
         wanted: &LatestBackup,
@@ -50,13 +59,16 @@ impl BackupCatalog {
             self.check_one_database(wanted, &found).await?;
         }
         let chosen = match (&wanted.database, wanted.is_proven) {
-            (None, false) => 0,
+            (None, false) => ChosenBackup::default(),
             (Some(database), false) => self.newest_of(wanted, database, &found).await?,
             (_, true) => self.newest_proven(wanted, &found).await?,
         };
-        let mut pinned = backup::pin_found(store, found[chosen].clone(), &unlisted).await?;
-        let is_unsigned = wanted.is_proven && self.keyring()?.is_empty();
-        pinned.note = is_unsigned.then_some(UNSIGNED);
+        let found = found[chosen.place].clone();
+        let mut pinned = backup::pin_found(store, found, &unlisted).await?;
+        if wanted.is_proven && self.keyring()?.is_empty() {
+            pinned.notes.push(UNSIGNED.to_owned());
+        }
+        pinned.notes.extend(chosen.note());
         Ok(pinned)
     }
 
@@ -97,18 +109,18 @@ impl BackupCatalog {
             "{}: there are backups of {} databases ({}), and the newest may be of any: choose one with --database (in a request, backup.database)",
             self.config.bucket.uri(&wanted.prefix),
             names.len(),
-            listed(&names)
+            listed(names.iter())
         );
         Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
     }
 
-    /// The place of the newest backup of a database.
+    /// The newest backup of a database.
     async fn newest_of(
         &self,
         wanted: &LatestBackup,
         database: &str,
         found: &[FoundBackup],
-    ) -> Result<usize, RestoreError> {
+    ) -> Result<ChosenBackup, RestoreError> {
         let searched = &found[..found.len().min(SEARCHED)];
         let mut candidates = Candidates {
             found: searched,
@@ -117,8 +129,8 @@ impl BackupCatalog {
         for step in searched.chunks(STEP) {
             let looked_at = self.databases_in(&objects_of(step)).await?;
             candidates.databases.extend(looked_at);
-            if let Some(place) = candidates.newest_of(database) {
-                return Ok(place);
+            if let Some(chosen) = candidates.newest_of(database) {
+                return Ok(chosen);
             }
         }
         let older = found.len() - searched.len();
@@ -131,31 +143,30 @@ impl BackupCatalog {
         Err(self.not_found(wanted, &what))
     }
 
-    /// The place of the newest backup that its evidence calls proven, of the wanted database if there is one.
+    /// The newest backup that its evidence calls proven, of the wanted database if there is one.
+    ///
+    /// # Errors
+    /// Also if the evidence about a newer one is not known completely: an older one in its place would be old data that
+    /// nobody asked for.
     async fn newest_proven(
         &self,
         wanted: &LatestBackup,
         found: &[FoundBackup],
-    ) -> Result<usize, RestoreError> {
+    ) -> Result<ChosenBackup, RestoreError> {
         let Some(evidence) = self.evidence(None).await? else {
             return Err(self.not_found(wanted, "no evidence is kept (EVIDENCE_LOCATION=none), so no backup is known to be proven: name one"));
         };
         let database = wanted.database.as_deref();
         let mut documents: HashMap<String, Vec<StoredObject>> =
             evidence.folders(&wanted.prefix).await?;
-        let mut verified = 0;
+        let (mut verified, mut passed) = (0, Vec::new());
         for (place, FoundBackup { object, .. }) in found.iter().enumerate() {
             let Some(beside) = documents.remove(&Evidence::folder(object)) else {
                 continue;
             };
             let known = evidence.about(object, beside).await;
-            if let Some(why) = &known.incomplete {
-                // What was not read may say that it is bad.
-                tracing::warn!(
-                    backup = object.name,
-                    why,
-                    "not taken for proven: its evidence was not read completely"
-                );
+            if known.incomplete.is_some() {
+                self.check_known(object, &known, database).await?;
                 continue;
             }
             let reports: Vec<VerificationReport> = known
@@ -166,8 +177,18 @@ impl BackupCatalog {
                 })
                 .collect();
             verified += usize::from(!reports.is_empty());
-            if is_proven(&reports) && self.is_of_database(object, &reports, database).await? {
-                return Ok(place);
+            if !is_proven(&reports) {
+                continue;
+            }
+            let Some(database) = database else {
+                return Ok(ChosenBackup { place, passed });
+            };
+            let of = self.database_by(object, &reports).await?;
+            if of.name() == Some(database) {
+                return Ok(ChosenBackup { place, passed });
+            }
+            if of.is_unknown() {
+                passed.push(object.name.clone());
             }
         }
         let of = database.map(|d| format!(" of database {d}"));
@@ -185,19 +206,45 @@ impl BackupCatalog {
         Err(self.not_found(wanted, &what))
     }
 
-    /// Whether a proven backup is of a database: by its evidence or, where that names none, by its first bytes.
-    async fn is_of_database(
+    /// Refuses a backup whose evidence is not known completely, unless it is certainly of another database: what was
+    /// not read may say that it is proven, or bad.
+    async fn check_known(
+        &self,
+        object: &StoredObject,
+        known: &Testimony,
+        database: Option<&str>,
+    ) -> Result<(), RestoreError> {
+        let Some(why) = &known.incomplete else {
+            return Ok(());
+        };
+        let may_be_it = match database {
+            None => true,
+            Some(database) => match self.database_by(object, &known.reports).await? {
+                ArchivedDatabase::Named(name) => name == database,
+                ArchivedDatabase::Cluster | ArchivedDatabase::Unreadable(_) => true,
+                _ => false,
+            },
+        };
+        if !may_be_it {
+            return Ok(());
+        }
+        let what = format!(
+            "{}: it may be the newest backup that is proven, but its evidence was not read completely ({why}): make the evidence readable, or choose an older backup by its name (`pgrestored list` shows which are proven)",
+            self.config.bucket.uri(&object.name)
+        );
+        let kind = known.cause.unwrap_or(StorageKind::NotFound);
+        Err(StorageError::new(kind, what).into())
+    }
+
+    /// The database of a backup: by its evidence or, where that names none, by its first bytes.
+    async fn database_by(
         &self,
         object: &StoredObject,
         reports: &[VerificationReport],
-        database: Option<&str>,
-    ) -> Result<bool, RestoreError> {
-        let Some(database) = database else {
-            return Ok(true);
-        };
-        match reports.iter().find_map(|r| r.database.as_deref()) {
-            Some(named) => Ok(named == database),
-            None => Ok(self.database_in(object).await?.name() == Some(database)),
+    ) -> Result<ArchivedDatabase, RestoreError> {
+        match reports.iter().find_map(|r| r.database.clone()) {
+            Some(named) => Ok(ArchivedDatabase::Named(named)),
+            None => self.database_in(object).await,
         }
     }
 
@@ -207,24 +254,39 @@ impl BackupCatalog {
     }
 }
 
+impl ChosenBackup {
+    /// That newer backups were passed over, if there are any: each may be of the wanted database.
+    fn note(&self) -> Option<String> {
+        let names = listed(self.passed.iter());
+        match self.passed.len() {
+            0 => None,
+            1 => Some(format!(
+                "1 newer backup does not say of which database it is, and was not chosen: {names}; if you want it, choose it by its name"
+            )),
+            n => Some(format!(
+                "{} newer backups do not say of which database they are, and were not chosen: {names}; if you want one of them, choose it by its name",
+                HumanCount(n as u64)
+            )),
+        }
+    }
+}
+
 impl Candidates<'_> {
-    /// The place of the newest backup of a database, if one was found: one that names it or a cluster's dump, which may
-    /// hold it. A newer one that cannot be read, and that is called like it, is taken for its newest, too: its restore
-    /// fails and says why, which an older backup in its place would hide.
-    fn newest_of(&self, database: &str) -> Option<usize> {
+    /// The newest backup of a database, if one was found: one that names it or a cluster's dump, which may hold it. A
+    /// newer one that cannot be read or names no database, and that is called like it, is taken for its newest, too: its
+    /// restore fails and says why, which an older backup in its place would hide.
+    fn newest_of(&self, database: &str) -> Option<ChosenBackup> {
         let is_it =
             |d: &ArchivedDatabase| d.name() == Some(database) || *d == ArchivedDatabase::Cluster;
-        let place = self.databases.iter().position(is_it)?;
+        let named = self.databases.iter().position(is_it)?;
         let origin = |i: usize| self.databases[i].origin(&self.found[i].object.name);
-        let own = origin(place);
-        let hides = |i: &usize| {
-            let is_damaged = matches!(
-                self.databases[*i],
-                ArchivedDatabase::Unreadable(_) | ArchivedDatabase::NoDump(_)
-            );
-            is_damaged && origin(*i).is_same(&own)
-        };
-        Some((0..place).find(hides).unwrap_or(place))
+        let own = origin(named);
+        let is_unknown = |i: &usize| self.databases[*i].is_unknown();
+        let hides = |i: &usize| is_unknown(i) && origin(*i).is_same(&own);
+        let place = (0..named).find(hides).unwrap_or(named);
+        let passed = (0..place).filter(is_unknown);
+        let passed = passed.map(|i| self.found[i].object.name.clone()).collect();
+        Some(ChosenBackup { place, passed })
     }
 
     /// What they are instead.
@@ -237,7 +299,7 @@ impl Candidates<'_> {
         let unnamed = self.databases.iter().filter(|d| d.name().is_none()).count();
         let mut parts = Vec::new();
         if !names.is_empty() {
-            parts.push(format!("there are backups of {}", listed(&names)));
+            parts.push(format!("there are backups of {}", listed(names.iter())));
         }
         match unnamed {
             0 => {}
@@ -254,14 +316,14 @@ fn objects_of(found: &[FoundBackup]) -> Vec<StoredObject> {
     found.iter().map(|f| f.object.clone()).collect()
 }
 
-/// The first names, for an error.
-fn listed(names: &BTreeSet<String>) -> String {
-    let shown: Vec<&str> = names.iter().map(String::as_str).take(MAX_LISTED).collect();
+/// The first names, for a message.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let more = if names.len() > MAX_LISTED {
         ", …"
     } else {
         ""
     };
+    let shown: Vec<&str> = names.take(MAX_LISTED).map(String::as_str).collect();
     format!("{}{more}", shown.join(", "))
 }
 
@@ -422,6 +484,39 @@ mod tests {
         }
     }
 
+    /// SQL text that names no database hides an older backup that is called like it, and what is called otherwise is named.
+    #[tokio::test]
+    async fn a_newer_backup_of_unknown_database_is_not_passed_over_silently() {
+        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[
+            ("app-2026-11-20.dump", TEXT),
+            ("shop_tuesday.dump", &shop[..20]),
+            ("shop_monday.dump", &shop),
+            ("app-2026-11-01.dump", &app),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, (name, _)) in files.iter().enumerate() {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        let latest = async |database| {
+            let wanted = BackupRef::from_name("latest", "").unwrap();
+            let wanted = wanted.of_database(Some(database));
+            catalog.pin(&wanted, None, None).await.unwrap().unwrap()
+        };
+        let newest = latest("app").await;
+        assert_eq!(newest.object.name, "app-2026-11-20.dump");
+        assert!(newest.notes.is_empty(), "{:?}", newest.notes);
+        let newest = latest("shop").await;
+        assert_eq!(newest.object.name, "shop_monday.dump");
+        assert_eq!(
+            newest.notes,
+            [
+                "2 newer backups do not say of which database they are, and were not chosen: app-2026-11-20.dump, shop_tuesday.dump; if you want one of them, choose it by its name"
+            ]
+        );
+    }
+
     /// What was read once is not read again, and what cannot be read for now is no answer.
     #[tokio::test(start_paused = true)]
     async fn the_first_bytes_are_read_once() {
@@ -484,6 +579,37 @@ mod tests {
             .unwrap()
             .of_database(Some("app"));
         let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
-        assert_eq!(pinned.note, Some(UNSIGNED));
+        assert_eq!(pinned.notes, [UNSIGNED]);
+    }
+
+    /// An older proof is no answer while it cannot be known whether a newer backup is proven.
+    #[tokio::test(start_paused = true)]
+    async fn evidence_that_cannot_be_read_is_not_passed_over() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[("a2.dump", &app), ("s1.dump", &shop), ("a1.dump", &app)];
+        for kind in [StorageKind::DownloadFailed, StorageKind::AccessDenied] {
+            let (folder, store, catalog) = catalog_of(files, &[]).await;
+            for (age, (name, _)) in files.iter().enumerate() {
+                set_age(&folder, name, 60 * age as u64 + 60);
+                judge(&catalog, name, name, Verdict::Verified).await;
+            }
+            let proven = async |database| newest(&catalog, "latest-proven", Some(database)).await;
+            assert_eq!(proven("app").await.unwrap(), "a2.dump");
+            store.fail(
+                Call::Read,
+                "a2.dump.pgrestored/",
+                StoreFault::Error(kind),
+                99,
+            );
+            let (reason, what) = proven("app").await.unwrap_err();
+            assert_eq!(reason, kind.reason());
+            assert!(
+                what.contains("a2.dump: it may be the newest backup that is proven")
+                    && what.contains("choose an older backup by its name"),
+                "{what}"
+            );
+            // What is of another database says nothing about this one.
+            assert_eq!(proven("shop").await.unwrap(), "s1.dump");
+        }
     }
 }

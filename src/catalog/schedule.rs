@@ -7,7 +7,7 @@ use super::backup_catalog::BackupCatalog;
 use super::grouped_backups::DatabaseBackups;
 use super::set_status::DatabaseStatus;
 use super::status::SetListing;
-use crate::error::RestoreError;
+use crate::error::{RestoreError, report as said};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
 use crate::proof::{Verdict, VerificationReport};
@@ -15,17 +15,36 @@ use crate::store::StoredObject;
 
 impl BackupCatalog {
     /// Verifications that are due: the newest backup of each database of a set whose last proof is older than the
-    /// schedule says, and with it some of the older ones, those that were never proven first.
-    ///
-    /// # Errors
-    /// The store's own; `access_denied` if the newest backup of a database may be where this account may not look.
-    pub async fn due(&self, now: jiff::Timestamp) -> Result<Vec<VerifyJob>, RestoreError> {
+    /// schedule says, and with it some of the older ones, those that were never proven first. A set that cannot be read,
+    /// and a database whose newest backup may be where this account may not look, are logged and keep nothing else from
+    /// its verification.
+    pub async fn due(&self, now: jiff::Timestamp) -> Vec<VerifyJob> {
         let Some(every) = self.config.verify.schedule else {
-            return Ok(vec![]);
+            return vec![];
         };
+        let mut jobs = Vec::new();
+        for set in &self.config.verify.sets {
+            match self.due_in_set(&set.name, every, now).await {
+                Ok(due) => jobs.extend(due),
+                Err(e) => tracing::warn!(
+                    set = set.name,
+                    error = said(&e),
+                    "failed to compute the due verifications of a set"
+                ),
+            }
+        }
+        jobs
+    }
+
+    async fn due_in_set(
+        &self,
+        set: &str,
+        every: Duration,
+        now: jiff::Timestamp,
+    ) -> Result<Vec<VerifyJob>, RestoreError> {
         // Workers that come to the same conclusion ask for the same verification.
         let turn = now.as_second() / i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1);
-        let job = |set: &str, o: &StoredObject, trigger| {
+        let job = |o: &StoredObject, trigger| {
             let id = format!("schedule:{set}:{}:{turn}", o.generation);
             let backup = BackupRef::Named {
                 place: None,
@@ -36,38 +55,43 @@ impl BackupCatalog {
                 ..VerifyJob::new(id, backup, trigger)
             }
         };
+        let mut reports = self.brief_reports_of(set).await?;
+        reports.sort_by_key(|r| r.finished_at);
+        let proven: HashSet<(String, String)> = reports
+            .iter()
+            .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
+            .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
+            .collect();
+        let SetListing { backups, unlisted } = self.listing_of_set(set).await?;
+        if backups.is_empty() {
+            unlisted.check_newest(None)?;
+        }
         let mut jobs = Vec::new();
-        for set in &self.config.verify.sets {
-            let mut reports = self.brief_reports_of(&set.name).await?;
-            reports.sort_by_key(|r| r.finished_at);
-            let proven: HashSet<(String, String)> = reports
-                .iter()
-                .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
-                .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
-                .collect();
-            let SetListing { backups, unlisted } = self.listing_of_set(&set.name).await?;
-            if backups.is_empty() {
-                unlisted.check_newest(None)?;
+        for own in self.by_database(backups, &reports).await {
+            if !is_due(&own, &reports, every, now) {
+                continue;
             }
-            for own in self.by_database(backups, &reports).await {
-                if !is_due(&own, &reports, every, now) {
-                    continue;
-                }
-                let Some((newest, older)) = own.backups.split_first() else {
-                    continue;
-                };
-                unlisted.check_newest(Some(newest))?;
-                jobs.push(job(&set.name, newest, Trigger::Schedule));
-                let mut sample: Vec<&StoredObject> = older.iter().collect();
-                // The same in every look of a turn, also of other workers.
-                fastrand::Rng::with_seed(turn.unsigned_abs()).shuffle(&mut sample);
-                let is_proven = |o: &&StoredObject| {
-                    proven.contains(&(o.name.clone(), o.generation.to_string()))
-                };
-                sample.sort_by_key(is_proven);
-                let sample = sample.into_iter().take(self.config.verify.sample);
-                jobs.extend(sample.map(|o| job(&set.name, o, Trigger::Sample)));
+            let Some((newest, older)) = own.backups.split_first() else {
+                continue;
+            };
+            if let Err(e) = unlisted.check_newest(Some(newest)) {
+                tracing::warn!(
+                    set,
+                    backup = newest.name,
+                    error = said(&e),
+                    "not verified by the schedule: a newer backup may be hidden"
+                );
+                continue;
             }
+            jobs.push(job(newest, Trigger::Schedule));
+            let mut sample: Vec<&StoredObject> = older.iter().collect();
+            // The same in every look of a turn, also of other workers.
+            fastrand::Rng::with_seed(turn.unsigned_abs()).shuffle(&mut sample);
+            let is_proven =
+                |o: &&StoredObject| proven.contains(&(o.name.clone(), o.generation.to_string()));
+            sample.sort_by_key(is_proven);
+            let sample = sample.into_iter().take(self.config.verify.sample);
+            jobs.extend(sample.map(|o| job(o, Trigger::Sample)));
         }
         Ok(jobs)
     }
@@ -90,4 +114,49 @@ fn is_due(
         .last_proof
         .map(|t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
     age.is_none_or(|age| age >= every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::error::StorageKind;
+    use crate::store::faulty::{Call, StoreFault};
+
+    /// The names of the backups that are due.
+    async fn due(catalog: &BackupCatalog) -> Vec<String> {
+        let jobs = catalog.due(jiff::Timestamp::now()).await;
+        let name = |job: VerifyJob| match job.backup {
+            BackupRef::Named { name, .. } => name,
+            other => panic!("{other:?}"),
+        };
+        jobs.into_iter().map(name).collect()
+    }
+
+    #[tokio::test]
+    async fn a_set_that_cannot_be_read_does_not_stop_the_others() {
+        let files: &[(&str, &[u8])] =
+            &[("app/a.dump", b"PGDMP\x01"), ("shop/s.dump", b"PGDMP\x01")];
+        let flags = [
+            ("verify-schedule", "24h"),
+            ("backup-sets", "app=app/,shop=shop/"),
+        ];
+        let (_folder, store, catalog) = catalog_of(files, &flags).await;
+        assert_eq!(due(&catalog).await, ["app/a.dump", "shop/s.dump"]);
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::List, "app/", denied, 99);
+        assert_eq!(due(&catalog).await, ["shop/s.dump"]);
+    }
+
+    #[tokio::test]
+    async fn a_database_whose_newest_backup_may_be_hidden_does_not_stop_the_others() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[("a.dump", &app), ("s.dump", &shop)];
+        let flags = [("verify-schedule", "24h")];
+        let (folder, store, catalog) = catalog_of(files, &flags).await;
+        set_age(&folder, "a.dump", 120);
+        let hidden = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60);
+        store.hide("private/", hidden);
+        assert_eq!(due(&catalog).await, ["s.dump"]);
+    }
 }

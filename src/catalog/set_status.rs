@@ -5,8 +5,8 @@ use crate::proof::{BackupOrigin, RestoreSample, Rto, Verdict, VerificationReport
 
 /// Most databases of a set that are told apart.
 const MAX_DATABASES: usize = 1_000;
-/// A database counts for its set from this number of proofs on: a single backup that somebody made by hand is not
-/// expected to be proven again.
+/// A database counts for its set from this number of proofs on, if as many of each could be read: a single backup that
+/// somebody made by hand is not expected to be proven again.
 const REGULAR: u32 = 2;
 /// Restores in the trend of a set.
 const TREND: usize = 30;
@@ -44,6 +44,10 @@ pub struct BackupSetStatus {
     /// Each database, if there are several.
     #[serde(default, skip_serializing_if = "has_at_most_one")]
     pub databases: Vec<DatabaseStatus>,
+    /// Whether there are so many databases that not two proofs of each, or not all databases, are known. A single known
+    /// proof of one is then no sign that nobody proves it again.
+    #[serde(skip)]
+    pub is_limited: bool,
 }
 
 fn has_at_most_one(databases: &[DatabaseStatus]) -> bool {
@@ -116,6 +120,7 @@ impl BackupSetStatus {
             trend: vec![],
             is_signed,
             databases: vec![],
+            is_limited: false,
         }
     }
 
@@ -139,7 +144,7 @@ impl BackupSetStatus {
             Some(database) => database.add(report),
             None => {
                 if self.databases.len() >= MAX_DATABASES {
-                    self.databases.remove(0);
+                    self.leave_out_freshest();
                 }
                 let mut database = DatabaseStatus::default();
                 database.add(report);
@@ -147,6 +152,15 @@ impl BackupSetStatus {
             }
         }
         self.sum_up();
+    }
+
+    /// Makes room for another database. The set is as fresh as its stalest one, so that one stays.
+    fn leave_out_freshest(&mut self) {
+        self.is_limited = true;
+        let last_proofs = self.databases.iter().map(|d| d.last_proof).enumerate();
+        if let Some((freshest, _)) = last_proofs.max_by_key(|(_, at)| *at) {
+            self.databases.remove(freshest);
+        }
     }
 
     /// Leaves out the databases of which no backup is left, unless there is none of any.
@@ -158,7 +172,7 @@ impl BackupSetStatus {
     }
 
     fn sum_up(&mut self) {
-        let has_regular = self.databases.iter().any(|d| d.proofs >= REGULAR);
+        let has_regular = !self.is_limited && self.databases.iter().any(|d| d.proofs >= REGULAR);
         let counts = |d: &&DatabaseStatus| !has_regular || d.proofs >= REGULAR;
         let counted = || self.databases.iter().filter(counts);
         let Some(oldest) = counted().min_by_key(|d| d.last_proof).cloned() else {
@@ -267,5 +281,34 @@ mod tests {
         let once = proof(Some("app"), "1.dump", 1, 1.0);
         let status = status_of(&[once.clone(), once]);
         assert_eq!(status.databases[0].proofs, 1);
+    }
+
+    /// Of many databases only one proof of some was read, and those may be the stalest.
+    #[test]
+    fn a_database_with_one_known_proof_counts_if_there_may_be_more() {
+        let proofs = [
+            proof(Some("app"), "1.dump", 2, 1.0),
+            proof(Some("app"), "2.dump", 3, 1.0),
+            proof(Some("shop"), "3.dump", 1, 1.0),
+        ];
+        assert_eq!(status_of(&proofs).last_proof, Some(at(3)));
+        let mut status = BackupSetStatus::new("default", true);
+        status.is_limited = true;
+        proofs.iter().for_each(|p| status.add(p));
+        assert_eq!(status.last_proof, Some(at(1)));
+    }
+
+    #[test]
+    fn the_stalest_of_too_many_databases_stays() {
+        let mut status = BackupSetStatus::new("default", true);
+        let database = |hour| DatabaseStatus {
+            database: Some(format!("app{hour}")),
+            last_proof: Some(at(hour)),
+            ..DatabaseStatus::default()
+        };
+        status.databases = (1..=MAX_DATABASES as i64).map(database).collect();
+        status.add(&proof(Some("new"), "1.dump", 2_000, 1.0));
+        assert_eq!(status.databases.len(), MAX_DATABASES);
+        assert_eq!(status.last_proof, Some(at(1)));
     }
 }

@@ -101,7 +101,7 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
         Some(hint) => StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into(),
         None => e,
     })?;
-    if let Some(note) = pinned.as_ref().and_then(|p| p.note) {
+    for note in pinned.iter().flat_map(|p| &p.notes) {
         err!("note: {note}");
     }
     let catalog = app.manager.catalog();

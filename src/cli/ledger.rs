@@ -298,6 +298,7 @@ mod tests {
             trend: vec![],
             is_signed: false,
             databases: vec![],
+            is_limited: false,
         };
         Ledger {
             since: at(0),

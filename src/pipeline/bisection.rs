@@ -65,16 +65,9 @@ async fn search(
         .map_or(R::VerificationFailed, |e| e.reason);
     let depth = depth_of(reason, failed.depth_requested);
     let (config, catalog) = (context.config(), context.catalog());
-    let mut older = catalog.older_backups(failed).await?;
-    let prefix = config.verify.prefix_of(&failed.backup_set);
-    let known = match catalog.evidence(None).await? {
-        Some(e) => {
-            let name = failed.backup.name.as_deref().unwrap_or_default();
-            let found = e.reports_like((prefix, name), READ, |r| Some(r.brief()));
-            found.await?.reports
-        }
-        None => vec![],
-    };
+    // Of everything but the probes, which have bounds of their own: a store that stalls holds no worker.
+    let mut bounds = context.end_bounds("bisection");
+    let (mut older, known) = bounds.within(older_and_known(context, failed)).await?;
     let origin = failed.origin();
     older.retain(|o| {
         !known
@@ -98,7 +91,8 @@ async fn search(
         let middle = (from + good) / 2;
         if looked_into < LOOKED_INTO && failed.database.is_some() {
             looked_into += 1;
-            let of = catalog.database_named_in(&older[middle]).await;
+            let look = async { Ok(catalog.database_named_in(&older[middle]).await) };
+            let of = bounds.within(look).await?;
             if of.is_some_and(|of| failed.own_database() != Some(of.as_str())) {
                 older.remove(middle);
                 good -= 1;
@@ -106,6 +100,8 @@ async fn search(
             }
         }
         let (probe, of) = probe(context, &older[middle], depth, verify).await;
+        // The clock of the last ones ran on during the probe.
+        bounds = context.end_bounds("bisection");
         let verdict = probe.verdict;
         found.probes.push(probe);
         if of.is_some_and(|of| !of.is_same(&origin)) {
@@ -124,6 +120,22 @@ async fn search(
     found.last_good = older.get(good).map(|o| named(config, o));
     found.first_bad = Some(bad.map_or_else(|| failed.backup.clone(), |b| named(config, &older[b])));
     Ok(found)
+}
+
+/// The backups before the one that failed, newest first, and the reports about them and others.
+async fn older_and_known(
+    context: &JobContext<'_, VerifyJob>,
+    failed: &VerificationReport,
+) -> Result<(Vec<StoredObject>, Vec<VerificationReport>), RestoreError> {
+    let catalog = context.catalog();
+    let older = catalog.older_backups(failed).await?;
+    let Some(evidence) = catalog.evidence(None).await? else {
+        return Ok((older, vec![]));
+    };
+    let prefix = context.config().verify.prefix_of(&failed.backup_set);
+    let name = failed.backup.name.as_deref().unwrap_or_default();
+    let found = evidence.reports_like((prefix, name), READ, |r| Some(r.brief()));
+    Ok((older, found.await?.reports))
 }
 
 fn named(config: &Config, o: &StoredObject) -> ResultBackup {
@@ -170,4 +182,89 @@ async fn probe(
         },
         of,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::catalog::BackupCatalog;
+    use crate::config::{Location, RawConfig};
+    use crate::event::RestoreResult;
+    use crate::metrics::RestoreMetricsManager;
+    use crate::pipeline::context::{JobClock, Services};
+    use crate::postgres::Server;
+    use crate::store::Stores;
+    use crate::store::faulty::{Call, FaultyStore, StoreFault};
+
+    /// A probe that takes an hour and finds the backup good.
+    fn slow_probe(probe: VerifyJob) -> BoxFuture<'static, JobOutcome> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            let (id, t) = (probe.request_id.as_str(), jiff::Timestamp::UNIX_EPOCH);
+            let report = VerificationReport {
+                verdict: Verdict::Verified,
+                ..VerificationReport::new(id, probe.trigger, Depth::Data, t)
+            };
+            JobOutcome {
+                proof: Some(Box::new(report)),
+                ..JobOutcome::recorded(RestoreResult::new(id, (t, t)))
+            }
+        })
+    }
+
+    /// The search before `c.dump` in a folder with two older backups, whose listing stalls or not.
+    async fn bisected(stalls: bool) -> Option<Bisection> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.dump", "b.dump", "c.dump"] {
+            std::fs::write(folder.path().join(name), "PGDMP").unwrap();
+        }
+        let bucket = format!("file://{}", folder.path().display());
+        let flags = [("backup-bucket", bucket.as_str()), ("db-host", "/nowhere")];
+        let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+        let (config, stores) = (Arc::new(config), Arc::new(Stores::new(None)));
+        let store = Arc::new(FaultyStore::at(folder.path()));
+        stores.replace(Location::Folder(folder.path().to_owned()), store.clone());
+        let metrics = RestoreMetricsManager::new(0.0);
+        let services = Services {
+            catalog: BackupCatalog::new(config.clone(), stores, metrics.clone()),
+            server: Server::new(&config.db).unwrap(),
+            config,
+            metrics,
+        };
+        if stalls {
+            store.fail(Call::List, "", StoreFault::Stall, 99);
+        }
+        let job = VerifyJob::new("r", BackupRef::Stdin, Trigger::Notification);
+        let (progress, cancel) = (Arc::default(), CancellationToken::new());
+        let context = JobContext {
+            services: &services,
+            job: &job,
+            progress: &progress,
+            cancel: &cancel,
+            clock: JobClock::start(),
+        };
+        let now = jiff::Timestamp::now();
+        let mut failed = VerificationReport::new("r", Trigger::Notification, Depth::Data, now);
+        failed.verdict = Verdict::Failed;
+        failed.database = Some("app".into());
+        failed.backup.name = Some("c.dump".into());
+        failed.backup_created = Some(now);
+        failed.backup_set = "default".into();
+        let day = Duration::from_secs(24 * 3600);
+        let ended = tokio::time::timeout(day, bisect(&context, &failed, &slow_probe)).await;
+        ended.unwrap()
+    }
+
+    /// A store that stalls ends the search and not the worker; long probes do not end it.
+    #[tokio::test(start_paused = true)]
+    async fn all_but_the_probes_is_bounded() {
+        assert_eq!(bisected(true).await, None);
+        let found = bisected(false).await.unwrap();
+        assert_eq!((found.probes.len(), found.exact), (2, true));
+    }
 }

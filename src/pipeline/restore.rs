@@ -228,7 +228,7 @@ async fn pin(
     if let Some(pinned) = &pinned {
         draft.size = pinned.object.size;
         draft.backup = catalog::describe(pinned);
-        draft.log.notes.extend(pinned.note.map(str::to_owned));
+        draft.log.notes.extend(pinned.notes.iter().cloned());
     }
     draft.pinned.clone_from(&pinned);
     Ok(Pinned::new(pinned))

@@ -231,7 +231,7 @@ impl VerificationDraft {
         if let Some(p) = &pinned {
             self.report.backup = catalog::describe(p);
             self.report.backup_created = Some(p.object.created);
-            self.report.notes.extend(p.note.map(str::to_owned));
+            self.report.notes.extend(p.notes.iter().cloned());
             self.report.backup_set = config.verify.set_of(&p.object.name).to_owned();
         }
         self.pinned = pinned;

@@ -66,16 +66,9 @@ impl Worker {
         // A verification that has been answered is not repeated, even if it is still listed as due.
         let mut answered: HashSet<String> = HashSet::new();
         loop {
-            let due = match context
-                .until_soft(self.manager.catalog().due(jiff::Timestamp::now()))
-                .await
-            {
-                Some(Ok(due)) => due,
-                Some(Err(e)) => {
-                    tracing::warn!(error = report(&e), "failed to compute due verifications");
-                    vec![]
-                }
-                None => return,
+            let due = self.manager.catalog().due(jiff::Timestamp::now());
+            let Some(due) = context.until_soft(due).await else {
+                return;
             };
             answered.retain(|id| due.iter().any(|job| job.request_id == *id));
             for job in due

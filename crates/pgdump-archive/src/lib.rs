@@ -288,7 +288,7 @@ impl Archive {
             let what = match own {
                 Some(own) => format!("the backup is of database {own}, not of {wanted}"),
                 None => format!(
-                    "the backup does not name its database, so it may not be {wanted}: restore without --database"
+                    "the backup does not name its database, so it may not be {wanted}: restore it by its name, without --database"
                 ),
             };
             return Err(ArchiveError::not_found(what));

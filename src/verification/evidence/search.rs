@@ -23,6 +23,8 @@ pub(super) const MAX_REJECTED: usize = 1_000;
 pub(super) const MAX_PER_GENERATION: usize = 5_000;
 /// Most documents beside backups of one name pattern that a search in turns reads.
 const MAX_OF_PATTERN: usize = 200;
+/// Documents of each name pattern without which a search in turns is limited.
+const FIRST_TURNS: usize = 2;
 /// The rejected document from which on the log names no further ones.
 const MAX_LOGGED: usize = 6;
 /// Memory for the reports about one generation of a backup, in bytes.
@@ -47,6 +49,17 @@ pub struct Found {
     pub is_flooded: bool,
     /// The search ended at a report that counts, because it did not fit into the memory for them.
     pub is_cut: bool,
+    /// Of a search in turns: not even the two newest documents of every name pattern were read and kept, so that the only
+    /// report of one here may not be its only one.
+    pub is_limited: bool,
+    /// The place, in the order of the search, of the first document that was not read or not kept.
+    first_unread: Option<usize>,
+}
+
+impl Found {
+    fn leave_out(&mut self, place: usize) {
+        self.first_unread = Some(self.first_unread.map_or(place, |p| p.min(place)));
+    }
 }
 
 /// What the documents next to one generation of a backup say about it.
@@ -55,6 +68,8 @@ pub struct Testimony {
     pub reports: Vec<VerificationReport>,
     /// Why there may be more: documents that count may be among those that were not read or kept.
     pub incomplete: Option<String>,
+    /// What the store answered, if that is why.
+    pub cause: Option<StorageKind>,
 }
 
 /// A document that counts.
@@ -74,8 +89,9 @@ struct Search {
     kept: usize,
     /// SHA-256 of the reports so far. A copy of a signed document is genuine under any name, but counts once.
     seen: HashSet<String>,
-    /// Why a document could not be read.
+    /// Why a document could not be read, and what the store answered, if that is why.
     unread: Option<String>,
+    cause: Option<StorageKind>,
 }
 
 impl Search {
@@ -86,7 +102,13 @@ impl Search {
             kept: 0,
             seen: HashSet::new(),
             unread: None,
+            cause: None,
         }
+    }
+
+    /// What was not read, because the store did not return it (`cause`) or for another reason, may count.
+    fn leave_unread(&mut self, why: String, cause: Option<StorageKind>) {
+        (self.unread, self.cause) = (Some(why), cause);
     }
 
     fn keep(&mut self, report: VerificationReport) {
@@ -242,7 +264,10 @@ impl Evidence {
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
         let all = self.list(prefix).await?;
-        self.select(in_turns(all), limit, wanted).await
+        let (turns, first) = in_turns(all);
+        let mut found = self.select(turns, limit, wanted).await?;
+        found.is_limited = found.first_unread.is_some_and(|place| place < first);
+        Ok(found)
     }
 
     /// The folder of the documents about one generation of a backup.
@@ -287,21 +312,24 @@ impl Evidence {
         }
         let left = others.saturating_sub(MAX_PER_GENERATION);
         if left > 0 && !self.has_own_names() {
-            search.unread = Some(format!(
+            let why = format!(
                 "{left} of {others} documents of evidence in {} were not read, because there are too many",
                 Self::folder(object)
-            ));
+            );
+            search.leave_unread(why, None);
         }
         if search.found.is_cut {
-            search.unread = Some(format!(
+            let why = format!(
                 "not all documents of evidence in {} were kept, because together they are longer than {} MiB",
                 Self::folder(object),
                 MAX_TESTIMONY >> 20
-            ));
+            );
+            search.leave_unread(why, None);
         }
         Testimony {
             reports: search.found.reports,
             incomplete: search.unread,
+            cause: search.cause,
         }
     }
 
@@ -312,15 +340,17 @@ impl Evidence {
         mut wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
         let is_own = self.own_names(&documents).await;
-        let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
+        let documents = documents.into_iter().zip(is_own).enumerate();
+        let mut all: Vec<(usize, (StoredObject, bool))> = documents.collect();
         if self.has_own_names() {
             // No flood of others costs time before all that counts was read.
-            all.sort_by_key(|(_, is_own)| !is_own);
+            all.sort_by_key(|(_, (_, is_own))| !is_own);
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
-        for (document, is_own) in &all {
+        for (place, (document, is_own)) in &all {
             if search.found.reports.len() >= limit.reports || search.found.is_cut {
-                break;
+                search.found.leave_out(*place);
+                continue;
             }
             let (read, most) = if *is_own {
                 (&mut own, MAX_READ)
@@ -328,10 +358,14 @@ impl Evidence {
                 (&mut others, MAX_READ.saturating_sub(own))
             };
             if *read >= most || (search.found.is_flooded && !is_own) {
+                search.found.leave_out(*place);
                 continue;
             }
             *read += 1;
             self.take(document, *is_own, &mut search, &mut wanted).await;
+            if search.found.is_cut {
+                search.found.leave_out(*place);
+            }
             search.found.is_flooded |= search.found.refused >= MAX_REJECTED;
         }
         if search.found.is_flooded {
@@ -375,7 +409,7 @@ impl Evidence {
                 // Nor is this: it counts once this machine's clock is right.
                 Err(e) => {
                     if self.is_signed() {
-                        search.unread = Some(format!("{uri}: {}", describe_error(&e)));
+                        search.leave_unread(format!("{uri}: {}", describe_error(&e)), None);
                     }
                     e
                 }
@@ -384,7 +418,11 @@ impl Evidence {
                 if matches!(e, RestoreError::Validation(_)) {
                     self.own.refuse(uri, object);
                 } else if is_unread(&e, object) && (is_own || !self.has_own_names()) {
-                    search.unread = Some(format!("{uri}: {}", describe_error(&e)));
+                    let cause = match &e {
+                        RestoreError::Storage(e) => Some(e.kind()),
+                        _ => None,
+                    };
+                    search.leave_unread(format!("{uri}: {}", describe_error(&e)), cause);
                 }
                 e
             }
@@ -418,8 +456,9 @@ fn pattern_of_backup(document: &StoredObject) -> String {
     )
 }
 
-/// Documents, given newest first, in turns: the newest of each pattern, then the next of each.
-fn in_turns(documents: Vec<StoredObject>) -> Vec<StoredObject> {
+/// Documents, given newest first, in turns: the newest of each pattern, then the next of each. Also how many of them are
+/// of the first turns.
+fn in_turns(documents: Vec<StoredObject>) -> (Vec<StoredObject>, usize) {
     let mut counts: HashMap<String, usize> = HashMap::new();
     let mut turns: Vec<(usize, StoredObject)> = documents
         .into_iter()
@@ -431,7 +470,8 @@ fn in_turns(documents: Vec<StoredObject>) -> Vec<StoredObject> {
         .filter(|(turn, _)| *turn <= MAX_OF_PATTERN)
         .collect();
     turns.sort_by_key(|(turn, _)| *turn);
-    turns.into_iter().map(|(_, o)| o).collect()
+    let first = turns.partition_point(|(turn, _)| *turn <= FIRST_TURNS);
+    (turns.into_iter().map(|(_, o)| o).collect(), first)
 }
 
 /// Whether the document could count: it exists and is not too large, but the store did not return it.
@@ -461,7 +501,8 @@ mod tests {
             .chain(["shop-2026-01-02.dump".into(), "shop-2026-01-01.dump".into()])
             .collect();
         let documents = all.into_iter().enumerate().map(document).collect();
-        let turns = in_turns(documents);
+        let (turns, first) = in_turns(documents);
+        assert_eq!(first, 4);
         let names: Vec<&str> = turns.iter().map(|o| &o.name[..15]).collect();
         assert_eq!(
             names[..4],

@@ -35,6 +35,16 @@ async fn reports_that_do_not_fit_end_the_search() {
     );
     let found = found.await.unwrap();
     assert_eq!((found.reports.len(), found.is_cut), (5, false));
+    // Of the one pattern, the two newest are enough to know that it has several.
+    for (reports, is_limited) in [(1, true), (2, false)] {
+        let limit = SearchLimit {
+            reports,
+            bytes: 4 << 20,
+        };
+        let found = evidence.reports_of_each("", limit, Some).await.unwrap();
+        assert_eq!(found.reports.len(), reports);
+        assert_eq!(found.is_limited, is_limited);
+    }
     // What was left out may say that the backup is bad.
     let documents = async || {
         let folder = Evidence::folder(&p.object);
