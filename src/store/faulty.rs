@@ -31,6 +31,8 @@ pub(crate) enum StoreFault {
     Short,
     /// Every byte takes four seconds.
     Slow,
+    /// The object is made, and the answer to that is an error.
+    LostAnswer,
     Error(StorageKind),
 }
 
@@ -188,8 +190,15 @@ impl BackupStore for FaultyStore {
         content_type: &'a str,
     ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
         Box::pin(async move {
-            self.meet(Call::Create, name).await?;
-            self.folder.create(name, content, content_type).await
+            let fault = self.meet(Call::Create, name).await?;
+            let made = self.folder.create(name, content, content_type).await;
+            if fault == Some(StoreFault::LostAnswer) {
+                return Err(StorageError::new(
+                    StorageKind::DownloadFailed,
+                    self.uri(name),
+                ));
+            }
+            made
         })
     }
 

@@ -20,6 +20,7 @@ use crate::verification::own_evidence::OwnEvidence;
 use crate::verification::restore_index::RestoreIndex;
 use pgdump_archive::Crc32c;
 
+mod attacks;
 mod bounds;
 
 pub fn report(request_id: &str) -> VerificationReport {

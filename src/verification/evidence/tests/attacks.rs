@@ -1,0 +1,37 @@
+//! Tests of what others can do to evidence without the key: deny, hide, copy and flood.
+
+use super::*;
+use crate::error::StorageKind;
+use crate::store::faulty::{Call, StoreFault};
+
+/// Evidence in a bucket whose store fails as it is told to.
+fn faulty(p: &TestBucket, signing: Option<&str>) -> (Arc<FaultyStore>, Evidence) {
+    let store = Arc::new(FaultyStore::at(p.folder.path()));
+    let keys = Arc::new(Keyring::new(signing, None).unwrap());
+    let evidence = Evidence::new(store.clone(), store.clone(), keys, Arc::default());
+    (store, evidence)
+}
+
+/// A page whose upload lost its answer is this worker's own; one that was there before is not.
+#[tokio::test]
+async fn a_lost_answer_makes_no_page_suspicious() {
+    let p = TestBucket::new().await;
+    let (store, evidence) = faulty(&p, None);
+    let path = p.folder.path().join("log");
+    let file = std::fs::File::create(&path).unwrap();
+    let log = tracing_subscriber::fmt().with_writer(file).finish();
+    let _logging = tracing::subscriber::set_default(log);
+    for (id, is_foreign) in [("r", false), ("s", true)] {
+        let (question, report) = (p.question(id), p.report(id, Depth::Data));
+        let page = format!("{}.html", question.base());
+        if is_foreign {
+            p.put(&page, b"another page");
+        } else {
+            store.fail(Call::Create, &page, StoreFault::LostAnswer, 1);
+        }
+        evidence.write(&question, &report).await.unwrap();
+        assert_eq!(store.left(&page), 0);
+        let said = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(said.contains("do not trust it"), is_foreign, "{said}");
+    }
+}
