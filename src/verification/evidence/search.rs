@@ -300,7 +300,8 @@ impl Evidence {
         for (document, is_own) in &all {
             let is_own = *is_own;
             others += usize::from(!is_own);
-            if is_own || others <= MAX_PER_GENERATION {
+            // None of the others can count where the names tell.
+            if is_own || (others <= MAX_PER_GENERATION && !self.has_own_names()) {
                 self.take(document, is_own, &mut search, &mut wanted).await;
             }
             if search.found.is_cut {

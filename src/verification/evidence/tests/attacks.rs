@@ -35,3 +35,22 @@ async fn a_lost_answer_makes_no_page_suspicious() {
         assert_eq!(said.contains("do not trust it"), is_foreign, "{said}");
     }
 }
+
+/// Where only own names count, documents of others cost no time.
+#[tokio::test]
+async fn documents_that_cannot_count_are_not_read() {
+    let p = TestBucket::new().await;
+    let (store, evidence) = faulty(&p, Some(PRIVATE));
+    let report = p.report("r", Depth::Data);
+    evidence.write(&p.question("r"), &report).await.unwrap();
+    let foreign = p.name_for("foreign");
+    p.put(&foreign, b"{}");
+    let denied = StoreFault::Error(StorageKind::AccessDenied);
+    store.fail(Call::Read, &foreign, denied, 1);
+    let folder = Evidence::folder(&p.object);
+    let documents = evidence.folders("").await.unwrap().remove(&folder).unwrap();
+    assert_eq!(documents.len(), 2);
+    let known = evidence.about(&p.object, documents).await;
+    assert_eq!((known.reports.len(), known.incomplete), (1, None));
+    assert_eq!(store.left(&foreign), 1);
+}
