@@ -11,7 +11,7 @@ use crate::error::{
     FailureReason as R, RestoreError, StorageError, StorageKind, report as describe_error,
 };
 use crate::policy::{Depth, Trigger};
-use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, is_ours, pattern_of};
+use crate::proof::{EVIDENCE_SUFFIX, Verdict, VerificationReport, is_ours, pattern_of};
 use crate::store::{StoredObject, read_small};
 use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
 
@@ -289,13 +289,19 @@ impl Evidence {
     }
 
     /// The reports about exactly this backup in these documents, as far as they count. All are read, whichever
-    /// are newer, because any may be the one that says that the backup is bad.
+    /// are newer, because any may be the one that says that the backup is bad. Signed ones that do not call it verified
+    /// count under whatever path their worker knew the same object.
     pub async fn about(&self, object: &StoredObject, documents: Vec<StoredObject>) -> Testimony {
         let is_own = self.own_names(&documents).await;
         let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
         // What others wrote takes no memory from what counts for certain.
         all.sort_by_key(|(_, is_own)| !is_own);
-        let mut wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
+        // One folder may have several paths. Only what speaks for a backup has to name the place that was asked for.
+        let counts = |r: &VerificationReport| {
+            self.is_about_our_store(r) || (self.is_signed() && r.verdict != Verdict::Verified)
+        };
+        let mut wanted =
+            |r: VerificationReport| (is_of(&r, object) && counts(&r)).then(|| r.brief());
         let (mut search, mut others) = (Search::new(MAX_TESTIMONY), 0);
         for (document, is_own) in &all {
             let is_own = *is_own;
@@ -334,6 +340,13 @@ impl Evidence {
         limit: SearchLimit,
         mut wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
+        let mut wanted = |r: VerificationReport| {
+            if self.is_about_our_store(&r) {
+                wanted(r)
+            } else {
+                None
+            }
+        };
         let is_own = self.own_names(&documents).await;
         let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
         if self.has_own_names() {
@@ -386,9 +399,7 @@ impl Evidence {
         let error = match self.read_document(object, None).await {
             Ok(read) => match check_clock(&read.report, jiff::Timestamp::now()) {
                 Ok(()) if search.seen.insert(read.digest) => {
-                    if self.is_about_our_store(&read.report)
-                        && let Some(report) = wanted(read.report)
-                    {
+                    if let Some(report) = wanted(read.report) {
                         search.keep(report);
                     }
                     return;

@@ -54,3 +54,32 @@ async fn documents_that_cannot_count_are_not_read() {
     assert_eq!((known.reports.len(), known.incomplete), (1, None));
     assert_eq!(store.left(&foreign), 1);
 }
+
+/// A folder may have several paths. What one worker signed against a backup counts for all; what speaks for it names the
+/// path, because another place may hold other bytes under this name.
+#[tokio::test]
+async fn a_signed_failure_counts_whatever_the_path_of_the_folder() {
+    let p = TestBucket::new().await;
+    let said = async |signing: Option<&str>, verdict: Verdict, size: &str| {
+        let evidence = p.reader(signing, None);
+        let mut r = p.report("r", Depth::Data);
+        r.verdict = verdict;
+        r.backup.uri = Some("file:///mnt/a.dump".into());
+        r.backup.size = Some(size.into());
+        let [name, _] = evidence.names(&p.question("r"));
+        p.put_sealed(&name, &r, signing);
+        let document = p.store.stat(&name, None).await.unwrap();
+        let known = evidence.about(&p.object, vec![document]).await;
+        assert_eq!(known.incomplete, None);
+        // It is no history of this place.
+        assert_eq!(all_of(&evidence).await, (0, 0));
+        std::fs::remove_file(p.folder.path().join(&name)).unwrap();
+        known.reports.len()
+    };
+    let key = Some(PRIVATE);
+    assert_eq!(said(key, Verdict::Failed, "9").await, 1);
+    assert_eq!(said(key, Verdict::Inconclusive, "9").await, 1);
+    assert_eq!(said(key, Verdict::Verified, "9").await, 0);
+    assert_eq!(said(None, Verdict::Failed, "9").await, 0);
+    assert_eq!(said(key, Verdict::Failed, "8").await, 0);
+}
