@@ -83,3 +83,35 @@ async fn a_signed_failure_counts_whatever_the_path_of_the_folder() {
     assert_eq!(said(None, Verdict::Failed, "9").await, 0);
     assert_eq!(said(key, Verdict::Failed, "8").await, 0);
 }
+
+/// Evidence that nobody else can have put there is not taken for foreign because backups can be read.
+#[tokio::test]
+async fn evidence_that_is_denied_is_foreign_only_if_other_evidence_can_be_read() {
+    let p = TestBucket::new().await;
+    let (question, report) = (p.question("r"), p.report("r", Depth::Data));
+    p.reader(Some(PRIVATE), None)
+        .write(&question, &report)
+        .await
+        .unwrap();
+    let (store, evidence) = faulty(&p, Some(PRIVATE));
+    let denied = StoreFault::Error(StorageKind::AccessDenied);
+    store.fail(Call::Read, "a.dump.pgrestored/", denied, 99);
+    let e = evidence.find(&question).await.unwrap_err();
+    assert_eq!(e.reason(), R::AccessDenied);
+    let e = evidence.write(&question, &report).await.unwrap_err();
+    assert_eq!((e.reason(), p.documents()), (R::AccessDenied, 1));
+    let other = format!("b.dump.pgrestored/17/0123456789abcdef{ENVELOPE}");
+    p.put(&other, b"{}");
+    assert_eq!(evidence.find(&question).await.unwrap(), None);
+    evidence.write(&question, &report).await.unwrap();
+    assert_eq!(p.documents(), 2);
+    // Both names are taken, perhaps by workers.
+    let e = evidence.write(&question, &report).await.unwrap_err();
+    let said = crate::error::report(&e);
+    assert!(
+        e.reason() == R::Internal
+            && said.contains("may not read them all")
+            && !said.contains("foreign objects"),
+        "{said}"
+    );
+}
