@@ -47,6 +47,16 @@ pub struct Found {
     pub is_flooded: bool,
     /// The search ended at a report that counts, because it did not fit into the memory for them.
     pub is_cut: bool,
+    /// Why there may be more: this account may not look into a place where evidence may be.
+    pub hidden: Option<String>,
+}
+
+/// The documents of a place.
+struct ListedDocuments {
+    /// Newest first.
+    documents: Vec<StoredObject>,
+    /// Names of places where there may be more, but this account may not look.
+    hidden: Vec<String>,
 }
 
 /// What the documents next to one generation of a backup say about it.
@@ -193,25 +203,31 @@ impl Evidence {
         })
     }
 
-    /// All documents under `prefix`, newest first.
+    /// All documents under `prefix`, as far as this account may look.
     ///
     /// # Errors
-    /// Errors of the store; `access_denied` if documents may be where this account may not look.
-    async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
+    /// Errors of the store.
+    async fn list(&self, prefix: &str) -> Result<ListedDocuments, StorageError> {
         let mut all = match self.store.members_where(prefix, is_document).await {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
             other => other?,
         };
-        if let Some(place) = all.iter().find(|o| self.may_hide_documents(o)) {
-            let what = format!(
-                "{}: this account may not look into it, and evidence may be there: let the account read it",
-                self.store.uri(&place.name)
-            );
-            return Err(StorageError::new(StorageKind::AccessDenied, what));
-        }
+        let hidden = all.iter().filter(|o| self.may_hide_documents(o));
+        let hidden = hidden.map(|o| o.name.clone()).collect();
         all.retain(|o| !o.is_unlisted);
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
-        Ok(all)
+        Ok(ListedDocuments {
+            documents: all,
+            hidden,
+        })
+    }
+
+    /// Why evidence may be missing if this place is not listed.
+    fn unlisted(&self, place: &str) -> String {
+        format!(
+            "{}: this account may not look into it, and evidence may be there: let the account read it",
+            self.store.uri(place)
+        )
     }
 
     /// Whether evidence that matters may be in a place that is not listed. Beside backups, an unlisted folder that is not
@@ -231,8 +247,8 @@ impl Evidence {
         limit: SearchLimit,
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
-        let all = self.list(prefix).await?;
-        self.select(all, limit, wanted).await
+        let listed = self.list(prefix).await?;
+        self.select(listed, limit, wanted).await
     }
 
     /// As [`Evidence::reports`], but starting with backups whose name resembles `name`, so that the reports of one
@@ -247,9 +263,10 @@ impl Evidence {
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
-        let mut all = self.list(prefix).await?;
+        let mut listed = self.list(prefix).await?;
+        let all = &mut listed.documents;
         all.sort_by_cached_key(|o| pattern_of_backup(o) != pattern);
-        self.select(all, limit, wanted).await
+        self.select(listed, limit, wanted).await
     }
 
     /// As [`Evidence::reports`], but of every name pattern the newest first, then the next of each, so that one database
@@ -263,8 +280,9 @@ impl Evidence {
         limit: SearchLimit,
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
-        let all = self.list(prefix).await?;
-        self.select(in_turns(all), limit, wanted).await
+        let mut listed = self.list(prefix).await?;
+        listed.documents = in_turns(listed.documents);
+        self.select(listed, limit, wanted).await
     }
 
     /// The folder of the documents about one generation of a backup.
@@ -275,17 +293,41 @@ impl Evidence {
     /// Documents by folder, that is, by generation; newest first.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// Errors of the store; `access_denied` if documents may be where this account may not look.
     pub async fn folders(
         &self,
         prefix: &str,
     ) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
         let mut folders: HashMap<String, Vec<StoredObject>> = HashMap::new();
-        for object in self.list(prefix).await? {
+        let listed = self.list(prefix).await?;
+        if let Some(place) = listed.hidden.first() {
+            return Err(StorageError::new(StorageKind::AccessDenied, self.unlisted(place)).into());
+        }
+        for object in listed.documents {
             let folder = object.name.rfind('/').map_or("", |n| &object.name[..=n]);
             folders.entry(folder.to_owned()).or_default().push(object);
         }
         Ok(folders)
+    }
+
+    /// What the documents next to one generation of a backup say about it. What this account may not look into elsewhere
+    /// does not matter.
+    ///
+    /// # Errors
+    /// Errors of the store; `access_denied` if documents may be where this account may not look.
+    pub async fn beside(&self, object: &StoredObject) -> Result<Testimony, RestoreError> {
+        let folder = Self::folder(object);
+        let is_beside = |name: &str| {
+            let rest = name.strip_prefix(&folder);
+            rest.is_some_and(|file| !file.contains('/'))
+        };
+        let mut listed = self.list(&folder).await?;
+        let mut hidden = listed.hidden.iter();
+        if let Some(place) = hidden.find(|p| is_beside(p) || folder.starts_with(p.as_str())) {
+            return Err(StorageError::new(StorageKind::AccessDenied, self.unlisted(place)).into());
+        }
+        listed.documents.retain(|o| is_beside(&o.name));
+        Ok(self.about(object, listed.documents).await)
     }
 
     /// The reports about exactly this backup in these documents, as far as they count. All are read, whichever
@@ -336,7 +378,7 @@ impl Evidence {
 
     async fn select(
         &self,
-        documents: Vec<StoredObject>,
+        ListedDocuments { documents, hidden }: ListedDocuments,
         limit: SearchLimit,
         mut wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
@@ -354,6 +396,7 @@ impl Evidence {
             all.sort_by_key(|(_, is_own)| !is_own);
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
+        search.found.hidden = hidden.first().map(|place| self.unlisted(place));
         for (document, is_own) in &all {
             if search.found.reports.len() >= limit.reports || search.found.is_cut {
                 break;

@@ -115,3 +115,32 @@ async fn evidence_that_is_denied_is_foreign_only_if_other_evidence_can_be_read()
         "{said}"
     );
 }
+
+/// A folder of evidence that may not be listed ends no search, and matters to no other backup.
+#[tokio::test]
+async fn what_may_not_be_listed_hides_only_what_is_there() {
+    let p = TestBucket::new().await;
+    let (question, report) = (p.question("r"), p.report("r", Depth::Data));
+    let folder = Evidence::folder(&p.object);
+    for (place, is_beside) in [
+        ("x.dump.pgrestored/".to_owned(), false),
+        (format!("{folder}below/"), false),
+        (format!("{folder}0123456789abcdef{ENVELOPE}"), true),
+        ("a.dump.pgrestored/".to_owned(), true),
+    ] {
+        let (store, evidence) = faulty(&p, Some(PRIVATE));
+        evidence.write(&question, &report).await.unwrap();
+        store.hide(&place, p.object.created);
+        match evidence.beside(&p.object).await {
+            Ok(known) => assert!(!is_beside && known.reports.len() == 1, "{place}"),
+            Err(e) => assert!(is_beside && e.reason() == R::AccessDenied, "{place}"),
+        }
+        let found = evidence.reports("", most(9), Some).await.unwrap();
+        assert!(found.hidden.is_some_and(|why| why.contains(&place)));
+        let is_listed = place != "a.dump.pgrestored/";
+        assert_eq!(found.reports.len(), usize::from(is_listed), "{place}");
+        // What `prune` relies on is complete.
+        let e = evidence.folders("").await.unwrap_err();
+        assert_eq!(e.reason(), R::AccessDenied);
+    }
+}
