@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, NameFilter, ObjectBytes, StoredObject};
 use super::local::LocalStore;
 use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
@@ -139,14 +139,14 @@ impl BackupStore for FaultyStore {
         })
     }
 
-    fn members_where<'a>(
+    fn members_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            let objects = self.folder.members_where(prefix, wanted).await?;
+            let objects = self.folder.members_named(prefix, wanted).await?;
             self.without_hidden(prefix, objects)
         })
     }

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::names::{ENVELOPE, folder_of, is_document, is_of, key_of};
 use super::store::Evidence;
@@ -13,7 +14,7 @@ use crate::error::{
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, Verdict, VerificationReport, is_ours, pattern_of};
 use crate::store::{StoredObject, read_small};
-use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
+use crate::verification::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 
 /// How many documents one query reads.
 pub(super) const MAX_READ: usize = 5_000;
@@ -43,7 +44,8 @@ pub struct Found {
     pub reports: Vec<VerificationReport>,
     /// Number of rejected documents.
     pub refused: usize,
-    /// There were so many rejected documents, under names that anybody can choose, that the search was abandoned.
+    /// There were so many documents that do not count, under names that anybody can choose, that the search was abandoned,
+    /// or was only among the others.
     pub is_flooded: bool,
     /// The search ended at a report that counts, because it did not fit into the memory for them.
     pub is_cut: bool,
@@ -57,6 +59,8 @@ struct ListedDocuments {
     documents: Vec<StoredObject>,
     /// Names of places where there may be more, but this account may not look.
     hidden: Vec<String>,
+    /// There were more than a listing holds, so it has only those with own names.
+    is_flooded: bool,
 }
 
 /// What the documents next to one generation of a backup say about it.
@@ -139,40 +143,28 @@ impl Evidence {
         if !self.keys.signs() {
             return is_own;
         }
-        let parts = |o: &StoredObject| {
-            let (base, second) = o.name.strip_suffix(ENVELOPE)?.rsplit_once('-')?;
-            Some((base.to_owned(), second.to_owned()))
-        };
         // The names of further questions of a request exist only if its first one is taken.
         let mut further: HashMap<String, Option<HashSet<String>>> = HashMap::new();
         for (i, object) in documents.iter().enumerate() {
-            if let Some((base, second)) = parts(object)
-                && self.keys.secret_name(&base) == Some(second)
+            if let Some((base, second)) = parts_of(&object.name)
+                && self.keys.secret_name(base).as_deref() == Some(second)
             {
                 is_own[i] = true;
-                further.insert(base, None);
+                further.insert(base.to_owned(), None);
             }
             if i % 1_000 == 999 {
                 tokio::task::yield_now().await;
             }
         }
         for (object, is_own) in documents.iter().zip(&mut is_own).filter(|(_, is)| !**is) {
-            if let Some((base, second)) = parts(object)
-                && let Some(names) = further.get_mut(&base)
+            if let Some((base, second)) = parts_of(&object.name)
+                && let Some(names) = further.get_mut(base)
             {
-                let names = names.get_or_insert_with(|| self.further_names(&base));
-                *is_own = names.contains(&second);
+                let names = names.get_or_insert_with(|| further_names(&self.keys, base));
+                *is_own = names.contains(second);
             }
         }
         is_own
-    }
-
-    /// The second choice of names for every question of one request.
-    fn further_names(&self, base: &str) -> HashSet<String> {
-        let all = Trigger::ALL
-            .into_iter()
-            .flat_map(|t| Depth::ALL.map(|d| key_of(base, t, d)));
-        all.filter_map(|key| self.keys.secret_name(&key)).collect()
     }
 
     /// Reads one document. This machine's clock is not asked: what it refuses, it may accept later.
@@ -208,7 +200,17 @@ impl Evidence {
     /// # Errors
     /// Errors of the store.
     async fn list(&self, prefix: &str) -> Result<ListedDocuments, StorageError> {
-        let mut all = match self.store.members_where(prefix, is_document).await {
+        let mut listed = self.store.members_where(prefix, is_document).await;
+        let is_too_long = |e: &StorageError| e.kind() == StorageKind::ListingTooLong;
+        let is_flooded = self.has_own_names() && listed.as_ref().is_err_and(is_too_long);
+        if is_flooded {
+            // No documents of others count, and nobody else can give one an own name.
+            let keys = self.keys.clone();
+            let is_own = move |name: &str| is_document(name) && is_own_name(&keys, name);
+            listed = self.store.members_named(prefix, Arc::new(is_own)).await;
+            tracing::warn!("the evidence has too many documents that do not count for one listing");
+        }
+        let mut all = match listed {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
             other => other?,
         };
@@ -219,6 +221,7 @@ impl Evidence {
         Ok(ListedDocuments {
             documents: all,
             hidden,
+            is_flooded,
         })
     }
 
@@ -378,7 +381,7 @@ impl Evidence {
 
     async fn select(
         &self,
-        ListedDocuments { documents, hidden }: ListedDocuments,
+        listed: ListedDocuments,
         limit: SearchLimit,
         mut wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
@@ -389,6 +392,7 @@ impl Evidence {
                 None
             }
         };
+        let documents = listed.documents;
         let is_own = self.own_names(&documents).await;
         let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
         if self.has_own_names() {
@@ -396,7 +400,7 @@ impl Evidence {
             all.sort_by_key(|(_, is_own)| !is_own);
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
-        search.found.hidden = hidden.first().map(|place| self.unlisted(place));
+        search.found.hidden = listed.hidden.first().map(|place| self.unlisted(place));
         for (document, is_own) in &all {
             if search.found.reports.len() >= limit.reports || search.found.is_cut {
                 break;
@@ -417,6 +421,7 @@ impl Evidence {
             let refused = search.found.refused;
             tracing::warn!("the evidence has too many documents that do not count: {refused}");
         }
+        search.found.is_flooded |= listed.is_flooded;
         if search.found.is_cut {
             tracing::warn!(
                 documents = search.found.reports.len(),
@@ -482,6 +487,27 @@ impl Evidence {
             Greater => {}
         }
     }
+}
+
+/// The name of a document without what follows the request, and the secret that follows it.
+fn parts_of(name: &str) -> Option<(&str, &str)> {
+    name.strip_suffix(ENVELOPE)?.rsplit_once('-')
+}
+
+/// The second choice of names for every question of one request.
+fn further_names(keys: &Keyring, base: &str) -> HashSet<String> {
+    let all = Trigger::ALL
+        .into_iter()
+        .flat_map(|t| Depth::ALL.map(|d| key_of(base, t, d)));
+    all.filter_map(|key| keys.secret_name(&key)).collect()
+}
+
+/// Whether only a worker with the signing key can have chosen this name of a document.
+fn is_own_name(keys: &Keyring, name: &str) -> bool {
+    parts_of(name).is_some_and(|(base, second)| {
+        keys.secret_name(base).as_deref() == Some(second)
+            || further_names(keys, base).contains(second)
+    })
 }
 
 /// The pattern of the name of the backup that a document lies beside.

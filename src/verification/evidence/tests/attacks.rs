@@ -144,3 +144,37 @@ async fn what_may_not_be_listed_hides_only_what_is_there() {
         assert_eq!(e.reason(), R::AccessDenied);
     }
 }
+
+/// More documents of others than a listing holds hide nothing from whoever can tell its own by their names.
+#[tokio::test]
+async fn a_listing_that_is_too_long_keeps_own_documents() {
+    let p = TestBucket::new().await;
+    let too_long = StoreFault::Error(StorageKind::ListingTooLong);
+    let (store, evidence) = faulty(&p, Some(PRIVATE));
+    for depth in [Depth::Data, Depth::Object] {
+        // The second one has the second choice of names.
+        let question = Question {
+            depth,
+            ..p.question("r")
+        };
+        let report = p.report("r", depth);
+        evidence.write(&question, &report).await.unwrap();
+    }
+    p.put(&p.name_for("foreign"), b"{}");
+    store.fail(Call::List, "", too_long, 1);
+    let found = evidence.reports("", most(9), Some).await.unwrap();
+    assert_eq!(
+        (found.reports.len(), found.refused, found.is_flooded),
+        (2, 0, true)
+    );
+    store.fail(Call::List, "", too_long, 1);
+    let known = evidence.beside(&p.object).await.unwrap();
+    assert_eq!((known.reports.len(), known.incomplete), (2, None));
+    let found = evidence.reports("", most(9), Some).await.unwrap();
+    assert_eq!((found.refused, found.is_flooded), (1, false));
+    // Without such names, any of them could count.
+    let (store, evidence) = faulty(&p, None);
+    store.fail(Call::List, "", too_long, 1);
+    let e = evidence.reports("", most(9), Some).await.unwrap_err();
+    assert_eq!(e.reason(), R::ArchiveUnsupported);
+}
