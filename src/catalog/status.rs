@@ -8,7 +8,7 @@ use crate::backup::{self, Unlisted};
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
-use crate::proof::{Verdict, VerificationReport};
+use crate::proof::{Verdict, VerificationReport, is_ours};
 use crate::store::StoredObject;
 use crate::verification::{Found, SearchLimit, is_of};
 
@@ -232,7 +232,10 @@ impl BackupCatalog {
 
     pub(super) async fn listing_of_set(&self, set: &str) -> Result<SetListing, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let mut objects = store.members(self.config.verify.prefix_of(set)).await?;
+        // Evidence takes no room from backups.
+        let is_other = |name: &str| !is_ours(name);
+        let prefix = self.config.verify.prefix_of(set);
+        let mut objects = store.members_where(prefix, is_other).await?;
         let mut unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
         unlisted.retain(|name| self.config.verify.set_of(name) == set);
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
@@ -358,6 +361,20 @@ mod tests {
         store.fail(Call::Read, "x.", StoreFault::Stall, 99);
         let e = catalog.backups_of_set("default").await.unwrap_err();
         assert_eq!(e.reason(), R::DownloadFailed);
+    }
+
+    /// However many objects lie where evidence does, the backups beside them are listed.
+    #[tokio::test]
+    async fn evidence_takes_no_room_from_backups() {
+        let files: &[(&str, &[u8])] = &[
+            ("a.dump", b"PGDMP\x01"),
+            ("a.dump.pgrestored/1/x.dsse.json", b"{}"),
+            ("a.dump.pgrestored/1/y.dsse.json", b"{}"),
+        ];
+        let (_folder, store, catalog) = catalog_of(files, &[]).await;
+        store.hold(1);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        assert_eq!(all.len(), 1);
     }
 
     /// The schedule does not verify yesterday's backup because this account may not see today's.

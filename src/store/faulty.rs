@@ -48,6 +48,8 @@ pub(crate) struct FaultyStore {
     folder: Arc<LocalStore>,
     faults: Mutex<Vec<Scripted>>,
     unlisted: Mutex<Vec<StoredObject>>,
+    /// How many objects fit into a listing of members.
+    most: Mutex<usize>,
 }
 
 impl FaultyStore {
@@ -56,6 +58,7 @@ impl FaultyStore {
             folder: Arc::new(LocalStore::new(folder.to_owned())),
             faults: Mutex::default(),
             unlisted: Mutex::default(),
+            most: Mutex::new(usize::MAX),
         }
     }
 
@@ -79,6 +82,11 @@ impl FaultyStore {
             generation: Generation::default(),
             is_unlisted: true,
         });
+    }
+
+    /// Lets no listing of members hold more objects than these.
+    pub(crate) fn hold(&self, most: usize) {
+        *self.most.lock() = most;
     }
 
     /// What is listed of `objects`, which begin with `prefix`.
@@ -147,6 +155,12 @@ impl BackupStore for FaultyStore {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
             let objects = self.folder.members_named(prefix, wanted).await?;
+            if objects.len() > *self.most.lock() {
+                return Err(StorageError::new(
+                    StorageKind::ListingTooLong,
+                    self.uri(prefix),
+                ));
+            }
             self.without_hidden(prefix, objects)
         })
     }
