@@ -118,7 +118,7 @@ impl BackupCatalog {
         reports.sort_by_key(|r| std::cmp::Reverse(r.backup_created));
         Ok(History {
             reports,
-            is_hidden: found.is_flooded && !evidence.has_own_names(),
+            is_hidden: (found.is_flooded || found.hidden.is_some()) && !evidence.has_own_names(),
         })
     }
 
@@ -136,13 +136,7 @@ impl BackupCatalog {
             let Some(evidence) = self.evidence(pinned).await?.filter(Evidence::is_signed) else {
                 return Ok(Testimony::default());
             };
-            let folder = Evidence::folder(&p.object);
-            let documents = evidence
-                .folders(&folder)
-                .await?
-                .remove(&folder)
-                .unwrap_or_default();
-            Ok(evidence.about(&p.object, documents).await)
+            evidence.beside(&p.object).await
         };
         let earlier: Testimony = match earlier.await {
             Ok(earlier) => earlier,
@@ -185,5 +179,40 @@ fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Q
         request_id: &job.request_id,
         trigger: job.trigger,
         depth,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::folder_catalog::catalog_of;
+    use crate::job::BackupRef;
+    use crate::policy::Trigger;
+
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+
+    /// With the key, a folder that somebody made and that nobody may list ends no proof.
+    #[tokio::test]
+    async fn a_folder_of_evidence_that_may_not_be_listed_hides_the_history_only_without_a_key() {
+        let files: &[(&str, &[u8])] = &[("a.dump", b"PGDMP")];
+        let signed: &[(&str, &str)] = &[("evidence-signing-key", KEY)];
+        let unsigned: &[(&str, &str)] = &[];
+        for (flags, is_hidden) in [(signed, false), (unsigned, true)] {
+            let (_folder, store, catalog) = catalog_of(files, flags).await;
+            let now = jiff::Timestamp::now();
+            let wanted = BackupRef::from_name("a.dump", "").unwrap();
+            let pinned = catalog.pin(&wanted, None, None).await.unwrap();
+            let report = VerificationReport {
+                backup_set: "default".into(),
+                ..VerificationReport::new("r", Trigger::Command, Depth::Data, now)
+            };
+            let hidden = async || {
+                let history = catalog.history(pinned.as_ref(), &report).await;
+                history.unwrap().is_hidden
+            };
+            assert!(!hidden().await);
+            store.hide("anything.pgrestored/", now);
+            assert_eq!(hidden().await, is_hidden);
+        }
     }
 }

@@ -131,7 +131,13 @@ async fn unless_of_object(
 ) -> Result<Option<Record>, RestoreError> {
     let is_of_object = match e.reason().retry_class() {
         RetryClass::Permanent => true,
-        RetryClass::Environment => can_read_another(store, name).await,
+        // A backup that can be read says nothing of records.
+        RetryClass::Environment => {
+            can_read_another(store, name, |n| {
+                n.starts_with(&folder()) && n.ends_with(".json")
+            })
+            .await
+        }
         RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => false,
     };
     if !is_of_object {

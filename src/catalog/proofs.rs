@@ -60,7 +60,7 @@ impl BackupCatalog {
                 );
                 (found.reports, Some(what))
             }
-            Ok(found) => (found.reports, None),
+            Ok(found) => (found.reports, found.hidden),
             Err(e) => (
                 vec![],
                 Some(format!("the evidence cannot be read: {}", said(&e))),

@@ -8,7 +8,7 @@ use crate::backup::{self, Unlisted};
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
-use crate::proof::{Verdict, VerificationReport};
+use crate::proof::{Verdict, VerificationReport, is_ours};
 use crate::store::StoredObject;
 use crate::verification::{Found, SearchLimit, is_of};
 
@@ -382,6 +382,20 @@ mod tests {
         assert_eq!((named.0.len(), store.longest_listing()), (0, 1));
         assert_eq!(store.list("").await.unwrap().len(), 5);
         assert_eq!(store.longest_listing(), 5);
+    }
+
+    /// However many objects lie where evidence does, the backups beside them are listed.
+    #[tokio::test]
+    async fn evidence_takes_no_room_from_backups() {
+        let files: &[(&str, &[u8])] = &[
+            ("a.dump", b"PGDMP\x01"),
+            ("a.dump.pgrestored/1/x.dsse.json", b"{}"),
+            ("a.dump.pgrestored/1/y.dsse.json", b"{}"),
+        ];
+        let (_folder, store, catalog) = catalog_of(files, &[]).await;
+        store.hold(1);
+        let all = catalog.backups_of_set("default").await.unwrap();
+        assert_eq!(all.len(), 1);
     }
 
     /// The schedule does not verify yesterday's backup because this account may not see today's.

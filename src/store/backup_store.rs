@@ -1,5 +1,6 @@
 //! The port [`BackupStore`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,6 +72,9 @@ impl Listing {
     }
 }
 
+/// Which names a listing keeps.
+pub type NameFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// The bytes of one object from some offset on.
 pub type ObjectBytes = BoxStream<'static, Result<Bytes, StorageError>>;
 
@@ -138,6 +142,18 @@ pub trait BackupStore: Send + Sync {
         &'a self,
         prefix: &'a str,
         wanted: fn(&str) -> bool,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        self.members_named(prefix, Arc::new(wanted))
+    }
+
+    /// As [`BackupStore::members_where`], with a filter that knows more than the name.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn members_named<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
     /// The bytes of `object` from `offset` on, at most `length` of them.

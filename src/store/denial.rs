@@ -11,10 +11,14 @@ const SAMPLES: usize = 5;
 /// How long it may take to find out.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Whether this worker can read another object of the store than `name`, first of the same folder, where that can be
-/// listed. False if that cannot be found out.
-pub(crate) async fn can_read_another(store: &dyn BackupStore, name: &str) -> bool {
-    match tokio::time::timeout(LIMIT, read_another(store, name)).await {
+/// Whether this worker can read another object of the store than `name`, among those whose name is `like` it, first of the
+/// same folder, where that can be listed. False if that cannot be found out.
+pub(crate) async fn can_read_another(
+    store: &dyn BackupStore,
+    name: &str,
+    like: fn(&str) -> bool,
+) -> bool {
+    match tokio::time::timeout(LIMIT, read_another(store, name, like)).await {
         Ok(Ok(can_read)) => can_read,
         Ok(Err(e)) => {
             tracing::warn!(
@@ -28,10 +32,14 @@ pub(crate) async fn can_read_another(store: &dyn BackupStore, name: &str) -> boo
     }
 }
 
-async fn read_another(store: &dyn BackupStore, name: &str) -> Result<bool, StorageError> {
+async fn read_another(
+    store: &dyn BackupStore,
+    name: &str,
+    like: fn(&str) -> bool,
+) -> Result<bool, StorageError> {
     let folder = &name[..name.rfind('/').map_or(0, |n| n + 1)];
     for prefix in [folder, ""] {
-        let mut others = match store.members(prefix).await {
+        let mut others = match store.members_where(prefix, like).await {
             // What is denied may be the folder.
             Err(_) if !prefix.is_empty() => continue,
             others => others?,
@@ -50,4 +58,27 @@ async fn read_another(store: &dyn BackupStore, name: &str) -> Result<bool, Stora
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::StorageKind;
+    use crate::store::faulty::{Call, FaultyStore, StoreFault};
+
+    /// What is another kind of object says nothing of this one.
+    #[tokio::test]
+    async fn only_objects_of_the_same_kind_are_compared() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.dump", "r.json", "s.json"] {
+            std::fs::write(folder.path().join(name), "{}").unwrap();
+        }
+        let store = FaultyStore::at(folder.path());
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::Read, "s.json", denied, 1);
+        assert!(!can_read_another(&store, "r.json", |n| n.ends_with(".json")).await);
+        assert!(can_read_another(&store, "r.json", |n| n.ends_with(".json")).await);
+        store.fail(Call::Read, "s.json", denied, 1);
+        assert!(can_read_another(&store, "r.json", |_| true).await);
+    }
 }

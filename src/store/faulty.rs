@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use super::backup_store::{BackupStore, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, NameFilter, ObjectBytes, StoredObject};
 use super::local::LocalStore;
 use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
@@ -32,6 +32,8 @@ pub(crate) enum StoreFault {
     Short,
     /// Every byte takes four seconds.
     Slow,
+    /// The object is made, and the answer to that is an error.
+    LostAnswer,
     Error(StorageKind),
 }
 
@@ -48,6 +50,8 @@ pub(crate) struct FaultyStore {
     faults: Mutex<Vec<Scripted>>,
     unlisted: Mutex<Vec<StoredObject>>,
     longest: AtomicUsize,
+    /// How many objects fit into a listing of members.
+    most: Mutex<usize>,
 }
 
 impl FaultyStore {
@@ -57,6 +61,7 @@ impl FaultyStore {
             faults: Mutex::default(),
             unlisted: Mutex::default(),
             longest: AtomicUsize::default(),
+            most: Mutex::new(usize::MAX),
         }
     }
 
@@ -80,6 +85,11 @@ impl FaultyStore {
             generation: Generation::default(),
             is_unlisted: true,
         });
+    }
+
+    /// Lets no listing of members hold more objects than these.
+    pub(crate) fn hold(&self, most: usize) {
+        *self.most.lock() = most;
     }
 
     /// What is listed of `objects`, which begin with `prefix`.
@@ -148,14 +158,20 @@ impl BackupStore for FaultyStore {
         })
     }
 
-    fn members_where<'a>(
+    fn members_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            let objects = self.folder.members_where(prefix, wanted).await?;
+            let objects = self.folder.members_named(prefix, wanted).await?;
+            if objects.len() > *self.most.lock() {
+                return Err(StorageError::new(
+                    StorageKind::ListingTooLong,
+                    self.uri(prefix),
+                ));
+            }
             self.without_hidden(prefix, objects)
         })
     }
@@ -199,8 +215,15 @@ impl BackupStore for FaultyStore {
         content_type: &'a str,
     ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
         Box::pin(async move {
-            self.meet(Call::Create, name).await?;
-            self.folder.create(name, content, content_type).await
+            let fault = self.meet(Call::Create, name).await?;
+            let made = self.folder.create(name, content, content_type).await;
+            if fault == Some(StoreFault::LostAnswer) {
+                return Err(StorageError::new(
+                    StorageKind::DownloadFailed,
+                    self.uri(name),
+                ));
+            }
+            made
         })
     }
 

@@ -19,7 +19,7 @@ use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
 
-use super::backup_store::{BackupStore, Listing, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, Listing, NameFilter, ObjectBytes, StoredObject};
 use crate::config::StorageEmulator;
 use crate::error::{StorageError, StorageKind};
 
@@ -147,10 +147,10 @@ impl BackupStore for GcsStore {
         self.members_where(prefix, wanted)
     }
 
-    fn members_where<'a>(
+    fn members_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             let full_prefix = format!("{}{prefix}", self.prefix);

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::backup_store::{BackupStore, Listing, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, Listing, NameFilter, ObjectBytes, StoredObject};
 use crate::error::{StorageError, StorageKind};
 
 const CHUNK: usize = 256 << 10;
@@ -162,7 +162,7 @@ fn walk(
     folder: &Path,
     prefix: &str,
     checksums: bool,
-    wanted: fn(&str) -> bool,
+    wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<StoredObject>, StorageError> {
     let (mut found, mut todo) = (
         Listing::of(&folder.join(prefix).display().to_string()),
@@ -270,13 +270,13 @@ impl BackupStore for LocalStore {
         Box::pin(blocking(move || walk(&folder, &prefix, true, wanted)))
     }
 
-    fn members_where<'a>(
+    fn members_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix, false, wanted)))
+        Box::pin(blocking(move || walk(&folder, &prefix, false, &*wanted)))
     }
 
     fn stat<'a>(

@@ -76,7 +76,8 @@ const MAX_NAMED: usize = 20;
 pub struct History {
     /// Newest first.
     pub reports: Vec<VerificationReport>,
-    /// There were so many rejected documents of evidence that the search was abandoned.
+    /// There were so many rejected documents of evidence that the search was abandoned, or a folder of evidence could not
+    /// be listed.
     pub is_hidden: bool,
 }
 
@@ -111,8 +112,8 @@ pub(super) fn compare(
         return (None, vec![]);
     }
     if history.is_hidden {
-        let what = "the last proven backups could not be found among too many rejected documents of evidence";
-        let fix = "delete the rejected documents (the worker's log names some), and check who may create objects there";
+        let what = "the last proven backups could not be found: too many documents of evidence were rejected, or this account may not list a folder of evidence";
+        let fix = "delete the rejected documents, or let the account read the folder (the worker's log names them), and check who may create objects there";
         let check =
             Check::new("drift", CheckStatus::NotChecked, what).because(FailureReason::AccessDenied);
         return (None, vec![check.fix(fix)]);

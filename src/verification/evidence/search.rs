@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::names::{ENVELOPE, folder_of, is_document, is_of, key_of};
 use super::store::Evidence;
@@ -11,9 +12,9 @@ use crate::error::{
     FailureReason as R, RestoreError, StorageError, StorageKind, report as describe_error,
 };
 use crate::policy::{Depth, Trigger};
-use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, is_ours, pattern_of};
+use crate::proof::{EVIDENCE_SUFFIX, Verdict, VerificationReport, is_ours, pattern_of};
 use crate::store::{StoredObject, bytes_of, read_small};
-use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
+use crate::verification::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 
 /// How many documents one query reads.
 pub(super) const MAX_READ: usize = 5_000;
@@ -45,7 +46,8 @@ pub struct Found {
     pub reports: Vec<VerificationReport>,
     /// Number of rejected documents.
     pub refused: usize,
-    /// There were so many rejected documents, under names that anybody can choose, that the search was abandoned.
+    /// There were so many documents that do not count, under names that anybody can choose, that the search was abandoned,
+    /// or was only among the others.
     pub is_flooded: bool,
     /// The search ended at a report that counts, because it did not fit into the memory for them.
     pub is_cut: bool,
@@ -54,12 +56,24 @@ pub struct Found {
     pub is_limited: bool,
     /// The place, in the order of the search, of the first document that was not read or not kept.
     first_unread: Option<usize>,
+    /// Why there may be more: this account may not look into a place where evidence may be.
+    pub hidden: Option<String>,
 }
 
 impl Found {
     fn leave_out(&mut self, place: usize) {
         self.first_unread = Some(self.first_unread.map_or(place, |p| p.min(place)));
     }
+}
+
+/// The documents of a place.
+struct ListedDocuments {
+    /// Newest first.
+    documents: Vec<StoredObject>,
+    /// Names of places where there may be more, but this account may not look.
+    hidden: Vec<String>,
+    /// There were more than a listing holds, so it has only those with own names.
+    is_flooded: bool,
 }
 
 /// What the documents next to one generation of a backup say about it.
@@ -129,40 +143,28 @@ impl Evidence {
         if !self.keys.signs() {
             return is_own;
         }
-        let parts = |o: &StoredObject| {
-            let (base, second) = o.name.strip_suffix(ENVELOPE)?.rsplit_once('-')?;
-            Some((base.to_owned(), second.to_owned()))
-        };
         // The names of further questions of a request exist only if its first one is taken.
         let mut further: HashMap<String, Option<HashSet<String>>> = HashMap::new();
         for (i, object) in documents.iter().enumerate() {
-            if let Some((base, second)) = parts(object)
-                && self.keys.secret_name(&base) == Some(second)
+            if let Some((base, second)) = parts_of(&object.name)
+                && self.keys.secret_name(base).as_deref() == Some(second)
             {
                 is_own[i] = true;
-                further.insert(base, None);
+                further.insert(base.to_owned(), None);
             }
             if i % 1_000 == 999 {
                 tokio::task::yield_now().await;
             }
         }
         for (object, is_own) in documents.iter().zip(&mut is_own).filter(|(_, is)| !**is) {
-            if let Some((base, second)) = parts(object)
-                && let Some(names) = further.get_mut(&base)
+            if let Some((base, second)) = parts_of(&object.name)
+                && let Some(names) = further.get_mut(base)
             {
-                let names = names.get_or_insert_with(|| self.further_names(&base));
-                *is_own = names.contains(&second);
+                let names = names.get_or_insert_with(|| further_names(&self.keys, base));
+                *is_own = names.contains(second);
             }
         }
         is_own
-    }
-
-    /// The second choice of names for every question of one request.
-    fn further_names(&self, base: &str) -> HashSet<String> {
-        let all = Trigger::ALL
-            .into_iter()
-            .flat_map(|t| Depth::ALL.map(|d| key_of(base, t, d)));
-        all.filter_map(|key| self.keys.secret_name(&key)).collect()
     }
 
     /// Reads one document. This machine's clock is not asked: what it refuses, it may accept later.
@@ -193,25 +195,42 @@ impl Evidence {
         })
     }
 
-    /// All documents under `prefix`, newest first.
+    /// All documents under `prefix`, as far as this account may look.
     ///
     /// # Errors
-    /// Errors of the store; `access_denied` if documents may be where this account may not look.
-    async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
-        let mut all = match self.store.members_where(prefix, is_document).await {
+    /// Errors of the store.
+    async fn list(&self, prefix: &str) -> Result<ListedDocuments, StorageError> {
+        let mut listed = self.store.members_where(prefix, is_document).await;
+        let is_too_long = |e: &StorageError| e.kind() == StorageKind::ListingTooLong;
+        let is_flooded = self.has_own_names() && listed.as_ref().is_err_and(is_too_long);
+        if is_flooded {
+            // No documents of others count, and nobody else can give one an own name.
+            let keys = self.keys.clone();
+            let is_own = move |name: &str| is_document(name) && is_own_name(&keys, name);
+            listed = self.store.members_named(prefix, Arc::new(is_own)).await;
+            tracing::warn!("the evidence has too many documents that do not count for one listing");
+        }
+        let mut all = match listed {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
             other => other?,
         };
-        if let Some(place) = all.iter().find(|o| self.may_hide_documents(o)) {
-            let what = format!(
-                "{}: this account may not look into it, and evidence may be there: let the account read it",
-                self.store.uri(&place.name)
-            );
-            return Err(StorageError::new(StorageKind::AccessDenied, what));
-        }
+        let hidden = all.iter().filter(|o| self.may_hide_documents(o));
+        let hidden = hidden.map(|o| o.name.clone()).collect();
         all.retain(|o| !o.is_unlisted);
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
-        Ok(all)
+        Ok(ListedDocuments {
+            documents: all,
+            hidden,
+            is_flooded,
+        })
+    }
+
+    /// Why evidence may be missing if this place is not listed.
+    fn unlisted(&self, place: &str) -> String {
+        format!(
+            "{}: this account may not look into it, and evidence may be there: let the account read it",
+            self.store.uri(place)
+        )
     }
 
     /// Whether evidence that matters may be in a place that is not listed. Beside backups, an unlisted folder that is not
@@ -231,8 +250,8 @@ impl Evidence {
         limit: SearchLimit,
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
-        let all = self.list(prefix).await?;
-        self.select(all, limit, wanted).await
+        let listed = self.list(prefix).await?;
+        self.select(listed, limit, wanted).await
     }
 
     /// As [`Evidence::reports`], but starting with backups whose name resembles `name`, so that the reports of one
@@ -247,9 +266,10 @@ impl Evidence {
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
-        let mut all = self.list(prefix).await?;
+        let mut listed = self.list(prefix).await?;
+        let all = &mut listed.documents;
         all.sort_by_cached_key(|o| pattern_of_backup(o) != pattern);
-        self.select(all, limit, wanted).await
+        self.select(listed, limit, wanted).await
     }
 
     /// As [`Evidence::reports`], but of every name pattern the newest first, then the next of each, so that one database
@@ -263,9 +283,10 @@ impl Evidence {
         limit: SearchLimit,
         wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
-        let all = self.list(prefix).await?;
-        let (turns, first) = in_turns(all);
-        let mut found = self.select(turns, limit, wanted).await?;
+        let mut listed = self.list(prefix).await?;
+        let (turns, first) = in_turns(listed.documents);
+        listed.documents = turns;
+        let mut found = self.select(listed, limit, wanted).await?;
         found.is_limited = found.first_unread.is_some_and(|place| place < first);
         Ok(found)
     }
@@ -278,32 +299,63 @@ impl Evidence {
     /// Documents by folder, that is, by generation; newest first.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// Errors of the store; `access_denied` if documents may be where this account may not look.
     pub async fn folders(
         &self,
         prefix: &str,
     ) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
         let mut folders: HashMap<String, Vec<StoredObject>> = HashMap::new();
-        for object in self.list(prefix).await? {
+        let listed = self.list(prefix).await?;
+        if let Some(place) = listed.hidden.first() {
+            return Err(StorageError::new(StorageKind::AccessDenied, self.unlisted(place)).into());
+        }
+        for object in listed.documents {
             let folder = object.name.rfind('/').map_or("", |n| &object.name[..=n]);
             folders.entry(folder.to_owned()).or_default().push(object);
         }
         Ok(folders)
     }
 
+    /// What the documents next to one generation of a backup say about it. What this account may not look into elsewhere
+    /// does not matter.
+    ///
+    /// # Errors
+    /// Errors of the store; `access_denied` if documents may be where this account may not look.
+    pub async fn beside(&self, object: &StoredObject) -> Result<Testimony, RestoreError> {
+        let folder = Self::folder(object);
+        let is_beside = |name: &str| {
+            let rest = name.strip_prefix(&folder);
+            rest.is_some_and(|file| !file.contains('/'))
+        };
+        let mut listed = self.list(&folder).await?;
+        let mut hidden = listed.hidden.iter();
+        if let Some(place) = hidden.find(|p| is_beside(p) || folder.starts_with(p.as_str())) {
+            return Err(StorageError::new(StorageKind::AccessDenied, self.unlisted(place)).into());
+        }
+        listed.documents.retain(|o| is_beside(&o.name));
+        Ok(self.about(object, listed.documents).await)
+    }
+
     /// The reports about exactly this backup in these documents, as far as they count. All are read, whichever
-    /// are newer, because any may be the one that says that the backup is bad.
+    /// are newer, because any may be the one that says that the backup is bad. Signed ones that do not call it verified
+    /// count under whatever path their worker knew the same object.
     pub async fn about(&self, object: &StoredObject, documents: Vec<StoredObject>) -> Testimony {
         let is_own = self.own_names(&documents).await;
         let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
         // What others wrote takes no memory from what counts for certain.
         all.sort_by_key(|(_, is_own)| !is_own);
-        let mut wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
+        // One folder may have several paths. Only what speaks for a backup has to name the place that was asked for.
+        let counts = |r: &VerificationReport| {
+            self.is_about_our_store(r) || (self.is_signed() && r.verdict != Verdict::Verified)
+        };
+        let mut wanted =
+            |r: VerificationReport| (is_of(&r, object) && counts(&r)).then(|| r.brief());
         let (mut search, mut others) = (Search::new(MAX_TESTIMONY), 0);
         for (document, is_own) in &all {
             let is_own = *is_own;
             others += usize::from(!is_own);
-            if is_own || others <= MAX_PER_GENERATION {
+            // None of the others can count where the names tell.
+            if is_own || (others <= MAX_PER_GENERATION && !self.has_own_names()) {
                 self.take(document, is_own, &mut search, &mut wanted).await;
             }
             if search.found.is_cut {
@@ -335,10 +387,18 @@ impl Evidence {
 
     async fn select(
         &self,
-        documents: Vec<StoredObject>,
+        listed: ListedDocuments,
         limit: SearchLimit,
         mut wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) -> Result<Found, RestoreError> {
+        let mut wanted = |r: VerificationReport| {
+            if self.is_about_our_store(&r) {
+                wanted(r)
+            } else {
+                None
+            }
+        };
+        let documents = listed.documents;
         let is_own = self.own_names(&documents).await;
         let documents = documents.into_iter().zip(is_own).enumerate();
         let mut all: Vec<(usize, (StoredObject, bool))> = documents.collect();
@@ -347,6 +407,7 @@ impl Evidence {
             all.sort_by_key(|(_, (_, is_own))| !is_own);
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
+        search.found.hidden = listed.hidden.first().map(|place| self.unlisted(place));
         for (place, (document, is_own)) in &all {
             if search.found.reports.len() >= limit.reports || search.found.is_cut {
                 search.found.leave_out(*place);
@@ -372,6 +433,7 @@ impl Evidence {
             let refused = search.found.refused;
             tracing::warn!("the evidence has too many documents that do not count: {refused}");
         }
+        search.found.is_flooded |= listed.is_flooded;
         if search.found.is_cut {
             tracing::warn!(
                 documents = search.found.reports.len(),
@@ -397,9 +459,7 @@ impl Evidence {
         let error = match self.read_document(object, None).await {
             Ok(read) => match check_clock(&read.report, jiff::Timestamp::now()) {
                 Ok(()) if search.seen.insert(read.digest) => {
-                    if self.is_about_our_store(&read.report)
-                        && let Some(report) = wanted(read.report)
-                    {
+                    if let Some(report) = wanted(read.report) {
                         search.keep(report);
                     }
                     return;
@@ -443,6 +503,27 @@ impl Evidence {
             Greater => {}
         }
     }
+}
+
+/// The name of a document without what follows the request, and the secret that follows it.
+fn parts_of(name: &str) -> Option<(&str, &str)> {
+    name.strip_suffix(ENVELOPE)?.rsplit_once('-')
+}
+
+/// The second choice of names for every question of one request.
+fn further_names(keys: &Keyring, base: &str) -> HashSet<String> {
+    let all = Trigger::ALL
+        .into_iter()
+        .flat_map(|t| Depth::ALL.map(|d| key_of(base, t, d)));
+    all.filter_map(|key| keys.secret_name(&key)).collect()
+}
+
+/// Whether only a worker with the signing key can have chosen this name of a document.
+fn is_own_name(keys: &Keyring, name: &str) -> bool {
+    parts_of(name).is_some_and(|(base, second)| {
+        keys.secret_name(base).as_deref() == Some(second)
+            || further_names(keys, base).contains(second)
+    })
 }
 
 /// The pattern of the name of the backup that a document lies beside.

@@ -20,6 +20,7 @@ use crate::verification::own_evidence::OwnEvidence;
 use crate::verification::restore_index::RestoreIndex;
 use pgdump_archive::Crc32c;
 
+mod attacks;
 mod bounds;
 
 pub fn report(request_id: &str) -> VerificationReport {
@@ -547,7 +548,8 @@ async fn a_document_that_is_ahead_of_this_clock_is_not_refused_for_ever() {
             .unwrap();
         let mut r = p.report("r", Depth::Data);
         r.finished_at = later;
-        let name = p.name_for("r");
+        let evidence = p.reader(Some(PRIVATE), None);
+        let [name, _] = evidence.names(&p.question("r"));
         p.put_sealed(&name, &r, Some(PRIVATE));
         // When it was stored, by the store's clock.
         let file = std::fs::File::options()
@@ -557,7 +559,6 @@ async fn a_document_that_is_ahead_of_this_clock_is_not_refused_for_ever() {
         let stored = std::time::SystemTime::now() + std::time::Duration::from_secs(ahead);
         file.set_modified(stored).unwrap();
         let object = p.store.stat(&name, None).await.unwrap();
-        let evidence = p.reader(Some(PRIVATE), None);
         let known = evidence.about(&p.object, vec![object.clone()]).await;
         assert!(known.reports.is_empty());
         assert_eq!(known.incomplete.is_none(), remembered, "{ahead}");
