@@ -8,7 +8,7 @@ use crate::backup::{self, Unlisted};
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
-use crate::proof::{Verdict, VerificationReport, is_ours};
+use crate::proof::{Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verification::{Found, SearchLimit, is_of};
 
