@@ -200,7 +200,7 @@ fn usage_from(command: Command, built: &mut Command) -> Command {
     let usage = built.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim().to_owned();
     command.override_usage(usage).mut_subcommands(|inner| {
-        match built.find_subcommand_mut(inner.get_name().to_owned()) {
+        match built.find_subcommand_mut(inner.get_name()) {
             Some(built) => usage_from(inner, built),
             None => inner,
         }
