@@ -517,7 +517,7 @@ mod tests {
         );
     }
 
-    /// What was read once is not read again, and what cannot be read for now is no answer.
+    /// What was read once is not read again, and what could not be read is no answer.
     #[tokio::test(start_paused = true)]
     async fn the_first_bytes_are_read_once() {
         let (app, shop) = (archive_of("app"), archive_of("shop"));
