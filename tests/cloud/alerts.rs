@@ -10,7 +10,7 @@ use pgrestored::event::Status;
 use serde_json::Value;
 
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TestEnv, get};
+use crate::test_env::{BUCKET, Kind, TestEnv, get, http};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -200,7 +200,9 @@ impl Stack {
     /// Waits until Alertmanager inhibits an alert because of another one.
     async fn until_inhibited(&self, name: &str) {
         let inhibited = async || {
-            let answer = reqwest::get(format!("{}/api/v2/alerts", self.alertmanager))
+            let answer = http()
+                .get(format!("{}/api/v2/alerts", self.alertmanager))
+                .send()
                 .await
                 .ok()?;
             let alerts: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
@@ -216,7 +218,9 @@ impl Stack {
     /// The current result of a query; `None` while Prometheus does not answer.
     async fn query(&self, expr: &str) -> Option<Vec<Value>> {
         let encoded: String = expr.bytes().map(|b| format!("%{b:02X}")).collect();
-        let answer = reqwest::get(format!("{}/api/v1/query?query={encoded}", self.prometheus))
+        let answer = http()
+            .get(format!("{}/api/v1/query?query={encoded}", self.prometheus))
+            .send()
             .await
             .ok()?;
         let body: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pgrestored::app::{App, RunningWorker};
@@ -70,7 +70,7 @@ impl GoogleEmulator {
         };
         let url = format!("http://{}/", emulator.host);
         let up = async {
-            while reqwest::get(&url).await.is_err() {
+            while http().get(&url).send().await.is_err() {
                 crate::support::pause().await;
             }
         };
@@ -124,7 +124,7 @@ impl TestEnv {
 
     async fn put(&self, resource: &str, body: serde_json::Value) {
         let url = format!("http://{}/v1/projects/test/{resource}", self.pubsub_host());
-        let request = reqwest::Client::new()
+        let request = http()
             .put(url)
             .header("content-type", "application/json")
             .body(body.to_string());
@@ -269,8 +269,18 @@ impl Running {
     }
 }
 
+/// One client for all requests of a test: each new one parses the certificates of this machine, which takes longer
+/// than a request. It keeps no connections, since the servers of a test come and go.
+pub fn http() -> &'static reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0);
+        client.build().unwrap()
+    })
+}
+
 pub async fn get(url: &str) -> (u16, String) {
-    let answer = reqwest::get(url).await.unwrap();
+    let answer = http().get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 

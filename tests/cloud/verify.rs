@@ -8,7 +8,7 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
-use crate::support::{Cluster, assert_same, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job};
 use crate::test_env::{BUCKET, Kind, Running, TIMEOUT, TestEnv, restore};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
@@ -801,10 +801,11 @@ async fn a_selection_is_restored_completely_despite_a_forged_index() {
         assert_eq!(done.result.error, None, "{backup} {table}");
         c.content("part", &[])
     };
-    for (backup, dump) in [
+    let forms = [
         ("piped.dump", c.dump_through_pipe("src", &[])),
         ("offsets.dump", c.dump_to_file("src", &[])),
-    ] {
+    ];
+    for (form, (backup, dump)) in forms.into_iter().enumerate() {
         let whole = std::fs::read(dump).unwrap();
         storage.put(BUCKET, backup, whole.clone());
         let tables = ["public.t", "public.u"];
@@ -835,12 +836,16 @@ async fn a_selection_is_restored_completely_despite_a_forged_index() {
                 &format!("{backup} {table} by its index"),
             );
         }
-        for forge in FORGERIES {
+        for (i, forge) in FORGERIES.into_iter().enumerate() {
             let mut forged = index.clone();
             forge(&mut forged);
             sign_again(&mut forged, &whole);
             storage.put(BUCKET, &name, forged.to_string());
-            for (table, honest) in tables.iter().zip(&honest) {
+            for (t, (table, honest)) in tables.iter().zip(&honest).enumerate() {
+                // Each forgery with each table once, in one of the two forms.
+                if !is_full_campaign() && (i + t) % 2 != form {
+                    continue;
+                }
                 assert_same(
                     &part(backup, table).await,
                     honest,
