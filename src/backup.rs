@@ -185,6 +185,14 @@ pub(crate) async fn list_objects(
     }
 }
 
+/// An error of a listing at BACKUP_BUCKET, with what to check if there is no such place.
+pub(crate) fn of_bucket(e: StorageError) -> StorageError {
+    match e.kind() {
+        StorageKind::NotFound => e.followed_by("; check BACKUP_BUCKET"),
+        _ => e,
+    }
+}
+
 /// Objects as backups: those of one directory dump are one, with the directory's name, and so are those that certainly
 /// are the pieces of one file. Evidence of ours is none, nor is the `manifest` that announces a directory dump.
 ///
@@ -560,7 +568,7 @@ pub(crate) async fn newest_first(
     with_checksums: bool,
 ) -> Result<(Vec<FoundBackup>, Unlisted), RestoreError> {
     let listed = list_objects(store, prefix, with_checksums).await;
-    let mut objects = listed.map_err(of_object)?;
+    let mut objects = listed.map_err(of_bucket).map_err(of_object)?;
     let unlisted = Unlisted::take_from(store, &mut objects);
     let FoundBackups { single, series, .. } = find_backups(store, objects, manifest).await?;
     let single = single.into_iter().map(|object| FoundBackup {

@@ -22,7 +22,7 @@ mod sources;
 mod status;
 
 pub use backup_catalog::BackupCatalog;
-pub use proofs::{BackupProof, ProvenListing};
+pub use proofs::{BackupProof, ProvenBackup, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub use set_status::{BackupSetStatus, DatabaseStatus};
 pub(crate) use sources::Restriction;

@@ -14,6 +14,7 @@ mod doctor;
 mod emulator;
 mod evidence;
 mod exit;
+mod failure;
 mod files;
 mod help;
 mod inspect;
@@ -43,6 +44,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::App;
 use crate::config::{Config, ConfigErrors, RawConfig};
+use crate::event::RestoreResult;
 use crate::telemetry::{self, LogFormat, LogReader};
 
 use exit::{CommandError, CommandResult, Exit};
@@ -194,6 +196,15 @@ impl Command {
             Command::Demo | Command::Emulator(_) => false,
         }
     }
+
+    /// What a command whose answer is the result of a job prints as JSON if the job cannot begin.
+    fn draft(&self) -> Option<RestoreResult> {
+        match self {
+            Command::Restore(args) => Some(args.draft()),
+            Command::Verify(args) => Some(args.draft()),
+            _ => None,
+        }
+    }
 }
 
 const EXAMPLES: &str = "Examples:
@@ -220,10 +231,15 @@ impl Cli {
     /// Parses the command line; exits the process after `--help` and after usage errors.
     pub fn parse_args() -> Self {
         let command = || help::arrange(Cli::command());
+        let args = help::without_help_command(crate::config::arguments());
+        let found = command().try_get_matches_from(&args);
         // After an error, once more for its usage line.
-        let found = command().try_get_matches();
-        let found = found.unwrap_or_else(|_| help::with_usage(command()).get_matches());
-        Cli::from_arg_matches(&found).unwrap_or_else(|e| e.exit())
+        let found = found.or_else(|_| help::with_usage(command()).try_get_matches_from(&args));
+        let parsed = found.and_then(|found| Cli::from_arg_matches(&found));
+        parsed.unwrap_or_else(|e| {
+            failure::print_unparsed(&e, &args);
+            e.exit()
+        })
     }
 
     /// Runs the command and returns its exit code.
@@ -255,6 +271,7 @@ impl Cli {
             let warnings = config.db_origins.warnings().iter();
             warnings.for_each(|warning| err!("pgrestored: {warning}"));
         }
+        let (output, draft) = (self.output, self.command.draft());
         let valid = config.as_ref().ok();
         let telemetry = telemetry::Options {
             level,
@@ -279,6 +296,9 @@ impl Cli {
             done
         });
         let exit = done.unwrap_or_else(|e| {
+            if output == OutputFormat::Json {
+                failure::print(&e, draft);
+            }
             e.complain();
             e.exit()
         });

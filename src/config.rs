@@ -25,7 +25,7 @@ use crate::policy::{InPlace, Policy};
 use restore::{binary_from, in_place, policy, stage_limits};
 use values::{list, non_empty, or_default, secret, secret_line, text_of};
 
-pub use argv::hide_secrets;
+pub use argv::{arguments, hide_secrets};
 pub use libpq::SettingOrigins;
 pub use location::Location;
 pub(crate) use memory::{SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};

@@ -20,7 +20,9 @@ use crate::store::Stores;
 use pgdump_archive::Archive;
 use pgdump_restore::Finding;
 
-pub use crate::catalog::{BackupCatalog, BackupProof, BackupSetStatus, DatabaseStatus};
+pub use crate::catalog::{
+    BackupCatalog, BackupProof, BackupSetStatus, DatabaseStatus, ProvenBackup,
+};
 pub use crate::pipeline::JobOutcome;
 
 /// Core component responsible for database restore operations.

@@ -313,6 +313,9 @@ pub struct VerificationReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
     pub backup: ResultBackup,
+    /// What was asked for, where no backup was found; of standard input, nothing.
+    #[serde(skip)]
+    pub asked: Option<String>,
     /// When the object was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_created: Option<jiff::Timestamp>,
@@ -431,6 +434,7 @@ impl VerificationReport {
             depth_requested: depth,
             depth: None,
             backup: ResultBackup::default(),
+            asked: None,
             backup_created: None,
             backup_set: String::new(),
             database: None,
@@ -517,6 +521,12 @@ impl VerificationReport {
             measured_seconds: rto.measured_seconds,
             bytes: self.bytes,
         })
+    }
+
+    /// What the report is about, for people.
+    pub fn about(&self) -> &str {
+        let known = self.backup.uri.as_ref().or(self.asked.as_ref());
+        known.map_or("standard input", String::as_str)
     }
 
     /// Name and generation of the backup that the report is about.
@@ -650,7 +660,7 @@ pub fn advice(reason: FailureReason) -> Option<&'static str> {
             "allow more time (RESTORE_TIMEOUT), or verify to a lesser depth (VERIFY_DEPTH)"
         }
         R::BackupNotFound => {
-            "the object or generation no longer exists: find out what deletes or overwrites it"
+            "no such object, or not any more: check the name and BACKUP_BUCKET, or find out what deletes or overwrites it"
         }
         R::BackupChanged => {
             "the object was overwritten while it was read: the new generation is verified separately"

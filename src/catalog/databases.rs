@@ -39,6 +39,35 @@ const EXPANSION: u64 = 8;
 /// What the error for a cluster's roles alone says.
 const GLOBALS_ONLY: &str = "--globals-only";
 
+/// How far a listing looks into backups for the names of their databases: nobody waits long for a list.
+const LISTING: LookLimit = LookLimit {
+    backups: UNKNOWN,
+    time: Duration::from_secs(10),
+};
+
+/// Most backups without evidence that are looked into, and how long that may take.
+#[derive(Clone, Copy)]
+struct LookLimit {
+    backups: usize,
+    time: Duration,
+}
+
+/// What looking into a backup came to.
+enum Looked {
+    Answered(ArchivedDatabase),
+    /// It took too long.
+    Late,
+    /// Enough others were looked into.
+    LeftOut,
+}
+
+/// The names of the databases of backups, in their order.
+pub(super) struct DatabaseNames {
+    pub names: Vec<Option<String>>,
+    /// Number of backups of which that is not known, because they were not looked into.
+    pub not_looked_into: usize,
+}
+
 impl BackupCatalog {
     /// The database of each of these backups, in their order. Nobody can make this fail by an object that cannot be
     /// read: only an error that may pass is one.
@@ -106,6 +135,63 @@ impl BackupCatalog {
         backups: Vec<StoredObject>,
         reports: &[VerificationReport],
     ) -> Vec<DatabaseBackups> {
+        let limit = LookLimit {
+            // A single one need not be told from others.
+            backups: if backups.len() < 2 { 0 } else { UNKNOWN },
+            time: SET_LIMIT,
+        };
+        let all: Vec<&StoredObject> = backups.iter().collect();
+        let databases = self.known_or_read(&all, reports, limit).await;
+        let is_late = |d: &&Looked| matches!(d, Looked::Late);
+        let late = databases.iter().filter(is_late).count();
+        if late > 0 {
+            tracing::warn!(
+                "looking into the backups of a set took more than {SET_LIMIT:?}: it is not known of which database {late} of them are"
+            );
+        }
+        let databases = databases.into_iter().map(|d| match d {
+            Looked::Answered(database) => database,
+            Looked::Late | Looked::LeftOut => {
+                ArchivedDatabase::Unreadable("not looked into".into())
+            }
+        });
+        group(backups.into_iter().zip(databases).collect())
+    }
+
+    /// The name of each backup's database, in their order, as far as its evidence or its first bytes have one. The newest
+    /// without evidence are looked into, for a short time.
+    pub(super) async fn database_names(
+        &self,
+        backups: &[StoredObject],
+        reports: &[VerificationReport],
+    ) -> DatabaseNames {
+        let mut places: Vec<usize> = (0..backups.len()).collect();
+        places.sort_by(|a, b| backup::newer_first(&backups[*a], &backups[*b]));
+        let newest: Vec<&StoredObject> = places.iter().map(|place| &backups[*place]).collect();
+        let databases = self.known_or_read(&newest, reports, LISTING).await;
+        let mut named = DatabaseNames {
+            names: vec![None; backups.len()],
+            not_looked_into: 0,
+        };
+        for (place, database) in places.into_iter().zip(databases) {
+            match database {
+                Looked::Answered(database) => {
+                    named.names[place] = database.name().map(str::to_owned);
+                }
+                Looked::Late | Looked::LeftOut => named.not_looked_into += 1,
+            }
+        }
+        named
+    }
+
+    /// The database of each of these backups, in their order: as the evidence about it says or, of the first ones without
+    /// any, as its own first bytes do.
+    async fn known_or_read(
+        &self,
+        backups: &[&StoredObject],
+        reports: &[VerificationReport],
+        limit: LookLimit,
+    ) -> Vec<Looked> {
         let named = |r: &VerificationReport| {
             let (name, generation) = r.subject()?;
             let database = if r.is_of_several() {
@@ -117,45 +203,32 @@ impl BackupCatalog {
         };
         let known: HashMap<(String, String), ArchivedDatabase> =
             reports.iter().filter_map(named).collect();
-        // A single one need not be told from others.
-        let mut left = if backups.len() < 2 { 0 } else { UNKNOWN };
-        let not_looked_into = || ArchivedDatabase::Unreadable("not looked into".into());
-        let deadline = Instant::now() + SET_LIMIT;
-        let mut looks: Vec<BoxFuture<'_, Option<ArchivedDatabase>>> = Vec::new();
-        for backup in &backups {
+        let (mut left, deadline) = (limit.backups, Instant::now() + limit.time);
+        let mut looks: Vec<BoxFuture<'_, Looked>> = Vec::new();
+        for backup in backups {
             let key = (backup.name.clone(), backup.generation.to_string());
             looks.push(match known.get(&key) {
-                Some(database) => ready(Some(database.clone())).boxed(),
+                Some(database) => ready(Looked::Answered(database.clone())).boxed(),
                 None if left > 0 => {
                     left -= 1;
                     self.database_before(deadline, backup).boxed()
                 }
-                None => ready(Some(not_looked_into())).boxed(),
+                None => ready(Looked::LeftOut).boxed(),
             });
         }
-        let looked_at = futures::stream::iter(looks).buffered(AT_ONCE);
-        let databases: Vec<Option<ArchivedDatabase>> = looked_at.collect().await;
-        let late = databases.iter().filter(|d| d.is_none()).count();
-        if late > 0 {
-            tracing::warn!(
-                "looking into the backups of a set took more than {SET_LIMIT:?}: it is not known of which database {late} of them are"
-            );
-        }
-        let databases = databases
-            .into_iter()
-            .map(|d| d.unwrap_or_else(not_looked_into));
-        group(backups.into_iter().zip(databases).collect())
+        futures::stream::iter(looks)
+            .buffered(AT_ONCE)
+            .collect()
+            .await
     }
 
-    /// The database of a backup; `None` if it takes longer than to the deadline.
-    async fn database_before(
-        &self,
-        deadline: Instant,
-        backup: &StoredObject,
-    ) -> Option<ArchivedDatabase> {
-        let read = tokio::time::timeout_at(deadline, self.database_in(backup)).await;
-        let unreadable = |e: RestoreError| ArchivedDatabase::Unreadable(said(&e));
-        Some(read.ok()?.unwrap_or_else(unreadable))
+    /// The database of a backup, unless it takes longer than to the deadline.
+    async fn database_before(&self, deadline: Instant, backup: &StoredObject) -> Looked {
+        match tokio::time::timeout_at(deadline, self.database_in(backup)).await {
+            Ok(Ok(database)) => Looked::Answered(database),
+            Ok(Err(e)) => Looked::Answered(ArchivedDatabase::Unreadable(said(&e))),
+            Err(_) => Looked::Late,
+        }
     }
 
     async fn look_into(&self, backup: &StoredObject) -> Result<ArchivedDatabase, RestoreError> {
@@ -228,9 +301,7 @@ impl BackupCatalog {
         prefix: &str,
         database: &str,
     ) -> Result<(Vec<StoredObject>, usize), RestoreError> {
-        let store = self.store().await?;
-        let objects = backup::list_objects(store.as_ref(), prefix, true).await?;
-        let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
+        let mut all = self.backups_below(prefix).await?;
         all.sort_by(backup::newer_first);
         let older = all.split_off(all.len().min(SEARCHED));
         let databases = self.databases_in(&all).await?;

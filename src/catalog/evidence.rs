@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::backup_catalog::BackupCatalog;
 use crate::backup::PinnedBackup;
 use crate::config::EvidencePlace;
-use crate::error::{RestoreError, RetryClass, report as said};
+use crate::error::{RestoreError, RetryClass, StorageKind, report as said};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
@@ -47,6 +47,26 @@ impl BackupCatalog {
             keys,
             self.own_evidence.clone(),
         )))
+    }
+
+    /// Why there is no evidence at all, where its own place says so.
+    ///
+    /// # Errors
+    /// Errors of the store, but for a place that does not exist.
+    pub async fn why_no_evidence(&self) -> Result<Option<String>, RestoreError> {
+        let place = match &self.config.verify.evidence {
+            EvidencePlace::BesideBackup => return Ok(None),
+            EvidencePlace::Nowhere => {
+                return Ok(Some("no evidence is kept (EVIDENCE_LOCATION=none)".into()));
+            }
+            EvidencePlace::At(place) => place,
+        };
+        match self.stores.at(place).await?.check_exists().await {
+            Err(e) if e.kind() == StorageKind::NotFound => Ok(Some(format!(
+                "{e}: nothing was verified yet, or EVIDENCE_LOCATION is wrong"
+            ))),
+            checked => Ok(checked.map(|()| None)?),
+        }
     }
 
     /// The key that signs evidence, and those whose evidence counts.

@@ -30,11 +30,14 @@ struct Candidates<'a> {
     databases: Vec<ArchivedDatabase>,
 }
 
-/// A backup by its place in a listing, and the names of newer ones that do not say of which database they are.
+/// A backup by its place in a listing, and the names of newer ones that were passed over.
 #[derive(Default)]
 struct ChosenBackup {
     place: usize,
+    /// Those that do not say of which database they are.
     passed: Vec<String>,
+    /// Those that are of none.
+    left_out: Vec<String>,
 }
 
 impl BackupCatalog {
@@ -59,7 +62,7 @@ impl BackupCatalog {
             self.check_one_database(wanted, &found).await?;
         }
         let chosen = match (&wanted.database, wanted.is_proven) {
-            (None, false) => ChosenBackup::default(),
+            (None, false) => self.newest_of_any(wanted, &found).await?,
             (Some(database), false) => self.newest_of(wanted, database, &found).await?,
             (_, true) => self.newest_proven(wanted, &found).await?,
         };
@@ -68,7 +71,7 @@ impl BackupCatalog {
         if wanted.is_proven && self.keyring()?.is_empty() {
             pinned.notes.push(UNSIGNED.to_owned());
         }
-        pinned.notes.extend(chosen.note());
+        pinned.notes.extend(chosen.notes());
         Ok(pinned)
     }
 
@@ -112,6 +115,38 @@ impl BackupCatalog {
             listed(names.iter())
         );
         Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
+    }
+
+    /// The newest backup of whatever database: files that are certainly none are passed over.
+    async fn newest_of_any(
+        &self,
+        wanted: &LatestBackup,
+        found: &[FoundBackup],
+    ) -> Result<ChosenBackup, RestoreError> {
+        let searched = &found[..found.len().min(SEARCHED)];
+        // There is no other one: the error says what it is instead.
+        if searched.len() < 2 {
+            return Ok(ChosenBackup::default());
+        }
+        let mut candidates = Candidates {
+            found: searched,
+            databases: vec![],
+        };
+        for step in searched.chunks(STEP) {
+            let looked_at = self.databases_in(&objects_of(step)).await?;
+            candidates.databases.extend(looked_at);
+            if let Some(chosen) = candidates.newest_of_any() {
+                return Ok(chosen);
+            }
+        }
+        let names: Vec<String> = searched.iter().map(|f| f.object.name.clone()).collect();
+        let what = format!(
+            "no backup of a database{}{}: {}",
+            not_after(wanted.at),
+            among(searched.len(), found.len() - searched.len()),
+            listed(names.iter())
+        );
+        Err(self.not_found(wanted, &what))
     }
 
     /// The newest backup of a database.
@@ -181,11 +216,11 @@ impl BackupCatalog {
                 continue;
             }
             let Some(database) = database else {
-                return Ok(ChosenBackup { place, passed });
+                return Ok(ChosenBackup::after(place, passed));
             };
             let of = self.database_by(object, &reports).await?;
             if of.name() == Some(database) {
-                return Ok(ChosenBackup { place, passed });
+                return Ok(ChosenBackup::after(place, passed));
             }
             if of.is_unknown() {
                 passed.push(object.name.clone());
@@ -255,8 +290,36 @@ impl BackupCatalog {
 }
 
 impl ChosenBackup {
-    /// That newer backups were passed over, if there are any: each may be of the wanted database.
-    fn note(&self) -> Option<String> {
+    fn after(place: usize, passed: Vec<String>) -> Self {
+        ChosenBackup {
+            place,
+            passed,
+            left_out: vec![],
+        }
+    }
+
+    /// What newer files were passed over, if there are any.
+    fn notes(&self) -> Vec<String> {
+        let notes = [self.note_of_passed(), self.note_of_left_out()];
+        notes.into_iter().flatten().collect()
+    }
+
+    fn note_of_left_out(&self) -> Option<String> {
+        let names = listed(self.left_out.iter());
+        match self.left_out.len() {
+            0 => None,
+            1 => Some(format!(
+                "1 newer file is not a backup of a database and was left out: {names}"
+            )),
+            n => Some(format!(
+                "{} newer files are not backups of a database and were left out: {names}",
+                HumanCount(n as u64)
+            )),
+        }
+    }
+
+    /// Each of them may be of the wanted database.
+    fn note_of_passed(&self) -> Option<String> {
         let names = listed(self.passed.iter());
         match self.passed.len() {
             0 => None,
@@ -286,7 +349,26 @@ impl Candidates<'_> {
         let place = (0..named).find(hides).unwrap_or(named);
         let passed = (0..place).filter(is_unknown);
         let passed = passed.map(|i| self.found[i].object.name.clone()).collect();
-        Some(ChosenBackup { place, passed })
+        Some(ChosenBackup::after(place, passed))
+    }
+
+    /// The newest backup of any database, if one was found. One that cannot be read is taken for one, and so is a newer
+    /// file that is no dump, but is called like the backup: an older backup in its place would hide that the newest is bad.
+    fn newest_of_any(&self) -> Option<ChosenBackup> {
+        let is_backup = |d: &ArchivedDatabase| {
+            !matches!(d, ArchivedDatabase::Globals | ArchivedDatabase::NoDump(_))
+        };
+        let found = self.databases.iter().position(is_backup)?;
+        let origin = |i: usize| self.databases[i].origin(&self.found[i].object.name);
+        let own = origin(found);
+        let hides = |i: &usize| self.databases[*i].is_unknown() && origin(*i).is_same(&own);
+        let place = (0..found).find(hides).unwrap_or(found);
+        let left_out = (0..place).map(|i| self.found[i].object.name.clone());
+        Some(ChosenBackup {
+            place,
+            passed: vec![],
+            left_out: left_out.collect(),
+        })
     }
 
     /// What they are instead.
@@ -448,7 +530,7 @@ mod tests {
         assert_eq!(of("app").await.unwrap_err().0, R::AccessDenied);
     }
 
-    /// With backups of one database, `latest` is the newest file, whatever it is.
+    /// With backups of one database, `latest` is the newest file that may be one of them.
     #[tokio::test]
     async fn with_one_database_nothing_has_to_be_chosen() {
         let app = archive_of("app");
@@ -462,6 +544,71 @@ mod tests {
             set_age(&folder, name, 60 * age as u64 + 60);
         }
         assert_eq!(newest(&catalog, "latest", None).await.unwrap(), "c.sql");
+        // It cannot be read, and may be the newest backup.
+        set_age(&folder, "b.dump", 1);
+        assert_eq!(newest(&catalog, "latest", None).await.unwrap(), "b.dump");
+    }
+
+    /// Files beside the backups that are of no database are left out, and named.
+    #[tokio::test]
+    async fn latest_is_a_backup_of_a_database() {
+        let app = archive_of("app");
+        let files: &[(&str, &[u8])] = &[
+            ("roles.sql", CLUSTER),
+            ("backup.log", b"2026-11-29 INFO done\n"),
+            ("app-2026-11-28.dump", &app),
+            ("older.log", b"2026-11-27 INFO done\n"),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, (name, _)) in files.iter().enumerate() {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        let latest = BackupRef::from_name("latest", "").unwrap();
+        let pinned = catalog.pin(&latest, None, None).await.unwrap().unwrap();
+        assert_eq!(pinned.object.name, "app-2026-11-28.dump");
+        assert_eq!(
+            pinned.notes,
+            [
+                "2 newer files are not backups of a database and were left out: roles.sql, backup.log"
+            ]
+        );
+        // What is called like a backup is one that went wrong.
+        std::fs::write(
+            folder.path().join("app-2026-11-29.dump"),
+            "<html>404</html>",
+        )
+        .unwrap();
+        let chosen = newest(&catalog, "latest", None).await.unwrap();
+        assert_eq!(chosen, "app-2026-11-29.dump");
+        for name in ["app-2026-11-28.dump", "app-2026-11-29.dump"] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        let (reason, what) = newest(&catalog, "latest", None).await.unwrap_err();
+        assert_eq!(reason, R::BackupNotFound);
+        assert!(
+            what.contains("no backup of a database: roles.sql, backup.log, older.log"),
+            "{what}"
+        );
+    }
+
+    /// A folder that does not exist is named with the setting to check.
+    #[tokio::test]
+    async fn a_folder_that_does_not_exist_is_named() {
+        let (folder, _store, catalog) = catalog_of(&[], &[]).await;
+        let path = folder.path().display().to_string();
+        drop(folder);
+        let wanted = format!("file://{path}: no such folder; check BACKUP_BUCKET");
+        let (reason, what) = newest(&catalog, "latest", None).await.unwrap_err();
+        assert_eq!((reason, what), (R::BackupNotFound, wanted.clone()));
+        let all = [
+            catalog.check_bucket().await.unwrap_err(),
+            catalog.list_proven("", None).await.unwrap_err(),
+            catalog.retention("default", false).await.unwrap_err(),
+        ];
+        assert_eq!(
+            all.map(|e| crate::error::report(&e)),
+            [(); 3].map(|()| wanted.clone())
+        );
     }
 
     /// An older backup does not hide that the newest is damaged.

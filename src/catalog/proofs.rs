@@ -1,7 +1,7 @@
 //! The backups of a listing, each with what the evidence says about it.
 
 use super::backup_catalog::BackupCatalog;
-use crate::backup::{self, Backup};
+use crate::backup::Backup;
 use crate::error::{RestoreError, report as said};
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
@@ -26,11 +26,20 @@ pub struct BackupProof {
     pub is_signed: bool,
 }
 
+/// A backup of a listing, and what is known about it.
+#[derive(Debug)]
+pub struct ProvenBackup {
+    pub backup: Backup,
+    /// Its database, if its evidence or its first bytes name one.
+    pub database: Option<String>,
+    pub proof: Option<BackupProof>,
+}
+
 /// Backups with their proofs.
 #[derive(Debug)]
 pub struct ProvenListing {
-    pub backups: Vec<(Backup, Option<BackupProof>)>,
-    /// Number of older backups that were not looked into for their database.
+    pub backups: Vec<ProvenBackup>,
+    /// Number of older backups that were not looked into for their database. Of one database, they are not listed.
     pub not_looked_into: usize,
     /// Why proofs may be missing.
     pub incomplete: Option<String>,
@@ -48,7 +57,7 @@ impl BackupCatalog {
         prefix: &str,
         database: Option<&str>,
     ) -> Result<ProvenListing, RestoreError> {
-        let (backups, not_looked_into) = match database {
+        let (backups, mut not_looked_into) = match database {
             Some(database) => self.backups_of_database(prefix, database).await?,
             None => (self.backups_below(prefix).await?, 0),
         };
@@ -67,21 +76,25 @@ impl BackupCatalog {
             ),
         };
         let is_signed = !self.keyring()?.is_empty();
-        let backups = backups.into_iter().map(|object| {
-            let proof = proof_of(&object, &reports, is_signed);
-            (Backup::from(object), proof)
+        let databases = match database {
+            Some(database) => vec![Some(database.to_owned()); backups.len()],
+            None => {
+                let named = self.database_names(&backups, &reports).await;
+                not_looked_into = named.not_looked_into;
+                named.names
+            }
+        };
+        let backups = backups.into_iter().zip(databases);
+        let backups = backups.map(|(object, database)| ProvenBackup {
+            database,
+            proof: proof_of(&object, &reports, is_signed),
+            backup: Backup::from(object),
         });
         Ok(ProvenListing {
             backups: backups.collect(),
             not_looked_into,
             incomplete,
         })
-    }
-
-    async fn backups_below(&self, prefix: &str) -> Result<Vec<StoredObject>, RestoreError> {
-        let store = self.store().await?;
-        let objects = backup::list_objects(store.as_ref(), prefix, true).await?;
-        Ok(backup::backups_of(store.as_ref(), objects, self.manifest()).await?)
     }
 
     async fn newest_reports(&self, prefix: &str) -> Result<Found, RestoreError> {

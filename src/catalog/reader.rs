@@ -15,10 +15,10 @@ use crate::config::Location;
 use crate::error::{
     JobError, JobKind, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
 };
-use crate::job::{BackupRef, ResultBackup, VerifyJob};
+use crate::job::{BackupRef, LATEST, LATEST_PROVEN, ResultBackup, VerifyJob};
 use crate::policy::{Policy, Trigger};
 use crate::progress::Progress;
-use crate::store::{BackupStore, read_range};
+use crate::store::{BackupStore, StoredObject, read_range};
 use pgdump_archive::{self, Archive, CutOff, DecryptionKeys, Limits};
 
 /// Largest globals file that is read, in bytes.
@@ -68,10 +68,28 @@ impl BackupCatalog {
     /// # Errors
     /// `StorageError` if the listing fails.
     pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
-        let store = self.store().await?;
-        let objects = backup::list_objects(store.as_ref(), prefix, true).await?;
-        let backups = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
+        let backups = self.backups_below(prefix).await?;
         Ok(backups.into_iter().map(Backup::from).collect())
+    }
+
+    /// The same as objects.
+    pub(super) async fn backups_below(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<StoredObject>, RestoreError> {
+        let store = self.store().await?;
+        let objects = backup::list_objects(store.as_ref(), prefix, true).await;
+        let objects = objects.map_err(backup::of_bucket)?;
+        Ok(backup::backups_of(store.as_ref(), objects, self.manifest()).await?)
+    }
+
+    /// Checks that BACKUP_BUCKET exists and that this account may list it.
+    ///
+    /// # Errors
+    /// `backup_not_found` if it does not exist, and errors of the store.
+    pub async fn check_bucket(&self) -> Result<(), RestoreError> {
+        let store = self.store().await?;
+        Ok(store.check_exists().await.map_err(backup::of_bucket)?)
     }
 
     /// Statements that make the roles of the globals file beside the backup, if there is to be one.
@@ -140,6 +158,23 @@ impl BackupCatalog {
             BackupRef::Stdin => None,
             BackupRef::Named { place, .. } => Some(place.as_ref().unwrap_or(&self.config.bucket)),
             BackupRef::Latest(_) => Some(&self.config.bucket),
+        }
+    }
+
+    /// What is asked for, for people; `None` for standard input.
+    pub(crate) fn asked(&self, wanted: &BackupRef) -> Option<String> {
+        let place = self.place_of(wanted)?;
+        match wanted {
+            BackupRef::Stdin => None,
+            BackupRef::Named { name, .. } => Some(place.uri(name)),
+            BackupRef::Latest(latest) => {
+                let word = if latest.is_proven {
+                    LATEST_PROVEN
+                } else {
+                    LATEST
+                };
+                Some(format!("{word} in {}", place.uri(&latest.prefix)))
+            }
         }
     }
 

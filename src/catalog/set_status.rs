@@ -84,7 +84,7 @@ impl DatabaseStatus {
         self.database.as_deref().unwrap_or(&self.backups)
     }
 
-    fn origin(&self) -> BackupOrigin {
+    pub(crate) fn origin(&self) -> BackupOrigin {
         BackupOrigin::new(self.database.clone(), &self.backups)
     }
 

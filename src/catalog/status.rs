@@ -237,7 +237,8 @@ impl BackupCatalog {
     pub(super) async fn listing_of_set(&self, set: &str) -> Result<SetListing, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
         let prefix = self.config.verify.prefix_of(set);
-        let mut objects = backup::list_objects(store.as_ref(), prefix, false).await?;
+        let objects = backup::list_objects(store.as_ref(), prefix, false).await;
+        let mut objects = objects.map_err(backup::of_bucket)?;
         let mut unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
         unlisted.retain(|name| self.config.verify.set_of(name) == set);
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;

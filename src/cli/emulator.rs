@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::exit::{CommandError, CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
 use super::signals::stop_signal;
 use crate::emulator::{Emulator, FinalizedObject, SubscriptionOptions};
@@ -35,9 +35,8 @@ pub(super) struct EmulatorArgs {
 
 pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
     if !args.listen.ip().is_loopback() {
-        return Err(CommandError::Other(
-            "--listen: must be a loopback address, because the emulator has no access control"
-                .into(),
+        return Err(usage(
+            "--listen: must be a loopback address, because the emulator has no access control",
         ));
     }
     let emulator = Emulator::start(args.listen).await?;

@@ -3,7 +3,7 @@
 use pgdump_archive::Crc32c;
 use std::path::PathBuf;
 
-use super::exit::{CommandError, CommandResult, Exit};
+use super::exit::{CommandResult, Exit};
 use super::files;
 use super::output::{OutputFormat, print_json};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
@@ -42,9 +42,7 @@ pub(super) fn run(args: EvidenceArgs, output: OutputFormat) -> CommandResult {
         None => envelope.open()?,
     };
     if let Some(path) = &backup {
-        let (size, crc32c) = measure(path).map_err(|e| {
-            CommandError::Unavailable(format!("{} cannot be read: {e}", path.display()))
-        })?;
+        let (size, crc32c) = measure(path).map_err(|e| files::fault(path, "read", &e))?;
         if report.backup.size.as_deref() != Some(&size.to_string()) {
             return Err(failed(format!(
                 "{}: the evidence is about another backup: the size of this one, {size} bytes, differs",

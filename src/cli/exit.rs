@@ -2,7 +2,7 @@
 
 use crate::app::AppError;
 use crate::config::ConfigErrors;
-use crate::error::{FailureReason as R, RestoreError, report};
+use crate::error::{FailureReason as R, RestoreError, ValidationError, ValidationKind, report};
 use crate::postgres::NO_DATABASE;
 use crate::queue::QueueError;
 
@@ -39,7 +39,7 @@ impl Exit {
         match self {
             Exit::Ok => "success",
             Exit::Failed => "the restore or verification failed",
-            Exit::Usage => "invalid command line",
+            Exit::Usage => "invalid command line, or it names a file that does not exist",
             Exit::BadData => "a message or an archive cannot be read",
             Exit::Unavailable => "a server or service does not respond",
             Exit::Permission => "missing credentials or permissions",
@@ -116,6 +116,11 @@ pub(super) enum CommandError {
     Unavailable(String),
     #[error("{0}")]
     Other(String),
+}
+
+/// A mistake on the command line.
+pub(super) fn usage(what: impl Into<String>) -> CommandError {
+    RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what)).into()
 }
 
 impl From<ConfigErrors> for CommandError {

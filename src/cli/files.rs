@@ -2,10 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-use super::exit::CommandError;
+use super::exit::{CommandError, usage};
+use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 
+/// Why a file that the command line names cannot be read or written.
 pub(super) fn fault(path: &Path, what: &str, e: &std::io::Error) -> CommandError {
-    CommandError::Unavailable(format!("{} cannot be {what}: {e}", path.display()))
+    use std::io::ErrorKind as K;
+    let what = format!("{} cannot be {what}: {e}", path.display());
+    match e.kind() {
+        // The wrong file was named.
+        K::NotFound | K::NotADirectory | K::IsADirectory | K::InvalidInput | K::InvalidFilename => {
+            usage(what)
+        }
+        // Not UTF-8.
+        K::InvalidData => {
+            let kind = ValidationKind::ArchiveUnsupported;
+            RestoreError::from(ValidationError::new(kind, what)).into()
+        }
+        K::PermissionDenied | K::ReadOnlyFilesystem => {
+            RestoreError::from(StorageError::new(StorageKind::AccessDenied, what)).into()
+        }
+        _ => CommandError::Unavailable(what),
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
@@ -49,6 +67,7 @@ pub(super) fn check_writable(path: &Path) -> Result<(), CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::exit::Exit;
 
     #[test]
     fn a_look_at_a_file_changes_nothing() {
@@ -69,5 +88,22 @@ mod tests {
         assert!(
             text(create_folder(&old.join("x")).unwrap_err()).contains("old/x cannot be created: ")
         );
+    }
+
+    #[test]
+    fn the_exit_code_says_whose_mistake_it_is() {
+        use std::io::ErrorKind as K;
+        for (kind, exit) in [
+            (K::NotFound, Exit::Usage),
+            (K::NotADirectory, Exit::Usage),
+            (K::IsADirectory, Exit::Usage),
+            (K::InvalidData, Exit::BadData),
+            (K::PermissionDenied, Exit::Permission),
+            (K::ReadOnlyFilesystem, Exit::Permission),
+            (K::StorageFull, Exit::Unavailable),
+        ] {
+            let e = fault(Path::new("x"), "read", &kind.into());
+            assert_eq!(e.exit(), exit, "{kind}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Help: every option under a topic, a `-h` that fits a screen, and usage lines that depend on the command alone.
 //! `--help`, the man pages and the completion scripts have every option.
 
+use std::ffi::OsString;
+
 use clap::{Arg, ArgAction, Command};
 
 pub(super) const TARGET: &str = "Target";
@@ -123,6 +125,20 @@ fn shown(command: &str) -> &'static [&'static str] {
     }
 }
 
+/// `help COMMAND -h` as `COMMAND -h`, and the same with `--help`: what follows the command `help` is for clap the name of
+/// a command, whatever it looks like.
+pub(super) fn without_help_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    let is_option = |a: &OsString| a.as_encoded_bytes().starts_with(b"-");
+    let names = args.iter().skip(1).take_while(|a| !is_option(a));
+    let place = names.clone().position(|a| a == "help");
+    let first_option = args.get(1 + names.count());
+    let asks = first_option.is_some_and(|a| a == "-h" || a == "--help");
+    if let (Some(place), true) = (place, asks) {
+        args.remove(1 + place);
+    }
+    args
+}
+
 fn topic_of(id: &str) -> &'static str {
     let found = TOPICS.iter().find(|(start, _)| id.starts_with(start));
     found.map_or(OTHER, |(_, topic)| topic)
@@ -238,6 +254,29 @@ mod tests {
                 assert!(exists(id), "{}: {id}", command.get_name());
                 assert!(SHORT.iter().any(|(known, _)| known == id), "{id}");
             }
+        }
+    }
+
+    #[test]
+    fn the_help_command_takes_the_options_of_help() {
+        let plain = |all: &[&str]| without_help_command(all.iter().map(OsString::from).collect());
+        for (given, wanted) in [
+            (&["p", "help", "-h"][..], &["p", "-h"][..]),
+            (&["p", "help", "--help"], &["p", "--help"]),
+            (&["p", "help", "restore", "-h"], &["p", "restore", "-h"]),
+            (
+                &["p", "evidence", "help", "verify", "--help"],
+                &["p", "evidence", "verify", "--help"],
+            ),
+            (&["p", "help", "restore"], &["p", "help", "restore"]),
+            (&["p", "restore", "-h"], &["p", "restore", "-h"]),
+            // A value of an option.
+            (
+                &["p", "restore", "x", "--target", "help", "-h"],
+                &["p", "restore", "x", "--target", "help", "-h"],
+            ),
+        ] {
+            assert_eq!(plain(given), wanted, "{given:?}");
         }
     }
 

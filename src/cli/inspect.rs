@@ -28,6 +28,8 @@ pub(super) struct InspectArgs {
     /// latest@TIME and latest-proven@TIME leave out what was made after that time.
     backup: String,
     /// Prefix under which `latest` and `latest-proven` search
+    ///
+    /// It is an error with a backup that is named.
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Only this database: of latest, or of a whole cluster's dump

@@ -3,10 +3,11 @@
 use maud::{Markup, html};
 
 use crate::html::{
-    TableCell, TableColumn, TrendBar, bytes, count, document, seconds, stat, table, time, trend,
+    TableCell, TableColumn, TableRow, TrendBar, bytes, count, document, seconds, stat, table, time,
+    trend,
 };
 use crate::manager::BackupSetStatus;
-use crate::proof::{Verdict, VerificationReport};
+use crate::proof::{Rto, Verdict, VerificationReport};
 use crate::verification::{class_of, headline};
 
 /// Most restores in the chart of a set.
@@ -24,7 +25,7 @@ pub(super) struct Ledger {
     pub verified: usize,
     pub failed: usize,
     pub inconclusive: usize,
-    /// Number of verified backups that were restored; the others were only read.
+    /// How many of the verified ones restored their backup; the others only read it.
     pub restored: usize,
     /// Whether only evidence that a trusted key signed counts.
     pub is_signed: bool,
@@ -35,6 +36,26 @@ pub(super) struct Ledger {
     pub sets: Vec<BackupSetStatus>,
     /// Newest first.
     pub verifications: Vec<VerificationReport>,
+}
+
+/// What the page says of a set, or of one of its databases.
+struct ProvenRow<'a> {
+    set: &'a str,
+    database: &'a str,
+    last_proof: Option<jiff::Timestamp>,
+    backup: Option<&'a str>,
+    rto: Option<Rto>,
+    /// Newest first.
+    verifications: &'a [&'a VerificationReport],
+}
+
+/// The database of a verified backup, for people.
+pub(super) fn database_of(r: &VerificationReport) -> String {
+    match &r.database {
+        Some(database) if r.is_of_several() => format!("{database} (of a cluster)"),
+        Some(database) => database.clone(),
+        None => "-".to_owned(),
+    }
 }
 
 impl Ledger {
@@ -91,6 +112,7 @@ impl Ledger {
     fn sets_table(&self) -> Markup {
         let columns = [
             TableColumn::text("Set"),
+            TableColumn::text("Database"),
             TableColumn::text("Last proven"),
             TableColumn::number("Proofs"),
             TableColumn::number("Failed"),
@@ -98,48 +120,72 @@ impl Ledger {
             TableColumn::number("Restore time"),
             TableColumn::number("Forecast"),
         ];
-        let rows = self.sets.iter().map(|s| {
-            let proofs = self.of_set(&s.name).filter(|r| r.is_proof()).count();
-            let failed = self
-                .of_set(&s.name)
-                .filter(|r| r.verdict == Verdict::Failed)
-                .count();
-            let failed_cell = TableCell::new(count(failed as u64));
-            let proven = s.last_proof.map_or("never".into(), time);
-            let proven = html! {
-                (proven)
-                @if let Some(backup) = &s.proven_backup { div.soft { (backup) } }
-            };
-            let took = |pick: fn(&crate::proof::Rto) -> f64| {
-                s.rto.as_ref().map_or("–".into(), |r| seconds(pick(r)))
-            };
-            let cells = vec![
-                TableCell::new(&s.name),
-                TableCell::new(proven).styled(if s.last_proof.is_some() { "" } else { "bad" }),
-                TableCell::new(count(proofs as u64)),
-                if failed > 0 {
-                    failed_cell.styled("bad")
-                } else {
-                    failed_cell
-                },
-                TableCell::new(seconds(self.longest_gap(&s.name))),
-                TableCell::new(took(|r| r.measured_seconds)),
-                TableCell::new(took(|r| r.forecast_seconds)),
-            ];
-            cells.into()
-        });
+        let rows = self.sets.iter().flat_map(|s| self.rows_of_set(s));
         table(("sets", "Backup sets"), &html! {}, &columns, rows.collect())
     }
 
-    /// The longest time of the period in which no backup of the set was proven, in seconds.
-    fn longest_gap(&self, set: &str) -> f64 {
-        let proofs = self
-            .of_set(set)
-            .filter(|r| r.is_proof())
-            .map(|r| r.finished_at);
-        // Newest first, as the verifications are.
+    /// The row of a set and, of several databases, one for each.
+    fn rows_of_set(&self, set: &BackupSetStatus) -> Vec<TableRow> {
+        let all: Vec<&VerificationReport> = self.of_set(&set.name).collect();
+        let database = match set.databases.as_slice() {
+            [] => "–".to_owned(),
+            [one] => one.label().to_owned(),
+            several => format!("{} databases: the stalest counts", several.len()),
+        };
+        let mut rows = vec![self.proven_row(&ProvenRow {
+            set: &set.name,
+            database: &database,
+            last_proof: set.last_proof,
+            backup: set.proven_backup.as_deref(),
+            rto: set.rto,
+            verifications: &all,
+        })];
+        if set.databases.len() > 1 {
+            rows.extend(set.databases.iter().map(|d| {
+                let is_its = |r: &&VerificationReport| r.origin().is_same(&d.origin());
+                let own: Vec<&VerificationReport> = all.iter().copied().filter(is_its).collect();
+                self.proven_row(&ProvenRow {
+                    set: &set.name,
+                    database: d.label(),
+                    last_proof: d.last_proof,
+                    backup: d.proven_backup.as_deref(),
+                    rto: d.rto,
+                    verifications: &own,
+                })
+            }));
+        }
+        rows
+    }
+
+    fn proven_row(&self, row: &ProvenRow<'_>) -> TableRow {
+        let of = |is_it: fn(&VerificationReport) -> bool| {
+            row.verifications.iter().filter(|r| is_it(r)).count() as u64
+        };
+        let failed = of(|r| r.verdict == Verdict::Failed);
+        let proven = row.last_proof.map_or("never".into(), time);
+        let proven = html! {
+            (proven)
+            @if let Some(backup) = row.backup { div.soft { (backup) } }
+        };
+        let took = |pick: fn(&Rto) -> f64| row.rto.map_or("–".into(), |r| seconds(pick(&r)));
+        vec![
+            TableCell::new(row.set),
+            TableCell::new(row.database),
+            TableCell::new(proven).styled(if row.last_proof.is_some() { "" } else { "bad" }),
+            TableCell::new(count(of(VerificationReport::is_proof))),
+            TableCell::new(count(failed)).styled(if failed > 0 { "bad" } else { "" }),
+            TableCell::new(seconds(self.longest_gap(row.verifications))),
+            TableCell::new(took(|r| r.measured_seconds)),
+            TableCell::new(took(|r| r.forecast_seconds)),
+        ]
+        .into()
+    }
+
+    /// The longest time of the period in which none of these verifications, newest first, was a proof, in seconds.
+    fn longest_gap(&self, verifications: &[&VerificationReport]) -> f64 {
+        let proofs = verifications.iter().filter(|r| r.is_proof());
         let ends: Vec<_> = std::iter::once(self.until)
-            .chain(proofs)
+            .chain(proofs.map(|r| r.finished_at))
             .chain([self.since])
             .collect();
         let gaps = ends
@@ -198,6 +244,7 @@ impl Ledger {
         let columns = [
             TableColumn::text("When"),
             TableColumn::text("Verdict"),
+            TableColumn::text("Database"),
             TableColumn::text("Backup"),
             TableColumn::text("Reason"),
             TableColumn::text("What to do"),
@@ -210,6 +257,7 @@ impl Ledger {
             vec![
                 TableCell::new(time(r.finished_at)),
                 TableCell::new(headline(r)).styled(class_of(r.verdict)),
+                TableCell::new(database_of(r)),
                 TableCell::new(r.backup.name.as_deref().unwrap_or("–")),
                 TableCell::new(reason.unwrap_or_else(|| "–".into())),
                 TableCell::new(r.fix.as_deref().unwrap_or("–")),
@@ -224,6 +272,7 @@ impl Ledger {
             TableColumn::text("When"),
             TableColumn::text("Verdict"),
             TableColumn::text("Set"),
+            TableColumn::text("Database"),
             TableColumn::text("Backup"),
             TableColumn::text("Request"),
             TableColumn::number("Tables"),
@@ -237,6 +286,7 @@ impl Ledger {
                 TableCell::new(time(r.finished_at)),
                 TableCell::new(verdict).styled(class_of(r.verdict)),
                 TableCell::new(&r.backup_set),
+                TableCell::new(database_of(r)),
                 TableCell::new(r.backup.name.as_deref().unwrap_or("–")),
                 TableCell::new(&r.request_id).styled("mono"),
                 TableCell::new(count(r.tables.len() as u64)),
@@ -265,8 +315,8 @@ pub(super) fn ignored(documents: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::DatabaseStatus;
     use crate::policy::{Depth, Trigger};
-    use crate::proof::Rto;
 
     fn at(day: i64) -> jiff::Timestamp {
         jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(24 * day)
@@ -317,7 +367,7 @@ mod tests {
 
     #[test]
     fn the_page_shows_the_longest_time_without_a_proof() {
-        let days = |l: &Ledger| l.longest_gap("orders") / 86400.0;
+        let days = |l: &Ledger| l.longest_gap(&l.of_set("orders").collect::<Vec<_>>()) / 86400.0;
         assert_eq!(days(&ledger(vec![])), 30.0);
         let l = ledger(vec![
             proof(28, "orders"),
@@ -326,6 +376,34 @@ mod tests {
         ]);
         assert_eq!(days(&l), 18.0);
         assert!(l.page().contains("18.0 days"), "{}", l.page());
+    }
+
+    /// A set is as fresh as its stalest database, which says nothing of the others.
+    #[test]
+    fn the_page_names_every_database_of_a_set() {
+        let of = |day, database: &str| VerificationReport {
+            database: Some(database.into()),
+            ..proof(day, "orders")
+        };
+        let mut l = ledger(vec![of(28, "shop"), of(5, "app")]);
+        let status = |database: &str, day| DatabaseStatus {
+            database: Some(database.into()),
+            last_proof: Some(at(day)),
+            ..DatabaseStatus::default()
+        };
+        l.sets[0].databases = vec![status("shop", 28), status("app", 5)];
+        l.sets[0].last_proof = Some(at(5));
+        let page = l.page();
+        for (database, days) in [("shop", "28.0 days"), ("app", "25.0 days")] {
+            let row = page
+                .split("<tr")
+                .find(|row| row.contains(&format!("<div>{database}</div>")));
+            assert!(
+                row.is_some_and(|row| row.contains(days)),
+                "{database}: {page}"
+            );
+        }
+        assert!(page.contains("2 databases: the stalest counts"), "{page}");
     }
 
     #[test]

@@ -5,9 +5,12 @@ use super::help;
 use super::output::{OutputFormat, count, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
-use crate::manager::BackupProof;
+use crate::manager::{BackupProof, ProvenBackup};
 use crate::policy::Depth;
 use crate::proof::Verdict;
+
+/// Widest column of the names of databases.
+const WIDEST: usize = 30;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
@@ -24,9 +27,22 @@ pub(super) struct ListArgs {
 pub(super) struct ListedBackup {
     #[serde(flatten)]
     backup: Backup,
+    /// Its database, if its archive names one and was looked into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<String>,
     /// What the evidence says about it, if it was verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<BackupProof>,
+}
+
+impl From<ProvenBackup> for ListedBackup {
+    fn from(found: ProvenBackup) -> Self {
+        ListedBackup {
+            backup: found.backup,
+            database: found.database,
+            proof: found.proof,
+        }
+    }
 }
 
 pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> CommandResult {
@@ -35,15 +51,15 @@ pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> Comma
     if let n @ 1.. = listing.not_looked_into {
         let were = if n == 1 { "was" } else { "were" };
         let older = count(n as u64, "older backup");
-        err!("{older} {were} not looked into: narrow the list with --prefix");
+        err!(
+            "{older} {were} not looked into for the name of the database: narrow the list with --prefix"
+        );
     }
     if let Some(why) = &listing.incomplete {
         err!("proofs may be missing from this list: {why}");
     }
     let backups = listing.backups.into_iter();
-    let backups: Vec<ListedBackup> = backups
-        .map(|(backup, proof)| ListedBackup { backup, proof })
-        .collect();
+    let backups: Vec<ListedBackup> = backups.map(ListedBackup::from).collect();
     if output == OutputFormat::Json {
         return print_json(&backups);
     }
@@ -53,20 +69,38 @@ pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> Comma
         out!("No backups{} in {at}", of.unwrap_or_default());
         return Ok(Exit::Ok);
     }
-    let line = |created: &str, size: &str, checksum: &str, proof: &str, name: &str| {
-        out!("{created:<20} {size:>12}  {checksum:<8}  {proof:<30}  {name}");
-    };
-    line("CREATED", "SIZE", "CRC32C", "PROOF", "NAME");
-    for ListedBackup { backup: b, proof } in &backups {
-        line(
-            &b.created.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-            &human_bytes(b.size),
-            b.checksum.as_deref().unwrap_or("-"),
-            &proof.as_ref().map_or("none".into(), proof_text),
-            &b.name,
-        );
-    }
+    table_of(&backups).iter().for_each(|line| out!("{line}"));
     Ok(Exit::Ok)
+}
+
+/// A header, and a line for each backup.
+fn table_of(backups: &[ListedBackup]) -> Vec<String> {
+    let row = |b: &ListedBackup| {
+        [
+            b.backup.created.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            human_bytes(b.backup.size),
+            b.backup.checksum.clone().unwrap_or_else(|| "-".into()),
+            b.database.clone().unwrap_or_else(|| "-".into()),
+            b.proof.as_ref().map_or("none".into(), proof_text),
+            b.backup.name.clone(),
+        ]
+    };
+    let header = ["CREATED", "SIZE", "CRC32C", "DATABASE", "PROOF", "NAME"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(header)
+        .chain(backups.iter().map(row))
+        .collect();
+    // The names of databases come from archives: a long one does not widen all lines.
+    let width = |column: usize, most: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or_default().min(most)
+    };
+    let (of_database, of_proof) = (width(3, WIDEST), width(4, usize::MAX));
+    let line = |[created, size, checksum, database, proof, name]: &[String; 6]| {
+        format!(
+            "{created:<20} {size:>12}  {checksum:<8}  {database:<of_database$}  {proof:<of_proof$}  {name}"
+        )
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Such as `verified (data) 2026-11-28`.
@@ -85,6 +119,38 @@ fn proof_text(p: &BackupProof) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_backup_has_a_line_with_its_database() {
+        let listed = |name: &str, database: Option<&str>| ListedBackup {
+            backup: Backup {
+                name: name.into(),
+                size: 1,
+                created: jiff::Timestamp::UNIX_EPOCH,
+                checksum: None,
+                generation: "1".into(),
+            },
+            database: database.map(str::to_owned),
+            proof: None,
+        };
+        let long = "d".repeat(63);
+        let all = [
+            listed("a.dump", Some("shop")),
+            listed("roles.sql", None),
+            listed("b.dump", Some(&long)),
+        ];
+        let lines = table_of(&all);
+        assert!(lines[0].ends_with(&format!("  DATABASE{}  PROOF  NAME", " ".repeat(22))));
+        assert!(lines[1].ends_with(&format!(
+            "  -         shop{}  none   a.dump",
+            " ".repeat(26)
+        )));
+        assert!(lines[2].ends_with(&format!(
+            "  -         -{}  none   roles.sql",
+            " ".repeat(29)
+        )));
+        assert!(lines[3].ends_with(&format!("  {long}  none   b.dump")));
+    }
 
     #[test]
     fn a_proof_is_named_with_its_depth_and_its_signature() {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::exit::{CommandError, CommandResult, Exit};
+use super::exit::{CommandResult, Exit};
 use super::files;
 use super::schema;
 use crate::error::{FailureReason, RetryClass};
@@ -35,12 +35,7 @@ pub(super) fn write(cli: &clap::Command, folder: &Path) -> CommandResult {
 pub(super) fn man(cli: clap::Command, folder: &Path) -> CommandResult {
     files::create_folder(folder)?;
     let written = clap_mangen::generate_to(cli, folder);
-    written.map_err(|e| {
-        CommandError::Unavailable(format!(
-            "{}: man pages cannot be written: {e}",
-            folder.display()
-        ))
-    })?;
+    written.map_err(|e| files::fault(folder, "written", &e))?;
     Ok(Exit::Ok)
 }
 

@@ -1,14 +1,16 @@
 //! `request`: publishes a request for a restore or a verification and, with `--wait`, waits for its
 //! result.
 
-use super::exit::{CommandError, CommandResult, Exit};
+use super::backup::{is_local, is_of_this_machine};
+use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::help;
 use super::output::{OutputFormat, print_json};
 use super::status;
 use super::watch::{self, Wait};
 use crate::app::App;
+use crate::error::RestoreError;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
-use crate::job::OnExisting;
+use crate::job::{BackupRef, OnExisting};
 use crate::policy::InPlace;
 use crate::queue::{Resource, ResultSink};
 use crate::telemetry;
@@ -60,7 +62,39 @@ pub(super) struct RequestArgs {
     select: crate::policy::Selection,
 }
 
+/// Refuses what only this machine has: no worker would ever find it. A folder that is a source of requests is one of the
+/// workers, too.
+fn check_place(app: &App, args: &RequestArgs) -> Result<(), CommandError> {
+    let backup = &args.backup;
+    let is_foreign = || {
+        let source = BackupRef::from_uri(backup)?;
+        Ok::<_, RestoreError>(app.manager.catalog().check_source(&source).is_err())
+    };
+    let is_own = if backup.starts_with("file://") {
+        is_foreign()?
+    } else {
+        is_of_this_machine(backup)
+    };
+    if !is_own {
+        if is_local(&app.config, backup) {
+            err!(
+                "note: the worker looks for {backup} in its BACKUP_BUCKET; the file ./{backup} of this machine is not sent"
+            );
+        }
+        return Ok(());
+    }
+    let command = if args.verify { "verify" } else { "restore" };
+    Err(usage(format!(
+        "{backup}: a worker cannot read what is on this machine: run pgrestored {command} {backup}, or upload it and request gs://BUCKET/NAME"
+    )))
+}
+
 pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> CommandResult {
+    check_place(&app, &args)?;
+    let wait = Wait {
+        url: status::url(&app.config, args.url)?,
+        limit: args.timeout,
+    };
     let is_uri = args.backup.contains("://");
     let (uri, name) = if is_uri {
         (Some(args.backup), None)
@@ -140,9 +174,5 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
             }
         };
     }
-    let wait = Wait {
-        url: status::url(&app.config, args.url),
-        limit: args.timeout,
-    };
     watch::answer(&app, &request.request_id, &wait, output).await
 }

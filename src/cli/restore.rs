@@ -35,6 +35,8 @@ pub(super) struct RestoreArgs {
     #[arg(long, value_name = "N", help_heading = help::TARGET)]
     jobs: Option<usize>,
     /// Prefix under which `latest` and `latest-proven` search
+    ///
+    /// It is an error with a backup that is named.
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Only this generation of the object
@@ -50,6 +52,18 @@ pub(super) struct RestoreArgs {
     request_id: Option<String>,
     #[command(flatten)]
     select: crate::policy::Selection,
+}
+
+impl RestoreArgs {
+    /// The result of a restore that cannot begin, without its error.
+    pub(super) fn draft(&self) -> RestoreResult {
+        let (id, now) = (self.request_id.clone(), jiff::Timestamp::now());
+        let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        RestoreResult {
+            target_db: self.target.clone(),
+            ..RestoreResult::new(&id, (now, now))
+        }
+    }
 }
 
 pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> CommandResult {

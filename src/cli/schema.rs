@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 
-use super::exit::{CommandError, CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
 use crate::admission::PolicyFile;
 use crate::database::{Promoted, Reaped, RetainedDatabase, RolledBack};
@@ -15,7 +15,8 @@ use crate::verification::{ChecksFile, Envelope};
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
-    /// request-policy, checks, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status or diagnosis
+    /// request-policy, checks, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status, diagnosis or
+    /// command-failure
     #[arg(required_unless_present = "write")]
     name: Option<String>,
     /// Write all schemas to this folder
@@ -97,6 +98,10 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
             "diagnosis",
             schema_of::<Vec<super::doctor::check::DiagnosticResult>>("diagnosis", false),
         ),
+        (
+            "command-failure",
+            schema_of::<super::failure::CommandFailure>("command-failure", false),
+        ),
     ]
 }
 
@@ -127,11 +132,10 @@ pub(super) fn run(args: &SchemaArgs) -> CommandResult {
         }
         None => {
             let names: Vec<_> = all().into_iter().map(|(n, _)| n).collect();
-            err!(
-                "pgrestored: unknown schema {wanted}; known are {}",
+            Err(usage(format!(
+                "unknown schema {wanted}; known are {}",
                 names.join(", ")
-            );
-            Ok(Exit::Usage)
+            )))
         }
     }
 }

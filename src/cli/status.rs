@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::exit::{CommandError, CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::style;
 use crate::config::Config;
@@ -26,7 +26,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) async fn run(config: &Config, args: StatusArgs, output: OutputFormat) -> CommandResult {
-    let at = url(config, args.url);
+    let at = url(config, args.url)?;
     if args.alive {
         ask(&format!("{at}/livez"))
             .await
@@ -48,13 +48,21 @@ pub(super) async fn run(config: &Config, args: StatusArgs, output: OutputFormat)
 }
 
 /// Base URL of the worker's admin port: as given, otherwise from ADMIN_ADDR.
-pub(super) fn url(config: &Config, given: Option<String>) -> String {
+///
+/// # Errors
+/// What was given is not a URL.
+pub(super) fn url(config: &Config, given: Option<String>) -> Result<String, CommandError> {
     let mut addr = config.admin_addr;
     if addr.ip().is_unspecified() {
         addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let url = given.unwrap_or_else(|| format!("http://{addr}"));
-    url.trim_end_matches('/').to_owned()
+    let parsed = reqwest::Url::parse(&url).ok();
+    if parsed.is_none_or(|u| !matches!(u.scheme(), "http" | "https") || !u.has_host()) {
+        let what = format!("--url: {url} must be a URL such as http://worker:9464");
+        return Err(usage(what));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
 }
 
 async fn ask(url: &str) -> Result<String, reqwest::Error> {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
@@ -11,6 +12,9 @@ use crate::error::is_unsafe;
 
 /// The progress bar on standard error, while there is one.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Whether a JSON document was printed: a command prints one.
+static HAS_DOCUMENT: AtomicBool = AtomicBool::new(false);
 
 /// Prints an escaped line to standard output. A closed pipe (`| head`) is ignored.
 macro_rules! out {
@@ -108,7 +112,12 @@ pub(super) fn print_bytes(text: &[u8]) {
     let _ = output.write_all(text);
 }
 
+pub(super) fn has_printed_document() -> bool {
+    HAS_DOCUMENT.load(Relaxed)
+}
+
 pub(super) fn print_document(json: &str) {
+    HAS_DOCUMENT.store(true, Relaxed);
     let _ = writeln!(std::io::stdout(), "{}", escaped_json(json));
 }
 

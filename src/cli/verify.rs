@@ -15,7 +15,7 @@ use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::signals::until_signal;
 use crate::app::App;
 use crate::error::FailureReason;
-use crate::event::check_texts;
+use crate::event::{Kind, RestoreResult, check_texts};
 use crate::job::{VerifyJob, check_jobs, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
@@ -35,6 +35,8 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "N", help_heading = help::POLICY)]
     jobs: Option<usize>,
     /// Prefix under which `latest` and `latest-proven` search
+    ///
+    /// It is an error with a backup that is named.
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
     prefix: String,
     /// Only this generation of the object
@@ -57,6 +59,19 @@ pub(super) struct VerifyArgs {
     /// Also write the whole report as JSON to this file
     #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     report: Option<PathBuf>,
+}
+
+impl VerifyArgs {
+    /// The result of a verification that cannot begin, without its error.
+    pub(super) fn draft(&self) -> RestoreResult {
+        let (id, now) = (self.request_id.clone(), jiff::Timestamp::now());
+        let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        RestoreResult {
+            kind: Kind::Verification,
+            verdict: Some(Verdict::Inconclusive),
+            ..RestoreResult::new(&id, (now, now))
+        }
+    }
 }
 
 /// Files for the report of a verification.
@@ -173,7 +188,7 @@ pub(super) fn exit_of(verdict: Option<Verdict>, failure: Option<FailureReason>) 
 }
 
 fn print(r: &VerificationReport, evidence: Option<&str>) {
-    let what = r.backup.uri.as_deref().unwrap_or("standard input");
+    let what = r.about();
     let depth = r.depth.map_or("nothing", Depth::as_str);
     out!(
         "{}: {what} in {}, depth {depth}",

@@ -6,7 +6,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::display::{Bar, LINE};
-use super::exit::{CommandError, CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit, usage};
+use super::failure;
 use super::help;
 use super::output::{OutputFormat, print_json};
 use super::signals::until_signal;
@@ -31,6 +32,15 @@ pub(super) struct WatchArgs {
     /// Stop waiting after this time, such as 15m [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = time_limit, help_heading = help::REQUEST)]
     timeout: Option<Duration>,
+}
+
+/// What a worker's status page has said of a request so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PageAnswer {
+    /// No page has responded.
+    None,
+    Unknown,
+    Running,
 }
 
 /// Where to look for progress, and how long to wait.
@@ -71,13 +81,16 @@ pub(super) async fn reach_results(app: &App) -> Result<(), CommandError> {
 }
 
 pub(super) async fn run(app: App, args: WatchArgs, output: OutputFormat) -> CommandResult {
+    if args.id.trim().is_empty() {
+        return Err(usage("ID: must be the request_id of a request"));
+    }
+    let wait = Wait {
+        url: status::url(&app.config, args.url)?,
+        limit: args.timeout,
+    };
     if app.config.project.is_some() {
         reach_results(&app).await?;
     }
-    let wait = Wait {
-        url: status::url(&app.config, args.url),
-        limit: args.timeout,
-    };
     answer(&app, &args.id, &wait, output).await
 }
 
@@ -108,7 +121,7 @@ pub(super) async fn answer(
     }
     let mut others = Vec::new();
     let stop = tokio_util::sync::CancellationToken::new();
-    let is_seen = Cell::new(false);
+    let page = Cell::new(PageAnswer::None);
     let waited = async {
         let by_subscription = async {
             match &mut results {
@@ -118,8 +131,8 @@ pub(super) async fn answer(
         };
         tokio::select! {
             result = by_subscription => Some(result),
-            result = by_page(url, id, &is_seen) => Some(Ok(result)),
-            () = say_silence(app, (id, url), &is_seen) => None,
+            result = by_page(url, id, &page) => Some(Ok(result)),
+            () = say_silence(app, (id, url), &page) => None,
             () = over(wait.limit) => Some(Err(too_late(id, wait.limit))),
             () = stop.cancelled() => None,
         }
@@ -132,7 +145,11 @@ pub(super) async fn answer(
         queue.flush().await;
     }
     let Some(result) = result.transpose()? else {
-        return Ok(signalled.unwrap_or(Exit::Interrupted));
+        let exit = signalled.unwrap_or(Exit::Interrupted);
+        if output == OutputFormat::Json {
+            failure::print_interrupted(exit);
+        }
+        return Ok(exit);
     };
     match output {
         OutputFormat::Json => {
@@ -180,7 +197,7 @@ fn too_late(id: &str, limit: Option<Duration>) -> CommandError {
 }
 
 /// Says after a few seconds that no worker has shown any progress, and what should be there; never ends.
-async fn say_silence(app: &App, (id, url): (&str, &str), is_seen: &Cell<bool>) {
+async fn say_silence(app: &App, (id, url): (&str, &str), page: &Cell<PageAnswer>) {
     let name = &app.config.request_subscription;
     let setting = "RESTORE_REQUEST_SUBSCRIPTION";
     let missing = async {
@@ -192,23 +209,30 @@ async fn say_silence(app: &App, (id, url): (&str, &str), is_seen: &Cell<bool>) {
         }
     };
     let (missing, ()) = tokio::join!(missing, tokio::time::sleep(SILENCE));
-    if !is_seen.get() {
+    if page.get() == PageAnswer::Running {
+        std::future::pending::<()>().await;
+    }
+    let waits = "(Ctrl-C ends the wait, not the request)";
+    if page.get() == PageAnswer::Unknown {
         err!(
-            "no worker has answered yet; still waiting for the result of request {id} (Ctrl-C ends the wait, not the request)"
+            "nothing is known of request {id}: the worker at {url} neither processes it nor has its result; still waiting {waits}"
         );
-        match missing {
-            Some(what) => err!("  {what}"),
-            None => err!("  a worker must process the subscription {name} ({setting})"),
-        }
-        if status::status_at(url).await.is_err() {
-            err!("  {url} does not respond: --url with a worker's address shows its progress");
-        }
+        err!("  check the id");
+    } else {
+        err!("no worker has answered yet; still waiting for the result of request {id} {waits}");
+    }
+    match missing {
+        Some(what) => err!("  {what}"),
+        None => err!("  a worker must process the subscription {name} ({setting})"),
+    }
+    if page.get() == PageAnswer::None {
+        err!("  {url} does not respond: --url with a worker's address shows its progress");
     }
     std::future::pending().await
 }
 
 /// Polls the worker's status page for the result, and shows the progress meanwhile.
-async fn by_page(url: &str, id: &str, is_seen: &Cell<bool>) -> RestoreResult {
+async fn by_page(url: &str, id: &str, page: &Cell<PageAnswer>) -> RestoreResult {
     let bar = Bar::new();
     let mut last_line: Option<tokio::time::Instant> = None;
     let mut every = tokio::time::interval(LOOK);
@@ -225,9 +249,12 @@ async fn by_page(url: &str, id: &str, is_seen: &Cell<bool>) -> RestoreResult {
             return result;
         }
         let Some(job) = running.into_iter().find(|j| j.request_id == id) else {
+            if page.get() == PageAnswer::None {
+                page.set(PageAnswer::Unknown);
+            }
             continue;
         };
-        is_seen.set(true);
+        page.set(PageAnswer::Running);
         match &bar {
             Some(bar) => {
                 let elapsed = jiff::Timestamp::now().duration_since(job.started_at);

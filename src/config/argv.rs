@@ -34,6 +34,11 @@ fn without_secrets(
     (kept, moved)
 }
 
+/// The command line of this process, beginning with the program's own name.
+pub fn arguments() -> Vec<std::ffi::OsString> {
+    std::env::args_os().collect()
+}
+
 /// Executes this program again, in the same process, with secrets in the environment that were given
 /// as flags. Returns if there are none.
 pub fn hide_secrets() {

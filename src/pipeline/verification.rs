@@ -109,6 +109,9 @@ async fn run_in_span(
     }
     verdict::mind_the_locale(&mut report);
     let catalog = context.catalog();
+    if pinned.is_none() {
+        report.asked = catalog.asked(&job.backup);
+    }
     let doubt = async {
         catalog.doubt(&mut report, pinned.as_ref()).await;
         Ok(())

@@ -89,6 +89,14 @@ pub trait BackupStore: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
+    /// Checks that the bucket or folder exists and that this account may list it.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn check_exists(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move { self.members_where("", |_| false).await.map(drop) })
+    }
+
     /// All objects whose name starts with `prefix`, and the folders below it that this account may not list.
     ///
     /// # Errors

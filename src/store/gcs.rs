@@ -139,6 +139,19 @@ impl BackupStore for GcsStore {
         })
     }
 
+    fn check_exists(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move {
+            let ask = self
+                .control
+                .list_objects()
+                .set_parent(self.resource())
+                .set_prefix(self.prefix.clone())
+                .set_page_size(1);
+            let answer = ask.send().await.map(drop);
+            answer.map_err(|e| self.fault(e, "", StorageKind::NotFound))
+        })
+    }
+
     fn list_where<'a>(
         &'a self,
         prefix: &'a str,

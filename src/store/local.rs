@@ -173,6 +173,16 @@ fn walk(
         let entries = match std::fs::read_dir(&dir) {
             // The folder was removed while the listing ran.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !base.is_empty() => continue,
+            Err(e)
+                if base.is_empty()
+                    && matches!(
+                        e.kind(),
+                        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                    ) =>
+            {
+                let what = format!("file://{}: no such folder", folder.display());
+                return Err(StorageError::new(StorageKind::NotFound, what));
+            }
             // Not where it is what was asked for.
             Err(e)
                 if e.kind() == std::io::ErrorKind::PermissionDenied

@@ -43,7 +43,7 @@ pub struct DocumentLink<'a> {
 
 /// The report of one verification, and its evidence, if there is any.
 pub fn page(r: &VerificationReport, evidence: Option<DocumentLink<'_>>) -> String {
-    let name = r.backup.name.as_deref().unwrap_or("standard input");
+    let name = r.backup.name.as_deref().unwrap_or(r.about());
     let groups = TableGroups::of(r);
     let body = html! {
         div class={"badge " (class_of(r.verdict))} role="status" { (headline(r)) }
@@ -400,11 +400,7 @@ fn size_of(text: &str) -> String {
 
 fn details(r: &VerificationReport) -> Markup {
     let dash = |text: Option<&String>| text.cloned().unwrap_or_else(|| "–".into());
-    let uri = r
-        .backup
-        .uri
-        .clone()
-        .unwrap_or_else(|| "standard input".into());
+    let uri = r.about().to_owned();
     let archive = r.archive.as_ref().map(|a| {
         format!(
             "{}, {}, from PostgreSQL {} by pg_dump {}",

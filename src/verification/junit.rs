@@ -13,8 +13,7 @@ use crate::proof::{CheckStatus, VerificationReport};
 /// The report cannot be written as XML.
 pub fn junit(report: &VerificationReport) -> Result<String, String> {
     let mut all = Report::new("pgrestored");
-    let name = report.backup.uri.as_deref().unwrap_or("standard input");
-    let mut suite = TestSuite::new(name);
+    let mut suite = TestSuite::new(report.about());
     for check in &report.checks {
         let failed = |kind| {
             let mut s = TestCaseStatus::non_success(kind);

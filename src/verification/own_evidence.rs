@@ -1,11 +1,12 @@
 //! What this process knows of the documents of evidence: its own ones, and those that it has rejected.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::envelope::{MAX_ENVELOPE, sha256_hex};
+use crate::error::line_of;
 use crate::job::Generation;
 use crate::store::StoredObject;
 
@@ -13,6 +14,8 @@ use crate::store::StoredObject;
 const MAX_OWN: usize = 1_000;
 /// How many rejected documents a worker remembers.
 const MAX_REJECTED_KNOWN: usize = 20_000;
+/// Longest reason that is remembered of each, in bytes.
+const MAX_UNSAID: usize = 200;
 
 /// Bytes of documents that this process reads at the same time: one of the longest, or many short ones.
 const MAX_READING: u32 = MAX_ENVELOPE as u32;
@@ -37,8 +40,9 @@ impl Default for OwnEvidence {
 struct Remembered {
     known: HashMap<String, (String, String)>,
     order: VecDeque<String>,
-    /// URI and generation of rejected documents, which are not read again.
-    refused: HashSet<(String, Generation)>,
+    /// URI and generation of rejected documents, which are not read again, each with the reason while no warning has
+    /// said it.
+    refused: HashMap<(String, Generation), Option<String>>,
 }
 
 impl OwnEvidence {
@@ -64,17 +68,25 @@ impl OwnEvidence {
         self.reading.acquire_many(bytes).await.ok()
     }
 
-    pub(super) fn refuse(&self, uri: String, o: &StoredObject) {
+    /// Remembers a rejected document; `unsaid` is the reason if no warning has said it.
+    pub(super) fn refuse(&self, uri: String, o: &StoredObject, unsaid: Option<&str>) {
         let refused = &mut self.remembered.lock().refused;
         if refused.len() >= MAX_REJECTED_KNOWN {
             refused.clear();
         }
-        refused.insert((uri, o.generation));
+        let unsaid = unsaid.map(|why| line_of(why, MAX_UNSAID));
+        refused.insert((uri, o.generation), unsaid);
     }
 
     pub(super) fn has_refused(&self, uri: String, o: &StoredObject) -> bool {
         let own = self.remembered.lock();
-        own.refused.contains(&(uri, o.generation))
+        own.refused.contains_key(&(uri, o.generation))
+    }
+
+    /// Why a document was rejected, if no warning has said it; the caller does now.
+    pub(super) fn take_unsaid(&self, uri: String, o: &StoredObject) -> Option<String> {
+        let refused = &mut self.remembered.lock().refused;
+        refused.get_mut(&(uri, o.generation))?.take()
     }
 
     pub(super) fn of(&self, question: &str) -> Option<(String, String)> {

@@ -323,6 +323,9 @@ async fn waiting_commands_show_progress_and_the_result() {
         plain.contains("is ready") && !plain.contains('\x1b'),
         "{plain}"
     );
+    let other = ["--google-cloud-project", "", "--timeout", "6s"];
+    let unknown = [&["watch", "nobody", "--url", &url][..], &other].concat();
+    let unknown = command(&env, &c, &unknown).spawn().unwrap();
     // Two commands wait, one of them without Pub/Sub: both get the result.
     let without = ["watch", "r1", "--url", &url, "--google-cloud-project", ""];
     let by_page = command(&env, &c, &without).spawn().unwrap();
@@ -368,6 +371,13 @@ async fn waiting_commands_show_progress_and_the_result() {
     let said = text(&out.stdout);
     assert!(
         said.contains("failed none.dump into app2") && said.contains("backup_not_found"),
+        "{said}"
+    );
+    let out = unknown.wait_with_output().await.unwrap();
+    assert_eq!(out.status.code(), Some(69));
+    let said = text(&out.stderr);
+    assert!(
+        said.contains("nothing is known of request nobody"),
         "{said}"
     );
     assert_eq!(

@@ -52,6 +52,10 @@ fn exit_codes_match_the_documentation() {
         (&["worker"], 78),
         (&["request", "x.dump"], 78),
         (&["list", "--backup-bucket", "file:///nowhere/at/all"], 1),
+        (&["report", "--backup-bucket", "file:///nowhere/at/all"], 1),
+        (&["report", "--since", "1x"], 2),
+        (&["evidence", "verify", "/no/such/file"], 2),
+        (&["evidence", "verify", "/proc/version"], 65),
     ] {
         let out = run(args, &bucket);
         assert_eq!(
@@ -196,6 +200,77 @@ fn a_failed_restore_prints_its_result() {
         (body["status"].as_str(), body["error"]["reason"].as_str()),
         (Some("failure"), Some("target_unavailable"))
     );
+}
+
+/// With `--output json`, a command prints one document, also when it fails, and says why on standard error.
+#[test]
+fn a_failure_is_one_json_document() {
+    let (failure, result) = ("command-failure", "restore-result");
+    let nowhere = "file:///nowhere/at/all";
+    let far = ["--db-host", "/nowhere", "--retry-budget", "10ms"];
+    let rollback = [&["rollback", "app"][..], &far].concat();
+    for (args, code, reason, schema) in [
+        (&["restore"][..], 2, "invalid_request", failure),
+        (&["restroe", "x"], 2, "invalid_request", failure),
+        (&["evidence"], 2, "invalid_request", failure),
+        (&["check", "--db-port", "x"], 78, "invalid_request", failure),
+        (
+            &["list", "--backup-bucket", nowhere],
+            1,
+            "backup_not_found",
+            failure,
+        ),
+        (
+            &["report", "--backup-bucket", nowhere],
+            1,
+            "backup_not_found",
+            failure,
+        ),
+        (&["report", "--since", "1x"], 2, "invalid_request", failure),
+        (&["prune", "--set", "nosuch"], 2, "invalid_request", failure),
+        (
+            &["inspect", "/no/such.dump"],
+            1,
+            "backup_not_found",
+            failure,
+        ),
+        (
+            &["evidence", "verify", "/no/such/file"],
+            2,
+            "invalid_request",
+            failure,
+        ),
+        (&["schema", "nonsense"], 2, "invalid_request", failure),
+        (&["watch", ""], 2, "invalid_request", failure),
+        (&rollback[..], 69, "target_unavailable", failure),
+        (
+            &["status", "--url", "http://127.0.0.1:1"],
+            69,
+            "target_unavailable",
+            failure,
+        ),
+        (&["restore", "x"], 2, "invalid_request", result),
+        (
+            &["verify", "x", "--html", "/no/such/page"],
+            2,
+            "invalid_request",
+            result,
+        ),
+    ] {
+        let out = run(&[args, &["--output", "json"]].concat(), &[]);
+        let (shown, said) = (text(&out.stdout), text(&out.stderr));
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {said}");
+        let document: serde_json::Value =
+            serde_json::from_str(&shown).unwrap_or_else(|e| panic!("{args:?}: {e}: {shown}{said}"));
+        let mut schemas = pgrestored::cli::schemas().into_iter();
+        let (_, schema) = schemas.find(|(name, _)| *name == schema).unwrap();
+        let schema = jsonschema::draft202012::new(schema.as_value()).unwrap();
+        assert!(schema.is_valid(&document), "{args:?}: {document}");
+        assert_eq!(document["status"], "failure", "{args:?}");
+        assert_eq!(document["error"]["reason"], reason, "{args:?}: {document}");
+        let is_said = !said.is_empty() && !said.contains('{');
+        assert!(is_said, "{args:?}: {said}");
+    }
 }
 
 /// Where `DB_*` is not set, commands connect as `psql` would, and `check` says what came from where.
@@ -432,6 +507,29 @@ fn short_help_fits_a_screen() {
 }
 
 #[test]
+fn the_help_command_takes_the_options_of_help() {
+    for (asked, same) in [
+        (&["help", "-h"][..], &["-h"][..]),
+        (&["help", "--help"], &["--help"]),
+        (&["help", "restore", "-h"], &["restore", "-h"]),
+        (
+            &["evidence", "help", "verify", "--help"],
+            &["evidence", "verify", "--help"],
+        ),
+    ] {
+        let (out, wanted) = (run(asked, &[]), run(same, &[]));
+        assert_eq!(
+            out.status.code(),
+            Some(0),
+            "{asked:?}: {}",
+            text(&out.stderr)
+        );
+        assert!(wanted.stdout.len() > 100);
+        assert_eq!(text(&out.stdout), text(&wanted.stdout), "{asked:?}");
+    }
+}
+
+#[test]
 fn short_help_is_grouped_by_topic() {
     let headings = |command: &str| -> Vec<String> {
         let help = text(&run(&[command, "-h"], &[]).stdout);
@@ -601,8 +699,9 @@ fn a_listing_shows_which_backups_were_verified() {
     };
     assert_eq!(
         words(lines[0]),
-        ["CREATED", "SIZE", "CRC32C", "PROOF", "NAME"]
+        ["CREATED", "SIZE", "CRC32C", "DATABASE", "PROOF", "NAME"]
     );
+    assert!(lines[1].contains("  demo      verified "), "{listed}");
     assert!(
         lines[1].contains("verified (archive) ") && lines[1].ends_with(" a.dump"),
         "{listed}"
@@ -616,6 +715,19 @@ fn a_listing_shows_which_backups_were_verified() {
     assert_eq!(json[0]["proof"]["verdict"], "verified");
     assert_eq!(json[0]["proof"]["is_signed"], false);
     assert!(json[1].get("proof").is_none(), "{json}");
+    // One is known by its evidence, the other by its first bytes.
+    for backup in json.as_array().unwrap() {
+        assert_eq!(backup["database"], "demo", "{json}");
+    }
+    let reported = text(&run(&["report"], &env).stdout);
+    for part in [
+        "1 verification from ",
+        "1 verified (0 restored, 1 only read), 0 failed, 0 inconclusive\n",
+        "  DATABASE  BACKUP\n",
+        "  demo      a.dump\n",
+    ] {
+        assert!(reported.contains(part), "{part}: {reported}");
+    }
 }
 
 /// Files for reports are checked before the work, and errors name them.
@@ -631,7 +743,7 @@ fn files_that_cannot_be_written_are_found_before_the_work() {
             "/no/such/file",
         ];
         let out = in_folder_of_a_dump(&args);
-        assert_eq!(out.status.code(), Some(69), "{}", text(&out.stderr));
+        assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
         assert!(text(&out.stderr).contains("/no/such/file cannot be written: "));
         assert!(out.stdout.is_empty(), "{}", text(&out.stdout));
     }

@@ -23,8 +23,20 @@ fn mistakes_say_what_is_wrong() {
     let page = path("page.dump");
     let far = ["--db-host", "/nowhere", "--retry-budget", "10ms"];
     let restore_far = [&["restore", page.as_str(), "--target", "app"][..], &far].concat();
+    let nowhere = "file:///nowhere";
+    let no_folder = format!("{nowhere}: no such folder; check BACKUP_BUCKET");
+    let request = |backup| {
+        [
+            "request",
+            backup,
+            "--target",
+            "app",
+            "--google-cloud-project",
+            "p",
+        ]
+    };
     type Mistake<'a> = (&'a [&'a str], i32, &'a [&'a str]);
-    let mistakes: [Mistake; 20] = [
+    let mistakes: [Mistake; 31] = [
         (&["restroe", "x"], 2, &["restroe", "restore"]),
         (
             &["restore"],
@@ -76,7 +88,7 @@ fn mistakes_say_what_is_wrong() {
         ),
         (
             &["verify", "page.dump", "--html", &no_html],
-            69,
+            2,
             &[&no_html, "cannot be written"],
         ),
         (
@@ -96,7 +108,58 @@ fn mistakes_say_what_is_wrong() {
         ),
         (&["report", "--set", "nosuch"], 2, &["no backup set nosuch"]),
         (&["request", "x.dump"], 78, &["GOOGLE_CLOUD_PROJECT"]),
-        (&["man", &inside], 69, &[&inside, "cannot be created"]),
+        (&["man", &inside], 2, &[&inside, "cannot be created"]),
+        (
+            &["inspect", "page.dump", "--prefix", "orders/"],
+            2,
+            &["--prefix: ", "page.dump names a backup"],
+        ),
+        (&["report", "--since", "1x"], 2, &["--since: ", "30d"]),
+        (
+            &["evidence", "verify", &no_dump],
+            2,
+            &[&no_dump, "cannot be read"],
+        ),
+        (
+            &["status", "--url", "nowhere"],
+            2,
+            &["--url: nowhere", "http://worker:9464"],
+        ),
+        (
+            &["list", "--backup-bucket", nowhere],
+            1,
+            &[no_folder.as_str()],
+        ),
+        (
+            &["prune", "--backup-bucket", nowhere],
+            1,
+            &[no_folder.as_str()],
+        ),
+        (
+            &["report", "--backup-bucket", nowhere],
+            1,
+            &[no_folder.as_str()],
+        ),
+        (
+            &["verify", "latest", "--backup-bucket", nowhere],
+            1,
+            &["inconclusive: latest in file:///nowhere/", &no_folder],
+        ),
+        (
+            &request("./notes.dump"),
+            2,
+            &[
+                "./notes.dump: a worker cannot read",
+                "pgrestored restore ./notes.dump",
+                "gs://BUCKET/NAME",
+            ],
+        ),
+        (&request("-"), 2, &["-: a worker cannot read"]),
+        (
+            &request("file:///elsewhere/app.dump"),
+            2,
+            &["a worker cannot read"],
+        ),
     ];
     for (args, exit, texts) in mistakes {
         let out = run(args, &[("BACKUP_BUCKET", bucket.as_str())]);

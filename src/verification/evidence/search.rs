@@ -26,7 +26,7 @@ pub(super) const MAX_PER_GENERATION: usize = 5_000;
 const MAX_OF_PATTERN: usize = 200;
 /// Documents of each name pattern without which a search in turns is limited.
 const FIRST_TURNS: usize = 2;
-/// The rejected document from which on the log names no further ones.
+/// The warning about a rejected document from which on there are no further ones.
 const MAX_LOGGED: usize = 6;
 /// Memory for the reports about one generation of a backup, in bytes.
 const MAX_TESTIMONY: usize = 16 << 20;
@@ -74,6 +74,8 @@ struct ListedDocuments {
     hidden: Vec<String>,
     /// There were more than a listing holds, so it has only those with own names.
     is_flooded: bool,
+    /// The backup that is asked about, without the slash of a directory; of `None`, all are.
+    asked: Option<String>,
 }
 
 /// What the documents next to one generation of a backup say about it.
@@ -106,11 +108,17 @@ struct Search {
     /// Why a document could not be read, and what the store answered, if that is why.
     unread: Option<String>,
     cause: Option<StorageKind>,
+    /// As [`ListedDocuments::asked`].
+    asked: Option<String>,
+    /// Warnings about rejected documents.
+    warnings: usize,
 }
 
 impl Search {
     fn new(limit: usize) -> Self {
         Search {
+            asked: None,
+            warnings: 0,
             found: Found::default(),
             limit,
             kept: 0,
@@ -123,6 +131,31 @@ impl Search {
     /// What was not read, because the store did not return it (`cause`) or for another reason, may count.
     fn leave_unread(&mut self, why: String, cause: Option<StorageKind>) {
         (self.unread, self.cause) = (Some(why), cause);
+    }
+
+    /// Whether a document lies beside a backup that is asked about.
+    fn is_asked(&self, document: &StoredObject) -> bool {
+        self.asked.as_ref().is_none_or(|asked| {
+            let rest = document.name.strip_prefix(asked.as_str());
+            rest.is_some_and(|rest| rest.starts_with(EVIDENCE_SUFFIX))
+        })
+    }
+
+    /// Logs the rejection of a document, as a warning if it lies beside a backup that is asked about.
+    fn log_rejection(&mut self, document: &StoredObject, error: &str) {
+        let name = &document.name;
+        if !self.is_asked(document) {
+            tracing::debug!(name, error, "evidence rejected");
+            return;
+        }
+        self.warnings += 1;
+        match self.warnings.cmp(&MAX_LOGGED) {
+            Less => tracing::warn!(name, error, "evidence rejected"),
+            Equal => {
+                tracing::warn!("more documents of evidence were rejected, which are not logged")
+            }
+            Greater => {}
+        }
     }
 
     fn keep(&mut self, report: VerificationReport) {
@@ -222,6 +255,7 @@ impl Evidence {
             documents: all,
             hidden,
             is_flooded,
+            asked: None,
         })
     }
 
@@ -255,7 +289,7 @@ impl Evidence {
     }
 
     /// As [`Evidence::reports`], but starting with backups whose name resembles `name`, so that the reports of one
-    /// database are found quickly in a set of many.
+    /// database are found quickly in a set of many. Only documents beside `name` are rejected with a warning.
     ///
     /// # Errors
     /// Errors of the store.
@@ -267,6 +301,7 @@ impl Evidence {
     ) -> Result<Found, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
         let mut listed = self.list(prefix).await?;
+        listed.asked = Some(name.trim_end_matches('/').to_owned());
         let all = &mut listed.documents;
         all.sort_by_cached_key(|o| pattern_of_backup(o) != pattern);
         self.select(listed, limit, wanted).await
@@ -408,6 +443,7 @@ impl Evidence {
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
         search.found.hidden = listed.hidden.first().map(|place| self.unlisted(place));
+        search.asked = listed.asked;
         for (place, (document, is_own)) in &all {
             if search.found.reports.len() >= limit.reports || search.found.is_cut {
                 search.found.leave_out(*place);
@@ -454,6 +490,11 @@ impl Evidence {
         let uri = self.store.uri(&object.name);
         if self.own.has_refused(uri.clone(), object) {
             search.found.refused += 1;
+            if search.is_asked(object)
+                && let Some(why) = self.own.take_unsaid(uri, object)
+            {
+                search.log_rejection(object, &why);
+            }
             return;
         }
         let error = match self.read_document(object, None).await {
@@ -476,7 +517,9 @@ impl Evidence {
             },
             Err(e) => {
                 if matches!(e, RestoreError::Validation(_)) {
-                    self.own.refuse(uri, object);
+                    let why = describe_error(&e);
+                    let unsaid = Some(why.as_str()).filter(|_| !search.is_asked(object));
+                    self.own.refuse(uri, object, unsaid);
                 } else if is_unread(&e, object) && (is_own || !self.has_own_names()) {
                     let cause = match &e {
                         RestoreError::Storage(e) => Some(e.kind()),
@@ -487,21 +530,8 @@ impl Evidence {
                 e
             }
         };
-        let found = &mut search.found;
-        found.refused += 1;
-        match found.refused.cmp(&MAX_LOGGED) {
-            Less => {
-                tracing::warn!(
-                    name = object.name,
-                    error = describe_error(&error),
-                    "evidence rejected"
-                )
-            }
-            Equal => {
-                tracing::warn!("more documents of evidence were rejected, which are not logged")
-            }
-            Greater => {}
-        }
+        search.found.refused += 1;
+        search.log_rejection(object, &describe_error(&error));
     }
 }
 

@@ -36,6 +36,39 @@ async fn a_lost_answer_makes_no_page_suspicious() {
     }
 }
 
+/// A person who asks about one backup is not warned of the others; what was not said is said once somebody asks.
+#[tokio::test]
+async fn only_evidence_of_the_backup_that_is_asked_about_is_a_warning() {
+    let p = TestBucket::new().await;
+    let (_store, evidence) = faulty(&p, Some(PRIVATE));
+    let neighbour = "b.dump.pgrestored/17/0123456789abcdef.dsse.json";
+    p.put(&p.name_for("foreign"), b"{}");
+    p.put(neighbour, b"{}");
+    let path = p.folder.path().join("log");
+    let file = std::fs::File::create(&path).unwrap();
+    let log = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(file)
+        .finish();
+    let _logging = tracing::subscriber::set_default(log);
+    let limit = SearchLimit {
+        reports: 10,
+        bytes: 1 << 20,
+    };
+    let warned = |of: &str| {
+        let said = std::fs::read_to_string(&path).unwrap();
+        let mut lines = said.lines().filter(|l| l.contains("evidence rejected"));
+        lines.any(|l| l.contains(" WARN ") && l.contains(of))
+    };
+    let found = evidence.reports_like(("", "a.dump"), limit, Some);
+    assert_eq!(found.await.unwrap().refused, 2);
+    assert!(warned("a.dump.pgrestored/") && !warned(neighbour));
+    let found = evidence.reports("", limit, Some).await.unwrap();
+    assert_eq!(found.refused, 2);
+    assert!(warned(neighbour));
+}
+
 /// Where only own names count, documents of others cost no time.
 #[tokio::test]
 async fn documents_that_cannot_count_are_not_read() {
