@@ -28,7 +28,7 @@ use values::{list, non_empty, or_default, secret, secret_line, text_of};
 pub use argv::{arguments, hide_secrets};
 pub use libpq::SettingOrigins;
 pub use location::Location;
-pub(crate) use memory::{SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
+pub(crate) use memory::{NAME_BUDGET, SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
 pub use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 pub use raw::RawConfig;
 pub use trust::{RestrictedRoles, Trust};

@@ -5,6 +5,8 @@ mod trend;
 
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
+use crate::error::is_unsafe;
+
 pub(crate) use trend::{TrendBar, trend};
 
 const CSS: &str = include_str!("html/page.css");
@@ -27,7 +29,24 @@ pub(crate) fn document(title: &str, rules: &str, body: &Markup) -> String {
             body { main { (body) } }
         }
     };
-    page.into_string()
+    without_controls(page.into_string())
+}
+
+/// The page with the control and direction characters of names and messages escaped, as on a terminal.
+fn without_controls(page: String) -> String {
+    let is_foreign = |c| is_unsafe(c) && c != '\n';
+    if !page.contains(is_foreign) {
+        return page;
+    }
+    let mut escaped = String::with_capacity(page.len());
+    for c in page.chars() {
+        if is_foreign(c) {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// A value with its label.
@@ -186,6 +205,15 @@ mod tests {
             html.contains(r#"class="num bad" role="cell" data-label="Rows""#),
             "{html}"
         );
+    }
+
+    #[test]
+    fn names_bring_no_control_characters() {
+        let name = "a\u{1b}]0;x\u{7}\r\u{9b}2J\u{202e}<\u{0}é";
+        let page = document(name, "", &html! { p title=(name) { (name) } });
+        assert!(!page.contains(|c| is_unsafe(c) && c != '\n'), "{page}");
+        let shown = r"a\u{1b}]0;x\u{7}\r\u{9b}2J\u{202e}&lt;\u{0}é";
+        assert_eq!(page.matches(shown).count(), 3, "{page}");
     }
 
     #[test]

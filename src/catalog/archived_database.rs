@@ -13,8 +13,10 @@ use crate::store::StoredObject;
 
 /// Answers that are kept; a few MiB.
 const KEPT: usize = 20_000;
-/// Archives that are opened at the same time, because each may take the memory of a table of contents.
-const OPENED_AT_ONCE: usize = 4;
+/// Archives that are opened at the same time: this worker's memory has [`NAME_BUDGET`] for one.
+///
+/// [`NAME_BUDGET`]: crate::config::NAME_BUDGET
+const OPENED_AT_ONCE: usize = 1;
 /// How long it may take to open one archive as far as its database's name.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 

@@ -14,6 +14,7 @@ use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::grouped_backups::{DatabaseBackups, group};
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
+use crate::config::NAME_BUDGET;
 use crate::error::{
     FailureReason as R, JobError, JobKind, RestoreError, RetryClass, ValidationKind, report as said,
 };
@@ -267,7 +268,7 @@ impl BackupCatalog {
         let keys = self.keys()?;
         let limits = Limits {
             max_decompressed: most_decompressed(pinned.object.size),
-            ..self.archive_limits()
+            ..Limits::default().with_memory(self.config.archive_memory.min(NAME_BUDGET))
         };
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();

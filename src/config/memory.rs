@@ -11,6 +11,9 @@ const BASE: u64 = 96 * MIB;
 /// Memory that each restore needs for buffers and decompressors, in addition to its queue and to what
 /// is kept of its archive.
 const PER_JOB: u64 = 40 * MIB;
+/// What the readers of an archive may keep that is opened for its database's name alone, one at a time and beside the
+/// jobs: the window of `xz -9`, and what the readers need besides.
+pub(crate) const NAME_BUDGET: u64 = 72 * MIB;
 /// Memory that the server of a sandbox is started with: its shared buffers, and what one build of an index may take.
 pub(crate) const SANDBOX_SHARED_BUFFERS_MIB: u64 = 256;
 pub(crate) const SANDBOX_MAINTENANCE_MIB: u64 = 128;
@@ -42,7 +45,7 @@ fn budget_of(limit: u64, jobs: u64, queue_bytes: u64) -> u64 {
     let jobs = jobs.max(1);
     let fixed = jobs
         .saturating_mul(queue_bytes.saturating_add(PER_JOB))
-        .saturating_add(BASE);
+        .saturating_add(BASE + NAME_BUDGET);
     (limit.saturating_sub(fixed) / jobs.saturating_mul(2)).max(LEAST_BUDGET)
 }
 
@@ -195,9 +198,9 @@ mod tests {
         let budget = |limit: u64, jobs| budget_of(limit * MIB, jobs, 32 * MIB) / MIB;
         assert_eq!(
             (budget(512, 1), budget(1024, 1), budget(2048, 1)),
-            (172, 428, 940)
+            (136, 392, 904)
         );
-        assert_eq!((budget(1024, 4), budget(64, 1), budget(0, 1)), (80, 32, 32));
+        assert_eq!((budget(1024, 4), budget(64, 1), budget(0, 1)), (71, 32, 32));
         assert_eq!(budget_of(u64::MAX, u64::MAX, u64::MAX), LEAST_BUDGET);
     }
 }

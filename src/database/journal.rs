@@ -446,6 +446,23 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes the record of an attempt that ended in an orderly way, changed nothing and is not repeated by itself.
+    pub async fn forget(
+        self,
+        session: &Session,
+        request_id: &str,
+        attempt: uuid::Uuid,
+    ) -> Result<(), DatabaseError> {
+        self.execute(
+            session,
+            "DELETE FROM pgrestored.request
+             WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
+            &[&request_id, &attempt.to_string()],
+        )
+        .await?;
+        Ok(())
+    }
+
     /// Records a database before it is created.
     pub async fn own(
         self,

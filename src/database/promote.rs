@@ -82,7 +82,7 @@ pub async fn promote(
         Claim::Done(outcome) => return recorded(outcome),
     };
     let done = exchange(&mut claimed, promotion).await;
-    claimed.release_on_failure(done).await
+    claimed.forget_on_failure(done).await
 }
 
 async fn exchange(

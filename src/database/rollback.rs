@@ -43,7 +43,7 @@ pub async fn rollback(
         Claim::Done(outcome) => return recorded(outcome),
     };
     let done = exchange(&mut claimed, wanted).await;
-    claimed.release_on_failure(done).await
+    claimed.forget_on_failure(done).await
 }
 
 async fn exchange(

@@ -126,13 +126,25 @@ impl TargetLock {
             .await?)
     }
 
-    /// Returns `done`. A failed attempt of a person's command is released, so that the command can be repeated.
-    pub(super) async fn release_on_failure<T>(
+    /// Removes the record of this attempt, which changed nothing. For a person's command: nobody repeats it by itself,
+    /// so its record would say for ever that it runs.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn forget(&self) -> Result<(), RestoreError> {
+        Ok(self
+            .journal
+            .forget(&self.lock, &self.request_id, self.attempt)
+            .await?)
+    }
+
+    /// Returns `done`. A failed attempt of a person's command is forgotten, so that the command can be repeated.
+    pub(super) async fn forget_on_failure<T>(
         &self,
         done: Result<T, RestoreError>,
     ) -> Result<T, RestoreError> {
         if done.is_err()
-            && let Err(e) = self.release().await
+            && let Err(e) = self.forget().await
         {
             tracing::warn!(
                 error = report(&e),

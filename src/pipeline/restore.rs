@@ -376,7 +376,7 @@ async fn fail(
     let class = outcome.retry_class();
     log_failure(context, draft, &e, class.unwrap_or(RetryClass::Permanent));
     let is_final = disposition(class, attempt, max_attempts).publish;
-    match record_end(claimed, &outcome.result, is_final).await {
+    match record_end(claimed, context.job, &outcome.result, is_final).await {
         Some(recorded_before) => recorded(recorded_before),
         None => Ok(outcome),
     }
@@ -392,10 +392,12 @@ async fn clean_up(claimed: &mut TargetLock) {
     }
 }
 
-/// Records a final failure, so that a redelivery gets the same answer; any other attempt is given back.
+/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message is given back, and
+/// that of a command is forgotten.
 /// Returns the outcome of a request that has been applied after all.
 async fn record_end(
     claimed: &TargetLock,
+    job: &RestoreJob,
     result: &RestoreResult,
     is_final: bool,
 ) -> Option<serde_json::Value> {
@@ -403,8 +405,10 @@ async fn record_end(
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else {
+    } else if job.sequence.is_some() {
         claimed.release().await.map(|()| None)
+    } else {
+        claimed.forget().await.map(|()| None)
     };
     done.unwrap_or_else(|e| {
         tracing::warn!(

@@ -796,6 +796,36 @@ async fn an_id_on_the_command_line_stands_for_one_command() {
     assert!(!c.databases().contains(&"second".to_owned()));
 }
 
+/// Nobody repeats a command by itself: one that was interrupted does not stay in the journal as running.
+#[test]
+fn an_interrupted_command_leaves_no_running_request() {
+    let c = Cluster::start();
+    let requests = || {
+        let sql = "SELECT CASE WHEN to_regclass('pgrestored.request') IS NULL THEN '' ELSE
+            query_to_xml('SELECT state FROM pgrestored.request', false, true, '')::text END";
+        c.psql("postgres", sql)
+    };
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+        .env_clear()
+        .args(["restore", c.waiting_dump().to_str().unwrap()])
+        .args(["--target", "stopped", "--db-host", c.sandbox.host()])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !requests().contains("running") {
+        assert_eq!(command.try_wait().unwrap(), None, "the restore has ended");
+    }
+    let pid = command.id().to_string();
+    let signalled = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
+    assert!(signalled.unwrap().success());
+    assert_eq!(command.wait().unwrap().code(), Some(130));
+    assert_eq!(requests(), "");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
 /// The server's messages and a request's labels fit into the journal, whatever they contain.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_can_be_recorded() {
