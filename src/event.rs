@@ -330,6 +330,7 @@ impl RestoreRequest {
         if self.depth.is_some() {
             return Err(invalid("depth: is only for mode verify"));
         }
+        self.select.check().map_err(invalid)?;
         let target_db = self.target_db.or(default_db.map(str::to_owned));
         Ok(Job::Restore(Box::new(RestoreJob {
             request_id: self.request_id,

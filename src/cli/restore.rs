@@ -16,7 +16,7 @@ use super::signals::until_signal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
 use crate::event::{RestoreResult, check_texts};
-use crate::job::{OnExisting, RestoreJob, check_jobs, check_request_id, digest_of};
+use crate::job::{OnExisting, RestoreJob, check_request_id, digest_of, parse_jobs};
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -31,8 +31,8 @@ pub(super) struct RestoreArgs {
     /// What to do if the database exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail, value_name = "POLICY", help_heading = help::TARGET)]
     on_existing: OnExisting,
-    /// Number of connections that load [default: RESTORE_JOBS]
-    #[arg(long, value_name = "N", help_heading = help::TARGET)]
+    /// Number of connections that load, 1 to 256 [default: RESTORE_JOBS]
+    #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, help_heading = help::TARGET)]
     jobs: Option<usize>,
     /// Prefix under which `latest` and `latest-proven` search
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
@@ -90,7 +90,6 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what));
     let target = args.target.or_else(|| app.config.db_name.clone());
-    check_jobs("--jobs", args.jobs)?;
     check_texts(
         &serde_json::json!({ "--target": target, "--request-id": args.request_id, "part": args.select }),
     )?;

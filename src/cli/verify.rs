@@ -16,7 +16,7 @@ use super::signals::until_signal;
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;
-use crate::job::{VerifyJob, check_jobs, check_request_id};
+use crate::job::{VerifyJob, check_request_id, parse_jobs};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
 use crate::proof::{CheckStatus, Verdict, VerificationReport, VerificationSummary};
@@ -31,8 +31,8 @@ pub(super) struct VerifyArgs {
     /// Depth of the verification [default: VERIFY_DEPTH]
     #[arg(long, value_enum, help_heading = help::POLICY)]
     depth: Option<Depth>,
-    /// Number of connections that load and check [default: RESTORE_JOBS]
-    #[arg(long, value_name = "N", help_heading = help::POLICY)]
+    /// Number of connections that load and check, 1 to 256 [default: RESTORE_JOBS]
+    #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, help_heading = help::POLICY)]
     jobs: Option<usize>,
     /// Prefix under which `latest` and `latest-proven` search
     #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
@@ -98,7 +98,6 @@ fn write_reports(
 
 pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> CommandResult {
     check_texts(&serde_json::json!({ "--request-id": args.request_id }))?;
-    check_jobs("--jobs", args.jobs)?;
     let id = args
         .request_id
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());

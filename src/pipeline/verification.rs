@@ -438,7 +438,7 @@ fn checks(config: &Config, set: &str) -> Result<Checks, RestoreError> {
     let file = config
         .verify
         .checks
-        .as_deref()
+        .as_ref()
         .map(ChecksFile::parse)
         .transpose()?;
     Ok(file.unwrap_or_default().of_set(set))

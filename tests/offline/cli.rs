@@ -68,6 +68,18 @@ fn exit_codes_match_the_documentation() {
 fn all_configuration_errors_are_reported_without_values() {
     let env = [
         ("DB_PORT", "hunter2"),
+        ("LOG_LEVEL", "hunter2"),
+        ("LOG_FORMAT", "hunter2"),
+        ("BACKUP_TRUST", "hunter2"),
+        ("DB_SSLMODE", "hunter2"),
+        ("RESTORE_COPY_FORMAT", "hunter2"),
+        ("RESTORE_EXTENSIONS", "hunter2"),
+        ("RESTORE_IN_PLACE", "hunter2"),
+        ("RESTORE_OWNERS", "hunter2"),
+        ("RESTORE_REQUIRE_COMPLETE", "hunter2"),
+        ("SCRATCH_DB_HOST", "other"),
+        ("SCRATCH_DB_SSLMODE", "hunter2"),
+        ("SCRATCH_DB_TRUST", "hunter2"),
         ("RESTORE_TIMEOUT", "hunter2"),
         ("ADMIN_ADDR", "hunter2"),
         ("DB_PASSWORD_FILE", "/no/such/file"),
@@ -83,10 +95,13 @@ fn all_configuration_errors_are_reported_without_values() {
     let out = run(&["check"], &env);
     assert_eq!(out.status.code(), Some(78));
     let output = text(&out.stderr);
-    for (variable, _) in env {
-        assert!(output.contains(variable), "{output}");
+    for (variable, _) in env.iter().filter(|(_, value)| *value != "other") {
+        let named = format!("  {variable}: ");
+        assert!(output.contains(&named), "{variable}: {output}");
     }
     assert!(!output.contains("hunter2"), "{output}");
+    let allowed = "LOG_LEVEL: must be error, warn, info, debug, trace or off";
+    assert!(output.contains(allowed), "{output}");
     let worker = text(&run(&["worker"], &env).stderr);
     assert!(
         worker.contains("GOOGLE_CLOUD_PROJECT") && worker.contains("DB_PORT"),
