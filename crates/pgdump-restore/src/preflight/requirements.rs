@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::database_options::DatabaseOptions;
 use crate::policy::Owners;
 use crate::rewrite::Rewriter;
 use crate::roles::mentions;
@@ -28,7 +29,7 @@ pub struct Requirements {
     pub access_methods: BTreeSet<String>,
     /// Encoding of the dump's text, by PostgreSQL's name.
     pub encoding: String,
-    /// Options of `CREATE DATABASE`, if the dump has them.
+    /// The options of `CREATE DATABASE` that choose the locale, if the dump has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     /// Number of large objects.
@@ -47,7 +48,7 @@ impl Requirements {
             encoding: archive.encoding().name().to_owned(),
             only_the_beginning: archive.is_script(),
             estimated_bytes: stored.map(|n| estimate(archive, n)),
-            locale: locale_of(entries),
+            locale: DatabaseOptions::of(entries).and_then(|o| o.locale_text()),
             ..Requirements::default()
         };
         let of_content = entries.iter().filter(|e| !e.describes_database());
@@ -95,14 +96,6 @@ impl Requirements {
             .map(|r| rewriter.role(r))
             .collect()
     }
-}
-
-/// The options of `CREATE DATABASE` after the encoding.
-fn locale_of(entries: &[TocEntry]) -> Option<String> {
-    let database = entries.iter().find(|e| e.kind == EntryKind::Database)?;
-    let (_, options) = database.defn.rsplit_once("ENCODING = ")?;
-    let (_, locale) = options.split_once(' ')?;
-    Some(locale.trim_end_matches(['\n', ';']).to_owned())
 }
 
 fn filled_lines(text: &str) -> u64 {
