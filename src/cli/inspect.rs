@@ -219,7 +219,7 @@ fn print(i: &Inspection) {
     }
     out!("large objects   {}", i.needs.large_objects);
     if let Some(n) = i.needs.estimated_bytes {
-        out!("space needed    about {}", human_bytes(n));
+        out!("space needed    {}", space(i, n));
     }
     if let Some(cut_off) = &i.cut_off {
         out!("WARNING         {cut_off}");
@@ -272,6 +272,17 @@ fn print(i: &Inspection) {
     }
 }
 
+/// The estimated size of the restored database, and what the estimate rests on: other formats of the same database
+/// give another one.
+fn space(i: &Inspection, estimated: u64) -> String {
+    let about = human_bytes(estimated);
+    if i.compression != "none" || i.wrapped_in.iter().any(|w| *w != "age") {
+        format!("about {about}, if its compressed data expands to 4 times its size")
+    } else {
+        format!("about {about}")
+    }
+}
+
 /// What is shown, as an HTML page.
 fn page(i: &Inspection) -> String {
     let name = i.backup.as_ref().map_or("standard input", |b| &b.name);
@@ -318,6 +329,7 @@ fn properties(i: &Inspection) -> Vec<(&'static str, String)> {
         ("Roles", Some(list(i.needs.roles.iter()))),
         ("Tablespaces", Some(list(i.needs.tablespaces.iter()))),
         ("Large objects", Some(i.needs.large_objects.to_string())),
+        ("Space needed", i.needs.estimated_bytes.map(|n| space(i, n))),
     ];
     let known = all
         .into_iter()

@@ -190,6 +190,37 @@ fn inspect_shows_every_size_and_a_missing_end() {
     }
 }
 
+/// SQL text of `pg_dump -C`: the statements that follow CREATE DATABASE are no part of its options.
+#[test]
+fn inspect_shows_the_options_of_the_database_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.sql");
+    let sql = "--\n-- PostgreSQL database dump\n--\n\nCREATE DATABASE \"a b\" WITH TEMPLATE = template0 ENCODING = 'UTF8' \
+               LC_COLLATE = 'C' LC_CTYPE = 'C.UTF-8';\n\nALTER DATABASE \"a b\" OWNER TO postgres;\n\n\
+               \\connect -reuse-previous=on \"dbname='a b'\"\n\nSELECT pg_catalog.set_config('search_path', '', false);\n\n\
+               --\n-- PostgreSQL database dump complete\n--\n";
+    std::fs::write(&file, sql).unwrap();
+    let args = ["inspect", file.to_str().unwrap()];
+    let said = text(&run(&args, &[]).stdout);
+    let locale = "locale          LC_COLLATE = 'C' LC_CTYPE = 'C.UTF-8'\n";
+    assert!(said.contains(locale), "{said}");
+    // Compressed, it is a guess how much it is.
+    let space = "space needed    about ";
+    let line = |said: &str| {
+        said.lines()
+            .find(|l| l.starts_with(space))
+            .map(str::to_owned)
+    };
+    assert!(line(&said).is_some_and(|l| !l.contains("if its")), "{said}");
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    let said = text(&run(&["inspect", fixture], &[]).stdout);
+    let guess = "if its compressed data expands to 4 times its size";
+    assert!(line(&said).is_some_and(|l| l.contains(guess)), "{said}");
+}
+
 /// A failed restore also prints the body of the result event.
 #[test]
 fn a_failed_restore_prints_its_result() {
