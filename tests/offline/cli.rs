@@ -664,6 +664,62 @@ fn a_listing_shows_which_backups_were_verified() {
     assert!(json[1].get("proof").is_none(), "{json}");
 }
 
+/// Nothing is configured: no bucket is asked for evidence of standard input, and the answer says that there is none.
+#[test]
+fn standard_input_needs_no_bucket() {
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    let out = Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+        .args(["verify", "-", "--depth", "archive"])
+        .env_clear()
+        .stdin(std::fs::File::open(dump).unwrap())
+        .output()
+        .unwrap();
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{said}{}", text(&out.stderr));
+    assert!(said.starts_with("verified: standard input"), "{said}");
+    assert!(said.contains("note: no evidence was written: "), "{said}");
+}
+
+/// The verdict stays, and the exit code says that what was asked for was not done.
+#[test]
+fn evidence_that_cannot_be_written_is_no_success() {
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    let nowhere = [("EVIDENCE_LOCATION", "file:///dev/null/evidence")];
+    let out = run(&["verify", dump, "--depth", "archive"], &nowhere);
+    let (said, log) = (text(&out.stdout), text(&out.stderr));
+    assert_eq!(out.status.code(), Some(69), "{said}{log}");
+    assert!(said.starts_with("verified: "), "{said}");
+    assert!(
+        said.contains("note: the evidence was not written: "),
+        "{said}"
+    );
+    assert!(
+        log.contains("set EVIDENCE_LOCATION to another one"),
+        "{log}"
+    );
+}
+
+/// What was not read is not counted: an object that nobody opened has no number of tables.
+#[test]
+fn a_summary_counts_only_what_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cut.dump"), b"PGDMP\x01\x10").unwrap();
+    let dump = folder.path().join("cut.dump");
+    let none = [("EVIDENCE_LOCATION", "none")];
+    for (depth, code) in [("object", 0), ("archive", 1)] {
+        let out = run(&["verify", dump.to_str().unwrap(), "--depth", depth], &none);
+        let said = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{said}");
+        assert!(!said.contains("0 tables"), "{said}");
+    }
+}
+
 /// Files for reports are checked before the work, and errors name them.
 #[test]
 fn files_that_cannot_be_written_are_found_before_the_work() {

@@ -18,6 +18,7 @@ fn normalised(printed: &str, scratch: &Path) -> String {
     for line in printed
         .lines()
         .filter(|l| !l.starts_with("  restored into a sandbox"))
+        .filter(|l| !l.starts_with("  tried in a sandbox"))
     {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         for i in 1..words.len() {

@@ -94,7 +94,7 @@ pub use load::{LoadOptions, Loaded, load};
 pub use notes::{NameList, listed};
 pub use observer::LoadObserver;
 pub use post_load::{HealthReport, analyze, check, rename_schemas, survey};
-pub use preflight::{Finding, Level, Requirements, preflight};
+pub use preflight::{Finding, Level, Requirements, large_objects_in, preflight};
 pub use prepare::{PreparedArchive, prepare};
 pub use rewrite::{RULES, Rewriter, Rule};
 pub use stage::Stage;

@@ -51,6 +51,7 @@ impl Requirements {
             only_the_beginning: archive.is_script(),
             estimated_bytes: stored.map(|n| estimate(archive, n)),
             locale: DatabaseOptions::of(entries).and_then(|o| o.locale_text()),
+            large_objects: large_objects_in(entries),
             ..Requirements::default()
         };
         let of_content = entries.iter().filter(|e| !e.describes_database());
@@ -65,8 +66,6 @@ impl Requirements {
         }
         match &e.kind {
             EntryKind::Extension => drop(self.extensions.insert(e.tag.clone())),
-            EntryKind::Blob => self.large_objects += 1,
-            EntryKind::BlobMetadata => self.large_objects += filled_lines(&e.defn),
             EntryKind::Acl | EntryKind::DefaultAcl => self.add_roles(&e.defn, |n| &mut n.grantees),
             EntryKind::Policy | EntryKind::UserMapping => {
                 self.add_roles(&e.defn, |n| &mut n.named);
@@ -100,8 +99,21 @@ impl Requirements {
     }
 }
 
-fn filled_lines(text: &str) -> u64 {
-    text.lines().filter(|l| !l.trim().is_empty()).count() as u64
+/// Number of large objects that these entries create, also those without a byte, which have no data in the archive.
+pub fn large_objects_in(entries: &[TocEntry]) -> u64 {
+    let count = |e: &TocEntry| match e.kind {
+        EntryKind::Blob => 1,
+        EntryKind::BlobMetadata => {
+            e.defn.lines().filter(|line| is_large_object(line)).count() as u64
+        }
+        _ => 0,
+    };
+    entries.iter().map(count).sum()
+}
+
+/// A table of contents has an OID per line, SQL text a statement, among others about the same objects.
+fn is_large_object(line: &str) -> bool {
+    line.starts_with(|c: char| c.is_ascii_digit()) || line.contains("lo_create(")
 }
 
 fn roles_in(sql: &str) -> BTreeSet<String> {
@@ -125,4 +137,26 @@ fn estimate(archive: &Archive, stored: u64) -> u64 {
 /// Whether anything in or around the backup compresses it. Encryption alone does not.
 fn is_compressed(header: &Header) -> bool {
     header.codec != Codec::None || header.filters.iter().any(|f| *f != Filter::Age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_large_object_is_counted_in_every_form() {
+        let entry = |kind: &str, defn: &str| {
+            let mut e = TocEntry::bare(1, kind, "1");
+            e.defn = defn.to_owned();
+            e
+        };
+        let one = entry("BLOB", "SELECT pg_catalog.lo_create('16390');");
+        let of_toc = entry("BLOB METADATA", "16391\n16392\n");
+        let of_text = entry(
+            "BLOB METADATA",
+            "SELECT pg_catalog.lo_create('16393');\nALTER LARGE OBJECT 16393 OWNER TO app;\n",
+        );
+        let table = entry("TABLE", "CREATE TABLE lo_create (a int)");
+        assert_eq!(large_objects_in(&[one, of_toc, of_text, table]), 4);
+    }
 }
