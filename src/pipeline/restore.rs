@@ -496,6 +496,11 @@ impl ResultDraft {
             .into_iter()
             .map(|(stage, seconds)| (stage.to_string(), seconds))
             .collect();
+        r.stages_active = progress
+            .active_stages()
+            .into_iter()
+            .map(|(stage, seconds)| (stage.to_string(), seconds))
+            .collect();
         if let Some(l) = self.loaded {
             (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
         }

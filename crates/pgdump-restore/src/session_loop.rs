@@ -116,6 +116,7 @@ impl SessionLoop {
         if affects_later_entries {
             self.session.reenable_autovacuum(&self.job).await?;
         }
+        self.job.observer.task_begun();
         let span = span_of(&self.job, &self.name_of(&tasks));
         let work = self.session.tasks(&self.job, &tasks, size);
         work.instrument(span).await?;
