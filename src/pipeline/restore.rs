@@ -119,6 +119,13 @@ async fn claim_and_restore(
     targets::check_target(config, &job.target_db)?;
     targets::check_part(job)?;
     let mut bounds = context.bounds("restore", job.deadline);
+    if is_for_person_and_new(context) {
+        let stop = context.cancel.child_token();
+        let looked = context
+            .catalog()
+            .look_at_file(&job.backup, job.generation, stop);
+        bounds.within(looked).await?;
+    }
     context.catalog().open_ahead(&job.backup);
     let terms = targets::claim_policy(config);
     let claim = bounds.within(database::claim(&context.services.server, job, terms));
@@ -169,6 +176,13 @@ async fn claim_and_restore(
         Ok(result) => Ok(draft.outcome(result, None)),
         Err(e) => fail(context, &mut claimed, (e, &mut bounds), draft).await,
     }
+}
+
+/// Whether a person waits for the answer, which a wrong file is to give before a wrong server. An id that was chosen may
+/// have been used before, and a recorded outcome needs no file.
+fn is_for_person_and_new(context: &RestoreContext<'_>) -> bool {
+    let is_generated = uuid::Uuid::parse_str(&context.job.request_id).is_ok();
+    context.config().first_contact.is_some() && is_generated
 }
 
 /// Everything up to a proven staging database. A restore index only says where blocks are: a backup that

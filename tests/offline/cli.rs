@@ -240,7 +240,7 @@ fn a_failed_restore_prints_its_result() {
     let body: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(
         (body["status"].as_str(), body["error"]["reason"].as_str()),
-        (Some("failure"), Some("target_unavailable"))
+        (Some("failure"), Some("backup_not_found"))
     );
 }
 
