@@ -211,7 +211,7 @@ async fn restore_into_staging(
         Box::pin(load_and_prove(context, opened, claimed, draft)).await
     };
     match by_index.await {
-        Err(e) if e.reason().blame() == Blame::Backup && !context.cancel.is_cancelled() => {
+        Err(e) if may_be_the_index(&e) && !context.cancel.is_cancelled() => {
             tracing::warn!(
                 error = said(&e),
                 "reading by the restore index failed: the backup is read from front to back instead"
@@ -223,6 +223,11 @@ async fn restore_into_staging(
         }
         other => other,
     }
+}
+
+/// Whether a restore index that is wrong may be the cause, because it looks like a fault of the backup.
+fn may_be_the_index(e: &RestoreError) -> bool {
+    e.reason().blame() == Blame::Backup && e.blame() != Blame::Target
 }
 
 async fn pin(
@@ -282,6 +287,7 @@ async fn load_and_prove(
     };
     let style = LoadStyle {
         in_order_into: suspended.as_ref().map(|s| s.dependent.clone()),
+        copy_of: job.selection.data_only.then(|| job.target_db.clone()),
         ..LoadStyle::default()
     };
     let loaded = staged
