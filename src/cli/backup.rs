@@ -11,8 +11,8 @@ fn is_name(backup: &str) -> bool {
     !backup.contains("://") && !backup.starts_with(['/', '.', '-'])
 }
 
-/// The backup named `backup`; `latest` and `latest-proven` are of `database`, if it is given. If BACKUP_BUCKET is not set, a file of this name in the current folder is meant, and
-/// the user is told so.
+/// The backup named `backup`; `latest` and `latest-proven` are of `database`, if it is given. If BACKUP_BUCKET is not set, a
+/// file of this name in the current folder is meant, and the user is told so.
 ///
 /// # Errors
 /// `invalid_request`.
@@ -21,11 +21,17 @@ pub(super) fn backup_of(
     backup: &str,
     (prefix, database): (&str, Option<&str>),
 ) -> Result<BackupRef, RestoreError> {
-    if !config.is_bucket_set && is_name(backup) && Path::new(backup).exists() {
+    let wanted = if !config.is_bucket_set && is_name(backup) && Path::new(backup).exists() {
         err!("BACKUP_BUCKET is not set: taking the file ./{backup}");
-        return BackupRef::parse(&format!("./{backup}"), prefix);
+        BackupRef::parse(&format!("./{backup}"), prefix)?
+    } else {
+        BackupRef::parse(backup, prefix)?.of_database(database)
+    };
+    if !prefix.is_empty() && !matches!(wanted, BackupRef::Latest(_)) {
+        let what = "--prefix is only for latest and latest-proven: a name has its prefix already";
+        return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
     }
-    Ok(BackupRef::parse(backup, prefix)?.of_database(database))
+    Ok(wanted)
 }
 
 /// Checks that a backup set exists, if one is named.

@@ -30,7 +30,7 @@ fn mistakes_say_what_is_wrong() {
     let [restore_far, page_far, none_far] = [dump, page.as_str(), no_dump.as_str()].map(to_app);
     let rows_and_definitions = [&restore_far[..], &["--schema-only", "--data-only"]].concat();
     type Mistake<'a> = (&'a [&'a str], i32, &'a [&'a str]);
-    let mistakes: [Mistake; 27] = [
+    let mistakes: [Mistake; 28] = [
         (&["restroe", "x"], 2, &["restroe", "restore"]),
         (
             &["restore"],
@@ -111,6 +111,11 @@ fn mistakes_say_what_is_wrong() {
         (&["inspect", "page.dump"], 65, &["HTML page"]),
         (&["inspect", "notes.dump"], 65, &["not a PostgreSQL dump"]),
         (&["inspect", "latest@soon"], 2, &["2026-11-20T00:00Z"]),
+        (
+            &["inspect", "page.dump", "--prefix", "none/"],
+            2,
+            &["--prefix is only for latest"],
+        ),
         (
             &["inspect", "latest", "--prefix", "none/"],
             1,
