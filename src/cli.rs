@@ -62,10 +62,10 @@ pub struct Cli {
     /// Format of the result on standard output
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT")]
     output: OutputFormat,
-    /// Lowest severity of log lines to show: error, warn, info, debug, trace or off [default: warn; info for a worker]
+    /// Lowest severity of log lines to show: error, warn, info, debug, trace or off; by default info for a worker, otherwise warn
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Format of the log on standard error: text, json, or auto: json for a worker whose log is not a terminal, otherwise text [default: auto]
+    /// Format of the log on standard error: text, json, or auto, the default: json for a worker whose log is not a terminal, otherwise text
     #[arg(long, global = true, env = "LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
     #[command(flatten)]
