@@ -86,7 +86,7 @@ impl Admission {
     /// All errors in the policy file, without values.
     pub fn new(config: &Config, subscription: &str) -> Result<Self, Vec<String>> {
         let bucket = config.bucket.clone();
-        let Some(text) = &config.request_policy else {
+        let Some(document) = &config.request_policy else {
             let (rules, keys) = (Rules::default(), BTreeMap::new());
             return Ok(Admission {
                 bucket,
@@ -96,27 +96,28 @@ impl Admission {
                 is_closed: false,
             });
         };
-        let file: PolicyFile =
-            serde_saphyr::from_str(text).map_err(|e| vec![format!("REQUEST_POLICY: {e}")])?;
+        let parsed = document.parse::<PolicyFile>();
+        let file = parsed.map_err(|what| vec![format!("REQUEST_POLICY: {what}")])?;
         let mut wrong = Vec::new();
         let mut keys = BTreeMap::new();
         for (id, spec) in &file.keys {
             match Key::of(spec) {
                 Ok(key) => drop(keys.insert(id.clone(), key)),
-                Err(what) => wrong.push(format!("REQUEST_POLICY: keys.{id}: {what}")),
+                Err(what) => wrong.push(format!("keys.{id}: {what}")),
             }
         }
         for (name, rules) in &file.subscriptions {
             let unknown = rules.keys.iter().filter(|k| !file.keys.contains_key(*k));
-            wrong.extend(unknown.map(|k| format!("REQUEST_POLICY: {name}: unknown key {k}")));
+            wrong.extend(unknown.map(|k| format!("{name}: unknown key {k}")));
             let places = rules
                 .sources
                 .iter()
                 .filter_map(|s| Location::parse(s).err());
-            wrong.extend(places.map(|e| format!("REQUEST_POLICY: {name}: sources: {e}")));
+            wrong.extend(places.map(|e| format!("{name}: sources: {e}")));
         }
         if !wrong.is_empty() {
-            return Err(wrong);
+            let of_file = |what: String| format!("REQUEST_POLICY: {}: {what}", document.path);
+            return Err(wrong.into_iter().map(of_file).collect());
         }
         let found = file.subscriptions.get(subscription).cloned();
         let is_closed = found.is_none();
@@ -320,7 +321,7 @@ pub fn sign(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RawConfig;
+    use crate::config::{Document, RawConfig};
     use crate::error::FailureReason as R;
     use crate::event::RestoreRequest;
 
@@ -344,7 +345,10 @@ mod tests {
     fn admission(policy: &str, subscription: &str) -> Result<Admission, Vec<String>> {
         let raw = RawConfig::from_flags(&[("backup-bucket", "gs://bkt/tenant-a")]).unwrap();
         let mut config = Config::new(&raw).unwrap();
-        config.request_policy = Some(policy.to_owned());
+        config.request_policy = Some(Document {
+            path: "policy.yaml".to_owned(),
+            text: policy.to_owned(),
+        });
         Admission::new(&config, subscription)
     }
 

@@ -187,8 +187,8 @@ pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
     let checks = config
         .verify
         .checks
-        .as_deref()
-        .map(|text| ChecksFile::parse(text).map(drop));
+        .as_ref()
+        .map(|document| ChecksFile::parse(document).map(drop));
     let key = config
         .verify
         .signing_key

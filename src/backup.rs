@@ -28,6 +28,7 @@ pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{has_extension, is_first_piece, whole_of};
+pub(crate) use rotation::head_of;
 pub use unlisted::Unlisted;
 
 /// A backup as `list_available_backups` gives it.

@@ -40,7 +40,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::app::App;
 use crate::config::{Config, ConfigErrors, RawConfig};
@@ -64,19 +64,12 @@ pub struct Cli {
     /// Format of the result on standard output
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT")]
     output: OutputFormat,
-    /// Lowest severity of log lines to show: error, warn, info, debug, trace
+    /// Lowest severity of log lines to show: error, warn, info, debug, trace or off; by default info for a worker, otherwise warn
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Format of the log on standard error; auto: json for a worker whose log is not a terminal, otherwise text
-    #[arg(
-        long,
-        global = true,
-        env = "LOG_FORMAT",
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT"
-    )]
-    log_format: LogFormat,
+    /// Format of the log on standard error: text, json, or auto, the default: json for a worker whose log is not a terminal, otherwise text
+    #[arg(long, global = true, env = "LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
     #[command(flatten)]
     config: RawConfig,
 }
@@ -222,6 +215,21 @@ fn after_help() -> String {
     format!("{config}\n\nExit codes:\n{codes}\n{EXAMPLES}")
 }
 
+/// Lowest severities of log lines.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// The configuration, unless there are these mistakes, too.
+fn with_mistakes(
+    config: Result<Config, ConfigErrors>,
+    mistakes: Vec<String>,
+) -> Result<Config, ConfigErrors> {
+    if mistakes.is_empty() {
+        return config;
+    }
+    let others = config.err().map(|e| e.0).unwrap_or_default();
+    Err(ConfigErrors(mistakes.into_iter().chain(others).collect()))
+}
+
 /// The name and JSON Schema of every document; the files are `schemas/NAME.v1.json`.
 pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
     schema::all()
@@ -254,10 +262,8 @@ impl Cli {
             Command::Worker(_) => LogReader::Operator,
             _ => LogReader::Person(terminal::write_log),
         };
-        let level = self.log_level.clone().unwrap_or_else(|| match reader {
-            LogReader::Operator => "info".into(),
-            LogReader::Person(_) => "warn".into(),
-        });
+        let mut mistakes = Vec::new();
+        let (level, format) = self.log_settings(reader, &mut mistakes);
         let raw = match reader {
             LogReader::Operator => self.config.clone(),
             LogReader::Person(_) => self.config.clone().for_person(),
@@ -267,6 +273,7 @@ impl Cli {
             Command::Verify(_) | Command::Selftest(_) => Config::for_verification(&raw),
             _ => Config::new(&raw),
         };
+        let config = with_mistakes(config, mistakes);
         if let (true, Ok(config)) = (self.command.connects_to_target(), &config) {
             let warnings = config.db_origins.warnings().iter();
             warnings.for_each(|warning| err!("pgrestored: {warning}"));
@@ -275,7 +282,7 @@ impl Cli {
         let valid = config.as_ref().ok();
         let telemetry = telemetry::Options {
             level,
-            format: self.log_format,
+            format,
             reader,
             colours: crate::config::colours(),
             otlp_endpoint: valid.and_then(|c| c.otlp_endpoint.clone()),
@@ -303,6 +310,29 @@ impl Cli {
             e.exit()
         });
         ExitCode::from(exit.code())
+    }
+
+    /// The lowest severity of log lines, and their format. A mistake in either is one of the configuration.
+    fn log_settings(&self, reader: LogReader, mistakes: &mut Vec<String>) -> (String, LogFormat) {
+        let given = |value: &Option<String>| {
+            let value = value.as_deref().map(str::trim).filter(|v| !v.is_empty());
+            value.map(str::to_lowercase)
+        };
+        let default = match reader {
+            LogReader::Operator => "info",
+            LogReader::Person(_) => "warn",
+        };
+        let mut level = given(&self.log_level).unwrap_or_else(|| default.to_owned());
+        if !LEVELS.contains(&level.as_str()) {
+            mistakes.push("LOG_LEVEL: must be error, warn, info, debug, trace or off".to_owned());
+            level = default.to_owned();
+        }
+        let format = given(&self.log_format).map(|f| LogFormat::from_str(&f, true));
+        let format = format.unwrap_or(Ok(LogFormat::Auto)).unwrap_or_else(|_| {
+            mistakes.push("LOG_FORMAT: must be auto, text or json".to_owned());
+            LogFormat::Auto
+        });
+        (level, format)
     }
 
     async fn dispatch(self, config: Result<Config, ConfigErrors>) -> CommandResult {

@@ -1,7 +1,9 @@
 //! The configuration: every variable, each also a flag. Only this module reads the environment. All
-//! errors of a configuration are reported at once; they name variables, never values.
+//! errors of a configuration are reported at once; they name variables and the paths of documents, never
+//! other values.
 
 mod argv;
+mod document;
 mod libpq;
 mod location;
 mod memory;
@@ -23,9 +25,10 @@ use secrecy::SecretString;
 
 use crate::policy::{InPlace, Policy};
 use restore::{binary_from, in_place, policy, stage_limits};
-use values::{list, non_empty, or_default, secret, secret_line, text_of};
+use values::{list, non_empty, or_default, secret, secret_line};
 
 pub use argv::{arguments, hide_secrets};
+pub use document::Document;
 pub use libpq::SettingOrigins;
 pub use location::Location;
 pub(crate) use memory::{NAME_BUDGET, SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
@@ -57,8 +60,8 @@ pub struct Config {
     pub allowed_targets: Vec<String>,
     /// Databases that no restore may touch, in addition to the server's own.
     pub protected_databases: Vec<String>,
-    /// Text of the policy file for requests.
-    pub request_policy: Option<String>,
+    /// The policy file for requests.
+    pub request_policy: Option<Document>,
     /// Requests that were published longer ago than this are refused.
     pub request_max_age: Duration,
     /// Key that signs requests: its id and its text.
@@ -132,6 +135,9 @@ pub struct Config {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Most connections that one restore or verification may be given.
+pub const MAX_JOBS: usize = 256;
 
 /// Most connections that one restore uses by default: servers allow few, and other clients need some.
 const MAX_DEFAULT_JOBS: usize = 32;
@@ -211,7 +217,7 @@ impl Config {
             },
             allowed_targets: list(&raw.allowed_targets),
             protected_databases: list(&raw.protected_databases),
-            request_policy: text_of("REQUEST_POLICY", &raw.request_policy, &mut errors),
+            request_policy: Document::read("REQUEST_POLICY", &raw.request_policy, &mut errors),
             request_max_age: errors.duration(
                 "REQUEST_MAX_AGE",
                 &raw.request_max_age,
@@ -269,8 +275,7 @@ impl Config {
                 json: with_scheme(json),
                 grpc: with_scheme(non_empty(&raw.storage_emulator_grpc_host).unwrap_or(json)),
             }),
-            jobs: non_empty(&raw.restore_jobs)
-                .map(|_| errors.at_least_one("RESTORE_JOBS", &raw.restore_jobs, 1)),
+            jobs: jobs(raw, &mut errors),
             max_concurrent,
             timeout: errors.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
             max_attempts: errors.parse(
@@ -292,11 +297,7 @@ impl Config {
             ),
             reap_every: Some(errors.duration_or_none("REAP_EVERY", &raw.reap_every, 600 * SECOND))
                 .filter(|every| !every.is_zero()),
-            lease_extension: errors.duration(
-                "RESTORE_LEASE_EXTENSION",
-                &raw.restore_lease_extension,
-                60 * SECOND,
-            ),
+            lease_extension: lease_extension(raw, &mut errors),
             binary_from: binary_from(raw, &mut errors),
             queue_bytes,
             require_complete: non_empty(&raw.restore_require_complete).map(|_| {
@@ -383,6 +384,26 @@ pub fn service_name() -> String {
 pub fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).collect()
+}
+
+fn jobs(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<usize> {
+    non_empty(&raw.restore_jobs)?;
+    let what = format!("must be from 1 to {MAX_JOBS}");
+    let jobs = errors.parse("RESTORE_JOBS", &raw.restore_jobs, 1, &what);
+    if !(1..=MAX_JOBS).contains(&jobs) {
+        errors.add("RESTORE_JOBS", what);
+    }
+    Some(jobs)
+}
+
+/// Pub/Sub accepts no other leases.
+fn lease_extension(raw: &RawConfig, errors: &mut ConfigErrors) -> Duration {
+    let (variable, given) = ("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension);
+    let lease = errors.duration(variable, given, 60 * SECOND);
+    if !(10 * SECOND..=600 * SECOND).contains(&lease) {
+        errors.add(variable, "must be from 10s to 600s");
+    }
+    lease
 }
 
 fn age_identity(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<SecretString> {
@@ -611,6 +632,66 @@ mod tests {
             .to_string();
         for variable in ["RESTORE_OWNERS", "RESTORE_ROLE_MAP", "RESTORE_EXTENSIONS"] {
             assert!(text.contains(variable), "{text}");
+        }
+    }
+
+    /// What would be ignored is a mistake, and the message names the other half.
+    #[test]
+    fn settings_that_need_another_one_are_refused_alone() {
+        let errors = |flags: &[(&str, &str)]| {
+            let config = Config::new(&RawConfig::from_flags(flags).unwrap());
+            config.err().map(|e| e.0).unwrap_or_default()
+        };
+        let map = ("restore-owners", "map");
+        let roles = ("restore-role-map", "a=b");
+        for (flags, said) in [
+            (&[map][..], "RESTORE_OWNERS: map needs the roles"),
+            (
+                &[map, ("restore-role-map", ",")],
+                "RESTORE_ROLE_MAP: has no pair",
+            ),
+            (
+                &[roles],
+                "RESTORE_ROLE_MAP: has no effect unless RESTORE_OWNERS is map",
+            ),
+            (
+                &[roles, ("restore-owners", "none")],
+                "RESTORE_ROLE_MAP: has no effect unless RESTORE_OWNERS is map",
+            ),
+            (
+                &[("restore-role-passwords", "true")],
+                "RESTORE_ROLE_PASSWORDS: has no effect without RESTORE_GLOBALS",
+            ),
+        ] {
+            let found = errors(flags);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].starts_with(said), "{found:?}");
+        }
+        let globals = ("restore-globals", "globals.sql");
+        let passwords = ("restore-role-passwords", "true");
+        assert_eq!(
+            errors(&[map, roles, globals, passwords]),
+            Vec::<String>::new()
+        );
+        // A map that cannot be read is one mistake, not two.
+        let lost = ("restore-role-map", "@/no/such/file");
+        assert_eq!(errors(&[lost]).len(), 1);
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_refused() {
+        for (flag, wrong, right) in [
+            ("restore-jobs", "0", "1"),
+            ("restore-jobs", "257", "256"),
+            ("restore-lease-extension", "9s", "10s"),
+            ("restore-lease-extension", "601s", "600s"),
+            ("db-port", "0", "65535"),
+        ] {
+            let config = |value| Config::new(&RawConfig::from_flags(&[(flag, value)]).unwrap());
+            let variable = flag.to_uppercase().replace('-', "_");
+            let text = config(wrong).unwrap_err().to_string();
+            assert!(text.contains(&variable), "{flag}={wrong}: {text}");
+            assert!(config(right).is_ok(), "{flag}={right}");
         }
     }
 }

@@ -155,8 +155,12 @@ pub struct RestoreResult {
     pub duration_seconds: f64,
     /// Delivery attempt that gave this result, from 1.
     pub attempt: u32,
-    /// Seconds of each stage.
+    /// Seconds of each stage, until the next one began. Rows that were read by then are loaded after it.
     pub stages: BTreeMap<String, f64>,
+    /// Seconds from the first to the last activity of the stages `data` and `indexes`, which overlap. Missing if no rows
+    /// were loaded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stages_active: BTreeMap<String, f64>,
     pub tables: u64,
     pub rows: u64,
     /// Uncompressed bytes of table data and large objects.
@@ -330,6 +334,7 @@ impl RestoreRequest {
         if self.depth.is_some() {
             return Err(invalid("depth: is only for mode verify"));
         }
+        self.select.check().map_err(invalid)?;
         let target_db = self.target_db.or(default_db.map(str::to_owned));
         Ok(Job::Restore(Box::new(RestoreJob {
             request_id: self.request_id,
@@ -472,6 +477,7 @@ impl RestoreResult {
             duration_seconds: finished_at.duration_since(started_at).as_secs_f64(),
             attempt: 1,
             stages: BTreeMap::new(),
+            stages_active: BTreeMap::new(),
             tables: 0,
             rows: 0,
             bytes: 0,
@@ -526,6 +532,7 @@ impl RestoreResult {
             request_id: short(&self.request_id),
             target_db: self.target_db.as_ref().map(short),
             stages: BTreeMap::new(),
+            stages_active: BTreeMap::new(),
             notes: vec![line_of(
                 &format!("reduced: the complete result could not be published: {why}"),
                 REDUCED_TEXT,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::Location;
+use crate::config::{Location, MAX_JOBS};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, Policy, Selection, Trigger};
 
@@ -296,13 +296,23 @@ pub fn is_own_id(id: &str) -> bool {
 /// Checks a number of connections for one job; `name` is what the caller calls it.
 ///
 /// # Errors
-/// `invalid_request` unless it is from 1 to 256.
+/// `invalid_request` unless it is from 1 to [`MAX_JOBS`].
 pub fn check_jobs(name: &str, jobs: Option<usize>) -> Result<(), RestoreError> {
-    if jobs.is_none_or(|n| (1..=256).contains(&n)) {
+    if jobs.is_none_or(|n| (1..=MAX_JOBS).contains(&n)) {
         return Ok(());
     }
-    let what = format!("{name}: must be from 1 to 256");
+    let what = format!("{name}: must be from 1 to {MAX_JOBS}");
     Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
+}
+
+/// Parses a number of connections for one job on the command line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_jobs(text: &str) -> Result<usize, String> {
+    let jobs = text.parse::<usize>().ok();
+    jobs.filter(|n| (1..=MAX_JOBS).contains(n))
+        .ok_or_else(|| format!("must be from 1 to {MAX_JOBS}"))
 }
 
 /// Checks a request id chosen by a requester.

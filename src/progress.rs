@@ -3,7 +3,7 @@
 
 use pgdump_restore::Stage;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -44,6 +44,11 @@ pub struct Progress {
     /// Steps under way that consist of one statement of any length.
     long_steps: AtomicU64,
     stage: Mutex<Stages>,
+    load: Mutex<LoadActivity>,
+    /// The largest share of the work that was shown, which never falls.
+    furthest: Mutex<f64>,
+    /// SQL text is loaded: its indexes and keys are found while it is read.
+    is_growing: AtomicBool,
     /// The tables whose data was begun last, oldest first.
     latest_tables: Mutex<VecDeque<TableProgress>>,
 }
@@ -70,6 +75,18 @@ impl Drop for LongStep<'_> {
     fn drop(&mut self) {
         self.0.long_steps.fetch_sub(1, Relaxed);
     }
+}
+
+/// What a load does at the same time: rows, and the indexes of tables whose rows are there.
+#[derive(Debug, Default)]
+struct LoadActivity {
+    /// When rows were first read or sent.
+    rows_from: Option<tokio::time::Instant>,
+    /// When the server last confirmed rows.
+    rows_to: Option<tokio::time::Instant>,
+    /// When an entry was first begun after rows were there. Before, those of SQL text are definitions.
+    tasks_from: Option<tokio::time::Instant>,
+    tasks_to: Option<tokio::time::Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +177,7 @@ impl Progress {
             .chain(&[&self.object_bytes])
             .for_each(|n| n.store(0, Relaxed));
         self.latest_tables.lock().clear();
+        *self.load.lock() = LoadActivity::default();
         self.enter(Stage::Prepare);
     }
 
@@ -183,19 +201,50 @@ impl Progress {
         s.finished.iter().copied().chain(current).collect()
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    /// Seconds from the first to the last activity of the stages that overlap; none if no rows were loaded. In
+    /// [`Progress::stages`], each ends when the next one begins, and rows that were read by then are loaded later.
+    pub fn active_stages(&self) -> Vec<(Stage, f64)> {
+        let load = self.load.lock();
+        let rows = load.rows_from.zip(load.rows_to);
+        let tasks = load
+            .tasks_from
+            .zip(load.tasks_to)
+            .filter(|_| rows.is_some());
+        let spans = [(Stage::Data, rows), (Stage::Indexes, tasks)].into_iter();
+        let seconds = |(from, to): (tokio::time::Instant, tokio::time::Instant)| {
+            to.saturating_duration_since(from).as_secs_f64()
+        };
+        spans
+            .filter_map(|(stage, span)| Some((stage, seconds(span?))))
+            .collect()
+    }
+
+    /// The share that is done. What is read of SQL text says nothing of the indexes and keys that follow.
+    fn fraction(&self) -> Option<f64> {
         let part = |done: &AtomicU64, all: &AtomicU64| {
             let all = all.load(Relaxed);
             (all > 0).then(|| (done.load(Relaxed) as f64 / all as f64).min(1.0))
         };
-        let tasks = part(&self.tasks_done, &self.tasks);
         // Data sent to the server is a better measure than bytes read ahead.
         let read = part(&self.data_bytes, &self.data_expected)
-            .or(part(&self.object_bytes, &self.object_size));
-        let fraction = read.map(|read| match tasks {
-            Some(built) => DATA_SHARE * read + (1.0 - DATA_SHARE) * built,
-            None => read,
-        });
+            .or(part(&self.object_bytes, &self.object_size))?;
+        if is_before_work(self.stage()) {
+            // All of a small object may be read ahead.
+            return Some(0.0);
+        }
+        let built = part(&self.tasks_done, &self.tasks);
+        let weighted = |built: f64| DATA_SHARE * read + (1.0 - DATA_SHARE) * built;
+        Some(if !self.is_growing.load(Relaxed) {
+            built.map_or(read, weighted)
+        } else if read < 1.0 {
+            weighted(0.0)
+        } else {
+            weighted(built.unwrap_or(1.0))
+        })
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let fraction = self.fraction();
         // Waiting for the target, and for a server, says nothing about the pace.
         let measured = self
             .stages()
@@ -206,9 +255,14 @@ impl Progress {
         let eta = fraction
             .filter(|f| is_known && ESTIMATED.contains(f))
             .map(|f| spent * (1.0 - f) / f);
+        let shown = fraction.map(|fraction| {
+            let mut furthest = self.furthest.lock();
+            *furthest = furthest.max(fraction);
+            *furthest
+        });
         Snapshot {
             stage: self.stage().to_string(),
-            fraction,
+            fraction: shown,
             eta_seconds: eta,
             object_bytes: self.object_bytes.load(Relaxed),
             object_size: self.object_size.load(Relaxed),
@@ -230,6 +284,14 @@ impl Progress {
     }
 }
 
+/// Whether a stage precedes those in which the share that is done grows.
+fn is_before_work(stage: Stage) -> bool {
+    matches!(
+        stage,
+        Stage::Request | Stage::Queued | Stage::Prepare | Stage::Sandbox
+    )
+}
+
 /// Whether the share that is done grows in a stage.
 fn is_measured(stage: Stage) -> bool {
     matches!(
@@ -244,6 +306,10 @@ impl LoadObserver for Progress {
     }
 
     fn advance(&self, from: Stage, stage: Stage) {
+        if stage == Stage::Data {
+            let mut load = self.load.lock();
+            load.rows_from.get_or_insert_with(tokio::time::Instant::now);
+        }
         Progress::advance(self, from, stage);
     }
 
@@ -252,6 +318,8 @@ impl LoadObserver for Progress {
     }
 
     fn planned(&self, tables: u64, tasks: u64) {
+        // Of SQL text nothing is known.
+        self.is_growing.store(tables == 0 && tasks == 0, Relaxed);
         self.tables.store(tables, Relaxed);
         self.tasks.store(tasks, Relaxed);
     }
@@ -288,11 +356,21 @@ impl LoadObserver for Progress {
     }
 
     fn rows_loaded(&self, table: &str, rows: u64) {
+        self.load.lock().rows_to = Some(tokio::time::Instant::now());
         self.rows.fetch_add(rows, Relaxed);
         self.change_table(table, |t| t.rows += rows);
     }
 
+    fn task_begun(&self) {
+        let mut load = self.load.lock();
+        if load.rows_to.is_some() {
+            load.tasks_from
+                .get_or_insert_with(tokio::time::Instant::now);
+        }
+    }
+
     fn tasks_done(&self, tasks: u64) {
+        self.load.lock().tasks_to = Some(tokio::time::Instant::now());
         self.tasks_done.fetch_add(tasks, Relaxed);
     }
 }
@@ -322,6 +400,68 @@ mod tests {
         assert_eq!(read(1000), None, "what remains is unknown");
         progress.enter(Stage::Analyze);
         assert_eq!(read(500), None);
+    }
+
+    /// What was read is loaded later, and indexes are built meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn times_of_a_load_are_those_of_what_is_done() {
+        let progress = Progress::default();
+        let observer: &dyn LoadObserver = &progress;
+        let pass = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
+        observer.planned(2, 2);
+        observer.enter(Stage::Schema);
+        // A definition of SQL text.
+        observer.task_begun();
+        observer.tasks_done(1);
+        pass(1).await;
+        observer.advance(Stage::Schema, Stage::Data);
+        observer.advance(Stage::Data, Stage::Indexes);
+        assert!(progress.active_stages().is_empty());
+        pass(4).await;
+        observer.rows_loaded("a", 1);
+        observer.task_begun();
+        pass(3).await;
+        observer.rows_loaded("b", 1);
+        pass(2).await;
+        observer.tasks_done(1);
+        let active = [(Stage::Data, 7.0), (Stage::Indexes, 5.0)];
+        assert_eq!(progress.active_stages(), active);
+        let stages: Vec<_> = progress.stages();
+        assert_eq!(stages[1], (Stage::Data, 0.0), "until the next one began");
+        progress.begin_again();
+        assert!(progress.active_stages().is_empty());
+    }
+
+    /// Whatever is found while SQL text is read, and if all is read again.
+    #[test]
+    fn the_share_that_is_shown_never_falls() {
+        let progress = Progress::default();
+        let observer: &dyn LoadObserver = &progress;
+        progress.object_size.store(1000, Relaxed);
+        observer.planned(0, 0);
+        let mut last = 0.0;
+        let mut shown = |read: u64| {
+            progress.object_bytes.store(read, Relaxed);
+            let fraction = progress.snapshot().fraction.unwrap();
+            assert!(fraction >= last, "{fraction} after {last}");
+            last = fraction;
+            fraction
+        };
+        assert_eq!(shown(1000), 0.0, "read ahead");
+        observer.enter(Stage::Schema);
+        // Definitions, which are created at once.
+        observer.found_task();
+        observer.tasks_done(1);
+        assert!(shown(10) < 0.1);
+        assert_eq!((shown(500) * 100.0).round(), 35.0);
+        (0..9).for_each(|_| observer.found_task());
+        assert!(shown(999) < 0.7);
+        // All is read, and nine of ten entries are left.
+        assert!(shown(1000) < 0.75);
+        observer.tasks_done(4);
+        assert_eq!((shown(1000) * 100.0).round(), 85.0);
+        progress.begin_again();
+        assert_eq!((shown(100) * 100.0).round(), 85.0);
     }
 
     #[test]

@@ -204,6 +204,29 @@ impl Isolation {
             hidden.join(", ")
         )
     }
+
+    /// The same in a few words, for a line on a terminal.
+    pub fn brief(&self) -> String {
+        if self.why_not.is_some() {
+            return self.summary();
+        }
+        let parts = [
+            (self.network, "network"),
+            (self.pids, "processes"),
+            (self.files, "files"),
+            (self.user_namespaces_closed, "user namespaces"),
+            (self.seccomp, "system calls"),
+        ];
+        let open: Vec<&str> = parts
+            .iter()
+            .filter(|(is, _)| !is)
+            .map(|(_, what)| *what)
+            .collect();
+        match open.as_slice() {
+            [] => "isolated from this machine".to_owned(),
+            open => format!("isolated from this machine, except for {}", open.join(", ")),
+        }
+    }
 }
 
 /// The server that a backup was restored into.
@@ -397,6 +420,9 @@ pub struct VerificationSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
 }
+
+/// How the note begins that the evidence of a verification could not be written.
+pub const EVIDENCE_NOT_WRITTEN: &str = "the evidence was not written";
 
 /// How the note begins that one database of several was looked at.
 pub const ONE_OF_SEVERAL: &str = "only database ";
@@ -676,5 +702,38 @@ impl Verdict {
             Verdict::Failed => "failed",
             Verdict::Inconclusive => "inconclusive",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isolation_in_a_few_words_names_what_is_open() {
+        let all = Isolation {
+            network: true,
+            pids: true,
+            files: true,
+            seccomp: true,
+            user_namespaces_closed: true,
+            visible: vec!["/usr".into()],
+            why_not: None,
+        };
+        assert_eq!(all.brief(), "isolated from this machine");
+        let some = Isolation {
+            seccomp: false,
+            network: false,
+            ..all.clone()
+        };
+        assert_eq!(
+            some.brief(),
+            "isolated from this machine, except for network, system calls"
+        );
+        let none = Isolation {
+            why_not: Some("unshare: refused".into()),
+            ..all
+        };
+        assert_eq!(none.brief(), none.summary());
     }
 }

@@ -115,20 +115,21 @@ impl Download {
         let stats = Arc::new(Mutex::new(StreamStats::default()));
         let stopped_by = stop.clone();
         tokio::spawn(async move {
+            let outlet = Outlet { tx, stop };
             let work = async {
                 match source {
                     Source::Object(b) => {
-                        pump_object(&b, (offset, reach), limits, &progress, &tx).await
+                        pump_object(&b, (offset, reach), limits, &progress, &outlet).await
                     }
-                    Source::Stdin => pump_stdin(&progress, &tx).await,
+                    Source::Stdin => pump_stdin(&progress, &outlet.tx).await,
                 }
             };
-            let ended = stop.run_until_cancelled(work).await;
+            let ended = outlet.stop.run_until_cancelled(work).await;
             if let Some(Err(e)) = ended {
                 // If the reader is gone, nobody needs the error.
-                let _ = tx.send(Err(of_object(e))).await;
+                let _ = outlet.tx.send(Err(of_object(e))).await;
             } else if ended.is_none() {
-                let _ = tx.try_send(Err(stopped()));
+                let _ = outlet.tx.try_send(Err(stopped()));
             }
         });
         let download = Download {
@@ -176,13 +177,27 @@ impl Read for Download {
 
 type Sender = mpsc::Sender<Result<Bytes, StorageError>>;
 
+/// Where the bytes of an object go.
+struct Outlet {
+    tx: Sender,
+    stop: CancellationToken,
+}
+
+impl Outlet {
+    /// Whether nobody wants more bytes: the download was stopped, or its reader is gone.
+    fn is_closed(&self) -> bool {
+        self.stop.is_cancelled() || self.tx.is_closed()
+    }
+}
+
 async fn pump_object(
     backup: &PinnedBackup,
     (mut offset, reach): (u64, ReadHint),
     limits: DownloadOptions,
     progress: &Progress,
-    tx: &Sender,
+    outlet: &Outlet,
 ) -> Result<(), StorageError> {
+    let tx = &outlet.tx;
     let size = if let ReadHint::Until(end) = reach {
         end
     } else {
@@ -212,6 +227,8 @@ async fn pump_object(
                 continue;
             }
             Err(e) if e.kind() != StorageKind::DownloadFailed => return Err(e),
+            // At the end of a command, reads that are under way fail.
+            Err(_) if outlet.is_closed() => return Err(stopped()),
             Err(e) => e,
         };
         if offset > before {
@@ -302,6 +319,43 @@ async fn pump_stdin(progress: &Progress, tx: &Sender) -> Result<(), StorageError
         progress.object_bytes.fetch_add(read as u64, Relaxed);
         if tx.send(Ok(buf.freeze())).await.is_err() {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::faulty::{Call, FaultyStore, StoreFault};
+
+    /// A read that fails because the command is over is no broken connection.
+    #[tokio::test]
+    async fn a_download_that_nobody_wants_is_not_resumed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.dump"), "PGDMP").unwrap();
+        let store = Arc::new(FaultyStore::at(folder.path()));
+        let pinned = crate::backup::pin(store.clone(), "a.dump", None, None).await;
+        let pinned = pinned.unwrap();
+        let limits = DownloadOptions {
+            stall: Duration::from_secs(30),
+            budget: Duration::from_secs(60),
+            sha256: false,
+        };
+        for (is_stopped, is_read) in [(true, true), (false, false)] {
+            let fault = StoreFault::Error(StorageKind::DownloadFailed);
+            store.fail(Call::Read, "a.dump", fault, 1);
+            let (tx, incoming) = mpsc::channel(READ_AHEAD);
+            let incoming = is_read.then_some(incoming);
+            let stop = CancellationToken::new();
+            if is_stopped {
+                stop.cancel();
+            }
+            let (progress, outlet) = (Progress::default(), Outlet { tx, stop });
+            let whole = (0, ReadHint::Whole);
+            let ended = pump_object(&pinned, whole, limits, &progress, &outlet).await;
+            assert_eq!(ended.unwrap_err().kind(), StorageKind::Stopped);
+            assert_eq!(progress.download_retries.load(Relaxed), 0);
+            drop(incoming);
         }
     }
 }

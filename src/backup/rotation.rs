@@ -272,7 +272,7 @@ impl Files<'_> {
 }
 
 /// The first bytes of a file, which are enough to tell what it is.
-pub(super) async fn head_of(
+pub(crate) async fn head_of(
     store: &dyn BackupStore,
     file: &StoredObject,
 ) -> Result<Vec<u8>, StorageError> {

@@ -8,7 +8,7 @@ use super::backup_catalog::BackupCatalog;
 use crate::backup::PinnedBackup;
 use crate::config::EvidencePlace;
 use crate::error::{RestoreError, RetryClass, StorageKind, report as said};
-use crate::job::VerifyJob;
+use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
@@ -69,6 +69,29 @@ impl BackupCatalog {
         }
     }
 
+    /// The same of a backup that evidence can be about. Standard input is none, and no store is opened for it.
+    async fn evidence_about<'a>(
+        &self,
+        pinned: Option<&'a PinnedBackup>,
+    ) -> Result<Option<(&'a PinnedBackup, Evidence)>, RestoreError> {
+        match pinned {
+            Some(p) => Ok(self.evidence(Some(p)).await?.map(|e| (p, e))),
+            None => Ok(None),
+        }
+    }
+
+    /// Why no evidence of this verification is kept, where a person may expect it.
+    pub(crate) fn why_not_kept(
+        &self,
+        job: &VerifyJob,
+        pinned: Option<&PinnedBackup>,
+    ) -> Option<&'static str> {
+        let is_kept = self.config.verify.evidence != EvidencePlace::Nowhere;
+        (is_kept && pinned.is_none() && job.backup == BackupRef::Stdin).then_some(
+            "no evidence was written: standard input has no name that evidence could be about; to have some, verify a file",
+        )
+    }
+
     /// The key that signs evidence, and those whose evidence counts.
     ///
     /// # Errors
@@ -87,7 +110,7 @@ impl BackupCatalog {
         pinned: Option<&PinnedBackup>,
         depth: Depth,
     ) -> Result<Option<StoredEvidence>, RestoreError> {
-        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
+        let Some((p, evidence)) = self.evidence_about(pinned).await? else {
             return Ok(None);
         };
         evidence.find(&question(job, p, depth)).await
@@ -100,7 +123,7 @@ impl BackupCatalog {
         report: &VerificationReport,
         pinned: Option<&PinnedBackup>,
     ) -> Result<Option<StoredEvidence>, RestoreError> {
-        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
+        let Some((p, evidence)) = self.evidence_about(pinned).await? else {
             return Ok(None);
         };
         let kept = evidence
@@ -117,7 +140,7 @@ impl BackupCatalog {
         pinned: Option<&PinnedBackup>,
         report: &VerificationReport,
     ) -> Result<History, RestoreError> {
-        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
+        let Some((p, evidence)) = self.evidence_about(pinned).await? else {
             return Ok(History::default());
         };
         let (set, origin) = (&report.backup_set, report.looked_at());

@@ -258,6 +258,39 @@ impl BackupCatalog {
         pinned.members.is_empty() && backup::has_extension(name) && !self.is_backup(name)
     }
 
+    /// Looks at a file of this machine before a server is asked for anything: whether it can be read, and begins like a
+    /// backup.
+    ///
+    /// # Errors
+    /// As [`BackupCatalog::open`].
+    pub(crate) async fn look_at_file(
+        &self,
+        wanted: &BackupRef,
+        generation: Option<Generation>,
+        stop: CancellationToken,
+    ) -> Result<(), RestoreError> {
+        let is_named = matches!(wanted, BackupRef::Named { .. });
+        let is_file = matches!(self.place_of(wanted), Some(Location::Folder(_)));
+        if !is_named || !is_file {
+            return Ok(());
+        }
+        let Some(pinned) = self.pin(wanted, generation, None).await? else {
+            return Ok(());
+        };
+        // Of several files, the first one says little.
+        if !pinned.members.is_empty() {
+            return Ok(());
+        }
+        let head = backup::head_of(pinned.store.as_ref(), &pinned.object).await;
+        if pgdump_archive::is_recognized(&head.map_err(backup::of_object)?) {
+            return Ok(());
+        }
+        // The reader says what else it is.
+        let source = Source::Object(pinned);
+        let opened = self.read(source, ReadHint::Beginning, Arc::default(), stop);
+        opened.await.map(drop)
+    }
+
     /// Opens a backup as far as its table of contents; stops reading when `stop` is cancelled.
     ///
     /// # Errors

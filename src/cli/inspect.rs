@@ -14,11 +14,11 @@ use super::help;
 use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
-use crate::error::{StorageError, StorageKind};
+use crate::error::{FailureReason, StorageError, StorageKind};
 use crate::html::{
     TableCell, TableColumn, bytes, count, document, exact_size, pairs, stat, table, time,
 };
-use pgdump_archive::{Archive, DataOffset, EntryKind, Filter};
+use pgdump_archive::{Archive, CutOff, DataOffset, EntryKind, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
@@ -92,6 +92,8 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
         files::check_writable(file)?;
     }
     let stop = CancellationToken::new();
+    // Ends the download of what is not read, however this ends.
+    let _stop = stop.clone().drop_guard();
     let database = args.database.as_deref();
     let wanted = backup_of(&app.config, &args.backup, (&args.prefix, database))?;
     let opened = app
@@ -108,21 +110,18 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     }
     let catalog = app.manager.catalog();
     let cut_off = catalog.look_at_end(&mut archive, pinned.as_ref()).await;
-    let is_useless = args.against && cut_off.as_ref().is_some_and(|c| c.is_certain);
     let findings = if args.against {
         let found = app.manager.preflight(&archive, &wanted, pinned.as_ref());
-        Some(found.await?)
+        let mut all: Vec<Finding> = cut_off.iter().map(finding_of).collect();
+        all.extend(found.await?);
+        all.sort_by_key(|f| f.level);
+        Some(all)
     } else {
         None
     };
     let mut i = describe(pinned.map(|p| p.object.into()), &archive, findings);
     i.cut_off = cut_off.map(|c| c.what);
     stop.cancel();
-    let blocked = is_useless
-        || i.findings
-            .iter()
-            .flatten()
-            .any(|f| f.level == Level::Blocks);
     match output {
         OutputFormat::Json => {
             print_json(&i)?;
@@ -132,7 +131,36 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     if let Some(file) = &args.html {
         files::write(file, page(&i))?;
     }
-    Ok(if blocked { Exit::Failed } else { Exit::Ok })
+    Ok(exit_of(i.findings.as_deref().unwrap_or_default()))
+}
+
+/// What the end of a backup says about a restore of it.
+fn finding_of(cut_off: &CutOff) -> Finding {
+    let (level, consequence) = if cut_off.is_certain {
+        (
+            Level::Blocks,
+            "a restore fails where the bytes end, and leaves the target as it was",
+        )
+    } else {
+        (
+            Level::Warns,
+            "if it is, a restore fails where the bytes end, and leaves the target as it was",
+        )
+    };
+    let fix = "copy the backup again if the original is longer, or else take it again; `pgrestored verify` reads it to its end";
+    Finding::damaged(level, cut_off.what.clone(), consequence, fix)
+}
+
+/// A backup that seems to be damaged is not one to rely on, even if it may turn out to be whole.
+fn exit_of(findings: &[Finding]) -> Exit {
+    let is_damaged = |f: &Finding| f.reason == Some(FailureReason::ArchiveCorrupt);
+    if findings.iter().any(is_damaged) {
+        Exit::BadData
+    } else if findings.iter().any(|f| f.level == Level::Blocks) {
+        Exit::Failed
+    } else {
+        Exit::Ok
+    }
 }
 
 fn print(i: &Inspection) {
@@ -193,7 +221,7 @@ fn print(i: &Inspection) {
     }
     out!("large objects   {}", i.needs.large_objects);
     if let Some(n) = i.needs.estimated_bytes {
-        out!("space needed    about {}", human_bytes(n));
+        out!("space needed    {}", space(i, n));
     }
     if let Some(cut_off) = &i.cut_off {
         out!("WARNING         {cut_off}");
@@ -246,6 +274,17 @@ fn print(i: &Inspection) {
     }
 }
 
+/// The estimated size of the restored database, and what the estimate rests on: other formats of the same database
+/// give another one.
+fn space(i: &Inspection, estimated: u64) -> String {
+    let about = human_bytes(estimated);
+    if i.compression != "none" || i.wrapped_in.iter().any(|w| *w != "age") {
+        format!("about {about}, if its compressed data expands to 4 times its size")
+    } else {
+        format!("about {about}")
+    }
+}
+
 /// What is shown, as an HTML page.
 fn page(i: &Inspection) -> String {
     let name = i.backup.as_ref().map_or("standard input", |b| &b.name);
@@ -260,6 +299,7 @@ fn page(i: &Inspection) -> String {
             (stat("entries", &count(entries as u64)))
             @if let Some(n) = i.needs.estimated_bytes { (stat("space needed, about", &bytes(n))) }
         }
+        @if let Some(cut_off) = &i.cut_off { p.warn { (cut_off) } }
         (findings_table(i))
         (pairs(("backup", "Backup"), &properties(i)))
         (tables_table(i))
@@ -291,6 +331,7 @@ fn properties(i: &Inspection) -> Vec<(&'static str, String)> {
         ("Roles", Some(list(i.needs.roles.iter()))),
         ("Tablespaces", Some(list(i.needs.tablespaces.iter()))),
         ("Large objects", Some(i.needs.large_objects.to_string())),
+        ("Space needed", i.needs.estimated_bytes.map(|n| space(i, n))),
     ];
     let known = all
         .into_iter()
@@ -411,5 +452,37 @@ fn describe(
         needs: Requirements::of(archive, entries, size),
         cut_off: None,
         findings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgdump_restore::error::DatabaseKind;
+
+    #[test]
+    fn a_cut_backup_is_a_finding_with_the_exit_code_of_a_bad_archive() {
+        let cut = |is_certain| CutOff {
+            what: "the archive is cut off".into(),
+            is_certain,
+        };
+        let found = [cut(true), cut(false)].map(|c| finding_of(&c));
+        assert_eq!(found[0].what, "the archive is cut off");
+        assert_eq!(
+            [found[0].level, found[1].level],
+            [Level::Blocks, Level::Warns]
+        );
+        let blocks = Finding::blocks(DatabaseKind::RoleMissing, "x".into(), "y", "z");
+        let warns = Finding::warns("x".into(), "y", "z");
+        let [certain, possible] = found;
+        for (findings, exit) in [
+            (vec![], Exit::Ok),
+            (vec![warns.clone()], Exit::Ok),
+            (vec![blocks.clone()], Exit::Failed),
+            (vec![certain, blocks], Exit::BadData),
+            (vec![possible, warns], Exit::BadData),
+        ] {
+            assert_eq!(exit_of(&findings), exit, "{findings:?}");
+        }
     }
 }

@@ -10,13 +10,28 @@ use super::watch::{self, Wait};
 use crate::app::App;
 use crate::error::RestoreError;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
-use crate::job::{BackupRef, OnExisting};
+use crate::job::{BackupRef, OnExisting, parse_jobs};
 use crate::policy::InPlace;
 use crate::queue::{Resource, ResultSink};
 use crate::telemetry;
 
 /// Validity of a request's signature: it must be published within this time.
 const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// Options that a verification does not have.
+const ONLY_RESTORES: [&str; 11] = [
+    "target",
+    "on_existing",
+    "schemas",
+    "exclude_schemas",
+    "tables",
+    "exclude_tables",
+    "exclude_table_data",
+    "sections",
+    "schema_only",
+    "data_only",
+    "rename_schemas",
+];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RequestArgs {
@@ -28,9 +43,9 @@ pub(super) struct RequestArgs {
     /// What to do if the database exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail, value_name = "POLICY", help_heading = help::TARGET)]
     on_existing: OnExisting,
-    /// Number of connections that load
-    #[arg(long, value_name = "N", hide_short_help = true, help_heading = help::TARGET)]
-    jobs: Option<u32>,
+    /// Number of connections that load, 1 to 256
+    #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, hide_short_help = true, help_heading = help::TARGET)]
+    jobs: Option<usize>,
     /// Only this database: of latest, or of a whole cluster's dump
     ///
     /// latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken.
@@ -40,7 +55,7 @@ pub(super) struct RequestArgs {
     #[arg(long, value_name = "ID", hide_short_help = true, help_heading = help::REQUEST)]
     request_id: Option<String>,
     /// Request a verification instead of a restore
-    #[arg(long, help_heading = help::REQUEST)]
+    #[arg(long, conflicts_with_all = ONLY_RESTORES, help_heading = help::REQUEST)]
     verify: bool,
     /// With --verify: depth of the verification
     #[arg(long, value_enum, requires = "verify", help_heading = help::REQUEST)]
@@ -119,7 +134,7 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
             Mode::Restore
         },
         depth: args.depth,
-        jobs: args.jobs,
+        jobs: args.jobs.and_then(|n| u32::try_from(n).ok()),
         deadline: None,
         labels: Default::default(),
         select: args.select,

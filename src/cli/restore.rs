@@ -1,7 +1,6 @@
 //! `restore`: restores one backup and shows the progress.
 
 use crate::job::Generation;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgdump_restore::Stage;
@@ -13,10 +12,11 @@ use super::exit::{CommandResult, Exit};
 use super::help;
 use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::signals::until_signal;
+use super::terminal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
 use crate::event::{RestoreResult, check_texts};
-use crate::job::{OnExisting, RestoreJob, check_jobs, check_request_id, digest_of};
+use crate::job::{OnExisting, RestoreJob, check_request_id, digest_of, parse_jobs};
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -31,8 +31,8 @@ pub(super) struct RestoreArgs {
     /// What to do if the database exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail, value_name = "POLICY", help_heading = help::TARGET)]
     on_existing: OnExisting,
-    /// Number of connections that load [default: RESTORE_JOBS]
-    #[arg(long, value_name = "N", help_heading = help::TARGET)]
+    /// Number of connections that load, 1 to 256 [default: RESTORE_JOBS]
+    #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, help_heading = help::TARGET)]
     jobs: Option<usize>,
     /// Prefix under which `latest` and `latest-proven` search
     ///
@@ -104,7 +104,6 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what));
     let target = args.target.or_else(|| app.config.db_name.clone());
-    check_jobs("--jobs", args.jobs)?;
     check_texts(
         &serde_json::json!({ "--target": target, "--request-id": args.request_id, "part": args.select }),
     )?;
@@ -141,18 +140,35 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     })
 }
 
-/// Each stage with its duration, in the order in which they run.
-fn stages_of(stages: &BTreeMap<String, f64>) -> String {
+/// Rounding of durations, in seconds: a smaller difference says nothing.
+const ROUNDING: f64 = 0.1;
+
+/// Each stage with its duration, in the order in which they run. A stage of the result ends when the next one begins; for a
+/// person, those that overlap last from their first to their last activity.
+fn stages_of(r: &RestoreResult) -> String {
     let ran = Stage::ALL.iter().filter_map(|stage| {
-        let seconds = stages.get(stage.as_str())?;
+        let name = stage.as_str();
+        let seconds = r.stages_active.get(name).or(r.stages.get(name))?;
         Some(format!("{stage} {}", duration(*seconds)))
     });
-    ran.collect::<Vec<_>>().join(", ")
+    let active: f64 = r.stages_active.values().sum();
+    let passed = r.stages_active.keys().filter_map(|name| r.stages.get(name));
+    let overlap = if active > passed.sum::<f64>() + ROUNDING {
+        " (data and indexes overlap)"
+    } else {
+        ""
+    };
+    ran.collect::<Vec<_>>().join(", ") + overlap
 }
 
+/// A failure goes to standard error: standard output has results only.
 fn print_result(r: &RestoreResult) {
     let what = r.backup.uri.as_deref().unwrap_or("standard input");
     let target = r.target_db.as_deref().unwrap_or("-");
+    let say: fn(&str) = match r.error {
+        None => terminal::print,
+        Some(_) => terminal::complain,
+    };
     match &r.error {
         None => {
             out!(
@@ -165,20 +181,20 @@ fn print_result(r: &RestoreResult) {
                 count(r.rows, "row"),
                 human_bytes(r.bytes)
             );
-            out!("  {}", stages_of(&r.stages));
+            out!("  {}", stages_of(r));
             if let Some(old) = &r.previous_database {
                 out!("  the replaced database is kept as {old}");
             }
         }
         Some(e) => {
-            out!(
+            err!(
                 "not restored: {} ({}, blame: {}, stage {})",
                 e.message,
                 e.reason,
                 super::output::blame_name(e.blame),
                 e.stage
             );
-            out!("  nothing was changed");
+            err!("  nothing was changed");
         }
     }
     for w in &r.rewrites {
@@ -187,14 +203,27 @@ fn print_result(r: &RestoreResult) {
         } else {
             format!(" ({})", w.examples.join(", "))
         };
-        out!("  {} × {}: {}{examples}", w.count, w.rule, w.what);
+        say(&format!("  {} × {}: {}{examples}", w.count, w.rule, w.what));
     }
-    r.notes.iter().for_each(|n| out!("  note: {n}"));
+    r.notes.iter().for_each(|n| say(&format!("  note: {n}")));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    fn result(stages: &[(&str, f64)], active: &[(&str, f64)]) -> RestoreResult {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let all = |stages: &[(&str, f64)]| -> BTreeMap<String, f64> {
+            let named = stages.iter().map(|(name, s)| ((*name).to_owned(), *s));
+            named.collect()
+        };
+        let mut result = RestoreResult::new("r", (now, now));
+        (result.stages, result.stages_active) = (all(stages), all(active));
+        result
+    }
 
     #[test]
     fn stages_are_shown_in_the_order_in_which_they_run() {
@@ -204,10 +233,24 @@ mod tests {
             ("prepare", 0.04),
             ("swap", 1.0),
         ];
-        let stages = stages.map(|(name, seconds)| (name.to_owned(), seconds));
         assert_eq!(
-            stages_of(&stages.into()),
+            stages_of(&result(&stages, &[])),
             "prepare 0.0 s, data 1 min 1 s, analyze 0.5 s, swap 1.0 s"
+        );
+    }
+
+    /// Rows that were read in no time are loaded while indexes are built.
+    #[test]
+    fn stages_that_overlap_last_as_long_as_they_are_active() {
+        let stages = [("data", 0.0), ("indexes", 4.0), ("check", 0.1)];
+        let shown = |active: &[(&str, f64)]| stages_of(&result(&stages, active));
+        assert_eq!(
+            shown(&[("data", 1.5), ("indexes", 3.0)]),
+            "data 1.5 s, indexes 3.0 s, check 0.1 s (data and indexes overlap)"
+        );
+        assert_eq!(
+            shown(&[("data", 1.0), ("indexes", 3.0)]),
+            "data 1.0 s, indexes 3.0 s, check 0.1 s"
         );
     }
 }

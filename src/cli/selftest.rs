@@ -288,7 +288,10 @@ fn config_in(config: &Config, folder: &Path, names: &[&str]) -> Config {
     };
     let v = &mut config.verify;
     v.sets = names.iter().map(set).collect();
-    v.checks = Some(CHECKS.to_owned());
+    v.checks = Some(crate::config::Document {
+        path: "the checks of the self-test".to_owned(),
+        text: CHECKS.to_owned(),
+    });
     (v.depth, v.evidence, v.bisect) = (Depth::Data, EvidencePlace::BesideBackup, 0);
     (v.prefix, v.suffixes) = (String::new(), vec![]);
     (v.signing_key, v.trusted_keys) = (None, None);

@@ -14,12 +14,15 @@ use super::help;
 use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::signals::until_signal;
 use crate::app::App;
+use crate::config::{Config, EvidencePlace};
 use crate::error::FailureReason;
 use crate::event::{Kind, RestoreResult, check_texts};
-use crate::job::{VerifyJob, check_jobs, check_request_id};
+use crate::job::{VerifyJob, check_request_id, parse_jobs};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
-use crate::proof::{CheckStatus, Verdict, VerificationReport, VerificationSummary};
+use crate::proof::{
+    CheckStatus, EVIDENCE_NOT_WRITTEN, Verdict, VerificationReport, VerificationSummary,
+};
 use crate::verification::{DocumentLink, junit, page};
 
 #[derive(Debug, clap::Args)]
@@ -31,8 +34,8 @@ pub(super) struct VerifyArgs {
     /// Depth of the verification [default: VERIFY_DEPTH]
     #[arg(long, value_enum, help_heading = help::POLICY)]
     depth: Option<Depth>,
-    /// Number of connections that load and check [default: RESTORE_JOBS]
-    #[arg(long, value_name = "N", help_heading = help::POLICY)]
+    /// Number of connections that load and check, 1 to 256 [default: RESTORE_JOBS]
+    #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, help_heading = help::POLICY)]
     jobs: Option<usize>,
     /// Prefix under which `latest` and `latest-proven` search
     ///
@@ -113,7 +116,6 @@ fn write_reports(
 
 pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> CommandResult {
     check_texts(&serde_json::json!({ "--request-id": args.request_id }))?;
-    check_jobs("--jobs", args.jobs)?;
     let id = args
         .request_id
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
@@ -172,10 +174,34 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
     if let Some(proof) = &finished.proof {
         write_reports(proof, finished.result.verification.as_deref(), &reports)?;
     }
-    Ok(match (finished.failure, signalled) {
+    let exit = match (finished.failure, signalled) {
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
         (failure, _) => exit_of(finished.result.verdict, failure),
-    })
+    };
+    if !is_unrecorded(&finished.result) {
+        return Ok(exit);
+    }
+    err!(
+        "pgrestored: the verdict stands, but nothing records it: make the place of the evidence writable, or set \
+         EVIDENCE_LOCATION to another one (or to none)"
+    );
+    Ok(exit_unrecorded(exit, &app.config))
+}
+
+/// Whether the evidence of a verification was lost.
+fn is_unrecorded(result: &RestoreResult) -> bool {
+    let mut notes = result.notes.iter();
+    notes.any(|n| n.starts_with(EVIDENCE_NOT_WRITTEN))
+}
+
+/// Evidence that the configuration asks for is a part of the work; beside a local file, nobody asked for it.
+fn exit_unrecorded(exit: Exit, config: &Config) -> Exit {
+    let is_asked_for =
+        config.is_bucket_set || matches!(config.verify.evidence, EvidencePlace::At(_));
+    match exit {
+        Exit::Ok if is_asked_for => Exit::Unavailable,
+        other => other,
+    }
 }
 
 /// A bad backup is a result of the verification, not an error of the command.
@@ -210,21 +236,29 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
     if let Some(fix) = &r.fix {
         out!("  fix: {fix}");
     }
-    out!(
-        "  {}, {}, {}, {}",
-        count(r.tables.len() as u64, "table"),
-        count(r.rows, "row"),
-        count(r.large_objects, "large object"),
-        human_bytes(r.bytes)
-    );
+    // Known once all of it was read.
+    if r.depth >= Some(Depth::Archive) {
+        out!(
+            "  {}, {}, {}, {}",
+            count(r.tables.len() as u64, "table"),
+            count(r.rows, "row"),
+            count(r.large_objects, "large object"),
+            human_bytes(r.bytes)
+        );
+    }
     if let Some(s) = &r.server {
         let isolation = s
             .isolation
             .as_ref()
-            .map(|i| format!(": {}", i.summary()))
+            .map(|i| format!(", {}", i.brief()))
             .unwrap_or_default();
+        let done = if r.depth >= Some(Depth::Restore) {
+            "restored into"
+        } else {
+            "tried in"
+        };
         out!(
-            "  restored into a {} with PostgreSQL {}{isolation}",
+            "  {done} a {} with PostgreSQL {}{isolation}",
             s.kind,
             s.version
         );
@@ -260,5 +294,30 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
     r.notes.iter().for_each(|n| out!("  note: {n}"));
     if let Some(uri) = evidence {
         out!("  evidence: {uri}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    #[test]
+    fn evidence_that_was_asked_for_and_not_written_is_no_success() {
+        for (bucket, evidence, exit) in [
+            ("gs://my-backups", "", Exit::Unavailable),
+            ("", "file:///evidence", Exit::Unavailable),
+            ("", "", Exit::Ok),
+        ] {
+            let flags = [("backup-bucket", bucket), ("evidence-location", evidence)];
+            let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+            assert_eq!(
+                exit_unrecorded(Exit::Ok, &config),
+                exit,
+                "{bucket} {evidence}"
+            );
+            // The verdict comes first.
+            assert_eq!(exit_unrecorded(Exit::Failed, &config), Exit::Failed);
+        }
     }
 }

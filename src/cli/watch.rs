@@ -155,6 +155,10 @@ pub(super) async fn answer(
         OutputFormat::Json => {
             print_json(&result)?;
         }
+        // A verdict is an answer; standard output has no failures.
+        OutputFormat::Text if result.error.is_some() && result.verdict.is_none() => {
+            err!("{}", status::result_line(&result));
+        }
         OutputFormat::Text => out!("{}", status::result_line(&result)),
     }
     Ok(super::verify::exit_of(

@@ -221,7 +221,7 @@ pub struct RawConfig {
         value_name = "HOST:PORT"
     )]
     pub(super) storage_emulator_grpc_host: Option<String>,
-    /// Connections that load one restore [default: the server's cores]
+    /// Connections that load one restore, 1 to 256 [default: the server's cores]
     #[arg(long, env = "RESTORE_JOBS", global = true, value_name = "N")]
     pub(super) restore_jobs: Option<String>,
     /// Restores that this worker runs concurrently [default: 1]

@@ -42,6 +42,24 @@ pub(super) fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
     let extensions = non_empty(&raw.restore_extensions)
         .map(|t| Extensions::from_str(&t.replace('_', "-"), true))
         .transpose();
+    let known = errors.0.len();
+    let role_map = role_map(raw, errors);
+    let is_read = errors.0.len() == known;
+    if let (true, Ok(owners)) = (is_read, &owners) {
+        check_role_map(owners.unwrap_or_default(), &role_map, raw, errors);
+    }
+    let role_passwords = errors.parse(
+        "RESTORE_ROLE_PASSWORDS",
+        &raw.restore_role_passwords,
+        false,
+        "must be true or false",
+    );
+    if role_passwords && non_empty(&raw.restore_globals).is_none() {
+        errors.add(
+            "RESTORE_ROLE_PASSWORDS",
+            "has no effect without RESTORE_GLOBALS (--globals), the file with the roles: set it, or leave this out",
+        );
+    }
     Policy {
         owners: owners
             .unwrap_or_else(|_| {
@@ -49,7 +67,7 @@ pub(super) fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
                 None
             })
             .unwrap_or_default(),
-        role_map: role_map(raw, errors),
+        role_map,
         privileges: !errors.parse(
             "RESTORE_NO_PRIVILEGES",
             &raw.restore_no_privileges,
@@ -75,12 +93,31 @@ pub(super) fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
             "must be true or false",
         ),
         globals: non_empty(&raw.restore_globals).map(str::to_owned),
-        role_passwords: errors.parse(
-            "RESTORE_ROLE_PASSWORDS",
-            &raw.restore_role_passwords,
-            false,
-            "must be true or false",
+        role_passwords,
+    }
+}
+
+/// A map and the policy that uses it are given together: one without the other would be ignored.
+fn check_role_map(
+    owners: Owners,
+    role_map: &BTreeMap<String, String>,
+    raw: &RawConfig,
+    errors: &mut ConfigErrors,
+) {
+    match (owners, non_empty(&raw.restore_role_map)) {
+        (Owners::Map, None) => errors.add(
+            "RESTORE_OWNERS",
+            "map needs the roles to substitute: set RESTORE_ROLE_MAP (--role-map OLD=NEW,… or @FILE), or use keep or none",
         ),
+        (Owners::Map, Some(_)) if role_map.is_empty() => errors.add(
+            "RESTORE_ROLE_MAP",
+            "has no pair OLD=NEW, and RESTORE_OWNERS=map needs one",
+        ),
+        (Owners::Keep | Owners::None, Some(_)) => errors.add(
+            "RESTORE_ROLE_MAP",
+            "has no effect unless RESTORE_OWNERS is map: set it (--owners map), or leave the map out",
+        ),
+        (_, _) => {}
     }
 }
 
@@ -120,7 +157,7 @@ fn role_map(raw: &RawConfig, errors: &mut ConfigErrors) -> BTreeMap<String, Stri
         Some(file) => std::fs::read_to_string(file).unwrap_or_else(|e| {
             errors.add(
                 "RESTORE_ROLE_MAP",
-                format!("the file cannot be read: {}", e.kind()),
+                format!("{file}: cannot be read: {}", e.kind()),
             );
             String::new()
         }),

@@ -144,7 +144,7 @@ pub(super) fn server_config(
     }
     DbConfig {
         tls: v.tls.clone(),
-        port: errors.parse(&name("PORT"), v.port, 5432, "must be a port number"),
+        port: port(&name("PORT"), v.port, errors),
         user: or_default(v.user, "postgres"),
         password: password.map(secret_line),
         ssl_mode: if host.starts_with('/') {
@@ -157,6 +157,15 @@ pub(super) fn server_config(
         first_contact: v.first_contact(first_contact),
         host,
     }
+}
+
+fn port(variable: &str, given: &Option<String>, errors: &mut ConfigErrors) -> u16 {
+    const WHAT: &str = "must be a port number, from 1 to 65535";
+    let port = errors.parse(variable, given, 5432, WHAT);
+    if port == 0 {
+        errors.add(variable, WHAT);
+    }
+    port
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use secrecy::SecretString;
 
+use super::document::Document;
 use super::libpq::SettingOrigins;
 use super::location::Location;
 use super::raw::RawConfig;
@@ -34,8 +35,8 @@ pub enum EvidencePlace {
 #[derive(Debug, Clone)]
 pub struct VerifyConfig {
     pub depth: Depth,
-    /// Text of the checks file.
-    pub checks: Option<String>,
+    /// The checks file.
+    pub checks: Option<Document>,
     pub prefix: String,
     pub suffixes: Vec<String>,
     pub manifest: String,
@@ -102,11 +103,6 @@ pub(super) fn read(
             errors.add("VERIFY_DEPTH", "must be object, archive, restore or data");
             None
         });
-    let checks = non_empty(&raw.verify_checks).and_then(|file| {
-        std::fs::read_to_string(file)
-            .map_err(|e| errors.add("VERIFY_CHECKS", format!("cannot be read: {}", e.kind())))
-            .ok()
-    });
     let evidence = match non_empty(&raw.evidence_location) {
         None => EvidencePlace::BesideBackup,
         Some("none") => EvidencePlace::Nowhere,
@@ -125,7 +121,7 @@ pub(super) fn read(
     };
     VerifyConfig {
         depth: depth.unwrap_or_default(),
-        checks,
+        checks: Document::read("VERIFY_CHECKS", &raw.verify_checks, errors),
         prefix: non_empty(&raw.verify_prefix).unwrap_or_default().to_owned(),
         suffixes: list(&raw.verify_suffix),
         manifest: non_empty(&raw.verify_manifest)

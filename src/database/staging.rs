@@ -3,13 +3,13 @@
 use super::journal::RecordedRestore;
 use super::names::staging_name;
 use super::target_lock::TargetLock;
-use pgdump_restore::Loaded;
+use pgdump_restore::{DatabaseOptions, Loaded};
 
 use crate::backup::ProvenBytes;
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
-use pgdump_archive::{Dialect, EntryKind, TextEncoding, TocEntry, tokens};
+use pgdump_archive::{TextEncoding, TocEntry};
 
 /// Prefix of the notes about a database whose locale differs from the dump's.
 pub const OTHER_LOCALE: &str = "the dump's locale is not on this server";
@@ -106,16 +106,6 @@ impl std::ops::Deref for ProvenStaging {
     }
 }
 
-const LOCALE_OPTIONS: [&str; 7] = [
-    "LOCALE_PROVIDER",
-    "LOCALE",
-    "LC_COLLATE",
-    "LC_CTYPE",
-    "ICU_LOCALE",
-    "ICU_RULES",
-    "BUILTIN_LOCALE",
-];
-
 impl CreateOptions {
     /// Takes the options from the dump's own `CREATE DATABASE`. If it has none, uses the server's default
     /// encoding if that equals the dump's encoding `text`, and UTF-8, which holds everything, otherwise. `text` is
@@ -128,11 +118,8 @@ impl CreateOptions {
         entries: &[TocEntry],
         text: &TextEncoding,
     ) -> Result<Self, DatabaseError> {
-        let create = entries
-            .iter()
-            .find(|e| e.kind == EntryKind::Database)
-            .map(|e| e.defn.as_str());
-        let mut options = create.map(Self::parse).unwrap_or_default();
+        let given = DatabaseOptions::of(entries).unwrap_or_default();
+        let mut options = Self::with(given);
         if options.encoding.is_none() {
             options.encoding = Some(encoding_for(
                 text,
@@ -169,26 +156,12 @@ impl CreateOptions {
         }
     }
 
-    /// Parses a statement such as `CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';`.
-    fn parse(create: &str) -> Self {
-        let t = tokens(create, Dialect::default());
-        let end = t.iter().position(|w| w.is_symbol(b';')).unwrap_or(t.len());
-        // Skip CREATE, DATABASE and the name.
-        let words = t.get(3..end).unwrap_or_default();
-        let value = |key: &str| {
-            let at = words.iter().position(|w| w.is(key))? + 1;
-            let at = at + usize::from(words.get(at)?.is_symbol(b'='));
-            let word = words.get(at)?;
-            word.string().or_else(|| word.name())
-        };
+    fn with(given: DatabaseOptions) -> Self {
         CreateOptions {
             template: None,
             by_files: false,
-            encoding: value("ENCODING").filter(|e| !e.eq_ignore_ascii_case("default")),
-            locale: LOCALE_OPTIONS
-                .iter()
-                .filter_map(|k| Some((*k, value(k)?)))
-                .collect(),
+            encoding: given.encoding,
+            locale: given.locale,
         }
     }
 
@@ -431,7 +404,8 @@ mod tests {
 
     #[test]
     fn options_come_from_the_dumps_create_database() {
-        let o = CreateOptions::parse(
+        let parse = |create| CreateOptions::with(DatabaseOptions::parse(create));
+        let o = parse(
             "CREATE DATABASE \"a ENCODING = 'X'\" WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'C.UTF-8';\n",
         );
         assert_eq!(
@@ -439,14 +413,14 @@ mod tests {
             "CREATE DATABASE \"s\" ALLOW_CONNECTIONS false TEMPLATE \"template0\" ENCODING 'UTF8' LOCALE_PROVIDER \"libc\" LOCALE 'C.UTF-8'"
         );
         assert!(!o.sql("s", 140000).contains("PROVIDER"));
-        let old = CreateOptions::parse(
+        let old = parse(
             "CREATE DATABASE a WITH TEMPLATE = template0 ENCODING = 'LATIN1' LC_COLLATE = 'C' LC_CTYPE = 'C';",
         );
         assert!(
             old.sql("s", 150000)
                 .ends_with("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
         );
-        let by_hand = CreateOptions::parse(
+        let by_hand = parse(
             "create database \"ENCODING\" encoding 'EUC_JP' lc_collate='C' ;\n\nALTER DATABASE x SET locale = 'y';",
         );
         assert!(
@@ -454,7 +428,7 @@ mod tests {
                 .sql("s", 150000)
                 .ends_with("template0\" ENCODING 'EUC_JP' LC_COLLATE 'C'")
         );
-        let icu = CreateOptions::parse(
+        let icu = parse(
             "CREATE DATABASE a WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C.UTF-8' ICU_LOCALE = 'de-DE';\n",
         );
         assert!(

@@ -86,7 +86,7 @@ fn lacks_space(disk: &ServerDisk, needs: &Requirements, reserve: u64) -> Option<
     (free.saturating_sub(reserve) < needed).then(|| {
         Finding::warns(
             format!(
-                "the backup needs about {} of disk space, and the target server has {}",
+                "by an estimate, the backup needs {} of disk space, and the target server has {}",
                 HumanBytes(needed),
                 HumanBytes(free)
             ),

@@ -119,6 +119,13 @@ async fn claim_and_restore(
     targets::check_target(config, &job.target_db)?;
     targets::check_part(job)?;
     let mut bounds = context.bounds("restore", job.deadline);
+    if is_for_person_and_new(context) {
+        let stop = context.cancel.child_token();
+        let looked = context
+            .catalog()
+            .look_at_file(&job.backup, job.generation, stop);
+        bounds.within(looked).await?;
+    }
     context.catalog().open_ahead(&job.backup);
     let terms = targets::claim_policy(config);
     let claim = bounds.within(database::claim(&context.services.server, job, terms));
@@ -171,6 +178,13 @@ async fn claim_and_restore(
     }
 }
 
+/// Whether a person waits for the answer, which a wrong file is to give before a wrong server. An id that was chosen may
+/// have been used before, and a recorded outcome needs no file.
+fn is_for_person_and_new(context: &RestoreContext<'_>) -> bool {
+    let is_generated = uuid::Uuid::parse_str(&context.job.request_id).is_ok();
+    context.config().first_contact.is_some() && is_generated
+}
+
 /// Everything up to a proven staging database. A restore index only says where blocks are: a backup that
 /// fails with it is read once more from front to back, and that attempt counts.
 async fn restore_into_staging(
@@ -197,7 +211,7 @@ async fn restore_into_staging(
         Box::pin(load_and_prove(context, opened, claimed, draft)).await
     };
     match by_index.await {
-        Err(e) if e.reason().blame() == Blame::Backup && !context.cancel.is_cancelled() => {
+        Err(e) if may_be_the_index(&e) && !context.cancel.is_cancelled() => {
             tracing::warn!(
                 error = said(&e),
                 "reading by the restore index failed: the backup is read from front to back instead"
@@ -209,6 +223,11 @@ async fn restore_into_staging(
         }
         other => other,
     }
+}
+
+/// Whether a restore index that is wrong may be the cause, because it looks like a fault of the backup.
+fn may_be_the_index(e: &RestoreError) -> bool {
+    e.reason().blame() == Blame::Backup && e.blame() != Blame::Target
 }
 
 async fn pin(
@@ -268,6 +287,7 @@ async fn load_and_prove(
     };
     let style = LoadStyle {
         in_order_into: suspended.as_ref().map(|s| s.dependent.clone()),
+        copy_of: job.selection.data_only.then(|| job.target_db.clone()),
         ..LoadStyle::default()
     };
     let loaded = staged
@@ -497,6 +517,11 @@ impl ResultDraft {
         r.attempt = job.attempt;
         r.stages = progress
             .stages()
+            .into_iter()
+            .map(|(stage, seconds)| (stage.to_string(), seconds))
+            .collect();
+        r.stages_active = progress
+            .active_stages()
             .into_iter()
             .map(|(stage, seconds)| (stage.to_string(), seconds))
             .collect();

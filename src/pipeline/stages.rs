@@ -75,6 +75,8 @@ pub(super) struct LoadStyle {
     pub(super) content_digest: Option<Arc<ContentDigest>>,
     /// Where rows go into tables that exist already: tables whose rows depend on others.
     pub(super) in_order_into: Option<Arc<std::collections::HashSet<String>>>,
+    /// The database that the staging database is a copy of.
+    pub(super) copy_of: Option<String>,
 }
 
 /// A database with everything that the archive holds. The bytes are not yet compared with the object's.
@@ -288,6 +290,7 @@ impl Staged {
             max_bytes: config.max_bytes,
             content_digest: style.content_digest,
             in_order_into: style.in_order_into,
+            copy_of: style.copy_of,
         };
         let observer = Arc::clone(context.progress);
         let loaded = pgdump_restore::load(

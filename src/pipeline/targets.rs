@@ -75,14 +75,16 @@ pub(super) fn is_part(selection: &Selection) -> bool {
 /// would lose what the part does not contain.
 pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     let replaces = job.on_existing == OnExisting::Replace;
+    let invalid = |what| ValidationError::new(ValidationKind::InvalidRequest, what);
+    job.selection.check().map_err(invalid)?;
     match (is_part(&job.selection), job.selection.data_only) {
         (true, false) if replaces => {
             let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
             Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
         }
         (_, true) if !replaces => {
-            let what = "rows alone go into a copy of an existing database, which then takes its place: on_existing must be replace";
-            Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
+            let what = "rows alone (--data-only) go into a copy of an existing database, which then takes its place: use --on-existing replace (in a request, on_existing: replace)";
+            Err(invalid(what.to_owned()).into())
         }
         _ => Ok(()),
     }
@@ -91,6 +93,69 @@ pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The pair that contradicts itself is named first, whatever else is missing.
+    #[test]
+    fn options_that_exclude_each_other_are_refused_together() {
+        use crate::policy::Section;
+        let rows = || Selection {
+            data_only: true,
+            ..Selection::default()
+        };
+        let definitions = || Selection {
+            schema_only: true,
+            ..Selection::default()
+        };
+        let pair = Some(("a".to_owned(), "b".to_owned()));
+        for (selection, named) in [
+            (
+                Selection {
+                    schema_only: true,
+                    ..rows()
+                },
+                "--schema-only and --data-only exclude each other",
+            ),
+            (
+                Selection {
+                    sections: vec![Section::Data],
+                    ..definitions()
+                },
+                "--schema-only and --section data exclude each other",
+            ),
+            (
+                Selection {
+                    sections: vec![Section::Data, Section::PostData],
+                    ..rows()
+                },
+                "--data-only and --section pre-data and post-data exclude each other",
+            ),
+            (
+                Selection {
+                    rename_schemas: pair.into_iter().collect(),
+                    ..rows()
+                },
+                "--data-only and --rename-schema exclude each other",
+            ),
+            (rows(), "use --on-existing replace"),
+        ] {
+            let job = RestoreJob {
+                selection,
+                on_existing: OnExisting::Fail,
+                ..RestoreJob::replacing("r", "app", String::new())
+            };
+            let e = check_part(&job).unwrap_err();
+            assert!(e.to_string().contains(named), "{e}");
+        }
+        let job = |selection| RestoreJob {
+            selection,
+            ..RestoreJob::replacing("r", "app", String::new())
+        };
+        let same = Selection {
+            sections: vec![Section::Data],
+            ..rows()
+        };
+        assert!(check_part(&job(same)).is_ok());
+    }
 
     /// A promotion replaces a database by what is no part.
     #[test]

@@ -25,7 +25,9 @@ use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said}
 use crate::job::{Completeness, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
-use crate::proof::{ArchiveProof, ONE_OF_SEVERAL, Verdict, VerificationReport};
+use crate::proof::{
+    ArchiveProof, EVIDENCE_NOT_WRITTEN, ONE_OF_SEVERAL, Verdict, VerificationReport,
+};
 use crate::steps::reached as step;
 use crate::verification::{
     self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
@@ -288,9 +290,10 @@ async fn verify_archive(
     let content_digest = Arc::new(ContentDigest::of(archive));
     let done = if report.depth_requested == Depth::Archive {
         context.progress.enter(Stage::Data);
+        let large_objects = pgdump_restore::large_objects_in(archive.entries());
         read_all(opened.archive, content_digest.clone(), context.progress).await?;
         reached(report, &opened.integrity, Depth::Archive)?;
-        sum_up(report, &content_digest);
+        sum_up(report, &content_digest, large_objects);
         Ok(())
     } else {
         let history = catalog.history(pinned, report).await?;
@@ -381,6 +384,7 @@ impl VerificationRun<'_> {
         let (context, content_digest) = (self.context, self.content_digest);
         let begun = tokio::time::Instant::now();
         let encoding = opened.archive.encoding().name().to_owned();
+        let large_objects = pgdump_restore::large_objects_in(opened.archive.entries());
         let dumped_major = major_of(&opened.archive.header().server_version);
         let selection = Selection::default();
         let request = LoadRequest {
@@ -397,7 +401,7 @@ impl VerificationRun<'_> {
         };
         let loaded = staged.load(context, context.job.jobs, style, log).await?;
         reached(report, &loaded.integrity, Depth::Restore)?;
-        sum_up(report, content_digest);
+        sum_up(report, content_digest, large_objects);
         let seconds = begun.elapsed().as_secs_f64();
         report.rto = Some(verdict::forecast(seconds, report.bytes, self.history));
         report.trend = self.history.trend();
@@ -441,7 +445,7 @@ fn checks(config: &Config, set: &str) -> Result<Checks, RestoreError> {
     let file = config
         .verify
         .checks
-        .as_deref()
+        .as_ref()
         .map(ChecksFile::parse)
         .transpose()?;
     Ok(file.unwrap_or_default().of_set(set))
@@ -458,6 +462,8 @@ async fn conclude(
     let is_permanent = |r: R| r.retry_class() == RetryClass::Permanent;
     let is_final = is_denied_alone || reason(&report).is_none_or(is_permanent);
     let mut document = None;
+    let why_none = context.catalog().why_not_kept(job, pinned);
+    report.notes.extend(why_none.map(str::to_owned));
     report.bound();
     crate::event::bound_rewrites(&mut report.rewrites);
     if is_final && job.trigger != Trigger::Bisection {
@@ -477,7 +483,7 @@ async fn conclude(
                 }
                 report
                     .notes
-                    .push(format!("the evidence was not written: {}", said(&e)));
+                    .push(format!("{EVIDENCE_NOT_WRITTEN}: {}", said(&e)));
             }
         }
     }
@@ -547,11 +553,11 @@ fn archive_proof(archive: &Archive) -> ArchiveProof {
     }
 }
 
-/// Fills in what the archive contains.
-fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest) {
+/// Fills in what the archive contains; its entries list so many large objects. One without a byte has no data.
+fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest, large_objects: u64) {
     let objects = content_digest.objects();
     report.tables = verification::tables_of(content_digest);
-    report.large_objects = objects.len() as u64;
+    report.large_objects = large_objects.max(objects.len() as u64);
     report.rows = report.tables.iter().map(|t| t.rows).sum();
     let of_tables: u64 = report.tables.iter().map(|t| t.bytes).sum();
     report.bytes = of_tables + objects.values().map(|o| o.bytes).sum::<u64>();

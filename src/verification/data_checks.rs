@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::drift::DriftPolicy;
 use super::restored_database::RestoredDatabase;
+use crate::config::Document;
 use crate::error::{
     DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report,
 };
@@ -23,6 +24,9 @@ pub struct ChecksFile {
     pub drift: DriftPolicy,
     /// Further checks of the sets with these names.
     pub sets: BTreeMap<String, Checks>,
+    /// Where the file is, for messages.
+    #[serde(skip)]
+    pub path: String,
 }
 
 /// Checks of the data of a backup.
@@ -35,6 +39,9 @@ pub struct Checks {
     pub canaries: Vec<Canary>,
     pub assertions: Vec<Assertion>,
     pub drift: DriftPolicy,
+    /// Where their file is, for messages.
+    #[serde(skip)]
+    pub path: String,
 }
 
 /// The newest value of a column must not be much older than the backup.
@@ -90,6 +97,8 @@ pub struct Assertion {
 }
 
 const TIMEOUT: &str = "60s";
+/// The SQLSTATE of a syntax error.
+const SYNTAX_ERROR: &str = "42601";
 /// Size in bytes up to which a row is parsed, whatever it contains.
 const MAX_JSON: usize = 1 << 20;
 
@@ -103,19 +112,22 @@ impl ChecksFile {
     /// Parses YAML.
     ///
     /// # Errors
-    /// `invalid_request`, with the position in the file.
-    pub fn parse(yaml: &str) -> Result<Self, RestoreError> {
+    /// `invalid_request`, with the file's path, and the name of the check or the position in the file; never a value
+    /// or a query of it.
+    pub fn parse(document: &Document) -> Result<Self, RestoreError> {
         let wrong = |what: String| {
+            let what = format!("VERIFY_CHECKS: {what}");
             RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what))
         };
-        let file: ChecksFile =
-            serde_saphyr::from_str(yaml).map_err(|e| wrong(format!("VERIFY_CHECKS: {e}")))?;
+        let file: ChecksFile = document.parse().map_err(wrong)?;
         for checks in std::iter::once(&file.all()).chain(file.sets.values()) {
-            checks
-                .validate()
-                .map_err(|what| wrong(format!("VERIFY_CHECKS: {what}")))?;
+            let valid = checks.validate();
+            valid.map_err(|what| wrong(format!("{}: {what}", document.path)))?;
         }
-        Ok(file)
+        Ok(ChecksFile {
+            path: document.path.clone(),
+            ..file
+        })
     }
 
     fn all(&self) -> Checks {
@@ -124,6 +136,7 @@ impl ChecksFile {
             canaries: self.canaries.clone(),
             assertions: self.assertions.clone(),
             drift: self.drift.clone(),
+            path: self.path.clone(),
         }
     }
 
@@ -183,21 +196,21 @@ pub(super) async fn run(
         return Ok(answers);
     }
     let mut session = connect(subject).await?;
+    let file = checks.path.as_str();
     for f in &checks.freshness {
-        answers.push(answered(
-            "freshness",
-            &f.table,
-            freshness(&session, subject, f).await,
-        ));
+        let answer = freshness(&session, subject, f).await;
+        answers.push(answered(("freshness", &f.table), answer, file));
     }
     for c in &checks.canaries {
-        answers.push(answered("canary", &c.name, canary(&session, c).await));
+        let answer = canary(&session, c).await;
+        answers.push(answered(("canary", &c.name), answer, file));
     }
     for a in &checks.assertions {
         if session.client().is_closed() {
             session = connect(subject).await?;
         }
-        answers.push(answered("assertion", &a.name, assertion(&session, a).await));
+        let answer = assertion(&session, a).await;
+        answers.push(answered(("assertion", &a.name), answer, file));
     }
     Ok(answers)
 }
@@ -213,13 +226,29 @@ async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseErro
     Ok(session)
 }
 
-fn answered(name: &str, subject: &str, answer: Result<Check, DatabaseError>) -> Check {
-    match answer {
-        Ok(check) => check.of(subject),
-        // A query that the server rejects is not checked, neither passed nor failed.
-        Err(e) => Check::new(name, CheckStatus::NotChecked, report(&e))
-            .of(subject)
-            .because(e.reason()),
+fn answered(
+    (name, subject): (&str, &str),
+    answer: Result<Check, DatabaseError>,
+    file: &str,
+) -> Check {
+    let e = match answer {
+        Ok(check) => return check.of(subject),
+        Err(e) => e,
+    };
+    // PostgreSQL's message about a syntax error quotes the query, which may contain values.
+    let said = match e.sqlstate() {
+        Some(SYNTAX_ERROR) => format!("the query has a syntax error [{SYNTAX_ERROR}]"),
+        _ => report(&e),
+    };
+    // A query that the server rejects is not checked, neither passed nor failed.
+    let check = Check::new(name, CheckStatus::NotChecked, said)
+        .of(subject)
+        .because(e.reason());
+    match e.kind() {
+        DatabaseKind::StatementRejected | DatabaseKind::DataRejected => {
+            check.fix(format!("correct this check in {file}"))
+        }
+        _ => check,
     }
 }
 
@@ -447,7 +476,13 @@ mod tests {
 
     #[test]
     fn a_checks_file_is_parsed_and_its_mistakes_are_named() {
-        let file = ChecksFile::parse(
+        let parse = |yaml: &str| {
+            ChecksFile::parse(&Document {
+                path: "/etc/checks.yaml".into(),
+                text: yaml.into(),
+            })
+        };
+        let file = parse(
             "freshness:\n  - {table: shop.orders, column: placed_at, max_age: 26h}\n\
              assertions:\n  - name: a\n    sql: SELECT 1\n    expect: 1\n\
              sets:\n  billing:\n    assertions:\n      - {name: b, sql: SELECT 2, min: 1}\n    drift: {tolerance: 0.5}\n",
@@ -480,9 +515,33 @@ mod tests {
             ),
             ("drift: {tolerance: 7}", "tolerance"),
         ] {
-            let e = report(&ChecksFile::parse(yaml).unwrap_err());
+            let e = report(&parse(yaml).unwrap_err());
+            assert!(e.starts_with("VERIFY_CHECKS: /etc/checks.yaml: "), "{e}");
             assert!(e.contains(what), "{yaml}: {e}");
+            assert!(!e.contains("SELECT 1"), "{e}");
         }
+    }
+
+    #[test]
+    fn a_rejected_query_names_check_and_file_and_is_not_quoted() {
+        let answer = |kind, what: &str, code: &str| {
+            let e = DatabaseError::new(kind, what).with_sqlstate(code);
+            answered(("assertion", "odd"), Err(e), "/etc/checks.yaml")
+        };
+        let syntax = "running the query: syntax error at or near \"'secret'\" [42601]";
+        let check = answer(DatabaseKind::StatementRejected, syntax, "42601");
+        assert_eq!(check.title(), "assertion of odd");
+        assert_eq!(check.message, "the query has a syntax error [42601]");
+        let fix = Some("correct this check in /etc/checks.yaml");
+        assert_eq!(check.fix.as_deref(), fix);
+        let missing = "running the query: relation \"nosuch\" does not exist [42P01]";
+        let check = answer(DatabaseKind::StatementRejected, missing, "42P01");
+        assert_eq!(
+            (check.message.as_str(), check.fix.as_deref()),
+            (missing, fix)
+        );
+        let check = answer(DatabaseKind::NoAnswer, "no answer within 60s", "57014");
+        assert_eq!(check.fix, None);
     }
 
     #[test]

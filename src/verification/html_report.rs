@@ -233,6 +233,7 @@ fn stages(r: &VerificationReport) -> Markup {
     stages.sort_by(|a, b| b.1.total_cmp(a.1));
     html! {
         h2 id="time" { "Time per stage" }
+        p.soft { "A stage ends when the next one begins. Rows that were read by then are loaded while indexes are built." }
         div.scroll tabindex="0" role="region" aria-labelledby="time" {
             table { tbody {
                 @for (name, s) in stages {

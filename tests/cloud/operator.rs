@@ -368,7 +368,7 @@ async fn waiting_commands_show_progress_and_the_result() {
     )
     .await;
     assert_eq!(out.status.code(), Some(1));
-    let said = text(&out.stdout);
+    let said = text(&out.stderr);
     assert!(
         said.contains("failed none.dump into app2") && said.contains("backup_not_found"),
         "{said}"
@@ -380,6 +380,7 @@ async fn waiting_commands_show_progress_and_the_result() {
         said.contains("nothing is known of request nobody"),
         "{said}"
     );
+    assert_eq!(text(&out.stdout), "");
     assert_eq!(
         run(&env, &c, &["status", "--url", &url, "--alive"])
             .await

@@ -72,6 +72,18 @@ fn exit_codes_match_the_documentation() {
 fn all_configuration_errors_are_reported_without_values() {
     let env = [
         ("DB_PORT", "hunter2"),
+        ("LOG_LEVEL", "hunter2"),
+        ("LOG_FORMAT", "hunter2"),
+        ("BACKUP_TRUST", "hunter2"),
+        ("DB_SSLMODE", "hunter2"),
+        ("RESTORE_COPY_FORMAT", "hunter2"),
+        ("RESTORE_EXTENSIONS", "hunter2"),
+        ("RESTORE_IN_PLACE", "hunter2"),
+        ("RESTORE_OWNERS", "hunter2"),
+        ("RESTORE_REQUIRE_COMPLETE", "hunter2"),
+        ("SCRATCH_DB_HOST", "other"),
+        ("SCRATCH_DB_SSLMODE", "hunter2"),
+        ("SCRATCH_DB_TRUST", "hunter2"),
         ("RESTORE_TIMEOUT", "hunter2"),
         ("ADMIN_ADDR", "hunter2"),
         ("DB_PASSWORD_FILE", "/no/such/file"),
@@ -87,10 +99,13 @@ fn all_configuration_errors_are_reported_without_values() {
     let out = run(&["check"], &env);
     assert_eq!(out.status.code(), Some(78));
     let output = text(&out.stderr);
-    for (variable, _) in env {
-        assert!(output.contains(variable), "{output}");
+    for (variable, _) in env.iter().filter(|(_, value)| *value != "other") {
+        let named = format!("  {variable}: ");
+        assert!(output.contains(&named), "{variable}: {output}");
     }
     assert!(!output.contains("hunter2"), "{output}");
+    let allowed = "LOG_LEVEL: must be error, warn, info, debug, trace or off";
+    assert!(output.contains(allowed), "{output}");
     let worker = text(&run(&["worker"], &env).stderr);
     assert!(
         worker.contains("GOOGLE_CLOUD_PROJECT") && worker.contains("DB_PORT"),
@@ -179,6 +194,37 @@ fn inspect_shows_every_size_and_a_missing_end() {
     }
 }
 
+/// SQL text of `pg_dump -C`: the statements that follow CREATE DATABASE are no part of its options.
+#[test]
+fn inspect_shows_the_options_of_the_database_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.sql");
+    let sql = "--\n-- PostgreSQL database dump\n--\n\nCREATE DATABASE \"a b\" WITH TEMPLATE = template0 ENCODING = 'UTF8' \
+               LC_COLLATE = 'C' LC_CTYPE = 'C.UTF-8';\n\nALTER DATABASE \"a b\" OWNER TO postgres;\n\n\
+               \\connect -reuse-previous=on \"dbname='a b'\"\n\nSELECT pg_catalog.set_config('search_path', '', false);\n\n\
+               --\n-- PostgreSQL database dump complete\n--\n";
+    std::fs::write(&file, sql).unwrap();
+    let args = ["inspect", file.to_str().unwrap()];
+    let said = text(&run(&args, &[]).stdout);
+    let locale = "locale          LC_COLLATE = 'C' LC_CTYPE = 'C.UTF-8'\n";
+    assert!(said.contains(locale), "{said}");
+    // Compressed, it is a guess how much it is.
+    let space = "space needed    about ";
+    let line = |said: &str| {
+        said.lines()
+            .find(|l| l.starts_with(space))
+            .map(str::to_owned)
+    };
+    assert!(line(&said).is_some_and(|l| !l.contains("if its")), "{said}");
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    let said = text(&run(&["inspect", fixture], &[]).stdout);
+    let guess = "if its compressed data expands to 4 times its size";
+    assert!(line(&said).is_some_and(|l| l.contains(guess)), "{said}");
+}
+
 /// A failed restore also prints the body of the result event.
 #[test]
 fn a_failed_restore_prints_its_result() {
@@ -198,7 +244,7 @@ fn a_failed_restore_prints_its_result() {
     let body: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(
         (body["status"].as_str(), body["error"]["reason"].as_str()),
-        (Some("failure"), Some("target_unavailable"))
+        (Some("failure"), Some("backup_not_found"))
     );
 }
 
@@ -613,8 +659,10 @@ fn logs_of_commands_are_for_people() {
     ];
     let out = run(&args, &[("DB_HOST", "/nowhere")]);
     let (said, log) = (text(&out.stdout), text(&out.stderr));
-    assert_eq!(out.status.code(), Some(69), "{said}{log}");
-    assert!(said.starts_with("not restored: "), "{said}");
+    assert_eq!(out.status.code(), Some(1), "{said}{log}");
+    // Standard output has results only.
+    assert_eq!(said, "");
+    assert!(log.starts_with("not restored: "), "{log}");
     let is_said_again = |l: &str| l.starts_with('{') || l.contains("the restore failed");
     assert!(!log.lines().any(is_said_again), "{log}");
 }
@@ -727,6 +775,62 @@ fn a_listing_shows_which_backups_were_verified() {
         "  demo      a.dump\n",
     ] {
         assert!(reported.contains(part), "{part}: {reported}");
+    }
+}
+
+/// Nothing is configured: no bucket is asked for evidence of standard input, and the answer says that there is none.
+#[test]
+fn standard_input_needs_no_bucket() {
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    let out = Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+        .args(["verify", "-", "--depth", "archive"])
+        .env_clear()
+        .stdin(std::fs::File::open(dump).unwrap())
+        .output()
+        .unwrap();
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{said}{}", text(&out.stderr));
+    assert!(said.starts_with("verified: standard input"), "{said}");
+    assert!(said.contains("note: no evidence was written: "), "{said}");
+}
+
+/// The verdict stays, and the exit code says that what was asked for was not done.
+#[test]
+fn evidence_that_cannot_be_written_is_no_success() {
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    let nowhere = [("EVIDENCE_LOCATION", "file:///dev/null/evidence")];
+    let out = run(&["verify", dump, "--depth", "archive"], &nowhere);
+    let (said, log) = (text(&out.stdout), text(&out.stderr));
+    assert_eq!(out.status.code(), Some(69), "{said}{log}");
+    assert!(said.starts_with("verified: "), "{said}");
+    assert!(
+        said.contains("note: the evidence was not written: "),
+        "{said}"
+    );
+    assert!(
+        log.contains("set EVIDENCE_LOCATION to another one"),
+        "{log}"
+    );
+}
+
+/// What was not read is not counted: an object that nobody opened has no number of tables.
+#[test]
+fn a_summary_counts_only_what_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cut.dump"), b"PGDMP\x01\x10").unwrap();
+    let dump = folder.path().join("cut.dump");
+    let none = [("EVIDENCE_LOCATION", "none")];
+    for (depth, code) in [("object", 0), ("archive", 1)] {
+        let out = run(&["verify", dump.to_str().unwrap(), "--depth", depth], &none);
+        let said = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{said}");
+        assert!(!said.contains("0 tables"), "{said}");
     }
 }
 

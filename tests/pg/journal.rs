@@ -773,10 +773,13 @@ async fn an_id_on_the_command_line_stands_for_one_command() {
             .args(["--db-host", c.sandbox.host()])
             .output()
             .unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stdout).unwrap(),
-        )
+        let is_done = output.status.success();
+        let said = if is_done {
+            output.stdout
+        } else {
+            output.stderr
+        };
+        (output.status.code(), String::from_utf8(said).unwrap())
     };
     let first = restore(&["--target", "first"]);
     assert_eq!(first.0, Some(0), "{}", first.1);

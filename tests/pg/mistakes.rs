@@ -75,7 +75,7 @@ fn mistakes_with_a_server_say_what_to_do() {
             &["restore", dump, "--target", "new"],
             &[],
             1,
-            &["gone", "role_missing"],
+            &["gone", "role_missing", "--globals globals.sql"],
         ),
         (
             &["restore", dump, "--target", "new", "--table", "nosuch"],

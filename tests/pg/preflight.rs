@@ -109,6 +109,27 @@ fn inspect_foretells_what_restore_does() {
     let (_, findings) = foretold(&c, &weak, &plain);
     assert_eq!(findings[0]["fix"], "ALTER ROLE \"weak\" CREATEDB");
     says_why_it_is_restricted(&c, &allowed, (&owned, &folder));
+    says_that_a_cut_backup_is_bad(&c, &plain);
+}
+
+/// Whatever the target has, a backup that is cut off is not one to rely on, and a restore of it fails.
+fn says_that_a_cut_backup_is_bad(c: &Cluster, archive: &Path) {
+    let text = c.dump_to_file("plain", &["-Fp"]);
+    let [archive, text] = [archive, &text].map(|file| std::fs::read(file).unwrap());
+    let mark = memchr::memmem::rfind(&text, b"-- PostgreSQL database dump complete");
+    for (bytes, level) in [
+        (&archive[..archive.len() - 3], "blocks"),
+        (&text[..mark.unwrap()], "warns"),
+    ] {
+        let cut = c.scratch(&format!("cut-{level}"));
+        std::fs::write(&cut, bytes).unwrap();
+        let (code, findings) = foretold(c, &[], &cut);
+        assert_eq!(code, Some(65), "{findings:?}");
+        assert_eq!(findings[0]["reason"], "archive_corrupt", "{findings:?}");
+        assert_eq!(findings[0]["level"], level, "{findings:?}");
+        let (code, result) = restored(c, &[], &cut, "cut");
+        assert_eq!(code, Some(65), "{result}");
+    }
 }
 
 /// Both say which setting would keep the owners.

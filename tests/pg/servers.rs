@@ -1,6 +1,6 @@
 //! Dumps of one version restored into servers of another, and into servers that lack something.
 
-use pgrestored::error::FailureReason as R;
+use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::event::RestoreResult;
 use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::policy::Selection;
@@ -713,14 +713,16 @@ async fn data_only_adds_rows_in_a_copy() {
     assert_eq!(done.failure, None, "{:?}", done.result.error);
     assert_eq!(c.psql("app", "SELECT (SELECT count(*) FROM parent), (SELECT count(*) FROM child), (SELECT string_agg(what, ',') FROM log)"), "51|50|before");
     assert_eq!(c.psql("app", "SELECT tgenabled, (SELECT convalidated FROM pg_constraint WHERE conname = 'fk'), (SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conname = 'fk') FROM pg_trigger WHERE tgname = 'noted'"), "O|t|kept");
-    // Again: the keys exist already, and nothing changes.
+    // Again: the keys exist already, and nothing changes. The backup is not to blame.
     let done = run("app", OnExisting::Replace).await;
+    let error = done.result.error.unwrap();
     assert_eq!(
-        done.failure,
-        Some(R::DataRejected),
-        "{:?}",
-        done.result.error
+        (error.reason, error.blame),
+        (R::DataRejected, Blame::Target),
+        "{error:?}"
     );
+    let why = "the table of the target was not empty";
+    assert!(error.message.contains(why), "{error:?}");
     assert_eq!(c.psql("app", "SELECT count(*) FROM parent"), "51");
     assert_eq!(
         run("app", OnExisting::Fail).await.failure,

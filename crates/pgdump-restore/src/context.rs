@@ -14,7 +14,7 @@ use crate::ddl::DumpSettings;
 use crate::error::RestoreError;
 use crate::ids::{EntryIndex, NodeId};
 use crate::observer::LoadObserver;
-use crate::postgres::Server;
+use crate::postgres::{Server, ident};
 use crate::rewrite::Rewriter;
 use crate::script::ScriptStep;
 use crate::work_queue::WorkQueue;
@@ -100,6 +100,17 @@ pub(crate) struct LoadContext {
     pub(crate) autovacuum_off: Mutex<Vec<String>>,
     /// Existing tables whose rows depend on others.
     pub(crate) in_order_into: Option<Arc<HashSet<String>>>,
+    /// The database that this one is a copy of.
+    pub(crate) copy_of: Option<String>,
+}
+
+/// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the
+/// name.
+fn table_of(entry: &TocEntry) -> String {
+    match &entry.namespace {
+        Some(schema) => format!("{}.{}", ident(schema), ident(&entry.tag)),
+        None => entry.tag.clone(),
+    }
 }
 
 impl LoadContext {
@@ -115,6 +126,20 @@ impl LoadContext {
     pub(crate) fn table_read(&self, table: &str) {
         self.observer.table_read(table);
         self.totals.tables.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the table of an entry had rows before, in the database that this one is a copy of.
+    pub(crate) async fn had_rows(&self, entry: &TocEntry) -> bool {
+        let Some(original) = &self.copy_of else {
+            return false;
+        };
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", table_of(entry));
+        let asked = async {
+            let server = self.server.without_retry();
+            let session = server.connect(original, "preflight").await.ok()?;
+            session.client().query_one(sql.as_str(), &[]).await.ok()
+        };
+        asked.await.is_some_and(|row| row.get(0))
     }
 
     pub(crate) fn rows_loaded(&self, table: &str, rows: u64) {

@@ -4,9 +4,17 @@ use crate::error::{DatabaseError, DatabaseKind as D};
 use crate::postgres::names_running_function;
 use pgdump_archive::{EntryKind, TocEntry};
 
-/// Adds a remedy if a function did not find a name because `pg_dump` restores with an empty search path.
-/// `entry` is the entry that was being restored, if it is known.
+/// What to do about a role that the server lacks. A dump of one database has no roles.
+pub(crate) const MISSING_ROLE: &str = "create the role, or restore with --globals globals.sql (the roles, by pg_dumpall \
+    --globals-only), --create-roles, --owners map or --owners none --no-privileges";
+
+/// Adds a remedy for a missing role, and if a function did not find a name because `pg_dump` restores with an empty
+/// search path. `entry` is the entry that was being restored, if it is known.
 pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
+    // Without a SQLSTATE, it is our own error, and has it.
+    if e.kind() == D::RoleMissing && e.sqlstate().is_some() {
+        return e.followed_by(&format!(": {MISSING_ROLE}"));
+    }
     if e.kind() == D::RoleMissing || !is_for_a_function(&e.to_string()) {
         return e;
     }
@@ -94,6 +102,15 @@ mod tests {
             let message = format!("{message}{context}");
             assert_eq!(is_for_a_function(&message), wanted, "{message}");
         }
+    }
+
+    #[test]
+    fn a_missing_role_may_be_in_the_globals() {
+        let role = || DatabaseError::new(D::RoleMissing, "role \"app\" does not exist [42704]");
+        let said = with_hint(role().with_sqlstate("42704"), None).to_string();
+        assert!(said.contains("[42704]: create the role, or"), "{said}");
+        assert!(said.contains("--globals globals.sql"), "{said}");
+        assert!(!with_hint(role(), None).to_string().contains("--globals"));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct LoadOptions {
     /// Rows go into existing tables: those of them whose rows depend on others
     /// ([`SuspendedConstraints::dependent`]).
     pub in_order_into: Option<Arc<HashSet<String>>>,
+    /// The database that this one is a copy of, and whose rows it had before.
+    pub copy_of: Option<String>,
 }
 
 /// Proof that everything in the archive is in the staging database.
@@ -92,6 +94,7 @@ pub async fn load(
         is_generic_sql: archive.is_generic_sql(),
         autovacuum_off: Mutex::default(),
         in_order_into: options.in_order_into.clone(),
+        copy_of: options.copy_of.clone(),
     };
     run(Arc::new(job), archive, plan, &options).await
 }

@@ -24,6 +24,8 @@ pub trait LoadObserver: Send + Sync {
     fn table_read(&self, table: &str);
     /// Rows of this table that the server has confirmed.
     fn rows_loaded(&self, table: &str, rows: u64);
+    /// An index, a key or another entry is being created from here on.
+    fn task_begun(&self);
     /// Indexes, keys and other entries that have been created.
     fn tasks_done(&self, tasks: u64);
 }

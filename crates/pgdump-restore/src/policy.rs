@@ -227,6 +227,47 @@ impl Selection {
         };
         *self == names
     }
+
+    /// Checks that no two options contradict each other.
+    ///
+    /// # Errors
+    /// Which two, and what to do, for the user.
+    pub fn check(&self) -> Result<(), String> {
+        let excluded = |section| self.sections.iter().any(|s| *s != section);
+        if self.schema_only && self.data_only {
+            return Err(exclusive(
+                "--schema-only",
+                "--data-only",
+                "leave both out to restore definitions and rows",
+            ));
+        }
+        if self.schema_only && self.sections.contains(&Section::Data) {
+            return Err(exclusive(
+                "--schema-only",
+                "--section data",
+                "leave out the one that you do not mean",
+            ));
+        }
+        if self.data_only && excluded(Section::Data) {
+            return Err(exclusive(
+                "--data-only",
+                "--section pre-data and post-data",
+                "rows alone are the section data",
+            ));
+        }
+        if self.data_only && !self.rename_schemas.is_empty() {
+            return Err(exclusive(
+                "--data-only",
+                "--rename-schema",
+                "rows alone go into the schemas that the target has",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn exclusive(one: &str, other: &str, way_out: &str) -> String {
+    format!("{one} and {other} exclude each other: {way_out}")
 }
 
 /// A rule by which the restore differs from the dump.

@@ -73,6 +73,11 @@ fn unanswered(database: &str, limit: Duration) -> DatabaseError {
     DatabaseError::new(D::Unavailable, what)
 }
 
+/// Whether the server's name does not exist.
+fn has_no_address(e: &DatabaseError) -> bool {
+    e.to_string().contains(socket::NO_ADDRESS)
+}
+
 /// What the client itself does; the rest of a mode is up to the connector.
 fn tokio_mode(mode: SslMode) -> tokio_postgres::config::SslMode {
     use tokio_postgres::config::SslMode as Tokio;
@@ -265,6 +270,8 @@ impl Server {
             let (now, pause) = (tokio::time::Instant::now(), backoff.next_delay());
             let next = if limit.is_some() { now + pause } else { now };
             match connected {
+                // Somebody waits, and most likely mistyped it.
+                Err(e) if limit.is_some() && has_no_address(&e) => return Err(e),
                 Err(e) if e.kind() == D::Unavailable && next < deadline => {
                     // Within a limit, somebody waits for the error itself.
                     if limit.is_none() {
@@ -344,5 +351,45 @@ impl Server {
             }),
             None => open!(NoTls),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever waits learns at once that the name is wrong; a worker tries again, because the name may be new.
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_does_not_exist_is_tried_again_only_by_a_worker() {
+        let tried_for = async |within: Option<Duration>| {
+            let server = Server::new(&DbConfig {
+                // No resolver is asked for a name with an empty label.
+                host: "no..host".into(),
+                port: 5432,
+                user: "postgres".into(),
+                password: None,
+                ssl_mode: SslMode::Disable,
+                tls: TlsFiles::default(),
+                maintenance: "postgres".into(),
+                connect_budget: Duration::from_secs(60),
+                first_contact: FirstContact {
+                    within,
+                    address: "DB_HOST".into(),
+                    ..FirstContact::default()
+                },
+            });
+            let begun = tokio::time::Instant::now();
+            let e = server.unwrap().maintenance("test").await.err().unwrap();
+            assert_eq!(e.kind(), D::Unavailable);
+            let said = e.to_string();
+            assert!(said.contains(socket::NO_ADDRESS), "{said}");
+            assert!(said.ends_with("; check DB_HOST"), "{said}");
+            begun.elapsed()
+        };
+        assert_eq!(
+            tried_for(Some(Duration::from_millis(4500))).await,
+            Duration::ZERO
+        );
+        assert!(tried_for(None).await > Duration::from_secs(30));
     }
 }

@@ -9,7 +9,7 @@ mod requirements;
 
 use self::finding::names;
 pub use self::finding::{Finding, Level};
-pub use self::requirements::Requirements;
+pub use self::requirements::{Requirements, large_objects_in};
 use crate::error::DatabaseKind as D;
 use crate::postgres::plain_locale;
 use crate::rewrite::Rewriter;

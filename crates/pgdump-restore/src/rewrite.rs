@@ -17,6 +17,7 @@ use rules::*;
 
 use crate::dependents::Dependents;
 use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
+use crate::hints::MISSING_ROLE;
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
@@ -147,9 +148,7 @@ impl Rewriter {
     pub(crate) fn make_role(&self, role: &str) -> Result<String, RestoreError> {
         let definition = self.globals.get(role);
         if !self.policy.create_roles && definition.is_none() {
-            let what = format!(
-                "the server does not have role {role}: create it, or restore with --create-roles, --owners map or none"
-            );
+            let what = format!("the server does not have role {role}: {MISSING_ROLE}");
             return Err(DatabaseError::new(D::RoleMissing, what).into());
         }
         self.state().created.insert(role.to_owned());

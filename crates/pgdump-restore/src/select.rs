@@ -74,14 +74,10 @@ fn ids(entries: &[TocEntry], is_wanted: impl Fn(&TocEntry) -> bool) -> HashSet<D
 }
 
 fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
+    selection.check().map_err(refused)?;
     check_tables(entries, selection)?;
     check_schemas(entries, selection)?;
     let wants = |s| selection.sections.is_empty() || selection.sections.contains(&s);
-    if selection.schema_only && selection.data_only {
-        return Err(refused(
-            "--schema-only and --data-only are mutually exclusive",
-        ));
-    }
     if !wants(Section::PreData) && !selection.data_only {
         return Err(refused(
             "a restore without the section pre-data has no tables, because it starts with an empty database",

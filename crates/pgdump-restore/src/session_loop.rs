@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use crate::context::LoadContext;
 use crate::copy::CopyTask;
-use crate::error::{RestoreError, ValidationError, ValidationKind};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::locks::ConstraintStep;
@@ -76,12 +76,28 @@ impl SessionLoop {
         let name = entry.name();
         let span = span_of(&self.job, &name);
         let load = self.load(node, index, &entry, first);
-        let loaded = load.instrument(span.clone()).await;
-        let rows = loaded.map_err(|e| with_context(e, &name))?;
+        let rows = match load.instrument(span.clone()).await {
+            Ok(rows) => rows,
+            Err(e) => return Err(with_context(self.explained(e, &entry).await, &name)),
+        };
         span.record("rows", rows);
         self.job.rows_loaded(&entry.qualified_name(), rows);
         self.work_queue.change(|s| s.copier_done(node, rows));
         Ok(())
+    }
+
+    /// The same error. Keys that are taken may be those of rows that the target had before.
+    async fn explained(&self, e: RestoreError, entry: &TocEntry) -> RestoreError {
+        match e {
+            RestoreError::Database(e) if is_conflict(&e) => {
+                if self.job.had_rows(entry).await {
+                    rows_exist(&e).into()
+                } else {
+                    e.into()
+                }
+            }
+            other => other,
+        }
     }
 
     /// Loads a share of the node's data; returns the number of rows.
@@ -116,6 +132,7 @@ impl SessionLoop {
         if affects_later_entries {
             self.session.reenable_autovacuum(&self.job).await?;
         }
+        self.job.observer.task_begun();
         let span = span_of(&self.job, &self.name_of(&tasks));
         let work = self.session.tasks(&self.job, &tasks, size);
         work.instrument(span).await?;
@@ -152,6 +169,24 @@ fn tasks_of<P>(schedule: &Schedule<P>, nodes: &[NodeId]) -> Vec<Task> {
 /// The trace span of one session's work on one entry.
 fn span_of(job: &LoadContext, name: &str) -> tracing::Span {
     tracing::info_span!(parent: job.observer.span(), "entry", otel.name = name, rows = tracing::field::Empty)
+}
+
+/// Whether a row has a key, or excludes a value, that another row has.
+fn is_conflict(e: &DatabaseError) -> bool {
+    matches!(e.sqlstate(), Some("23505" | "23P01"))
+}
+
+/// The same error, blamed on the rows that the table had before.
+fn rows_exist(e: &DatabaseError) -> DatabaseError {
+    let error = DatabaseError::new(DatabaseKind::RowsExist, e.to_string());
+    let error = error.followed_by(
+        "; the table of the target was not empty, and --data-only adds rows to those that are there: empty it first, or \
+         restore the table into a new database",
+    );
+    match e.sqlstate() {
+        Some(code) => error.with_sqlstate(code),
+        None => error,
+    }
 }
 
 fn with_context(e: RestoreError, what: &str) -> RestoreError {

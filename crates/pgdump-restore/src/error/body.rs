@@ -83,6 +83,7 @@ impl From<ErrorBody> for RestoreError {
             (R::InsufficientPrivilege, _) => of_server(D::InsufficientPrivilege, message),
             (R::InsufficientSpace, _) => of_server(D::InsufficientSpace, message),
             (R::DataRejected, Blame::Infrastructure) => of_job(J::TooMuchData, message),
+            (R::DataRejected, Blame::Target) => of_server(D::RowsExist, message),
             (R::DataRejected, _) => of_server(D::DataRejected, message),
             (R::RestoreError, _) => of_server(D::StatementRejected, message),
             (R::VerificationFailed, _) => invalid(V::VerificationFailed, message),

@@ -87,6 +87,8 @@ kinds! {
         InsufficientSpace => InsufficientSpace,
         /// The server rejected rows.
         DataRejected => DataRejected,
+        /// Rows that the target had before have the keys of rows of the backup.
+        RowsExist => DataRejected blamed on Target,
         /// The server rejected a statement.
         StatementRejected => RestoreError,
         /// A query of a check was not answered in its time.
@@ -243,10 +245,14 @@ mod tests {
                 &["Database::InsufficientPrivilege"],
             ),
             (R::InsufficientSpace, &["Database::InsufficientSpace"]),
-            // The server's rejection, and this worker's limit.
+            // The server's rejection, of the backup's rows or because of others, and this worker's limit.
             (
                 R::DataRejected,
-                &["Database::DataRejected", "Job::TooMuchData"],
+                &[
+                    "Database::DataRejected",
+                    "Database::RowsExist",
+                    "Job::TooMuchData",
+                ],
             ),
             (R::RestoreError, &["Database::StatementRejected"]),
             (R::VerificationFailed, &["Validation::VerificationFailed"]),
@@ -276,6 +282,7 @@ mod tests {
         let others: Vec<(&str, Blame)> = others.map(|(name, _, b)| (name.as_str(), *b)).collect();
         let wanted = [
             "Database::AnswerTooLarge",
+            "Database::RowsExist",
             "Storage::ListingTooLong",
             "Job::PieceMissing",
             "Job::ForeignFile",
@@ -284,7 +291,11 @@ mod tests {
             "Job::CompletenessUnproven",
             "Job::TooMuchData",
         ];
-        assert_eq!(others, wanted.map(|name| (name, Blame::Infrastructure)));
+        let blamed = |name| match name {
+            "Database::RowsExist" => (name, Blame::Target),
+            _ => (name, Blame::Infrastructure),
+        };
+        assert_eq!(others, wanted.map(blamed));
         assert!(JobKind::ALL.iter().all(|k| k.blame() != Blame::Backup));
     }
 }

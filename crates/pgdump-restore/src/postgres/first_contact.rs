@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::socket::NO_ADDRESS;
 use crate::error::{DatabaseError, DatabaseKind as D};
 
 /// How a server is first connected to.
@@ -27,7 +28,9 @@ impl FirstContact {
         }
         let rejects_login = e.sqlstate().is_some_and(|code| code.starts_with("28"))
             || e.to_string().contains("password missing");
+        let has_no_address = e.to_string().contains(NO_ADDRESS);
         let advice = match e.kind() {
+            D::Unavailable if has_no_address => format!("; check {}", self.address),
             // With a SQLSTATE, the server responded.
             D::Unavailable if e.sqlstate().is_none() => format!(
                 "; no server responds at {place}: check that it is running, and {}",
@@ -65,6 +68,11 @@ mod tests {
             "x: refused; no server responds at db:5432: check that it is running, and DB_HOST and PGPORT"
         );
         let said = |e: DatabaseError| first.explain(e, "db:5432").to_string();
+        let lost = DatabaseError::new(D::Unavailable, format!("x: {NO_ADDRESS}: unknown"));
+        assert_eq!(
+            said(lost),
+            format!("x: {NO_ADDRESS}: unknown; check DB_HOST and PGPORT")
+        );
         let login = DatabaseError::new(D::AccessDenied, "x").with_sqlstate("28P01");
         assert!(said(login).ends_with("check DB_USER and DB_PASSWORD, and its pg_hba.conf"));
         let tls = DatabaseError::new(D::AccessDenied, "x: invalid peer certificate");

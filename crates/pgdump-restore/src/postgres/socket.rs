@@ -19,14 +19,30 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
+/// How an error begins if the host's name has no address. Trying again helps only where names are still being set up.
+pub(super) const NO_ADDRESS: &str = "the host name has no address";
+
+/// How resolvers (glibc, musl) say that they got no answer, and may get one later.
+const NO_ANSWER: [&str; 2] = ["Temporary failure", "Try again"];
+
+/// The error of a lookup, which says so if the name does not exist.
+fn unresolved(e: io::Error) -> io::Error {
+    let text = e.to_string();
+    if NO_ANSWER.iter().any(|temporary| text.contains(temporary)) {
+        return e;
+    }
+    io::Error::new(io::ErrorKind::NotFound, format!("{NO_ADDRESS}: {text}"))
+}
+
 /// Connects to the first address that answers.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<Socket> {
     if host.starts_with('/') {
         let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
         return Ok(Socket::Unix(in_time(UnixStream::connect(path)).await?));
     }
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, NO_ADDRESS);
+    let found = tokio::net::lookup_host((host, port)).await;
+    for address in found.map_err(unresolved)? {
         match in_time(TcpStream::connect(address)).await {
             Ok(stream) => return tuned(stream).map(Socket::Tcp),
             Err(e) => last = e,
@@ -103,5 +119,28 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self, s => Pin::new(s).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_that_does_not_exist_has_no_address() {
+        let said = |text: &str| unresolved(io::Error::other(text)).to_string();
+        for text in [
+            "failed to lookup address information: Name or service not known",
+            "failed to lookup address information: No address associated with hostname",
+            "failed to lookup address information: Name does not resolve",
+        ] {
+            assert_eq!(said(text), format!("{NO_ADDRESS}: {text}"));
+        }
+        for text in [
+            "failed to lookup address information: Temporary failure in name resolution",
+            "failed to lookup address information: Try again",
+        ] {
+            assert_eq!(said(text), text);
+        }
     }
 }

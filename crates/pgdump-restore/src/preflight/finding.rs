@@ -47,6 +47,14 @@ impl Finding {
         }
     }
 
+    /// The backup itself seems to be damaged, whatever the server has.
+    pub fn damaged(level: Level, what: String, consequence: &str, fix: &str) -> Self {
+        Finding {
+            reason: Some(FailureReason::ArchiveCorrupt),
+            ..Finding::new(level, what, consequence, fix)
+        }
+    }
+
     /// The restore may fail, or its result may differ from the source.
     pub fn warns(what: String, consequence: &str, fix: &str) -> Self {
         Finding::new(Level::Warns, what, consequence, fix)

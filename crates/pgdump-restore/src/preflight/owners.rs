@@ -3,6 +3,7 @@
 use super::finding::{Finding, names};
 use super::requirements::Requirements;
 use crate::error::DatabaseKind as D;
+use crate::hints::MISSING_ROLE;
 use crate::policy::Owners;
 use crate::rewrite::Rewriter;
 
@@ -41,7 +42,7 @@ fn not_there(roles: &[&str]) -> Finding {
         D::RoleMissing,
         lacks(roles),
         "ownership and privileges cannot be assigned to it",
-        "create the role, or restore with --create-roles, --owners map or --owners none --no-privileges",
+        MISSING_ROLE,
     )
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::database_options::DatabaseOptions;
 use crate::policy::Owners;
 use crate::rewrite::Rewriter;
 use crate::roles::mentions;
-use pgdump_archive::{Archive, Codec, Dialect, EntryKind, Format, TocEntry, statements};
+use pgdump_archive::{Archive, Codec, Dialect, EntryKind, Filter, Header, TocEntry, statements};
 
 /// What the entries of a backup require of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -28,12 +29,14 @@ pub struct Requirements {
     pub access_methods: BTreeSet<String>,
     /// Encoding of the dump's text, by PostgreSQL's name.
     pub encoding: String,
-    /// Options of `CREATE DATABASE`, if the dump has them.
+    /// The options of `CREATE DATABASE` that choose the locale, if the dump has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     /// Number of large objects.
     pub large_objects: u64,
-    /// Estimated size of the restored database in bytes, if the archive allows an estimate.
+    /// Estimated size of the restored database in bytes, if the size of the backup is known: its rows, plus a third for
+    /// indexes and page headers. Compressed rows are taken for a quarter of their size, because the backup does not say
+    /// more before it is read, so formats of one database give different estimates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_bytes: Option<u64>,
     /// SQL text: only its beginning has been examined.
@@ -47,7 +50,8 @@ impl Requirements {
             encoding: archive.encoding().name().to_owned(),
             only_the_beginning: archive.is_script(),
             estimated_bytes: stored.map(|n| estimate(archive, n)),
-            locale: locale_of(entries),
+            locale: DatabaseOptions::of(entries).and_then(|o| o.locale_text()),
+            large_objects: large_objects_in(entries),
             ..Requirements::default()
         };
         let of_content = entries.iter().filter(|e| !e.describes_database());
@@ -62,8 +66,6 @@ impl Requirements {
         }
         match &e.kind {
             EntryKind::Extension => drop(self.extensions.insert(e.tag.clone())),
-            EntryKind::Blob => self.large_objects += 1,
-            EntryKind::BlobMetadata => self.large_objects += filled_lines(&e.defn),
             EntryKind::Acl | EntryKind::DefaultAcl => self.add_roles(&e.defn, |n| &mut n.grantees),
             EntryKind::Policy | EntryKind::UserMapping => {
                 self.add_roles(&e.defn, |n| &mut n.named);
@@ -97,16 +99,21 @@ impl Requirements {
     }
 }
 
-/// The options of `CREATE DATABASE` after the encoding.
-fn locale_of(entries: &[TocEntry]) -> Option<String> {
-    let database = entries.iter().find(|e| e.kind == EntryKind::Database)?;
-    let (_, options) = database.defn.rsplit_once("ENCODING = ")?;
-    let (_, locale) = options.split_once(' ')?;
-    Some(locale.trim_end_matches(['\n', ';']).to_owned())
+/// Number of large objects that these entries create, also those without a byte, which have no data in the archive.
+pub fn large_objects_in(entries: &[TocEntry]) -> u64 {
+    let count = |e: &TocEntry| match e.kind {
+        EntryKind::Blob => 1,
+        EntryKind::BlobMetadata => {
+            e.defn.lines().filter(|line| is_large_object(line)).count() as u64
+        }
+        _ => 0,
+    };
+    entries.iter().map(count).sum()
 }
 
-fn filled_lines(text: &str) -> u64 {
-    text.lines().filter(|l| !l.trim().is_empty()).count() as u64
+/// A table of contents has an OID per line, SQL text a statement, among others about the same objects.
+fn is_large_object(line: &str) -> bool {
+    line.starts_with(|c: char| c.is_ascii_digit()) || line.contains("lo_create(")
 }
 
 fn roles_in(sql: &str) -> BTreeSet<String> {
@@ -114,18 +121,42 @@ fn roles_in(sql: &str) -> BTreeSet<String> {
     statements.flat_map(mentions).map(|m| m.role).collect()
 }
 
+/// How many times their stored size compressed rows are expected to have.
+const EXPANSION: u64 = 4;
+
 /// Uncompressed table data, plus a third for indexes and page headers.
 fn estimate(archive: &Archive, stored: u64) -> u64 {
-    let header = archive.header();
-    let packed = header.codec != Codec::None || !header.filters.is_empty();
-    let unpacked = if packed {
-        stored.saturating_mul(4)
+    let unpacked = if is_compressed(archive.header()) {
+        stored.saturating_mul(EXPANSION)
     } else {
         stored
     };
-    match header.format {
-        Format::Plain | Format::Tar | Format::Custom | Format::Directory | Format::DirectoryTar => {
-            unpacked.saturating_add(unpacked / 3)
-        }
+    unpacked.saturating_add(unpacked / 3)
+}
+
+/// Whether anything in or around the backup compresses it. Encryption alone does not.
+fn is_compressed(header: &Header) -> bool {
+    header.codec != Codec::None || header.filters.iter().any(|f| *f != Filter::Age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_large_object_is_counted_in_every_form() {
+        let entry = |kind: &str, defn: &str| {
+            let mut e = TocEntry::bare(1, kind, "1");
+            e.defn = defn.to_owned();
+            e
+        };
+        let one = entry("BLOB", "SELECT pg_catalog.lo_create('16390');");
+        let of_toc = entry("BLOB METADATA", "16391\n16392\n");
+        let of_text = entry(
+            "BLOB METADATA",
+            "SELECT pg_catalog.lo_create('16393');\nALTER LARGE OBJECT 16393 OWNER TO app;\n",
+        );
+        let table = entry("TABLE", "CREATE TABLE lo_create (a int)");
+        assert_eq!(large_objects_in(&[one, of_toc, of_text, table]), 4);
     }
 }
