@@ -32,7 +32,8 @@ pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony, evidence_name, is_of,
+    DocumentFolders, Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony,
+    evidence_name, is_of,
 };
 pub use html_report::{DocumentLink, page};
 pub use junit::junit;

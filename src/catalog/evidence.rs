@@ -134,11 +134,15 @@ impl BackupCatalog {
                 .then_some(r)
         });
         let found = found.await?;
+        // Where the names tell, nothing else could count.
+        let unread = found.incomplete().filter(|_| !evidence.has_own_names());
+        let is_flooded = found.is_flooded && !evidence.has_own_names();
         let mut reports = found.reports;
         reports.sort_by_key(|r| std::cmp::Reverse(r.backup_created));
         Ok(History {
+            is_hidden: reports.is_empty() && (is_flooded || unread.is_some()),
+            notes: unread.into_iter().collect(),
             reports,
-            is_hidden: (found.is_flooded || found.hidden.is_some()) && !evidence.has_own_names(),
         })
     }
 

@@ -15,7 +15,7 @@ use crate::error::{
 use crate::proof::{BackupOrigin, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::{StoredObject, read_range};
-use crate::verification::{Evidence, Testimony};
+use crate::verification::{DocumentFolders, Testimony};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -50,15 +50,12 @@ impl BackupCatalog {
         let mut candidates = Vec::with_capacity(backups.len());
         let mut documents = match evidence.as_ref().filter(|_| !is_unsigned) {
             Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
-            None => Default::default(),
+            None => DocumentFolders::default(),
         };
         let mut incomplete = None;
         for object in backups {
-            let beside = documents
-                .remove(&Evidence::folder(&object))
-                .unwrap_or_default();
             let known = match &evidence {
-                Some(evidence) => evidence.about(&object, beside).await,
+                Some(evidence) => evidence.among(&mut documents, &object).await,
                 None => Testimony::default(),
             };
             incomplete = incomplete.or(known.incomplete);

@@ -294,6 +294,11 @@ async fn verify_archive(
         Ok(())
     } else {
         let history = catalog.history(pinned, report).await?;
+        for note in &history.notes {
+            if !report.notes.contains(note) {
+                report.notes.push(note.clone());
+            }
+        }
         Box::pin(restore_and_examine(
             context,
             opened,

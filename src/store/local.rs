@@ -33,6 +33,10 @@ impl LocalStore {
 fn fault(e: std::io::Error, path: &Path) -> StorageError {
     let kind = match e.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => StorageKind::NotFound,
+        // Links that lead to one another lead to no file, however often they are tried.
+        _ if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            StorageKind::NotFound
+        }
         std::io::ErrorKind::PermissionDenied => StorageKind::AccessDenied,
         _ => StorageKind::DownloadFailed,
     };
