@@ -296,8 +296,23 @@ pub async fn files_of(
     store: &dyn BackupStore,
     folder: &str,
 ) -> Result<Vec<StoredObject>, StorageError> {
-    let mut files = store.members(folder).await?;
-    files.retain(|m| folder_of(&m.name) == folder && !file_of(&m.name).is_empty());
+    files_where(store, folder, |_| true).await
+}
+
+/// Those whose own name is `wanted`: of the others, there may be more than a listing holds.
+async fn files_where(
+    store: &dyn BackupStore,
+    folder: &str,
+    wanted: fn(&str) -> bool,
+) -> Result<Vec<StoredObject>, StorageError> {
+    let own = folder.to_owned();
+    let is_wanted = move |name: &str| {
+        let file = file_of(name);
+        folder_of(name) == own && !file.is_empty() && wanted(file)
+    };
+    let is_kept = is_wanted.clone();
+    let mut files = store.members_named(folder, Arc::new(is_kept)).await?;
+    files.retain(|m| is_wanted(&m.name));
     match files.iter().find(|m| m.is_unlisted) {
         Some(file) => {
             let what = format!("{}: this account may not read it", store.uri(&file.name));
@@ -541,11 +556,11 @@ async fn find_folder(
     store: &Arc<dyn BackupStore>,
     name: &str,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
-    let mut members = match files_of(store.as_ref(), name).await {
+    let files = files_where(store.as_ref(), name, member_name::may_hold_data);
+    let members = match files.await {
         Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
         other => other?,
     };
-    members.retain(|m| member_name::may_hold_data(file_of(&m.name)));
     Ok(whole(name.to_owned(), &members).map(|object| PinnedBackup {
         members,
         expected_crc32c: None,

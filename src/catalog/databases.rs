@@ -391,17 +391,21 @@ mod tests {
     use crate::catalog::folder_catalog::{archive_of, catalog_of};
     use crate::store::faulty::{Call, StoreFault};
 
-    /// Text of comments alone, compressed twice: it is small, and decompresses to so many bytes.
+    /// Text of so many bytes of comments.
+    fn comments(bytes: usize) -> Vec<u8> {
+        let begin = b"--\n-- PostgreSQL database dump\n--\n\n";
+        let line = format!("-- {}\n", "x".repeat(1_000));
+        [&begin[..], &line.as_bytes().repeat(bytes / 1_000)].concat()
+    }
+
+    /// The same, compressed twice: it is small.
     fn bomb(bytes: usize) -> Vec<u8> {
         let gzip = |bytes: &[u8]| {
             let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             w.write_all(bytes).unwrap();
             w.finish().unwrap()
         };
-        let begin = b"--\n-- PostgreSQL database dump\n--\n\n";
-        let line = format!("-- {}\n", "x".repeat(1_000));
-        let text = [&begin[..], &line.as_bytes().repeat(bytes / 1_000)].concat();
-        gzip(&gzip(&text))
+        gzip(&gzip(&comments(bytes)))
     }
 
     async fn object(catalog: &BackupCatalog, name: &str) -> StoredObject {
@@ -431,22 +435,24 @@ mod tests {
         assert_eq!(most_decompressed(100 << 20), 800 << 20);
     }
 
-    /// A file that takes too long costs that time once, and its thread ends.
+    /// A file that takes too long costs that time once, and its thread ends, whether it has to be decompressed or not.
     #[tokio::test]
     async fn a_timeout_is_remembered_and_ends_the_reader() {
-        let bomb = bomb(32 << 20);
-        let (_folder, _store, mut catalog) = catalog_of(&[("x.sql.gz", &bomb)], &[]).await;
-        catalog.known_databases = Arc::new(KnownDatabases::new(Duration::ZERO));
-        let object = object(&catalog, "x.sql.gz").await;
-        let database = catalog.database_in(&object).await.unwrap();
-        let ArchivedDatabase::Unreadable(why) = &database else {
-            panic!("{database:?}");
-        };
-        assert!(why.contains("not opened within"), "{why}");
-        assert_eq!(catalog.known_databases.of(&object), Some(database));
-        let opening = &catalog.known_databases.opening;
-        let all = tokio::time::timeout(Duration::from_secs(30), opening.acquire_many(4)).await;
-        assert!(all.is_ok(), "the thread goes on");
+        let (packed, plain) = (bomb(32 << 20), comments(32 << 20));
+        for (name, bytes) in [("x.sql.gz", &packed), ("x.sql", &plain)] {
+            let (_folder, _store, mut catalog) = catalog_of(&[(name, bytes)], &[]).await;
+            catalog.known_databases = Arc::new(KnownDatabases::new(Duration::ZERO));
+            let object = object(&catalog, name).await;
+            let database = catalog.database_in(&object).await.unwrap();
+            let ArchivedDatabase::Unreadable(why) = &database else {
+                panic!("{database:?}");
+            };
+            assert!(why.contains("not opened within"), "{why}");
+            assert_eq!(catalog.known_databases.of(&object), Some(database));
+            let opening = &catalog.known_databases.opening;
+            let all = tokio::time::timeout(Duration::from_secs(30), opening.acquire_many(4)).await;
+            assert!(all.is_ok(), "the thread goes on");
+        }
     }
 
     /// A set with many backups that cannot be looked into does not keep the schedule waiting.

@@ -162,11 +162,12 @@ impl BackupCatalog {
     /// dump, and one that is encrypted with a key that is not here, still looks like one.
     async fn check_is_dump(&self, pinned: &PinnedBackup) -> Result<(), RestoreError> {
         let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
         let source = Source::Object(pinned.clone());
         let opened = self
-            .read(source, ReadHint::Beginning, Arc::default(), stop.clone())
+            .read(source, ReadHint::Beginning, Arc::default(), stop)
             .await;
-        stop.cancel();
+        drop(guard);
         let e = match opened {
             // Written by hand or by another tool: that it is a backup is not known.
             Ok((archive, _)) if archive.is_generic_sql() => {
