@@ -29,7 +29,7 @@ pub use abandoned::unended;
 pub use claim::{Claim, claim};
 pub use confinement::{Loader, check_restricted, facts_for_loader};
 pub use disk::{ServerDisk, free_bytes, out_of_space, unless_full};
-pub use journal::{check_journal, journaled};
+pub use journal::{check_journal, journaled, outcome_of};
 pub use promote::{Promoted, Promotion, Provenance, promote};
 pub use reachability::TargetHealth;
 pub use reaper::{Reaped, reap};
