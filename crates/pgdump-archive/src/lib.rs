@@ -433,6 +433,15 @@ impl Archive {
         }
     }
 
+    /// The line of the first statement of SQL text that may change rows and that `pg_dump` did not write, if there is one;
+    /// known once all of it was read.
+    pub fn foreign_statement(&self) -> Arc<OnceLock<u64>> {
+        match &self.body {
+            ArchiveBody::Script(s) => s.foreign_statement(),
+            _ => Arc::default(),
+        }
+    }
+
     /// Reads the data by blocks from here on, with as many readers as requested. Only the archive's head is
     /// read from its own input.
     ///
