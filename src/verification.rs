@@ -18,6 +18,7 @@ mod junit;
 mod own_evidence;
 mod restore_index;
 mod restored_database;
+mod row_checks;
 mod row_comparison;
 pub mod verdict;
 mod verdict_label;
