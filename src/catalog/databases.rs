@@ -455,6 +455,25 @@ mod tests {
         }
     }
 
+    /// A thread that nobody waits for any more keeps its permit until it ends: it takes memory as long as it runs.
+    #[tokio::test]
+    async fn a_reader_keeps_its_permit_until_it_ends() {
+        let text = comments(1 << 10);
+        let (_folder, store, catalog) = catalog_of(&[("x.sql", &text)], &[]).await;
+        let opened = backup::pin(catalog.store().await.unwrap(), "x.sql", None, None);
+        let pinned = opened.await.unwrap();
+        store.fail(Call::Read, "x.sql", StoreFault::Stall, 9);
+        let opening = catalog.known_databases.opening.clone();
+        let all = opening.available_permits();
+        let look = catalog.open_for_name(&pinned);
+        let looked_at = tokio::time::timeout(Duration::from_millis(10), look).await;
+        assert!(looked_at.is_err());
+        assert_eq!(opening.available_permits(), all - 1);
+        let wanted = u32::try_from(all).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), opening.acquire_many(wanted));
+        assert!(ended.await.is_ok(), "the thread goes on");
+    }
+
     /// A set with many backups that cannot be looked into does not keep the schedule waiting.
     #[tokio::test(start_paused = true)]
     async fn the_backups_of_a_set_are_looked_into_within_a_time_limit() {
