@@ -296,6 +296,7 @@ mod tests {
             is_signed: true,
             left_out: 0,
             is_cut: false,
+            unread: vec![],
             sets,
             verifications: verifications.clone(),
         };

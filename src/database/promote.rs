@@ -3,8 +3,8 @@
 
 use super::claim::{Claim, claim, recorded};
 use super::copy_properties::CopyProperties;
-use super::journal::RecordedRestore;
 use super::locks::lock_name;
+use super::recorded_restore::RecordedRestore;
 use super::staging::{self, Staging};
 use super::swap;
 use super::target_lock::{ClaimPolicy, TargetLock};
