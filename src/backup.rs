@@ -707,6 +707,22 @@ mod tests {
         }
     }
 
+    /// Files that are none of a dump's do not keep it from being found, however many they are.
+    #[tokio::test]
+    async fn a_directory_is_found_among_many_other_files() {
+        let notes: Vec<String> = (0..30).map(|n| format!("night/sub/{n}.dat")).collect();
+        let mut files: Vec<(&str, &[u8])> = notes.iter().map(|n| (n.as_str(), &b"_"[..])).collect();
+        files.extend([
+            ("night/toc.dat", &b"PGDMP"[..]),
+            ("night/1.dat", &b"1\n"[..]),
+        ]);
+        files.push(("night/note.txt", b"_"));
+        let (_folder, store) = folder_with(&files);
+        store.hold(2);
+        let pinned = pin(store, "night/", None, None).await.unwrap();
+        assert_eq!(pinned.members.len(), 2);
+    }
+
     /// While pieces before it are on their way, it is not a damaged backup.
     #[tokio::test]
     async fn a_piece_waits_for_those_before_it_whatever_its_name() {
