@@ -297,8 +297,23 @@ pub async fn files_of(
     store: &dyn BackupStore,
     folder: &str,
 ) -> Result<Vec<StoredObject>, StorageError> {
-    let mut files = store.members(folder).await?;
-    files.retain(|m| folder_of(&m.name) == folder && !file_of(&m.name).is_empty());
+    files_where(store, folder, |_| true).await
+}
+
+/// Those whose own name is `wanted`: of the others, there may be more than a listing holds.
+async fn files_where(
+    store: &dyn BackupStore,
+    folder: &str,
+    wanted: fn(&str) -> bool,
+) -> Result<Vec<StoredObject>, StorageError> {
+    let own = folder.to_owned();
+    let is_wanted = move |name: &str| {
+        let file = file_of(name);
+        folder_of(name) == own && !file.is_empty() && wanted(file)
+    };
+    let is_kept = is_wanted.clone();
+    let mut files = store.members_named(folder, Arc::new(is_kept)).await?;
+    files.retain(|m| is_wanted(&m.name));
     match files.iter().find(|m| m.is_unlisted) {
         Some(file) => {
             let what = format!("{}: this account may not read it", store.uri(&file.name));
@@ -542,11 +557,11 @@ async fn find_folder(
     store: &Arc<dyn BackupStore>,
     name: &str,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
-    let mut members = match files_of(store.as_ref(), name).await {
+    let files = files_where(store.as_ref(), name, member_name::may_hold_data);
+    let members = match files.await {
         Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
         other => other?,
     };
-    members.retain(|m| member_name::may_hold_data(file_of(&m.name)));
     Ok(whole(name.to_owned(), &members).map(|object| PinnedBackup {
         members,
         expected_crc32c: None,
@@ -691,6 +706,22 @@ mod tests {
             let pinned = pin(store.clone(), last, None, None).await.unwrap();
             assert!(pinned.advice.unwrap().ends_with("restore x.dump"));
         }
+    }
+
+    /// Files that are none of a dump's do not keep it from being found, however many they are.
+    #[tokio::test]
+    async fn a_directory_is_found_among_many_other_files() {
+        let notes: Vec<String> = (0..30).map(|n| format!("night/sub/{n}.dat")).collect();
+        let mut files: Vec<(&str, &[u8])> = notes.iter().map(|n| (n.as_str(), &b"_"[..])).collect();
+        files.extend([
+            ("night/toc.dat", &b"PGDMP"[..]),
+            ("night/1.dat", &b"1\n"[..]),
+        ]);
+        files.push(("night/note.txt", b"_"));
+        let (_folder, store) = folder_with(&files);
+        store.hold(2);
+        let pinned = pin(store, "night/", None, None).await.unwrap();
+        assert_eq!(pinned.members.len(), 2);
     }
 
     /// While pieces before it are on their way, it is not a damaged backup.

@@ -24,7 +24,7 @@ use crate::credentials;
 use crate::error::{StorageError, StorageKind};
 use crate::retry::Backoff;
 
-pub use backup_store::{BackupStore, ObjectBytes, StoredObject};
+pub use backup_store::{BackupStore, NameFilter, ObjectBytes, StoredObject};
 pub(crate) use denial::can_read_another;
 pub(crate) use kept_bytes::bytes_of;
 
@@ -133,6 +133,34 @@ pub async fn create_small(
             .unwrap_or_else(late)
     };
     retried(create_once).await
+}
+
+/// As [`create_small`], but also `None` if an object of that name exists and may not be overwritten: some stores say only
+/// that. Whoever may add objects can cause it under a name that can be predicted.
+///
+/// # Errors
+/// As [`BackupStore::create`].
+pub async fn create_unless_taken(
+    store: &dyn BackupStore,
+    name: &str,
+    content: Bytes,
+    content_type: &str,
+) -> Result<Option<StoredObject>, StorageError> {
+    match create_small(store, name, content, content_type).await {
+        Err(e) if e.kind() == StorageKind::AccessDenied && is_taken(store, name).await => Ok(None),
+        created => created,
+    }
+}
+
+/// Whether an object of this name exists, also if it may not be described.
+async fn is_taken(store: &dyn BackupStore, name: &str) -> bool {
+    match retried(|| store.stat(name, None)).await {
+        Ok(_) => true,
+        Err(e) => matches!(
+            e.kind(),
+            StorageKind::AccessDenied | StorageKind::OutsideFolder
+        ),
+    }
 }
 
 /// Makes up to [`ATTEMPTS`] attempts.
@@ -427,5 +455,24 @@ mod tests {
             assert_eq!(write(&name).await.unwrap_err().kind(), kind);
             assert_eq!(store.left(&name), 99 - writes);
         }
+    }
+
+    /// An object that may not be overwritten has taken its name; where nothing may be created, nothing has.
+    #[tokio::test]
+    async fn a_name_is_taken_by_what_may_not_be_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = ten_bytes(&folder).await;
+        store.fail(
+            Call::Create,
+            "",
+            StoreFault::Error(StorageKind::AccessDenied),
+            99,
+        );
+        let create = async |name: &str| {
+            create_unless_taken(&store, name, Bytes::from_static(b"z"), "text/plain").await
+        };
+        assert_eq!(create("x").await.unwrap(), None);
+        let e = create("y").await.unwrap_err();
+        assert_eq!(e.kind(), StorageKind::AccessDenied);
     }
 }

@@ -18,6 +18,7 @@ mod junit;
 mod own_evidence;
 mod restore_index;
 mod restored_database;
+mod row_checks;
 mod row_comparison;
 pub mod verdict;
 mod verdict_label;
@@ -32,7 +33,8 @@ pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony, evidence_name, is_of,
+    DocumentFolders, Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony,
+    evidence_name, is_of,
 };
 pub use html_report::{DocumentLink, page};
 pub use junit::junit;

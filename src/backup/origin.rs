@@ -427,6 +427,10 @@ impl DirectorySource for FolderMembers {
             crc32c,
         ))
     }
+
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        Ok(check_not_stopped(&self.reader.stop)?)
+    }
 }
 
 /// Proof that every byte of a backup was read and matches the store; only [`IntegrityCheck::check`] returns it.
@@ -692,6 +696,36 @@ mod tests {
         let read = tokio::task::spawn_blocking(move || bytes.read(&mut [0; 16]));
         let e = ArchiveError::from_io(read.await.unwrap().unwrap_err(), "x");
         assert_eq!(RestoreError::from(e).reason(), R::Cancelled);
+    }
+
+    /// What was received of a directory's members is not decompressed further.
+    #[tokio::test]
+    async fn a_directory_is_not_wanted_after_a_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("night")).unwrap();
+        std::fs::write(folder.path().join("night/toc.dat"), "PGDMP").unwrap();
+        let store = Arc::new(crate::store::faulty::FaultyStore::at(folder.path()));
+        let pinned = crate::backup::pin(store, "night/", None, None).await;
+        let options = DownloadOptions {
+            stall: std::time::Duration::from_secs(60),
+            budget: std::time::Duration::from_secs(60),
+            sha256: false,
+        };
+        let stop = CancellationToken::new();
+        let (origin, _) = open(
+            Source::Object(pinned.unwrap()),
+            ReadHint::Beginning,
+            options,
+            Arc::default(),
+            stop.clone(),
+        );
+        let ArchiveSource::Directory(members) = origin else {
+            panic!("it is a directory");
+        };
+        assert!(members.check_wanted().is_ok());
+        stop.cancel();
+        let e = RestoreError::from(members.check_wanted().unwrap_err());
+        assert_eq!(e.reason(), R::Cancelled);
     }
 
     #[test]

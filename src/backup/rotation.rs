@@ -1,12 +1,14 @@
 //! Files whose names are counted (`db.00`, `db.01`): the pieces of one backup, or whole backups. Only their bytes tell.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use pgdump_archive::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, is_recognized, shows_its_end,
 };
+use tokio::time::Instant;
 
 use super::pieces::{Series, has_extension};
 use crate::error::{RetryClass, StorageError, StorageKind, report};
@@ -15,6 +17,8 @@ use crate::store::{BackupStore, StoredObject, read_range};
 /// Series that are looked into at the same time, and files of each.
 const SERIES_AT_ONCE: usize = 4;
 const FILES_AT_ONCE: usize = 16;
+/// How long all files of one listing may take. Those left then count as files that cannot be read.
+const LISTING_LIMIT: Duration = Duration::from_secs(300);
 /// Files that are read to see whether the store returns any.
 const WITNESSES: usize = 4;
 /// Files that cannot be read and that one listing names in the log.
@@ -76,6 +80,7 @@ pub(super) async fn sort_by_content(
 ) -> Result<Sorted, StorageError> {
     let files = &Files {
         store,
+        deadline: Instant::now() + LISTING_LIMIT,
         unreadable: Mutex::default(),
     };
     let looked_at = futures::stream::iter(candidates).map(|series| async move {
@@ -116,6 +121,7 @@ impl UnclearSeries {
 /// The files of one listing.
 struct Files<'a> {
     store: &'a dyn BackupStore,
+    deadline: Instant,
     unreadable: Mutex<UnreadFiles>,
 }
 
@@ -248,21 +254,30 @@ impl Files<'_> {
     }
 
     async fn head_of(&self, file: &StoredObject) -> Option<Vec<u8>> {
-        self.or_unreadable(file, head_of(self.store, file).await)
+        self.or_unreadable(file, head_of(self.store, file)).await
     }
 
     async fn tail_of(&self, file: &StoredObject) -> Option<Vec<u8>> {
         let begin = file.size.saturating_sub(TAIL_BYTES as u64);
-        self.or_unreadable(file, read_range(self.store, file, begin..file.size).await)
+        self.or_unreadable(file, read_range(self.store, file, begin..file.size))
+            .await
     }
 
-    /// `None` for a file that the store does not return, also after several attempts.
-    fn or_unreadable(
+    /// `None` for a file that the store does not return in time, also after several attempts.
+    async fn or_unreadable(
         &self,
         file: &StoredObject,
-        read: Result<Vec<u8>, StorageError>,
+        read: impl Future<Output = Result<Vec<u8>, StorageError>>,
     ) -> Option<Vec<u8>> {
-        match read {
+        let late = |_| {
+            let name = self.store.uri(&file.name);
+            let what = format!(
+                "{name}: not read, because the files that are named like pieces take more than {LISTING_LIMIT:?}"
+            );
+            Err(StorageError::new(StorageKind::DownloadFailed, what))
+        };
+        let read = tokio::time::timeout_at(self.deadline, read).await;
+        match read.unwrap_or_else(late) {
             Ok(bytes) => return Some(bytes),
             Err(e) if matches!(e.kind(), StorageKind::NotFound | StorageKind::Changed) => {}
             Err(e) => self.unreadable.lock().add(&file.name, e),
@@ -281,11 +296,35 @@ pub(crate) async fn head_of(
 
 #[cfg(test)]
 mod tests {
-    use super::UnreadFiles;
+    use std::time::Duration;
+
+    use super::{LISTING_LIMIT, UnreadFiles};
     use crate::backup::backups_of;
     use crate::error::{StorageError, StorageKind as S};
     use crate::store::BackupStore;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
+
+    /// Very many files whose reads stall do not hold a listing for hours.
+    #[tokio::test(start_paused = true)]
+    async fn the_files_of_a_listing_are_read_within_a_time_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        for n in 0..60 {
+            for count in ["aa", "ab"] {
+                let name = format!("x{n:02}.dump.{count}");
+                std::fs::write(folder.path().join(name), b"PGDMP\x01").unwrap();
+            }
+        }
+        std::fs::write(folder.path().join("good.dump"), b"PGDMP\x01").unwrap();
+        let store = FaultyStore::at(folder.path());
+        store.fail(Call::Read, "x", StoreFault::Stall, 99_999);
+        let objects = store.list("").await.unwrap();
+        let begin = tokio::time::Instant::now();
+        let all = backups_of(&store, objects, None).await.unwrap();
+        let took = begin.elapsed();
+        assert!(took <= LISTING_LIMIT + Duration::from_secs(1), "{took:?}");
+        // None is left out.
+        assert_eq!(all.len(), 121);
+    }
 
     /// The names and sizes of the backups in a folder with these files.
     async fn backups(files: &[(&str, &[u8])]) -> Vec<(String, u64)> {

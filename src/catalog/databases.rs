@@ -30,8 +30,10 @@ const UNKNOWN: usize = 500;
 pub(super) const SEARCHED: usize = 2_000;
 /// Bytes that hold the header of an archive.
 const HEADER: Range<u64> = 0..4 << 10;
-/// How long the backups of a set may be looked into: the schedule waits for it.
-const SET_LIMIT: Duration = Duration::from_secs(120);
+/// How long backups may be looked into for one question: the schedule of a set, or somebody, waits for it.
+pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(120);
+/// Most backups that a message names.
+const MAX_NAMED: usize = 5;
 /// Least and most bytes that are decompressed to find a database's name.
 const DECOMPRESSED: (u64, u64) = (64 << 20, 4 << 30);
 /// As many times its size may be decompressed of a backup between these: in a compressed tar, the table of contents may be
@@ -62,6 +64,16 @@ enum Looked {
     LeftOut,
 }
 
+impl Looked {
+    fn of(looked_at: Result<Option<ArchivedDatabase>, RestoreError>) -> Self {
+        match looked_at {
+            Ok(Some(database)) => Looked::Answered(database),
+            Ok(None) => Looked::Late,
+            Err(e) => Looked::Answered(ArchivedDatabase::Unreadable(said(&e))),
+        }
+    }
+}
+
 /// The names of the databases of backups, in their order.
 pub(super) struct DatabaseNames {
     pub names: Vec<Option<String>>,
@@ -70,25 +82,43 @@ pub(super) struct DatabaseNames {
 }
 
 impl BackupCatalog {
-    /// The database of each of these backups, in their order. Nobody can make this fail by an object that cannot be
-    /// read: only an error that may pass is one.
+    /// The database of each of these backups, in their order; `None` for those that were not looked into before the
+    /// deadline. Nobody can make this fail by an object that cannot be read: only an error that may pass is one.
     ///
     /// # Errors
     /// `download_failed`.
-    pub(super) async fn databases_in(
+    pub(super) async fn databases_before(
         &self,
+        deadline: Instant,
         backups: &[StoredObject],
-    ) -> Result<Vec<ArchivedDatabase>, RestoreError> {
+    ) -> Result<Vec<Option<ArchivedDatabase>>, RestoreError> {
         // Boxed here: the compiler cannot tell that a stream of borrowing closures may change threads.
         let looks: Vec<BoxFuture<'_, _>> = backups
             .iter()
-            .map(|b| self.database_in(b).boxed())
+            .map(|b| self.database_before(deadline, b).boxed())
             .collect();
         let looked_at = futures::stream::iter(looks).buffered(AT_ONCE);
         looked_at.try_collect().await
     }
 
-    /// The same of one backup; the answer is kept as long as this process runs.
+    /// The error for backups, newest first, that were not looked into in time, although one of them may be the wanted one.
+    pub(super) fn not_looked_into(&self, backups: &[StoredObject]) -> RestoreError {
+        let named = backups.iter().take(MAX_NAMED);
+        let named: Vec<String> = named.map(|b| self.config.bucket.uri(&b.name)).collect();
+        let more = if backups.len() > MAX_NAMED {
+            ", …"
+        } else {
+            ""
+        };
+        let what = format!(
+            "looking into the newest backups for their databases took more than {LOOK_LIMIT:?}, and {} of them were not looked into ({}{more}): choose a backup by its name, or choose among fewer with --prefix",
+            backups.len(),
+            named.join(", ")
+        );
+        JobError::new(JobKind::Timeout, what).into()
+    }
+
+    /// The database of one backup; the answer is kept as long as this process runs.
     pub(super) async fn database_in(
         &self,
         backup: &StoredObject,
@@ -139,7 +169,7 @@ impl BackupCatalog {
         let limit = LookLimit {
             // A single one need not be told from others.
             backups: if backups.len() < 2 { 0 } else { UNKNOWN },
-            time: SET_LIMIT,
+            time: LOOK_LIMIT,
         };
         let all: Vec<&StoredObject> = backups.iter().collect();
         let databases = self.known_or_read(&all, reports, limit).await;
@@ -147,7 +177,7 @@ impl BackupCatalog {
         let late = databases.iter().filter(is_late).count();
         if late > 0 {
             tracing::warn!(
-                "looking into the backups of a set took more than {SET_LIMIT:?}: it is not known of which database {late} of them are"
+                "looking into the backups of a set took more than {LOOK_LIMIT:?}: it is not known of which database {late} of them are"
             );
         }
         let databases = databases.into_iter().map(|d| match d {
@@ -212,7 +242,9 @@ impl BackupCatalog {
                 Some(database) => ready(Looked::Answered(database.clone())).boxed(),
                 None if left > 0 => {
                     left -= 1;
-                    self.database_before(deadline, backup).boxed()
+                    self.database_before(deadline, backup)
+                        .map(Looked::of)
+                        .boxed()
                 }
                 None => ready(Looked::LeftOut).boxed(),
             });
@@ -223,13 +255,17 @@ impl BackupCatalog {
             .await
     }
 
-    /// The database of a backup, unless it takes longer than to the deadline.
-    async fn database_before(&self, deadline: Instant, backup: &StoredObject) -> Looked {
-        match tokio::time::timeout_at(deadline, self.database_in(backup)).await {
-            Ok(Ok(database)) => Looked::Answered(database),
-            Ok(Err(e)) => Looked::Answered(ArchivedDatabase::Unreadable(said(&e))),
-            Err(_) => Looked::Late,
-        }
+    /// The database of a backup; `None` if it takes longer than to the deadline.
+    ///
+    /// # Errors
+    /// `download_failed`.
+    pub(super) async fn database_before(
+        &self,
+        deadline: Instant,
+        backup: &StoredObject,
+    ) -> Result<Option<ArchivedDatabase>, RestoreError> {
+        let read = tokio::time::timeout_at(deadline, self.database_in(backup)).await;
+        read.ok().transpose()
     }
 
     async fn look_into(&self, backup: &StoredObject) -> Result<ArchivedDatabase, RestoreError> {
@@ -293,7 +329,8 @@ impl BackupCatalog {
         Ok(name.filter(|d| !d.is_empty()))
     }
 
-    /// The backups below `prefix` that are of this database, by name, and how many older ones were not looked into.
+    /// The backups below `prefix` that are of this database, by name, and how many were not looked into: older ones, and
+    /// those for which the time did not suffice.
     ///
     /// # Errors
     /// As [`BackupCatalog::list_backups`], and `download_failed` if backups cannot be looked into.
@@ -305,15 +342,20 @@ impl BackupCatalog {
         let mut all = self.backups_below(prefix).await?;
         all.sort_by(backup::newer_first);
         let older = all.split_off(all.len().min(SEARCHED));
-        let databases = self.databases_in(&all).await?;
+        let deadline = Instant::now() + LOOK_LIMIT;
+        let databases = self.databases_before(deadline, &all).await?;
+        let late = databases.iter().filter(|d| d.is_none()).count();
+        let is_of = |d: &Option<ArchivedDatabase>| {
+            d.as_ref().and_then(ArchivedDatabase::name) == Some(database)
+        };
         let mut found: Vec<StoredObject> = all
             .into_iter()
             .zip(databases)
-            .filter(|(_, d)| d.name() == Some(database))
+            .filter(|(_, d)| is_of(d))
             .map(|(object, _)| object)
             .collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok((found, older.len()))
+        Ok((found, older.len() + late))
     }
 }
 
@@ -349,17 +391,21 @@ mod tests {
     use crate::catalog::folder_catalog::{archive_of, catalog_of};
     use crate::store::faulty::{Call, StoreFault};
 
-    /// Text of comments alone, compressed twice: it is small, and decompresses to so many bytes.
+    /// Text of so many bytes of comments.
+    fn comments(bytes: usize) -> Vec<u8> {
+        let begin = b"--\n-- PostgreSQL database dump\n--\n\n";
+        let line = format!("-- {}\n", "x".repeat(1_000));
+        [&begin[..], &line.as_bytes().repeat(bytes / 1_000)].concat()
+    }
+
+    /// The same, compressed twice: it is small.
     fn bomb(bytes: usize) -> Vec<u8> {
         let gzip = |bytes: &[u8]| {
             let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             w.write_all(bytes).unwrap();
             w.finish().unwrap()
         };
-        let begin = b"--\n-- PostgreSQL database dump\n--\n\n";
-        let line = format!("-- {}\n", "x".repeat(1_000));
-        let text = [&begin[..], &line.as_bytes().repeat(bytes / 1_000)].concat();
-        gzip(&gzip(&text))
+        gzip(&gzip(&comments(bytes)))
     }
 
     async fn object(catalog: &BackupCatalog, name: &str) -> StoredObject {
@@ -389,22 +435,44 @@ mod tests {
         assert_eq!(most_decompressed(100 << 20), 800 << 20);
     }
 
-    /// A file that takes too long costs that time once, and its thread ends.
+    /// A file that takes too long costs that time once, and its thread ends, whether it has to be decompressed or not.
     #[tokio::test]
     async fn a_timeout_is_remembered_and_ends_the_reader() {
-        let bomb = bomb(32 << 20);
-        let (_folder, _store, mut catalog) = catalog_of(&[("x.sql.gz", &bomb)], &[]).await;
-        catalog.known_databases = Arc::new(KnownDatabases::new(Duration::ZERO));
-        let object = object(&catalog, "x.sql.gz").await;
-        let database = catalog.database_in(&object).await.unwrap();
-        let ArchivedDatabase::Unreadable(why) = &database else {
-            panic!("{database:?}");
-        };
-        assert!(why.contains("not opened within"), "{why}");
-        assert_eq!(catalog.known_databases.of(&object), Some(database));
-        let opening = &catalog.known_databases.opening;
-        let all = tokio::time::timeout(Duration::from_secs(30), opening.acquire()).await;
-        assert!(all.is_ok(), "the thread goes on");
+        let (packed, plain) = (bomb(32 << 20), comments(32 << 20));
+        for (name, bytes) in [("x.sql.gz", &packed), ("x.sql", &plain)] {
+            let (_folder, _store, mut catalog) = catalog_of(&[(name, bytes)], &[]).await;
+            catalog.known_databases = Arc::new(KnownDatabases::new(Duration::ZERO));
+            let opening = catalog.known_databases.opening.clone();
+            let all = u32::try_from(opening.available_permits()).unwrap();
+            let object = object(&catalog, name).await;
+            let database = catalog.database_in(&object).await.unwrap();
+            let ArchivedDatabase::Unreadable(why) = &database else {
+                panic!("{database:?}");
+            };
+            assert!(why.contains("not opened within"), "{why}");
+            assert_eq!(catalog.known_databases.of(&object), Some(database));
+            let ended = tokio::time::timeout(Duration::from_secs(30), opening.acquire_many(all));
+            assert!(ended.await.is_ok(), "the thread goes on");
+        }
+    }
+
+    /// A thread that nobody waits for any more keeps its permit until it ends: it takes memory as long as it runs.
+    #[tokio::test]
+    async fn a_reader_keeps_its_permit_until_it_ends() {
+        let text = comments(1 << 10);
+        let (_folder, store, catalog) = catalog_of(&[("x.sql", &text)], &[]).await;
+        let opened = backup::pin(catalog.store().await.unwrap(), "x.sql", None, None);
+        let pinned = opened.await.unwrap();
+        store.fail(Call::Read, "x.sql", StoreFault::Stall, 9);
+        let opening = catalog.known_databases.opening.clone();
+        let all = opening.available_permits();
+        let look = catalog.open_for_name(&pinned);
+        let looked_at = tokio::time::timeout(Duration::from_millis(10), look).await;
+        assert!(looked_at.is_err());
+        assert_eq!(opening.available_permits(), all - 1);
+        let wanted = u32::try_from(all).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), opening.acquire_many(wanted));
+        assert!(ended.await.is_ok(), "the thread goes on");
     }
 
     /// A set with many backups that cannot be looked into does not keep the schedule waiting.
@@ -425,7 +493,7 @@ mod tests {
         let begin = Instant::now();
         let groups = catalog.by_database(backups, &[]).await;
         let took = begin.elapsed();
-        assert!(took <= SET_LIMIT + Duration::from_secs(1), "{took:?}");
+        assert!(took <= LOOK_LIMIT + Duration::from_secs(1), "{took:?}");
         // What is known is still named, and nothing is left out.
         let app = BackupOrigin::new(Some("app".into()), "good.dump");
         assert!(groups.iter().any(|g| g.origin.is_same(&app)));

@@ -157,11 +157,15 @@ impl BackupCatalog {
                 .then_some(r)
         });
         let found = found.await?;
+        // Where the names tell, nothing else could count.
+        let unread = found.incomplete().filter(|_| !evidence.has_own_names());
+        let is_flooded = found.is_flooded && !evidence.has_own_names();
         let mut reports = found.reports;
         reports.sort_by_key(|r| std::cmp::Reverse(r.backup_created));
         Ok(History {
+            is_hidden: reports.is_empty() && (is_flooded || unread.is_some()),
+            notes: unread.into_iter().collect(),
             reports,
-            is_hidden: (found.is_flooded || found.hidden.is_some()) && !evidence.has_own_names(),
         })
     }
 
@@ -228,7 +232,7 @@ fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Q
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::catalog_of;
+    use crate::catalog::folder_catalog::{catalog_of, set_age};
     use crate::job::BackupRef;
     use crate::policy::Trigger;
 
@@ -257,5 +261,44 @@ mod tests {
             store.hide("anything.pgrestored/", now);
             assert_eq!(hidden().await, is_hidden);
         }
+    }
+
+    /// What may not be listed does not hide the history that is known; what it hides is said.
+    #[tokio::test]
+    async fn a_history_that_may_lack_something_is_used_and_says_so() {
+        let (old, new) = ("a-2026-11-28.dump", "a-2026-11-29.dump");
+        let files: &[(&str, &[u8])] = &[(old, b"PGDMP"), (new, b"PGDMP")];
+        let (folder, store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, old, 3600);
+        let verified = async |name: &str| {
+            let wanted = BackupRef::from_name(name, "").unwrap();
+            let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+            let report = VerificationReport {
+                verdict: Verdict::Verified,
+                depth: Some(Depth::Data),
+                backup: crate::catalog::describe(&pinned),
+                backup_created: Some(pinned.object.created),
+                backup_set: "default".into(),
+                ..VerificationReport::new(
+                    name,
+                    Trigger::Command,
+                    Depth::Data,
+                    jiff::Timestamp::now(),
+                )
+            };
+            let job = VerifyJob::new(name, wanted, Trigger::Command);
+            (pinned, report, job)
+        };
+        let (pinned, report, job) = verified(old).await;
+        let kept = catalog.write_evidence(&job, &report, Some(&pinned)).await;
+        kept.unwrap().unwrap();
+        store.hide("x.dump.pgrestored/", jiff::Timestamp::now());
+        let (pinned, report, _) = verified(new).await;
+        let history = catalog.history(Some(&pinned), &report).await.unwrap();
+        assert_eq!((history.reports.len(), history.is_hidden), (1, false));
+        let [note] = &history.notes[..] else {
+            panic!("{:?}", history.notes);
+        };
+        assert!(note.contains("x.dump.pgrestored/"), "{note}");
     }
 }

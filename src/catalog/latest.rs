@@ -1,19 +1,20 @@
 //! `latest` and `latest-proven`: the newest backup, of one database.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use indicatif::HumanCount;
+use tokio::time::Instant;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
-use super::databases::SEARCHED;
+use super::databases::{LOOK_LIMIT, SEARCHED};
 use super::evidence::is_proven;
-use crate::backup::{self, FoundBackup, PinnedBackup, not_after};
+use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::job::LatestBackup;
 use crate::proof::VerificationReport;
 use crate::store::StoredObject;
-use crate::verification::{Evidence, Testimony};
+use crate::verification::{DocumentFolders, Testimony};
 
 /// Newest backups that `latest` looks into, to see whether they are of several databases.
 const COMPARED: usize = 100;
@@ -38,6 +39,8 @@ struct ChosenBackup {
     passed: Vec<String>,
     /// Those that are of none.
     left_out: Vec<String>,
+    /// Places of evidence that this account may not look into, and that cannot change the choice.
+    hidden: Vec<String>,
 }
 
 impl BackupCatalog {
@@ -45,8 +48,9 @@ impl BackupCatalog {
     ///
     /// # Errors
     /// `backup_not_found` if there is none, `invalid_request` if it could be one of several databases,
-    /// `archive_corrupt` if a piece is missing, `access_denied` if a newer one may be where this account may not look, and
-    /// errors of the store, also if they hide whether a newer one is proven.
+    /// `archive_corrupt` if a piece is missing, `access_denied` if a newer one may be where this account may not look,
+    /// `timeout` if a newer one was not looked into within [`LOOK_LIMIT`], and errors of the store, also if they hide whether
+    /// a newer one is proven.
     pub(super) async fn pin_latest(
         &self,
         wanted: &LatestBackup,
@@ -57,14 +61,18 @@ impl BackupCatalog {
         // Evidence is about bytes: it counts only with the checksum of the backup.
         let with_checksums = wanted.is_proven;
         let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
-        let (found, unlisted) = found.await?;
+        let (found, mut unlisted) = found.await?;
+        let deadline = Instant::now() + LOOK_LIMIT;
         if wanted.database.is_none() {
-            self.check_one_database(wanted, &found).await?;
+            self.check_one_database(wanted, deadline, &found).await?;
         }
         let chosen = match (&wanted.database, wanted.is_proven) {
-            (None, false) => self.newest_of_any(wanted, &found).await?,
-            (Some(database), false) => self.newest_of(wanted, database, &found).await?,
-            (_, true) => self.newest_proven(wanted, &found).await?,
+            (None, false) => self.newest_of_any(wanted, deadline, &found).await?,
+            (Some(_), false) => self.newest_of(wanted, deadline, &found).await?,
+            (_, true) => {
+                self.newest_proven(wanted, deadline, (found.as_slice(), &mut unlisted))
+                    .await?
+            }
         };
         let found = found[chosen.place].clone();
         let mut pinned = backup::pin_found(store, found, &unlisted).await?;
@@ -85,26 +93,40 @@ impl BackupCatalog {
         let place = (prefix, None);
         let found = backup::newest_first(store.as_ref(), place, globals, self.manifest(), false);
         let (found, _) = found.await?;
-        self.named_by(&found).await
+        let deadline = Instant::now() + LOOK_LIMIT;
+        self.named_by(deadline, &found).await
     }
 
-    async fn named_by(&self, found: &[FoundBackup]) -> Result<BTreeSet<String>, RestoreError> {
-        let newest = objects_of(&found[..found.len().min(COMPARED)]);
+    /// # Errors
+    /// Also `timeout`, if it is not known before the deadline whether they are of several databases.
+    async fn named_by(
+        &self,
+        deadline: Instant,
+        found: &[FoundBackup],
+    ) -> Result<BTreeSet<String>, RestoreError> {
+        let mut newest = objects_of(&found[..found.len().min(COMPARED)]);
         if newest.len() < 2 {
             return Ok(BTreeSet::new());
         }
-        let databases = self.databases_in(&newest).await?;
-        let names = databases.iter().filter_map(ArchivedDatabase::name);
-        Ok(names.map(str::to_owned).collect())
+        let databases = self.databases_before(deadline, &newest).await?;
+        let names = databases.iter().flatten().filter_map(|d| d.name());
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        let mut looked_at = databases.iter().map(Option::is_some);
+        newest.retain(|_| looked_at.next() == Some(false));
+        if names.len() < 2 && !newest.is_empty() {
+            return Err(self.not_looked_into(&newest));
+        }
+        Ok(names)
     }
 
     /// Refuses backups of several databases: the newest could be of any.
     async fn check_one_database(
         &self,
         wanted: &LatestBackup,
+        deadline: Instant,
         found: &[FoundBackup],
     ) -> Result<(), RestoreError> {
-        let names = self.named_by(found).await?;
+        let names = self.named_by(deadline, found).await?;
         if names.len() < 2 {
             return Ok(());
         }
@@ -118,9 +140,13 @@ impl BackupCatalog {
     }
 
     /// The newest backup of whatever database: files that are certainly none are passed over.
+    ///
+    /// # Errors
+    /// As [`BackupCatalog::search`].
     async fn newest_of_any(
         &self,
         wanted: &LatestBackup,
+        deadline: Instant,
         found: &[FoundBackup],
     ) -> Result<ChosenBackup, RestoreError> {
         let searched = &found[..found.len().min(SEARCHED)];
@@ -128,45 +154,70 @@ impl BackupCatalog {
         if searched.len() < 2 {
             return Ok(ChosenBackup::default());
         }
+        let (chosen, _) = self.search(deadline, searched, None).await?;
+        chosen.ok_or_else(|| {
+            let names: Vec<String> = searched.iter().map(|f| f.object.name.clone()).collect();
+            let what = format!(
+                "no backup of a database{}{}: {}",
+                not_after(wanted.at),
+                among(searched.len(), found.len() - searched.len()),
+                listed(names.iter())
+            );
+            self.not_found(wanted, &what)
+        })
+    }
+
+    /// Looks into backups, newest first, until the newest one of the database, or of any, is known, or all were looked into.
+    ///
+    /// # Errors
+    /// `timeout`, if one that may be wanted was not looked into before the deadline.
+    async fn search<'a>(
+        &self,
+        deadline: Instant,
+        searched: &'a [FoundBackup],
+        database: Option<&str>,
+    ) -> Result<(Option<ChosenBackup>, Candidates<'a>), RestoreError> {
         let mut candidates = Candidates {
             found: searched,
             databases: vec![],
         };
         for step in searched.chunks(STEP) {
-            let looked_at = self.databases_in(&objects_of(step)).await?;
-            candidates.databases.extend(looked_at);
-            if let Some(chosen) = candidates.newest_of_any() {
-                return Ok(chosen);
+            let before = candidates.databases.len();
+            let looked_at = self.databases_before(deadline, &objects_of(step)).await?;
+            // Behind one that was not looked into, nothing is certainly the newest.
+            candidates
+                .databases
+                .extend(looked_at.into_iter().map_while(|d| d));
+            let chosen = match database {
+                Some(database) => candidates.newest_of(database),
+                None => candidates.newest_of_any(),
+            };
+            if chosen.is_some() {
+                return Ok((chosen, candidates));
+            }
+            let looked_at = candidates.databases.len();
+            if looked_at < before + step.len() {
+                return Err(self.not_looked_into(&objects_of(&searched[looked_at..])));
             }
         }
-        let names: Vec<String> = searched.iter().map(|f| f.object.name.clone()).collect();
-        let what = format!(
-            "no backup of a database{}{}: {}",
-            not_after(wanted.at),
-            among(searched.len(), found.len() - searched.len()),
-            listed(names.iter())
-        );
-        Err(self.not_found(wanted, &what))
+        Ok((None, candidates))
     }
 
-    /// The newest backup of a database.
+    /// The newest backup of the wanted database.
+    ///
+    /// # Errors
+    /// Also `timeout`, if a backup that may be the newest was not looked into before the deadline.
     async fn newest_of(
         &self,
         wanted: &LatestBackup,
-        database: &str,
+        deadline: Instant,
         found: &[FoundBackup],
     ) -> Result<ChosenBackup, RestoreError> {
+        let database = wanted.database.as_deref().unwrap_or_default();
         let searched = &found[..found.len().min(SEARCHED)];
-        let mut candidates = Candidates {
-            found: searched,
-            databases: vec![],
-        };
-        for step in searched.chunks(STEP) {
-            let looked_at = self.databases_in(&objects_of(step)).await?;
-            candidates.databases.extend(looked_at);
-            if let Some(chosen) = candidates.newest_of(database) {
-                return Ok(chosen);
-            }
+        let (chosen, candidates) = self.search(deadline, searched, Some(database)).await?;
+        if let Some(chosen) = chosen {
+            return Ok(chosen);
         }
         let older = found.len() - searched.len();
         let what = format!(
@@ -178,30 +229,32 @@ impl BackupCatalog {
         Err(self.not_found(wanted, &what))
     }
 
-    /// The newest backup that its evidence calls proven, of the wanted database if there is one.
+    /// The newest backup that its evidence calls proven, of the wanted database if there is one. What may hide backups
+    /// and cannot hide evidence about them is taken out of `unlisted`: nothing there is proven.
     ///
     /// # Errors
     /// Also if the evidence about a newer one is not known completely: an older one in its place would be old data that
-    /// nobody asked for.
+    /// nobody asked for. What is not known about others does not matter.
     async fn newest_proven(
         &self,
         wanted: &LatestBackup,
-        found: &[FoundBackup],
+        deadline: Instant,
+        (found, unlisted): (&[FoundBackup], &mut Unlisted),
     ) -> Result<ChosenBackup, RestoreError> {
         let Some(evidence) = self.evidence(None).await? else {
             return Err(self.not_found(wanted, "no evidence is kept (EVIDENCE_LOCATION=none), so no backup is known to be proven: name one"));
         };
         let database = wanted.database.as_deref();
-        let mut documents: HashMap<String, Vec<StoredObject>> =
-            evidence.folders(&wanted.prefix).await?;
+        let mut documents: DocumentFolders = evidence.folders(&wanted.prefix).await?;
+        if evidence.is_elsewhere() {
+            unlisted.retain(|place| documents.may_be_about(place));
+        }
         let (mut verified, mut passed) = (0, Vec::new());
         for (place, FoundBackup { object, .. }) in found.iter().enumerate() {
-            let Some(beside) = documents.remove(&Evidence::folder(object)) else {
-                continue;
-            };
-            let known = evidence.about(object, beside).await;
+            let known = evidence.among(&mut documents, object).await;
             if known.incomplete.is_some() {
-                self.check_known(object, &known, database).await?;
+                self.check_known(object, &known, (database, deadline))
+                    .await?;
                 continue;
             }
             let reports: Vec<VerificationReport> = known
@@ -215,15 +268,22 @@ impl BackupCatalog {
             if !is_proven(&reports) {
                 continue;
             }
-            let Some(database) = database else {
-                return Ok(ChosenBackup::after(place, passed));
+            let is_it = match database {
+                None => true,
+                Some(database) => {
+                    let of = self.database_by(deadline, object, &reports).await?;
+                    if of.is_unknown() {
+                        passed.push(object.name.clone());
+                    }
+                    of.name() == Some(database)
+                }
             };
-            let of = self.database_by(object, &reports).await?;
-            if of.name() == Some(database) {
-                return Ok(ChosenBackup::after(place, passed));
-            }
-            if of.is_unknown() {
-                passed.push(object.name.clone());
+            if is_it {
+                let hidden = documents.hidden().iter().map(|p| evidence.uri(p)).collect();
+                return Ok(ChosenBackup {
+                    hidden,
+                    ..ChosenBackup::after(place, passed)
+                });
             }
         }
         let of = database.map(|d| format!(" of database {d}"));
@@ -247,14 +307,14 @@ impl BackupCatalog {
         &self,
         object: &StoredObject,
         known: &Testimony,
-        database: Option<&str>,
+        (database, deadline): (Option<&str>, Instant),
     ) -> Result<(), RestoreError> {
         let Some(why) = &known.incomplete else {
             return Ok(());
         };
         let may_be_it = match database {
             None => true,
-            Some(database) => match self.database_by(object, &known.reports).await? {
+            Some(database) => match self.database_by(deadline, object, &known.reports).await? {
                 ArchivedDatabase::Named(name) => name == database,
                 ArchivedDatabase::Cluster | ArchivedDatabase::Unreadable(_) => true,
                 _ => false,
@@ -272,15 +332,20 @@ impl BackupCatalog {
     }
 
     /// The database of a backup: by its evidence or, where that names none, by its first bytes.
+    ///
+    /// # Errors
+    /// Also `timeout`, if it was not looked into before the deadline.
     async fn database_by(
         &self,
+        deadline: Instant,
         object: &StoredObject,
         reports: &[VerificationReport],
     ) -> Result<ArchivedDatabase, RestoreError> {
-        match reports.iter().find_map(|r| r.database.clone()) {
-            Some(named) => Ok(ArchivedDatabase::Named(named)),
-            None => self.database_in(object).await,
+        if let Some(named) = reports.iter().find_map(|r| r.database.clone()) {
+            return Ok(ArchivedDatabase::Named(named));
         }
+        let looked_at = self.database_before(deadline, object).await?;
+        looked_at.ok_or_else(|| self.not_looked_into(std::slice::from_ref(object)))
     }
 
     fn not_found(&self, wanted: &LatestBackup, what: &str) -> RestoreError {
@@ -294,14 +359,27 @@ impl ChosenBackup {
         ChosenBackup {
             place,
             passed,
-            left_out: vec![],
+            ..ChosenBackup::default()
         }
     }
 
-    /// What newer files were passed over, if there are any.
+    /// What newer files were passed over, if there are any, and which evidence was not looked for.
     fn notes(&self) -> Vec<String> {
-        let notes = [self.note_of_passed(), self.note_of_left_out()];
+        let notes = [
+            self.note_of_passed(),
+            self.note_of_left_out(),
+            self.note_of_hidden(),
+        ];
         notes.into_iter().flatten().collect()
+    }
+
+    fn note_of_hidden(&self) -> Option<String> {
+        let places = listed(self.hidden.iter());
+        (!self.hidden.is_empty()).then(|| {
+            format!(
+                "this account may not look into {places}, and left out the evidence there: it is about no newer backup that could have been chosen"
+            )
+        })
     }
 
     fn note_of_left_out(&self) -> Option<String> {
@@ -366,8 +444,8 @@ impl Candidates<'_> {
         let left_out = (0..place).map(|i| self.found[i].object.name.clone());
         Some(ChosenBackup {
             place,
-            passed: vec![],
             left_out: left_out.collect(),
+            ..ChosenBackup::default()
         })
     }
 
@@ -758,5 +836,101 @@ mod tests {
             // What is of another database says nothing about this one.
             assert_eq!(proven("shop").await.unwrap(), "s1.dump");
         }
+    }
+
+    /// Evidence that is hidden about one backup stops nobody who is to get another one, and is named.
+    #[tokio::test]
+    async fn hidden_evidence_matters_only_to_its_own_backup() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[("a2.dump", &app), ("s1.dump", &shop), ("a1.dump", &app)];
+        for (hidden, database, chosen) in [
+            // Of no backup that is there, of an older one, and of another database.
+            ("x.dump.pgrestored/", "app", Some("a2.dump")),
+            ("a1.dump.pgrestored/", "app", Some("a2.dump")),
+            ("a2.dump.pgrestored/", "shop", Some("s1.dump")),
+            ("a2.dump.pgrestored/", "app", None),
+        ] {
+            let (folder, store, catalog) = catalog_of(files, &[]).await;
+            for (age, (name, _)) in files.iter().enumerate() {
+                set_age(&folder, name, 60 * age as u64 + 60);
+                judge(&catalog, name, name, Verdict::Verified).await;
+            }
+            store.hide(hidden, jiff::Timestamp::now());
+            let wanted = BackupRef::from_name("latest-proven", "").unwrap();
+            let wanted = wanted.of_database(Some(database));
+            match (catalog.pin(&wanted, None, None).await, chosen) {
+                (Ok(pinned), Some(chosen)) => {
+                    let pinned = pinned.unwrap();
+                    assert_eq!(pinned.object.name, chosen, "{hidden}");
+                    let is_note = |n: &String| n.contains(hidden) && n.contains("left out");
+                    assert!(pinned.notes.iter().any(is_note), "{:?}", pinned.notes);
+                }
+                (Err(e), None) => {
+                    let said = crate::error::report(&e);
+                    assert!(
+                        e.reason() == R::AccessDenied && said.contains(hidden),
+                        "{said}"
+                    );
+                }
+                (pinned, _) => panic!("{hidden} {database} {:?}", pinned.err()),
+            }
+        }
+    }
+
+    /// Where evidence is kept elsewhere, a folder of backups that cannot be listed hides no proof.
+    #[tokio::test]
+    async fn a_hidden_folder_without_evidence_holds_nothing_that_is_proven() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let place = format!("file://{}", elsewhere.path().display());
+        let flags = [("evidence-location", place.as_str())];
+        let app = archive_of("app");
+        let (_folder, store, catalog) = catalog_of(&[("a.dump", &app)], &flags).await;
+        judge(&catalog, "r", "a.dump", Verdict::Verified).await;
+        store.hide("private/", jiff::Timestamp::now());
+        let proven = newest(&catalog, "latest-proven", None).await;
+        assert_eq!(proven.unwrap(), "a.dump");
+        assert_eq!(
+            newest(&catalog, "latest", None).await.unwrap_err().0,
+            R::AccessDenied
+        );
+        // Evidence about something in it may be there.
+        let document = "private/b.dump.pgrestored/1/0123456789abcdef.dsse.json";
+        let path = elsewhere.path().join(document);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "{}").unwrap();
+        let (reason, _) = newest(&catalog, "latest-proven", None).await.unwrap_err();
+        assert_eq!(reason, R::AccessDenied);
+    }
+
+    /// A backup that was not looked into in time is named, and no older one is chosen in its place.
+    #[tokio::test]
+    async fn a_search_ends_in_time_and_passes_over_nothing() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[("s.dump", &shop), ("a.dump", &app)];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "a.dump", 60);
+        let store = catalog.store().await.unwrap();
+        let found = backup::newest_first(store.as_ref(), ("", None), None, None, false).await;
+        let (found, _) = found.unwrap();
+        let wanted = BackupRef::from_name("latest", "").unwrap();
+        let BackupRef::Latest(wanted) = wanted.of_database(Some("app")) else {
+            panic!("not the latest");
+        };
+        let late = Instant::now();
+        let search = async || catalog.newest_of(&wanted, late, &found).await;
+        for (known, named) in [(0, "2 of them"), (1, "1 of them")] {
+            for found in &found[..known] {
+                catalog.database_in(&found.object).await.unwrap();
+            }
+            let e = search().await.err().unwrap();
+            let said = crate::error::report(&e);
+            assert!(e.reason() == R::Timeout && said.contains(named), "{said}");
+            assert!(said.contains("a.dump"), "{said}");
+            let e = catalog.named_by(late, &found).await.unwrap_err();
+            assert_eq!(e.reason(), R::Timeout);
+        }
+        catalog.database_in(&found[1].object).await.unwrap();
+        assert_eq!(search().await.unwrap().place, 1);
+        assert_eq!(catalog.named_by(late, &found).await.unwrap().len(), 2);
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
 use crate::store::{
-    BackupStore, StoredObject, bytes_of, can_read_another, create_small, read_small,
+    BackupStore, StoredObject, bytes_of, can_read_another, create_unless_taken, read_small,
 };
 use crate::verification::{Keyring, Signature};
 
@@ -46,6 +46,19 @@ impl Record {
         })
     }
 
+    /// What it answers to a request with this digest.
+    ///
+    /// # Errors
+    /// `invalid_request` if the id was used for another request.
+    fn answer(self, digest: &str) -> Result<RestoreResult, RestoreError> {
+        if self.digest == digest {
+            return Ok(self.result);
+        }
+        let id = &self.result.request_id;
+        let what = format!("request_id {id} was used for another request");
+        Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
+    }
+
     /// Whether it is the outcome of this request, by a worker that is believed. With a signing key, every outcome must
     /// be signed; without one, but with trusted keys, that of a verification, whose verdict is believed like evidence.
     fn counts(&self, (id, kind): (&str, Kind), keys: &Keyring) -> Result<bool, RestoreError> {
@@ -65,7 +78,22 @@ impl Record {
     }
 }
 
-/// Name of the record: the suffix keeps it from being taken for a backup.
+/// Names of a record, in the order in which they are tried: of the second and third, nobody without the signing key can
+/// predict any. Without a key, whoever may create objects there can take all three, or write a record themselves.
+fn names_of(request_id: &str, keys: &Keyring) -> [String; 3] {
+    let name = name_of(request_id);
+    let further = |n: usize| {
+        let second = keys.secret_name(&format!("outcome {n}\n{name}"));
+        let second = second.unwrap_or_else(|| n.to_string());
+        // No id has a `~` in its name.
+        let own = name.strip_suffix(".json").unwrap_or(&name);
+        format!("{own}~{second}.json")
+    };
+    let (second, third) = (further(2), further(3));
+    [name, second, third]
+}
+
+/// The first name of a record: the suffix keeps it from being taken for a backup.
 fn name_of(request_id: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let encoded = request_id.bytes().map(|b| {
@@ -123,6 +151,36 @@ async fn read_if_one(
     }
 }
 
+/// The record of this name, if it counts as that of the request.
+///
+/// # Errors
+/// As [`read_small`], where another attempt or another worker may read it.
+async fn record_at(
+    store: &dyn BackupStore,
+    name: &str,
+    (request, keys): ((&str, Kind), &Keyring),
+) -> Result<Option<Record>, RestoreError> {
+    let record = match store.stat(name, None).await {
+        Ok(object) => read_if_one(store, object, MAX_RECORD).await?,
+        Err(e) if e.reason() == R::BackupNotFound => None,
+        Err(e) => {
+            let e = e.context("the outcome of record").into();
+            unless_of_object(store, name, e).await?
+        }
+    };
+    let Some(record) = record else {
+        return Ok(None);
+    };
+    if record.counts(request, keys)? {
+        return Ok(Some(record));
+    }
+    tracing::error!(
+        name = store.uri(name),
+        "the outcome there does not count: it is another request's, or not signed"
+    );
+    Ok(None)
+}
+
 /// No record, if the error is about this object alone: whoever may create objects there can cause that.
 async fn unless_of_object(
     store: &dyn BackupStore,
@@ -156,37 +214,20 @@ impl BackupCatalog {
     /// `invalid_request` where the id was used for another request; `access_denied`, `download_failed`.
     pub async fn recorded(
         &self,
-        (request_id, kind): (&str, Kind),
+        request: (&str, Kind),
         digest: &str,
     ) -> Result<Option<RestoreResult>, RestoreError> {
         let Some(place) = &self.config.records else {
             return Ok(None);
         };
-        let store = self.stores.at(place).await?;
-        let name = name_of(request_id);
-        let record = match store.stat(&name, None).await {
-            Ok(object) => read_if_one(store.as_ref(), object, MAX_RECORD).await?,
-            Err(e) if e.reason() == R::BackupNotFound => None,
-            Err(e) => {
-                let e = e.context("the outcome of record").into();
-                unless_of_object(store.as_ref(), &name, e).await?
+        let (store, keys) = (self.stores.at(place).await?, self.keyring()?);
+        for name in names_of(request.0, &keys) {
+            let record = record_at(store.as_ref(), &name, (request, &keys)).await?;
+            if let Some(record) = record {
+                return record.answer(digest).map(Some);
             }
-        };
-        let Some(record) = record else {
-            return Ok(None);
-        };
-        if !record.counts((request_id, kind), &self.keyring()?)? {
-            tracing::error!(
-                name = store.uri(&name),
-                "the outcome there does not count: it is another request's, or not signed"
-            );
-            return Ok(None);
         }
-        if record.digest != digest {
-            let what = format!("request_id {request_id} was used for another request");
-            return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
-        }
-        Ok(Some(record.result))
+        Ok(None)
     }
 
     /// The newest recorded outcomes, newest first, at most `most`, and no more than fit into the memory for them; `None`
@@ -217,7 +258,8 @@ impl BackupCatalog {
                 continue;
             };
             let (id, kind) = (record.result.request_id.clone(), record.result.kind);
-            if name_of(&id) != name || !record.counts((&id, kind), &keys)? {
+            let is_its = name_of(&id) == name || names_of(&id, &keys).contains(&name);
+            if !is_its || !record.counts((&id, kind), &keys)? {
                 continue;
             }
             record.result.bound();
@@ -234,7 +276,8 @@ impl BackupCatalog {
         Ok(Some(results))
     }
 
-    /// Records an outcome. Returns the one that counts: this one, or one that was there before.
+    /// Records an outcome. Returns the one that counts: this one, or one that was there before. If all its names are taken
+    /// by what is no record, it is only published.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
@@ -246,29 +289,37 @@ impl BackupCatalog {
         let Some(place) = &self.config.records else {
             return Ok(result.clone());
         };
+        let keys = self.keyring()?;
         let record = Record {
             digest: digest.to_owned(),
             result: result.clone(),
             signature: None,
         };
-        let record = record.seal(&self.keyring()?)?;
+        let record = record.seal(&keys)?;
         let text = serde_json::to_vec_pretty(&record)
             .map_err(|e| RestoreError::internal(e.to_string()))?;
         let store = self.stores.at(place).await?;
-        let name = name_of(&result.request_id);
-        let made = create_small(store.as_ref(), &name, text.into(), "application/json").await;
-        match made.map_err(|e| e.context("the outcome of record"))? {
-            Some(_) => Ok(result.clone()),
-            None => match self
-                .recorded((&result.request_id, result.kind), digest)
-                .await
+        let request = (result.request_id.as_str(), result.kind);
+        for name in names_of(&result.request_id, &keys) {
+            let content = text.clone().into();
+            let made =
+                create_unless_taken(store.as_ref(), &name, content, "application/json").await;
+            if made
+                .map_err(|e| e.context("the outcome of record"))?
+                .is_some()
             {
-                Ok(there) => Ok(there.unwrap_or_else(|| result.clone())),
-                // The id was another request's: its record stays, and this answer is only published.
-                Err(e) if e.reason() == R::InvalidRequest => Ok(result.clone()),
-                Err(e) => Err(e),
-            },
+                return Ok(result.clone());
+            }
+            if let Some(there) = record_at(store.as_ref(), &name, (request, &keys)).await? {
+                // If the id was another request's, its record stays, and this answer is only published.
+                return Ok(there.answer(digest).unwrap_or_else(|_| result.clone()));
+            }
         }
+        tracing::error!(
+            name = store.uri(&name_of(&result.request_id)),
+            "the outcome is not recorded: what is no record takes its names"
+        );
+        Ok(result.clone())
     }
 }
 
@@ -314,11 +365,20 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let recorded = catalog.recorded((id, Kind::Restore), "d").await;
             assert!(recorded.unwrap().is_none(), "{id}");
-            // It stays there, and the request's own outcome is published.
+            // It stays there, and the request's own outcome is published, and recorded under a further name.
             let result = RestoreResult::new(id, (t, t));
             assert_eq!(catalog.record("d", &result).await.unwrap(), result, "{id}");
             assert_eq!(std::fs::read(&path).unwrap(), bytes, "{id}");
+            let recorded = catalog.recorded((id, Kind::Restore), "d").await;
+            assert_eq!(recorded.unwrap(), Some(result), "{id}");
         }
+        let ids = |found: Vec<RestoreResult>| -> Vec<String> {
+            let mut ids: Vec<String> = found.into_iter().map(|r| r.request_id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let found = catalog.newest_recorded(99).await.unwrap().unwrap();
+        assert_eq!(ids(found), ["denied", "empty", "large", "other"]);
         let result = RestoreResult::new("good", (t, t));
         catalog.record("d", &result).await.unwrap();
         let recorded = catalog.recorded(("good", Kind::Restore), "d").await;
@@ -409,9 +469,112 @@ mod tests {
             ("ops-1.2_x", "outcomes.pgrestored/ops-1.2_x.json"),
             ("gcs:b/x#1", "outcomes.pgrestored/gcs%3Ab%2Fx%231.json"),
             ("../é", "outcomes.pgrestored/..%2F%C3%A9.json"),
+            ("a~2", "outcomes.pgrestored/a%7E2.json"),
         ] {
             assert_eq!(name_of(id), name);
             assert!(crate::proof::is_ours(name));
         }
+        // Further ones are of nobody else, and with a key, they cannot be predicted.
+        let (keys, none) = (Keyring::new(Some(KEY), None).unwrap(), Keyring::default());
+        assert_eq!(
+            names_of("a", &none),
+            [
+                "outcomes.pgrestored/a.json",
+                "outcomes.pgrestored/a~2.json",
+                "outcomes.pgrestored/a~3.json"
+            ]
+        );
+        let [first, second, third] = names_of("a", &keys);
+        assert_eq!(first, name_of("a"));
+        assert!(second != third && second.len() == "outcomes.pgrestored/a~.json".len() + 16);
+    }
+
+    /// A name that may not be read or overwritten keeps nothing from being recorded, unless nothing may be written at all.
+    #[tokio::test]
+    async fn a_denied_name_does_not_keep_an_outcome_from_being_recorded() {
+        use crate::error::StorageKind;
+        use crate::store::faulty::{Call, StoreFault};
+        for key in [None, Some(("evidence-signing-key", KEY))] {
+            let denied_name = name_of("denied");
+            let files: &[(&str, &[u8])] = &[
+                ("a.dump", b"PGDMP"),
+                (&denied_name, b"{}"),
+                ("outcomes.pgrestored/x.json", b"{}"),
+            ];
+            let (folder, store, catalog) = catalog_with_records(files, key).await;
+            let denied = StoreFault::Error(StorageKind::AccessDenied);
+            store.fail(Call::Create, &denied_name, denied, 99);
+            store.fail(Call::Read, &denied_name, denied, 99);
+            let t = jiff::Timestamp::UNIX_EPOCH;
+            let result = RestoreResult::new("denied", (t, t));
+            assert_eq!(catalog.record("d", &result).await.unwrap(), result);
+            let request = ("denied", Kind::Restore);
+            let recorded = catalog.recorded(request, "d").await.unwrap();
+            assert_eq!(recorded.as_ref(), Some(&result));
+            let e = catalog.recorded(request, "another").await.unwrap_err();
+            assert_eq!(e.reason(), R::InvalidRequest);
+            assert_eq!(
+                std::fs::read(folder.path().join(&denied_name)).unwrap(),
+                b"{}"
+            );
+            store.fail(Call::Create, "", denied, 99);
+            let other = RestoreResult::new("other", (t, t));
+            let e = catalog.record("d", &other).await.unwrap_err();
+            assert_eq!(e.reason(), R::AccessDenied);
+        }
+    }
+
+    /// That backups can be read does not say that records can: what is denied may be all of them.
+    #[tokio::test]
+    async fn a_denied_record_is_foreign_only_if_other_records_can_be_read() {
+        use crate::error::StorageKind;
+        use crate::store::faulty::{Call, StoreFault};
+        let denied_name = name_of("denied");
+        for (other, is_record) in [
+            ("a.dump", false),
+            ("outcomes.pgrestored/x.html", false),
+            ("a.dump.pgrestored/1/x.json", false),
+            ("outcomes.pgrestored/x.json", true),
+        ] {
+            let files: &[(&str, &[u8])] = &[(&denied_name, b"{}"), (other, b"{}")];
+            let (_folder, store, catalog) = catalog_with_records(files, None).await;
+            let denied = StoreFault::Error(StorageKind::AccessDenied);
+            store.fail(Call::Read, &denied_name, denied, 99);
+            match catalog.recorded(("denied", Kind::Restore), "d").await {
+                Ok(recorded) => assert!(is_record && recorded.is_none(), "{other}"),
+                Err(e) => assert!(!is_record && e.reason() == R::AccessDenied, "{other}"),
+            }
+        }
+    }
+
+    /// A catalogue of a folder with these files, in which outcomes are recorded.
+    async fn catalog_with_records(
+        files: &[(&str, &[u8])],
+        key: Option<(&str, &str)>,
+    ) -> (
+        tempfile::TempDir,
+        std::sync::Arc<crate::store::faulty::FaultyStore>,
+        BackupCatalog,
+    ) {
+        use crate::config::{Config, Location, RawConfig};
+        use crate::metrics::RestoreMetricsManager;
+        use crate::store::{Stores, faulty::FaultyStore};
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let place = format!("file://{}", folder.path().display());
+        let mut flags = vec![("restore-records", place.as_str()), ("db-host", "/nowhere")];
+        flags.extend(key);
+        let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+        let (store, stores) = (FaultyStore::at(folder.path()), Stores::new(None));
+        let store = std::sync::Arc::new(store);
+        let place = Location::Folder(folder.path().to_owned());
+        stores.replace(place, store.clone());
+        let metrics = RestoreMetricsManager::new(0.0);
+        let catalog = BackupCatalog::new(config.into(), stores.into(), metrics);
+        (folder, store, catalog)
     }
 }

@@ -39,7 +39,7 @@ pub struct ProvenBackup {
 #[derive(Debug)]
 pub struct ProvenListing {
     pub backups: Vec<ProvenBackup>,
-    /// Number of older backups that were not looked into for their database. Of one database, they are not listed.
+    /// Number of backups that were not looked into for their database. Of one database, they are not listed.
     pub not_looked_into: usize,
     /// Why proofs may be missing.
     pub incomplete: Option<String>,
@@ -69,7 +69,10 @@ impl BackupCatalog {
                 );
                 (found.reports, Some(what))
             }
-            Ok(found) => (found.reports, found.hidden),
+            Ok(found) => {
+                let incomplete = found.incomplete();
+                (found.reports, incomplete)
+            }
             Err(e) => (
                 vec![],
                 Some(format!("the evidence cannot be read: {}", said(&e))),

@@ -15,7 +15,7 @@ use crate::error::{
 use crate::proof::{BackupOrigin, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::{StoredObject, read_range};
-use crate::verification::{Evidence, Testimony};
+use crate::verification::{DocumentFolders, Testimony};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -50,15 +50,12 @@ impl BackupCatalog {
         let mut candidates = Vec::with_capacity(backups.len());
         let mut documents = match evidence.as_ref().filter(|_| !is_unsigned) {
             Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
-            None => Default::default(),
+            None => DocumentFolders::default(),
         };
         let mut incomplete = None;
         for object in backups {
-            let beside = documents
-                .remove(&Evidence::folder(&object))
-                .unwrap_or_default();
             let known = match &evidence {
-                Some(evidence) => evidence.about(&object, beside).await,
+                Some(evidence) => evidence.among(&mut documents, &object).await,
                 None => Testimony::default(),
             };
             incomplete = incomplete.or(known.incomplete);
@@ -165,11 +162,12 @@ impl BackupCatalog {
     /// dump, and one that is encrypted with a key that is not here, still looks like one.
     async fn check_is_dump(&self, pinned: &PinnedBackup) -> Result<(), RestoreError> {
         let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
         let source = Source::Object(pinned.clone());
         let opened = self
-            .read(source, ReadHint::Beginning, Arc::default(), stop.clone())
+            .read(source, ReadHint::Beginning, Arc::default(), stop)
             .await;
-        stop.cancel();
+        drop(guard);
         let e = match opened {
             // Written by hand or by another tool: that it is a backup is not known.
             Ok((archive, _)) if archive.is_generic_sql() => {
@@ -270,5 +268,75 @@ mod tests {
         assert_eq!(deleted, ["1.dump"], "{decisions:?}");
         let of_cluster = decisions.iter().filter(|d| d.why.contains("whole cluster"));
         assert_eq!(of_cluster.count(), 2, "{decisions:?}");
+    }
+
+    /// Text beyond a limit of this program may be anybody's; a damaged archive is one.
+    #[tokio::test]
+    async fn text_that_is_not_read_to_its_end_is_left_alone() {
+        let dump = archive_of("app");
+        let text: &[u8] =
+            b"--\n-- PostgreSQL database dump\n--\n\n\\connect elsewhere\nCREATE TABLE t ();\n";
+        for (name, bytes, is_deleted) in [("x.sql", text, false), ("x.dump", &dump[..20], true)] {
+            let (folder, _store, catalog) = catalog_of(&[(name, bytes)], &[]).await;
+            let all = catalog.backups_of_set("default").await.unwrap();
+            match catalog.delete_backup(&all[0]).await {
+                Ok(()) => assert!(is_deleted, "{name}"),
+                Err(e) => {
+                    assert!(!is_deleted && e.reason() == R::ArchiveUnsupported, "{e}");
+                    let said = crate::error::report(&e);
+                    assert!(said.contains("not known to be a dump"), "{said}");
+                    assert!(said.contains("only one database is restored"), "{said}");
+                }
+            }
+            assert_eq!(folder.path().join(name).exists(), !is_deleted, "{name}");
+        }
+    }
+
+    /// Evidence that may not be listed keeps nothing of its set from being shown, and nothing of it is deleted.
+    #[tokio::test]
+    async fn nothing_is_deleted_while_evidence_is_hidden() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("1.dump", &dump), ("2.dump", &dump)];
+        let flags = [
+            ("backup-retention-days", "1"),
+            ("backup-retention-min", "0"),
+        ];
+        let (folder, store, catalog) = catalog_of(files, &flags).await;
+        for (days, (name, _)) in (2..).zip(files) {
+            set_age(&folder, name, days * 86_400);
+            let backup = BackupRef::from_name(name, "").unwrap();
+            let pinned = catalog.pin(&backup, None, None).await.unwrap();
+            let report = VerificationReport {
+                verdict: Verdict::Verified,
+                depth: Some(Depth::Data),
+                backup: crate::catalog::describe(pinned.as_ref().unwrap()),
+                backup_created: Some(pinned.as_ref().unwrap().object.created),
+                backup_set: "default".into(),
+                ..VerificationReport::new(
+                    name,
+                    Trigger::Command,
+                    Depth::Data,
+                    jiff::Timestamp::now(),
+                )
+            };
+            let job = VerifyJob::new(*name, backup, Trigger::Command);
+            let kept = catalog.write_evidence(&job, &report, pinned.as_ref()).await;
+            kept.unwrap().unwrap();
+        }
+        let deleted = async || {
+            let decisions = catalog.retention("default", true).await.unwrap();
+            let deleted = decisions.iter().filter(|d| d.delete);
+            let deleted: Vec<String> = deleted.map(|d| d.object.name.clone()).collect();
+            let why: Vec<String> = decisions.into_iter().map(|d| d.why).collect();
+            (deleted, why.concat())
+        };
+        assert_eq!(deleted().await.0, ["2.dump"]);
+        // Of nothing that is there.
+        store.hide("x.dump.pgrestored/", jiff::Timestamp::now());
+        assert_eq!(deleted().await.0, ["2.dump"]);
+        store.hide("2.dump.pgrestored/", jiff::Timestamp::now());
+        let (deleted, why) = deleted().await;
+        assert!(deleted.is_empty(), "{deleted:?}");
+        assert!(why.contains("2.dump.pgrestored/"), "{why}");
     }
 }

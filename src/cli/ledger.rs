@@ -33,6 +33,9 @@ pub(super) struct Ledger {
     pub left_out: usize,
     /// Whether older verifications of this time are not listed, because all of them would take more than 1 GiB of memory.
     pub is_cut: bool,
+    /// Which documents were not read although they may count: there are too many, or this account may not look there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     pub sets: Vec<BackupSetStatus>,
     /// Newest first.
     pub verifications: Vec<VerificationReport>,
@@ -98,6 +101,9 @@ impl Ledger {
         }
         if self.is_cut {
             basis = format!("{basis}; {CUT}");
+        }
+        for why in &self.unread {
+            basis = format!("{basis}; {why}");
         }
         basis + "."
     }
@@ -360,6 +366,7 @@ mod tests {
             is_signed: false,
             left_out: 1,
             is_cut: false,
+            unread: vec![],
             sets: vec![set],
             verifications,
         }

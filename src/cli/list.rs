@@ -50,9 +50,9 @@ pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> Comma
     let listing = catalog.list_proven(&args.prefix, database).await?;
     if let n @ 1.. = listing.not_looked_into {
         let were = if n == 1 { "was" } else { "were" };
-        let older = count(n as u64, "older backup");
+        let backups = count(n as u64, "backup");
         err!(
-            "{older} {were} not looked into for the name of the database: narrow the list with --prefix"
+            "{backups} {were} not looked into for the name of the database: narrow the list with --prefix"
         );
     }
     if let Some(why) = &listing.incomplete {

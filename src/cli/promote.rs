@@ -18,7 +18,7 @@ pub(super) struct PromoteArgs {
     /// What to do if a database of that name exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail)]
     on_existing: OnExisting,
-    /// Also promote a database that no restore is known to have made
+    /// Also promote a database of which no record shows that it is complete
     #[arg(long)]
     unproven: bool,
     /// Id of this promotion; repeating the command with the same id does not promote twice [default: generated]

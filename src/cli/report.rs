@@ -65,9 +65,10 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         .into_iter()
         .filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name))
         .collect();
-    let (mut all, mut left_out, mut is_cut) = (Vec::new(), 0, false);
+    let (mut all, mut left_out, mut is_cut, mut unread) = (Vec::new(), 0, false, Vec::new());
     for set in &sets {
         let found = catalog.reports_of(&set.name, since, MOST).await?;
+        unread.extend(found.incomplete());
         all.extend(found.reports);
         left_out += found.refused;
         is_cut |= found.is_cut;
@@ -88,6 +89,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         is_signed,
         left_out,
         is_cut,
+        unread,
         sets,
         verifications: all,
     };
@@ -144,6 +146,7 @@ fn text_of(l: &Ledger) -> Vec<String> {
     if l.is_cut {
         lines.push(CUT.into());
     }
+    lines.extend(l.unread.iter().cloned());
     l.sets
         .iter()
         .for_each(|set| add_set(&mut lines, set, l.since));
@@ -293,6 +296,7 @@ mod tests {
             is_signed: true,
             left_out: 0,
             is_cut: false,
+            unread: vec![],
             sets,
             verifications: verifications.clone(),
         };

@@ -5,8 +5,8 @@
 //! name, owner and comment, a redelivery after the swap is not recognised, and older requests cannot be
 //! distinguished from newer ones.
 
+use super::recorded_restore::RecordedRestore;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
-use crate::event::{Kind, RestoreResult, Status};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 
 const INSTALL: &str = "
@@ -175,23 +175,6 @@ impl RecordKind {
             "verification" => RecordKind::Verification,
             _ => RecordKind::Previous,
         }
-    }
-}
-
-/// A restore that made a database. Only the journal creates it.
-pub(super) struct RecordedRestore {
-    request_id: String,
-    is_partial: bool,
-}
-
-impl RecordedRestore {
-    pub fn request_id(&self) -> &str {
-        &self.request_id
-    }
-
-    /// Whether it restored only a part of its backup.
-    pub fn is_partial(&self) -> bool {
-        self.is_partial
     }
 }
 
@@ -612,15 +595,9 @@ impl Journal {
             )
             .await
             .map_err(|e| refused(&e))?;
-        // Rollbacks and promotions are recorded, too, and have outcomes of another form.
         let restore = |r: &tokio_postgres::Row| {
             let outcome = stored(serde_json::from_str(r.get(0)).ok()?)?;
-            let result: RestoreResult = serde_json::from_value(outcome).ok()?;
-            let is_restored = result.kind == Kind::Restore && result.status == Status::Success;
-            is_restored.then_some(RecordedRestore {
-                request_id: result.request_id,
-                is_partial: result.partial,
-            })
+            RecordedRestore::of(outcome)
         };
         Ok(rows.iter().find_map(restore))
     }

@@ -4,6 +4,7 @@
 use super::claim::{Claim, claim, recorded};
 use super::copy_properties::CopyProperties;
 use super::locks::lock_name;
+use super::recorded_restore::RecordedRestore;
 use super::staging::{self, Staging};
 use super::swap;
 use super::target_lock::{ClaimPolicy, TargetLock};
@@ -12,7 +13,7 @@ use crate::job::{OnExisting, RestoreJob, digest_of};
 use crate::postgres::{Server, ident, map_pg_error};
 use crate::steps::reached;
 
-/// Whether the journal must show that a restore made the copy.
+/// Whether the journal must show that a restore made the copy, and that it is whole or a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provenance {
     Required,
@@ -66,8 +67,8 @@ pub struct Promoted {
 /// Swaps the copy into the target's place.
 ///
 /// # Errors
-/// `target_exists`; `target_not_allowed` if no restore is known to have made the copy, or the exchange would
-/// destroy something; `target_busy`, `insufficient_privilege`, `target_unavailable`. In all cases nothing has changed.
+/// `target_exists`; `target_not_allowed` if no restore is known to have made the copy, if nothing shows that it is complete,
+/// or if the exchange would destroy something; `target_busy`, `insufficient_privilege`, `target_unavailable`. In all cases nothing has changed.
 pub async fn promote(
     server: &Server,
     promotion: &Promotion<'_>,
@@ -94,8 +95,11 @@ async fn exchange(
     lock_name(&claimed.lock, copy).await?;
     let oid = check_copy(claimed, copy).await?;
     let restore = claimed.journal.restore_of(&claimed.lock, copy, oid).await?;
-    if restore.is_none() && promotion.provenance == Provenance::Required {
-        return Err(not_allowed(unproven(claimed, copy)));
+    let doubt = why_unproven(claimed, restore.as_ref());
+    if let (Some(why), Provenance::Required) = (doubt, promotion.provenance) {
+        return Err(not_allowed(format!(
+            "database {copy} may be incomplete: {why}; restore it again or, if you know that it is right, add --unproven"
+        )));
     }
     let mut notes = claimed.check(1).await?;
     let replaces = claimed.existing.is_some();
@@ -105,11 +109,7 @@ async fn exchange(
             claimed.target
         )));
     }
-    if restore.is_none() {
-        notes.push(format!(
-            "no restore is known to have made {copy}: nothing shows that it is complete"
-        ));
-    }
+    notes.extend(doubt.map(|why| format!("nothing shows that {copy} is complete: {why}")));
     let own = CopyProperties::read(claimed.lock.client(), oid).await?;
     notes.extend(if replaces {
         own.note_left(&claimed.target)
@@ -133,7 +133,7 @@ async fn exchange(
         ..Staging::named(copy)
     };
     reached("promotion");
-    match &restore {
+    match restore.as_ref().filter(|_| doubt.is_none()) {
         Some(restore) => claimed.swap(&incoming.proven_by(restore), &outcome).await?,
         None => {
             let vouched = incoming.vouched_for();
@@ -147,16 +147,15 @@ fn not_allowed(what: String) -> RestoreError {
     ValidationError::new(ValidationKind::TargetNotAllowed, what).into()
 }
 
-/// Why a copy may not be promoted without a person who vouches for it.
-fn unproven(claimed: &TargetLock, copy: &str) -> String {
-    let why = if claimed.has_journal() {
-        "the journal knows no restore that made it"
-    } else {
-        "there is no journal to show that a restore made it (pgrestored doctor says what to grant)"
-    };
-    format!(
-        "database {copy} may be incomplete: {why}; if you know that it is right, add --unproven"
-    )
+/// Why a copy may not be promoted without a person who vouches for it, unless its record shows what it is.
+fn why_unproven(claimed: &TargetLock, restore: Option<&RecordedRestore>) -> Option<&'static str> {
+    match restore {
+        Some(restore) => restore.doubt(),
+        None if claimed.has_journal() => Some("the journal knows no restore that made it"),
+        None => Some(
+            "there is no journal to show that a restore made it (pgrestored doctor says what to grant)",
+        ),
+    }
 }
 
 /// Checks everything about the copy that would destroy something or make the swap fail. Returns its OID.

@@ -1,7 +1,7 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
-use super::journal::RecordedRestore;
 use super::names::staging_name;
+use super::recorded_restore::RecordedRestore;
 use super::target_lock::TargetLock;
 use pgdump_restore::{DatabaseOptions, Loaded};
 

@@ -368,8 +368,7 @@ async fn swap(
     let mut result = draft.result(context, None);
     result.previous_database = claimed.previous_name().map(str::to_owned);
     result.partial = targets::is_part(&context.job.selection);
-    let outcome =
-        serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
+    let outcome = database::outcome_of(&result)?;
     context.progress.enter(Stage::Swap);
     claimed.swap(&proven.into_staging(), &outcome).await?;
     Ok(result)

@@ -21,7 +21,9 @@ use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHin
 use crate::catalog;
 use crate::config::{Config, Trust};
 use crate::database::VerificationDatabase;
-use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said};
+use crate::error::{
+    FailureReason as R, JobError, JobKind, RestoreError, RetryClass, report as said,
+};
 use crate::job::{Completeness, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
@@ -32,7 +34,9 @@ use crate::steps::reached as step;
 use crate::verification::{
     self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
 };
-use pgdump_archive::{Archive, ContentDigest, DigestSink};
+use pgdump_archive::{
+    Archive, ArchiveError, Chunk, ContentDigest, DataSink, DigestSink, Extent, TocEntry,
+};
 
 type VerifyContext<'a> = JobContext<'a, VerifyJob>;
 
@@ -291,12 +295,18 @@ async fn verify_archive(
     let done = if report.depth_requested == Depth::Archive {
         context.progress.enter(Stage::Data);
         let large_objects = pgdump_restore::large_objects_in(archive.entries());
-        read_all(opened.archive, content_digest.clone(), context.progress).await?;
+        let (progress, stop) = (context.progress, context.cancel.clone());
+        read_all(opened.archive, content_digest.clone(), progress, stop).await?;
         reached(report, &opened.integrity, Depth::Archive)?;
         sum_up(report, &content_digest, large_objects);
         Ok(())
     } else {
         let history = catalog.history(pinned, report).await?;
+        for note in &history.notes {
+            if !report.notes.contains(note) {
+                report.notes.push(note.clone());
+            }
+        }
         Box::pin(restore_and_examine(
             context,
             opened,
@@ -520,11 +530,12 @@ fn reached(
     Ok(())
 }
 
-/// Reads all data, for its digest alone.
+/// Reads all data, for its digest alone, until `stop` is cancelled.
 async fn read_all(
     mut archive: Archive,
     content_digest: Arc<ContentDigest>,
     progress: &Arc<Progress>,
+    stop: CancellationToken,
 ) -> Result<(), RestoreError> {
     let progress = progress.clone();
     archive.decode_texts_for_display();
@@ -534,11 +545,44 @@ async fn read_all(
                 .data_bytes
                 .fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         };
-        archive.read_data(&mut DigestSink::new(&content_digest, &seen))
+        let sink = DigestSink::new(&content_digest, &seen);
+        archive.read_data(&mut StoppableSink { sink, stop })
     });
     Ok(read
         .await
         .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??)
+}
+
+/// Digests data until it is stopped. A few bytes may decompress for hours, so it is not enough that the download ends.
+struct StoppableSink<'a> {
+    sink: DigestSink<'a>,
+    stop: CancellationToken,
+}
+
+impl DataSink for StoppableSink<'_> {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        self.sink.begin(entry)
+    }
+
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        if self.stop.is_cancelled() {
+            let stopped = JobError::new(JobKind::Cancelled, "the backup is no longer read");
+            return Err(RestoreError::from(stopped).into());
+        }
+        self.sink.chunk(chunk)
+    }
+
+    fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        self.sink.end(entry)
+    }
+
+    fn extent(&mut self, entry: Option<&TocEntry>, extent: Extent) {
+        self.sink.extent(entry, extent);
+    }
+
+    fn tail(&mut self, extent: Extent) {
+        self.sink.tail(extent);
+    }
 }
 
 fn archive_proof(archive: &Archive) -> ArchiveProof {
@@ -583,6 +627,29 @@ mod tests {
     use crate::postgres::Server;
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
+    use pgdump_archive::{ArchiveSource, DecryptionKeys, Limits};
+
+    /// What decompresses for hours ends with its job.
+    #[tokio::test]
+    async fn data_is_read_until_the_job_ends() {
+        let fixture = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/v15.custom.dump"
+        );
+        for is_stopped in [false, true] {
+            let origin = ArchiveSource::once(std::fs::File::open(fixture).unwrap());
+            let keys = DecryptionKeys::default();
+            let archive = Archive::open(origin, Limits::default(), &keys).unwrap();
+            let digest = Arc::new(ContentDigest::of(&archive));
+            let stop = CancellationToken::new();
+            if is_stopped {
+                stop.cancel();
+            }
+            let read = read_all(archive, digest, &Arc::default(), stop).await;
+            let reason = read.err().map(|e| e.reason());
+            assert_eq!(reason, is_stopped.then_some(R::Cancelled));
+        }
+    }
 
     const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
 

@@ -1,13 +1,18 @@
 //! Whether a store denies one object or everything.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::backup_store::BackupStore;
+use super::backup_store::{BackupStore, StoredObject};
 use super::read_range;
-use crate::error::{StorageError, report};
+use crate::error::{StorageError, StorageKind, report};
 
 /// How many of the oldest and of the newest other objects are tried. Nobody can add an object that is older than others.
 const SAMPLES: usize = 5;
+/// How many of the first objects are enough if there are more than a listing holds: others that can be read show that the
+/// worker may read, whoever made them.
+const SOME: usize = 1_000;
 /// How long it may take to find out.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -39,7 +44,7 @@ async fn read_another(
 ) -> Result<bool, StorageError> {
     let folder = &name[..name.rfind('/').map_or(0, |n| n + 1)];
     for prefix in [folder, ""] {
-        let mut others = match store.members_where(prefix, like).await {
+        let mut others = match list_some(store, prefix, like).await {
             // What is denied may be the folder.
             Err(_) if !prefix.is_empty() => continue,
             others => others?,
@@ -60,10 +65,26 @@ async fn read_another(
     Ok(false)
 }
 
+/// All objects whose name is `like` another one's; if they are too many, some of them.
+async fn list_some(
+    store: &dyn BackupStore,
+    prefix: &str,
+    like: fn(&str) -> bool,
+) -> Result<Vec<StoredObject>, StorageError> {
+    match store.members_where(prefix, like).await {
+        Err(e) if e.kind() == StorageKind::ListingTooLong => {
+            let kept = AtomicUsize::new(0);
+            let is_kept =
+                move |name: &str| like(name) && kept.fetch_add(1, Ordering::Relaxed) < SOME;
+            store.members_named(prefix, Arc::new(is_kept)).await
+        }
+        listed => listed,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::StorageKind;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
 
     /// What is another kind of object says nothing of this one.
@@ -80,5 +101,20 @@ mod tests {
         assert!(can_read_another(&store, "r.json", |n| n.ends_with(".json")).await);
         store.fail(Call::Read, "s.json", denied, 1);
         assert!(can_read_another(&store, "r.json", |_| true).await);
+    }
+
+    /// More objects than a listing holds do not make a denied object a fault of the worker's credentials.
+    #[tokio::test]
+    async fn a_flood_hides_no_other_object() {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..SOME + 10 {
+            std::fs::write(folder.path().join(format!("{i}.dump")), "x").unwrap();
+        }
+        let store = FaultyStore::at(folder.path());
+        store.hold(SOME);
+        assert!(can_read_another(&store, "a.dump", |_| true).await);
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::Read, "", denied, 99);
+        assert!(!can_read_another(&store, "a.dump", |_| true).await);
     }
 }

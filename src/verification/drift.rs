@@ -76,9 +76,11 @@ const MAX_NAMED: usize = 20;
 pub struct History {
     /// Newest first.
     pub reports: Vec<VerificationReport>,
-    /// There were so many rejected documents of evidence that the search was abandoned, or a folder of evidence could not
-    /// be listed.
+    /// None was found among what was read, and not all evidence was: there were too many documents, or a folder of evidence
+    /// could not be listed.
     pub is_hidden: bool,
+    /// What was not read, and could have added to this.
+    pub notes: Vec<String>,
 }
 
 impl History {
@@ -112,8 +114,8 @@ pub(super) fn compare(
         return (None, vec![]);
     }
     if history.is_hidden {
-        let what = "the last proven backups could not be found: too many documents of evidence were rejected, or this account may not list a folder of evidence";
-        let fix = "delete the rejected documents, or let the account read the folder (the worker's log names them), and check who may create objects there";
+        let what = "the last proven backups could not be found: there are too many documents of evidence, or this account may not list a folder of evidence";
+        let fix = "delete the documents that do not count, or let the account read the folder (the worker's log names them), and check who may create objects there";
         let check =
             Check::new("drift", CheckStatus::NotChecked, what).because(FailureReason::AccessDenied);
         return (None, vec![check.fix(fix)]);
@@ -307,7 +309,7 @@ mod tests {
         };
         History {
             reports: rows.iter().map(report).collect(),
-            is_hidden: false,
+            ..History::default()
         }
     }
 

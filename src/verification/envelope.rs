@@ -38,6 +38,16 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// The first 16 digits of the SHA-256 of a text.
+pub(super) fn short_digest(text: &str) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(text.as_bytes())
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
 pub(super) fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
@@ -219,13 +229,18 @@ impl Keyring {
         own.is_some_and(|own| self.trusted.iter().all(|k| k == own))
     }
 
-    /// A name that only holders of the signing key can compute. `None` without one.
-    pub(super) fn secret_name(&self, of: &str) -> Option<String> {
+    /// A text that only holders of the signing key can compute, from which names are made. `None` without one.
+    pub(super) fn secret_of(&self, of: &str) -> Option<String> {
         // Cannot be confused with a signed document: DSSE's encoding begins with `DSSEv1`.
         let message = format!("pgrestored evidence name\n{of}");
         self.signing
             .as_ref()
-            .map(|k| sha256_hex(k.sign(message.as_bytes()).sig.as_bytes())[..16].to_owned())
+            .map(|k| k.sign(message.as_bytes()).sig)
+    }
+
+    /// A name that only holders of the signing key can compute. `None` without one.
+    pub(crate) fn secret_name(&self, of: &str) -> Option<String> {
+        self.secret_of(of).map(|secret| short_digest(&secret))
     }
 
     /// Wraps a report in an envelope, signed if there is a signing key.

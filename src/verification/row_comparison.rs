@@ -11,6 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::restored_database::{RestoredDatabase, counted};
+use super::row_checks::{
+    Tally, differs, excused, not_compared, summary_of, summary_of_differences,
+};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error, too_large};
 use crate::progress::Progress;
@@ -156,8 +159,10 @@ pub(super) async fn compare(
         return Ok((vec![], vec![not_compared()]));
     }
     let wanted = subject.content_digest.tables();
+    let foreign = subject.content_digest.foreign_statement();
     let session = connect(subject.server, subject.database).await?;
     let (mut tables, mut parts) = (Vec::new(), Vec::new());
+    let mut changed = Tally::default();
     let (mut proofs, mut wrong): (Vec<TableProof>, Vec<Check>) = Default::default();
     let (mut kept, most) = (0, subject.server.max_rows());
     for (name, data) in &wanted {
@@ -171,7 +176,9 @@ pub(super) async fn compare(
                 tables.push(table);
             }
             Described::Unreadable(what) => {
-                wrong.push(differs(name, &what));
+                let check = differs(name, &what);
+                wrong.push(foreign.map_or(check.clone(), |line| excused(check, line)));
+                changed.tables += usize::from(foreign.is_some());
                 proofs.push(proof_of(name, data));
             }
         }
@@ -186,11 +193,21 @@ pub(super) async fn compare(
     for (table, found) in tables.iter().zip(found) {
         let data = &wanted[&table.name];
         let check = check_of(table, data, &found, subject.dumped_major);
-        match &check {
-            None => compared.add(found.rows.count),
-            Some(c) if c.status == CheckStatus::NotChecked => only_counted.add(found.rows.count),
-            Some(_) => {}
-        }
+        let check = match (check, foreign) {
+            (None, _) => {
+                compared.add(found.rows.count);
+                None
+            }
+            (Some(check), _) if check.status == CheckStatus::NotChecked => {
+                only_counted.add(found.rows.count);
+                Some(check)
+            }
+            (Some(check), Some(line)) => {
+                changed.add(found.rows.count);
+                Some(excused(check, line))
+            }
+            (check, None) => check,
+        };
         wrong.extend(check);
         proofs.push(proof_with(table, data, &found));
     }
@@ -200,82 +217,11 @@ pub(super) async fn compare(
         .filter(|c| c.status == CheckStatus::Failed)
         .count();
     let summary = match failed {
-        0 => summary_of(compared, only_counted),
+        0 => summary_of(compared, only_counted, changed),
         n => summary_of_differences(n, proofs.len()),
     };
     wrong.truncate(MAX_NAMED);
     Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
-}
-
-/// The rows of text that `pg_dump` did not write.
-fn not_compared() -> Check {
-    let what = "rows and large objects were restored but not compared, because pg_dump did not write this SQL text";
-    let fix = "back up with pg_dump";
-    Check::new("rows", CheckStatus::NotChecked, what)
-        .fix(fix)
-        .optional()
-}
-
-/// Number of tables, and of their restored rows.
-#[derive(Debug, Clone, Copy, Default)]
-struct Tally {
-    tables: usize,
-    rows: u64,
-}
-
-impl Tally {
-    fn add(&mut self, rows: u64) {
-        self.tables += 1;
-        self.rows += rows;
-    }
-
-    fn said(self) -> String {
-        let tables = counted(self.tables, "table");
-        format!("{tables} with {}", counted(self.rows, "row"))
-    }
-}
-
-/// One check for all tables that do not differ: how many were `compared` row for row, and of how many rows were only
-/// `counted`.
-fn summary_of(compared: Tally, only_counted: Tally) -> Check {
-    if compared.tables + only_counted.tables == 0 {
-        return Check::new(
-            "rows",
-            CheckStatus::Passed,
-            "the archive has no data of tables",
-        );
-    }
-    let verb = if compared.tables == 1 {
-        "matches"
-    } else {
-        "match"
-    };
-    let what = format!("{} {verb} the archive row for row", compared.said());
-    if only_counted.tables == 0 {
-        return Check::new("rows", CheckStatus::Passed, what);
-    }
-    let what = format!(
-        "{what}; of {}, only the number of rows was compared",
-        only_counted.said()
-    );
-    Check::new("rows", CheckStatus::NotChecked, what).optional()
-}
-
-fn summary_of_differences(failed: usize, tables: usize) -> Check {
-    let what = format!(
-        "{} of {} {} from the archive",
-        indicatif::HumanCount(failed as u64),
-        counted(tables, "table"),
-        if failed == 1 { "differs" } else { "differ" }
-    );
-    Check::new("rows", CheckStatus::Failed, what)
-}
-
-fn differs(table: &str, what: &str) -> Check {
-    let fix = "check the table for triggers, rules and row filters, then restore the backup again";
-    Check::new("rows", CheckStatus::Failed, what)
-        .of(table)
-        .fix(fix)
 }
 
 fn check_of(
@@ -293,9 +239,9 @@ fn check_of(
         );
         return Some(differs(&table.name, &what));
     }
-    if data.has_other_columns {
+    if data.is_only_counted {
         let what = "the number of rows is equal; their content cannot be compared, because parts of the table have \
-            different lists of columns in the archive, or rows that are too long";
+            different lists of columns in the archive, rows that are too long, or values that are no constants";
         return Some(
             Check::new("rows", CheckStatus::NotChecked, what)
                 .of(&table.name)
@@ -608,7 +554,9 @@ pub(super) async fn compare_objects(
                 if wrong == 1 { "differs" } else { "differ" },
                 named.join(", ")
             );
-            vec![Check::new("large objects", CheckStatus::Failed, what)]
+            let check = Check::new("large objects", CheckStatus::Failed, what);
+            let foreign = subject.content_digest.foreign_statement();
+            vec![foreign.map_or(check.clone(), |line| excused(check, line))]
         }
     })
 }
@@ -653,35 +601,4 @@ async fn read_objects(
         offset += i64::from(OBJECT_PART);
     }
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_claims_no_table_whose_rows_were_only_counted() {
-        let tally = |tables, rows| Tally { tables, rows };
-        let of = |compared, only_counted| {
-            let summary = summary_of(compared, only_counted);
-            (summary.status, summary.message)
-        };
-        let all = "2 tables with 1,201 rows match the archive row for row";
-        assert_eq!(
-            of(tally(2, 1201), Tally::default()),
-            (CheckStatus::Passed, all.to_owned())
-        );
-        let some = "1 table with 1 row matches the archive row for row; of 1 table with 1,200 rows, only the number of rows was compared";
-        assert_eq!(
-            of(tally(1, 1), tally(1, 1200)),
-            (CheckStatus::NotChecked, some.to_owned())
-        );
-        let empty = of(Tally::default(), Tally::default());
-        assert_eq!(empty.1, "the archive has no data of tables");
-        let none = "0 tables with 0 rows match the archive row for row; of 2 tables with 9 rows, only the number of rows was compared";
-        assert_eq!(
-            of(Tally::default(), tally(2, 9)),
-            (CheckStatus::NotChecked, none.to_owned())
-        );
-    }
 }

@@ -424,7 +424,7 @@ mod tests {
                 bytes,
                 &History {
                     reports,
-                    is_hidden: false,
+                    ..History::default()
                 },
             )
         };

@@ -132,6 +132,48 @@ async fn doctor_accepts_a_good_setup_on_googles_emulator() {
     doctor_accepts_a_good_setup(Kind::Google).await;
 }
 
+/// Where the newest backups are of several databases, the newest one of each is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_the_newest_backup_of_each_database() {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    c.psql("postgres", "CREATE ROLE gone");
+    for (database, sql) in [
+        ("app", "CREATE TABLE t (a int)"),
+        (
+            "shop",
+            "CREATE TABLE t (a int); ALTER TABLE t OWNER TO gone",
+        ),
+    ] {
+        c.create(database, sql);
+        let dump = std::fs::read(c.dump_through_pipe(database, &[])).unwrap();
+        for name in ["older", "newest"] {
+            let name = format!("{database}-{name}.dump");
+            env.emulator.storage.put(BUCKET, &name, dump.clone());
+        }
+    }
+    c.psql("shop", "DROP TABLE t");
+    c.psql("postgres", "DROP ROLE gone");
+    let (found, code) = diagnosis(&env, &c, &[]).await;
+    let newest = found.iter().filter(|(check, ..)| check == "newest backup");
+    let newest: Vec<(&str, &str)> = newest
+        .map(|(_, health, d)| (health.as_str(), d["message"].as_str().unwrap()))
+        .collect();
+    let [(app, of_app), (shop, of_shop)] = newest[..] else {
+        panic!("{found:#?}");
+    };
+    assert!(
+        app == "ok" && of_app.starts_with("app-newest.dump: "),
+        "{of_app}"
+    );
+    assert!(
+        shop != "ok" && of_shop.starts_with("shop-newest.dump: "),
+        "{of_shop}"
+    );
+    assert!(of_shop.contains("gone"), "{of_shop}");
+    assert_eq!(code.is_some_and(|code| code != 0), shop == "failure");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();

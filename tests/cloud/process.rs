@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pgrestored::error::FailureReason;
 use pgrestored::event::Status;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -51,7 +52,9 @@ async fn worker_by(
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(variables.iter().copied());
     for (flag, value) in env.flags() {
-        command.arg(format!("--{flag}={value}"));
+        if more.iter().all(|(other, _)| *other != flag) {
+            command.arg(format!("--{flag}={value}"));
+        }
     }
     for (flag, value) in [("db-host", c.sandbox.host()), ("admin-addr", "127.0.0.1:0")]
         .iter()
@@ -448,6 +451,51 @@ async fn half_open_connections_block_neither_restores_nor_probes() {
         .count();
     assert!(held < 100, "{held} open descriptors");
     drop(silent);
+}
+
+/// What the worker may not read or list in a folder is an answer about that request, and no fault of its credentials.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_may_not_be_read_leaves_the_worker_ready() {
+    use std::os::unix::fs::PermissionsExt;
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t AS SELECT 1 AS a");
+    let (folder, dump) = (c.scratch("backups"), c.dump_to_file("src", &[]));
+    std::fs::create_dir_all(folder.join("private")).unwrap();
+    for name in ["good.dump", "denied.dump", "private/newest.dump"] {
+        std::fs::copy(&dump, folder.join(name)).unwrap();
+    }
+    let allow = |name: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.join(name), mode).unwrap();
+    };
+    allow("", 0o755);
+    allow("good.dump", 0o644);
+    for name in ["denied.dump", "private"] {
+        allow(name, 0);
+    }
+    // Root may read everything, so the worker runs as the server's user.
+    let command = c.sandbox.command(env!("CARGO_BIN_EXE_pgrestored"));
+    let bucket = format!("file://{}", folder.display());
+    let flags = [("backup-bucket", bucket.as_str())];
+    let process = worker_by(command.into(), &env, &c, &flags, &[]).await;
+    let denied = Some(FailureReason::AccessDenied);
+    for (name, reason) in [
+        ("denied.dump", denied),
+        ("latest", denied),
+        ("good.dump", None),
+    ] {
+        env.publish(&format!(
+            r#"{{"request_id":"{name}","backup":{{"name":"{name}"}},"target_db":"app"}}"#
+        ))
+        .await;
+        let result = env.result().await;
+        let found = result.error.as_ref().map(|e| e.reason);
+        assert_eq!(found, reason, "{name} {:?}", result.error);
+        let ready = get(&format!("http://{}/readyz", process.admin())).await;
+        assert_eq!(ready.0, 200, "{name} {}", ready.1);
+    }
+    allow("private", 0o755);
 }
 
 /// Even the most verbose log contains no password and no SCRAM verifier.

@@ -132,7 +132,7 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
     c.create("app", "CREATE TABLE precious (a int)");
     c.create("handmade", "CREATE TABLE handmade ()");
     let dump = c.dump_to_file("src", &[]);
-    for target in ["gone", "busy", "closed", "shielded"] {
+    for target in ["gone", "busy", "closed", "shielded", "older", "endless"] {
         let restored = c.try_restore(&dump, target, OnExisting::Fail).await;
         assert_eq!(restored.result.error, None, "{target}");
     }
@@ -187,6 +187,12 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
         let filled = c.restore_with(&filled, &[]).await.result;
         assert_eq!((filled.error, filled.partial), (None, true), "{target}");
     }
+    // As an earlier version recorded it, and as a restore of SQL text without its end mark is recorded.
+    c.psql(
+        "postgres",
+        "UPDATE pgrestored.request SET outcome = outcome - 'partial' WHERE target = 'older';
+         UPDATE pgrestored.request SET outcome = outcome || '{\"completeness\": \"unknown\"}' WHERE target = 'endless'",
+    );
     // Another database of the same name is not the restored one.
     c.psql("postgres", "DROP DATABASE gone");
     c.create("gone", "CREATE TABLE imposter ()");
@@ -200,6 +206,8 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
     for (copy, reason, word) in [
         ("handmade", R::TargetNotAllowed, "--unproven"),
         ("gone", R::TargetNotAllowed, "--unproven"),
+        ("older", R::TargetNotAllowed, "an earlier version"),
+        ("endless", R::TargetNotAllowed, "end mark"),
         ("part", R::TargetNotAllowed, "a part of a backup"),
         ("one_table", R::TargetNotAllowed, "a part of a backup"),
         ("without_rows", R::TargetNotAllowed, "a part of a backup"),
@@ -252,10 +260,20 @@ async fn only_a_copy_that_a_restore_made_is_promoted() {
     };
     let done = promote(&c, &vouched).await.unwrap();
     assert_eq!(done.restored_by, None);
-    assert!(
-        done.notes.iter().any(|n| n.contains("no restore is known")),
-        "{:?}",
-        done.notes
-    );
+    let says = |done: &Promoted, why: &str| {
+        assert!(
+            done.notes.iter().any(|n| n.contains(why)),
+            "{:?}",
+            done.notes
+        );
+    };
+    says(&done, "the journal knows no restore that made it");
     assert_eq!(marker(&c, "app"), "handmade");
+    let vouched = Promotion {
+        provenance: Provenance::Waived,
+        ..promotion("older", "older", "app")
+    };
+    let done = promote(&c, &vouched).await.unwrap();
+    assert!(done.restored_by.is_some());
+    says(&done, "an earlier version");
 }

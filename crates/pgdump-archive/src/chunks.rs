@@ -465,6 +465,7 @@ mod tests {
         let context = ReadContext {
             limits: crate::Limits::default(),
             dialect,
+            origin: None,
         };
         split_statements(&mut &data[..], &context, "t", &mut sink)?;
         Ok(sink

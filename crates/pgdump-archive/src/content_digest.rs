@@ -6,7 +6,7 @@
 //! counted as PostgreSQL writes it in UTC. An INSERT is counted as the line that COPY would write.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -42,6 +42,7 @@ pub struct ObjectDigest {
 pub struct ContentDigest {
     /// False for text that `pg_dump` did not write, whose rows COPY may not give back.
     counts_rows: bool,
+    foreign_statement: Arc<OnceLock<u64>>,
     dialect: Dialect,
     encoding: TextEncoding,
     tables: Arc<TableDigests>,
@@ -64,6 +65,7 @@ impl ContentDigest {
         });
         ContentDigest {
             counts_rows: !archive.is_generic_sql(),
+            foreign_statement: archive.foreign_statement(),
             has_entries: !archive.is_script(),
             tables: Arc::new(tables),
             ..Self::empty(
@@ -78,6 +80,7 @@ impl ContentDigest {
         let what = "the list of the backup's tables and large objects";
         ContentDigest {
             counts_rows: true,
+            foreign_statement: Arc::default(),
             dialect,
             encoding,
             tables: Arc::default(),
@@ -93,6 +96,12 @@ impl ContentDigest {
     /// give back.
     pub fn counts_rows(&self) -> bool {
         self.counts_rows
+    }
+
+    /// Once all data was read, the line of the first statement that `pg_dump` did not write into the SQL text, if there is
+    /// one that may have changed rows or large objects: those that differ say nothing of the text.
+    pub fn foreign_statement(&self) -> Option<u64> {
+        self.foreign_statement.get().copied()
     }
 
     /// Records a location: the head, or an entry's block.
@@ -145,7 +154,7 @@ impl ContentDigest {
             relation,
             rows: RowDigest::default(),
             order,
-            has_other_columns: false,
+            is_only_counted: false,
             inserted: None,
             tables: self.tables.clone(),
             kept: self.kept.clone(),
@@ -194,7 +203,7 @@ impl ContentDigest {
         }
         if tally.is_rows {
             let is_incomparable = tally.order == FieldOrder::Incomparable && tally.rows.count > 0;
-            let has_other_columns = tally.has_other_columns || is_incomparable;
+            let is_only_counted = tally.is_only_counted || is_incomparable;
             let relation = match tally.relation {
                 Some(relation) => relation,
                 None => {
@@ -202,7 +211,7 @@ impl ContentDigest {
                     tally.fallback
                 }
             };
-            self.tables.add(relation, &tally.rows, has_other_columns);
+            self.tables.add(relation, &tally.rows, is_only_counted);
         }
         let mut objects = self.objects.lock();
         objects.extend(tally.objects);
@@ -245,7 +254,7 @@ pub struct DigestBuilder {
     rows: RowDigest,
     /// How the fields of these rows are brought into the table's order.
     order: FieldOrder,
-    has_other_columns: bool,
+    is_only_counted: bool,
     /// The list of columns of the last INSERT.
     inserted: Option<Option<String>>,
     tables: Arc<TableDigests>,
@@ -391,15 +400,17 @@ impl InsertSink for InsertedRows<'_> {
         builder.order = builder
             .tables
             .begin(&relation, display.as_deref(), &builder.kept)?;
-        builder.has_other_columns |= builder.order == FieldOrder::Incomparable;
+        builder.is_only_counted |= builder.order == FieldOrder::Incomparable;
         builder.relation = Some(relation);
         builder.inserted = Some(columns.map(str::to_owned));
         Ok(())
     }
 
-    fn row(&mut self, fields: &[String]) {
+    fn row(&mut self, fields: Option<&[String]>) {
+        self.builder.is_only_counted |= fields.is_none();
         // In the archive's encoding, as COPY would write it.
-        let line = self.encoding.bytes_of(&fields.join("\t"));
+        let line = fields.unwrap_or_default().join("\t");
+        let line = self.encoding.bytes_of(&line);
         self.builder.add_row(&line);
     }
 }
@@ -541,7 +552,7 @@ mod tests {
         let wanted = TableDigest {
             columns: Some("(a, b)".into()),
             rows: rows(&["1\tx", "2\ty", "3\t2026-11-24 12:00:00+00"]),
-            has_other_columns: false,
+            is_only_counted: false,
         };
         for end in ["\n", "\r\n"] {
             let second = format!("y\t2{end}2026-11-24 13:00:00+01\t3{end}");
@@ -583,7 +594,7 @@ mod tests {
         ] {
             let parts = [("(a, b)", "1\tx\n"), (columns, text)];
             let found = of_partitions(&digest(), &parts, MAX_PERMUTED_ROW + 1);
-            assert_eq!(found.has_other_columns, is_other, "{columns}");
+            assert_eq!(found.is_only_counted, is_other, "{columns}");
             let count = 1 + text.matches('\n').count() as u64;
             assert_eq!(found.rows.count, count, "{columns}");
         }
@@ -605,12 +616,38 @@ mod tests {
         digest.finish(t).unwrap();
         let found = &digest.tables()["s.t"];
         assert_eq!(found.rows, rows(&["1\tx", "2\ty", "3\tz", "4\t\\N"]));
-        assert!(!found.has_other_columns);
+        assert!(!found.is_only_counted);
         let mut t = digest.begin(&entry).unwrap();
         t.add_inserts("INSERT INTO s.t VALUES (1, 'x');", &utf8)
             .unwrap();
         digest.finish(t).unwrap();
-        assert!(digest.tables()["s.t"].has_other_columns);
+        assert!(digest.tables()["s.t"].is_only_counted);
+    }
+
+    /// What somebody has added by hand is counted, and not taken for damage.
+    #[test]
+    fn of_rows_with_expressions_only_the_number_is_known() {
+        let utf8 = TextEncoding::new("UTF8");
+        for (values, is_only_counted) in [
+            ("(-5), (1e+20), (-1.5e-3)", false),
+            ("(1), (1+1), (3)", true),
+            ("(1), ((2)), (3)", true),
+            ("(1), (+2), (3)", true),
+            ("(1), ('a' || 'b'), (3)", true),
+            ("(1), (E'\\xff'), (3)", true),
+        ] {
+            let digest = digest();
+            let entry = TocEntry::bare(1, "TABLE DATA", "s.t");
+            let mut t = digest.begin(&entry).unwrap();
+            let sql = format!("INSERT INTO s.t VALUES {values};");
+            t.add_inserts(&sql, &utf8).unwrap();
+            digest.finish(t).unwrap();
+            let found = &digest.tables()["s.t"];
+            assert_eq!(found.is_only_counted, is_only_counted, "{values}");
+            // Behind parentheses in parentheses, the rest of the statement is passed over.
+            let count = if values.contains("((") { 2 } else { 3 };
+            assert_eq!(found.rows.count, count, "{values}");
+        }
     }
 
     /// What the archive decides the number of takes no more memory than allowed.

@@ -2,7 +2,7 @@
 
 use super::lexer::{Token, TokenKind};
 
-/// A value of an INSERT as COPY writes it.
+/// A value of an INSERT as COPY writes it; `None` for what `pg_dump` does not write, such as an expression.
 pub(super) fn copy_field(t: &[Token<'_>], standard_strings: bool) -> Option<String> {
     let escaped = |text: &str| {
         let mut out = String::with_capacity(text.len());
@@ -35,8 +35,19 @@ pub(super) fn copy_field(t: &[Token<'_>], standard_strings: bool) -> Option<Stri
             }
             (None, _) => Some(one.text.to_owned()),
         },
-        several => Some(several.iter().map(|w| w.text).collect()),
+        several => {
+            let text: String = several.iter().map(|w| w.text).collect();
+            is_number(&text).then_some(text)
+        }
     }
+}
+
+/// Whether this is a number as PostgreSQL writes it, possibly with a sign.
+fn is_number(text: &str) -> bool {
+    let only_digits = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b"-+.eE".contains(&b));
+    only_digits && !text.starts_with('+') && text.parse::<f64>().is_ok()
 }
 
 /// The value of a string with backslash escapes; `None` for a byte of a longer character, which `pg_dump` does not

@@ -73,6 +73,7 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
     let context = ReadContext {
         limits,
         dialect: dialect_of(&entries, &encoding),
+        origin: None,
     };
     let form = BlockForm {
         codec: header.codec,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::chunks::{DataSink, ObjectSplitter};
+use super::filters::Origin;
 use super::input_files::InputFiles;
 use super::members::{
     MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, missing_object,
@@ -71,13 +72,14 @@ pub(super) fn open(
         let what = "there is no toc.dat: this is not a directory of pg_dump -Fd, or its upload is incomplete";
         return Err(ArchiveError::corrupt(what));
     };
+    let origin = Some(Origin::Directory(folder.clone()));
     let MemberToc {
         header,
         entries,
         encoding,
         context,
         toc_filters,
-    } = read_member_toc(folder.open(&toc.name)?, Format::Directory, limits)?;
+    } = read_member_toc(folder.open(&toc.name)?, Format::Directory, limits, origin)?;
     let index = MemberIndex::new(&entries)?;
     let queue = largest_first(&entries, &by_name)?;
     let members = DirectoryMembers {

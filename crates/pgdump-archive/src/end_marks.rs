@@ -1,6 +1,8 @@
 //! Finds which parts of a text `pg_dump` wrote, by the comments that it begins and ends with, and what that
 //! says about the text's completeness.
 
+use std::sync::{Arc, OnceLock};
+
 use super::toc::corrupt;
 use crate::error::ArchiveError;
 
@@ -22,6 +24,8 @@ pub(super) struct DumpMarks {
     cluster_complete: bool,
     /// Line of a BEGIN without its COMMIT.
     transaction: Option<u64>,
+    /// Line of the first statement that may change rows and that `pg_dump` did not write.
+    pub foreign: Arc<OnceLock<u64>>,
 }
 
 impl DumpMarks {
@@ -46,10 +50,13 @@ impl DumpMarks {
         Ok(())
     }
 
-    /// Records a statement; one with `is_setting` creates and changes nothing.
-    pub(crate) fn statement(&mut self, is_setting: bool) {
+    /// Records a statement; one with `is_setting` creates and changes nothing. Returns whether it is one that is outside of
+    /// every dump and creates or changes something.
+    pub(crate) fn statement(&mut self, is_setting: bool) -> bool {
         // The dumps of a cluster's databases are surrounded by its roles.
-        self.has_more |= self.open.is_none() && self.cluster.is_none() && !is_setting;
+        let is_more = self.open.is_none() && self.cluster.is_none() && !is_setting;
+        self.has_more |= is_more;
+        is_more
     }
 
     pub(crate) fn transaction(&mut self, begun: Option<u64>) {
@@ -110,8 +117,9 @@ mod tests {
         let mut marks = DumpMarks::default();
         for (line, comment) in (1..).zip(comments) {
             match *comment {
-                "set" => marks.statement(true),
-                "create" => marks.statement(false),
+                "set" | "create" => {
+                    marks.statement(*comment == "set");
+                }
                 other => marks.comment(other, line)?,
             }
         }

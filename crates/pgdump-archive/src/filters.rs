@@ -9,7 +9,7 @@ use super::inflate::Gzip;
 use super::lzma::{Lzip, LzmaAlone, Xz};
 use super::peek_reader::{BoxedReader, PeekReader, buffered};
 use super::toc::{corrupt, limit_error, unsupported};
-use super::{Format, Limits, ReopenableSource, recognize};
+use super::{DirectorySource, Format, Limits, ReopenableSource, recognize};
 use crate::error::ArchiveError;
 
 /// Most nested filters that are removed.
@@ -224,19 +224,35 @@ fn next_filter(
     }
 }
 
+/// Where bytes come from that can tell that they are no longer wanted.
+#[derive(Clone)]
+pub(super) enum Origin {
+    Stream(Arc<dyn ReopenableSource>),
+    Directory(Arc<dyn DirectorySource>),
+}
+
+impl Origin {
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        match self {
+            Origin::Stream(source) => source.check_wanted(),
+            Origin::Directory(source) => source.check_wanted(),
+        }
+    }
+}
+
 /// What comes out of a filter. It ends with an error where it is too long, or no longer wanted.
 struct FilterOutput<'a> {
     inner: BoxedReader<'a>,
     filter: Filter,
     most: u64,
     given: u64,
-    source: Option<Arc<dyn ReopenableSource>>,
+    origin: Option<Origin>,
 }
 
 impl Read for FilterOutput<'_> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        if let Some(source) = &self.source {
-            source.check_wanted()?;
+        if let Some(origin) = &self.origin {
+            origin.check_wanted()?;
         }
         let n = self.inner.read(buf)?;
         self.given += n as u64;
@@ -250,13 +266,12 @@ impl Read for FilterOutput<'_> {
     }
 }
 
-/// Removes every filter; also returns the first bytes of the content. `source`: where `input` comes from, if it can tell
-/// that it is no longer wanted.
+/// Removes every filter; also returns the first bytes of the content. `origin`: where `input` comes from, if that is known.
 pub(super) fn unwrap<'a>(
     input: BoxedReader<'a>,
     limits: &Limits,
     keys: &DecryptionKeys,
-    source: Option<&Arc<dyn ReopenableSource>>,
+    origin: Option<&Origin>,
 ) -> Result<(Vec<Filter>, Vec<u8>, PeekReader<'a>), ArchiveError> {
     let (mut filters, mut input) = (Vec::new(), buffered(input));
     loop {
@@ -275,16 +290,17 @@ pub(super) fn unwrap<'a>(
             filter,
             most: limits.max_decompressed,
             given: 0,
-            source: source.cloned(),
+            origin: origin.cloned(),
         }));
     }
 }
 
-/// Removes `count` filters.
+/// Removes `count` filters. `origin` as for [`unwrap`].
 pub(super) fn unwrap_some<'a>(
     input: BoxedReader<'a>,
     count: usize,
     limits: &Limits,
+    origin: Option<&Origin>,
 ) -> Result<PeekReader<'a>, ArchiveError> {
     let mut input = buffered(input);
     for _ in 0..count {
@@ -292,7 +308,14 @@ pub(super) fn unwrap_some<'a>(
         let Some(filter) = filter else {
             return Ok(whole);
         };
-        input = buffered(filter.unwrap(whole, limits, &DecryptionKeys::default())?);
+        input = buffered(Box::new(FilterOutput {
+            inner: filter.unwrap(whole, limits, &DecryptionKeys::default())?,
+            filter,
+            // Members are as long as their data.
+            most: u64::MAX,
+            given: 0,
+            origin: origin.cloned(),
+        }));
     }
     Ok(input)
 }

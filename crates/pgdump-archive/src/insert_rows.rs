@@ -13,8 +13,8 @@ pub(super) trait InsertSink {
     /// # Errors
     /// The sink's own, which end the reading.
     fn target(&mut self, target: InsertTarget<'_>) -> Result<(), ArchiveError>;
-    /// A row of this statement, each value as COPY writes it.
-    fn row(&mut self, fields: &[String]);
+    /// A row of this statement, each value as COPY writes it; `None` if a value is none that `pg_dump` writes.
+    fn row(&mut self, fields: Option<&[String]>);
 }
 
 /// `INSERT INTO s.t (a, b) OVERRIDING SYSTEM VALUE`
@@ -79,12 +79,12 @@ pub(super) fn read_inserts(
         i = values + 1;
         if t[values - 1].is("default") {
             // `DEFAULT VALUES`: a table without columns.
-            sink.row(&[]);
+            sink.row(Some(&[]));
             continue;
         }
         loop {
             let (fields, end) = tuple(&t, i, dialect)?;
-            sink.row(&fields);
+            sink.row(fields.as_deref());
             i = end;
             if !t.get(i).is_some_and(|w| w.is_symbol(b',')) {
                 break;
@@ -99,17 +99,17 @@ pub(super) fn read_inserts(
     Ok(())
 }
 
-/// The tuple that begins at `i`, and where it ends.
+/// The tuple that begins at `i`, unless a value is none that `pg_dump` writes; and where it ends.
 fn tuple(
     t: &[Token<'_>],
     mut i: usize,
     dialect: Dialect,
-) -> Result<(Vec<String>, usize), ArchiveError> {
+) -> Result<(Option<Vec<String>>, usize), ArchiveError> {
     let wrong = || corrupt("the values of an INSERT cannot be parsed");
     if !t.get(i).is_some_and(|w| w.is_symbol(b'(')) {
         return Err(wrong());
     }
-    let mut fields: Vec<String> = Vec::new();
+    let mut fields: Option<Vec<String>> = Some(Vec::new());
     i += 1;
     loop {
         let start = i;
@@ -123,7 +123,10 @@ fn tuple(
         // A generated column has no value of its own.
         if !(i == start + 1 && t[start].is("default")) {
             let field = copy_field(&t[start..i], dialect.standard_strings);
-            fields.push(field.ok_or_else(wrong)?);
+            fields = fields.zip(field).map(|(mut fields, field)| {
+                fields.push(field);
+                fields
+            });
         }
         i += 1;
         if end.is_symbol(b')') {

@@ -51,6 +51,7 @@ mod toc;
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
+use filters::Origin;
 use input_files::InputFiles;
 
 pub use crate::crc32c::Crc32c;
@@ -209,6 +210,14 @@ pub trait DirectorySource: Send + Sync {
     /// # Errors
     /// Errors of the store.
     fn open(&self, name: &str) -> Result<ByteStream, ArchiveError>;
+
+    /// As [`ReopenableSource::check_wanted`].
+    ///
+    /// # Errors
+    /// The source's own error.
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        Ok(())
+    }
 }
 
 /// The origin of an archive.
@@ -256,6 +265,8 @@ enum ArchiveBody {
 struct ReadContext {
     limits: Limits,
     dialect: Dialect,
+    /// Where members come from.
+    origin: Option<Origin>,
 }
 
 impl Archive {
@@ -307,8 +318,13 @@ impl Archive {
             ArchiveSource::Stream { bytes, reopen } => (bytes, reopen),
         };
         let files = InputFiles::new(reopen.clone(), false);
-        let (filters, head, input) =
-            filters::unwrap(bytes, &limits, keys, reopen.as_ref()).map_err(|e| files.explain(e))?;
+        let (filters, head, input) = filters::unwrap(
+            bytes,
+            &limits,
+            keys,
+            reopen.clone().map(Origin::Stream).as_ref(),
+        )
+        .map_err(|e| files.explain(e))?;
         let files = InputFiles::new(reopen.clone(), !filters.is_empty());
         let reopen = reopen.map(|source| tar_archive::TarReopener {
             source,
@@ -414,6 +430,15 @@ impl Archive {
         match &self.body {
             ArchiveBody::Script(s) => s.completeness.clone(),
             _ => Arc::new(OnceLock::from(true)),
+        }
+    }
+
+    /// The line of the first statement of SQL text that may change rows and that `pg_dump` did not write, if there is one;
+    /// known once all of it was read.
+    pub fn foreign_statement(&self) -> Arc<OnceLock<u64>> {
+        match &self.body {
+            ArchiveBody::Script(s) => s.foreign_statement(),
+            _ => Arc::default(),
         }
     }
 
@@ -537,10 +562,11 @@ pub fn read_text(
     most: u64,
     keys: &DecryptionKeys,
 ) -> Result<String, ArchiveError> {
-    let ArchiveSource::Stream { bytes, .. } = origin else {
+    let ArchiveSource::Stream { bytes, reopen } = origin else {
         return Err(toc::corrupt("expected a file, found a directory"));
     };
-    let (_, _, input) = filters::unwrap(bytes, &Limits::default(), keys, None)?;
+    let origin = reopen.map(Origin::Stream);
+    let (_, _, input) = filters::unwrap(bytes, &Limits::default(), keys, origin.as_ref())?;
     let mut text = Vec::new();
     let failed = |e| ArchiveError::from_io(e, "text");
     let mut input = input;

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Read};
 
 use super::chunks::{DataSink, ObjectSplitter, WithoutOids, split_rows, split_statements};
-use super::filters;
+use super::filters::{self, Origin};
 use super::header::read_header;
 use super::peek_reader::BoxedReader;
 use super::toc::{Toc, TocReader, corrupt, read_toc};
@@ -32,9 +32,10 @@ pub(super) fn read_member_toc(
     toc: BoxedReader<'_>,
     format: Format,
     limits: Limits,
+    origin: Option<Origin>,
 ) -> Result<MemberToc, ArchiveError> {
-    let (filters, _, mut input) =
-        filters::unwrap(toc, &limits, &filters::DecryptionKeys::default(), None)?;
+    let keys = filters::DecryptionKeys::default();
+    let (filters, _, mut input) = filters::unwrap(toc, &limits, &keys, origin.as_ref())?;
     let mut f = TocReader::new(&mut input, limits);
     f.members = true;
     let header = read_header(&mut f, format)?;
@@ -53,6 +54,7 @@ pub(super) fn read_member_toc(
     let context = ReadContext {
         limits,
         dialect: dialect_of(&entries, &encoding),
+        origin,
     };
     Ok(MemberToc {
         header,
@@ -310,12 +312,9 @@ pub(super) fn read_table(
     filter_count: usize,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    split_table_data(
-        filters::unwrap_some(member, filter_count, &context.limits)?,
-        context,
-        entry,
-        sink,
-    )
+    let origin = context.origin.as_ref();
+    let input = filters::unwrap_some(member, filter_count, &context.limits, origin)?;
+    split_table_data(input, context, entry, sink)
 }
 
 pub(super) fn split_table_data(
@@ -341,7 +340,8 @@ pub(super) fn read_object(
     splitter: &mut ObjectSplitter,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    let mut input = filters::unwrap_some(member, filter_count, &context.limits)?;
+    let origin = context.origin.as_ref();
+    let mut input = filters::unwrap_some(member, filter_count, &context.limits, origin)?;
     splitter.split(&mut input, oid, sink)
 }
 
@@ -358,7 +358,7 @@ pub(super) fn read_object_list(
         member,
         &context.limits,
         &filters::DecryptionKeys::default(),
-        None,
+        context.origin.as_ref(),
     )?;
     let (mut oids, mut line) = (BTreeSet::new(), Vec::new());
     loop {

@@ -201,7 +201,11 @@ impl PsqlSession {
             "discard",
         ];
         let sets = is(&["select", "pg_catalog"]) || harmless.iter().any(|w| is(&[w]));
-        self.marks.statement(begins || ends || sets);
+        let is_outside = self.marks.statement(begins || ends || sets);
+        if (is_outside || may_change_rows(scan)) && self.is_selected() {
+            // The first one is named.
+            let _ = self.marks.foreign.set(line);
+        }
         Ok(())
     }
 
@@ -272,6 +276,17 @@ impl PsqlSession {
         self.dialect.multibyte = self.encoding.multibyte();
         Ok(())
     }
+}
+
+/// Whether a statement may change rows, and is none of those with which `pg_dump` writes them.
+fn may_change_rows(scan: &StatementEnd) -> bool {
+    let is = |words: &[&str]| scan.is(words);
+    let writes = [
+        "update", "delete", "merge", "truncate", "with", "call", "do", "execute",
+    ];
+    (is(&["insert"]) && !scan.inserts_constants())
+        || (is(&["select"]) && !is(&["select", "pg_catalog"]))
+        || writes.iter().any(|w| is(&[w]))
 }
 
 /// COMMIT or ROLLBACK, also under their other names, but not ROLLBACK TO a savepoint.

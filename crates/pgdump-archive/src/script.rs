@@ -267,6 +267,11 @@ fn starts_with_words(tokens: &[Token<'_>], words: &[&str]) -> bool {
 }
 
 impl Script {
+    /// As [`Archive::foreign_statement`].
+    pub(crate) fn foreign_statement(&self) -> Arc<OnceLock<u64>> {
+        self.text.session.marks.foreign.clone()
+    }
+
     /// Hands everything to `sink`, in the order of the text.
     pub(crate) fn read(mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         loop {

@@ -20,8 +20,9 @@ pub struct TableDigest {
     pub columns: Option<String>,
     /// Count, size and digest of its rows.
     pub rows: RowDigest,
-    /// Some of its rows have other columns than `columns`, so that only the number of rows is known.
-    pub has_other_columns: bool,
+    /// Only the number of its rows is known: some have other columns than `columns`, are too long, or have values that are
+    /// no constants.
+    pub is_only_counted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -82,12 +83,12 @@ impl TableDigests {
     }
 
     /// Adds rows that have been read to their end.
-    pub(super) fn add(&self, relation: String, rows: &RowDigest, has_other_columns: bool) {
+    pub(super) fn add(&self, relation: String, rows: &RowDigest, is_only_counted: bool) {
         let mut tables = self.0.lock();
         let table = tables.entry(relation).or_default();
         table.is_read = true;
         table.digest.rows.merge(rows);
-        table.digest.has_other_columns |= has_other_columns;
+        table.digest.is_only_counted |= is_only_counted;
     }
 
     /// The tables whose data has been read.

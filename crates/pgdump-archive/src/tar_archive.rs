@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::chunks::{DataSink, ObjectSplitter};
-use super::filters::{self, DecryptionKeys};
+use super::filters::{self, DecryptionKeys, Origin};
 use super::input_files::InputFiles;
 use super::members::{
     MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, pg_dump_filters,
@@ -28,9 +28,13 @@ pub(super) struct TarReopener {
 }
 
 impl TarReopener {
+    fn origin(&self) -> Origin {
+        Origin::Stream(self.source.clone())
+    }
+
     fn open(&self, limits: &Limits) -> Result<Tar, ArchiveError> {
-        let (filters, _, input) =
-            filters::unwrap(self.source.open(0)?, limits, &self.keys, Some(&self.source))?;
+        let (bytes, origin) = (self.source.open(0)?, self.origin());
+        let (filters, _, input) = filters::unwrap(bytes, limits, &self.keys, Some(&origin))?;
         debug_assert_eq!(filters.len(), self.filters);
         Ok(Tar::new(input))
     }
@@ -58,7 +62,8 @@ pub(super) fn open(
     let mut tar = Tar::new(input);
     let first = tar.next()?;
     if first.as_ref().is_some_and(|f| f.path == TOC) {
-        let contents = read_member_toc(tar.member(), Format::Tar, limits)?;
+        let origin = reopen.as_ref().map(TarReopener::origin);
+        let contents = read_member_toc(tar.member(), Format::Tar, limits, origin)?;
         return Ok(finish(contents, (tar, None), String::new(), reopen, limits));
     }
     let (folder, contents) = find_toc(reopen.as_ref(), limits)?;
@@ -121,9 +126,10 @@ fn find_toc(
             ));
         }
         if plain_name(name).0 == TOC {
+            let (member, origin) = (tar.member(), Some(reopen.origin()));
             return Ok((
                 folder.to_owned(),
-                read_member_toc(tar.member(), Format::DirectoryTar, limits)?,
+                read_member_toc(member, Format::DirectoryTar, limits, origin)?,
             ));
         }
         if reopen.filters == 0 {

@@ -1,6 +1,8 @@
 //! The names of documents of evidence, and which backup and question a document is about.
 
-use super::super::envelope::sha256_hex;
+use std::collections::HashSet;
+
+use super::super::envelope::{Keyring, short_digest};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, VerificationReport};
 use crate::store::StoredObject;
@@ -19,7 +21,7 @@ pub fn evidence_name(backup: &str, generation: &str, request_id: &str) -> String
     format!(
         "{}{}",
         folder_of(backup, generation),
-        &sha256_hex(request_id.as_bytes())[..16]
+        short_digest(request_id)
     )
 }
 
@@ -56,6 +58,73 @@ impl Question<'_> {
 
 pub(super) fn key_of(base: &str, trigger: Trigger, depth: Depth) -> String {
     format!("{base}\n{trigger:?}\n{}", depth.as_str())
+}
+
+/// The keys of all questions of one request.
+fn keys_of(base: &str) -> impl Iterator<Item = String> {
+    let all = Trigger::ALL
+        .into_iter()
+        .flat_map(|t| Depth::ALL.map(|d| (t, d)));
+    all.map(move |(trigger, depth)| key_of(base, trigger, depth))
+}
+
+/// Names for answers of one request, if its first name and that of the question are both taken by what cannot be read.
+const SPARE_NAMES: [&str; 2] = ["spare 1", "spare 2"];
+
+/// What follows the hyphen in the names of the documents about one request: only holders of the signing key can compute
+/// it. One signature is enough for all of them, so that a name is recognized whatever else is there.
+pub(super) struct SecretNames {
+    base: String,
+    /// Never stored: the names are digests of it.
+    secret: String,
+}
+
+impl SecretNames {
+    /// `None` without a signing key.
+    pub(super) fn of(keys: &Keyring, base: &str) -> Option<Self> {
+        let secret = keys.secret_of(base)?;
+        let base = base.to_owned();
+        Some(SecretNames { base, secret })
+    }
+
+    fn derived(&self, of: &str) -> String {
+        short_digest(&format!("{}\n{of}", self.secret))
+    }
+
+    /// Those for the answer to a question, in the order in which they are tried.
+    pub(super) fn for_question(&self, question: &Question<'_>) -> [String; 4] {
+        let [spare, last] = SPARE_NAMES.map(|of| self.derived(of));
+        let first = short_digest(&self.secret);
+        [first, self.derived(&question.key()), spare, last]
+    }
+
+    /// Whether it is one of them, for whichever question.
+    pub(super) fn contain(&self, name: &str) -> bool {
+        short_digest(&self.secret) == name
+            || SPARE_NAMES.iter().any(|of| self.derived(of) == name)
+            || keys_of(&self.base).any(|key| self.derived(&key) == name)
+    }
+}
+
+/// The name of a document without what follows the request, and the secret that follows it.
+pub(super) fn parts_of(name: &str) -> Option<(&str, &str)> {
+    name.strip_suffix(ENVELOPE)?.rsplit_once('-')
+}
+
+/// Whether only a worker with the signing key can have chosen this name of a document.
+pub(super) fn is_own_name(keys: &Keyring, name: &str) -> bool {
+    let names = parts_of(name).and_then(|(base, second)| {
+        let names = SecretNames::of(keys, base)?;
+        Some(names.contain(second))
+    });
+    names == Some(true)
+}
+
+/// The names that versions up to 0.1 took if the first one was taken: a signature each.
+pub(super) fn older_names(keys: &Keyring, base: &str) -> HashSet<String> {
+    keys_of(base)
+        .filter_map(|key| keys.secret_name(&key))
+        .collect()
 }
 
 /// Whether a report is about exactly these bytes, as far as the store's metadata can tell. A directory and pieces

@@ -3,27 +3,31 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
-use super::names::{ENVELOPE, folder_of, is_document, is_of, key_of};
+use super::listing::{LeftOut, ListedDocuments, backup_of, folder_of_document};
+use super::names::{folder_of, is_of};
 use super::store::Evidence;
 use super::times::{check_clock, check_times, refused};
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, StorageKind, report as describe_error,
 };
-use crate::policy::{Depth, Trigger};
-use crate::proof::{EVIDENCE_SUFFIX, Verdict, VerificationReport, is_ours, pattern_of};
+use crate::proof::{EVIDENCE_SUFFIX, Verdict, VerificationReport, pattern_of};
 use crate::store::{StoredObject, bytes_of, read_small};
-use crate::verification::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
+use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
 
 /// How many documents one query reads.
 pub(super) const MAX_READ: usize = 5_000;
 /// Number of rejected documents after which a query is abandoned.
 pub(super) const MAX_REJECTED: usize = 1_000;
+/// Number of rejected documents beside one backup after which no others beside it are read, so that a flood there hides
+/// nothing that is beside others.
+pub(super) const MAX_REJECTED_BESIDE: usize = 250;
 /// Most documents next to one generation of a backup, under names that anybody can choose, that are read.
 pub(super) const MAX_PER_GENERATION: usize = 5_000;
 /// Most documents beside backups of one name pattern that a search in turns reads.
 const MAX_OF_PATTERN: usize = 200;
+/// Most of them that are beside one generation of a backup.
+const MAX_OF_GENERATION: usize = 50;
 /// Documents of each name pattern without which a search in turns is limited.
 const FIRST_TURNS: usize = 2;
 /// The warning about a rejected document from which on there are no further ones.
@@ -58,24 +62,46 @@ pub struct Found {
     first_unread: Option<usize>,
     /// Why there may be more: this account may not look into a place where evidence may be.
     pub hidden: Option<String>,
+    /// Which documents that could count were not read, because there are too many.
+    pub left_out: Option<String>,
 }
 
 impl Found {
     fn leave_out(&mut self, place: usize) {
         self.first_unread = Some(self.first_unread.map_or(place, |p| p.min(place)));
     }
+
+    /// Why there may be more that counts, if there may.
+    pub fn incomplete(&self) -> Option<String> {
+        let why = [&self.hidden, &self.left_out];
+        let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
+        (!why.is_empty()).then(|| why.join("; "))
+    }
 }
 
-/// The documents of a place.
-struct ListedDocuments {
+/// The documents below a prefix, by folder, that is, by generation of a backup.
+#[derive(Debug, Default)]
+pub struct DocumentFolders {
     /// Newest first.
-    documents: Vec<StoredObject>,
+    pub(super) documents: HashMap<String, Vec<StoredObject>>,
     /// Names of places where there may be more, but this account may not look.
-    hidden: Vec<String>,
-    /// There were more than a listing holds, so it has only those with own names.
-    is_flooded: bool,
-    /// The backup that is asked about, without the slash of a directory; of `None`, all are.
-    asked: Option<String>,
+    pub(super) hidden: Vec<String>,
+    left_out: LeftOut,
+}
+
+impl DocumentFolders {
+    /// Where this account may not look, although evidence may be there.
+    pub fn hidden(&self) -> &[String] {
+        &self.hidden
+    }
+
+    /// Whether there may be evidence about a backup in this place, a folder with a slash or a file.
+    pub fn may_be_about(&self, place: &str) -> bool {
+        let is_below = |name: &String| name.starts_with(place) || place.starts_with(name.as_str());
+        self.documents.keys().any(is_below)
+            || self.hidden.iter().any(is_below)
+            || self.left_out.text().is_some()
+    }
 }
 
 /// What the documents next to one generation of a backup say about it.
@@ -170,36 +196,6 @@ impl Search {
 }
 
 impl Evidence {
-    /// Which documents have a name that only a worker with this signing key can have chosen.
-    async fn own_names(&self, documents: &[StoredObject]) -> Vec<bool> {
-        let mut is_own = vec![false; documents.len()];
-        if !self.keys.signs() {
-            return is_own;
-        }
-        // The names of further questions of a request exist only if its first one is taken.
-        let mut further: HashMap<String, Option<HashSet<String>>> = HashMap::new();
-        for (i, object) in documents.iter().enumerate() {
-            if let Some((base, second)) = parts_of(&object.name)
-                && self.keys.secret_name(base).as_deref() == Some(second)
-            {
-                is_own[i] = true;
-                further.insert(base.to_owned(), None);
-            }
-            if i % 1_000 == 999 {
-                tokio::task::yield_now().await;
-            }
-        }
-        for (object, is_own) in documents.iter().zip(&mut is_own).filter(|(_, is)| !**is) {
-            if let Some((base, second)) = parts_of(&object.name)
-                && let Some(names) = further.get_mut(base)
-            {
-                let names = names.get_or_insert_with(|| further_names(&self.keys, base));
-                *is_own = names.contains(second);
-            }
-        }
-        is_own
-    }
-
     /// Reads one document. This machine's clock is not asked: what it refuses, it may accept later.
     pub(super) async fn read_document(
         &self,
@@ -226,52 +222,6 @@ impl Evidence {
             signed_by,
             digest: envelope.digest()?,
         })
-    }
-
-    /// All documents under `prefix`, as far as this account may look.
-    ///
-    /// # Errors
-    /// Errors of the store.
-    async fn list(&self, prefix: &str) -> Result<ListedDocuments, StorageError> {
-        let mut listed = self.store.members_where(prefix, is_document).await;
-        let is_too_long = |e: &StorageError| e.kind() == StorageKind::ListingTooLong;
-        let is_flooded = self.has_own_names() && listed.as_ref().is_err_and(is_too_long);
-        if is_flooded {
-            // No documents of others count, and nobody else can give one an own name.
-            let keys = self.keys.clone();
-            let is_own = move |name: &str| is_document(name) && is_own_name(&keys, name);
-            listed = self.store.members_named(prefix, Arc::new(is_own)).await;
-            tracing::warn!("the evidence has too many documents that do not count for one listing");
-        }
-        let mut all = match listed {
-            Err(e) if e.reason() == R::BackupNotFound => vec![],
-            other => other?,
-        };
-        let hidden = all.iter().filter(|o| self.may_hide_documents(o));
-        let hidden = hidden.map(|o| o.name.clone()).collect();
-        all.retain(|o| !o.is_unlisted);
-        all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
-        Ok(ListedDocuments {
-            documents: all,
-            hidden,
-            is_flooded,
-            asked: None,
-        })
-    }
-
-    /// Why evidence may be missing if this place is not listed.
-    fn unlisted(&self, place: &str) -> String {
-        format!(
-            "{}: this account may not look into it, and evidence may be there: let the account read it",
-            self.store.uri(place)
-        )
-    }
-
-    /// Whether evidence that matters may be in a place that is not listed. Beside backups, an unlisted folder that is not
-    /// one of evidence hides both; evidence about what is not listed is not looked for.
-    fn may_hide_documents(&self, place: &StoredObject) -> bool {
-        let holds_backups = self.store.uri("") == self.backups.uri("");
-        place.is_unlisted && (is_ours(&place.name) || !holds_backups)
     }
 
     /// The reports under `prefix` that count and that `wanted` returns, newest first.
@@ -331,24 +281,37 @@ impl Evidence {
         folder_of(&object.name, &object.generation.to_string())
     }
 
-    /// Documents by folder, that is, by generation; newest first.
+    /// All documents below a prefix, as far as they are listed.
     ///
     /// # Errors
-    /// Errors of the store; `access_denied` if documents may be where this account may not look.
-    pub async fn folders(
-        &self,
-        prefix: &str,
-    ) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
-        let mut folders: HashMap<String, Vec<StoredObject>> = HashMap::new();
+    /// Errors of the store.
+    pub async fn folders(&self, prefix: &str) -> Result<DocumentFolders, RestoreError> {
         let listed = self.list(prefix).await?;
-        if let Some(place) = listed.hidden.first() {
-            return Err(StorageError::new(StorageKind::AccessDenied, self.unlisted(place)).into());
-        }
+        let mut folders = DocumentFolders {
+            documents: HashMap::new(),
+            hidden: listed.hidden,
+            left_out: listed.left_out,
+        };
         for object in listed.documents {
-            let folder = object.name.rfind('/').map_or("", |n| &object.name[..=n]);
-            folders.entry(folder.to_owned()).or_default().push(object);
+            let folder = folder_of_document(&object.name).to_owned();
+            folders.documents.entry(folder).or_default().push(object);
         }
         Ok(folders)
+    }
+
+    /// What the documents next to one generation of a backup say about it, of those in a listing. What is not listed
+    /// elsewhere does not matter.
+    pub async fn among(&self, folders: &mut DocumentFolders, object: &StoredObject) -> Testimony {
+        let folder = Self::folder(object);
+        let documents = folders.documents.remove(&folder).unwrap_or_default();
+        let mut known = self.about(object, documents).await;
+        if let Some(place) = hiding(&folders.hidden, &folder) {
+            known.incomplete = Some(self.unlisted(place));
+            known.cause = Some(StorageKind::AccessDenied);
+        }
+        let left_out = || folders.left_out.about(backup_of(&folder));
+        known.incomplete = known.incomplete.or_else(left_out);
+        known
     }
 
     /// What the documents next to one generation of a backup say about it. What this account may not look into elsewhere
@@ -358,17 +321,11 @@ impl Evidence {
     /// Errors of the store; `access_denied` if documents may be where this account may not look.
     pub async fn beside(&self, object: &StoredObject) -> Result<Testimony, RestoreError> {
         let folder = Self::folder(object);
-        let is_beside = |name: &str| {
-            let rest = name.strip_prefix(&folder);
-            rest.is_some_and(|file| !file.contains('/'))
-        };
-        let mut listed = self.list(&folder).await?;
-        let mut hidden = listed.hidden.iter();
-        if let Some(place) = hidden.find(|p| is_beside(p) || folder.starts_with(p.as_str())) {
+        let mut folders = self.folders(&folder).await?;
+        if let Some(place) = hiding(&folders.hidden, &folder) {
             return Err(StorageError::new(StorageKind::AccessDenied, self.unlisted(place)).into());
         }
-        listed.documents.retain(|o| is_beside(&o.name));
-        Ok(self.about(object, listed.documents).await)
+        Ok(self.among(&mut folders, object).await)
     }
 
     /// The reports about exactly this backup in these documents, as far as they count. All are read, whichever
@@ -433,7 +390,7 @@ impl Evidence {
                 None
             }
         };
-        let documents = listed.documents;
+        let (documents, mut left_out) = (listed.documents, listed.left_out);
         let is_own = self.own_names(&documents).await;
         let documents = documents.into_iter().zip(is_own).enumerate();
         let mut all: Vec<(usize, (StoredObject, bool))> = documents.collect();
@@ -442,6 +399,7 @@ impl Evidence {
             all.sort_by_key(|(_, (_, is_own))| !is_own);
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
+        let mut refused_beside: HashMap<&str, usize> = HashMap::new();
         search.found.hidden = listed.hidden.first().map(|place| self.unlisted(place));
         search.asked = listed.asked;
         for (place, (document, is_own)) in &all {
@@ -449,17 +407,25 @@ impl Evidence {
                 search.found.leave_out(*place);
                 continue;
             }
+            let beside = backup_of(&document.name);
+            let refused = refused_beside.entry(beside).or_default();
             let (read, most) = if *is_own {
                 (&mut own, MAX_READ)
             } else {
                 (&mut others, MAX_READ.saturating_sub(own))
             };
-            if *read >= most || (search.found.is_flooded && !is_own) {
+            let is_abandoned = search.found.is_flooded || *refused >= MAX_REJECTED_BESIDE;
+            if *read >= most || (is_abandoned && !is_own) {
                 search.found.leave_out(*place);
+                left_out.add(beside);
                 continue;
             }
             *read += 1;
+            let before = search.found.refused;
             self.take(document, *is_own, &mut search, &mut wanted).await;
+            if !is_own {
+                *refused += search.found.refused - before;
+            }
             if search.found.is_cut {
                 search.found.leave_out(*place);
             }
@@ -470,6 +436,10 @@ impl Evidence {
             tracing::warn!("the evidence has too many documents that do not count: {refused}");
         }
         search.found.is_flooded |= listed.is_flooded;
+        // Where the names tell, nothing of it could count.
+        if !self.has_own_names() {
+            search.found.left_out = left_out.text();
+        }
         if search.found.is_cut {
             tracing::warn!(
                 documents = search.found.reports.len(),
@@ -535,51 +505,38 @@ impl Evidence {
     }
 }
 
-/// The name of a document without what follows the request, and the secret that follows it.
-fn parts_of(name: &str) -> Option<(&str, &str)> {
-    name.strip_suffix(ENVELOPE)?.rsplit_once('-')
-}
-
-/// The second choice of names for every question of one request.
-fn further_names(keys: &Keyring, base: &str) -> HashSet<String> {
-    let all = Trigger::ALL
-        .into_iter()
-        .flat_map(|t| Depth::ALL.map(|d| key_of(base, t, d)));
-    all.filter_map(|key| keys.secret_name(&key)).collect()
-}
-
-/// Whether only a worker with the signing key can have chosen this name of a document.
-fn is_own_name(keys: &Keyring, name: &str) -> bool {
-    parts_of(name).is_some_and(|(base, second)| {
-        keys.secret_name(base).as_deref() == Some(second)
-            || further_names(keys, base).contains(second)
-    })
+/// The place that may hide documents of this folder, if there is one.
+fn hiding<'a>(hidden: &'a [String], folder: &str) -> Option<&'a str> {
+    let may_hide = |place: &&String| {
+        let rest = place.strip_prefix(folder);
+        rest.is_some_and(|file| !file.contains('/')) || folder.starts_with(place.as_str())
+    };
+    hidden.iter().find(may_hide).map(String::as_str)
 }
 
 /// The pattern of the name of the backup that a document lies beside.
 fn pattern_of_backup(document: &StoredObject) -> String {
-    pattern_of(
-        document
-            .name
-            .split(EVIDENCE_SUFFIX)
-            .next()
-            .unwrap_or_default(),
-    )
+    pattern_of(backup_of(&document.name))
 }
 
 /// Documents, given newest first, in turns: the newest of each pattern, then the next of each. Also how many of them are
 /// of the first turns.
 fn in_turns(documents: Vec<StoredObject>) -> (Vec<StoredObject>, usize) {
     let mut counts: HashMap<String, usize> = HashMap::new();
-    let mut turns: Vec<(usize, StoredObject)> = documents
-        .into_iter()
-        .map(|o| {
-            let count = counts.entry(pattern_of_backup(&o)).or_default();
-            *count += 1;
-            (*count, o)
-        })
-        .filter(|(turn, _)| *turn <= MAX_OF_PATTERN)
-        .collect();
+    let mut of_folder: HashMap<String, usize> = HashMap::new();
+    let turns = documents.into_iter().filter_map(|o| {
+        let beside = of_folder
+            .entry(folder_of_document(&o.name).to_owned())
+            .or_default();
+        *beside += 1;
+        if *beside > MAX_OF_GENERATION {
+            return None;
+        }
+        let count = counts.entry(pattern_of_backup(&o)).or_default();
+        *count += 1;
+        (*count <= MAX_OF_PATTERN).then_some((*count, o))
+    });
+    let mut turns: Vec<(usize, StoredObject)> = turns.collect();
     turns.sort_by_key(|(turn, _)| *turn);
     let first = turns.partition_point(|(turn, _)| *turn <= FIRST_TURNS);
     (turns.into_iter().map(|(_, o)| o).collect(), first)
@@ -592,6 +549,7 @@ fn is_unread(e: &RestoreError, object: &StoredObject) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::ENVELOPE;
     use super::*;
     use crate::job::Generation;
 
@@ -625,5 +583,13 @@ mod tests {
             ]
         );
         assert_eq!(names.len(), MAX_OF_PATTERN + 2);
+        // A flood beside one backup leaves turns to the others of its pattern.
+        let newest = (0..500).map(|_| "app-2026-12-31.dump".to_owned());
+        let all = newest.chain(["app-2026-12-30.dump".to_owned()]);
+        let documents = all.enumerate().map(document).collect();
+        let (turns, _) = in_turns(documents);
+        assert_eq!(turns.len(), MAX_OF_GENERATION + 1);
+        let last = turns.last().unwrap();
+        assert!(last.name.starts_with("app-2026-12-30"), "{}", last.name);
     }
 }

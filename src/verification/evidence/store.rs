@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use super::super::envelope::{Keyring, MAX_ENVELOPE, invalid};
 use super::super::html_report::{DocumentLink, page};
 use super::super::junit;
 use super::super::own_evidence::OwnEvidence;
 use super::super::restore_index::RestoreIndex;
-use super::names::{ENVELOPE, Question, evidence_name, folder_of, is_document};
+use super::names::{ENVELOPE, Question, SecretNames, evidence_name, folder_of, is_document};
 use super::times::{check_clock, refused};
-use crate::error::{FailureReason as R, RestoreError, report as describe_error};
+use crate::error::{FailureReason as R, RestoreError, RetryClass, report as describe_error};
 use crate::proof::{EvidenceRef, VerificationReport};
 use crate::store::{
-    BackupStore, StoredObject, can_read_another, create_small, read_range, read_small,
+    BackupStore, StoredObject, can_read_another, create_small, create_unless_taken, read_range,
+    read_small,
 };
 
 /// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
@@ -56,24 +60,26 @@ impl Evidence {
         self.keys.trusts_itself_alone()
     }
 
+    /// `gs://…` or `file://…` of a place where evidence is kept.
+    pub fn uri(&self, name: &str) -> String {
+        self.store.uri(name)
+    }
+
     /// Whether documents must be signed to count.
     pub fn is_signed(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// The name under which the answer to a question is written, and the second choice if that name is taken.
-    /// Nobody without the signing key, if there is one, can predict either.
-    pub(super) fn names(&self, question: &Question<'_>) -> [String; 2] {
+    /// The names under which the answer to a question is written, in the order in which they are tried until one is free.
+    /// Nobody without the signing key can predict any of them; without a key, only the first can be predicted.
+    pub(super) fn names(&self, question: &Question<'_>) -> [String; 4] {
         let base = question.base();
         let name = |second: &str| format!("{base}-{second}{ENVELOPE}");
-        match (
-            self.keys.secret_name(&base),
-            self.keys.secret_name(&question.key()),
-        ) {
-            (Some(first), Some(second)) => [name(&first), name(&second)],
-            _ => {
-                let second = uuid::Uuid::new_v4().simple().to_string();
-                [format!("{base}{ENVELOPE}"), name(&second[..16])]
+        match SecretNames::of(&self.keys, &base) {
+            Some(names) => names.for_question(question).map(|second| name(&second)),
+            None => {
+                let further = || name(&uuid::Uuid::new_v4().simple().to_string()[..16]);
+                [format!("{base}{ENVELOPE}"), further(), further(), further()]
             }
         }
     }
@@ -82,7 +88,7 @@ impl Evidence {
     /// returned. Foreign documents under the same name are left unchanged.
     ///
     /// # Errors
-    /// `access_denied`, `download_failed`; `internal` if both names are taken.
+    /// `access_denied`, `download_failed`; `internal` if all names are taken.
     pub async fn write(
         &self,
         question: &Question<'_>,
@@ -96,15 +102,15 @@ impl Evidence {
         for name in &names {
             // Before it is written, because the answer to an attempt that succeeds may be lost.
             self.own.remember(question.key(), name, &json);
-            let content = json.clone().into();
-            let made = create_small(self.store.as_ref(), name, content, "application/json").await?;
+            let (store, content) = (self.store.as_ref(), json.clone().into());
+            let made = create_unless_taken(store, name, content, "application/json").await?;
             if made.is_some() {
                 let document = EvidenceRef {
                     uri: self.store.uri(name),
                     signed_by: envelope.key_id(),
                 };
                 self.write_renderings(name, report, document.signed_by.as_deref())
-                    .await?;
+                    .await;
                 return Ok(StoredEvidence {
                     report: report.clone(),
                     document,
@@ -120,9 +126,9 @@ impl Evidence {
             denied |= self.is_denied(name).await;
         }
         let what = if denied {
-            "objects occupy both names of the evidence, and this account may not read them all, although it reads other evidence: let the account read them; delete one only if no worker of yours wrote it"
+            "objects occupy all names of the evidence, and this account may not read them all, although it reads other evidence: let the account read them; delete one only if no worker of yours wrote it"
         } else {
-            "foreign objects occupy both names of the evidence: delete them, and check who may create objects there"
+            "foreign objects occupy all names of the evidence: delete them, and check who may create objects there"
         };
         Err(RestoreError::internal(format!("{at}: {what}")))
     }
@@ -134,13 +140,14 @@ impl Evidence {
         read.await.is_err_and(|e| e.reason() == R::AccessDenied)
     }
 
-    /// Writes the HTML page and the JUnit file next to a document. They prove nothing themselves.
+    /// Writes the HTML page and the JUnit file next to a document. They prove nothing themselves, so that no error here
+    /// keeps the answer from being given: whoever may add objects can take their names.
     async fn write_renderings(
         &self,
         name: &str,
         report: &VerificationReport,
         signed_by: Option<&str>,
-    ) -> Result<(), RestoreError> {
+    ) {
         let base = name.trim_end_matches(ENVELOPE);
         let file = name.rsplit('/').next().unwrap_or_default();
         let link = DocumentLink {
@@ -148,21 +155,41 @@ impl Evidence {
             is_link: true,
             signed_by,
         };
-        let html = page(report, Some(link));
-        let xml = junit(report).map_err(RestoreError::internal)?;
+        let html = Ok(page(report, Some(link)));
+        let xml = junit(report);
         for (ending, text, kind) in [
             ("html", html, "text/html; charset=utf-8"),
             ("junit.xml", xml, "application/xml"),
         ] {
             let name = format!("{base}.{ending}");
-            let content = bytes::Bytes::from(text);
-            let made = create_small(self.store.as_ref(), &name, content.clone(), kind).await?;
-            if made.is_none() && !self.holds(&name, &content).await {
+            let written = match text {
+                Ok(text) => self.write_rendering(&name, text.into(), kind).await,
+                Err(e) => Err(RestoreError::internal(e)),
+            };
+            if let Err(e) = written {
+                let name = self.store.uri(&name);
                 tracing::error!(
-                    name = self.store.uri(&name),
-                    "the object exists already, and this worker did not write it: do not trust it"
+                    name,
+                    error = describe_error(&e),
+                    "a page of the evidence was not written"
                 );
             }
+        }
+    }
+
+    async fn write_rendering(
+        &self,
+        name: &str,
+        content: bytes::Bytes,
+        kind: &str,
+    ) -> Result<(), RestoreError> {
+        let store = self.store.as_ref();
+        let made = create_unless_taken(store, name, content.clone(), kind).await?;
+        if made.is_none() && !self.holds(name, &content).await {
+            tracing::error!(
+                name = self.store.uri(name),
+                "the object exists already, and this worker did not write it: do not trust it"
+            );
         }
         Ok(())
     }
@@ -180,7 +207,7 @@ impl Evidence {
     }
 
     /// The recorded answer to a question: with a key, a signed document; without one, only a document that this
-    /// process wrote itself.
+    /// process wrote itself. If there are several, the newest.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
@@ -188,15 +215,28 @@ impl Evidence {
         &self,
         question: &Question<'_>,
     ) -> Result<Option<StoredEvidence>, RestoreError> {
-        let own = self.own.of(&question.key()).map(|(name, _)| name);
         // The name that workers without this key use.
-        let plain = format!("{}{ENVELOPE}", question.base());
-        for name in own.into_iter().chain(self.names(question)).chain([plain]) {
-            if let Some(there) = self.answer_at(question, &name).await? {
-                return Ok(Some(there));
-            }
+        let mut names = vec![format!("{}{ENVELOPE}", question.base())];
+        if self.keys.signs() {
+            names.extend(self.names(question));
+            let older = self.keys.secret_name(&question.key());
+            names.extend(older.map(|second| format!("{}-{second}{ENVELOPE}", question.base())));
         }
-        Ok(None)
+        let own = self.own.of(&question.key()).map(|(name, _)| name);
+        let own = own.filter(|own| !names.contains(own));
+        names.extend(own);
+        let looks = names
+            .iter()
+            .map(|name| self.answer_at(question, name).boxed());
+        let looks: Vec<BoxFuture<'_, _>> = looks.collect();
+        let mut newest: Option<StoredEvidence> = None;
+        for there in futures::future::join_all(looks).await {
+            newest = newest
+                .into_iter()
+                .chain(there?)
+                .max_by_key(|there| there.report.finished_at);
+        }
+        Ok(newest)
     }
 
     /// The answer to a question, if the object of this name contains it and can be trusted.
@@ -212,7 +252,7 @@ impl Evidence {
         let object = match self.store.stat(name, None).await {
             Ok(object) => object,
             Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
-            Err(e) => return self.unless_denied_alone(question, name, e.into()).await,
+            Err(e) => return self.unless_of_object(question, name, e.into()).await,
         };
         let uri = self.store.uri(name);
         match self
@@ -227,17 +267,18 @@ impl Evidence {
                 tracing::info!(name = uri, "this evidence is about another verification");
                 Ok(None)
             }
-            Err(e) if matches!(e, RestoreError::Validation(_)) || object.size > MAX_ENVELOPE => {
+            Err(e) if object.size > MAX_ENVELOPE => {
                 tracing::error!(name = uri, error = describe_error(&e), "evidence rejected");
                 Ok(None)
             }
-            Err(e) => self.unless_denied_alone(question, name, e).await,
+            Err(e) => self.unless_of_object(question, name, e).await,
         }
     }
 
-    /// No answer, if this document is denied alone: whoever may add objects can cause that. Only workers can have
-    /// chosen a name that cannot be predicted, and backups that can be read say nothing of evidence.
-    async fn unless_denied_alone(
+    /// No answer, if the error is about this document alone: whoever may add objects can cause that. What is denied is
+    /// denied alone if others can be read. Only workers can have chosen a name that cannot be predicted, and backups that
+    /// can be read say nothing of evidence.
+    async fn unless_of_object(
         &self,
         question: &Question<'_>,
         name: &str,
@@ -250,7 +291,12 @@ impl Evidence {
             is_document
         };
         let store = self.store.as_ref();
-        if e.reason() != R::AccessDenied || !can_read_another(store, name, like).await {
+        let is_of_object = match e.reason().retry_class() {
+            RetryClass::Permanent => true,
+            RetryClass::Environment => can_read_another(store, name, like).await,
+            RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => false,
+        };
+        if !is_of_object {
             return Err(e);
         }
         let uri = self.store.uri(name);

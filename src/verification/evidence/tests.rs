@@ -331,18 +331,21 @@ async fn a_flood_of_documents_hides_nothing_from_holders_of_the_key() {
     let found = evidence.reports("", most(1), Some).await.unwrap();
     assert_eq!((found.reports.len(), found.refused), (1, 0));
     let all = evidence.reports("", most(100), Some).await.unwrap();
-    assert_eq!(
-        (all.reports.len(), all.refused, all.is_flooded),
-        (1, MAX_REJECTED, true)
-    );
-    // Without the names that need the signing key, the search is abandoned, and the result says so.
+    assert_eq!((all.reports.len(), all.refused), (1, MAX_REJECTED_BESIDE));
+    assert_eq!((all.is_flooded, all.incomplete()), (false, None));
+    // Without the names that need the signing key, the search beside this backup is abandoned, and the result says so.
     let public = crate::verification::envelope::tests::public_pem(PRIVATE);
     let found = p
         .reader(None, Some(&public))
         .reports("", most(1), Some)
         .await
         .unwrap();
-    assert!(found.reports.is_empty() && found.is_flooded);
+    assert!(found.reports.is_empty());
+    let why = found.incomplete().unwrap();
+    assert!(
+        why.contains("were not read") && why.ends_with("beside a.dump"),
+        "{why}"
+    );
 }
 
 /// Other bytes under the same name are another backup.
@@ -468,7 +471,13 @@ async fn copies_count_once_and_hide_no_later_document() {
     );
     let about = async |evidence: &Evidence| {
         let folder = Evidence::folder(&p.object);
-        let documents = evidence.folders("").await.unwrap().remove(&folder).unwrap();
+        let documents = evidence
+            .folders("")
+            .await
+            .unwrap()
+            .documents
+            .remove(&folder)
+            .unwrap();
         let said = evidence.about(&p.object, documents).await;
         let failed = said.reports.iter().filter(|r| r.verdict == Verdict::Failed);
         (said.reports.len(), failed.count(), said.incomplete)
@@ -549,7 +558,7 @@ async fn a_document_that_is_ahead_of_this_clock_is_not_refused_for_ever() {
         let mut r = p.report("r", Depth::Data);
         r.finished_at = later;
         let evidence = p.reader(Some(PRIVATE), None);
-        let [name, _] = evidence.names(&p.question("r"));
+        let [name, ..] = evidence.names(&p.question("r"));
         p.put_sealed(&name, &r, Some(PRIVATE));
         // When it was stored, by the store's clock.
         let file = std::fs::File::options()

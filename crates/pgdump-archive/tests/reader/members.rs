@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
@@ -455,5 +456,74 @@ fn a_tar_with_false_headers_is_refused_at_once() {
         let read = Archive::open(origin, Limits::default(), &DecryptionKeys::default())
             .and_then(|a| a.read_data(&mut Objects::default()));
         assert_eq!(kind(&read.unwrap_err()), reason, "{what}");
+    }
+}
+
+/// A source that is wanted as long as its flag is set.
+struct Wanted<S>(S, Arc<AtomicBool>);
+
+impl<S> Wanted<S> {
+    fn check(&self) -> Result<(), ArchiveError> {
+        if self.1.load(Relaxed) {
+            return Ok(());
+        }
+        Err(ArchiveError::source("stopped"))
+    }
+}
+
+impl DirectorySource for Wanted<Memory> {
+    fn members(&self) -> Vec<(String, u64)> {
+        self.0.members()
+    }
+
+    fn open(&self, name: &str) -> Result<ByteStream, ArchiveError> {
+        self.0.open(name)
+    }
+
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        self.check()
+    }
+}
+
+impl ReopenableSource for Wanted<Twice> {
+    fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
+        self.0.open(offset)
+    }
+
+    fn check_wanted(&self) -> Result<(), ArchiveError> {
+        self.check()
+    }
+}
+
+/// What is compressed inside an archive is decompressed as long as it is wanted, although all of its bytes are there.
+#[test]
+fn members_are_decompressed_as_long_as_they_are_wanted() {
+    let files = unpacked("v15.directory.tar.gz");
+    let zipped = files
+        .iter()
+        .map(|(name, bytes)| (format!("{name}.gz"), gzip(bytes)));
+    let zipped: Files = zipped.collect();
+    for (is_packed, is_wanted) in [(false, false), (false, true), (true, false), (true, true)] {
+        let wanted = Arc::new(AtomicBool::new(is_wanted));
+        let origin = if is_packed {
+            let bytes = pack(&zipped, "./");
+            ArchiveSource::Stream {
+                bytes: Box::new(Cursor::new(bytes.clone())),
+                reopen: Some(Arc::new(Wanted(Twice(bytes), wanted.clone()))),
+            }
+        } else {
+            let members = Wanted(Memory(zipped.clone()), wanted.clone());
+            ArchiveSource::Directory(Arc::new(members))
+        };
+        let opened = Archive::open(origin, Limits::default(), &DecryptionKeys::default());
+        let e = if is_wanted {
+            let archive = opened.unwrap();
+            wanted.store(false, Relaxed);
+            archive.read_data(&mut Objects::default()).unwrap_err()
+        } else {
+            opened.err().unwrap()
+        };
+        let is_stopped = matches!(&e, ArchiveError::Source(e) if e.to_string() == "stopped");
+        assert!(is_stopped, "{is_packed} {is_wanted}: {e}");
     }
 }

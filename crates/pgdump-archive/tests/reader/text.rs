@@ -129,6 +129,47 @@ fn common_texts_are_read_and_their_completeness_is_known() {
     }
 }
 
+/// What may change rows and was not written by `pg_dump` is known by its line, wherever it is.
+#[test]
+fn statements_that_pg_dump_does_not_write_are_found() {
+    let inside = |statement: &str| dump(&format!("{TABLE}{statement}\n"));
+    let behind = |statement: &str| format!("{}{statement}\n", dump(TABLE));
+    let line_of = |text: &str| {
+        let origin = ArchiveSource::once(std::io::Cursor::new(text.as_bytes().to_vec()));
+        let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default());
+        let archive = archive.unwrap();
+        let found = archive.foreign_statement();
+        archive.read_data(&mut Collect::default()).unwrap();
+        found.get().copied()
+    };
+    for (statement, is_foreign) in [
+        ("INSERT INTO public.t VALUES (now());", true),
+        ("INSERT INTO public.t SELECT 1;", true),
+        ("UPDATE public.t SET a = 2;", true),
+        (
+            "WITH x AS (SELECT 1) INSERT INTO public.t SELECT * FROM x;",
+            true,
+        ),
+        ("SELECT public.f();", true),
+        ("DO $$ BEGIN END $$;", true),
+        ("SELECT pg_catalog.setval('public.s', 1, true);", false),
+        ("SET work_mem = '1MB';", false),
+    ] {
+        for text in [inside(statement), behind(statement)] {
+            let line = text.lines().position(|l| l == statement).unwrap() as u64 + 1;
+            assert_eq!(line_of(&text), is_foreign.then_some(line), "{statement}");
+        }
+    }
+    // These are also written by pg_dump, where it writes.
+    for statement in [
+        "INSERT INTO public.t VALUES (1);",
+        "CREATE TABLE public.u ();",
+    ] {
+        assert_eq!(line_of(&inside(statement)), None, "{statement}");
+        assert!(line_of(&behind(statement)).is_some(), "{statement}");
+    }
+}
+
 #[test]
 fn truncated_or_harmful_text_is_refused_with_name_and_line() {
     let d = dump(TABLE);

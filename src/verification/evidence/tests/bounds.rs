@@ -48,7 +48,13 @@ async fn reports_that_do_not_fit_end_the_search() {
     // What was left out may say that the backup is bad.
     let documents = async || {
         let folder = Evidence::folder(&p.object);
-        evidence.folders("").await.unwrap().remove(&folder).unwrap()
+        evidence
+            .folders("")
+            .await
+            .unwrap()
+            .documents
+            .remove(&folder)
+            .unwrap()
     };
     let known = evidence.about(&p.object, documents().await).await;
     assert_eq!((known.reports.len(), known.incomplete), (5, None));
@@ -101,11 +107,11 @@ async fn evidence_of_several_places_may_be_in_one_location() {
 
 /// A folder of evidence that cannot be listed is not one without evidence. One of backups hides its evidence with them.
 #[tokio::test]
-async fn evidence_that_may_not_be_listed_is_an_error() {
+async fn evidence_that_may_not_be_listed_is_not_complete() {
     let p = TestBucket::new().await;
     let elsewhere = tempfile::tempdir().unwrap();
     p.put_sealed(&p.name_for("r"), &p.report("r", Depth::Data), Some(PRIVATE));
-    for (hidden, is_beside_backups, is_error) in [
+    for (hidden, is_beside_backups, is_hidden) in [
         ("a.dump.pgrestored/", true, true),
         ("private/", true, false),
         ("private/", false, true),
@@ -120,19 +126,22 @@ async fn evidence_that_may_not_be_listed_is_an_error() {
         let keys = Arc::new(Keyring::new(Some(PRIVATE), None).unwrap());
         let evidence = Evidence::new(Arc::new(store), Arc::new(backups), keys, Arc::default());
         let folder = Evidence::folder(&p.object);
-        for prefix in ["", folder.as_str()] {
-            // The store itself refuses what is inside.
-            let is_error = is_error && (hidden != "private/" || prefix.is_empty());
-            match evidence.folders(prefix).await {
-                Ok(found) => assert!(
-                    !is_error && found.contains_key(&folder),
-                    "{hidden} {prefix}"
-                ),
-                Err(e) => assert!(
-                    is_error && e.reason() == R::AccessDenied,
-                    "{hidden} {prefix}"
-                ),
-            }
+        let mut found = evidence.folders("").await.unwrap();
+        assert_eq!(!found.hidden().is_empty(), is_hidden, "{hidden}");
+        let is_listed = found.documents.contains_key(&folder);
+        assert_eq!(is_listed, hidden == "private/", "{hidden}");
+        // Another backup is not concerned.
+        let private = StoredObject {
+            name: "private/x.dump".into(),
+            ..p.object.clone()
+        };
+        for (object, place) in [(&p.object, "a.dump.pgrestored/"), (&private, "private/")] {
+            let known = evidence.among(&mut found, object).await;
+            let is_its = is_hidden && hidden == place;
+            assert_eq!(known.incomplete.is_some(), is_its, "{hidden} {place}");
         }
+        // The store itself refuses what is inside.
+        let is_refused = evidence.folders(&folder).await.is_err();
+        assert_eq!(is_refused, hidden != "private/", "{hidden}");
     }
 }
