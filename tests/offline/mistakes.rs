@@ -42,7 +42,7 @@ fn mistakes_say_what_is_wrong() {
         ]
     };
     type Mistake<'a> = (&'a [&'a str], i32, &'a [&'a str]);
-    let mistakes: [Mistake; 0] = [
+    let mistakes: [Mistake; 39] = [
         (&["restroe", "x"], 2, &["restroe", "restore"]),
         (
             &["restore"],
