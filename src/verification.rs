@@ -20,6 +20,7 @@ mod restore_index;
 mod restored_database;
 mod row_checks;
 mod row_comparison;
+mod server_version;
 pub mod verdict;
 mod verdict_label;
 
@@ -41,6 +42,7 @@ pub use junit::junit;
 pub use own_evidence::OwnEvidence;
 pub use restore_index::RestoreIndex;
 pub use restored_database::RestoredDatabase;
+pub(crate) use server_version::mind_the_version;
 pub(crate) use verdict_label::{class_of, headline};
 
 /// The results of all checks.
