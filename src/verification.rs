@@ -21,6 +21,7 @@ mod restored_database;
 mod row_checks;
 mod row_comparison;
 mod server_version;
+mod text_forms;
 pub mod verdict;
 mod verdict_label;
 
