@@ -226,6 +226,8 @@ pub(super) async fn compare(
         0 => summary_of(compared, only_counted, changed),
         n => summary_of_differences(n, proofs.len()),
     };
+    // Those that decide the verdict come first, however many are left out.
+    wrong.sort_by_key(|c| (c.status != CheckStatus::Failed, !c.required));
     wrong.truncate(MAX_NAMED);
     Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
 }
