@@ -3,7 +3,8 @@
 //!
 //! `row_comparison` compares every row, `catalog` every entry, `amcheck` checks heaps and indexes,
 //! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
-//! last proven backups. `evidence` stores documents and decides which of them count, `envelope` is their
+//! last proven backups. `server_version` and `text_forms` tell what another version or other settings explain.
+//! `evidence` stores documents and decides which of them count, `envelope` is their
 //! format, `html_report` and `junit` are its renderings for people and for CI.
 
 mod amcheck;
