@@ -3,7 +3,8 @@
 //!
 //! `row_comparison` compares every row, `catalog` every entry, `amcheck` checks heaps and indexes,
 //! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
-//! last proven backups. `evidence` stores documents and decides which of them count, `envelope` is their
+//! last proven backups. `server_version` and `text_forms` tell what another version or other settings explain.
+//! `evidence` stores documents and decides which of them count, `envelope` is their
 //! format, `html_report` and `junit` are its renderings for people and for CI.
 
 mod amcheck;
@@ -20,6 +21,8 @@ mod restore_index;
 mod restored_database;
 mod row_checks;
 mod row_comparison;
+mod server_version;
+mod text_forms;
 pub mod verdict;
 mod verdict_label;
 
@@ -41,6 +44,7 @@ pub use junit::junit;
 pub use own_evidence::OwnEvidence;
 pub use restore_index::RestoreIndex;
 pub use restored_database::RestoredDatabase;
+pub(crate) use server_version::mind_the_version;
 pub(crate) use verdict_label::{class_of, headline};
 
 /// The results of all checks.

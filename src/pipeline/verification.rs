@@ -114,6 +114,7 @@ async fn run_in_span(
         }
     }
     verdict::mind_the_locale(&mut report);
+    verification::mind_the_version(&mut report);
     let catalog = context.catalog();
     if pinned.is_none() {
         report.asked = catalog.asked(&job.backup);
@@ -339,7 +340,7 @@ async fn restore_and_examine(
     let name = verification_server::own_name(header.database.as_deref())
         .unwrap_or_else(|| VerificationDatabase::name_for(&context.job.request_id));
     let settings = verification_server::settings_for(opened.archive.entries(), &name);
-    let major = major_of(&header.server_version);
+    let major = header.server_major();
     let server = VerificationServer::start(config, major, settings).await?;
     report.server = Some(server.proof.clone());
     step("sandbox");
@@ -395,7 +396,7 @@ impl VerificationRun<'_> {
         let begun = tokio::time::Instant::now();
         let encoding = opened.archive.encoding().name().to_owned();
         let large_objects = pgdump_restore::large_objects_in(opened.archive.entries());
-        let dumped_major = major_of(&opened.archive.header().server_version);
+        let dumped_major = opened.archive.header().server_major();
         let selection = Selection::default();
         let request = LoadRequest {
             policy: verification_policy(context.config(), destination.is_confined()),
@@ -605,15 +606,6 @@ fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest, large
     report.rows = report.tables.iter().map(|t| t.rows).sum();
     let of_tables: u64 = report.tables.iter().map(|t| t.bytes).sum();
     report.bytes = of_tables + objects.values().map(|o| o.bytes).sum::<u64>();
-}
-
-/// `15.18 (Debian …)` → 15; `9.6.24` → 9
-fn major_of(version: &str) -> Option<u32> {
-    version
-        .split(|c: char| !c.is_ascii_digit())
-        .find(|p| !p.is_empty())?
-        .parse()
-        .ok()
 }
 
 #[cfg(test)]
@@ -904,13 +896,5 @@ mod tests {
         // The file is no archive.
         assert_eq!(done.failure, Some(R::ArchiveCorrupt), "{:?}", done.result);
         assert_eq!(done.retry_class(), Some(RetryClass::Permanent));
-    }
-
-    #[test]
-    fn major_versions_are_read() {
-        assert_eq!(major_of("15.18 (Debian 15.18-0+deb12u1)"), Some(15));
-        assert_eq!(major_of("9.6.24"), Some(9));
-        assert_eq!(major_of("18beta1"), Some(18));
-        assert_eq!(major_of(""), None);
     }
 }

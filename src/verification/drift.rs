@@ -32,9 +32,10 @@ pub enum DriftMode {
 pub struct DriftPolicy {
     pub mode: DriftMode,
     /// Share of a table's rows (0 to 1) that may disappear from one backup to the next, in addition to the largest
-    /// drop among the proven backups.
+    /// drop among the proven backups; and by how much the share of nulls in a column may exceed the largest one among
+    /// them. A table may become empty only if this is 1, or if it has been empty before.
     pub tolerance: f64,
-    /// Tables with fewer rows are not compared, unless they become empty.
+    /// Tables with fewer rows are not compared.
     pub min_rows: u64,
     /// Tables that are not compared. Names as in the report; `*` at the end matches any rest.
     pub ignore: Vec<String>,
@@ -66,8 +67,6 @@ impl DriftPolicy {
     }
 }
 
-/// The share of nulls in a column may exceed the largest one among the proven backups by this much.
-const NULL_TOLERANCE: f64 = 0.2;
 /// How many findings are listed one by one.
 const MAX_NAMED: usize = 20;
 
@@ -144,8 +143,13 @@ pub(super) fn compare(
             .iter()
             .filter_map(|r| r.tables.iter().find(|t| t.name == *name))
             .collect();
+        if old.rows < policy.min_rows {
+            continue;
+        }
         rows(name, table, &past, policy, &mut outside, &mut unusual);
-        content(name, table, &past, &mut outside, &mut unusual);
+        if table.rows >= policy.min_rows {
+            content(name, table, &past, policy, &mut outside, &mut unusual);
+        }
     }
     let samples = u32::try_from(history.reports.len()).unwrap_or(u32::MAX);
     let generation = last.backup.generation.clone().unwrap_or_default();
@@ -226,12 +230,11 @@ fn rows(
 ) {
     let history = Past(past.iter().map(|t| t.rows as f64).collect());
     let (now, last) = (table.rows as f64, history.0[0]);
-    if last < policy.min_rows as f64 && !(now == 0.0 && last > 0.0) {
-        return;
-    }
-    let allowed = (history.usual_drop() + policy.tolerance).min(1.0);
+    let usual = history.usual_drop();
+    let allowed = (usual + policy.tolerance).min(1.0);
     let floor = last * (1.0 - allowed);
-    if now < floor || (now == 0.0 && last > 0.0) {
+    let may_be_empty = usual.max(policy.tolerance) >= 1.0;
+    if now < floor || (now == 0.0 && last > 0.0 && !may_be_empty) {
         outside.push(format!(
             "{name}: {now} rows, {last} in the last proven backup (expected at least {:.0})",
             floor.max(1.0)
@@ -247,6 +250,7 @@ fn content(
     name: &str,
     table: &TableProof,
     past: &[&TableProof],
+    policy: &DriftPolicy,
     outside: &mut Vec<String>,
     unusual: &mut Vec<String>,
 ) {
@@ -257,7 +261,7 @@ fn content(
             .collect();
         let Some(last) = before.first() else { continue };
         let most = before.iter().map(|o| o.nulls).fold(0.0, f64::max);
-        if c.nulls > most + NULL_TOLERANCE && table.rows > 0 {
+        if c.nulls > most + policy.tolerance {
             let (now, was) = (c.nulls * 100.0, most * 100.0);
             outside.push(format!(
                 "{name}.{}: {now:.0} % null, at most {was:.0} % before",
@@ -330,10 +334,47 @@ mod tests {
         // A usual drop widens the allowed range.
         assert_eq!(status(t(400), &[1000, 2000]), ok);
         assert_eq!(status(t(100), &[1000, 2000]), bad);
-        // Small tables may shrink, but not become empty.
+        // Small tables may shrink and become empty; large ones may not.
         assert_eq!(status(t(2), &[50]), ok);
-        assert_eq!(status(t(0), &[50]), bad);
+        assert_eq!(status(t(0), &[1, 0, 1]), ok);
+        assert_eq!(status(t(0), &[99]), ok);
+        assert_eq!(status(t(0), &[100]), bad);
+        // Even where three quarters of the rows have disappeared before.
+        assert_eq!(status(t(1), &[1000, 4000]), ok);
+        assert_eq!(status(t(0), &[1000, 4000]), bad);
+        // A queue that has been empty in a proven backup may be empty again.
+        assert_eq!(status(t(0), &[1000, 0, 1000]), ok);
         Ok(())
+    }
+
+    #[test]
+    fn tolerance_and_minimum_apply_to_every_rule() {
+        let t = |rows, nulls| table("t", rows, nulls, "2025-12-31");
+        let of = |now: TableProof, past: u64, policy: &DriftPolicy| {
+            let (_, checks) = compare(&[now], &history(&[past]), policy);
+            checks.into_iter().map(|c| c.status).collect::<Vec<_>>()
+        };
+        use CheckStatus::{Failed, Passed, Warned};
+        let usual = DriftPolicy::default();
+        // One row says nothing of a share, nor do 99.
+        for few in [1, 99] {
+            assert_eq!(of(t(few, 1.0), few, &usual), [Passed], "{few}");
+        }
+        assert_eq!(of(t(100, 1.0), 100, &usual), [Failed, Warned]);
+        // Before or after.
+        assert_eq!(of(t(1000, 1.0), 1, &usual), [Passed]);
+        assert_eq!(of(t(80, 1.0), 100, &usual), [Passed]);
+        assert_eq!(of(t(100, 0.39), 100, &usual), [Passed, Warned]);
+        let with = |tolerance, min_rows| DriftPolicy {
+            tolerance,
+            min_rows,
+            ..DriftPolicy::default()
+        };
+        assert_eq!(of(t(1000, 0.5), 1000, &with(0.5, 100)), [Passed, Warned]);
+        assert_eq!(of(t(1000, 0.5), 1000, &with(0.3, 1001)), [Passed]);
+        assert_eq!(of(t(0, 0.0), 1000, &with(0.99, 100)), [Failed]);
+        assert_eq!(of(t(0, 0.0), 1000, &with(1.0, 100)), [Passed]);
+        assert_eq!(of(t(0, 0.0), 1, &with(0.3, 1)), [Failed]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Row comparison: reads every table back as COPY text and digests it with the same code as the archive's data.
 //! The number of rows and the digest must be equal. Large objects are compared in the same way.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use super::restored_database::{RestoredDatabase, counted};
 use super::row_checks::{
     Tally, differs, excused, not_compared, summary_of, summary_of_differences,
 };
+use super::text_forms::{self, Majors, TextForms};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error, too_large};
 use crate::progress::Progress;
@@ -37,9 +38,10 @@ const COLUMN: usize = 320;
 /// How many failures are listed one by one.
 const MAX_NAMED: usize = 20;
 
-/// Formats values as `pg_dump` does, whatever the settings of the role or database.
+/// Formats values as `pg_dump` does, whatever the settings of the role or database. Those that it leaves as they are
+/// in the source are in `text_forms`.
 const SETTINGS: &str = "SET search_path = ''; SET DateStyle = ISO; SET IntervalStyle = postgres; \
-    SET extra_float_digits = 3; SET bytea_output = hex; SET TimeZone = 'UTC'; SET row_security = off;";
+    SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET row_security = off;";
 
 /// A table to read back.
 #[derive(Debug, Clone)]
@@ -64,11 +66,10 @@ struct Column {
     name: String,
     kind: String,
     has_span: bool,
-    /// Its text form depends on the version of the server that wrote it.
-    is_float: bool,
 }
 
 /// A table, or a range of its blocks.
+#[derive(Clone, Copy)]
 struct TablePart {
     table: usize,
     blocks: Option<(i64, i64)>,
@@ -183,16 +184,21 @@ pub(super) async fn compare(
             }
         }
     }
+    let majors = Majors {
+        dumped: subject.dumped_major,
+        here: session.version() / 10_000,
+    };
     drop(session);
     // Largest first, so that no session ends up with a large part at the end.
     parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let tables = Arc::new(tables);
-    let queue: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
-    let found = read_all(subject, tables.clone(), queue).await?;
+    let parts: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
+    let mut found = read_all(subject, text_forms::USUAL, &tables, parts.clone()).await?;
+    let forms = read_again(subject, &tables, &parts, &wanted, &mut found).await?;
     let (mut compared, mut only_counted) = (Tally::default(), Tally::default());
-    for (table, found) in tables.iter().zip(found) {
+    for (i, (table, found)) in tables.iter().zip(&found).enumerate() {
         let data = &wanted[&table.name];
-        let check = check_of(table, data, &found, subject.dumped_major);
+        let check = check_of(table, data, found, forms.get(&i), majors);
         let check = match (check, foreign) {
             (None, _) => {
                 compared.add(found.rows.count);
@@ -209,7 +215,7 @@ pub(super) async fn compare(
             (check, None) => check,
         };
         wrong.extend(check);
-        proofs.push(proof_with(table, data, &found));
+        proofs.push(proof_with(table, data, found));
     }
     proofs.sort_by(|a, b| a.name.cmp(&b.name));
     let failed = wrong
@@ -220,15 +226,66 @@ pub(super) async fn compare(
         0 => summary_of(compared, only_counted, changed),
         n => summary_of_differences(n, proofs.len()),
     };
+    // Those that decide the verdict come first, however many are left out.
+    wrong.sort_by_key(|c| (c.status != CheckStatus::Failed, !c.required));
     wrong.truncate(MAX_NAMED);
     Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
+}
+
+/// Whether the text of equally many rows differs.
+fn has_other_text(data: &TableDigest, found: &TableFindings) -> bool {
+    let (theirs, ours) = (&data.rows, &found.rows);
+    !data.is_only_counted && theirs.count == ours.count && theirs.digest != ours.digest
+}
+
+/// Reads tables whose text differs once more, as the source may have written them with other settings. Returns what the
+/// text of each table that differed at first depends on, by its index.
+async fn read_again(
+    subject: &RestoredDatabase<'_>,
+    tables: &Arc<Vec<Table>>,
+    parts: &VecDeque<TablePart>,
+    wanted: &BTreeMap<String, TableDigest>,
+    found: &mut [TableFindings],
+) -> Result<HashMap<usize, TextForms>, RestoreError> {
+    let digest_of = |i: usize| &wanted[&tables[i].name];
+    let differing = (0..tables.len()).filter(|i| has_other_text(digest_of(*i), &found[*i]));
+    let differing: Vec<usize> = differing.collect();
+    let mut forms = HashMap::new();
+    if differing.is_empty() {
+        return Ok(forms);
+    }
+    let session = connect(subject.server, subject.database).await?;
+    for i in differing {
+        forms.insert(i, TextForms::of(&session, &tables[i].name).await?);
+    }
+    drop(session);
+    for settings in &text_forms::OTHERS {
+        let is_due = |part: &&TablePart| {
+            let forms = forms.get(&part.table);
+            forms.is_some_and(|f| f.depend_on(settings))
+                && has_other_text(digest_of(part.table), &found[part.table])
+        };
+        let queue: VecDeque<TablePart> = parts.iter().filter(is_due).copied().collect();
+        let due: BTreeSet<usize> = queue.iter().map(|part| part.table).collect();
+        if due.is_empty() {
+            continue;
+        }
+        let again = read_all(subject, settings.sql, tables, queue).await?;
+        for i in due {
+            if again[i].rows.digest == digest_of(i).rows.digest {
+                found[i] = again[i].clone();
+            }
+        }
+    }
+    Ok(forms)
 }
 
 fn check_of(
     table: &Table,
     data: &TableDigest,
     found: &TableFindings,
-    dumped_major: Option<u32>,
+    forms: Option<&TextForms>,
+    majors: Majors,
 ) -> Option<Check> {
     let (theirs, ours) = (&data.rows, &found.rows);
     if theirs.count != ours.count {
@@ -251,13 +308,8 @@ fn check_of(
     if theirs.digest == ours.digest {
         return None;
     }
-    if dumped_major.is_some_and(|m| m < 12) && table.columns.iter().any(|c| c.is_float) {
-        let what = "the number of rows is equal; their content cannot be compared, because floating-point numbers were formatted differently before PostgreSQL 12";
-        return Some(
-            Check::new("rows", CheckStatus::NotChecked, what)
-                .of(&table.name)
-                .optional(),
-        );
+    if let Some(unclear) = forms.and_then(|f| f.why_other_text(majors)) {
+        return Some(unclear.of(&table.name));
     }
     let what = format!(
         "the number of rows is equal ({}), but their content differs from the archive",
@@ -312,8 +364,7 @@ async fn describe(
     };
     let (oid, kind, bytes): (u32, String, i64) = (row.get(0), row.get(1), row.get(2));
     let sql = "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), \
-        a.atttypid IN (1082, 1114, 1184), \
-        a.atttypid IN (700, 701, 1021, 1022, 600, 601, 602, 603, 604, 628, 718) \
+        a.atttypid IN (1082, 1114, 1184) \
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
         AND a.attgenerated = '' ORDER BY a.attnum";
     let rows = session.client().query(sql, &[&oid]).await.map_err(e)?;
@@ -323,7 +374,6 @@ async fn describe(
             name: r.get(0),
             kind: r.get(1),
             has_span: r.get(2),
-            is_float: r.get(3),
         })
         .collect();
     if let Some(list) = &data.columns {
@@ -407,7 +457,8 @@ fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
 /// connection's thread to another one costs more than digesting it.
 async fn read_all(
     subject: &RestoredDatabase<'_>,
-    tables: Arc<Vec<Table>>,
+    settings: &'static str,
+    tables: &Arc<Vec<Table>>,
     queue: VecDeque<TablePart>,
 ) -> Result<Vec<TableFindings>, RestoreError> {
     let sessions = subject.sessions.clamp(1, queue.len().max(1));
@@ -431,6 +482,7 @@ async fn read_all(
         let progress = subject.progress.clone();
         let reading = async move {
             let session = connect(&server, &database).await?;
+            session.run(settings).await?;
             loop {
                 let next = queue.lock().pop_front();
                 let Some(part) = next else {

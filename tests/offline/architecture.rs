@@ -200,6 +200,7 @@ fn pure_modules_are_not_async() {
     for pure in [
         "retention.rs",
         "verification/drift.rs",
+        "verification/server_version.rs",
         "verification/verdict.rs",
         "worker/notification.rs",
         "outcome.rs",

@@ -385,7 +385,8 @@ async fn differences_from_the_archive_are_found() {
         SELECT 'wört ' || i, md5(i::text) FROM generate_series(1, 300) i; \
         CREATE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN -1 WHEN a > b THEN 1 ELSE 0 END'; \
         CREATE OPERATOR CLASS s.ops FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 s.later(int, int); \
-        CREATE INDEX by_later ON s.child (id s.ops)";
+        CREATE INDEX by_later ON s.child (id s.ops); \
+        CREATE TABLE s.raw (b bytea, r regclass); INSERT INTO s.raw VALUES ('\\x00ff', 's.raw')";
     let r = Restored::new(&format!("{SMALL}; {more}")).await;
     let clean = r.after("SELECT 1").await;
     assert!(
@@ -467,7 +468,8 @@ async fn differences_from_the_archive_are_found() {
             "sequence values",
             "",
         ),
-        ("SELECT setval('s.parent_id_seq', 5)", "sequences", ""),
+        ("SELECT setval('s.parent_id_seq', 5)", "sequence values", ""),
+        ("UPDATE s.raw SET b = '\\x00fe'", "rows", "s.raw"),
         (
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass",
             "indexes",
@@ -532,6 +534,82 @@ async fn rows_that_cannot_be_read_back_are_not_gone(r: &Restored) {
     assert_eq!(found.tables, last.tables);
     let drift = found.checks.iter().find(|c| c.name == "drift");
     assert!(found.drift.is_none() && drift.is_none(), "{drift:?}");
+}
+
+/// What `pg_dump` writes in another way than it is read back, and what the source itself has like this.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_as_in_the_source_fails_no_backup() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create(
+        "src",
+        "CREATE TABLE floats (a float8, b float4); \
+         INSERT INTO floats VALUES ('-0', '-0'), ('1.5e-7', '-1e20'), ('NaN', '-Infinity'); \
+         CREATE DOMAIN raw AS bytea; CREATE TABLE both_kinds (b raw[], r regclass); \
+         INSERT INTO both_kinds VALUES (ARRAY['\\x00ff5c27'::bytea]::raw[], 'floats'); \
+         CREATE TABLE by_hand (id serial PRIMARY KEY); INSERT INTO by_hand VALUES (7); \
+         CREATE TABLE p (a int) PARTITION BY RANGE (a); \
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9); CREATE INDEX half ON ONLY p (a)",
+    );
+    c.psql("postgres", "ALTER DATABASE src SET bytea_output = escape");
+    let app = b.app(&[("evidence-location", "none")]);
+    for args in [
+        &["-Fc"][..],
+        &["-Fp", "--inserts"],
+        &["-Fc", "--quote-all-identifiers"],
+    ] {
+        let dump = c
+            .sandbox
+            .run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args))
+            .unwrap();
+        b.put("x.dump", &dump);
+        let r = verify(&app, "x.dump").await;
+        assert_eq!(
+            (r.verdict, r.depth),
+            (Verdict::Verified, Some(Depth::Data)),
+            "{args:?}: {}",
+            why(&r)
+        );
+        for noted in ["sequences", "partitioned indexes"] {
+            let check = r.checks.iter().find(|c| c.name == noted).unwrap();
+            assert_eq!(check.status, CheckStatus::Warned, "{check:?}");
+        }
+    }
+}
+
+/// A server of another major version may refuse a good dump, and write some values in another way. What every version
+/// refuses is the backup's fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_version_may_accept_is_inconclusive() {
+    let b = Bench::start();
+    let app = b.app(&[("evidence-location", "none")]);
+    let newer = include_str!("../fixtures/v18.plain.sql");
+    let same = include_str!("../fixtures/v15.plain.sql");
+    let failed = |reason| (Verdict::Failed, Some((reason, Blame::Backup)));
+    let inconclusive = (
+        Verdict::Inconclusive,
+        Some((R::VersionIncompatible, Blame::Target)),
+    );
+    let refused = "CREATE TABLE s.v (a int, b int GENERATED ALWAYS AS (a * 2));";
+    let twice = "CREATE TABLE s.child (a int);";
+    // PostgreSQL writes `$."a"`.
+    let rewritten = "CREATE TABLE s.paths (p jsonpath);\nCOPY s.paths (p) FROM stdin;\n$.a\n\\.\n";
+    for (dump, statements, wanted) in [
+        (newer, refused, inconclusive),
+        (newer, rewritten, inconclusive),
+        (newer, twice, failed(R::RestoreError)),
+        (same, refused, failed(R::RestoreError)),
+        (same, rewritten, failed(R::VerificationFailed)),
+    ] {
+        let text = dump.replacen("COPY s.child ", &format!("{statements}\nCOPY s.child "), 1);
+        b.put("x.sql", text.as_bytes());
+        let r = verify(&app, "x.sql").await;
+        let error = r.error.as_ref().map(|e| (e.reason, e.blame));
+        assert_eq!((r.verdict, error), wanted, "{statements}: {}", why(&r));
+        let said = r.error.unwrap().message;
+        let names_both = "the dump is of PostgreSQL 18, this sandbox is PostgreSQL 15: set PG_BINDIR to an installation of PostgreSQL 18";
+        let is_refused = wanted == inconclusive && statements == refused;
+        assert_eq!(said.ends_with(names_both), is_refused, "{said}");
+    }
 }
 
 /// A dump's own trigger or rule that changes the rows while they are loaded.

@@ -146,8 +146,11 @@ async fn analyze_page(
 /// What is wrong with, or unusual about, a restored database; each by name.
 #[derive(Debug, Default)]
 pub struct HealthReport {
-    /// Indexes that are not `indisvalid` or not `indisready`.
+    /// Indexes that are not `indisvalid` or not `indisready`, other than those of partitioned tables.
     pub invalid_indexes: Vec<String>,
+    /// Indexes of partitioned tables that are not `indisvalid`, because a partition has none attached to it. `pg_dump`
+    /// leaves out every other invalid index.
+    pub incomplete_indexes: Vec<String>,
     /// Constraints that are not `convalidated`, as `NAME of TABLE`.
     pub not_validated: Vec<String>,
     /// Materialized views that are not `relispopulated`, which the server cannot read.
@@ -172,6 +175,7 @@ pub async fn survey(
     let mut found = Vec::new();
     for names in [
         names(&session, INVALID_INDEXES).await,
+        names(&session, INCOMPLETE_INDEXES).await,
         names(&session, NOT_VALIDATED).await,
         names(&session, NOT_POPULATED).await,
         sequences_behind(&session, server, database, sessions).await,
@@ -189,6 +193,7 @@ pub async fn survey(
     let mut take = || found.next().unwrap_or_default();
     Ok(HealthReport {
         invalid_indexes: take(),
+        incomplete_indexes: take(),
         not_validated: take(),
         not_populated: take(),
         sequences_behind: take(),
@@ -209,6 +214,10 @@ pub async fn check(
     let s = survey(server, database, sessions).await?;
     let notes = [
         listed("invalid index", &s.invalid_indexes),
+        listed(
+            "index of a partitioned table that some partition lacks, as in the source",
+            &s.incomplete_indexes,
+        ),
         listed("constraint that is not validated", &s.not_validated),
         listed(
             "materialized view without rows, as in the source",
@@ -238,7 +247,10 @@ async fn refuse_prepared(session: &Session) -> Result<(), RestoreError> {
 
 const INVALID_INDEXES: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i \
     JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-    WHERE NOT (i.indisvalid AND i.indisready) ORDER BY 1";
+    WHERE NOT (i.indisvalid AND i.indisready) AND c.relkind <> 'I' ORDER BY 1";
+const INCOMPLETE_INDEXES: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i \
+    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE NOT i.indisvalid AND c.relkind = 'I' ORDER BY 1";
 const NOT_VALIDATED: &str = "SELECT format('%s of %s', conname, conrelid::regclass) FROM pg_constraint \
     WHERE NOT convalidated AND conrelid <> 0 ORDER BY 1";
 const NOT_POPULATED: &str = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND NOT relispopulated ORDER BY 1";

@@ -25,6 +25,7 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     };
     let code = db.code().code();
     let message = match &code[..2] {
+        "22" if is_money(db.message()) => OTHER_MONEY.to_owned(),
         // Messages about locales quote no rows.
         "22" if !is_of_the_build(db.message()) => "a value was rejected".to_owned(),
         _ => one_line(db.message()),
@@ -71,7 +72,7 @@ fn kind_of(code: &str, message: &str) -> D {
         "0A000" | "58P01" if message.contains("extension") => D::ExtensionMissing,
         // `$libdir/…`: the library of an extension that is not installed.
         "58P01" if message.starts_with("could not access file") => D::ExtensionMissing,
-        _ if is_of_the_build(message) => D::VersionIncompatible,
+        _ if is_of_the_build(message) || is_money(message) => D::VersionIncompatible,
         "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => {
             D::Unavailable
         }
@@ -82,6 +83,14 @@ fn kind_of(code: &str, message: &str) -> D {
             _ => D::StatementRejected,
         },
     }
+}
+
+/// Amounts are read and written by `lc_monetary`, which a dump does not contain.
+const OTHER_MONEY: &str =
+    "a value of type money was rejected: it was written with another lc_monetary";
+
+fn is_money(message: &str) -> bool {
+    message.starts_with("invalid input syntax for type money")
 }
 
 /// Whether an error says that the server was built without something, or that its host lacks a locale.
@@ -162,6 +171,11 @@ mod tests {
             ),
             ("22023", "invalid value for parameter", D::DataRejected),
             (
+                "22P02",
+                "invalid input syntax for type money: \"1.234,50 €\"",
+                D::VersionIncompatible,
+            ),
+            (
                 "55P03",
                 "canceling statement due to lock timeout",
                 D::Unavailable,
@@ -234,6 +248,13 @@ mod tests {
             e.to_string(),
             "what: a value was rejected (table s.t) [22P02]"
         );
+        let amount = refusal(&[
+            "SERROR",
+            "C22P02",
+            "Minvalid input syntax for type money: \"secret\"",
+        ]);
+        let e = answered(HELLO, "SELECT 1", &amount).await;
+        assert_eq!(e.to_string(), format!("what: {OTHER_MONEY} [22P02]"));
         let right = refusal(&["SERROR", "C42501", "Mmay not", "Dsecret", "ts"]);
         let e = answered(HELLO, "SELECT 1", &right).await;
         assert_eq!(e.to_string(), "what: may not [42501]");

@@ -1,0 +1,228 @@
+//! Whether the version of the server that verifies may be why it refused a backup. Pure.
+
+use crate::error::{Blame, ErrorBody, FailureReason as R, MAX_TEXT, line_of};
+use crate::proof::{ServerProof, Verdict, VerificationReport};
+
+const SYNTAX_ERROR: &str = "42601";
+
+/// The major version: 15 of `15.18 (Debian …)`, 9 of `9.6.24`.
+fn major_of(version: &str) -> Option<u32> {
+    let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+/// Whether another major version may accept what was refused with this SQLSTATE. A server of the dump's own version
+/// knows its objects, keywords and parameters, and reads the values that it has written; a violated constraint, a
+/// duplicate or a row with missing columns is refused by every version.
+fn may_be_of_version(code: &str) -> bool {
+    match code {
+        // Duplicate columns, objects and names.
+        "42701" | "42710" | "42712" | "42723" | "42P03" | "42P04" | "42P05" | "42P06" | "42P07" => {
+            false
+        }
+        // Features, privileges that an object can have, parameters that can be set, limits such as the size of a row
+        // of an index.
+        "0A000" | "0LP01" | "55P02" | "54000" | "54011" | "54023" => true,
+        // Values that only some versions read, such as an infinite numeric (since 14) or interval (since 17).
+        "22P02" | "22P03" | "22003" | "22007" | "22008" | "22023" | "2201B" => true,
+        // Syntax errors; objects, columns and types that do not exist; definitions that are not valid.
+        _ => code.starts_with("42"),
+    }
+}
+
+/// What the version of the verifying server has to do with a failure.
+struct VersionGap {
+    /// A clause about the dump.
+    dump: String,
+    /// The major version to verify with, if known.
+    wanted: Option<u32>,
+    here: u32,
+}
+
+impl VersionGap {
+    fn of(report: &VerificationReport, error: &ErrorBody) -> Option<Self> {
+        let (archive, server) = (report.archive.as_ref()?, report.server.as_ref()?);
+        let code = error.sqlstate.as_deref()?;
+        let here = major_of(&server.version)?;
+        let dumped = major_of(&archive.server_version);
+        // pg_dump writes for its own and for newer versions, whatever it reads from.
+        let writer = major_of(&archive.pg_dump_version).filter(|w| *w > here);
+        let (dump, wanted) = match (dumped, writer) {
+            (Some(dumped), _) if dumped != here && may_be_of_version(code) => {
+                (format!("the dump is of PostgreSQL {dumped}"), Some(dumped))
+            }
+            (None, _) if may_be_of_version(code) => (
+                "the dump does not say which PostgreSQL it is of".to_owned(),
+                None,
+            ),
+            (Some(_), Some(writer)) if code == SYNTAX_ERROR => (
+                format!("the dump was written by pg_dump {writer}"),
+                Some(writer),
+            ),
+            _ => return None,
+        };
+        Some(VersionGap { dump, wanted, here })
+    }
+
+    fn fix(&self, server: &ServerProof) -> String {
+        let version = match self.wanted {
+            Some(wanted) => format!("PostgreSQL {wanted}"),
+            None => "the version that was dumped".to_owned(),
+        };
+        if server.kind == "sandbox" {
+            format!("set PG_BINDIR to an installation of {version}")
+        } else {
+            format!("set SCRATCH_DB_HOST to a server of {version}")
+        }
+    }
+}
+
+/// Turns a failure into `inconclusive` if the verifying server is of another major version than the dump and may have
+/// refused it for that: a limit of where it was tried, and not of the backup.
+pub(crate) fn mind_the_version(report: &mut VerificationReport) {
+    let error = report.error.as_ref().filter(|e| {
+        report.verdict == Verdict::Failed && matches!(e.reason, R::DataRejected | R::RestoreError)
+    });
+    let (Some(error), Some(server)) = (error, &report.server) else {
+        return;
+    };
+    let Some(gap) = VersionGap::of(report, error) else {
+        return;
+    };
+    let fix = gap.fix(server);
+    let why = format!(
+        "; {}, this {} is PostgreSQL {}: {fix}",
+        gap.dump, server.kind, gap.here
+    );
+    let refusal = line_of(&error.message, MAX_TEXT.saturating_sub(why.len()));
+    report.error = Some(ErrorBody {
+        reason: R::VersionIncompatible,
+        blame: Blame::Target,
+        message: refusal + &why,
+        retryable: false,
+        ..error.clone()
+    });
+    report.verdict = Verdict::Inconclusive;
+    report.fix = Some(format!("{fix}; the backup may be good"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{DatabaseError, DatabaseKind};
+    use crate::proof::ArchiveProof;
+    use crate::verification::evidence::tests::report;
+    use crate::verification::verdict;
+    use pgdump_restore::Stage;
+
+    /// The report of a dump of one version that a sandbox of another one refused.
+    fn refused(dumped: &str, pg_dump: &str, here: &str, code: &str) -> VerificationReport {
+        let mut r = report("r");
+        r.archive = Some(ArchiveProof {
+            format: "custom".into(),
+            wrapped_in: vec![],
+            server_version: dumped.into(),
+            pg_dump_version: pg_dump.into(),
+            encoding: "UTF8".into(),
+            entries: Default::default(),
+        });
+        r.server = Some(ServerProof {
+            kind: "sandbox".into(),
+            version: here.into(),
+            isolation: None,
+        });
+        let kind = match &code[..2] {
+            "22" | "23" => DatabaseKind::DataRejected,
+            _ => DatabaseKind::StatementRejected,
+        };
+        let e = DatabaseError::new(kind, "TABLE s.t: refused").with_sqlstate(code);
+        verdict::fail(&mut r, &e.into(), Stage::Schema);
+        assert_eq!(r.verdict, Verdict::Failed, "{code}");
+        mind_the_version(&mut r);
+        r
+    }
+
+    #[test]
+    fn what_another_version_may_accept_is_not_blamed_on_the_backup() {
+        let older = ("18.1", "18.1", "15.18");
+        let newer = ("15.18 (Debian)", "15.18 (Debian)", "18.4");
+        let same = ("15.18", "15.18", "15.20");
+        let inconclusive = [
+            "42601", "42883", "42703", "42704", "42P01", "42P13", "42P17", "42804", "0A000",
+            "22023", "22P02", "54000",
+        ];
+        let failed = [
+            "23505", "23503", "23514", "23502", "42P07", "42710", "42723", "42701", "22P04",
+            "22001", "22012", "22021", "P0001",
+        ];
+        for (dumped, pg_dump, here) in [older, newer] {
+            for code in inconclusive {
+                let r = refused(dumped, pg_dump, here, code);
+                let e = r.error.unwrap();
+                assert_eq!(
+                    (r.verdict, e.reason, e.blame, e.sqlstate.as_deref()),
+                    (
+                        Verdict::Inconclusive,
+                        R::VersionIncompatible,
+                        Blame::Target,
+                        Some(code)
+                    ),
+                    "{dumped} in {here}"
+                );
+            }
+            for code in failed {
+                let r = refused(dumped, pg_dump, here, code);
+                assert_eq!(r.verdict, Verdict::Failed, "{code}: {dumped} in {here}");
+            }
+        }
+        for code in inconclusive {
+            let (dumped, pg_dump, here) = same;
+            let r = refused(dumped, pg_dump, here, code);
+            assert_eq!(r.verdict, Verdict::Failed, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_message_names_both_versions_and_what_to_set() {
+        let said = |dumped, pg_dump, code| {
+            let r = refused(dumped, pg_dump, "15.18", code);
+            (r.error.unwrap().message, r.fix.unwrap())
+        };
+        assert_eq!(
+            said("18.1", "18.1", "42601"),
+            (
+                "TABLE s.t: refused; the dump is of PostgreSQL 18, this sandbox is PostgreSQL 15: set PG_BINDIR to an installation of PostgreSQL 18".into(),
+                "set PG_BINDIR to an installation of PostgreSQL 18; the backup may be good".into()
+            )
+        );
+        let (unknown, _) = said("", "", "42601");
+        assert!(
+            unknown.contains("does not say which PostgreSQL"),
+            "{unknown}"
+        );
+        // A newer pg_dump may write what the dumped version itself cannot read; it does not make objects disappear.
+        let (writer, _) = said("15.18", "17.2", "42601");
+        assert!(writer.contains("written by pg_dump 17"), "{writer}");
+        let gone = refused("15.18", "17.2", "15.18", "42883");
+        assert_eq!(gone.verdict, Verdict::Failed);
+        // What is appended is kept, however long the server's message is.
+        let mut r = refused("18.1", "18.1", "15.18", "23505");
+        let error = r.error.as_mut().unwrap();
+        (error.sqlstate, error.message) = (Some("42601".into()), "x".repeat(MAX_TEXT));
+        mind_the_version(&mut r);
+        let message = r.error.unwrap().message;
+        assert!(message.len() <= MAX_TEXT, "{}", message.len());
+        assert!(
+            message.ends_with("installation of PostgreSQL 18"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn major_versions_are_read() {
+        assert_eq!(major_of("15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major_of("9.6.24"), Some(9));
+        assert_eq!(major_of("18beta1"), Some(18));
+        assert_eq!(major_of(""), None);
+    }
+}
