@@ -98,9 +98,9 @@ impl DatabaseStatus {
         }
     }
 
-    /// Whether a report is about a backup of this database.
-    fn is_about(&self, report: &VerificationReport) -> bool {
-        self.origin() == report.origin() && self.cluster_database == cluster_database(report)
+    /// Whether it is the database of backups of this origin and, of a whole cluster, this database of it.
+    fn is(&self, origin: &BackupOrigin, cluster_database: Option<&str>) -> bool {
+        self.origin() == *origin && self.cluster_database.as_deref() == cluster_database
     }
 
     /// Whether a report is, or may be: a backup that could not be opened is one of every database whose backups are
@@ -108,7 +108,8 @@ impl DatabaseStatus {
     pub(crate) fn may_be_about(&self, report: &VerificationReport) -> bool {
         let name = report.backup.name.as_deref().unwrap_or_default();
         let is_unopened = report.database.is_none() && report.archive.is_none();
-        self.is_about(report) || (is_unopened && pattern_of(name) == self.backups)
+        self.is(&report.origin(), cluster_database(report).as_deref())
+            || (is_unopened && pattern_of(name) == self.backups)
     }
 
     /// What a proof adds to it. An older backup that is proven afterwards, as a sample, makes the newest one no better
@@ -166,7 +167,9 @@ impl BackupSetStatus {
         if !report.is_proof() {
             return;
         }
-        match self.databases.iter_mut().find(|d| d.is_about(report)) {
+        let (origin, of_cluster) = (report.origin(), cluster_database(report));
+        let is_its = |d: &DatabaseStatus| d.is(&origin, of_cluster.as_deref());
+        match self.databases.iter_mut().find(|d| is_its(d)) {
             Some(database) => database.add(report),
             None => {
                 if self.databases.len() >= MAX_DATABASES {

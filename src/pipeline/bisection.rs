@@ -210,9 +210,8 @@ impl SearchedSeries {
             let is_good = |r: &VerificationReport| {
                 is_of(r, older) && r.is_verified() && r.depth >= Some(depth) && self.may_speak(r)
             };
-            if self.reports.iter().any(is_good)
-                && self.is_of_database(context, place).await == Some(true)
-            {
+            let is_known_good = self.reports.iter().any(is_good);
+            if is_known_good && self.is_of_database(context, place).await == Some(true) {
                 return Some(place);
             }
         }
