@@ -21,8 +21,11 @@ mod set_status;
 mod sources;
 mod status;
 
+pub(crate) use archived_database::ArchivedDatabase;
 pub use backup_catalog::BackupCatalog;
-pub use proofs::{BackupProof, ProvenBackup, ProvenListing};
+#[cfg(test)]
+pub(crate) use folder_catalog::archive_of;
+pub use proofs::{BackupProof, ClusterDatabaseProof, ProvenBackup, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub use set_status::{BackupSetStatus, DatabaseStatus};
 pub(crate) use sources::Restriction;

@@ -21,7 +21,7 @@ use pgdump_archive::Archive;
 use pgdump_restore::Finding;
 
 pub use crate::catalog::{
-    BackupCatalog, BackupProof, BackupSetStatus, DatabaseStatus, ProvenBackup,
+    BackupCatalog, BackupProof, BackupSetStatus, ClusterDatabaseProof, DatabaseStatus, ProvenBackup,
 };
 pub use crate::pipeline::JobOutcome;
 

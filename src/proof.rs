@@ -1,15 +1,18 @@
 //! The report of a verification, as evidence contains it. Readers ignore unknown fields. Reports contain
 //! no row data, only counts, digests and times.
 
+mod bisection;
 mod origin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::error::{Blame, ErrorBody, FailureReason, bound_list, one_line};
 use crate::job::{Completeness, ResultBackup};
 use crate::policy::{Depth, Rewrite};
 
 pub use crate::policy::Trigger;
+pub use bisection::{Bisection, Probe};
 pub use origin::{BackupOrigin, pattern_of};
 
 /// Suffix of our own folders beside a backup.
@@ -300,30 +303,6 @@ pub struct Drift {
     pub findings: Vec<String>,
 }
 
-/// One older backup that a bisection verified.
-#[derive(
-    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-pub struct Probe {
-    pub backup: ResultBackup,
-    pub verdict: Verdict,
-    pub depth: Depth,
-}
-
-/// Which of the older backups of a set is the first bad one.
-#[derive(
-    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-pub struct Bisection {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_good: Option<ResultBackup>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_bad: Option<ResultBackup>,
-    /// Whether there is no backup between the two.
-    pub exact: bool,
-    pub probes: Vec<Probe>,
-}
-
 /// The complete report of a verification.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "ProofReport")]
@@ -431,7 +410,7 @@ pub const ONE_OF_SEVERAL: &str = "only database ";
 const FINDINGS: usize = 50;
 /// Most checks, and most findings of drift, in the evidence.
 const CHECKS: usize = 2000;
-/// Most notes, and most probes of a bisection.
+/// Most notes, and most probes and left-out backups of a bisection.
 const LISTED: usize = 100;
 
 impl VerificationSummary {
@@ -446,6 +425,7 @@ impl VerificationSummary {
         self.fix = self.fix.as_deref().map(one_line);
         if let Some(bisection) = &mut self.bisection {
             bisection.probes.truncate(LISTED);
+            bisection.left_out.truncate(LISTED);
         }
     }
 }
@@ -563,14 +543,17 @@ impl VerificationReport {
         ))
     }
 
-    /// Which database the backup is from, as far as that is known. One of a whole cluster is from none.
+    /// Which database the backup is from, as far as that is known.
     pub fn origin(&self) -> BackupOrigin {
-        self.origin_of(self.own_database())
+        if self.is_of_several() {
+            return BackupOrigin::Cluster(pattern_of(self.backup_name()));
+        }
+        self.looked_at()
     }
 
     /// The database whose rows were looked at, also where it is one of several.
     pub fn looked_at(&self) -> BackupOrigin {
-        self.origin_of(self.database.as_deref())
+        BackupOrigin::new(self.database.clone(), self.backup_name())
     }
 
     /// The database that the backup is from, if it names one and has no others.
@@ -583,11 +566,20 @@ impl VerificationReport {
         self.one_of_several || self.notes.iter().any(|n| n.starts_with(ONE_OF_SEVERAL))
     }
 
-    fn origin_of(&self, database: Option<&str>) -> BackupOrigin {
-        BackupOrigin::new(
-            database.map(str::to_owned),
-            self.backup.name.as_deref().unwrap_or_default(),
-        )
+    fn backup_name(&self) -> &str {
+        self.backup.name.as_deref().unwrap_or_default()
+    }
+
+    /// A digest of the names of its tables, with dates in them left out; `None` if it lists no tables. Only comparable
+    /// within this process.
+    pub fn tables_digest(&self) -> Option<u64> {
+        let names: BTreeSet<String> = self.tables.iter().map(|t| pattern_of(&t.name)).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        names.hash(&mut hasher);
+        Some(hasher.finish())
     }
 
     /// The report without its long lists, for evaluating many reports.

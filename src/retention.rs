@@ -1,9 +1,17 @@
 //! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database
 //! of a set, any backup of a database without a proven one, the newest `floor` backups of each database, and
-//! backups whose database cannot be determined.
+//! backups whose database cannot be determined. The latter also cause no other backup to be deleted.
+
+use std::collections::{HashMap, HashSet};
 
 use crate::proof::BackupOrigin;
 use crate::store::StoredObject;
+
+/// Why a backup is kept whose archive names no database, if its tables are not known either.
+const UNNAMED: &str = "it names no database, as pg_dump -C would, and no verification has listed its tables: it may be of any database";
+
+/// Why everything is kept that is not young.
+const NONE_PROVEN: &str = "no backup of the set is proven: nothing is deleted";
 
 /// The decision about one backup, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +39,42 @@ pub struct Candidate {
     pub proven: bool,
     /// The database that it is of, or why that is not known. Determined only if it may matter.
     pub origin: Result<BackupOrigin, String>,
+    /// A digest of the names of its tables, if a verification has listed them.
+    pub tables: Option<u64>,
+}
+
+/// A database, as certainly as a deletion requires. Backups that name none are of the same one only if their objects
+/// are called alike and have the same tables.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct RetainedSeries {
+    origin: BackupOrigin,
+    /// Of backups that name no database.
+    tables: Option<u64>,
+}
+
+/// What is newer than a backup in its series.
+#[derive(Debug, Default)]
+struct NewerInSeries {
+    backups: usize,
+    is_proven: bool,
+}
+
+impl Candidate {
+    /// The database that it is of, or why that is not known.
+    fn series(&self) -> Result<RetainedSeries, String> {
+        let origin = self.origin.clone()?;
+        match (&origin, self.tables) {
+            (BackupOrigin::Named(_), _) => Ok(RetainedSeries {
+                origin,
+                tables: None,
+            }),
+            (_, Some(_)) => Ok(RetainedSeries {
+                origin,
+                tables: self.tables,
+            }),
+            (_, None) => Err(UNNAMED.to_owned()),
+        }
+    }
 }
 
 impl RetentionRules {
@@ -45,6 +89,12 @@ impl RetentionRules {
     fn keeps_few(&self, newer: usize) -> Option<String> {
         (newer < self.floor).then(|| format!("one of the newest {} of its database", self.floor))
     }
+
+    /// Why one is deleted of which a newer one is proven.
+    fn expired(&self, is_proven: bool) -> String {
+        let never = if is_proven { "" } else { ", and never proven" };
+        format!("older than {}{never}", days(self.days))
+    }
 }
 
 /// A number of days in words.
@@ -58,45 +108,40 @@ pub fn decide(
     now: jiff::Timestamp,
     rules: RetentionRules,
 ) -> Vec<Decision> {
-    let proven = backups.iter().filter(|c| c.proven);
-    let all_proven: Vec<BackupOrigin> = proven.filter_map(|c| c.origin.clone().ok()).collect();
+    let series: Vec<Result<RetainedSeries, String>> =
+        backups.iter().map(Candidate::series).collect();
     let any_proven = backups.iter().any(|c| c.proven);
-    // Databases with a proven backup that is newer than the current one.
-    let mut newer: Vec<BackupOrigin> = Vec::new();
+    let proven = backups.iter().zip(&series).filter(|(c, _)| c.proven);
+    let all_proven: HashSet<&RetainedSeries> =
+        proven.filter_map(|(_, s)| s.as_ref().ok()).collect();
+    let mut newer: HashMap<&RetainedSeries, NewerInSeries> = HashMap::new();
     let mut decisions = Vec::with_capacity(backups.len());
-    // The databases of those that are kept as some of the newest.
-    let mut newest: Vec<BackupOrigin> = Vec::new();
-    for c in backups {
-        let before = |o: &BackupOrigin| newest.iter().filter(|n| n.is_same(o)).count();
-        let few = c
-            .origin
-            .as_ref()
-            .ok()
-            .and_then(|o| rules.keeps_few(before(o)));
-        let is_few = few.is_some();
-        let has = |known: &[BackupOrigin], o: &BackupOrigin| known.iter().any(|n| n.is_same(o));
+    for (c, series) in backups.into_iter().zip(&series) {
         let keep = |why: &str| (false, why.to_owned());
-        let (delete, why) = match (rules.keeps_young(&c.object, now).or(few), &c.origin) {
-            (Some(why), _) => (false, why),
-            (None, _) if !any_proven => keep("no backup of the set is proven: nothing is deleted"),
-            (None, Err(why)) => keep(why),
-            (None, Ok(o)) if !has(&newer, o) => keep(match (c.proven, has(&all_proven, o)) {
-                (true, _) => "the newest proven backup of its database",
-                (false, true) => "newer than the newest proven backup of its database",
-                (false, false) => "no backup of its database is proven",
-            }),
-            _ if c.proven => (true, format!("older than {}", days(rules.days))),
-            _ => (
-                true,
-                format!("older than {}, and never proven", days(rules.days)),
-            ),
+        let young = rules.keeps_young(&c.object, now);
+        let (delete, why) = match series {
+            Err(why) => match young {
+                Some(young) => (false, young),
+                None if any_proven => keep(why),
+                None => keep(NONE_PROVEN),
+            },
+            Ok(series) => {
+                let newer = newer.entry(series).or_default();
+                let decided = match young.or(rules.keeps_few(newer.backups)) {
+                    Some(why) => (false, why),
+                    None if !any_proven => keep(NONE_PROVEN),
+                    None if newer.is_proven => (true, rules.expired(c.proven)),
+                    None => keep(match (c.proven, all_proven.contains(series)) {
+                        (true, _) => "the newest proven backup of its database",
+                        (false, true) => "newer than the newest proven backup of its database",
+                        (false, false) => "no backup of its database is proven",
+                    }),
+                };
+                newer.backups += 1;
+                newer.is_proven |= c.proven;
+                decided
+            }
         };
-        if let (true, Ok(o)) = (c.proven, &c.origin)
-            && !newer.contains(o)
-        {
-            newer.push(o.clone());
-        }
-        newest.extend(c.origin.ok().filter(|_| is_few));
         decisions.push(Decision {
             object: c.object,
             proven: c.proven,
@@ -114,7 +159,8 @@ mod tests {
 
     const DAY: i64 = 86_400;
 
-    /// Decisions about backups of these ages in days and databases; `-` is an unknown database.
+    /// Decisions about backups of these ages in days and databases; `-` is an unknown database, and `~1` are the tables
+    /// of a backup that names none, `~` of one that no verification has listed.
     fn decided(backups: &[(i64, &str)], proven: &[usize], floor: usize) -> Vec<Decision> {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
         let candidate = |(i, (age, database)): (usize, &(i64, &str))| Candidate {
@@ -129,8 +175,13 @@ mod tests {
             proven: proven.contains(&i),
             origin: match *database {
                 "-" => Err("cannot be read".into()),
-                name => Ok(BackupOrigin::new(Some(name.to_owned()), &format!("b{i}"))),
+                name if name.starts_with('~') => Ok(BackupOrigin::new(None, "backup-2026-11-01")),
+                name => Ok(BackupOrigin::new(
+                    Some(name.to_owned()),
+                    "backup-2026-11-01",
+                )),
             },
+            tables: database.strip_prefix('~').and_then(|n| n.parse().ok()),
         };
         let all = backups.iter().enumerate().map(candidate).collect();
         decide(all, now, RetentionRules { days: 7, floor })
@@ -204,19 +255,61 @@ mod tests {
         assert_eq!(all[4].why, "one of the newest 2 of its database");
     }
 
+    /// Which of them are deleted.
+    fn gone(backups: &[(i64, &str)], proven: &[usize], floor: usize) -> Vec<usize> {
+        let all = decided(backups, proven, floor);
+        (0..all.len()).filter(|i| all[*i].delete).collect()
+    }
+
+    /// All objects are called alike.
+    #[test]
+    fn a_backup_that_names_no_database_deletes_none_of_another() {
+        let none: [usize; 0] = [];
+        let mixed = [(20, "~1"), (30, "blog"), (40, "shop")];
+        assert_eq!(gone(&mixed, &[0, 1, 2], 0), none);
+        assert_eq!(gone(&mixed, &[0, 1, 2], 1), none);
+        // Nor does it count among the newest of a database that is named.
+        let newest = [
+            (8, "~"),
+            (9, "~"),
+            (10, "~"),
+            (20, "shop"),
+            (30, "shop"),
+            (40, "shop"),
+        ];
+        assert_eq!(gone(&newest, &[3], 2), [5]);
+        assert_eq!(gone(&newest, &[0, 1, 2, 5], 2), none);
+    }
+
+    #[test]
+    fn of_backups_without_a_name_only_those_with_the_same_tables_are_of_one_database() {
+        let plain = [
+            (20, "~1"),
+            (30, "~2"),
+            (40, "~1"),
+            (50, "~"),
+            (60, "~2"),
+            (70, "~3"),
+        ];
+        assert_eq!(gone(&plain, &[0, 1, 2, 4, 5], 1), [2, 4]);
+        let all = decided(&plain, &[0, 1, 2, 4, 5], 1);
+        assert_eq!(all[3].why, UNNAMED);
+        assert_eq!(gone(&plain, &[0, 1, 2, 4, 5], 2), [0; 0]);
+    }
+
     proptest::proptest! {
         #[test]
         fn the_newest_proven_backups_and_the_floor_always_stay(
-            mut backups in proptest::collection::vec((0i64..100, 0usize..3), 0..20),
+            mut backups in proptest::collection::vec((0i64..100, 0usize..6), 0..20),
             proven in proptest::collection::hash_set(0usize..20, 0..20),
             floor in 0usize..6,
         ) {
             backups.sort_unstable();
-            let backups: Vec<(i64, &str)> = backups.into_iter().map(|(age, d)| (age, ["a", "b", "-"][d])).collect();
+            let backups: Vec<(i64, &str)> = backups.into_iter().map(|(age, d)| (age, ["a", "b", "~1", "~2", "~", "-"][d])).collect();
             let mut proven: Vec<usize> = proven.into_iter().filter(|i| *i < backups.len()).collect();
             proven.sort_unstable();
             let gone: Vec<bool> = decided(&backups, &proven, floor).into_iter().map(|d| d.delete).collect();
-            for database in ["a", "b"] {
+            for database in ["a", "b", "~1", "~2"] {
                 let of = |i: &&usize| backups[**i].1 == database;
                 let newest = proven.iter().find(of);
                 proptest::prop_assert!(newest.is_none_or(|n| !gone[*n]));
@@ -225,7 +318,7 @@ mod tests {
                 proptest::prop_assert!(all.iter().take(floor).all(|i| !gone[*i]));
             }
             proptest::prop_assert!(gone.iter().filter(|g| !**g).count() >= floor.min(backups.len()));
-            proptest::prop_assert!(gone.iter().zip(&backups).all(|(g, (age, d))| !*g || (*age >= 7 && *d != "-")));
+            proptest::prop_assert!(gone.iter().zip(&backups).all(|(g, (age, d))| !*g || (*age >= 7 && *d != "-" && *d != "~")));
         }
     }
 }

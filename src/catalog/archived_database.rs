@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::job::Generation;
-use crate::proof::BackupOrigin;
+use crate::proof::{BackupOrigin, pattern_of};
 use crate::store::StoredObject;
 
 /// Answers that are kept; a few MiB.
@@ -22,7 +22,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which database a backup is of, as its own first bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ArchivedDatabase {
+pub(crate) enum ArchivedDatabase {
     Named(String),
     /// SQL text without CREATE DATABASE.
     Unnamed,
@@ -34,10 +34,12 @@ pub(super) enum ArchivedDatabase {
     NoDump(String),
     /// It is damaged, or encrypted with a key that is not here; the reason.
     Unreadable(String),
+    /// Nobody has looked, or the store did not answer in time.
+    NotLookedInto,
 }
 
 impl ArchivedDatabase {
-    pub(super) fn name(&self) -> Option<&str> {
+    pub(crate) fn name(&self) -> Option<&str> {
         match self {
             ArchivedDatabase::Named(name) => Some(name),
             _ => None,
@@ -51,6 +53,7 @@ impl ArchivedDatabase {
             ArchivedDatabase::Unnamed
                 | ArchivedDatabase::NoDump(_)
                 | ArchivedDatabase::Unreadable(_)
+                | ArchivedDatabase::NotLookedInto
         )
     }
 
@@ -61,12 +64,16 @@ impl ArchivedDatabase {
             ArchivedDatabase::Cluster => Err("it is of a whole cluster (pg_dumpall)".into()),
             ArchivedDatabase::Globals => Err("it has roles and no database".into()),
             ArchivedDatabase::NoDump(why) | ArchivedDatabase::Unreadable(why) => Err(why),
+            ArchivedDatabase::NotLookedInto => Err("it was not looked into".into()),
         }
     }
 
     /// The origin of a backup of this name, as far as it can be told.
-    pub(super) fn origin(&self, backup: &str) -> BackupOrigin {
-        BackupOrigin::new(self.name().map(str::to_owned), backup)
+    pub(crate) fn origin(&self, backup: &str) -> BackupOrigin {
+        match self {
+            ArchivedDatabase::Cluster => BackupOrigin::Cluster(pattern_of(backup)),
+            _ => BackupOrigin::new(self.name().map(str::to_owned), backup),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::error::{
 };
 use crate::proof::{BackupOrigin, VerificationReport};
 use crate::store::{StoredObject, read_range};
+use crate::verification::is_of;
 use pgdump_archive::{Archive, Format, Limits, database_in, member_name};
 
 /// Backups that are looked into at the same time.
@@ -69,7 +70,8 @@ impl Looked {
         match looked_at {
             Ok(Some(database)) => Looked::Answered(database),
             Ok(None) => Looked::Late,
-            Err(e) => Looked::Answered(ArchivedDatabase::Unreadable(said(&e))),
+            // Only what may pass is an error.
+            Err(_) => Looked::Answered(ArchivedDatabase::NotLookedInto),
         }
     }
 }
@@ -153,10 +155,20 @@ impl BackupCatalog {
         database.one_origin(&backup.name)
     }
 
-    /// The name of a backup's database, if that can be read.
-    pub(crate) async fn database_named_in(&self, backup: &StoredObject) -> Option<String> {
-        let database = self.database_in(backup).await.ok()?;
-        database.name().map(str::to_owned)
+    /// The database of a backup: by those of the reports that are about it or, where these name none, by its first bytes.
+    /// What cannot be read now counts as not looked into.
+    pub(crate) async fn database_of(
+        &self,
+        object: &StoredObject,
+        reports: &[VerificationReport],
+    ) -> ArchivedDatabase {
+        match named_by_any(reports, object) {
+            Some(named) => named,
+            None => self
+                .database_in(object)
+                .await
+                .unwrap_or(ArchivedDatabase::NotLookedInto),
+        }
     }
 
     /// Backups of a set by database: by the evidence about them and, where that names none, by their first bytes. What
@@ -167,8 +179,12 @@ impl BackupCatalog {
         reports: &[VerificationReport],
     ) -> Vec<DatabaseBackups> {
         let limit = LookLimit {
-            // A single one need not be told from others.
-            backups: if backups.len() < 2 { 0 } else { UNKNOWN },
+            // A single one need not be told from others, unless its database may have been proven before.
+            backups: if backups.len() < 2 && reports.is_empty() {
+                0
+            } else {
+                UNKNOWN
+            },
             time: LOOK_LIMIT,
         };
         let all: Vec<&StoredObject> = backups.iter().collect();
@@ -182,9 +198,7 @@ impl BackupCatalog {
         }
         let databases = databases.into_iter().map(|d| match d {
             Looked::Answered(database) => database,
-            Looked::Late | Looked::LeftOut => {
-                ArchivedDatabase::Unreadable("not looked into".into())
-            }
+            Looked::Late | Looked::LeftOut => ArchivedDatabase::NotLookedInto,
         });
         group(backups.into_iter().zip(databases).collect())
     }
@@ -225,12 +239,7 @@ impl BackupCatalog {
     ) -> Vec<Looked> {
         let named = |r: &VerificationReport| {
             let (name, generation) = r.subject()?;
-            let database = if r.is_of_several() {
-                ArchivedDatabase::Cluster
-            } else {
-                ArchivedDatabase::Named(r.database.clone()?)
-            };
-            Some(((name.to_owned(), generation.to_owned()), database))
+            Some(((name.to_owned(), generation.to_owned()), named_by(r)?))
         };
         let known: HashMap<(String, String), ArchivedDatabase> =
             reports.iter().filter_map(named).collect();
@@ -357,6 +366,20 @@ impl BackupCatalog {
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok((found, older.len() + late))
     }
+}
+
+/// The database that a report names, if it names one.
+pub(super) fn named_by(report: &VerificationReport) -> Option<ArchivedDatabase> {
+    if report.is_of_several() {
+        return Some(ArchivedDatabase::Cluster);
+    }
+    report.database.clone().map(ArchivedDatabase::Named)
+}
+
+/// The database that the reports about this backup name, if one of them does.
+fn named_by_any(reports: &[VerificationReport], object: &StoredObject) -> Option<ArchivedDatabase> {
+    let mut of_it = reports.iter().filter(|r| is_of(r, object));
+    of_it.find_map(named_by)
 }
 
 /// Bytes that may be decompressed of a backup of this size to find its database's name.
@@ -496,7 +519,7 @@ mod tests {
         assert!(took <= LOOK_LIMIT + Duration::from_secs(1), "{took:?}");
         // What is known is still named, and nothing is left out.
         let app = BackupOrigin::new(Some("app".into()), "good.dump");
-        assert!(groups.iter().any(|g| g.origin.is_same(&app)));
+        assert!(groups.iter().any(|g| g.origin == app));
         let all: usize = groups.iter().map(|g| g.backups.len()).sum();
         assert_eq!(all, 81);
     }

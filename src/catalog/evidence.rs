@@ -1,7 +1,7 @@
 //! The evidence of verifications: where it is kept, which earlier answers count, what the next backup is
 //! compared with, and what an answer is worth that an earlier one contradicts.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::backup_catalog::BackupCatalog;
@@ -151,7 +151,7 @@ impl BackupCatalog {
                 && r.backup_set == *set
                 && r.subject() != report.subject()
                 && r.backup_created <= report.backup_created
-                && r.looked_at().is_same(&origin);
+                && r.looked_at() == origin;
             let (name, generation) = r.subject().filter(|_| is_wanted)?;
             seen.insert((name.to_owned(), generation.to_owned()))
                 .then_some(r)
@@ -211,13 +211,39 @@ impl BackupCatalog {
     }
 }
 
-/// Whether the newest conclusive report about a backup, one that restored it or found it bad, is a proof.
+/// Whether the newest conclusive report about a backup, one that restored it or found it bad, is a proof. Of a whole
+/// cluster, that of each database that was looked at.
 pub(super) fn is_proven(reports: &[VerificationReport]) -> bool {
-    reports
-        .iter()
-        .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
-        .max_by_key(|r| r.finished_at)
-        .is_some_and(VerificationReport::is_proof)
+    let all: Vec<&VerificationReport> = reports.iter().collect();
+    let last = last_of_each(&all);
+    !last.is_empty() && last.iter().all(|(_, r)| r.is_proof())
+}
+
+/// Of reports about one backup the last that is conclusive, otherwise the last one. Of a dump of a whole cluster, this for
+/// each database that was looked at, with its name: a report that names none is about all of them.
+pub(super) fn last_of_each<'a>(
+    reports: &[&'a VerificationReport],
+) -> Vec<(Option<&'a str>, &'a VerificationReport)> {
+    let is_conclusive = |r: &VerificationReport| r.is_proof() || r.verdict == Verdict::Failed;
+    let last = |of: Option<&'a str>| {
+        let is_about = |r: &&&VerificationReport| {
+            of.is_none() || r.database.is_none() || r.database.as_deref() == of
+        };
+        let last = reports
+            .iter()
+            .filter(is_about)
+            .max_by_key(|r| (is_conclusive(r), r.finished_at));
+        last.map(|r| (of, *r))
+    };
+    let of_several = reports.iter().filter(|r| r.is_of_several());
+    let databases: BTreeSet<&'a str> = of_several.filter_map(|r| r.database.as_deref()).collect();
+    if databases.is_empty() {
+        return last(None).into_iter().collect();
+    }
+    databases
+        .into_iter()
+        .filter_map(|d| last(Some(d)))
+        .collect()
 }
 
 fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Question<'a> {
@@ -232,7 +258,7 @@ fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Q
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{catalog_of, set_age};
+    use crate::catalog::folder_catalog::{catalog_of, set_age, verified};
     use crate::job::BackupRef;
     use crate::policy::Trigger;
 
@@ -300,5 +326,38 @@ mod tests {
             panic!("{:?}", history.notes);
         };
         assert!(note.contains("x.dump.pgrestored/"), "{note}");
+    }
+
+    /// All objects are called alike.
+    #[tokio::test]
+    async fn a_backup_is_compared_with_those_that_are_certainly_of_its_database() {
+        let files: &[(&str, &[u8])] = &[
+            ("backup-2026-11-01", b"PGDMP"),
+            ("backup-2026-11-02", b"PGDMP"),
+            ("backup-2026-11-03", b"PGDMP"),
+            ("backup-2026-11-04", b"PGDMP"),
+        ];
+        let (_folder, _store, catalog) = catalog_of(files, &[]).await;
+        for ((name, _), database) in files.iter().zip([Some("shop"), Some("blog"), None]) {
+            let change = |r: &mut VerificationReport| r.database = database.map(str::to_owned);
+            verified(&catalog, name, name, change).await;
+        }
+        let newest = BackupRef::from_name("backup-2026-11-04", "").unwrap();
+        let pinned = catalog.pin(&newest, None, None).await.unwrap();
+        let now = jiff::Timestamp::now();
+        for (database, expected) in [(Some("shop"), 0), (Some("blog"), 1), (None, 2)] {
+            let mut report = VerificationReport::new("r", Trigger::Command, Depth::Data, now);
+            report.backup = crate::catalog::describe(pinned.as_ref().unwrap());
+            report.backup_created = Some(now);
+            report.backup_set = "default".into();
+            report.database = database.map(str::to_owned);
+            let history = catalog.history(pinned.as_ref(), &report).await.unwrap();
+            let names: Vec<_> = history
+                .reports
+                .iter()
+                .map(|r| r.subject().unwrap().0)
+                .collect();
+            assert_eq!(names, [files[expected].0], "{database:?}");
+        }
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::backup_catalog::BackupCatalog;
 use crate::config::{Config, Location, RawConfig};
+use crate::job::{BackupRef, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
+use crate::policy::{Depth, Trigger};
+use crate::proof::{Verdict, VerificationReport};
 use crate::store::Stores;
 use crate::store::faulty::FaultyStore;
 
@@ -31,6 +34,31 @@ pub(super) async fn catalog_of(
     (folder, store, catalog)
 }
 
+/// Writes evidence beside a backup: that it was verified to depth `data` now, changed by `change`. Returns the URI of the
+/// document.
+pub(super) async fn verified(
+    catalog: &BackupCatalog,
+    id: &str,
+    backup: &str,
+    change: impl FnOnce(&mut VerificationReport),
+) -> String {
+    let wanted = BackupRef::from_name(backup, "").unwrap();
+    let pinned = catalog.pin(&wanted, None, None).await.unwrap();
+    let now = jiff::Timestamp::now();
+    let mut report = VerificationReport {
+        verdict: Verdict::Verified,
+        depth: Some(Depth::Data),
+        backup: super::describe(pinned.as_ref().unwrap()),
+        backup_created: Some(pinned.as_ref().unwrap().object.created),
+        backup_set: "default".into(),
+        ..VerificationReport::new(id, Trigger::Command, Depth::Data, now)
+    };
+    change(&mut report);
+    let job = VerifyJob::new(id, wanted, Trigger::Command);
+    let kept = catalog.write_evidence(&job, &report, pinned.as_ref()).await;
+    kept.unwrap().unwrap().document.uri
+}
+
 /// Says that a file was made so many seconds ago.
 pub(super) fn set_age(folder: &tempfile::TempDir, name: &str, seconds: u64) {
     let file = std::fs::File::options()
@@ -42,7 +70,7 @@ pub(super) fn set_age(folder: &tempfile::TempDir, name: &str, seconds: u64) {
 }
 
 /// The header of an archive in the custom format whose database has this name.
-pub(super) fn archive_of(database: &str) -> Vec<u8> {
+pub(crate) fn archive_of(database: &str) -> Vec<u8> {
     let int = |n: usize| [&[0u8][..], &(n as u32).to_le_bytes()].concat();
     let mut bytes = b"PGDMP\x01\x0e\x00\x04\x08\x01".to_vec();
     for n in [6, 1, 2, 3, 22, 10, 126, 0] {

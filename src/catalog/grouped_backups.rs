@@ -1,91 +1,164 @@
 //! The backups of a set, database by database. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::archived_database::ArchivedDatabase;
 use crate::backup::newer_first;
 use crate::proof::{BackupOrigin, pattern_of};
 use crate::store::StoredObject;
 
-/// The backups of one database, newest first. There is at least one.
+/// Most names without a date that are each taken for a database of their own, whose dump is overwritten every night. More
+/// of them are more likely the dumps of one database under random names.
+const UNDATED: usize = 20;
+
+/// The backups of one database, newest first; behind them those that are only taken for backups of it. There is at
+/// least one.
 #[derive(Debug, Clone)]
 pub(super) struct DatabaseBackups {
     pub origin: BackupOrigin,
     pub backups: Vec<StoredObject>,
-    /// Whether their archives name the database.
-    is_named: bool,
+    /// The name patterns of those that do not say of which database they are.
+    unknown: HashSet<String>,
 }
 
 impl DatabaseBackups {
-    /// Whether one of them is of this origin. Those without a name may be of several.
-    pub(super) fn holds(&self, origin: &BackupOrigin) -> bool {
-        let is_it = |o: &StoredObject| BackupOrigin::new(None, &o.name).is_same(origin);
-        self.origin.is_same(origin) || (!self.is_named && self.backups.iter().any(is_it))
+    fn new(origin: BackupOrigin) -> Self {
+        DatabaseBackups {
+            origin,
+            backups: vec![],
+            unknown: HashSet::new(),
+        }
+    }
+
+    /// Whether one of them is of this origin, or may be: one that does not say it, and is called like its backups.
+    pub(super) fn may_hold(&self, origin: &BackupOrigin, pattern: &str) -> bool {
+        self.origin == *origin || self.unknown.contains(pattern)
     }
 }
 
-/// Groups backups by the database that they name. One that names none, or that cannot be read, is of the database whose
-/// backups are called like it; without one it stands for itself if its name has a date, and otherwise they are one group. What
-/// is no dump, or has roles alone, is left out, unless there is nothing else.
-pub(super) fn group(backups: Vec<(StoredObject, ArchivedDatabase)>) -> Vec<DatabaseBackups> {
-    let mut groups: Vec<(ArchivedDatabase, Vec<StoredObject>)> = Vec::new();
-    let mut by_name: HashMap<String, usize> = HashMap::new();
-    let mut by_pattern: HashMap<String, usize> = HashMap::new();
-    let (mut others, mut no_dumps) = (Vec::new(), Vec::new());
-    for (object, database) in backups {
-        let Some(name) = database.name() else {
-            others.push((object, database));
-            continue;
-        };
-        let place = *by_name.entry(name.to_owned()).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push((database, vec![]));
+/// The named databases that have backups of one name pattern.
+struct PatternDatabases {
+    /// The place of the first one.
+    first: usize,
+    /// When the newest backup of each was made; of these times, the earliest.
+    stalest: jiff::Timestamp,
+}
+
+/// Groups that are being made.
+#[derive(Default)]
+struct OpenGroups {
+    groups: Vec<DatabaseBackups>,
+    places: HashMap<BackupOrigin, usize>,
+}
+
+impl OpenGroups {
+    fn add(&mut self, origin: BackupOrigin, object: StoredObject) {
+        let place = *self
+            .places
+            .entry(origin.clone())
+            .or_insert(self.groups.len());
+        if place == self.groups.len() {
+            self.groups.push(DatabaseBackups::new(origin.clone()));
         }
-        by_pattern.entry(pattern_of(&object.name)).or_insert(place);
-        groups[place].1.push(object);
+        let group = &mut self.groups[place];
+        if let BackupOrigin::CalledLike(pattern) = origin {
+            group.unknown.insert(pattern);
+        }
+        group.backups.push(object);
     }
-    for (object, database) in others {
-        let pattern = pattern_of(&object.name);
-        let is_dump = !matches!(
-            database,
-            ArchivedDatabase::NoDump(_) | ArchivedDatabase::Globals
-        );
-        let place = match by_pattern.get(&pattern) {
-            Some(place) => *place,
-            None if is_dump => {
-                let key = if pattern.contains('#') {
-                    pattern
-                } else {
-                    String::new()
-                };
-                *by_pattern.entry(key).or_insert(groups.len())
-            }
-            None => {
-                no_dumps.push(object);
+
+    /// The databases so far, by the patterns of their backups' names.
+    fn by_pattern(&self) -> HashMap<String, PatternDatabases> {
+        let mut patterns: HashMap<String, PatternDatabases> = HashMap::new();
+        for (place, group) in self.groups.iter().enumerate() {
+            let Some(newest) = group.backups.iter().map(|o| o.created).max() else {
                 continue;
+            };
+            let names: HashSet<String> =
+                group.backups.iter().map(|o| pattern_of(&o.name)).collect();
+            for pattern in names {
+                let first = PatternDatabases {
+                    first: place,
+                    stalest: newest,
+                };
+                let databases = patterns.entry(pattern).or_insert(first);
+                databases.stalest = databases.stalest.min(newest);
             }
-        };
-        if place == groups.len() {
-            groups.push((database, vec![]));
         }
-        groups[place].1.push(object);
+        patterns
     }
-    if groups.is_empty() && !no_dumps.is_empty() {
-        groups.push((ArchivedDatabase::Unnamed, no_dumps));
-    }
-    groups.into_iter().filter_map(of_group).collect()
 }
 
-fn of_group(
-    (database, mut backups): (ArchivedDatabase, Vec<StoredObject>),
-) -> Option<DatabaseBackups> {
-    backups.sort_by(newer_first);
-    let origin = database.origin(&backups.first()?.name);
-    Some(DatabaseBackups {
-        origin,
-        backups,
-        is_named: database.name().is_some(),
-    })
+/// Groups backups by the database that they name. Those that name none, and those that cannot be read, are of one database
+/// if they are called alike, and of none that others name. Only an unreadable backup that is older than the newest ones of
+/// all databases that it may be of is put behind one of these. What is no dump, or has roles alone, is left out, unless it
+/// is called like a backup or there is nothing else.
+pub(super) fn group(backups: Vec<(StoredObject, ArchivedDatabase)>) -> Vec<DatabaseBackups> {
+    use ArchivedDatabase as D;
+    let mut open = OpenGroups::default();
+    let mut others = Vec::new();
+    for (object, database) in backups {
+        if let D::Named(name) = database {
+            open.add(BackupOrigin::Named(name), object);
+        } else {
+            let pattern = pattern_of(&object.name);
+            others.push((object, pattern, database));
+        }
+    }
+    let named = open.by_pattern();
+    let is_dump = |d: &D| !matches!(d, D::NoDump(_) | D::Globals);
+    let dumps = others.iter().filter(|(_, _, d)| is_dump(d));
+    let called: HashSet<String> = dumps.map(|(_, pattern, _)| pattern.clone()).collect();
+    let undated: HashSet<&String> = others
+        .iter()
+        .filter(|(_, pattern, d)| *d == D::Unnamed && !pattern.contains('#'))
+        .map(|(_, pattern, _)| pattern)
+        .collect();
+    let is_each_its_own = undated.len() <= UNDATED;
+    let (mut older, mut together, mut no_dumps) = (Vec::new(), Vec::new(), Vec::new());
+    for (object, pattern, database) in others {
+        let like = named.get(&pattern);
+        let is_older = |like: &&PatternDatabases| match database {
+            // Its verification would tell only what a look at it tells, too.
+            D::NotLookedInto => true,
+            D::Unreadable(_) | D::NoDump(_) | D::Globals => object.created < like.stalest,
+            D::Named(_) | D::Unnamed | D::Cluster => false,
+        };
+        if let Some(like) = like.filter(is_older) {
+            older.push((like.first, pattern, object));
+        } else if !is_dump(&database) && like.is_none() && !called.contains(&pattern) {
+            no_dumps.push(object);
+        } else if pattern.contains('#') || (database == D::Unnamed && is_each_its_own) {
+            open.add(database.origin(&object.name), object);
+        } else {
+            together.push((object, database));
+        }
+    }
+    for group in &mut open.groups {
+        group.backups.sort_by(newer_first);
+    }
+    // Behind the ones that are known, so that none of them is the newest.
+    for (place, pattern, object) in older {
+        let group = &mut open.groups[place];
+        group.unknown.insert(pattern);
+        group.backups.push(object);
+    }
+    let mut groups = open.groups;
+    if groups.is_empty() && together.is_empty() {
+        together = no_dumps.into_iter().map(|o| (o, D::Unnamed)).collect();
+    }
+    groups.extend(as_one(together));
+    groups
+}
+
+/// What cannot be told apart, as one group.
+fn as_one(mut backups: Vec<(StoredObject, ArchivedDatabase)>) -> Option<DatabaseBackups> {
+    backups.sort_by(|(a, _), (b, _)| newer_first(a, b));
+    let (newest, database) = backups.first()?;
+    let mut group = DatabaseBackups::new(database.origin(&newest.name));
+    group.unknown = backups.iter().map(|(o, _)| pattern_of(&o.name)).collect();
+    group.backups = backups.into_iter().map(|(o, _)| o).collect();
+    Some(group)
 }
 
 #[cfg(test)]
@@ -120,16 +193,70 @@ mod tests {
             generation: Generation(1),
             is_unlisted: false,
         };
-        let unnamed = |name| (object(name), ArchivedDatabase::Unnamed);
-        let app = (object("app.dump"), ArchivedDatabase::Named("app".into()));
-        let groups = group(vec![unnamed("blog.sql"), unnamed("shop.sql"), app]);
-        let holds = |database: Option<&str>, name: &str| {
+        let unnamed = |name: &str| (object(name), ArchivedDatabase::Unnamed);
+        let app = (
+            object("app-2026-11-01.dump"),
+            ArchivedDatabase::Named("app".into()),
+        );
+        let groups = group(vec![unnamed("blog.sql"), unnamed("shop.sql"), app.clone()]);
+        assert_eq!(groups.len(), 3);
+        let holds = |groups: &[DatabaseBackups], database: Option<&str>, name: &str| {
             let origin = BackupOrigin::new(database.map(str::to_owned), name);
-            groups.iter().any(|g| g.holds(&origin))
+            groups
+                .iter()
+                .any(|g| g.may_hold(&origin, &pattern_of(name)))
         };
-        assert!(holds(None, "blog.sql") && holds(None, "shop.sql"));
-        assert!(holds(Some("app"), "other.dump"));
-        assert!(!holds(Some("test"), "app.dump") && !holds(None, "gone.sql"));
+        assert!(holds(&groups, None, "blog.sql") && holds(&groups, None, "shop.sql"));
+        assert!(holds(&groups, Some("app"), "other.dump"));
+        assert!(!holds(&groups, Some("test"), "app-2026-11-01.dump"));
+        assert!(!holds(&groups, None, "gone.sql"));
+        // One that is called like it may be of the database that is sought.
+        let unread = (
+            object("app-2026-10-01.dump"),
+            ArchivedDatabase::NotLookedInto,
+        );
+        let groups = group(vec![app, unread]);
+        assert_eq!((groups.len(), groups[0].backups.len()), (1, 2));
+        assert!(holds(&groups, Some("test"), "app-2026-11-01.dump"));
+        // Random names.
+        let names: Vec<String> = (0..=UNDATED).map(|i| format!("{i}.sql")).collect();
+        let groups = group(names.iter().map(|n| unnamed(n)).collect());
+        assert_eq!(groups.len(), 1);
+        assert!(holds(&groups, None, "0.sql") && holds(&groups, None, "20.sql"));
+    }
+
+    /// All of them are called alike.
+    #[test]
+    fn what_names_no_database_hides_no_backup_of_one() {
+        use ArchivedDatabase as D;
+        let named = |name: &str| D::Named(name.to_owned());
+        let damaged = || D::Unreadable("cut".to_owned());
+        let all = [
+            ("backup-2026-11-09", D::NotLookedInto),
+            ("backup-2026-11-08", D::Unnamed),
+            ("backup-2026-11-07", damaged()),
+            ("backup-2026-11-06", named("blog")),
+            ("backup-2026-11-05", damaged()),
+            ("backup-2026-11-04", named("shop")),
+            ("backup-2026-11-03", damaged()),
+            ("backup-2026-11-02", D::Cluster),
+            ("backup-2026-11-01", D::NoDump("text".to_owned())),
+        ];
+        let days = |days: &[u8]| -> Vec<String> {
+            days.iter()
+                .map(|d| format!("backup-2026-11-0{d}"))
+                .collect()
+        };
+        assert_eq!(
+            grouped(&all),
+            [
+                // Behind its newest, what may be of it or of another.
+                days(&[6, 9, 3, 1]),
+                days(&[4]),
+                days(&[8, 7, 5]),
+                days(&[2]),
+            ]
+        );
     }
 
     #[test]
@@ -154,9 +281,11 @@ mod tests {
             grouped(&all),
             [
                 vec!["x.dump", "y.dump"],
-                vec!["app-2026-11-03.dump", "app-2026-11-02.dump"],
+                vec!["app-2026-11-02.dump"],
+                vec!["app-2026-11-03.dump"],
                 vec!["blog-2026-11-02.sql", "blog-2026-11-01.sql"],
-                vec!["a.sql", "b.dump"],
+                vec!["a.sql"],
+                vec!["b.dump"],
             ]
         );
         assert_eq!(grouped(&[readme]), [["README"]]);

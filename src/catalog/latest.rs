@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
-use super::databases::{LOOK_LIMIT, SEARCHED};
+use super::databases::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::is_proven;
 use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::job::LatestBackup;
-use crate::proof::VerificationReport;
+use crate::proof::{BackupOrigin, VerificationReport, pattern_of};
 use crate::store::StoredObject;
 use crate::verification::{DocumentFolders, Testimony};
 
@@ -74,13 +74,53 @@ impl BackupCatalog {
                     .await?
             }
         };
+        let others = match wanted.database {
+            None => self.note_of_others(deadline, &found, chosen.place).await?,
+            Some(_) => None,
+        };
         let found = found[chosen.place].clone();
         let mut pinned = backup::pin_found(store, found, &unlisted).await?;
         if wanted.is_proven && self.keyring()?.is_empty() {
             pinned.notes.push(UNSIGNED.to_owned());
         }
         pinned.notes.extend(chosen.notes());
+        pinned.notes.extend(others);
         Ok(pinned)
+    }
+
+    /// That a backup chosen without `--database` does not say of which one it is, if there are backups of others.
+    async fn note_of_others(
+        &self,
+        deadline: Instant,
+        found: &[FoundBackup],
+        place: usize,
+    ) -> Result<Option<String>, RestoreError> {
+        if found.len() < 2 {
+            return Ok(None);
+        }
+        let chosen = &found[place].object;
+        let own = self.database_before(deadline, chosen).await?;
+        let Some(own) = own.filter(ArchivedDatabase::is_unknown) else {
+            return Ok(None);
+        };
+        let own = own.origin(&chosen.name);
+        let compared = objects_of(&found[..found.len().min(COMPARED)]);
+        let databases = self.databases_before(deadline, &compared).await?;
+        let origins = databases.iter().zip(&compared);
+        let origins = origins.filter_map(|(d, o)| Some(d.as_ref()?.origin(&o.name)));
+        let label = |origin: BackupOrigin| match origin {
+            BackupOrigin::Named(name) => Some(name),
+            BackupOrigin::CalledLike(pattern) => Some(pattern).filter(|p| p.contains('#')),
+            BackupOrigin::Cluster(_) => None,
+        };
+        let others: BTreeSet<String> = origins.filter(|o| *o != own).filter_map(label).collect();
+        if others.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(format!(
+            "this backup does not say of which database it is, and there are backups of others ({}): if it is not the one that you want, choose with --database or --prefix",
+            listed(others.iter())
+        )))
     }
 
     /// The databases that the newest backups below `prefix` name; of a single backup, none.
@@ -275,7 +315,11 @@ impl BackupCatalog {
                     if of.is_unknown() {
                         passed.push(object.name.clone());
                     }
-                    of.name() == Some(database)
+                    match of {
+                        // Those about its other databases are left out above.
+                        ArchivedDatabase::Cluster => reports.iter().any(|r| r.database.is_some()),
+                        of => of.name() == Some(database),
+                    }
                 }
             };
             if is_it {
@@ -341,8 +385,8 @@ impl BackupCatalog {
         object: &StoredObject,
         reports: &[VerificationReport],
     ) -> Result<ArchivedDatabase, RestoreError> {
-        if let Some(named) = reports.iter().find_map(|r| r.database.clone()) {
-            return Ok(ArchivedDatabase::Named(named));
+        if let Some(named) = reports.iter().find_map(named_by) {
+            return Ok(named);
         }
         let looked_at = self.database_before(deadline, object).await?;
         looked_at.ok_or_else(|| self.not_looked_into(std::slice::from_ref(object)))
@@ -420,10 +464,10 @@ impl Candidates<'_> {
         let is_it =
             |d: &ArchivedDatabase| d.name() == Some(database) || *d == ArchivedDatabase::Cluster;
         let named = self.databases.iter().position(is_it)?;
-        let origin = |i: usize| self.databases[i].origin(&self.found[i].object.name);
-        let own = origin(named);
+        let pattern = |i: usize| pattern_of(&self.found[i].object.name);
+        let own = pattern(named);
         let is_unknown = |i: &usize| self.databases[*i].is_unknown();
-        let hides = |i: &usize| is_unknown(i) && origin(*i).is_same(&own);
+        let hides = |i: &usize| is_unknown(i) && pattern(*i) == own;
         let place = (0..named).find(hides).unwrap_or(named);
         let passed = (0..place).filter(is_unknown);
         let passed = passed.map(|i| self.found[i].object.name.clone()).collect();
@@ -437,9 +481,9 @@ impl Candidates<'_> {
             !matches!(d, ArchivedDatabase::Globals | ArchivedDatabase::NoDump(_))
         };
         let found = self.databases.iter().position(is_backup)?;
-        let origin = |i: usize| self.databases[i].origin(&self.found[i].object.name);
-        let own = origin(found);
-        let hides = |i: &usize| self.databases[*i].is_unknown() && origin(*i).is_same(&own);
+        let pattern = |i: usize| pattern_of(&self.found[i].object.name);
+        let own = pattern(found);
+        let hides = |i: &usize| self.databases[*i].is_unknown() && pattern(*i) == own;
         let place = (0..found).find(hides).unwrap_or(found);
         let left_out = (0..place).map(|i| self.found[i].object.name.clone());
         Some(ChosenBackup {
@@ -500,10 +544,9 @@ fn among(searched: usize, older: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
     use crate::error::FailureReason as R;
-    use crate::job::{BackupRef, VerifyJob};
-    use crate::policy::{Depth, Trigger};
+    use crate::job::BackupRef;
     use crate::proof::Verdict;
     use crate::store::faulty::{Call, StoreFault};
 
@@ -525,21 +568,7 @@ mod tests {
 
     /// Evidence beside a backup with this verdict, at depth `data`.
     async fn judge(catalog: &BackupCatalog, id: &str, backup: &str, verdict: Verdict) {
-        let wanted = BackupRef::from_name(backup, "").unwrap();
-        let pinned = catalog.pin(&wanted, None, None).await.unwrap();
-        let object = &pinned.as_ref().unwrap().object;
-        let job = VerifyJob::new(id, wanted, Trigger::Command);
-        let now = jiff::Timestamp::now();
-        let report = VerificationReport {
-            verdict,
-            depth: Some(Depth::Data),
-            backup: crate::catalog::describe(pinned.as_ref().unwrap()),
-            backup_created: Some(object.created),
-            backup_set: "default".into(),
-            ..VerificationReport::new(id, Trigger::Command, Depth::Data, now)
-        };
-        let kept = catalog.write_evidence(&job, &report, pinned.as_ref()).await;
-        kept.unwrap().unwrap();
+        verified(catalog, id, backup, |r| r.verdict = verdict).await;
     }
 
     #[tokio::test]
@@ -622,6 +651,14 @@ mod tests {
             set_age(&folder, name, 60 * age as u64 + 60);
         }
         assert_eq!(newest(&catalog, "latest", None).await.unwrap(), "c.sql");
+        let wanted = BackupRef::from_name("latest", "").unwrap();
+        let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+        assert_eq!(
+            pinned.notes,
+            [
+                "this backup does not say of which database it is, and there are backups of others (app): if it is not the one that you want, choose with --database or --prefix"
+            ]
+        );
         // It cannot be read, and may be the newest backup.
         set_age(&folder, "b.dump", 1);
         assert_eq!(newest(&catalog, "latest", None).await.unwrap(), "b.dump");
@@ -687,6 +724,35 @@ mod tests {
             all.map(|e| crate::error::report(&e)),
             [(); 3].map(|()| wanted.clone())
         );
+    }
+
+    /// That one database of a cluster was looked at does not show that no other was.
+    #[tokio::test]
+    async fn evidence_about_a_cluster_that_cannot_be_read_may_be_about_any_of_its_databases() {
+        const APP: &[u8] = b"--\n-- PostgreSQL database cluster dump\n--\n\n\\connect app\n";
+        let shop = archive_of("shop");
+        let files: &[(&str, &[u8])] = &[("all.sql", APP), ("s1.dump", &shop)];
+        let (folder, store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "s1.dump", 3600);
+        judge(&catalog, "1", "s1.dump", Verdict::Verified).await;
+        let one_of_several = async |database: &str| {
+            let change = |r: &mut VerificationReport| {
+                (r.database, r.one_of_several) = (Some(database.to_owned()), true);
+            };
+            verified(&catalog, database, "all.sql", change).await
+        };
+        one_of_several("app").await;
+        let proven = async |database| newest(&catalog, "latest-proven", Some(database)).await;
+        assert_eq!(proven("app").await.unwrap(), "all.sql");
+        assert_eq!(proven("shop").await.unwrap(), "s1.dump");
+        let of_shop = one_of_several("shop").await;
+        assert_eq!(proven("shop").await.unwrap(), "all.sql");
+        let document = of_shop.rsplit_once('/').unwrap().1;
+        let generation = of_shop.rsplit('/').nth(1).unwrap();
+        let document = format!("all.sql.pgrestored/{generation}/{document}");
+        let denied = StoreFault::Error(StorageKind::AccessDenied);
+        store.fail(Call::Read, &document, denied, 99);
+        assert_eq!(proven("shop").await.unwrap_err().0, R::AccessDenied);
     }
 
     /// An older backup does not hide that the newest is damaged.

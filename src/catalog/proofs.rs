@@ -1,6 +1,9 @@
 //! The backups of a listing, each with what the evidence says about it.
 
+use std::cmp::Reverse;
+
 use super::backup_catalog::BackupCatalog;
+use super::evidence::last_of_each;
 use crate::backup::Backup;
 use crate::error::{RestoreError, report as said};
 use crate::policy::Depth;
@@ -15,7 +18,8 @@ const READ: SearchLimit = SearchLimit {
 };
 
 /// What the evidence says about a backup: its last verification that restored it or found it bad, otherwise its last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+/// Of a dump of a whole cluster, the worst of what it says about the databases that were looked at.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct BackupProof {
     pub verdict: Verdict,
     /// The depth that was reached without a failure.
@@ -24,6 +28,20 @@ pub struct BackupProof {
     pub finished_at: jiff::Timestamp,
     /// Whether a trusted key signed it.
     pub is_signed: bool,
+    /// Of a dump of a whole cluster, each database that was looked at. Nothing is known of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<ClusterDatabaseProof>,
+}
+
+/// What the evidence says about one database of a dump of a whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct ClusterDatabaseProof {
+    pub database: String,
+    pub verdict: Verdict,
+    /// The depth that was reached without a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    pub finished_at: jiff::Timestamp,
 }
 
 /// A backup of a listing, and what is known about it.
@@ -113,13 +131,99 @@ fn proof_of(
     reports: &[VerificationReport],
     is_signed: bool,
 ) -> Option<BackupProof> {
-    let is_conclusive = |r: &VerificationReport| r.is_proof() || r.verdict == Verdict::Failed;
-    let of_object = reports.iter().filter(|r| is_of(r, object));
-    let last = of_object.max_by_key(|r| (is_conclusive(r), r.finished_at))?;
+    let of_object: Vec<&VerificationReport> = reports.iter().filter(|r| is_of(r, object)).collect();
+    let last = last_of_each(&of_object);
+    let badness = |verdict| match verdict {
+        Verdict::Verified => 0,
+        Verdict::Inconclusive => 1,
+        Verdict::Failed => 2,
+    };
+    let worst = last
+        .iter()
+        .map(|(_, r)| r)
+        .max_by_key(|r| (badness(r.verdict), Reverse(r.depth), r.finished_at))?;
+    let of_database = |(database, r): &(Option<&str>, &VerificationReport)| {
+        database.map(|database| ClusterDatabaseProof {
+            database: database.to_owned(),
+            verdict: r.verdict,
+            depth: r.depth,
+            finished_at: r.finished_at,
+        })
+    };
     Some(BackupProof {
-        verdict: last.verdict,
-        depth: last.depth,
-        finished_at: last.finished_at,
+        verdict: worst.verdict,
+        depth: worst.depth,
+        finished_at: worst.finished_at,
         is_signed,
+        databases: last.iter().filter_map(of_database).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Generation;
+    use crate::policy::Trigger;
+
+    /// A report about one database of a cluster, or about a backup of one database (`None`), of this hour.
+    fn report(
+        database: Option<&str>,
+        verdict: Verdict,
+        depth: Depth,
+        hour: i64,
+    ) -> VerificationReport {
+        let at = jiff::Timestamp::from_second(hour * 3600).unwrap();
+        let mut r = VerificationReport::new("r", Trigger::Command, Depth::Data, at);
+        (r.verdict, r.depth) = (verdict, Some(depth));
+        r.backup.name = Some("all.sql".into());
+        r.backup.generation = Some("1".into());
+        r.backup.size = Some("1".into());
+        r.backup_created = Some(jiff::Timestamp::UNIX_EPOCH);
+        r.database = database.map(str::to_owned);
+        r.one_of_several = database.is_some();
+        r
+    }
+
+    fn proof(reports: &[VerificationReport]) -> BackupProof {
+        let object = StoredObject {
+            name: "all.sql".into(),
+            size: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            crc32c: None,
+            generation: Generation(1),
+            is_unlisted: false,
+        };
+        proof_of(&object, reports, true).unwrap()
+    }
+
+    #[test]
+    fn a_proof_of_one_database_of_a_cluster_hides_no_failure_of_another() {
+        use Verdict::{Failed, Verified};
+        let app = report(Some("app"), Verified, Depth::Data, 3);
+        let shop = report(Some("shop"), Failed, Depth::Archive, 2);
+        let both = proof(&[app.clone(), shop.clone()]);
+        assert_eq!((both.verdict, both.databases.len()), (Failed, 2));
+        // Each database's newest report counts, and the shallowest of what is verified.
+        let again = report(Some("shop"), Verified, Depth::Restore, 4);
+        let all = proof(&[app.clone(), shop, again]);
+        assert_eq!((all.verdict, all.depth), (Verified, Some(Depth::Restore)));
+        assert_eq!(all.databases[0].database, "app");
+        assert_eq!(all.databases[0].depth, Some(Depth::Data));
+        // One that was read before any database was chosen is about all of them.
+        let damaged = report(None, Failed, Depth::Object, 5);
+        assert_eq!(proof(&[app, damaged]).verdict, Failed);
+    }
+
+    #[test]
+    fn of_one_database_the_last_conclusive_report_counts() {
+        use Verdict::{Failed, Inconclusive, Verified};
+        let reports = [
+            report(None, Failed, Depth::Archive, 1),
+            report(None, Verified, Depth::Data, 2),
+            report(None, Inconclusive, Depth::Object, 3),
+        ];
+        let proof = proof(&reports);
+        assert_eq!((proof.verdict, proof.depth), (Verified, Some(Depth::Data)));
+        assert!(proof.databases.is_empty());
+    }
 }

@@ -58,8 +58,8 @@ impl BackupCatalog {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
                 None => Testimony::default(),
             };
+            candidates.push(self.candidate(object, &known, !is_unsigned).await);
             incomplete = incomplete.or(known.incomplete);
-            candidates.push(self.candidate(object, &known.reports, !is_unsigned).await);
         }
         let mut decisions = decide(candidates, now, rules);
         if is_unsigned {
@@ -84,9 +84,10 @@ impl BackupCatalog {
     async fn candidate(
         &self,
         object: StoredObject,
-        reports: &[VerificationReport],
+        known: &Testimony,
         may_matter: bool,
     ) -> Candidate {
+        let reports = known.reports.as_slice();
         let proven = is_proven(reports);
         let database = reports.iter().find_map(|r| r.database.clone());
         let origin = match database {
@@ -104,6 +105,7 @@ impl BackupCatalog {
             object,
             proven,
             origin,
+            tables: known.tables,
         }
     }
 
@@ -205,10 +207,8 @@ impl BackupCatalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
-    use crate::job::{BackupRef, VerifyJob};
-    use crate::policy::{Depth, Trigger};
-    use crate::proof::Verdict;
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
+    use crate::proof::TableProof;
 
     /// The only backup of the other databases is not deleted on the word of a proof of one.
     #[tokio::test]
@@ -231,33 +231,15 @@ mod tests {
             set_age(&folder, name, days * 86_400);
         }
         for (name, _, _) in backups {
-            let backup = BackupRef::from_name(name, "").unwrap();
-            let pinned = catalog.pin(&backup, None, None).await.unwrap();
-            let mut report = VerificationReport {
-                verdict: Verdict::Verified,
-                depth: Some(Depth::Data),
-                backup: crate::catalog::describe(pinned.as_ref().unwrap()),
-                backup_created: Some(pinned.as_ref().unwrap().object.created),
-                backup_set: "default".into(),
-                database: Some("app".into()),
-                one_of_several: name.starts_with("all"),
-                ..VerificationReport::new(
-                    name,
-                    Trigger::Command,
-                    Depth::Data,
-                    jiff::Timestamp::now(),
-                )
+            let change = |r: &mut VerificationReport| {
+                r.database = Some("app".into());
+                r.one_of_several = name.starts_with("all");
+                if name.starts_with("older") {
+                    // As versions before the field said it.
+                    r.notes.push("only database app was looked at".into());
+                }
             };
-            if name.starts_with("older") {
-                // As versions before the field said it.
-                report.notes.push("only database app was looked at".into());
-            }
-            let job = VerifyJob::new(name, backup, Trigger::Command);
-            let kept = catalog
-                .write_evidence(&job, &report, pinned.as_ref())
-                .await
-                .unwrap();
-            assert!(kept.is_some(), "{name}");
+            verified(&catalog, name, name, change).await;
         }
         let decisions = catalog.retention("default", true).await.unwrap();
         let deleted: Vec<&str> = decisions
@@ -304,24 +286,7 @@ mod tests {
         let (folder, store, catalog) = catalog_of(files, &flags).await;
         for (days, (name, _)) in (2..).zip(files) {
             set_age(&folder, name, days * 86_400);
-            let backup = BackupRef::from_name(name, "").unwrap();
-            let pinned = catalog.pin(&backup, None, None).await.unwrap();
-            let report = VerificationReport {
-                verdict: Verdict::Verified,
-                depth: Some(Depth::Data),
-                backup: crate::catalog::describe(pinned.as_ref().unwrap()),
-                backup_created: Some(pinned.as_ref().unwrap().object.created),
-                backup_set: "default".into(),
-                ..VerificationReport::new(
-                    name,
-                    Trigger::Command,
-                    Depth::Data,
-                    jiff::Timestamp::now(),
-                )
-            };
-            let job = VerifyJob::new(*name, backup, Trigger::Command);
-            let kept = catalog.write_evidence(&job, &report, pinned.as_ref()).await;
-            kept.unwrap().unwrap();
+            verified(&catalog, name, name, |_| {}).await;
         }
         let deleted = async || {
             let decisions = catalog.retention("default", true).await.unwrap();
@@ -338,5 +303,61 @@ mod tests {
         let (deleted, why) = deleted().await;
         assert!(deleted.is_empty(), "{deleted:?}");
         assert!(why.contains("2.dump.pgrestored/"), "{why}");
+    }
+
+    /// Which backups would be deleted if each of them, given oldest first with its tables, was proven.
+    async fn deleted(backups: &[(&str, &[u8], &[&str])]) -> Vec<String> {
+        let files: Vec<(&str, &[u8])> = backups.iter().map(|(n, b, _)| (*n, *b)).collect();
+        let flags = [
+            ("backup-retention-days", "1"),
+            ("backup-retention-min", "1"),
+        ];
+        let (folder, _store, catalog) = catalog_of(&files, &flags).await;
+        for (days, (name, _, tables)) in backups.iter().rev().enumerate() {
+            set_age(&folder, name, (days as u64 + 2) * 86_400);
+            let table = |name: &&str| TableProof {
+                name: (*name).to_owned(),
+                rows: 1,
+                bytes: 1,
+                digest: "0".into(),
+                restored_rows: Some(1),
+                columns: vec![],
+            };
+            let tables: Vec<TableProof> = tables.iter().map(table).collect();
+            verified(&catalog, name, name, |r| r.tables = tables).await;
+        }
+        let decisions = catalog.retention("default", true).await.unwrap();
+        let deleted = decisions.into_iter().filter(|d| d.delete);
+        deleted.map(|d| d.object.name).collect()
+    }
+
+    /// All objects are called alike.
+    #[tokio::test]
+    async fn the_newest_proven_backup_of_each_database_stays_whatever_others_are_called() {
+        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        let (shop, blog) = (archive_of("shop"), archive_of("blog"));
+        let none: [&str; 0] = [];
+        let mixed: &[(&str, &[u8], &[&str])] = &[
+            ("backup-2026-11-01", &shop, &["public.t"]),
+            ("backup-2026-11-02", &blog, &["public.t"]),
+            ("backup-2026-11-03", TEXT, &["public.t"]),
+        ];
+        assert_eq!(deleted(mixed).await, none);
+        // The tables show that text without a name is of several databases; a date in a table's name does not.
+        let plain: &[(&str, &[u8], &[&str])] = &[
+            ("backup-2026-11-01", TEXT, &["public.orders"]),
+            (
+                "backup-2026-11-02",
+                TEXT,
+                &["public.post", "public.log_20261101"],
+            ),
+            (
+                "backup-2026-11-03",
+                TEXT,
+                &["public.log_20261108", "public.post"],
+            ),
+            ("backup-2026-11-04", TEXT, &[]),
+        ];
+        assert_eq!(deleted(plain).await, ["backup-2026-11-02"]);
     }
 }

@@ -42,10 +42,11 @@ impl BackupCatalog {
         every: Duration,
         now: jiff::Timestamp,
     ) -> Result<Vec<VerifyJob>, RestoreError> {
-        // Workers that come to the same conclusion ask for the same verification.
+        // Workers that come to the same conclusion ask for the same verification. Two objects may have the same
+        // generation: in a folder it is the time of the file.
         let turn = now.as_second() / i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1);
         let job = |o: &StoredObject, trigger| {
-            let id = format!("schedule:{set}:{}:{turn}", o.generation);
+            let id = format!("schedule:{set}:{}#{}:{turn}", o.name, o.generation);
             let backup = BackupRef::Named {
                 place: None,
                 name: o.name.clone(),
@@ -108,7 +109,7 @@ fn is_due(
     reports
         .iter()
         .filter(|r| r.is_proof() && r.trigger != Trigger::Sample)
-        .filter(|r| r.origin().is_same(&own.origin))
+        .filter(|r| r.origin() == own.origin)
         .for_each(|r| status.add(r));
     let age = status
         .last_proof
@@ -119,7 +120,7 @@ fn is_due(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
     use crate::error::StorageKind;
     use crate::store::faulty::{Call, StoreFault};
 
@@ -158,5 +159,54 @@ mod tests {
         let hidden = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60);
         store.hide("private/", hidden);
         assert_eq!(due(&catalog).await, ["s.dump"]);
+    }
+
+    /// All objects are called alike, and the newest one names no database.
+    #[tokio::test]
+    async fn the_newest_backup_of_each_database_is_due_whatever_others_are_called() {
+        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        let (shop, blog) = (archive_of("shop"), archive_of("blog"));
+        let files: &[(&str, &[u8])] = &[
+            ("backup-2026-11-01", &shop),
+            ("backup-2026-11-02", &blog),
+            ("backup-2026-11-03", TEXT),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[("verify-schedule", "24h")]).await;
+        for (age, (name, _)) in files.iter().rev().enumerate() {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        let all = [
+            "backup-2026-11-02",
+            "backup-2026-11-01",
+            "backup-2026-11-03",
+        ];
+        assert_eq!(due(&catalog).await, all);
+        verified(&catalog, "r", all[2], |_| {}).await;
+        // It is proven, and says nothing about the others.
+        assert_eq!(due(&catalog).await, all[..2]);
+    }
+
+    /// Two objects of one generation are two verifications: in a folder, it is the time of the file.
+    #[tokio::test]
+    async fn each_object_has_an_id_of_its_own() {
+        let (app, shop) = (archive_of("app"), archive_of("shop"));
+        let files: &[(&str, &[u8])] = &[("a.dump", &app), ("s.dump", &shop)];
+        let (folder, _store, catalog) = catalog_of(files, &[("verify-schedule", "24h")]).await;
+        let then = std::time::SystemTime::now() - Duration::from_secs(3600);
+        for (name, _) in files {
+            let path = folder.path().join(name);
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(then).unwrap();
+        }
+        let jobs = catalog.due(jiff::Timestamp::now()).await;
+        assert_eq!(jobs.len(), 2);
+        assert_eq!(jobs[0].generation, jobs[1].generation);
+        assert_ne!(jobs[0].request_id, jobs[1].request_id);
+        let generation = jobs[0].generation.unwrap();
+        let ids = jobs.iter().map(|j| j.request_id.as_str());
+        for (id, name) in ids.zip(["s.dump", "a.dump"]) {
+            let begin = format!("schedule:default:{name}#{generation}:");
+            assert!(id.starts_with(&begin), "{id}");
+        }
     }
 }

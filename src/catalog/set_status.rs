@@ -62,6 +62,9 @@ pub struct DatabaseStatus {
     /// As its archives name it; absent if they name none, or are of a whole cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// Of dumps of a whole cluster, the only database of them that these proofs looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_database: Option<String>,
     /// The name of its backups, with `#` for dates and times.
     pub backups: String,
     /// Number of proofs that are known.
@@ -79,13 +82,34 @@ pub struct DatabaseStatus {
 }
 
 impl DatabaseStatus {
-    /// The database, or what its backups are called.
-    pub fn label(&self) -> &str {
-        self.database.as_deref().unwrap_or(&self.backups)
+    /// The database, or what its backups are called; of a whole cluster, both.
+    pub fn label(&self) -> String {
+        match (&self.database, &self.cluster_database) {
+            (Some(database), _) => database.clone(),
+            (None, Some(database)) => format!("{database} in {}", self.backups),
+            (None, None) => self.backups.clone(),
+        }
     }
 
-    pub(crate) fn origin(&self) -> BackupOrigin {
-        BackupOrigin::new(self.database.clone(), &self.backups)
+    pub(super) fn origin(&self) -> BackupOrigin {
+        match (&self.database, &self.cluster_database) {
+            (None, Some(_)) => BackupOrigin::Cluster(self.backups.clone()),
+            (database, _) => BackupOrigin::new(database.clone(), &self.backups),
+        }
+    }
+
+    /// Whether it is the database of backups of this origin and, of a whole cluster, this database of it.
+    fn is(&self, origin: &BackupOrigin, cluster_database: Option<&str>) -> bool {
+        self.origin() == *origin && self.cluster_database.as_deref() == cluster_database
+    }
+
+    /// Whether a report is, or may be: a backup that could not be opened is one of every database whose backups are
+    /// called like it.
+    pub(crate) fn may_be_about(&self, report: &VerificationReport) -> bool {
+        let name = report.backup.name.as_deref().unwrap_or_default();
+        let is_unopened = report.database.is_none() && report.archive.is_none();
+        self.is(&report.origin(), cluster_database(report).as_deref())
+            || (is_unopened && pattern_of(name) == self.backups)
     }
 
     /// What a proof adds to it. An older backup that is proven afterwards, as a sample, makes the newest one no better
@@ -94,8 +118,8 @@ impl DatabaseStatus {
         if self.last_proof.is_none_or(|t| proof.finished_at > t) {
             self.proofs = self.proofs.saturating_add(1);
         }
-        let named = proof.own_database().map(str::to_owned);
-        self.database = named.or(self.database.take());
+        self.database = proof.own_database().map(str::to_owned);
+        self.cluster_database = cluster_database(proof);
         self.backups = pattern_of(proof.backup.name.as_deref().unwrap_or_default());
         if proof.backup_created >= self.proven_created {
             self.last_proof = Some(proof.finished_at);
@@ -105,6 +129,11 @@ impl DatabaseStatus {
             self.rto = proof.rto.or(self.rto);
         }
     }
+}
+
+/// The database of a whole cluster that a report looked at.
+fn cluster_database(report: &VerificationReport) -> Option<String> {
+    report.database.clone().filter(|_| report.is_of_several())
 }
 
 impl BackupSetStatus {
@@ -138,8 +167,8 @@ impl BackupSetStatus {
         if !report.is_proof() {
             return;
         }
-        let origin = report.origin();
-        let is_its = |d: &DatabaseStatus| d.origin().is_same(&origin);
+        let (origin, of_cluster) = (report.origin(), cluster_database(report));
+        let is_its = |d: &DatabaseStatus| d.is(&origin, of_cluster.as_deref());
         match self.databases.iter_mut().find(|d| is_its(d)) {
             Some(database) => database.add(report),
             None => {
@@ -164,9 +193,9 @@ impl BackupSetStatus {
     }
 
     /// Leaves out the databases of which no backup is left, unless there is none of any.
-    pub(super) fn leave_out_gone(&mut self, is_there: impl Fn(&BackupOrigin) -> bool) {
-        if self.databases.iter().any(|d| is_there(&d.origin())) {
-            self.databases.retain(|d| is_there(&d.origin()));
+    pub(super) fn leave_out_gone(&mut self, is_there: impl Fn(&DatabaseStatus) -> bool) {
+        if self.databases.iter().any(&is_there) {
+            self.databases.retain(is_there);
             self.sum_up();
         }
     }
@@ -233,14 +262,14 @@ mod tests {
         assert_eq!(status.last_proof, Some(at(3)));
         assert_eq!(status.proven_backup.as_deref(), Some("3.dump"));
         assert_eq!(status.rto.unwrap().forecast_seconds, 80.0);
-        let labels: Vec<&str> = status.databases.iter().map(DatabaseStatus::label).collect();
+        let labels: Vec<String> = status.databases.iter().map(DatabaseStatus::label).collect();
         assert_eq!(labels, ["app", "shop"]);
         // Made by hand, once: nobody proves it again.
         status.add(&proof(Some("test"), "test.dump", 0, 1.0));
         assert_eq!(status.last_proof, Some(at(3)));
         // The backups of a database that is no longer backed up were deleted.
         let kept = BackupOrigin::new(Some("shop".into()), "6.dump");
-        status.leave_out_gone(|o| o.is_same(&kept));
+        status.leave_out_gone(|d| d.origin() == kept);
         assert_eq!(status.last_proof, Some(at(5)));
         assert_eq!(status.databases.len(), 1);
         status.leave_out_gone(|_| false);
@@ -256,7 +285,7 @@ mod tests {
             proof(None, "blog-2026-11-02.sql", 4, 1.0),
         ]);
         assert_eq!(status.last_proof, Some(at(3)));
-        let labels: Vec<&str> = status.databases.iter().map(DatabaseStatus::label).collect();
+        let labels: Vec<String> = status.databases.iter().map(DatabaseStatus::label).collect();
         assert_eq!(labels, ["shop-#.sql", "blog-#.sql"]);
         // Of one database, nothing is listed apart.
         let one = status_of(&[proof(Some("app"), "1.dump", 1, 1.0)]);
@@ -270,9 +299,30 @@ mod tests {
             one_of_several: true,
             ..proof(Some("app"), "all-2026-11-01.sql", 5, 1.0)
         };
-        let status = status_of(&[proof(Some("app"), "1.dump", 1, 1.0), of_cluster]);
-        let labels: Vec<&str> = status.databases.iter().map(DatabaseStatus::label).collect();
-        assert_eq!(labels, ["app", "all-#.sql"]);
+        let of_shop = VerificationReport {
+            database: Some("shop".into()),
+            backup_created: Some(at(4)),
+            finished_at: at(4),
+            ..of_cluster.clone()
+        };
+        let status = status_of(&[proof(Some("app"), "1.dump", 1, 1.0), of_shop, of_cluster]);
+        let labels: Vec<String> = status.databases.iter().map(DatabaseStatus::label).collect();
+        assert_eq!(labels, ["app", "shop in all-#.sql", "app in all-#.sql"]);
+        assert_eq!(status.last_proof, Some(at(1)));
+        let last: Vec<_> = status.databases.iter().map(|d| d.last_proof).collect();
+        assert_eq!(last, [Some(at(1)), Some(at(4)), Some(at(5))]);
+    }
+
+    /// All of them are called alike.
+    #[test]
+    fn a_proof_without_a_database_name_refreshes_no_database_that_has_one() {
+        let status = status_of(&[
+            proof(Some("shop"), "backup-2026-11-01", 1, 1.0),
+            proof(Some("blog"), "backup-2026-11-02", 2, 1.0),
+            proof(None, "backup-2026-11-03", 3, 1.0),
+        ]);
+        let labels: Vec<String> = status.databases.iter().map(DatabaseStatus::label).collect();
+        assert_eq!(labels, ["shop", "blog", "backup-#"]);
         assert_eq!(status.last_proof, Some(at(1)));
     }
 

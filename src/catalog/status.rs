@@ -68,7 +68,10 @@ impl BackupCatalog {
                 // A database whose backups may be where this account may not look is not gone.
                 if unlisted.is_empty() {
                     let there = self.by_database(backups, &reports).await;
-                    standing.leave_out_gone(|o| there.iter().any(|t| t.holds(o)));
+                    standing.leave_out_gone(|d| {
+                        let (origin, pattern) = (d.origin(), d.backups.as_str());
+                        there.iter().any(|t| t.may_hold(&origin, pattern))
+                    });
                 }
             }
             self.tell_metrics(&standing);
@@ -223,7 +226,7 @@ impl BackupCatalog {
         let Ok(origin) = self.origin_in(&pinned.object).await else {
             return Ok(false);
         };
-        Ok(newer.iter().any(|r| r.origin().is_same(&origin)))
+        Ok(newer.iter().any(|r| r.origin() == origin))
     }
 
     /// Backups of a set that are listed, newest first.
@@ -250,15 +253,16 @@ impl BackupCatalog {
         })
     }
 
-    /// Backups of the same set that were made before, newest first.
+    /// The backup that failed, if it is still there, and those of its set that were made before, newest first.
     pub(crate) async fn older_backups(
         &self,
         failed: &VerificationReport,
-    ) -> Result<Vec<StoredObject>, RestoreError> {
+    ) -> Result<(Option<StoredObject>, Vec<StoredObject>), RestoreError> {
         let mut all = self.backups_of_set(&failed.backup_set).await?;
+        let itself = all.iter().find(|o| is_of(failed, o)).cloned();
         let before = failed.backup_created.unwrap_or(failed.started_at);
         all.retain(|o| o.created <= before && Some(&o.name) != failed.backup.name.as_ref());
-        Ok(all)
+        Ok((itself, all))
     }
 
     /// Whether the backups before this one are searched for the first bad one.
@@ -276,7 +280,7 @@ impl BackupCatalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{catalog_of, set_age};
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
     use crate::error::FailureReason as R;
     use crate::event::RestoreResult;
     use crate::job::Generation;
@@ -337,6 +341,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Whose the newer one is cannot be told from what its object is called.
+    #[tokio::test]
+    async fn a_proof_without_a_database_name_makes_no_backup_of_a_named_one_outdated() {
+        let (shop, blog) = (archive_of("shop"), archive_of("blog"));
+        let text = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        let files: &[(&str, &[u8])] = &[
+            ("backup-2026-11-01", &shop),
+            ("backup-2026-11-02", &blog),
+            ("backup-2026-11-03", text),
+        ];
+        let (folder, store, catalog) = catalog_of(files, &[]).await;
+        for (age, (name, _)) in files.iter().rev().enumerate() {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        let is_outdated = async |name| {
+            let job = announced(&store, name).await;
+            catalog.is_outdated(&job).await.unwrap()
+        };
+        verified(&catalog, "text", "backup-2026-11-03", |_| {}).await;
+        assert!(!is_outdated("backup-2026-11-01").await);
+        assert!(!is_outdated("backup-2026-11-02").await);
+        let of_shop = |r: &mut VerificationReport| r.database = Some("shop".into());
+        verified(&catalog, "shop", "backup-2026-11-03", of_shop).await;
+        assert!(is_outdated("backup-2026-11-01").await);
+        assert!(!is_outdated("backup-2026-11-02").await);
     }
 
     /// A connection that is half open does not keep a worker from its next backup.

@@ -135,7 +135,7 @@ impl Ledger {
         let all: Vec<&VerificationReport> = self.of_set(&set.name).collect();
         let database = match set.databases.as_slice() {
             [] => "–".to_owned(),
-            [one] => one.label().to_owned(),
+            [one] => one.label(),
             several => format!("{} databases: the stalest counts", several.len()),
         };
         let mut rows = vec![self.proven_row(&ProvenRow {
@@ -148,11 +148,11 @@ impl Ledger {
         })];
         if set.databases.len() > 1 {
             rows.extend(set.databases.iter().map(|d| {
-                let is_its = |r: &&VerificationReport| r.origin().is_same(&d.origin());
+                let is_its = |r: &&VerificationReport| d.may_be_about(r);
                 let own: Vec<&VerificationReport> = all.iter().copied().filter(is_its).collect();
                 self.proven_row(&ProvenRow {
                     set: &set.name,
-                    database: d.label(),
+                    database: &d.label(),
                     last_proof: d.last_proof,
                     backup: d.proven_backup.as_deref(),
                     rto: d.rto,

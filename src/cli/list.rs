@@ -103,12 +103,20 @@ fn table_of(backups: &[ListedBackup]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Such as `verified (data) 2026-11-28`.
+/// Such as `verified (data) 2026-11-28`; of a dump of a whole cluster, also how many of its databases that is said of.
 fn proof_text(p: &BackupProof) -> String {
     let depth = p.depth.filter(|_| p.verdict == Verdict::Verified);
     let depth = depth.map(|d| format!(" ({})", Depth::as_str(d)));
+    let of_cluster = match p.databases.as_slice() {
+        [] => String::new(),
+        [only] => format!(", only database {}", only.database),
+        all => {
+            let same = all.iter().filter(|d| d.verdict == p.verdict).count();
+            format!(", {same} of {} databases looked at", all.len())
+        }
+    };
     format!(
-        "{}{} {}{}",
+        "{}{} {}{}{of_cluster}",
         p.verdict.as_str(),
         depth.unwrap_or_default(),
         p.finished_at.strftime("%Y-%m-%d"),
@@ -119,6 +127,7 @@ fn proof_text(p: &BackupProof) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::ClusterDatabaseProof;
 
     #[test]
     fn every_backup_has_a_line_with_its_database() {
@@ -159,8 +168,27 @@ mod tests {
             depth: Some(Depth::Data),
             finished_at: jiff::Timestamp::UNIX_EPOCH,
             is_signed: true,
+            databases: vec![],
         };
         assert_eq!(proof_text(&proof), "verified (data) 1970-01-01");
+        let of = |database: &str, verdict| ClusterDatabaseProof {
+            database: database.to_owned(),
+            verdict,
+            depth: Some(Depth::Data),
+            finished_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        proof.databases = vec![of("app", Verdict::Verified)];
+        assert_eq!(
+            proof_text(&proof),
+            "verified (data) 1970-01-01, only database app"
+        );
+        proof.databases.push(of("shop", Verdict::Failed));
+        proof.verdict = Verdict::Failed;
+        assert_eq!(
+            proof_text(&proof),
+            "failed 1970-01-01, 1 of 2 databases looked at"
+        );
+        proof.databases.clear();
         (proof.verdict, proof.is_signed) = (Verdict::Failed, false);
         assert_eq!(proof_text(&proof), "failed 1970-01-01 unsigned");
     }

@@ -290,6 +290,9 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
             name(&b.last_good),
             name(&b.first_bad)
         );
+        if let Some(left_out) = b.left_out_note() {
+            out!("  {left_out}");
+        }
     }
     r.notes.iter().for_each(|n| out!("  note: {n}"));
     if let Some(uri) = evidence {

@@ -1,27 +1,24 @@
 //! Tells which backups are from the same database.
 
-/// Which database a backup is from: by the database name in the dump or, if the dump contains none (SQL text
-/// without CREATE DATABASE), by the object's name without the dates in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackupOrigin {
-    database: Option<String>,
-    pattern: String,
+/// Which database a backup is from, as far as that is known. Two backups are taken for backups of the same database if
+/// their origins are equal, and for nothing else: equality joins no two databases with different names, and what a dump
+/// names with nothing that is known by its object's name alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BackupOrigin {
+    /// The database that the dump names.
+    Named(String),
+    /// The dump names none (SQL text without CREATE DATABASE) or cannot be read: the object's name without the dates in it.
+    CalledLike(String),
+    /// A dump of a whole cluster: the object's name without the dates in it.
+    Cluster(String),
 }
 
 impl BackupOrigin {
+    /// The origin of a backup of this object's name, whose dump names this database or none.
     pub fn new(database: Option<String>, name: &str) -> Self {
-        BackupOrigin {
-            database: database.filter(|d| !d.is_empty()),
-            pattern: pattern_of(name),
-        }
-    }
-
-    /// Whether both are from the same database. If one of them has no database name, the patterns of their
-    /// object names must be equal.
-    pub fn is_same(&self, other: &BackupOrigin) -> bool {
-        match (&self.database, &other.database) {
-            (Some(a), Some(b)) => a == b,
-            _ => self.pattern == other.pattern,
+        match database.filter(|d| !d.is_empty()) {
+            Some(database) => BackupOrigin::Named(database),
+            None => BackupOrigin::CalledLike(pattern_of(name)),
         }
     }
 }
@@ -94,8 +91,24 @@ mod tests {
         ] {
             assert_eq!(pattern_of(name), pattern);
         }
-        let unnamed = |name: &str| BackupOrigin::new(None, name);
-        assert!(unnamed("a-2026-11-22.sql").is_same(&unnamed("a-2026-11-23.sql")));
-        assert!(!unnamed("tenant1.sql").is_same(&unnamed("tenant2.sql")));
+    }
+
+    #[test]
+    fn only_what_is_certainly_of_one_database_has_the_same_origin() {
+        let origin = |database: Option<&str>, name: &str| {
+            BackupOrigin::new(database.map(str::to_owned), name)
+        };
+        let (shop, blog) = (Some("shop"), Some("blog"));
+        assert_eq!(origin(shop, "a.dump"), origin(shop, "b.dump"));
+        assert_eq!(
+            origin(None, "a-2026-11-22.sql"),
+            origin(Some(""), "a-2026-11-23.sql")
+        );
+        assert_ne!(origin(None, "tenant1.sql"), origin(None, "tenant2.sql"));
+        // One that names no database joins no two that others name.
+        let (first, second) = ("backup-2026-11-01", "backup-2026-11-02");
+        assert_ne!(origin(shop, first), origin(None, second));
+        assert_ne!(origin(blog, first), origin(None, second));
+        assert_ne!(origin(shop, first), origin(blog, first));
     }
 }

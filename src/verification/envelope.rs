@@ -454,14 +454,17 @@ fn halve_lists(r: &mut VerificationReport) -> bool {
         middle.is_some_and(|m| !kinds.split_off(&m).is_empty())
     });
     let findings = r.drift.as_mut().map(|d| &mut d.findings);
-    let probes = r.bisection.as_mut().map(|b| &mut b.probes);
+    let had_probed = r.bisection.as_mut().is_some_and(|b| {
+        let had_probes = halve(&mut b.probes);
+        halve(&mut b.left_out) || had_probes
+    });
     [
         halve(&mut r.checks),
         halve(&mut r.notes),
         halve(&mut r.rewrites),
         had_kinds,
         findings.is_some_and(halve),
-        probes.is_some_and(halve),
+        had_probed,
     ]
     .contains(&true)
 }

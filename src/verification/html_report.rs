@@ -211,9 +211,10 @@ fn bisection(r: &VerificationReport) -> Markup {
         h2 { "First bad backup" }
         p {
             "Last good backup: " b { (name(&b.last_good)) } ". First bad backup: " b { (name(&b.first_bad)) } "."
-            @if !b.exact { " Backups between them were not verified." }
+            @if !b.exact && b.left_out.is_empty() { " Backups between them were not verified." }
             " " span.soft { @if b.probes.len() == 1 { "1 older backup was verified." } @else { (b.probes.len()) " older backups were verified." } }
         }
+        @if let Some(left_out) = b.left_out_note() { p { (left_out) } }
     }
 }
 

@@ -120,7 +120,7 @@ async fn each_database_of_a_folder_is_looked_after_by_itself() {
     assert_eq!(verify(&app, "1.dump").await.verdict, Verdict::Verified);
     assert!(due().await.is_empty());
     let standing = catalog.standing().await.unwrap().remove(0);
-    let mut labels: Vec<&str> = standing.databases.iter().map(|d| d.label()).collect();
+    let mut labels: Vec<String> = standing.databases.iter().map(|d| d.label()).collect();
     labels.sort_unstable();
     assert_eq!(labels, ["app", "shop"]);
     let decisions = catalog.retention("default", false).await.unwrap();

@@ -522,6 +522,7 @@ async fn rows_that_cannot_be_read_back_are_not_gone(r: &Restored) {
     let history = History {
         reports: vec![last.clone()],
         is_hidden: false,
+        notes: vec![],
     };
     let change =
         "ALTER TABLE s.child RENAME TO other; CREATE VIEW s.child AS SELECT * FROM s.other";

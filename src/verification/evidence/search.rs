@@ -108,6 +108,8 @@ impl DocumentFolders {
 #[derive(Debug, Default)]
 pub struct Testimony {
     pub reports: Vec<VerificationReport>,
+    /// What [`VerificationReport::tables_digest`] says of the newest report that lists tables.
+    pub tables: Option<u64>,
     /// Why there may be more: documents that count may be among those that were not read or kept.
     pub incomplete: Option<String>,
     /// What the store answered, if that is why.
@@ -340,8 +342,15 @@ impl Evidence {
         let counts = |r: &VerificationReport| {
             self.is_about_our_store(r) || (self.is_signed() && r.verdict != Verdict::Verified)
         };
-        let mut wanted =
-            |r: VerificationReport| (is_of(&r, object) && counts(&r)).then(|| r.brief());
+        let mut tables: Option<(jiff::Timestamp, u64)> = None;
+        let mut wanted = |r: VerificationReport| {
+            if !is_of(&r, object) || !counts(&r) {
+                return None;
+            }
+            let digest = r.tables_digest().map(|digest| (r.finished_at, digest));
+            tables = tables.max(digest);
+            Some(r.brief())
+        };
         let (mut search, mut others) = (Search::new(MAX_TESTIMONY), 0);
         for (document, is_own) in &all {
             let is_own = *is_own;
@@ -372,6 +381,7 @@ impl Evidence {
         }
         Testimony {
             reports: search.found.reports,
+            tables: tables.map(|(_, digest)| digest),
             incomplete: search.unread,
             cause: search.cause,
         }
