@@ -101,7 +101,9 @@ mod tests {
                 created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
                 crc32c: None,
                 generation: Generation(1),
+                members: None,
                 is_unlisted: false,
+                obstacle: None,
             };
             (object, database.clone())
         };
@@ -118,7 +120,9 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: None,
             generation: Generation(1),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         };
         let unnamed = |name| (object(name), ArchivedDatabase::Unnamed);
         let app = (object("app.dump"), ArchivedDatabase::Named("app".into()));

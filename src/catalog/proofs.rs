@@ -1,7 +1,8 @@
 //! The backups of a listing, each with what the evidence says about it.
 
 use super::backup_catalog::BackupCatalog;
-use crate::backup::Backup;
+use crate::backup::{self, Backup, Unlisted};
+use crate::config::Location;
 use crate::error::{RestoreError, report as said};
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
@@ -43,6 +44,8 @@ pub struct ProvenListing {
     pub not_looked_into: usize,
     /// Why proofs may be missing.
     pub incomplete: Option<String>,
+    /// What may be backups and cannot be listed.
+    pub unlisted: Unlisted,
 }
 
 impl BackupCatalog {
@@ -97,7 +100,18 @@ impl BackupCatalog {
             backups: backups.collect(),
             not_looked_into,
             incomplete,
+            unlisted: self.unlisted_below(prefix).await?,
         })
+    }
+
+    /// What cannot be used below `prefix`. Only folders have such entries.
+    async fn unlisted_below(&self, prefix: &str) -> Result<Unlisted, RestoreError> {
+        if !matches!(self.config.bucket, Location::Folder(_)) {
+            return Ok(Unlisted::default());
+        }
+        let store = self.store().await?;
+        let mut objects = backup::list_objects(store.as_ref(), prefix, false).await?;
+        Ok(Unlisted::take_from(store.as_ref(), &mut objects))
     }
 
     async fn newest_reports(&self, prefix: &str) -> Result<Found, RestoreError> {
