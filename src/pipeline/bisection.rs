@@ -74,11 +74,15 @@ async fn search(
             .iter()
             .any(|r| is_of(r, o) && !r.origin().is_same(&origin))
     });
-    let proven: Vec<VerificationReport> = known
-        .into_iter()
-        .filter(|r| r.is_verified() && r.depth >= Some(depth))
-        .collect();
-    let is_proven = |o: &StoredObject| proven.iter().any(|r| is_of(r, o));
+    // By the last answer at this depth: a backup may have been damaged since it was proven.
+    let is_conclusive = |r: &VerificationReport| {
+        r.verdict == Verdict::Failed || (r.is_verified() && r.depth >= Some(depth))
+    };
+    let is_proven = |o: &StoredObject| {
+        let about = known.iter().filter(|r| is_conclusive(r) && is_of(r, o));
+        let last = about.max_by_key(|r| r.finished_at);
+        last.is_some_and(VerificationReport::is_verified)
+    };
     // Between the one that failed and the newest that is known to be good.
     let mut good = older.iter().position(is_proven).unwrap_or(older.len());
     let (mut bad, mut looked_into): (Option<usize>, usize) = (None, 0);
