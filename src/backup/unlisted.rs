@@ -85,7 +85,12 @@ impl Unlisted {
         (named.collect(), self.0.len().saturating_sub(most))
     }
 
-    /// What to know about a newest backup that is certainly newer than all of these, if there are any.
+    /// Takes out what has no usable name, or leads outside.
+    pub fn take_unusable(&mut self) -> Self {
+        Unlisted(self.0.extract_if(.., |p| p.obstacle.is_some()).collect())
+    }
+
+    /// What to know about a backup that was chosen although there are these, if there are any.
     pub fn note(&self) -> Option<String> {
         let (named, more) = self.problems(MAX_NAMED);
         let more = match more {
@@ -93,7 +98,7 @@ impl Unlisted {
             n => format!("; and {n} more"),
         };
         let named = Some(named.join("; ")).filter(|named| !named.is_empty());
-        named.map(|named| format!("left out because it cannot be used, and older: {named}{more}"))
+        named.map(|named| format!("left out, because it cannot be used: {named}{more}"))
     }
 
     /// Checks that `newest` is the newest backup, although not everything is listed. Whoever may add files can prevent

@@ -62,6 +62,8 @@ impl BackupCatalog {
         let with_checksums = wanted.is_proven;
         let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
         let (found, mut unlisted) = found.await?;
+        // There is no evidence about them, so none is proven.
+        let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
         let deadline = Instant::now() + LOOK_LIMIT;
         if wanted.database.is_none() {
             self.check_one_database(wanted, deadline, &found).await?;
@@ -76,7 +78,7 @@ impl BackupCatalog {
         };
         let found = found[chosen.place].clone();
         let mut pinned = backup::pin_found(store, found, &unlisted).await?;
-        pinned.notes.extend(unlisted.note());
+        pinned.notes.extend(unusable.unwrap_or(unlisted).note());
         if wanted.is_proven && self.keyring()?.is_empty() {
             pinned.notes.push(UNSIGNED.to_owned());
         }
@@ -961,6 +963,10 @@ mod tests {
             let (reason, what) = newest(&catalog, "latest", None).await.unwrap_err();
             assert_eq!(reason, R::AccessDenied);
             assert!(what.contains(problem), "{what}");
+            // It is not the newest one that is proven.
+            judge(&catalog, "r", "a.dump", Verdict::Verified).await;
+            let proven = newest(&catalog, "latest-proven", None).await;
+            assert_eq!(proven.unwrap(), "a.dump");
             // One that is older is named, and changes nothing.
             let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
             let opened = std::fs::File::options().write(true).open(&file).unwrap();
