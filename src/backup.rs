@@ -2,6 +2,7 @@
 //! computed as it is read.
 
 mod download;
+mod members;
 mod origin;
 mod pieces;
 mod rotation;
@@ -21,11 +22,13 @@ use crate::error::{
 use crate::store::{BackupStore, StoredObject};
 use pgdump_archive::member_name;
 
+use members::members_listed;
 use pieces::Series;
 use rotation::{UnclearSeries, sort_by_content};
 
 pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
+pub use members::encode_crc32c;
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{has_extension, is_first_piece, whole_of};
 pub(crate) use rotation::head_of;
@@ -98,6 +101,12 @@ impl PinnedBackup {
         self.object.name.ends_with('/')
     }
 
+    /// Whether a checksum of every byte is known before any is read.
+    pub fn has_checksums(&self) -> bool {
+        let members = self.object.members.as_ref();
+        self.expected_crc32c.is_some() || members.is_some_and(|m| m.crc32c.is_some())
+    }
+
     fn is_generation(&self, wanted: Option<Generation>) -> bool {
         wanted.is_none_or(|g| g == self.object.generation)
     }
@@ -127,11 +136,6 @@ impl PinnedBackup {
     fn member(&self, object: &StoredObject) -> PinnedBackup {
         Self::single(self.store.clone(), object.clone())
     }
-}
-
-/// Base64 of the big-endian bytes, as Cloud Storage writes a CRC32C.
-pub fn encode_crc32c(crc: Crc32c) -> String {
-    base64::engine::general_purpose::STANDARD.encode(crc.0.to_be_bytes())
 }
 
 /// Decodes a CRC32C from base64 of its four big-endian bytes.
@@ -285,14 +289,17 @@ fn whole(name: String, members: &[StoredObject]) -> Option<StoredObject> {
         created,
         crc32c: None,
         generation: toc.generation,
+        members: Some(Box::new(members_listed(members))),
         is_unlisted: false,
+        obstacle: None,
     })
 }
 
 /// The objects directly in a folder, without subfolders.
 ///
 /// # Errors
-/// Errors of the store; `access_denied` also for a file of which only the name can be read.
+/// Errors of the store; `access_denied` also for a file of which only the name can be read, `source_not_allowed` for a link
+/// that leads outside, and `invalid_request` for a name that is not UTF-8.
 pub async fn files_of(
     store: &dyn BackupStore,
     folder: &str,
@@ -315,10 +322,7 @@ async fn files_where(
     let mut files = store.members_named(folder, Arc::new(is_kept)).await?;
     files.retain(|m| is_wanted(&m.name));
     match files.iter().find(|m| m.is_unlisted) {
-        Some(file) => {
-            let what = format!("{}: this account may not read it", store.uri(&file.name));
-            Err(StorageError::new(StorageKind::AccessDenied, what))
-        }
+        Some(file) => Err(unlisted::unusable(store, file)),
         None => Ok(files),
     }
 }
@@ -936,7 +940,9 @@ mod tests {
             created: jiff::Timestamp::from_second(second).unwrap(),
             crc32c: None,
             generation: Generation(1),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         };
         let mut all: Vec<StoredObject> =
             [("c", 1), ("a", 5), ("b", 5), ("d", 9)].map(object).into();
@@ -953,7 +959,9 @@ mod tests {
             created: jiff::Timestamp::from_second(generation).unwrap(),
             crc32c: Some(Crc32c(1)),
             generation: Generation(generation),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         };
         let all = files_in(vec![
             object("a.dump", 1, 1),
@@ -987,7 +995,9 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: Some(Crc32c(1)),
             generation: Generation(1),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         };
         let names = |all: &[&str]| -> Vec<String> {
             files_in(all.iter().map(|n| object(n)).collect())

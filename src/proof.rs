@@ -2,6 +2,7 @@
 //! no row data, only counts, digests and times.
 
 mod bisection;
+mod members;
 mod origin;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use crate::policy::{Depth, Rewrite};
 
 pub use crate::policy::Trigger;
 pub use bisection::{Bisection, Probe};
+pub use members::{BackupMember, MembersProof};
 pub use origin::{BackupOrigin, pattern_of};
 
 /// Suffix of our own folders beside a backup.
@@ -330,9 +332,12 @@ pub struct VerificationReport {
     /// proven of the others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_of_several: bool,
-    /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat`.
+    /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat` (`members` has all objects).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The objects of a directory dump, or the pieces of a split file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<MembersProof>,
     pub started_at: jiff::Timestamp,
     pub finished_at: jiff::Timestamp,
     pub duration_seconds: f64,
@@ -446,6 +451,7 @@ impl VerificationReport {
             database: None,
             one_of_several: false,
             sha256: None,
+            members: None,
             started_at: started,
             finished_at: started,
             duration_seconds: 0.0,

@@ -170,7 +170,9 @@ mod tests {
                 created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
                 crc32c: None,
                 generation: Generation(i as i64),
+                members: None,
                 is_unlisted: false,
+                obstacle: None,
             },
             proven: proven.contains(&i),
             origin: match *database {

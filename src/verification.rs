@@ -5,10 +5,12 @@
 //! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
 //! last proven backups. `server_version` and `text_forms` tell what another version or other settings explain.
 //! `evidence` stores documents and decides which of them count, `envelope` is their
-//! format, `html_report` and `junit` are its renderings for people and for CI.
+//! format, `html_report` and `junit` are its renderings for people and for CI. `changed` tells whether a backup
+//! that was proven before still is the same.
 
 mod amcheck;
 mod catalog;
+mod changed;
 mod data_checks;
 mod drift;
 mod envelope;
@@ -32,6 +34,7 @@ use crate::error::{RestoreError, report};
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
+pub(crate) use changed::{have_same_bytes, note_damage, note_unknown_change};
 pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};

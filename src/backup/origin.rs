@@ -15,12 +15,14 @@ use super::PinnedBackup;
 use super::download::{
     Download, DownloadOptions, ReadHint, Source, StreamStats, check_not_stopped,
 };
+use super::members::{ReadChecksums, encode_sha256, members_read};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::progress::Progress;
+use crate::proof::MembersProof;
 use crate::store::StoredObject;
 use pgdump_archive::{
     ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, FIRST_TAKE,
-    RangeSource, ReopenableSource,
+    RangeSource, ReopenableSource, member_name,
 };
 
 /// Checks, after reading, that all bytes were read and have the store's checksums.
@@ -29,6 +31,8 @@ pub struct IntegrityCheck {
     /// Size of the whole backup in bytes, if known.
     size: Option<u64>,
     reading: ReadMode,
+    /// The objects of a directory, or pieces.
+    members: Vec<StoredObject>,
 }
 
 /// How the streams make up the backup.
@@ -45,6 +49,8 @@ enum ReadMode {
 }
 
 struct CheckedStream {
+    /// The name of the object, if the stream is all of it.
+    name: Option<String>,
     stats: Arc<Mutex<StreamStats>>,
     size: Option<u64>,
     crc32c: Option<Crc32c>,
@@ -58,9 +64,9 @@ pub fn open(
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) -> (ArchiveSource, IntegrityCheck) {
-    let size = match &source {
-        Source::Object(b) => Some(b.object.size),
-        Source::Stdin => None,
+    let (size, members) = match &source {
+        Source::Object(b) => (Some(b.object.size), b.members.clone()),
+        Source::Stdin => (None, vec![]),
     };
     progress
         .object_size
@@ -77,6 +83,7 @@ pub fn open(
         streams,
         size,
         reading,
+        members,
     };
     match source {
         Source::Stdin => {
@@ -154,6 +161,7 @@ pub fn open_by_blocks(
         streams,
         size,
         reading,
+        members: vec![],
     };
     (
         ArchiveSource::Stream {
@@ -187,7 +195,11 @@ struct StreamOpener {
 
 impl StreamOpener {
     fn start(&self, source: Source, size: Option<u64>, crc32c: Option<Crc32c>) -> ByteStream {
-        self.start_from(source, (0, self.reach), size, crc32c)
+        let name = match &source {
+            Source::Object(b) => Some(b.object.name.clone()),
+            Source::Stdin => None,
+        };
+        self.start_from(source, (0, self.reach), (name, size, crc32c))
     }
 
     /// Reads from `offset` on without counting; the integrity check ignores this stream.
@@ -204,15 +216,15 @@ impl StreamOpener {
 
     fn start_part(&self, backup: PinnedBackup, e: Extent) -> ByteStream {
         let from = (e.offset, ReadHint::Until(e.offset + e.length));
-        self.start_from(Source::Object(backup), from, Some(e.length), Some(e.crc32c))
+        let expected = (None, Some(e.length), Some(e.crc32c));
+        self.start_from(Source::Object(backup), from, expected)
     }
 
     fn start_from(
         &self,
         source: Source,
         from: (u64, ReadHint),
-        size: Option<u64>,
-        crc32c: Option<Crc32c>,
+        (name, size, crc32c): (Option<String>, Option<u64>, Option<Crc32c>),
     ) -> ByteStream {
         let (download, stats) = Download::start(
             source,
@@ -222,6 +234,7 @@ impl StreamOpener {
             self.stop.clone(),
         );
         let stream = CheckedStream {
+            name,
             stats,
             size,
             crc32c,
@@ -497,17 +510,39 @@ impl IntegrityCheck {
 }
 
 impl IntegrityCheck {
-    /// SHA-256, in hexadecimal, of the stream that was opened first: the object, or a directory's `toc.dat`.
-    /// `None` for pieces, if it was not requested, or if the stream was not read to its end.
+    /// SHA-256, in hexadecimal, of the object, or of a directory's `toc.dat`. `None` for pieces, if it was not requested, or
+    /// if the stream was not read to its end.
     pub fn sha256(&self) -> Option<String> {
-        if matches!(self.reading, ReadMode::Pieces(..)) {
+        let is_toc = |s: &&CheckedStream| {
+            let file = s.name.as_deref().and_then(|name| name.rsplit('/').next());
+            file.is_some_and(member_name::is_toc)
+        };
+        let streams = self.streams.lock();
+        let stream = match self.reading {
+            ReadMode::Pieces(..) => None,
+            ReadMode::Members => streams.iter().find(is_toc),
+            ReadMode::Whole | ReadMode::Blocks(_) => streams.first(),
+        };
+        let stats = *stream?.stats.lock();
+        stats.sha256.map(encode_sha256)
+    }
+
+    /// The objects of a directory or the pieces of a file, with the checksums of those that were read to their end. `None`
+    /// for a single object.
+    pub fn members(&self) -> Option<MembersProof> {
+        if self.members.is_empty() {
             return None;
         }
         let streams = self.streams.lock();
-        let stats = *streams.first()?.stats.lock();
-        stats
-            .sha256
-            .map(|h| h.iter().map(|b| format!("{b:02x}")).collect())
+        let mut read: HashMap<&str, ReadChecksums> = HashMap::with_capacity(streams.len());
+        for stream in streams.iter() {
+            let stats = *stream.stats.lock();
+            if let Some(name) = stream.name.as_deref().filter(|_| stats.ended) {
+                let (crc32c, sha256) = (stats.crc32c, stats.sha256);
+                read.insert(name, ReadChecksums { crc32c, sha256 });
+            }
+        }
+        Some(members_read(&self.members, |name| read.get(name).copied()))
     }
 }
 
@@ -563,6 +598,7 @@ mod tests {
             streams: Arc::new(Mutex::new(streams)),
             size: Some(99),
             reading: ReadMode::Whole,
+            members: vec![],
         }
     }
 
@@ -571,6 +607,7 @@ mod tests {
         let check = |bytes, crc, ended, size, crc32c: Option<u32>| {
             let stats = read(bytes, crc, ended);
             expected(vec![CheckedStream {
+                name: None,
                 stats,
                 size,
                 crc32c: crc32c.map(Crc32c),
@@ -600,6 +637,7 @@ mod tests {
     #[test]
     fn one_bad_part_fails_and_the_whole_has_its_own_checksum() {
         let part = |crc32c| CheckedStream {
+            name: None,
             stats: read(10, 7, true),
             size: Some(10),
             crc32c: Some(Crc32c(crc32c)),
@@ -629,6 +667,7 @@ mod tests {
         let piece = |bytes: &[u8]| {
             let crc = Crc32c::of(bytes);
             CheckedStream {
+                name: None,
                 stats: read(bytes.len() as u64, crc.0, true),
                 size: None,
                 crc32c: Some(crc),
@@ -728,6 +767,66 @@ mod tests {
         assert_eq!(e.reason(), R::Cancelled);
     }
 
+    /// What was read of a directory is told apart from every other one, and what was not read is not said to be known.
+    #[tokio::test]
+    async fn the_members_of_a_directory_are_known_by_their_bytes() {
+        use sha2::Digest;
+        let read = async |files: &[(&str, &str)], unread: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join("n")).unwrap();
+            for (name, text) in files {
+                std::fs::write(folder.path().join("n").join(name), text).unwrap();
+            }
+            let store = Arc::new(crate::store::faulty::FaultyStore::at(folder.path()));
+            let pinned = crate::backup::pin(store, "n/", None, None).await.unwrap();
+            let listed = pinned.object.members.clone().unwrap();
+            let options = DownloadOptions {
+                stall: std::time::Duration::from_secs(60),
+                budget: std::time::Duration::from_secs(60),
+                sha256: true,
+            };
+            let (origin, check) = open(
+                Source::Object(pinned),
+                ReadHint::Whole,
+                options,
+                Arc::default(),
+                CancellationToken::new(),
+            );
+            let ArchiveSource::Directory(members) = origin else {
+                panic!("it is a directory");
+            };
+            let unread = unread.to_owned();
+            let all = tokio::task::spawn_blocking(move || {
+                let names = members.members().into_iter().map(|(name, _)| name);
+                for name in names.filter(|name| *name != unread) {
+                    std::io::copy(&mut members.open(&name).unwrap(), &mut std::io::sink()).unwrap();
+                }
+            });
+            all.await.unwrap();
+            check.check().unwrap();
+            // Whichever was read first.
+            let toc: [u8; 32] = sha2::Sha256::digest(b"PGDMP").into();
+            assert_eq!(check.sha256(), Some(encode_sha256(toc)));
+            (check.members().unwrap(), *listed)
+        };
+        let files = [("1.dat", "one"), ("toc.dat", "PGDMP")];
+        let (then, listed) = read(&files, "").await;
+        assert_eq!(then.count, 2);
+        // The store of a folder knows no checksums.
+        assert_eq!(then.has_same_bytes(&listed), None);
+        let other = [("1.dat", "two"), files[1]];
+        let cases: [(&[(&str, &str)], &str, Option<bool>); 4] = [
+            (&files, "", Some(true)),
+            (&files, "1.dat", None),
+            (&other, "", Some(false)),
+            (&files[1..], "", Some(false)),
+        ];
+        for (files, unread, same) in cases {
+            let (now, _) = read(files, unread).await;
+            assert_eq!(then.has_same_bytes(&now), same, "{files:?} {unread}");
+        }
+    }
+
     #[test]
     fn the_sha256_is_that_of_the_first_stream() {
         let stats = |sha256| {
@@ -737,6 +836,7 @@ mod tests {
             }))
         };
         let stream = |sha256| CheckedStream {
+            name: None,
             stats: stats(sha256),
             size: None,
             crc32c: None,

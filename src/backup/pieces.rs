@@ -4,6 +4,7 @@
 use crate::job::Generation;
 use std::collections::HashSet;
 
+use super::members::members_listed;
 use crate::store::StoredObject;
 
 /// How the pieces of a series are numbered.
@@ -397,7 +398,9 @@ impl Series {
                 .map(|p| p.generation)
                 .max()
                 .unwrap_or_default(),
+            members: Some(Box::new(members_listed(&self.pieces))),
             is_unlisted: false,
+            obstacle: None,
         }
     }
 
@@ -441,7 +444,9 @@ mod tests {
             created,
             crc32c: Some(Crc32c(7)),
             generation: Generation(1),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         }
     }
 

@@ -174,7 +174,9 @@ mod tests {
                 created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
                 crc32c: None,
                 generation: Generation(1),
+                members: None,
                 is_unlisted: false,
+                obstacle: None,
             };
             (object, database.clone())
         };
@@ -191,7 +193,9 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: None,
             generation: Generation(1),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         };
         let unnamed = |name: &str| (object(name), ArchivedDatabase::Unnamed);
         let app = (

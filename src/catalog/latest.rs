@@ -62,6 +62,8 @@ impl BackupCatalog {
         let with_checksums = wanted.is_proven;
         let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
         let (found, mut unlisted) = found.await?;
+        // There is no evidence about them, so none is proven.
+        let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
         let deadline = Instant::now() + LOOK_LIMIT;
         if wanted.database.is_none() {
             self.check_one_database(wanted, deadline, &found).await?;
@@ -80,6 +82,7 @@ impl BackupCatalog {
         };
         let found = found[chosen.place].clone();
         let mut pinned = backup::pin_found(store, found, &unlisted).await?;
+        pinned.notes.extend(unusable.unwrap_or(unlisted).note());
         if wanted.is_proven && self.keyring()?.is_empty() {
             pinned.notes.push(UNSIGNED.to_owned());
         }
@@ -998,5 +1001,54 @@ mod tests {
         catalog.database_in(&found[1].object).await.unwrap();
         assert_eq!(search().await.unwrap().place, 1);
         assert_eq!(catalog.named_by(late, &found).await.unwrap().len(), 2);
+    }
+
+    /// A file that cannot be chosen, because its name is not UTF-8 or because it is a link that leads out, may be the newest
+    /// backup.
+    #[tokio::test]
+    async fn a_newer_file_that_cannot_be_used_is_not_passed_over() {
+        use std::os::unix::ffi::OsStrExt;
+        let app = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("a.dump", &app)];
+        for (is_link, problem) in [
+            (false, "b-\\xE9.dump: its name is not UTF-8"),
+            (true, "b.dump: it is a link that leads out of its folder"),
+        ] {
+            let (folder, _store, catalog) = catalog_of(files, &[]).await;
+            set_age(&folder, "a.dump", 60);
+            let elsewhere = tempfile::tempdir().unwrap();
+            let file = if is_link {
+                let file = elsewhere.path().join("b.dump");
+                std::os::unix::fs::symlink(&file, folder.path().join("b.dump")).unwrap();
+                file
+            } else {
+                let name = std::ffi::OsStr::from_bytes(b"b-\xe9.dump");
+                folder.path().join(name)
+            };
+            std::fs::write(&file, &app).unwrap();
+            let (reason, what) = newest(&catalog, "latest", None).await.unwrap_err();
+            assert_eq!(reason, R::AccessDenied);
+            assert!(what.contains(problem), "{what}");
+            // It is not the newest one that is proven.
+            judge(&catalog, "r", "a.dump", Verdict::Verified).await;
+            let proven = newest(&catalog, "latest-proven", None).await;
+            assert_eq!(proven.unwrap(), "a.dump");
+            // One that is older is named, and changes nothing.
+            let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+            let opened = std::fs::File::options().write(true).open(&file).unwrap();
+            opened.set_modified(hour_ago).unwrap();
+            let wanted = BackupRef::from_name("latest", "").unwrap();
+            let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+            assert_eq!(pinned.object.name, "a.dump");
+            assert!(
+                pinned.notes.concat().contains(problem),
+                "{:?}",
+                pinned.notes
+            );
+            let listing = catalog.list_proven("", None).await.unwrap();
+            let (named, more) = listing.unlisted.problems(1);
+            assert_eq!((listing.backups.len(), named.len(), more), (1, 1, 0));
+            assert!(named[0].contains(problem), "{named:?}");
+        }
     }
 }

@@ -248,6 +248,7 @@ impl BackupCatalog {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
             other => other?,
         };
+        objects.retain(|o| o.obstacle.is_none());
         objects.sort_by_key(|o| std::cmp::Reverse(o.created));
         objects.truncate(most);
         let (mut results, mut kept) = (Vec::new(), 0usize);

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 
 use super::backup_catalog::BackupCatalog;
 use super::evidence::last_of_each;
-use crate::backup::Backup;
+use crate::backup::{self, Backup, Unlisted};
+use crate::config::Location;
 use crate::error::{RestoreError, report as said};
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
@@ -61,6 +62,8 @@ pub struct ProvenListing {
     pub not_looked_into: usize,
     /// Why proofs may be missing.
     pub incomplete: Option<String>,
+    /// What may be backups and cannot be listed.
+    pub unlisted: Unlisted,
 }
 
 impl BackupCatalog {
@@ -115,7 +118,18 @@ impl BackupCatalog {
             backups: backups.collect(),
             not_looked_into,
             incomplete,
+            unlisted: self.unlisted_below(prefix).await?,
         })
+    }
+
+    /// What cannot be used below `prefix`. Only folders have such entries.
+    async fn unlisted_below(&self, prefix: &str) -> Result<Unlisted, RestoreError> {
+        if !matches!(self.config.bucket, Location::Folder(_)) {
+            return Ok(Unlisted::default());
+        }
+        let store = self.store().await?;
+        let mut objects = backup::list_objects(store.as_ref(), prefix, false).await?;
+        Ok(Unlisted::take_from(store.as_ref(), &mut objects))
     }
 
     async fn newest_reports(&self, prefix: &str) -> Result<Found, RestoreError> {

@@ -6,13 +6,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
-use super::evidence::is_proven;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
     FailureReason as R, JobKind, RestoreError, StorageError, StorageKind, ValidationError,
     ValidationKind,
 };
-use crate::proof::{BackupOrigin, VerificationReport};
+use crate::policy::Depth;
+use crate::proof::{BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::{StoredObject, read_range};
 use crate::verification::{DocumentFolders, Testimony};
@@ -20,6 +20,16 @@ use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
 const HEAD: u64 = 8 << 10;
+
+/// Whether a backup is proven beyond doubt, so that older ones are not needed: its newest verification that was to restore
+/// it, or that found it bad, is a proof. If a later one has no answer, the older ones are kept.
+fn is_still_proven(reports: &[VerificationReport]) -> bool {
+    let is_deep = |r: &&VerificationReport| {
+        r.depth_requested >= Depth::Restore || r.verdict == Verdict::Failed
+    };
+    let newest = reports.iter().filter(is_deep).max_by_key(|r| r.finished_at);
+    newest.is_some_and(VerificationReport::is_proof)
+}
 
 fn left_alone(name: &str, why: &str) -> RestoreError {
     ValidationError::new(
@@ -79,8 +89,8 @@ impl BackupCatalog {
         Ok(decisions)
     }
 
-    /// What is known of a backup: the last answer that restored it or found it bad, and its database; where no answer
-    /// names one and it may matter, from its own first bytes.
+    /// What is known of a backup: whether its last verification that went deep enough proved it, and its database; where no
+    /// answer names one and it may matter, from its own first bytes.
     async fn candidate(
         &self,
         object: StoredObject,
@@ -88,7 +98,7 @@ impl BackupCatalog {
         may_matter: bool,
     ) -> Candidate {
         let reports = known.reports.as_slice();
-        let proven = is_proven(reports);
+        let proven = is_proven(reports) && is_still_proven(reports);
         let database = reports.iter().find_map(|r| r.database.clone());
         let origin = match database {
             // A proof of one of its databases says nothing of the others.
@@ -208,6 +218,8 @@ impl BackupCatalog {
 mod tests {
     use super::*;
     use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
+    use crate::job::{BackupRef, VerifyJob};
+    use crate::policy::Trigger;
     use crate::proof::TableProof;
 
     /// The only backup of the other databases is not deleted on the word of a proof of one.
@@ -306,7 +318,7 @@ mod tests {
     }
 
     /// Which backups would be deleted if each of them, given oldest first with its tables, was proven.
-    async fn deleted(backups: &[(&str, &[u8], &[&str])]) -> Vec<String> {
+    async fn deleted_of(backups: &[(&str, &[u8], &[&str])]) -> Vec<String> {
         let files: Vec<(&str, &[u8])> = backups.iter().map(|(n, b, _)| (*n, *b)).collect();
         let flags = [
             ("backup-retention-days", "1"),
@@ -326,6 +338,35 @@ mod tests {
             let tables: Vec<TableProof> = tables.iter().map(table).collect();
             verified(&catalog, name, name, |r| r.tables = tables).await;
         }
+        deleted(&catalog).await
+    }
+
+    /// Evidence about a backup of the database `app` with this verdict, at this depth.
+    async fn judge(
+        catalog: &BackupCatalog,
+        id: &str,
+        name: &str,
+        (verdict, depth): (Verdict, Depth),
+    ) {
+        let backup = BackupRef::from_name(name, "").unwrap();
+        let pinned = catalog.pin(&backup, None, None).await.unwrap().unwrap();
+        let report = VerificationReport {
+            verdict,
+            depth: Some(depth),
+            backup: crate::catalog::describe(&pinned),
+            backup_created: Some(pinned.object.created),
+            backup_set: "default".into(),
+            database: Some("app".into()),
+            members: pinned.object.members.as_deref().cloned(),
+            ..VerificationReport::new(id, Trigger::Command, depth, jiff::Timestamp::now())
+        };
+        let job = VerifyJob::new(id, backup, Trigger::Command);
+        let kept = catalog.write_evidence(&job, &report, Some(&pinned)).await;
+        assert!(kept.unwrap().is_some(), "{id}");
+    }
+
+    /// The names of the backups that may be deleted.
+    async fn deleted(catalog: &BackupCatalog) -> Vec<String> {
         let decisions = catalog.retention("default", true).await.unwrap();
         let deleted = decisions.into_iter().filter(|d| d.delete);
         deleted.map(|d| d.object.name).collect()
@@ -342,7 +383,7 @@ mod tests {
             ("backup-2026-11-02", &blog, &["public.t"]),
             ("backup-2026-11-03", TEXT, &["public.t"]),
         ];
-        assert_eq!(deleted(mixed).await, none);
+        assert_eq!(deleted_of(mixed).await, none);
         // The tables show that text without a name is of several databases; a date in a table's name does not.
         let plain: &[(&str, &[u8], &[&str])] = &[
             ("backup-2026-11-01", TEXT, &["public.orders"]),
@@ -358,6 +399,78 @@ mod tests {
             ),
             ("backup-2026-11-04", TEXT, &[]),
         ];
-        assert_eq!(deleted(plain).await, ["backup-2026-11-02"]);
+        assert_eq!(deleted_of(plain).await, ["backup-2026-11-02"]);
+    }
+
+    const FLAGS: [(&str, &str); 2] = [
+        ("backup-retention-days", "1"),
+        ("backup-retention-min", "0"),
+    ];
+    const DAY: u64 = 86_400;
+
+    /// A good backup is not deleted because of one that is no longer what was proven.
+    #[tokio::test]
+    async fn a_directory_with_other_members_than_when_it_was_proven_is_not_proven() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[
+            ("old.dump", &dump),
+            ("night/toc.dat", &dump),
+            ("night/1.dat", b"1\n"),
+            ("night/2.dat", b"2\n"),
+        ];
+        for change in ["", "removed", "renamed", "cut off"] {
+            let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+            // The newest member of the directory stays as it is.
+            let days = [20, 10, 11, 12];
+            for (days, (name, _)) in days.into_iter().zip(files) {
+                set_age(&folder, name, days * DAY);
+            }
+            judge(&catalog, "1", "old.dump", (Verdict::Verified, Depth::Data)).await;
+            judge(&catalog, "2", "night/", (Verdict::Verified, Depth::Data)).await;
+            let member = folder.path().join("night/1.dat");
+            match change {
+                "removed" => std::fs::remove_file(member).unwrap(),
+                "renamed" => std::fs::rename(member, folder.path().join("night/3.dat")).unwrap(),
+                "cut off" => {
+                    std::fs::write(member, "1").unwrap();
+                    set_age(&folder, "night/1.dat", 11 * DAY);
+                }
+                _ => {}
+            }
+            let wanted: &[&str] = if change.is_empty() {
+                &["old.dump"]
+            } else {
+                &[]
+            };
+            assert_eq!(deleted(&catalog).await, wanted, "{change:?}");
+        }
+    }
+
+    /// While it is not known whether the newest backup can still be restored, the older ones stay.
+    #[tokio::test]
+    async fn the_last_verification_of_a_proven_backup_counts() {
+        use Depth::{Archive, Data, Restore};
+        use Verdict::{Failed, Inconclusive, Verified};
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("1.dump", &dump), ("2.dump", &dump)];
+        let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+        set_age(&folder, "1.dump", 20 * DAY);
+        set_age(&folder, "2.dump", 10 * DAY);
+        judge(&catalog, "0", "1.dump", (Verified, Data)).await;
+        for (id, verdict, is_deleted) in [
+            ("1", (Verified, Data), true),
+            ("2", (Inconclusive, Restore), false),
+            // Whatever a look that does not restore it says, but for damage.
+            ("3", (Verified, Archive), false),
+            ("4", (Verified, Restore), true),
+            ("5", (Inconclusive, Archive), true),
+            ("6", (Failed, Archive), false),
+            ("7", (Verified, Data), true),
+        ] {
+            judge(&catalog, id, "2.dump", verdict).await;
+            let deleted = deleted(&catalog).await;
+            assert_eq!(deleted == ["1.dump"], is_deleted, "{id} {deleted:?}");
+            assert!(is_deleted || deleted.is_empty(), "{id} {deleted:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The status of each set of backups: when it was last proven, and how long a restore takes.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::backup_catalog::BackupCatalog;
@@ -198,7 +199,8 @@ impl BackupCatalog {
         let set = self.config.verify.set_of(&pinned.object.name).to_owned();
         let created = Some(pinned.object.created);
         let is_newer = |r: VerificationReport| {
-            let is_newer = r.is_proof() && r.backup_set == set && r.backup_created > created;
+            let is_conclusive = r.is_proof() || r.verdict == Verdict::Failed;
+            let is_newer = is_conclusive && r.backup_set == set && r.backup_created > created;
             (is_newer && !is_of(&r, &pinned.object)).then(|| r.brief())
         };
         let Some(evidence) = self.evidence(None).await? else {
@@ -210,7 +212,7 @@ impl BackupCatalog {
             pinned.object.name.as_str(),
         );
         let newer = evidence.reports_like(place, READ, is_newer).await?;
-        let mut newer = newer.reports;
+        let mut newer = still_proven(newer.reports);
         if newer.is_empty() {
             return Ok(false);
         }
@@ -275,6 +277,17 @@ impl BackupCatalog {
                 report.backup.uri.as_deref() == Some(self.config.bucket.uri(n).as_str())
             })
     }
+}
+
+/// Of each backup the newest of these reports, which are proofs or failures, if it is a proof.
+fn still_proven(mut reports: Vec<VerificationReport>) -> Vec<VerificationReport> {
+    reports.sort_by_key(|r| r.finished_at);
+    let about = reports.into_iter().filter_map(|r| {
+        let (name, generation) = r.subject()?;
+        Some(((name.to_owned(), generation.to_owned()), r))
+    });
+    let newest: HashMap<(String, String), VerificationReport> = about.collect();
+    newest.into_values().filter(|r| r.is_proof()).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `list`: lists the backups at the configured location.
 
+use indicatif::HumanCount;
+
 use super::exit::{CommandResult, Exit};
 use super::help;
 use super::output::{OutputFormat, count, human_bytes, print_json};
@@ -11,6 +13,8 @@ use crate::proof::Verdict;
 
 /// Widest column of the names of databases.
 const WIDEST: usize = 30;
+/// Most entries that cannot be used and are named.
+const MAX_UNUSABLE: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
@@ -57,6 +61,11 @@ pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> Comma
     }
     if let Some(why) = &listing.incomplete {
         err!("proofs may be missing from this list: {why}");
+    }
+    let (unusable, more) = listing.unlisted.problems(MAX_UNUSABLE);
+    unusable.iter().for_each(|u| err!("not listed: {u}"));
+    if more > 0 {
+        err!("not listed: {} more", HumanCount(more as u64));
     }
     let backups = listing.backups.into_iter();
     let backups: Vec<ListedBackup> = backups.map(ListedBackup::from).collect();

@@ -207,10 +207,16 @@ impl SearchedSeries {
     ) -> Option<usize> {
         for place in 0..self.older.len() {
             let older = &self.older[place];
-            let is_good = |r: &VerificationReport| {
-                is_of(r, older) && r.is_verified() && r.depth >= Some(depth) && self.may_speak(r)
+            // By the last answer at this depth: a backup may have been damaged since it was proven.
+            let is_conclusive = |r: &&VerificationReport| {
+                let is_verified = r.is_verified() && r.depth >= Some(depth);
+                is_of(r, older)
+                    && self.may_speak(r)
+                    && (is_verified || r.verdict == Verdict::Failed)
             };
-            let is_known_good = self.reports.iter().any(is_good);
+            let about = self.reports.iter().filter(is_conclusive);
+            let last = about.max_by_key(|r| r.finished_at);
+            let is_known_good = last.is_some_and(VerificationReport::is_verified);
             if is_known_good && self.is_of_database(context, place).await == Some(true) {
                 return Some(place);
             }

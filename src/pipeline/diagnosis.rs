@@ -113,6 +113,25 @@ pub(super) async fn diagnose<J>(
     }
 }
 
+/// The check of a large backup of which the server refused a statement, if the store tells no checksum: only its bytes show
+/// whether it has changed since an earlier proof.
+pub(super) async fn read_to_compare<J>(
+    context: &JobContext<'_, J>,
+    e: &RestoreError,
+    pinned: Option<&PinnedBackup>,
+) -> Option<IntegrityCheck> {
+    let is_refused =
+        matches!(e, RestoreError::Database(e) if e.kind() == DatabaseKind::StatementRejected);
+    let is_unknown = |p: &&PinnedBackup| p.object.size > SMALL && !p.has_checksums();
+    let pinned = pinned.filter(is_unknown).filter(|_| is_refused)?;
+    let (source, options) = (
+        Source::Object(pinned.clone()),
+        context.catalog().download_options(),
+    );
+    let read = drain(source, options, context.progress, context.cancel).await;
+    read.ok()
+}
+
 fn read_to_end(mut bytes: Box<dyn Read + Send>) -> Result<(), RestoreError> {
     let mut buf = vec![0; 256 << 10];
     loop {

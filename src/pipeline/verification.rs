@@ -11,7 +11,7 @@ use tracing::field::Empty;
 
 use super::bisection::bisect;
 use super::context::{JobClock, JobContext, Services};
-use super::diagnosis::{diagnose, drain};
+use super::diagnosis::{diagnose, drain, read_to_compare};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, StageLog, restricted};
@@ -225,7 +225,12 @@ async fn verify_stages(
             _ => None,
         };
         let Some(more) = more else {
-            let (e, integrity) = diagnose(context, e, draft.pinned.as_ref(), None).await;
+            let pinned = draft.pinned.as_ref();
+            let (e, integrity) = diagnose(context, e, pinned, None).await;
+            let integrity = match integrity {
+                None => read_to_compare(context, &e, pinned).await,
+                known => known,
+            };
             if let Some(integrity) = integrity {
                 // Whatever else is wrong, the object is what the store says.
                 let _ = reached(&mut draft.report, &integrity, Depth::Object);
@@ -241,6 +246,7 @@ impl VerificationDraft {
         if let Some(p) = &pinned {
             self.report.backup = catalog::describe(p);
             self.report.backup_created = Some(p.object.created);
+            self.report.members = p.object.members.as_deref().cloned();
             self.report.notes.extend(p.notes.iter().cloned());
             self.report.backup_set = config.verify.set_of(&p.object.name).to_owned();
         }
@@ -527,6 +533,7 @@ fn reached(
     report.backup.size = Some(bytes.size().to_string());
     report.backup.crc32c = bytes.crc32c().map(backup::encode_crc32c);
     report.sha256 = integrity.sha256();
+    report.members = integrity.members();
     report.depth = Some(depth);
     Ok(())
 }

@@ -9,7 +9,17 @@ use futures::stream::BoxStream;
 
 use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
+use crate::proof::MembersProof;
 use pgdump_archive::Crc32c;
+
+/// Why an entry of a folder cannot be used, whatever this account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Its name is not UTF-8. In the name that is given, the other bytes are written as `\xE9`.
+    NotUtf8,
+    /// It is a link that leads out of the location, or out of its own folder to where the listing does not look.
+    LeadsOutside,
+}
 
 /// One backup as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +32,14 @@ pub struct StoredObject {
     /// CRC32C of the whole object, if the store knows it.
     pub crc32c: Option<Crc32c>,
     pub generation: Generation,
+    /// The objects of a directory dump, or the pieces of a split file, with the checksums that the store knows.
+    pub members: Option<Box<MembersProof>>,
     /// Only the name is known: it is a folder that this account may not list (its name ends in `/`), or a file that it
-    /// may not even describe. `created` is then the latest time from which anything in it is expected to be.
+    /// may not even describe, or it has an `obstacle`. `created` is then the latest time from which anything in it is
+    /// expected to be.
     pub is_unlisted: bool,
+    /// What keeps it from being used, if not that this account may not look into it.
+    pub obstacle: Option<Obstacle>,
 }
 
 /// The objects of a listing, in bounded memory.
@@ -97,7 +112,8 @@ pub trait BackupStore: Send + Sync {
         Box::pin(async move { self.members_where("", |_| false).await.map(drop) })
     }
 
-    /// All objects whose name starts with `prefix`, and the folders below it that this account may not list.
+    /// All objects whose name starts with `prefix`, and what is there and cannot be used, such as a folder that this
+    /// account may not list.
     ///
     /// # Errors
     /// `backup_not_found` for a missing bucket or folder, `access_denied` also if the account may not list the folder
@@ -110,8 +126,8 @@ pub trait BackupStore: Send + Sync {
         self.list_where(prefix, |_| true)
     }
 
-    /// As [`BackupStore::list`], but only of those whose name is `wanted`. A folder that this account may not list is there
-    /// whatever its name.
+    /// As [`BackupStore::list`], but only of those whose name is `wanted`. A folder that cannot be listed is there whatever
+    /// its name.
     ///
     /// # Errors
     /// As [`BackupStore::list`].
@@ -221,7 +237,9 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: None,
             generation: Generation(1),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         };
         let mut listing = Listing::of("gs://bucket/nightly/");
         let pushed = (0..200_000)

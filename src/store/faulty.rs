@@ -83,7 +83,9 @@ impl FaultyStore {
             created,
             crc32c: None,
             generation: Generation::default(),
+            members: None,
             is_unlisted: true,
+            obstacle: None,
         });
     }
 

@@ -98,7 +98,9 @@ impl GcsStore {
             created: created.unwrap_or_default(),
             crc32c: o.checksums.and_then(|c| c.crc32c).map(Crc32c),
             generation: Generation(o.generation),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         }
     }
 }

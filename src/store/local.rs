@@ -1,10 +1,13 @@
 //! Backups in a folder (`file://`). A file's generation is its modification time in nanoseconds; a file that
 //! changes while it is read is an error. No name and no symbolic link can make it read, write or delete
-//! anything outside the folder, and only regular files are opened.
+//! anything outside the folder, and only regular files are opened. What a listing cannot offer, because its name is not
+//! UTF-8 or because it is a link that leads out, is listed by its name alone: it may be the newest backup.
 
 use crate::job::Generation;
 use pgdump_archive::Crc32c;
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -13,7 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::backup_store::{BackupStore, Listing, NameFilter, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, Listing, NameFilter, ObjectBytes, Obstacle, StoredObject};
 use crate::error::{StorageError, StorageKind};
 
 const CHUNK: usize = 256 << 10;
@@ -134,7 +137,9 @@ fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
         created,
         crc32c: None,
         generation,
+        members: None,
         is_unlisted: false,
+        obstacle: None,
     })
 }
 
@@ -147,7 +152,9 @@ fn unlisted(name: String) -> StoredObject {
         created: jiff::Timestamp::now(),
         crc32c: None,
         generation: Generation::default(),
+        members: None,
         is_unlisted: true,
+        obstacle: None,
     }
 }
 
@@ -162,8 +169,139 @@ fn checksum(path: &Path, buf: &mut [u8]) -> Result<Crc32c, StorageError> {
     }
 }
 
-/// Files in `folder` and its subfolders, by name, and what this account may not look into. Links that lead outside are
-/// skipped. With `checksums`, each file is read to compute its CRC32C; one that cannot be read has none.
+/// How an entry that is no folder is listed.
+enum ListedAs {
+    /// A file, or what may be one.
+    File,
+    /// By its name alone, and the latest time that it may be from.
+    Unusable(Obstacle, jiff::Timestamp),
+    /// The same of a folder.
+    UnusableFolder,
+    /// Not at all: a pipe or a device, or a link to nothing, or to what is listed under its own name.
+    Nothing,
+}
+
+/// A name with the bytes that are not UTF-8 as `\xE9`, and whether it has none.
+fn text_of(name: &OsStr) -> (String, bool) {
+    let (mut text, mut is_utf8) = (String::new(), true);
+    for chunk in name.as_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|b| format!("\\x{b:02X}")));
+        is_utf8 &= chunk.invalid().is_empty();
+    }
+    (text, is_utf8)
+}
+
+fn modified(meta: std::io::Result<std::fs::Metadata>) -> jiff::Timestamp {
+    let time = meta.and_then(|m| m.modified()).ok();
+    let time = time.and_then(|t| jiff::Timestamp::try_from(t).ok());
+    time.unwrap_or_else(jiff::Timestamp::now)
+}
+
+/// How an entry of `folder` that is no folder is listed below `prefix`.
+fn listed_as(
+    folder: &Path,
+    (path, kind): (&Path, Option<std::fs::FileType>),
+    prefix: &str,
+    is_utf8: bool,
+) -> ListedAs {
+    let listed = match kind {
+        Some(kind) if kind.is_symlink() => link_listed_as(folder, path, prefix),
+        Some(kind) if !kind.is_file() => ListedAs::Nothing,
+        _ => ListedAs::File,
+    };
+    match listed {
+        ListedAs::File if !is_utf8 => {
+            ListedAs::Unusable(Obstacle::NotUtf8, modified(std::fs::metadata(path)))
+        }
+        listed => listed,
+    }
+}
+
+fn link_listed_as(folder: &Path, path: &Path, prefix: &str) -> ListedAs {
+    let outside = |time| ListedAs::Unusable(Obstacle::LeadsOutside, time);
+    let meta = match std::fs::metadata(path) {
+        // A link that this account may not follow may be one to a file inside.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return ListedAs::File,
+        // What is not there now may be there later, such as a file system that is not mounted.
+        Err(_) if leads_outside(folder, path) => {
+            return outside(modified(std::fs::symlink_metadata(path)));
+        }
+        Err(_) => return ListedAs::Nothing,
+        Ok(meta) => meta,
+    };
+    let own_name = folder.canonicalize().ok().zip(path.canonicalize().ok());
+    let own_name = own_name
+        .as_ref()
+        .and_then(|(inside, real)| real.strip_prefix(inside).ok());
+    match own_name {
+        Some(_) if meta.is_dir() => ListedAs::Nothing,
+        None if meta.is_dir() => ListedAs::UnusableFolder,
+        _ if !meta.is_file() => ListedAs::Nothing,
+        _ if real_file(folder, path).is_ok() => ListedAs::File,
+        Some(own) if own.as_os_str().as_bytes().starts_with(prefix.as_bytes()) => ListedAs::Nothing,
+        _ => outside(modified(Ok(meta))),
+    }
+}
+
+/// A link to a folder outside, if it may hold something that begins with `prefix`.
+///
+/// # Errors
+/// `source_not_allowed` if all that begins with `prefix` is there.
+fn link_outside(
+    path: &Path,
+    name: &str,
+    prefix: &str,
+) -> Result<Option<StoredObject>, StorageError> {
+    let below = format!("{name}/");
+    if prefix.starts_with(&below) {
+        return Err(outside(path, "a symbolic link points outside the folder"));
+    }
+    let obstacle = Some(Obstacle::LeadsOutside);
+    let is_below = below.starts_with(prefix);
+    Ok(is_below.then(|| StoredObject {
+        obstacle,
+        ..unlisted(below)
+    }))
+}
+
+/// A file of a listing, with its CRC32C if there is a buffer to compute it. One that cannot be read has none.
+fn describe_listed(
+    path: &Path,
+    name: &str,
+    buf: Option<&mut [u8]>,
+) -> Result<StoredObject, StorageError> {
+    let object = describe(path, name.to_owned())?;
+    let crc32c = match buf.map(|buf| checksum(path, buf)) {
+        Some(Err(e)) if e.kind() != StorageKind::NotFound => None,
+        crc32c => crc32c.transpose()?,
+    };
+    Ok(StoredObject { crc32c, ..object })
+}
+
+/// Whether the path that a link contains leads out of `folder`; there need be nothing at its end.
+fn leads_outside(folder: &Path, link: &Path) -> bool {
+    let own = link.parent().map(Path::canonicalize);
+    let (Ok(inside), Some(Ok(own)), Ok(target)) =
+        (folder.canonicalize(), own, std::fs::read_link(link))
+    else {
+        return false;
+    };
+    let mut path = PathBuf::new();
+    for part in own.join(target).components() {
+        match part {
+            Component::ParentDir => {
+                path.pop();
+            }
+            part => path.push(part),
+        }
+    }
+    !path.starts_with(inside)
+}
+
+/// Files in `folder` and its subfolders, by name, and what is there and cannot be used: what this account may not look
+/// into, what has a name that is not UTF-8, and links that lead outside. With `checksums`, each file is read to compute its
+/// CRC32C; one that cannot be read has none.
 fn walk(
     folder: &Path,
     prefix: &str,
@@ -172,10 +310,10 @@ fn walk(
 ) -> Result<Vec<StoredObject>, StorageError> {
     let (mut found, mut todo) = (
         Listing::of(&folder.join(prefix).display().to_string()),
-        vec![(folder.to_owned(), String::new())],
+        vec![(folder.to_owned(), String::new(), true)],
     );
     let mut buf = vec![0; CHUNK];
-    while let Some((dir, base)) = todo.pop() {
+    while let Some((dir, base, is_utf8)) = todo.pop() {
         let entries = match std::fs::read_dir(&dir) {
             // The folder was removed while the listing ran.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !base.is_empty() => continue,
@@ -205,9 +343,8 @@ fn walk(
         let mut is_logged = false;
         for entry in entries {
             let entry = entry.map_err(|e| fault(e, &dir))?;
-            let Ok(file_name) = entry.file_name().into_string() else {
-                continue;
-            };
+            let (file_name, is_own_utf8) = text_of(&entry.file_name());
+            let is_utf8 = is_utf8 && is_own_utf8;
             let name = format!("{base}{file_name}");
             let kind = match entry.file_type() {
                 Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => None,
@@ -216,52 +353,51 @@ fn walk(
             if kind.is_some_and(|k| k.is_dir()) {
                 let below = format!("{name}/");
                 if below.starts_with(prefix) || prefix.starts_with(&below) {
-                    todo.push((entry.path(), below));
+                    todo.push((entry.path(), below, is_utf8));
                 }
-            } else if name.starts_with(prefix)
-                && wanted(&name)
-                && kind.is_none_or(|k| may_be_file_inside(folder, &entry.path(), k))
-            {
-                let described = describe(&entry.path(), name.clone()).and_then(|object| {
-                    let crc32c = match checksums.then(|| checksum(&entry.path(), &mut buf)) {
-                        Some(Err(e)) if e.kind() != StorageKind::NotFound => None,
-                        crc32c => crc32c.transpose()?,
-                    };
-                    Ok(StoredObject { crc32c, ..object })
-                });
-                match described {
-                    Ok(object) => found.push(object)?,
-                    // The file was removed while the listing ran.
-                    Err(e) if e.kind() == StorageKind::NotFound => {}
-                    // The names in the folder may be read, and nothing else of it.
-                    Err(e) if e.kind() == StorageKind::AccessDenied => {
-                        if !std::mem::replace(&mut is_logged, true) {
-                            tracing::warn!(
-                                name,
-                                "this account may not describe the files of the folder"
-                            );
-                        }
-                        found.push(unlisted(name))?
+                continue;
+            }
+            if !name.starts_with(prefix) && !prefix.starts_with(&name) {
+                continue;
+            }
+            let is_wanted = name.starts_with(prefix) && wanted(&name);
+            match listed_as(folder, (&entry.path(), kind), prefix, is_utf8) {
+                ListedAs::UnusableFolder => {
+                    if let Some(place) = link_outside(&entry.path(), &name, prefix)? {
+                        found.push(place)?;
                     }
-                    Err(e) => return Err(e),
                 }
+                ListedAs::Unusable(obstacle, created) if is_wanted => found.push(StoredObject {
+                    created,
+                    obstacle: Some(obstacle),
+                    ..unlisted(name)
+                })?,
+                ListedAs::File if is_wanted => {
+                    let crc_buf = checksums.then_some(buf.as_mut_slice());
+                    match describe_listed(&entry.path(), &name, crc_buf) {
+                        Ok(object) => found.push(object)?,
+                        // The file was removed while the listing ran.
+                        Err(e) if e.kind() == StorageKind::NotFound => {}
+                        // The names in the folder may be read, and nothing else of it.
+                        Err(e) if e.kind() == StorageKind::AccessDenied => {
+                            if !std::mem::replace(&mut is_logged, true) {
+                                tracing::warn!(
+                                    name,
+                                    "this account may not describe the files of the folder"
+                                );
+                            }
+                            found.push(unlisted(name))?
+                        }
+                        Err(e) => return Err(e),
+                    }
+                }
+                ListedAs::File | ListedAs::Unusable(..) | ListedAs::Nothing => {}
             }
         }
     }
     let mut found = found.into_objects();
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
-}
-
-/// Whether an entry of `folder` is a file, or a link to one inside. A link that this account may not follow may be one.
-fn may_be_file_inside(folder: &Path, path: &Path, kind: std::fs::FileType) -> bool {
-    if !kind.is_symlink() {
-        return kind.is_file();
-    }
-    match std::fs::metadata(path) {
-        Err(e) => e.kind() == std::io::ErrorKind::PermissionDenied,
-        Ok(meta) => meta.is_file() && real_file(folder, path).is_ok(),
-    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -554,7 +690,8 @@ mod tests {
     async fn nothing_outside_the_folder_is_accessible() {
         let (top, store) = hostile();
         let listed = store.list("").await.unwrap();
-        let names: Vec<_> = listed.iter().map(|o| o.name.as_str()).collect();
+        let usable = listed.iter().filter(|o| !o.is_unlisted);
+        let names: Vec<_> = usable.map(|o| o.name.as_str()).collect();
         assert_eq!(names, ["a.dump", "inside"]);
         let absolute = top.path().join("elsewhere/secret");
         for name in [
@@ -608,6 +745,75 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    /// What may be the newest backup is not left out of a listing because it cannot be used.
+    #[tokio::test]
+    async fn links_that_lead_outside_are_listed_by_name() {
+        let (top, store) = hostile();
+        let link =
+            |to: &str, name: &str| std::os::unix::fs::symlink(to, store.folder.join(name)).unwrap();
+        // Of a file system that is not mounted now.
+        link("../unmounted/b.dump", "gone");
+        link("../../a.dump", "dir/deep");
+        std::fs::create_dir(store.folder.join("dir/sub")).unwrap();
+        link("../../a.dump", "dir/sub/above");
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        let secret = std::fs::File::options()
+            .write(true)
+            .open(top.path().join("elsewhere/secret"));
+        secret.unwrap().set_modified(old).unwrap();
+        let unusable = async |prefix: &str| {
+            let listed = store.list(prefix).await.unwrap().into_iter();
+            listed.filter(|o| o.is_unlisted).collect::<Vec<_>>()
+        };
+        let all = unusable("").await;
+        let names: Vec<&str> = all.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["absolute", "dir-out/", "dir/deep", "gone", "out"]);
+        let outside = Some(Obstacle::LeadsOutside);
+        assert!(all.iter().all(|o| o.obstacle == outside), "{all:?}");
+        // The time of a file is known; a folder may have anything in it.
+        let age = |n: usize| jiff::Timestamp::now().duration_since(all[n].created);
+        let hour = jiff::SignedDuration::from_secs(3600);
+        assert!(age(4) >= hour && age(1) < hour && age(3) < hour);
+        // What is listed under its own name where the listing looks is no loss.
+        let names: Vec<String> = unusable("dir/").await.into_iter().map(|o| o.name).collect();
+        assert_eq!(names, ["dir/above", "dir/deep", "dir/sub/above"]);
+        let e = store.list("dir-out/x").await.unwrap_err();
+        assert_eq!(e.kind(), StorageKind::OutsideFolder);
+    }
+
+    #[tokio::test]
+    async fn names_that_are_not_utf8_are_listed_as_far_as_they_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+        std::fs::create_dir(path(b"caf\xe9")).unwrap();
+        for name in [&b"a.dump"[..], b"b-\xff\xfe.dump", b"caf\xe9/c.dump"] {
+            std::fs::write(path(name), "PGDMP").unwrap();
+        }
+        std::os::unix::fs::symlink("a.dump", path(b"l\xe9")).unwrap();
+        let store = LocalStore::new(folder.path().to_owned());
+        let created = store.stat("a.dump", None).await.unwrap().created;
+        for prefix in ["", "b", "caf"] {
+            let all = store.list(prefix).await.unwrap();
+            let unusable = all.iter().filter(|o| o.is_unlisted);
+            let names: Vec<&str> = unusable.map(|o| o.name.as_str()).collect();
+            let wanted = ["b-\\xFF\\xFE.dump", "caf\\xE9/c.dump", "l\\xE9"];
+            let wanted = wanted.into_iter().filter(|n| n.starts_with(prefix));
+            assert_eq!(names, wanted.collect::<Vec<_>>());
+        }
+        let all = store.list("").await.unwrap();
+        assert_eq!((all[0].name.as_str(), all[0].obstacle), ("a.dump", None));
+        let obstacle = Some(Obstacle::NotUtf8);
+        assert!(all[1..].iter().all(|o| o.obstacle == obstacle), "{all:?}");
+        assert_eq!(all[3].created, created, "the time of what it leads to");
+        // Nothing has these names.
+        for o in &all[1..] {
+            let e = store.stat(&o.name, None).await.unwrap_err();
+            assert_eq!(e.kind(), StorageKind::NotFound, "{}", o.name);
+        }
+        let unwanted = store.members_where("", |_| false).await.unwrap();
+        assert!(unwanted.is_empty(), "{unwanted:?}");
     }
 
     #[tokio::test]

@@ -1025,3 +1025,102 @@ fn output_contains_no_control_characters() {
         "the backup is listed"
     );
 }
+
+/// Evidence about a directory dump covers all of its files.
+#[test]
+fn evidence_about_a_directory_is_checked_against_every_file() {
+    use base64::Engine;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("night")).unwrap();
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/v15.directory.tar.gz"
+    );
+    let unpacked = Command::new("tar")
+        .args(["-xzf", fixture, "-C"])
+        .arg(path("night"))
+        .status();
+    assert!(unpacked.unwrap().success());
+    let bucket = format!("file://{}", folder.path().display());
+    let env = [("BACKUP_BUCKET", bucket.as_str())];
+    let verify = ["verify", "night/", "--depth", "archive", "--output", "json"];
+    let out = run(&verify, &env);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let result: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let uri = result["verification"]["evidence"].as_str().unwrap();
+    let document = uri.strip_prefix("file://").unwrap();
+    // As versions wrote it that did not know of the files.
+    let mut envelope: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(document).unwrap()).unwrap();
+    let payload = base64.decode(envelope["payload"].as_str().unwrap());
+    let mut statement: serde_json::Value = serde_json::from_slice(&payload.unwrap()).unwrap();
+    let predicate = statement["predicate"].as_object_mut().unwrap();
+    assert_eq!(predicate.remove("members").unwrap()["count"], 8);
+    envelope["payload"] = base64.encode(statement.to_string()).into();
+    let older = path("older.json").display().to_string();
+    std::fs::write(&older, envelope.to_string()).unwrap();
+    let checked = |document: &str, backup: &str| {
+        let backup = path(backup).display().to_string();
+        let out = run(&["evidence", "verify", document, "--backup", &backup], &[]);
+        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+    };
+    let (code, said) = checked(document, "night");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the given backup matches"), "{said}");
+    let (code, said) = checked(&older, "night");
+    assert_eq!(code, Some(65), "{said}");
+    assert!(said.contains("covers toc.dat alone"), "{said}");
+    let (code, said) = checked(document, "night/toc.dat");
+    assert_eq!(code, Some(1), "{said}");
+    // What is not part of the dump does not matter.
+    std::fs::write(path("night/notes.txt"), "x").unwrap();
+    assert_eq!(checked(document, "night").0, Some(0));
+    let (table, other) = (path("night/3387.dat.gz"), path("night/9999.dat.gz"));
+    let good = std::fs::read(&table).unwrap();
+    let mut bytes = good.clone();
+    bytes[500] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+    let (code, said) = checked(document, "night");
+    assert!(said.contains("the checksum of a file"), "{said}");
+    assert_eq!(code, Some(1));
+    std::fs::write(&table, good).unwrap();
+    std::fs::rename(&table, &other).unwrap();
+    let (code, said) = checked(document, "night");
+    assert!(said.contains("the names or sizes of the files"), "{said}");
+    assert_eq!(code, Some(1));
+    std::fs::remove_file(&other).unwrap();
+    let (code, said) = checked(document, "night");
+    assert!(said.contains("it has 8 files, and this one 7"), "{said}");
+    assert_eq!(code, Some(1));
+}
+
+/// What may be the newest backup and cannot be used is named, and no older one is taken in its place.
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dump = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/shop18.gzip.dump"
+    );
+    std::fs::copy(dump, folder.path().join("a.dump")).unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"b-\xe9.dump");
+    std::fs::copy(dump, folder.path().join(odd)).unwrap();
+    let out_of_it = elsewhere.path().join("c.dump");
+    std::fs::copy(dump, &out_of_it).unwrap();
+    std::os::unix::fs::symlink(&out_of_it, folder.path().join("c.dump")).unwrap();
+    let bucket = format!("file://{}", folder.path().display());
+    let env = [("BACKUP_BUCKET", bucket.as_str())];
+    let listed = run(&["list"], &env);
+    let said = text(&listed.stderr);
+    assert_eq!(text(&listed.stdout).lines().count(), 2, "{said}");
+    for name in ["b-\\xE9.dump: its name is not", "c.dump: it is a link"] {
+        assert!(said.contains(&format!("{bucket}/{name}")), "{said}");
+    }
+    let latest = run(&["verify", "latest", "--depth", "archive"], &env);
+    let said = text(&latest.stdout) + &text(&latest.stderr);
+    assert_eq!(latest.status.code(), Some(77), "{said}");
+    assert!(said.contains("it may be the newest backup"), "{said}");
+}

@@ -856,6 +856,56 @@ async fn depths_include_each_other() {
     }
 }
 
+/// Bytes that are others than when they were proven are the backup's fault, also where name, size and time are the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_after_its_proof_is_damaged() {
+    let b = Bench::start();
+    let app = b.app(&[SIGNED[0], ("verify-bisect", "0")]);
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    b.put(
+        "a.dump",
+        &std::fs::read(fixtures.join("v15.custom.dump")).unwrap(),
+    );
+    std::fs::create_dir(b.folder.path().join("n")).unwrap();
+    let unpacked = Command::new("tar")
+        .arg("-xzf")
+        .arg(fixtures.join("v15.directory.tar.gz"))
+        .arg("-C")
+        .arg(b.folder.path().join("n"))
+        .status();
+    assert!(unpacked.unwrap().success());
+    for name in ["a.dump", "n/"] {
+        let r = verify(&app, name).await;
+        assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
+    }
+    let rot = |name: &str| {
+        let path = b.folder.path().join(name);
+        let modified = path.metadata().unwrap().modified().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.len() - 600_usize.min(bytes.len() / 2);
+        bytes[at] ^= 4;
+        std::fs::write(&path, bytes).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(modified).unwrap();
+    };
+    let fails = async |name: &str, what: &str| {
+        let r = verify(&app, name).await;
+        let error = r.error.as_ref().unwrap();
+        assert_eq!(r.verdict, Verdict::Failed, "{}", why(&r));
+        assert!(
+            error.message.contains("damaged since its proof at "),
+            "{error:?}"
+        );
+        assert!(error.message.ends_with(what), "{error:?}");
+    };
+    rot("a.dump");
+    fails("a.dump", "its checksum is another one").await;
+    rot("n/3387.dat.gz");
+    fails("n/", "its checksum is another one").await;
+    std::fs::remove_file(b.folder.path().join("n/3387.dat.gz")).unwrap();
+    fails("n/", "it had 8 objects then, and has 7 now").await;
+}
+
 use sha2::Digest;
 
 /// Evidence is written once, can be checked with public tools, and is returned for a second request of the same id.

@@ -12,7 +12,7 @@ use super::store::Evidence;
 use crate::backup::whole_of;
 use crate::error::{FailureReason as R, StorageError, StorageKind};
 use crate::proof::{EVIDENCE_SUFFIX, is_ours};
-use crate::store::{NameFilter, StoredObject};
+use crate::store::{NameFilter, Obstacle, StoredObject};
 use crate::verification::envelope::Keyring;
 
 /// Most documents beside one generation of a backup, if there are too many for one listing: fewer in each further attempt.
@@ -271,7 +271,9 @@ impl Evidence {
     /// Whether evidence that matters may be in a place that is not listed. Beside backups, an unlisted folder that is not
     /// one of evidence hides both; evidence about what is not listed is not looked for.
     fn may_hide_documents(&self, place: &StoredObject) -> bool {
-        place.is_unlisted && (is_ours(&place.name) || self.is_elsewhere())
+        // No evidence is about a backup whose name is not UTF-8.
+        let may_hold_any = place.obstacle != Some(Obstacle::NotUtf8);
+        place.is_unlisted && may_hold_any && (is_ours(&place.name) || self.is_elsewhere())
     }
 
     /// Whether evidence is kept in another place than the backups.

@@ -127,23 +127,31 @@ pub(super) fn older_names(keys: &Keyring, base: &str) -> HashSet<String> {
         .collect()
 }
 
+/// Whether a report is about this backup, whatever its bytes are by now.
+pub(super) fn is_of_generation(report: &VerificationReport, object: &StoredObject) -> bool {
+    let generation = object.generation.to_string();
+    report.subject() == Some((object.name.as_str(), generation.as_str()))
+}
+
 /// Whether a report is about exactly these bytes, as far as the store's metadata can tell. A directory and pieces
-/// have no checksum; the time of their newest object shows whether one was added or replaced since.
+/// have no checksum; the time of their newest object shows whether one was added or replaced since, and their names and
+/// sizes whether one was removed, renamed or cut off. The checksums that the store knows of them count, too.
 pub fn is_of(report: &VerificationReport, object: &StoredObject) -> bool {
-    let (name, generation) = (
-        Some(object.name.as_str()),
-        Some(object.generation.to_string()),
-    );
-    if report.backup.name.as_deref() != name || report.backup.generation != generation {
+    if !is_of_generation(report, object) || report.backup.size != Some(object.size.to_string()) {
+        return false;
+    }
+    // Older evidence does not tell the objects of a backup.
+    if let (Some(then), Some(now)) = (&report.members, &object.members)
+        && then.has_same_bytes(now) == Some(false)
+    {
         return false;
     }
     let crc32c = object.crc32c.map(crate::backup::encode_crc32c);
-    let same = match (crc32c, &report.backup.crc32c) {
+    match (crc32c, &report.backup.crc32c) {
         (Some(of_object), Some(of_report)) => of_object == *of_report,
         // The store of a folder knows a checksum only if it was asked to compute it.
         _ => report.backup_created == Some(object.created),
-    };
-    same && (object.name.ends_with('/') || report.backup.size == Some(object.size.to_string()))
+    }
 }
 
 /// Whether a name has the form of a document, `BACKUP.pgrestored/GENERATION/ID.dsse.json`.

@@ -5,7 +5,7 @@ use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet};
 
 use super::listing::{LeftOut, ListedDocuments, backup_of, folder_of_document};
-use super::names::{folder_of, is_of};
+use super::names::{folder_of, is_of, is_of_generation};
 use super::store::Evidence;
 use super::times::{check_clock, check_times, refused};
 use crate::error::{
@@ -110,6 +110,8 @@ pub struct Testimony {
     pub reports: Vec<VerificationReport>,
     /// What [`VerificationReport::tables_digest`] says of the newest report that lists tables.
     pub tables: Option<u64>,
+    /// A report that calls other bytes of the same generation verified, if there is one: of the deepest, the newest.
+    pub of_other_bytes: Option<Box<VerificationReport>>,
     /// Why there may be more: documents that count may be among those that were not read or kept.
     pub incomplete: Option<String>,
     /// What the store answered, if that is why.
@@ -343,13 +345,23 @@ impl Evidence {
             self.is_about_our_store(r) || (self.is_signed() && r.verdict != Verdict::Verified)
         };
         let mut tables: Option<(jiff::Timestamp, u64)> = None;
+        let mut of_other_bytes: Option<Box<VerificationReport>> = None;
         let mut wanted = |r: VerificationReport| {
-            if !is_of(&r, object) || !counts(&r) {
+            if !counts(&r) {
                 return None;
             }
-            let digest = r.tables_digest().map(|digest| (r.finished_at, digest));
-            tables = tables.max(digest);
-            Some(r.brief())
+            if is_of(&r, object) {
+                let digest = r.tables_digest().map(|digest| (r.finished_at, digest));
+                tables = tables.max(digest);
+                return Some(r.brief());
+            }
+            let tells_most =
+                |of: &VerificationReport| (r.depth, r.finished_at) > (of.depth, of.finished_at);
+            let is_of_others = r.is_verified() && is_of_generation(&r, object);
+            if is_of_others && of_other_bytes.as_deref().is_none_or(tells_most) {
+                of_other_bytes = Some(Box::new(r.brief()));
+            }
+            None
         };
         let (mut search, mut others) = (Search::new(MAX_TESTIMONY), 0);
         for (document, is_own) in &all {
@@ -382,6 +394,7 @@ impl Evidence {
         Testimony {
             reports: search.found.reports,
             tables: tables.map(|(_, digest)| digest),
+            of_other_bytes,
             incomplete: search.unread,
             cause: search.cause,
         }
@@ -572,7 +585,9 @@ mod tests {
             created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
             crc32c: None,
             generation: Generation(1),
+            members: None,
             is_unlisted: false,
+            obstacle: None,
         };
         let day = |n: usize| format!("2026-{:02}-{:02}", 1 + n / 28, 1 + n % 28);
         let app = (0..MAX_OF_PATTERN + 9).map(|n| format!("app-{}.dump", day(n)));

@@ -11,7 +11,7 @@ use crate::error::FailureReason as R;
 use crate::event::{ResultBackup, Verdict};
 use crate::job::Generation;
 use crate::policy::{Depth, Trigger};
-use crate::proof::VerificationReport;
+use crate::proof::{BackupMember, MembersProof, VerificationReport};
 use crate::store::faulty::FaultyStore;
 use crate::store::{BackupStore, StoredObject, Stores};
 use crate::verification::envelope::tests::{OTHER_PRIVATE, PRIVATE};
@@ -384,31 +384,68 @@ async fn an_answer_is_about_exactly_these_bytes() {
     ] {
         assert!(!is_of(&r, &other), "{other:?}");
     }
-    // A directory to which a member was added.
-    let folder = StoredObject {
+    // A directory, of which a member may be added, removed, renamed or changed. Older evidence does not tell its members.
+    let proof = |members: &[(&str, u64, Option<&str>)]| {
+        MembersProof::of(members.iter().map(|(name, size, checksum)| BackupMember {
+            name: (*name).to_owned(),
+            size: *size,
+            crc32c: checksum.map(str::to_owned),
+            sha256: None,
+        }))
+    };
+    let toc = ("toc.dat", 5, Some("t"));
+    let then = proof(&[("1.dat", 4, Some("a")), toc]);
+    let folder = |size, members| StoredObject {
         name: "a/".into(),
-        size: 10,
+        size,
+        members: Some(Box::new(members)),
         ..p.object.clone()
     };
-    let of_folder = VerificationReport {
-        backup: ResultBackup {
-            name: Some("a/".into()),
-            ..r.backup.clone()
-        },
-        ..r
-    };
-    assert!(is_of(&of_folder, &folder));
-    let later = folder
+    let unchanged = folder(9, then.clone());
+    let later = unchanged
         .created
         .saturating_add(jiff::SignedDuration::from_secs(1))
         .unwrap();
-    assert!(!is_of(
-        &of_folder,
-        &StoredObject {
-            created: later,
-            ..folder
+    for (now, of_new, of_older) in [
+        (unchanged.clone(), true, true),
+        // The store computes no checksums for this listing.
+        (
+            folder(9, proof(&[("1.dat", 4, None), ("toc.dat", 5, None)])),
+            true,
+            true,
+        ),
+        (folder(5, proof(&[toc])), false, false),
+        (
+            folder(9, proof(&[("2.dat", 4, Some("a")), toc])),
+            false,
+            true,
+        ),
+        (
+            folder(9, proof(&[("1.dat", 4, Some("b")), toc])),
+            false,
+            true,
+        ),
+        (
+            StoredObject {
+                created: later,
+                ..unchanged
+            },
+            false,
+            false,
+        ),
+    ] {
+        for (members, wanted) in [(Some(then.clone()), of_new), (None, of_older)] {
+            let of_folder = VerificationReport {
+                backup: ResultBackup {
+                    name: Some("a/".into()),
+                    ..r.backup.clone()
+                },
+                members,
+                ..r.clone()
+            };
+            assert_eq!(is_of(&of_folder, &now), wanted, "{now:?}");
         }
-    ));
+    }
 }
 
 /// An index is read without keeping what does not belong to it, and its form does not change.

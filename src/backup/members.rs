@@ -1,0 +1,52 @@
+//! The objects of a backup that has several, as the store lists them and as they were read.
+
+use base64::Engine;
+
+use crate::proof::{BackupMember, MembersProof};
+use crate::store::StoredObject;
+use pgdump_archive::Crc32c;
+
+/// Checksums of an object that was read to its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadChecksums {
+    pub crc32c: Crc32c,
+    /// `None` if it was not asked for.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// Base64 of the big-endian bytes, as Cloud Storage writes a CRC32C.
+pub fn encode_crc32c(crc: Crc32c) -> String {
+    base64::engine::general_purpose::STANDARD.encode(crc.0.to_be_bytes())
+}
+
+/// A SHA-256 in hexadecimal.
+pub(super) fn encode_sha256(digest: [u8; 32]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn member(object: &StoredObject, crc32c: Option<Crc32c>, sha256: Option<[u8; 32]>) -> BackupMember {
+    let file = object.name.rsplit('/').next().unwrap_or_default();
+    BackupMember {
+        name: file.to_owned(),
+        size: object.size,
+        crc32c: crc32c.map(encode_crc32c),
+        sha256: sha256.map(encode_sha256),
+    }
+}
+
+/// The objects of a backup, with the checksums that the store knows.
+pub(super) fn members_listed(objects: &[StoredObject]) -> MembersProof {
+    MembersProof::of(objects.iter().map(|o| member(o, o.crc32c, None)))
+}
+
+/// The objects of a backup, with the checksums of those that were read, and otherwise those that the store knows.
+pub(super) fn members_read(
+    objects: &[StoredObject],
+    read: impl Fn(&str) -> Option<ReadChecksums>,
+) -> MembersProof {
+    MembersProof::of(objects.iter().map(|o| {
+        let read = read(&o.name);
+        let crc32c = read.map(|r| r.crc32c).or(o.crc32c);
+        member(o, crc32c, read.and_then(|r| r.sha256))
+    }))
+}

@@ -1,0 +1,176 @@
+//! A backup that was proven before and fails now: whether its bytes are still the same. Pure.
+
+use crate::error::one_line;
+use crate::proof::VerificationReport;
+
+/// Whether both reports are about the same bytes. `None` if they do not tell.
+pub(crate) fn have_same_bytes(a: &VerificationReport, b: &VerificationReport) -> Option<bool> {
+    let same = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()? == b.as_ref()?);
+    if same(&a.backup.size, &b.backup.size) == Some(false) {
+        return Some(false);
+    }
+    if let (Some(a), Some(b)) = (&a.members, &b.members)
+        && let Some(known) = a.has_same_bytes(b)
+    {
+        return Some(known);
+    }
+    let by_sha256 = same(&a.sha256, &b.sha256);
+    let is_folder =
+        |r: &VerificationReport| r.backup.name.as_deref().is_some_and(|n| n.ends_with('/'));
+    if is_folder(a) || is_folder(b) {
+        // It is that of the table of contents alone.
+        return by_sha256.filter(|same| !same);
+    }
+    by_sha256.or_else(|| same(&a.backup.crc32c, &b.backup.crc32c))
+}
+
+fn objects(n: u64) -> String {
+    format!("{n} {}", if n == 1 { "object" } else { "objects" })
+}
+
+/// What shows that the bytes are others now.
+fn difference(then: &VerificationReport, now: &VerificationReport) -> String {
+    if let (Some(then), Some(now)) = (&then.members, &now.members)
+        && then.count != now.count
+    {
+        return format!(
+            "it had {} then, and has {} now",
+            objects(then.count),
+            now.count
+        );
+    }
+    match (&then.backup.size, &now.backup.size) {
+        (Some(then), Some(now)) if then != now => {
+            format!("it had {then} bytes then, and has {now} now")
+        }
+        _ => "its checksum is another one".to_owned(),
+    }
+}
+
+fn add(report: &mut VerificationReport, what: &str) {
+    if let Some(error) = &mut report.error {
+        error.message = one_line(&format!("{}; {what}", error.message));
+    }
+}
+
+/// Says of a backup that fails that it was proven when it had other bytes.
+pub(crate) fn note_damage(report: &mut VerificationReport, proof: &VerificationReport) {
+    let difference = difference(proof, report);
+    let at = proof.finished_at;
+    add(
+        report,
+        &format!("damaged since its proof at {at}: {difference}"),
+    );
+    report.fix = Some(
+        "restore another copy of this backup, or an older one; take a new backup now, and find out what changes or damages files where backups are stored"
+            .into(),
+    );
+}
+
+/// Says of a backup that fails that it was proven, perhaps with other bytes.
+pub(crate) fn note_unknown_change(report: &mut VerificationReport, proof: &VerificationReport) {
+    let at = proof.finished_at;
+    let what = format!("whether its bytes have changed since its proof at {at} is not known");
+    add(report, &what);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{RestoreError, ValidationError, ValidationKind};
+    use crate::proof::{BackupMember, MembersProof};
+    use crate::verification::evidence::tests::report;
+    use crate::verification::verdict;
+    use pgdump_restore::Stage;
+
+    fn of_object(crc32c: Option<&str>, sha256: Option<&str>) -> VerificationReport {
+        let mut r = report("r");
+        r.backup.crc32c = crc32c.map(str::to_owned);
+        r.sha256 = sha256.map(str::to_owned);
+        r
+    }
+
+    fn of_folder(members: &[(&str, Option<&str>)], toc: &str) -> VerificationReport {
+        let member = |(name, checksum): &(&str, Option<&str>)| BackupMember {
+            name: (*name).to_owned(),
+            size: 1,
+            crc32c: None,
+            sha256: checksum.map(str::to_owned),
+        };
+        let mut r = of_object(None, Some(toc));
+        r.backup.name = Some("n/".into());
+        r.backup.size = Some(members.len().to_string());
+        r.members = Some(MembersProof::of(members.iter().map(member)));
+        r
+    }
+
+    #[test]
+    fn only_checksums_of_all_bytes_show_that_nothing_has_changed() {
+        let single = of_object(Some("a"), Some("b"));
+        let folder = of_folder(&[("1.dat", Some("x")), ("toc.dat", Some("t"))], "t");
+        let older = VerificationReport {
+            members: None,
+            ..folder.clone()
+        };
+        for (a, b, same) in [
+            (&single, single.clone(), Some(true)),
+            (&single, of_object(Some("a"), Some("c")), Some(false)),
+            (&single, of_object(Some("a"), None), Some(true)),
+            (&single, of_object(Some("c"), None), Some(false)),
+            (&single, of_object(None, None), None),
+            (&folder, folder.clone(), Some(true)),
+            (
+                &folder,
+                of_folder(&[("1.dat", Some("y")), ("toc.dat", Some("t"))], "t"),
+                Some(false),
+            ),
+            (
+                &folder,
+                of_folder(&[("toc.dat", Some("t"))], "t"),
+                Some(false),
+            ),
+            (
+                &folder,
+                of_folder(&[("1.dat", None), ("toc.dat", Some("t"))], "t"),
+                None,
+            ),
+            // Evidence that tells its table of contents alone.
+            (&older, folder.clone(), None),
+            (&older, of_folder(&[("toc.dat", None)], "t"), Some(false)),
+            (
+                &older,
+                of_folder(&[("1.dat", None), ("toc.dat", None)], "u"),
+                Some(false),
+            ),
+        ] {
+            assert_eq!(have_same_bytes(a, &b), same, "{:?} {:?}", a.members, b);
+            assert_eq!(have_same_bytes(&b, a), same);
+        }
+    }
+
+    #[test]
+    fn a_failure_says_what_has_changed_since_the_proof() {
+        let e: RestoreError =
+            ValidationError::new(ValidationKind::ArchiveCorrupt, "cut off").into();
+        let two = of_folder(&[("1.dat", Some("x")), ("toc.dat", Some("t"))], "t");
+        let one = of_folder(&[("toc.dat", Some("t"))], "t");
+        for (then, now, what) in [
+            (&two, &one, "it had 2 objects then, and has 1 now"),
+            (&one, &two, "it had 1 object then, and has 2 now"),
+            (
+                &of_object(Some("a"), None),
+                &of_object(Some("b"), None),
+                "its checksum is another one",
+            ),
+        ] {
+            let mut now = now.clone();
+            verdict::fail(&mut now, &e, Stage::Data);
+            let usual = now.fix.clone();
+            note_damage(&mut now, then);
+            let wanted =
+                format!("cut off; damaged since its proof at 1970-01-01T00:00:00Z: {what}");
+            assert_eq!(now.error.unwrap().message, wanted);
+            assert_ne!(now.fix, usual);
+        }
+    }
+}
