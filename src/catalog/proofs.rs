@@ -206,6 +206,8 @@ mod tests {
             crc32c: None,
             generation: Generation(1),
             is_unlisted: false,
+            members: None,
+            obstacle: None,
         };
         proof_of(&object, reports, true).unwrap()
     }
