@@ -3,8 +3,8 @@
 //!
 //! `row_comparison` compares every row, `catalog` every entry, `amcheck` checks heaps and indexes,
 //! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
-//! last proven backups. `evidence` stores documents and decides which of them count, `envelope` is their
-//! format, `html_report` and `junit` are its renderings for people and for CI.
+//! last proven backups. `wholeness` says whether data is missing. `evidence` stores documents and decides which of
+//! them count, `envelope` is their format, `html_report` and `junit` are its renderings for people and for CI.
 
 mod amcheck;
 mod catalog;
@@ -22,6 +22,7 @@ mod row_checks;
 mod row_comparison;
 pub mod verdict;
 mod verdict_label;
+mod wholeness;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
 pub use data_checks::{Checks, ChecksFile};
-pub use drift::History;
+pub use drift::{DriftPolicy, History};
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
     DocumentFolders, Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony,
@@ -42,6 +43,7 @@ pub use own_evidence::OwnEvidence;
 pub use restore_index::RestoreIndex;
 pub use restored_database::RestoredDatabase;
 pub(crate) use verdict_label::{class_of, headline};
+pub use wholeness::{SeenData, comparable, contents_beside, contents_of, note_of};
 
 /// The results of all checks.
 #[derive(Debug, Default)]
@@ -136,8 +138,15 @@ pub async fn examine(
     // Last, because it calls functions of the dump, which may crash the server.
     e.checks
         .extend(timed("generated columns", false, generated::check(subject)).await?);
-    if are_read_back {
-        let (drift, found) = drift::compare(&e.tables, history, &checks.drift);
+    // Where rows cannot be counted, nothing can be missed.
+    if are_read_back && subject.content_digest.counts_rows() {
+        let seen = SeenData {
+            tables: &e.tables,
+            large_objects: pgdump_restore::large_objects_in(subject.entries)
+                .max(subject.content_digest.objects().len() as u64),
+            coverage: subject.coverage,
+        };
+        let (drift, found) = wholeness::compare(&seen, history, &checks.drift);
         e.drift = drift;
         e.checks.extend(found);
     }
