@@ -20,6 +20,7 @@ mod schedule;
 mod set_status;
 mod sources;
 mod status;
+mod wholeness;
 
 pub use backup_catalog::BackupCatalog;
 pub use proofs::{BackupProof, ProvenBackup, ProvenListing};

@@ -2,8 +2,12 @@
 //! of a set, any backup of a database without a proven one, the newest `floor` backups of each database, and
 //! backups whose database cannot be determined.
 
+mod parts;
+
 use crate::proof::BackupOrigin;
 use crate::store::StoredObject;
+
+pub use parts::decide_with_parts;
 
 /// The decision about one backup, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::backup_catalog::BackupCatalog;
 use crate::backup::Backup;
 use crate::error::{RestoreError, report as said};
 use crate::policy::Depth;
-use crate::proof::{Verdict, VerificationReport};
+use crate::proof::{BackupContents, Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verification::{Found, SearchLimit, is_of};
 
@@ -22,6 +22,9 @@ pub struct BackupProof {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
     pub finished_at: jiff::Timestamp,
+    /// What of a database the backup holds; absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contents: Option<BackupContents>,
     /// Whether a trusted key signed it.
     pub is_signed: bool,
 }
@@ -120,6 +123,7 @@ fn proof_of(
         verdict: last.verdict,
         depth: last.depth,
         finished_at: last.finished_at,
+        contents: last.known_contents(),
         is_signed,
     })
 }

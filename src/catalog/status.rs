@@ -195,7 +195,7 @@ impl BackupCatalog {
         let set = self.config.verify.set_of(&pinned.object.name).to_owned();
         let created = Some(pinned.object.created);
         let is_newer = |r: VerificationReport| {
-            let is_newer = r.is_proof() && r.backup_set == set && r.backup_created > created;
+            let is_newer = r.proves_whole() && r.backup_set == set && r.backup_created > created;
             (is_newer && !is_of(&r, &pinned.object)).then(|| r.brief())
         };
         let Some(evidence) = self.evidence(None).await? else {

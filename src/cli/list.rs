@@ -103,14 +103,17 @@ fn table_of(backups: &[ListedBackup]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Such as `verified (data) 2026-11-28`.
+/// Such as `verified (data) 2026-11-28`, or `verified (data), schema only 2026-11-28` of a part.
 fn proof_text(p: &BackupProof) -> String {
     let depth = p.depth.filter(|_| p.verdict == Verdict::Verified);
     let depth = depth.map(|d| format!(" ({})", Depth::as_str(d)));
+    let part = p.contents.filter(|c| c.is_part());
+    let part = part.map(|c| format!(", {}", c.label()));
     format!(
-        "{}{} {}{}",
+        "{}{}{} {}{}",
         p.verdict.as_str(),
         depth.unwrap_or_default(),
+        part.unwrap_or_default(),
         p.finished_at.strftime("%Y-%m-%d"),
         if p.is_signed { "" } else { " unsigned" }
     )
@@ -119,6 +122,7 @@ fn proof_text(p: &BackupProof) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proof::BackupContents;
 
     #[test]
     fn every_backup_has_a_line_with_its_database() {
@@ -158,9 +162,16 @@ mod tests {
             verdict: Verdict::Verified,
             depth: Some(Depth::Data),
             finished_at: jiff::Timestamp::UNIX_EPOCH,
+            contents: None,
             is_signed: true,
         };
         assert_eq!(proof_text(&proof), "verified (data) 1970-01-01");
+        proof.contents = Some(BackupContents::SchemaOnly);
+        assert_eq!(
+            proof_text(&proof),
+            "verified (data), schema only 1970-01-01"
+        );
+        proof.contents = Some(BackupContents::Whole);
         (proof.verdict, proof.is_signed) = (Verdict::Failed, false);
         assert_eq!(proof_text(&proof), "failed 1970-01-01 unsigned");
     }
