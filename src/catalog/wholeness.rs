@@ -41,7 +41,8 @@ impl BackupCatalog {
         &self,
         wanted: &LatestBackup,
     ) -> Result<PinnedBackup, RestoreError> {
-        let (mut passed, mut partial) = (Vec::new(), None);
+        let mut passed: Vec<PassedBackup> = Vec::new();
+        let mut partial = None;
         loop {
             let mut pinned = match self.pin_latest(wanted, &passed).await {
                 Err(e) if e.reason() == R::BackupNotFound && !passed.is_empty() => {
