@@ -20,6 +20,7 @@ mod schedule;
 mod set_status;
 mod sources;
 mod status;
+mod wholeness;
 
 pub(crate) use archived_database::ArchivedDatabase;
 pub use backup_catalog::BackupCatalog;

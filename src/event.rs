@@ -10,7 +10,7 @@ use crate::job::{
     BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_jobs, check_request_id, digest_of,
 };
 use crate::policy::{Depth, InPlace, Rewrite, Selection};
-use crate::proof::{Trigger, VerificationSummary};
+use crate::proof::{BackupContents, Trigger, VerificationSummary};
 
 pub use crate::error::ErrorBody;
 pub use crate::job::{Completeness, ResultBackup};
@@ -171,6 +171,9 @@ pub struct RestoreResult {
     /// After a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<Completeness>,
+    /// After a success: what of a database the backup holds; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<BackupContents>,
     /// After a success: only a part of the backup was restored, such as its rows alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
@@ -483,6 +486,7 @@ impl RestoreResult {
             bytes: 0,
             previous_database: None,
             completeness: None,
+            contents: None,
             partial: false,
             notes: vec![],
             rewrites: vec![],

@@ -21,6 +21,7 @@ pub(crate) mod targets;
 mod upload;
 pub(crate) mod verification;
 mod verification_server;
+mod wholeness;
 
 pub(crate) use completion::record_completion;
 pub use context::Services;

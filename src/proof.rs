@@ -2,6 +2,8 @@
 //! no row data, only counts, digests and times.
 
 mod bisection;
+mod claim;
+mod contents;
 mod members;
 mod origin;
 
@@ -14,6 +16,7 @@ use crate::policy::{Depth, Rewrite};
 
 pub use crate::policy::Trigger;
 pub use bisection::{Bisection, Probe};
+pub use contents::BackupContents;
 pub use members::{BackupMember, MembersProof};
 pub use origin::{BackupOrigin, pattern_of};
 
@@ -332,6 +335,9 @@ pub struct VerificationReport {
     /// proven of the others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_of_several: bool,
+    /// What of a database the backup holds; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<BackupContents>,
     /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat` (`members` has all objects).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -387,6 +393,9 @@ pub struct VerificationSummary {
     pub depth: Option<Depth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// What of a database the backup holds; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<BackupContents>,
     /// URI of the evidence, if it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
@@ -450,6 +459,7 @@ impl VerificationReport {
             backup_set: String::new(),
             database: None,
             one_of_several: false,
+            contents: None,
             sha256: None,
             members: None,
             started_at: started,
@@ -505,6 +515,7 @@ impl VerificationReport {
             depth_requested: self.depth_requested,
             depth: self.depth,
             database: self.database.clone(),
+            contents: self.contents,
             evidence,
             signed_by,
             findings: findings.take(FINDINGS).cloned().collect(),
@@ -601,30 +612,6 @@ impl VerificationReport {
             drift: None,
             bisection: None,
             ..self
-        }
-    }
-
-    /// A sentence about the verdict that claims no more than the reached depth.
-    pub fn claim(&self) -> &'static str {
-        match (self.verdict, self.depth) {
-            (Verdict::Failed, _) => "Failed: this backup cannot be relied on",
-            (Verdict::Inconclusive, _) => "Inconclusive: nothing is proven",
-            (Verdict::Verified, None) => "Nothing was checked",
-            (Verdict::Verified, Some(Depth::Object)) => {
-                "The object matches its size and checksum in the store; it was neither opened nor restored"
-            }
-            (Verdict::Verified, Some(Depth::Archive)) => {
-                "The archive can be read to the end; it was not restored"
-            }
-            (Verdict::Verified, Some(Depth::Restore)) if self.depth_requested == Depth::Data => {
-                "Verified: this backup was restored; not all of the restored rows could be compared with it"
-            }
-            (Verdict::Verified, Some(Depth::Restore)) => {
-                "Verified: this backup was restored; the restored rows were not compared"
-            }
-            (Verdict::Verified, Some(Depth::Data)) => {
-                "Verified: this backup was restored, and the restored data matches it"
-            }
         }
     }
 

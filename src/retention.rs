@@ -4,6 +4,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+mod parts;
+
 use crate::proof::BackupOrigin;
 use crate::store::StoredObject;
 
@@ -12,6 +14,8 @@ const UNNAMED: &str = "it names no database, as pg_dump -C would, and no verific
 
 /// Why everything is kept that is not young.
 const NONE_PROVEN: &str = "no backup of the set is proven: nothing is deleted";
+
+pub use parts::decide_with_parts;
 
 /// The decision about one backup, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 //!
 //! `row_comparison` compares every row, `catalog` every entry, `amcheck` checks heaps and indexes,
 //! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
-//! last proven backups. `server_version` and `text_forms` tell what another version or other settings explain.
-//! `evidence` stores documents and decides which of them count, `envelope` is their
+//! last proven backups. `wholeness` says whether data is missing. `server_version` and `text_forms` tell what another
+//! version or other settings explain. `evidence` stores documents and decides which of them count, `envelope` is their
 //! format, `html_report` and `junit` are its renderings for people and for CI. `changed` tells whether a backup
 //! that was proven before still is the same.
 
@@ -27,6 +27,7 @@ mod server_version;
 mod text_forms;
 pub mod verdict;
 mod verdict_label;
+mod wholeness;
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ use pgdump_archive::{ContentDigest, TocEntry};
 
 pub(crate) use changed::{have_same_bytes, note_damage, note_unknown_change};
 pub use data_checks::{Checks, ChecksFile};
-pub use drift::History;
+pub use drift::{DriftPolicy, History};
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
     DocumentFolders, Evidence, Found, Question, SearchLimit, StoredEvidence, Testimony,
@@ -49,6 +50,7 @@ pub use restore_index::RestoreIndex;
 pub use restored_database::RestoredDatabase;
 pub(crate) use server_version::mind_the_version;
 pub(crate) use verdict_label::{class_of, headline};
+pub use wholeness::{SeenData, comparable, contents_beside, contents_of, note_of};
 
 /// The results of all checks.
 #[derive(Debug, Default)]
@@ -143,8 +145,15 @@ pub async fn examine(
     // Last, because it calls functions of the dump, which may crash the server.
     e.checks
         .extend(timed("generated columns", false, generated::check(subject)).await?);
-    if are_read_back {
-        let (drift, found) = drift::compare(&e.tables, history, &checks.drift);
+    // Where rows cannot be counted, nothing can be missed.
+    if are_read_back && subject.content_digest.counts_rows() {
+        let seen = SeenData {
+            tables: &e.tables,
+            large_objects: pgdump_restore::large_objects_in(subject.entries)
+                .max(subject.content_digest.objects().len() as u64),
+            coverage: subject.coverage,
+        };
+        let (drift, found) = wholeness::compare(&seen, history, &checks.drift);
         e.drift = drift;
         e.checks.extend(found);
     }

@@ -22,6 +22,9 @@ const HISTORY: SearchLimit = SearchLimit {
     reports: 10,
     bytes: 24 << 20,
 };
+/// Most of them that hold only a part of a database: they do not take the room of the whole ones, which show what is
+/// missing.
+const PARTS: usize = 5;
 
 impl BackupCatalog {
     /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.
@@ -146,6 +149,7 @@ impl BackupCatalog {
         };
         let (set, origin) = (&report.backup_set, report.looked_at());
         let mut seen: HashSet<(String, String)> = HashSet::new();
+        let mut parts = 0;
         let place = (self.config.verify.prefix_of(set), p.object.name.as_str());
         let found = evidence.reports_like(place, HISTORY, |r| {
             let is_wanted = r.is_proof()
@@ -154,8 +158,10 @@ impl BackupCatalog {
                 && r.backup_created <= report.backup_created
                 && r.looked_at() == origin;
             let (name, generation) = r.subject().filter(|_| is_wanted)?;
-            seen.insert((name.to_owned(), generation.to_owned()))
-                .then_some(r)
+            let is_new = seen.insert((name.to_owned(), generation.to_owned()));
+            parts += usize::from(is_new && r.part().is_some());
+            let has_room = r.part().is_none() || parts <= PARTS;
+            (is_new && has_room).then_some(r)
         });
         let found = found.await?;
         // Where the names tell, nothing else could count.

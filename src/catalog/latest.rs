@@ -9,6 +9,7 @@ use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::databases::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::is_proven;
+use super::wholeness::PassedBackup;
 use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::job::LatestBackup;
@@ -44,7 +45,7 @@ struct ChosenBackup {
 }
 
 impl BackupCatalog {
-    /// Pins the newest backup that is wanted.
+    /// Pins the newest backup that is wanted and not among those that were passed over.
     ///
     /// # Errors
     /// `backup_not_found` if there is none, `invalid_request` if it could be one of several databases,
@@ -54,6 +55,7 @@ impl BackupCatalog {
     pub(super) async fn pin_latest(
         &self,
         wanted: &LatestBackup,
+        passed: &[PassedBackup],
     ) -> Result<PinnedBackup, RestoreError> {
         let store = self.store().await?;
         let globals = self.config.policy.globals.as_deref();
@@ -68,6 +70,7 @@ impl BackupCatalog {
         if wanted.database.is_none() {
             self.check_one_database(wanted, deadline, &found).await?;
         }
+        let found = self.without(passed, found, wanted)?;
         let chosen = match (&wanted.database, wanted.is_proven) {
             (None, false) => self.newest_of_any(wanted, deadline, &found).await?,
             (Some(_), false) => self.newest_of(wanted, deadline, &found).await?,

@@ -8,7 +8,7 @@ use crate::backup::{self, Backup, Unlisted};
 use crate::config::Location;
 use crate::error::{RestoreError, report as said};
 use crate::policy::Depth;
-use crate::proof::{Verdict, VerificationReport};
+use crate::proof::{BackupContents, Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verification::{Found, SearchLimit, is_of};
 
@@ -27,6 +27,9 @@ pub struct BackupProof {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
     pub finished_at: jiff::Timestamp,
+    /// What of a database the backup holds; absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contents: Option<BackupContents>,
     /// Whether a trusted key signed it.
     pub is_signed: bool,
     /// Of a dump of a whole cluster, each database that was looked at. Nothing is known of the others.
@@ -168,6 +171,7 @@ fn proof_of(
         verdict: worst.verdict,
         depth: worst.depth,
         finished_at: worst.finished_at,
+        contents: worst.known_contents(),
         is_signed,
         databases: last.iter().filter_map(of_database).collect(),
     })

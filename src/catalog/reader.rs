@@ -211,7 +211,7 @@ impl BackupCatalog {
                 let pinned = backup::pin(store, name, generation, crc32c).await;
                 pinned.map_err(denied_as_object)?
             }
-            BackupRef::Latest(wanted) => self.pin_latest(wanted).await?,
+            BackupRef::Latest(wanted) => self.pin_latest_whole(wanted).await?,
         };
         Ok(Some(pinned))
     }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::evidence::is_proven;
+use super::wholeness::part_by;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
     FailureReason as R, JobKind, RestoreError, StorageError, StorageKind, ValidationError,
@@ -14,7 +15,7 @@ use crate::error::{
 };
 use crate::policy::Depth;
 use crate::proof::{BackupOrigin, Verdict, VerificationReport};
-use crate::retention::{Candidate, Decision, RetentionRules, decide};
+use crate::retention::{Candidate, Decision, RetentionRules, decide_with_parts};
 use crate::store::{StoredObject, read_range};
 use crate::verification::{DocumentFolders, Testimony};
 use pgdump_archive::{is_archive, is_recognized, member_name};
@@ -69,10 +70,12 @@ impl BackupCatalog {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
                 None => Testimony::default(),
             };
-            candidates.push(self.candidate(object, &known, !is_unsigned).await);
+            let part = part_by(&known.reports);
+            let candidate = self.candidate(object, &known, !is_unsigned).await;
+            candidates.push((candidate, part));
             incomplete = incomplete.or(known.incomplete);
         }
-        let mut decisions = decide(candidates, now, rules);
+        let mut decisions = decide_with_parts(candidates, now, rules);
         if is_unsigned {
             let why = "evidence is not signed: set EVIDENCE_SIGNING_KEY_FILE, or EVIDENCE_TRUSTED_KEYS_FILE where the workers sign";
             decisions

@@ -7,15 +7,18 @@ use super::backup_catalog::BackupCatalog;
 use super::grouped_backups::DatabaseBackups;
 use super::set_status::DatabaseStatus;
 use super::status::SetListing;
+use super::wholeness::leave_out_parts;
 use crate::error::{RestoreError, report as said};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
 use crate::proof::{Verdict, VerificationReport};
 use crate::store::StoredObject;
+use crate::verification::is_of;
 
 impl BackupCatalog {
     /// Verifications that are due: the newest backup of each database of a set whose last proof is older than the
-    /// schedule says, and with it some of the older ones, those that were never proven first. A set that cannot be read,
+    /// schedule says, and with it some of the older ones, those that were never proven first. Backups that are known to
+    /// hold only a part of a database are left out where there are others. A set that cannot be read,
     /// and a database whose newest backup may be where this account may not look, are logged and keep nothing else from
     /// its verification.
     pub async fn due(&self, now: jiff::Timestamp) -> Vec<VerifyJob> {
@@ -68,7 +71,8 @@ impl BackupCatalog {
             unlisted.check_newest(None)?;
         }
         let mut jobs = Vec::new();
-        for own in self.by_database(backups, &reports).await {
+        for mut own in self.by_database(backups, &reports).await {
+            leave_out_parts(&mut own.backups, &reports);
             if !is_due(&own, &reports, every, now) {
                 continue;
             }
@@ -106,9 +110,14 @@ fn is_due(
     now: jiff::Timestamp,
 ) -> bool {
     let mut status = DatabaseStatus::default();
+    // A part is the newest one only where there is nothing else.
+    let newest = own.backups.first();
+    let counts = |r: &&VerificationReport| {
+        r.proves_whole() || (r.is_proof() && newest.is_some_and(|o| is_of(r, o)))
+    };
     reports
         .iter()
-        .filter(|r| r.is_proof() && r.trigger != Trigger::Sample)
+        .filter(|r| counts(r) && r.trigger != Trigger::Sample)
         .filter(|r| r.origin() == own.origin)
         .for_each(|r| status.add(r));
     let age = status

@@ -153,9 +153,9 @@ impl BackupSetStatus {
         }
     }
 
-    /// What a verification adds to it. One that was not restored says nothing good of the set.
+    /// What a verification adds to it. One that was not restored, and one of a part, say nothing good of the set.
     pub fn add(&mut self, report: &VerificationReport) {
-        if report.is_verified() && !report.is_proof() {
+        if report.is_verified() && !report.proves_whole() {
             return;
         }
         self.last_verdict = Some(report.verdict);
@@ -222,6 +222,7 @@ impl BackupSetStatus {
 mod tests {
     use super::*;
     use crate::policy::Trigger;
+    use crate::proof::BackupContents;
 
     fn at(hour: i64) -> jiff::Timestamp {
         jiff::Timestamp::from_second(hour * 3600).unwrap()
@@ -324,6 +325,19 @@ mod tests {
         let labels: Vec<String> = status.databases.iter().map(DatabaseStatus::label).collect();
         assert_eq!(labels, ["shop", "blog", "backup-#"]);
         assert_eq!(status.last_proof, Some(at(1)));
+    }
+
+    /// A schema alone is no replacement for a backup with rows, however new and well proven it is.
+    #[test]
+    fn a_proof_of_a_part_makes_a_set_no_fresher() {
+        let part = VerificationReport {
+            contents: Some(BackupContents::SchemaOnly),
+            ..proof(Some("app"), "2.dump", 2, 1.0)
+        };
+        let status = status_of(&[proof(Some("app"), "1.dump", 1, 9.0), part]);
+        assert_eq!(status.last_proof, Some(at(1)));
+        assert_eq!(status.proven_backup.as_deref(), Some("1.dump"));
+        assert_eq!((status.databases[0].proofs, status.trend.len()), (1, 1));
     }
 
     #[test]

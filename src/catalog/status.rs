@@ -199,7 +199,7 @@ impl BackupCatalog {
         let set = self.config.verify.set_of(&pinned.object.name).to_owned();
         let created = Some(pinned.object.created);
         let is_newer = |r: VerificationReport| {
-            let is_conclusive = r.is_proof() || r.verdict == Verdict::Failed;
+            let is_conclusive = r.proves_whole() || r.verdict == Verdict::Failed;
             let is_newer = is_conclusive && r.backup_set == set && r.backup_created > created;
             (is_newer && !is_of(&r, &pinned.object)).then(|| r.brief())
         };

@@ -178,7 +178,7 @@ impl Ledger {
             TableCell::new(row.set),
             TableCell::new(row.database),
             TableCell::new(proven).styled(if row.last_proof.is_some() { "" } else { "bad" }),
-            TableCell::new(count(of(VerificationReport::is_proof))),
+            TableCell::new(count(of(VerificationReport::proves_whole))),
             TableCell::new(count(failed)).styled(if failed > 0 { "bad" } else { "" }),
             TableCell::new(seconds(self.longest_gap(row.verifications))),
             TableCell::new(took(|r| r.measured_seconds)),
@@ -189,7 +189,7 @@ impl Ledger {
 
     /// The longest time of the period in which none of these verifications, newest first, was a proof, in seconds.
     fn longest_gap(&self, verifications: &[&VerificationReport]) -> f64 {
-        let proofs = verifications.iter().filter(|r| r.is_proof());
+        let proofs = verifications.iter().filter(|r| r.proves_whole());
         let ends: Vec<_> = std::iter::once(self.until)
             .chain(proofs.map(|r| r.finished_at))
             .chain([self.since])

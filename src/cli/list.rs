@@ -112,10 +112,13 @@ fn table_of(backups: &[ListedBackup]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Such as `verified (data) 2026-11-28`; of a dump of a whole cluster, also how many of its databases that is said of.
+/// Such as `verified (data) 2026-11-28`, or `verified (data), schema only 2026-11-28` of a part; of a dump of a whole
+/// cluster, also how many of its databases that is said of.
 fn proof_text(p: &BackupProof) -> String {
     let depth = p.depth.filter(|_| p.verdict == Verdict::Verified);
     let depth = depth.map(|d| format!(" ({})", Depth::as_str(d)));
+    let part = p.contents.filter(|c| c.is_part());
+    let part = part.map(|c| format!(", {}", c.label()));
     let of_cluster = match p.databases.as_slice() {
         [] => String::new(),
         [only] => format!(", only database {}", only.database),
@@ -125,9 +128,10 @@ fn proof_text(p: &BackupProof) -> String {
         }
     };
     format!(
-        "{}{} {}{}{of_cluster}",
+        "{}{}{} {}{}{of_cluster}",
         p.verdict.as_str(),
         depth.unwrap_or_default(),
+        part.unwrap_or_default(),
         p.finished_at.strftime("%Y-%m-%d"),
         if p.is_signed { "" } else { " unsigned" }
     )
@@ -137,6 +141,7 @@ fn proof_text(p: &BackupProof) -> String {
 mod tests {
     use super::*;
     use crate::manager::ClusterDatabaseProof;
+    use crate::proof::BackupContents;
 
     #[test]
     fn every_backup_has_a_line_with_its_database() {
@@ -176,6 +181,7 @@ mod tests {
             verdict: Verdict::Verified,
             depth: Some(Depth::Data),
             finished_at: jiff::Timestamp::UNIX_EPOCH,
+            contents: None,
             is_signed: true,
             databases: vec![],
         };
@@ -198,6 +204,12 @@ mod tests {
             "failed 1970-01-01, 1 of 2 databases looked at"
         );
         proof.databases.clear();
+        proof.contents = Some(BackupContents::SchemaOnly);
+        assert_eq!(
+            proof_text(&proof),
+            "verified (data), schema only 1970-01-01"
+        );
+        proof.contents = Some(BackupContents::Whole);
         (proof.verdict, proof.is_signed) = (Verdict::Failed, false);
         assert_eq!(proof_text(&proof), "failed 1970-01-01 unsigned");
     }

@@ -221,7 +221,7 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
         r.verdict.as_str(),
         duration(r.duration_seconds)
     );
-    if r.is_verified() && !r.is_proof() {
+    if r.is_verified() && !r.proves_whole() {
         out!("  {}", r.claim());
     }
     if let Some(e) = &r.error {

@@ -109,6 +109,13 @@ async fn exchange(
             claimed.target
         )));
     }
+    let vouches = promotion.provenance == Provenance::Waived;
+    if replaces && !vouches && restore.as_ref().is_some_and(|r| r.has_no_rows()) {
+        return Err(not_allowed(format!(
+            "database {copy} was restored from a backup with tables and no rows, and {} would lose its own: if that is meant, add --unproven",
+            claimed.target
+        )));
+    }
     notes.extend(doubt.map(|why| format!("nothing shows that {copy} is complete: {why}")));
     let own = CopyProperties::read(claimed.lock.client(), oid).await?;
     notes.extend(if replaces {

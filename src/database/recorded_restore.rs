@@ -3,6 +3,7 @@
 use crate::error::RestoreError;
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::Completeness;
+use crate::proof::BackupContents;
 
 /// The field of an outcome that says whether only a part of the backup was restored.
 const PARTIAL: &str = "partial";
@@ -13,6 +14,7 @@ pub(super) struct RecordedRestore {
     /// Whether it restored only a part of its backup; `None` in records of versions that did not always say so.
     is_partial: Option<bool>,
     completeness: Option<Completeness>,
+    contents: Option<BackupContents>,
 }
 
 impl RecordedRestore {
@@ -25,6 +27,7 @@ impl RecordedRestore {
             request_id: result.request_id,
             is_partial,
             completeness: result.completeness,
+            contents: result.contents,
         })
     }
 
@@ -35,6 +38,11 @@ impl RecordedRestore {
     /// Whether it restored only a part of its backup.
     pub fn is_partial(&self) -> bool {
         self.is_partial == Some(true)
+    }
+
+    /// Whether its backup had tables and no rows.
+    pub fn has_no_rows(&self) -> bool {
+        self.contents == Some(BackupContents::SchemaOnly)
     }
 
     /// Why what it restored may be less than a whole database, unless it is known to be a part.

@@ -14,7 +14,7 @@ use super::diagnosis::diagnose;
 use super::job_outcome::{JobOutcome, end_spans};
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, policy_under};
 use super::target_destination::TargetDestination;
-use super::{completeness, completion, targets};
+use super::{completeness, completion, targets, wholeness};
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::Trust;
@@ -27,6 +27,7 @@ use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, RestoreJob};
 use crate::outcome::disposition;
 use crate::progress::Progress;
+use crate::proof::BackupContents;
 use crate::steps::reached;
 use pgdump_restore::Loaded;
 
@@ -48,6 +49,7 @@ struct ResultDraft {
     is_quarantined: bool,
     log: StageLog,
     completeness: Option<Completeness>,
+    contents: Option<BackupContents>,
 }
 
 /// Runs one restore to its end: there is always a result.
@@ -265,6 +267,8 @@ async fn load_and_prove(
     let restriction = context.catalog().restriction_of(&job.backup);
     draft.log.notes.extend(restriction.map(|r| r.note()));
     let completeness = completeness::completeness_of(config, &opened.archive)?;
+    let coverage = opened.archive.coverage();
+    wholeness::check_archive(context, claimed, coverage.get()).await?;
     let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
     let request = LoadRequest {
         policy: policy_under(trust, policy),
@@ -300,6 +304,13 @@ async fn load_and_prove(
     completeness::check_complete(config, found)?;
     draft.completeness = Some(found);
     draft.log.notes.extend(completeness::note_of(found));
+    let loaded = (&proven, coverage.get());
+    draft.contents = wholeness::check_loaded(context, claimed, loaded).await?;
+    let note = wholeness::note_of(draft.contents, coverage.get());
+    draft
+        .log
+        .notes
+        .extend(note.filter(|_| !job.selection.data_only));
     reached("loaded");
     if let Some(suspended) = suspended {
         suspended.close(&own_server, &proven.staging.name).await?;
@@ -536,6 +547,7 @@ impl ResultDraft {
             .unwrap_or_default();
         r.labels = job.labels.clone();
         r.completeness = self.completeness.filter(|_| error.is_none());
+        r.contents = self.contents.filter(|_| error.is_none());
         r.bound();
         r
     }

@@ -71,17 +71,30 @@ pub(super) fn is_part(selection: &Selection) -> bool {
     !selection.is_everything()
 }
 
+/// Whether a restore takes all definitions and no rows. That is all of a backup that has no rows.
+fn is_definitions(selection: &Selection) -> bool {
+    let definitions = Selection {
+        schema_only: true,
+        rename_schemas: selection.rename_schemas.clone(),
+        ..Selection::default()
+    };
+    *selection == definitions
+}
+
+/// The error for a part in the place of a whole database.
+pub(super) fn replaces_nothing() -> RestoreError {
+    let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
+    ValidationError::new(ValidationKind::TargetNotAllowed, what).into()
+}
+
 /// A part of a backup becomes a new database; rows alone go into a copy of an existing one. Anything else
-/// would lose what the part does not contain.
+/// would lose what the part does not contain. Whether definitions are only a part is known once the backup is open.
 pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     let replaces = job.on_existing == OnExisting::Replace;
     let invalid = |what| ValidationError::new(ValidationKind::InvalidRequest, what);
     job.selection.check().map_err(invalid)?;
     match (is_part(&job.selection), job.selection.data_only) {
-        (true, false) if replaces => {
-            let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
-            Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
-        }
+        (true, false) if replaces && !is_definitions(&job.selection) => Err(replaces_nothing()),
         (_, true) if !replaces => {
             let what = "rows alone (--data-only) go into a copy of an existing database, which then takes its place: use --on-existing replace (in a request, on_existing: replace)";
             Err(invalid(what.to_owned()).into())
@@ -155,6 +168,32 @@ mod tests {
             ..rows()
         };
         assert!(check_part(&job(same)).is_ok());
+    }
+
+    #[test]
+    fn definitions_may_be_all_that_a_backup_has() {
+        let definitions = Selection {
+            schema_only: true,
+            ..Selection::default()
+        };
+        let renamed = Selection {
+            rename_schemas: vec![("a".into(), "b".into())],
+            ..definitions.clone()
+        };
+        let of_one_table = Selection {
+            tables: vec!["public.s".into()],
+            ..definitions.clone()
+        };
+        for (selection, may_replace) in
+            [(definitions, true), (renamed, true), (of_one_table, false)]
+        {
+            let job = RestoreJob {
+                selection,
+                ..RestoreJob::replacing("r", "app", String::new())
+            };
+            assert_eq!(check_part(&job).is_ok(), may_replace, "{:?}", job.selection);
+            assert!(is_part(&job.selection));
+        }
     }
 
     /// A promotion replaces a database by what is no part.

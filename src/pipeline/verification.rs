@@ -16,6 +16,7 @@ use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, StageLog, restricted};
 use super::verification_server::{self, VerificationServer};
+use super::wholeness::{self, SeenArchive};
 use super::{completeness, upload};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint};
 use crate::catalog;
@@ -299,6 +300,12 @@ async fn verify_archive(
     }
     let completeness = archive.completeness();
     let content_digest = Arc::new(ContentDigest::of(archive));
+    let seen = SeenArchive {
+        coverage: archive.coverage(),
+        content_digest: content_digest.clone(),
+        checks: checks(config, &report.backup_set)?,
+    };
+    report.contents = seen.contents();
     let done = if report.depth_requested == Depth::Archive {
         context.progress.enter(Stage::Data);
         let large_objects = pgdump_restore::large_objects_in(archive.entries());
@@ -306,6 +313,7 @@ async fn verify_archive(
         read_all(opened.archive, content_digest.clone(), progress, stop).await?;
         reached(report, &opened.integrity, Depth::Archive)?;
         sum_up(report, &content_digest, large_objects);
+        report.contents = seen.contents();
         Ok(())
     } else {
         let history = catalog.history(pinned, report).await?;
@@ -317,7 +325,7 @@ async fn verify_archive(
         Box::pin(restore_and_examine(
             context,
             opened,
-            &content_digest,
+            &seen,
             &history,
             (report, pinned),
         ))
@@ -329,6 +337,7 @@ async fn verify_archive(
     }
     let found = completeness.get().map(|c| Completeness::of(Some(c)));
     completeness::note_completeness(config, report, found);
+    report.notes.extend(seen.note(report.contents));
     done
 }
 
@@ -336,7 +345,7 @@ async fn verify_archive(
 async fn restore_and_examine(
     context: &VerifyContext<'_>,
     opened: Opened,
-    content_digest: &Arc<ContentDigest>,
+    seen: &SeenArchive,
     history: &History,
     (report, pinned): (&mut VerificationReport, Option<&PinnedBackup>),
 ) -> Result<(), RestoreError> {
@@ -366,7 +375,7 @@ async fn restore_and_examine(
     let mut destination = SandboxDestination::new(&server.server, &database, loader);
     let run = VerificationRun {
         context,
-        content_digest,
+        seen,
         history,
         pinned,
     };
@@ -385,7 +394,7 @@ async fn restore_and_examine(
 /// What the restore of a verification works with.
 struct VerificationRun<'a> {
     context: &'a VerifyContext<'a>,
-    content_digest: &'a Arc<ContentDigest>,
+    seen: &'a SeenArchive,
     history: &'a History,
     pinned: Option<&'a PinnedBackup>,
 }
@@ -398,7 +407,7 @@ impl VerificationRun<'_> {
         destination: &mut SandboxDestination<'_>,
         (report, log): (&mut VerificationReport, &mut StageLog),
     ) -> Result<(), RestoreError> {
-        let (context, content_digest) = (self.context, self.content_digest);
+        let (context, content_digest) = (self.context, &self.seen.content_digest);
         let begun = tokio::time::Instant::now();
         let encoding = opened.archive.encoding().name().to_owned();
         let large_objects = pgdump_restore::large_objects_in(opened.archive.entries());
@@ -418,10 +427,13 @@ impl VerificationRun<'_> {
         };
         let loaded = staged.load(context, context.job.jobs, style, log).await?;
         reached(report, &loaded.integrity, Depth::Restore)?;
-        sum_up(report, content_digest, large_objects);
         let seconds = begun.elapsed().as_secs_f64();
-        report.rto = Some(verdict::forecast(seconds, report.bytes, self.history));
-        report.trend = self.history.trend();
+        sum_up(report, content_digest, large_objects);
+        report.contents = self.seen.restored_contents(&loaded).await;
+        let history = verification::comparable(self.history, report.contents);
+        report.contents = self.seen.contents_beside(report, &history);
+        report.rto = Some(verdict::forecast(seconds, report.bytes, &history));
+        report.trend = history.trend();
         if report.depth_requested < Depth::Data {
             return Ok(());
         }
@@ -431,14 +443,15 @@ impl VerificationRun<'_> {
             database: &loaded.staging.name,
             entries: &entries,
             content_digest,
+            coverage: self.seen.coverage.get(),
             encoding: &encoding,
             dumped_major,
             backup_created: report.backup_created.unwrap_or(report.started_at),
             sessions: loaded.sessions,
             progress: context.progress,
         };
-        let checks = checks(context.config(), &report.backup_set)?;
-        let examined = Box::pin(verification::examine(&restored, &checks, self.history));
+        let checks = &self.seen.checks;
+        let examined = Box::pin(verification::examine(&restored, checks, &history));
         let found = examined.await?;
         step("examined");
         (report.tables, report.checks, report.drift) = (found.tables, found.checks, found.drift);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::postgres::Server;
 use crate::progress::Progress;
-use pgdump_archive::{ContentDigest, TocEntry};
+use pgdump_archive::{ContentDigest, DataCoverage, TocEntry};
 
 /// A restored database, and what is known about its archive.
 pub struct RestoredDatabase<'a> {
@@ -13,6 +13,8 @@ pub struct RestoredDatabase<'a> {
     /// The restored entries of the table of contents; empty for SQL text.
     pub entries: &'a [TocEntry],
     pub content_digest: &'a ContentDigest,
+    /// What the archive defines and has data of, if that is known.
+    pub coverage: Option<&'a DataCoverage>,
     pub encoding: &'a str,
     /// Major version of the server that was dumped, if known.
     pub dumped_major: Option<u32>,

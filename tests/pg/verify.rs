@@ -11,7 +11,7 @@ use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::event::Verdict;
 use pgrestored::job::{BackupRef, VerifyJob};
 use pgrestored::policy::{Depth, Trigger};
-use pgrestored::proof::{Check, CheckStatus, VerificationReport};
+use pgrestored::proof::{BackupContents, Check, CheckStatus, VerificationReport};
 use pgrestored::sandbox::find_bindir;
 use pgrestored::verification::{
     CheckResults, Checks, Envelope, History, RestoredDatabase, evidence_name, examine, tables_of,
@@ -211,6 +211,8 @@ async fn verifies_clean(version: u32, database: &str, sql: &str) {
             (Verdict::Verified, Some(Depth::Data)),
             "{what}"
         );
+        let whole = Some(BackupContents::Whole);
+        assert_eq!(r.contents, whole, "{what} {:?}", r.notes);
         // Checks that a server lacks are reported, and do not count as passed.
         let open: Vec<&str> = r
             .checks
@@ -287,8 +289,8 @@ async fn fixtures_verify_clean(version: u32) {
         }
         let r = verify(&app, path.to_str().unwrap()).await;
         assert_eq!(
-            r.verdict,
-            Verdict::Verified,
+            (r.verdict, r.contents),
+            (Verdict::Verified, Some(BackupContents::Whole)),
             "{version}, {}: {}",
             path.display(),
             why(&r)
@@ -366,6 +368,7 @@ impl Restored {
             database: "changed",
             entries: &self.entries,
             content_digest: &self.ledger,
+            coverage: None,
             encoding: "UTF8",
             dumped_major: Some(15),
             backup_created: jiff::Timestamp::now(),

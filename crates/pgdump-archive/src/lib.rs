@@ -9,6 +9,7 @@ mod codec;
 mod content_digest;
 mod continuation;
 mod copy_values;
+mod coverage;
 mod crc32c;
 mod custom;
 mod cut_off;
@@ -60,6 +61,7 @@ pub use content_digest::{ContentDigest, DigestBuilder, DigestSink, ObjectDigest,
 pub use continuation::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, shows_its_end,
 };
+pub use coverage::{BareRelation, DataCoverage};
 pub use cut_off::CutOff;
 pub use dump_id::DumpId;
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
@@ -423,6 +425,23 @@ impl Archive {
     /// Whether it is SQL text whose rows come before any statement that could create their tables.
     pub fn has_rows_only(&self) -> bool {
         matches!(&self.body, ArchiveBody::Script(s) if s.has_rows_only)
+    }
+
+    /// Whether it is SQL text, and rows, or their announcement, are among what was read ahead of it.
+    pub fn shows_rows(&self) -> bool {
+        matches!(&self.body, ArchiveBody::Script(s) if s.shows_rows)
+    }
+
+    /// Whether the archive has the data of what it defines. Of SQL text, this is set once all of it was read, if the
+    /// comments of `pg_dump` say it.
+    pub fn coverage(&self) -> Arc<OnceLock<DataCoverage>> {
+        match &self.body {
+            ArchiveBody::Script(s) => s.coverage.clone(),
+            _ => Arc::new(OnceLock::from(DataCoverage::of_entries(
+                &self.entries,
+                &self.encoding,
+            ))),
+        }
     }
 
     /// Whether the archive shows that it is complete; set once all of it was read.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::chunks::{Chunk, DataSink, Statement};
 use super::cluster;
+use super::coverage::{DataCoverage, TextCoverage};
 use super::input_files::InputFiles;
 use super::kept_memory::KeptMemory;
 use super::lexer::{Dialect, Token, first_tokens};
@@ -35,12 +36,17 @@ pub(super) struct Script {
     next_id: i32,
     /// Rows come before any statement that could create their tables.
     pub has_rows_only: bool,
+    /// There are rows, or they are announced, in what was read ahead.
+    pub shows_rows: bool,
     /// Nothing shows that `pg_dump` wrote it.
     pub is_generic_sql: bool,
     /// `pg_dumpall` wrote it: it may hold other databases, too.
     pub is_of_cluster: bool,
     /// Set when everything has been read.
     pub completeness: Arc<OnceLock<bool>>,
+    covered: TextCoverage,
+    /// Set when everything has been read, if the comments say it.
+    pub coverage: Arc<OnceLock<DataCoverage>>,
 }
 
 /// What the beginning of the text creates.
@@ -169,7 +175,10 @@ pub(super) fn open(
             is_generic_sql: !text.session.marks.any(),
             is_of_cluster: text.session.marks.is_cluster(),
             has_rows_only: preview.has_rows && !preview.has_definitions,
+            shows_rows: preview.has_rows,
             completeness: Arc::default(),
+            covered: TextCoverage::default(),
+            coverage: Arc::default(),
             text,
             ahead: preview.ahead,
             open: None,
@@ -280,8 +289,9 @@ impl Script {
                 None => cluster::next(&mut self.text)?,
             };
             match item {
-                TextItem::Entry(_) => {}
+                TextItem::Entry(entry) => self.covered.entry(&entry),
                 TextItem::Copy(statement) => {
+                    self.covered.rows();
                     self.close(sink)?;
                     let (copy, oids) = without_oids(statement.text);
                     let table = table_of(&copy, 1).unwrap_or_default();
@@ -291,8 +301,12 @@ impl Script {
                     self.text.copy_rows(&entry, sink)?;
                     sink.end(&entry)?;
                 }
-                TextItem::Insert { bytes, line } => self.insert(bytes, line, sink)?,
+                TextItem::Insert { bytes, line } => {
+                    self.covered.rows();
+                    self.insert(bytes, line, sink)?;
+                }
                 TextItem::Statement(statement) => {
+                    self.covered.statement(&statement.text);
                     if !self.large_object(&statement, sink)? {
                         self.close(sink)?;
                         sink.statement(statement)?;
@@ -301,6 +315,9 @@ impl Script {
                 TextItem::End(completeness) => {
                     self.close(sink)?;
                     let _ = self.completeness.set(completeness);
+                    if let Some(coverage) = self.covered.finish(&self.text.session.encoding) {
+                        let _ = self.coverage.set(coverage);
+                    }
                     return Ok(());
                 }
             }

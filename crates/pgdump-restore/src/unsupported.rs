@@ -4,13 +4,18 @@ use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::Selection;
 use pgdump_archive::{Archive, Dialect, TocEntry, TokenKind, first_tokens, statements};
 
-/// SQL text is always restored whole, and data alone only into existing tables.
+/// SQL text is always restored whole, and data alone only into existing tables. Definitions alone are the whole of a text
+/// without rows.
 pub(super) fn check_part_of_text(
     archive: &Archive,
     selection: &Selection,
 ) -> Result<(), RestoreError> {
     let rows = Selection {
         data_only: true,
+        ..Selection::default()
+    };
+    let definitions = Selection {
+        schema_only: true,
         ..Selection::default()
     };
     let renamed = Selection {
@@ -20,6 +25,7 @@ pub(super) fn check_part_of_text(
     let what = match (archive.has_rows_only(), selection.data_only) {
         (true, true) if *selection == rows => return Ok(()),
         (false, false) if renamed.is_everything() => return Ok(()),
+        (false, false) if renamed == definitions && !archive.shows_rows() => return Ok(()),
         (true, false) => {
             "the SQL text has data but no tables (pg_dump --data-only): restore its schema first, then this data \
              into that database with --data-only and --on-existing replace"

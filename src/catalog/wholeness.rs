@@ -1,0 +1,487 @@
+//! Which backups hold only a part of a database: they are no replacement for a whole one.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::backup_catalog::BackupCatalog;
+use crate::backup::{FoundBackup, PinnedBackup, ReadHint, Source};
+use crate::error::{FailureReason as R, RestoreError, StorageError, StorageKind, report as said};
+use crate::job::LatestBackup;
+use crate::proof::{BackupContents, VerificationReport};
+use crate::store::{StoredObject, read_range};
+use crate::verification::{ChecksFile, DriftPolicy, Testimony, contents_of};
+use pgdump_archive::is_archive;
+
+/// Bytes that show whether a backup is an archive.
+const HEAD: Range<u64> = 0..4 << 10;
+/// How long it may take to read a table of contents.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
+/// Most newer backups that `latest` passes over because they are parts.
+const MAX_PASSED: usize = 50;
+/// Most of them that a message names.
+const MAX_LISTED: usize = 10;
+
+/// A backup that `latest` does not choose, because it is known to hold only a part of a database.
+pub(super) struct PassedBackup {
+    object: StoredObject,
+    contents: BackupContents,
+}
+
+impl BackupCatalog {
+    /// Pins the newest backup that is wanted, and passes over newer ones that are known to hold only a part of a database:
+    /// by their table of contents or by evidence about them. One that has most of the data is chosen if there is no other.
+    ///
+    /// # Errors
+    /// As [`BackupCatalog::pin_latest`]; `backup_not_found` also if all have no rows.
+    pub(super) async fn pin_latest_whole(
+        &self,
+        wanted: &LatestBackup,
+    ) -> Result<PinnedBackup, RestoreError> {
+        let mut passed: Vec<PassedBackup> = Vec::new();
+        let mut partial = None;
+        loop {
+            let mut pinned = match self.pin_latest(wanted, &passed).await {
+                Err(e) if e.reason() == R::BackupNotFound && !passed.is_empty() => {
+                    return self.without_whole(wanted, &passed, partial);
+                }
+                pinned => pinned?,
+            };
+            let Some(contents) = self.part_of(&pinned).await else {
+                pinned.notes.extend(note_of(&passed));
+                return Ok(pinned);
+            };
+            passed.push(PassedBackup {
+                object: pinned.object.clone(),
+                contents,
+            });
+            if contents == BackupContents::Partial && partial.is_none() {
+                partial = Some(pinned);
+            }
+            if passed.len() > MAX_PASSED {
+                return self.without_whole(wanted, &passed, None);
+            }
+        }
+    }
+
+    /// What `latest` is where every backup that was looked at is a part: the newest of those that lack only some data.
+    fn without_whole(
+        &self,
+        wanted: &LatestBackup,
+        passed: &[PassedBackup],
+        partial: Option<PinnedBackup>,
+    ) -> Result<PinnedBackup, RestoreError> {
+        let Some(mut pinned) = partial else {
+            let what = format!(
+                "no whole backup was found among the newest: {}; choose one by its name",
+                listed(passed)
+            );
+            return Err(self.no_backup(wanted, &what));
+        };
+        pinned.notes.push(format!(
+            "no whole backup was found, and this one {}: if that is meant, add the tables to `drift.ignore` in the checks file",
+            BackupContents::Partial.phrase()
+        ));
+        Ok(pinned)
+    }
+
+    /// A listing without what was passed over.
+    ///
+    /// # Errors
+    /// `backup_not_found` if nothing is left.
+    pub(super) fn without(
+        &self,
+        passed: &[PassedBackup],
+        mut found: Vec<FoundBackup>,
+        wanted: &LatestBackup,
+    ) -> Result<Vec<FoundBackup>, RestoreError> {
+        let is = |p: &PassedBackup, o: &StoredObject| {
+            p.object.name == o.name && p.object.generation == o.generation
+        };
+        found.retain(|f| !passed.iter().any(|p| is(p, &f.object)));
+        if found.is_empty() {
+            return Err(self.no_backup(wanted, "no other backup"));
+        }
+        Ok(found)
+    }
+
+    fn no_backup(&self, wanted: &LatestBackup, what: &str) -> RestoreError {
+        let at = self.config.bucket.uri(&wanted.prefix);
+        StorageError::new(StorageKind::NotFound, format!("{at}: {what}")).into()
+    }
+
+    /// What a backup holds if it is known to be a part. What cannot be read is not known.
+    async fn part_of(&self, pinned: &PinnedBackup) -> Option<BackupContents> {
+        let archived = match self.archived_contents(pinned).await {
+            Ok(archived) => archived,
+            // Its restore says what is wrong.
+            Err(e) => {
+                tracing::debug!(error = said(&e), "what a backup holds cannot be read");
+                return None;
+            }
+        };
+        // Whether a table may lack its data is up to the worker that verified it.
+        let is_open = archived.is_none_or(|c| !c.is_part() || c == BackupContents::Partial);
+        let by_evidence = if is_open {
+            self.contents_by_evidence(pinned).await
+        } else {
+            None
+        };
+        by_evidence.or(archived).filter(|c| c.is_part())
+    }
+
+    /// What the table of contents says; `None` of what has none, or is compressed as a whole.
+    async fn archived_contents(
+        &self,
+        pinned: &PinnedBackup,
+    ) -> Result<Option<BackupContents>, RestoreError> {
+        if !pinned.is_folder() {
+            let first = pinned.members.first().unwrap_or(&pinned.object);
+            let head = read_range(pinned.store.as_ref(), first, HEAD).await?;
+            if !is_archive(&head) {
+                return Ok(None);
+            }
+        }
+        let _permit = self.known_databases.opening.acquire().await.ok();
+        let stop = CancellationToken::new();
+        let _guard = stop.clone().drop_guard();
+        let source = Source::Object(pinned.clone());
+        let opening = self.read(source, ReadHint::Beginning, Arc::default(), stop);
+        let Ok(opened) = tokio::time::timeout(OPEN_LIMIT, opening).await else {
+            return Ok(None);
+        };
+        let coverage = opened?.0.coverage();
+        let policy = self.drift_policy(&pinned.object.name);
+        Ok(coverage.get().map(|c| contents_of(c, &policy)))
+    }
+
+    /// What the checks file says of drift in the set of this backup.
+    fn drift_policy(&self, backup: &str) -> DriftPolicy {
+        let set = self.config.verify.set_of(backup);
+        let file = self.config.verify.checks.as_ref();
+        let file = file.and_then(|document| ChecksFile::parse(document).ok());
+        file.unwrap_or_default().of_set(set).drift
+    }
+
+    async fn contents_by_evidence(&self, pinned: &PinnedBackup) -> Option<BackupContents> {
+        let known = async {
+            match self.evidence(Some(pinned)).await? {
+                Some(evidence) => evidence.beside(&pinned.object).await,
+                None => Ok(Testimony::default()),
+            }
+        };
+        let known: Result<Testimony, RestoreError> = known.await;
+        match known {
+            Ok(known) => known_by(&known.reports),
+            Err(e) => {
+                tracing::debug!(
+                    error = said(&e),
+                    "the evidence about a backup cannot be read"
+                );
+                None
+            }
+        }
+    }
+}
+
+/// What the newest report that knows it says of a backup. One of a cluster's databases says nothing of the others.
+fn known_by(reports: &[VerificationReport]) -> Option<BackupContents> {
+    let known = reports.iter().filter(|r| !r.is_of_several());
+    let known = known.filter(|r| r.known_contents().is_some());
+    known.max_by_key(|r| r.finished_at)?.known_contents()
+}
+
+/// The same if it is a part.
+pub(super) fn part_by(reports: &[VerificationReport]) -> Option<BackupContents> {
+    known_by(reports).filter(|c| c.is_part())
+}
+
+/// Leaves out the backups that reports call parts, unless there are no others.
+pub(super) fn leave_out_parts(backups: &mut Vec<StoredObject>, reports: &[VerificationReport]) {
+    let parts = reports.iter().filter(|r| r.part().is_some());
+    let parts: HashSet<(&str, &str)> = parts.filter_map(VerificationReport::subject).collect();
+    let is_whole =
+        |o: &StoredObject| !parts.contains(&(o.name.as_str(), o.generation.to_string().as_str()));
+    if backups.iter().any(is_whole) {
+        backups.retain(is_whole);
+    }
+}
+
+/// That newer backups were passed over, if there are any.
+fn note_of(passed: &[PassedBackup]) -> Option<String> {
+    let (are, them) = match passed.len() {
+        0 => return None,
+        1 => ("a newer backup is only a part of a database and was", "it"),
+        _ => (
+            "newer backups are only parts of a database and were",
+            "one of them",
+        ),
+    };
+    Some(format!(
+        "{are} not chosen: {}; if you want {them}, choose it by its name",
+        listed(passed)
+    ))
+}
+
+/// The first of them, each with what it is.
+fn listed(passed: &[PassedBackup]) -> String {
+    let more = if passed.len() > MAX_LISTED {
+        ", …"
+    } else {
+        ""
+    };
+    let shown = passed.iter().take(MAX_LISTED);
+    let shown: Vec<String> = shown
+        .map(|p| format!("{} ({})", p.object.name, p.contents.label()))
+        .collect();
+    format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::job::{BackupRef, VerifyJob};
+    use crate::policy::{Depth, Trigger};
+    use crate::proof::Verdict;
+
+    const DAY: u64 = 86_400;
+
+    /// The table of contents of a database: tables, and whether the archive has their rows.
+    fn archive_with(database: &str, tables: &[(&str, bool)]) -> Vec<u8> {
+        let int = |n: i64| {
+            let bytes = n.unsigned_abs().to_le_bytes();
+            [&[u8::from(n < 0)], &bytes[..4]].concat()
+        };
+        let text = |text: &str| [int(text.len() as i64).as_slice(), text.as_bytes()].concat();
+        let entry = |id: i64, kind: &str, tag: &str| {
+            let has_data = kind == "TABLE DATA";
+            let section = if has_data { 3 } else { 2 };
+            let fields = [
+                int(id),
+                int(i64::from(has_data)),
+                text("0"),
+                text("0"),
+                text(tag),
+                text(kind),
+                int(section),
+                text(&format!("CREATE TABLE public.{tag} ();\n")),
+                text(""),
+                text(&format!("COPY public.{tag} FROM stdin;\n")),
+                text("public"),
+                text(""),
+                text("heap"),
+                text("me"),
+                text("false"),
+                int(-1),
+                vec![if has_data { 1 } else { 3 }],
+                vec![0; 8],
+            ];
+            fields.concat()
+        };
+        let rows = tables.iter().filter(|(_, has_rows)| *has_rows);
+        let definitions = tables.iter().map(|(tag, _)| ("TABLE", *tag));
+        let all: Vec<(&str, &str)> = definitions
+            .chain(rows.map(|(tag, _)| ("TABLE DATA", *tag)))
+            .collect();
+        let mut bytes = archive_of(database);
+        bytes.extend(int(all.len() as i64));
+        for (id, (kind, tag)) in (1..).zip(all) {
+            bytes.extend(entry(id, kind, tag));
+        }
+        bytes
+    }
+
+    /// Says that a backup was verified, and what it holds.
+    async fn verified(catalog: &BackupCatalog, backup: &str, contents: Option<BackupContents>) {
+        let wanted = BackupRef::from_name(backup, "").unwrap();
+        let pinned = catalog.pin(&wanted, None, None).await.unwrap();
+        let object = &pinned.as_ref().unwrap().object;
+        let job = VerifyJob::new(backup, wanted, Trigger::Command);
+        let now = jiff::Timestamp::now();
+        let report = VerificationReport {
+            verdict: Verdict::Verified,
+            depth: Some(Depth::Data),
+            backup: crate::catalog::describe(pinned.as_ref().unwrap()),
+            backup_created: Some(object.created),
+            backup_set: "default".into(),
+            database: Some("app".into()),
+            contents,
+            ..VerificationReport::new(backup, Trigger::Command, Depth::Data, now)
+        };
+        let kept = catalog.write_evidence(&job, &report, pinned.as_ref()).await;
+        kept.unwrap().unwrap();
+    }
+
+    /// What is chosen: its name and its notes, or the error.
+    async fn chosen(
+        catalog: &BackupCatalog,
+        (what, database): (&str, Option<&str>),
+    ) -> Result<(String, Vec<String>), String> {
+        let wanted = BackupRef::from_name(what, "").unwrap();
+        let wanted = wanted.of_database(database);
+        let pinned = catalog.pin(&wanted, None, None).await;
+        let pinned = pinned.map_err(|e| said(&e))?.unwrap();
+        Ok((pinned.object.name, pinned.notes))
+    }
+
+    #[tokio::test]
+    async fn the_newest_whole_backup_is_chosen() {
+        let (whole, part, schema) = (
+            archive_with("app", &[("t", true), ("log", true)]),
+            archive_with("app", &[("t", true), ("log", false)]),
+            archive_with("app", &[("t", false), ("log", false)]),
+        );
+        let files: &[(&str, &[u8])] = &[
+            ("6.dump", &schema),
+            ("5.sql", b"CREATE TABLE t ();\n"),
+            ("4.dump", &whole),
+            ("3.dump", &part),
+            ("2.dump", &whole),
+            ("1.dump", &whole),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, (name, _)) in files.iter().enumerate() {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        // What no evidence and no table of contents calls a part is taken for a whole backup.
+        let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
+        assert_eq!(name, "5.sql");
+        assert_eq!(
+            notes,
+            [
+                "a newer backup is only a part of a database and was not chosen: 6.dump (schema only); if you want it, choose it by its name"
+            ]
+        );
+        // Beside an earlier proof, tables are missing.
+        verified(&catalog, "5.sql", Some(BackupContents::SchemaOnly)).await;
+        verified(&catalog, "4.dump", Some(BackupContents::Partial)).await;
+        for database in [None, Some("app")] {
+            let (name, notes) = chosen(&catalog, ("latest", database)).await.unwrap();
+            assert_eq!(name, "2.dump", "{database:?}");
+            let note = notes.last().unwrap();
+            assert!(
+                note.contains("4.dump (partial), 3.dump (partial)"),
+                "{note}"
+            );
+        }
+        let none = chosen(&catalog, ("latest-proven", Some("app"))).await;
+        let (name, _) = none.unwrap();
+        assert_eq!(name, "4.dump", "there is no proof of a whole one");
+        verified(&catalog, "1.dump", None).await;
+        let (name, notes) = chosen(&catalog, ("latest-proven", Some("app")))
+            .await
+            .unwrap();
+        assert_eq!(name, "1.dump");
+        assert!(
+            notes.last().unwrap().contains("4.dump (partial)"),
+            "{notes:?}"
+        );
+        // By its name, each can be had.
+        for (name, _) in files {
+            let (pinned, notes) = chosen(&catalog, (*name, None)).await.unwrap();
+            assert_eq!((pinned.as_str(), notes.len()), (*name, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_meant_to_lack_data_is_whole_and_what_has_no_rows_never_is() {
+        let (part, schema) = (
+            archive_with("app", &[("t", true), ("log", false)]),
+            archive_with("app", &[("t", false), ("log", false)]),
+        );
+        let files: &[(&str, &[u8])] = &[("2.dump", &schema), ("1.dump", &part)];
+        let elsewhere = tempfile::tempdir().unwrap();
+        let checks = elsewhere.path().join("checks.yaml");
+        std::fs::write(&checks, "drift: { ignore: [public.log, public.t] }\n").unwrap();
+        let ignored = [("verify-checks", checks.to_str().unwrap())];
+        for (flags, note) in [(&[][..], "no whole backup was found"), (&ignored, "2.dump")] {
+            let (folder, _store, catalog) = catalog_of(files, flags).await;
+            set_age(&folder, "1.dump", 60);
+            let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
+            assert_eq!(name, "1.dump");
+            assert!(notes.last().unwrap().contains(note), "{notes:?}");
+            std::fs::remove_file(folder.path().join("1.dump")).unwrap();
+            let why = chosen(&catalog, ("latest", None)).await.unwrap_err();
+            assert!(
+                why.contains("2.dump (schema only); choose one by its name"),
+                "{why}"
+            );
+        }
+    }
+
+    /// However often a schema alone is proven, the whole backups stay.
+    #[tokio::test]
+    async fn parts_cause_no_deletion() {
+        let archive = archive_of("app");
+        let schema = Some(BackupContents::SchemaOnly);
+        let backups = [
+            ("7.dump", schema, 8),
+            ("6.dump", Some(BackupContents::Partial), 9),
+            ("5.dump", schema, 10),
+            ("4.dump", None, 26),
+            ("3.dump", Some(BackupContents::Whole), 27),
+            ("2.dump", None, 28),
+            ("1.dump", schema, 29),
+        ];
+        let files = backups.map(|(name, _, _)| (name, archive.as_slice()));
+        for (floor, gone) in [
+            ("0", &["3.dump", "2.dump", "1.dump"][..]),
+            ("3", &["1.dump"]),
+            ("9", &[]),
+        ] {
+            let flags = [
+                ("backup-retention-days", "7"),
+                ("backup-retention-min", floor),
+            ];
+            let (folder, _store, catalog) = catalog_of(&files, &flags).await;
+            for (name, contents, days) in backups {
+                set_age(&folder, name, days * DAY);
+                verified(&catalog, name, contents).await;
+            }
+            let decisions = catalog.retention("default", true).await.unwrap();
+            assert!(decisions.iter().all(|d| d.proven), "{decisions:?}");
+            let deleted = decisions.iter().filter(|d| d.delete);
+            let deleted: Vec<&str> = deleted.map(|d| d.object.name.as_str()).collect();
+            assert_eq!(deleted, gone, "{floor}: {decisions:?}");
+            let why = |i: usize| decisions[i].why.as_str();
+            assert!(
+                why(0).ends_with("it has definitions and no rows, and replaces no whole backup")
+            );
+            if floor == "0" {
+                assert_eq!(why(3), "the newest proven backup of its database");
+                assert!(
+                    why(6).starts_with("older than 7 days; it has"),
+                    "{}",
+                    why(6)
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_schedule_verifies_the_newest_whole_backup() {
+        let archive = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("2.dump", &archive), ("1.dump", &archive)];
+        let flags = [("verify-schedule", "24h"), ("verify-sample", "0")];
+        let (folder, _store, catalog) = catalog_of(files, &flags).await;
+        set_age(&folder, "1.dump", 60);
+        let due = async || {
+            let jobs = catalog.due(jiff::Timestamp::now()).await;
+            let name = |job: VerifyJob| match job.backup {
+                BackupRef::Named { name, .. } => name,
+                other => panic!("{other:?}"),
+            };
+            jobs.into_iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(due().await, ["2.dump"]);
+        verified(&catalog, "2.dump", Some(BackupContents::SchemaOnly)).await;
+        assert_eq!(due().await, ["1.dump"]);
+        // Without any other, a part is not verified again and again.
+        std::fs::remove_file(folder.path().join("1.dump")).unwrap();
+        assert_eq!(due().await, Vec::<String>::new());
+    }
+}

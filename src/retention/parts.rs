@@ -1,0 +1,40 @@
+//! Retention of backups that hold only a part of a database. Pure.
+
+use super::{Candidate, Decision, RetentionRules, decide};
+use crate::proof::BackupContents;
+
+/// Decides about all backups of a set, given newest first, each with what it holds if it is known to hold only a part of a
+/// database. A part makes no other backup dispensable, neither as a proven one nor as one of the newest; it is itself kept
+/// and deleted like one that was never proven.
+pub fn decide_with_parts(
+    backups: Vec<(Candidate, Option<BackupContents>)>,
+    now: jiff::Timestamp,
+    rules: RetentionRules,
+) -> Vec<Decision> {
+    let is_whole = |(_, part): &&(Candidate, Option<BackupContents>)| part.is_none();
+    let whole = backups.iter().filter(is_whole).map(|(c, _)| c.clone());
+    let mut of_whole = decide(whole.collect(), now, rules).into_iter();
+    let parts: Vec<(bool, Option<BackupContents>)> =
+        backups.iter().map(|(c, part)| (c.proven, *part)).collect();
+    let all = backups.into_iter().map(|(c, part)| Candidate {
+        proven: c.proven && part.is_none(),
+        ..c
+    });
+    let all = decide(all.collect(), now, rules);
+    let decided = all.into_iter().zip(parts);
+    let decided = decided.filter_map(|(decision, (proven, part))| match part {
+        None => of_whole.next(),
+        Some(part) => Some(of_part(decision, proven, part)),
+    });
+    decided.collect()
+}
+
+/// The decision about a part: whether it was proven, and why that does not matter.
+fn of_part(decision: Decision, proven: bool, part: BackupContents) -> Decision {
+    let why = decision.why.trim_end_matches(", and never proven");
+    Decision {
+        proven,
+        why: format!("{why}; it {}, and replaces no whole backup", part.phrase()),
+        ..decision
+    }
+}

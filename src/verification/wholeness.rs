@@ -1,0 +1,548 @@
+//! Whether a backup is whole: by what it defines and has data of, and beside the last proven backup. Pure.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+
+use indicatif::HumanCount;
+
+use super::drift::{self, DriftMode, DriftPolicy, History};
+use super::restored_database::counted;
+use crate::proof::{BackupContents, Check, CheckStatus, Drift, TableProof, VerificationReport};
+use pgdump_archive::{BareRelation, DataCoverage, Dialect, Token, tokens};
+
+/// Most tables that a sentence names.
+const MAX_NAMED: usize = 20;
+
+/// What was found in a backup whose rows were counted.
+pub struct SeenData<'a> {
+    /// Tables with data.
+    pub tables: &'a [TableProof],
+    pub large_objects: u64,
+    /// What the backup defines and has data of, if that is known.
+    pub coverage: Option<&'a DataCoverage>,
+}
+
+/// What of a database an archive holds. Tables in `drift.ignore` need no data, as long as others have some.
+pub fn contents_of(coverage: &DataCoverage, policy: &DriftPolicy) -> BackupContents {
+    let c = coverage;
+    if c.definitions == 0 && c.undefined > 0 {
+        return BackupContents::DataOnly;
+    }
+    if c.filled == 0 && (c.tables > 0 || (c.lacking > 0 && c.data == 0)) {
+        return BackupContents::SchemaOnly;
+    }
+    if c.undefined > 0 || lacks_names(c) || lacking(c, policy).next().is_some() {
+        return BackupContents::Partial;
+    }
+    BackupContents::Whole
+}
+
+/// The same beside the last proven backup: one that lacks most of what that had is a part, even if it has the data of all
+/// that it defines.
+pub fn contents_beside(
+    contents: Option<BackupContents>,
+    seen: &SeenData<'_>,
+    history: &History,
+    policy: &DriftPolicy,
+) -> Option<BackupContents> {
+    let is_part = contents.is_some_and(BackupContents::is_part);
+    let last = history.reports.first();
+    let last = last.filter(|_| !is_part && policy.mode != DriftMode::Off);
+    let lacks = last.is_some_and(|last| !missing(seen, last, policy).is_empty());
+    if lacks {
+        return Some(BackupContents::Partial);
+    }
+    contents
+}
+
+/// What a backup lacks, as a sentence; `None` if it is whole, as far as that is known.
+pub fn note_of(
+    contents: Option<BackupContents>,
+    coverage: Option<&DataCoverage>,
+    policy: &DriftPolicy,
+) -> Option<String> {
+    let contents = contents.filter(|c| c.is_part())?;
+    let bare = coverage.map_or(vec![], |c| {
+        let lacking = lacking(c, policy);
+        lacking.map(BareRelation::written).collect::<Vec<_>>()
+    });
+    Some(match (contents, bare.as_slice()) {
+        (BackupContents::Partial, [one]) => format!("the backup has no data of {one}"),
+        (BackupContents::Partial, [_, ..]) => format!(
+            "the backup has no data of {} tables and sequences: {}",
+            HumanCount(bare.len() as u64),
+            listed(&bare)
+        ),
+        (other, _) => format!("the backup {}", other.phrase()),
+    })
+}
+
+/// The proven backups that a backup with these contents can be compared with: whole ones or, without any, others that
+/// hold as much. Beside a part, nothing would be missing.
+pub fn comparable(history: &History, contents: Option<BackupContents>) -> Cow<'_, History> {
+    let part = contents.filter(|c| c.is_part());
+    let has_whole = history.reports.iter().any(|r| r.part().is_none());
+    let wanted = if has_whole { None } else { part };
+    let is_comparable = |r: &VerificationReport| r.part() == wanted;
+    if history.reports.iter().all(is_comparable) {
+        return Cow::Borrowed(history);
+    }
+    let mut own = history.clone();
+    own.reports.retain(is_comparable);
+    Cow::Owned(own)
+}
+
+/// Compares with the last proven backup, as [`drift::compare`] does. A table without data in the backup has no rows, and
+/// much that is missing is no change of the schema.
+pub(super) fn compare(
+    seen: &SeenData<'_>,
+    history: &History,
+    policy: &DriftPolicy,
+) -> (Option<Drift>, Vec<Check>) {
+    let Some(last) = history.reports.first() else {
+        return drift::compare(seen.tables, history, policy);
+    };
+    let mut tables = seen.tables.to_vec();
+    tables.extend(emptied(seen, last));
+    let (mut drift, mut checks) = drift::compare(&tables, history, policy);
+    let mut missing = missing(seen, last, policy);
+    if drift.is_none() || missing.is_empty() {
+        return (drift, checks);
+    }
+    let status = if policy.mode == DriftMode::Fail {
+        CheckStatus::Failed
+    } else {
+        CheckStatus::Warned
+    };
+    let fix = "see which options the backup job gives pg_dump; if this change is expected, add the tables to `drift.ignore` in the checks file";
+    let check = Check::new("drift", status, missing.join("; "));
+    checks.retain(|c| c.status != CheckStatus::Passed);
+    checks.insert(0, check.of("contents").fix(fix));
+    if let Some(drift) = &mut drift {
+        missing.append(&mut drift.findings);
+        drift.findings = missing;
+    }
+    (drift, checks)
+}
+
+/// Tables of the last proven backup that this one defines without data.
+fn emptied(seen: &SeenData<'_>, last: &VerificationReport) -> Vec<TableProof> {
+    let Some(coverage) = seen.coverage else {
+        return vec![];
+    };
+    let there: HashSet<String> = seen.tables.iter().map(|t| unquoted(&t.name)).collect();
+    let bare: HashSet<String> = coverage.bare.iter().map(plain).collect();
+    let is_emptied = |t: &&TableProof| {
+        let name = unquoted(&t.name);
+        !there.contains(&name) && (lacks_names(coverage) || bare.contains(&name))
+    };
+    let without_rows = |t: &TableProof| TableProof {
+        name: t.name.clone(),
+        rows: 0,
+        bytes: 0,
+        digest: String::new(),
+        restored_rows: None,
+        columns: vec![],
+    };
+    let emptied = last.tables.iter().filter(is_emptied);
+    emptied.map(without_rows).collect()
+}
+
+/// What is missing of the last proven backup, if it is most of it.
+fn missing(seen: &SeenData<'_>, last: &VerificationReport, policy: &DriftPolicy) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(missing_tables(seen, last, policy));
+    let had = last.large_objects;
+    if seen.large_objects == 0 && had >= policy.min_rows.max(1) {
+        found.push(format!(
+            "large objects: none, {} in the last proven backup",
+            HumanCount(had)
+        ));
+    }
+    found
+}
+
+/// The same of tables with rows. A new table may be one that was renamed, so it makes up for one that is missing; one that
+/// is still there is compared by itself. Tables with few rows do not count.
+fn missing_tables(
+    seen: &SeenData<'_>,
+    last: &VerificationReport,
+    policy: &DriftPolicy,
+) -> Option<String> {
+    let large = |tables: &[TableProof]| -> BTreeMap<String, u64> {
+        let large = tables.iter().filter(|t| t.rows >= policy.min_rows.max(1));
+        let named = large.map(|t| (unquoted(&t.name), t.rows));
+        named
+            .filter(|(name, _)| !is_ignored(policy, name))
+            .collect()
+    };
+    let names = |tables: &[TableProof]| -> HashSet<String> {
+        tables.iter().map(|t| unquoted(&t.name)).collect()
+    };
+    let (before, now) = (large(&last.tables), large(seen.tables));
+    let (known, mut there) = (names(&last.tables), names(seen.tables));
+    there.extend(names(&emptied(seen, last)));
+    let gone: Vec<&String> = before
+        .keys()
+        .filter(|name| !there.contains(*name))
+        .collect();
+    let new: Vec<&String> = now.keys().filter(|name| !known.contains(*name)).collect();
+    let had_rows = sum(before.values().copied());
+    let gone_rows = sum(gone.iter().filter_map(|name| before.get(*name).copied()));
+    let new_rows = sum(new.iter().filter_map(|name| now.get(*name).copied()));
+    let tables = gone.len().saturating_sub(new.len());
+    let rows = gone_rows.saturating_sub(new_rows);
+    // Not more than half of either.
+    if tables <= before.len() - tables && rows <= had_rows - rows {
+        return None;
+    }
+    let gone: Vec<String> = gone.into_iter().cloned().collect();
+    Some(format!(
+        "{} of {} of the last proven backup are missing, and {} of its {}: {}",
+        HumanCount(gone.len() as u64),
+        counted(before.len() as u64, "table"),
+        HumanCount(gone_rows),
+        counted(had_rows, "row"),
+        listed(&gone)
+    ))
+}
+
+fn sum(rows: impl Iterator<Item = u64>) -> u64 {
+    rows.fold(0, u64::saturating_add)
+}
+
+/// What is defined without data, and should have some.
+fn lacking<'a>(
+    coverage: &'a DataCoverage,
+    policy: &'a DriftPolicy,
+) -> impl Iterator<Item = &'a BareRelation> {
+    let bare = coverage.bare.iter();
+    bare.filter(|b| !b.is_unlogged && !is_ignored(policy, &plain(b)))
+}
+
+/// Whether there are more such tables than names of them.
+fn lacks_names(coverage: &DataCoverage) -> bool {
+    coverage.lacking > coverage.bare.len() as u64
+}
+
+/// `drift.ignore` has names as SQL writes them; here, they are compared without quotes.
+fn is_ignored(policy: &DriftPolicy, plain: &str) -> bool {
+    policy.ignore.iter().any(|ignored| {
+        let ignored = ignored.replace('"', "");
+        match ignored.strip_suffix('*') {
+            Some(start) => plain.starts_with(start),
+            None => plain == ignored,
+        }
+    })
+}
+
+fn plain(relation: &BareRelation) -> String {
+    match relation.namespace.as_str() {
+        "" => relation.name.clone(),
+        namespace => format!("{namespace}.{}", relation.name),
+    }
+}
+
+/// `"Shop".orders` → `Shop.orders`
+fn unquoted(name: &str) -> String {
+    let names = tokens(name, Dialect::default());
+    let names: Vec<String> = names.iter().filter_map(Token::name).collect();
+    names.join(".")
+}
+
+/// The first names.
+fn listed(names: &[String]) -> String {
+    let more = if names.len() > MAX_NAMED { ", …" } else { "" };
+    let shown = &names[..names.len().min(MAX_NAMED)];
+    format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Depth, Trigger};
+    use crate::proof::Verdict;
+
+    fn table(name: &str, rows: u64) -> TableProof {
+        TableProof {
+            name: name.to_owned(),
+            rows,
+            bytes: 0,
+            digest: String::new(),
+            restored_rows: None,
+            columns: vec![],
+        }
+    }
+
+    fn proof(tables: &[(&str, u64)], contents: Option<BackupContents>) -> VerificationReport {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        VerificationReport {
+            verdict: Verdict::Verified,
+            depth: Some(Depth::Data),
+            tables: tables
+                .iter()
+                .map(|(name, rows)| table(name, *rows))
+                .collect(),
+            contents,
+            ..VerificationReport::new("r", Trigger::Command, Depth::Data, now)
+        }
+    }
+
+    fn history(reports: &[VerificationReport]) -> History {
+        History {
+            reports: reports.to_vec(),
+            ..History::default()
+        }
+    }
+
+    /// An archive with these tables, of which the first ones have data.
+    fn coverage(names: &[&str], filled: usize) -> DataCoverage {
+        let bare = names[filled..].iter().map(|name| BareRelation {
+            namespace: "public".into(),
+            name: (*name).to_owned(),
+            is_unlogged: false,
+        });
+        DataCoverage {
+            definitions: names.len() as u64,
+            tables: names.len() as u64,
+            filled: filled as u64,
+            data: filled as u64,
+            lacking: (names.len() - filled) as u64,
+            bare: bare.collect(),
+            ..DataCoverage::default()
+        }
+    }
+
+    fn ignoring(names: &[&str]) -> DriftPolicy {
+        DriftPolicy {
+            ignore: names.iter().map(|n| (*n).to_owned()).collect(),
+            ..DriftPolicy::default()
+        }
+    }
+
+    #[test]
+    fn an_archive_is_whole_if_it_has_the_data_of_all_that_it_defines() {
+        use BackupContents as B;
+        let usual = DriftPolicy::default();
+        for (found, wanted) in [
+            (coverage(&["a", "b"], 2), B::Whole),
+            (coverage(&["a", "b"], 1), B::Partial),
+            (coverage(&["a", "b"], 0), B::SchemaOnly),
+            (coverage(&[], 0), B::Whole),
+            (
+                DataCoverage {
+                    data: 2,
+                    undefined: 2,
+                    ..DataCoverage::default()
+                },
+                B::DataOnly,
+            ),
+            (
+                DataCoverage {
+                    undefined: 1,
+                    ..coverage(&["a"], 1)
+                },
+                B::Partial,
+            ),
+            // Nothing but large objects.
+            (
+                DataCoverage {
+                    data: 1,
+                    ..DataCoverage::default()
+                },
+                B::Whole,
+            ),
+            // More tables without data than there are names of.
+            (
+                DataCoverage {
+                    lacking: 5,
+                    ..coverage(&["a", "b"], 2)
+                },
+                B::Partial,
+            ),
+        ] {
+            assert_eq!(contents_of(&found, &usual), wanted, "{found:?}");
+        }
+        // What is known to be left out makes no part, unless everything is.
+        let log = ignoring(&["public.\"log\"", "tmp.*"]);
+        assert_eq!(contents_of(&coverage(&["a", "log"], 1), &log), B::Whole);
+        assert_eq!(contents_of(&coverage(&["log"], 0), &log), B::SchemaOnly);
+        let unlogged = BareRelation {
+            namespace: "public".into(),
+            name: "u".into(),
+            is_unlogged: true,
+        };
+        let found = DataCoverage {
+            bare: vec![unlogged],
+            ..coverage(&["a"], 1)
+        };
+        assert_eq!(contents_of(&found, &usual), B::Whole);
+        let note = |found: &DataCoverage| {
+            note_of(Some(contents_of(found, &usual)), Some(found), &usual).unwrap_or_default()
+        };
+        assert_eq!(note(&coverage(&["a"], 1)), "");
+        assert_eq!(
+            note(&coverage(&["a", "b"], 1)),
+            "the backup has no data of public.b"
+        );
+        assert_eq!(
+            note(&coverage(&["a", "b", "C"], 1)),
+            "the backup has no data of 2 tables and sequences: public.b, public.\"C\""
+        );
+        assert_eq!(
+            note(&coverage(&["a"], 0)),
+            "the backup has definitions and no rows"
+        );
+    }
+
+    /// Status and subject of each check, after a proof of these tables.
+    fn compared(
+        before: &[(&str, u64)],
+        (now, coverage): (&[(&str, u64)], Option<&DataCoverage>),
+        policy: &DriftPolicy,
+    ) -> (Vec<(CheckStatus, Option<String>)>, Option<BackupContents>) {
+        let tables: Vec<TableProof> = now.iter().map(|(name, rows)| table(name, *rows)).collect();
+        let seen = SeenData {
+            tables: &tables,
+            large_objects: 0,
+            coverage,
+        };
+        let history = history(&[proof(before, None)]);
+        let (_, checks) = compare(&seen, &history, policy);
+        let contents = coverage.map(|c| contents_of(c, policy));
+        let checks = checks.into_iter().map(|c| (c.status, c.subject));
+        let contents = contents_beside(contents, &seen, &history, policy);
+        (checks.collect(), contents)
+    }
+
+    #[test]
+    fn what_had_rows_and_has_no_data_is_empty_and_not_dropped() {
+        let (usual, before) = (
+            DriftPolicy::default(),
+            [("public.orders", 50_000), ("public.log", 60_000)],
+        );
+        let schema = coverage(&["orders", "log"], 0);
+        let (checks, contents) = compared(&before, (&[], Some(&schema)), &usual);
+        let failed = (CheckStatus::Failed, Some("data".to_owned()));
+        assert_eq!(checks, [failed.clone()]);
+        assert_eq!(contents, Some(BackupContents::SchemaOnly));
+        let without_orders = coverage(&["log", "orders"], 1);
+        let now = [("public.log", 60_000)];
+        let (checks, contents) = compared(&before, (&now, Some(&without_orders)), &usual);
+        assert_eq!(checks, [failed]);
+        assert_eq!(contents, Some(BackupContents::Partial));
+        // It is meant.
+        let (checks, contents) = compared(
+            &before,
+            (&now, Some(&without_orders)),
+            &ignoring(&["public.orders"]),
+        );
+        assert_eq!(checks, [(CheckStatus::Passed, None)]);
+        assert_eq!(contents, Some(BackupContents::Whole));
+    }
+
+    #[test]
+    fn most_tables_or_rows_cannot_be_dropped_unnoticed() {
+        let usual = DriftPolicy::default();
+        let before = [("public.t", 50_000), ("public.u", 200), ("public.w", 300)];
+        let contents = Some("contents".to_owned());
+        let schema = Some("schema".to_owned());
+        for (now, wanted) in [
+            // Most rows, and most tables.
+            (
+                &[("public.u", 200), ("public.w", 300)][..],
+                CheckStatus::Failed,
+            ),
+            (&[("public.t", 50_000)], CheckStatus::Failed),
+            (&[], CheckStatus::Failed),
+            (
+                &[("public.t", 50_000), ("public.w", 300)],
+                CheckStatus::Passed,
+            ),
+            // Renamed, or written otherwise.
+            (
+                &[("shop.t", 50_000), ("shop.u", 200), ("shop.w", 300)],
+                CheckStatus::Passed,
+            ),
+            (
+                &[
+                    ("\"public\".\"t\"", 50_000),
+                    ("\"public\".\"u\"", 200),
+                    ("\"public\".\"w\"", 300),
+                ],
+                CheckStatus::Passed,
+            ),
+        ] {
+            let names: Vec<&str> = now
+                .iter()
+                .map(|(name, _)| name.trim_start_matches("public."))
+                .collect();
+            let whole = coverage(&names, names.len());
+            let (checks, found) = compared(&before, (now, Some(&whole)), &usual);
+            let first = match wanted {
+                CheckStatus::Failed => (wanted, contents.clone()),
+                _ => (wanted, None),
+            };
+            assert_eq!(checks[0], first, "{now:?}");
+            assert_eq!(checks[1], (CheckStatus::Warned, schema.clone()), "{now:?}");
+            let is_part = found.is_some_and(BackupContents::is_part);
+            assert_eq!(is_part, wanted == CheckStatus::Failed, "{now:?}");
+        }
+        // Small tables come and go.
+        let small = [("public.a", 5), ("public.b", 99)];
+        let none = coverage(&[], 0);
+        let (checks, found) = compared(&small, (&[], Some(&none)), &usual);
+        assert_eq!(checks[0], (CheckStatus::Passed, None));
+        assert_eq!(found, Some(BackupContents::Whole));
+        // It is only noted, and still no replacement for the whole.
+        let warning = DriftPolicy {
+            mode: DriftMode::Warn,
+            ..DriftPolicy::default()
+        };
+        let (checks, found) = compared(&before, (&[], Some(&none)), &warning);
+        assert_eq!(checks[0], (CheckStatus::Warned, contents));
+        assert_eq!(found, Some(BackupContents::Partial));
+        let off = DriftPolicy {
+            mode: DriftMode::Off,
+            ..DriftPolicy::default()
+        };
+        let (checks, found) = compared(&before, (&[], Some(&none)), &off);
+        assert_eq!((checks, found), (vec![], Some(BackupContents::Whole)));
+    }
+
+    #[test]
+    fn large_objects_cannot_disappear_unnoticed() {
+        let mut last = proof(&[("public.t", 5)], None);
+        last.large_objects = 1_000;
+        let (tables, usual) = ([table("public.t", 5)], DriftPolicy::default());
+        let whole = coverage(&["t"], 1);
+        for (large_objects, wanted) in [(0, CheckStatus::Failed), (1, CheckStatus::Passed)] {
+            let seen = SeenData {
+                tables: &tables,
+                large_objects,
+                coverage: Some(&whole),
+            };
+            let (_, checks) = compare(&seen, &history(std::slice::from_ref(&last)), &usual);
+            assert_eq!((checks.len(), checks[0].status), (1, wanted));
+        }
+    }
+
+    #[test]
+    fn a_part_is_no_measure_for_a_whole_backup() {
+        use BackupContents as B;
+        let (whole, part) = (
+            proof(&[("public.t", 9)], None),
+            proof(&[], Some(B::SchemaOnly)),
+        );
+        let contents = [None, Some(B::Whole), Some(B::SchemaOnly), Some(B::Partial)];
+        let mixed = history(&[part.clone(), whole.clone(), part.clone()]);
+        for contents in contents {
+            let compared = comparable(&mixed, contents).into_owned();
+            assert_eq!(compared.reports, [whole.clone()], "{contents:?}");
+        }
+        let parts = history(&[part.clone(), part.clone()]);
+        let left = contents.map(|c| comparable(&parts, c).reports.len());
+        assert_eq!(left, [0, 0, 2, 0]);
+        assert!(comparable(&History::default(), None).reports.is_empty());
+    }
+}
