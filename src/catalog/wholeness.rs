@@ -50,7 +50,7 @@ impl BackupCatalog {
                 }
                 pinned => pinned?,
             };
-            let Some(contents) = self.part_of(&pinned).await else {
+            let Some(contents) = self.part_of(&mut pinned).await else {
                 pinned.notes.extend(note_of(&passed));
                 return Ok(pinned);
             };
@@ -113,8 +113,9 @@ impl BackupCatalog {
         StorageError::new(StorageKind::NotFound, format!("{at}: {what}")).into()
     }
 
-    /// What a backup holds if it is known to be a part. What cannot be read is not known.
-    async fn part_of(&self, pinned: &PinnedBackup) -> Option<BackupContents> {
+    /// What a backup holds if it is known to be a part. What cannot be read is not known. Whether tables may lack their data
+    /// is for its verification to say: until then, a note does.
+    async fn part_of(&self, pinned: &mut PinnedBackup) -> Option<BackupContents> {
         let archived = match self.archived_contents(pinned).await {
             Ok(archived) => archived,
             // Its restore says what is wrong.
@@ -123,13 +124,20 @@ impl BackupCatalog {
                 return None;
             }
         };
-        // Whether a table may lack its data is up to the worker that verified it.
         let is_open = archived.is_none_or(|c| !c.is_part() || c == BackupContents::Partial);
         let by_evidence = if is_open {
             self.contents_by_evidence(pinned).await
         } else {
             None
         };
+        if archived == Some(BackupContents::Partial) && by_evidence.is_none() {
+            pinned.notes.push(format!(
+                "{} {}, by its table of contents, and no verification says yet whether those before it do so, too",
+                pinned.object.name,
+                BackupContents::Partial.phrase()
+            ));
+            return None;
+        }
         by_evidence.or(archived).filter(|c| c.is_part())
     }
 
@@ -361,6 +369,15 @@ mod tests {
         verified(&catalog, "4.dump", Some(BackupContents::Partial)).await;
         for database in [None, Some("app")] {
             let (name, notes) = chosen(&catalog, ("latest", database)).await.unwrap();
+            // No verification has judged it yet.
+            assert_eq!(name, "3.dump", "{database:?}");
+            for said in ["4.dump (partial)", "3.dump lacks tables, or their data"] {
+                assert!(notes.iter().any(|n| n.contains(said)), "{notes:?}");
+            }
+        }
+        verified(&catalog, "3.dump", Some(BackupContents::Partial)).await;
+        for database in [None, Some("app")] {
+            let (name, notes) = chosen(&catalog, ("latest", database)).await.unwrap();
             assert_eq!(name, "2.dump", "{database:?}");
             let note = notes.last().unwrap();
             assert!(
@@ -371,6 +388,9 @@ mod tests {
         let none = chosen(&catalog, ("latest-proven", Some("app"))).await;
         let (name, _) = none.unwrap();
         assert_eq!(name, "4.dump", "there is no proof of a whole one");
+        verified(&catalog, "3.dump", Some(BackupContents::UsualPart)).await;
+        let usual = chosen(&catalog, ("latest", Some("app"))).await.unwrap();
+        assert_eq!(usual.0, "3.dump", "as usual");
         verified(&catalog, "1.dump", None).await;
         let (name, notes) = chosen(&catalog, ("latest-proven", Some("app")))
             .await
@@ -398,9 +418,20 @@ mod tests {
         let checks = elsewhere.path().join("checks.yaml");
         std::fs::write(&checks, "drift: { ignore: [public.log, public.t] }\n").unwrap();
         let ignored = [("verify-checks", checks.to_str().unwrap())];
-        for (flags, note) in [(&[][..], "no whole backup was found"), (&ignored, "2.dump")] {
+        for (flags, contents, note) in [
+            (
+                &[][..],
+                Some(BackupContents::Partial),
+                "no whole backup was found",
+            ),
+            (&[][..], None, "2.dump"),
+            (&ignored, None, "2.dump"),
+        ] {
             let (folder, _store, catalog) = catalog_of(files, flags).await;
             set_age(&folder, "1.dump", 60);
+            if contents.is_some() {
+                verified(&catalog, "1.dump", contents).await;
+            }
             let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
             assert_eq!(name, "1.dump");
             assert!(notes.last().unwrap().contains(note), "{notes:?}");

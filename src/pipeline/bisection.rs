@@ -102,7 +102,7 @@ async fn search(
         let verdict = probe.verdict;
         found.probes.push(probe);
         if !is_of_database {
-            // Of another database, as it turned out: its verdict is no answer.
+            // Of another database, or only a part of one, as it turned out: its verdict is no answer.
             series.leave_out(middle, false);
             good -= 1;
             continue;
@@ -209,7 +209,8 @@ impl SearchedSeries {
             let older = &self.older[place];
             // By the last answer at this depth: a backup may have been damaged since it was proven.
             let is_conclusive = |r: &&VerificationReport| {
-                let is_verified = r.is_verified() && r.depth >= Some(depth);
+                // One without rows says nothing of rows.
+                let is_verified = r.is_verified() && r.depth >= Some(depth) && r.part().is_none();
                 is_of(r, older)
                     && self.may_speak(r)
                     && (is_verified || r.verdict == Verdict::Failed)
@@ -325,7 +326,10 @@ async fn probe(
     let done = verify(probe).await;
     // A dump of a whole cluster that does not have the database.
     let is_without = series.cluster_database.is_some() && done.failure == Some(R::InvalidRequest);
-    let is_of_database = !is_without && done.proof.as_ref().is_none_or(|p| series.may_speak(p));
+    let may_speak = |p: &VerificationReport| {
+        series.may_speak(p) && (p.verdict == Verdict::Failed || p.part().is_none())
+    };
+    let is_of_database = !is_without && done.proof.as_ref().is_none_or(may_speak);
     let verdict = done.proof.map_or(Verdict::Inconclusive, |p| p.verdict);
     let probe = Probe {
         backup: named(context.config(), o),

@@ -2,6 +2,7 @@
 //! bytes may have been damaged in transit. The object is read once more, for its checksum alone.
 
 use std::io::Read;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -10,13 +11,21 @@ use super::context::{Bounds, JobContext};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::error::{
     Blame, DatabaseKind, FailureReason as R, JobKind, RestoreError, StorageError, StorageKind,
-    ValidationKind,
+    ValidationError, ValidationKind,
 };
 use crate::progress::Progress;
+use crate::store::read_range;
 use pgdump_archive::ArchiveSource;
 
 /// Largest backup, in bytes, that is read again after a statement was refused, or for a limit of this program.
 const SMALL: u64 = 1 << 30;
+
+/// First bytes in which translated line ends are looked for.
+const HEAD: Range<u64> = 0..64 << 10;
+/// Line ends that are no coincidence.
+const ENOUGH: usize = 8;
+/// First bytes of what is not text: archives of pg_dump, gzip, zstd.
+const BINARY: [&[u8]; 3] = [b"PGDMP", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
 /// Reads every byte, for its checksum alone.
 pub(super) async fn drain(
@@ -103,7 +112,7 @@ pub(super) async fn diagnose<J>(
             };
             let e = match unclear {
                 Ok(Some(unclear)) => unclear.with_source(e).into(),
-                Ok(None) | Err(_) => e,
+                Ok(None) | Err(_) => name_text_mode(e, pinned).await,
             };
             (e, Some(expected))
         }
@@ -111,6 +120,36 @@ pub(super) async fn diagnose<J>(
         Err(cause) if cause.reason() == R::ChecksumMismatch => (cause, None),
         Err(_) => (e, None),
     }
+}
+
+/// The same error, or that line ends were translated, where the first bytes show it.
+async fn name_text_mode(e: RestoreError, pinned: &PinnedBackup) -> RestoreError {
+    if e.reason() != R::ArchiveCorrupt {
+        return e;
+    }
+    let first = pinned.members.first().unwrap_or(&pinned.object);
+    match read_range(pinned.store.as_ref(), first, HEAD).await {
+        Ok(head) if was_translated(&head) => {
+            let what = "every line feed in it follows a carriage return, so a terminal or a transfer in text mode changed its bytes (`docker exec -t`, FTP in ASCII mode): dump again without that";
+            let translated = ValidationError::new(ValidationKind::ArchiveCorrupt, what);
+            translated.with_source(e).into()
+        }
+        _ => e,
+    }
+}
+
+/// Whether the first bytes of an archive or compressed file show that each LF became CR LF.
+fn was_translated(head: &[u8]) -> bool {
+    let is_binary = BINARY.iter().any(|magic| head.starts_with(magic));
+    let feeds = head.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let mut preceding = feeds.map(|(at, _)| at.checked_sub(1).and_then(|i| head.get(i)));
+    let mut count = 0;
+    is_binary
+        && preceding.all(|byte| {
+            count += 1;
+            byte == Some(&b'\r')
+        })
+        && count >= ENOUGH
 }
 
 /// The check of a large backup of which the server refused a statement, if the store tells no checksum: only its bytes show
@@ -146,6 +185,25 @@ fn read_to_end(mut bytes: Box<dyn Read + Send>) -> Result<(), RestoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn translated_line_ends_are_recognized() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(4096).collect();
+        for magic in BINARY {
+            let sound = [magic, &bytes].concat();
+            assert!(!was_translated(&sound));
+            let mut translated = Vec::new();
+            for byte in sound {
+                if byte == b'\n' {
+                    translated.push(b'\r');
+                }
+                translated.push(byte);
+            }
+            assert!(was_translated(&translated));
+            assert!(!was_translated(&translated[..100]), "too few");
+        }
+        assert!(!was_translated("--\r\n".repeat(20).as_bytes()), "text");
+    }
     use crate::error::JobError;
 
     #[test]

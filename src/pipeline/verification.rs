@@ -16,7 +16,7 @@ use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, StageLog, restricted};
 use super::verification_server::{self, VerificationServer};
-use super::wholeness::{self, SeenArchive};
+use super::wholeness::SeenArchive;
 use super::{completeness, upload};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint};
 use crate::catalog;

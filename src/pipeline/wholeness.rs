@@ -75,6 +75,11 @@ impl SeenArchive {
     /// What the backup lacks, and what follows.
     pub(super) fn note(&self, contents: Option<BackupContents>) -> Option<String> {
         let note = verification::note_of(contents, self.coverage.get(), &self.checks.drift)?;
+        if contents == Some(BackupContents::UsualPart) {
+            return Some(format!(
+                "{note}: so it was in the last proven backup, or none is known; if they should have data, see which options the backup job gives pg_dump"
+            ));
+        }
         Some(format!(
             "{note}: it replaces no whole backup (`latest`, prune, freshness)"
         ))

@@ -15,6 +15,9 @@ pub enum BackupContents {
     Whole,
     /// Tables or sequences are missing, or have no data.
     Partial,
+    /// The same, but they lacked their data in the last proven backup as well, or nothing was proven before: that is how
+    /// this database is backed up (`--exclude-table-data`), and it counts as a whole backup.
+    UsualPart,
     /// Definitions; tables, but rows of none.
     SchemaOnly,
     /// Data, but no definitions.
@@ -24,7 +27,7 @@ pub enum BackupContents {
 impl BackupContents {
     /// Whether it is no replacement for a whole backup.
     pub fn is_part(self) -> bool {
-        self != BackupContents::Whole
+        !matches!(self, BackupContents::Whole | BackupContents::UsualPart)
     }
 
     /// In words, for a list: `schema only`.
@@ -32,6 +35,7 @@ impl BackupContents {
         match self {
             BackupContents::Whole => "whole",
             BackupContents::Partial => "partial",
+            BackupContents::UsualPart => "partial as usual",
             BackupContents::SchemaOnly => "schema only",
             BackupContents::DataOnly => "data only",
         }
@@ -42,6 +46,7 @@ impl BackupContents {
         match self {
             BackupContents::Whole => "holds a whole database",
             BackupContents::Partial => "lacks tables, or their data",
+            BackupContents::UsualPart => "lacks the data of tables, as those before it",
             BackupContents::SchemaOnly => "has definitions and no rows",
             BackupContents::DataOnly => "has data and no definitions",
         }

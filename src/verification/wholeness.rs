@@ -45,6 +45,9 @@ pub fn contents_beside(
     history: &History,
     policy: &DriftPolicy,
 ) -> Option<BackupContents> {
+    if contents == Some(BackupContents::Partial) && is_usual(seen, history, policy) {
+        return Some(BackupContents::UsualPart);
+    }
     let is_part = contents.is_some_and(BackupContents::is_part);
     let last = history.reports.first();
     let last = last.filter(|_| !is_part && policy.mode != DriftMode::Off);
@@ -55,20 +58,41 @@ pub fn contents_beside(
     contents
 }
 
+/// Whether what has no data had no rows in the last proven backup either, or none is known that could have had them.
+fn is_usual(seen: &SeenData<'_>, history: &History, policy: &DriftPolicy) -> bool {
+    let Some(coverage) = seen.coverage.filter(|c| c.undefined == 0) else {
+        return false;
+    };
+    let Some(last) = history.reports.first() else {
+        return !history.is_hidden;
+    };
+    if !missing(seen, last, policy).is_empty() {
+        return false;
+    }
+    if last.tables.is_empty() || lacks_names(coverage) {
+        return last.contents == Some(BackupContents::UsualPart);
+    }
+    let bare: HashSet<String> = lacking(coverage, policy).map(plain).collect();
+    let had_rows = |t: &TableProof| t.rows > 0 && bare.contains(&unquoted(&t.name));
+    !last.tables.iter().any(had_rows)
+}
+
 /// What a backup lacks, as a sentence; `None` if it is whole, as far as that is known.
 pub fn note_of(
     contents: Option<BackupContents>,
     coverage: Option<&DataCoverage>,
     policy: &DriftPolicy,
 ) -> Option<String> {
-    let contents = contents.filter(|c| c.is_part())?;
+    let contents = contents.filter(|c| *c != BackupContents::Whole)?;
     let bare = coverage.map_or(vec![], |c| {
         let lacking = lacking(c, policy);
         lacking.map(BareRelation::written).collect::<Vec<_>>()
     });
     Some(match (contents, bare.as_slice()) {
-        (BackupContents::Partial, [one]) => format!("the backup has no data of {one}"),
-        (BackupContents::Partial, [_, ..]) => format!(
+        (BackupContents::Partial | BackupContents::UsualPart, [one]) => {
+            format!("the backup has no data of {one}")
+        }
+        (BackupContents::Partial | BackupContents::UsualPart, [_, ..]) => format!(
             "the backup has no data of {} tables and sequences: {}",
             HumanCount(bare.len() as u64),
             listed(&bare)
@@ -431,6 +455,30 @@ mod tests {
         let (checks, contents) = compared(&before, (&now, Some(&without_orders)), &usual);
         assert_eq!(checks, [failed]);
         assert_eq!(contents, Some(BackupContents::Partial));
+        // A small table does not fail, and is missed.
+        let small = [("public.orders", 5), ("public.log", 60_000)];
+        let (checks, contents) = compared(&small, (&now, Some(&without_orders)), &usual);
+        assert_eq!(checks, [(CheckStatus::Passed, None)]);
+        assert_eq!(contents, Some(BackupContents::Partial));
+        // As before it, or with none before it.
+        for before in [&now[..], &[("public.log", 60_000), ("public.orders", 0)]] {
+            let (checks, contents) = compared(before, (&now, Some(&without_orders)), &usual);
+            assert_eq!(checks, [(CheckStatus::Passed, None)]);
+            assert_eq!(contents, Some(BackupContents::UsualPart));
+        }
+        let tables = [table("public.log", 60_000)];
+        let seen = SeenData {
+            tables: &tables,
+            large_objects: 0,
+            coverage: Some(&without_orders),
+        };
+        let partial = Some(BackupContents::Partial);
+        let mut none = history(&[]);
+        let first = contents_beside(partial, &seen, &none, &usual);
+        assert_eq!(first, Some(BackupContents::UsualPart));
+        // Evidence that could not be read might say otherwise.
+        none.is_hidden = true;
+        assert_eq!(contents_beside(partial, &seen, &none, &usual), partial);
         // It is meant.
         let (checks, contents) = compared(
             &before,
