@@ -94,7 +94,7 @@ fn with_backup(env: &TestEnv) -> Cluster {
     c
 }
 
-async fn doctor_accepts_a_good_setup(kind: Kind) {
+pub async fn doctor_accepts_a_good_setup(kind: Kind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -125,11 +125,6 @@ async fn doctor_accepts_a_good_setup(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_accepts_a_good_setup_on_the_emulator() {
     doctor_accepts_a_good_setup(Kind::Emulator).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn doctor_accepts_a_good_setup_on_googles_emulator() {
-    doctor_accepts_a_good_setup(Kind::Google).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
