@@ -287,16 +287,22 @@ async fn waiting_commands_show_progress_and_the_result() {
     )
     .spawn()
     .unwrap();
-    let stage = async || {
-        let out = run(&env, &c, &["status", "--url", &url, "--output", "json"]).await;
-        document(&out, "worker-status")["running"][0]["progress"]["stage"]
-            .as_str()
-            .map(str::to_owned)
+    let at_work = async {
+        loop {
+            let page = running.get("/status.json").await.1;
+            let status: Value = serde_json::from_str(&page).unwrap();
+            if status["running"][0]["progress"]["stage"] == "data" {
+                return;
+            }
+            crate::support::pause().await;
+        }
     };
-    let at_work = async { while stage().await.as_deref() != Some("data") {} };
     tokio::time::timeout(std::time::Duration::from_secs(60), at_work)
         .await
         .expect("the restore did not reach the stage data in time");
+    let out = run(&env, &c, &["status", "--url", &url, "--output", "json"]).await;
+    let status = document(&out, "worker-status");
+    assert_eq!(status["running"][0]["progress"]["stage"], "data");
     let shown = text(&run(&env, &c, &["status", "--url", &url]).await.stdout);
     assert!(
         shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"),
