@@ -51,7 +51,7 @@ release: ## Build the release artifacts in target/dist
 
 soak: setup ## Run every fault campaign completely (hours); each prints a line CAMPAIGN with its seed and totals
 	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud --test offline \
-		-E 'test(deploy::mutants_of) | test(formats::product) | test(/^verify::clean_/) | test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
+		-E 'test(deploy::mutants_of) | test(formats::product) | test(/^verify::clean_/) | test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm) | test(google::) | test(a_long_restore) | test(forged_index) | test(through_its_index) | test(own_verification)' \
 		2>&1 | grep --line-buffered -v '^{'
 
 msrv: ## Check that the oldest supported Rust (rust-version in Cargo.toml) still compiles everything

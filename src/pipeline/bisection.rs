@@ -326,10 +326,10 @@ async fn probe(
     let done = verify(probe).await;
     // A dump of a whole cluster that does not have the database.
     let is_without = series.cluster_database.is_some() && done.failure == Some(R::InvalidRequest);
-    let may_speak = |p: &&VerificationReport| {
+    let may_speak = |p: &VerificationReport| {
         series.may_speak(p) && (p.verdict == Verdict::Failed || p.part().is_none())
     };
-    let is_of_database = !is_without && done.proof.as_ref().is_none_or(|p| may_speak(&p));
+    let is_of_database = !is_without && done.proof.as_ref().is_none_or(|p| may_speak(p));
     let verdict = done.proof.map_or(Verdict::Inconclusive, |p| p.verdict);
     let probe = Probe {
         backup: named(context.config(), o),

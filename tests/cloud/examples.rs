@@ -7,8 +7,7 @@ use tokio::process::Command;
 use crate::support::{Cluster, assert_same, tools};
 use crate::test_env::{BUCKET, Kind, TestEnv};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_python_example_restores() {
+pub async fn the_python_example_restores() {
     let Some(python) = tools::installed("python/bin/python") else {
         return;
     };
@@ -33,7 +32,7 @@ async fn the_python_example_restores() {
             .args([backup, target])
             .env("PUBSUB_EMULATOR_HOST", env.pubsub_host());
         command
-            .env("GOOGLE_CLOUD_PROJECT", "test")
+            .env("GOOGLE_CLOUD_PROJECT", &env.project)
             .kill_on_drop(true);
         let out = tokio::time::timeout(std::time::Duration::from_secs(100), command.output());
         let out = out.await.expect("the example did not end in time").unwrap();

@@ -9,6 +9,7 @@ mod alerts;
 mod crash;
 mod examples;
 mod formats;
+mod google;
 mod guides;
 mod operator;
 mod page;

@@ -94,7 +94,7 @@ fn with_backup(env: &TestEnv) -> Cluster {
     c
 }
 
-async fn doctor_accepts_a_good_setup(kind: Kind) {
+pub async fn doctor_accepts_a_good_setup(kind: Kind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -125,11 +125,6 @@ async fn doctor_accepts_a_good_setup(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_accepts_a_good_setup_on_the_emulator() {
     doctor_accepts_a_good_setup(Kind::Emulator).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn doctor_accepts_a_good_setup_on_googles_emulator() {
-    doctor_accepts_a_good_setup(Kind::Google).await;
 }
 
 /// Where the newest backups are of several databases, the newest one of each is looked at.
@@ -334,16 +329,22 @@ async fn waiting_commands_show_progress_and_the_result() {
     )
     .spawn()
     .unwrap();
-    let stage = async || {
-        let out = run(&env, &c, &["status", "--url", &url, "--output", "json"]).await;
-        document(&out, "worker-status")["running"][0]["progress"]["stage"]
-            .as_str()
-            .map(str::to_owned)
+    let at_work = async {
+        loop {
+            let page = running.get("/status.json").await.1;
+            let status: Value = serde_json::from_str(&page).unwrap();
+            if status["running"][0]["progress"]["stage"] == "data" {
+                return;
+            }
+            crate::support::pause().await;
+        }
     };
-    let at_work = async { while stage().await.as_deref() != Some("data") {} };
     tokio::time::timeout(std::time::Duration::from_secs(60), at_work)
         .await
         .expect("the restore did not reach the stage data in time");
+    let out = run(&env, &c, &["status", "--url", &url, "--output", "json"]).await;
+    let status = document(&out, "worker-status");
+    assert_eq!(status["running"][0]["progress"]["stage"], "data");
     let shown = text(&run(&env, &c, &["status", "--url", &url]).await.stdout);
     assert!(
         shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"),

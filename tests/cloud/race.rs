@@ -388,7 +388,7 @@ impl Race {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_race_and_crash() {
     let mut race = Race::start(1.5).await;
-    let rounds = if is_full_campaign() { 200 } else { 6 };
+    let rounds = if is_full_campaign() { 200 } else { 4 };
     let stop = CancellationToken::new();
     let supervisor = race.supervise(stop.clone());
     for _ in 0..rounds {
@@ -463,7 +463,7 @@ async fn chaos() {
     let (deliveries, at_least) = if is_full_campaign() {
         (2_000, Duration::from_secs(1_800))
     } else {
-        (40, Duration::from_secs(15))
+        (24, Duration::from_secs(8))
     };
     let begun = Instant::now();
     let (stop, calm) = (CancellationToken::new(), CancellationToken::new());

@@ -186,7 +186,7 @@ async fn only_a_message_beyond_the_limits_is_rejected() {
 }
 
 /// A missing topic or subscription is reported at once, by name and with a fix; once it exists, it is used.
-async fn a_missing_queue_is_reported(kind: Kind) {
+pub async fn a_missing_queue_is_reported(kind: Kind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -240,11 +240,6 @@ async fn a_missing_queue_is_reported(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_queue_is_reported_on_the_emulator() {
     a_missing_queue_is_reported(Kind::Emulator).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_queue_is_reported_on_googles_emulator() {
-    a_missing_queue_is_reported(Kind::Google).await;
 }
 
 /// The port is closed, or the connection is accepted and never answered.

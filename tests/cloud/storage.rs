@@ -7,7 +7,7 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, assert_same, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job};
 use crate::test_env::{BUCKET, Kind, TestEnv, restore};
 
 /// About 1.5 MB of poorly compressible data.
@@ -252,7 +252,8 @@ async fn a_long_listing_is_complete() {
     );
 }
 
-/// Every fault at every chunk of a small object yields the exact bytes or a clean error.
+/// Every fault at every chunk of a small object yields the exact bytes or a clean error. Without `CAMPAIGN=full`, each
+/// fault at two of four chunks, and half of the faults at each chunk.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_at_every_chunk() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -272,13 +273,10 @@ async fn every_fault_at_every_chunk() {
     ];
     let app = env.app(&c, &flags);
     let size = dump.len() as u64;
-    let chunks = if crate::support::is_full_campaign() {
-        64
-    } else {
-        4
-    };
+    let chunks = if is_full_campaign() { 64 } else { 4 };
     let (mut exact, mut refused) = (0, 0);
-    for at in (0..chunks).map(|i| i * size / chunks) {
+    for chunk in 0..chunks {
+        let at = chunk * size / chunks;
         // The first read ends at this chunk; the next one, a range read, has the fault.
         let scripts: [(&str, Vec<F>); 9] = [
             ("cut", vec![F::CutAfter(at), F::CutAfter(0)]),
@@ -297,7 +295,10 @@ async fn every_fault_at_every_chunk() {
             ("short", vec![F::ShortAfter(at)]),
             ("short range", vec![F::CutAfter(at), F::ShortAfter(1)]),
         ];
-        for (name, script) in scripts {
+        for ((name, script), nth) in scripts.into_iter().zip(chunk..) {
+            if !is_full_campaign() && nth % 2 == 1 {
+                continue;
+            }
             storage.put(BUCKET, "src.dump", dump.clone());
             storage.clear_faults();
             storage.fail_next_reads(script);

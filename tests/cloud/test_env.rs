@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use pgrestored::app::{App, RunningWorker};
@@ -19,7 +20,7 @@ use crate::support::{Cluster, job};
 pub const BUCKET: &str = "test-backups";
 pub const TIMEOUT: Duration = Duration::from_secs(100);
 
-/// Google's emulator; stopped when dropped.
+/// Google's emulator; stopped when dropped. Its start takes seconds of processor time.
 pub struct GoogleEmulator {
     child: Child,
     host: String,
@@ -50,6 +51,19 @@ fn launcher() -> Option<PathBuf> {
 }
 
 impl GoogleEmulator {
+    /// The one that this process runs now, or a new one. Environments that share it have different projects.
+    pub async fn shared() -> Option<Arc<Self>> {
+        static RUNNING: tokio::sync::Mutex<Weak<GoogleEmulator>> =
+            tokio::sync::Mutex::const_new(Weak::new());
+        let mut running = RUNNING.lock().await;
+        if let Some(emulator) = running.upgrade() {
+            return Some(emulator);
+        }
+        let emulator = Arc::new(GoogleEmulator::start().await?);
+        *running = Arc::downgrade(&emulator);
+        Some(emulator)
+    }
+
     async fn start() -> Option<Self> {
         let launcher = launcher()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -90,18 +104,27 @@ pub enum Kind {
 
 pub struct TestEnv {
     pub emulator: Emulator,
-    google: Option<GoogleEmulator>,
+    google: Option<Arc<GoogleEmulator>>,
+    pub project: String,
 }
 
 impl TestEnv {
     /// `None`, with a message, if Google's emulator is requested but not installed.
     pub async fn start(kind: Kind) -> Option<Self> {
         let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let google = match kind {
-            Kind::Emulator => None,
-            Kind::Google => Some(GoogleEmulator::start().await?),
+        let (google, project) = match kind {
+            Kind::Emulator => (None, "test".to_owned()),
+            Kind::Google => {
+                static PROJECTS: AtomicU32 = AtomicU32::new(1);
+                let nth = PROJECTS.fetch_add(1, Ordering::Relaxed);
+                (Some(GoogleEmulator::shared().await?), format!("test-{nth}"))
+            }
         };
-        let env = TestEnv { emulator, google };
+        let env = TestEnv {
+            emulator,
+            google,
+            project,
+        };
         for name in ["restore-requests", "restore-completions"] {
             env.subscription(name).await;
         }
@@ -112,7 +135,8 @@ impl TestEnv {
     pub async fn subscription(&self, name: &str) {
         self.put(&format!("topics/{name}"), serde_json::json!({}))
             .await;
-        let body = serde_json::json!({ "topic": format!("projects/test/topics/{name}"), "ackDeadlineSeconds": 10 });
+        let topic = format!("projects/{}/topics/{name}", self.project);
+        let body = serde_json::json!({ "topic": topic, "ackDeadlineSeconds": 10 });
         self.put(&format!("subscriptions/{name}"), body).await;
     }
 
@@ -123,7 +147,8 @@ impl TestEnv {
     }
 
     async fn put(&self, resource: &str, body: serde_json::Value) {
-        let url = format!("http://{}/v1/projects/test/{resource}", self.pubsub_host());
+        let (host, project) = (self.pubsub_host(), &self.project);
+        let url = format!("http://{host}/v1/projects/{project}/{resource}");
         let request = http()
             .put(url)
             .header("content-type", "application/json")
@@ -139,7 +164,7 @@ impl TestEnv {
     pub fn flags(&self) -> Vec<(&'static str, String)> {
         vec![
             ("backup-bucket", BUCKET.to_owned()),
-            ("google-cloud-project", "test".to_owned()),
+            ("google-cloud-project", self.project.clone()),
             ("pubsub-emulator-host", self.pubsub_host()),
             ("storage-emulator-host", self.emulator.host()),
             ("restore-lease-extension", "10s".to_owned()),
@@ -162,7 +187,7 @@ impl TestEnv {
 
     pub fn pubsub(&self) -> PubSub {
         PubSub::new(PubSubConfig {
-            project: "test".into(),
+            project: self.project.clone(),
             emulator: Some(format!("http://{}", self.pubsub_host())),
             max_lease: Duration::from_secs(600),
             concurrency: 10,

@@ -86,7 +86,7 @@ fn evidence(env: &TestEnv, ending: &str) -> Vec<String> {
         .collect()
 }
 
-async fn a_new_backup_is_proven(kind: Kind) {
+pub async fn a_new_backup_is_proven(kind: Kind) {
     let Some(env) = start(kind).await else {
         return;
     };
@@ -180,11 +180,6 @@ async fn a_new_backup_is_proven(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_backup_is_proven_on_the_emulator() {
     a_new_backup_is_proven(Kind::Emulator).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_backup_is_proven_on_googles_emulator() {
-    a_new_backup_is_proven(Kind::Google).await;
 }
 
 /// A generation that has been overwritten no longer exists; its successor has its own notification.
@@ -691,7 +686,8 @@ async fn a_stop_does_not_wait_for_a_scheduled_verification() {
     next.stop().await;
 }
 
-/// A verified backup is restored by blocks although it has no data offsets, with the same integrity check.
+/// A verified backup is restored by blocks although it has no data offsets, with the same integrity check. Without
+/// `CAMPAIGN=full`, only every other forgery of the index is tried.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verified_backup_is_restored_through_its_index() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -756,7 +752,8 @@ async fn a_verified_backup_is_restored_through_its_index() {
     );
     // A forged index with correct checksums only costs time.
     let whole = storage.get(BUCKET, "a.dump").unwrap().to_vec();
-    for (nth, forge) in FORGERIES.into_iter().enumerate() {
+    let every = if is_full_campaign() { 1 } else { 2 };
+    for (nth, forge) in FORGERIES.into_iter().enumerate().step_by(every) {
         let mut forged: serde_json::Value = serde_json::from_str(&index).unwrap();
         forge(&mut forged);
         sign_again(&mut forged, &whole);
@@ -774,7 +771,7 @@ async fn a_verified_backup_is_restored_through_its_index() {
 }
 
 /// A forged index cannot make a selective restore lose data, neither if blocks can be skipped, because the archive has
-/// offsets, nor if all are read.
+/// offsets, nor if all are read. Without `CAMPAIGN=full`, each forgery is tried once, in turn with each table and form.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_selection_is_restored_completely_despite_a_forged_index() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -842,8 +839,7 @@ async fn a_selection_is_restored_completely_despite_a_forged_index() {
             sign_again(&mut forged, &whole);
             storage.put(BUCKET, &name, forged.to_string());
             for (t, (table, honest)) in tables.iter().zip(&honest).enumerate() {
-                // Each forgery with each table once, in one of the two forms.
-                if !is_full_campaign() && (i + t) % 2 != form {
+                if !is_full_campaign() && i % 4 != 2 * form + t {
                     continue;
                 }
                 assert_same(
