@@ -11,16 +11,13 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
-use crate::support::{Cluster, bindir_of, job};
+use crate::support::{Cluster, bindir_of, is_full_campaign, job};
 
 /// Before 15 every role may create objects in `public`, and a role administers its own memberships; since 16 a
 /// membership has options.
-fn servers() -> Vec<Cluster> {
+fn bindirs() -> Vec<PathBuf> {
     let others = [14, 18].into_iter().filter_map(bindir_of);
-    others
-        .chain(find_bindir(&[]))
-        .map(|b| Cluster::of(&b, ""))
-        .collect()
+    others.chain(find_bindir(&[])).collect()
 }
 
 /// `None` if `user` can connect, else the SQLSTATE of the error.
@@ -41,7 +38,8 @@ const PRIVILEGES: &str = "SELECT coalesce(datacl, acldefault('d', datdba)), pg_g
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_can_connect_to_a_database_during_the_load() {
-    for c in servers() {
+    for bindir in bindirs() {
+        let c = Cluster::of(&bindir, "");
         c.psql(
             "postgres",
             "CREATE ROLE visitor LOGIN; CREATE ROLE pgrestored_owner",
@@ -88,11 +86,7 @@ async fn nobody_else_can_connect_to_a_database_during_the_load() {
                 .run(&request, Arc::default(), CancellationToken::new());
             let looked = async {
                 let loaded = "SELECT datname FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-                let mut staging = String::new();
-                while staging.is_empty() {
-                    crate::support::pause().await;
-                    staging = c.psql("postgres", loaded);
-                }
+                let staging = c.until(loaded).await;
                 let refused = refusal(&c, "visitor", "", &staging).await;
                 assert_eq!(refused.as_deref(), Some("42501"), "{target}: {staging}");
                 c.psql("postgres", "CREATE ROLE go_on");
@@ -211,18 +205,22 @@ const CHANGES: [&str; 8] = [
     "ALTER ROLE CURRENT_USER PASSWORD 'theirs'",
 ];
 
-/// Whatever a backup does to the role that loads it, the next restore works, and nobody else can be that role.
+/// Whatever a backup does to the role that loads it, the next restore works, and nobody else can be that role. Each server
+/// undoes all changes at once; one after the other, `make soak` makes every one on every server, `make test` on one of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_to_the_loading_role_are_undone() {
-    for c in servers() {
-        let pool = Pool::of(c);
+    let bindirs = bindirs();
+    for (n, bindir) in bindirs.iter().enumerate() {
+        let pool = Pool::of(Cluster::of(bindir, ""));
         for (i, change) in CHANGES.iter().enumerate() {
+            // Before 16 only, a role can grant itself: 14 is the first server, and this is the fifth change.
+            let is_its_turn = (i + 2) % bindirs.len() == n;
+            if !is_its_turn && !is_full_campaign() {
+                continue;
+            }
             let done = pool.restore(&pool.with(&[change], "")).await;
             assert_eq!(done.result.error, None, "{change}");
-            // Repeating them adds little, and each check is a restore.
-            if i >= 3 {
-                pool.check(change).await;
-            }
+            pool.check(change).await;
         }
         // Also undone if the restore fails because of it, or after it.
         let rows = "COPY public.t (a) FROM stdin;\nnone\n\\.\n";

@@ -70,7 +70,7 @@ async fn cut_a_copy(format: &str) {
     let total = proxy.counted();
     assert!(total > 2_000, "{total}");
     let (mut failed, mut done) = (0, 0);
-    for at in places(total, total, 20) {
+    for at in places(total, total, 10) {
         proxy.arm(at);
         let finished = run(&app, &job(&dump, "app", OnExisting::Fail)).await;
         assert!(proxy.was_cut(), "{at}");
@@ -139,7 +139,7 @@ async fn a_swap_cut_at_any_byte_is_atomic() {
     let total = proxy.counted();
     assert!(total > 700, "{total}");
     let (mut there, mut done, mut undone, mut settled) = (1, 0, 0, 0);
-    for at in places(total, 900, 15) {
+    for at in places(total, 900, 8) {
         let new = 1 - there;
         let job = next(new);
         proxy.arm(at);
@@ -193,7 +193,7 @@ async fn an_in_place_restore_cut_at_any_byte_is_atomic() {
     let total = proxy.counted();
     assert!(total > 700, "{total}");
     let (mut done, mut undone, mut settled) = (0, 0, 0);
-    for at in places(total, 900, 15) {
+    for at in places(total, 900, 8) {
         c.psql("postgres", "DROP DATABASE app");
         let job = request();
         proxy.arm(at);

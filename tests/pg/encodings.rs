@@ -146,11 +146,14 @@ fn theirs(c: &Cluster, file: &Path, format: &str, options: &str) -> String {
 
 async fn same_as_theirs(c: &Cluster, of: &str, args: &[&str], options: &str, what: &str) {
     let file = dump(c, of, args);
-    let what = format!("{what} {args:?}");
     let wanted = theirs(c, &file, args[0], options);
+    restored_as(c, &file, &wanted, &format!("{what} {args:?}")).await;
+}
+
+async fn restored_as(c: &Cluster, file: &Path, wanted: &str, what: &str) {
     c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
-    c.restore(&file, "ours").await;
-    assert_same(&content(c, "ours"), &wanted, &what);
+    c.restore(file, "ours").await;
+    assert_same(&content(c, "ours"), wanted, what);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,16 +162,15 @@ async fn dumps_in_client_encodings_match_postgresqls_tools() {
     for (i, (encoding, text)) in CLIENTS.iter().enumerate() {
         database(&c, "src", "", sample(text).as_bytes());
         let option = format!("--encoding={encoding}");
+        let args_of = |format: &'static [&'static str]| [format, &[option.as_str()]].concat();
         // SQL text always, the archive formats in turn.
-        for format in [FORMATS[i % 2 * 2], FORMATS[[1, 3, 4][i % 3]]] {
-            same_as_theirs(
-                &c,
-                "src",
-                &[format, &[option.as_str()]].concat(),
-                "",
-                encoding,
-            )
-            .await;
+        let text_format = FORMATS[i % 2 * 2];
+        let text_file = dump(&c, "src", &args_of(text_format));
+        let wanted = theirs(&c, &text_file, text_format[0], "");
+        let archive_format = FORMATS[[1, 3, 4][i % 3]];
+        let archive = dump(&c, "src", &args_of(archive_format));
+        for (file, format) in [(&text_file, text_format), (&archive, archive_format)] {
+            restored_as(&c, file, &wanted, &format!("{encoding} {format:?}")).await;
         }
     }
 }
@@ -216,17 +218,15 @@ async fn text_that_utf8_cannot_express_is_kept_as_bytes() {
         ];
         let options = format!("ENCODING '{encoding}' LOCALE 'C'");
         database(&c, "src", &options, &sql.concat());
+        let source = content(&c, "src");
         for format in &FORMATS[1..] {
             let text = format[0] == "-Fp" && encoding != "SQL_ASCII";
             let more: &[&str] = if text { &["-C"] } else { &[] };
             let file = dump(&c, "src", &[*format, more].concat());
             c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
             let result = c.restore(&file, "ours").await;
-            assert_same(
-                &content(&c, "ours"),
-                &content(&c, "src"),
-                &format!("{encoding} {format:?}"),
-            );
+            let what = format!("{encoding} {format:?}");
+            assert_same(&content(&c, "ours"), &source, &what);
             assert_eq!(result.rows, 2, "{encoding} {format:?}");
         }
     }

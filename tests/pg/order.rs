@@ -41,17 +41,17 @@ CREATE TABLE f_b PARTITION OF f_root DEFAULT;
 CREATE TABLE g_blocks(h int);
 CREATE TABLE h_own(v int, n bigint GENERATED ALWAYS AS (public.before(v)) STORED);
 CREATE TABLE i_free(v int DEFAULT length(public.lb(1)), t text CHECK (lower(t) = t));
-INSERT INTO a_dict SELECT g, CASE WHEN g % 7 = 0 THEN 'm' ELSE 'l' END || g, repeat('x', 700) FROM generate_series(1, 12000) g;
-INSERT INTO b_gen(v) SELECT 11990 + g FROM generate_series(1, 10) g;
-INSERT INTO c_check SELECT 11990 + g FROM generate_series(1, 10) g;
-INSERT INTO d_domain SELECT 11990 + g FROM generate_series(1, 10) g;
-INSERT INTO d_type SELECT ROW(11990 + g, g)::pair FROM generate_series(1, 10) g;
-INSERT INTO e_operator SELECT 11990 + g FROM generate_series(1, 10) g;
-INSERT INTO f_root SELECT 11980 + g FROM generate_series(1, 20) g;
+INSERT INTO a_dict SELECT g, CASE WHEN g % 7 = 0 THEN 'm' ELSE 'l' END || g, repeat('x', 700) FROM generate_series(1, 5000) g;
+INSERT INTO b_gen(v) SELECT 4990 + g FROM generate_series(1, 10) g;
+INSERT INTO c_check SELECT 4990 + g FROM generate_series(1, 10) g;
+INSERT INTO d_domain SELECT 4990 + g FROM generate_series(1, 10) g;
+INSERT INTO d_type SELECT ROW(4990 + g, g)::pair FROM generate_series(1, 10) g;
+INSERT INTO e_operator SELECT 4990 + g FROM generate_series(1, 10) g;
+INSERT INTO f_root SELECT 4980 + g FROM generate_series(1, 20) g;
 INSERT INTO g_blocks SELECT generate_series(1, 1201);
 INSERT INTO h_own(v) SELECT generate_series(1, 1500);
 INSERT INTO i_free SELECT g, 'x' FROM generate_series(1, 100) g;
-INSERT INTO z_later SELECT g, repeat('y', 700) FROM generate_series(1, 12000) g;
+INSERT INTO z_later SELECT g, repeat('y', 700) FROM generate_series(1, 5000) g;
 ALTER TABLE g_blocks ADD CHECK (public.prev(h));
 "#;
 
@@ -132,7 +132,7 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
     const NO_BLOCKS: &str = "--exclude-table=g_blocks";
     let custom = dump(&c, "in.dump", &["-Fc", NO_BLOCKS]);
     let copied = theirs(&c, &custom);
-    assert!(copied.contains("b_gen|b_gen|11992|l11992|0"), "{copied}");
+    assert!(copied.contains("b_gen|b_gen|4992|l4992|0"), "{copied}");
     let (text, directory) = (
         dump(&c, "in.sql", &[NO_BLOCKS]),
         dump(&c, "in.d", &["-Fd", NO_BLOCKS]),
@@ -166,7 +166,7 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
     .await;
     c.psql(
         "src",
-        "DELETE FROM a_dict WHERE v <= 9000; DELETE FROM z_later WHERE v > 3000",
+        "DELETE FROM a_dict WHERE v <= 2000; DELETE FROM z_later WHERE v > 3000",
     );
     let inserted = dump(&c, "inserts.sql", &["--inserts"]);
     let one_by_one = theirs(&c, &inserted);
@@ -285,7 +285,7 @@ CREATE TABLE f_select(n bigint); CREATE TABLE g_first(v int PRIMARY KEY, t text)
 COPY a_dict (v, lbl, pad) FROM stdin;\n{}\\.
 COPY b_child (v, up) FROM stdin;\n{}\\.
 COPY c_trigger (v) FROM stdin;\n1\n2\n\\.
-COPY public.d_key (v, up) FROM stdin;\n1\t39999\n\\.
+COPY public.d_key (v, up) FROM stdin;\n1\t11999\n\\.
 INSERT INTO f_select SELECT count(*) FROM a_dict;
 COPY e_serial (v) FROM stdin;\n{}\\.
 INSERT INTO g_first VALUES (1, 'first');\nINSERT INTO g_first VALUES (1, 'second') ON CONFLICT DO NOTHING;
@@ -293,11 +293,11 @@ INSERT INTO g_first VALUES (2, (SELECT max(lbl) FROM a_dict));
 COPY z_later (v) FROM stdin;\n{}\\.
 INSERT INTO f_select VALUES ((SELECT count(*) FROM z_later));
 --\n-- PostgreSQL database dump complete\n--\n",
-        rows(40_000, |i| format!("{i}\tl{i}\t{}\n", "x".repeat(300))),
+        rows(12_000, |i| format!("{i}\tl{i}\t{}\n", "x".repeat(300))),
         // Each refers to a much later one.
-        rows(20_000, |i| format!("{i}\t{}\n", 20_001 - i)),
-        rows(100_000, |i| format!("{i}\n")),
-        rows(40_000, |i| format!("{i}\n")),
+        rows(6_000, |i| format!("{i}\t{}\n", 6_001 - i)),
+        rows(30_000, |i| format!("{i}\n")),
+        rows(12_000, |i| format!("{i}\n")),
     );
     let path = c.scratch("before.sql");
     std::fs::write(&path, text).unwrap();
@@ -320,15 +320,15 @@ async fn objects_built_at_the_end_see_everything_before_them() {
     c.create(
         "src",
         "CREATE TABLE a_small(v int); INSERT INTO a_small SELECT generate_series(1, 9);
-         CREATE TABLE z_dict(v int, k int, pad text); INSERT INTO z_dict SELECT g, -g, repeat('x', 700) FROM generate_series(1, 12000) g;
+         CREATE TABLE z_dict(v int, k int, pad text); INSERT INTO z_dict SELECT g, -g, repeat('x', 700) FROM generate_series(1, 6000) g;
          CREATE FUNCTION key(p int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT k FROM public.z_dict WHERE v = p';
          CREATE INDEX by_key ON a_small (public.key(v));
-         CREATE MATERIALIZED VIEW y_all AS SELECT g FROM generate_series(1, 300000) g;
+         CREATE MATERIALIZED VIEW y_all AS SELECT g FROM generate_series(1, 100000) g;
          CREATE FUNCTION of_y() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM public.y_all';
          CREATE MATERIALIZED VIEW z_count AS SELECT public.of_y() AS n;",
     );
     let file = dump(&c, "in.dump", &["-Fc"]);
-    for jobs in ["1", "4", "4", "4"] {
+    for jobs in ["1", "4", "4"] {
         let done = c
             .restore_with(
                 &job(&file, "ours", OnExisting::Fail),
@@ -337,7 +337,7 @@ async fn objects_built_at_the_end_see_everything_before_them() {
             .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         let by_index = "SET enable_seqscan = off; SELECT count(*) FROM a_small WHERE public.key(v) < 0; SELECT n FROM z_count";
-        assert_eq!(c.psql("ours", by_index), "9\n300000", "with {jobs} jobs");
+        assert_eq!(c.psql("ours", by_index), "9\n100000", "with {jobs} jobs");
         c.psql("postgres", "DROP DATABASE ours");
     }
 }

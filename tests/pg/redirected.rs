@@ -16,7 +16,7 @@ use pgrestored::progress::Progress;
 use pgrestored::sandbox::find_bindir;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, assert_same, bindir_of, job};
+use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
 use crate::verify::verify_as;
 
 const SQL: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 3000) g; \
@@ -73,6 +73,11 @@ async fn restore_by(app: &App, file: &Path, target: &str) -> bool {
     progress.data_expected.load(Ordering::Relaxed) > 0
 }
 
+/// With 16, `make test` tries the ways that this version changed; the others are the same with 15 and 18.
+fn is_tried(version: u32, way: &str) -> bool {
+    version != 16 || ["redirected", "appended"].contains(&way) || is_full_campaign()
+}
+
 /// However a dump is written, it is restored and verified, and once more by the resulting restore index, with
 /// the same result as by `pg_restore`.
 #[tokio::test(flavor = "multi_thread")]
@@ -81,9 +86,13 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
     c.create("src", SQL);
     let evidence = format!("file://{}", c.scratch("evidence").display());
     let app = c.app(&[("evidence-location", &evidence)]);
+    let source = c.content("src", &[]);
     for (version, bindir) in bindirs() {
         c.psql("postgres", "CREATE DATABASE theirs TEMPLATE template0");
         for (name, way) in WAYS {
+            if !is_tried(version, name) {
+                continue;
+            }
             let what = format!("{name}.{version}.dump");
             let file = c.scratch(&what);
             dump(&c, &bindir, "-d src", way, &file);
@@ -123,7 +132,7 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
                 "{what}"
             );
             for database in ["ours", "by_index"] {
-                assert_same(&c.content(database, &[]), &c.content("src", &[]), &what);
+                assert_same(&c.content(database, &[]), &source, &what);
                 c.psql("postgres", &format!("DROP DATABASE {database}"));
             }
             let seen = Command::new(env!("CARGO_BIN_EXE_pgrestored"))
@@ -133,11 +142,7 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
                 .unwrap();
             assert!(seen.status.success(), "{what}");
         }
-        assert_same(
-            &c.content("theirs", &[]),
-            &c.content("src", &[]),
-            "pg_restore",
-        );
+        assert_same(&c.content("theirs", &[]), &source, "pg_restore");
         c.psql("postgres", "DROP DATABASE theirs");
         let more: &[&str] = if version >= 18 {
             &["-s", "-a", "--statistics", "--statistics-only"]

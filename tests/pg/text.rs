@@ -11,7 +11,7 @@ use pgrestored::policy::{Depth, Selection, Trigger};
 use pgrestored::proof::{CheckStatus, Verdict};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, assert_same, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job};
 
 /// Rows in an order that matters to keys and triggers: a child's name before its parent's, a trigger that counts.
 const SHOP: &str = "CREATE TABLE z_parent (id int PRIMARY KEY, up int REFERENCES z_parent);
@@ -201,11 +201,12 @@ const STOCK_ROWS: &str = "INSERT INTO \"a;item\" (price, note) SELECT i, E'x;\\n
 const STOCK_BEFORE: &str = "INSERT INTO \"a;item\" (id, price, note) OVERRIDING SYSTEM VALUE VALUES (1000, 5, 'before');
     INSERT INTO b_part (id, day, item) VALUES (1000, '2020-01-02', 1000); INSERT INTO c_up VALUES (1000, 1000, NULL);";
 
-/// `pg_dump -a` as text, into existing tables: the result of `psql`, all of it or nothing.
+/// `pg_dump -a` as text, into existing tables: the result of `psql`, all of it or nothing. `make soak` breaks every form of
+/// both databases in every way; `make test` in half of the ways, so that every two of the three meet.
 #[tokio::test]
 async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
     let c = Cluster::start();
-    for (name, tables, rows, before) in [
+    for (d, (name, tables, rows, before)) in [
         ("stock", STOCK, STOCK_ROWS, STOCK_BEFORE),
         (
             "shop",
@@ -213,7 +214,10 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
             "",
             "INSERT INTO z_parent VALUES (1000); DELETE FROM log; INSERT INTO log VALUES (-1)",
         ),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         c.create(name, &format!("{tables}{rows}"));
         let schema = pg_dump(&c, &["-s", "-d", name]);
         // psql fires triggers; the restored rows had theirs fired before.
@@ -228,7 +232,7 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
             &["--column-inserts", "--rows-per-insert=7"],
             &["-b"],
         ];
-        for form in forms {
+        for (f, form) in forms.into_iter().enumerate() {
             let what = format!("{name} {form:?}");
             let text = pg_dump(&c, &[&["-a", "-d", name], more, form].concat());
             c.psql(
@@ -241,7 +245,10 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
             }
             c.psql("theirs", &text);
             let untouched = c.content("ours", &[]);
-            for (how, broken, reason) in broken(&text) {
+            for (b, (how, broken, reason)) in broken(&text).into_iter().enumerate() {
+                if b % 2 != (d + f) % 2 && !is_full_campaign() {
+                    continue;
+                }
                 let done = data_only(&c, &file(&c, "broken.sql", &broken), "ours").await;
                 let error = done
                     .result

@@ -123,6 +123,24 @@ impl Cluster {
         list.lines().map(str::to_owned).collect()
     }
 
+    /// Waits until a query has a row, and returns its first column. A process for each look would take the processor
+    /// from what is waited for.
+    pub async fn until(&self, query: &str) -> String {
+        let config = format!("host={} user=postgres dbname=postgres", self.sandbox.host());
+        let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        loop {
+            for message in client.simple_query(query).await.unwrap() {
+                if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+                    return row.get(0).unwrap_or_default().to_owned();
+                }
+            }
+            pause().await;
+        }
+    }
+
     /// Staging databases that still exist.
     pub fn leftovers(&self) -> Vec<String> {
         self.databases()
@@ -338,6 +356,12 @@ pub fn difference(ours: &str, theirs: &str) -> Option<String> {
     Some(format!(
         "line {line}\n  ours:\n{ours}  pg_restore's:\n{theirs}"
     ))
+}
+
+/// All of these in a full campaign, else the first one and every `step`th after it.
+pub fn sample<T>(all: impl IntoIterator<Item = T>, step: usize) -> impl Iterator<Item = T> {
+    let step = if is_full_campaign() { 1 } else { step };
+    all.into_iter().step_by(step)
 }
 
 /// Whether to run test campaigns completely: `CAMPAIGN=full`, which `make soak` sets.
