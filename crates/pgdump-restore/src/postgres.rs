@@ -265,7 +265,11 @@ impl Server {
             let (now, pause) = (tokio::time::Instant::now(), backoff.next_delay());
             let next = if limit.is_some() { now + pause } else { now };
             match connected {
-                Err(e) if e.kind() == D::Unavailable && next < deadline => {
+                // Connecting takes few locks: if there is no room for them, others hold too many.
+                Err(e)
+                    if matches!(e.kind(), D::Unavailable | D::LocksExhausted)
+                        && next < deadline =>
+                {
                     // Within a limit, somebody waits for the error itself.
                     if limit.is_none() {
                         tracing::warn!(error = %e, "connection to the target server failed, retrying");
