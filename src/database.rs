@@ -12,6 +12,7 @@ mod in_place;
 mod journal;
 mod locks;
 mod names;
+mod ownership;
 mod pooled;
 mod powers;
 mod promote;

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::journal::{Journal, Known};
 use super::locks::{server_clock, take_locks};
 use super::names::previous_name;
+use super::powers::{may_act_as, membership_options};
 use super::swap;
 use super::target_lock::{ClaimPolicy, Existing, TargetLock};
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
@@ -123,6 +124,37 @@ impl TargetLock {
         self.check_target().await
     }
 
+    /// Checks that the new database can get the owner of the one that it replaces. Renaming that one needs less.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn check_owner_of_replaced(&self) -> Result<(), RestoreError> {
+        let Some(existing) = &self.existing else {
+            return Ok(());
+        };
+        let sql = format!(
+            "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE oid = $1 AND NOT {}",
+            may_act_as(self.lock.version(), "datdba")
+        );
+        let found = self.lock.client().query_opt(&sql, &[&existing.oid]).await;
+        match found.map_err(|e| map_pg_error(&e, "looking up the target"))? {
+            Some(row) => Err(self.not_a_member(row.get(0))),
+            None => Ok(()),
+        }
+    }
+
+    fn not_a_member(&self, owner: &str) -> RestoreError {
+        let me = self.server.user();
+        let what = format!(
+            "role {me} is not a member of the role that owns {}: GRANT {} TO {}{}",
+            self.target,
+            ident(owner),
+            ident(me),
+            membership_options(self.lock.version())
+        );
+        DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into()
+    }
+
     /// Whether attempts of this request have crashed so often that no further one is made. Without a journal,
     /// every earlier delivery counts as a crash.
     pub fn is_quarantined(&self, delivery: u32) -> bool {
@@ -182,14 +214,7 @@ impl TargetLock {
             );
         }
         if !mine {
-            let (me, owner): (&str, &str) = (self.server.user(), row.get(3));
-            let what = format!(
-                "role {me} is not a member of the role that owns {}: GRANT {} TO {}",
-                self.target,
-                ident(owner),
-                ident(me)
-            );
-            return Err(DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into());
+            return Err(self.not_a_member(row.get(3)));
         }
         if let Some(why) = swap::swap_blocker(client, oid, &self.target).await? {
             return refuse(

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 
 use super::locks::try_lock;
 use super::names::short_hash;
+use super::ownership;
 use super::pooled::Pooled;
-use super::powers::{map_lookup_error, power_of, refused};
+use super::powers::{map_lookup_error, may_act_as, membership_options, power_of, refused};
 use super::staging::Staging;
 use super::target_lock::TargetLock;
 use super::verification_database::VerificationDatabase;
@@ -110,7 +111,7 @@ impl TargetLock {
         };
         check_owner(session, configured).await?;
         if !is_member {
-            return Err(not_a_member(&self.server, configured));
+            return Err(not_a_member(&self.server, configured, session.version()));
         }
         Ok((configured.to_owned(), rejected_owner))
     }
@@ -131,54 +132,31 @@ impl TargetLock {
         }
     }
 
-    /// Hands everything that was loaded to the final owner, and revokes all privileges of the loading role.
-    /// Returns notes for the result.
+    /// Hands everything that was loaded to the final owner, without the privileges that the backup granted on it,
+    /// and revokes all privileges of the loading role. Returns notes for the result.
     ///
     /// # Errors
-    /// `insufficient_privilege`, `target_unavailable`.
+    /// `insufficient_privilege`, `restore_error` if the server has too few locks, `target_unavailable`.
     pub async fn reassign_owned(
         &self,
         loader: &Loader,
         staging: &mut Staging,
     ) -> Result<Vec<String>, RestoreError> {
-        let (database, role, owner) = (
-            ident(&staging.name),
-            ident(&loader.role),
-            ident(&loader.owner),
-        );
-        let inside = staging
-            .on(&self.server)
-            .connect(&staging.name, "restricted")
-            .await?;
         let with_context =
             |e: DatabaseError| e.context("reassigning the restored objects to their owner");
         self.set_loader_right().await;
         // The owner may have been granted roles since the load began.
         check_owner(&self.lock, &loader.owner).await?;
-        let public =
-            "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
-        let public = inside
-            .client()
-            .query_opt(public, &[&loader.role])
-            .await
-            .map_err(map_lookup_error)?;
-        if public.is_some() && inside.version() >= 150000 {
-            inside
-                .run("ALTER SCHEMA public OWNER TO pg_database_owner")
-                .await
-                .map_err(with_context)?;
-        }
-        inside
-            .run(&format!(
-                "REASSIGN OWNED BY {role} TO {owner}; DROP OWNED BY {role}"
-            ))
+        let server = staging.on(&self.server);
+        ownership::transfer(&server, &staging.name, &loader.role, &loader.owner)
             .await
             .map_err(with_context)?;
-        drop(inside);
         if self.existing.is_none() {
-            staging
-                .at_end
-                .push(format!("ALTER DATABASE {database} OWNER TO {owner}"));
+            staging.at_end.push(format!(
+                "ALTER DATABASE {} OWNER TO {}",
+                ident(&staging.name),
+                ident(&loader.owner)
+            ));
         }
         if loader.is_temporary {
             // A session that was just closed may not have ended yet, and would block the drop.
@@ -189,7 +167,7 @@ impl TargetLock {
                 .await
                 .map_err(map_lookup_error)?;
             self.lock
-                .run(&format!("DROP ROLE {role}"))
+                .run(&format!("DROP ROLE {}", ident(&loader.role)))
                 .await
                 .map_err(with_context)?;
         }
@@ -337,7 +315,7 @@ pub async fn check_restricted(
     }
     check_owner(&session, &roles.owner).await?;
     if owner == Some(false) {
-        return Err(not_a_member(server, &roles.owner));
+        return Err(not_a_member(server, &roles.owner, session.version()));
     }
     for role in &roles.users {
         let pooled = Pooled::new(server, role, roles.password.clone());
@@ -362,20 +340,22 @@ pub async fn check_restricted(
     }
 }
 
-/// Whether our role is a member of the configured owner; `None` if there is no such role.
+/// Whether our role may give objects to the configured owner; `None` if there is no such role.
 async fn is_member_of_owner(
     session: &Session,
     configured: &str,
 ) -> Result<Option<bool>, DatabaseError> {
-    let sql = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
-    let found = session.client().query_opt(sql, &[&configured]).await;
+    let may = may_act_as(session.version(), "oid");
+    let sql = format!("SELECT {may} FROM pg_roles WHERE rolname = $1");
+    let found = session.client().query_opt(&sql, &[&configured]).await;
     Ok(found.map_err(map_lookup_error)?.map(|row| row.get(0)))
 }
 
-fn not_a_member(server: &Server, owner: &str) -> RestoreError {
+fn not_a_member(server: &Server, owner: &str, version: u32) -> RestoreError {
     let (owner, me) = (ident(owner), ident(server.user()));
+    let options = membership_options(version);
     refused(format!(
-        "{me} is not a member of {owner}: GRANT {owner} TO {me}"
+        "{me} is not a member of {owner}: GRANT {owner} TO {me}{options}"
     ))
 }
 
@@ -404,13 +384,9 @@ async fn grant_to_self(session: &Session, role: &str) -> Result<(), DatabaseErro
     if row.get(0) {
         return Ok(());
     }
-    let how = if session.version() >= 160000 {
-        " WITH INHERIT TRUE, SET TRUE"
-    } else {
-        ""
-    };
+    let options = membership_options(session.version());
     session
-        .run(&format!("GRANT {role} TO {}{how}", ident(row.get(1))))
+        .run(&format!("GRANT {role} TO {}{options}", ident(row.get(1))))
         .await
 }
 

@@ -13,6 +13,9 @@ pub(super) const PING: Duration = Duration::from_secs(5);
 pub(super) const LOCK_GRACE: Duration = Duration::from_secs(2);
 pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long cleaning up waits for room in the server's table of locks.
+const ROOM_LIMIT: Duration = Duration::from_secs(20);
+
 /// Microseconds since 1970 by the server's clock, which all workers share.
 pub(super) async fn server_clock(session: &Session) -> Result<i64, DatabaseError> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -73,6 +76,19 @@ pub(super) async fn unless_lost(lock: &Session, e: RestoreError) -> RestoreError
         )
         .with_source(e)
         .into(),
+    }
+}
+
+/// Waits for a moment until the server has room for locks. Right after a restore that needed too many, its sessions
+/// have not ended yet and still hold them.
+pub(super) async fn wait_for_room(session: &Session) {
+    let deadline = tokio::time::Instant::now() + ROOM_LIMIT;
+    // Reading a catalog that all databases share needs a place in the table that is full.
+    while let Err(e) = session.run("SELECT FROM pg_database LIMIT 1").await {
+        if e.kind() != DatabaseKind::LocksExhausted || tokio::time::Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 

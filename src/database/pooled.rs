@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::powers::{map_lookup_error, power_of, refused};
+use super::powers::{map_lookup_error, may_act_as, membership_options, power_of, refused};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Server, Session, ident};
 
@@ -91,9 +91,10 @@ impl Pooled {
     pub async fn check_state(&self, session: &Session) -> Result<(), RestoreError> {
         let name = ident(&self.role);
         if !self.is_ours(session).await? {
+            let options = membership_options(session.version());
             let why = format!(
                 "does not have DB_USER as a member, so restored objects could not be reassigned: \
-                 GRANT {name} TO the role of DB_USER"
+                 GRANT {name} TO the role of DB_USER{options}"
             );
             return Err(self.refused(&why));
         }
@@ -243,10 +244,8 @@ impl Pooled {
 
     /// Whether this session's role may reassign what it owns.
     async fn is_ours(&self, session: &Session) -> Result<bool, DatabaseError> {
-        let row = session
-            .client()
-            .query_one("SELECT pg_has_role($1::name, 'USAGE')", &[&self.role])
-            .await;
+        let sql = format!("SELECT {}", may_act_as(session.version(), "$1::name"));
+        let row = session.client().query_one(&sql, &[&self.role]).await;
         Ok(row.map_err(map_lookup_error)?.get(0))
     }
 

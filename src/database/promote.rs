@@ -102,6 +102,7 @@ async fn exchange(
         )));
     }
     let mut notes = claimed.check(1).await?;
+    claimed.check_owner_of_replaced().await?;
     let replaces = claimed.existing.is_some();
     if replaces && restore.as_ref().is_some_and(|r| r.is_partial()) {
         return Err(not_allowed(format!(

@@ -1,7 +1,7 @@
 //! The staging database of a locked target: announced in the journal, created, and dropped again if its restore fails.
 
 use super::journal::RecordKind;
-use super::locks::{take_locks, try_lock};
+use super::locks::{take_locks, try_lock, wait_for_room};
 use super::names::staging_name;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};
@@ -57,6 +57,7 @@ impl TargetLock {
                 None => false,
             };
         }
+        wait_for_room(&self.lock).await;
         self.drop_unfinished().await?;
         let staging = staging_name(&self.request_id);
         reaper::remove(&self.server, &self.lock, self.journal, &staging).await?;

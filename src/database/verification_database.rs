@@ -1,7 +1,7 @@
 //! A database on a scratch server, for one verification.
 
 use super::journal::{Journal, RecordKind};
-use super::locks::{lock_name, unless_lost};
+use super::locks::{lock_name, unless_lost, wait_for_room};
 use super::names::short_hash;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};
@@ -75,6 +75,7 @@ impl VerificationDatabase {
     /// # Errors
     /// Why it could not be dropped.
     pub async fn discard(&self) -> Result<(), RestoreError> {
+        wait_for_room(&self.session).await;
         reaper::remove(&self.server, &self.session, self.journal, &self.name).await?;
         Ok(())
     }

@@ -140,6 +140,7 @@ async fn claim_and_restore(
     }
     let check = async {
         let notes = claimed.check(job.attempt).await?;
+        claimed.check_owner_of_replaced().await?;
         Ok((notes, ServerDisk::of(claimed.session()).await))
     };
     let (checked, disk) = match bounds.within(check).await {

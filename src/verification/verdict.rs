@@ -2,7 +2,9 @@
 
 use super::History;
 use crate::database::OTHER_LOCALE;
-use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClass, one_line};
+use crate::error::{
+    Blame, DatabaseKind, ErrorBody, FailureReason as R, RestoreError, RetryClass, one_line,
+};
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
@@ -82,6 +84,9 @@ fn blame_of_unchecked(reason: R) -> Blame {
 /// Whether an error is due to the verifying server and not to the backup: a limit of its configuration, its disk,
 /// its memory, an internal error.
 fn is_server_fault(e: &RestoreError) -> bool {
+    if matches!(e, RestoreError::Database(e) if e.kind() == DatabaseKind::LocksExhausted) {
+        return true;
+    }
     let Some(code) = e.sqlstate() else {
         return false;
     };
@@ -298,7 +303,7 @@ pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
 mod tests {
     use super::*;
     use crate::error::{
-        DatabaseError, DatabaseKind, JobError, JobKind, StorageError, StorageKind, ValidationError,
+        DatabaseError, JobError, JobKind, StorageError, StorageKind, ValidationError,
         ValidationKind,
     };
     use crate::verification::evidence::tests::report;

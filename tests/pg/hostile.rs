@@ -12,7 +12,7 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::postgres::Server;
 
 use crate::formats::Format;
-use crate::support::{Cluster, bindir_of, is_full_campaign, job};
+use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
 
 const RESTRICTED: (&str, &str) = ("backup-trust", "restricted");
 const SECRET: &str = "s3cr3t-c4n4ry";
@@ -366,10 +366,25 @@ async fn code_that_waits_for_a_superuser_is_not_run_by_one() {
     assert_eq!((done.failure, victim().as_str()), (None, "t"));
 }
 
-/// The whole procedure without any superuser, with the roles of deploy/postgres.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
-    let c = Cluster::start();
+const OWNED_OBJECTS: &str = include_str!("owned.sql");
+
+/// The catalogs with objects of the current database that a role owns.
+const OWNED: &str = "SELECT string_agg(DISTINCT classid::regclass::text COLLATE \"C\", ' ' ORDER BY classid::regclass::text COLLATE \"C\")
+    FROM pg_shdepend WHERE deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND pg_get_userbyid(refobjid) = ";
+/// Whether everybody may do in a database what the default allows.
+const USUAL: &str = "SELECT array(SELECT unnest(datacl)::text ORDER BY 1) = array(SELECT unnest(acldefault('d', datdba))::text ORDER BY 1)
+    FROM pg_database WHERE datname = ";
+
+/// The flags to restore with the roles of deploy/postgres.
+const DOCUMENTED: [(&str, &str); 3] = [
+    ("db-user", "pgrestored"),
+    ("backup-trust", "restricted"),
+    ("db-restricted-user", "pgrestored_load_1,pgrestored_load_2"),
+];
+
+/// Creates these roles, and a database to replace.
+fn documented_roles(c: &Cluster) {
     let setup = std::fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/deploy/postgres/roles.sql"
@@ -380,14 +395,26 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
         "postgres",
         "CREATE ROLE app_owner; GRANT app_owner TO pgrestored; CREATE DATABASE app OWNER app_owner",
     );
-    c.create("src", "CREATE EXTENSION pgcrypto; CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, i::text FROM generate_series(1, 2000) i;
-        CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM t; SELECT lo_from_bytea(4711, 'large');
-        CREATE SCHEMA s; CREATE TABLE s.p (a int) PARTITION BY RANGE (a); CREATE TABLE s.p1 PARTITION OF s.p FOR VALUES FROM (0) TO (10); INSERT INTO s.p VALUES (1)");
-    let flags = [
-        ("db-user", "pgrestored"),
-        ("backup-trust", "restricted"),
-        ("db-restricted-user", "pgrestored_load_1,pgrestored_load_2"),
-    ];
+}
+
+/// What a superuser's `pg_restore` makes of `src`.
+fn restored_by_a_superuser(c: &Cluster) -> String {
+    let dump = c.dump_as("src", Format::Custom);
+    c.pg_restore(&dump, "theirs", &["--no-owner", "--no-privileges"]);
+    c.content("theirs", &["--no-owner"])
+}
+
+/// The whole procedure without any superuser, with the roles of deploy/postgres.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
+    let c = Cluster::start();
+    documented_roles(&c);
+    c.create(
+        "src",
+        &format!("CREATE EXTENSION pgcrypto; {OWNED_OBJECTS}"),
+    );
+    let theirs = restored_by_a_superuser(&c);
+    let flags = DOCUMENTED;
     let replace = |dump: &std::path::Path| job(dump, "app", OnExisting::Replace);
     for format in [
         Format::Custom,
@@ -403,11 +430,17 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
             "{:?}",
             done.result.notes
         );
-        let no_owners = ["--no-owner", "--no-privileges"];
-        crate::support::assert_same(
-            &c.content("app", &no_owners),
-            &c.content("src", &no_owners),
-            "restricted",
+        // With the same privileges.
+        assert_same(&c.content("app", &["--no-owner"]), &theirs, "restricted");
+        assert_eq!(
+            c.psql("app", &format!("{OWNED}'app_owner'")),
+            "pg_class pg_collation pg_conversion pg_extension pg_largeobject pg_namespace pg_operator pg_proc pg_publication \
+             pg_statistic_ext pg_ts_config pg_ts_dict pg_type"
+        );
+        assert_eq!(
+            c.psql("app", "SELECT count(*) FROM pg_shdepend JOIN pg_database d ON d.oid = dbid
+                WHERE datname = current_database() AND pg_get_userbyid(refobjid) LIKE 'pgrestored%'"),
+            "0"
         );
         assert_eq!(
             c.psql(
@@ -423,9 +456,7 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
             ),
             "app_owner"
         );
-        // The default of a database.
-        let usual = "SELECT array(SELECT unnest(datacl)::text ORDER BY 1) = array(SELECT unnest(acldefault('d', datdba))::text ORDER BY 1) FROM pg_database WHERE datname = 'app'";
-        assert_eq!(c.psql("postgres", usual), "t");
+        assert_eq!(c.psql("postgres", &format!("{USUAL}'app'")), "t");
     }
     let new = c
         .restore_with(
@@ -436,6 +467,7 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
     assert_eq!(new.result.error, None);
     let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'fresh'";
     assert_eq!(c.psql("postgres", owner), "pgrestored_owner");
+    restores_in_place(&c).await;
     c.app(&flags)
         .manager
         .rollback("app", None, "back")
@@ -481,6 +513,114 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
             .unwrap_err()
             .to_string()
             .contains("too powerful")
+    );
+}
+
+/// The database has its name, and is closed to all others, while its objects change owners.
+async fn restores_in_place(c: &Cluster) {
+    c.create(
+        "named",
+        "CREATE FUNCTION here() RETURNS text LANGUAGE sql STABLE AS 'SELECT current_database()::text';
+         CREATE TABLE t (a int); CREATE PUBLICATION pub FOR TABLE t; CREATE MATERIALIZED VIEW m AS SELECT public.here() AS db",
+    );
+    let dump = c.dump_as("named", Format::Plain);
+    let done = c
+        .restore_with(&job(&dump, "placed", OnExisting::Fail), &DOCUMENTED)
+        .await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(c.psql("placed", "TABLE m"), "placed");
+    assert_eq!(
+        c.psql("placed", &format!("{OWNED}'pgrestored_owner'")),
+        "pg_class pg_proc pg_publication"
+    );
+    assert_eq!(c.psql("postgres", &format!("{USUAL}'placed'")), "t");
+}
+
+/// From 16 on a membership has options, of which DB_USER needs both.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unprivileged_role_restores_on_newer_servers() {
+    for version in [16, 18] {
+        let Some(bindir) = bindir_of(version) else {
+            continue;
+        };
+        let c = Cluster::of(&bindir, "");
+        documented_roles(&c);
+        c.create("src", OWNED_OBJECTS);
+        let theirs = restored_by_a_superuser(&c);
+        let dump = c.dump_as("src", Format::Custom);
+        let replace = || job(&dump, "app", OnExisting::Replace);
+        c.psql(
+            "postgres",
+            "REVOKE SET OPTION FOR app_owner FROM pgrestored",
+        );
+        let refused = c.restore_with(&replace(), &DOCUMENTED).await;
+        let error = refused.result.error.unwrap();
+        assert_eq!(error.reason, R::InsufficientPrivilege, "{error:?}");
+        assert!(
+            error.message.ends_with("WITH INHERIT TRUE, SET TRUE"),
+            "{error:?}"
+        );
+        c.psql(
+            "postgres",
+            "GRANT app_owner TO pgrestored WITH INHERIT TRUE, SET TRUE",
+        );
+        let done = c.restore_with(&replace(), &DOCUMENTED).await;
+        assert_eq!(done.result.error, None, "{version}");
+        assert_same(
+            &c.content("app", &["--no-owner"]),
+            &theirs,
+            &format!("PostgreSQL {version}"),
+        );
+        assert_eq!(
+            c.psql("app", &format!("{OWNED}'app_owner'")),
+            "pg_class pg_collation pg_conversion pg_largeobject pg_namespace pg_operator pg_proc pg_publication \
+             pg_statistic_ext pg_ts_config pg_ts_dict pg_type"
+        );
+    }
+}
+
+/// Privileges that statements of a backup would not be allowed to grant, granted by code.
+const GRANTS: &str = "
+CREATE SCHEMA locked; CREATE TABLE locked.t (a int, b int); CREATE TYPE locked.c AS (a int); CREATE SEQUENCE locked.q;
+CREATE DOMAIN locked.d AS int; CREATE FUNCTION locked.f(a int, b locked.c) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE PROCEDURE locked.p(IN a int, INOUT b int) LANGUAGE plpgsql AS 'BEGIN END';
+CREATE AGGREGATE locked.of_all(*) (SFUNC = int8inc, STYPE = bigint, INITCOND = '0');
+CREATE AGGREGATE locked.ordered(int ORDER BY int) (SFUNC = int4pl, STYPE = int, FINALFUNC = int4pl);
+CREATE VIEW v AS SELECT 1 AS a; SELECT lo_create(4711);
+DO $$ BEGIN
+  GRANT ALL ON SCHEMA public, locked TO dba WITH GRANT OPTION; REVOKE CREATE ON SCHEMA public FROM CURRENT_USER;
+  GRANT ALL ON ALL TABLES IN SCHEMA public, locked TO dba; GRANT SELECT (b), UPDATE (a) ON locked.t TO dba, PUBLIC;
+  REVOKE ALL ON TABLE locked.t, v FROM CURRENT_USER; GRANT ALL ON ALL SEQUENCES IN SCHEMA locked TO dba;
+  GRANT ALL ON ALL ROUTINES IN SCHEMA locked TO dba; REVOKE ALL ON ALL ROUTINES IN SCHEMA locked FROM PUBLIC, CURRENT_USER;
+  GRANT ALL ON TYPE locked.c TO dba; REVOKE ALL ON DOMAIN locked.d FROM PUBLIC; GRANT ALL ON LARGE OBJECT 4711 TO dba;
+  ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO dba; ALTER DEFAULT PRIVILEGES IN SCHEMA locked GRANT ALL ON TABLES TO dba;
+  CREATE TABLE locked.later (a int);
+  REVOKE ALL ON SCHEMA locked FROM CURRENT_USER;
+END $$;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileges_that_code_grants_are_revoked() {
+    let c = Cluster::start();
+    documented_roles(&c);
+    c.psql("postgres", "CREATE ROLE dba");
+    let dump = with(&c, &plain(&c), GRANTS);
+    let done = c
+        .restore_with(&job(&dump, "app", OnExisting::Replace), &DOCUMENTED)
+        .await;
+    assert_eq!(done.result.error, None);
+    let content = c.content("app", &["--no-owner"]);
+    let is_about_privileges = |line: &&str| {
+        ["GRANT ", "REVOKE ", "ALTER DEFAULT"]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    assert_eq!(content.lines().find(is_about_privileges), None);
+    let of_dba = "SELECT count(*) FROM pg_shdepend WHERE pg_get_userbyid(refobjid) = 'dba'";
+    assert_eq!(c.psql("app", of_dba), "0");
+    // Its owner may use what the code has revoked from itself.
+    c.psql(
+        "app",
+        "SET ROLE app_owner; SELECT locked.f(a, ROW(1)) FROM locked.t; TABLE locked.later; CREATE TABLE locked.new ()",
     );
 }
 

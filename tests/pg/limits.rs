@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgrestored::error::FailureReason as R;
+use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::job::{OnExisting, RestoreJob};
 
 use crate::formats::Format;
 use crate::support::memory::{Run, peak_rss_of};
-use crate::support::{Cluster, assert_same, job, sequence};
+use crate::support::{Cluster, assert_same, bindir_of, job, sequence};
 
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
     let done = c
@@ -421,4 +421,75 @@ async fn forged_evidence_takes_no_memory() {
     let said = format!("{}{}", second.stdout, second.stderr);
     assert!(said.contains("too long to be kept together"), "{said}");
     assert!(second.peak_mib < 200, "{} MiB", second.peak_mib);
+}
+
+/// A server whose table of locks has room for about 1,400 of them (18: 2,700).
+const FEW_LOCKS: &str = "-c max_locks_per_transaction=32 -c max_connections=20 -c max_worker_processes=2 -c max_wal_senders=0 \
+    -c autovacuum_max_workers=1";
+
+/// However many objects a dump has, no transaction of a restore needs a lock for each of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_objects_than_locks_are_restored() {
+    let c = Cluster::start_with(FEW_LOCKS);
+    let mut text = String::from(
+        "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.1\n-- Dumped by pg_dump version 15.1\n\n",
+    );
+    (0..100).for_each(|i| {
+        text.push_str(&format!("CREATE TABLE public.t{i} (a serial, b text);\n"));
+    });
+    (0..1800).for_each(|i| text.push_str(&format!("CREATE SEQUENCE public.s{i};\n")));
+    text.push_str("COPY public.t0 (a, b) FROM stdin;\n1\tx\n\\.\n\n");
+    (0..1800).for_each(|i| {
+        text.push_str(&format!(
+            "SELECT pg_catalog.setval('public.s{i}', 5, true);\n"
+        ));
+    });
+    text.push_str("\n--\n-- PostgreSQL database dump complete\n--\n\n");
+    let file = c.scratch("many.sql");
+    std::fs::write(&file, text).unwrap();
+    let done = c
+        .restore_with(
+            &job(&file, "app", OnExisting::Fail),
+            &[("backup-trust", "restricted")],
+        )
+        .await;
+    assert_eq!(done.result.error, None);
+    let owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384";
+    assert_eq!(c.psql("app", owners), "pgrestored_owner");
+    assert_eq!(c.psql("app", "SELECT last_value FROM s1799"), "5");
+    // A statement that needs more than that fails every time, and says what to set.
+    let file = c.scratch("locks.sql");
+    let sql = "SELECT pg_advisory_lock(i) FROM generate_series(1, 100000) i;";
+    std::fs::write(&file, sql).unwrap();
+    c.psql("postgres", "DROP DATABASE app WITH (FORCE)");
+    let e = refused(&c, &file, &[]).await;
+    assert_eq!(
+        (e.reason, e.blame, e.retryable),
+        (R::RestoreError, Blame::Target, false),
+        "{e:?}"
+    );
+    assert!(e.message.contains("set max_locks_per_transaction"), "{e:?}");
+}
+
+/// The same for large objects in groups of 1,000, as `pg_dump` writes them from version 17 on. Granting privileges on
+/// one locks it from version 18 on.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_large_objects_than_locks_are_restored() {
+    let Some(bindir) = bindir_of(18) else { return };
+    let c = Cluster::of(&bindir, FEW_LOCKS);
+    c.create(
+        "src",
+        "SELECT count(lo_create(i)) FROM generate_series(1, 4000) i;
+         DO $$ BEGIN FOR i IN 1..4000 LOOP
+           EXECUTE format('ALTER LARGE OBJECT %s OWNER TO role_a', i);
+           EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO role_b', i);
+           IF i % 500 = 0 THEN COMMIT; END IF;
+         END LOOP; END $$",
+    );
+    c.restore(&c.dump_as("src", Format::Custom), "app").await;
+    assert_same(
+        &c.content("app", &[]),
+        &c.content("src", &[]),
+        "large objects",
+    );
 }

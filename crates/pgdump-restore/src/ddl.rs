@@ -90,7 +90,7 @@ impl OutputState {
         let mut sql = self.settings_for(entry);
         match &entry.kind {
             EntryKind::BlobMetadata => create_large_objects(entry, &mut sql),
-            EntryKind::Acl if entry.tag.starts_with("LARGE OBJECTS") => {
+            EntryKind::Acl if grants_on_group(entry) => {
                 grant_large_objects(entry, &self.object_groups, &mut sql)
             }
             EntryKind::Schema
@@ -178,12 +178,26 @@ fn object_numbers(entry: &TocEntry) -> impl Iterator<Item = &str> {
         .filter(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Creates the large objects of a group as their owner. `ALTER LARGE OBJECT … OWNER TO` would lock each of them until
+/// the end of the transaction, and a group has up to 1,000.
 fn create_large_objects(entry: &TocEntry, sql: &mut String) {
     let oids: Vec<_> = object_numbers(entry).collect();
-    sql.push_str(&format!(
+    let create = format!(
         "SELECT pg_catalog.lo_create(o) FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) o;",
         oids.join(",")
-    ));
+    );
+    if has_owner(entry) {
+        let owner = ident(&entry.owner);
+        sql.push_str(&format!("SET LOCAL ROLE {owner};\n{create}\nRESET ROLE;"));
+    } else {
+        sql.push_str(&create);
+    }
+}
+
+/// Whether an entry grants privileges on each large object of a group. From PostgreSQL 18 on, each grant locks its
+/// object until the end of the transaction.
+pub(crate) fn grants_on_group(entry: &TocEntry) -> bool {
+    entry.kind == EntryKind::Acl && entry.tag.starts_with("LARGE OBJECTS")
 }
 
 /// The privilege entry of a group of large objects names one of them, but applies to each of the group.
@@ -218,16 +232,14 @@ fn split_commands(text: &str) -> Vec<&str> {
     commands
 }
 
+/// Whether the archive says who owns the object of an entry.
+fn has_owner(entry: &TocEntry) -> bool {
+    !entry.owner.is_empty() && !entry.drop_stmt.is_empty()
+}
+
 fn set_owner(entry: &TocEntry, sql: &mut String) {
-    if entry.owner.is_empty() || entry.drop_stmt.is_empty() {
-        return;
-    }
-    let owner = ident(&entry.owner);
-    if entry.kind == EntryKind::BlobMetadata {
-        for oid in object_numbers(entry) {
-            sql.push_str(&format!("\nALTER LARGE OBJECT {oid} OWNER TO {owner};"));
-        }
-    } else if let Some(object) = owned_object(entry) {
+    if let Some(object) = owned_object(entry).filter(|_| has_owner(entry)) {
+        let owner = ident(&entry.owner);
         sql.push_str(&format!("\nALTER {object} OWNER TO {owner};"));
     }
 }
@@ -504,10 +516,15 @@ mod tests {
             sql,
             "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\nGRANT SELECT ON LARGE OBJECT 9 TO \"a;b\";\n"
         );
-        assert!(
-            state
-                .sql_for(&group)
-                .contains("ALTER LARGE OBJECT 9 OWNER TO")
+        // Without a statement for each object, which would lock it.
+        let create =
+            "SELECT pg_catalog.lo_create(o) FROM pg_catalog.unnest('{7,9}'::pg_catalog.oid[]) o;";
+        assert_eq!(
+            state.sql_for(&group),
+            format!("SET LOCAL ROLE \"o\"\"x\";\n{create}\nRESET ROLE;")
         );
+        group.owner.clear();
+        assert_eq!(state.sql_for(&group), create);
+        assert!(grants_on_group(&acl) && !grants_on_group(&entry("ACL", "LARGE OBJECT 7", "")));
     }
 }

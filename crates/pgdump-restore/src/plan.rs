@@ -232,6 +232,15 @@ impl PlanNode {
         }
     }
 
+    /// Number of tables that its transaction locks.
+    pub(crate) fn locked_tables(&self) -> usize {
+        match self.exclusive.last() {
+            // Of the two indexes. Other tasks merely must not use the other partitions.
+            Some(TableId::IndexAttachments) => 2,
+            _ => self.exclusive.len() + self.shared.len(),
+        }
+    }
+
     /// What a task locks that runs this step.
     pub(crate) fn locks(&self, step: ConstraintStep) -> LockSet<'_> {
         let (exclusive, shared): (&[TableId], &[TableId]) = match step {

@@ -2,7 +2,6 @@
 //! behind their columns, invalid indexes, constraints that were not validated.
 
 use std::collections::VecDeque;
-use std::slice::Chunks;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -270,9 +269,9 @@ async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseErro
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-/// Sequences owned by columns whose largest value is cheap to find.
+/// Sequences owned by columns whose largest value is cheap to find, and whether the table is partitioned.
 const SEQUENCES: &str = "SELECT format('%I.%I', sn.nspname, s.relname), format('%I.%I', tn.nspname, t.relname), \
-    quote_ident(a.attname) FROM pg_depend d \
+    quote_ident(a.attname), t.relkind = 'p' FROM pg_depend d \
     JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_namespace sn ON sn.oid = s.relnamespace \
     JOIN pg_sequence q ON q.seqrelid = s.oid AND q.seqincrement > 0 \
     JOIN pg_class t ON t.oid = d.refobjid AND t.relkind IN ('r', 'p') JOIN pg_namespace tn ON tn.oid = t.relnamespace \
@@ -293,11 +292,10 @@ async fn sequences_behind(
         .query(SEQUENCES, &[&SMALL_TABLE])
         .await
         .map_err(|e| map_pg_error(&e, "sequences"))?;
-    let more = sessions
-        .min(all.len().div_ceil(BATCH_SEQUENCES))
-        .saturating_sub(1);
+    let batches = sequence_batches(&all, |row| row.get(3));
+    let more = sessions.min(batches.len()).saturating_sub(1);
     let others = try_join_all((0..more).map(|_| observer(server, database))).await?;
-    let batches = Mutex::new(all.chunks(BATCH_SEQUENCES));
+    let batches = Mutex::new(batches);
     let asked = std::iter::once(first)
         .chain(&others)
         .map(|session| behind_among(session, &batches));
@@ -306,13 +304,19 @@ async fn sequences_behind(
     Ok(behind)
 }
 
+/// What one statement checks. It locks every table that it reads, so one that is partitioned is by itself.
+fn sequence_batches<T>(all: &[T], is_partitioned: impl Fn(&T) -> bool) -> VecDeque<&[T]> {
+    let runs = all.chunk_by(|a, b| !is_partitioned(a) && !is_partitioned(b));
+    runs.flat_map(|run| run.chunks(BATCH_SEQUENCES)).collect()
+}
+
 async fn behind_among(
     session: &Session,
-    batches: &Mutex<Chunks<'_, Row>>,
+    batches: &Mutex<VecDeque<&[Row]>>,
 ) -> Result<Vec<String>, DatabaseError> {
     let mut behind: Vec<String> = vec![];
     loop {
-        let next = batches.lock().next();
+        let next = batches.lock().pop_front();
         let Some(batch) = next else { return Ok(behind) };
         let rows = session.client().query(&behind_query(batch), &[]).await;
         behind.extend(
@@ -334,4 +338,18 @@ fn behind_query(sequences: &[Row]) -> String {
         )
     });
     queries.collect::<Vec<_>>().join(" UNION ALL ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partitioned_table_is_checked_by_itself() {
+        let all: Vec<usize> = (0..BATCH_SEQUENCES + 12).collect();
+        let batches = sequence_batches(&all, |n| *n == 3 || *n == 4);
+        let sizes: Vec<usize> = batches.iter().map(|b| b.len()).collect();
+        assert_eq!(sizes, [3, 1, 1, BATCH_SEQUENCES, 7]);
+        assert!(sequence_batches(&[], |_: &usize| true).is_empty());
+    }
 }

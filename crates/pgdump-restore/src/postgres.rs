@@ -272,7 +272,11 @@ impl Server {
             match connected {
                 // Somebody waits, and most likely mistyped it.
                 Err(e) if limit.is_some() && has_no_address(&e) => return Err(e),
-                Err(e) if e.kind() == D::Unavailable && next < deadline => {
+                // Connecting takes few locks: if there is no room for them, others hold too many.
+                Err(e)
+                    if matches!(e.kind(), D::Unavailable | D::LocksExhausted)
+                        && next < deadline =>
+                {
                     // Within a limit, somebody waits for the error itself.
                     if limit.is_none() {
                         tracing::warn!(error = %e, "connection to the target server failed, retrying");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pgdump_archive::{TextEncoding, TocEntry};
 
 use crate::context::{LoadContent, LoadContext};
-use crate::ddl::OutputState;
+use crate::ddl::{self, OutputState};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::ids::EntryIndex;
 use crate::locks::ConstraintStep;
@@ -143,8 +143,28 @@ impl RestoreSession {
         Ok(left.to_vec())
     }
 
-    /// Runs the statements of these entries in one transaction.
+    /// Runs the statements of these entries in one transaction, but for those that may take many locks: each of them
+    /// in its own.
     pub(crate) async fn tasks(
+        &mut self,
+        job: &LoadContext,
+        tasks: &[Task],
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
+        let locks_many = |task: &Task| {
+            let entry = job.content.entry(task.entry);
+            entry.is_some_and(ddl::grants_on_group)
+        };
+        let parts: Vec<&[Task]> = tasks
+            .chunk_by(|a, b| !locks_many(a) && !locks_many(b))
+            .collect();
+        for part in parts {
+            self.transaction(job, part, size).await?;
+        }
+        Ok(())
+    }
+
+    async fn transaction(
         &mut self,
         job: &LoadContext,
         tasks: &[Task],

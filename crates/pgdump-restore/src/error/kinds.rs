@@ -91,6 +91,8 @@ kinds! {
         RowsExist => DataRejected blamed on Target,
         /// The server rejected a statement.
         StatementRejected => RestoreError,
+        /// The server's table of locks is full, whose size is a setting of the server.
+        LocksExhausted => RestoreError,
         /// A query of a check was not answered in its time.
         NoAnswer => Timeout,
     }
@@ -254,7 +256,11 @@ mod tests {
                     "Job::TooMuchData",
                 ],
             ),
-            (R::RestoreError, &["Database::StatementRejected"]),
+            // The statement, and a limit of the server.
+            (
+                R::RestoreError,
+                &["Database::StatementRejected", "Database::LocksExhausted"],
+            ),
             (R::VerificationFailed, &["Validation::VerificationFailed"]),
             // Of a query, and of the job.
             (R::Timeout, &["Database::NoAnswer", "Job::Timeout"]),

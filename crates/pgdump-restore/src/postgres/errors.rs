@@ -35,11 +35,23 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
         _ => String::new(),
     };
     let context = super::context::of(db);
-    DatabaseError::new(
-        kind_of(code, db.message()),
-        format!("{what}: {message}{table} [{code}]{context}"),
-    )
-    .with_sqlstate(code)
+    let text = format!("{what}: {message}{table} [{code}]{context}");
+    if is_about_locks(code, db.hint()) {
+        return DatabaseError::new(D::LocksExhausted, text)
+            .followed_by(TOO_FEW_LOCKS)
+            .with_sqlstate(code);
+    }
+    DatabaseError::new(kind_of(code, db.message()), text).with_sqlstate(code)
+}
+
+/// What to do if the server's table of locks is full.
+const TOO_FEW_LOCKS: &str = ": the server's table of locks is full: set max_locks_per_transaction to four times its value \
+    (the default is 64) and restart the server";
+
+/// Whether the server's table of locks is full. All sessions share it, and every attempt needs as many locks. Only the
+/// hint distinguishes this from a lack of memory, and the name of the setting in it is not translated.
+fn is_about_locks(code: &str, hint: Option<&str>) -> bool {
+    code == "53200" && hint.is_some_and(|h| h.contains("max_locks_per_transaction"))
 }
 
 /// The kind of an error that the server did not send.
@@ -59,7 +71,8 @@ fn kind_of_client(text: &str) -> D {
     }
 }
 
-/// Maps every SQLSTATE to exactly one kind; those not listed are the target's rejection of the restore.
+/// Maps every SQLSTATE to exactly one kind; those not listed are the target's rejection of the restore. 53200 is mapped
+/// here if memory is short, not locks.
 fn kind_of(code: &str, message: &str) -> D {
     match code {
         TOO_LARGE => D::AnswerTooLarge,
@@ -258,6 +271,20 @@ mod tests {
         let right = refusal(&["SERROR", "C42501", "Mmay not", "Dsecret", "ts"]);
         let e = answered(HELLO, "SELECT 1", &right).await;
         assert_eq!(e.to_string(), "what: may not [42501]");
+        // Only the hint tells which memory is short.
+        let hint = "HVielleicht müssen Sie »max_locks_per_transaction« erhöhen.";
+        let locks = refusal(&["SERROR", "C53200", "MShared Memory aufgebraucht", hint]);
+        let e = answered(HELLO, "SELECT 1", &locks).await;
+        assert_eq!((e.kind(), e.sqlstate()), (D::LocksExhausted, Some("53200")));
+        assert_eq!(
+            e.to_string(),
+            "what: Shared Memory aufgebraucht [53200]: the server's table of locks is full: set max_locks_per_transaction \
+             to four times its value (the default is 64) and restart the server"
+        );
+        let other = "HYou might need to increase max_pred_locks_per_transaction.";
+        let other = refusal(&["SERROR", "C53200", "Mout of shared memory", other]);
+        let e = answered(HELLO, "SELECT 1", &other).await;
+        assert_eq!(e.kind(), D::Unavailable);
         // Errors of the client itself: a text that cannot be sent, a missing password, a broken message.
         assert_eq!(
             answered(HELLO, "SELECT '\0'", b"").await.kind(),

@@ -148,8 +148,14 @@ impl ScriptProducer {
     pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
         let serial = std::mem::take(&mut self.serial);
         self.statements(serial, OrderGroup::Serial, Locked::default())?;
-        let deferred = std::mem::take(&mut self.deferred);
-        self.statements(deferred, OrderGroup::Serial, Locked::default())
+        // Each is a lock until the end of its transaction: of a sequence, an index, or what a comment is about.
+        let mut deferred = std::mem::take(&mut self.deferred);
+        while !deferred.is_empty() {
+            let later = deferred.split_off(deferred.len().min(STEP_STATEMENTS));
+            let now = std::mem::replace(&mut deferred, later);
+            self.statements(now, OrderGroup::Serial, Locked::default())?;
+        }
+        Ok(())
     }
 
     /// Creates roles as the restoring role, whatever session authorization the text has set.

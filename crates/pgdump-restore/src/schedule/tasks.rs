@@ -10,6 +10,9 @@ use crate::plan::{PlanNode, RestorePass};
 
 /// Most tasks that a session takes at once: for small tables, the transaction is the main cost.
 const MAX_TASKS: usize = 50;
+/// Most tables that tasks taken together lock. What is done to a partitioned table locks all its partitions, and the
+/// server has a limited number of locks for all sessions.
+const MAX_TABLES: usize = 100;
 
 /// A task that can run: heaviest first, then in the archive's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,11 +42,13 @@ pub(super) struct TakenTasks {
     /// Bytes of data behind them.
     pub weight: u64,
     locks: TableLocks,
+    /// Number of tables that each locks, in total.
+    tables: usize,
 }
 
 impl TakenTasks {
-    fn has_room(&self, weight: u64, share: usize) -> bool {
-        let is_light = self.weight + weight <= LIGHT_BYTES;
+    fn has_room(&self, weight: u64, tables: usize, share: usize) -> bool {
+        let is_light = self.weight + weight <= LIGHT_BYTES && self.tables + tables <= MAX_TABLES;
         self.nodes.is_empty() || (is_light && self.nodes.len() < share)
     }
 }
@@ -130,13 +135,15 @@ impl Tasks {
                 ConstraintStep::Key => 0,
                 ConstraintStep::Whole | ConstraintStep::Index => task.weight.0,
             };
-            if !taken.has_room(weight, share) {
+            let tables = node.locked_tables();
+            if !taken.has_room(weight, tables, share) {
                 break;
             }
             self.start(task, node, step);
             taken.locks.add(node.locks(step));
             taken.nodes.push(task.node);
             taken.weight += weight;
+            taken.tables += tables;
         }
         self.running += usize::from(!taken.nodes.is_empty());
         taken

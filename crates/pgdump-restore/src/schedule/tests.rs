@@ -122,6 +122,30 @@ fn light_tasks_are_taken_together() {
     );
 }
 
+/// The server has a limited number of locks for all sessions.
+#[test]
+fn tasks_that_lock_many_tables_are_not_taken_together() {
+    let partitions: Vec<usize> = (100..170).collect();
+    let more: Vec<usize> = (200..270).collect();
+    let mut nodes = vec![
+        node(0, RestorePass::Main, false, &[], &partitions),
+        node(1, RestorePass::Main, false, &[], &more),
+        node(2, RestorePass::Main, false, &[], &[1, 2]),
+    ];
+    // It only keeps tasks on the other partitions from running.
+    nodes.extend((3..5).map(|i| node(i, RestorePass::Main, false, &[2], &partitions)));
+    for node in &mut nodes[3..] {
+        node.exclusive.push(TableId::IndexAttachments);
+    }
+    let mut s = schedule(nodes, 1);
+    s.stream_ended();
+    assert_eq!(s.next(SessionId(0)), tasks(&[0]));
+    s.tasks_done(&[NodeId(0)]);
+    assert_eq!(s.next(SessionId(0)), tasks(&[1, 2]));
+    s.tasks_done(&[1, 2].map(NodeId));
+    assert_eq!(s.next(SessionId(0)), tasks(&[3, 4]));
+}
+
 /// Also if its rows were loaded before it was known: the heavier one first, and by itself.
 #[test]
 fn tasks_added_later_weigh_as_much_as_their_rows() {

@@ -36,7 +36,7 @@ pub(crate) enum StatementClass {
     /// BEGIN or COMMIT: the whole restore becomes visible in one step anyway.
     Transaction,
     Rollback,
-    /// The server rejects it within a transaction.
+    /// Not in a transaction with others: the server rejects it there, or it locks every partition of its table.
     Alone,
 }
 
@@ -164,9 +164,12 @@ fn alter_table(t: &[Token<'_>]) -> StatementClass {
     if is_words(rest, &["cluster"]) || is_words(rest, &["replica", "identity"]) {
         return StatementClass::Late;
     }
-    // Without ONLY, partitions are locked, too.
-    if !only || !is_words(rest, &["add", "constraint"]) {
+    if !is_words(rest, &["add", "constraint"]) {
         return StatementClass::Serial;
+    }
+    // Without ONLY, it applies to partitions, too.
+    if !only {
+        return StatementClass::Alone;
     }
     add_constraint(name, rest.get(3..).unwrap_or_default()).unwrap_or(StatementClass::Serial)
 }
@@ -234,7 +237,7 @@ mod tests {
             ),
             (
                 "ALTER TABLE s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);",
-                StatementClass::Serial,
+                StatementClass::Alone,
             ),
             ("CREATE TABLE t (a int);", StatementClass::Serial),
             ("COMMENT ON INDEX i IS 'x';", StatementClass::Late),
