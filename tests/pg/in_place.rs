@@ -140,10 +140,9 @@ async fn partial_databases_are_closed_and_never_taken_for_complete() {
     let running = app.manager.run(&request, Arc::default(), stop.clone());
     let visit = format!("host={} user=visitor dbname=app", c.sandbox.host());
     let looked = async {
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
-        while c.psql("postgres", waits) == "0" {
-            crate::support::pause().await;
-        }
+        let waits =
+            "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
+        c.until(waits).await;
         let refused = tokio_postgres::connect(&visit, tokio_postgres::NoTls)
             .await
             .err()
