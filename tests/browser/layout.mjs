@@ -8,6 +8,11 @@ const { chromium } = require("playwright-core");
 const [folder, ...files] = process.argv.slice(2);
 const must = (it, what) => { if (!it) throw new Error(what); };
 
+// Each width in one scheme; in a complete campaign, in both.
+const schemes = process.env.CAMPAIGN === "full" ? ["light", "dark"] : [];
+const full = [390, 768, 1280].flatMap((width) => schemes.map((scheme) => [width, scheme]));
+const views = full.length ? full : [[390, "light"], [768, "dark"], [1280, "light"]];
+
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
 // One page for all: a new one takes longer than all that is checked in it.
 const page = await browser.newPage();
@@ -15,7 +20,7 @@ const trouble = [];
 page.on("console", (m) => m.type() === "error" && trouble.push(m.text()));
 page.on("request", (r) => /^(file|data):/.test(r.url()) || trouble.push("elsewhere: " + r.url()));
 for (const file of files) {
-  for (const [width, colorScheme] of [[390, "light"], [768, "dark"], [1280, "light"]]) {
+  for (const [width, colorScheme] of views) {
     const at = `${basename(file)} at ${width} px`;
     await page.setViewportSize({ width, height: 844 });
     await page.emulateMedia({ colorScheme });

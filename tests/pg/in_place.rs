@@ -104,9 +104,8 @@ async fn rows_valid_only_under_their_database_name_are_restored_and_verified() {
     c.create("Only here", own);
     let dump = c.dump_as("Only here", Format::Custom);
     let text = c.dump_as("Only here", Format::PlainCreate);
-    let sandboxes = tempfile::tempdir().unwrap();
+    let app = c.app(&[]);
     for backup in [&dump, &text] {
-        let app = c.app(&[("sandbox-dir", sandboxes.path().to_str().unwrap())]);
         let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();
         let proof = VerifyJob::new("proof", backup, Trigger::Command);
         let proven = app
@@ -140,10 +139,9 @@ async fn partial_databases_are_closed_and_never_taken_for_complete() {
     let running = app.manager.run(&request, Arc::default(), stop.clone());
     let visit = format!("host={} user=visitor dbname=app", c.sandbox.host());
     let looked = async {
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
-        while c.psql("postgres", waits) == "0" {
-            crate::support::pause().await;
-        }
+        let waits =
+            "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
+        c.until(waits).await;
         let refused = tokio_postgres::connect(&visit, tokio_postgres::NoTls)
             .await
             .err()
@@ -291,12 +289,10 @@ async fn pg_cron_is_restored_into_its_configured_database() {
         c.restore(backup, "cronsrc").await;
         assert_eq!(c.psql("cronsrc", jobs), source);
         // A sandbox also restores it under its own name.
-        let sandboxes = tempfile::tempdir().unwrap();
-        let flags = [("sandbox-dir", sandboxes.path().to_str().unwrap())];
         let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();
         let proof = VerifyJob::new("proof", backup, Trigger::Command);
         let proven = c
-            .app(&flags)
+            .app(&[])
             .manager
             .verify_backup(&proof, Arc::default(), CancellationToken::new())
             .await;

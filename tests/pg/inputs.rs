@@ -372,6 +372,7 @@ async fn encrypted_backups_need_their_key() {
     .unwrap();
     let flag = ("backup-age-identity-file", identity.to_str().unwrap());
     let file = c.scratch("src.age");
+    let source = c.content("src", &[]);
     for (i, (format, wrapping, armor)) in [
         (Format::Custom, Wrapping::None, false),
         (Format::Plain, Wrapping::Zstd, false),
@@ -394,7 +395,7 @@ async fn encrypted_backups_need_their_key() {
             .restore_with(&job(&file, &target, OnExisting::Fail), &[flag])
             .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
-        crate::support::assert_same(&c.content(&target, &[]), &c.content("src", &[]), &target);
+        crate::support::assert_same(&c.content(&target, &[]), &source, &target);
         for cut in [10, 100, whole.len() / 2, whole.len() - 9] {
             std::fs::write(&file, &whole[..cut]).unwrap();
             let e = refused(&c, &file, &[flag]).await;

@@ -41,8 +41,17 @@ fn ways(turn: usize) -> impl Iterator<Item = &'static str> {
 
 /// Restores `archive` in the ways of this turn and with `pg_restore`, and compares.
 async fn equal(c: &Cluster, archive: &Path, turn: usize, what: &str) {
+    equal_in(c, archive, ways(turn), what).await;
+}
+
+async fn equal_in(
+    c: &Cluster,
+    archive: &Path,
+    ways: impl IntoIterator<Item = &'static str>,
+    what: &str,
+) {
     let theirs = theirs(c, archive);
-    for way in ways(turn) {
+    for way in ways {
         let ours = restored(c, archive, way, what).await;
         assert_same(&ours, &theirs, &format!("{what}, {way}"));
     }
@@ -189,9 +198,7 @@ async fn large_tables() {
     let c = Cluster::start();
     c.create("large", include_str!("large.sql"));
     let file = c.dump_to_file("large", &[]);
-    for turn in 0..WAYS.len() {
-        equal(&c, &file, turn, "large, file").await;
-    }
+    equal_in(&c, &file, WAYS, "large, file").await;
     let piped = c.dump_through_pipe("large", &["-Z0"]);
     equal(&c, &piped, 0, "large, piped, none").await;
     let by_root = c.dump_to_file("large", &["--load-via-partition-root"]);
@@ -513,11 +520,8 @@ async fn one_table_is_loaded_by_several_connections() {
     c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 150000) i");
     c.restore(&c.dump_through_pipe("src", &["-Z1"]), "ours")
         .await;
-    assert_same(
-        &c.content("ours", &[]),
-        &c.content("src", &[]),
-        "restored and source",
-    );
+    let rows = "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM t";
+    assert_eq!(c.psql("ours", rows), c.psql("src", rows));
     let shares: u32 = c
         .psql("ours", "SELECT count(DISTINCT xmin::text) FROM t")
         .parse()

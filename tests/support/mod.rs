@@ -16,6 +16,7 @@ use pgrestored::event::RestoreResult;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
 use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::{Sandbox, find_bindir};
+use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at something that will change: often enough to lose no time, and seldom enough to leave the
@@ -37,6 +38,12 @@ pub fn of_package(package: &str, path: &str) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// Whether this is a single query without anything that psql itself interprets.
+fn is_one_query(sql: &str) -> bool {
+    let begins = ["SELECT ", "SHOW ", "TABLE "];
+    begins.iter().any(|word| sql.starts_with(word)) && !sql.contains([';', '\\'])
 }
 
 /// A throwaway cluster with the roles and the tablespace that the corpus uses.
@@ -86,6 +93,9 @@ impl Cluster {
 
     /// Runs SQL and returns what psql prints, unaligned.
     pub fn psql(&self, database: &str, sql: &str) -> String {
+        if is_one_query(sql) {
+            return self.query(database, sql);
+        }
         let file = self.scratch(&format!("{}.sql", uuid::Uuid::new_v4()));
         std::fs::write(&file, sql).unwrap();
         let mut psql = self.sandbox.command("psql");
@@ -109,6 +119,47 @@ impl Cluster {
         String::from_utf8(out).unwrap().trim_end().to_owned()
     }
 
+    /// What psql prints for one query. To start psql takes more of the processor than most queries do.
+    fn query(&self, database: &str, sql: &str) -> String {
+        let config = self.connection_to(database);
+        let ask = async {
+            let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+            let driver = tokio::spawn(connection);
+            let asked = client.simple_query(sql).await;
+            drop(client);
+            let answers = asked.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+            driver.await.unwrap().unwrap();
+            answers
+        };
+        // The caller may be in a runtime, where nothing may block on another one.
+        let answers = std::thread::scope(|threads| {
+            let asks = || {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                runtime.enable_all().build().unwrap().block_on(ask)
+            };
+            threads.spawn(asks).join().unwrap()
+        });
+        let rows = answers.iter().filter_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let lines = rows.map(|row| {
+            let values = (0..row.len()).map(|i| row.get(i).unwrap_or_default());
+            values.collect::<Vec<_>>().join("|")
+        });
+        let printed = lines.collect::<Vec<_>>().join("\n");
+        printed.trim_end().to_owned()
+    }
+
+    fn connection_to(&self, database: &str) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(self.sandbox.host())
+            .user("postgres")
+            .dbname(database);
+        config
+    }
+
     pub fn create(&self, database: &str, sql: &str) {
         let name = pgrestored::postgres::ident(database);
         self.psql(
@@ -123,17 +174,14 @@ impl Cluster {
         list.lines().map(str::to_owned).collect()
     }
 
-    /// Waits until a query has a row, and returns its first column. A process for each look would take the processor
-    /// from what is waited for.
+    /// Waits until a query has a row, and returns its first column.
     pub async fn until(&self, query: &str) -> String {
-        let config = format!("host={} user=postgres dbname=postgres", self.sandbox.host());
-        let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
-            .await
-            .unwrap();
+        let config = self.connection_to("postgres");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         loop {
-            for message in client.simple_query(query).await.unwrap() {
-                if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+            for answer in client.simple_query(query).await.unwrap() {
+                if let SimpleQueryMessage::Row(row) = answer {
                     return row.get(0).unwrap_or_default().to_owned();
                 }
             }

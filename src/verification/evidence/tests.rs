@@ -501,7 +501,7 @@ async fn copies_count_once_and_hide_no_later_document() {
             p.put(&format!("{to}-{i:016x}{ENVELOPE}"), &bytes);
         }
     };
-    copy(&originals[0][0], 200, &p.question("r").base());
+    copy(&originals[0][0], 50, &p.question("r").base());
     let (both, newer) = (
         format!("{}{}", public(PRIVATE), public(OTHER_PRIVATE)),
         Some(public(PRIVATE)),
@@ -538,7 +538,12 @@ async fn copies_count_once_and_hide_no_later_document() {
         MAX_PER_GENERATION,
         &p.question("u").base(),
     );
+    let is_full_campaign = std::env::var("CAMPAIGN").is_ok_and(|c| c == "full");
     for (i, (evidence, _)) in readers.iter().enumerate() {
+        // Each but the last one reads thousands, and what the first three can tell from the names is the same.
+        if [1, 2].contains(&i) && !is_full_campaign {
+            continue;
+        }
         let (count, failed, incomplete) = about(evidence).await;
         let says = |why: &str| why.contains("were not read");
         if i == 4 {

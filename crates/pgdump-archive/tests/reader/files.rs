@@ -12,7 +12,7 @@ use pgdump_archive::{
 };
 
 use crate::formats::Collect;
-use crate::{Kind, kind};
+use crate::{Kind, is_full_campaign, kind, sample};
 
 #[derive(Clone)]
 struct Pieces {
@@ -207,6 +207,7 @@ fn an_archive_is_read_wherever_it_is_cut() {
     for (name, bytes) in archives() {
         let whole = read(&[&bytes]).unwrap();
         let near_its_end = bytes.len() - bytes.len().min(60)..bytes.len();
+        let near_its_end = sample(near_its_end, 7).chain([bytes.len() - 1]);
         for cut in near_its_end.chain([1, 20, bytes.len() / 2]) {
             let (first, second) = bytes.split_at(cut);
             let cut_there = read(&[first, second]).unwrap_or_else(|e| panic!("{name}, {cut}: {e}"));
@@ -219,7 +220,7 @@ fn an_archive_is_read_wherever_it_is_cut() {
 
 #[test]
 fn a_file_behind_the_end_is_named_and_nothing_is_said_of_the_archive() {
-    for (name, bytes) in archives() {
+    for (n, (name, bytes)) in archives().into_iter().enumerate() {
         let statement = b"DROP TABLE public.t;\n";
         let (own, member) = (bytes.clone(), gzip(statement));
         let surplus: [&[u8]; 6] = [
@@ -231,13 +232,18 @@ fn a_file_behind_the_end_is_named_and_nothing_is_said_of_the_archive() {
             &member,
         ];
         let (first, second) = bytes.split_at(bytes.len() / 2);
-        for more in surplus {
-            for (files, place) in [
+        for (m, more) in surplus.into_iter().enumerate() {
+            let arrangements = [
                 (vec![&bytes[..], more], 1),
                 (vec![first, second, more], 2),
                 (vec![first, second, more, b"y", b"notes"], 2),
                 (vec![first, second, more, b"notes"], 2),
-            ] {
+            ];
+            for (a, (files, place)) in arrangements.into_iter().enumerate() {
+                // In `make test`, every two of archive, surplus and arrangement meet.
+                if a % 2 != (n + m) % 2 && !is_full_campaign() {
+                    continue;
+                }
                 let what = format!("{name} and {}", more[..more.len().min(20)].escape_ascii());
                 let e = read(&files).err().unwrap_or_else(|| panic!("{what}"));
                 assert_eq!(kind(&e), Kind::Foreign, "{what}: {e}");

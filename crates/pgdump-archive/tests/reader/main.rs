@@ -40,3 +40,13 @@ fn kind(e: &ArchiveError) -> Kind {
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
+
+/// All of these in a full campaign (`make soak`), else the first one and every `step`th after it.
+fn sample<T>(all: impl IntoIterator<Item = T>, step: usize) -> impl Iterator<Item = T> {
+    let step = if is_full_campaign() { 1 } else { step };
+    all.into_iter().step_by(step)
+}
+
+fn is_full_campaign() -> bool {
+    std::env::var("CAMPAIGN").is_ok_and(|c| c == "full")
+}

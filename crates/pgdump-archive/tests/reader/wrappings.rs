@@ -3,7 +3,7 @@
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{Archive, ArchiveSource, DecryptionKeys, Filter, Limits};
 
-use crate::{Kind, kind};
+use crate::{Kind, kind, sample};
 
 use crate::formats::Collect;
 
@@ -94,7 +94,7 @@ fn truncation_and_trailing_bytes_are_detected() {
         } else {
             end
         };
-        for cut in (16..end).step_by(5) {
+        for cut in sample((16..end).step_by(5), 3) {
             let e = read(&whole[..cut], LARGE)
                 .err()
                 .unwrap_or_else(|| panic!("{name}: a cut at {cut}"));
