@@ -87,6 +87,10 @@ async fn every_form(c: &Cluster, database: &str) {
         ("schema only", &["--schema-only"]),
     ];
     for (f, (form, args)) in forms.into_iter().enumerate() {
+        // How well rows are compressed matters to rows only.
+        if form == "level 9" && database != "vals" && !is_full_campaign() {
+            continue;
+        }
         let archives = [
             c.dump_to_file(database, args),
             c.dump_through_pipe(database, args),

@@ -118,7 +118,7 @@ async fn reconnecting_clients_do_not_stop_the_swap() {
     let (swaps, clients) = if is_full_campaign() {
         (100, 32)
     } else {
-        (4, 12)
+        (4, 6)
     };
     let c = Arc::new(Cluster::start_with("-c max_connections=200"));
     c.create("src", SOURCE);
