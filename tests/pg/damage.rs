@@ -22,8 +22,8 @@ fn with_crc(mut job: RestoreJob, crc: u32) -> RestoreJob {
 
 /// Positions over the whole file, with more of them in the first bytes.
 fn positions(len: usize) -> Vec<usize> {
-    let count = if is_full_campaign() { 400 } else { 12 };
-    let dense = sample(0..60.min(len), 7);
+    let count = if is_full_campaign() { 400 } else { 8 };
+    let dense = sample(0..60.min(len), 12);
     dense.chain((0..count).map(|i| i * len / count)).collect()
 }
 
@@ -78,7 +78,7 @@ async fn sweep_all(wrapping: Wrapping) {
     c.create("src", SOURCE);
     c.create("app", "CREATE TABLE precious (a int)");
     let app = c.app(&[("restore-jobs", "2")]);
-    let count = if is_full_campaign() { 1000 } else { 2 };
+    let count = if is_full_campaign() { 1000 } else { 1 };
     let file = c.scratch("damaged");
     let mut tally = std::collections::BTreeMap::new();
     for format in [

@@ -40,9 +40,9 @@ async fn cuts(format: Format, wrapping: Wrapping) {
         (0..40).collect()
     } else {
         // An archive's magic has five bytes, and its version three.
-        vec![0, 1, 5, 8, 39]
+        vec![0, 5, 8, 39]
     };
-    let spread = sample((1..40).map(|i| i * last / 40), 5);
+    let spread = sample((1..40).map(|i| i * last / 40), 8);
     for at in first.into_iter().chain(spread).chain([last]) {
         std::fs::write(&file, &whole[..at]).unwrap();
         let e = refused(&c, &file, &[]).await;

@@ -198,11 +198,11 @@ async fn large_server_messages_take_no_memory() {
     let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
     let raise = |level: &str| {
         format!(
-            "SET client_min_messages = notice;\nDO $$BEGIN RAISE {level} '%', repeat('x', 160000000); END$$;"
+            "SET client_min_messages = notice;\nDO $$BEGIN RAISE {level} '%', repeat('x', 100000000); END$$;"
         )
     };
     for (name, statement, code) in [
-        ("a row", "SELECT repeat('x', 160000000);".to_owned(), 0),
+        ("a row", "SELECT repeat('x', 100000000);".to_owned(), 0),
         ("a notice", raise("NOTICE"), 0),
         ("an exception", raise("EXCEPTION"), 1),
     ] {

@@ -87,6 +87,10 @@ async fn every_form(c: &Cluster, database: &str) {
         ("schema only", &["--schema-only"]),
     ];
     for (f, (form, args)) in forms.into_iter().enumerate() {
+        // How well rows are compressed matters to rows only.
+        if form == "level 9" && database != "vals" && !is_full_campaign() {
+            continue;
+        }
         let archives = [
             c.dump_to_file(database, args),
             c.dump_through_pipe(database, args),
@@ -110,10 +114,20 @@ async fn every_form(c: &Cluster, database: &str) {
 async fn the_demo_database() {
     let c = Cluster::start();
     c.create("company", include_str!("../../src/cli/demo.sql"));
+    c.psql(
+        "company",
+        "DELETE FROM shop.order_line WHERE \"order\" % 8 > 0; DELETE FROM analytics.event WHERE id % 8 > 0;
+         DELETE FROM shop.review WHERE product % 8 > 0",
+    );
     let file = c.dump_to_file("company", &[]);
-    equal(&c, &file, 0, "demo, file").await;
     let piped = c.dump_through_pipe("company", &["-Z0"]);
-    equal(&c, &piped, 1, "demo, piped, none").await;
+    let theirs = theirs(&c, &file);
+    for (turn, archive) in [file, piped].iter().enumerate() {
+        for way in ways(turn) {
+            let ours = restored(&c, archive, way, "demo").await;
+            assert_same(&ours, &theirs, &format!("demo, archive {turn}, {way}"));
+        }
+    }
 }
 
 /// Rows that do not fit into memory are sorted in the smallest memory that merges in one pass, if no core is idle.
@@ -285,19 +299,22 @@ async fn tables_with_colliding_array_types() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_small_tables() {
+async fn many_small_tables() {
     let c = Cluster::start();
+    let tables = if is_full_campaign() { 2000 } else { 600 };
     c.create(
         "many",
-        "DO $$ BEGIN FOR i IN 1..2000 LOOP
-           EXECUTE format('CREATE TABLE t%s (id serial PRIMARY KEY, v int, t text)', i);
-           EXECUTE format('INSERT INTO t%s (v, t) SELECT g, md5(g::text) FROM generate_series(1, %s) g', i, i % 40);
-           EXECUTE format('CREATE INDEX ON t%s (v)', i);
-           IF i % 100 = 0 THEN COMMIT; END IF;
-         END LOOP; END $$",
+        &format!(
+            "DO $$ BEGIN FOR i IN 1..{tables} LOOP
+               EXECUTE format('CREATE TABLE t%s (id serial PRIMARY KEY, v int, t text)', i);
+               EXECUTE format('INSERT INTO t%s (v, t) SELECT g, md5(g::text) FROM generate_series(1, %s) g', i, i % 40);
+               EXECUTE format('CREATE INDEX ON t%s (v)', i);
+               IF i % 100 = 0 THEN COMMIT; END IF;
+             END LOOP; END $$"
+        ),
     );
     let piped = c.dump_through_pipe("many", &[]);
-    equal(&c, &piped, 1, "2,000 tables").await;
+    equal(&c, &piped, 1, "small tables").await;
 }
 
 /// Rows of an existing table do not wait for all other tables.
@@ -329,7 +346,7 @@ async fn checks_that_read_other_tables() {
     let sql = "CREATE FUNCTION below(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
         $$ BEGIN RETURN (SELECT count(*) FROM public.z WHERE a < 0); END $$; \
         CREATE DOMAIN checked AS int CHECK (below(VALUE) = 0); \
-        DO $$ BEGIN FOR i IN 100..199 LOOP \
+        DO $$ BEGIN FOR i IN 100..139 LOOP \
         EXECUTE format('CREATE TABLE a%s (a int CHECK (below(a) = 0))', i); \
         EXECUTE format('CREATE TABLE b%s (a checked)', i); \
         EXECUTE format('CREATE TABLE c%s (a int, b int GENERATED ALWAYS AS (below(a)) STORED)', i); \
@@ -338,7 +355,7 @@ async fn checks_that_read_other_tables() {
         EXECUTE format('CREATE TABLE e%s (c checked[]) INHERITS (a%1$s)', i); \
         EXECUTE format('CREATE TABLE y%s (a int)', i); END LOOP; END $$; CREATE TABLE z (a int);";
     let rows = "DO $$ DECLARE t text; BEGIN FOREACH t IN ARRAY ARRAY['a', 'b', 'c', 'd', 'e'] LOOP \
-        FOR i IN 100..199 LOOP EXECUTE format('INSERT INTO %s%s (a) VALUES (1)', t, i); END LOOP; END LOOP; END $$";
+        FOR i IN 100..139 LOOP EXECUTE format('INSERT INTO %s%s (a) VALUES (1)', t, i); END LOOP; END LOOP; END $$";
     c.create("checks", &format!("{sql} {rows}"));
     let forms = [&[][..], &["--load-via-partition-root"], &["--inserts"]];
     for (turn, args) in forms.into_iter().enumerate() {

@@ -59,8 +59,8 @@ fn without_version(line: &str) -> Option<String> {
 
 /// A dump of `source` restored into `target`, a newer or older version, gives the result of `pg_restore`
 /// there; where `pg_restore` fails, a rule applies. `make soak` restores both databases in both formats on every two
-/// servers; `make test` restores one as an archive and the other as text, and both as both where the versions are
-/// farthest apart.
+/// servers; `make test` restores each in one of them, that of names on half of the servers, and all where the versions
+/// are farthest apart.
 async fn across(source: u32, target: u32) {
     let servers = (newest_pg_dump(), server(source), server(target));
     let (Some(pg_dump), Some(from), Some(to)) = servers else {
@@ -74,6 +74,9 @@ async fn across(source: u32, target: u32) {
     .into_iter()
     .enumerate()
     {
+        if database == "names" && (source + target) % 2 == 1 && !has_all {
+            continue;
+        }
         from.create(database, sql);
         let archive = from.dump_as(database, Format::Custom);
         to.psql("postgres", "CREATE DATABASE theirs TEMPLATE template0");

@@ -118,7 +118,7 @@ async fn reconnecting_clients_do_not_stop_the_swap() {
     let (swaps, clients) = if is_full_campaign() {
         (100, 32)
     } else {
-        (4, 12)
+        (4, 6)
     };
     let c = Arc::new(Cluster::start_with("-c max_connections=200"));
     c.create("src", SOURCE);
@@ -350,7 +350,7 @@ async fn a_target_has_one_restore_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_restore_leaves_nothing_behind() {
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 150000) i; CREATE INDEX ON t (v); CREATE INDEX ON t (md5(v))");
+    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 60000) i; CREATE INDEX ON t (v); CREATE INDEX ON t (md5(v))");
     c.create("app", "CREATE TABLE precious (a int)");
     let archive = c.dump_to_file("src", &["-Z1"]);
     for stage in [Stage::Prepare, Stage::Schema, Stage::Data, Stage::Indexes] {

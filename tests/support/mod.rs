@@ -40,10 +40,9 @@ pub fn of_package(package: &str, path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Whether this is a single query without anything that psql itself interprets.
-fn is_one_query(sql: &str) -> bool {
-    let begins = ["SELECT ", "SHOW ", "TABLE "];
-    begins.iter().any(|word| sql.starts_with(word)) && !sql.contains([';', '\\'])
+/// Whether this is a single statement without anything that psql itself interprets.
+fn is_one_statement(sql: &str) -> bool {
+    !sql.contains([';', '\\']) && !sql.starts_with("COPY ")
 }
 
 /// A throwaway cluster with the roles and the tablespace that the corpus uses.
@@ -93,8 +92,8 @@ impl Cluster {
 
     /// Runs SQL and returns what psql prints, unaligned.
     pub fn psql(&self, database: &str, sql: &str) -> String {
-        if is_one_query(sql) {
-            return self.query(database, sql);
+        if is_one_statement(sql) {
+            return self.run_statement(database, sql);
         }
         let file = self.scratch(&format!("{}.sql", uuid::Uuid::new_v4()));
         std::fs::write(&file, sql).unwrap();
@@ -119,8 +118,8 @@ impl Cluster {
         String::from_utf8(out).unwrap().trim_end().to_owned()
     }
 
-    /// What psql prints for one query. To start psql takes more of the processor than most queries do.
-    fn query(&self, database: &str, sql: &str) -> String {
+    /// What psql prints for one statement. To start psql takes more of the processor than most statements do.
+    fn run_statement(&self, database: &str, sql: &str) -> String {
         let config = self.connection_to(database);
         let ask = async {
             let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
@@ -162,11 +161,17 @@ impl Cluster {
 
     pub fn create(&self, database: &str, sql: &str) {
         let name = pgrestored::postgres::ident(database);
-        self.psql(
-            "postgres",
-            &format!("CREATE DATABASE {name} TEMPLATE template0"),
-        );
-        self.psql(database, sql);
+        let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !sql.is_empty() && database.chars().all(is_plain) {
+            let both = format!("{create};\n\\connect {name}\n{sql}");
+            self.psql("postgres", &both);
+            return;
+        }
+        self.psql("postgres", &create);
+        if !sql.is_empty() {
+            self.psql(database, sql);
+        }
     }
 
     pub fn databases(&self) -> Vec<String> {
