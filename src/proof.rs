@@ -587,10 +587,14 @@ impl VerificationReport {
         self.backup.name.as_deref().unwrap_or_default()
     }
 
-    /// A digest of the names of its tables, with dates in them left out; `None` if it lists no tables. Only comparable
-    /// within this process.
+    /// A digest of the names of its tables, with numbers in them left out, which partitions have; `None` if it lists no
+    /// tables. Only comparable within this process.
     pub fn tables_digest(&self) -> Option<u64> {
-        let names: BTreeSet<String> = self.tables.iter().map(|t| pattern_of(&t.name)).collect();
+        let parts = |name: &str| -> Vec<String> {
+            let parts = name.split(|c: char| c.is_ascii_digit());
+            parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
+        };
+        let names: BTreeSet<Vec<String>> = self.tables.iter().map(|t| parts(&t.name)).collect();
         if names.is_empty() {
             return None;
         }

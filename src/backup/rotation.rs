@@ -103,7 +103,8 @@ pub(super) async fn sort_by_content(
         sorted.unclear.extend(unclear);
     }
     let pieces = sorted.series.iter().flat_map(|s| &s.pieces);
-    let all = pieces.chain(&sorted.others).chain(others);
+    // First what is not called like a piece: whoever adds files that cannot be read adds whole series of them.
+    let all = others.iter().chain(pieces).chain(&sorted.others);
     files.check_store(all).await?;
     Ok(sorted)
 }

@@ -177,15 +177,15 @@ impl BackupCatalog {
     }
 
     /// The backup was proven before, and now it is said to be bad. If its bytes are the same, one of both answers is wrong,
-    /// and it may be this one. If they are others, it was damaged since. Only what is signed can say so, and what cannot be
-    /// read may.
+    /// and it may be this one. If they are others, it was damaged since, which is returned. Only what is signed can say so,
+    /// and what cannot be read may.
     pub(crate) async fn doubt(
         &self,
         report: &mut VerificationReport,
         pinned: Option<&PinnedBackup>,
-    ) {
+    ) -> bool {
         let (Some(p), Verdict::Failed) = (pinned, report.verdict) else {
-            return;
+            return false;
         };
         let earlier = async {
             let Some(evidence) = self.evidence(pinned).await?.filter(Evidence::is_signed) else {
@@ -199,7 +199,8 @@ impl BackupCatalog {
                 let e: RestoreError = e;
                 tracing::warn!(error = said(&e), "earlier evidence cannot be read");
                 let may_pass = e.reason().retry_class() != RetryClass::Permanent;
-                return verdict::withhold(report, &said(&e), may_pass.then(|| e.reason()));
+                verdict::withhold(report, &said(&e), may_pass.then(|| e.reason()));
+                return false;
             }
         };
         let reports = earlier
@@ -229,9 +230,11 @@ impl BackupCatalog {
                 "the backup was verified before and has changed since: it is damaged where it is stored"
             );
             note_damage(report, r);
+            return true;
         } else if let Some(r) = newest(None) {
             note_unknown_change(report, r);
         }
+        false
     }
 }
 

@@ -556,7 +556,7 @@ mod tests {
     use crate::proof::Verdict;
     use crate::store::faulty::{Call, StoreFault};
 
-    const CLUSTER: &[u8] = b"--\n-- PostgreSQL database cluster dump\n--\n\nSET default_transaction_read_only = off;\n\nCREATE ROLE a;\n";
+    const CLUSTER: &[u8] = b"--\n-- PostgreSQL database cluster dump\n--\n\nSET default_transaction_read_only = off;\n\nCREATE ROLE a;\n\n--\n-- PostgreSQL database cluster dump complete\n--\n\n";
 
     async fn newest(
         catalog: &BackupCatalog,
@@ -784,7 +784,7 @@ mod tests {
     /// SQL text that names no database hides an older backup that is called like it, and what is called otherwise is named.
     #[tokio::test]
     async fn a_newer_backup_of_unknown_database_is_not_passed_over_silently() {
-        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
         let (app, shop) = (archive_of("app"), archive_of("shop"));
         let files: &[(&str, &[u8])] = &[
             ("app-2026-11-20.dump", TEXT),
@@ -979,8 +979,9 @@ mod tests {
     async fn a_search_ends_in_time_and_passes_over_nothing() {
         let (app, shop) = (archive_of("app"), archive_of("shop"));
         let files: &[(&str, &[u8])] = &[("s.dump", &shop), ("a.dump", &app)];
-        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        let (folder, faulty, catalog) = catalog_of(files, &[]).await;
         set_age(&folder, "a.dump", 60);
+        faulty.fail(Call::Read, "", StoreFault::Stall, 999);
         let store = catalog.store().await.unwrap();
         let found = backup::newest_first(store.as_ref(), ("", None), None, None, false).await;
         let (found, _) = found.unwrap();
@@ -992,7 +993,8 @@ mod tests {
         let search = async || catalog.newest_of(&wanted, late, &found).await;
         for (known, named) in [(0, "2 of them"), (1, "1 of them")] {
             for found in &found[..known] {
-                catalog.database_in(&found.object).await.unwrap();
+                let shop = ArchivedDatabase::Named("shop".into());
+                catalog.known_databases.keep(&found.object, shop);
             }
             let e = search().await.err().unwrap();
             let said = crate::error::report(&e);
@@ -1001,7 +1003,8 @@ mod tests {
             let e = catalog.named_by(late, &found).await.unwrap_err();
             assert_eq!(e.reason(), R::Timeout);
         }
-        catalog.database_in(&found[1].object).await.unwrap();
+        let app = ArchivedDatabase::Named("app".into());
+        catalog.known_databases.keep(&found[1].object, app);
         assert_eq!(search().await.unwrap().place, 1);
         assert_eq!(catalog.named_by(late, &found).await.unwrap().len(), 2);
     }

@@ -273,7 +273,7 @@ mod tests {
     async fn text_that_is_not_read_to_its_end_is_left_alone() {
         let dump = archive_of("app");
         let text: &[u8] =
-            b"--\n-- PostgreSQL database dump\n--\n\n\\connect elsewhere\nCREATE TABLE t ();\n";
+            b"--\n-- PostgreSQL database dump\n--\n\n\\connect elsewhere\nCREATE TABLE t ();\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
         for (name, bytes, is_deleted) in [("x.sql", text, false), ("x.dump", &dump[..20], true)] {
             let (folder, _store, catalog) = catalog_of(&[(name, bytes)], &[]).await;
             let all = catalog.backups_of_set("default").await.unwrap();
@@ -379,7 +379,7 @@ mod tests {
     /// All objects are called alike.
     #[tokio::test]
     async fn the_newest_proven_backup_of_each_database_stays_whatever_others_are_called() {
-        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
         let (shop, blog) = (archive_of("shop"), archive_of("blog"));
         let none: [&str; 0] = [];
         let mixed: &[(&str, &[u8], &[&str])] = &[

@@ -173,7 +173,7 @@ mod tests {
     /// All objects are called alike, and the newest one names no database.
     #[tokio::test]
     async fn the_newest_backup_of_each_database_is_due_whatever_others_are_called() {
-        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
         let (shop, blog) = (archive_of("shop"), archive_of("blog"));
         let files: &[(&str, &[u8])] = &[
             ("backup-2026-11-01", &shop),

@@ -11,6 +11,7 @@ use super::backup_catalog::BackupCatalog;
 use crate::backup::{FoundBackup, PinnedBackup, ReadHint, Source};
 use crate::error::{FailureReason as R, RestoreError, StorageError, StorageKind, report as said};
 use crate::job::LatestBackup;
+use crate::policy::Depth;
 use crate::proof::{BackupContents, VerificationReport};
 use crate::store::{StoredObject, read_range};
 use crate::verification::{ChecksFile, DriftPolicy, Testimony, contents_of};
@@ -195,11 +196,14 @@ impl BackupCatalog {
     }
 }
 
-/// What the newest report that knows it says of a backup. One of a cluster's databases says nothing of the others.
+/// What the newest report that knows it says of a backup; one that restored it knows more than one that only read it.
+/// One of a cluster's databases says nothing of the others.
 fn known_by(reports: &[VerificationReport]) -> Option<BackupContents> {
     let known = reports.iter().filter(|r| !r.is_of_several());
     let known = known.filter(|r| r.known_contents().is_some());
-    known.max_by_key(|r| r.finished_at)?.known_contents()
+    let last = known.max_by_key(|r| (r.depth >= Some(Depth::Restore), r.finished_at))?;
+    last.part()
+        .or(last.known_contents().filter(|c| !c.is_part()))
 }
 
 /// The same if it is a part.
@@ -253,7 +257,7 @@ mod tests {
     use super::*;
     use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
     use crate::job::{BackupRef, VerifyJob};
-    use crate::policy::{Depth, Trigger};
+    use crate::policy::Trigger;
     use crate::proof::Verdict;
 
     const DAY: u64 = 86_400;
@@ -359,10 +363,8 @@ mod tests {
         let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
         assert_eq!(name, "5.sql");
         assert_eq!(
-            notes,
-            [
-                "a newer backup is only a part of a database and was not chosen: 6.dump (schema only); if you want it, choose it by its name"
-            ]
+            notes.last().unwrap(),
+            "a newer backup is only a part of a database and was not chosen: 6.dump (schema only); if you want it, choose it by its name"
         );
         // Beside an earlier proof, tables are missing.
         verified(&catalog, "5.sql", Some(BackupContents::SchemaOnly)).await;
@@ -391,6 +393,7 @@ mod tests {
         verified(&catalog, "3.dump", Some(BackupContents::UsualPart)).await;
         let usual = chosen(&catalog, ("latest", Some("app"))).await.unwrap();
         assert_eq!(usual.0, "3.dump", "as usual");
+        verified(&catalog, "3.dump", Some(BackupContents::Partial)).await;
         verified(&catalog, "1.dump", None).await;
         let (name, notes) = chosen(&catalog, ("latest-proven", Some("app")))
             .await

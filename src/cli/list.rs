@@ -204,6 +204,7 @@ mod tests {
             "failed 1970-01-01, 1 of 2 databases looked at"
         );
         proof.databases.clear();
+        proof.verdict = Verdict::Verified;
         proof.contents = Some(BackupContents::SchemaOnly);
         assert_eq!(
             proof_text(&proof),

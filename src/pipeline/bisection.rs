@@ -356,8 +356,8 @@ mod tests {
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
 
-    const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
-    const CLUSTER: &[u8] = b"--\n-- PostgreSQL database cluster dump\n--\n\n\\connect app\n";
+    const TEXT: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
+    const CLUSTER: &[u8] = b"--\n-- PostgreSQL database cluster dump\n--\n\n\\connect app\n\n--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n\n--\n-- PostgreSQL database dump complete\n--\n\n--\n-- PostgreSQL database cluster dump complete\n--\n\n";
 
     /// What a probe finds.
     fn outcome(probe: &VerifyJob, verdict: Verdict) -> JobOutcome {

@@ -115,13 +115,19 @@ async fn run_in_span(
         }
     }
     verdict::mind_the_locale(&mut report);
-    verification::mind_the_version(&mut report);
     let catalog = context.catalog();
     if pinned.is_none() {
         report.asked = catalog.asked(&job.backup);
     }
     let doubt = async {
-        catalog.doubt(&mut report, pinned.as_ref()).await;
+        let mut doubted = report.clone();
+        // Another version is no excuse for other bytes than those that were proven.
+        if !catalog.doubt(&mut doubted, pinned.as_ref()).await {
+            verification::mind_the_version(&mut report);
+        }
+        if report.verdict == Verdict::Failed {
+            report = doubted;
+        }
         Ok(())
     };
     if let Err(e) = context.end_bounds("verification").within(doubt).await {
@@ -337,7 +343,7 @@ async fn verify_archive(
     }
     let found = completeness.get().map(|c| Completeness::of(Some(c)));
     completeness::note_completeness(config, report, found);
-    report.notes.extend(seen.note(report.contents));
+    report.notes.extend(seen.note(report));
     done
 }
 

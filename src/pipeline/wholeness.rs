@@ -73,8 +73,14 @@ impl SeenArchive {
     }
 
     /// What the backup lacks, and what follows.
-    pub(super) fn note(&self, contents: Option<BackupContents>) -> Option<String> {
+    pub(super) fn note(&self, report: &VerificationReport) -> Option<String> {
+        let contents = report.contents;
         let note = verification::note_of(contents, self.coverage.get(), &self.checks.drift)?;
+        if report.part().is_none() && contents == Some(BackupContents::Partial) {
+            return Some(format!(
+                "{note}: whether that is usual is compared once it is restored (depth `restore` or `data`)"
+            ));
+        }
         if contents == Some(BackupContents::UsualPart) {
             return Some(format!(
                 "{note}: so it was in the last proven backup, or none is known; if they should have data, see which options the backup job gives pg_dump"

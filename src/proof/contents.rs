@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::VerificationReport;
+use crate::policy::Depth;
 
 /// What of a database a backup holds, as far as its table of contents, its text and earlier proofs show. Tables that
 /// `pg_dump -t` or `-n` left out with their definitions show only beside an earlier proof.
@@ -68,9 +69,12 @@ impl VerificationReport {
             .or_else(|| archive.and_then(|a| BackupContents::of_entries(&a.entries)))
     }
 
-    /// What the backup holds if it is known to be no replacement for a whole one.
+    /// What the backup holds if it is known to be no replacement for a whole one. Whether tables may lack their data is
+    /// known only once it was restored, and compared with those before it.
     pub fn part(&self) -> Option<BackupContents> {
-        self.known_contents().filter(|c| c.is_part())
+        let is_judged = self.depth >= Some(Depth::Restore);
+        self.known_contents()
+            .filter(|c| c.is_part() && (is_judged || *c != BackupContents::Partial))
     }
 
     /// Whether it is a proof, and not of a part. A part makes no other backup dispensable: it does not count for freshness,
@@ -83,7 +87,7 @@ impl VerificationReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Depth, Trigger};
+    use crate::policy::Trigger;
     use crate::proof::{ArchiveProof, Verdict};
 
     fn proof(format: &str, kinds: &[(&str, u64)]) -> VerificationReport {

@@ -5,6 +5,16 @@ use crate::proof::{ServerProof, Verdict, VerificationReport};
 
 const SYNTAX_ERROR: &str = "42601";
 
+/// The end of messages about a value of a type whose values all versions write and read alike.
+const STABLE: [&str; 6] = [
+    "type bigint",
+    "type boolean",
+    "type integer",
+    "type oid",
+    "type smallint",
+    "type uuid",
+];
+
 /// The major version: 15 of `15.18 (Debian …)`, 9 of `9.6.24`.
 fn major_of(version: &str) -> Option<u32> {
     let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
@@ -14,8 +24,10 @@ fn major_of(version: &str) -> Option<u32> {
 /// Whether another major version may accept what was refused with this SQLSTATE. A server of the dump's own version
 /// knows its objects, keywords and parameters, and reads the values that it has written; a violated constraint, a
 /// duplicate or a row with missing columns is refused by every version.
-fn may_be_of_version(code: &str) -> bool {
+fn may_be_of_version(code: &str, message: &str) -> bool {
     match code {
+        // Every version reads the values of these types that another one writes.
+        "22P02" | "22003" if STABLE.iter().any(|t| message.contains(t)) => false,
         // Duplicate columns, objects and names.
         "42701" | "42710" | "42712" | "42723" | "42P03" | "42P04" | "42P05" | "42P06" | "42P07" => {
             false
@@ -34,8 +46,8 @@ fn may_be_of_version(code: &str) -> bool {
 struct VersionGap {
     /// A clause about the dump.
     dump: String,
-    /// The major version to verify with, if known.
-    wanted: Option<u32>,
+    /// The major version to verify with.
+    wanted: u32,
     here: u32,
 }
 
@@ -48,31 +60,23 @@ impl VersionGap {
         // pg_dump writes for its own and for newer versions, whatever it reads from.
         let writer = major_of(&archive.pg_dump_version).filter(|w| *w > here);
         let (dump, wanted) = match (dumped, writer) {
-            (Some(dumped), _) if dumped != here && may_be_of_version(code) => {
-                (format!("the dump is of PostgreSQL {dumped}"), Some(dumped))
+            (Some(dumped), _) if dumped != here && may_be_of_version(code, &error.message) => {
+                (format!("the dump is of PostgreSQL {dumped}"), dumped)
             }
-            (None, _) if may_be_of_version(code) => (
-                "the dump does not say which PostgreSQL it is of".to_owned(),
-                None,
-            ),
-            (Some(_), Some(writer)) if code == SYNTAX_ERROR => (
-                format!("the dump was written by pg_dump {writer}"),
-                Some(writer),
-            ),
+            (Some(_), Some(writer)) if code == SYNTAX_ERROR => {
+                (format!("the dump was written by pg_dump {writer}"), writer)
+            }
             _ => return None,
         };
         Some(VersionGap { dump, wanted, here })
     }
 
     fn fix(&self, server: &ServerProof) -> String {
-        let version = match self.wanted {
-            Some(wanted) => format!("PostgreSQL {wanted}"),
-            None => "the version that was dumped".to_owned(),
-        };
+        let wanted = self.wanted;
         if server.kind == "sandbox" {
-            format!("set PG_BINDIR to an installation of {version}")
+            format!("set PG_BINDIR to an installation of PostgreSQL {wanted}")
         } else {
-            format!("set SCRATCH_DB_HOST to a server of {version}")
+            format!("set SCRATCH_DB_HOST to a server of PostgreSQL {wanted}")
         }
     }
 }
@@ -195,11 +199,8 @@ mod tests {
                 "set PG_BINDIR to an installation of PostgreSQL 18; the backup may be good".into()
             )
         );
-        let (unknown, _) = said("", "", "42601");
-        assert!(
-            unknown.contains("does not say which PostgreSQL"),
-            "{unknown}"
-        );
+        // Nothing speaks for another version.
+        assert_eq!(refused("", "", "15.18", "42601").verdict, Verdict::Failed);
         // A newer pg_dump may write what the dumped version itself cannot read; it does not make objects disappear.
         let (writer, _) = said("15.18", "17.2", "42601");
         assert!(writer.contains("written by pg_dump 17"), "{writer}");

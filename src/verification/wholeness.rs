@@ -10,6 +10,8 @@ use super::restored_database::counted;
 use crate::proof::{BackupContents, Check, CheckStatus, Drift, TableProof, VerificationReport};
 use pgdump_archive::{BareRelation, DataCoverage, Dialect, Token, tokens};
 
+/// So many large objects, or tables with few rows, do not vanish by chance.
+const FEW: u64 = 10;
 /// Most tables that a sentence names.
 const MAX_NAMED: usize = 20;
 
@@ -177,7 +179,7 @@ fn missing(seen: &SeenData<'_>, last: &VerificationReport, policy: &DriftPolicy)
     let mut found = Vec::new();
     found.extend(missing_tables(seen, last, policy));
     let had = last.large_objects;
-    if seen.large_objects == 0 && had >= policy.min_rows.max(1) {
+    if seen.large_objects == 0 && had >= FEW {
         found.push(format!(
             "large objects: none, {} in the last proven backup",
             HumanCount(had)
@@ -187,15 +189,15 @@ fn missing(seen: &SeenData<'_>, last: &VerificationReport, policy: &DriftPolicy)
 }
 
 /// The same of tables with rows. A new table may be one that was renamed, so it makes up for one that is missing; one that
-/// is still there is compared by itself. Tables with few rows do not count.
+/// is still there is compared by itself. A database with next to nothing in it may lose it.
 fn missing_tables(
     seen: &SeenData<'_>,
     last: &VerificationReport,
     policy: &DriftPolicy,
 ) -> Option<String> {
-    let large = |tables: &[TableProof]| -> BTreeMap<String, u64> {
-        let large = tables.iter().filter(|t| t.rows >= policy.min_rows.max(1));
-        let named = large.map(|t| (unquoted(&t.name), t.rows));
+    let filled = |tables: &[TableProof]| -> BTreeMap<String, u64> {
+        let filled = tables.iter().filter(|t| t.rows > 0);
+        let named = filled.map(|t| (unquoted(&t.name), t.rows));
         named
             .filter(|(name, _)| !is_ignored(policy, name))
             .collect()
@@ -203,7 +205,7 @@ fn missing_tables(
     let names = |tables: &[TableProof]| -> HashSet<String> {
         tables.iter().map(|t| unquoted(&t.name)).collect()
     };
-    let (before, now) = (large(&last.tables), large(seen.tables));
+    let (before, now) = (filled(&last.tables), filled(seen.tables));
     let (known, mut there) = (names(&last.tables), names(seen.tables));
     there.extend(names(&emptied(seen, last)));
     let gone: Vec<&String> = before
@@ -216,8 +218,9 @@ fn missing_tables(
     let new_rows = sum(new.iter().filter_map(|name| now.get(*name).copied()));
     let tables = gone.len().saturating_sub(new.len());
     let rows = gone_rows.saturating_sub(new_rows);
-    // Not more than half of either.
-    if tables <= before.len() - tables && rows <= had_rows - rows {
+    // Less than half of either, or next to nothing.
+    let is_little = had_rows < policy.min_rows && (before.len() as u64) < FEW;
+    if is_little || (tables < before.len() - tables && rows < had_rows - rows) {
         return None;
     }
     let gone: Vec<String> = gone.into_iter().cloned().collect();

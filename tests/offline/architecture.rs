@@ -178,6 +178,7 @@ fn restricted_names_are_used_only_in_their_modules() {
                 "main.rs",
                 "pipeline/verification_server.rs",
                 "sandbox/template.rs",
+                "verification/evidence/tests.rs",
             ],
         ),
         ("process::exit", &[]),

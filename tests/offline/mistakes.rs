@@ -126,7 +126,7 @@ fn mistakes_say_what_is_wrong() {
         (
             &["inspect", "page.dump", "--prefix", "none/"],
             2,
-            &["--prefix is only for latest"],
+            &["--prefix: it is where latest and latest-proven search"],
         ),
         (
             &["inspect", "latest", "--prefix", "none/"],
