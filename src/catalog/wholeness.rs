@@ -51,7 +51,7 @@ impl BackupCatalog {
                 }
                 pinned => pinned?,
             };
-            let Some(contents) = self.part_of(&mut pinned).await else {
+            let Some(contents) = self.part_of(&mut pinned, wanted.is_proven).await else {
                 pinned.notes.extend(note_of(&passed));
                 return Ok(pinned);
             };
@@ -114,9 +114,9 @@ impl BackupCatalog {
         StorageError::new(StorageKind::NotFound, format!("{at}: {what}")).into()
     }
 
-    /// What a backup holds if it is known to be a part. What cannot be read is not known. Whether tables may lack their data
-    /// is for its verification to say: until then, a note does.
-    async fn part_of(&self, pinned: &mut PinnedBackup) -> Option<BackupContents> {
+    /// What a backup holds if it is known to be a part that is not to be chosen. What cannot be read is not known. One that
+    /// lacks the data of some tables is no proof of a whole one; the newest backup it is nevertheless, with a note.
+    async fn part_of(&self, pinned: &mut PinnedBackup, is_proven: bool) -> Option<BackupContents> {
         let archived = match self.archived_contents(pinned).await {
             Ok(archived) => archived,
             // Its restore says what is wrong.
@@ -131,15 +131,21 @@ impl BackupCatalog {
         } else {
             None
         };
-        if archived == Some(BackupContents::Partial) && by_evidence.is_none() {
+        let part = by_evidence.or(archived).filter(|c| c.is_part());
+        if part == Some(BackupContents::Partial) && !(is_proven && by_evidence.is_some()) {
+            let said = if by_evidence.is_some() {
+                "which those before it had: its verification says so"
+            } else {
+                "by its table of contents; its verification will say whether that is usual"
+            };
             pinned.notes.push(format!(
-                "{} {}, by its table of contents, and no verification says yet whether those before it do so, too",
+                "{} {}, {said}",
                 pinned.object.name,
                 BackupContents::Partial.phrase()
             ));
             return None;
         }
-        by_evidence.or(archived).filter(|c| c.is_part())
+        part
     }
 
     /// What the table of contents says; `None` of what has none, or is compressed as a whole.
@@ -370,29 +376,30 @@ mod tests {
         verified(&catalog, "5.sql", Some(BackupContents::SchemaOnly)).await;
         verified(&catalog, "4.dump", Some(BackupContents::Partial)).await;
         for database in [None, Some("app")] {
+            // It is the newest one with rows.
             let (name, notes) = chosen(&catalog, ("latest", database)).await.unwrap();
-            // No verification has judged it yet.
-            assert_eq!(name, "3.dump", "{database:?}");
-            for said in ["4.dump (partial)", "3.dump lacks tables, or their data"] {
+            assert_eq!(name, "4.dump", "{database:?}");
+            for said in [
+                "6.dump (schema only), 5.sql (schema only)",
+                "4.dump lacks tables, or their data, which those before it had",
+            ] {
                 assert!(notes.iter().any(|n| n.contains(said)), "{notes:?}");
             }
         }
-        verified(&catalog, "3.dump", Some(BackupContents::Partial)).await;
-        for database in [None, Some("app")] {
-            let (name, notes) = chosen(&catalog, ("latest", database)).await.unwrap();
-            assert_eq!(name, "2.dump", "{database:?}");
-            let note = notes.last().unwrap();
-            assert!(
-                note.contains("4.dump (partial), 3.dump (partial)"),
-                "{note}"
-            );
-        }
+        std::fs::remove_file(folder.path().join("4.dump")).unwrap();
+        let (name, notes) = chosen(&catalog, ("latest", Some("app"))).await.unwrap();
+        assert_eq!(name, "3.dump");
+        let said = "by its table of contents; its verification will say";
+        assert!(notes.iter().any(|n| n.contains(said)), "{notes:?}");
+        std::fs::write(folder.path().join("4.dump"), &whole).unwrap();
+        set_age(&folder, "4.dump", 180);
+        verified(&catalog, "4.dump", Some(BackupContents::Partial)).await;
         let none = chosen(&catalog, ("latest-proven", Some("app"))).await;
         let (name, _) = none.unwrap();
         assert_eq!(name, "4.dump", "there is no proof of a whole one");
         verified(&catalog, "3.dump", Some(BackupContents::UsualPart)).await;
-        let usual = chosen(&catalog, ("latest", Some("app"))).await.unwrap();
-        assert_eq!(usual.0, "3.dump", "as usual");
+        let usual = chosen(&catalog, ("latest-proven", Some("app"))).await;
+        assert_eq!(usual.unwrap().0, "3.dump", "as usual");
         verified(&catalog, "3.dump", Some(BackupContents::Partial)).await;
         verified(&catalog, "1.dump", None).await;
         let (name, notes) = chosen(&catalog, ("latest-proven", Some("app")))

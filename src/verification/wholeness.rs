@@ -60,7 +60,7 @@ pub fn contents_beside(
     contents
 }
 
-/// Whether what has no data had no rows in the last proven backup either, or none is known that could have had them.
+/// Whether what has no data had no rows in a proven backup before it either, or none is known that could have had them.
 fn is_usual(seen: &SeenData<'_>, history: &History, policy: &DriftPolicy) -> bool {
     let Some(coverage) = seen.coverage.filter(|c| c.undefined == 0) else {
         return false;
@@ -71,12 +71,17 @@ fn is_usual(seen: &SeenData<'_>, history: &History, policy: &DriftPolicy) -> boo
     if !missing(seen, last, policy).is_empty() {
         return false;
     }
-    if last.tables.is_empty() || lacks_names(coverage) {
-        return last.contents == Some(BackupContents::UsualPart);
-    }
     let bare: HashSet<String> = lacking(coverage, policy).map(plain).collect();
     let had_rows = |t: &TableProof| t.rows > 0 && bare.contains(&unquoted(&t.name));
-    !last.tables.iter().any(had_rows)
+    let had_none = |r: &VerificationReport| {
+        if r.tables.is_empty() || lacks_names(coverage) {
+            r.contents == Some(BackupContents::UsualPart)
+        } else {
+            !r.tables.iter().any(had_rows)
+        }
+    };
+    // Not the last one alone: somebody may have made a whole one in between.
+    history.reports.iter().any(had_none)
 }
 
 /// What a backup lacks, as a sentence; `None` if it is whole, as far as that is known.
@@ -218,9 +223,17 @@ fn missing_tables(
     let new_rows = sum(new.iter().filter_map(|name| now.get(*name).copied()));
     let tables = gone.len().saturating_sub(new.len());
     let rows = gone_rows.saturating_sub(new_rows);
-    // Less than half of either, or next to nothing.
-    let is_little = had_rows < policy.min_rows && (before.len() as u64) < FEW;
-    if is_little || (tables < before.len() - tables && rows < had_rows - rows) {
+    let is_small = (before.len() as u64) < FEW;
+    if before.is_empty() || (is_small && had_rows < policy.min_rows) {
+        return None;
+    }
+    // Most tables, or nearly all rows: a large partition may be dropped.
+    let most = if is_small {
+        tables * 2 > before.len()
+    } else {
+        tables * 2 >= before.len()
+    };
+    if !most && rows < had_rows - had_rows / 10 {
         return None;
     }
     let gone: Vec<String> = gone.into_iter().cloned().collect();

@@ -210,13 +210,19 @@ fn preview(text: &mut SqlReader, limits: Limits) -> Result<Preview, ArchiveError
 }
 
 fn header_of(text: &mut SqlReader) -> Header {
+    // One of a cluster's databases that has no rows was read to the end of the text, and others follow it.
+    let database = if text.session.was_selected {
+        text.session.selected_database.clone()
+    } else {
+        text.session.database.clone()
+    };
     Header {
         format: Format::Plain,
         filters: vec![],
         version: None,
         codec: Codec::None,
         created: None,
-        database: text.session.database.clone(),
+        database,
         server_version: std::mem::take(&mut text.server_version),
         pg_dump_version: std::mem::take(&mut text.pg_dump_version),
     }

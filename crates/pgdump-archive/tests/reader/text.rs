@@ -450,6 +450,21 @@ fn the_preview_of_a_clusters_database_is_bounded() {
     assert!(all.0.contains(&"rows of public.one_t".to_owned()));
 }
 
+/// A database with definitions alone, or with nothing, is read to the end of the text.
+#[test]
+fn a_clusters_database_without_rows_has_its_name() {
+    let rows = "COPY public.one_t (a) FROM stdin;\nx\n-- PostgreSQL database dump complete\n\\\\connect two\n\\.\n";
+    let text = cluster().replacen(rows, "", 1);
+    assert_ne!(text, cluster());
+    let origin = ArchiveSource::once(std::io::Cursor::new(text.into_bytes()));
+    let keys = DecryptionKeys::default();
+    let archive = Archive::open_database(origin, Limits::default(), &keys, Some("one")).unwrap();
+    assert_eq!(archive.header().database.as_deref(), Some("one"));
+    let mut all = Collect::default();
+    archive.read_data(&mut all).unwrap();
+    assert!(!all.0.iter().any(|s| s.contains("two")), "{:?}", all.0);
+}
+
 fn cluster() -> String {
     let of = |name: &str, rows: &str| {
         format!(
