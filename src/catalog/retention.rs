@@ -1,5 +1,6 @@
 //! Which backups of a set may be deleted, and their deletion.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use crate::policy::Depth;
 use crate::proof::{BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{Candidate, Decision, RetentionRules, decide_with_parts};
 use crate::store::{StoredObject, read_range};
-use crate::verification::{DocumentFolders, Testimony};
+use crate::verification::{DocumentFolders, Evidence, Testimony};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -64,7 +65,7 @@ impl BackupCatalog {
             Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
             None => DocumentFolders::default(),
         };
-        let mut incomplete = None;
+        let (mut incomplete, mut newest_proven) = (None, HashMap::new());
         for object in backups {
             let known = match &evidence {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
@@ -72,6 +73,12 @@ impl BackupCatalog {
             };
             let part = part_by(&known.reports);
             let candidate = self.candidate(object, &known, !is_unsigned).await;
+            if let (true, None, Ok(origin)) = (candidate.proven, part, &candidate.origin) {
+                let series = (origin.clone(), candidate.tables);
+                newest_proven
+                    .entry(series)
+                    .or_insert_with(|| candidate.object.clone());
+            }
             candidates.push((candidate, part));
             incomplete = incomplete.or(known.incomplete);
         }
@@ -83,6 +90,11 @@ impl BackupCatalog {
                 .filter(|d| rules.keeps_young(&d.object, now).is_none())
                 .for_each(|d| why.clone_into(&mut d.why));
         }
+        if let (true, Some(evidence)) = (decisions.iter().any(|d| d.delete), &evidence) {
+            for object in newest_proven.values() {
+                incomplete = incomplete.or(self.what_changed(evidence, object).await?);
+            }
+        }
         // What was not read may say that the backup that would be kept is bad.
         if let Some(why) = incomplete {
             for decision in decisions.iter_mut().filter(|d| d.delete) {
@@ -91,6 +103,33 @@ impl BackupCatalog {
             }
         }
         Ok(decisions)
+    }
+
+    /// Why a proven backup is not what was proven any more, if its bytes show it. They are read where the store does not know
+    /// their checksum.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn what_changed(
+        &self,
+        evidence: &Evidence,
+        object: &StoredObject,
+    ) -> Result<Option<String>, RestoreError> {
+        if object.crc32c.is_some() {
+            return Ok(None);
+        }
+        let store = self.stores.at(&self.config.bucket).await?;
+        let listed = backup::list_objects(store.as_ref(), &object.name, true).await?;
+        let read = backup::backups_of(store.as_ref(), listed, self.manifest()).await?;
+        let is_still_it =
+            |o: &&StoredObject| o.name == object.name && o.generation == object.generation;
+        let is_proven = match read.iter().find(is_still_it) {
+            Some(read) => is_proven(&evidence.beside(read).await?.reports),
+            None => false,
+        };
+        let name = &object.name;
+        Ok((!is_proven)
+            .then(|| format!("{name} has other bytes than when it was proven: verify it")))
     }
 
     /// What is known of a backup: whether its last verification that went deep enough proved it, and its database; where no
@@ -448,6 +487,38 @@ mod tests {
             };
             assert_eq!(deleted(&catalog).await, wanted, "{change:?}");
         }
+    }
+
+    /// A file that rots in place keeps its size and time; only its bytes show it.
+    #[tokio::test]
+    async fn a_proof_of_other_bytes_deletes_nothing() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("1.dump", &dump), ("2.dump", &dump)];
+        let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+        set_age(&folder, "1.dump", 20 * DAY);
+        set_age(&folder, "2.dump", 10 * DAY);
+        let crc32c = backup::encode_crc32c(pgdump_archive::Crc32c(crc32c::crc32c(&dump)));
+        for (name, _) in files {
+            verified(&catalog, name, name, |r| {
+                r.database = Some("app".into());
+                r.backup.crc32c = Some(crc32c.clone());
+            })
+            .await;
+        }
+        assert_eq!(deleted(&catalog).await, ["1.dump"]);
+        let path = folder.path().join("2.dump");
+        let made = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let rotten: Vec<u8> = dump.iter().rev().copied().collect();
+        std::fs::write(&path, rotten).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(made).unwrap();
+        let decisions = catalog.retention("default", true).await.unwrap();
+        assert!(decisions.iter().all(|d| !d.delete), "{decisions:?}");
+        let said = "2.dump has other bytes than when it was proven";
+        assert!(
+            decisions.iter().any(|d| d.why.contains(said)),
+            "{decisions:?}"
+        );
     }
 
     /// While it is not known whether the newest backup can still be restored, the older ones stay.

@@ -63,7 +63,7 @@ impl BackupCatalog {
                 partial = Some(pinned);
             }
             if passed.len() > MAX_PASSED {
-                return self.without_whole(wanted, &passed, None);
+                return self.without_whole(wanted, &passed, partial);
             }
         }
     }
