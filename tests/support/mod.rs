@@ -71,7 +71,7 @@ impl Cluster {
         std::fs::set_permissions(scratch.path(), open).unwrap();
         let sandbox = Sandbox::start(bindir, &std::env::temp_dir(), false, options).unwrap();
         let cluster = Cluster { sandbox, scratch };
-        cluster.psql(
+        cluster.send(
             "postgres",
             "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\";",
         );
@@ -93,7 +93,7 @@ impl Cluster {
     /// Runs SQL and returns what psql prints, unaligned.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         if is_one_statement(sql) {
-            return self.run_statement(database, sql);
+            return self.send(database, sql);
         }
         let file = self.scratch(&format!("{}.sql", uuid::Uuid::new_v4()));
         std::fs::write(&file, sql).unwrap();
@@ -118,8 +118,9 @@ impl Cluster {
         String::from_utf8(out).unwrap().trim_end().to_owned()
     }
 
-    /// What psql prints for one statement. To start psql takes more of the processor than most statements do.
-    fn run_statement(&self, database: &str, sql: &str) -> String {
+    /// What psql prints for one statement, or for several that may be in one transaction. To start psql takes more of the
+    /// processor than most statements do.
+    fn send(&self, database: &str, sql: &str) -> String {
         let config = self.connection_to(database);
         let ask = async {
             let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
