@@ -20,7 +20,7 @@ round() {
 options=("$@")
 rm -rf target/mutants.out target/mutants.out.old
 round --lib --
-round --test=pg -- -E 'test(journal::) | test(swap::) | test(cuts::) | test(limits::) | test(tls::) | test(damage::flipped_gzip) | test(hostile::)'
+round --test=pg -- -E 'test(journal::) | test(swap::) | test(cuts::) | test(limits::) | test(tls::) | test(damage::truncated_and_flipped_gzip) | test(hostile::)'
 round --test=offline --test=cloud -- -E 'test(contract::) | test(cli::) | test(refusals::) | test(admission::) | test(worker::) | test(crash::killed_while_replacing)'
 
 cd target/mutants.out

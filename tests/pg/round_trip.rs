@@ -95,15 +95,24 @@ async fn every_form(c: &Cluster, database: &str) {
             c.dump_to_file(database, args),
             c.dump_through_pipe(database, args),
         ];
-        let theirs = theirs(c, &archives[f % 2]);
         let what = format!("{database}, {form}");
+        // Where pg_restore's result is the source, `make test` compares with the source alone.
+        let wanted = if form == "schema only" || is_full_campaign() {
+            theirs(c, &archives[f % 2])
+        } else {
+            source.clone()
+        };
         if form != "schema only" {
-            assert_same(&theirs, &source, &format!("{what}: restored and source"));
+            assert_same(
+                &wanted,
+                &source,
+                &format!("{what}: pg_restore's and source"),
+            );
         }
         for (a, archive) in archives.iter().enumerate() {
             for way in ways(f + a) {
                 let ours = restored(c, archive, way, &what).await;
-                assert_same(&ours, &theirs, &format!("{what}, archive {a}, {way}"));
+                assert_same(&ours, &wanted, &format!("{what}, archive {a}, {way}"));
             }
         }
     }
@@ -301,7 +310,7 @@ async fn tables_with_colliding_array_types() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_tables() {
     let c = Cluster::start();
-    let tables = if is_full_campaign() { 2000 } else { 600 };
+    let tables = if is_full_campaign() { 2000 } else { 400 };
     c.create(
         "many",
         &format!(
@@ -366,37 +375,49 @@ async fn checks_that_read_other_tables() {
 
 /// Dumps of other versions, restored into their own server.
 mod by_version {
-    use super::{Cluster, bindir_of, equal, is_full_campaign};
+    use std::path::PathBuf;
 
-    /// Version × database × form × way of the rows: `make soak` restores all of them, `make test` a quarter, in which
-    /// every two of the four meet.
+    use super::{Cluster, assert_same, bindir_of, equal, is_full_campaign, restored, ways};
+
+    /// Version × database × form × way of the rows: `make soak` restores all of them and compares with `pg_restore`; `make
+    /// test` a quarter, in which every two of the four meet, and compares with the source.
     async fn every_dump(version: u32, database: &str, sql: &str) {
         let Some(bindir) = bindir_of(version) else {
             return;
         };
         let c = Cluster::of(&bindir, "");
         c.create(database, sql);
+        let source = c.content(database, &[]);
         let databases = ["samples", "vals", "names"];
         let set = databases.iter().position(|d| *d == database).unwrap();
         let turn = set + usize::from(version >= 18);
-        let is_wanted = |form: usize| form % 2 == turn % 2 || is_full_campaign();
-        let files = [&[][..], &["-Z0"], &["--inserts"]];
-        for (form, args) in files.into_iter().enumerate() {
-            if is_wanted(form) {
-                let what = format!("{version}, {database}, {args:?}");
-                let archive = c.dump_to_file(database, args);
-                equal(&c, &archive, set + form / 2, &what).await;
-            }
-        }
         let statistics: &[&str] = if version >= 18 {
             &["--statistics"]
         } else {
             &[]
         };
-        if is_wanted(3) {
-            let piped = c.dump_through_pipe(database, statistics);
-            let what = format!("{version}, {database}, piped, {statistics:?}");
-            equal(&c, &piped, set + 1, &what).await;
+        let forms = [&[][..], &["-Z0"], &["--inserts"], statistics];
+        for (form, args) in forms.into_iter().enumerate() {
+            if is_full_campaign() {
+                let what = format!("{version}, {database}, {args:?}");
+                equal(&c, &dump(&c, database, form, args), form, &what).await;
+            } else if form % 2 == turn % 2 {
+                let archive = dump(&c, database, form, args);
+                for way in ways(set + form / 2) {
+                    let what = format!("{version}, {database}, {args:?}, {way}");
+                    let ours = restored(&c, &archive, way, &what).await;
+                    assert_same(&ours, &source, &what);
+                }
+            }
+        }
+    }
+
+    /// The last form is through a pipe.
+    fn dump(c: &Cluster, database: &str, form: usize, args: &[&str]) -> PathBuf {
+        if form == 3 {
+            c.dump_through_pipe(database, args)
+        } else {
+            c.dump_to_file(database, args)
         }
     }
 
@@ -460,10 +481,11 @@ async fn every_codec() {
         let args = ["--no-owner", "--no-privileges"];
         assert_same(&c.content("none", &args), &c.content(theirs, &args), theirs);
     }
+    let uncompressed = c.content("none", &[]);
     for codec in ["gzip", "lz4", "lz4.piped", "zstd", "zstd.piped"] {
         c.restore(&fixtures.join(format!("shop18.{codec}.dump")), "ours")
             .await;
-        assert_same(&c.content("ours", &[]), &c.content("none", &[]), codec);
+        assert_same(&c.content("ours", &[]), &uncompressed, codec);
         drop_database(&c, "ours");
     }
 }

@@ -71,7 +71,7 @@ impl Cluster {
         std::fs::set_permissions(scratch.path(), open).unwrap();
         let sandbox = Sandbox::start(bindir, &std::env::temp_dir(), false, options).unwrap();
         let cluster = Cluster { sandbox, scratch };
-        cluster.psql(
+        cluster.send(
             "postgres",
             "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\";",
         );
@@ -93,7 +93,7 @@ impl Cluster {
     /// Runs SQL and returns what psql prints, unaligned.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         if is_one_statement(sql) {
-            return self.run_statement(database, sql);
+            return self.send(database, sql);
         }
         let file = self.scratch(&format!("{}.sql", uuid::Uuid::new_v4()));
         std::fs::write(&file, sql).unwrap();
@@ -118,8 +118,9 @@ impl Cluster {
         String::from_utf8(out).unwrap().trim_end().to_owned()
     }
 
-    /// What psql prints for one statement. To start psql takes more of the processor than most statements do.
-    fn run_statement(&self, database: &str, sql: &str) -> String {
+    /// What psql prints for one statement, or for several that may be in one transaction. To start psql takes more of the
+    /// processor than most statements do.
+    fn send(&self, database: &str, sql: &str) -> String {
         let config = self.connection_to(database);
         let ask = async {
             let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
@@ -159,9 +160,24 @@ impl Cluster {
         config
     }
 
+    /// How to create a database: small ones in the least time where the server knows more than one way.
+    fn strategy(&self) -> &'static str {
+        let file = Path::new(self.sandbox.host()).join("data/PG_VERSION");
+        let version = std::fs::read_to_string(file).unwrap_or_default();
+        let has_strategies = version.trim().parse::<u32>().is_ok_and(|v| v >= 15);
+        if has_strategies {
+            " STRATEGY file_copy"
+        } else {
+            ""
+        }
+    }
+
     pub fn create(&self, database: &str, sql: &str) {
         let name = pgrestored::postgres::ident(database);
-        let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+        let create = format!(
+            "CREATE DATABASE {name} TEMPLATE template0{}",
+            self.strategy()
+        );
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if !sql.is_empty() && database.chars().all(is_plain) {
             let both = format!("{create};\n\\connect {name}\n{sql}");
@@ -247,10 +263,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
 
     /// Restores an archive with `pg_restore` into a new database.
     pub fn pg_restore(&self, archive: &Path, database: &str, args: &[&str]) {
-        self.psql(
-            "postgres",
-            &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"),
-        );
+        self.create(database, "");
         self.sandbox
             .run(
                 self.sandbox
