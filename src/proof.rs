@@ -338,6 +338,9 @@ pub struct VerificationReport {
     /// What of a database the backup holds; absent if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<BackupContents>,
+    /// Tables and sequences that the backup defines without their data, if it lacks that of some: `schema.name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_data: Vec<String>,
     /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat` (`members` has all objects).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -460,6 +463,7 @@ impl VerificationReport {
             database: None,
             one_of_several: false,
             contents: None,
+            without_data: vec![],
             sha256: None,
             members: None,
             started_at: started,
@@ -608,6 +612,7 @@ impl VerificationReport {
         VerificationReport {
             one_of_several: self.is_of_several(),
             tables: vec![],
+            without_data: vec![],
             checks: vec![],
             notes: vec![],
             rewrites: vec![],

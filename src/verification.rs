@@ -50,7 +50,7 @@ pub use restore_index::RestoreIndex;
 pub use restored_database::RestoredDatabase;
 pub(crate) use server_version::mind_the_version;
 pub(crate) use verdict_label::{class_of, headline};
-pub use wholeness::{SeenData, comparable, contents_beside, contents_of, note_of};
+pub use wholeness::{SeenData, comparable, contents_beside, contents_of, note_of, without_data};
 
 /// The results of all checks.
 #[derive(Debug, Default)]

@@ -104,7 +104,8 @@ pub(super) async fn sort_by_content(
     }
     let pieces = sorted.series.iter().flat_map(|s| &s.pieces);
     // First what is not called like a piece: whoever adds files that cannot be read adds whole series of them.
-    let all = others.iter().chain(pieces).chain(&sorted.others);
+    let first = others.iter().filter(|o| o.size > 0).take(WITNESSES / 2);
+    let all = first.chain(pieces).chain(&sorted.others).chain(others);
     files.check_store(all).await?;
     Ok(sorted)
 }

@@ -12,7 +12,7 @@ use super::wholeness::part_by;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
     FailureReason as R, JobKind, RestoreError, StorageError, StorageKind, ValidationError,
-    ValidationKind,
+    ValidationKind, report as said,
 };
 use crate::policy::Depth;
 use crate::proof::{BackupOrigin, Verdict, VerificationReport};
@@ -74,7 +74,9 @@ impl BackupCatalog {
             let part = part_by(&known.reports);
             let candidate = self.candidate(object, &known, !is_unsigned).await;
             if let (true, None, Ok(origin)) = (candidate.proven, part, &candidate.origin) {
-                let series = (origin.clone(), candidate.tables);
+                // Tables tell only those apart that name no database.
+                let is_named = matches!(origin, BackupOrigin::Named(_));
+                let series = (origin.clone(), candidate.tables.filter(|_| !is_named));
                 newest_proven
                     .entry(series)
                     .or_insert_with(|| candidate.object.clone());
@@ -92,7 +94,9 @@ impl BackupCatalog {
         }
         if let (true, Some(evidence)) = (decisions.iter().any(|d| d.delete), &evidence) {
             for object in newest_proven.values() {
-                incomplete = incomplete.or(self.what_changed(evidence, object).await?);
+                if incomplete.is_none() {
+                    incomplete = self.what_changed(evidence, object).await;
+                }
             }
         }
         // What was not read may say that the backup that would be kept is bad.
@@ -107,29 +111,40 @@ impl BackupCatalog {
 
     /// Why a proven backup is not what was proven any more, if its bytes show it. They are read where the store does not know
     /// their checksum.
+    async fn what_changed(&self, evidence: &Evidence, object: &StoredObject) -> Option<String> {
+        if object.crc32c.is_some() {
+            return None;
+        }
+        let name = &object.name;
+        match self.is_proven_as_read(evidence, object).await {
+            Ok(true) => None,
+            Ok(false) => Some(format!(
+                "{name} has other bytes than when it was proven: verify it"
+            )),
+            Err(e) => Some(format!("{name} cannot be read again: {}", said(&e))),
+        }
+    }
+
+    /// Reads a backup for its checksums, and whether what was proven has the same.
     ///
     /// # Errors
-    /// The store's own.
-    async fn what_changed(
+    /// The store's own, also if the backup was changed or deleted meanwhile.
+    async fn is_proven_as_read(
         &self,
         evidence: &Evidence,
         object: &StoredObject,
-    ) -> Result<Option<String>, RestoreError> {
-        if object.crc32c.is_some() {
-            return Ok(None);
-        }
+    ) -> Result<bool, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
         let listed = backup::list_objects(store.as_ref(), &object.name, true).await?;
         let read = backup::backups_of(store.as_ref(), listed, self.manifest()).await?;
         let is_still_it =
             |o: &&StoredObject| o.name == object.name && o.generation == object.generation;
-        let is_proven = match read.iter().find(is_still_it) {
-            Some(read) => is_proven(&evidence.beside(read).await?.reports),
-            None => false,
+        let Some(read) = read.iter().find(is_still_it) else {
+            return Err(
+                StorageError::new(StorageKind::NotFound, "it is not there any more").into(),
+            );
         };
-        let name = &object.name;
-        Ok((!is_proven)
-            .then(|| format!("{name} has other bytes than when it was proven: verify it")))
+        Ok(is_proven(&evidence.beside(read).await?.reports))
     }
 
     /// What is known of a backup: whether its last verification that went deep enough proved it, and its database; where no

@@ -1,6 +1,6 @@
 //! Which backups hold only a part of a database: they are no replacement for a whole one.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,8 +204,10 @@ impl BackupCatalog {
 
 /// What the newest report that knows it says of a backup; one that restored it knows more than one that only read it.
 /// One of a cluster's databases says nothing of the others.
-fn known_by(reports: &[VerificationReport]) -> Option<BackupContents> {
-    let known = reports.iter().filter(|r| !r.is_of_several());
+fn known_by<'a>(
+    reports: impl IntoIterator<Item = &'a VerificationReport>,
+) -> Option<BackupContents> {
+    let known = reports.into_iter().filter(|r| !r.is_of_several());
     let known = known.filter(|r| r.known_contents().is_some());
     let last = known.max_by_key(|r| (r.depth >= Some(Depth::Restore), r.finished_at))?;
     last.part()
@@ -219,10 +221,18 @@ pub(super) fn part_by(reports: &[VerificationReport]) -> Option<BackupContents> 
 
 /// Leaves out the backups that reports call parts, unless there are no others.
 pub(super) fn leave_out_parts(backups: &mut Vec<StoredObject>, reports: &[VerificationReport]) {
-    let parts = reports.iter().filter(|r| r.part().is_some());
-    let parts: HashSet<(&str, &str)> = parts.filter_map(VerificationReport::subject).collect();
-    let is_whole =
-        |o: &StoredObject| !parts.contains(&(o.name.as_str(), o.generation.to_string().as_str()));
+    let mut about: HashMap<(&str, &str), Vec<&VerificationReport>> = HashMap::new();
+    for report in reports {
+        if let Some(subject) = report.subject() {
+            about.entry(subject).or_default().push(report);
+        }
+    }
+    let is_whole = |o: &StoredObject| {
+        let generation = o.generation.to_string();
+        let own = about.get(&(o.name.as_str(), generation.as_str()));
+        let known = own.and_then(|own| known_by(own.iter().copied()));
+        !known.is_some_and(BackupContents::is_part)
+    };
     if backups.iter().any(is_whole) {
         backups.retain(is_whole);
     }
@@ -429,11 +439,7 @@ mod tests {
         std::fs::write(&checks, "drift: { ignore: [public.log, public.t] }\n").unwrap();
         let ignored = [("verify-checks", checks.to_str().unwrap())];
         for (flags, contents, note) in [
-            (
-                &[][..],
-                Some(BackupContents::Partial),
-                "no whole backup was found",
-            ),
+            (&[][..], Some(BackupContents::Partial), "2.dump"),
             (&[][..], None, "2.dump"),
             (&ignored, None, "2.dump"),
         ] {

@@ -438,6 +438,7 @@ impl VerificationRun<'_> {
         report.contents = self.seen.restored_contents(&loaded).await;
         let history = verification::comparable(self.history, report.contents);
         report.contents = self.seen.contents_beside(report, &history);
+        report.without_data = self.seen.without_data(report.contents);
         report.rto = Some(verdict::forecast(seconds, report.bytes, &history));
         report.trend = history.trend();
         if report.depth_requested < Depth::Data {

@@ -72,6 +72,18 @@ impl SeenArchive {
         verification::contents_beside(report.contents, &seen, history, &self.checks.drift)
     }
 
+    /// The names of what has no data in it, if it lacks that of some.
+    pub(super) fn without_data(&self, contents: Option<BackupContents>) -> Vec<String> {
+        let lacks = matches!(
+            contents,
+            Some(BackupContents::Partial | BackupContents::UsualPart)
+        );
+        let coverage = self.coverage.get().filter(|_| lacks);
+        coverage.map_or(vec![], |c| {
+            verification::without_data(c, &self.checks.drift)
+        })
+    }
+
     /// What the backup lacks, and what follows.
     pub(super) fn note(&self, report: &VerificationReport) -> Option<String> {
         let contents = report.contents;
@@ -83,11 +95,11 @@ impl SeenArchive {
         }
         if contents == Some(BackupContents::UsualPart) {
             return Some(format!(
-                "{note}: so it was in the last proven backup, or none is known; if they should have data, see which options the backup job gives pg_dump"
+                "{note}: so it was in an earlier proven backup, or none is known; if they should have data, see which options the backup job gives pg_dump"
             ));
         }
         Some(format!(
-            "{note}: it replaces no whole backup (`latest`, prune, freshness)"
+            "{note}: it replaces no whole backup (`latest-proven`, prune, freshness)"
         ))
     }
 }

@@ -16,8 +16,8 @@ pub enum BackupContents {
     Whole,
     /// Tables or sequences are missing, or have no data.
     Partial,
-    /// The same, but they lacked their data in the last proven backup as well, or nothing was proven before: that is how
-    /// this database is backed up (`--exclude-table-data`), and it counts as a whole backup.
+    /// The same, but their data was missing in a proven backup before it as well, or had no rows in the last one, or nothing
+    /// was proven before: that is how this database is backed up (`--exclude-table-data`), and it counts as a whole backup.
     UsualPart,
     /// Definitions; tables, but rows of none.
     SchemaOnly,

@@ -5,15 +5,8 @@ use crate::proof::{ServerProof, Verdict, VerificationReport};
 
 const SYNTAX_ERROR: &str = "42601";
 
-/// The end of messages about a value of a type whose values all versions write and read alike.
-const STABLE: [&str; 6] = [
-    "type bigint",
-    "type boolean",
-    "type integer",
-    "type oid",
-    "type smallint",
-    "type uuid",
-];
+/// Types whose values all versions write and read alike.
+const STABLE: [&str; 6] = ["bigint", "boolean", "integer", "oid", "smallint", "uuid"];
 
 /// The major version: 15 of `15.18 (Debian …)`, 9 of `9.6.24`.
 fn major_of(version: &str) -> Option<u32> {
@@ -27,7 +20,7 @@ fn major_of(version: &str) -> Option<u32> {
 fn may_be_of_version(code: &str, message: &str) -> bool {
     match code {
         // Every version reads the values of these types that another one writes.
-        "22P02" | "22003" if STABLE.iter().any(|t| message.contains(t)) => false,
+        "22P02" | "22003" if STABLE.iter().any(|t| is_of_type(message, t)) => false,
         // Duplicate columns, objects and names.
         "42701" | "42710" | "42712" | "42723" | "42P03" | "42P04" | "42P05" | "42P06" | "42P07" => {
             false
@@ -40,6 +33,13 @@ fn may_be_of_version(code: &str, message: &str) -> bool {
         // Syntax errors; objects, columns and types that do not exist; definitions that are not valid.
         _ => code.starts_with("42"),
     }
+}
+
+/// Whether the message is about a value of this type.
+fn is_of_type(message: &str, name: &str) -> bool {
+    let of_type = message.split_once("a value was rejected for type ");
+    let rest = of_type.and_then(|(_, rest)| rest.strip_prefix(name));
+    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
 }
 
 /// What the version of the verifying server has to do with a failure.
@@ -199,6 +199,14 @@ mod tests {
                 "set PG_BINDIR to an installation of PostgreSQL 18; the backup may be good".into()
             )
         );
+        // Every version reads every other one's integers.
+        let of_type = |name: &str| format!("COPY: a value was rejected for type {name} [22P02]");
+        assert!(!may_be_of_version("22P02", &of_type("integer")));
+        assert!(may_be_of_version("22P02", &of_type("oidvector")));
+        assert!(may_be_of_version(
+            "22P02",
+            "COPY: a value was rejected [22P02]"
+        ));
         // Nothing speaks for another version.
         assert_eq!(refused("", "", "15.18", "42601").verdict, Verdict::Failed);
         // A newer pg_dump may write what the dumped version itself cannot read; it does not make objects disappear.

@@ -71,17 +71,52 @@ fn is_usual(seen: &SeenData<'_>, history: &History, policy: &DriftPolicy) -> boo
     if !missing(seen, last, policy).is_empty() {
         return false;
     }
+    if lacks_names(coverage) {
+        return last.contents == Some(BackupContents::UsualPart);
+    }
     let bare: HashSet<String> = lacking(coverage, policy).map(plain).collect();
     let had_rows = |t: &TableProof| t.rows > 0 && bare.contains(&unquoted(&t.name));
-    let had_none = |r: &VerificationReport| {
-        if r.tables.is_empty() || lacks_names(coverage) {
-            r.contents == Some(BackupContents::UsualPart)
-        } else {
-            !r.tables.iter().any(had_rows)
-        }
-    };
+    let had_none = !last.tables.is_empty() && !last.tables.iter().any(had_rows);
     // Not the last one alone: somebody may have made a whole one in between.
-    history.reports.iter().any(had_none)
+    had_none
+        || history
+            .reports
+            .iter()
+            .any(|r| bare.is_subset(&usually_without_data(r)))
+}
+
+/// What a backup lacked that counts as a whole one nevertheless.
+fn usually_without_data(r: &VerificationReport) -> HashSet<String> {
+    let names = r.without_data.iter().cloned();
+    let is_usual = r.contents == Some(BackupContents::UsualPart);
+    names.filter(|_| is_usual).collect()
+}
+
+/// The history without the tables that some of its backups lacked and that this one lacks, too.
+fn without_usual<'a>(seen: &SeenData<'_>, history: &'a History) -> Cow<'a, History> {
+    let bare = seen.coverage.map_or(&[][..], |c| c.bare.as_slice());
+    let bare: HashSet<String> = bare.iter().map(plain).collect();
+    let lacked: HashSet<String> = history
+        .reports
+        .iter()
+        .flat_map(usually_without_data)
+        .collect();
+    let usual: HashSet<&String> = bare.intersection(&lacked).collect();
+    if usual.is_empty() {
+        return Cow::Borrowed(history);
+    }
+    let mut own = history.clone();
+    for report in &mut own.reports {
+        report
+            .tables
+            .retain(|t| !usual.contains(&unquoted(&t.name)));
+    }
+    Cow::Owned(own)
+}
+
+/// Names of what the backup defines without data, if it lacks that of some.
+pub fn without_data(coverage: &DataCoverage, policy: &DriftPolicy) -> Vec<String> {
+    lacking(coverage, policy).map(plain).collect()
 }
 
 /// What a backup lacks, as a sentence; `None` if it is whole, as far as that is known.
@@ -130,11 +165,13 @@ pub(super) fn compare(
     history: &History,
     policy: &DriftPolicy,
 ) -> (Option<Drift>, Vec<Check>) {
+    let history = &*without_usual(seen, history);
     let Some(last) = history.reports.first() else {
         return drift::compare(seen.tables, history, policy);
     };
     let contents = seen.coverage.map(|c| contents_of(c, policy));
-    if contents == Some(BackupContents::SchemaOnly) && policy.mode != DriftMode::Off {
+    let has_data = seen.coverage.is_some_and(|c| c.data > 0);
+    if contents == Some(BackupContents::SchemaOnly) && !has_data && policy.mode != DriftMode::Off {
         // Many make one beside each whole backup. It replaces none.
         let what =
             "the backup has definitions and no rows: it was not compared with those before it";

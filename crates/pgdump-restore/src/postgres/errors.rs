@@ -27,7 +27,7 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     let message = match &code[..2] {
         "22" if is_money(db.message()) => OTHER_MONEY.to_owned(),
         // Messages about locales quote no rows.
-        "22" if !is_of_the_build(db.message()) => "a value was rejected".to_owned(),
+        "22" if !is_of_the_build(db.message()) => rejected(db.message()),
         _ => one_line(db.message()),
     };
     let table = match (db.schema(), db.table()) {
@@ -42,6 +42,19 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
             .with_sqlstate(code);
     }
     DatabaseError::new(kind_of(code, db.message()), text).with_sqlstate(code)
+}
+
+/// That a value was rejected, with its type where the message names one: that is no value of a row.
+fn rejected(message: &str) -> String {
+    let of_syntax = message.strip_prefix("invalid input syntax for type ");
+    let of_syntax = of_syntax.and_then(|rest| rest.split_once(": ").map(|(name, _)| name));
+    let of_range = message.rsplit_once("\" is out of range for type ");
+    let name = of_syntax.or(of_range.map(|(_, name)| name));
+    let is_name = |n: &&str| n.len() <= 63 && n.chars().all(|c| c.is_ascii_lowercase() || c == ' ');
+    match name.filter(is_name) {
+        Some(name) => format!("a value was rejected for type {name}"),
+        None => "a value was rejected".to_owned(),
+    }
 }
 
 /// What to do if the server's table of locks is full.
