@@ -178,7 +178,8 @@ impl Pool {
         )
     }
 
-    async fn check(&self, what: &str) {
+    /// The role is as it was, and nobody else knows its password.
+    async fn check_role(&self, what: &str) {
         let version = self.c.psql("postgres", "SHOW server_version");
         assert_eq!(self.state(), "-1||pgrestored||0", "{what} on {version}");
         let wrong = refusal(&self.c, LOADER, "theirs", "postgres").await;
@@ -188,8 +189,12 @@ impl Pool {
             None,
             "{what} on {version}"
         );
+    }
+
+    async fn check(&self, what: &str) {
+        self.check_role(what).await;
         let next = self.restore(&self.dump).await;
-        assert_eq!(next.result.error, None, "{what} on {version}");
+        assert_eq!(next.result.error, None, "after {what}");
     }
 }
 
@@ -218,9 +223,10 @@ async fn changes_to_the_loading_role_are_undone() {
             if !is_its_turn && !is_full_campaign() {
                 continue;
             }
+            // It also shows that the role works after the preceding change.
             let done = pool.restore(&pool.with(&[change], "")).await;
             assert_eq!(done.result.error, None, "{change}");
-            pool.check(change).await;
+            pool.check_role(change).await;
         }
         // Also undone if the restore fails because of it, or after it.
         let rows = "COPY public.t (a) FROM stdin;\nnone\n\\.\n";

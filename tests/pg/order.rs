@@ -48,8 +48,8 @@ INSERT INTO d_domain SELECT 4990 + g FROM generate_series(1, 10) g;
 INSERT INTO d_type SELECT ROW(4990 + g, g)::pair FROM generate_series(1, 10) g;
 INSERT INTO e_operator SELECT 4990 + g FROM generate_series(1, 10) g;
 INSERT INTO f_root SELECT 4980 + g FROM generate_series(1, 20) g;
-INSERT INTO g_blocks SELECT generate_series(1, 1201);
-INSERT INTO h_own(v) SELECT generate_series(1, 1500);
+INSERT INTO g_blocks SELECT generate_series(1, 1101);
+INSERT INTO h_own(v) SELECT generate_series(1, 1100);
 INSERT INTO i_free SELECT g, 'x' FROM generate_series(1, 100) g;
 INSERT INTO z_later SELECT g, repeat('y', 700) FROM generate_series(1, 5000) g;
 ALTER TABLE g_blocks ADD CHECK (public.prev(h));
@@ -166,7 +166,7 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
     .await;
     c.psql(
         "src",
-        "DELETE FROM a_dict WHERE v <= 2000; DELETE FROM z_later WHERE v > 3000",
+        "DELETE FROM a_dict WHERE v <= 3900; DELETE FROM z_later WHERE v > 1100",
     );
     let inserted = dump(&c, "inserts.sql", &["--inserts"]);
     let one_by_one = theirs(&c, &inserted);

@@ -216,12 +216,12 @@ async fn verifies_clean(version: u32) {
                 // Servers before 14 accept no DEFAULT in an INSERT of several rows.
                 continue;
             }
-            verifies_dump(&c, &app, version, (database, format)).await;
+            verifies_dump(&c, &app, version, database, format).await;
         }
     }
 }
 
-async fn verifies_dump(c: &Cluster, app: &App, version: u32, (database, format): (&str, Format)) {
+async fn verifies_dump(c: &Cluster, app: &App, version: u32, database: &str, format: Format) {
     let dump = c.dump_as(database, format);
     let r = verify(app, dump.to_str().unwrap()).await;
     let what = format!("{version}, {database}, {format:?}: {}", why(&r));
