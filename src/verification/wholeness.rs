@@ -600,9 +600,27 @@ mod tests {
             let is_part = found.is_some_and(BackupContents::is_part);
             assert_eq!(is_part, wanted == CheckStatus::Failed, "{now:?}");
         }
-        // Small tables come and go.
-        let small = [("public.a", 5), ("public.b", 99)];
+        // A few small tables come and go, and so does a large partition; many small ones do not.
+        let small = [("public.a", 5), ("public.b", 90)];
         let none = coverage(&[], 0);
+        let partitions = [
+            ("public.u", 500),
+            ("public.w45", 10_000),
+            ("public.w46", 8_000),
+        ];
+        let rotated = [("public.u", 510), ("public.w46", 8_000), ("public.w47", 50)];
+        let whole = coverage(&["u", "w46", "w47"], 3);
+        let (checks, found) = compared(&partitions, (&rotated, Some(&whole)), &usual);
+        assert_eq!(checks[0], (CheckStatus::Passed, None));
+        assert_eq!(found, Some(BackupContents::Whole));
+        let names: Vec<String> = (0..40).map(|n| format!("public.t{n}")).collect();
+        let many: Vec<(&str, u64)> = names.iter().map(|n| (n.as_str(), 90)).collect();
+        for left in [1, 20] {
+            let (checks, found) =
+                compared(&many, (&many[..left], Some(&coverage(&["t0"], 1))), &usual);
+            assert_eq!(checks[0].0, CheckStatus::Failed, "{left}");
+            assert_eq!(found, Some(BackupContents::Partial), "{left}");
+        }
         let (checks, found) = compared(&small, (&[], Some(&none)), &usual);
         assert_eq!(checks[0], (CheckStatus::Passed, None));
         assert_eq!(found, Some(BackupContents::Whole));
