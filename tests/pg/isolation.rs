@@ -381,10 +381,7 @@ fn the_evidence_describes_the_isolation() {
     };
     all_holds(&verify(Command::new(OURS), &["--output", "json"]));
     let text = verify(Command::new(OURS), &[]);
-    assert!(
-        text.contains(", isolated from this machine\n"),
-        "{text}"
-    );
+    assert!(text.contains(", isolated from this machine\n"), "{text}");
     // The same for an unprivileged user, if the machine allows them to create namespaces.
     let nobody = |program: &Path| {
         let mut command = Command::new("setpriv");
