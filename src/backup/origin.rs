@@ -815,7 +815,8 @@ mod tests {
         // The store of a folder knows no checksums.
         assert_eq!(then.has_same_bytes(&listed), None);
         let other = [("1.dat", "two"), files[1]];
-        let cases: [(&[(&str, &str)], &str, Option<bool>); 4] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, Option<bool>);
+        let cases: [Case<'_>; 4] = [
             (&files, "", Some(true)),
             (&files, "1.dat", None),
             (&other, "", Some(false)),

@@ -668,7 +668,11 @@ mod tests {
         let mixed = history(&[part.clone(), whole.clone(), part.clone()]);
         for contents in contents {
             let compared = comparable(&mixed, contents).into_owned();
-            assert_eq!(compared.reports, [whole.clone()], "{contents:?}");
+            assert_eq!(
+                compared.reports,
+                std::slice::from_ref(&whole),
+                "{contents:?}"
+            );
         }
         let parts = history(&[part.clone(), part.clone()]);
         let left = contents.map(|c| comparable(&parts, c).reports.len());

@@ -183,7 +183,7 @@ async fn what_may_not_be_listed_hides_only_what_is_there() {
         assert_eq!(found.reports.len(), usize::from(is_listed), "{place}");
         // Whoever asks about this backup is told, and nobody else.
         let mut folders = evidence.folders("").await.unwrap();
-        assert_eq!(folders.hidden(), [place.clone()]);
+        assert_eq!(folders.hidden(), std::slice::from_ref(&place));
         let known = evidence.among(&mut folders, &p.object).await;
         assert_eq!(known.incomplete.is_some(), is_beside, "{place}");
         assert_eq!(known.cause.is_some(), is_beside, "{place}");
