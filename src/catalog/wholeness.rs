@@ -8,14 +8,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
-use crate::backup::{FoundBackup, PinnedBackup, ReadHint, Source};
+use crate::backup::{self, FoundBackup, PinnedBackup, ReadHint, Source};
+use crate::config::NAME_BUDGET;
 use crate::error::{FailureReason as R, RestoreError, StorageError, StorageKind, report as said};
 use crate::job::LatestBackup;
 use crate::policy::Depth;
 use crate::proof::{BackupContents, VerificationReport};
 use crate::store::{StoredObject, read_range};
 use crate::verification::{ChecksFile, DriftPolicy, Testimony, contents_of};
-use pgdump_archive::is_archive;
+use pgdump_archive::{Archive, Limits, is_archive};
 
 /// Bytes that show whether a backup is an archive.
 const HEAD: Range<u64> = 0..4 << 10;
@@ -160,15 +161,26 @@ impl BackupCatalog {
                 return Ok(None);
             }
         }
-        let _permit = self.known_databases.opening.acquire().await.ok();
+        let opening = self.known_databases.opening.clone();
+        let permit = opening.acquire_owned().await;
+        let permit = permit.map_err(|e| RestoreError::internal(e.to_string()))?;
+        let limits = Limits::default().with_memory(self.config.archive_memory.min(NAME_BUDGET));
+        let keys = self.keys()?;
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
-        let source = Source::Object(pinned.clone());
-        let opening = self.read(source, ReadHint::Beginning, Arc::default(), stop);
-        let Ok(opened) = tokio::time::timeout(OPEN_LIMIT, opening).await else {
+        let (source, options) = (Source::Object(pinned.clone()), self.download_options());
+        let (origin, _) = backup::open(source, ReadHint::Beginning, options, Arc::default(), stop);
+        // The thread holds the permit: it may end later than the wait for it.
+        let open = move || {
+            let _permit = permit;
+            Ok::<_, RestoreError>(Archive::open(origin, limits, &keys)?.coverage())
+        };
+        let opened = tokio::task::spawn_blocking(open);
+        let Ok(opened) = tokio::time::timeout(OPEN_LIMIT, opened).await else {
             return Ok(None);
         };
-        let coverage = opened?.0.coverage();
+        let died = |e| RestoreError::internal(format!("the archive reader died: {e}"));
+        let coverage = opened.map_err(died)??;
         let policy = self.drift_policy(&pinned.object.name);
         Ok(coverage.get().map(|c| contents_of(c, &policy)))
     }
