@@ -80,7 +80,7 @@ pub struct PinnedBackup {
 
 impl PinnedBackup {
     /// One object, as it is.
-    fn single(store: Arc<dyn BackupStore>, object: StoredObject) -> Self {
+    pub(crate) fn single(store: Arc<dyn BackupStore>, object: StoredObject) -> Self {
         let expected_crc32c = object.crc32c;
         PinnedBackup {
             store,

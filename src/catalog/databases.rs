@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, ready};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::grouped_backups::{DatabaseBackups, group};
-use crate::backup::{self, PinnedBackup, ReadHint, Source};
+use crate::backup::{self, PinnedBackup, ReadHint, Source, Unlisted};
 use crate::config::NAME_BUDGET;
 use crate::error::{
-    FailureReason as R, JobError, JobKind, RestoreError, RetryClass, ValidationKind, report as said,
+    FailureReason as R, JobError, JobKind, RestoreError, RetryClass, StorageError, ValidationKind,
+    report as said,
 };
 use crate::proof::{BackupOrigin, VerificationReport};
-use crate::store::{StoredObject, read_range};
+use crate::store::{BackupStore, StoredObject, read_range};
 use crate::verification::is_of;
 use pgdump_archive::{Archive, Format, Limits, database_in, member_name};
 
@@ -243,25 +244,29 @@ impl BackupCatalog {
         };
         let known: HashMap<(String, String), ArchivedDatabase> =
             reports.iter().filter_map(named).collect();
-        let (mut left, deadline) = (limit.backups, Instant::now() + limit.time);
-        let mut looks: Vec<BoxFuture<'_, Looked>> = Vec::new();
+        let mut answers: Vec<Looked> = Vec::with_capacity(backups.len());
+        // There may be very many backups: only those that are looked into get a future.
+        let mut unknown: Vec<usize> = vec![];
         for backup in backups {
             let key = (backup.name.clone(), backup.generation.to_string());
-            looks.push(match known.get(&key) {
-                Some(database) => ready(Looked::Answered(database.clone())).boxed(),
-                None if left > 0 => {
-                    left -= 1;
-                    self.database_before(deadline, backup)
-                        .map(Looked::of)
-                        .boxed()
-                }
-                None => ready(Looked::LeftOut).boxed(),
-            });
+            let named = known.get(&key).cloned();
+            if named.is_none() && unknown.len() < limit.backups {
+                unknown.push(answers.len());
+            }
+            answers.push(named.map_or(Looked::LeftOut, Looked::Answered));
         }
-        futures::stream::iter(looks)
-            .buffered(AT_ONCE)
-            .collect()
-            .await
+        let deadline = Instant::now() + limit.time;
+        let look = |place: &usize| {
+            let read = self.database_before(deadline, backups[*place]);
+            read.map(Looked::of).boxed()
+        };
+        let looks: Vec<BoxFuture<'_, Looked>> = unknown.iter().map(look).collect();
+        let looked_at = futures::stream::iter(looks).buffered(AT_ONCE);
+        let looked_at: Vec<Looked> = looked_at.collect().await;
+        for (place, answer) in unknown.into_iter().zip(looked_at) {
+            answers[place] = answer;
+        }
+        answers
     }
 
     /// The database of a backup; `None` if it takes longer than to the deadline.
@@ -280,21 +285,16 @@ impl BackupCatalog {
     async fn look_into(&self, backup: &StoredObject) -> Result<ArchivedDatabase, RestoreError> {
         let store = self.store().await?;
         let named = |head: &[u8], format| database_in(head, format).map(ArchivedDatabase::Named);
-        // One read answers for most backups.
-        if !backup.name.ends_with('/') {
-            match read_range(store.as_ref(), backup, HEADER).await {
-                Ok(head) => {
-                    if let Some(named) = named(&head, Format::Custom) {
-                        return Ok(named);
-                    }
+        let pinned = match first_bytes(store.as_ref(), backup).await? {
+            Some(head) => {
+                // This one read answers for most backups.
+                if let Some(named) = named(&head, Format::Custom) {
+                    return Ok(named);
                 }
-                // The common name of pieces.
-                Err(e) if e.reason() == R::BackupNotFound => {}
-                Err(e) => return Err(e.into()),
+                PinnedBackup::single(store, backup.clone())
             }
-        }
-        let generation = Some(backup.generation);
-        let pinned = backup::pin(store, &backup.name, generation, None).await?;
+            None => backup::pin(store, &backup.name, Some(backup.generation), None).await?,
+        };
         if let Some((first, format)) = begin_of(&pinned) {
             let head = read_range(pinned.store.as_ref(), first, HEADER).await?;
             if let Some(named) = named(&head, format) {
@@ -338,8 +338,8 @@ impl BackupCatalog {
         Ok(name.filter(|d| !d.is_empty()))
     }
 
-    /// The backups below `prefix` that are of this database, by name, and how many were not looked into: older ones, and
-    /// those for which the time did not suffice.
+    /// The backups below `prefix` that are of this database, by name, what cannot be used there, and how many were not
+    /// looked into: older ones, and those for which the time did not suffice.
     ///
     /// # Errors
     /// As [`BackupCatalog::list_backups`], and `download_failed` if backups cannot be looked into.
@@ -347,8 +347,8 @@ impl BackupCatalog {
         &self,
         prefix: &str,
         database: &str,
-    ) -> Result<(Vec<StoredObject>, usize), RestoreError> {
-        let mut all = self.backups_below(prefix).await?;
+    ) -> Result<(Vec<StoredObject>, Unlisted, usize), RestoreError> {
+        let (mut all, unlisted) = self.backups_below(prefix).await?;
         all.sort_by(backup::newer_first);
         let older = all.split_off(all.len().min(SEARCHED));
         let deadline = Instant::now() + LOOK_LIMIT;
@@ -364,7 +364,7 @@ impl BackupCatalog {
             .map(|(object, _)| object)
             .collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok((found, older.len() + late))
+        Ok((found, unlisted, older.len() + late))
     }
 }
 
@@ -391,6 +391,21 @@ fn most_decompressed(size: u64) -> u64 {
 /// Whether it is not a limit of this worker.
 fn is_no_dump(e: &RestoreError) -> bool {
     matches!(e, RestoreError::Validation(e) if e.kind() == ValidationKind::ArchiveUnsupported)
+}
+
+/// The first bytes of a backup that is one object; `None` of a directory dump and of pieces.
+async fn first_bytes(
+    store: &dyn BackupStore,
+    backup: &StoredObject,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    if backup.name.ends_with('/') || backup.members.is_some() {
+        return Ok(None);
+    }
+    match read_range(store, backup, HEADER).await {
+        // The common name of pieces.
+        Err(e) if e.reason() == R::BackupNotFound => Ok(None),
+        head => head.map(Some),
+    }
 }
 
 /// The object with which the archive begins, and its format, where that is not the backup itself.
@@ -456,6 +471,19 @@ mod tests {
         // What is stored is not limited in the same way.
         assert_eq!(most_decompressed(1 << 30), 4 << 30);
         assert_eq!(most_decompressed(100 << 20), 800 << 20);
+    }
+
+    /// A bucket may hold very many objects, and a listing looks into hundreds of them.
+    #[tokio::test]
+    async fn a_look_into_one_object_lists_nothing() {
+        let text = comments(1 << 10);
+        let files = [("x-aab.sql", text.as_slice()), ("x-aaa.dump", b"")];
+        let (_folder, store, catalog) = catalog_of(&files, &[]).await;
+        for (name, _) in files {
+            let object = object(&catalog, name).await;
+            catalog.database_in(&object).await.unwrap();
+        }
+        assert_eq!(store.longest_listing(), 0);
     }
 
     /// A file that takes too long costs that time once, and its thread ends, whether it has to be decompressed or not.

@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 
 use super::backup_catalog::BackupCatalog;
 use super::evidence::last_of_each;
-use crate::backup::{self, Backup, Unlisted};
-use crate::config::Location;
+use crate::backup::{Backup, Unlisted};
 use crate::error::{RestoreError, report as said};
 use crate::policy::Depth;
 use crate::proof::{BackupContents, Verdict, VerificationReport};
@@ -81,9 +80,12 @@ impl BackupCatalog {
         prefix: &str,
         database: Option<&str>,
     ) -> Result<ProvenListing, RestoreError> {
-        let (backups, mut not_looked_into) = match database {
+        let (backups, unlisted, mut not_looked_into) = match database {
             Some(database) => self.backups_of_database(prefix, database).await?,
-            None => (self.backups_below(prefix).await?, 0),
+            None => {
+                let (backups, unlisted) = self.backups_below(prefix).await?;
+                (backups, unlisted, 0)
+            }
         };
         let (reports, incomplete) = match self.newest_reports(prefix).await {
             Ok(found) if found.reports.len() >= READ.reports || found.is_cut => {
@@ -121,18 +123,8 @@ impl BackupCatalog {
             backups: backups.collect(),
             not_looked_into,
             incomplete,
-            unlisted: self.unlisted_below(prefix).await?,
+            unlisted,
         })
-    }
-
-    /// What cannot be used below `prefix`. Only folders have such entries.
-    async fn unlisted_below(&self, prefix: &str) -> Result<Unlisted, RestoreError> {
-        if !matches!(self.config.bucket, Location::Folder(_)) {
-            return Ok(Unlisted::default());
-        }
-        let store = self.store().await?;
-        let mut objects = backup::list_objects(store.as_ref(), prefix, false).await?;
-        Ok(Unlisted::take_from(store.as_ref(), &mut objects))
     }
 
     async fn newest_reports(&self, prefix: &str) -> Result<Found, RestoreError> {

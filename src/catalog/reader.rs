@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
 use crate::backup::{
-    self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source,
+    self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source, Unlisted,
 };
 use crate::config::Location;
 use crate::error::{
@@ -68,19 +68,21 @@ impl BackupCatalog {
     /// # Errors
     /// `StorageError` if the listing fails.
     pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
-        let backups = self.backups_below(prefix).await?;
+        let (backups, _) = self.backups_below(prefix).await?;
         Ok(backups.into_iter().map(Backup::from).collect())
     }
 
-    /// The same as objects.
+    /// The same as objects, and what cannot be used there.
     pub(super) async fn backups_below(
         &self,
         prefix: &str,
-    ) -> Result<Vec<StoredObject>, RestoreError> {
+    ) -> Result<(Vec<StoredObject>, Unlisted), RestoreError> {
         let store = self.store().await?;
         let objects = backup::list_objects(store.as_ref(), prefix, true).await;
-        let objects = objects.map_err(backup::of_bucket)?;
-        Ok(backup::backups_of(store.as_ref(), objects, self.manifest()).await?)
+        let mut objects = objects.map_err(backup::of_bucket)?;
+        let unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
+        let backups = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
+        Ok((backups, unlisted))
     }
 
     /// Checks that BACKUP_BUCKET exists and that this account may list it.

@@ -78,38 +78,37 @@ pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> Comma
         out!("No backups{} in {at}", of.unwrap_or_default());
         return Ok(Exit::Ok);
     }
-    table_of(&backups).iter().for_each(|line| out!("{line}"));
+    table_of(&backups).for_each(|line| out!("{line}"));
     Ok(Exit::Ok)
 }
 
-/// A header, and a line for each backup.
-fn table_of(backups: &[ListedBackup]) -> Vec<String> {
-    let row = |b: &ListedBackup| {
-        [
-            b.backup.created.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-            human_bytes(b.backup.size),
-            b.backup.checksum.clone().unwrap_or_else(|| "-".into()),
-            b.database.clone().unwrap_or_else(|| "-".into()),
-            b.proof.as_ref().map_or("none".into(), proof_text),
-            b.backup.name.clone(),
-        ]
-    };
+/// A header, and a line for each backup. There may be very many: the cells of one line at a time are kept.
+fn table_of(backups: &[ListedBackup]) -> impl Iterator<Item = String> {
     let header = ["CREATED", "SIZE", "CRC32C", "DATABASE", "PROOF", "NAME"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(header)
-        .chain(backups.iter().map(row))
-        .collect();
-    // The names of databases come from archives: a long one does not widen all lines.
-    let width = |column: usize, most: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or_default().min(most)
-    };
-    let (of_database, of_proof) = (width(3, WIDEST), width(4, usize::MAX));
-    let line = |[created, size, checksum, database, proof, name]: &[String; 6]| {
+    let rows = move || std::iter::once(header.clone()).chain(backups.iter().map(cells_of));
+    let (mut of_database, mut of_proof) = (0, 0);
+    for [_, _, _, database, proof, _] in rows() {
+        // The names of databases come from archives: a long one does not widen all lines.
+        of_database = of_database.max(database.chars().count().min(WIDEST));
+        of_proof = of_proof.max(proof.chars().count());
+    }
+    let line = move |[created, size, checksum, database, proof, name]: [String; 6]| {
         format!(
             "{created:<20} {size:>12}  {checksum:<8}  {database:<of_database$}  {proof:<of_proof$}  {name}"
         )
     };
-    rows.iter().map(line).collect()
+    rows().map(line)
+}
+
+fn cells_of(b: &ListedBackup) -> [String; 6] {
+    [
+        b.backup.created.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        human_bytes(b.backup.size),
+        b.backup.checksum.clone().unwrap_or_else(|| "-".into()),
+        b.database.clone().unwrap_or_else(|| "-".into()),
+        b.proof.as_ref().map_or("none".into(), proof_text),
+        b.backup.name.clone(),
+    ]
 }
 
 /// Such as `verified (data) 2026-11-28`, or `verified (data), schema only 2026-11-28` of a part; of a dump of a whole
@@ -162,7 +161,7 @@ mod tests {
             listed("roles.sql", None),
             listed("b.dump", Some(&long)),
         ];
-        let lines = table_of(&all);
+        let lines: Vec<String> = table_of(&all).collect();
         assert!(lines[0].ends_with(&format!("  DATABASE{}  PROOF  NAME", " ".repeat(22))));
         assert!(lines[1].ends_with(&format!(
             "  -         shop{}  none   a.dump",

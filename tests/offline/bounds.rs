@@ -34,9 +34,9 @@ fn a_long_listing_takes_little_memory() {
     }
     let run = list();
     assert_eq!(run.stdout.lines().count(), 1 + FILES, "with a header");
-    // Some 1,200 bytes for each: the object, what is known of it, and its line.
+    // Some 500 bytes for each: the object, and what is known of it.
     let more = run.peak_mib.saturating_sub(without_files);
-    assert!(more < 48, "{more} MiB more than the program itself");
+    assert!(more < 20, "{more} MiB more than the program itself");
 }
 
 fn int(out: &mut Vec<u8>, v: i32) {
