@@ -88,3 +88,28 @@ fn readiness(problems: &[String]) -> (StatusCode, String) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::error::is_unsafe;
+
+    /// The page's script escapes the characters that terminals and written pages escape.
+    #[test]
+    fn the_script_knows_the_characters_to_escape() {
+        let all = ('\0'..=char::MAX).filter(|c| is_unsafe(*c) && !c.is_control());
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for c in all.map(u32::from) {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == c => *last = c,
+                _ => ranges.push((c, c)),
+            }
+        }
+        let class = ranges.iter().map(|(first, last)| match last - first {
+            0 => format!("\\u{first:04x}"),
+            1 => format!("\\u{first:04x}\\u{last:04x}"),
+            _ => format!("\\u{first:04x}-\\u{last:04x}"),
+        });
+        let class = format!(r"/[\p{{Cc}}{}]/gu", class.collect::<String>());
+        assert!(include_str!("admin/status.js").contains(&class), "{class}");
+    }
+}

@@ -36,8 +36,12 @@ use crate::progress::Progress;
 use crate::queue::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
 use crate::telemetry;
 use permits::{Permit, Permits};
+use state::HeldMessage;
 
-pub use state::{JobLinks, JobStatus, QueueStatus, RecentResult, WorkerState, WorkerStatus};
+pub use state::{
+    JobLinks, JobStatus, QueueStatus, RecentResult, WaitReason, WaitingMessages, WorkerState,
+    WorkerStatus,
+};
 
 /// Messages that may be held without a permit, until they are nacked or retried.
 const MAX_WAITING: usize = 100;
@@ -134,10 +138,18 @@ impl WorkerContext {
     }
 }
 
+/// A message that this worker holds until it is settled.
+struct Received {
+    delivery: Delivery,
+    held: HeldMessage,
+}
+
 /// The lease and the permit that a job holds while it runs.
 struct JobResources<'a> {
     /// Only for requests: released to the queue's flow control (`rest`) while the job waits.
     lease: Option<&'a mut (dyn Lease + 'static)>,
+    /// The job's message; scheduled verifications have none.
+    held: Option<&'a HeldMessage>,
     permit: Option<Permit>,
     context: &'a WorkerContext,
 }
@@ -145,17 +157,23 @@ struct JobResources<'a> {
 impl JobResources<'_> {
     /// Waits for `event`, releasing the permit meanwhile unless too many jobs already wait. Returns false
     /// if the worker is stopping.
-    async fn wait(&mut self, waiting: &Semaphore, event: impl Future<Output = ()>) -> bool {
+    async fn wait(
+        &mut self,
+        waiting: &Semaphore,
+        (reason, event): (WaitReason, impl Future<Output = ()>),
+    ) -> bool {
         let slot = waiting.try_acquire();
         if let (Ok(_), Some(lease)) = (&slot, &mut self.lease) {
             lease.rest();
             self.permit = None;
         }
+        let shown = self.held.map(|held| held.waits_for(reason));
         if self.context.until_soft(event).await.is_none() {
             return false;
         }
-        drop(slot);
+        drop((shown, slot));
         if self.lease.is_some() && self.permit.is_none() {
+            let _shown = self.held.map(|held| held.waits_for(WaitReason::Permit));
             self.permit = self
                 .context
                 .until_soft(self.context.permits.restore())
@@ -269,19 +287,23 @@ impl Worker {
                 return Ok(());
             };
             let request = RestoreRequest::from_message(&delivery.data, &delivery.attributes);
+            let received = self.receive(delivery);
             let permit = match request {
                 // Rejecting it needs no permit.
                 Err(_) => None,
-                Ok(_) => match context.until_soft(context.permits.restore()).await {
-                    Some(permit) => Some(permit),
-                    None => return Ok(()),
-                },
+                Ok(_) => {
+                    let _shown = received.held.waits_for(WaitReason::Permit);
+                    match context.until_soft(context.permits.restore()).await {
+                        Some(permit) => Some(permit),
+                        None => return Ok(()),
+                    }
+                }
             };
             let (worker, context) = (self.clone(), context.clone());
             context
                 .tasks
                 .clone()
-                .spawn(async move { worker.handle(delivery, request, permit, &context).await });
+                .spawn(async move { worker.handle(received, request, permit, &context).await });
         }
     }
 
@@ -300,49 +322,57 @@ impl Worker {
             let job = notification::job_of(&delivery.attributes, manager.config(), |n| {
                 manager.catalog().is_backup(n)
             });
+            let received = self.receive(delivery);
             let job = match job {
                 Ok(job) => job,
                 Err(why) => {
                     tracing::info!(
-                        message_id = delivery.message_id,
+                        message_id = received.delivery.message_id,
                         why,
                         "the notification is ignored"
                     );
-                    self.settle(delivery, Settle::Ack, (1, None), &context.shutdown)
+                    self.settle(received, Settle::Ack, (1, None), &context.shutdown)
                         .await;
                     continue;
                 }
             };
+            let shown = received.held.waits_for(WaitReason::Permit);
             let Some(permit) = context.until_soft(context.permits.verification()).await else {
                 return Ok(());
             };
+            drop(shown);
             let (worker, context) = (self.clone(), context.clone());
             context.tasks.clone().spawn(async move {
                 worker
-                    .verify_new_backup(delivery, job, permit, &context)
+                    .verify_new_backup(received, job, permit, &context)
                     .await
             });
         }
     }
 
+    fn receive(&self, delivery: Delivery) -> Received {
+        let held = self.state.hold(delivery.published);
+        Received { delivery, held }
+    }
+
     /// Verifies one new backup and settles its notification.
     async fn verify_new_backup(
         &self,
-        delivery: Delivery,
+        received: Received,
         mut job: VerifyJob,
         permit: Permit,
         context: &WorkerContext,
     ) {
         let span = tracing::info_span!(
             "delivery",
-            message_id = delivery.message_id,
+            message_id = received.delivery.message_id,
             request_id = job.request_id,
             otel.kind = "consumer"
         );
-        telemetry::follow(&span, &delivery.attributes);
-        let _held = self.state.hold(delivery.published);
+        telemetry::follow(&span, &received.delivery.attributes);
         let work = async {
-            job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
+            let now = jiff::Timestamp::now();
+            job.attempt = self.count_delivery(&received.delivery, &job.request_id, now);
             let catalog = self.manager.catalog();
             let hard = &context.shutdown.hard;
             match hard.run_until_cancelled(catalog.is_outdated(&job)).await {
@@ -353,7 +383,7 @@ impl Worker {
                     self.forget(&job.request_id);
                     let settled = (job.attempt, Some(permit));
                     return self
-                        .settle(delivery, Settle::Ack, settled, &context.shutdown)
+                        .settle(received, Settle::Ack, settled, &context.shutdown)
                         .await;
                 }
                 // An immediate stop ends the verification, too.
@@ -365,10 +395,10 @@ impl Worker {
             }
             let attempt = job.attempt;
             let (finished, permit) = self
-                .verify_preemptible(Job::Verify(job), permit, context)
+                .verify_preemptible(Job::Verify(job), (permit, Some(&received.held)), context)
                 .await;
             self.end(
-                delivery,
+                received,
                 finished,
                 (attempt, Some(""), permit),
                 &context.shutdown,
@@ -378,14 +408,14 @@ impl Worker {
         work.instrument(span).await;
     }
 
-    /// Runs a verification. If a restore preempts its permit, waits for another one and starts over.
+    /// Runs a verification. If a restore preempts its permit, waits for another one and starts over. Scheduled
+    /// verifications have no message.
     async fn verify_preemptible(
         &self,
         job: Job,
-        permit: Permit,
+        (mut permit, held): (Permit, Option<&HeldMessage>),
         context: &WorkerContext,
     ) -> (JobOutcome, Option<Permit>) {
-        let mut permit = permit;
         loop {
             let preempted = permit.preempted();
             let stop = context.shutdown.hard.child_token();
@@ -396,6 +426,7 @@ impl Worker {
             };
             let mut resources = JobResources {
                 lease: None,
+                held,
                 permit: None,
                 context,
             };
@@ -409,6 +440,7 @@ impl Worker {
             }
             tracing::info!("a restore preempts this verification, which will start over");
             drop(permit);
+            let _shown = held.map(|held| held.waits_for(WaitReason::Permit));
             permit = match context.until_soft(context.permits.verification()).await {
                 Some(permit) => permit,
                 // The message is nacked, for another worker.
@@ -447,44 +479,44 @@ impl Worker {
     /// Handles one delivery from arrival to settlement.
     async fn handle(
         &self,
-        delivery: Delivery,
+        received: Received,
         request: Result<RestoreRequest, RestoreError>,
         permit: Option<Permit>,
         context: &WorkerContext,
     ) {
         let span = tracing::info_span!(
             "delivery",
-            message_id = delivery.message_id,
+            message_id = received.delivery.message_id,
             request_id = tracing::field::Empty,
             otel.kind = "consumer"
         );
-        telemetry::follow(&span, &delivery.attributes);
-        let _held = self.state.hold(delivery.published);
-        self.handle_in_span(delivery, request, permit, context)
+        telemetry::follow(&span, &received.delivery.attributes);
+        self.handle_in_span(received, request, permit, context)
             .instrument(span)
             .await;
     }
 
     async fn handle_in_span(
         &self,
-        mut delivery: Delivery,
+        mut received: Received,
         request: Result<RestoreRequest, RestoreError>,
         mut permit: Option<Permit>,
         context: &WorkerContext,
     ) {
-        let received = jiff::Timestamp::now();
+        let now = jiff::Timestamp::now();
         let request_id = match &request {
             Ok(r) if !r.request_id.is_empty() && !is_own_id(&r.request_id) => r.request_id.clone(),
-            _ => request_id_of(&delivery),
+            _ => request_id_of(&received.delivery),
         };
         tracing::Span::current().record("request_id", request_id.as_str());
-        let attempt = self.count_delivery(&delivery, &request_id, received);
+        let attempt = self.count_delivery(&received.delivery, &request_id, now);
         let digest = request
             .as_ref()
             .map(RestoreRequest::digest)
             .unwrap_or_default();
-        let job = self.admit(&delivery, request).map(|mut job| {
-            job.delivered(delivery.published, attempt);
+        let published = received.delivery.published;
+        let job = self.admit(&received.delivery, request).map(|mut job| {
+            job.delivered(published, attempt);
             job
         });
         let recorded = match &job {
@@ -501,7 +533,8 @@ impl Worker {
             Ok((job, None)) => {
                 to_record = Some(digest.as_str());
                 let mut resources = JobResources {
-                    lease: Some(delivery.lease.as_mut()),
+                    lease: Some(received.delivery.lease.as_mut()),
+                    held: Some(&received.held),
                     permit: permit.take(),
                     context,
                 };
@@ -514,14 +547,14 @@ impl Worker {
             Err(e) => {
                 tracing::warn!(error = report(&e), "the request is rejected");
                 // The publish time is the same for every delivery, so a redelivery gets the same event.
-                let at = jiff::Timestamp::from_microsecond(delivery.published).unwrap_or(received);
+                let at = jiff::Timestamp::from_microsecond(published).unwrap_or(now);
                 let mut result = RestoreResult::failure(&request_id, &e, Stage::Request, (at, at));
                 result.attempt = attempt;
                 JobOutcome::refused(result, e.reason())
             }
         };
         self.end(
-            delivery,
+            received,
             finished,
             (attempt, to_record, permit),
             &context.shutdown,
@@ -587,7 +620,8 @@ impl Worker {
                     () = stop.cancelled() => {}
                 }
             };
-            let may_go_on = resources.wait(&self.waiting, earlier_or_stop).await;
+            let wait = (WaitReason::SameRequest, earlier_or_stop);
+            let may_go_on = resources.wait(&self.waiting, wait).await;
             if !may_go_on || stop.is_cancelled() {
                 return self.cancelled_outcome(job);
             }
@@ -599,10 +633,8 @@ impl Worker {
             }
             let pause = self.settings.busy_pause.mul_f64(0.5 + fastrand::f64());
             // A waiting request is nacked as soon as the worker stops.
-            if !resources
-                .wait(&self.waiting, tokio::time::sleep(pause))
-                .await
-            {
+            let wait = (WaitReason::TargetBusy, tokio::time::sleep(pause));
+            if !resources.wait(&self.waiting, wait).await {
                 break JobOutcome {
                     failure: Some(R::Cancelled),
                     ..finished

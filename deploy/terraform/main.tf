@@ -12,6 +12,7 @@ locals {
 
 # The account that publishes the bucket's notifications: Cloud Storage's, in the bucket's project.
 data "google_storage_project_service_account" "gcs" {
+  count   = var.verify ? 1 : 0
   project = coalesce(var.bucket_project, var.project)
 }
 
@@ -64,7 +65,7 @@ resource "google_pubsub_topic_iam_member" "gcs_publishes" {
   project = var.project
   topic   = google_pubsub_topic.notifications[0].name
   role    = "roles/pubsub.publisher"
-  member  = "serviceAccount:${data.google_storage_project_service_account.gcs.email_address}"
+  member  = "serviceAccount:${data.google_storage_project_service_account.gcs[0].email_address}"
 }
 
 resource "google_storage_notification" "new_backups" {

@@ -64,7 +64,7 @@ variable "image_pullers" {
 variable "verify" {
   type        = bool
   default     = true
-  description = "Whether the bucket announces new objects and the worker may write evidence beside them."
+  description = "Whether the bucket announces new objects and the worker may write evidence beside them. Set it to false if no worker has BACKUP_NOTIFICATION_SUBSCRIPTION: nobody would read the announcements."
 }
 
 variable "publishers" {

@@ -1,11 +1,16 @@
 "use strict";
-// Everything is written as text, never as HTML: names come from outside.
+// Everything is written as text, never as HTML, and control and direction characters are escaped as on a terminal: names
+// come from outside.
+const unsafe = /[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
+const short = { "\t": "\\t", "\r": "\\r", "\n": "\\n" };
+const plain = (text) => String(text).replace(unsafe, (c) => short[c] ?? "\\u{" + c.codePointAt(0).toString(16) + "}");
 const $ = (id) => document.getElementById(id);
-const make = (name, text, cls) => { const e = document.createElement(name); if (text != null) e.textContent = text; if (cls) e.className = cls; return e; };
+const make = (name, text, cls) => { const e = document.createElement(name); if (text != null) e.textContent = plain(text); if (cls) e.className = cls; return e; };
+const write = (e, text) => { const now = plain(text); if (e.textContent !== now) e.textContent = now; };
 // The content of a cell is one element, because on a phone the cell is a line with its column's heading at the left.
 const cell = (content, cls) => {
   const td = make("td", null, cls), box = make("div");
-  box.append(content ?? "–");
+  box.append(content instanceof Node ? content : plain(content ?? "–"));
   if (content === "") td.classList.add("blank");
   td.append(box);
   td.setAttribute("role", "cell");
@@ -48,7 +53,7 @@ function row(table, ...cells) {
 }
 
 function since(tr, td, time) {
-  tr.tick = () => { const text = ago(time); if (td.firstChild.textContent !== text) td.firstChild.textContent = text; };
+  tr.tick = () => write(td.firstChild, ago(time));
   return tr;
 }
 
@@ -89,7 +94,7 @@ function trend(samples) {
   samples.forEach((s, i) => {
     const high = Math.max(1, s.measured_seconds / most * 24), bar = svg("rect", { x: (i * wide).toFixed(1), y: (24 - high).toFixed(1), width: (wide * 0.8).toFixed(1), height: high.toFixed(1) });
     const title = svg("title", {});
-    title.textContent = s.finished_at + ": " + secs(s.measured_seconds) + " for " + bytes(s.bytes);
+    title.textContent = plain(s.finished_at) + ": " + secs(s.measured_seconds) + " for " + bytes(s.bytes);
     bar.append(title);
     all.append(bar);
   });
@@ -103,20 +108,20 @@ function job(j, there) {
   if (!there) {
     const request = make("div", "request " + j.request_id, "soft");
     box.parts = { head: make("div"), bar: make("progress"), foot: make("div", null, "soft"), tables: make("details"), list: make("ul"), summary: make("summary") };
-    box.parts.bar.setAttribute("aria-label", what);
+    box.parts.bar.setAttribute("aria-label", plain(what));
     box.parts.tables.append(box.parts.summary, box.parts.list);
     box.append(box.parts.head, box.parts.bar, box.parts.foot, request, links(j.request_id, j.trace_id), box.parts.tables);
   }
   const { head, bar, foot, tables, list, summary } = box.parts;
-  head.textContent = what + " (" + p.stage + ")";
+  write(head, what + " (" + p.stage + ")");
   if (p.fraction != null) { bar.max = 1; bar.value = p.fraction; }
   const left = p.eta_seconds != null ? ", about " + secs(p.eta_seconds) + " left" : "";
   box.tick = () => {
-    foot.textContent = bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + count(p.rows, "row") + ", tables " + p.tables_done + "/" + p.tables + ", running for " + secs(age(j.started_at)) + left;
+    write(foot, bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + count(p.rows, "row") + ", tables " + p.tables_done + "/" + p.tables + ", running for " + secs(age(j.started_at)) + left);
   };
   const latest = p.latest_tables ?? [];
   tables.hidden = latest.length === 0;
-  summary.textContent = "Tables (the latest " + latest.length + ")";
+  write(summary, "Tables (the latest " + latest.length + ")");
   list.replaceChildren(...latest.map((t) => make("li", t.name + ": " + count(t.rows, "row") + (t.is_read ? ", all read" : ", being read"))));
   return box;
 }
@@ -139,7 +144,7 @@ function result(r) {
   const word = r.verdict ?? r.status, request = make("div", r.request_id);
   request.append(links(r.request_id, r.trace_id, r.verification?.evidence));
   const when = cell(ago(r.finished_at), "when");
-  when.title = r.finished_at;
+  when.title = plain(r.finished_at);
   return since(row("recent", when, cell((r.kind === "verification" ? "" : "restore: ") + word + (r.verification?.depth && !r.error ? ", depth " + r.verification.depth : ""), shade[word]),
     cell(r.backup.name ?? "–"), cell(r.target_db), cell(request, "id"), cell(r.rows.toLocaleString("en"), "num"), took(r),
     cell(r.error ? r.error.reason + ": " + r.error.message : "", "why")), when, r.finished_at);
@@ -149,23 +154,34 @@ function result(r) {
 function filter() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean), rows = [...$("recent").children];
   rows.forEach((tr) => { const text = tr.textContent.toLowerCase(); tr.hidden = !words.every((w) => text.includes(w)); });
-  const shown = rows.filter((tr) => !tr.hidden).length, text = words.length ? shown + " of " + count(rows.length, "result") : "";
-  if ($("matches").textContent !== text) $("matches").textContent = text;
+  const shown = rows.filter((tr) => !tr.hidden).length;
+  write($("matches"), words.length ? shown + " of " + count(rows.length, "result") : "");
 }
 
+const waits = {
+  target_busy: "for a target that another restore uses",
+  same_request: "for another delivery of the same request",
+  permit: "until a running job ends (RESTORE_MAX_CONCURRENT)",
+  retry: "for the next attempt after a failure",
+};
+
+// The messages that the worker holds, those of them that wait, and how long the last new one had waited before.
 function queue(q) {
   if (!q) return "";
-  const held = q.held ? count(q.held, "message") + " held by this worker, the oldest published " + ago(q.oldest) : "no message is held by this worker";
-  return "Queue: " + held + (q.last_delay_seconds != null ? "; the last new one had waited " + secs(q.last_delay_seconds) : "") + ".";
+  const oldest = (at) => at ? ", the oldest published " + ago(at) : "";
+  const parts = [q.held ? count(q.held, "message") + " held by this worker" + oldest(q.oldest) : "no message is held by this worker"];
+  for (const w of q.waiting ?? []) parts.push(count(w.messages, "message") + (w.messages === 1 ? " waits " : " wait ") + (waits[w.reason] ?? w.reason) + oldest(w.oldest));
+  if (q.last_delay_seconds != null) parts.push("the last new one had waited " + secs(q.last_delay_seconds));
+  return "Queue: " + parts.join("; ") + ".";
 }
 
 function show(s) {
   templates = s.links ?? {};
-  $("version").textContent = s.version;
+  write($("version"), s.version);
   const state = s.stopping ? "stopping" : s.ready ? "ready" : "not ready: " + (s.problems?.join("; ") || "the worker's own setup is broken; see its log");
-  if ($("state").textContent !== state) $("state").textContent = state;
+  write($("state"), state);
   $("state").className = s.ready ? "good" : "bad";
-  $("queue").textContent = queue(s.queue);
+  write($("queue"), queue(s.queue));
   const jobs = reuse("running", s.running, (j) => j.request_id + j.started_at, job);
   put($("running"), jobs.length ? jobs : [none]);
   put($("sets"), reuse("sets", s.sets, (x) => x.name, set));
@@ -176,7 +192,7 @@ const none = make("p", "nothing", "soft");
 
 async function tick() {
   try { const r = await fetch("status.json", { cache: "no-store" }); show(await r.json()); }
-  catch { $("state").textContent = "the worker does not respond"; $("state").className = "bad"; }
+  catch { write($("state"), "the worker does not respond"); $("state").className = "bad"; }
   setTimeout(tick, 2000);
 }
 $("filter").addEventListener("input", filter);

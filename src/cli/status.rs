@@ -8,7 +8,7 @@ use super::style;
 use crate::config::Config;
 use crate::event::RestoreResult;
 use crate::manager::DatabaseStatus;
-use crate::worker::{JobStatus, WorkerStatus};
+use crate::worker::{JobStatus, QueueStatus, WaitReason, WorkerStatus};
 
 /// How long to wait for a worker's response.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -150,6 +150,44 @@ pub(super) fn result_line(r: &RestoreResult) -> String {
     )
 }
 
+const fn wait_text(reason: WaitReason) -> &'static str {
+    match reason {
+        WaitReason::TargetBusy => "for a target that another restore uses",
+        WaitReason::SameRequest => "for another delivery of the same request",
+        WaitReason::Permit => "until a running job ends (RESTORE_MAX_CONCURRENT)",
+        WaitReason::Retry => "for the next attempt after a failure",
+    }
+}
+
+/// The messages that the worker holds, those of them that wait, and how long the last new one had waited before.
+fn queue_lines(q: &QueueStatus, now: jiff::Timestamp) -> Vec<String> {
+    let oldest = |at: Option<jiff::Timestamp>| {
+        let age = at.map(|at| span(now.duration_since(at).as_secs_f64()));
+        age.map(|age| format!(", the oldest published {age} ago"))
+            .unwrap_or_default()
+    };
+    let mut lines = vec![match q.held {
+        0 => style::soft("no message is held by this worker"),
+        n => format!(
+            "{} held by this worker{}",
+            count(n, "message"),
+            oldest(q.oldest)
+        ),
+    }];
+    lines.extend(q.waiting.iter().map(|w| {
+        format!(
+            "{} {} {}{}",
+            count(w.messages, "message"),
+            if w.messages == 1 { "waits" } else { "wait" },
+            wait_text(w.reason),
+            oldest(w.oldest)
+        )
+    }));
+    let delay = q.last_delay_seconds.map(span);
+    lines.extend(delay.map(|delay| format!("the last new message had waited {delay}")));
+    lines
+}
+
 fn print(s: &WorkerStatus) {
     let state = match (s.stopping, s.ready) {
         (true, _) => style::warn("stopping"),
@@ -165,6 +203,10 @@ fn print(s: &WorkerStatus) {
     if s.running.is_empty() {
         out!("  {}", style::soft("nothing"));
     }
+    out!("queue");
+    queue_lines(&s.queue, jiff::Timestamp::now())
+        .iter()
+        .for_each(|line| out!("  {line}"));
     if !s.sets.is_empty() {
         out!("proofs");
     }
@@ -209,4 +251,53 @@ fn print_database(d: &DatabaseStatus) {
     };
     let age = jiff::Timestamp::now().duration_since(*at).as_secs_f64();
     out!("    {}: {backup} was proven {} ago", d.label(), span(age));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::WaitingMessages;
+
+    #[test]
+    fn the_queue_is_shown_with_the_age_of_what_waits() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let mut queue = QueueStatus::default();
+        let lines = queue_lines(&queue, at(0));
+        assert!(lines.len() == 1 && lines[0].contains("no message is held"));
+        (queue.held, queue.oldest) = (3, Some(at(0)));
+        let waiting = |reason, messages, oldest| WaitingMessages {
+            reason,
+            messages,
+            oldest: Some(oldest),
+        };
+        queue.waiting = vec![
+            waiting(WaitReason::TargetBusy, 2, at(0)),
+            waiting(WaitReason::Retry, 1, at(540)),
+        ];
+        queue.last_delay_seconds = Some(2.0);
+        assert_eq!(
+            queue_lines(&queue, at(600)),
+            [
+                "3 messages held by this worker, the oldest published 10 minutes ago",
+                "2 messages wait for a target that another restore uses, the oldest published 10 minutes ago",
+                "1 message waits for the next attempt after a failure, the oldest published 60 seconds ago",
+                "the last new message had waited 2 seconds",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_page_says_the_same_of_what_waits() {
+        let script = include_str!("../admin/status.js");
+        for (name, reason) in [
+            ("target_busy", WaitReason::TargetBusy),
+            ("same_request", WaitReason::SameRequest),
+            ("permit", WaitReason::Permit),
+            ("retry", WaitReason::Retry),
+        ] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), name);
+            let entry = format!("{name}: \"{}\"", wait_text(reason));
+            assert!(script.contains(&entry), "{entry}");
+        }
+    }
 }

@@ -84,7 +84,7 @@ impl Worker {
                 // Tracked, so that the drain timeout applies to it too.
                 let proof = context.tasks.spawn(async move {
                     let (finished, _permit) = worker
-                        .verify_preemptible(Job::Verify(job), permit, &shared)
+                        .verify_preemptible(Job::Verify(job), (permit, None), &shared)
                         .await;
                     worker.publish_scheduled(&finished).await
                 });

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::permits::Permit;
-use super::{Shutdown, Worker};
+use super::state::WaitReason;
+use super::{Received, Shutdown, Worker};
 use crate::error::report;
 use crate::event::RestoreResult;
 use crate::manager::JobOutcome;
 use crate::outcome::{Settle, disposition};
-use crate::queue::{Delivery, QueueError};
+use crate::queue::QueueError;
 use crate::retry::Backoff;
 use crate::steps::reached;
 use crate::telemetry;
@@ -20,13 +21,13 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Nacks a message. A stopping worker waits until its subscriptions are closed: otherwise it could receive the message
 /// again itself and keep it until the lease expires.
-async fn give_back(delivery: Delivery, shutdown: &Shutdown) {
+async fn give_back(received: Received, shutdown: &Shutdown) {
     if shutdown.soft.is_cancelled() {
         let _ = tokio::time::timeout(CLOSE_LIMIT, shutdown.closed.cancelled()).await;
         // The server learns of the closed stream a moment later.
         tokio::time::sleep(CLOSE_PAUSE).await;
     }
-    delivery.lease.nack();
+    received.delivery.lease.nack();
 }
 
 impl Worker {
@@ -34,7 +35,7 @@ impl Worker {
     /// request and the job's permit. Without a digest, the outcome is only published.
     pub(super) async fn end(
         &self,
-        delivery: Delivery,
+        received: Received,
         mut finished: JobOutcome,
         (attempt, digest, permit): (u32, Option<&str>, Option<Permit>),
         shutdown: &Shutdown,
@@ -54,7 +55,7 @@ impl Worker {
                 }
             }
         }
-        self.settle(delivery, settle, (attempt, permit), shutdown)
+        self.settle(received, settle, (attempt, permit), shutdown)
             .await;
     }
 
@@ -84,14 +85,14 @@ impl Worker {
 
     pub(super) async fn settle(
         &self,
-        mut delivery: Delivery,
+        mut received: Received,
         settle: Settle,
         (attempt, permit): (u32, Option<Permit>),
         shutdown: &Shutdown,
     ) {
         match settle {
             Settle::Ack => {
-                if let Err(e) = delivery.lease.ack().await {
+                if let Err(e) = received.delivery.lease.ack().await {
                     self.metrics.record_lease_lost();
                     tracing::warn!(error = %e, "failed to acknowledge the message: it will be redelivered");
                 }
@@ -103,15 +104,17 @@ impl Worker {
                 let waits = self.waiting.try_acquire();
                 let permit = permit.filter(|_| waits.is_err());
                 if waits.is_ok() {
-                    delivery.lease.rest();
+                    received.delivery.lease.rest();
                 }
                 let pause = tokio::time::sleep(Backoff::after(attempt, first, max));
+                let shown = received.held.waits_for(WaitReason::Retry);
                 shutdown.soft.run_until_cancelled(pause).await;
-                give_back(delivery, shutdown).await;
+                drop(shown);
+                give_back(received, shutdown).await;
                 drop(permit);
             }
             // `run_deduplicated` waits for busy targets; a request that still gets here is nacked.
-            Settle::Nack | Settle::Hold => give_back(delivery, shutdown).await,
+            Settle::Nack | Settle::Hold => give_back(received, shutdown).await,
         }
     }
 

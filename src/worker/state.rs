@@ -1,6 +1,6 @@
 //! The worker's state as `/status.json` and readiness show it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -32,8 +32,7 @@ pub struct WorkerState {
     health: Mutex<Health>,
     target: Mutex<TargetHealth>,
     links: JobLinks,
-    /// When the messages that are held were published, in microseconds since 1970.
-    held: Mutex<Vec<i64>>,
+    held: Mutex<Vec<Held>>,
     /// How long the last new message waited in the queue, in seconds.
     last_delay: Mutex<Option<f64>>,
 }
@@ -56,7 +55,10 @@ impl JobLinks {
     }
 }
 
-/// The messages that this worker has received and not yet settled. How many wait in the subscription only Pub/Sub knows.
+/// The messages that this worker has received and not yet settled. The backlog of a subscription, with the messages that
+/// no worker has received yet, is known to Cloud Monitoring only, as
+/// `pubsub.googleapis.com/subscription/num_undelivered_messages` and
+/// `pubsub.googleapis.com/subscription/oldest_unacked_message_age`.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct QueueStatus {
     /// Number of messages that are held, running jobs included.
@@ -64,9 +66,49 @@ pub struct QueueStatus {
     /// When the oldest of them was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<jiff::Timestamp>,
+    /// Those of them that wait, by what they wait for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingMessages>,
     /// How long the last new message waited from its publication to its arrival, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_delay_seconds: Option<f64>,
+}
+
+/// What a held message waits for.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// Another restore or rollback works on its target. While a worker tries again to get the target, the job is listed
+    /// as running.
+    TargetBusy,
+    /// Another delivery of the same request is being processed.
+    SameRequest,
+    /// As many jobs run as may run at once (RESTORE_MAX_CONCURRENT).
+    Permit,
+    /// Its attempt failed, or its result could not be published: it is returned to the subscription after a pause.
+    Retry,
+}
+
+/// Held messages that wait for the same thing.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct WaitingMessages {
+    pub reason: WaitReason,
+    /// Number of messages.
+    pub messages: u64,
+    /// When the oldest of them was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<jiff::Timestamp>,
 }
 
 /// A result, and the trace of its job.
@@ -90,18 +132,53 @@ fn names_evidence(result: &RestoreResult) -> bool {
     verification.is_some_and(|v| v.evidence.is_some())
 }
 
+struct Held {
+    id: u64,
+    /// When it was published, in microseconds since 1970.
+    published: i64,
+    waits_for: Option<WaitReason>,
+}
+
+/// When the oldest of these messages was published.
+fn oldest<'a>(held: impl Iterator<Item = &'a Held>) -> Option<jiff::Timestamp> {
+    let published = held.map(|h| h.published).min()?;
+    jiff::Timestamp::from_microsecond(published).ok()
+}
+
 /// Counts a message as held until it is dropped.
 pub(super) struct HeldMessage {
     state: Arc<WorkerState>,
-    published: i64,
+    id: u64,
+}
+
+impl HeldMessage {
+    /// Shows the message as waiting until the returned value is dropped.
+    #[must_use]
+    pub fn waits_for(&self, reason: WaitReason) -> ShownWait<'_> {
+        self.set(Some(reason));
+        ShownWait(self)
+    }
+
+    fn set(&self, reason: Option<WaitReason>) {
+        let mut held = lock(&self.state.held);
+        if let Some(message) = held.iter_mut().find(|h| h.id == self.id) {
+            message.waits_for = reason;
+        }
+    }
 }
 
 impl Drop for HeldMessage {
     fn drop(&mut self) {
-        let mut held = lock(&self.state.held);
-        if let Some(i) = held.iter().position(|p| *p == self.published) {
-            held.swap_remove(i);
-        }
+        lock(&self.state.held).retain(|h| h.id != self.id);
+    }
+}
+
+/// Shows a message as waiting until it is dropped.
+pub(super) struct ShownWait<'a>(&'a HeldMessage);
+
+impl Drop for ShownWait<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
     }
 }
 
@@ -178,10 +255,15 @@ impl WorkerState {
 
     /// Counts a message that was published then, in microseconds since 1970, as held.
     pub(super) fn hold(self: &Arc<Self>, published: i64) -> HeldMessage {
-        lock(&self.held).push(published);
+        let id = self.next.fetch_add(1, Relaxed);
+        lock(&self.held).push(Held {
+            id,
+            published,
+            waits_for: None,
+        });
         HeldMessage {
             state: self.clone(),
-            published,
+            id,
         }
     }
 
@@ -325,10 +407,23 @@ impl WorkerState {
 
     fn queue(&self) -> QueueStatus {
         let held = lock(&self.held);
-        let oldest = held.iter().min();
+        let mut by_reason: BTreeMap<WaitReason, Vec<&Held>> = BTreeMap::new();
+        for message in held.iter() {
+            if let Some(reason) = message.waits_for {
+                by_reason.entry(reason).or_default().push(message);
+            }
+        }
+        let waiting = by_reason
+            .into_iter()
+            .map(|(reason, messages)| WaitingMessages {
+                reason,
+                messages: messages.len() as u64,
+                oldest: oldest(messages.into_iter()),
+            });
         QueueStatus {
             held: held.len() as u64,
-            oldest: oldest.and_then(|at| jiff::Timestamp::from_microsecond(*at).ok()),
+            oldest: oldest(held.iter()),
+            waiting: waiting.collect(),
             last_delay_seconds: *lock(&self.last_delay),
         }
     }
@@ -372,5 +467,29 @@ mod tests {
         assert_eq!(state.status().queue.oldest.unwrap().as_second(), 9);
         drop(second);
         assert_eq!(state.status().queue.oldest, None);
+    }
+
+    #[test]
+    fn waiting_messages_are_counted_by_what_they_wait_for() {
+        let state = Arc::new(WorkerState::default());
+        // Two were published at the same moment.
+        let held = [5, 5, 9, 7].map(|second| state.hold(second * 1_000_000));
+        assert!(state.status().queue.waiting.is_empty());
+        let busy = [&held[2], &held[1]].map(|m| m.waits_for(WaitReason::TargetBusy));
+        let retry = held[3].waits_for(WaitReason::Retry);
+        let waiting = |reason, messages, second| WaitingMessages {
+            reason,
+            messages,
+            oldest: jiff::Timestamp::from_second(second).ok(),
+        };
+        let expected = [
+            waiting(WaitReason::TargetBusy, 2, 5),
+            waiting(WaitReason::Retry, 1, 7),
+        ];
+        let queue = state.status().queue;
+        assert_eq!((queue.held, queue.waiting.as_slice()), (4, &expected[..]));
+        drop((busy, retry));
+        let queue = state.status().queue;
+        assert_eq!((queue.held, queue.waiting.len()), (4, 0));
     }
 }

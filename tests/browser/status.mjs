@@ -78,6 +78,47 @@ for (const view of views) {
   await page.screenshot({ path: `${folder}/${view.name}-ended.png`, fullPage: true });
   must(trouble.length === 0, trouble.join("\n"));
 }
+// What a worker may say of its queue, with names that would hide themselves or change the direction of the text.
+const name = "a\u202etxt\u001b[31m\n\u0000é.dump", at = (seconds) => new Date(Date.now() - seconds * 1000).toISOString();
+const shownName = "a\\u{202e}txt\\u{1b}[31m\\n\\u{0}é.dump";
+const progress = { stage: "data", object_bytes: 5, object_size: 10, data_bytes: 5, rows: 1, tables_done: 0, tables: 1, tasks_done: 0, tasks: 0, latest_tables: [{ name, rows: 1, is_read: false }] };
+const sample = (finished_at, measured_seconds) => ({ finished_at, measured_seconds, bytes: 1 << 20 });
+const ended = { request_id: "id\u202e", kind: "verification", status: "failure", verdict: "failed", backup: { name }, target_db: name, started_at: at(9), finished_at: at(5), duration_seconds: 4,
+  rows: 7, stages: { data: 3 }, trace_id: "t", error: { reason: "archive_corrupt", message: name }, verification: { depth: "data", evidence: "gs://b/x\u202e/1.dsse.json" } };
+const said = {
+  version: "0", ready: false, stopping: false, problems: ["topic " + name],
+  running: [{ request_id: "id\u202e", kind: "restore", backup: name, target_db: name, started_at: at(5), attempt: 1, progress }],
+  sets: [{ name, last_proof: at(60), proven_backup: name, proven_depth: "data", last_verdict: "verified", rto: { measured_seconds: 6, forecast_seconds: 7, samples: 2 }, trend: [sample(at(90), 3), sample(at(60), 6)], is_signed: true }],
+  recent: [ended],
+  queue: { held: 4, oldest: at(3600), waiting: [{ reason: "target_busy", messages: 2, oldest: at(3600) }, { reason: "retry", messages: 1, oldest: at(300) }], last_delay_seconds: 2 },
+  links: { log: "https://log.example/?q={request_id}", trace: "https://trace.example/{trace_id}" },
+};
+await page.route("**/status.json", (route) => route.fulfill({ json: said }));
+await page.waitForFunction(() => document.querySelectorAll("#recent tr").length === 1, null, { timeout: 30000, polling: 100 });
+const shown = await page.evaluate(() => Object.fromEntries(["state", "queue", "running", "sets", "recent"].map((id) => [id, document.getElementById(id).textContent])));
+for (const part of ["state", "running", "sets", "recent"]) must(shown[part].includes(shownName), `${part}: the name is not escaped: ${shown[part]}`);
+const texts = await page.evaluate(() => {
+  const of = (e) => [e.textContent, ...[...e.attributes].filter((a) => a.name !== "href").map((a) => a.value)];
+  return ["state", "queue", "running", "sets", "recent"].flatMap((id) => [...document.querySelectorAll(`#${id}, #${id} *`)].flatMap(of));
+});
+const raw = texts.find((text) => /[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/u.test(text));
+must(raw === undefined, "a control or direction character: " + JSON.stringify(raw));
+must(shown.queue === "Queue: 4 messages held by this worker, the oldest published 60 min ago; 2 messages wait for a target that another restore uses, the oldest published 60 min ago; "
+  + "1 message waits for the next attempt after a failure, the oldest published 5 min ago; the last new one had waited 2.0 s.", shown.queue);
+must((await page.textContent("main")).includes("pubsub.googleapis.com/subscription/num_undelivered_messages"), "the page does not say where the backlog is");
+must((await page.locator("#sets svg rect").count()) === 2, "no trend");
+// The addresses of links have the names themselves.
+const hrefs = await page.locator("#recent a").evaluateAll((all) => all.map((a) => a.href));
+const expected = ["https://log.example/?q=id%E2%80%AE", "https://trace.example/t", "https://storage.cloud.google.com/b/x%E2%80%AE/1.html"];
+must(JSON.stringify(hrefs) === JSON.stringify(expected), hrefs.join(" "));
+for (const view of views) {
+  await show(view);
+  const cut = await page.evaluate(cutOff);
+  must(cut.length === 0, `${view.name}: cut off: ${cut.join("; ")}`);
+  await page.screenshot({ path: `${folder}/${view.name}-names.png`, fullPage: true });
+}
+must(trouble.length === 0, trouble.join("\n"));
+await page.unroute("**/status.json");
 // The link to the metrics works.
 await page.click("a[href=metrics]");
 must((await page.textContent("body")).includes("restore_success_total 1"), "no metrics");

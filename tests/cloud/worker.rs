@@ -309,18 +309,21 @@ async fn a_request_that_waits_for_its_target_holds_no_permit() {
     env.publish(&request("waits", "app")).await;
     // The target must be found busy before the next request arrives.
     let waits = async {
-        while !other
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"request_id\":\"waits\"")
-        {
+        loop {
+            let status: serde_json::Value =
+                serde_json::from_str(&other.get("/status.json").await.1).unwrap();
+            if status["queue"]["waiting"][0]["reason"] == "target_busy" {
+                return status["queue"].clone();
+            }
             crate::support::pause().await;
         }
     };
-    tokio::time::timeout(TIMEOUT, waits)
+    let queue = tokio::time::timeout(TIMEOUT, waits)
         .await
-        .expect("the second restore did not start in time");
+        .expect("the second restore did not find its target busy in time");
+    assert_eq!(queue["held"], 1);
+    assert_eq!(queue["waiting"][0]["messages"], 1);
+    assert_eq!(queue["waiting"][0]["oldest"], queue["oldest"]);
     env.publish(&request("works", "elsewhere")).await;
     let result = env.result().await;
     assert_eq!(

@@ -326,3 +326,48 @@ fn the_guides_give_every_variable() {
         assert!(required.is_subset(&given), "{guide}: {given:?}");
     }
 }
+
+/// A subscription that no worker reads fills up, and RestoreRequestsWaiting fires.
+#[test]
+fn notifications_are_created_only_where_a_worker_reads_them() {
+    let reads = |text: &str| text.contains("BACKUP_NOTIFICATION_SUBSCRIPTION");
+    let workers = [
+        (
+            "docs/guides/gke.md",
+            "deploy/kubernetes/base/kustomization.yaml",
+        ),
+        (
+            "docs/guides/gke.md",
+            "deploy/kubernetes/components/gke/kustomization.yaml",
+        ),
+        (
+            "docs/guides/cloud-run.md",
+            "deploy/cloud-run/worker-pool.yaml",
+        ),
+        (
+            "docs/guides/cloud-run.md",
+            "deploy/cloud-run/worker-pool-auth-proxy.yaml",
+        ),
+    ];
+    for (guide, worker) in workers {
+        assert!(!reads(&text_of(worker)), "{worker}");
+        let guide_text = text_of(guide);
+        let (_, applied) = guide_text.split_once("deploy/terraform apply").unwrap();
+        let (command, _) = applied.split_once("```").unwrap();
+        assert!(command.contains("-var verify=false"), "{guide}: {command}");
+    }
+    let verifying = "deploy/kubernetes/overlays/verification/kustomization.yaml";
+    assert!(reads(&text_of(verifying)));
+    // What only notifications need.
+    let needed = resources()
+        .into_iter()
+        .filter(|r| ["notifications", "gcs_publishes", "new_backups"].contains(&r.name.as_str()));
+    for resource in needed {
+        assert_eq!(
+            resource.argument("count"),
+            "var.verify ? 1 : 0",
+            "{}",
+            resource.name
+        );
+    }
+}

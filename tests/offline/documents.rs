@@ -189,6 +189,52 @@ fn documented_commands_are_valid() {
     assert!(checked > 60, "{checked}");
 }
 
+/// The text of every source file of the program.
+fn program() -> String {
+    let mut folders = vec![root().join("src"), root().join("crates")];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                text.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    text
+}
+
+/// The program logs the messages that docs/troubleshooting.md explains, in these words.
+#[test]
+fn explained_log_messages_exist() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let code = words(&program().replace("\\\n", ""));
+    let page = std::fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let (_, explained) = page
+        .split_once("Messages of the log that are normal")
+        .unwrap();
+    let (explained, _) = explained.split_once("\n## ").unwrap();
+    let (rows, prose): (Vec<&str>, Vec<&str>) =
+        explained.lines().partition(|line| line.starts_with('|'));
+    let first_cells = rows.iter().filter_map(|row| row.split('|').nth(1));
+    let prose = words(&prose.join(" "));
+    let mut checked = 0;
+    for text in first_cells.chain([prose.as_str()]) {
+        for message in text.split('`').skip(1).step_by(2) {
+            let known = message
+                .split('…')
+                .next()
+                .unwrap()
+                .trim_end_matches([' ', ':']);
+            assert!(code.contains(known), "{message}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "{checked}");
+}
+
 /// The fields in the text of a `tracing` macro's call.
 fn fields_of(call: &str) -> Vec<String> {
     let (mut depth, mut quoted, mut part, mut parts) = (0, false, String::new(), Vec::new());
