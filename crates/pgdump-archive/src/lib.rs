@@ -36,7 +36,7 @@ mod psql;
 mod psql_session;
 mod recognize;
 mod row_digest;
-mod rows;
+mod row_splitter;
 mod script;
 mod standard_strings;
 mod table_digests;
