@@ -8,11 +8,12 @@ mod cluster;
 mod codec;
 mod content_digest;
 mod continuation;
-mod copy_values;
+mod copy_target;
 mod coverage;
 mod crc32c;
 mod custom;
 mod cut_off;
+mod digest_builder;
 mod directory;
 mod dump_id;
 mod encoding;
@@ -27,6 +28,7 @@ mod index;
 mod inflate;
 mod input_files;
 mod insert_rows;
+mod insert_values;
 mod kept_memory;
 mod lexer;
 mod lzma;
@@ -57,12 +59,14 @@ use input_files::InputFiles;
 
 pub use crate::crc32c::Crc32c;
 pub use codec::Codec;
-pub use content_digest::{ContentDigest, DigestBuilder, DigestSink, ObjectDigest, copy_target};
+pub use content_digest::{ContentDigest, DigestSink};
 pub use continuation::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, shows_its_end,
 };
+pub use copy_target::copy_target;
 pub use coverage::{BareRelation, DataCoverage};
 pub use cut_off::CutOff;
+pub use digest_builder::{DigestBuilder, ObjectDigest};
 pub use dump_id::DumpId;
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
 pub use entry_kind::EntryKind;
