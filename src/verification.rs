@@ -54,6 +54,10 @@ pub use restored_database::RestoredDatabase;
 pub(crate) use server_version::mind_the_version;
 pub(crate) use verdict_label::{class_of, headline};
 
+/// A key that tests sign evidence with.
+#[cfg(test)]
+pub(crate) use envelope::tests::PRIVATE as TEST_SIGNING_KEY;
+
 /// The results of all checks.
 #[derive(Debug, Default)]
 pub struct CheckResults {

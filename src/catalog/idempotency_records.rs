@@ -327,8 +327,7 @@ impl BackupCatalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+    use crate::verification::TEST_SIGNING_KEY as KEY;
 
     /// Whoever may create objects there can put anything in the place of an outcome.
     #[tokio::test]

@@ -180,7 +180,6 @@ fn proof_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Generation;
     use crate::policy::Trigger;
 
     /// A report about one database of a cluster, or about a backup of one database (`None`), of this hour.
@@ -203,17 +202,7 @@ mod tests {
     }
 
     fn proof(reports: &[VerificationReport]) -> BackupProof {
-        let object = StoredObject {
-            name: "all.sql".into(),
-            size: 1,
-            created: jiff::Timestamp::UNIX_EPOCH,
-            crc32c: None,
-            generation: Generation(1),
-            is_unlisted: false,
-            members: None,
-            obstacle: None,
-        };
-        proof_of(&object, reports, true).unwrap()
+        proof_of(&StoredObject::named("all.sql"), reports, true).unwrap()
     }
 
     #[test]

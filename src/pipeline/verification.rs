@@ -640,7 +640,6 @@ fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest, large
 #[cfg(test)]
 mod tests {
     use super::*;
-
     use crate::config::{Location, RawConfig};
     use crate::error::{StorageKind, ValidationError, ValidationKind};
     use crate::job::BackupRef;
@@ -648,6 +647,7 @@ mod tests {
     use crate::postgres::Server;
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
+    use crate::verification::TEST_SIGNING_KEY as KEY;
     use pgdump_archive::{ArchiveSource, DecryptionKeys, Limits};
 
     /// What decompresses for hours ends with its job.
@@ -671,8 +671,6 @@ mod tests {
             assert_eq!(reason, is_stopped.then_some(R::Cancelled));
         }
     }
-
-    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
 
     /// One backup in a folder, and the services that verify it.
     struct OneBackup {
