@@ -71,7 +71,7 @@ impl Drop for Worker {
 }
 
 /// The environment that all measurements share.
-struct Stage {
+struct BenchEnv {
     emulator: Emulator,
     server: Sandbox,
     runtime: tokio::runtime::Runtime,
@@ -134,7 +134,7 @@ fn main() {
     let options = "-c autovacuum=off -c jit=off -c max_connections=200";
     let server = Sandbox::start(&bindir, &std::env::temp_dir(), false, options)
         .expect("failed to start the target cluster");
-    let stage = Stage {
+    let env = BenchEnv {
         emulator,
         server,
         runtime,
@@ -146,10 +146,10 @@ fn main() {
         size as f64 / 1e6
     );
     let rate = (size as f64 / READ_SECONDS) as u64;
-    stage.emulator.storage.limit_rate_each(rate);
+    env.emulator.storage.limit_rate_each(rate);
     let mut rows: Vec<Row> = Vec::new();
     for workers in counts {
-        let mut row = stage.throughput(workers, workers * requests);
+        let mut row = env.throughput(workers, workers * requests);
         row.speedup = row.restores_a_minute
             / rows
                 .first()
@@ -171,10 +171,10 @@ fn main() {
         );
         rows.push(row);
     }
-    stage.emulator.storage.limit_rate_each(0);
+    env.emulator.storage.limit_rate_each(0);
     let mut shares: Vec<Shared> = vec![];
     for workers in [1, 2, 4, 8] {
-        let mut row = stage.share(workers);
+        let mut row = env.share(workers);
         row.speedup = row.restores_a_minute
             / shares
                 .first()
@@ -185,8 +185,8 @@ fn main() {
         );
         shares.push(row);
     }
-    stage.emulator.storage.limit_rate_each(rate);
-    let takeovers: Vec<f64> = (0..TAKEOVERS).map(|i| stage.takeover(i)).collect();
+    env.emulator.storage.limit_rate_each(rate);
+    let takeovers: Vec<f64> = (0..TAKEOVERS).map(|i| env.takeover(i)).collect();
     println!(
         "a killed worker's job is another's after {:.1} s (median of {TAKEOVERS}, longest {:.1} s); lease {} s",
         median(takeovers.clone()),
@@ -215,7 +215,7 @@ fn cpu() -> (f64, f64) {
     (all - idle, all)
 }
 
-impl Stage {
+impl BenchEnv {
     fn worker(&self) -> Worker {
         let host = self.emulator.host();
         let mut command = Command::new(OURS);

@@ -935,14 +935,8 @@ mod tests {
     #[test]
     fn backups_are_ordered_by_time_then_name() {
         let object = |(name, second): (&str, i64)| StoredObject {
-            name: name.into(),
-            size: 1,
             created: jiff::Timestamp::from_second(second).unwrap(),
-            crc32c: None,
-            generation: Generation(1),
-            members: None,
-            is_unlisted: false,
-            obstacle: None,
+            ..StoredObject::named(name)
         };
         let mut all: Vec<StoredObject> =
             [("c", 1), ("a", 5), ("b", 5), ("d", 9)].map(object).into();
@@ -954,14 +948,11 @@ mod tests {
     #[test]
     fn a_directory_dump_is_one_backup() {
         let object = |name: &str, size: u64, generation: i64| StoredObject {
-            name: name.into(),
             size,
             created: jiff::Timestamp::from_second(generation).unwrap(),
             crc32c: Some(Crc32c(1)),
             generation: Generation(generation),
-            members: None,
-            is_unlisted: false,
-            obstacle: None,
+            ..StoredObject::named(name)
         };
         let all = files_in(vec![
             object("a.dump", 1, 1),
@@ -990,14 +981,8 @@ mod tests {
     #[test]
     fn only_toc_dat_itself_marks_a_directory_dump() {
         let object = |name: &str| StoredObject {
-            name: name.into(),
-            size: 1,
-            created: jiff::Timestamp::UNIX_EPOCH,
             crc32c: Some(Crc32c(1)),
-            generation: Generation(1),
-            members: None,
-            is_unlisted: false,
-            obstacle: None,
+            ..StoredObject::named(name)
         };
         let names = |all: &[&str]| -> Vec<String> {
             files_in(all.iter().map(|n| object(n)).collect())

@@ -4,23 +4,23 @@
 
 mod archived_database;
 mod backup_catalog;
-mod databases;
-mod denial;
+mod database_names;
+mod denied_object;
 mod evidence;
 #[cfg(test)]
 mod folder_catalog;
 mod grouped_backups;
-mod index;
+mod idempotency_records;
 mod latest;
-mod outcomes;
 mod proofs;
+mod prune;
 mod reader;
-mod retention;
 mod schedule;
 mod set_status;
-mod sources;
 mod status;
-mod wholeness;
+mod stored_indexes;
+mod trusted_sources;
+mod whole_backups;
 
 pub(crate) use archived_database::ArchivedDatabase;
 pub use backup_catalog::BackupCatalog;
@@ -29,4 +29,4 @@ pub(crate) use folder_catalog::archive_of;
 pub use proofs::{BackupProof, ClusterDatabaseProof, ProvenBackup, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub use set_status::{BackupSetStatus, DatabaseStatus};
-pub(crate) use sources::Restriction;
+pub(crate) use trusted_sources::Restriction;

@@ -24,7 +24,7 @@ pub mod manager;
 pub mod pipeline;
 pub mod worker;
 
-// Stages of a job.
+// Backups, and the servers that they are restored on.
 pub mod backup;
 pub mod database;
 pub mod retention;

@@ -1,5 +1,5 @@
 //! [`RestoreManager`]: the interface of restores, verifications and rollbacks. The work is done by the
-//! stages of `pipeline`, on the backups of [`BackupCatalog`].
+//! jobs of `pipeline`, on the backups of [`BackupCatalog`].
 
 use std::path::PathBuf;
 use std::sync::Arc;

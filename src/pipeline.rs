@@ -1,7 +1,10 @@
-//! The stages of a job. A restore claims its target and takes the backup through the states
-//! `Pinned` → `Opened` → `Prepared` → `Staged` → `LoadedStaging` → `Proven`; then the swap puts the database in
-//! the target's place. A verification takes the same stages into a sandbox and compares instead of swapping.
-//! Each stage consumes the state before it, so none can be left out.
+//! The course of a job. A restore claims its target and takes the backup through the states
+//! `Pinned` → `Opened` → `Prepared` → `CreatedStaging` → `LoadedStaging` → `Proven` (`states`); then the swap puts the
+//! database in the target's place. A verification goes through the same states in a sandbox and compares instead of
+//! swapping. Each state consumes the one before it, so none can be left out.
+//!
+//! A stage ([`Stage`](pgdump_restore::Stage)) is something else: what a job does at the moment, as results, metrics, traces
+//! and progress name it.
 
 mod bisection;
 mod completeness;
@@ -13,15 +16,17 @@ mod job_outcome;
 mod limits;
 mod placement;
 pub(crate) mod preflight;
+mod replacement;
 pub(crate) mod restore;
 mod sandbox_destination;
-mod stages;
+mod seen_archive;
+mod states;
+mod stored_rows;
 mod target_destination;
 pub(crate) mod targets;
 mod upload;
 pub(crate) mod verification;
 mod verification_server;
-mod wholeness;
 
 pub(crate) use completion::record_completion;
 pub use context::Services;

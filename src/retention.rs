@@ -169,14 +169,9 @@ mod tests {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
         let candidate = |(i, (age, database)): (usize, &(i64, &str))| Candidate {
             object: StoredObject {
-                name: format!("b{i}"),
-                size: 1,
                 created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
-                crc32c: None,
                 generation: Generation(i as i64),
-                members: None,
-                is_unlisted: false,
-                obstacle: None,
+                ..StoredObject::named(&format!("b{i}"))
             },
             proven: proven.contains(&i),
             origin: match *database {

@@ -1,33 +1,33 @@
 //! Checks that a restored database matches its archive, and writes the evidence. What could not be checked
 //! never counts as passed.
 //!
-//! `row_comparison` compares every row, `catalog` every entry, `amcheck` checks heaps and indexes,
-//! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
-//! last proven backups. `wholeness` says whether data is missing. `server_version` and `text_forms` tell what another
+//! `row_comparison` compares every row, `restored_entries` every entry, `amcheck` checks heaps and indexes,
+//! `data_checks` runs the checks file, `generated_columns` recomputes generated columns, and `drift` compares with the
+//! last proven backups. `backup_contents` says whether data is missing. `server_version` and `text_forms` tell what another
 //! version or other settings explain. `evidence` stores documents and decides which of them count, `envelope` is their
-//! format, `html_report` and `junit` are its renderings for people and for CI. `changed` tells whether a backup
-//! that was proven before still is the same.
+//! format, `html_report` and `junit` are its renderings for people and for CI. `changed_bytes` tells whether the bytes of a
+//! backup that was proven before still are the same.
 
 mod amcheck;
-mod catalog;
-mod changed;
+mod backup_contents;
+mod changed_bytes;
 mod data_checks;
 mod drift;
 mod envelope;
 mod evidence;
-mod generated;
+mod generated_columns;
 mod html_report;
 mod junit;
 mod own_evidence;
 mod restore_index;
 mod restored_database;
+mod restored_entries;
 mod row_checks;
 mod row_comparison;
 mod server_version;
 mod text_forms;
 pub mod verdict;
 mod verdict_label;
-mod wholeness;
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,10 @@ use crate::error::{RestoreError, report};
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
-pub(crate) use changed::{have_same_bytes, note_damage, note_unknown_change};
+pub use backup_contents::{
+    SeenData, comparable, contents_beside, contents_of, note_of, without_data,
+};
+pub(crate) use changed_bytes::{have_same_bytes, note_damage, note_unknown_change};
 pub use data_checks::{Checks, ChecksFile};
 pub use drift::{DriftPolicy, History};
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
@@ -50,7 +53,10 @@ pub use restore_index::RestoreIndex;
 pub use restored_database::RestoredDatabase;
 pub(crate) use server_version::mind_the_version;
 pub(crate) use verdict_label::{class_of, headline};
-pub use wholeness::{SeenData, comparable, contents_beside, contents_of, note_of, without_data};
+
+/// A key that tests sign evidence with.
+#[cfg(test)]
+pub(crate) use envelope::tests::PRIVATE as TEST_SIGNING_KEY;
 
 /// The results of all checks.
 #[derive(Debug, Default)]
@@ -117,7 +123,10 @@ pub async fn examine(
     );
     // Concurrently, so that no core is idle at the end of either. But `amcheck` may create its extension, and
     // the dump's own event triggers could record that in a table while its rows are compared.
-    let (rows, damage) = if catalog::has_event_triggers(subject).await.unwrap_or(true) {
+    let (rows, damage) = if restored_entries::has_event_triggers(subject)
+        .await
+        .unwrap_or(true)
+    {
         (rows.await?, damage.await?)
     } else {
         let (rows, damage) = tokio::join!(rows, damage);
@@ -133,9 +142,9 @@ pub async fn examine(
         .await?,
     );
     e.checks
-        .extend(timed("entries", true, catalog::compare(subject)).await?);
+        .extend(timed("entries", true, restored_entries::compare(subject)).await?);
     e.checks
-        .extend(timed("validity", true, catalog::validity(subject)).await?);
+        .extend(timed("validity", true, restored_entries::validity(subject)).await?);
     e.checks.extend(damage);
     let asked = async {
         let _step = subject.progress.long_step();
@@ -143,8 +152,14 @@ pub async fn examine(
     };
     e.checks.extend(timed("asked", true, asked).await?);
     // Last, because it calls functions of the dump, which may crash the server.
-    e.checks
-        .extend(timed("generated columns", false, generated::check(subject)).await?);
+    e.checks.extend(
+        timed(
+            "generated columns",
+            false,
+            generated_columns::check(subject),
+        )
+        .await?,
+    );
     // Where rows cannot be counted, nothing can be missed.
     if are_read_back && subject.content_digest.counts_rows() {
         let seen = SeenData {
@@ -153,7 +168,7 @@ pub async fn examine(
                 .max(subject.content_digest.objects().len() as u64),
             coverage: subject.coverage,
         };
-        let (drift, found) = wholeness::compare(&seen, history, &checks.drift);
+        let (drift, found) = backup_contents::compare(&seen, history, &checks.drift);
         e.drift = drift;
         e.checks.extend(found);
     }

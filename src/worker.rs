@@ -522,7 +522,9 @@ impl Worker {
         let recorded = match &job {
             Ok(job) => {
                 let catalog = self.manager.catalog();
-                catalog.recorded((&request_id, kind_of(job)), &digest).await
+                catalog
+                    .recorded((&request_id, job_kind(job)), &digest)
+                    .await
             }
             Err(_) => Ok(None),
         };
@@ -680,7 +682,7 @@ impl Worker {
     }
 }
 
-fn kind_of(job: &Job) -> Kind {
+fn job_kind(job: &Job) -> Kind {
     match job {
         Job::Restore(_) => Kind::Restore,
         Job::Verify(_) => Kind::Verification,

@@ -437,16 +437,9 @@ mod tests {
     use pgdump_archive::Crc32c;
 
     fn object(name: &str) -> StoredObject {
-        let created = jiff::Timestamp::UNIX_EPOCH;
         StoredObject {
-            name: name.into(),
-            size: 1,
-            created,
             crc32c: Some(Crc32c(7)),
-            generation: Generation(1),
-            members: None,
-            is_unlisted: false,
-            obstacle: None,
+            ..StoredObject::named(name)
         }
     }
 

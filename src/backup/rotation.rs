@@ -164,7 +164,7 @@ impl Files<'_> {
         if !is_recognized(&head) {
             return PieceCount::None;
         }
-        let mut kinds = std::pin::pin!(self.kinds_of(files, &head).enumerate());
+        let mut kinds = std::pin::pin!(self.file_kinds(files, &head).enumerate());
         let (mut count, mut unread, mut end) = (1, None, files.len());
         while let Some((before, kind)) = kinds.next().await {
             match kind {
@@ -218,17 +218,17 @@ impl Files<'_> {
     }
 
     /// What each file but the first one is.
-    fn kinds_of<'a>(
+    fn file_kinds<'a>(
         &'a self,
         files: &'a [StoredObject],
         first: &'a [u8],
     ) -> impl Stream<Item = FileKind> + 'a {
         futures::stream::iter(1..files.len())
-            .map(move |at| self.kind_of(files, at, first))
+            .map(move |at| self.file_kind(files, at, first))
             .buffered(FILES_AT_ONCE)
     }
 
-    async fn kind_of(&self, files: &[StoredObject], at: usize, first: &[u8]) -> FileKind {
+    async fn file_kind(&self, files: &[StoredObject], at: usize, first: &[u8]) -> FileKind {
         let (before, file) = (&files[..at], &files[at]);
         if file.size == 0 {
             return FileKind::Empty;

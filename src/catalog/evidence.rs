@@ -289,9 +289,8 @@ mod tests {
     use crate::error::{Blame, FailureReason as R, ValidationError, ValidationKind};
     use crate::job::BackupRef;
     use crate::policy::Trigger;
+    use crate::verification::TEST_SIGNING_KEY as KEY;
     use pgdump_restore::Stage;
-
-    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
 
     /// With the key, a folder that somebody made and that nobody may list ends no proof.
     #[tokio::test]

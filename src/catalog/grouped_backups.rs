@@ -164,19 +164,12 @@ fn as_one(mut backups: Vec<(StoredObject, ArchivedDatabase)>) -> Option<Database
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Generation;
 
     fn grouped(backups: &[(&str, ArchivedDatabase)]) -> Vec<Vec<String>> {
         let object = |(age, (name, database)): (usize, &(&str, ArchivedDatabase))| {
             let object = StoredObject {
-                name: (*name).to_owned(),
-                size: 1,
                 created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
-                crc32c: None,
-                generation: Generation(1),
-                members: None,
-                is_unlisted: false,
-                obstacle: None,
+                ..StoredObject::named(name)
             };
             (object, database.clone())
         };
@@ -187,19 +180,9 @@ mod tests {
 
     #[test]
     fn backups_without_a_name_may_be_of_several_databases() {
-        let object = |name: &str| StoredObject {
-            name: name.to_owned(),
-            size: 1,
-            created: jiff::Timestamp::UNIX_EPOCH,
-            crc32c: None,
-            generation: Generation(1),
-            members: None,
-            is_unlisted: false,
-            obstacle: None,
-        };
-        let unnamed = |name: &str| (object(name), ArchivedDatabase::Unnamed);
+        let unnamed = |name: &str| (StoredObject::named(name), ArchivedDatabase::Unnamed);
         let app = (
-            object("app-2026-11-01.dump"),
+            StoredObject::named("app-2026-11-01.dump"),
             ArchivedDatabase::Named("app".into()),
         );
         let groups = group(vec![unnamed("blog.sql"), unnamed("shop.sql"), app.clone()]);
@@ -216,7 +199,7 @@ mod tests {
         assert!(!holds(&groups, None, "gone.sql"));
         // One that is called like it may be of the database that is sought.
         let unread = (
-            object("app-2026-10-01.dump"),
+            StoredObject::named("app-2026-10-01.dump"),
             ArchivedDatabase::NotLookedInto,
         );
         let groups = group(vec![app, unread]);

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
-use super::databases::{LOOK_LIMIT, SEARCHED, named_by};
+use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::is_proven;
-use super::wholeness::PassedBackup;
+use super::whole_backups::PassedBackup;
 use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::job::LatestBackup;

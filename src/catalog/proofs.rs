@@ -172,7 +172,6 @@ fn proof_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Generation;
     use crate::policy::Trigger;
 
     /// A report about one database of a cluster, or about a backup of one database (`None`), of this hour.
@@ -195,17 +194,7 @@ mod tests {
     }
 
     fn proof(reports: &[VerificationReport]) -> BackupProof {
-        let object = StoredObject {
-            name: "all.sql".into(),
-            size: 1,
-            created: jiff::Timestamp::UNIX_EPOCH,
-            crc32c: None,
-            generation: Generation(1),
-            is_unlisted: false,
-            members: None,
-            obstacle: None,
-        };
-        proof_of(&object, reports, true).unwrap()
+        proof_of(&StoredObject::named("all.sql"), reports, true).unwrap()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::backup_catalog::BackupCatalog;
 use super::grouped_backups::DatabaseBackups;
 use super::set_status::DatabaseStatus;
 use super::status::SetListing;
-use super::wholeness::leave_out_parts;
+use super::whole_backups::leave_out_parts;
 use crate::error::{RestoreError, report as said};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;

@@ -3,7 +3,7 @@
 //! while it is empty and closed to others, and is opened by the transaction that records the outcome. Until
 //! then, its comment names its request, and its row in the journal marks it as droppable.
 
-use super::journal::{Journal, RecordKind};
+use super::journal::Journal;
 use super::staging::{self, LABEL, Staging, force_drop};
 use super::target_lock::TargetLock;
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
@@ -26,13 +26,7 @@ impl TargetLock {
             lock.run(&format!("ALTER DATABASE {from} RENAME TO {to}"))
                 .await?;
             self.journal
-                .own(
-                    lock,
-                    RecordKind::Staging,
-                    &self.target,
-                    &self.request_id,
-                    &self.target,
-                )
+                .own(lock, &self.staging_record(&self.target))
                 .await?;
             lock.run("COMMIT").await
         };

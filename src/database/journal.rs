@@ -56,6 +56,10 @@ const INSTALLED: &str = "WITH tables AS (
         WHERE NOT has_table_privilege(tables.oid, needed.privilege)),
     getdatabaseencoding() = 'UTF8', current_user::text";
 
+/// The record of an attempt, if it has no outcome and no other attempt has taken over: `$1` is the request, `$2` the attempt.
+const OF_RUNNING_ATTEMPT: &str =
+    "WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'";
+
 /// How many days outcomes are kept. The newest applied one of each target is kept forever, to order requests.
 const REMEMBERED_DAYS: i32 = 90;
 
@@ -187,6 +191,16 @@ pub(super) struct RunningRequest {
     /// When its last attempt started or was released.
     pub updated: jiff::Timestamp,
     pub now: jiff::Timestamp,
+}
+
+/// A database to be recorded: one before it is created, or a replaced one that is kept.
+pub(super) struct DatabaseRecord<'a> {
+    pub kind: RecordKind,
+    pub name: &'a str,
+    pub request_id: &'a str,
+    pub target: &'a str,
+    /// For how many hours a replaced one is kept.
+    pub keep_hours: Option<f64>,
 }
 
 pub(super) struct Row<'a> {
@@ -419,14 +433,9 @@ impl Journal {
         request_id: &str,
         attempt: uuid::Uuid,
     ) -> Result<(), DatabaseError> {
-        self.execute(
-            session,
-            "UPDATE pgrestored.request SET starts = 0, updated = now()
-             WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
-            &[&request_id, &attempt.to_string()],
-        )
-        .await?;
-        Ok(())
+        let change = "UPDATE pgrestored.request SET starts = 0, updated = now()";
+        self.end_attempt(session, change, (request_id, attempt))
+            .await
     }
 
     /// Removes the record of an attempt that ended in an orderly way, changed nothing and is not repeated by itself.
@@ -436,49 +445,46 @@ impl Journal {
         request_id: &str,
         attempt: uuid::Uuid,
     ) -> Result<(), DatabaseError> {
-        self.execute(
+        self.end_attempt(
             session,
-            "DELETE FROM pgrestored.request
-             WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
-            &[&request_id, &attempt.to_string()],
+            "DELETE FROM pgrestored.request",
+            (request_id, attempt),
         )
-        .await?;
+        .await
+    }
+
+    /// Makes this change to the record of an attempt that has no outcome; to none if another attempt has taken over.
+    async fn end_attempt(
+        self,
+        session: &Session,
+        change: &str,
+        (request_id, attempt): (&str, uuid::Uuid),
+    ) -> Result<(), DatabaseError> {
+        let sql = format!("{change} {OF_RUNNING_ATTEMPT}");
+        self.execute(session, &sql, &[&request_id, &attempt.to_string()])
+            .await?;
         Ok(())
     }
 
-    /// Records a database before it is created.
+    /// Records a database. What an earlier attempt recorded under its name is replaced.
     pub async fn own(
         self,
         session: &Session,
-        kind: RecordKind,
-        name: &str,
-        request_id: &str,
-        target: &str,
-    ) -> Result<(), DatabaseError> {
-        self.execute(
-            session,
-            "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (name) DO UPDATE SET created = now()",
-            &[&name, &kind.as_str(), &request_id, &target],
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// Records a replaced database, to be kept for `keep_hours`.
-    pub async fn own_previous(
-        self,
-        session: &Session,
-        name: &str,
-        request_id: &str,
-        target: &str,
-        keep_hours: f64,
+        record: &DatabaseRecord<'_>,
     ) -> Result<(), DatabaseError> {
         self.execute(
             session,
             "INSERT INTO pgrestored.owned_database (name, kind, request_id, target, keep_until)
-             VALUES ($1, 'previous', $2, $3, now() + $4 * interval '1 hour')",
-            &[&name, &request_id, &target, &keep_hours],
+             VALUES ($1, $2, $3, $4, now() + $5::float8 * interval '1 hour')
+             ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, request_id = excluded.request_id,
+               target = excluded.target, keep_until = excluded.keep_until, created = now()",
+            &[
+                &record.name,
+                &record.kind.as_str(),
+                &record.request_id,
+                &record.target,
+                &record.keep_hours,
+            ],
         )
         .await?;
         Ok(())
@@ -619,9 +625,10 @@ impl Journal {
         let changed = self
             .execute(
                 session,
-                "UPDATE pgrestored.request SET state = 'done', outcome = $3::text::jsonb || $5::text::jsonb,
-                   applied = $4, starts = 0, updated = now()
-                 WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
+                &format!(
+                    "UPDATE pgrestored.request SET state = 'done', outcome = $3::text::jsonb || $5::text::jsonb,
+                       applied = $4, starts = 0, updated = now() {OF_RUNNING_ATTEMPT}"
+                ),
                 &[
                     &request_id,
                     &attempt.to_string(),

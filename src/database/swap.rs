@@ -233,10 +233,9 @@ async fn transaction(
         }
         rename(claimed, oid, &claimed.target, kept_as).await?;
         reached("swap.old_renamed");
-        let keep = claimed.policy.keep.as_secs_f64() / 3600.0;
         claimed
             .journal
-            .own_previous(lock, kept_as, &claimed.request_id, &claimed.target, keep)
+            .own(lock, &claimed.previous_record(kept_as))
             .await?;
     }
     if !staging.is_in_place {

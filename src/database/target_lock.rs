@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::journal::{Journal, Known};
+use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
 use super::{journal, locks};
@@ -56,6 +56,26 @@ impl TargetLock {
             target: &self.target,
             sequence: self.sequence,
             attempt: self.attempt,
+        }
+    }
+
+    /// The journal's record of the staging database of this request, which is called `name`.
+    pub(super) fn staging_record<'a>(&'a self, name: &'a str) -> DatabaseRecord<'a> {
+        DatabaseRecord {
+            kind: RecordKind::Staging,
+            name,
+            request_id: &self.request_id,
+            target: &self.target,
+            keep_hours: None,
+        }
+    }
+
+    /// The journal's record of the database that this request replaces, which is kept as `name`.
+    pub(super) fn previous_record<'a>(&'a self, name: &'a str) -> DatabaseRecord<'a> {
+        DatabaseRecord {
+            kind: RecordKind::Previous,
+            keep_hours: Some(self.policy.keep.as_secs_f64() / 3600.0),
+            ..self.staging_record(name)
         }
     }
 

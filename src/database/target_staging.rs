@@ -1,6 +1,5 @@
 //! The staging database of a locked target: announced in the journal, created, and dropped again if its restore fails.
 
-use super::journal::RecordKind;
 use super::locks::{take_locks, try_lock, wait_for_room};
 use super::names::staging_name;
 use super::reaper;
@@ -20,13 +19,7 @@ impl TargetLock {
         self.drop_unfinished().await?;
         reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
         self.journal
-            .own(
-                &self.lock,
-                RecordKind::Staging,
-                &name,
-                &self.request_id,
-                &self.target,
-            )
+            .own(&self.lock, &self.staging_record(&name))
             .await?;
         reached("announced");
         Ok(())

@@ -1,6 +1,6 @@
 //! A database on a scratch server, for one verification.
 
-use super::journal::{Journal, RecordKind};
+use super::journal::{DatabaseRecord, Journal, RecordKind};
 use super::locks::{lock_name, unless_lost, wait_for_room};
 use super::names::short_hash;
 use super::reaper;
@@ -41,9 +41,14 @@ impl VerificationDatabase {
         };
         // A crashed verification may have left something behind.
         reaper::remove(server, &session, journal, &name).await?;
-        journal
-            .own(&session, RecordKind::Verification, &name, request_id, &name)
-            .await?;
+        let record = DatabaseRecord {
+            kind: RecordKind::Verification,
+            name: &name,
+            request_id,
+            target: &name,
+            keep_hours: None,
+        };
+        journal.own(&session, &record).await?;
         Ok(VerificationDatabase {
             server: server.clone(),
             session,

@@ -1,4 +1,4 @@
-//! What every stage of a job works with, and the one place where a job is cut short.
+//! What every part of a job works with, and the one place where a job is cut short.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
 //! Where a backup is loaded. The target server and the sandbox implement one trait, so that a restore
-//! and a verification share their stages up to the loaded database.
+//! and a verification share everything up to the loaded database.
 
 use super::placement::facts_for_database;
 use crate::database::{CreateOptions, Loader, Staging};

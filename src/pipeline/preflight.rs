@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Services;
 use super::placement::facts_for_database;
-use super::stages::policy_under;
+use super::states::policy_under;
 use crate::backup::PinnedBackup;
 use crate::catalog::Restriction;
 use crate::config::RestrictedRoles;

@@ -1,5 +1,5 @@
-//! A restore: claim the target, pin the backup, open, prepare, stage, load and prove it, then swap it
-//! into place. A failure at any stage leaves the target as it was and nothing behind.
+//! A restore: claim the target, pin the backup, open and prepare it, create a staging database, load and prove it, then
+//! swap it into place. A failure at any point before the swap leaves the target as it was and nothing behind.
 
 use pgdump_restore::Stage;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tracing::field::Empty;
 use super::context::{Bounds, JobClock, JobContext, Services};
 use super::diagnosis::diagnose;
 use super::job_outcome::{JobOutcome, end_spans};
-use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, policy_under};
+use super::states::{LoadLog, LoadRequest, LoadStyle, Opened, Pinned, Proven, policy_under};
 use super::target_destination::TargetDestination;
-use super::{completeness, completion, targets, wholeness};
+use super::{completeness, completion, replacement, targets};
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::Trust;
@@ -38,7 +38,7 @@ const CLEANUP: Duration = Duration::from_secs(60);
 
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
 
-/// What the result of a restore consists of so far, also when a stage fails.
+/// What the result of a restore consists of so far, also when it fails.
 #[derive(Default)]
 struct ResultDraft {
     backup: ResultBackup,
@@ -47,7 +47,7 @@ struct ResultDraft {
     pinned: Option<PinnedBackup>,
     /// The request is taken for one that kills workers.
     is_quarantined: bool,
-    log: StageLog,
+    log: LoadLog,
     completeness: Option<Completeness>,
     contents: Option<BackupContents>,
 }
@@ -256,7 +256,7 @@ async fn pin(
     Ok(Pinned::new(pinned))
 }
 
-/// `Opened` → `Prepared` → `Staged` → `LoadedStaging` → `Proven`.
+/// `Opened` → `Prepared` → `CreatedStaging` → `LoadedStaging` → `Proven`.
 async fn load_and_prove(
     context: &RestoreContext<'_>,
     opened: Opened,
@@ -269,7 +269,7 @@ async fn load_and_prove(
     draft.log.notes.extend(restriction.map(|r| r.note()));
     let completeness = completeness::completeness_of(config, &opened.archive)?;
     let coverage = opened.archive.coverage();
-    wholeness::check_archive(context, claimed, coverage.get()).await?;
+    replacement::check_archive(context, claimed, coverage.get()).await?;
     let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
     let request = LoadRequest {
         policy: policy_under(trust, policy),
@@ -281,12 +281,12 @@ async fn load_and_prove(
         .prepare(context, &mut destination, request, &mut draft.log)
         .await?;
     check_data_only(job, claimed, trust)?;
-    let staged = prepared
-        .stage(&destination, context.progress, &mut draft.log)
+    let created = prepared
+        .create_staging(&destination, context.progress, &mut draft.log)
         .await?;
-    let own_server = staged.staging.on(&context.services.server);
+    let own_server = created.staging.on(&context.services.server);
     let suspended = if job.selection.data_only {
-        Some(pgdump_restore::open_tables(&own_server, &staged.staging.name).await?)
+        Some(pgdump_restore::open_tables(&own_server, &created.staging.name).await?)
     } else {
         None
     };
@@ -295,7 +295,7 @@ async fn load_and_prove(
         copy_of: job.selection.data_only.then(|| job.target_db.clone()),
         ..LoadStyle::default()
     };
-    let loaded = staged
+    let loaded = created
         .load(context, job.jobs, style, &mut draft.log)
         .await?;
     claimed.set_loader_right().await;
@@ -306,8 +306,8 @@ async fn load_and_prove(
     draft.completeness = Some(found);
     draft.log.notes.extend(completeness::note_of(found));
     let loaded = (&proven, coverage.get());
-    draft.contents = wholeness::check_loaded(context, claimed, loaded).await?;
-    let note = wholeness::note_of(draft.contents, coverage.get());
+    draft.contents = replacement::check_loaded(context, claimed, loaded).await?;
+    let note = replacement::note_of(draft.contents, coverage.get());
     draft
         .log
         .notes
@@ -328,7 +328,7 @@ async fn load_and_prove(
 async fn finish(
     context: &RestoreContext<'_>,
     proven: &Proven,
-    log: &mut StageLog,
+    log: &mut LoadLog,
 ) -> Result<(), RestoreError> {
     let (server, database) = (&proven.server, proven.staging.name.as_str());
     let renames = &context.job.selection.rename_schemas;

@@ -14,9 +14,9 @@ use super::context::{JobClock, JobContext, Services};
 use super::diagnosis::{diagnose, drain, read_to_compare};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
-use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, StageLog, restricted};
+use super::seen_archive::SeenArchive;
+use super::states::{LoadLog, LoadRequest, LoadStyle, Opened, Pinned, restricted};
 use super::verification_server::{self, VerificationServer};
-use super::wholeness::SeenArchive;
 use super::{completeness, upload};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint};
 use crate::catalog;
@@ -95,7 +95,7 @@ async fn run_in_span(
         pinned: None,
     };
     let mut bounds = context.bounds("verification", job.deadline);
-    let ended = bounds.within(verify_stages(&context, &mut draft)).await;
+    let ended = bounds.within(pin_and_verify(&context, &mut draft)).await;
     let VerificationDraft { mut report, pinned } = draft;
     report.duration_seconds = context.clock.seconds();
     report.finished_at = context.clock.now();
@@ -189,8 +189,8 @@ fn is_tried_again(context: &VerifyContext<'_>, e: &RestoreError) -> bool {
         && !is_quarantined(context)
 }
 
-/// All stages; `Some` if this request has its answer already.
-async fn verify_stages(
+/// Everything up to the verdict; `Some` if this request has its answer already.
+async fn pin_and_verify(
     context: &VerifyContext<'_>,
     draft: &mut VerificationDraft,
 ) -> Result<Option<StoredEvidence>, RestoreError> {
@@ -373,7 +373,7 @@ async fn restore_and_examine(
     } else {
         None
     };
-    let mut log = StageLog::default();
+    let mut log = LoadLog::default();
     if confine && loader.is_none() {
         let note = "the scratch server's role may make no roles, and loads itself";
         log.notes.push(note.into());
@@ -406,12 +406,12 @@ struct VerificationRun<'a> {
 }
 
 impl VerificationRun<'_> {
-    /// The stages of a restore, and the comparison of the restored database with the backup.
+    /// A restore up to the loaded database, and the comparison of the restored database with the backup.
     async fn load_and_examine(
         &self,
         opened: Opened,
         destination: &mut SandboxDestination<'_>,
-        (report, log): (&mut VerificationReport, &mut StageLog),
+        (report, log): (&mut VerificationReport, &mut LoadLog),
     ) -> Result<(), RestoreError> {
         let (context, content_digest) = (self.context, &self.seen.content_digest);
         let begun = tokio::time::Instant::now();
@@ -426,12 +426,14 @@ impl VerificationRun<'_> {
         };
         let prepared = opened.prepare(context, destination, request, log).await?;
         let entries = prepared.entries().to_vec();
-        let staged = prepared.stage(destination, context.progress, log).await?;
+        let created = prepared
+            .create_staging(destination, context.progress, log)
+            .await?;
         let style = LoadStyle {
             content_digest: Some(content_digest.clone()),
             ..LoadStyle::default()
         };
-        let loaded = staged.load(context, context.job.jobs, style, log).await?;
+        let loaded = created.load(context, context.job.jobs, style, log).await?;
         reached(report, &loaded.integrity, Depth::Restore)?;
         let seconds = begun.elapsed().as_secs_f64();
         sum_up(report, content_digest, large_objects);
@@ -638,7 +640,6 @@ fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest, large
 #[cfg(test)]
 mod tests {
     use super::*;
-
     use crate::config::{Location, RawConfig};
     use crate::error::{StorageKind, ValidationError, ValidationKind};
     use crate::job::BackupRef;
@@ -646,6 +647,7 @@ mod tests {
     use crate::postgres::Server;
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
+    use crate::verification::TEST_SIGNING_KEY as KEY;
     use pgdump_archive::{ArchiveSource, DecryptionKeys, Limits};
 
     /// What decompresses for hours ends with its job.
@@ -669,8 +671,6 @@ mod tests {
             assert_eq!(reason, is_stopped.then_some(R::Cancelled));
         }
     }
-
-    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
 
     /// One backup in a folder, and the services that verify it.
     struct OneBackup {

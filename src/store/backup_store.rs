@@ -42,6 +42,23 @@ pub struct StoredObject {
     pub obstacle: Option<Obstacle>,
 }
 
+#[cfg(test)]
+impl StoredObject {
+    /// An object of this name, for tests.
+    pub(crate) fn named(name: &str) -> Self {
+        StoredObject {
+            name: name.to_owned(),
+            size: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            crc32c: None,
+            generation: Generation(1),
+            members: None,
+            is_unlisted: false,
+            obstacle: None,
+        }
+    }
+}
+
 /// The objects of a listing, in bounded memory.
 #[derive(Debug)]
 pub struct Listing {
@@ -231,16 +248,7 @@ mod tests {
 
     #[test]
     fn a_listing_ends_before_it_takes_all_memory() {
-        let object = |i: usize| StoredObject {
-            name: format!("{i:01000}"),
-            size: 1,
-            created: jiff::Timestamp::UNIX_EPOCH,
-            crc32c: None,
-            generation: Generation(1),
-            members: None,
-            is_unlisted: false,
-            obstacle: None,
-        };
+        let object = |i: usize| StoredObject::named(&format!("{i:01000}"));
         let mut listing = Listing::of("gs://bucket/nightly/");
         let pushed = (0..200_000)
             .map(|i| listing.push(object(i)))

@@ -75,7 +75,7 @@ impl GcsStore {
         what: &str,
         gone: StorageKind,
     ) -> StorageError {
-        let kind = kind_of(&e, gone);
+        let kind = storage_kind(&e, gone);
         let place = format!("gs://{}/{}{what}", self.bucket, self.prefix);
         // The client's own words for it say no more.
         if kind == StorageKind::NotFound {
@@ -106,7 +106,7 @@ impl GcsStore {
 }
 
 /// Maps Google's codes to a kind. `gone` is the kind for a missing object.
-fn kind_of(e: &google_cloud_gax::error::Error, gone: StorageKind) -> StorageKind {
+fn storage_kind(e: &google_cloud_gax::error::Error, gone: StorageKind) -> StorageKind {
     if e.is_authentication() {
         return StorageKind::AccessDenied;
     }
@@ -133,7 +133,9 @@ impl BackupStore for GcsStore {
                 .with_retry_policy(RetryableErrors.with_time_limit(within / 2));
             match ask.send().await {
                 // The call that needs it reports everything else.
-                Err(e) if kind_of(&e, StorageKind::NotFound) == StorageKind::DownloadFailed => {
+                Err(e)
+                    if storage_kind(&e, StorageKind::NotFound) == StorageKind::DownloadFailed =>
+                {
                     Err(self.fault(e, "", StorageKind::NotFound))
                 }
                 _ => Ok(()),
@@ -245,7 +247,8 @@ impl BackupStore for GcsStore {
                 );
             let stream = stream.map(move |chunk| {
                 chunk.map_err(|e| {
-                    StorageError::new(kind_of(&e, StorageKind::Changed), uri.clone()).with_source(e)
+                    StorageError::new(storage_kind(&e, StorageKind::Changed), uri.clone())
+                        .with_source(e)
                 })
             });
             Ok(stream.boxed())
@@ -270,7 +273,9 @@ impl BackupStore for GcsStore {
             match written {
                 Ok(object) => Ok(Some(self.object(object))),
                 // This may also be a retry of an attempt that succeeded but whose answer was lost.
-                Err(e) if kind_of(&e, StorageKind::NotFound) == StorageKind::Changed => Ok(None),
+                Err(e) if storage_kind(&e, StorageKind::NotFound) == StorageKind::Changed => {
+                    Ok(None)
+                }
                 Err(e) => Err(self.fault(e, name, StorageKind::NotFound)),
             }
         })

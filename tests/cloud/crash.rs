@@ -159,13 +159,7 @@ impl VerificationServer {
             "new.dump",
             std::fs::read(c.dump_to_file("b", &[])).unwrap(),
         );
-        storage.put(
-            BUCKET,
-            "new.sql",
-            c.sandbox
-                .run(c.sandbox.command("pg_dump").args(["-d", "b"]))
-                .unwrap(),
-        );
+        storage.put(BUCKET, "new.sql", c.dump("b", &[]));
         let (sandboxes, records) = (c.scratch("sandboxes"), c.scratch("records"));
         for folder in [&sandboxes, &records] {
             std::fs::create_dir(folder).unwrap();

@@ -46,11 +46,7 @@ async fn see(failure: Failure) -> Seen {
         }
         // A row that the server rejects.
         Failure::Database => {
-            let text = c
-                .sandbox
-                .run(c.sandbox.command("pg_dump").args(["-d", "src"]))
-                .unwrap();
-            let text = String::from_utf8(text).unwrap();
+            let text = String::from_utf8(c.dump("src", &[])).unwrap();
             dump = text.replacen("\n17\t", "\n16\t", 1).into_bytes();
         }
         Failure::Storage => env

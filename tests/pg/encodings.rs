@@ -90,10 +90,7 @@ SELECT lo_create(4242); COMMENT ON LARGE OBJECT 4242 IS '{s}';"#
 
 /// The database as SQL in its own encoding, each byte as a character.
 fn content(c: &Cluster, database: &str) -> String {
-    let dump = c
-        .sandbox
-        .run(c.sandbox.command("pg_dump").args(["-d", database]))
-        .unwrap();
+    let dump = c.dump(database, &[]);
     normalised(&dump.into_iter().map(char::from).collect::<String>())
 }
 

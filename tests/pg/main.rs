@@ -33,4 +33,4 @@ mod mistakes;
 mod tuples;
 mod text;
 mod order;
-mod wholeness;
+mod parts;

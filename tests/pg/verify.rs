@@ -584,11 +584,7 @@ async fn what_is_as_in_the_source_fails_no_backup() {
         &["-Fp", "--inserts"],
         &["-Fc", "--quote-all-identifiers"],
     ] {
-        let dump = c
-            .sandbox
-            .run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args))
-            .unwrap();
-        b.put("x.dump", &dump);
+        b.put("x.dump", &c.dump("src", args));
         let r = verify(&app, "x.dump").await;
         assert_eq!(
             (r.verdict, r.depth),
@@ -678,11 +674,7 @@ async fn rows_dropped_or_rewritten_during_the_load_are_found() {
         ("nothing", &["--inserts"], String::new()),
         ("nothing", &[], String::new()),
     ] {
-        let dump = c
-            .sandbox
-            .run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args))
-            .unwrap();
-        let text = String::from_utf8(dump).unwrap();
+        let text = String::from_utf8(c.dump("src", args)).unwrap();
         let mark = if args.is_empty() {
             "COPY public.t "
         } else {
@@ -1327,14 +1319,7 @@ async fn a_scratch_server_is_left_unchanged() {
     assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
     assert_eq!(r.server.unwrap().kind, "scratch server");
     assert_eq!(scratch.psql("postgres", look), before);
-    let text = std::fs::read(
-        source
-            .sandbox
-            .run(source.sandbox.command("pg_dump").args(["-d", "src"]))
-            .map(|t| b.put("a.sql", &t))
-            .unwrap(),
-    )
-    .unwrap();
+    let text = source.dump("src", &[]);
     b.put("bad.sql", &text[..text.len() / 2]);
     assert_eq!(verify(&app, "bad.sql").await.verdict, Verdict::Failed);
     assert_eq!(
@@ -1502,11 +1487,7 @@ async fn rows_are_counted_in_the_table_that_stores_them() {
             vec!["public.base", "public.heir", "public.moments", "public.p"],
         ),
     ] {
-        let dump = c
-            .sandbox
-            .run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args))
-            .unwrap();
-        b.put("x.dump", &dump);
+        b.put("x.dump", &c.dump("src", args));
         let r = verify(&app, "x.dump").await;
         assert_eq!(r.verdict, Verdict::Verified, "{args:?}: {}", why(&r));
         assert_eq!(
@@ -1529,15 +1510,10 @@ async fn rows_that_were_only_counted_are_not_claimed() {
          CREATE TABLE p1 (b text, a int); ALTER TABLE p ATTACH PARTITION p1 FOR VALUES IN (1); \
          INSERT INTO p VALUES (0, repeat('x', 6000000)), (1, repeat('y', 6000000))",
     );
-    let dump = c
-        .sandbox
-        .run(
-            c.sandbox
-                .command("pg_dump")
-                .args(["-d", "src", "-Fc", "--load-via-partition-root"]),
-        )
-        .unwrap();
-    b.put("x.dump", &dump);
+    b.put(
+        "x.dump",
+        &c.dump("src", &["-Fc", "--load-via-partition-root"]),
+    );
     let app = b.app(&[]);
     let r = verify(&app, "x.dump").await;
     assert_eq!(
@@ -1567,16 +1543,6 @@ async fn databases_that_share_a_directory_are_distinguished() {
     for (database, n) in [("tiny", 50), ("big", 20_000)] {
         c.create(database, &users(n));
     }
-    let text = |database: &str, more: &[&str]| {
-        c.sandbox
-            .run(
-                c.sandbox
-                    .command("pg_dump")
-                    .args(["-d", database])
-                    .args(more),
-            )
-            .unwrap()
-    };
     let app = b.app(&[&SIGNED[..], &[("backup-retention-min", "1")]].concat());
     for (name, days, bytes) in [
         (
@@ -1590,11 +1556,11 @@ async fn databases_that_share_a_directory_are_distinguished() {
             std::fs::read(c.dump_to_file("tiny", &[])).unwrap(),
         ),
         // Text with CREATE DATABASE has its name, too.
-        ("3.sql", 13, text("big", &["-C"])),
+        ("3.sql", 13, c.dump("big", &["-C"])),
         // Text without it has only its object's name.
-        ("big-2026-11-02.sql", 12, text("big", &[])),
-        ("tiny-2026-11-01.sql", 11, text("tiny", &[])),
-        ("big-2026-11-03.sql", 10, text("big", &[])),
+        ("big-2026-11-02.sql", 12, c.dump("big", &[])),
+        ("tiny-2026-11-01.sql", 11, c.dump("tiny", &[])),
+        ("big-2026-11-03.sql", 10, c.dump("big", &[])),
     ] {
         b.put(name, &bytes);
         b.age(name, 24 * days);

@@ -218,6 +218,13 @@ impl Cluster {
             .collect()
     }
 
+    /// What `pg_dump` writes to its standard output.
+    pub fn dump(&self, database: &str, args: &[&str]) -> Vec<u8> {
+        let mut pg_dump = self.sandbox.command("pg_dump");
+        pg_dump.args(["-d", database]).args(args);
+        self.sandbox.run(&mut pg_dump).unwrap()
+    }
+
     /// `pg_dump -Fc` into a file: with data offsets.
     pub fn dump_to_file(&self, database: &str, args: &[&str]) -> PathBuf {
         let file = self.scratch(&format!("{}.dump", uuid::Uuid::new_v4()));
@@ -236,15 +243,7 @@ impl Cluster {
     /// `pg_dump -Fc` through a pipe: without data offsets.
     pub fn dump_through_pipe(&self, database: &str, args: &[&str]) -> PathBuf {
         let file = self.scratch(&format!("{}.piped.dump", uuid::Uuid::new_v4()));
-        let bytes = self
-            .sandbox
-            .run(
-                self.sandbox
-                    .command("pg_dump")
-                    .args(["-Fc", "-d", database])
-                    .args(args),
-            )
-            .unwrap();
+        let bytes = self.dump(database, &[&["-Fc"][..], args].concat());
         std::fs::write(&file, bytes).unwrap();
         file
     }
@@ -327,16 +326,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
 
     /// The whole database as SQL, with the rows of each table sorted.
     pub fn content(&self, database: &str, args: &[&str]) -> String {
-        let dump = self
-            .sandbox
-            .run(
-                self.sandbox
-                    .command("pg_dump")
-                    .args(["-d", database])
-                    .args(args),
-            )
-            .unwrap();
-        normalised(&String::from_utf8(dump).unwrap())
+        normalised(&String::from_utf8(self.dump(database, args)).unwrap())
     }
 }
 

@@ -1,5 +1,6 @@
-//! Splits decompressed data into chunks that can be sent on any connection: whole rows of COPY text,
-//! whole INSERT statements, parts of large objects. Rows of SQL text are cut in `rows`.
+//! The chunks that data is handed over in, each of which can be sent on any connection: whole rows of COPY text, whole
+//! INSERT statements, parts of large objects. Here, statements and large objects are split into chunks; rows are in
+//! `row_splitter`.
 
 use std::io::Read;
 
@@ -14,8 +15,6 @@ use crate::error::ArchiveError;
 pub(super) const CHUNK: usize = 256 << 10;
 /// Size of the buffer that chunks of small large objects share.
 const SHARED_BUFFER: usize = 1 << 20;
-/// `\.` and the blank lines that end the COPY data of every table.
-const END_OF_COPY: &[u8] = b"\\.\n\n\n";
 
 /// A part of an entry's data, in the order of the archive.
 #[derive(Debug)]
@@ -102,64 +101,11 @@ pub struct Statement {
 }
 
 /// Reads until `buf` has `want` bytes; returns whether the input ended.
-fn fill(input: &mut impl Read, buf: &mut Vec<u8>, want: usize) -> std::io::Result<bool> {
+pub(super) fn fill(input: &mut impl Read, buf: &mut Vec<u8>, want: usize) -> std::io::Result<bool> {
     let start = buf.len();
     let missing = want.saturating_sub(start) as u64;
     let read = input.take(missing).read_to_end(buf)?;
     Ok((read as u64) < missing)
-}
-
-/// Splits COPY text, up to and without the end marker.
-pub(super) fn split_rows(
-    input: &mut impl Read,
-    what: &str,
-    sink: &mut dyn DataSink,
-) -> Result<(), ArchiveError> {
-    let mut buf = Vec::with_capacity(CHUNK);
-    let mut at_row_start = true;
-    loop {
-        let ended = fill(input, &mut buf, CHUNK).map_err(|e| ArchiveError::from_io(e, what))?;
-        if ended {
-            break;
-        }
-        // The end marker stays in the buffer as a whole, so that it is recognized at the end of the input.
-        let movable = buf.len() - END_OF_COPY.len() - 1;
-        let (cut, ends_row) = match memchr::memrchr(b'\n', &buf[..movable]) {
-            Some(newline) => (newline + 1, true),
-            None => (movable, false),
-        };
-        let mut rest = Vec::with_capacity(CHUNK);
-        rest.extend_from_slice(&buf[cut..]);
-        buf.truncate(cut);
-        sink.chunk(Chunk::Rows {
-            text: std::mem::replace(&mut buf, rest),
-            ends_row,
-        })?;
-        at_row_start = ends_row;
-    }
-    let rows = rows_before_end_marker(&buf, at_row_start)
-        .ok_or_else(|| corrupt(format!("{what}: the rows have no end marker")))?;
-    buf.truncate(rows);
-    // Thousands of small tables may be queued at once, so they must not keep large buffers.
-    buf.shrink_to_fit();
-    if !buf.is_empty() || !at_row_start {
-        sink.chunk(Chunk::Rows {
-            text: buf,
-            ends_row: true,
-        })?;
-    }
-    Ok(())
-}
-
-/// Length of the rows before the end marker, or `None` if no line consists of the marker.
-fn rows_before_end_marker(tail: &[u8], at_row_start: bool) -> Option<usize> {
-    let text = tail.trim_ascii_end();
-    let rows = text.strip_suffix(b"\\.")?.len();
-    let own_line = match rows {
-        0 => at_row_start,
-        n => text[n - 1] == b'\n',
-    };
-    (own_line && tail.get(rows + 2) == Some(&b'\n')).then_some(rows)
 }
 
 /// Splits INSERT statements, several per chunk; the data ends with blank lines.
@@ -214,67 +160,6 @@ pub(super) fn split_statements(
     }
 }
 
-/// COPY text of a dump `WITH OIDS`, without the first column.
-pub(super) struct WithoutOids<R> {
-    input: R,
-    state: OidState,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OidState {
-    RowStart,
-    Oid,
-    Row,
-}
-
-impl<R: Read> WithoutOids<R> {
-    pub(crate) fn new(input: R) -> Self {
-        WithoutOids {
-            input,
-            state: OidState::RowStart,
-        }
-    }
-
-    /// The rows with their OIDs.
-    pub(crate) fn get_mut(&mut self) -> &mut R {
-        &mut self.input
-    }
-}
-
-impl<R: Read> Read for WithoutOids<R> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            let n = self.input.read(out)?;
-            if n == 0 {
-                return Ok(0);
-            }
-            let mut kept = 0;
-            for i in 0..n {
-                let b = out[i];
-                let is_oid = match self.state {
-                    // The end marker has no OID.
-                    OidState::RowStart => b.is_ascii_digit(),
-                    OidState::Oid => true,
-                    OidState::Row => false,
-                };
-                self.state = match b {
-                    b'\n' => OidState::RowStart,
-                    b'\t' if is_oid => OidState::Row,
-                    _ if is_oid => OidState::Oid,
-                    _ => OidState::Row,
-                };
-                if !is_oid || b == b'\n' {
-                    out[kept] = b;
-                    kept += 1;
-                }
-            }
-            if kept > 0 {
-                return Ok(kept);
-            }
-        }
-    }
-}
-
 /// Splits large objects into chunks. Small ones share a buffer: thousands of separate allocations would fragment
 /// the heap and take twice the memory.
 #[derive(Debug, Default)]
@@ -317,11 +202,12 @@ impl ObjectSplitter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
+    /// Keeps every chunk.
     #[derive(Default)]
-    struct Collect(Vec<Chunk>);
+    pub(crate) struct Collect(pub(crate) Vec<Chunk>);
 
     impl DataSink for Collect {
         fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
@@ -333,53 +219,6 @@ mod tests {
         }
         fn end(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
             Ok(())
-        }
-    }
-
-    fn rows(data: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, ArchiveError> {
-        let mut sink = Collect::default();
-        split_rows(&mut &data[..], "t", &mut sink)?;
-        Ok(sink
-            .0
-            .into_iter()
-            .map(|p| match p {
-                Chunk::Rows { text, ends_row } => (text, ends_row),
-                other => panic!("{other:?}"),
-            })
-            .collect())
-    }
-
-    #[test]
-    fn rows_are_split_at_row_ends_without_loss() {
-        for total in [
-            0usize,
-            1,
-            7,
-            CHUNK - 6,
-            CHUNK - 5,
-            CHUNK - 1,
-            CHUNK,
-            CHUNK + 1,
-            3 * CHUNK + 17,
-        ] {
-            let mut text: Vec<u8> = (0..total)
-                .map(|i| {
-                    if i % 97 == 96 {
-                        b'\n'
-                    } else {
-                        b'a' + (i % 23) as u8
-                    }
-                })
-                .collect();
-            if total > 0 {
-                text.push(b'\n');
-            }
-            let chunks = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
-            assert!(
-                chunks.iter().all(|(t, ends)| *ends && t.ends_with(b"\n")),
-                "{total}"
-            );
-            assert_eq!(chunks.concat_text(), text, "{total}");
         }
     }
 
@@ -422,40 +261,6 @@ mod tests {
         assert_eq!(places[2], (3, places[1].1 + 5_000));
     }
 
-    trait ConcatText {
-        fn concat_text(&self) -> Vec<u8>;
-    }
-    impl ConcatText for Vec<(Vec<u8>, bool)> {
-        fn concat_text(&self) -> Vec<u8> {
-            self.iter().flat_map(|(t, _)| t.clone()).collect()
-        }
-    }
-
-    #[test]
-    fn a_row_longer_than_a_chunk_is_marked_as_incomplete() {
-        let mut text = vec![b'x'; 2 * CHUNK + 9];
-        text.push(b'\n');
-        let chunks = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
-        assert!(chunks.len() > 2);
-        assert!(chunks[..chunks.len() - 1].iter().all(|(_, ends)| !ends));
-        assert!(chunks.last().unwrap().1);
-        assert_eq!(chunks.concat_text(), text);
-    }
-
-    #[test]
-    fn rows_without_an_end_marker_are_refused() {
-        for data in [
-            &b""[..],
-            b"1\n2\n",
-            b"1\n2\\.\n\n\n",
-            b"1\n\\.",
-            b"1\n\\\n\n",
-        ] {
-            let e = rows(data).unwrap_err();
-            assert!(matches!(e, ArchiveError::Corrupt(_)), "{data:?}");
-        }
-    }
-
     fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, ArchiveError> {
         let mut sink = Collect::default();
         let dialect = crate::Dialect {
@@ -489,38 +294,5 @@ mod tests {
         assert!(statements(b"INSERT INTO t VALUES ('\\');\n", true).is_ok());
         assert!(statements(b"INSERT INTO t VALUES ('\\');\n", false).is_err());
         assert!(statements(b"INSERT INTO t VALUES ('\\'');\n", false).is_ok());
-    }
-
-    #[test]
-    fn oids_of_rows_are_removed() {
-        let data = b"16385\t1\ta\n16386\t2\tb\n\\.\n\n\n";
-        for chunk in 1..data.len() {
-            let chunks = WithoutOids::new(Chunked(data, chunk));
-            let mut sink = Collect::default();
-            split_rows(&mut { chunks }, "t", &mut sink).unwrap();
-            let text: Vec<u8> = sink
-                .0
-                .iter()
-                .flat_map(|p| {
-                    if let Chunk::Rows { text, .. } = p {
-                        text.clone()
-                    } else {
-                        vec![]
-                    }
-                })
-                .collect();
-            assert_eq!(text, b"1\ta\n2\tb\n");
-        }
-    }
-
-    struct Chunked<'a>(&'a [u8], usize);
-
-    impl Read for Chunked<'_> {
-        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-            let n = self.1.min(self.0.len()).min(out.len());
-            out[..n].copy_from_slice(&self.0[..n]);
-            self.0 = &self.0[n..];
-            Ok(n)
-        }
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn next(text: &mut SqlReader) -> Result<TextItem, ArchiveError> {
             return Err(not_found(text, at_end));
         }
         if let TextItem::Copy(_) = item {
-            text.skip_rows()?;
+            text.skip_copy_block()?;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The rows of INSERT statements, as `pg_dump --inserts` writes them: their table and the values of each tuple.
 
 use super::Dialect;
-use super::copy_values::copy_field;
+use super::insert_values::copy_field;
 use super::lexer::{Token, tokens};
 use super::toc::corrupt;
 use crate::error::ArchiveError;

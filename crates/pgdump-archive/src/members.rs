@@ -4,10 +4,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Read};
 
-use super::chunks::{DataSink, ObjectSplitter, WithoutOids, split_rows, split_statements};
+use super::chunks::{DataSink, ObjectSplitter, split_statements};
 use super::filters::{self, Origin};
 use super::header::read_header;
 use super::peek_reader::BoxedReader;
+use super::row_splitter::{WithoutOids, split_table_rows};
 use super::toc::{Toc, TocReader, corrupt, read_toc};
 use super::{
     Codec, DataOffset, DumpId, EntryKind, Format, Header, Limits, ReadContext, TextEncoding,
@@ -326,8 +327,8 @@ pub(super) fn split_table_data(
     let what = format!("data of {}", entry.tag);
     match (entry.copy_stmt.is_empty(), entry.oids_in_data) {
         (true, _) => split_statements(&mut input, context, &what, sink),
-        (false, false) => split_rows(&mut input, &what, sink),
-        (false, true) => split_rows(&mut WithoutOids::new(input), &what, sink),
+        (false, false) => split_table_rows(&mut input, &what, sink),
+        (false, true) => split_table_rows(&mut WithoutOids::new(input), &what, sink),
     }
 }
 

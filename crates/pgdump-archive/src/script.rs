@@ -304,7 +304,7 @@ impl Script {
                     let mut entry = self.data_entry(EntryKind::TableData, &table);
                     (entry.copy_stmt, entry.oids_in_data) = (copy, oids);
                     sink.begin(&entry)?;
-                    self.text.copy_rows(&entry, sink)?;
+                    self.text.split_copy_block(&entry, sink)?;
                     sink.end(&entry)?;
                 }
                 TextItem::Insert { bytes, line } => {

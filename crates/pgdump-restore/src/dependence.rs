@@ -3,15 +3,15 @@
 //! one table after another. Tables with such code are loaded in that order here, too: after all data before
 //! them, before all data after them, in one COPY.
 //!
-//! `contents` finds them in a table of contents, `text` in the statements of SQL text, `catalog` in the
+//! `toc` finds them in a table of contents, `text` in the statements of SQL text, `catalog` in the
 //! database if only data is restored. In doubt, rows are treated as dependent: that only costs time.
 
 mod catalog;
-mod contents;
 mod definition;
 mod expressions;
 mod text;
+mod toc;
 
 pub(super) use catalog::dependent_tables;
-pub(super) use contents::Dependence;
 pub(super) use text::Definitions;
+pub(super) use toc::Dependence;

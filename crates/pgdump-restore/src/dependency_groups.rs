@@ -1,6 +1,6 @@
-//! Pre-data in stages: entries that create tables, sequences and views are grouped by what they depend on, and
-//! the dependency groups of one stage are created concurrently. Everything else keeps the archive's order, in
-//! stages of its own.
+//! Pre-data in phases: entries that create tables, sequences and views are grouped by what they depend on, and
+//! the dependency groups of one phase are created concurrently. Everything else keeps the archive's order, in
+//! phases of its own.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use pgdump_archive::{DumpId, EntryKind, TocEntry};
 /// Consecutive entries.
 pub(crate) type DependencyGroup = Vec<EntryIndex>;
 /// Independent dependency groups, in the order of their first entries.
-pub(crate) type PreDataStage = Vec<DependencyGroup>;
+pub(crate) type PreDataPhase = Vec<DependencyGroup>;
 
 /// Fewer entries do not justify more than one session.
 const MIN_PARALLEL_ENTRIES: usize = 50;
 
-/// The stages of `pre_data`, which is in the archive's order.
-pub(crate) fn stages(entries: &[TocEntry], pre_data: &[EntryIndex]) -> Vec<PreDataStage> {
-    let mut stages: Vec<PreDataStage> = vec![];
+/// The phases of `pre_data`, which is in the archive's order.
+pub(crate) fn phases(entries: &[TocEntry], pre_data: &[EntryIndex]) -> Vec<PreDataPhase> {
+    let mut phases: Vec<PreDataPhase> = vec![];
     let mut in_order: DependencyGroup = vec![];
     for run in pre_data.chunk_by(|a, b| {
         lists_all_dependencies(&entries[a.0]) && lists_all_dependencies(&entries[b.0])
@@ -26,11 +26,11 @@ pub(crate) fn stages(entries: &[TocEntry], pre_data: &[EntryIndex]) -> Vec<PreDa
             in_order.extend(run);
             continue;
         }
-        stages.extend((!in_order.is_empty()).then(|| vec![std::mem::take(&mut in_order)]));
-        stages.push(independent_groups(entries, run));
+        phases.extend((!in_order.is_empty()).then(|| vec![std::mem::take(&mut in_order)]));
+        phases.push(independent_groups(entries, run));
     }
-    stages.extend((!in_order.is_empty()).then_some(vec![in_order]));
-    stages
+    phases.extend((!in_order.is_empty()).then_some(vec![in_order]));
+    phases
 }
 
 /// Kinds whose entries list everything that they depend on.
@@ -50,19 +50,19 @@ fn lists_all_dependencies(e: &TocEntry) -> bool {
     )
 }
 
-fn independent_groups(entries: &[TocEntry], run: &[EntryIndex]) -> PreDataStage {
+fn independent_groups(entries: &[TocEntry], run: &[EntryIndex]) -> PreDataPhase {
     let mut leaders = leaders(entries, run);
-    let mut stage: Vec<DependencyGroup> = vec![];
+    let mut phase: Vec<DependencyGroup> = vec![];
     let mut group_of: HashMap<usize, usize> = HashMap::new();
     for (at, entry) in run.iter().enumerate() {
         let leader = leaders.find(at);
-        let group = *group_of.entry(leader).or_insert(stage.len());
-        if group == stage.len() {
-            stage.push(vec![]);
+        let group = *group_of.entry(leader).or_insert(phase.len());
+        if group == phase.len() {
+            phase.push(vec![]);
         }
-        stage[group].push(*entry);
+        phase[group].push(*entry);
     }
-    stage
+    phase
 }
 
 /// Unites the entries of `run` that depend on each other.
@@ -119,21 +119,21 @@ mod tests {
         entries.push(entry(203, "FUNCTION", &[101]));
         entries.push(entry(204, "TABLE", &[203]));
         let all: Vec<EntryIndex> = (0..entries.len()).map(EntryIndex).collect();
-        let stages = stages(&entries, &all);
+        let phases = phases(&entries, &all);
         let last = entries.len();
-        assert_eq!(stages.len(), 3);
-        assert_eq!(stages[0], [[0, 1].map(EntryIndex)]);
-        assert_eq!(stages[1].len(), MIN_PARALLEL_ENTRIES - 1);
-        assert_eq!(stages[1][0], [2, 4, last - 5, last - 3].map(EntryIndex));
-        assert_eq!(stages[1][1], [3, last - 4].map(EntryIndex));
-        assert_eq!(stages[2], [[last - 2, last - 1].map(EntryIndex)]);
+        assert_eq!(phases.len(), 3);
+        assert_eq!(phases[0], [[0, 1].map(EntryIndex)]);
+        assert_eq!(phases[1].len(), MIN_PARALLEL_ENTRIES - 1);
+        assert_eq!(phases[1][0], [2, 4, last - 5, last - 3].map(EntryIndex));
+        assert_eq!(phases[1][1], [3, last - 4].map(EntryIndex));
+        assert_eq!(phases[2], [[last - 2, last - 1].map(EntryIndex)]);
     }
 
     #[test]
     fn few_entries_keep_the_archives_order() {
         let entries: Vec<TocEntry> = (0..9).map(|i| entry(i, "TABLE", &[])).collect();
         let all: Vec<EntryIndex> = (0..9).map(EntryIndex).collect();
-        assert_eq!(stages(&entries, &all), [vec![all]]);
-        assert_eq!(stages(&entries, &[]), Vec::<PreDataStage>::new());
+        assert_eq!(phases(&entries, &all), [vec![all]]);
+        assert_eq!(phases(&entries, &[]), Vec::<PreDataPhase>::new());
     }
 }

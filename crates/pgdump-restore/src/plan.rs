@@ -124,7 +124,7 @@ impl Plan {
     pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
         let tables = Tables::new(entries);
         let (mut plan, pre_data) = Plan::of_entries(entries, &tables);
-        plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
+        plan.pre_data = PreDataPlan::new(&dependency_groups::phases(entries, &pre_data));
         plan.add_prerequisites(entries, &tables);
         plan.take_turns(entries, dependence);
         plan

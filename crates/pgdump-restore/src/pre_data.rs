@@ -1,17 +1,17 @@
-//! Pre-data as sessions create it: stage by stage, the batches of a stage concurrently; and which tables
+//! Pre-data as sessions create it: phase by phase, the batches of a phase concurrently; and which tables
 //! can be loaded while others do not exist yet.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
-use super::dependency_groups::PreDataStage;
+use super::dependency_groups::PreDataPhase;
 use super::dependents::Dependents;
 use super::ids::{BatchId, EntryIndex, sorted};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Most entries in one transaction, because several sessions hold their locks.
 const BATCH: usize = 50;
-/// The same for a stage's first batch, so that rows can be loaded early.
+/// The same for a phase's first batch, so that rows can be loaded early.
 const FIRST_BATCH: usize = 10;
 /// Most sessions that create pre-data concurrently.
 const MAX_SESSIONS: usize = 8;
@@ -20,7 +20,7 @@ const MAX_SESSIONS: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PreDataBatch {
     pub entries: Vec<EntryIndex>,
-    /// Entries that fail are created after the others of their stage, in the archive's order: an old archive
+    /// Entries that fail are created after the others of their phase, in the archive's order: an old archive
     /// does not list everything that an entry depends on.
     pub may_fail: bool,
 }
@@ -29,20 +29,20 @@ pub(crate) struct PreDataBatch {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PreDataPlan {
     batches: Vec<PreDataBatch>,
-    /// Batches that have not been started, by stage; finished stages are removed.
-    stages: VecDeque<VecDeque<BatchId>>,
+    /// Batches that have not been started, by phase; finished phases are removed.
+    phases: VecDeque<VecDeque<BatchId>>,
     running: usize,
-    /// Batches of this stage that failed in part, and the entries they left.
+    /// Batches of this phase that failed in part, and the entries they left.
     failed: Vec<BatchId>,
     left: Vec<EntryIndex>,
 }
 
 impl PreDataPlan {
-    pub(crate) fn new(stages: &[PreDataStage]) -> Self {
+    pub(crate) fn new(phases: &[PreDataPhase]) -> Self {
         let mut pre_data = PreDataPlan::default();
-        for stage in stages {
+        for phase in phases {
             let from = pre_data.batches.len();
-            for group in stage {
+            for group in phase {
                 let most = if pre_data.batches.len() == from + 1 {
                     FIRST_BATCH
                 } else {
@@ -55,14 +55,14 @@ impl PreDataPlan {
                     _ => {
                         let batch = PreDataBatch {
                             entries: group.clone(),
-                            may_fail: stage.len() > 1,
+                            may_fail: phase.len() > 1,
                         };
                         pre_data.batches.push(batch);
                     }
                 }
             }
             pre_data
-                .stages
+                .phases
                 .push_back((from..pre_data.batches.len()).map(BatchId).collect());
         }
         pre_data
@@ -74,19 +74,19 @@ impl PreDataPlan {
 
     /// Whether all pre-data exists.
     pub(crate) fn is_done(&self) -> bool {
-        self.stages.is_empty()
+        self.phases.is_empty()
     }
 
     /// Whether a batch can be started now.
     pub(crate) fn has_next(&self) -> bool {
-        self.running < MAX_SESSIONS && self.stages.front().is_some_and(|stage| !stage.is_empty())
+        self.running < MAX_SESSIONS && self.phases.front().is_some_and(|phase| !phase.is_empty())
     }
 
     /// The next batch for a session; report it with [`PreDataPlan::batch_done`].
     pub(crate) fn next(&mut self) -> Option<BatchId> {
         let next = self
             .has_next()
-            .then(|| self.stages.front_mut()?.pop_front())
+            .then(|| self.phases.front_mut()?.pop_front())
             .flatten()?;
         self.running += 1;
         Some(next)
@@ -102,23 +102,23 @@ impl PreDataPlan {
             self.failed.push(batch)
         }
         self.left.extend(left);
-        if self.running == 0 && self.stages.front().is_some_and(VecDeque::is_empty) {
-            complete.append(&mut self.end_stage());
+        if self.running == 0 && self.phases.front().is_some_and(VecDeque::is_empty) {
+            complete.append(&mut self.end_phase());
         }
         complete
     }
 
-    /// Every batch of the stage has run. Returns those that failed and are now complete; if entries are left, they
-    /// become another batch of the stage instead.
-    fn end_stage(&mut self) -> Vec<BatchId> {
+    /// Every batch of the phase has run. Returns those that failed and are now complete; if entries are left, they
+    /// become another batch of the phase instead.
+    fn end_phase(&mut self) -> Vec<BatchId> {
         if self.left.is_empty() {
-            self.stages.pop_front();
+            self.phases.pop_front();
             return std::mem::take(&mut self.failed);
         }
         let mut entries = std::mem::take(&mut self.left);
         entries.sort_unstable();
         let batch = BatchId(self.batches.len());
-        self.stages[0].push_back(batch);
+        self.phases[0].push_back(batch);
         self.batches.push(PreDataBatch {
             entries,
             may_fail: false,
@@ -241,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn batches_of_a_stage_run_concurrently() {
-        let stages = [
+    fn batches_of_a_phase_run_concurrently() {
+        let phases = [
             vec![group(0..300)],
             (300..380).map(|i| group([i])).collect(),
             vec![group([380])],
         ];
-        let mut m = PreDataPlan::new(&stages);
+        let mut m = PreDataPlan::new(&phases);
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
         assert_eq!(sizes, [300, FIRST_BATCH, BATCH, 20, 1]);
         assert_eq!((m.next(), m.next()), (Some(BatchId(0)), None));
@@ -273,15 +273,15 @@ mod tests {
     }
 
     #[test]
-    fn remaining_entries_run_in_order_before_the_next_stage() {
-        let stages = [
+    fn remaining_entries_run_in_order_before_the_next_phase() {
+        let phases = [
             (0..FIRST_BATCH + 2 * BATCH)
                 .rev()
                 .map(|i| group([i]))
                 .collect(),
             vec![group([500])],
         ];
-        let mut m = PreDataPlan::new(&stages);
+        let mut m = PreDataPlan::new(&phases);
         assert_eq!(
             (m.next(), m.next(), m.next()),
             (Some(BatchId(0)), Some(BatchId(1)), Some(BatchId(2)))
@@ -328,8 +328,8 @@ mod tests {
 
     /// Creates each entry in a batch of its own, then the rows; for each of these, what they wait for.
     fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<BatchId>>> {
-        let stages: Vec<PreDataStage> = (0..made.len()).map(|i| vec![group([i])]).collect();
-        let mut needs = PreDataPlan::new(&stages).needs(&[made, rows].concat());
+        let phases: Vec<PreDataPhase> = (0..made.len()).map(|i| vec![group([i])]).collect();
+        let mut needs = PreDataPlan::new(&phases).needs(&[made, rows].concat());
         (0..rows.len())
             .map(|i| needs.remove(&EntryIndex(made.len() + i)))
             .collect()

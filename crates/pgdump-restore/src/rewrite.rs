@@ -190,15 +190,16 @@ impl Rewriter {
         if !gone.is_empty() {
             add_dependents(entries, &mut gone);
             gone.extend(data_of_missing_tables(entries, &gone));
-            self.skip(entries, &gone);
+            self.skip(entries, &gone, EXTENSION_SKIPPED);
         }
         Ok(())
     }
 
-    fn skip(&self, entries: &mut Vec<TocEntry>, gone: &HashSet<DumpId>) {
+    /// Removes the entries `gone` by this rule. Extensions among them have been reported already.
+    fn skip(&self, entries: &mut Vec<TocEntry>, gone: &HashSet<DumpId>, rule: &'static str) {
         let skipped = entries.iter().filter(|e| gone.contains(&e.dump_id));
         for e in skipped.filter(|e| e.kind != EntryKind::Extension) {
-            self.used(EXTENSION_SKIPPED, e.name());
+            self.used(rule, e.name());
         }
         entries.retain(|e| !gone.contains(&e.dump_id));
     }

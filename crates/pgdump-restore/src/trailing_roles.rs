@@ -32,7 +32,7 @@ pub fn roles_at_end(tail: &[u8]) -> Vec<TocEntry> {
 const OWNER: &str = "OWNER";
 
 fn entry_of(sql: &str) -> Option<TocEntry> {
-    let kind = kind_of(&tokens(sql, Dialect::default()))?;
+    let kind = entry_kind(&tokens(sql, Dialect::default()))?;
     let mut entry = TocEntry::bare(DumpId::NONE, kind, "");
     if entry.kind.as_str() == OWNER {
         entry.owner = mentions(sql).into_iter().next()?.role;
@@ -41,7 +41,7 @@ fn entry_of(sql: &str) -> Option<TocEntry> {
     Some(entry)
 }
 
-fn kind_of(words: &[Token<'_>]) -> Option<EntryKind> {
+fn entry_kind(words: &[Token<'_>]) -> Option<EntryKind> {
     let word = |at: usize| words.get(at).and_then(Token::name).unwrap_or_default();
     let has = |a, b| words.windows(2).any(|w| w[0].is(a) && w[1].is(b));
     match (word(0).as_str(), word(1).as_str()) {

@@ -574,20 +574,13 @@ fn is_unread(e: &RestoreError, object: &StoredObject) -> bool {
 mod tests {
     use super::super::names::ENVELOPE;
     use super::*;
-    use crate::job::Generation;
 
     /// Of each pattern the newest documents come first, and no more than a search in turns reads of one.
     #[test]
     fn a_search_in_turns_reads_every_pattern() {
         let document = |(age, name): (usize, String)| StoredObject {
-            name: format!("{name}{EVIDENCE_SUFFIX}1/x{ENVELOPE}"),
-            size: 1,
             created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
-            crc32c: None,
-            generation: Generation(1),
-            members: None,
-            is_unlisted: false,
-            obstacle: None,
+            ..StoredObject::named(&format!("{name}{EVIDENCE_SUFFIX}1/x{ENVELOPE}"))
         };
         let day = |n: usize| format!("2026-{:02}-{:02}", 1 + n / 28, 1 + n % 28);
         let app = (0..MAX_OF_PATTERN + 9).map(|n| format!("app-{}.dump", day(n)));

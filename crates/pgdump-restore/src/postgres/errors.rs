@@ -21,7 +21,7 @@ pub fn too_large(what: &str, max: usize) -> DatabaseError {
 pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     let Some(db) = e.as_db_error() else {
         let text = crate::error::report(e);
-        return DatabaseError::new(kind_of_client(&text), format!("{what}: {text}"));
+        return DatabaseError::new(kind_of_client_error(&text), format!("{what}: {text}"));
     };
     let code = db.code().code();
     let message = match &code[..2] {
@@ -41,7 +41,7 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
             .followed_by(TOO_FEW_LOCKS)
             .with_sqlstate(code);
     }
-    DatabaseError::new(kind_of(code, db.message()), text).with_sqlstate(code)
+    DatabaseError::new(kind_of_sqlstate(code, db.message()), text).with_sqlstate(code)
 }
 
 /// That a value was rejected, with its type where the message names one: that is no value of a row.
@@ -68,7 +68,7 @@ fn is_about_locks(code: &str, hint: Option<&str>) -> bool {
 }
 
 /// The kind of an error that the server did not send.
-fn kind_of_client(text: &str) -> D {
+fn kind_of_client_error(text: &str) -> D {
     // Errors that need a change of the worker's configuration; everything else may be temporary.
     let ours = [
         "password missing",
@@ -86,7 +86,7 @@ fn kind_of_client(text: &str) -> D {
 
 /// Maps every SQLSTATE to exactly one kind; those not listed are the target's rejection of the restore. 53200 is mapped
 /// here if memory is short, not locks.
-fn kind_of(code: &str, message: &str) -> D {
+fn kind_of_sqlstate(code: &str, message: &str) -> D {
     match code {
         TOO_LARGE => D::AnswerTooLarge,
         "42501" => D::InsufficientPrivilege,
@@ -214,7 +214,7 @@ mod tests {
             ("23505", "duplicate key", D::DataRejected),
             ("XX001", "invalid page", D::StatementRejected),
         ] {
-            assert_eq!(kind_of(code, message), kind, "{code} {message}");
+            assert_eq!(kind_of_sqlstate(code, message), kind, "{code} {message}");
         }
     }
 

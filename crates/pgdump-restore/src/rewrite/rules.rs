@@ -1,12 +1,30 @@
 //! The table of rules: every way in which a restore may differ from the dump.
 //!
 //! To add a rule, such as one for a managed service:
-//! 1. its name and meaning here;
-//! 2. its code in `skip.rs` (a statement that is left out) or `statements.rs` (one that is changed);
-//! 3. the kind of its entry in `has_rewritable_statements` (`rewrite.rs`): archives show rules no other kinds;
-//! 4. what it has to know of the server in `ServerFacts` (`postgres/facts.rs`), and the same exception in `preflight` if
-//!    that checks for it;
-//! 5. `UPDATE_GOLDEN=1 cargo nextest run -E 'test(every_rule_is_documented)'` for `docs/rules.md`.
+//!
+//! 1. Declare it in this file: a name and what it does, when.
+//! 2. If it depends on something of the server that is not known yet, add that to `ServerFacts` and query it in
+//!    `Session::facts` (`postgres/facts.rs`). What a restricted restore or the place of the database changes about it
+//!    is in `facts_for_loader` (`src/database/confinement.rs`) and `facts_for_database` (`src/pipeline/placement.rs`). A rule
+//!    that has to be asked for depends on `Policy` (`policy.rs`) instead.
+//! 3. Write its code; which file depends on what the rule does:
+//!    - **Leave out a statement**: `should_skip` in `skip.rs`.
+//!    - **Change a statement**: `changed` in `statements.rs`; functions that edit text are in `edits.rs`.
+//!    - **Change a field of an entry** (owner, tablespace, access method): `Rewriter::entry` in `rewrite.rs`.
+//!    - **Leave out whole entries**, such as every event trigger: a method in `rewrite.rs` that `Rewriter::entries` calls
+//!      before it rewrites what is left, with `skip_extensions` as the example. Collect the ids of the entries by their kind
+//!      (`EntryKind`), add what depends on them with `add_dependents`, and give both to `skip` with the rule. An entry's
+//!      comments, privileges and rows depend on it, and so do the entries that use it. Only rows of tables that an
+//!      extension creates name no entry (`data_of_missing_tables`).
+//! 4. An archive's entries reach `skip.rs` and `statements.rs` only if `has_rewritable_statements` (`rewrite.rs`) lists their
+//!    kind. SQL text has no entries and no dependencies: every statement goes through these two files by itself, so a
+//!    rule that leaves out entries needs its statements in `should_skip`, too, with those about the same object
+//!    (`COMMENT ON`, `GRANT`, `ALTER`). Rows of SQL text are always sent.
+//! 5. Preflight comes before the rules and would still refuse or warn: make the same exception in the file of `preflight/` that
+//!    checks for it (`extensions.rs`, `owners.rs`, `definitions.rs` for kinds that only a superuser creates, `builds.rs`).
+//! 6. Test it: a statement in the tests of `statements.rs`, entries in those of `rewrite.rs`, a real server in
+//!    `tests/pg/servers.rs`.
+//! 7. Write `docs/rules.md`: `UPDATE_GOLDEN=1 cargo nextest run -E 'test(every_rule_is_documented)'`.
 
 /// Why a statement of a dump is rewritten or skipped.
 #[derive(Debug, Clone, Copy)]

@@ -63,20 +63,20 @@ fn random_node(rng: &mut fastrand::Rng, i: usize, is_data: bool) -> PlanNode {
     }
 }
 
-/// Stages of batches, some of which fail, and the batches that each data node needs.
+/// Phases of batches, some of which fail, and the batches that each data node needs.
 fn random_pre_data(rng: &mut fastrand::Rng, nodes: &mut [PlanNode]) -> PreDataPlan {
     let group = || vec![EntryIndex(0); 50];
-    let stages: Vec<Vec<_>> = (0..rng.usize(0..3))
+    let phases: Vec<Vec<_>> = (0..rng.usize(0..3))
         .map(|_| (0..rng.usize(1..5)).map(|_| group()).collect())
         .collect();
-    let batches = stages.iter().map(Vec::len).sum::<usize>();
+    let batches = phases.iter().map(Vec::len).sum::<usize>();
     for node in nodes.iter_mut().filter(|n| n.is_data) {
         let needs_all = rng.bool();
         let needed = (0..batches).map(BatchId).filter(|_| rng.u8(0..3) == 0);
         let needed = needed.collect();
         node.pre_data_batches = (!needs_all).then_some(needed);
     }
-    PreDataPlan::new(&stages)
+    PreDataPlan::new(&phases)
 }
 
 /// A schedule, its archive reader and its sessions.

@@ -1,4 +1,4 @@
-//! Which backups may be restored, and how far each is trusted.
+//! Which sources backups may be restored from, and how far each is trusted.
 
 use super::backup_catalog::BackupCatalog;
 use crate::config::{Location, Trust};

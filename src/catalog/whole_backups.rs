@@ -1,4 +1,4 @@
-//! Which backups hold only a part of a database: they are no replacement for a whole one.
+//! Chooses whole backups: `latest` and the schedule pass over those that are known to hold only a part of a database.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! The outcome of record: one object a request, made once for ever (`ifGenerationMatch = 0`). Whoever
-//! comes second adopts what is there.
+//! Idempotency records: one object per request with its outcome, created once (`ifGenerationMatch = 0`) and never changed.
+//! Whoever comes second adopts what is there.
 
 use super::backup_catalog::BackupCatalog;
 use crate::error::{
@@ -21,7 +21,7 @@ const MAX_PAST_RECORD: u64 = 256 << 10;
 /// Memory for the history, in bytes, as [`bytes_of`] estimates it.
 const MAX_HISTORY: usize = 8 << 20;
 
-/// What an object of record says.
+/// What an idempotency record says.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Record {
     /// Of what was asked: the same id may not mean something else.
@@ -122,7 +122,7 @@ async fn read(
 ) -> Result<Record, RestoreError> {
     let name = object.name.as_str();
     let is_none = |why: String| {
-        let what = format!("{}: no outcome of record: {why}", store.uri(name));
+        let what = format!("{}: not an idempotency record: {why}", store.uri(name));
         RestoreError::from(ValidationError::new(
             ValidationKind::ArchiveUnsupported,
             what,
@@ -164,7 +164,7 @@ async fn record_at(
         Ok(object) => read_if_one(store, object, MAX_RECORD).await?,
         Err(e) if e.reason() == R::BackupNotFound => None,
         Err(e) => {
-            let e = e.context("the outcome of record").into();
+            let e = e.context("the idempotency record").into();
             unless_of_object(store, name, e).await?
         }
     };
@@ -306,7 +306,7 @@ impl BackupCatalog {
             let made =
                 create_unless_taken(store.as_ref(), &name, content, "application/json").await;
             if made
-                .map_err(|e| e.context("the outcome of record"))?
+                .map_err(|e| e.context("the idempotency record"))?
                 .is_some()
             {
                 return Ok(result.clone());
@@ -327,8 +327,7 @@ impl BackupCatalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+    use crate::verification::TEST_SIGNING_KEY as KEY;
 
     /// Whoever may create objects there can put anything in the place of an outcome.
     #[tokio::test]

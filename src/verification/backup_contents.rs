@@ -1,4 +1,5 @@
-//! Whether a backup is whole: by what it defines and has data of, and beside the last proven backup. Pure.
+//! What of a database a backup holds: by what it defines and has data of, and beside the last proven backup. What counts as
+//! a part replaces nothing that is whole. Pure.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

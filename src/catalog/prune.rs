@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::evidence::is_proven;
-use super::wholeness::part_by;
+use super::whole_backups::part_by;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
     FailureReason as R, JobKind, RestoreError, StorageError, StorageKind, ValidationError,

@@ -1,5 +1,5 @@
-//! The stages that restores and verifications share. Each consumes the state before it and returns the
-//! next: `Pinned` → `Opened` → `Prepared` → `Staged` → `LoadedStaging` → `Proven`.
+//! The states that a backup goes through in restores and verifications. Each state consumes the one before it:
+//! `Pinned` → `Opened` → `Prepared` → `CreatedStaging` → `LoadedStaging` → `Proven`.
 
 use std::sync::Arc;
 
@@ -37,9 +37,9 @@ pub(super) struct LoadRequest<'a> {
     pub(super) backup: Option<&'a PinnedBackup>,
 }
 
-/// What the stages leave for the result, also when one of them fails.
+/// What preparing and loading leave for the result, also when one of them fails.
 #[derive(Default)]
-pub(super) struct StageLog {
+pub(super) struct LoadLog {
     pub(super) notes: Vec<String>,
     /// How the dump was rewritten for the server.
     pub(super) rewriter: Option<Arc<Rewriter>>,
@@ -56,7 +56,7 @@ pub(super) struct Prepared {
 }
 
 /// An empty database that the loading role, and no one else, can connect to.
-pub(super) struct Staged {
+pub(super) struct CreatedStaging {
     archive: Archive,
     integrity: IntegrityCheck,
     entries: Vec<TocEntry>,
@@ -172,7 +172,7 @@ impl Opened {
         context: &JobContext<'_, J>,
         destination: &mut impl Destination,
         request: LoadRequest<'_>,
-        log: &mut StageLog,
+        log: &mut LoadLog,
     ) -> Result<Prepared, RestoreError> {
         let LoadRequest {
             policy,
@@ -223,12 +223,12 @@ impl Prepared {
     ///
     /// # Errors
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
-    pub(super) async fn stage(
+    pub(super) async fn create_staging(
         self,
         destination: &impl Destination,
         progress: &Progress,
-        log: &mut StageLog,
-    ) -> Result<Staged, RestoreError> {
+        log: &mut LoadLog,
+    ) -> Result<CreatedStaging, RestoreError> {
         // With `--data-only`, the database is a copy of the target.
         let _step = progress.long_step();
         for sql in &self.roles {
@@ -241,7 +241,7 @@ impl Prepared {
         let mut staging = destination.create(&self.create_options).await?;
         log.notes.append(&mut staging.notes);
         let connections = destination.session().connections().await.ok();
-        Ok(Staged {
+        Ok(CreatedStaging {
             connections,
             archive: self.archive,
             integrity: self.integrity,
@@ -253,7 +253,7 @@ impl Prepared {
     }
 }
 
-impl Staged {
+impl CreatedStaging {
     /// Loads everything, with `jobs` sessions or as many as the configuration says; with fewer if the server's
     /// other clients would have none left.
     ///
@@ -265,7 +265,7 @@ impl Staged {
         context: &JobContext<'_, J>,
         jobs: Option<usize>,
         style: LoadStyle,
-        log: &mut StageLog,
+        log: &mut LoadLog,
     ) -> Result<LoadedStaging, RestoreError> {
         let config = context.config();
         let wanted = config.jobs_for(jobs, self.rewriter.facts.cores);
