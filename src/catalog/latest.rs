@@ -624,7 +624,7 @@ mod tests {
             what.contains("2 databases (app, shop)") && what.contains("--database"),
             "{what}"
         );
-        let (listed, left_out) = catalog.backups_of_database("", "app").await.unwrap();
+        let (listed, _, left_out) = catalog.backups_of_database("", "app").await.unwrap();
         let names: Vec<&str> = listed.iter().map(|b| b.name.as_str()).collect();
         assert_eq!((names, left_out), (vec!["a1.dump", "a2.dump"], 0));
     }
