@@ -24,6 +24,7 @@ mod whole_backups;
 
 pub(crate) use archived_database::ArchivedDatabase;
 pub use backup_catalog::BackupCatalog;
+pub(crate) use evidence::Contradiction;
 #[cfg(test)]
 pub(crate) use folder_catalog::archive_of;
 pub use proofs::{BackupProof, ClusterDatabaseProof, ProvenBackup, ProvenListing};

@@ -26,6 +26,31 @@ const HISTORY: SearchLimit = SearchLimit {
 /// missing.
 const PARTS: usize = 5;
 
+/// What signed evidence about a backup shows about a failure of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contradiction {
+    /// The same bytes were verified: one of the two verdicts is wrong.
+    SameBytes,
+    /// Other bytes were verified: the backup was damaged since.
+    OtherBytes,
+}
+
+impl Contradiction {
+    /// Logs it, for the verdict that is given.
+    pub(crate) fn log(self, backup: &str) {
+        match self {
+            Contradiction::SameBytes => tracing::error!(
+                backup,
+                "the same backup was verified before and fails now: a defect of this program or its server"
+            ),
+            Contradiction::OtherBytes => tracing::error!(
+                backup,
+                "the backup was verified before and has changed since: it is damaged where it is stored"
+            ),
+        }
+    }
+}
+
 impl BackupCatalog {
     /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.
     pub(crate) async fn evidence(
@@ -177,15 +202,15 @@ impl BackupCatalog {
     }
 
     /// The backup was proven before, and now it is said to be bad. If its bytes are the same, one of both answers is wrong,
-    /// and it may be this one. If they are others, it was damaged since, which is returned. Only what is signed can say so,
-    /// and what cannot be read may.
+    /// and it may be this one. If they are others, it was damaged since. Which of both it is, is returned, for the caller to
+    /// log. Only what is signed can say so, and what cannot be read may.
     pub(crate) async fn doubt(
         &self,
         report: &mut VerificationReport,
         pinned: Option<&PinnedBackup>,
-    ) -> bool {
+    ) -> Option<Contradiction> {
         let (Some(p), Verdict::Failed) = (pinned, report.verdict) else {
-            return false;
+            return None;
         };
         let earlier = async {
             let Some(evidence) = self.evidence(pinned).await?.filter(Evidence::is_signed) else {
@@ -200,7 +225,7 @@ impl BackupCatalog {
                 tracing::warn!(error = said(&e), "earlier evidence cannot be read");
                 let may_pass = e.reason().retry_class() != RetryClass::Permanent;
                 verdict::withhold(report, &said(&e), may_pass.then(|| e.reason()));
-                return false;
+                return None;
             }
         };
         let reports = earlier
@@ -216,25 +241,19 @@ impl BackupCatalog {
             of_bytes.map(|(_, r)| *r).max_by_key(|r| r.finished_at)
         };
         if let Some(r) = newest(Some(true)) {
-            tracing::error!(
-                backup = p.uri(),
-                "the same backup was verified before and fails now: a defect of this program or its server"
-            );
             verdict::doubt(report, r.finished_at);
-        } else if let Some(why) = &earlier.incomplete {
+            return Some(Contradiction::SameBytes);
+        }
+        if let Some(why) = &earlier.incomplete {
             tracing::warn!(why, "earlier evidence was not read completely");
             verdict::withhold(report, why, None);
         } else if let Some(r) = newest(Some(false)) {
-            tracing::error!(
-                backup = p.uri(),
-                "the backup was verified before and has changed since: it is damaged where it is stored"
-            );
             note_damage(report, r);
-            return true;
+            return Some(Contradiction::OtherBytes);
         } else if let Some(r) = newest(None) {
             note_unknown_change(report, r);
         }
-        false
+        None
     }
 }
 

@@ -120,14 +120,7 @@ async fn run_in_span(
         report.asked = catalog.asked(&job.backup);
     }
     let doubt = async {
-        let mut doubted = report.clone();
-        // Another version is no excuse for other bytes than those that were proven.
-        if !catalog.doubt(&mut doubted, pinned.as_ref()).await {
-            verification::mind_the_version(&mut report);
-        }
-        if report.verdict == Verdict::Failed {
-            report = doubted;
-        }
+        doubt_failure(catalog, &mut report, pinned.as_ref()).await;
         Ok(())
     };
     if let Err(e) = context.end_bounds("verification").within(doubt).await {
@@ -146,6 +139,28 @@ async fn run_in_span(
         report.bisection = bisect(&context, &report, &verify).await;
     }
     conclude(&context, (report, is_denied_alone), pinned.as_ref()).await
+}
+
+/// Weighs a failure against earlier evidence and the version of the server that verified. What earlier evidence shows is
+/// logged only if the failure is not due to that version.
+async fn doubt_failure(
+    catalog: &catalog::BackupCatalog,
+    report: &mut VerificationReport,
+    pinned: Option<&PinnedBackup>,
+) {
+    let mut doubted = report.clone();
+    let contradiction = catalog.doubt(&mut doubted, pinned).await;
+    // Another version is no excuse for other bytes than those that were proven.
+    if contradiction != Some(catalog::Contradiction::OtherBytes) {
+        verification::mind_the_version(report);
+    }
+    if report.verdict != Verdict::Failed {
+        return;
+    }
+    *report = doubted;
+    if let (Some(contradiction), Some(p)) = (contradiction, pinned) {
+        contradiction.log(&p.uri());
+    }
 }
 
 /// Verifies one backup of a bisection.
@@ -641,10 +656,11 @@ fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest, large
 mod tests {
     use super::*;
     use crate::config::{Location, RawConfig};
-    use crate::error::{StorageKind, ValidationError, ValidationKind};
+    use crate::error::{DatabaseError, DatabaseKind, StorageKind, ValidationError, ValidationKind};
     use crate::job::BackupRef;
     use crate::metrics::RestoreMetricsManager;
     use crate::postgres::Server;
+    use crate::proof::ServerProof;
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
     use crate::verification::TEST_SIGNING_KEY as KEY;
@@ -842,6 +858,50 @@ mod tests {
                 error.retryable,
                 reason.retry_class() != RetryClass::Permanent
             );
+        }
+    }
+
+    /// A refusal by another major version contradicts no proof.
+    #[tokio::test]
+    async fn only_a_failure_that_stands_is_logged_as_a_defect() {
+        let one = OneBackup::new().await;
+        let with_bytes = |report| VerificationReport {
+            sha256: Some("the same".into()),
+            ..report
+        };
+        let proven = with_bytes(one.report(Trigger::Notification));
+        one.concluded((Trigger::Notification, 1), proven).await;
+        for (server, reason, is_logged) in [
+            ("15.18", R::VersionIncompatible, false),
+            ("16.4", R::RestoreError, true),
+        ] {
+            let mut report = with_bytes(one.report(Trigger::Schedule));
+            report.archive = Some(ArchiveProof {
+                format: "custom".into(),
+                wrapped_in: vec![],
+                server_version: "16.4".into(),
+                pg_dump_version: "16.4".into(),
+                encoding: "UTF8".into(),
+                entries: Default::default(),
+            });
+            report.server = Some(ServerProof {
+                kind: "sandbox".into(),
+                version: server.into(),
+                isolation: None,
+            });
+            let e = DatabaseError::new(DatabaseKind::StatementRejected, "TABLE s.t: refused");
+            verdict::fail(&mut report, &e.with_sqlstate("42601").into(), Stage::Schema);
+            let path = one.folder.path().join(format!("log-{server}"));
+            let file = std::fs::File::create(&path).unwrap();
+            let log = tracing_subscriber::fmt().with_writer(file).finish();
+            let logging = tracing::subscriber::set_default(log);
+            doubt_failure(&one.services.catalog, &mut report, Some(&one.pinned)).await;
+            drop(logging);
+            let said = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(said.contains("ERROR"), is_logged, "{server}: {said}");
+            assert_eq!(said.contains("a defect"), is_logged, "{server}: {said}");
+            assert_eq!(report.verdict, Verdict::Inconclusive, "{server}");
+            assert_eq!(report.error.unwrap().reason, reason, "{server}");
         }
     }
 
