@@ -4,6 +4,7 @@
 
 mod archived_database;
 mod backup_catalog;
+mod companions;
 mod database_names;
 mod denied_object;
 mod evidence;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
+use super::companions::{is_beside, is_marker, names_of};
 use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::is_proven;
 use super::whole_backups::PassedBackup;
@@ -29,6 +30,7 @@ const MAX_LISTED: usize = 20;
 /// Backups of a listing, newest first, and the databases of those that were looked into.
 struct Candidates<'a> {
     found: &'a [FoundBackup],
+    names: HashSet<&'a str>,
     databases: Vec<ArchivedDatabase>,
 }
 
@@ -112,7 +114,7 @@ impl BackupCatalog {
         let own = own.origin(&chosen.name);
         let compared = objects_of(&found[..found.len().min(COMPARED)]);
         let databases = self.databases_before(deadline, &compared).await?;
-        let names = names_of(found);
+        let names = names_of(found.iter().map(|f| &f.object));
         let is_backup = |d: &ArchivedDatabase, o: &StoredObject| {
             d.name().is_some() || (d.may_be_backup() && !is_beside(o, &names))
         };
@@ -231,6 +233,7 @@ impl BackupCatalog {
     ) -> Result<(Option<ChosenBackup>, Candidates<'a>), RestoreError> {
         let mut candidates = Candidates {
             found: searched,
+            names: names_of(searched.iter().map(|f| &f.object)),
             databases: vec![],
         };
         for step in searched.chunks(STEP) {
@@ -504,9 +507,8 @@ impl Candidates<'_> {
 
     /// Whether the file in this place may be a backup of a database. An empty one beside another is its marker.
     fn may_be_backup(&self, place: usize) -> bool {
-        let object = &self.found[place].object;
-        let is_marker = || object.size == 0 && is_beside(object, &names_of(self.found));
-        self.databases[place].may_be_backup() && !is_marker()
+        let is_marker = is_marker(&self.found[place].object, &self.names);
+        self.databases[place].may_be_backup() && !is_marker
     }
 
     /// What they are instead.
@@ -533,17 +535,6 @@ impl Candidates<'_> {
         }
         parts.join("; ")
     }
-}
-
-fn names_of(found: &[FoundBackup]) -> HashSet<&str> {
-    found.iter().map(|f| f.object.name.as_str()).collect()
-}
-
-/// Whether a file is called like one of these with an ending more: `x.dump.sha256` beside `x.dump`.
-fn is_beside(object: &StoredObject, names: &HashSet<&str>) -> bool {
-    let name = object.name.as_str();
-    let mut dots = name.match_indices('.');
-    dots.any(|(dot, _)| names.contains(&name[..dot]))
 }
 
 fn objects_of(found: &[FoundBackup]) -> Vec<StoredObject> {
