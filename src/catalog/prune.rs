@@ -135,16 +135,10 @@ impl BackupCatalog {
         object: &StoredObject,
     ) -> Result<bool, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let listed = backup::list_objects(store.as_ref(), &object.name, true).await?;
-        let read = backup::backups_of(store.as_ref(), listed, self.manifest()).await?;
-        let is_still_it =
-            |o: &&StoredObject| o.name == object.name && o.generation == object.generation;
-        let Some(read) = read.iter().find(is_still_it) else {
-            return Err(
-                StorageError::new(StorageKind::NotFound, "it is not there any more").into(),
-            );
-        };
-        Ok(is_proven(&evidence.beside(read).await?.reports))
+        let generation = Some(object.generation);
+        let pinned = backup::pin(store.clone(), &object.name, generation, None).await?;
+        let read = backup::with_checksums(store.as_ref(), &pinned.object, &pinned.members).await?;
+        Ok(is_proven(&evidence.beside(&read).await?.reports))
     }
 
     /// What is known of a backup: whether its last verification that went deep enough proved it, and its database; where no
@@ -509,7 +503,7 @@ mod tests {
     async fn a_proof_of_other_bytes_deletes_nothing() {
         let dump = archive_of("app");
         let files: &[(&str, &[u8])] = &[("1.dump", &dump), ("2.dump", &dump)];
-        let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+        let (folder, store, catalog) = catalog_of(files, &FLAGS).await;
         set_age(&folder, "1.dump", 20 * DAY);
         set_age(&folder, "2.dump", 10 * DAY);
         let crc32c = backup::encode_crc32c(pgdump_archive::Crc32c(crc32c::crc32c(&dump)));
@@ -520,7 +514,11 @@ mod tests {
             })
             .await;
         }
+        // What only is called alike is not read.
+        std::fs::write(folder.path().join("2.dump.log"), "done").unwrap();
+        store.take_summed();
         assert_eq!(deleted(&catalog).await, ["1.dump"]);
+        assert_eq!(store.take_summed(), ["2.dump"]);
         let path = folder.path().join("2.dump");
         let made = std::fs::metadata(&path).unwrap().modified().unwrap();
         let rotten: Vec<u8> = dump.iter().rev().copied().collect();

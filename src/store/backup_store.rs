@@ -152,6 +152,18 @@ pub trait BackupStore: Send + Sync {
         &'a self,
         prefix: &'a str,
         wanted: fn(&str) -> bool,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        self.list_named(prefix, Arc::new(wanted))
+    }
+
+    /// As [`BackupStore::list_where`], with a filter that knows more than the name.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn list_named<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
     /// The metadata of one object, of exactly `generation` if that is given.

@@ -50,6 +50,8 @@ pub(crate) struct FaultyStore {
     faults: Mutex<Vec<Scripted>>,
     unlisted: Mutex<Vec<StoredObject>>,
     longest: AtomicUsize,
+    /// The objects that listings read for their checksums.
+    summed: Mutex<Vec<String>>,
     /// How many objects fit into a listing of members.
     most: Mutex<usize>,
 }
@@ -61,6 +63,7 @@ impl FaultyStore {
             faults: Mutex::default(),
             unlisted: Mutex::default(),
             longest: AtomicUsize::default(),
+            summed: Mutex::default(),
             most: Mutex::new(usize::MAX),
         }
     }
@@ -121,6 +124,11 @@ impl FaultyStore {
         self.longest.load(Ordering::Relaxed)
     }
 
+    /// The names of the objects that listings have read for their checksums since the last call.
+    pub(crate) fn take_summed(&self) -> Vec<String> {
+        std::mem::take(&mut *self.summed.lock())
+    }
+
     /// How many faults of an object no call has met.
     pub(crate) fn left(&self, name: &str) -> usize {
         let faults = self.faults.lock();
@@ -148,14 +156,16 @@ impl FaultyStore {
 }
 
 impl BackupStore for FaultyStore {
-    fn list_where<'a>(
+    fn list_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            let objects = self.folder.list_where(prefix, wanted).await?;
+            let objects = self.folder.list_named(prefix, wanted).await?;
+            let names = objects.iter().map(|o| o.name.clone());
+            self.summed.lock().extend(names);
             self.without_hidden(prefix, objects)
         })
     }

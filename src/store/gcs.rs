@@ -156,12 +156,12 @@ impl BackupStore for GcsStore {
         })
     }
 
-    fn list_where<'a>(
+    fn list_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
-        self.members_where(prefix, wanted)
+        self.members_named(prefix, wanted)
     }
 
     fn members_named<'a>(

@@ -413,13 +413,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl BackupStore for LocalStore {
-    fn list_where<'a>(
+    fn list_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix, true, wanted)))
+        Box::pin(blocking(move || walk(&folder, &prefix, true, &*wanted)))
     }
 
     fn members_named<'a>(
