@@ -24,7 +24,9 @@ use crate::credentials;
 use crate::error::{StorageError, StorageKind};
 use crate::retry::Backoff;
 
-pub use backup_store::{BackupStore, NameFilter, ObjectBytes, Obstacle, StoredObject};
+pub use backup_store::{
+    BackupStore, NameFilter, NewestObjects, ObjectBytes, Obstacle, StoredObject,
+};
 pub(crate) use denial::can_read_another;
 pub(crate) use kept_bytes::bytes_of;
 

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use super::backup_store::{BackupStore, NameFilter, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, NameFilter, NewestObjects, ObjectBytes, StoredObject};
 use super::local::LocalStore;
 use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
@@ -185,6 +185,21 @@ impl BackupStore for FaultyStore {
                 ));
             }
             self.without_hidden(prefix, objects)
+        })
+    }
+
+    fn newest_members<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
+        most: usize,
+    ) -> BoxFuture<'a, Result<NewestObjects, StorageError>> {
+        Box::pin(async move {
+            self.meet(Call::List, prefix).await?;
+            let NewestObjects { objects, all } =
+                self.folder.newest_members(prefix, wanted, most).await?;
+            let objects = self.without_hidden(prefix, objects)?;
+            Ok(NewestObjects { objects, all })
         })
     }
 

@@ -19,7 +19,9 @@ use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
 
-use super::backup_store::{BackupStore, Listing, NameFilter, ObjectBytes, StoredObject};
+use super::backup_store::{
+    BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, StoredObject,
+};
 use crate::config::StorageEmulator;
 use crate::error::{StorageError, StorageKind};
 
@@ -82,6 +84,30 @@ impl GcsStore {
             return StorageError::new(kind, format!("{place}: no such object or bucket"));
         }
         StorageError::new(kind, place).with_source(e)
+    }
+
+    /// All pages of a listing.
+    async fn list_into(
+        &self,
+        mut found: Listing,
+        prefix: &str,
+        wanted: NameFilter,
+    ) -> Result<Listing, StorageError> {
+        let full_prefix = format!("{}{prefix}", self.prefix);
+        let mut pages = self
+            .control
+            .list_objects()
+            .set_parent(self.resource())
+            .set_prefix(full_prefix)
+            .by_item();
+        while let Some(object) = pages.next().await {
+            let object =
+                self.object(object.map_err(|e| self.fault(e, prefix, StorageKind::NotFound))?);
+            if wanted(&object.name) {
+                found.push(object)?;
+            }
+        }
+        Ok(found)
     }
 
     fn object(&self, o: google_cloud_storage::model::Object) -> StoredObject {
@@ -170,22 +196,22 @@ impl BackupStore for GcsStore {
         wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
-            let full_prefix = format!("{}{prefix}", self.prefix);
-            let mut pages = self
-                .control
-                .list_objects()
-                .set_parent(self.resource())
-                .set_prefix(full_prefix)
-                .by_item();
-            let mut found = Listing::of(&self.uri(prefix));
-            while let Some(object) = pages.next().await {
-                let object =
-                    self.object(object.map_err(|e| self.fault(e, prefix, StorageKind::NotFound))?);
-                if wanted(&object.name) {
-                    found.push(object)?;
-                }
-            }
+            let listing = Listing::of(&self.uri(prefix));
+            let found = self.list_into(listing, prefix, wanted).await?;
             Ok(found.into_objects())
+        })
+    }
+
+    fn newest_members<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
+        most: usize,
+    ) -> BoxFuture<'a, Result<NewestObjects, StorageError>> {
+        Box::pin(async move {
+            let listing = Listing::of_newest(&self.uri(prefix), most);
+            let found = self.list_into(listing, prefix, wanted).await?;
+            Ok(found.into_newest())
         })
     }
 
