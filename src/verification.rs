@@ -15,9 +15,11 @@ mod data_checks;
 mod drift;
 mod envelope;
 mod evidence;
+mod float_digits;
 mod generated_columns;
 mod html_report;
 mod junit;
+mod large_objects;
 mod own_evidence;
 mod restore_index;
 mod restored_database;
@@ -133,14 +135,8 @@ pub async fn examine(
         (rows?, damage?)
     };
     e.checks.extend(rows);
-    e.checks.extend(
-        timed(
-            "large objects",
-            true,
-            row_comparison::compare_objects(subject),
-        )
-        .await?,
-    );
+    e.checks
+        .extend(timed("large objects", true, large_objects::compare(subject)).await?);
     e.checks
         .extend(timed("entries", true, restored_entries::compare(subject)).await?);
     e.checks

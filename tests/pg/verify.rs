@@ -573,6 +573,8 @@ async fn what_is_as_in_the_source_fails_no_backup() {
          INSERT INTO floats VALUES ('-0', '-0'), ('1.5e-7', '-1e20'), ('NaN', '-Infinity'); \
          CREATE DOMAIN raw AS bytea; CREATE TABLE both_kinds (b raw[], r regclass); \
          INSERT INTO both_kinds VALUES (ARRAY['\\x00ff5c27'::bytea]::raw[], 'floats'); \
+         CREATE TABLE wide (f float8, r float4, p point[]); \
+         INSERT INTO wide VALUES (12345678910.125, 1234567, ARRAY[point(98765432198, 0.25)]), (1.5, 2, NULL); \
          CREATE TABLE by_hand (id serial PRIMARY KEY); INSERT INTO by_hand VALUES (7); \
          CREATE TABLE p (a int) PARTITION BY RANGE (a); \
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9); CREATE INDEX half ON ONLY p (a)",
@@ -583,6 +585,7 @@ async fn what_is_as_in_the_source_fails_no_backup() {
         &["-Fc"][..],
         &["-Fp", "--inserts"],
         &["-Fc", "--quote-all-identifiers"],
+        &["-Fc", "--extra-float-digits=-5"],
     ] {
         b.put("x.dump", &c.dump("src", args));
         let r = verify(&app, "x.dump").await;
@@ -596,6 +599,14 @@ async fn what_is_as_in_the_source_fails_no_backup() {
             let check = r.checks.iter().find(|c| c.name == noted).unwrap();
             assert_eq!(check.status, CheckStatus::Warned, "{check:?}");
         }
+        let mut notes = r.checks.iter().filter(|c| c.status == CheckStatus::Warned);
+        let rounded = notes.find(|c| c.name == "rows").map(|c| c.message.as_str());
+        let is_rounded = args.contains(&"--extra-float-digits=-5");
+        assert_eq!(
+            rounded.is_some_and(|m| m.ends_with("in 1 table (public.wide)")),
+            is_rounded,
+            "{args:?}: {rounded:?}"
+        );
     }
 }
 
