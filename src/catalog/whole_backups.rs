@@ -472,6 +472,37 @@ mod tests {
         }
     }
 
+    /// However much memory restores have: a look takes no more than what is reserved for it.
+    #[tokio::test]
+    async fn a_table_of_contents_beyond_the_memory_of_a_look_is_not_known() {
+        // It is kept three times, and twice each.
+        let tag = "t".repeat((NAME_BUDGET / 6 + (1 << 20)) as usize);
+        let (long, short) = (
+            archive_with("app", &[(&tag, false)]),
+            archive_with("app", &[("t", false)]),
+        );
+        let files: &[(&str, &[u8])] = &[("2.dump", &long), ("1.dump", &short)];
+        let flags = [("restore-memory-mib", "4096")];
+        let (folder, _store, catalog) = catalog_of(files, &flags).await;
+        assert!(catalog.config.archive_memory > 2 * NAME_BUDGET);
+        set_age(&folder, "1.dump", 60);
+        let opening = catalog.known_databases.opening.clone();
+        let permits = opening.available_permits();
+        let contents = async |name: &str| {
+            let wanted = BackupRef::from_name(name, "").unwrap();
+            let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+            catalog.archived_contents(&pinned).await
+        };
+        let e = contents("2.dump").await.unwrap_err();
+        assert!(said(&e).contains("this worker has 72 MiB for it"), "{e}");
+        assert_eq!(opening.available_permits(), permits);
+        let known = contents("1.dump").await.unwrap();
+        assert_eq!(known, Some(BackupContents::SchemaOnly));
+        // It may be whole.
+        let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
+        assert_eq!((name.as_str(), notes.len()), ("2.dump", 0), "{notes:?}");
+    }
+
     /// However often a schema alone is proven, the whole backups stay.
     #[tokio::test]
     async fn parts_cause_no_deletion() {
