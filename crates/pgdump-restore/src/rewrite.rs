@@ -235,13 +235,18 @@ impl Rewriter {
     }
 
     fn entry(&self, e: &mut TocEntry) -> Result<(), RestoreError> {
+        if has_rewritable_statements(e) {
+            let sent = self.definition(e)?;
+            // An object that is not created gets no owner, either. The schema public is there, and may get one.
+            if sent.is_empty() && !e.defn.is_empty() && !is_public_schema(e) {
+                e.owner.clear();
+            }
+            e.defn = sent;
+        }
         if !e.owner.is_empty() && !e.drop_stmt.is_empty() {
             self.rewrite_owner(e);
         }
         self.rewrite_storage(e);
-        if has_rewritable_statements(e) {
-            e.defn = self.definition(e)?;
-        }
         if e.kind == EntryKind::Aggregate
             && let Some(drop_stmt) = self.with_new_arguments(&e.drop_stmt)
         {
@@ -284,7 +289,7 @@ impl Rewriter {
 
     /// The statements of an entry that are sent.
     fn definition(&self, e: &TocEntry) -> Result<String, RestoreError> {
-        if e.kind == EntryKind::Schema && e.tag == "public" {
+        if is_public_schema(e) {
             // `pg_restore` itself recognizes this one by its entry.
             let kept = statements(&e.defn, Dialect::default()).into_iter();
             return Ok(lines(kept.map(str::to_owned)));
@@ -299,6 +304,10 @@ impl Rewriter {
     fn lacks_method(&self, method: &str) -> bool {
         !self.facts.access_methods.contains(method) && !self.state().brings_methods
     }
+}
+
+fn is_public_schema(e: &TocEntry) -> bool {
+    e.kind == EntryKind::Schema && e.tag == "public"
 }
 
 /// Whether a rule may change a statement of this entry. Rules see no statement of any other kind: extend this with a
@@ -479,6 +488,34 @@ pub(super) mod tests {
             ["other"]
         );
         assert!(f.report()[0].examples.contains(&"TABLE places".to_owned()));
+    }
+
+    #[test]
+    fn what_is_skipped_gets_no_owner() {
+        use crate::ddl::OutputState;
+        let sent = |kind: &str, tag: &str, defn: &str| {
+            let mut e = TocEntry::bare(1, kind, tag);
+            (e.defn, e.owner) = (defn.to_owned(), "there".to_owned());
+            e.drop_stmt = format!("DROP {kind} {tag};\n");
+            let mut entries = vec![e];
+            let f = rewriter(150000, |_| ());
+            f.entries(&mut entries).unwrap();
+            OutputState::default().sql_for(&entries[0])
+        };
+        let language = |name: &str| {
+            let defn = format!("CREATE OR REPLACE PROCEDURAL LANGUAGE {name};\n");
+            sent("PROCEDURAL LANGUAGE", name, &defn)
+        };
+        assert_eq!(language("plpgsql"), "");
+        let owner = "ALTER PROCEDURAL LANGUAGE \"plperl\" OWNER TO \"there\";";
+        assert!(language("plperl").ends_with(owner));
+        // A new database has it already, with another owner.
+        let public = sent("SCHEMA", "public", "-- *not* creating schema\n");
+        assert!(public.ends_with("ALTER SCHEMA \"public\" OWNER TO \"there\";"));
+        // The same in SQL text.
+        let f = rewriter(150000, |_| ());
+        let sql = "ALTER PROCEDURAL LANGUAGE plpgsql OWNER TO gone;";
+        assert_eq!(f.statement(sql, false).unwrap(), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ rules! {
     SCHEMA_PUBLIC = "schema-public": "CREATE SCHEMA public is skipped: a new database has it";
     DATABASE = "database": "CREATE DATABASE, and owner, privileges, settings and comment of the database itself, are skipped, as by pg_restore into a named database; encoding and locale are used";
     MAINTENANCE = "maintenance": "VACUUM and CHECKPOINT in SQL text are skipped: the tables are analyzed after the load";
-    PLPGSQL = "plpgsql": "CREATE LANGUAGE plpgsql is skipped: every database has it";
+    PLPGSQL = "plpgsql": "CREATE LANGUAGE plpgsql is skipped, and so is its owner: every database has it";
     COMMENT_ON_EXTENSION = "comment-on-extension": "COMMENT ON EXTENSION is skipped if the restoring role is not a superuser: it belongs to the extension's owner";
     MAINTAIN = "maintain-privilege": "the privilege MAINTAIN is removed before 17";
     ACCESS_METHOD = "access-method": "a table access method that the server lacks is replaced by heap";

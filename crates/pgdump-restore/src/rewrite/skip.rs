@@ -93,6 +93,7 @@ impl Rewriter {
                 Skip::By(DATABASE)
             }
             "default" => Skip::when(!self.policy.privileges, PRIVILEGES_LEFT_OUT),
+            "procedural" | "language" if names_plpgsql(t) => Skip::By(PLPGSQL),
             _ if self.policy.owners == Owners::None && has_pair(t, "owner", "to") => {
                 Skip::By(OWNER_LEFT_OUT)
             }
@@ -141,6 +142,15 @@ fn name_unless_exists(t: &[Token<'_>]) -> String {
 }
 
 fn creates_plpgsql(t: &[Token<'_>]) -> bool {
-    let language = t.iter().take(5).position(|w| w.is("language"));
-    language.is_some_and(|i| name(t, i + 1) == "plpgsql" && t.len() <= i + 3)
+    let language = position_of_language(t);
+    names_plpgsql(t) && language.is_some_and(|i| t.len() <= i + 3)
+}
+
+/// Whether a statement is about this language, which every database has.
+fn names_plpgsql(t: &[Token<'_>]) -> bool {
+    position_of_language(t).is_some_and(|i| name(t, i + 1) == "plpgsql")
+}
+
+fn position_of_language(t: &[Token<'_>]) -> Option<usize> {
+    t.iter().take(5).position(|w| w.is("language"))
 }
