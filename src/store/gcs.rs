@@ -33,6 +33,7 @@ pub(super) struct GcsStore {
     data: Storage,
     bucket: String,
     prefix: String,
+    is_emulated: bool,
 }
 
 impl GcsStore {
@@ -64,6 +65,7 @@ impl GcsStore {
             data: data.build().await.map_err(no_client)?,
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
+            is_emulated: emulator.is_some(),
         })
     }
 
@@ -155,8 +157,14 @@ impl BackupStore for GcsStore {
                 .list_objects()
                 .set_parent(self.resource())
                 .set_prefix(self.prefix.clone())
-                .set_page_size(1)
-                .with_retry_policy(RetryableErrors.with_time_limit(within / 2));
+                .set_page_size(1);
+            let limit = within / 2;
+            // An emulator that cannot be reached is not running, or its address is wrong: another attempt changes nothing.
+            let ask = if self.is_emulated {
+                ask.with_retry_policy(NeverRetry.with_time_limit(limit))
+            } else {
+                ask.with_retry_policy(RetryableErrors.with_time_limit(limit))
+            };
             match ask.send().await {
                 // The call that needs it reports everything else.
                 Err(e)

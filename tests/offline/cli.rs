@@ -417,6 +417,23 @@ fn an_unreachable_service_is_reported_within_seconds() {
     }
 }
 
+/// Nobody waits for further attempts to reach an emulator that is not there.
+#[test]
+fn an_emulator_that_is_not_there_is_reported_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let reported = || {
+        let started = tokio::time::Instant::now();
+        let out = run(&["list"], &[("STORAGE_EMULATOR_HOST", host.as_str())]);
+        assert_eq!(out.status.code(), Some(69), "{}", text(&out.stderr));
+        started.elapsed()
+    };
+    // This machine may be busy for a moment.
+    let took: Vec<_> = (0..3).map(|_| reported()).collect();
+    assert!(took.iter().any(|t| t.as_millis() < 1_000), "{took:?}");
+}
+
 /// Credentials that cannot be used are reported with how to get some; here, the file that should have them is missing.
 #[test]
 fn missing_credentials_are_reported_within_seconds() {
