@@ -37,6 +37,7 @@ use crate::error::{RestoreError, report};
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
+pub(crate) use backup_contents::is_ignored;
 pub use backup_contents::{
     SeenData, comparable, contents_beside, contents_of, note_of, without_data,
 };
