@@ -19,6 +19,7 @@ mod prune;
 mod reader;
 mod schedule;
 mod set_status;
+mod settled_verdict;
 mod status;
 mod stored_indexes;
 mod trusted_sources;
@@ -26,10 +27,10 @@ mod whole_backups;
 
 pub(crate) use archived_database::ArchivedDatabase;
 pub use backup_catalog::BackupCatalog;
-pub(crate) use evidence::Contradiction;
 #[cfg(test)]
 pub(crate) use folder_catalog::archive_of;
 pub use proofs::{BackupProof, ClusterDatabaseProof, ProvenBackup, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub use set_status::{BackupSetStatus, DatabaseStatus};
+pub(crate) use settled_verdict::settle_without_evidence;
 pub(crate) use trusted_sources::Restriction;

@@ -41,7 +41,9 @@ pub(crate) use backup_contents::is_ignored;
 pub use backup_contents::{
     SeenData, comparable, contents_beside, contents_of, note_of, without_data,
 };
-pub(crate) use changed_bytes::{have_same_bytes, note_damage, note_unknown_change};
+pub(crate) use changed_bytes::{
+    changed_since, fail_as_damaged, have_same_bytes, note_unknown_change,
+};
 pub use data_checks::{Checks, ChecksFile};
 pub use drift::{DriftPolicy, History};
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};

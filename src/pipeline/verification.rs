@@ -28,9 +28,7 @@ use crate::error::{
 use crate::job::{Completeness, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
-use crate::proof::{
-    ArchiveProof, EVIDENCE_NOT_WRITTEN, ONE_OF_SEVERAL, Verdict, VerificationReport,
-};
+use crate::proof::{ArchiveProof, EVIDENCE_NOT_WRITTEN, ONE_OF_SEVERAL, VerificationReport};
 use crate::steps::reached as step;
 use crate::verification::{
     self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
@@ -114,24 +112,20 @@ async fn run_in_span(
             verdict::fail(&mut report, &e, progress.stage());
         }
     }
-    verdict::mind_the_locale(&mut report);
     let catalog = context.catalog();
     if pinned.is_none() {
         report.asked = catalog.asked(&job.backup);
     }
-    let doubt = async {
-        doubt_failure(catalog, &mut report, pinned.as_ref()).await;
+    let settle = async {
+        catalog.settle_verdict(&mut report, pinned.as_ref()).await;
         Ok(())
     };
-    if let Err(e) = context.end_bounds("verification").within(doubt).await {
-        // No failure is announced while earlier evidence may contradict it.
+    if let Err(e) = context.end_bounds("verification").within(settle).await {
         let reason = match e.reason() {
             R::Cancelled => R::Cancelled,
             _ => R::DownloadFailed,
         };
-        if report.verdict == Verdict::Failed {
-            verdict::withhold(&mut report, &said(&e), Some(reason));
-        }
+        catalog::settle_without_evidence(&mut report, &said(&e), Some(reason));
     }
     if catalog.is_bisected(job, &report) {
         progress.enter(Stage::Bisect);
@@ -139,28 +133,6 @@ async fn run_in_span(
         report.bisection = bisect(&context, &report, &verify).await;
     }
     conclude(&context, (report, is_denied_alone), pinned.as_ref()).await
-}
-
-/// Weighs a failure against earlier evidence and the version of the server that verified. What earlier evidence shows is
-/// logged only if the failure is not due to that version.
-async fn doubt_failure(
-    catalog: &catalog::BackupCatalog,
-    report: &mut VerificationReport,
-    pinned: Option<&PinnedBackup>,
-) {
-    let mut doubted = report.clone();
-    let contradiction = catalog.doubt(&mut doubted, pinned).await;
-    // Another version is no excuse for other bytes than those that were proven.
-    if contradiction != Some(catalog::Contradiction::OtherBytes) {
-        verification::mind_the_version(report);
-    }
-    if report.verdict != Verdict::Failed {
-        return;
-    }
-    *report = doubted;
-    if let (Some(contradiction), Some(p)) = (contradiction, pinned) {
-        contradiction.log(&p.uri());
-    }
 }
 
 /// Verifies one backup of a bisection.
@@ -660,7 +632,7 @@ mod tests {
     use crate::job::BackupRef;
     use crate::metrics::RestoreMetricsManager;
     use crate::postgres::Server;
-    use crate::proof::ServerProof;
+    use crate::proof::{ServerProof, Verdict};
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
     use crate::verification::TEST_SIGNING_KEY as KEY;
@@ -844,7 +816,7 @@ mod tests {
             one.store.fail(call, name, StoreFault::Error(fault), 9);
             one.services
                 .catalog
-                .doubt(&mut report, Some(&one.pinned))
+                .settle_verdict(&mut report, Some(&one.pinned))
                 .await;
             assert_eq!(report.verdict, Verdict::Inconclusive, "{call:?} {fault:?}");
             let error = report.error.unwrap();
@@ -895,7 +867,8 @@ mod tests {
             let file = std::fs::File::create(&path).unwrap();
             let log = tracing_subscriber::fmt().with_writer(file).finish();
             let logging = tracing::subscriber::set_default(log);
-            doubt_failure(&one.services.catalog, &mut report, Some(&one.pinned)).await;
+            let catalog = &one.services.catalog;
+            catalog.settle_verdict(&mut report, Some(&one.pinned)).await;
             drop(logging);
             let said = std::fs::read_to_string(&path).unwrap();
             assert_eq!(said.contains("ERROR"), is_logged, "{server}: {said}");

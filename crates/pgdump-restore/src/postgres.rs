@@ -21,7 +21,7 @@ pub(crate) use facts::plain_locale;
 pub use first_contact::FirstContact;
 pub use options::{DbConfig, SslMode, TlsFiles};
 pub use quote::{ident, literal};
-pub use session::Session;
+pub use session::{AT_FIRST_WORD, Session};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -118,6 +118,13 @@ pub struct Testimony {
     pub cause: Option<StorageKind>,
 }
 
+impl Testimony {
+    /// The reports, also the one about other bytes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &VerificationReport> {
+        self.reports.iter().chain(self.of_other_bytes.as_deref())
+    }
+}
+
 /// A document that counts.
 pub(super) struct ReadDocument {
     pub report: VerificationReport,
