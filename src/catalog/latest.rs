@@ -10,6 +10,7 @@ use super::backup_catalog::BackupCatalog;
 use super::companions::{is_beside, is_marker, names_of};
 use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::is_proven;
+use super::sidecars::without_sidecars;
 use super::whole_backups::PassedBackup;
 use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
@@ -66,6 +67,7 @@ impl BackupCatalog {
         let with_checksums = wanted.is_proven;
         let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
         let (found, mut unlisted) = found.await?;
+        let found = without_sidecars(found, |f| &f.object);
         // There is no evidence about them, so none is proven.
         let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
         let deadline = Instant::now() + LOOK_LIMIT;
@@ -147,6 +149,7 @@ impl BackupCatalog {
         let place = (prefix, None);
         let found = backup::newest_first(store.as_ref(), place, globals, self.manifest(), false);
         let (found, _) = found.await?;
+        let found = without_sidecars(found, |f| &f.object);
         let deadline = Instant::now() + LOOK_LIMIT;
         self.named_by(deadline, &found).await
     }
