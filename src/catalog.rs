@@ -20,7 +20,6 @@ mod reader;
 mod schedule;
 mod set_status;
 mod settled_verdict;
-mod sidecars;
 mod status;
 mod stored_indexes;
 mod trusted_sources;

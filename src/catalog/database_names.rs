@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
+use super::companions::without_companions;
 use super::grouped_backups::{DatabaseBackups, group};
-use super::sidecars::without_sidecars;
 use crate::backup::{self, PinnedBackup, ReadHint, Source, Unlisted};
 use crate::config::NAME_BUDGET;
 use crate::error::{
@@ -180,7 +180,7 @@ impl BackupCatalog {
         backups: Vec<StoredObject>,
         reports: &[VerificationReport],
     ) -> Vec<DatabaseBackups> {
-        let backups = without_sidecars(backups, |o| o);
+        let backups = without_companions(backups, |o| o);
         let limit = LookLimit {
             // A single one need not be told from others, unless its database may have been proven before.
             backups: if backups.len() < 2 && reports.is_empty() {

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::archived_database::ArchivedDatabase;
-use super::companions::{is_marker, names_of};
 use crate::backup::newer_first;
 use crate::proof::{BackupOrigin, pattern_of};
 use crate::store::StoredObject;
@@ -93,23 +92,16 @@ impl OpenGroups {
 /// Groups backups by the database that they name. Those that name none, and those that cannot be read, are of one database
 /// if they are called alike, and of none that others name. Only an unreadable backup that is older than the newest ones of
 /// all databases that it may be of is put behind one of these. What is no dump, or has roles alone, is left out, unless it
-/// is called like a backup or there is nothing else. The empty marker of another file is no dump.
+/// is called like a backup or there is nothing else.
 pub(super) fn group(backups: Vec<(StoredObject, ArchivedDatabase)>) -> Vec<DatabaseBackups> {
     use ArchivedDatabase as D;
     let mut open = OpenGroups::default();
     let mut others = Vec::new();
-    let markers = markers_among(&backups);
     for (object, database) in backups {
         if let D::Named(name) = database {
             open.add(BackupOrigin::Named(name), object);
         } else {
             let pattern = pattern_of(&object.name);
-            let is_marker = markers.contains(&object.name);
-            let database = if is_marker {
-                D::NoDump("a marker".into())
-            } else {
-                database
-            };
             others.push((object, pattern, database));
         }
     }
@@ -158,13 +150,6 @@ pub(super) fn group(backups: Vec<(StoredObject, ArchivedDatabase)>) -> Vec<Datab
     groups
 }
 
-/// The names of those that only say that another one was written.
-fn markers_among(backups: &[(StoredObject, ArchivedDatabase)]) -> HashSet<String> {
-    let names = names_of(backups.iter().map(|(o, _)| o));
-    let markers = backups.iter().filter(|(o, _)| is_marker(o, &names));
-    markers.map(|(o, _)| o.name.clone()).collect()
-}
-
 /// What cannot be told apart, as one group.
 fn as_one(mut backups: Vec<(StoredObject, ArchivedDatabase)>) -> Option<DatabaseBackups> {
     backups.sort_by(|(a, _), (b, _)| newer_first(a, b));
@@ -182,7 +167,6 @@ mod tests {
     fn grouped(backups: &[(&str, ArchivedDatabase)]) -> Vec<Vec<String>> {
         let object = |(age, (name, database)): (usize, &(&str, ArchivedDatabase))| {
             let object = StoredObject {
-                size: u64::from(!name.ends_with(".ok")),
                 created: jiff::Timestamp::from_second(1_000 - age as i64).unwrap(),
                 ..StoredObject::named(name)
             };
@@ -268,7 +252,6 @@ mod tests {
         let damaged = || D::Unreadable("cut".to_owned());
         let readme = ("README", D::NoDump("text".to_owned()));
         let all = [
-            ("app-2026-11-03.dump.ok", damaged()),
             ("app-2026-11-03.dump", damaged()),
             ("x.dump", named("shop")),
             ("app-2026-11-02.dump", named("app")),

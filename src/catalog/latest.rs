@@ -1,16 +1,15 @@
 //! `latest` and `latest-proven`: the newest backup, of one database.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use indicatif::HumanCount;
 use tokio::time::Instant;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
-use super::companions::{is_beside, is_marker, names_of};
+use super::companions::{is_beside, names_of, without_companions};
 use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::is_proven;
-use super::sidecars::without_sidecars;
 use super::whole_backups::PassedBackup;
 use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
@@ -31,7 +30,6 @@ const MAX_LISTED: usize = 20;
 /// Backups of a listing, newest first, and the databases of those that were looked into.
 struct Candidates<'a> {
     found: &'a [FoundBackup],
-    names: HashSet<&'a str>,
     databases: Vec<ArchivedDatabase>,
 }
 
@@ -67,7 +65,7 @@ impl BackupCatalog {
         let with_checksums = wanted.is_proven;
         let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
         let (found, mut unlisted) = found.await?;
-        let found = without_sidecars(found, |f| &f.object);
+        let found = without_companions(found, |f| &f.object);
         // There is no evidence about them, so none is proven.
         let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
         let deadline = Instant::now() + LOOK_LIMIT;
@@ -149,7 +147,7 @@ impl BackupCatalog {
         let place = (prefix, None);
         let found = backup::newest_first(store.as_ref(), place, globals, self.manifest(), false);
         let (found, _) = found.await?;
-        let found = without_sidecars(found, |f| &f.object);
+        let found = without_companions(found, |f| &f.object);
         let deadline = Instant::now() + LOOK_LIMIT;
         self.named_by(deadline, &found).await
     }
@@ -236,7 +234,6 @@ impl BackupCatalog {
     ) -> Result<(Option<ChosenBackup>, Candidates<'a>), RestoreError> {
         let mut candidates = Candidates {
             found: searched,
-            names: names_of(searched.iter().map(|f| &f.object)),
             databases: vec![],
         };
         for step in searched.chunks(STEP) {
@@ -487,7 +484,7 @@ impl Candidates<'_> {
         let is_unknown = |i: &usize| self.databases[*i].is_unknown();
         let hides = |i: &usize| is_unknown(i) && pattern(*i) == own;
         let place = (0..named).find(hides).unwrap_or(named);
-        let passed = (0..place).filter(|i| is_unknown(i) && self.may_be_backup(*i));
+        let passed = (0..place).filter(|i| is_unknown(i) && self.databases[*i].may_be_backup());
         let passed = passed.map(|i| self.found[i].object.name.clone()).collect();
         Some(ChosenBackup::after(place, passed))
     }
@@ -495,7 +492,8 @@ impl Candidates<'_> {
     /// The newest backup of any database, if one was found. One that cannot be read is taken for one, and so is a newer
     /// file that is no dump, but is called like the backup: an older backup in its place would hide that the newest is bad.
     fn newest_of_any(&self) -> Option<ChosenBackup> {
-        let found = (0..self.databases.len()).find(|i| self.may_be_backup(*i))?;
+        let is_backup = ArchivedDatabase::may_be_backup;
+        let found = self.databases.iter().position(is_backup)?;
         let pattern = |i: usize| pattern_of(&self.found[i].object.name);
         let own = pattern(found);
         let hides = |i: &usize| self.databases[*i].is_unknown() && pattern(*i) == own;
@@ -508,12 +506,6 @@ impl Candidates<'_> {
         })
     }
 
-    /// Whether the file in this place may be a backup of a database. An empty one beside another is its marker.
-    fn may_be_backup(&self, place: usize) -> bool {
-        let is_marker = is_marker(&self.found[place].object, &self.names);
-        self.databases[place].may_be_backup() && !is_marker
-    }
-
     /// What they are instead.
     fn summary(&self) -> String {
         let names: BTreeSet<String> = self
@@ -521,9 +513,8 @@ impl Candidates<'_> {
             .iter()
             .filter_map(|d| d.name().map(str::to_owned))
             .collect();
-        let unnamed = (0..self.databases.len())
-            .filter(|i| self.databases[*i].name().is_none() && self.may_be_backup(*i))
-            .count();
+        let is_unnamed = |d: &&ArchivedDatabase| d.name().is_none() && d.may_be_backup();
+        let unnamed = self.databases.iter().filter(is_unnamed).count();
         let mut parts = Vec::new();
         if !names.is_empty() {
             parts.push(format!("there are backups of {}", listed(names.iter())));
@@ -764,7 +755,6 @@ mod tests {
         assert_eq!(
             pinned.notes,
             [
-                "2 newer files are not backups of a database and were left out: blog-2026-11-29.sql.ok, blog-2026-11-29.sql.sha256",
                 "this backup does not say of which database it is, and there are backups of others (shop-#.dump): if it is not the one that you want, choose with --database or --prefix"
             ]
         );
