@@ -52,7 +52,7 @@ fn may_be_of_version(code: &str, message: &str, (dumped, here): (u32, u32)) -> b
 fn is_of_rows(message: &str) -> bool {
     let rest = ["COPY: a value ", "INSERT: a value "]
         .iter()
-        .find_map(|begin| message.split_once(begin));
+        .find_map(|begin| message.split_once(*begin));
     rest.is_some_and(|(_, rest)| !rest.contains("] (in "))
 }
 
