@@ -47,8 +47,8 @@ fn may_be_of_version(code: &str, message: &str, (dumped, here): (u32, u32)) -> b
     }
 }
 
-/// Whether the message is about a value in a row of the backup, and not one in a statement or a function that was running,
-/// which may write values as any version can read them.
+/// Whether the message is about a value in a row of the backup. One in a statement, or in a function that was running, may be
+/// written as only some versions read it.
 fn is_of_rows(message: &str) -> bool {
     let rest = ["COPY: a value ", "INSERT: a value "]
         .iter()
