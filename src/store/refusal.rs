@@ -165,7 +165,7 @@ const SIGNS: [Sign; 15] = [
             "BILLING_DISABLED",
             "CONSUMER_SUSPENDED",
         ],
-        phrases: &["billing account"],
+        phrases: &["billing account", "has billing disabled"],
     },
     Sign {
         means: R::OutsidePerimeter,
