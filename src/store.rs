@@ -247,9 +247,7 @@ impl Stores {
     /// Other buckets have other owners, and are not billed to it.
     pub fn with_user_project(self, backups: &Location, project: Option<&str>) -> Self {
         let backup_bucket = match backups {
-            Location::Bucket { bucket, .. } => {
-                Some((bucket.clone(), project.map(str::to_owned)))
-            }
+            Location::Bucket { bucket, .. } => Some((bucket.clone(), project.map(str::to_owned))),
             Location::Folder(_) => None,
         };
         Stores {
