@@ -310,7 +310,7 @@ impl BackupCatalog {
             }
             Ok(_) => return Ok(()),
             // Of a whole cluster, where no database is named.
-            Err(e) if e.reason() == R::InvalidRequest => return Ok(()),
+            Err(RestoreError::Validation(e)) if e.reason() == R::InvalidRequest => return Ok(()),
             Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => {
                 return Err(e);
             }
@@ -390,7 +390,8 @@ mod tests {
     #[tokio::test]
     async fn what_the_store_does_not_let_read_is_not_deleted() {
         let dump = archive_of("app");
-        for kind in [StorageKind::KeyMissing, StorageKind::AccessDenied] {
+        use StorageKind::{AccessDenied, CallRejected, KeyMissing};
+        for kind in [KeyMissing, AccessDenied, CallRejected] {
             let (_folder, store, catalog) = catalog_of(&[("x.dump", dump.as_slice())], &[]).await;
             let all = catalog.backups_of_set("default").await.unwrap();
             store.fail(Call::Read, "x.dump", StoreFault::Error(kind), 9);
