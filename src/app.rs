@@ -57,7 +57,10 @@ impl App {
         let config = Arc::new(config);
         let metrics = RestoreMetricsManager::new(now_seconds());
         let stores = Stores::new(config.storage_emulator.clone());
-        let stores = Arc::new(stores.with_first_contact(config.first_contact));
+        let stores = stores
+            .with_first_contact(config.first_contact)
+            .with_user_project(&config.bucket, config.user_project.as_deref());
+        let stores = Arc::new(stores);
         let server = Server::new(&config.db)?;
         let manager = RestoreManager::new(config.clone(), stores, server, metrics.clone());
         Ok(App {

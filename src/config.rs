@@ -50,6 +50,8 @@ pub struct Config {
     pub bucket: Location,
     /// Whether BACKUP_BUCKET is set, and `bucket` not only its default.
     pub is_bucket_set: bool,
+    /// The project that requests to the bucket of `bucket` are billed to; `None`: the bucket's own.
+    pub user_project: Option<String>,
     pub retention_days: u32,
     pub trust: Trust,
     pub trusted_sources: Vec<Location>,
@@ -189,11 +191,13 @@ impl Config {
         };
         let is_target_set = names_a_server(raw);
         let has_sandboxes = verifies && non_empty(&raw.scratch_db_host).is_none();
+        let bucket = errors.location(
+            "BACKUP_BUCKET",
+            non_empty(&raw.backup_bucket).unwrap_or("secureai-backups"),
+        );
         let config = Config {
-            bucket: errors.location(
-                "BACKUP_BUCKET",
-                non_empty(&raw.backup_bucket).unwrap_or("secureai-backups"),
-            ),
+            user_project: user_project(raw, &bucket, &mut errors),
+            bucket,
             is_bucket_set: non_empty(&raw.backup_bucket).is_some(),
             retention_days: errors.parse(
                 "BACKUP_RETENTION_DAYS",
@@ -404,6 +408,24 @@ fn lease_extension(raw: &RawConfig, errors: &mut ConfigErrors) -> Duration {
         errors.add(variable, "must be from 10s to 600s");
     }
     lease
+}
+
+/// The project of BACKUP_USER_PROJECT. It becomes a header of every request, so only what an id or a number of a project may
+/// have is taken.
+fn user_project(raw: &RawConfig, bucket: &Location, errors: &mut ConfigErrors) -> Option<String> {
+    let (variable, given) = ("BACKUP_USER_PROJECT", non_empty(&raw.backup_user_project)?);
+    // A colon ends the domain in the ids of some old projects.
+    let is_of_id = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':');
+    if !given.bytes().all(is_of_id) {
+        errors.add(variable, "must be the id of a project, such as my-project");
+    }
+    if let (Location::Folder(_), Some(_)) = (bucket, non_empty(&raw.backup_bucket)) {
+        errors.add(
+            variable,
+            "has no effect unless BACKUP_BUCKET is a bucket: unset it",
+        );
+    }
+    Some(given.to_owned())
 }
 
 fn age_identity(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<SecretString> {
@@ -676,6 +698,35 @@ mod tests {
         // A map that cannot be read is one mistake, not two.
         let lost = ("restore-role-map", "@/no/such/file");
         assert_eq!(errors(&[lost]).len(), 1);
+    }
+
+    #[test]
+    fn the_user_project_is_an_id_and_belongs_to_a_bucket() {
+        let of = |bucket: &str, project: &str| {
+            let flags = [("backup-bucket", bucket), ("backup-user-project", project)];
+            Config::new(&RawConfig::from_flags(&flags).unwrap())
+        };
+        for project in ["payer-123", "example.com:payer", "123456789"] {
+            let config = of("gs://backups/nightly", project).unwrap();
+            assert_eq!(config.user_project.as_deref(), Some(project));
+        }
+        assert_eq!(of("gs://backups", "").unwrap().user_project, None);
+        // The default bucket is one, too.
+        assert!(of("", "payer-123").is_ok());
+        for (bucket, project, said) in [
+            ("gs://backups", "a\r\nb: c", "must be the id of a project"),
+            ("gs://backups", "my project", "must be the id of a project"),
+            (
+                "file:///backups",
+                "payer-123",
+                "has no effect unless BACKUP_BUCKET",
+            ),
+        ] {
+            let text = of(bucket, project).unwrap_err().to_string();
+            assert!(text.contains("BACKUP_USER_PROJECT: "), "{text}");
+            assert!(text.contains(said), "{text}");
+            assert!(!text.contains(project), "{text}");
+        }
     }
 
     #[test]

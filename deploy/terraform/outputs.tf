@@ -7,6 +7,7 @@ output "environment" {
   value = {
     GOOGLE_CLOUD_PROJECT             = var.project
     BACKUP_BUCKET                    = "gs://${var.bucket}/${var.prefix}"
+    BACKUP_USER_PROJECT              = var.user_project
     RESTORE_REQUEST_SUBSCRIPTION     = google_pubsub_subscription.work["restore-requests"].name
     RESTORE_COMPLETION_TOPIC         = google_pubsub_topic.completions.name
     BACKUP_NOTIFICATION_SUBSCRIPTION = var.verify ? google_pubsub_subscription.work["backup-notifications"].name : ""

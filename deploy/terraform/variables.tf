@@ -19,6 +19,12 @@ variable "bucket_project" {
   description = "The bucket's project, if it is another one."
 }
 
+variable "user_project" {
+  type        = string
+  default     = ""
+  description = "The project that requests to the bucket are billed to, if it has Requester Pays (BACKUP_USER_PROJECT)."
+}
+
 variable "prefix" {
   type        = string
   default     = ""

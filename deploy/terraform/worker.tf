@@ -1,5 +1,5 @@
 # The worker's account: roles on the resources that it uses, and none on the project (except, with an Auth Proxy, one that is
-# limited to one Cloud SQL instance).
+# limited to one Cloud SQL instance; and, with Requester Pays, the one to bill the project that pays).
 resource "google_service_account" "worker" {
   project      = var.project
   account_id   = "pgrestored"
@@ -62,6 +62,21 @@ resource "google_storage_bucket_iam_member" "pruners" {
   for_each = toset(var.pruners)
   bucket   = var.bucket
   role     = "roles/storage.objectUser"
+  member   = each.value
+}
+
+# Requester Pays: whoever calls the bucket needs serviceusage.services.use on the project that pays (BACKUP_USER_PROJECT).
+resource "google_project_iam_member" "worker_bills" {
+  count   = var.user_project == "" ? 0 : 1
+  project = var.user_project
+  role    = "roles/serviceusage.serviceUsageConsumer"
+  member  = local.worker
+}
+
+resource "google_project_iam_member" "pruners_bill" {
+  for_each = toset(var.user_project == "" ? [] : var.pruners)
+  project  = var.user_project
+  role     = "roles/serviceusage.serviceUsageConsumer"
   member   = each.value
 }
 

@@ -136,7 +136,10 @@ impl BackupCatalog {
                 (R::InvalidRequest, _) if said(&e).contains(GLOBALS_ONLY) => {
                     ArchivedDatabase::Globals
                 }
-                (R::InvalidRequest, _) => ArchivedDatabase::Cluster,
+                // The store rejects calls as invalid for reasons of its own.
+                (R::InvalidRequest, _) if matches!(e, RestoreError::Validation(_)) => {
+                    ArchivedDatabase::Cluster
+                }
                 (R::ArchiveUnsupported, _) if is_no_dump(&e) => ArchivedDatabase::NoDump(said(&e)),
                 // What took too long once is not tried again and again.
                 (R::ArchiveCorrupt | R::ArchiveUnsupported | R::Timeout, _) => {

@@ -310,7 +310,7 @@ impl BackupCatalog {
             }
             Ok(_) => return Ok(()),
             // Of a whole cluster, where no database is named.
-            Err(e) if e.reason() == R::InvalidRequest => return Ok(()),
+            Err(RestoreError::Validation(e)) if e.reason() == R::InvalidRequest => return Ok(()),
             Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => {
                 return Err(e);
             }
@@ -341,6 +341,7 @@ mod tests {
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
     use crate::proof::TableProof;
+    use crate::store::faulty::{Call, StoreFault};
 
     /// The only backup of the other databases is not deleted on the word of a proof of one.
     #[tokio::test]
@@ -382,6 +383,24 @@ mod tests {
         assert_eq!(deleted, ["1.dump"], "{decisions:?}");
         let of_cluster = decisions.iter().filter(|d| d.why.contains("whole cluster"));
         assert_eq!(of_cluster.count(), 2, "{decisions:?}");
+    }
+
+    /// A store that rejects the reading of an object, for its key or for all of them, says nothing of what it is: not even
+    /// that it is the dump of a whole cluster, which names no database either.
+    #[tokio::test]
+    async fn what_the_store_does_not_let_read_is_not_deleted() {
+        let dump = archive_of("app");
+        use StorageKind::{AccessDenied, CallRejected, KeyMissing};
+        for kind in [KeyMissing, AccessDenied, CallRejected] {
+            let (_folder, store, catalog) = catalog_of(&[("x.dump", dump.as_slice())], &[]).await;
+            let all = catalog.backups_of_set("default").await.unwrap();
+            store.fail(Call::Read, "x.dump", StoreFault::Error(kind), 9);
+            let e = catalog.delete_backup(&all[0]).await.unwrap_err();
+            assert_eq!(e.reason(), kind.reason(), "{e}");
+            let found = catalog.database_in(&all[0]).await.unwrap();
+            let is_unreadable = matches!(found, ArchivedDatabase::Unreadable(_));
+            assert!(is_unreadable, "{kind:?}");
+        }
     }
 
     /// Text beyond a limit of this program may be anybody's; a damaged archive is one.

@@ -10,6 +10,7 @@ pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
     let v = &config.verify;
     let shown = serde_json::json!({
         "backup_place": config.bucket.uri(""),
+        "backup_user_project": config.user_project,
         "backup_retention_days": config.retention_days,
         "db_host": config.db.host,
         "db_port": config.db.port,

@@ -134,7 +134,9 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
         .fix("check that BACKUP_BUCKET is the right one"),
         Ok(all) => {
             let (n, backups) = (all.len(), noun(all.len() as u64, "backup"));
-            DiagnosticResult::ok("bucket", format!("{place}: {n} {backups}"))
+            let payer = app.config.user_project.as_ref();
+            let billed = payer.map_or_else(String::new, |p| format!(", requests billed to {p}"));
+            DiagnosticResult::ok("bucket", format!("{place}: {n} {backups}{billed}"))
         }
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };

@@ -15,6 +15,14 @@ pub struct RawConfig {
     /// Bucket name, gs://bucket/prefix or file:///folder [default: secureai-backups]
     #[arg(long, env = "BACKUP_BUCKET", global = true, value_name = "BUCKET")]
     pub(super) backup_bucket: Option<String>,
+    /// Project that requests to the bucket of BACKUP_BUCKET are billed to, for a bucket with Requester Pays; the account needs roles/serviceusage.serviceUsageConsumer there [default: the bucket's own project]
+    #[arg(
+        long,
+        env = "BACKUP_USER_PROJECT",
+        global = true,
+        value_name = "PROJECT"
+    )]
+    pub(super) backup_user_project: Option<String>,
     /// Days to keep backups [default: 7]
     #[arg(
         long,

@@ -270,7 +270,8 @@ pub trait BackupStore: Send + Sync {
     /// The bytes of `object` from `offset` on, at most `length` of them.
     ///
     /// # Errors
-    /// `backup_changed` if that generation no longer exists, `access_denied`, `download_failed`.
+    /// `backup_changed` if that generation no longer exists, `access_denied`, `download_failed`; `archive_unsupported`, not
+    /// blamed on the backup, if it is encrypted with a key that requests would have to bring along.
     fn read<'a>(
         &'a self,
         object: &'a StoredObject,
@@ -292,8 +293,8 @@ pub trait BackupStore: Send + Sync {
     /// Deletes exactly this generation.
     ///
     /// # Errors
-    /// `backup_changed` if the object has been replaced, `backup_not_found`, `access_denied`,
-    /// `download_failed`.
+    /// `backup_changed` if the object has been replaced, `backup_not_found`, `access_denied` also where a retention policy
+    /// or a hold keeps it, `download_failed`.
     fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>>;
 
     /// Which of these permissions (`storage.objects.get`, …) this account has; `None` if the store cannot
@@ -306,6 +307,16 @@ pub trait BackupStore: Send + Sync {
         _wanted: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Option<Vec<String>>, StorageError>> {
         Box::pin(async { Ok(None) })
+    }
+
+    /// How to bring back an object that does not exist any more, in words: of exactly `generation` if that is given. `None`
+    /// if the store does not keep it, or does not tell.
+    fn find_deleted<'a>(
+        &'a self,
+        _name: &'a str,
+        _generation: Option<Generation>,
+    ) -> BoxFuture<'a, Option<String>> {
+        Box::pin(async { None })
     }
 
     /// `gs://…` or `file://…`.

@@ -130,7 +130,8 @@ pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: Stage) {
     } else {
         Verdict::Inconclusive
     };
-    report.fix = fix_of(body.blame, body.reason).map(str::to_owned);
+    let fix = e.fix().or_else(|| fix_of(body.blame, body.reason));
+    report.fix = fix.map(str::to_owned);
     report.error = Some(body);
 }
 

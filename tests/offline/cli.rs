@@ -75,6 +75,7 @@ fn all_configuration_errors_are_reported_without_values() {
         ("LOG_LEVEL", "hunter2"),
         ("LOG_FORMAT", "hunter2"),
         ("BACKUP_TRUST", "hunter2"),
+        ("BACKUP_USER_PROJECT", "hunter2!"),
         ("DB_SSLMODE", "hunter2"),
         ("RESTORE_COPY_FORMAT", "hunter2"),
         ("RESTORE_EXTENSIONS", "hunter2"),

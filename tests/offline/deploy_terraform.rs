@@ -256,7 +256,8 @@ fn keda_may_read_metrics() {
     assert_eq!(roles, BTreeSet::from(wanted));
 }
 
-/// Roles on the whole project: metrics, which belong to nothing smaller, and connections to one instance.
+/// Roles on the whole project: metrics, which belong to nothing smaller, and connections to one instance; and on the
+/// project that pays for a bucket with Requester Pays, for everybody who calls the bucket.
 #[test]
 fn roles_on_the_project_are_few() {
     let resources = resources();
@@ -264,11 +265,23 @@ fn roles_on_the_project_are_few() {
         .iter()
         .filter(|r| r.kind == "google_project_iam_member");
     let roles: BTreeSet<&str> = on_project.clone().map(Resource::role).collect();
-    let wanted = ["roles/cloudsql.client", "roles/monitoring.viewer"];
+    let wanted = [
+        "roles/cloudsql.client",
+        "roles/monitoring.viewer",
+        "roles/serviceusage.serviceUsageConsumer",
+    ];
     assert_eq!(roles, BTreeSet::from(wanted));
-    for grant in on_project.filter(|r| r.role() == "roles/cloudsql.client") {
+    let with = |role: &'static str| on_project.clone().filter(move |r| r.role() == role);
+    for grant in with("roles/cloudsql.client") {
         assert!(grant.body.contains("instances/${var.cloud_sql_instance}'"));
     }
+    let mut payers = BTreeSet::new();
+    for grant in with("roles/serviceusage.serviceUsageConsumer") {
+        assert_eq!(grant.argument("project"), "var.user_project");
+        assert!(grant.body.contains("var.user_project == \"\" ?"));
+        payers.insert(grant.argument("member"));
+    }
+    assert_eq!(payers, BTreeSet::from(["each.value", "local.worker"]));
 }
 
 /// Everything that the program, its platforms and this configuration call.

@@ -37,6 +37,13 @@ struct ServerDetails {
     stage: Option<Stage>,
 }
 
+/// What only an error of the store has.
+#[derive(Debug, Default)]
+struct StoreDetails {
+    /// What to do about it, which its message ends with.
+    fix: Option<String>,
+}
+
 macro_rules! family_member {
     ($(#[$doc:meta])* $name:ident of $kind:ident $(with $details:ty)?) => {
         $(#[$doc])*
@@ -109,7 +116,7 @@ family_member! {
 }
 family_member! {
     /// Listing or reading the backup store failed.
-    StorageError of StorageKind
+    StorageError of StorageKind with StoreDetails
 }
 family_member! {
     /// The job was stopped, or failed in the worker itself: a limit of it, timeout, shutdown, an internal error.
@@ -132,6 +139,21 @@ impl DatabaseError {
     pub fn in_stage(mut self, stage: Stage) -> Self {
         self.0.details.stage = Some(stage);
         self
+    }
+}
+
+impl StorageError {
+    /// The same error with what to do about it, which is appended to its message, too.
+    pub fn with_fix(self, fix: &str) -> Self {
+        let fix = one_line(fix);
+        let mut error = self.followed_by(&format!("; {fix}"));
+        error.0.details.fix = Some(fix);
+        error
+    }
+
+    /// What to do about it, if it knows.
+    pub fn fix(&self) -> Option<&str> {
+        self.0.details.fix.as_deref()
     }
 }
 
@@ -188,6 +210,18 @@ impl RestoreError {
     /// The stage it belongs to, if that is not the job's current stage.
     fn stage(&self) -> Option<Stage> {
         self.of_server()?.0.details.stage
+    }
+
+    /// What to do about it, if the error or one of its sources knows; [`report`] says it, too.
+    pub fn fix(&self) -> Option<&str> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(e) = next {
+            if let Some(fix) = e.downcast_ref::<StorageError>().and_then(StorageError::fix) {
+                return Some(fix);
+            }
+            next = e.source();
+        }
+        None
     }
 
     /// A [`JobError`] with the reason `cancelled`; `why` is its message.
@@ -330,6 +364,23 @@ mod tests {
         let again = StorageError::new(StorageKind::DownloadFailed, "reading: cut")
             .with_source(std::io::Error::other("cut"));
         assert_eq!(report(&again), "reading: cut");
+    }
+
+    /// The end of a message is what a reader acts on, so a long beginning does not cut it off.
+    #[test]
+    fn a_fix_ends_the_message_and_is_found_behind_other_errors() {
+        let denied =
+            |what: &str| StorageError::new(StorageKind::AccessDenied, what).with_fix("set X\nto Y");
+        let huge = denied(&"x".repeat(2 * MAX_TEXT));
+        assert!(huge.to_string().ends_with("; set X to Y"), "{huge}");
+        assert!(huge.to_string().len() <= MAX_TEXT);
+        let outer = StorageError::new(StorageKind::ObjectDenied, "the backup cannot be read");
+        let e = RestoreError::from(outer.with_source(denied("gs://b/x: no")));
+        assert_eq!(e.fix(), Some("set X to Y"));
+        let said = "the backup cannot be read: gs://b/x: no; set X to Y";
+        assert_eq!(report(&e), said);
+        assert_eq!(ErrorBody::new(&e, Stage::Data).message, said);
+        assert_eq!(RestoreError::internal("x").fix(), None);
     }
 
     #[test]

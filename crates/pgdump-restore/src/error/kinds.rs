@@ -114,6 +114,10 @@ kinds! {
         /// The store rejected the reading of a backup's object, or of a folder where it may be: the credentials, or of this
         /// object alone.
         ObjectDenied => AccessDenied,
+        /// The object is encrypted with a key that requests would have to bring along, and this program has none.
+        KeyMissing => ArchiveUnsupported blamed on Infrastructure,
+        /// A retention policy or a hold keeps the object from being deleted.
+        Retained => AccessDenied,
         /// The object could not be read to its end, even after retries.
         DownloadFailed => DownloadFailed,
         /// The store keeps sending another number of bytes than it says there are.
@@ -201,7 +205,8 @@ mod tests {
             ),
             (R::BackupNotFound, &["Storage::NotFound"]),
             (R::BackupChanged, &["Storage::Changed"]),
-            // Credentials of the server, of the store, and for the archive; and the database to connect to.
+            // Credentials of the server, of the store, and for the archive; the database to connect to; and what the store
+            // keeps.
             (
                 R::AccessDenied,
                 &[
@@ -209,6 +214,7 @@ mod tests {
                     "Database::MaintenanceMissing",
                     "Storage::AccessDenied",
                     "Storage::ObjectDenied",
+                    "Storage::Retained",
                     "Job::KeyInvalid",
                 ],
             ),
@@ -233,6 +239,7 @@ mod tests {
                 &[
                     "Validation::ArchiveUnsupported",
                     "Database::AnswerTooLarge",
+                    "Storage::KeyMissing",
                     "Storage::ListingTooLong",
                     "Job::LimitExceeded",
                     "Job::NotConvertible",
@@ -289,6 +296,7 @@ mod tests {
         let wanted = [
             "Database::AnswerTooLarge",
             "Database::RowsExist",
+            "Storage::KeyMissing",
             "Storage::ListingTooLong",
             "Job::PieceMissing",
             "Job::ForeignFile",
