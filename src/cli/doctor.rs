@@ -109,7 +109,11 @@ async fn google_credentials(config: &Config) -> DiagnosticResult {
         matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
     let has_queue = config.project.is_some() && config.pubsub_emulator.is_none();
     if is_local && !has_queue {
-        return DiagnosticResult::skipped(name, "Google Cloud is not used");
+        let what = match config.db_auth {
+            DbAuth::Password => "Google Cloud is not used",
+            DbAuth::GcpIam => "used only to log in to the target server",
+        };
+        return DiagnosticResult::skipped(name, what);
     }
     match credentials::check(PATIENCE).await {
         Ok(()) => DiagnosticResult::ok(name, "Google Cloud issued a token"),

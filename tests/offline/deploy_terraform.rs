@@ -256,7 +256,7 @@ fn keda_may_read_metrics() {
     assert_eq!(roles, BTreeSet::from(wanted));
 }
 
-/// Roles on the whole project: metrics, which belong to nothing smaller, and connections to one instance.
+/// Roles on the whole project: metrics, which belong to nothing smaller, and connections and logins to one instance.
 #[test]
 fn roles_on_the_project_are_few() {
     let resources = resources();
@@ -264,11 +264,31 @@ fn roles_on_the_project_are_few() {
         .iter()
         .filter(|r| r.kind == "google_project_iam_member");
     let roles: BTreeSet<&str> = on_project.clone().map(Resource::role).collect();
-    let wanted = ["roles/cloudsql.client", "roles/monitoring.viewer"];
+    let wanted = [
+        "roles/cloudsql.client",
+        "roles/cloudsql.instanceUser",
+        "roles/monitoring.viewer",
+    ];
     assert_eq!(roles, BTreeSet::from(wanted));
-    for grant in on_project.filter(|r| r.role() == "roles/cloudsql.client") {
+    for grant in on_project.filter(|r| r.role().starts_with("roles/cloudsql.")) {
         assert!(grant.body.contains("instances/${var.cloud_sql_instance}'"));
     }
+}
+
+/// The database user is called as the deployments call it, and may log in.
+#[test]
+fn the_worker_may_log_in_without_a_password() {
+    let resources = resources();
+    let user = resources.iter().find(|r| r.kind == "google_sql_user");
+    let user = user.expect("no database user");
+    assert_eq!(user.argument("type"), "\"CLOUD_IAM_SERVICE_ACCOUNT\"");
+    let name = "trimsuffix(google_service_account.worker.email, \".gserviceaccount.com\")";
+    assert_eq!(user.argument("name"), name);
+    let grant = resources.iter().find(|r| r.name == "worker_logs_in");
+    let grant = grant.expect("nobody may log in");
+    assert_eq!(grant.role(), "roles/cloudsql.instanceUser");
+    assert_eq!(grant.argument("member"), "local.worker");
+    assert_eq!(grant.argument("count"), user.argument("count"));
 }
 
 /// Everything that the program, its platforms and this configuration call.
