@@ -192,8 +192,9 @@ async fn each_connection_logs_in_with_the_token_of_the_moment() {
     }
 
     w.google.seconds.store(3600, SeqCst);
-    let out = w.pgrestored(&["doctor", "--output", "json"]).output();
-    let found: Value = serde_json::from_slice(&out.await.unwrap().stdout).unwrap();
+    let mut doctor = w.pgrestored(&["doctor", "--output", "json"]);
+    let out = doctor.output().await.unwrap();
+    let found: Value = serde_json::from_slice(&out.stdout).unwrap();
     let of = |check: &str| {
         let mut all = found.as_array().unwrap().iter();
         all.find(|d| d["check"] == check).unwrap().clone()
@@ -205,8 +206,8 @@ async fn each_connection_logs_in_with_the_token_of_the_moment() {
     // If the newest token is rejected, too, that is the answer.
     w.set_password("another");
     let before = w.issued();
-    let out = w.pgrestored(&["rollback", "revoked"]).output().await;
-    let out = out.unwrap();
+    let mut rollback = w.pgrestored(&["rollback", "revoked"]);
+    let out = rollback.output().await.unwrap();
     let said = text(&out);
     assert_eq!(out.status.code(), Some(77), "{said}");
     assert_eq!(w.issued() - before, 2, "{said}");
