@@ -10,7 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
 use crate::admission::{self, Admission};
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, DbAuth};
+use crate::credentials::LoginTokens;
 use crate::database::TargetHealth;
 use crate::error::{DatabaseError, report};
 use crate::manager::RestoreManager;
@@ -52,8 +53,11 @@ impl App {
     ///
     /// # Errors
     /// A document that the configuration names is invalid, or TLS to the target server cannot be set up.
-    pub fn new(config: Config) -> Result<Self, AppError> {
+    pub fn new(mut config: Config) -> Result<Self, AppError> {
         check_documents(&config)?;
+        if config.db_auth == DbAuth::GcpIam {
+            config.db.passwords = Some(Arc::new(LoginTokens::default()));
+        }
         let config = Arc::new(config);
         let metrics = RestoreMetricsManager::new(now_seconds());
         let stores = Stores::new(config.storage_emulator.clone());

@@ -6,6 +6,7 @@ mod argv;
 mod document;
 mod libpq;
 mod location;
+mod login;
 mod memory;
 mod pgpass;
 mod raw;
@@ -31,6 +32,7 @@ pub use argv::{arguments, hide_secrets};
 pub use document::Document;
 pub use libpq::SettingOrigins;
 pub use location::Location;
+pub use login::DbAuth;
 pub(crate) use memory::{NAME_BUDGET, SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
 pub use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 pub use raw::RawConfig;
@@ -77,6 +79,8 @@ pub struct Config {
     /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
+    /// How `db` is logged in to.
+    pub db_auth: DbAuth,
     /// Whether the target server is set, and not only its default.
     pub is_target_set: bool,
     /// Where settings of `db` come from that `DB_*` does not set.
@@ -189,6 +193,7 @@ impl Config {
                 Trust::Restricted
             }
         };
+        let db_auth = DbAuth::read("DB_AUTH", &raw.db_auth, &mut errors);
         let is_target_set = names_a_server(raw);
         let has_sandboxes = verifies && non_empty(&raw.scratch_db_host).is_none();
         let bucket = errors.location(
@@ -258,7 +263,8 @@ impl Config {
                 &raw.restore_stall_timeout,
                 2 * 3600 * SECOND,
             ),
-            db: server::db_config(raw, retry_budget, &mut errors),
+            db: server::db_config(raw, db_auth, retry_budget, &mut errors),
+            db_auth,
             is_target_set,
             db_origins: raw.origins.clone(),
             only_verifies: !is_target_set

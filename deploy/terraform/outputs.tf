@@ -3,6 +3,11 @@ output "worker_account" {
   description = "For the annotation iam.gke.io/gcp-service-account, or --service-account of a worker pool."
 }
 
+output "database_user" {
+  value       = var.cloud_sql_iam ? google_sql_user.worker[0].name : ""
+  description = "For DB_USER, with DB_AUTH=gcp-iam."
+}
+
 output "environment" {
   value = {
     GOOGLE_CLOUD_PROJECT             = var.project

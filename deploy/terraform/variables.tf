@@ -58,7 +58,13 @@ variable "cloud_run" {
 variable "cloud_sql_instance" {
   type        = string
   default     = ""
-  description = "Name of the Cloud SQL instance that an Auth Proxy connects to; empty: none."
+  description = "Name of the Cloud SQL instance that an Auth Proxy connects to, or that the worker logs in to (cloud_sql_iam); empty: none."
+}
+
+variable "cloud_sql_iam" {
+  type        = bool
+  default     = false
+  description = "Whether the worker logs in to cloud_sql_instance as its Google account, without a password (DB_AUTH=gcp-iam)."
 }
 
 variable "image_pullers" {

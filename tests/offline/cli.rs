@@ -72,6 +72,7 @@ fn exit_codes_match_the_documentation() {
 fn all_configuration_errors_are_reported_without_values() {
     let env = [
         ("DB_PORT", "hunter2"),
+        ("DB_AUTH", "hunter2"),
         ("LOG_LEVEL", "hunter2"),
         ("LOG_FORMAT", "hunter2"),
         ("BACKUP_TRUST", "hunter2"),
@@ -455,6 +456,41 @@ fn missing_credentials_are_reported_within_seconds() {
             "{args:?}: {said}"
         );
     }
+}
+
+/// Without a metadata server that issues a token, nothing is sent to the target server, and the person learns what is
+/// missing.
+#[test]
+fn a_missing_login_token_is_reported_within_seconds() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address_of = |l: &std::net::TcpListener| l.local_addr().unwrap().to_string();
+    let closed = address_of(&std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = target.local_addr().unwrap().port().to_string();
+    for host in [address_of(&silent), closed] {
+        let started = tokio::time::Instant::now();
+        let env = [
+            ("DB_AUTH", "gcp-iam"),
+            ("DB_HOST", "127.0.0.1"),
+            ("DB_PORT", &port),
+            ("DB_USER", "pgrestored@my-project.iam"),
+            ("DB_SSLMODE", "require"),
+            ("GCE_METADATA_HOST", &host),
+        ];
+        let out = run(&["rollback", "app"], &env);
+        let (took, said) = (started.elapsed().as_secs(), text(&out.stderr));
+        assert_eq!(out.status.code(), Some(77), "{said}");
+        for part in [
+            "no access token to log in with (DB_AUTH): ",
+            "run as a service account",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains("check DB_"), "{said}");
+        assert!(took < 15, "{took} s");
+    }
+    target.set_nonblocking(true).unwrap();
+    assert!(target.accept().is_err(), "the target server was contacted");
 }
 
 /// Verifications must not run on the target server.

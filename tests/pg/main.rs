@@ -19,6 +19,7 @@ mod servers;
 mod sets;
 mod swap;
 mod tls;
+mod token_login;
 mod verify;
 mod isolation;
 mod pieces;

@@ -69,8 +69,12 @@ kinds! {
         Busy => TargetBusy,
         /// The server does not answer, the connection was lost, or somebody else took over.
         Unavailable => TargetUnavailable,
+        /// The issuer of passwords that expire issues none at the moment.
+        IssuerUnavailable => TargetUnavailable,
         /// The server rejected the credentials, or no TLS connection is possible.
         AccessDenied => AccessDenied,
+        /// The issuer of passwords that expire issues none to this program.
+        NoPassword => AccessDenied,
         /// The database of sessions that concern the whole server (DB_MAINTENANCE_NAME) does not exist.
         MaintenanceMissing => AccessDenied,
         /// The server answers with more than this worker may keep: its own limit, so the backup is not to blame.
@@ -197,7 +201,11 @@ mod tests {
                 &["Validation::TargetExists", "Database::NameTaken"],
             ),
             (R::TargetBusy, &["Database::Busy"]),
-            (R::TargetUnavailable, &["Database::Unavailable"]),
+            // The server, and the issuer of its passwords.
+            (
+                R::TargetUnavailable,
+                &["Database::Unavailable", "Database::IssuerUnavailable"],
+            ),
             // Only the folder knows where its links lead.
             (
                 R::SourceNotAllowed,
@@ -205,12 +213,13 @@ mod tests {
             ),
             (R::BackupNotFound, &["Storage::NotFound"]),
             (R::BackupChanged, &["Storage::Changed"]),
-            // Credentials of the server, of the store, and for the archive; the database to connect to; and what the store
-            // keeps.
+            // Credentials of the server, of its issuer of passwords, of the store, and for the archive; the database to connect
+            // to; and what the store keeps.
             (
                 R::AccessDenied,
                 &[
                     "Database::AccessDenied",
+                    "Database::NoPassword",
                     "Database::MaintenanceMissing",
                     "Storage::AccessDenied",
                     "Storage::ObjectDenied",
