@@ -123,8 +123,14 @@ fn read_version<R: Read>(f: &mut TocReader<'_, R>) -> Result<(u8, u8, u8), Archi
     if version.0 == 1 && (12..=16).contains(&version.1) {
         return Ok(version);
     }
+    let is_newer = version.0 > 1 || version.1 > 16;
+    let fix = if is_newer {
+        "; a newer release of this program may read it"
+    } else {
+        ""
+    };
     let what = format!(
-        "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18)",
+        "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18){fix}",
         version.0, version.1
     );
     // pg_restore reads all archives since 1.0.
@@ -226,6 +232,31 @@ mod tests {
             bytes.extend(text(t));
         }
         bytes
+    }
+
+    #[test]
+    fn an_archive_of_a_later_version_is_refused_by_its_version() {
+        let refused = |minor: u8| {
+            let mut bytes = header_of(1, "shop");
+            bytes[6] = minor;
+            let mut bytes = bytes.as_slice();
+            let mut f = TocReader::new(&mut bytes, Limits::default());
+            read_header(&mut f, Format::Custom)
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(refused(14), Ok(()));
+        let newer = refused(17).unwrap_err();
+        assert!(
+            newer.contains("archive version 1.17 is not supported"),
+            "{newer}"
+        );
+        assert!(newer.contains("a newer release of this program"), "{newer}");
+        let older = refused(11).unwrap_err();
+        assert!(
+            older.contains("1.11") && !older.contains("newer"),
+            "{older}"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod edits;
 mod rules;
 mod skip;
 mod statements;
+mod string_constants;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -14,13 +15,14 @@ use parking_lot::{Mutex, MutexGuard};
 
 use edits::is_contrib;
 use rules::*;
+use string_constants::with_marked_escapes;
 
 use crate::dependents::Dependents;
 use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
 use crate::hints::MISSING_ROLE;
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
-use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
+use pgdump_archive::{Dialect, DumpId, EntryKind, Statement, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
 /// Most examples per rule in a report.
@@ -50,6 +52,8 @@ struct RewriteState {
     brings_methods: bool,
     /// Whether statistics of the dump were restored.
     has_statistics: bool,
+    /// Whether backslashes in the string constants of the archive are escapes that this server has to be told of.
+    marks_escapes: bool,
 }
 
 /// A statement of SQL text as it is sent.
@@ -171,12 +175,67 @@ impl Rewriter {
     /// `role_missing`, `extension_missing`.
     pub(crate) fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
         self.state().brings_methods |= may_bring_methods(entries);
+        // The other rules read statements as the server does.
+        self.respell_entries(entries);
         self.skip_extensions(entries)?;
         for e in entries.iter_mut() {
             self.entry(e)?;
         }
         entries.retain(|e| !is_empty_acl(e));
         Ok(())
+    }
+
+    /// Whether the server reads every string constant by the standard, whatever the dump's setting is.
+    fn forces_standard_strings(&self) -> bool {
+        self.facts.version >= 190000
+    }
+
+    fn respell_entries(&self, entries: &mut [TocEntry]) {
+        let is_off =
+            |e: &&mut TocEntry| e.kind == EntryKind::StdStrings && !e.defn.contains("'on'");
+        let Some(setting) = entries.iter_mut().find(is_off) else {
+            return;
+        };
+        if !self.forces_standard_strings() {
+            return;
+        }
+        "SET standard_conforming_strings = 'on';\n".clone_into(&mut setting.defn);
+        self.used(STANDARD_STRINGS, "SET standard_conforming_strings");
+        self.state().marks_escapes = true;
+        for e in entries.iter_mut() {
+            let mut has_changed = false;
+            for text in [&mut e.defn, &mut e.drop_stmt] {
+                if let Some(marked) = with_marked_escapes(text) {
+                    *text = marked;
+                    has_changed = true;
+                }
+            }
+            if has_changed {
+                self.used(STANDARD_STRINGS, e.name());
+            }
+        }
+    }
+
+    /// Spells a statement of SQL text for a server that reads every string constant by the standard.
+    pub(crate) fn respell(&self, statement: &mut Statement) {
+        if statement.standard_strings || !self.forces_standard_strings() {
+            return;
+        }
+        if let Some(marked) = with_marked_escapes(&statement.text) {
+            statement.text = marked;
+            statement.standard_strings = true;
+            self.used(STANDARD_STRINGS, format!("line {}", statement.line));
+        }
+    }
+
+    /// The same for INSERT statements. `standard_strings`: what they are written for; `None` for the archive's setting.
+    pub(crate) fn respelled_rows(&self, sql: String, standard_strings: Option<bool>) -> String {
+        let allows_escapes = standard_strings.map_or(self.state().marks_escapes, |is_on| !is_on);
+        if allows_escapes && self.forces_standard_strings() {
+            with_marked_escapes(&sql).unwrap_or(sql)
+        } else {
+            sql
+        }
     }
 
     fn skip_extensions(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {

@@ -165,7 +165,11 @@ impl ScriptProducer {
         self.settings = Arc::new(of_text.without("session_authorization"));
         self.serial = roles
             .into_iter()
-            .map(|text| Statement { text, line })
+            .map(|text| Statement {
+                text,
+                line,
+                standard_strings: true,
+            })
             .collect();
         self.flush()?;
         self.settings = of_text;
@@ -307,6 +311,7 @@ impl ScriptProducer {
     fn rewritten(&mut self, mut statement: Statement) -> Result<Option<Statement>, RestoreError> {
         self.chunks.wait(self.converter.statement(&mut statement))?;
         let rewriter = &self.chunks.job.rewriter;
+        rewriter.respell(&mut statement);
         let Some(rewritten) = rewriter.statement(&statement.text, self.clean)? else {
             return Ok(None);
         };
