@@ -68,6 +68,10 @@ pub struct Header {
     pub filters: Vec<Filter>,
     /// Archive version: major, minor, revision; `None` for SQL text.
     pub version: Option<(u8, u8, u8)>,
+    /// Bytes of an integer in the archive; 0 for SQL text.
+    pub int_size: u8,
+    /// Bytes of a file offset in the archive; 0 for SQL text.
+    pub off_size: u8,
     /// Compression of the data inside.
     pub codec: Codec,
     /// Start of the dump, in local time of the machine that ran `pg_dump`.
@@ -110,6 +114,8 @@ pub(super) fn read_header<R: Read>(
         format,
         filters: vec![],
         version: Some(version),
+        int_size: f.int_size,
+        off_size: f.off_size,
         codec: read_codec(f, version.1)?,
         created: read_created(f)?,
         database: Some(read_text(f, "database name")?),
