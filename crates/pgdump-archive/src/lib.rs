@@ -80,7 +80,7 @@ pub use input_files::FIRST_TAKE;
 
 pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens};
-pub use list::toc_list;
+pub use list::{toc_line, toc_list};
 pub use row_digest::RowDigest;
 pub use table_digests::TableDigest;
 pub use toc::{DataOffset, TocEntry, TocSection};

@@ -9,7 +9,7 @@ pub fn toc_list(header: &Header, entries: &[TocEntry]) -> Vec<String> {
     let listed = entries.iter().filter(|e| is_listed(e));
     comments(header, entries.len())
         .into_iter()
-        .chain(listed.map(line_of))
+        .chain(listed.map(toc_line))
         .collect()
 }
 
@@ -53,7 +53,8 @@ fn format_name(format: Format) -> &'static str {
     }
 }
 
-fn line_of(e: &TocEntry) -> String {
+/// The line of one entry.
+pub fn toc_line(e: &TocEntry) -> String {
     let schema = e.namespace.as_deref().unwrap_or("-");
     let names = [schema, &e.tag, &e.owner].map(one_line);
     format!(

@@ -4,6 +4,7 @@
 
 mod edits;
 mod rules;
+mod selected;
 mod skip;
 mod statements;
 mod string_constants;
@@ -15,14 +16,14 @@ use parking_lot::{Mutex, MutexGuard};
 
 use edits::is_contrib;
 use rules::*;
-use string_constants::with_marked_escapes;
 
+use crate::choice::StatementChoice;
 use crate::dependents::Dependents;
 use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
 use crate::hints::MISSING_ROLE;
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
-use pgdump_archive::{Dialect, DumpId, EntryKind, Statement, TocEntry, statements};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
 /// Most examples per rule in a report.
@@ -54,6 +55,8 @@ struct RewriteState {
     has_statistics: bool,
     /// Whether backslashes in the string constants of the archive are escapes that this server has to be told of.
     marks_escapes: bool,
+    /// Which statements of SQL text are left out, if the selection says it.
+    choice: Option<StatementChoice>,
 }
 
 /// A statement of SQL text as it is sent.
@@ -183,59 +186,6 @@ impl Rewriter {
         }
         entries.retain(|e| !is_empty_acl(e));
         Ok(())
-    }
-
-    /// Whether the server reads every string constant by the standard, whatever the dump's setting is.
-    fn forces_standard_strings(&self) -> bool {
-        self.facts.version >= 190000
-    }
-
-    fn respell_entries(&self, entries: &mut [TocEntry]) {
-        let is_off =
-            |e: &&mut TocEntry| e.kind == EntryKind::StdStrings && !e.defn.contains("'on'");
-        let Some(setting) = entries.iter_mut().find(is_off) else {
-            return;
-        };
-        if !self.forces_standard_strings() {
-            return;
-        }
-        "SET standard_conforming_strings = 'on';\n".clone_into(&mut setting.defn);
-        self.used(STANDARD_STRINGS, "SET standard_conforming_strings");
-        self.state().marks_escapes = true;
-        for e in entries.iter_mut() {
-            let mut has_changed = false;
-            for text in [&mut e.defn, &mut e.drop_stmt] {
-                if let Some(marked) = with_marked_escapes(text) {
-                    *text = marked;
-                    has_changed = true;
-                }
-            }
-            if has_changed {
-                self.used(STANDARD_STRINGS, e.name());
-            }
-        }
-    }
-
-    /// Spells a statement of SQL text for a server that reads every string constant by the standard.
-    pub(crate) fn respell(&self, statement: &mut Statement) {
-        if statement.standard_strings || !self.forces_standard_strings() {
-            return;
-        }
-        if let Some(marked) = with_marked_escapes(&statement.text) {
-            statement.text = marked;
-            statement.standard_strings = true;
-            self.used(STANDARD_STRINGS, format!("line {}", statement.line));
-        }
-    }
-
-    /// The same for INSERT statements. `standard_strings`: what they are written for; `None` for the archive's setting.
-    pub(crate) fn respelled_rows(&self, sql: String, standard_strings: Option<bool>) -> String {
-        let allows_escapes = standard_strings.map_or(self.state().marks_escapes, |is_on| !is_on);
-        if allows_escapes && self.forces_standard_strings() {
-            with_marked_escapes(&sql).unwrap_or(sql)
-        } else {
-            sql
-        }
     }
 
     fn skip_extensions(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
@@ -411,7 +361,7 @@ fn add_dependents(entries: &[TocEntry], gone: &mut HashSet<DumpId>) {
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
-fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
+pub(crate) fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
     let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
     let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
     let ids: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();

@@ -1,15 +1,71 @@
 //! String constants of a dump with `standard_conforming_strings = off`, for a server that no longer has this setting.
 
-use pgdump_archive::{Dialect, Token, TokenKind, tokens};
-
+use super::Rewriter;
 use super::edits::name;
+use super::rules::STANDARD_STRINGS;
+use pgdump_archive::{Dialect, EntryKind, Statement, TocEntry, Token, TokenKind, tokens};
 
 const SETTING: &str = "standard_conforming_strings";
+
+impl Rewriter {
+    /// Whether the server reads every string constant by the standard, whatever the dump's setting is.
+    pub(super) fn forces_standard_strings(&self) -> bool {
+        self.facts.version >= 190000
+    }
+
+    pub(super) fn respell_entries(&self, entries: &mut [TocEntry]) {
+        let is_off =
+            |e: &&mut TocEntry| e.kind == EntryKind::StdStrings && !e.defn.contains("'on'");
+        let Some(setting) = entries.iter_mut().find(is_off) else {
+            return;
+        };
+        if !self.forces_standard_strings() {
+            return;
+        }
+        "SET standard_conforming_strings = 'on';\n".clone_into(&mut setting.defn);
+        self.used(STANDARD_STRINGS, "SET standard_conforming_strings");
+        self.state().marks_escapes = true;
+        for e in entries.iter_mut() {
+            let mut has_changed = false;
+            for text in [&mut e.defn, &mut e.drop_stmt] {
+                if let Some(marked) = with_marked_escapes(text) {
+                    *text = marked;
+                    has_changed = true;
+                }
+            }
+            if has_changed {
+                self.used(STANDARD_STRINGS, e.name());
+            }
+        }
+    }
+
+    /// Spells a statement of SQL text for a server that reads every string constant by the standard.
+    pub(crate) fn respell(&self, statement: &mut Statement) {
+        if statement.standard_strings || !self.forces_standard_strings() {
+            return;
+        }
+        if let Some(marked) = with_marked_escapes(&statement.text) {
+            statement.text = marked;
+            statement.standard_strings = true;
+            self.used(STANDARD_STRINGS, format!("line {}", statement.line));
+        }
+    }
+
+    /// The same for INSERT statements. `standard_strings`: what they are written for; `None` for the archive's setting.
+    pub(crate) fn respelled_rows(&self, sql: String, standard_strings: Option<bool>) -> String {
+        let allows_escapes = standard_strings.map_or(self.state().marks_escapes, |is_on| !is_on);
+        if allows_escapes && self.forces_standard_strings() {
+            with_marked_escapes(&sql).unwrap_or(sql)
+        } else {
+            sql
+        }
+    }
+}
 
 /// The text with every constant that has backslashes marked as one with escapes: `E'a\\b'` is for every server what
 /// `'a\\b'` was for the source. `None` if there is no such constant. Constants with a dollar quote or a prefix of their
 /// own have the same value with either setting, and so has what is in double quotes.
-pub(super) fn with_marked_escapes(sql: &str) -> Option<String> {
+fn with_marked_escapes(sql: &str) -> Option<String> {
     if !sql.contains('\\') {
         return None;
     }
@@ -79,10 +135,9 @@ pub(super) fn allows_escapes(t: &[Token<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::{STANDARD_STRINGS, UNKNOWN_SETTING};
+    use super::super::rules::UNKNOWN_SETTING;
     use super::super::tests::rewriter;
     use super::*;
-    use pgdump_archive::{EntryKind, Statement, TocEntry};
 
     #[test]
     fn only_constants_whose_value_depends_on_the_setting_are_marked() {
