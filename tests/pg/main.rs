@@ -34,3 +34,4 @@ mod tuples;
 mod text;
 mod order;
 mod parts;
+mod choosing;
