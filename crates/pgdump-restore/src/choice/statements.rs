@@ -81,7 +81,7 @@ impl StatementChoice {
             if subject.creates {
                 self.kinds.insert(object.clone(), subject.kind);
             } else if let Some(kind) = self.kinds.get(object) {
-                subject.kind = kind;
+                subject.kind = *kind;
             }
         }
         let names_gone = self.names_what_is_gone(&t);

@@ -333,8 +333,10 @@ impl SubjectParser<'_> {
     /// An index has the schema of its table.
     fn index(&self, kind: &ObjectKind, t: Tokens<'_, '_>) -> Option<Subject> {
         let (table, _) = self.object(behind(t, "on")?, RELATION)?;
-        let schema = table.schema.as_deref();
-        let of = SubjectParser { schema, ..*self };
+        let of = SubjectParser {
+            sql: self.sql,
+            schema: table.schema.as_deref(),
+        };
         Some(Subject {
             belongs_to: vec![table.clone()],
             ..of.whole(kind, t)?
@@ -498,11 +500,11 @@ impl SubjectParser<'_> {
         let mut subject = match () {
             () if is(added, &["tables", "in", "schema"]) => {
                 let schema = added.get(3)?.name()?;
-                let of = SubjectParser {
+                let of = ObjectName {
+                    class: SCHEMA,
                     schema: None,
-                    ..*self
-                }
-                .named(&[schema], SCHEMA)?;
+                    name: schema,
+                };
                 let tag = format!("{} {}", publication.tag, of.name);
                 self.part("PUBLICATION TABLES IN SCHEMA", tag, of)
             }
