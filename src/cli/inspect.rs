@@ -14,11 +14,13 @@ use super::help;
 use super::output::{OutputFormat, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
-use crate::error::{FailureReason, StorageError, StorageKind};
+use crate::error::{
+    FailureReason, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
+};
 use crate::html::{
     TableCell, TableColumn, bytes, count, document, exact_size, pairs, stat, table, time,
 };
-use pgdump_archive::{Archive, CutOff, DataOffset, EntryKind, Filter};
+use pgdump_archive::{Archive, CutOff, DataOffset, EntryKind, Filter, toc_list};
 use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +45,9 @@ pub(super) struct InspectArgs {
     /// Also write an HTML page to this file
     #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     html: Option<PathBuf>,
+    /// Print the table of contents as pg_restore --list does, for restore --use-list
+    #[arg(long, conflicts_with_all = ["against", "html"], help_heading = help::OUTPUT)]
+    list: bool,
 }
 
 /// A table of the backup.
@@ -85,6 +90,9 @@ pub(super) struct Inspection {
     /// With --against: findings, those that block a restore first.
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
+    /// With --list: the lines of pg_restore --list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<Vec<String>>,
 }
 
 pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> CommandResult {
@@ -108,6 +116,7 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     for note in pinned.iter().flat_map(|p| &p.notes) {
         err!("note: {note}");
     }
+    let list = args.list.then(|| list_of(&archive)).transpose()?;
     let catalog = app.manager.catalog();
     let cut_off = catalog.look_at_end(&mut archive, pinned.as_ref()).await;
     let findings = if args.against {
@@ -121,17 +130,38 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     };
     let mut i = describe(pinned.map(|p| p.object.into()), &archive, findings);
     i.cut_off = cut_off.map(|c| c.what);
+    i.list = list;
     stop.cancel();
     match output {
         OutputFormat::Json => {
             print_json(&i)?;
         }
-        OutputFormat::Text => print(&i),
+        OutputFormat::Text => match &i.list {
+            Some(lines) => print_list(lines, i.cut_off.as_deref()),
+            None => print(&i),
+        },
     }
     if let Some(file) = &args.html {
         files::write(file, page(&i))?;
     }
     Ok(exit_of(i.findings.as_deref().unwrap_or_default()))
+}
+
+/// The lines of the table of contents.
+fn list_of(archive: &Archive) -> Result<Vec<String>, RestoreError> {
+    if archive.is_script() {
+        let what = "SQL text has no table of contents to list: choose its statements with restore --skip or --only-kinds";
+        return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
+    }
+    Ok(toc_list(archive.header(), archive.entries()))
+}
+
+/// Standard output has the list alone, because it may become a file.
+fn print_list(lines: &[String], cut_off: Option<&str>) {
+    if let Some(cut_off) = cut_off {
+        err!("warning: {cut_off}");
+    }
+    lines.iter().for_each(|line| out!("{line}"));
 }
 
 /// What the end of a backup says about a restore of it.
@@ -452,6 +482,7 @@ fn describe(
         needs: Requirements::of(archive, entries, size),
         cut_off: None,
         findings,
+        list: None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::telemetry;
 const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Options that a verification does not have.
-const ONLY_RESTORES: [&str; 11] = [
+const ONLY_RESTORES: [&str; 13] = [
     "target",
     "on_existing",
     "schemas",
@@ -27,6 +27,8 @@ const ONLY_RESTORES: [&str; 11] = [
     "tables",
     "exclude_tables",
     "exclude_table_data",
+    "skip",
+    "only_kinds",
     "sections",
     "schema_only",
     "data_only",

@@ -35,3 +35,4 @@ mod tuples;
 mod text;
 mod order;
 mod parts;
+mod choosing;

@@ -146,13 +146,21 @@ impl CopyTask<'_> {
     async fn insert(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let (mut next, mut rows) = (Some(first), 0);
         while let Some(QueuedChunk { chunk, permit }) = next {
-            let Chunk::Statements { text: bytes, .. } = chunk else {
+            let Chunk::Statements {
+                text: bytes,
+                standard_strings,
+            } = chunk
+            else {
                 return Err(RestoreError::internal("statements mixed with other data"));
             };
-            rows += if self.job.encoding.is_utf8() || bytes.is_ascii() {
-                simple_insert(self.session, self.job.encoding.decode(bytes)?).await?
+            let encoding = &self.job.encoding;
+            let is_decoded = encoding.is_utf8() || bytes.is_ascii();
+            let sql = encoding.decode(bytes)?;
+            let sql = self.job.rewriter.respelled_rows(sql, standard_strings);
+            rows += if is_decoded {
+                simple_insert(self.session, sql).await?
             } else {
-                conversion::insert(self.session, &self.job.encoding, &bytes).await?
+                conversion::insert(self.session, encoding, &sql).await?
             };
             drop(permit);
             next = self.take().await?;

@@ -46,6 +46,7 @@ pub mod steps;
 
 mod arrivals;
 mod binary;
+mod choice;
 mod context;
 mod conversion;
 mod copy;
@@ -82,6 +83,7 @@ mod sort_memory;
 mod stage;
 mod trailing_roles;
 mod unsupported;
+mod use_list;
 mod work_queue;
 
 pub use binary::Columns;
@@ -99,3 +101,4 @@ pub use prepare::{PreparedArchive, prepare};
 pub use rewrite::{RULES, Rewriter, Rule};
 pub use stage::Stage;
 pub use trailing_roles::{TAIL, roles_at_end};
+pub use use_list::UseList;

@@ -80,7 +80,7 @@ pub async fn load(
     let job = LoadContext {
         server: server.clone(),
         database: database.to_owned(),
-        settings: DumpSettings::of(&entries),
+        settings: DumpSettings::of(&entries, rewriter.facts.version),
         encoding: archive.encoding().clone(),
         content: content_of(&archive, entries),
         observer,

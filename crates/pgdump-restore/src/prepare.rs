@@ -2,7 +2,7 @@
 
 use pgdump_archive::{Archive, TocEntry};
 
-use crate::error::{DatabaseError, RestoreError};
+use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::policy::Selection;
 use crate::preflight::{Finding, Level, Requirements, preflight};
 use crate::rewrite::Rewriter;
@@ -33,6 +33,9 @@ pub fn prepare(
     rewriter: &Rewriter,
 ) -> Result<PreparedArchive, RestoreError> {
     let mut prepared = selected(archive, selection)?;
+    if archive.is_script() {
+        rewriter.select_statements(selection);
+    }
     unsupported::refuse_prepared(&prepared.entries)?;
     let needs = Requirements::of(archive, &prepared.entries, stored);
     let findings = preflight(archive, &prepared.entries, &needs, rewriter);
@@ -57,10 +60,16 @@ fn selected(archive: &Archive, selection: &Selection) -> Result<PreparedArchive,
     };
     if archive.is_script() {
         unsupported::check_part_of_text(archive, selection)?;
+        selection.check().map_err(invalid)?;
+        select::drop_skipped(&mut prepared.entries, selection);
     } else {
         prepared.notes = select::select(&mut prepared.entries, selection)?;
     }
     Ok(prepared)
+}
+
+fn invalid(what: String) -> RestoreError {
+    ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
 fn refuse_blocked(findings: &[Finding]) -> Result<(), RestoreError> {

@@ -28,6 +28,7 @@ pub(super) fn run(
             let mut producer = ScriptProducer::new(chunks);
             stream.read(&mut producer)?;
             producer.flush()?;
+            job.rewriter.check_selection()?;
         }
     }
     work_queue.change(|s| s.stream_ended());

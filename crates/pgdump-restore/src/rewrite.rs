@@ -4,8 +4,10 @@
 
 mod edits;
 mod rules;
+mod selected;
 mod skip;
 mod statements;
+mod string_constants;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -15,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use edits::is_contrib;
 use rules::*;
 
+use crate::choice::StatementChoice;
 use crate::dependents::Dependents;
 use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
 use crate::hints::MISSING_ROLE;
@@ -50,6 +53,10 @@ struct RewriteState {
     brings_methods: bool,
     /// Whether statistics of the dump were restored.
     has_statistics: bool,
+    /// Whether backslashes in the string constants of the archive are escapes that this server has to be told of.
+    marks_escapes: bool,
+    /// Which statements of SQL text are left out, if the selection says it.
+    choice: Option<StatementChoice>,
 }
 
 /// A statement of SQL text as it is sent.
@@ -171,6 +178,8 @@ impl Rewriter {
     /// `role_missing`, `extension_missing`.
     pub(crate) fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
         self.state().brings_methods |= may_bring_methods(entries);
+        // The other rules read statements as the server does.
+        self.respell_entries(entries);
         self.skip_extensions(entries)?;
         for e in entries.iter_mut() {
             self.entry(e)?;
@@ -361,7 +370,7 @@ fn add_dependents(entries: &[TocEntry], gone: &mut HashSet<DumpId>) {
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
-fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
+pub(crate) fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
     let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
     let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
     let ids: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();
