@@ -34,7 +34,8 @@ async fn attempt(app: &App, call: Call) -> Result<(), RestoreError> {
         Call::List => catalog.list_backups("").await.map(drop),
         Call::Get => catalog.pin(&backup(NAME), None, None).await.map(drop),
         Call::Read => {
-            let opened = catalog.open(&backup(NAME), CancellationToken::new());
+            let name = backup(NAME);
+            let opened = catalog.open(&name, CancellationToken::new());
             opened.await.map(drop)
         }
         Call::Delete => {
