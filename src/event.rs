@@ -2,14 +2,14 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
-use pgdump_restore::Stage;
+use pgdump_restore::{LISTED_REFUSALS, Refusal, Stage};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
     BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_jobs, check_request_id, digest_of,
 };
-use crate::policy::{Depth, InPlace, Rewrite, Selection};
+use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
 
 pub use crate::error::ErrorBody;
@@ -115,6 +115,13 @@ pub struct RestoreRequest {
     /// as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_place: Option<InPlace>,
+    /// What to do about definitions that the server refuses; without it, as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn is_default(selection: &Selection) -> bool {
@@ -177,6 +184,16 @@ pub struct RestoreResult {
     /// After a success: only a part of the backup was restored, such as its rows alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// After a success with `on_error: skip`: whether the server refused nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
+    /// Definitions that the server refused, and what was left out with them: the first 100. All rows of the tables that
+    /// are not among them were restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Refusal>,
+    /// Number of all that was left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_total: u64,
     /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -320,6 +337,9 @@ impl RestoreRequest {
             if self.in_place.is_some() {
                 return Err(invalid("mode verify: in_place is only for mode restore"));
             }
+            if self.on_error.is_some() {
+                return Err(invalid("mode verify: on_error is only for mode restore"));
+            }
             return Ok(Job::Verify(VerifyJob {
                 request_id: self.request_id,
                 backup,
@@ -356,6 +376,7 @@ impl RestoreRequest {
             database: self.backup.database,
             selection: self.select,
             in_place: self.in_place,
+            on_error: self.on_error,
             digest,
         })))
     }
@@ -445,6 +466,16 @@ pub fn bound_rewrites(all: &mut Vec<Rewrite>) {
     }
 }
 
+/// Limits the number of refusals, and the length of their texts.
+fn bound_refusals(all: &mut Vec<Refusal>) {
+    all.truncate(LISTED_REFUSALS);
+    for refusal in all {
+        let texts = [&mut refusal.entry, &mut refusal.message, &mut refusal.root];
+        let texts = texts.into_iter().chain(&mut refusal.caused_by);
+        texts.for_each(|text| *text = line_of(text, REDUCED_TEXT));
+    }
+}
+
 fn check_event(specversion: Option<&str>, kind: Option<&str>) -> Result<(), RestoreError> {
     if specversion != Some("1.0") {
         return Err(invalid("the event's specversion is not 1.0"));
@@ -488,6 +519,9 @@ impl RestoreResult {
             completeness: None,
             contents: None,
             partial: false,
+            complete: None,
+            skipped: vec![],
+            skipped_total: 0,
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),
@@ -512,8 +546,10 @@ impl RestoreResult {
     pub fn bound(&mut self) {
         bound_list(&mut self.notes, LISTED);
         bound_rewrites(&mut self.rewrites);
+        bound_refusals(&mut self.skipped);
         if let Some(error) = &mut self.error {
             error.message = one_line(&error.message);
+            bound_refusals(&mut error.refusals);
         }
         if let Some(verification) = &mut self.verification {
             verification.bound();
@@ -530,6 +566,7 @@ impl RestoreResult {
         };
         let error = self.error.as_ref().map(|e| ErrorBody {
             message: short(&e.message),
+            refusals: vec![],
             ..e.clone()
         });
         RestoreResult {
@@ -542,6 +579,7 @@ impl RestoreResult {
                 REDUCED_TEXT,
             )],
             rewrites: vec![],
+            skipped: vec![],
             labels: BTreeMap::new(),
             verification: None,
             backup,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::config::{Location, MAX_JOBS};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
-use crate::policy::{Depth, InPlace, Policy, Selection, Trigger};
+use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
 
 /// What to do when the target database exists.
 #[derive(
@@ -116,6 +116,8 @@ pub struct RestoreJob {
     pub selection: Selection,
     /// Overrides the configured value.
     pub in_place: Option<InPlace>,
+    /// Overrides the policy's value.
+    pub on_error: Option<OnError>,
     /// Digest of the request, to tell a duplicate from another request with the same id.
     pub digest: String,
 }
@@ -139,6 +141,7 @@ impl RestoreJob {
             database: None,
             selection: Selection::default(),
             in_place: None,
+            on_error: None,
             digest,
         }
     }

@@ -83,6 +83,7 @@ impl RestoreManager {
             database: None,
             selection: Default::default(),
             in_place: None,
+            on_error: None,
             digest: String::new(),
         };
         let done = self

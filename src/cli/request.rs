@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::error::RestoreError;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::{BackupRef, OnExisting, parse_jobs};
-use crate::policy::InPlace;
+use crate::policy::{InPlace, OnError};
 use crate::queue::{Resource, ResultSink};
 use crate::telemetry;
 
@@ -139,6 +139,7 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
         labels: Default::default(),
         select: args.select,
         in_place: Some(app.config.in_place).filter(|p| !args.verify && *p != InPlace::Auto),
+        on_error: Some(app.config.policy.on_error).filter(|p| !args.verify && *p != OnError::Stop),
     };
     // Refuse here what the worker would refuse.
     request

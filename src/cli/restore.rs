@@ -84,7 +84,7 @@ pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> Co
         OutputFormat::Text => print_result(&finished.result),
     }
     Ok(match (finished.failure, signalled) {
-        (None, _) => Exit::Ok,
+        (None, _) => Exit::of_success(&finished.result),
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
         (Some(reason), _) => {
             let error = finished.result.error.as_ref();
@@ -137,6 +137,7 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         database: args.database,
         selection: args.select,
         in_place: None,
+        on_error: None,
     })
 }
 
@@ -159,6 +160,30 @@ fn stages_of(r: &RestoreResult) -> String {
         ""
     };
     ran.collect::<Vec<_>>().join(", ") + overlap
+}
+
+/// Each root cause with what it makes fail; after a failure, those of the stage that failed.
+fn print_refusals(r: &RestoreResult, say: fn(&str)) {
+    let of_error = r.error.as_ref();
+    let (refusals, total) = match of_error {
+        None => (&r.skipped, r.skipped_total),
+        Some(e) if e.refusals_total > 1 => (&e.refusals, e.refusals_total),
+        Some(_) => return,
+    };
+    if refusals.is_empty() {
+        return;
+    }
+    say(&format!("  refused by the server: {total}"));
+    for refusal in refusals.iter().filter(|r| r.caused_by.is_none()) {
+        let code = refusal.sqlstate.as_deref().unwrap_or("-");
+        say(&format!(
+            "    {}: {} [{code}]",
+            refusal.entry, refusal.message
+        ));
+        let with = refusals.iter();
+        let with = with.filter(|r| r.caused_by.as_ref() == Some(&refusal.entry));
+        with.for_each(|r| say(&format!("      and with it {}", r.entry)));
+    }
 }
 
 /// A failure goes to standard error: standard output has results only.
@@ -197,6 +222,7 @@ fn print_result(r: &RestoreResult) {
             err!("  nothing was changed");
         }
     }
+    print_refusals(r, say);
     for w in &r.rewrites {
         let examples = if w.examples.is_empty() {
             String::new()

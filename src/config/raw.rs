@@ -322,6 +322,16 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_extensions: Option<String>,
+    /// What to do about a definition that the server refuses: stop, and name everything that is refused, or skip it with
+    /// what depends on it; the exit code is then 3 [default: stop]
+    #[arg(
+        long,
+        visible_alias = "on-error",
+        env = "RESTORE_ON_ERROR",
+        global = true,
+        value_name = "POLICY"
+    )]
+    pub(super) restore_on_error: Option<String>,
     /// Create a new target database under its final name, closed to others until it is proven: always, never, or (auto) if
     /// the dump uses current_database() or an extension that is bound to one database [default: auto]
     #[arg(

@@ -10,12 +10,13 @@ use crate::catalog::WantedBackup;
 use crate::config::Trust;
 use crate::database::{CreateOptions, ProvenStaging, Staging};
 use crate::error::RestoreError;
+use crate::event::RestoreResult;
 use crate::job::made_for;
-use crate::policy::{Owners, Policy, Selection};
+use crate::policy::{OnError, Owners, Policy, Selection};
 use crate::postgres::{Server, ServerConnections};
 use crate::progress::Progress;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
-use pgdump_restore::{LoadOptions, Loaded, Rewriter};
+use pgdump_restore::{LoadOptions, Loaded, Refusals, Rewriter};
 
 /// One generation of a backup, or standard input.
 #[derive(Clone)]
@@ -43,6 +44,21 @@ pub(super) struct StageLog {
     pub(super) notes: Vec<String>,
     /// How the dump was rewritten for the server.
     pub(super) rewriter: Option<Arc<Rewriter>>,
+    /// What the server refused.
+    pub(super) refusals: Option<Arc<Refusals>>,
+}
+
+impl StageLog {
+    /// Writes into a result what the load left out, if it was to leave out what the server refuses.
+    pub(super) fn tell_refusals(&self, result: &mut RestoreResult) {
+        let refusals = self.refusals.as_ref();
+        let Some(refusals) = refusals.filter(|r| r.on_error() == OnError::Skip) else {
+            return;
+        };
+        result.skipped = refusals.found();
+        result.skipped_total = result.skipped.len() as u64;
+        result.complete = Some(result.skipped.is_empty());
+    }
 }
 
 /// A backup that fits the server, rewritten for it.
@@ -283,7 +299,10 @@ impl Staged {
                 c.spare()
             ));
         }
+        let refusals = Arc::new(Refusals::new(self.rewriter.policy.on_error));
+        log.refusals = Some(refusals.clone());
         let options = LoadOptions {
+            refusals,
             sessions,
             queue_bytes: config.queue_bytes,
             binary_from: config.binary_from,

@@ -365,6 +365,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         database: None,
         selection: Default::default(),
         in_place: None,
+        on_error: None,
         digest: format!("{archive:?} {target}"),
     }
 }

@@ -233,7 +233,7 @@ fn split_commands(text: &str) -> Vec<&str> {
 }
 
 /// Whether the archive says who owns the object of an entry.
-fn has_owner(entry: &TocEntry) -> bool {
+pub(crate) fn has_owner(entry: &TocEntry) -> bool {
     !entry.owner.is_empty() && !entry.drop_stmt.is_empty()
 }
 

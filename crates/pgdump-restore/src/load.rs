@@ -15,9 +15,11 @@ use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
 use crate::error::RestoreError;
 use crate::ids::SessionId;
+use crate::left_out::LeftOut;
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
+use crate::refusals::Refusals;
 use crate::rewrite::Rewriter;
 use crate::work_queue::WorkQueue;
 use crate::{producer, session_loop};
@@ -44,9 +46,11 @@ pub struct LoadOptions {
     pub in_order_into: Option<Arc<HashSet<String>>>,
     /// The database that this one is a copy of, and whose rows it had before.
     pub copy_of: Option<String>,
+    /// Receives what the server refuses, and says whether that ends the load.
+    pub refusals: Arc<Refusals>,
 }
 
-/// Proof that everything in the archive is in the staging database.
+/// Proof that everything in the archive is in the staging database, except what [`Refusals`] names.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Loaded {
@@ -63,7 +67,8 @@ pub struct Loaded {
 ///
 /// # Errors
 /// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; errors of the
-/// archive and the download. The database is then partly filled: drop it.
+/// archive and the download. If the server refused definitions, the error has all of that stage, unless they are to be
+/// left out ([`OnError::Skip`](crate::policy::OnError::Skip)). The database is then partly filled: drop it.
 pub async fn load(
     server: &Server,
     database: &str,
@@ -77,7 +82,9 @@ pub async fn load(
     let plan = plan_of(&archive, &entries, &options);
     report_plan(&plan, &entries, observer.as_ref());
     let fills_server = fills_server(&rewriter, options.sessions);
+    let left_out = LeftOut::new(options.refusals.clone(), &entries);
     let job = LoadContext {
+        left_out,
         server: server.clone(),
         database: database.to_owned(),
         settings: DumpSettings::of(&entries),
@@ -165,7 +172,7 @@ async fn run(
         running.spawn(session_loop::run(job.clone(), work_queue.clone(), id));
     }
     join(running).await?;
-    Ok(loaded(&job.totals))
+    Ok(loaded(&job))
 }
 
 /// Waits for all tasks, or for the first failure.
@@ -176,9 +183,12 @@ async fn join(mut running: JoinSet<Result<(), RestoreError>>) -> Result<(), Rest
     Ok(())
 }
 
-fn loaded(totals: &Totals) -> Loaded {
+fn loaded(job: &LoadContext) -> Loaded {
+    let totals = &job.totals;
+    // The rows of tables that are left out were read, too.
+    let left_out = job.left_out.tables(job.content.entries());
     Loaded {
-        tables: totals.tables.load(Relaxed),
+        tables: totals.tables.load(Relaxed).saturating_sub(left_out),
         rows: totals.rows.load(Relaxed),
         bytes: totals.bytes.load(Relaxed),
     }

@@ -28,6 +28,18 @@ pub enum Extensions {
     SkipMissing,
 }
 
+/// What a restore does about a definition that the server refuses. Rows that it refuses always fail the restore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Fail, and name everything that is refused in that stage.
+    #[default]
+    Stop,
+    /// Leave it out with everything that depends on it; the result names both.
+    Skip,
+}
+
 /// Whether a database that does not exist yet is created under its own name, closed to others until it is
 /// proven, or under a temporary name and renamed at the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -56,6 +68,8 @@ pub struct Policy {
     pub create_roles: bool,
     /// What to do about extensions that the server lacks.
     pub extensions: Extensions,
+    /// What to do about definitions that the server refuses.
+    pub on_error: OnError,
     /// Whether tables are analyzed after the load, unless the dump has statistics.
     pub analyze: bool,
     /// Name of the object with the roles (`pg_dumpall --globals-only`), relative to the backup's.
@@ -72,6 +86,7 @@ impl Default for Policy {
             privileges: true,
             create_roles: false,
             extensions: Extensions::Require,
+            on_error: OnError::Stop,
             analyze: true,
             globals: None,
             role_passwords: false,

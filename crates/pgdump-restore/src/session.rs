@@ -1,17 +1,20 @@
 //! A restoring session: runs statements and settings in the transactions that they need.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use pgdump_archive::{TextEncoding, TocEntry};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TextEncoding, TocEntry, TocSection, statements};
 
 use crate::context::{LoadContent, LoadContext};
 use crate::ddl::{self, OutputState};
-use crate::error::{DatabaseError, RestoreError, report};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 use crate::ids::EntryIndex;
+use crate::left_out::RefusedPart;
 use crate::locks::ConstraintStep;
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
 use crate::pre_data::PreDataBatch;
+use crate::refusals::is_refusal;
 use crate::script::{self, ScriptStep};
 use crate::work_queue::MemoryPermit;
 use crate::{conversion, hints, sort_memory};
@@ -126,10 +129,9 @@ impl RestoreSession {
             let (now, later) = left.split_at(left.len().min(PRE_DATA_BATCH));
             let before = self.output.clone();
             let tasks: Vec<Task> = now.iter().copied().map(Task::whole).collect();
-            if let Err(e) = self.tasks(job, &tasks, TaskCost::default()).await {
-                if !batch.may_fail {
-                    return Err(e);
-                }
+            if !batch.may_fail {
+                self.tasks(job, &tasks, TaskCost::default()).await?;
+            } else if let Err(e) = self.all_tasks(job, &tasks, TaskCost::default()).await {
                 tracing::debug!(
                     error = report(&e),
                     "batch failed, creating its entries in the archive's order"
@@ -143,22 +145,37 @@ impl RestoreSession {
         Ok(left.to_vec())
     }
 
-    /// Runs the statements of these entries in one transaction, but for those that may take many locks: each of them
-    /// in its own.
+    /// Runs the statements of these entries, each part of them in one transaction, without the entries that the server
+    /// refuses and those that depend on them.
     pub(crate) async fn tasks(
         &mut self,
         job: &LoadContext,
         tasks: &[Task],
         size: TaskCost,
     ) -> Result<(), RestoreError> {
-        let locks_many = |task: &Task| {
-            let entry = job.content.entry(task.entry);
-            entry.is_some_and(ddl::grants_on_group)
-        };
-        let parts: Vec<&[Task]> = tasks
-            .chunk_by(|a, b| !locks_many(a) && !locks_many(b))
-            .collect();
-        for part in parts {
+        for part in parts(job, &wanted(job, tasks)) {
+            let before = self.output.clone();
+            match self.transaction(job, part, size).await {
+                Err(RestoreError::Database(e)) if is_refusal(&e) && is_toc(job) => {
+                    self.roll_back(before).await?;
+                    for task in part {
+                        self.alone(job, *task, size).await?;
+                    }
+                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, but the first entry that the server refuses is an error.
+    async fn all_tasks(
+        &mut self,
+        job: &LoadContext,
+        tasks: &[Task],
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
+        for part in parts(job, &wanted(job, tasks)) {
             self.transaction(job, part, size).await?;
         }
         Ok(())
@@ -188,6 +205,12 @@ impl RestoreSession {
         })
     }
 
+    async fn roll_back(&mut self, before: OutputState) -> Result<(), DatabaseError> {
+        self.session.run("ROLLBACK").await?;
+        self.output = before;
+        Ok(())
+    }
+
     fn statements_of(&mut self, entries: &[TocEntry], tasks: &[Task]) -> TaskStatements {
         let mut work = TaskStatements::default();
         for task in tasks {
@@ -212,6 +235,241 @@ impl RestoreSession {
         }
         work
     }
+}
+
+/// What the server refuses.
+impl RestoreSession {
+    /// Restores one entry by itself, without what the server refuses of it.
+    async fn alone(
+        &mut self,
+        job: &LoadContext,
+        task: Task,
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
+        // One before it may have been refused.
+        let Some(entry) = job
+            .content
+            .entry(task.entry)
+            .filter(|e| !job.left_out.has(e))
+        else {
+            return Ok(());
+        };
+        let before = self.output.clone();
+        let sql = self.output.sql_for_part(entry, task.step);
+        let Err(e) = self.run_alone(job, sql, size).await else {
+            return Ok(());
+        };
+        if !is_refusal(&e) {
+            return Err(explained(e, entry));
+        }
+        self.roll_back(before).await?;
+        let e = of_set_role(e, entry);
+        if may_be_about_owner(&e, entry) && self.without_owner(job, entry, size).await? {
+            job.refuse((entry, RefusedPart::Owner), e);
+        } else if has_independent_statements(entry) {
+            self.each_statement(job, entry).await?;
+        } else if is_data(entry) {
+            return Err(explained(e, entry));
+        } else {
+            job.refuse((entry, RefusedPart::Whole), e);
+        }
+        Ok(())
+    }
+
+    async fn run_alone(
+        &mut self,
+        job: &LoadContext,
+        sql: String,
+        size: TaskCost,
+    ) -> Result<(), DatabaseError> {
+        let mut work = TaskStatements {
+            sql: vec![sql],
+            ..TaskStatements::default()
+        };
+        work.wrap_in_transaction(job, size);
+        self.session.pipeline_of(work.sql).await.map_err(|(_, e)| e)
+    }
+
+    /// Restores an entry for the restoring role instead of its owner; false if the server refuses that, too.
+    async fn without_owner(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+        size: TaskCost,
+    ) -> Result<bool, RestoreError> {
+        let ours = TocEntry {
+            owner: String::new(),
+            ..entry.clone()
+        };
+        let before = self.output.clone();
+        let sql = self.output.sql_for(&ours);
+        match self.run_alone(job, sql, size).await {
+            Ok(()) => Ok(true),
+            Err(e) if is_refusal(&e) => {
+                self.roll_back(before).await?;
+                Ok(false)
+            }
+            Err(e) => Err(explained(e, entry)),
+        }
+    }
+
+    /// Runs the statements of an entry one by one, without those that the server refuses.
+    async fn each_statement(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+    ) -> Result<(), RestoreError> {
+        let settings = self.output.sql_before_data(entry);
+        let settings = conversion::sendable(settings, &job.encoding);
+        self.session.run(&settings).await?;
+        for sql in statements(&entry.defn, Dialect::default()) {
+            let ran = self
+                .run_alone(job, sql.to_owned(), TaskCost::default())
+                .await;
+            let Err(e) = ran else { continue };
+            if !is_refusal(&e) {
+                return Err(explained(e, entry));
+            }
+            self.session.run("ROLLBACK").await?;
+            job.refuse((entry, RefusedPart::Statement), e);
+        }
+        Ok(())
+    }
+}
+
+/// What a load that is about to fail still finds out.
+impl RestoreSession {
+    /// Tries definitions that cost nothing, without keeping them, and notes those that the server refuses. Whatever else
+    /// goes wrong is not the load's error.
+    pub(crate) async fn try_each(&mut self, job: &LoadContext, left: &[EntryIndex]) {
+        let entries = job.content.entries();
+        let made: HashSet<DumpId> = entries
+            .iter()
+            .filter(|e| e.section == TocSection::PreData)
+            .map(|e| e.dump_id)
+            .collect();
+        let tried = left.iter().filter_map(|i| entries.get(i.0));
+        for entry in tried.filter(|e| can_be_tried(e, &made)) {
+            if !job.left_out.has(entry) && self.try_alone(job, entry).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn try_alone(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+    ) -> Result<(), DatabaseError> {
+        let before = self.output.clone();
+        let sql = conversion::sendable(self.output.sql_for(entry), &job.encoding);
+        // Another session may be loading the table.
+        self.session
+            .run("BEGIN; SET LOCAL lock_timeout = '200ms'")
+            .await?;
+        let ran = self.session.run(&sql).await;
+        self.roll_back(before).await?;
+        if let Err(e) = ran.map_err(|e| of_set_role(e, entry))
+            && is_refusal(&e)
+            && !is_there(&e)
+        {
+            let part = if may_be_about_owner(&e, entry) {
+                RefusedPart::Owner
+            } else {
+                RefusedPart::Whole
+            };
+            job.refuse((entry, part), e);
+        }
+        Ok(())
+    }
+}
+
+/// Whether another session has restored an entry meanwhile: duplicate object, table, function.
+fn is_there(e: &DatabaseError) -> bool {
+    matches!(e.sqlstate(), Some("42710" | "42P07" | "42723"))
+}
+
+/// Whether an entry costs nothing and needs only what exists.
+fn can_be_tried(entry: &TocEntry, made: &HashSet<DumpId>) -> bool {
+    let is_cheap = matches!(
+        entry.kind,
+        EntryKind::Acl
+            | EntryKind::AclLanguage
+            | EntryKind::DefaultAcl
+            | EntryKind::EventTrigger
+            | EntryKind::Policy
+            | EntryKind::Publication
+            | EntryKind::PublicationTable
+            | EntryKind::RowSecurity
+            | EntryKind::Rule
+            | EntryKind::Subscription
+            | EntryKind::Trigger
+    );
+    is_cheap && entry.dependencies.iter().all(|id| made.contains(id))
+}
+
+/// The tasks whose entries are not left out.
+fn wanted(job: &LoadContext, tasks: &[Task]) -> Vec<Task> {
+    let is_left_out = |task: &Task| {
+        let entry = job.content.entry(task.entry);
+        entry.is_some_and(|e| job.left_out.has(e))
+    };
+    let tasks = tasks.iter().copied();
+    tasks.filter(|task| !is_left_out(task)).collect()
+}
+
+/// What runs in one transaction: everything, but each entry that may take many locks in its own.
+fn parts<'a>(job: &LoadContext, tasks: &'a [Task]) -> Vec<&'a [Task]> {
+    let locks_many = |task: &Task| {
+        let entry = job.content.entry(task.entry);
+        entry.is_some_and(ddl::grants_on_group)
+    };
+    let parts = tasks.chunk_by(|a, b| !locks_many(a) && !locks_many(b));
+    parts.collect()
+}
+
+fn is_toc(job: &LoadContext) -> bool {
+    matches!(job.content, LoadContent::Toc(_))
+}
+
+fn explained(e: DatabaseError, entry: &TocEntry) -> RestoreError {
+    hints::with_hint(e, Some(entry))
+        .context(&entry.name())
+        .into()
+}
+
+/// SET ROLE, which a group of large objects begins with, calls a missing role a wrong value, and messages about values are
+/// dropped.
+fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
+    const WRONG_VALUE: &str = "22023";
+    if entry.kind != EntryKind::BlobMetadata || e.sqlstate() != Some(WRONG_VALUE) {
+        return e;
+    }
+    let what = format!("role \"{}\" does not exist", entry.owner);
+    DatabaseError::new(DatabaseKind::RoleMissing, what).with_sqlstate("42704")
+}
+
+/// Whether the server may have refused the owner of an entry, and not the entry.
+fn may_be_about_owner(e: &DatabaseError, entry: &TocEntry) -> bool {
+    matches!(e.sqlstate(), Some("42501" | "42704")) && ddl::has_owner(entry)
+}
+
+/// Whether an entry consists of privileges that can be granted without each other. Those that another role grants set the
+/// session's role first.
+fn has_independent_statements(entry: &TocEntry) -> bool {
+    let is_acl = matches!(
+        entry.kind,
+        EntryKind::Acl | EntryKind::AclLanguage | EntryKind::DefaultAcl
+    );
+    is_acl && !ddl::grants_on_group(entry) && !entry.defn.contains("SESSION AUTHORIZATION")
+}
+
+/// Whether an entry has data of its own: leaving it out would lose what no definition brings back.
+fn is_data(entry: &TocEntry) -> bool {
+    matches!(
+        entry.kind,
+        EntryKind::SequenceSet | EntryKind::Blob | EntryKind::BlobMetadata
+    )
 }
 
 /// Statements that run together.
