@@ -113,6 +113,8 @@ pub(crate) struct LoadContext {
     pub(crate) copy_of: Option<String>,
     /// What the server refused, and what is left out with it.
     pub(crate) left_out: LeftOut,
+    /// Whether no rows are loaded.
+    pub(crate) definitions_only: bool,
 }
 
 /// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the
@@ -167,6 +169,14 @@ impl LoadContext {
         }
         if pre_data_done && is_read {
             self.observer.advance(Stage::Data, Stage::Indexes);
+        }
+    }
+
+    /// Whether rows have no table to go to, because the server refused it.
+    pub(crate) fn is_left_out(&self, data: &TocEntry) -> bool {
+        match &self.content {
+            LoadContent::Toc(_) => self.left_out.has(data),
+            LoadContent::Script(_) => self.left_out.has_rows_of(data),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The entries that a load leaves out: those that the server refused, and everything that depends on them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
 use crate::refusals::{Refusals, absent_names, cause_in, message_of, short_name};
+use crate::script::{Defined, table_named};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// What of an entry the server refused.
@@ -46,6 +47,9 @@ struct State {
     first: Option<DatabaseError>,
     /// Number of refusals that are no consequences of others.
     refused: usize,
+    /// The refused tables of SQL text, and the names of those whose rows were left out.
+    tables: HashMap<String, Refusal>,
+    without_rows: HashSet<String>,
 }
 
 impl LeftOut {
@@ -69,10 +73,52 @@ impl LeftOut {
         self.refusals.on_error() == OnError::Stop && self.state.lock().refused > 0
     }
 
-    /// Number of tables among these entries whose rows are left out.
+    /// Whether refusals do not end the load.
+    pub(crate) fn skips(&self) -> bool {
+        self.refusals.on_error() == OnError::Skip
+    }
+
+    /// Number of tables whose rows are left out, among these entries or in SQL text.
     pub(crate) fn tables(&self, entries: &[TocEntry]) -> u64 {
         let rows = entries.iter().filter(|e| e.kind == EntryKind::TableData);
-        rows.filter(|e| self.has(e)).count() as u64
+        let of_text = self.state.lock().without_rows.len();
+        (rows.filter(|e| self.has(e)).count() + of_text) as u64
+    }
+
+    /// Whether these rows of SQL text have no table to go to.
+    pub(crate) fn has_rows_of(&self, data: &TocEntry) -> bool {
+        let mut state = self.state.lock();
+        if state.tables.is_empty() {
+            return false;
+        }
+        let table = table_named(&data.tag);
+        let Some((table, refusal)) = table.and_then(|t| Some((t.clone(), state.tables.get(&t)?)))
+        else {
+            return false;
+        };
+        let rows = Refusal {
+            entry: format!("TABLE DATA {}", data.tag),
+            message: format!("depends on {}, which was refused", refusal.entry),
+            caused_by: Some(refusal.entry.clone()),
+            ..refusal.clone()
+        };
+        if state.without_rows.insert(table) {
+            self.refusals.add(rows);
+        }
+        true
+    }
+
+    /// The server refused a statement of SQL text.
+    pub(crate) fn refuse_statement(&self, defined: &Defined, e: DatabaseError) {
+        let refusal = self.refusal_of(defined.entry.clone(), &e);
+        let mut state = self.state.lock();
+        if let Some(name) = &defined.name {
+            state.by_name.insert(name.clone(), refusal.root.clone());
+        }
+        if let Some(table) = &defined.table {
+            state.tables.insert(table.clone(), refusal.clone());
+        }
+        self.refusals.add(refusal);
     }
 
     /// The server refused `part` of an entry with the error `e`.
@@ -82,7 +128,11 @@ impl LeftOut {
         (entry, part): (&TocEntry, RefusedPart),
         e: DatabaseError,
     ) {
-        let refusal = self.refusal_of(entry, part, &e);
+        let name = match part {
+            RefusedPart::Whole | RefusedPart::Statement => entry.name(),
+            RefusedPart::Owner => format!("OWNER OF {}", entry.name()),
+        };
+        let refusal = self.refusal_of(name, &e);
         let mut state = self.state.lock();
         let is_new = self.refusals.add(refusal.clone());
         state.refused += usize::from(is_new && refusal.caused_by.is_none());
@@ -95,12 +145,8 @@ impl LeftOut {
         }
     }
 
-    fn refusal_of(&self, entry: &TocEntry, part: RefusedPart, e: &DatabaseError) -> Refusal {
+    fn refusal_of(&self, name: String, e: &DatabaseError) -> Refusal {
         let message = message_of(e);
-        let name = match part {
-            RefusedPart::Whole | RefusedPart::Statement => entry.name(),
-            RefusedPart::Owner => format!("OWNER OF {}", entry.name()),
-        };
         let followed = self.followed(e.sqlstate().unwrap_or_default(), &message);
         let root = followed.clone().or_else(|| cause_in(&message));
         Refusal {
@@ -150,7 +196,7 @@ impl LeftOut {
         places.sort_unstable();
         for e in places.into_iter().filter_map(|place| entries.get(place)) {
             state.by_name.extend([name(e)]);
-            if !is_skipped(e) {
+            if is_named(e) {
                 self.refusals.add(Refusal {
                     entry: e.name(),
                     message: format!("depends on {}, which was refused", entry.name()),
@@ -163,7 +209,7 @@ impl LeftOut {
 
     /// The error of a load that stops at what the server refuses, with everything that was refused so far.
     pub(crate) fn take_error(&self) -> Option<DatabaseError> {
-        if self.refusals.on_error() == OnError::Skip {
+        if self.skips() {
             return None;
         }
         let mut state = self.state.lock();
@@ -174,6 +220,16 @@ impl LeftOut {
         };
         Some(error.with_refusals(self.refusals.found()))
     }
+}
+
+/// Whether a result names an entry that was left out with another one. A rehearsal has no rows to load, but those of a
+/// table would be left out with it.
+fn is_named(e: &TocEntry) -> bool {
+    let has_rows = matches!(
+        e.kind,
+        EntryKind::TableData | EntryKind::MaterializedViewData
+    );
+    has_rows || !is_skipped(e)
 }
 
 #[cfg(test)]

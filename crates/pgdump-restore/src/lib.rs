@@ -93,7 +93,7 @@ pub use data_only::{SuspendedConstraints, open_tables};
 pub use database_name::that_name_their_database;
 pub use database_options::DatabaseOptions;
 pub use globals::roles_of;
-pub use load::{LoadOptions, Loaded, load};
+pub use load::{LoadOptions, Loaded, load, rehearse};
 pub use notes::{NameList, listed};
 pub use observer::LoadObserver;
 pub use post_load::{HealthReport, analyze, check, rename_schemas, survey};

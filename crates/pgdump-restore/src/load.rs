@@ -79,20 +79,73 @@ pub async fn load(
     observer: Arc<dyn LoadObserver>,
 ) -> Result<Loaded, RestoreError> {
     let entries = if archive.is_script() { vec![] } else { entries };
-    let plan = plan_of(&archive, &entries, &options);
+    let place = (server, database);
+    let (job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
+    run(job.clone(), Some(archive), plan, &options).await?;
+    Ok(loaded(&job))
+}
+
+/// Creates the definitions of `entries` in `database`, as [`load`] would, but no rows: what the server refuses is then in
+/// [`LoadOptions::refusals`], which must not stop the load. Materialized views are not filled. Of SQL text, whose
+/// definitions are known as far as it is read, the statements before the first rows are tried.
+///
+/// # Errors
+/// Everything but refusals: errors of the archive, the download and the connection.
+pub async fn rehearse(
+    server: &Server,
+    database: &str,
+    archive: Archive,
+    entries: Vec<TocEntry>,
+    options: LoadOptions,
+    rewriter: Arc<Rewriter>,
+    observer: Arc<dyn LoadObserver>,
+) -> Result<(), RestoreError> {
+    let entries = if archive.is_script() {
+        vec![]
+    } else {
+        entries.into_iter().map(without_rows).collect()
+    };
+    let place = (server, database);
+    let (mut job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
+    if let Some(job) = Arc::get_mut(&mut job) {
+        job.definitions_only = true;
+    }
+    // The rows of an archive are not read.
+    let text = archive.is_script().then_some(archive);
+    run(job, text, plan, &options).await
+}
+
+/// The entry as one that has nothing to load. It stays in the table of contents, so that it is known what is left out
+/// with its table.
+fn without_rows(mut entry: TocEntry) -> TocEntry {
+    entry.has_data = false;
+    if entry.kind == EntryKind::MaterializedViewData {
+        entry.defn.clear();
+    }
+    entry
+}
+
+/// The state of a load, and its plan.
+fn begin(
+    (server, database): (&Server, &str),
+    archive: &Archive,
+    entries: Vec<TocEntry>,
+    options: &LoadOptions,
+    rewriter: Arc<Rewriter>,
+    observer: Arc<dyn LoadObserver>,
+) -> (Arc<LoadContext>, Plan) {
+    let plan = plan_of(archive, &entries, options);
     report_plan(&plan, &entries, observer.as_ref());
-    let fills_server = fills_server(&rewriter, options.sessions);
-    let left_out = LeftOut::new(options.refusals.clone(), &entries);
     let job = LoadContext {
-        left_out,
+        left_out: LeftOut::new(options.refusals.clone(), &entries),
         server: server.clone(),
         database: database.to_owned(),
         settings: DumpSettings::of(&entries),
         encoding: archive.encoding().clone(),
-        content: content_of(&archive, entries),
+        content: content_of(archive, entries),
         observer,
         totals: Totals::default(),
-        fills_server,
+        fills_server: fills_server(&rewriter, options.sessions),
         rewriter,
         content_digest: options.content_digest.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
@@ -102,8 +155,9 @@ pub async fn load(
         autovacuum_off: Mutex::default(),
         in_order_into: options.in_order_into.clone(),
         copy_of: options.copy_of.clone(),
+        definitions_only: false,
     };
-    run(Arc::new(job), archive, plan, &options).await
+    (Arc::new(job), plan)
 }
 
 fn plan_of(archive: &Archive, entries: &[TocEntry], options: &LoadOptions) -> Plan {
@@ -143,20 +197,23 @@ fn read_order(plan: &Plan, content: &LoadContent) -> HashMap<DumpId, usize> {
         .collect()
 }
 
+/// Restores everything that the plan has; without an archive, there are no rows to read.
 async fn run(
     job: Arc<LoadContext>,
-    mut archive: Archive,
+    archive: Option<Archive>,
     plan: Plan,
     options: &LoadOptions,
-) -> Result<Loaded, RestoreError> {
-    archive.set_read_order(&read_order(&plan, &job.content));
+) -> Result<(), RestoreError> {
     let sessions = if job.is_generic_sql {
         1
     } else {
         options.sessions
     };
-    let growing = archive.is_script();
-    let streams = archive.into_streams(sessions.min(MAX_STREAMS));
+    let growing = archive.as_ref().is_some_and(Archive::is_script);
+    let streams = archive.map_or(vec![], |mut archive| {
+        archive.set_read_order(&read_order(&plan, &job.content));
+        archive.into_streams(sessions.min(MAX_STREAMS))
+    });
     let queue_bytes = options.queue_bytes;
     let work_queue = WorkQueue::new(plan, sessions, queue_bytes, streams.len(), growing);
     let work_queue = Arc::new(work_queue);
@@ -171,8 +228,7 @@ async fn run(
     for id in (0..sessions).map(SessionId) {
         running.spawn(session_loop::run(job.clone(), work_queue.clone(), id));
     }
-    join(running).await?;
-    Ok(loaded(&job))
+    join(running).await
 }
 
 /// Waits for all tasks, or for the first failure.

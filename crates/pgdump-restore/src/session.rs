@@ -1,15 +1,15 @@
 //! A restoring session: runs statements and settings in the transactions that they need.
 
-use std::collections::HashSet;
+mod refused;
+
 use std::sync::Arc;
 
-use pgdump_archive::{Dialect, DumpId, EntryKind, TextEncoding, TocEntry, TocSection, statements};
+use pgdump_archive::{TextEncoding, TocEntry};
 
 use crate::context::{LoadContent, LoadContext};
 use crate::ddl::{self, OutputState};
-use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
+use crate::error::{DatabaseError, RestoreError, report};
 use crate::ids::EntryIndex;
-use crate::left_out::RefusedPart;
 use crate::locks::ConstraintStep;
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
@@ -21,6 +21,9 @@ use crate::{conversion, hints, sort_memory};
 
 /// Most pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
+
+/// What settings are called where statements are named.
+const SETTINGS: &str = "settings";
 
 /// A restoring session, which keeps track of its output settings.
 pub(crate) struct RestoreSession {
@@ -153,10 +156,13 @@ impl RestoreSession {
         tasks: &[Task],
         size: TaskCost,
     ) -> Result<(), RestoreError> {
+        if matches!(job.content, LoadContent::Script(_)) {
+            return self.steps(job, tasks, size).await;
+        }
         for part in parts(job, &wanted(job, tasks)) {
             let before = self.output.clone();
             match self.transaction(job, part, size).await {
-                Err(RestoreError::Database(e)) if is_refusal(&e) && is_toc(job) => {
+                Err(RestoreError::Database(e)) if is_refusal(&e) => {
                     self.roll_back(before).await?;
                     for task in part {
                         self.alone(job, *task, size).await?;
@@ -187,13 +193,21 @@ impl RestoreSession {
         tasks: &[Task],
         size: TaskCost,
     ) -> Result<(), RestoreError> {
-        let mut work = match &job.content {
-            LoadContent::Toc(entries) => self.statements_of(entries, tasks),
-            LoadContent::Script(_) => self.statements_of_steps(job, tasks),
+        let LoadContent::Toc(entries) = &job.content else {
+            return Err(RestoreError::internal("entries of SQL text"));
         };
-        if !work.bare {
-            work.wrap_in_transaction(job, size);
-        }
+        let mut work = self.statements_of(entries, tasks);
+        work.wrap_in_transaction(job, size);
+        self.send(job, tasks, work).await
+    }
+
+    /// Runs statements that are ready to be sent.
+    async fn send(
+        &mut self,
+        job: &LoadContext,
+        tasks: &[Task],
+        work: TaskStatements,
+    ) -> Result<(), RestoreError> {
         let ran = self.session.pipeline_of(work.sql).await;
         ran.map_err(|(at, e)| {
             let task = at.checked_sub(1).and_then(|i| tasks.get(i));
@@ -237,177 +251,6 @@ impl RestoreSession {
     }
 }
 
-/// What the server refuses.
-impl RestoreSession {
-    /// Restores one entry by itself, without what the server refuses of it.
-    async fn alone(
-        &mut self,
-        job: &LoadContext,
-        task: Task,
-        size: TaskCost,
-    ) -> Result<(), RestoreError> {
-        // One before it may have been refused.
-        let Some(entry) = job
-            .content
-            .entry(task.entry)
-            .filter(|e| !job.left_out.has(e))
-        else {
-            return Ok(());
-        };
-        let before = self.output.clone();
-        let sql = self.output.sql_for_part(entry, task.step);
-        let Err(e) = self.run_alone(job, sql, size).await else {
-            return Ok(());
-        };
-        if !is_refusal(&e) {
-            return Err(explained(e, entry));
-        }
-        self.roll_back(before).await?;
-        let e = of_set_role(e, entry);
-        if may_be_about_owner(&e, entry) && self.without_owner(job, entry, size).await? {
-            job.refuse((entry, RefusedPart::Owner), e);
-        } else if has_independent_statements(entry) {
-            self.each_statement(job, entry).await?;
-        } else if is_data(entry) {
-            return Err(explained(e, entry));
-        } else {
-            job.refuse((entry, RefusedPart::Whole), e);
-        }
-        Ok(())
-    }
-
-    async fn run_alone(
-        &mut self,
-        job: &LoadContext,
-        sql: String,
-        size: TaskCost,
-    ) -> Result<(), DatabaseError> {
-        let mut work = TaskStatements {
-            sql: vec![sql],
-            ..TaskStatements::default()
-        };
-        work.wrap_in_transaction(job, size);
-        self.session.pipeline_of(work.sql).await.map_err(|(_, e)| e)
-    }
-
-    /// Restores an entry for the restoring role instead of its owner; false if the server refuses that, too.
-    async fn without_owner(
-        &mut self,
-        job: &LoadContext,
-        entry: &TocEntry,
-        size: TaskCost,
-    ) -> Result<bool, RestoreError> {
-        let ours = TocEntry {
-            owner: String::new(),
-            ..entry.clone()
-        };
-        let before = self.output.clone();
-        let sql = self.output.sql_for(&ours);
-        match self.run_alone(job, sql, size).await {
-            Ok(()) => Ok(true),
-            Err(e) if is_refusal(&e) => {
-                self.roll_back(before).await?;
-                Ok(false)
-            }
-            Err(e) => Err(explained(e, entry)),
-        }
-    }
-
-    /// Runs the statements of an entry one by one, without those that the server refuses.
-    async fn each_statement(
-        &mut self,
-        job: &LoadContext,
-        entry: &TocEntry,
-    ) -> Result<(), RestoreError> {
-        let settings = self.output.sql_before_data(entry);
-        let settings = conversion::sendable(settings, &job.encoding);
-        self.session.run(&settings).await?;
-        for sql in statements(&entry.defn, Dialect::default()) {
-            let ran = self
-                .run_alone(job, sql.to_owned(), TaskCost::default())
-                .await;
-            let Err(e) = ran else { continue };
-            if !is_refusal(&e) {
-                return Err(explained(e, entry));
-            }
-            self.session.run("ROLLBACK").await?;
-            job.refuse((entry, RefusedPart::Statement), e);
-        }
-        Ok(())
-    }
-}
-
-/// What a load that is about to fail still finds out.
-impl RestoreSession {
-    /// Tries definitions that cost nothing, without keeping them, and notes those that the server refuses. Whatever else
-    /// goes wrong is not the load's error.
-    pub(crate) async fn try_each(&mut self, job: &LoadContext, left: &[EntryIndex]) {
-        let entries = job.content.entries();
-        let made: HashSet<DumpId> = entries
-            .iter()
-            .filter(|e| e.section == TocSection::PreData)
-            .map(|e| e.dump_id)
-            .collect();
-        let tried = left.iter().filter_map(|i| entries.get(i.0));
-        for entry in tried.filter(|e| can_be_tried(e, &made)) {
-            if !job.left_out.has(entry) && self.try_alone(job, entry).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn try_alone(
-        &mut self,
-        job: &LoadContext,
-        entry: &TocEntry,
-    ) -> Result<(), DatabaseError> {
-        let before = self.output.clone();
-        let sql = conversion::sendable(self.output.sql_for(entry), &job.encoding);
-        // Another session may be loading the table.
-        self.session
-            .run("BEGIN; SET LOCAL lock_timeout = '200ms'")
-            .await?;
-        let ran = self.session.run(&sql).await;
-        self.roll_back(before).await?;
-        if let Err(e) = ran.map_err(|e| of_set_role(e, entry))
-            && is_refusal(&e)
-            && !is_there(&e)
-        {
-            let part = if may_be_about_owner(&e, entry) {
-                RefusedPart::Owner
-            } else {
-                RefusedPart::Whole
-            };
-            job.refuse((entry, part), e);
-        }
-        Ok(())
-    }
-}
-
-/// Whether another session has restored an entry meanwhile: duplicate object, table, function.
-fn is_there(e: &DatabaseError) -> bool {
-    matches!(e.sqlstate(), Some("42710" | "42P07" | "42723"))
-}
-
-/// Whether an entry costs nothing and needs only what exists.
-fn can_be_tried(entry: &TocEntry, made: &HashSet<DumpId>) -> bool {
-    let is_cheap = matches!(
-        entry.kind,
-        EntryKind::Acl
-            | EntryKind::AclLanguage
-            | EntryKind::DefaultAcl
-            | EntryKind::EventTrigger
-            | EntryKind::Policy
-            | EntryKind::Publication
-            | EntryKind::PublicationTable
-            | EntryKind::RowSecurity
-            | EntryKind::Rule
-            | EntryKind::Subscription
-            | EntryKind::Trigger
-    );
-    is_cheap && entry.dependencies.iter().all(|id| made.contains(id))
-}
-
 /// The tasks whose entries are not left out.
 fn wanted(job: &LoadContext, tasks: &[Task]) -> Vec<Task> {
     let is_left_out = |task: &Task| {
@@ -428,50 +271,6 @@ fn parts<'a>(job: &LoadContext, tasks: &'a [Task]) -> Vec<&'a [Task]> {
     parts.collect()
 }
 
-fn is_toc(job: &LoadContext) -> bool {
-    matches!(job.content, LoadContent::Toc(_))
-}
-
-fn explained(e: DatabaseError, entry: &TocEntry) -> RestoreError {
-    hints::with_hint(e, Some(entry))
-        .context(&entry.name())
-        .into()
-}
-
-/// SET ROLE, which a group of large objects begins with, calls a missing role a wrong value, and messages about values are
-/// dropped.
-fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
-    const WRONG_VALUE: &str = "22023";
-    if entry.kind != EntryKind::BlobMetadata || e.sqlstate() != Some(WRONG_VALUE) {
-        return e;
-    }
-    let what = format!("role \"{}\" does not exist", entry.owner);
-    DatabaseError::new(DatabaseKind::RoleMissing, what).with_sqlstate("42704")
-}
-
-/// Whether the server may have refused the owner of an entry, and not the entry.
-fn may_be_about_owner(e: &DatabaseError, entry: &TocEntry) -> bool {
-    matches!(e.sqlstate(), Some("42501" | "42704")) && ddl::has_owner(entry)
-}
-
-/// Whether an entry consists of privileges that can be granted without each other. Those that another role grants set the
-/// session's role first.
-fn has_independent_statements(entry: &TocEntry) -> bool {
-    let is_acl = matches!(
-        entry.kind,
-        EntryKind::Acl | EntryKind::AclLanguage | EntryKind::DefaultAcl
-    );
-    is_acl && !ddl::grants_on_group(entry) && !entry.defn.contains("SESSION AUTHORIZATION")
-}
-
-/// Whether an entry has data of its own: leaving it out would lose what no definition brings back.
-fn is_data(entry: &TocEntry) -> bool {
-    matches!(
-        entry.kind,
-        EntryKind::SequenceSet | EntryKind::Blob | EntryKind::BlobMetadata
-    )
-}
-
 /// Statements that run together.
 #[derive(Default)]
 struct TaskStatements {
@@ -487,9 +286,9 @@ struct TaskStatements {
 impl TaskStatements {
     fn add_step(&mut self, step: script::Statements, settings: String, encoding: &TextEncoding) {
         self.sql.push(settings);
-        self.names.push("settings".to_owned());
+        self.names.push(SETTINGS.to_owned());
         for statement in step.list {
-            let words = encoding.for_display(&first_words(&statement.text));
+            let words = encoding.for_display(&script::first_words(&statement.text));
             self.names.push(format!("line {}: {words}", statement.line));
             self.sql
                 .push(conversion::sendable(statement.text, encoding));
@@ -520,15 +319,4 @@ impl TaskStatements {
         }
         begin.join("; ")
     }
-}
-
-/// The first words of a statement, without any value.
-fn first_words(sql: &str) -> String {
-    let line = sql.lines().next().unwrap_or_default();
-    line.split('\'')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(80)
-        .collect()
 }

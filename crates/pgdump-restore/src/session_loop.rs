@@ -76,7 +76,7 @@ impl SessionLoop {
         reached("copy");
         let index = self.work_queue.entry_of(node);
         let entry = self.job.data_entry(index)?;
-        if self.job.left_out.has(&entry) || self.job.left_out.is_stopping() {
+        if self.job.left_out.is_stopping() || self.job.is_left_out(&entry) {
             self.discard(node);
             return Ok(());
         }
