@@ -1,5 +1,7 @@
 //! Jobs, restores and verifications, as the worker and the command line describe them.
 
+mod rehearsal;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +9,8 @@ use std::str::FromStr;
 use crate::config::{Location, MAX_JOBS};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
+
+pub use rehearsal::{Rehearsal, RehearsedRefusal};
 
 /// What to do when the target database exists.
 #[derive(

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::database::{self, Promoted, Promotion, Reaped, RetainedDatabase, RolledBack};
 use crate::error::{RestoreError, report};
 use crate::event::RestoreResult;
-use crate::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
+use crate::job::{BackupRef, OnExisting, Rehearsal, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::pipeline::{self, Services, targets};
 use crate::postgres::Server;
@@ -144,6 +144,20 @@ impl RestoreManager {
         let outcomes = database::journaled(&self.services.server, most).await?;
         let results = outcomes.into_iter().map(serde_json::from_value);
         Ok(results.filter_map(Result::ok).collect())
+    }
+
+    /// Tries all definitions of a backup without rows, in a database of its own on the target server.
+    ///
+    /// # Errors
+    /// Everything that keeps definitions from being tried; what the server refuses is part of the answer.
+    pub async fn rehearse(
+        &self,
+        job: &RestoreJob,
+        progress: &Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Result<Rehearsal, RestoreError> {
+        let rehearsed = pipeline::rehearsal::run(&self.services, job, progress, stop);
+        Box::pin(rehearsed).await
     }
 
     /// Counts a request that has its final outcome.

@@ -13,6 +13,7 @@ mod job_outcome;
 mod limits;
 mod placement;
 pub(crate) mod preflight;
+pub(crate) mod rehearsal;
 pub(crate) mod restore;
 mod sandbox_destination;
 mod stages;

@@ -20,7 +20,7 @@ const OPERATION: &str = "Operation";
 const OTHER: &str = "Configuration";
 
 /// Topics of the options that every command has, by the beginning of their ids; the first that fits counts.
-const TOPICS: [(&str, &str); 45] = [
+const TOPICS: [(&str, &str); 46] = [
     ("output", OUTPUT),
     ("log_url_template", OPERATION),
     ("trace_url_template", OPERATION),
@@ -49,6 +49,7 @@ const TOPICS: [(&str, &str); 45] = [
     ("restore_no_", POLICY),
     ("restore_extensions", POLICY),
     ("restore_on_error", POLICY),
+    ("restore_rehearse", POLICY),
     ("restore_in_place", POLICY),
     ("restore_globals", POLICY),
     ("restore_require_complete", POLICY),
@@ -114,6 +115,13 @@ fn shown(command: &str) -> &'static [&'static str] {
             "restore_no_privileges",
             "restore_extensions",
             "restore_on_error",
+        ],
+        "rehearse" => &[
+            "db_host",
+            "db_user",
+            "restore_owners",
+            "restore_no_privileges",
+            "restore_extensions",
         ],
         "rollback" | "reap" => &["db_host", "db_user"],
         "verify" => &["backup_bucket", "verify_checks"],

@@ -332,6 +332,18 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_on_error: Option<String>,
+    /// Try all definitions without rows, in a database of its own, before the first row moves: always, never, or (auto) for
+    /// objects of 1 GiB or more [default: auto]
+    #[arg(
+        long,
+        env = "RESTORE_REHEARSE",
+        global = true,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        default_missing_value = "always",
+        require_equals = true
+    )]
+    pub(super) restore_rehearse: Option<String>,
     /// Create a new target database under its final name, closed to others until it is proven: always, never, or (auto) if
     /// the dump uses current_database() or an extension that is bound to one database [default: auto]
     #[arg(

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::raw::RawConfig;
 use super::values::{ConfigErrors, list, non_empty};
-use crate::policy::{Extensions, InPlace, OnError, Owners, Policy, pair};
+use crate::policy::{Extensions, InPlace, OnError, Owners, Policy, Rehearse, pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,6 +30,18 @@ pub(super) fn in_place(raw: &RawConfig, errors: &mut ConfigErrors) -> InPlace {
     chosen
         .unwrap_or_else(|_| {
             errors.add("RESTORE_IN_PLACE", "must be auto, always or never");
+            None
+        })
+        .unwrap_or_default()
+}
+
+pub(super) fn rehearse(raw: &RawConfig, errors: &mut ConfigErrors) -> Rehearse {
+    let chosen = non_empty(&raw.restore_rehearse)
+        .map(|t| Rehearse::from_str(t, true))
+        .transpose();
+    chosen
+        .unwrap_or_else(|_| {
+            errors.add("RESTORE_REHEARSE", "must be auto, always or never");
             None
         })
         .unwrap_or_default()

@@ -14,7 +14,7 @@ use super::diagnosis::diagnose;
 use super::job_outcome::{JobOutcome, end_spans};
 use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, policy_under};
 use super::target_destination::TargetDestination;
-use super::{completeness, completion, targets, wholeness};
+use super::{completeness, completion, rehearsal, targets, wholeness};
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::{Config, Trust};
@@ -198,6 +198,7 @@ async fn restore_into_staging(
 ) -> Result<Proven, RestoreError> {
     let (job, catalog) = (context.job, context.catalog());
     let pinned = pin(context, draft).await?;
+    rehearsal::before_rows(context, &pinned).await?;
     let index = match pinned.backup() {
         // With a database to look for, the archive is read as it is; `latest` has looked already.
         Some(backup) if job.database.is_none() || matches!(job.backup, BackupRef::Latest(_)) => {

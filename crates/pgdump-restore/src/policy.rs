@@ -40,6 +40,19 @@ pub enum OnError {
     Skip,
 }
 
+/// Whether a restore tries all definitions without rows before the first row moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Rehearse {
+    /// If the backup is large.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// Whether a database that does not exist yet is created under its own name, closed to others until it is
 /// proven, or under a temporary name and renamed at the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

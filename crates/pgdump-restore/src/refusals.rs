@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 
 use crate::error::{DatabaseError, DatabaseKind as D};
 use crate::policy::OnError;
+use crate::postgres::kind_of;
 use crate::refusal::Refusal;
 
 /// Collects what a server refuses during a load.
@@ -40,6 +41,23 @@ impl Refusals {
         found.extend(is_new.then_some(refusal));
         is_new
     }
+}
+
+/// The error of a restore that ends because of these refusals.
+pub fn refused(refusals: Vec<Refusal>) -> DatabaseError {
+    let causes = refusals.iter().filter(|r| r.caused_by.is_none());
+    let more = causes.count().saturating_sub(1);
+    let Some(first) = refusals.iter().find(|r| r.caused_by.is_none()) else {
+        return DatabaseError::new(D::StatementRejected, "the server refused definitions");
+    };
+    let code = first.sqlstate.as_deref().unwrap_or_default();
+    let what = format!("{}: {} [{code}]", first.entry, first.message);
+    let error = DatabaseError::new(kind_of(code, &first.message), what).with_sqlstate(code);
+    let error = match more {
+        0 => error,
+        more => error.followed_by(&format!("; and {more} more refused")),
+    };
+    error.with_refusals(refusals)
 }
 
 /// Whether the server refused a definition. It did not if it is unavailable, short of something, or damaged.
@@ -177,6 +195,29 @@ mod tests {
         }
         // Without the server's answer, nothing is known of the definition.
         assert!(!is_refusal(&DatabaseError::new(D::StatementRejected, "x")));
+    }
+
+    #[test]
+    fn the_first_cause_is_the_error() {
+        let refusal = |entry: &str, caused_by: Option<&str>| Refusal {
+            entry: entry.to_owned(),
+            sqlstate: Some("42501".to_owned()),
+            message: "must be superuser".to_owned(),
+            root: "x".to_owned(),
+            caused_by: caused_by.map(str::to_owned),
+        };
+        let all = vec![
+            refusal("CAST a", None),
+            refusal("COMMENT a", Some("CAST a")),
+            refusal("CAST b", None),
+        ];
+        let e = refused(all.clone());
+        assert_eq!(
+            e.to_string(),
+            "CAST a: must be superuser [42501]; and 1 more refused"
+        );
+        assert_eq!(e.kind(), D::InsufficientPrivilege);
+        assert_eq!(crate::error::RestoreError::from(e).refusals(), all);
     }
 
     #[test]

@@ -1,0 +1,239 @@
+//! A rehearsal: all definitions of a backup, and none of its rows, in a database of its own on the target server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::context::{JobClock, JobContext, Services};
+use super::sandbox_destination::SandboxDestination;
+use super::stages::{LoadRequest, Opened, Pinned, StageLog, policy_under};
+use super::targets;
+use crate::backup::{self, PinnedBackup};
+use crate::catalog;
+use crate::config::Trust;
+use crate::database::{Loader, VerificationDatabase};
+use crate::error::{
+    DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report as said,
+};
+use crate::job::{Rehearsal, RehearsedRefusal, RestoreJob};
+use crate::policy::{OnError, Policy, Rehearse};
+use crate::progress::Progress;
+use pgdump_restore::{Refusal, fix_of, refused};
+
+/// How long cleaning up may take.
+const CLEANUP: Duration = Duration::from_secs(60);
+
+/// From this size on, in bytes, a restore is rehearsed first (`RESTORE_REHEARSE=auto`).
+const LARGE: u64 = 1 << 30;
+
+const NOTE: &str = "without rows: what only rows show is not known, such as rows that a constraint or a unique index rejects, \
+    and materialized views, which are created without being filled";
+const NOTE_OF_TEXT: &str = "SQL text: only the statements before its first rows were tried, not the indexes, keys and privileges after them";
+
+type RestoreContext<'a> = JobContext<'a, RestoreJob>;
+
+/// Rehearses the restore that `job` asks for. Its target is not touched, and need not exist.
+///
+/// # Errors
+/// Everything that keeps definitions from being tried: errors of the backup, the download, the server.
+pub(crate) async fn run(
+    services: &Services,
+    job: &RestoreJob,
+    progress: &Arc<Progress>,
+    stop: CancellationToken,
+) -> Result<Rehearsal, RestoreError> {
+    let cancel = stop.child_token();
+    let _guard = cancel.clone().drop_guard();
+    let context = JobContext {
+        services,
+        job,
+        progress,
+        cancel: &cancel,
+        clock: JobClock::start(),
+    };
+    if job.selection.data_only {
+        let what = "--data-only: rows alone have no definitions to rehearse";
+        return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
+    }
+    targets::check_part(job)?;
+    let mut bounds = context.bounds("rehearsal", job.deadline);
+    bounds.within(pin_and_rehearse(&context)).await
+}
+
+async fn pin_and_rehearse(context: &RestoreContext<'_>) -> Result<Rehearsal, RestoreError> {
+    let job = context.job;
+    let crc32c = job.crc32c.as_deref();
+    let crc32c = crc32c.map(backup::decode_crc32c).transpose()?;
+    let catalog = context.catalog();
+    let pinned = catalog.pin(&job.backup, job.generation, crc32c).await?;
+    rehearse(context, pinned).await
+}
+
+/// Rehearses the restore of a backup. Nothing is left behind: the journal knows the database before it exists, and a
+/// reaper drops what a killed worker leaves.
+pub(super) async fn rehearse(
+    context: &RestoreContext<'_>,
+    pinned: Option<PinnedBackup>,
+) -> Result<Rehearsal, RestoreError> {
+    let job = context.job;
+    let clock = JobClock::start();
+    let backup = pinned.as_ref().map(catalog::describe).unwrap_or_default();
+    let own = Pinned::new(pinned.clone());
+    let opened = own.open(context, job.database.as_deref()).await?;
+    let id = format!("rehearsal:{}", job.request_id);
+    let name = VerificationDatabase::name_for(&id);
+    let server = &context.services.server;
+    let database = VerificationDatabase::claim(server, &id, name, true).await?;
+    let tried = Box::pin(try_definitions(context, opened, &database, pinned.as_ref())).await;
+    clean_up(&database).await;
+    let (entries, note, refusals) = match tried {
+        Ok(tried) => tried,
+        Err(e) => return Err(database.unless_lost(e).await),
+    };
+    Ok(Rehearsal {
+        backup,
+        restorable: refusals.is_empty(),
+        entries,
+        refusals: refusals.into_iter().map(with_fix).collect(),
+        note: note.to_owned(),
+        duration_seconds: clock.seconds(),
+    })
+}
+
+fn with_fix(refusal: Refusal) -> RehearsedRefusal {
+    RehearsedRefusal {
+        fix: fix_of(&refusal),
+        refusal,
+    }
+}
+
+/// Returns the number of definitions, what is not known of them, and what the server refused.
+async fn try_definitions(
+    context: &RestoreContext<'_>,
+    opened: Opened,
+    database: &VerificationDatabase,
+    backup: Option<&PinnedBackup>,
+) -> Result<(u64, &'static str, Vec<Refusal>), RestoreError> {
+    let (job, config) = (context.job, context.config());
+    let trust = context.catalog().trust_of(&job.backup);
+    let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
+    let request = LoadRequest {
+        policy: Policy {
+            on_error: OnError::Skip,
+            ..policy_under(trust, policy)
+        },
+        selection: &job.selection,
+        backup,
+    };
+    let server = &context.services.server;
+    let loader = loader(database, trust).await?;
+    let destination = SandboxDestination::new(server, database, loader);
+    let mut destination = destination.of_rehearsal(&job.request_id);
+    let mut log = StageLog::default();
+    let prepared = opened
+        .prepare(context, &mut destination, request, &mut log)
+        .await?;
+    let note = if prepared.is_script() {
+        NOTE_OF_TEXT
+    } else {
+        NOTE
+    };
+    let entries = prepared.definitions();
+    let staged = prepared
+        .stage(&destination, context.progress, &mut log)
+        .await?;
+    staged.rehearse(context, job.jobs, &mut log).await?;
+    let refusals = log.refusals.map(|r| r.found()).unwrap_or_default();
+    Ok((entries, note, refusals))
+}
+
+/// The role that tries the definitions, if it is not our own.
+async fn loader(
+    database: &VerificationDatabase,
+    trust: Trust,
+) -> Result<Option<Loader>, RestoreError> {
+    match trust {
+        Trust::Full => Ok(None),
+        Trust::Restricted => match database.confine().await? {
+            Some(loader) => Ok(Some(loader)),
+            None => {
+                let what = "a rehearsal of a restricted restore needs a role of its own: ALTER ROLE … CREATEROLE for DB_USER, \
+                    or rehearse with BACKUP_TRUST=full if you trust the backup";
+                Err(DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into())
+            }
+        },
+    }
+}
+
+async fn clean_up(database: &VerificationDatabase) {
+    match tokio::time::timeout(CLEANUP, database.discard()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => {
+            tracing::error!(
+                error = said(&e),
+                "the database of the rehearsal was not dropped"
+            );
+        }
+        Err(_) => tracing::error!("dropping the database of the rehearsal took too long"),
+    }
+}
+
+/// Before rows move: rehearses a large restore. With `on_error: stop`, what the server refuses ends the restore.
+///
+/// # Errors
+/// The first refusal, with all of them.
+pub(super) async fn before_rows(
+    context: &RestoreContext<'_>,
+    pinned: &Pinned,
+) -> Result<(), RestoreError> {
+    if !is_due(context, pinned) {
+        return Ok(());
+    }
+    let own = Arc::new(Progress::default());
+    let apart = JobContext {
+        services: context.services,
+        job: context.job,
+        progress: &own,
+        cancel: context.cancel,
+        clock: context.clock,
+    };
+    let rehearsed = match rehearse(&apart, pinned.backup().cloned()).await {
+        Ok(rehearsed) => rehearsed,
+        // The restore itself finds out whether it can succeed.
+        Err(e) => {
+            tracing::warn!(error = said(&e), "the restore could not be rehearsed");
+            return Ok(());
+        }
+    };
+    let refusals = rehearsed.refusals.into_iter().map(|r| r.refusal);
+    let refusals: Vec<Refusal> = refusals.collect();
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let on_error = context
+        .job
+        .on_error
+        .unwrap_or(context.config().policy.on_error);
+    match on_error {
+        OnError::Stop => Err(refused(refusals).into()),
+        OnError::Skip => {
+            let left_out = refusals.len();
+            tracing::warn!(left_out, "the server will refuse definitions of the backup");
+            Ok(())
+        }
+    }
+}
+
+fn is_due(context: &RestoreContext<'_>, pinned: &Pinned) -> bool {
+    // Standard input cannot be read twice.
+    let Some(backup) = pinned.backup() else {
+        return false;
+    };
+    let is_wanted = match context.config().rehearse {
+        Rehearse::Auto => backup.object.size >= LARGE,
+        Rehearse::Always => true,
+        Rehearse::Never => false,
+    };
+    is_wanted && !context.job.selection.data_only
+}
