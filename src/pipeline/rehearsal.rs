@@ -19,7 +19,7 @@ use crate::error::{
 use crate::job::{Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{OnError, Policy, Rehearse};
 use crate::progress::Progress;
-use pgdump_restore::{Refusal, fix_of, refused};
+use pgdump_restore::{Refusal, Stage, fix_of, refused};
 
 /// How long cleaning up may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -57,22 +57,39 @@ pub(crate) async fn run(
         return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
     }
     targets::check_part(job)?;
-    let mut bounds = context.bounds("rehearsal", job.deadline);
-    bounds.within(pin_and_rehearse(&context)).await
-}
-
-async fn pin_and_rehearse(context: &RestoreContext<'_>) -> Result<Rehearsal, RestoreError> {
-    let job = context.job;
+    progress.enter(Stage::Prepare);
     let crc32c = job.crc32c.as_deref();
     let crc32c = crc32c.map(backup::decode_crc32c).transpose()?;
-    let catalog = context.catalog();
-    let pinned = catalog.pin(&job.backup, job.generation, crc32c).await?;
-    rehearse(context, pinned).await
+    let pin = context.catalog().pin(&job.backup, job.generation, crc32c);
+    let mut bounds = context.bounds("rehearsal", job.deadline);
+    let pinned = bounds.within(pin).await?;
+    rehearse(&context, pinned).await
 }
 
-/// Rehearses the restore of a backup. Nothing is left behind: the journal knows the database before it exists, and a
-/// reaper drops what a killed worker leaves.
-pub(super) async fn rehearse(
+/// The database of a rehearsal. The journal knows it before it exists, and a reaper drops what a killed worker leaves.
+struct RehearsalDatabase(Option<VerificationDatabase>);
+
+impl RehearsalDatabase {
+    async fn clean_up(mut self) {
+        if let Some(database) = self.0.take() {
+            clean_up(&database).await;
+        }
+    }
+}
+
+impl Drop for RehearsalDatabase {
+    /// The job ended before the rehearsal did.
+    fn drop(&mut self) {
+        if let (Some(database), Ok(runtime)) =
+            (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(async move { clean_up(&database).await });
+        }
+    }
+}
+
+/// Rehearses the restore of a backup.
+async fn rehearse(
     context: &RestoreContext<'_>,
     pinned: Option<PinnedBackup>,
 ) -> Result<Rehearsal, RestoreError> {
@@ -84,13 +101,22 @@ pub(super) async fn rehearse(
     let id = format!("rehearsal:{}", job.request_id);
     let name = VerificationDatabase::name_for(&id);
     let server = &context.services.server;
-    let database = VerificationDatabase::claim(server, &id, name, true).await?;
-    let tried = Box::pin(try_definitions(context, opened, &database, pinned.as_ref())).await;
-    clean_up(&database).await;
-    let (entries, note, refusals) = match tried {
-        Ok(tried) => tried,
-        Err(e) => return Err(database.unless_lost(e).await),
+    let mut bounds = context.bounds("rehearsal", job.deadline);
+    let claim = VerificationDatabase::claim(server, &id, name, true);
+    let claimed = RehearsalDatabase(Some(bounds.within(claim).await?));
+    let tried = async {
+        let Some(database) = &claimed.0 else {
+            return Err(RestoreError::internal("a rehearsal without a database"));
+        };
+        let tried = try_definitions(context, opened, database, pinned.as_ref()).await;
+        match tried {
+            Ok(tried) => Ok(tried),
+            Err(e) => Err(database.unless_lost(e).await),
+        }
     };
+    let tried = bounds.within(Box::pin(tried)).await;
+    claimed.clean_up().await;
+    let (entries, note, refusals) = tried?;
     Ok(Rehearsal {
         backup,
         restorable: refusals.is_empty(),
