@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
-    BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_jobs, check_request_id, digest_of,
+    BackupRef, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob, check_jobs, check_request_id,
+    digest_of,
 };
 use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
@@ -28,7 +29,8 @@ const REDUCED_TEXT: usize = 500;
 /// Largest request that is read, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
-/// `restore` puts a database in place, `verify` proves that a backup can be restored.
+/// `restore` puts a database in place, `verify` proves that a backup can be restored, `rehearse` shows what the target's
+/// server refuses of it.
 #[derive(
     Debug,
     Clone,
@@ -45,6 +47,8 @@ pub enum Mode {
     #[default]
     Restore,
     Verify,
+    /// Tries all definitions on the target's server, without rows.
+    Rehearse,
 }
 
 /// Which backup: exactly one of `name` and `uri`.
@@ -135,6 +139,18 @@ fn is_default(selection: &Selection) -> bool {
 pub enum Kind {
     Restore,
     Verification,
+    Rehearsal,
+}
+
+impl Kind {
+    /// The kind of a job's result.
+    pub fn of(job: &Job) -> Self {
+        match job {
+            Job::Restore(_) if job.is_rehearsal() => Kind::Rehearsal,
+            Job::Restore(_) => Kind::Restore,
+            Job::Verify(_) => Kind::Verification,
+        }
+    }
 }
 
 #[derive(
@@ -205,6 +221,9 @@ pub struct RestoreResult {
     /// For a verification: its depth, its findings and the location of its evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Box<VerificationSummary>>,
+    /// For a rehearsal: what the server refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Box<Rehearsal>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
@@ -358,7 +377,13 @@ impl RestoreRequest {
             return Err(invalid("depth: is only for mode verify"));
         }
         self.select.check().map_err(invalid)?;
-        let target_db = self.target_db.or(default_db.map(str::to_owned));
+        let is_rehearsal = self.mode == Mode::Rehearse;
+        if is_rehearsal {
+            self.check_rehearsal()?;
+        }
+        let no_target = is_rehearsal.then(String::new);
+        let target_db = self.target_db.or(no_target);
+        let target_db = target_db.or(default_db.map(str::to_owned));
         Ok(Job::Restore(Box::new(RestoreJob {
             request_id: self.request_id,
             backup,
@@ -377,8 +402,25 @@ impl RestoreRequest {
             selection: self.select,
             in_place: self.in_place,
             on_error: self.on_error,
+            is_rehearsal,
             digest,
         })))
+    }
+}
+
+impl RestoreRequest {
+    /// A rehearsal has a database of its own, whatever the target has, and names all that is refused.
+    fn check_rehearsal(&self) -> Result<(), RestoreError> {
+        let is_restore = self.target_db.is_some()
+            || self.on_existing != OnExisting::Fail
+            || self.in_place.is_some()
+            || self.on_error.is_some();
+        if is_restore || self.select.data_only {
+            return Err(invalid(
+                "mode rehearse: target_db, on_existing, in_place, on_error and data_only are only for mode restore",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -469,11 +511,13 @@ pub fn bound_rewrites(all: &mut Vec<Rewrite>) {
 /// Limits the number of refusals, and the length of their texts.
 fn bound_refusals(all: &mut Vec<Refusal>) {
     all.truncate(LISTED_REFUSALS);
-    for refusal in all {
-        let texts = [&mut refusal.entry, &mut refusal.message, &mut refusal.root];
-        let texts = texts.into_iter().chain(&mut refusal.caused_by);
-        texts.for_each(|text| *text = line_of(text, REDUCED_TEXT));
-    }
+    all.iter_mut().for_each(bound_refusal);
+}
+
+fn bound_refusal(refusal: &mut Refusal) {
+    let texts = [&mut refusal.entry, &mut refusal.message, &mut refusal.root];
+    let texts = texts.into_iter().chain(&mut refusal.caused_by);
+    texts.for_each(|text| *text = line_of(text, REDUCED_TEXT));
 }
 
 fn check_event(specversion: Option<&str>, kind: Option<&str>) -> Result<(), RestoreError> {
@@ -526,6 +570,7 @@ impl RestoreResult {
             rewrites: vec![],
             labels: BTreeMap::new(),
             verification: None,
+            rehearsal: None,
             error: None,
         }
     }
@@ -553,6 +598,11 @@ impl RestoreResult {
         }
         if let Some(verification) = &mut self.verification {
             verification.bound();
+        }
+        if let Some(rehearsal) = &mut self.rehearsal {
+            rehearsal.refusals.truncate(LISTED_REFUSALS);
+            let refusals = rehearsal.refusals.iter_mut();
+            refusals.for_each(|r| bound_refusal(&mut r.refusal));
         }
     }
 
@@ -582,6 +632,12 @@ impl RestoreResult {
             skipped: vec![],
             labels: BTreeMap::new(),
             verification: None,
+            rehearsal: self.rehearsal.as_ref().map(|r| {
+                Box::new(Rehearsal {
+                    refusals: vec![],
+                    ..(**r).clone()
+                })
+            }),
             backup,
             error,
             ..self.clone()

@@ -84,6 +84,7 @@ impl RestoreManager {
             selection: Default::default(),
             in_place: None,
             on_error: None,
+            is_rehearsal: false,
             digest: String::new(),
         };
         let done = self
@@ -184,6 +185,14 @@ impl RestoreManager {
     /// `target_not_allowed`; `invalid_request` for what cannot be a name.
     pub fn check_target(&self, name: &str) -> Result<(), RestoreError> {
         targets::check_target(self.config(), name)
+    }
+
+    /// Whether a worker has a server to rehearse restores on.
+    ///
+    /// # Errors
+    /// `target_not_allowed`.
+    pub(crate) fn check_has_target(&self) -> Result<(), RestoreError> {
+        targets::check_served(self.config())
     }
 
     /// Whether a worker restores into a database at all. One without a target server only verifies.

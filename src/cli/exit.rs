@@ -73,6 +73,8 @@ impl Exit {
     pub(super) fn of_success(result: &RestoreResult) -> Self {
         if result.complete == Some(false) {
             Exit::Incomplete
+        } else if result.rehearsal.as_ref().is_some_and(|r| !r.restorable) {
+            Exit::Failed
         } else {
             Exit::Ok
         }

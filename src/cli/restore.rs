@@ -138,6 +138,7 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         selection: args.select,
         in_place: None,
         on_error: None,
+        is_rehearsal: false,
     })
 }
 

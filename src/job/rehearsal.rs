@@ -26,6 +26,8 @@ pub struct Rehearsal {
     pub entries: u64,
     /// Everything that would not be restored: each refused entry before those that are left out with it.
     pub refusals: Vec<RehearsedRefusal>,
+    /// Number of all of them; a result event lists the first 100.
+    pub refusals_total: u64,
     /// What a rehearsal cannot know.
     pub note: String,
     pub duration_seconds: f64,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{JobClock, JobContext, Services};
+use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
 use super::stages::{LoadRequest, Opened, Pinned, StageLog, policy_under};
 use super::targets;
@@ -16,6 +17,7 @@ use crate::database::{Loader, VerificationDatabase};
 use crate::error::{
     DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report as said,
 };
+use crate::event::{Kind, RestoreResult};
 use crate::job::{Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{OnError, Policy, Rehearse};
 use crate::progress::Progress;
@@ -32,6 +34,44 @@ const NOTE: &str = "without rows: what only rows show is not known, such as rows
 const NOTE_OF_TEXT: &str = "SQL text: only the statements before its first rows were tried, not the indexes, keys and privileges after them";
 
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
+
+/// Runs the rehearsal of a request: there is always a result. What the server refuses is an answer, and no failure.
+pub(crate) async fn answer(
+    services: &Services,
+    job: &RestoreJob,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> JobOutcome {
+    let clock = JobClock::start();
+    let rehearsed = run(services, job, &progress, stop).await;
+    let mut result = RestoreResult::new(&job.request_id, (clock.started(), clock.now()));
+    result.kind = Kind::Rehearsal;
+    result.duration_seconds = clock.seconds();
+    result.attempt = job.attempt;
+    result.labels = job.labels.clone();
+    match rehearsed {
+        Ok(rehearsal) => {
+            result.backup = rehearsal.backup.clone();
+            result.rehearsal = Some(Box::new(rehearsal));
+        }
+        Err(e) => {
+            let (stage, reason) = (progress.stage(), e.reason());
+            tracing::warn!(stage = stage.as_str(), failure_reason = %reason, error = said(&e), "the rehearsal failed");
+            result.fail(&e, stage);
+        }
+    }
+    result.bound();
+    let failure = result.error.as_ref().map(|e| e.reason);
+    end_spans(&progress, failure);
+    JobOutcome {
+        result,
+        failure,
+        repeated: false,
+        is_final: false,
+        is_denied_alone: false,
+        proof: None,
+    }
+}
 
 /// Rehearses the restore that `job` asks for. Its target is not touched, and need not exist.
 ///
@@ -121,6 +161,7 @@ async fn rehearse(
         backup,
         restorable: refusals.is_empty(),
         entries,
+        refusals_total: refusals.len() as u64,
         refusals: refusals.into_iter().map(with_fix).collect(),
         note: note.to_owned(),
         duration_seconds: clock.seconds(),

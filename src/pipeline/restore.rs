@@ -60,6 +60,9 @@ pub(crate) async fn run(
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) -> JobOutcome {
+    if job.is_rehearsal {
+        return Box::pin(rehearsal::answer(services, job, progress, stop)).await;
+    }
     let span = tracing::info_span!(
         "restore",
         request_id = job.request_id,

@@ -366,6 +366,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         selection: Default::default(),
         in_place: None,
         on_error: None,
+        is_rehearsal: false,
         digest: format!("{archive:?} {target}"),
     }
 }
