@@ -311,6 +311,15 @@ pub(crate) fn columns_sql(entry: &TocEntry) -> Option<String> {
     Some(format!("SELECT {names} FROM ONLY {relation}"))
 }
 
+/// The names of the columns of a COPY, as the catalog has them.
+pub(crate) fn copied_columns(entry: &TocEntry) -> Vec<String> {
+    let columns = copy_target(&entry.copy_stmt).and_then(|(_, columns)| columns);
+    let names = columns.as_deref();
+    let names = names.and_then(|c| c.strip_prefix('(')?.strip_suffix(')'));
+    let names = names.map(|names| names.split(", ").map(plain).collect());
+    names.unwrap_or_default()
+}
+
 /// Whether an entry's COPY fills its own table: rows of a partition may be copied into its root.
 pub(crate) fn copies_into_own_table(entry: &TocEntry) -> bool {
     let Some(rest) = entry.copy_stmt.trim_start().strip_prefix("COPY ") else {

@@ -49,6 +49,7 @@ mod binary;
 mod context;
 mod conversion;
 mod copy;
+mod copy_lines;
 mod data_only;
 mod database_name;
 mod database_options;
