@@ -233,8 +233,14 @@ fn split_commands(text: &str) -> Vec<&str> {
 }
 
 /// Whether the archive says who owns the object of an entry.
-pub(crate) fn has_owner(entry: &TocEntry) -> bool {
+fn has_owner(entry: &TocEntry) -> bool {
     !entry.owner.is_empty() && !entry.drop_stmt.is_empty()
+}
+
+/// Whether an entry's statements name its owner.
+pub(crate) fn names_owner(entry: &TocEntry) -> bool {
+    let of_group = entry.kind == EntryKind::BlobMetadata;
+    has_owner(entry) && (of_group || owned_object(entry).is_some())
 }
 
 fn set_owner(entry: &TocEntry, sql: &mut String) {

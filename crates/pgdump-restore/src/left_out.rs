@@ -31,14 +31,30 @@ pub(crate) enum RefusedPart {
 #[derive(Debug)]
 pub(crate) struct LeftOut {
     refusals: Arc<Refusals>,
-    dependents: Dependents,
-    /// The place of each entry in the table of contents.
-    places: HashMap<DumpId, usize>,
     state: Mutex<State>,
+}
+
+/// Where the entries are in the table of contents, and what depends on them.
+#[derive(Debug)]
+struct Graph {
+    dependents: Dependents,
+    places: HashMap<DumpId, usize>,
+}
+
+impl Graph {
+    fn of(entries: &[TocEntry]) -> Self {
+        let places = entries.iter().enumerate();
+        Graph {
+            dependents: Dependents::of(entries),
+            places: places.map(|(place, e)| (e.dump_id, place)).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Made for the first refusal, because most loads have none.
+    graph: Option<Graph>,
     /// The root cause of each entry that is left out.
     roots: HashMap<DumpId, String>,
     /// The same by the names that messages have.
@@ -53,12 +69,9 @@ struct State {
 }
 
 impl LeftOut {
-    pub(crate) fn new(refusals: Arc<Refusals>, entries: &[TocEntry]) -> Self {
-        let places = entries.iter().enumerate();
+    pub(crate) fn new(refusals: Arc<Refusals>) -> Self {
         LeftOut {
             refusals,
-            dependents: Dependents::of(entries),
-            places: places.map(|(place, e)| (e.dump_id, place)).collect(),
             state: Mutex::default(),
         }
     }
@@ -178,7 +191,8 @@ impl LeftOut {
         let root = &refusal.root;
         let roots = &mut state.roots;
         roots.insert(entry.dump_id, root.clone());
-        let new = self
+        let graph = state.graph.get_or_insert_with(|| Graph::of(entries));
+        let new = graph
             .dependents
             .of_entry(entry.dump_id, |id| match roots.entry(id) {
                 Entry::Occupied(_) => false,
@@ -189,10 +203,8 @@ impl LeftOut {
             });
         let name = |e: &TocEntry| (short_name(&e.tag).to_owned(), root.clone());
         state.by_name.extend([name(entry)]);
-        let mut places: Vec<usize> = new
-            .iter()
-            .filter_map(|id| self.places.get(id).copied())
-            .collect();
+        let places = new.iter().filter_map(|id| graph.places.get(id).copied());
+        let mut places: Vec<usize> = places.collect();
         places.sort_unstable();
         for e in places.into_iter().filter_map(|place| entries.get(place)) {
             state.by_name.extend([name(e)]);
@@ -265,7 +277,7 @@ mod tests {
             entry(5, "VIEW", "v", &[4, 2]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Skip));
-        let left_out = LeftOut::new(refusals.clone(), &entries);
+        let left_out = LeftOut::new(refusals.clone());
         let e = refused("0A000", "extension \"postgis\" is not available");
         left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), e);
         let (root, cause) = ("EXTENSION postgis", Some("EXTENSION postgis".to_owned()));
@@ -295,7 +307,7 @@ mod tests {
             entry(3, "TRIGGER", "t x", &[]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Skip));
-        let left_out = LeftOut::new(refusals.clone(), &entries);
+        let left_out = LeftOut::new(refusals.clone());
         let language = refused("42704", "language \"plv8\" does not exist");
         left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), language);
         let function = refused("42883", "function public.f(integer) does not exist");
@@ -313,7 +325,7 @@ mod tests {
             entry(2, "TABLE DATA", "t", &[1]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Stop));
-        let left_out = LeftOut::new(refusals.clone(), &entries);
+        let left_out = LeftOut::new(refusals.clone());
         for _ in 0..2 {
             let e = refused("42704", "role \"app\" does not exist");
             left_out.refuse(&entries, (&entries[0], RefusedPart::Owner), e);

@@ -137,7 +137,7 @@ fn begin(
     let plan = plan_of(archive, &entries, options);
     report_plan(&plan, &entries, observer.as_ref());
     let job = LoadContext {
-        left_out: LeftOut::new(options.refusals.clone(), &entries),
+        left_out: LeftOut::new(options.refusals.clone()),
         server: server.clone(),
         database: database.to_owned(),
         settings: DumpSettings::of(&entries),

@@ -260,7 +260,7 @@ fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
 
 /// Whether the server may have refused the owner of an entry, and not the entry.
 fn may_be_about_owner(e: &DatabaseError, entry: &TocEntry) -> bool {
-    matches!(e.sqlstate(), Some("42501" | "42704")) && ddl::has_owner(entry)
+    matches!(e.sqlstate(), Some("42501" | "42704")) && ddl::names_owner(entry)
 }
 
 /// Whether an entry consists of privileges that can be granted without each other. Those that another role grants set the
