@@ -163,7 +163,7 @@ fn stages_of(r: &RestoreResult) -> String {
     ran.collect::<Vec<_>>().join(", ") + overlap
 }
 
-/// Each root cause with what it makes fail; after a failure, those of the stage that failed.
+/// What is refused, each with what depends on it; after a failure, that of the stage that failed.
 fn print_refusals(r: &RestoreResult, say: fn(&str)) {
     let of_error = r.error.as_ref();
     let (refusals, total) = match of_error {
@@ -175,15 +175,15 @@ fn print_refusals(r: &RestoreResult, say: fn(&str)) {
         return;
     }
     say(&format!("  refused by the server: {total}"));
-    for refusal in refusals.iter().filter(|r| r.caused_by.is_none()) {
+    for refusal in refusals {
         let code = refusal.sqlstate.as_deref().unwrap_or("-");
-        say(&format!(
-            "    {}: {} [{code}]",
-            refusal.entry, refusal.message
-        ));
-        let with = refusals.iter();
-        let with = with.filter(|r| r.caused_by.as_ref() == Some(&refusal.entry));
-        with.for_each(|r| say(&format!("      and with it {}", r.entry)));
+        match &refusal.caused_by {
+            None => say(&format!(
+                "    {}: {} [{code}]",
+                refusal.entry, refusal.message
+            )),
+            Some(_) => say(&format!("      and with it {}", refusal.entry)),
+        }
     }
 }
 

@@ -175,10 +175,8 @@ impl LeftOut {
     /// list every dependency.
     fn followed(&self, sqlstate: &str, message: &str) -> Option<String> {
         let state = self.state.lock();
-        let names = absent_names(sqlstate, message).into_iter();
-        names
-            .filter_map(|name| state.by_name.get(name).cloned())
-            .next()
+        let mut names = absent_names(sqlstate, message).into_iter();
+        names.find_map(|name| state.by_name.get(name).cloned())
     }
 
     /// Leaves out an entry and everything that depends on it.
