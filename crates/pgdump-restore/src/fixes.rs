@@ -32,11 +32,10 @@ const KINDS: [&str; 12] = [
 ];
 
 fn kind_and_name(root: &str) -> (&str, &str) {
-    let of_kind = |kind: &&str| root.strip_prefix(*kind).is_some_and(|r| r.starts_with(' '));
-    match KINDS.iter().find(of_kind) {
-        Some(kind) => (kind, root[kind.len()..].trim_start()),
-        None => ("", root),
-    }
+    KINDS
+        .iter()
+        .find_map(|kind| Some((*kind, root.strip_prefix(*kind)?.strip_prefix(' ')?)))
+        .unwrap_or(("", root))
 }
 
 /// Whether the server has what it refused, and the restoring role lacks the right to it.

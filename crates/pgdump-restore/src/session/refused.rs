@@ -181,8 +181,9 @@ impl RestoreSession {
             .filter(|e| e.section == TocSection::PreData)
             .map(|e| e.dump_id)
             .collect();
-        let tried = left.iter().filter_map(|i| entries.get(i.0));
-        for entry in tried.filter(|e| can_be_tried(e, &made)) {
+        let left = left.iter().filter_map(|i| entries.get(i.0));
+        let tried: Vec<&TocEntry> = left.filter(|e| can_be_tried(e, &made)).collect();
+        for entry in tried {
             if !job.left_out.has(entry) && self.try_alone(job, entry).await.is_err() {
                 return;
             }
