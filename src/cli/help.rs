@@ -89,10 +89,7 @@ const SHORT: [(&str, &str); 12] = [
     ("restore_owners", "Owners: keep, map or none"),
     ("restore_no_privileges", "Leave out GRANT and REVOKE"),
     ("restore_extensions", "If missing: require or skip-missing"),
-    (
-        "restore_on_error",
-        "If a definition is refused: stop or skip",
-    ),
+    ("restore_on_error", "If refused: stop or skip"),
     ("verify_checks", "File with checks of the data (YAML)"),
     ("admin_addr", "Address of the status page and /metrics"),
 ];

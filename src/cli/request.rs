@@ -58,7 +58,7 @@ pub(super) struct RequestArgs {
     #[arg(long, conflicts_with_all = ONLY_RESTORES, help_heading = help::REQUEST)]
     verify: bool,
     /// Request a rehearsal: all definitions on the target's server, without rows
-    #[arg(long, conflicts_with_all = ["verify", "target", "on_existing", "data_only"], help_heading = help::REQUEST)]
+    #[arg(long, conflicts_with_all = ["verify", "target", "on_existing", "data_only"], hide_short_help = true, help_heading = help::REQUEST)]
     rehearse: bool,
     /// With --verify: depth of the verification
     #[arg(long, value_enum, requires = "verify", help_heading = help::REQUEST)]
