@@ -160,6 +160,11 @@ impl RestoreSession {
             return self.steps(job, tasks, size).await;
         }
         for part in parts(job, &wanted(job, tasks)) {
+            // A long index build is not repeated to find out which entry failed.
+            if let [task] = part {
+                self.alone(job, *task, size).await?;
+                continue;
+            }
             let before = self.output.clone();
             match self.transaction(job, part, size).await {
                 Err(RestoreError::Database(e)) if is_refusal(&e) => {
