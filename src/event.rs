@@ -958,6 +958,57 @@ mod tests {
     }
 
     #[test]
+    fn a_rehearsal_has_no_target_and_names_all() {
+        let job = |more: &str| {
+            let body = format!(r#"{{"request_id":"r","backup":{{"name":"a"}}{more}}}"#);
+            let request: RestoreRequest = serde_json::from_str(&body).unwrap();
+            request.into_job(None)
+        };
+        let rehearsal = job(r#","mode":"rehearse""#).unwrap();
+        assert!(rehearsal.is_rehearsal());
+        assert_eq!(rehearsal.target_db(), None);
+        assert_eq!(Kind::of(&rehearsal), Kind::Rehearsal);
+        for more in [
+            r#""target_db":"app""#,
+            r#""on_error":"skip""#,
+            r#""on_existing":"replace""#,
+            r#""select":{"data_only":true}"#,
+        ] {
+            let refused = job(&format!(r#","mode":"rehearse",{more}"#));
+            assert_eq!(
+                refused.unwrap_err().reason(),
+                FailureReason::InvalidRequest,
+                "{more}"
+            );
+        }
+        let Job::Restore(restore) = job(r#","target_db":"app","on_error":"skip""#).unwrap() else {
+            panic!("a restore is wanted");
+        };
+        assert_eq!(restore.on_error, Some(OnError::Skip));
+        assert!(job(r#","mode":"verify","on_error":"skip""#).is_err());
+    }
+
+    #[test]
+    fn a_result_lists_only_the_first_refusals() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let refusal = Refusal {
+            entry: "TABLE t".to_owned(),
+            sqlstate: None,
+            message: "no".repeat(1000),
+            root: "TABLE t".to_owned(),
+            caused_by: None,
+        };
+        let mut result = RestoreResult::new("r", (now, now));
+        result.skipped = vec![refusal; LISTED_REFUSALS + 1];
+        result.skipped_total = result.skipped.len() as u64;
+        result.bound();
+        assert_eq!(result.skipped.len(), LISTED_REFUSALS);
+        assert_eq!(result.skipped_total, LISTED_REFUSALS as u64 + 1);
+        assert!(result.skipped[0].message.len() <= REDUCED_TEXT);
+        assert!(result.reduced("x").skipped.is_empty());
+    }
+
+    #[test]
     fn a_notification_is_recognized_by_its_attributes() {
         let a = attrs(&[
             (

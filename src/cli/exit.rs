@@ -178,3 +178,21 @@ impl CommandError {
 }
 
 pub(super) type CommandResult = Result<Exit, CommandError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_left_something_out_has_an_exit_code_of_its_own() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let of = |complete| {
+            let result = RestoreResult {
+                complete,
+                ..RestoreResult::new("r", (now, now))
+            };
+            Exit::of_success(&result).code()
+        };
+        assert_eq!([None, Some(true), Some(false)].map(of), [0, 0, 3]);
+    }
+}
