@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::policy::{InPlace, Policy};
-use restore::{binary_from, in_place, policy, stage_limits};
+use crate::policy::{InPlace, Policy, Rehearse};
+use restore::{binary_from, in_place, policy, rehearse, stage_limits};
 use values::{list, non_empty, or_default, secret, secret_line};
 
 pub use argv::{arguments, hide_secrets};
@@ -124,6 +124,8 @@ pub struct Config {
     pub stall_timeout: Duration,
     pub policy: Policy,
     pub in_place: InPlace,
+    /// Whether definitions are tried before the first row moves.
+    pub rehearse: Rehearse,
     /// Text of age identities.
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
@@ -329,6 +331,7 @@ impl Config {
             first_contact: raw.first_contact(),
             policy: policy(raw, &mut errors),
             in_place: in_place(raw, &mut errors),
+            rehearse: rehearse(raw, &mut errors),
             age_identity: age_identity(raw, &mut errors),
             stall_timeout: errors.duration(
                 "DOWNLOAD_STALL_TIMEOUT",

@@ -64,7 +64,7 @@ impl Record {
             return Ok(false);
         }
         let must_be_signed = match kind {
-            Kind::Restore => keys.signs(),
+            Kind::Restore | Kind::Rehearsal => keys.signs(),
             Kind::Verification => !keys.is_empty(),
         };
         if !must_be_signed {

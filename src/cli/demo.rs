@@ -306,6 +306,7 @@ fn request() -> RestoreRequest {
         labels: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
         select: Default::default(),
         in_place: None,
+        on_error: None,
     }
 }
 

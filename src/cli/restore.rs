@@ -101,7 +101,7 @@ pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -
         OutputFormat::Text => print_result(&finished.result),
     }
     Ok(match (finished.failure, signalled) {
-        (None, _) => Exit::Ok,
+        (None, _) => Exit::of_success(&finished.result),
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
         (Some(reason), _) => {
             let error = finished.result.error.as_ref();
@@ -158,6 +158,8 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         database: args.database,
         selection: args.select,
         in_place: None,
+        on_error: None,
+        is_rehearsal: false,
     })
 }
 
@@ -180,6 +182,30 @@ fn stages_of(r: &RestoreResult) -> String {
         ""
     };
     ran.collect::<Vec<_>>().join(", ") + overlap
+}
+
+/// What is refused, each with what depends on it; after a failure, that of the stage that failed.
+fn print_refusals(r: &RestoreResult, say: fn(&str)) {
+    let of_error = r.error.as_ref();
+    let (refusals, total) = match of_error {
+        None => (&r.skipped, r.skipped_total),
+        Some(e) if e.refusals_total > 1 => (&e.refusals, e.refusals_total),
+        Some(_) => return,
+    };
+    if refusals.is_empty() {
+        return;
+    }
+    say(&format!("  refused by the server: {total}"));
+    for refusal in refusals {
+        let code = refusal.sqlstate.as_deref().unwrap_or("-");
+        match &refusal.caused_by {
+            None => say(&format!(
+                "    {}: {} [{code}]",
+                refusal.entry, refusal.message
+            )),
+            Some(_) => say(&format!("      and with it {}", refusal.entry)),
+        }
+    }
 }
 
 /// A failure goes to standard error: standard output has results only.
@@ -218,6 +244,7 @@ fn print_result(r: &RestoreResult) {
             err!("  nothing was changed");
         }
     }
+    print_refusals(r, say);
     for w in &r.rewrites {
         let examples = if w.examples.is_empty() {
             String::new()

@@ -334,6 +334,28 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_extensions: Option<String>,
+    /// What to do about a definition that the server refuses: stop, and name everything that is refused, or skip it with
+    /// what depends on it; the exit code is then 3 [default: stop]
+    #[arg(
+        long,
+        visible_alias = "on-error",
+        env = "RESTORE_ON_ERROR",
+        global = true,
+        value_name = "POLICY"
+    )]
+    pub(super) restore_on_error: Option<String>,
+    /// Try all definitions without rows, in a database of its own, before the first row moves: always, never, or (auto) for
+    /// objects of 1 GiB or more [default: auto]
+    #[arg(
+        long,
+        env = "RESTORE_REHEARSE",
+        global = true,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        default_missing_value = "always",
+        require_equals = true
+    )]
+    pub(super) restore_rehearse: Option<String>,
     /// Create a new target database under its final name, closed to others until it is proven: always, never, or (auto) if
     /// the dump uses current_database() or an extension that is bound to one database [default: auto]
     #[arg(

@@ -26,7 +26,7 @@ use crate::error::{
     FailureReason as R, JobError, JobKind, RestoreError, RetryClass, report as said,
 };
 use crate::job::{Completeness, VerifyJob};
-use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
+use crate::policy::{Depth, Extensions, OnError, Policy, Selection, Trigger};
 use crate::progress::Progress;
 use crate::proof::{ArchiveProof, EVIDENCE_NOT_WRITTEN, ONE_OF_SEVERAL, VerificationReport};
 use crate::steps::reached as step;
@@ -461,6 +461,7 @@ fn verification_policy(config: &Config, confined: bool) -> Policy {
     let policy = Policy {
         create_roles: true,
         extensions: Extensions::Require,
+        on_error: OnError::Stop,
         analyze: false,
         ..config.policy.clone()
     };

@@ -45,6 +45,8 @@ pub fn judge(report: &mut VerificationReport, stage: Stage) {
         stage: stage.to_string(),
         message: one_line(&format!("{}: {}", check.title(), check.message)),
         sqlstate: None,
+        refusals: vec![],
+        refusals_total: 0,
         retryable: reason.retry_class() != RetryClass::Permanent,
     });
 }

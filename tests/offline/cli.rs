@@ -80,6 +80,8 @@ fn all_configuration_errors_are_reported_without_values() {
         ("DB_SSLMODE", "hunter2"),
         ("RESTORE_COPY_FORMAT", "hunter2"),
         ("RESTORE_EXTENSIONS", "hunter2"),
+        ("RESTORE_ON_ERROR", "hunter2"),
+        ("RESTORE_REHEARSE", "hunter2"),
         ("RESTORE_IN_PLACE", "hunter2"),
         ("RESTORE_OWNERS", "hunter2"),
         ("RESTORE_REQUIRE_COMPLETE", "hunter2"),

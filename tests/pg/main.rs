@@ -25,6 +25,7 @@ mod isolation;
 mod pieces;
 mod preflight;
 mod promote;
+mod refusals;
 mod connection;
 mod cuts;
 mod hostile;

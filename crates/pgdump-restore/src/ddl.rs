@@ -244,6 +244,12 @@ fn has_owner(entry: &TocEntry) -> bool {
     !entry.owner.is_empty() && !entry.drop_stmt.is_empty()
 }
 
+/// Whether an entry's statements name its owner.
+pub(crate) fn names_owner(entry: &TocEntry) -> bool {
+    let of_group = entry.kind == EntryKind::BlobMetadata;
+    has_owner(entry) && (of_group || owned_object(entry).is_some())
+}
+
 fn set_owner(entry: &TocEntry, sql: &mut String) {
     if let Some(object) = owned_object(entry).filter(|_| has_owner(entry)) {
         let owner = ident(&entry.owner);
@@ -316,6 +322,15 @@ pub(crate) fn columns_sql(entry: &TocEntry) -> Option<String> {
     let columns = columns?;
     let names = columns.strip_prefix('(')?.strip_suffix(')')?;
     Some(format!("SELECT {names} FROM ONLY {relation}"))
+}
+
+/// The names of the columns of a COPY, as the catalog has them.
+pub(crate) fn copied_columns(entry: &TocEntry) -> Vec<String> {
+    let columns = copy_target(&entry.copy_stmt).and_then(|(_, columns)| columns);
+    let names = columns.as_deref();
+    let names = names.and_then(|c| c.strip_prefix('(')?.strip_suffix(')'));
+    let names = names.map(|names| names.split(", ").map(plain).collect());
+    names.unwrap_or_default()
 }
 
 /// Whether an entry's COPY fills its own table: rows of a partition may be copied into its root.

@@ -6,6 +6,7 @@ mod body;
 mod kinds;
 mod reason;
 
+use crate::refusal::Refusal;
 use crate::stage::Stage;
 use std::error::Error as StdError;
 use std::fmt;
@@ -35,6 +36,8 @@ struct ServerDetails {
     sqlstate: Option<String>,
     /// The stage that failed, if it is not the job's current stage.
     stage: Option<Stage>,
+    /// Everything that the server refused in that stage.
+    refusals: Vec<Refusal>,
 }
 
 /// What only an error of the store has.
@@ -135,6 +138,12 @@ impl DatabaseError {
         self.0.details.sqlstate.as_deref()
     }
 
+    /// The same error with everything that the server refused in its stage.
+    pub(crate) fn with_refusals(mut self, refusals: Vec<Refusal>) -> Self {
+        self.0.details.refusals = refusals;
+        self
+    }
+
     /// The same error with the stage it belongs to, which other sessions of the job may have left already.
     pub fn in_stage(mut self, stage: Stage) -> Self {
         self.0.details.stage = Some(stage);
@@ -205,6 +214,12 @@ impl RestoreError {
     /// The five-character SQLSTATE, if PostgreSQL gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         self.of_server()?.sqlstate()
+    }
+
+    /// Everything that the server refused in the stage that failed.
+    pub fn refusals(&self) -> &[Refusal] {
+        self.of_server()
+            .map_or(&[], |e| e.0.details.refusals.as_slice())
     }
 
     /// The stage it belongs to, if that is not the job's current stage.

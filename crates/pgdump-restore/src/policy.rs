@@ -31,6 +31,31 @@ pub enum Extensions {
     SkipMissing,
 }
 
+/// What a restore does about a definition that the server refuses. Rows that it refuses always fail the restore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Fail, and name everything that is refused in that stage.
+    #[default]
+    Stop,
+    /// Leave it out with everything that depends on it; the result names both.
+    Skip,
+}
+
+/// Whether a restore tries all definitions without rows before the first row moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Rehearse {
+    /// If the backup is large.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// Whether a database that does not exist yet is created under its own name, closed to others until it is
 /// proven, or under a temporary name and renamed at the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -59,6 +84,8 @@ pub struct Policy {
     pub create_roles: bool,
     /// What to do about extensions that the server lacks.
     pub extensions: Extensions,
+    /// What to do about definitions that the server refuses.
+    pub on_error: OnError,
     /// Whether tables are analyzed after the load, unless the dump has statistics.
     pub analyze: bool,
     /// Name of the object with the roles (`pg_dumpall --globals-only`), relative to the backup's.
@@ -75,6 +102,7 @@ impl Default for Policy {
             privileges: true,
             create_roles: false,
             extensions: Extensions::Require,
+            on_error: OnError::Stop,
             analyze: true,
             globals: None,
             role_passwords: false,

@@ -15,6 +15,9 @@ use crate::postgres::plain_locale;
 use crate::rewrite::Rewriter;
 use pgdump_archive::{Archive, TocEntry};
 
+/// The oldest server that is restored into.
+pub(crate) const OLDEST_SERVER: u32 = 130_000;
+
 /// Compares a backup with a server under a policy; blocking findings come first.
 pub fn preflight(
     archive: &Archive,
@@ -40,7 +43,7 @@ const NEWEST_TESTED: u32 = 18;
 fn versions(archive: &Archive, rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let target = rewriter.facts.version / 10000;
     found.extend(untested(target));
-    if target < 13 {
+    if rewriter.facts.version < OLDEST_SERVER {
         found.push(Finding::blocks(
             D::VersionIncompatible,
             format!("the server is PostgreSQL {target}"),

@@ -21,7 +21,7 @@ use crate::choice::StatementChoice;
 use crate::dependents::Dependents;
 use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
 use crate::hints::MISSING_ROLE;
-use crate::policy::{Extensions, Owners, Policy, Rewrite};
+use crate::policy::{Extensions, OnError, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
 pub use rules::{RULES, Rule};
@@ -148,6 +148,17 @@ impl Rewriter {
         self.policy.create_roles || self.globals.contains_key(role)
     }
 
+    /// Whether what the server lacks is left to the server to refuse, statement by statement.
+    pub(crate) fn leaves_refusals_to_server(&self) -> bool {
+        self.policy.on_error == OnError::Skip
+    }
+
+    /// Whether a statement that needs a missing role is sent without it, and refused.
+    pub(crate) fn does_without_role(&self, role: &str) -> bool {
+        let is_made = self.makes_role(role) && self.facts.may_create_roles;
+        self.leaves_refusals_to_server() && !is_made
+    }
+
     /// The statement that creates a missing role; tolerates another restore that creates it concurrently.
     ///
     /// # Errors
@@ -227,6 +238,7 @@ impl Rewriter {
                 self.used(EXTENSION_SKIPPED, format!("EXTENSION {name}"));
                 Ok(false)
             }
+            Extensions::Require if self.leaves_refusals_to_server() => Ok(true),
             Extensions::Require => {
                 let what = match self.facts.unusable_extensions.get(name) {
                     Some(why) => {

@@ -53,6 +53,8 @@ pub(super) struct ScriptProducer {
     in_transaction: bool,
     /// Keys or triggers exist, so rows must be loaded in the order of the text.
     has_post_data: bool,
+    /// Rows begin, and none are wanted.
+    has_all_definitions: bool,
 }
 
 impl ScriptProducer {
@@ -71,7 +73,13 @@ impl ScriptProducer {
             clean: true,
             in_transaction: false,
             has_post_data: false,
+            has_all_definitions: false,
         }
+    }
+
+    /// Whether reading ended at the first rows, because only definitions are wanted.
+    pub(super) fn has_all_definitions(&self) -> bool {
+        self.has_all_definitions
     }
 
     fn add(
@@ -254,6 +262,10 @@ impl DataSink for ScriptProducer {
 /// Rows.
 impl ScriptProducer {
     fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        if self.chunks.job.definitions_only {
+            self.has_all_definitions = true;
+            return Err(RestoreError::cancelled("only definitions are wanted"));
+        }
         self.flush()?;
         let mut entry = entry.clone();
         self.chunks.wait(self.converter.entry(&mut entry))?;
