@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
-use super::stages::{LoadRequest, Opened, Pinned, StageLog, policy_under};
+use super::states::{LoadRequest, Opened, Pinned, LoadLog, policy_under};
 use super::targets;
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
@@ -197,7 +197,7 @@ async fn try_definitions(
     let loader = loader(database, trust).await?;
     let destination = SandboxDestination::new(server, database, loader);
     let mut destination = destination.of_rehearsal(&job.request_id);
-    let mut log = StageLog::default();
+    let mut log = LoadLog::default();
     let prepared = opened
         .prepare(context, &mut destination, request, &mut log)
         .await?;
@@ -208,7 +208,7 @@ async fn try_definitions(
     };
     let entries = prepared.definitions();
     let staged = prepared
-        .stage(&destination, context.progress, &mut log)
+        .create_staging(&destination, context.progress, &mut log)
         .await?;
     staged.rehearse(context, job.jobs, &mut log).await?;
     let refusals = log.refusals.map(|r| r.found()).unwrap_or_default();

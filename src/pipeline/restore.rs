@@ -339,7 +339,7 @@ fn policy_of(job: &RestoreJob, config: &Config) -> Policy {
 }
 
 /// Logs once that something is left out of a database that otherwise is the backup's.
-fn warn_of_refusals(log: &StageLog) {
+fn warn_of_refusals(log: &LoadLog) {
     let left_out = log.refusals.as_ref().map_or(0, |r| r.found().len());
     if left_out > 0 {
         tracing::warn!(

@@ -48,7 +48,7 @@ pub(super) struct LoadLog {
     pub(super) refusals: Option<Arc<Refusals>>,
 }
 
-impl StageLog {
+impl LoadLog {
     /// Writes into a result what the load left out, if it was to leave out what the server refuses.
     pub(super) fn tell_refusals(&self, result: &mut RestoreResult) {
         let refusals = self.refusals.as_ref();
@@ -338,7 +338,7 @@ impl Staged {
         &self,
         config: &Config,
         (sessions, style): (usize, LoadStyle),
-        log: &mut StageLog,
+        log: &mut LoadLog,
     ) -> LoadOptions {
         let refusals = Arc::new(Refusals::new(self.rewriter.policy.on_error));
         log.refusals = Some(refusals.clone());
@@ -362,7 +362,7 @@ impl Staged {
         self,
         context: &JobContext<'_, J>,
         jobs: Option<usize>,
-        log: &mut StageLog,
+        log: &mut LoadLog,
     ) -> Result<(), RestoreError> {
         let config = context.config();
         let wanted = config.jobs_for(jobs, self.rewriter.facts.cores);

@@ -15,7 +15,7 @@ mod tls;
 
 pub use connections::ServerConnections;
 pub(crate) use context::names_running_function;
-pub(crate) use errors::kind_of;
+pub(crate) use errors::kind_of_sqlstate;
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use crate::error::{DatabaseError, DatabaseKind as D};
 use crate::policy::OnError;
-use crate::postgres::kind_of;
+use crate::postgres::kind_of_sqlstate;
 use crate::refusal::Refusal;
 
 /// Collects what a server refuses during a load.
@@ -52,7 +52,7 @@ pub fn refused(refusals: Vec<Refusal>) -> DatabaseError {
     };
     let code = first.sqlstate.as_deref().unwrap_or_default();
     let what = format!("{}: {} [{code}]", first.entry, first.message);
-    let error = DatabaseError::new(kind_of(code, &first.message), what).with_sqlstate(code);
+    let error = DatabaseError::new(kind_of_sqlstate(code, &first.message), what).with_sqlstate(code);
     let error = match more {
         0 => error,
         more => error.followed_by(&format!("; and {more} more refused")),
