@@ -202,7 +202,8 @@ async fn verifies_clean(version: u32) {
     };
     let (c, b) = (Cluster::of(&bindir, ""), Bench::of(&bindir));
     c.tablespace("space_a");
-    let (sandboxes, scratch) = (b.app(&NO_EVIDENCE), b.app(&on_scratch(&c)));
+    let scratch = b.app(&[&NO_EVIDENCE[..], &on_scratch(&c)[..]].concat());
+    let sandboxes = b.app(&NO_EVIDENCE);
     let texts = [
         SMALL,
         include_str!("samples.sql"),
@@ -238,9 +239,9 @@ fn bindir_for(version: u32) -> Option<PathBuf> {
 const NO_EVIDENCE: [(&str, &str); 1] = [("evidence-location", "none")];
 
 /// Flags of verifications on a server that runs already. It lets the code of a dump do what a sandbox lets it do.
-fn on_scratch(c: &Cluster) -> [(&'static str, &str); 3] {
+fn on_scratch(c: &Cluster) -> [(&'static str, &str); 2] {
     let host = ("scratch-db-host", c.sandbox.host());
-    [NO_EVIDENCE[0], host, ("scratch-db-trust", "full")]
+    [host, ("scratch-db-trust", "full")]
 }
 
 /// What verifications have left on a scratch server.
@@ -334,7 +335,8 @@ async fn fixtures_verify_clean(version: u32) {
         return;
     };
     let (c, b) = (Cluster::of(&bindir, ""), Bench::of(&bindir));
-    let (sandboxes, scratch) = (b.app(&NO_EVIDENCE), b.app(&on_scratch(&c)));
+    let scratch = b.app(&[&NO_EVIDENCE[..], &on_scratch(&c)[..]].concat());
+    let sandboxes = b.app(&NO_EVIDENCE);
     for (n, path) in fixtures_of(version).into_iter().enumerate() {
         let app = if n == 0 { &sandboxes } else { &scratch };
         let r = verify(app, path.to_str().unwrap()).await;
@@ -404,10 +406,7 @@ impl Restored {
     }
 
     async fn results_after(&self, change: &str, history: &History) -> CheckResults {
-        self.cluster.psql(
-            "postgres",
-            "DROP DATABASE IF EXISTS changed WITH (FORCE); CREATE DATABASE changed TEMPLATE ours",
-        );
+        self.cluster.copy("ours", "changed");
         self.cluster.psql("changed", change);
         let app = self.cluster.app(&[]);
         let server = pgrestored::postgres::Server::new(&app.config.db).unwrap();
@@ -444,101 +443,112 @@ async fn differences_from_the_archive_are_found() {
         clean.iter().all(|c| c.status == CheckStatus::Passed),
         "{clean:#?}"
     );
-    for (change, check, subject) in [
-        (
-            "DELETE FROM s.child WHERE id = (SELECT max(id) FROM s.child)",
-            "rows",
-            "s.child",
-        ),
-        (
-            "INSERT INTO s.child (parent_id) VALUES (1)",
-            "rows",
-            "s.child",
-        ),
-        (
-            "UPDATE s.child SET v = v + 0.01 WHERE id = 7",
-            "rows",
-            "s.child",
-        ),
-        (
-            "UPDATE s.parent SET note = overlay(note placing 'L' from 1) WHERE id = 3",
-            "rows",
-            "s.parent",
-        ),
-        (
-            "UPDATE s.parent SET at = at + interval '1 microsecond' WHERE id = 3",
-            "rows",
-            "s.parent",
-        ),
-        // One row replaced by another: the number of rows stays.
-        (
-            "DELETE FROM s.part_1 WHERE a = 50; INSERT INTO s.part_1 SELECT a, b FROM s.part_1 WHERE a = 51",
-            "rows",
-            "s.part_1",
-        ),
-        ("DROP TABLE s.part_2", "rows", "s.part_2"),
-        (
-            "UPDATE s.words SET c = left(c, 6) WHERE w = 'wört 123'",
-            "rows",
-            "s.words",
-        ),
-        (
-            "UPDATE s.words SET w = convert_from(convert_to(w, 'UTF8'), 'LATIN1') WHERE w = 'wört 5'",
-            "rows",
-            "s.words",
-        ),
-        (
+    // Changes that are made together are of different tables, or are found by different checks.
+    let together: [&[(&str, &str, &str)]; 14] = [
+        &[
+            (
+                "DELETE FROM s.child WHERE id = (SELECT max(id) FROM s.child)",
+                "rows",
+                "s.child",
+            ),
+            (
+                "UPDATE s.parent SET note = overlay(note placing 'L' from 1) WHERE id = 3",
+                "rows",
+                "s.parent",
+            ),
+            // One row replaced by another: the number of rows stays.
+            (
+                "DELETE FROM s.part_1 WHERE a = 50; INSERT INTO s.part_1 SELECT a, b FROM s.part_1 WHERE a = 51",
+                "rows",
+                "s.part_1",
+            ),
+            (
+                "UPDATE s.words SET c = left(c, 6) WHERE w = 'wört 123'",
+                "rows",
+                "s.words",
+            ),
+            ("UPDATE s.raw SET b = '\\x00fe'", "rows", "s.raw"),
+            ("SELECT lo_put(9001, 100, '\\x00')", "large objects", ""),
+            (
+                "SELECT setval('s.child_id_seq', 5000)",
+                "sequence values",
+                "",
+            ),
+        ],
+        &[
+            (
+                "INSERT INTO s.child (parent_id) VALUES (1)",
+                "rows",
+                "s.child",
+            ),
+            (
+                "UPDATE s.parent SET at = at + interval '1 microsecond' WHERE id = 3",
+                "rows",
+                "s.parent",
+            ),
+            (
+                "UPDATE s.words SET w = convert_from(convert_to(w, 'UTF8'), 'LATIN1') WHERE w = 'wört 5'",
+                "rows",
+                "s.words",
+            ),
+            ("SELECT lo_unlink(9001)", "large objects", ""),
+        ],
+        &[
+            (
+                "UPDATE s.child SET v = v + 0.01 WHERE id = 7",
+                "rows",
+                "s.child",
+            ),
+            (
+                "SELECT lo_truncate(lo_open(9001, 131072), 4000)",
+                "large objects",
+                "",
+            ),
+            ("SELECT setval('s.parent_id_seq', 5)", "sequence values", ""),
+        ],
+        &[(
             "UPDATE s.child SET tags = NULL WHERE id = 1",
             "rows",
             "s.child",
-        ),
-        ("SELECT lo_put(9001, 100, '\\x00')", "large objects", ""),
-        ("SELECT lo_unlink(9001)", "large objects", ""),
-        (
-            "SELECT lo_truncate(lo_open(9001, 131072), 4000)",
-            "large objects",
-            "",
-        ),
-        ("DROP INDEX s.part_b", "entries", ""),
-        (
+        )],
+        &[("DROP TABLE s.part_2", "rows", "s.part_2")],
+        &[("DROP INDEX s.part_b", "entries", "")],
+        &[(
             "ALTER TABLE s.child DROP CONSTRAINT child_parent_id_fkey",
             "entries",
             "",
-        ),
-        ("DROP TRIGGER nothing ON s.child", "entries", ""),
-        ("DROP FUNCTION s.add", "entries", ""),
-        ("DROP VIEW s.happy", "entries", ""),
-        ("ALTER TABLE s.parent ALTER id DROP DEFAULT", "entries", ""),
-        (
+        )],
+        &[("DROP TRIGGER nothing ON s.child", "entries", "")],
+        &[("DROP FUNCTION s.add", "entries", "")],
+        &[("DROP VIEW s.happy", "entries", "")],
+        &[("ALTER TABLE s.parent ALTER id DROP DEFAULT", "entries", "")],
+        &[(
             "REFRESH MATERIALIZED VIEW s.counts WITH NO DATA",
             "entries",
             "",
-        ),
-        (
-            "SELECT setval('s.child_id_seq', 5000)",
-            "sequence values",
-            "",
-        ),
-        ("SELECT setval('s.parent_id_seq', 5)", "sequence values", ""),
-        ("UPDATE s.raw SET b = '\\x00fe'", "rows", "s.raw"),
-        (
+        )],
+        &[(
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass",
             "indexes",
             "",
-        ),
-        (
+        )],
+        &[(
             "CREATE OR REPLACE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN 1 WHEN a > b THEN -1 ELSE 0 END'",
             "amcheck",
             "",
-        ),
-    ] {
-        let found = r.after(change).await;
-        let hit = found.iter().find(|c| {
-            c.status == CheckStatus::Failed
-                && c.name == check
-                && (subject.is_empty() || c.subject.as_deref() == Some(subject))
-        });
-        assert!(hit.is_some(), "{change}: {found:#?}");
+        )],
+    ];
+    for changes in together {
+        let all: Vec<&str> = changes.iter().map(|(change, ..)| *change).collect();
+        let found = r.after(&all.join(";\n")).await;
+        for (change, check, subject) in changes {
+            let hit = found.iter().find(|c| {
+                c.status == CheckStatus::Failed
+                    && c.name == *check
+                    && (subject.is_empty() || c.subject.as_deref() == Some(*subject))
+            });
+            assert!(hit.is_some(), "{change}: {found:#?}");
+        }
     }
     for (change, wanted) in [
         (
@@ -668,7 +678,7 @@ async fn rows_dropped_or_rewritten_during_the_load_are_found() {
         "src",
         "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 50) i",
     );
-    let app = b.app(&[]);
+    let app = b.app(&on_scratch(&c));
     let trigger = |body: &str| {
         format!(
             "CREATE FUNCTION public.m() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN {body} END $f$;\n\
@@ -1088,7 +1098,8 @@ async fn new_backups_are_compared_with_proven_ones() {
         "src",
         "CREATE TABLE t (id int, at timestamptz); CREATE TABLE other (a int)",
     );
-    let app = b.app(&[("backup-sets", "orders=orders/,billing=billing/")]);
+    let sets = ("backup-sets", "orders=orders/,billing=billing/");
+    let app = b.app(&[&[sets][..], &on_scratch(&c)[..]].concat());
     for (day, n) in [(0, 1000), (1, 1100), (2, 1210)] {
         c.psql("src", &rows(n));
         let name = format!("orders/{day}.dump");
@@ -1479,7 +1490,7 @@ async fn rows_are_counted_in_the_table_that_stores_them() {
         "postgres",
         "ALTER DATABASE src SET TimeZone = 'Asia/Kolkata'",
     );
-    let app = b.app(&[]);
+    let app = b.app(&on_scratch(&c));
     for (args, tables) in [
         (
             &["-Fc", "--load-via-partition-root"][..],
@@ -1568,7 +1579,8 @@ async fn databases_that_share_a_directory_are_distinguished() {
     for (database, n) in [("tiny", 50), ("big", 20_000)] {
         c.create(database, &users(n));
     }
-    let app = b.app(&[&SIGNED[..], &[("backup-retention-min", "1")]].concat());
+    let retention = ("backup-retention-min", "1");
+    let app = b.app(&[&SIGNED[..], &[retention], &on_scratch(&c)[..]].concat());
     for (name, days, bytes) in [
         (
             "5.dump",
