@@ -199,6 +199,7 @@ impl Admission {
         use crate::event::Mode;
         let refuse = |kind, what: String| Err(ValidationError::new(kind, what).into());
         let (mode, on_existing) = match job {
+            Job::Restore(_) if job.is_rehearsal() => (Mode::Rehearse, None),
             Job::Restore(job) => (Mode::Restore, Some(job.on_existing)),
             Job::Verify(_) => (Mode::Verify, None),
         };

@@ -10,7 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
 use crate::admission::{self, Admission};
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, DbAuth};
+use crate::credentials::LoginTokens;
 use crate::database::TargetHealth;
 use crate::error::{DatabaseError, report};
 use crate::manager::RestoreManager;
@@ -52,12 +53,18 @@ impl App {
     ///
     /// # Errors
     /// A document that the configuration names is invalid, or TLS to the target server cannot be set up.
-    pub fn new(config: Config) -> Result<Self, AppError> {
+    pub fn new(mut config: Config) -> Result<Self, AppError> {
         check_documents(&config)?;
+        if config.db_auth == DbAuth::GcpIam {
+            config.db.passwords = Some(Arc::new(LoginTokens::default()));
+        }
         let config = Arc::new(config);
         let metrics = RestoreMetricsManager::new(now_seconds());
         let stores = Stores::new(config.storage_emulator.clone());
-        let stores = Arc::new(stores.with_first_contact(config.first_contact));
+        let stores = stores
+            .with_first_contact(config.first_contact)
+            .with_user_project(&config.bucket, config.user_project.as_deref());
+        let stores = Arc::new(stores);
         let server = Server::new(&config.db)?;
         let manager = RestoreManager::new(config.clone(), stores, server, metrics.clone());
         Ok(App {

@@ -29,6 +29,7 @@ use rotation::{UnclearSeries, sort_by_content};
 pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use members::encode_crc32c;
+pub(crate) use members::with_checksums;
 pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{has_extension, is_first_piece, whole_of};
 pub(crate) use rotation::head_of;

@@ -4,6 +4,7 @@
 
 mod archived_database;
 mod backup_catalog;
+mod companions;
 mod database_names;
 mod denied_object;
 mod evidence;
@@ -12,11 +13,13 @@ mod folder_catalog;
 mod grouped_backups;
 mod idempotency_records;
 mod latest;
+mod past_outcomes;
 mod proofs;
 mod prune;
 mod reader;
 mod schedule;
 mod set_status;
+mod settled_verdict;
 mod status;
 mod stored_indexes;
 mod trusted_sources;
@@ -29,4 +32,5 @@ pub(crate) use folder_catalog::archive_of;
 pub use proofs::{BackupProof, ClusterDatabaseProof, ProvenBackup, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub use set_status::{BackupSetStatus, DatabaseStatus};
+pub(crate) use settled_verdict::settle_without_evidence;
 pub(crate) use trusted_sources::Restriction;

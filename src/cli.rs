@@ -25,6 +25,7 @@ mod promote;
 mod prune;
 mod reap;
 mod reference;
+mod rehearse;
 mod report;
 mod request;
 mod restore;
@@ -87,6 +88,11 @@ enum Command {
         after_long_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
     )]
     Restore(restore::RestoreArgs),
+    /// Try all definitions of a backup on the target server, without rows, and show what it refuses
+    #[command(
+        after_help = "Examples:\n  pgrestored rehearse latest\n  pgrestored rehearse ./app.dump --output json"
+    )]
+    Rehearse(rehearse::RehearseArgs),
     /// Bring back the database that a restore replaced
     #[command(
         after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list"
@@ -165,6 +171,7 @@ impl Command {
     fn connects_to_target(&self) -> bool {
         match self {
             Command::Restore(_)
+            | Command::Rehearse(_)
             | Command::Rollback(_)
             | Command::Promote(_)
             | Command::Reap
@@ -362,6 +369,7 @@ impl Cli {
             Command::Watch(args) => watch::run(App::new(config?)?, args, output).await,
             Command::Worker(args) => worker::run(App::new(config?)?, args).await,
             Command::Restore(args) => restore::run(App::new(config?)?, args, output).await,
+            Command::Rehearse(args) => rehearse::run(App::new(config?)?, args, output).await,
             Command::List(args) => list::run(App::new(config?)?, args, output).await,
             Command::Verify(args) => verify::run(App::new(config?)?, args, output).await,
             Command::Evidence(args) => evidence::run(args, output),

@@ -6,6 +6,7 @@ mod argv;
 mod document;
 mod libpq;
 mod location;
+mod login;
 mod memory;
 mod pgpass;
 mod raw;
@@ -23,14 +24,15 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::policy::{InPlace, Policy};
-use restore::{binary_from, in_place, policy, stage_limits};
+use crate::policy::{InPlace, Policy, Rehearse};
+use restore::{binary_from, in_place, policy, rehearse, stage_limits};
 use values::{list, non_empty, or_default, secret, secret_line};
 
 pub use argv::{arguments, hide_secrets};
 pub use document::Document;
 pub use libpq::SettingOrigins;
 pub use location::Location;
+pub use login::DbAuth;
 pub(crate) use memory::{NAME_BUDGET, SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
 pub use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 pub use raw::RawConfig;
@@ -50,6 +52,8 @@ pub struct Config {
     pub bucket: Location,
     /// Whether BACKUP_BUCKET is set, and `bucket` not only its default.
     pub is_bucket_set: bool,
+    /// The project that requests to the bucket of `bucket` are billed to; `None`: the bucket's own.
+    pub user_project: Option<String>,
     pub retention_days: u32,
     pub trust: Trust,
     pub trusted_sources: Vec<Location>,
@@ -75,6 +79,8 @@ pub struct Config {
     /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
+    /// How `db` is logged in to.
+    pub db_auth: DbAuth,
     /// Whether the target server is set, and not only its default.
     pub is_target_set: bool,
     /// Where settings of `db` come from that `DB_*` does not set.
@@ -118,6 +124,8 @@ pub struct Config {
     pub stall_timeout: Duration,
     pub policy: Policy,
     pub in_place: InPlace,
+    /// Whether definitions are tried before the first row moves.
+    pub rehearse: Rehearse,
     /// Text of age identities.
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
@@ -187,13 +195,16 @@ impl Config {
                 Trust::Restricted
             }
         };
+        let db_auth = DbAuth::read("DB_AUTH", &raw.db_auth, &mut errors);
         let is_target_set = names_a_server(raw);
         let has_sandboxes = verifies && non_empty(&raw.scratch_db_host).is_none();
+        let bucket = errors.location(
+            "BACKUP_BUCKET",
+            non_empty(&raw.backup_bucket).unwrap_or("secureai-backups"),
+        );
         let config = Config {
-            bucket: errors.location(
-                "BACKUP_BUCKET",
-                non_empty(&raw.backup_bucket).unwrap_or("secureai-backups"),
-            ),
+            user_project: user_project(raw, &bucket, &mut errors),
+            bucket,
             is_bucket_set: non_empty(&raw.backup_bucket).is_some(),
             retention_days: errors.parse(
                 "BACKUP_RETENTION_DAYS",
@@ -254,7 +265,8 @@ impl Config {
                 &raw.restore_stall_timeout,
                 2 * 3600 * SECOND,
             ),
-            db: server::db_config(raw, retry_budget, &mut errors),
+            db: server::db_config(raw, db_auth, retry_budget, &mut errors),
+            db_auth,
             is_target_set,
             db_origins: raw.origins.clone(),
             only_verifies: !is_target_set
@@ -319,6 +331,7 @@ impl Config {
             first_contact: raw.first_contact(),
             policy: policy(raw, &mut errors),
             in_place: in_place(raw, &mut errors),
+            rehearse: rehearse(raw, &mut errors),
             age_identity: age_identity(raw, &mut errors),
             stall_timeout: errors.duration(
                 "DOWNLOAD_STALL_TIMEOUT",
@@ -404,6 +417,24 @@ fn lease_extension(raw: &RawConfig, errors: &mut ConfigErrors) -> Duration {
         errors.add(variable, "must be from 10s to 600s");
     }
     lease
+}
+
+/// The project of BACKUP_USER_PROJECT. It becomes a header of every request, so only what an id or a number of a project may
+/// have is taken.
+fn user_project(raw: &RawConfig, bucket: &Location, errors: &mut ConfigErrors) -> Option<String> {
+    let (variable, given) = ("BACKUP_USER_PROJECT", non_empty(&raw.backup_user_project)?);
+    // A colon ends the domain in the ids of some old projects.
+    let is_of_id = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':');
+    if !given.bytes().all(is_of_id) {
+        errors.add(variable, "must be the id of a project, such as my-project");
+    }
+    if let (Location::Folder(_), Some(_)) = (bucket, non_empty(&raw.backup_bucket)) {
+        errors.add(
+            variable,
+            "has no effect unless BACKUP_BUCKET is a bucket: unset it",
+        );
+    }
+    Some(given.to_owned())
 }
 
 fn age_identity(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<SecretString> {
@@ -676,6 +707,35 @@ mod tests {
         // A map that cannot be read is one mistake, not two.
         let lost = ("restore-role-map", "@/no/such/file");
         assert_eq!(errors(&[lost]).len(), 1);
+    }
+
+    #[test]
+    fn the_user_project_is_an_id_and_belongs_to_a_bucket() {
+        let of = |bucket: &str, project: &str| {
+            let flags = [("backup-bucket", bucket), ("backup-user-project", project)];
+            Config::new(&RawConfig::from_flags(&flags).unwrap())
+        };
+        for project in ["payer-123", "example.com:payer", "123456789"] {
+            let config = of("gs://backups/nightly", project).unwrap();
+            assert_eq!(config.user_project.as_deref(), Some(project));
+        }
+        assert_eq!(of("gs://backups", "").unwrap().user_project, None);
+        // The default bucket is one, too.
+        assert!(of("", "payer-123").is_ok());
+        for (bucket, project, said) in [
+            ("gs://backups", "a\r\nb: c", "must be the id of a project"),
+            ("gs://backups", "my project", "must be the id of a project"),
+            (
+                "file:///backups",
+                "payer-123",
+                "has no effect unless BACKUP_BUCKET",
+            ),
+        ] {
+            let text = of(bucket, project).unwrap_err().to_string();
+            assert!(text.contains("BACKUP_USER_PROJECT: "), "{text}");
+            assert!(text.contains(said), "{text}");
+            assert!(!text.contains(project), "{text}");
+        }
     }
 
     #[test]

@@ -2,14 +2,15 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
-use pgdump_restore::Stage;
+use pgdump_restore::{LISTED_REFUSALS, Refusal, Stage};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
-    BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_jobs, check_request_id, digest_of,
+    BackupRef, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob, check_jobs, check_request_id,
+    digest_of,
 };
-use crate::policy::{Depth, InPlace, Rewrite, Selection};
+use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
 
 pub use crate::error::ErrorBody;
@@ -28,7 +29,8 @@ const REDUCED_TEXT: usize = 500;
 /// Largest request that is read, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
-/// `restore` puts a database in place, `verify` proves that a backup can be restored.
+/// `restore` puts a database in place, `verify` proves that a backup can be restored, `rehearse` shows what the target's
+/// server refuses of it.
 #[derive(
     Debug,
     Clone,
@@ -45,6 +47,8 @@ pub enum Mode {
     #[default]
     Restore,
     Verify,
+    /// Tries all definitions on the target's server, without rows.
+    Rehearse,
 }
 
 /// Which backup: exactly one of `name` and `uri`.
@@ -115,6 +119,13 @@ pub struct RestoreRequest {
     /// as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_place: Option<InPlace>,
+    /// What to do about definitions that the server refuses; without it, as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn is_default(selection: &Selection) -> bool {
@@ -128,6 +139,18 @@ fn is_default(selection: &Selection) -> bool {
 pub enum Kind {
     Restore,
     Verification,
+    Rehearsal,
+}
+
+impl Kind {
+    /// The kind of a job's result.
+    pub fn of(job: &Job) -> Self {
+        match job {
+            Job::Restore(_) if job.is_rehearsal() => Kind::Rehearsal,
+            Job::Restore(_) => Kind::Restore,
+            Job::Verify(_) => Kind::Verification,
+        }
+    }
 }
 
 #[derive(
@@ -177,6 +200,16 @@ pub struct RestoreResult {
     /// After a success: only a part of the backup was restored, such as its rows alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// After a success with `on_error: skip`: whether the server refused nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
+    /// Definitions that the server refused, and what was left out with them: the first 100. All rows of the tables that
+    /// are not among them were restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Refusal>,
+    /// Number of all that was left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_total: u64,
     /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -188,6 +221,9 @@ pub struct RestoreResult {
     /// For a verification: its depth, its findings and the location of its evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Box<VerificationSummary>>,
+    /// For a rehearsal: what the server refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Box<Rehearsal>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
@@ -320,6 +356,9 @@ impl RestoreRequest {
             if self.in_place.is_some() {
                 return Err(invalid("mode verify: in_place is only for mode restore"));
             }
+            if self.on_error.is_some() {
+                return Err(invalid("mode verify: on_error is only for mode restore"));
+            }
             return Ok(Job::Verify(VerifyJob {
                 request_id: self.request_id,
                 backup,
@@ -338,7 +377,13 @@ impl RestoreRequest {
             return Err(invalid("depth: is only for mode verify"));
         }
         self.select.check().map_err(invalid)?;
-        let target_db = self.target_db.or(default_db.map(str::to_owned));
+        let is_rehearsal = self.mode == Mode::Rehearse;
+        if is_rehearsal {
+            self.check_rehearsal()?;
+        }
+        let no_target = is_rehearsal.then(String::new);
+        let target_db = self.target_db.or(no_target);
+        let target_db = target_db.or(default_db.map(str::to_owned));
         Ok(Job::Restore(Box::new(RestoreJob {
             request_id: self.request_id,
             backup,
@@ -356,8 +401,26 @@ impl RestoreRequest {
             database: self.backup.database,
             selection: self.select,
             in_place: self.in_place,
+            on_error: self.on_error,
+            is_rehearsal,
             digest,
         })))
+    }
+}
+
+impl RestoreRequest {
+    /// A rehearsal has a database of its own, whatever the target has, and names all that is refused.
+    fn check_rehearsal(&self) -> Result<(), RestoreError> {
+        let is_restore = self.target_db.is_some()
+            || self.on_existing != OnExisting::Fail
+            || self.in_place.is_some()
+            || self.on_error.is_some();
+        if is_restore || self.select.data_only {
+            return Err(invalid(
+                "mode rehearse: target_db, on_existing, in_place, on_error and data_only are only for mode restore",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -445,6 +508,18 @@ pub fn bound_rewrites(all: &mut Vec<Rewrite>) {
     }
 }
 
+/// Limits the number of refusals, and the length of their texts.
+fn bound_refusals(all: &mut Vec<Refusal>) {
+    all.truncate(LISTED_REFUSALS);
+    all.iter_mut().for_each(bound_refusal);
+}
+
+fn bound_refusal(refusal: &mut Refusal) {
+    let texts = [&mut refusal.entry, &mut refusal.message, &mut refusal.root];
+    let texts = texts.into_iter().chain(&mut refusal.caused_by);
+    texts.for_each(|text| *text = line_of(text, REDUCED_TEXT));
+}
+
 fn check_event(specversion: Option<&str>, kind: Option<&str>) -> Result<(), RestoreError> {
     if specversion != Some("1.0") {
         return Err(invalid("the event's specversion is not 1.0"));
@@ -488,10 +563,14 @@ impl RestoreResult {
             completeness: None,
             contents: None,
             partial: false,
+            complete: None,
+            skipped: vec![],
+            skipped_total: 0,
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),
             verification: None,
+            rehearsal: None,
             error: None,
         }
     }
@@ -512,11 +591,18 @@ impl RestoreResult {
     pub fn bound(&mut self) {
         bound_list(&mut self.notes, LISTED);
         bound_rewrites(&mut self.rewrites);
+        bound_refusals(&mut self.skipped);
         if let Some(error) = &mut self.error {
             error.message = one_line(&error.message);
+            bound_refusals(&mut error.refusals);
         }
         if let Some(verification) = &mut self.verification {
             verification.bound();
+        }
+        if let Some(rehearsal) = &mut self.rehearsal {
+            rehearsal.refusals.truncate(LISTED_REFUSALS);
+            let refusals = rehearsal.refusals.iter_mut();
+            refusals.for_each(|r| bound_refusal(&mut r.refusal));
         }
     }
 
@@ -530,6 +616,7 @@ impl RestoreResult {
         };
         let error = self.error.as_ref().map(|e| ErrorBody {
             message: short(&e.message),
+            refusals: vec![],
             ..e.clone()
         });
         RestoreResult {
@@ -542,8 +629,15 @@ impl RestoreResult {
                 REDUCED_TEXT,
             )],
             rewrites: vec![],
+            skipped: vec![],
             labels: BTreeMap::new(),
             verification: None,
+            rehearsal: self.rehearsal.as_ref().map(|r| {
+                Box::new(Rehearsal {
+                    refusals: vec![],
+                    ..(**r).clone()
+                })
+            }),
             backup,
             error,
             ..self.clone()
@@ -861,6 +955,57 @@ mod tests {
             ("v1", None, 2)
         );
         assert_eq!(proof.backup(), &BackupRef::from_uri("gs://bkt/a").unwrap());
+    }
+
+    #[test]
+    fn a_rehearsal_has_no_target_and_names_all() {
+        let job = |more: &str| {
+            let body = format!(r#"{{"request_id":"r","backup":{{"name":"a"}}{more}}}"#);
+            let request: RestoreRequest = serde_json::from_str(&body).unwrap();
+            request.into_job(None)
+        };
+        let rehearsal = job(r#","mode":"rehearse""#).unwrap();
+        assert!(rehearsal.is_rehearsal());
+        assert_eq!(rehearsal.target_db(), None);
+        assert_eq!(Kind::of(&rehearsal), Kind::Rehearsal);
+        for more in [
+            r#""target_db":"app""#,
+            r#""on_error":"skip""#,
+            r#""on_existing":"replace""#,
+            r#""select":{"data_only":true}"#,
+        ] {
+            let refused = job(&format!(r#","mode":"rehearse",{more}"#));
+            assert_eq!(
+                refused.unwrap_err().reason(),
+                FailureReason::InvalidRequest,
+                "{more}"
+            );
+        }
+        let Job::Restore(restore) = job(r#","target_db":"app","on_error":"skip""#).unwrap() else {
+            panic!("a restore is wanted");
+        };
+        assert_eq!(restore.on_error, Some(OnError::Skip));
+        assert!(job(r#","mode":"verify","on_error":"skip""#).is_err());
+    }
+
+    #[test]
+    fn a_result_lists_only_the_first_refusals() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let refusal = Refusal {
+            entry: "TABLE t".to_owned(),
+            sqlstate: None,
+            message: "no".repeat(1000),
+            root: "TABLE t".to_owned(),
+            caused_by: None,
+        };
+        let mut result = RestoreResult::new("r", (now, now));
+        result.skipped = vec![refusal; LISTED_REFUSALS + 1];
+        result.skipped_total = result.skipped.len() as u64;
+        result.bound();
+        assert_eq!(result.skipped.len(), LISTED_REFUSALS);
+        assert_eq!(result.skipped_total, LISTED_REFUSALS as u64 + 1);
+        assert!(result.skipped[0].message.len() <= REDUCED_TEXT);
+        assert!(result.reduced("x").skipped.is_empty());
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Jobs, restores and verifications, as the worker and the command line describe them.
 
+mod rehearsal;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::config::{Location, MAX_JOBS};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
-use crate::policy::{Depth, InPlace, Policy, Selection, Trigger};
+use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
+
+pub use rehearsal::{Rehearsal, RehearsedRefusal};
 
 /// What to do when the target database exists.
 #[derive(
@@ -116,6 +120,10 @@ pub struct RestoreJob {
     pub selection: Selection,
     /// Overrides the configured value.
     pub in_place: Option<InPlace>,
+    /// Overrides the policy's value.
+    pub on_error: Option<OnError>,
+    /// Only the definitions are tried, in a database of its own; there is no target.
+    pub is_rehearsal: bool,
     /// Digest of the request, to tell a duplicate from another request with the same id.
     pub digest: String,
 }
@@ -139,6 +147,8 @@ impl RestoreJob {
             database: None,
             selection: Selection::default(),
             in_place: None,
+            on_error: None,
+            is_rehearsal: false,
             digest,
         }
     }
@@ -268,11 +278,20 @@ impl Job {
         }
     }
 
-    /// The target database; `None` for a verification, which restores into a database of its own.
+    /// The target database; `None` for a verification or a rehearsal, which restores into a database of its own.
     pub fn target_db(&self) -> Option<&str> {
         match self {
+            Job::Restore(j) if j.is_rehearsal => None,
             Job::Restore(j) => Some(&j.target_db),
             Job::Verify(_) => None,
+        }
+    }
+
+    /// Whether only the definitions are tried.
+    pub fn is_rehearsal(&self) -> bool {
+        match self {
+            Job::Restore(j) => j.is_rehearsal,
+            Job::Verify(_) => false,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::database::{self, Promoted, Promotion, Reaped, RetainedDatabase, RolledBack};
 use crate::error::{RestoreError, report};
 use crate::event::RestoreResult;
-use crate::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
+use crate::job::{BackupRef, OnExisting, Rehearsal, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::pipeline::{self, Services, targets};
 use crate::postgres::Server;
@@ -83,6 +83,8 @@ impl RestoreManager {
             database: None,
             selection: Default::default(),
             in_place: None,
+            on_error: None,
+            is_rehearsal: false,
             digest: String::new(),
         };
         let done = self
@@ -145,6 +147,20 @@ impl RestoreManager {
         Ok(results.filter_map(Result::ok).collect())
     }
 
+    /// Tries all definitions of a backup without rows, in a database of its own on the target server.
+    ///
+    /// # Errors
+    /// Everything that keeps definitions from being tried; what the server refuses is part of the answer.
+    pub async fn rehearse(
+        &self,
+        job: &RestoreJob,
+        progress: &Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Result<Rehearsal, RestoreError> {
+        let rehearsed = pipeline::rehearsal::run(&self.services, job, progress, stop);
+        Box::pin(rehearsed).await
+    }
+
     /// Counts a request that has its final outcome.
     pub fn record_completion(&self, outcome: &JobOutcome) {
         pipeline::record_completion(&self.services, outcome);
@@ -169,6 +185,14 @@ impl RestoreManager {
     /// `target_not_allowed`; `invalid_request` for what cannot be a name.
     pub fn check_target(&self, name: &str) -> Result<(), RestoreError> {
         targets::check_target(self.config(), name)
+    }
+
+    /// Whether a worker has a server to rehearse restores on.
+    ///
+    /// # Errors
+    /// `target_not_allowed`.
+    pub(crate) fn check_has_target(&self) -> Result<(), RestoreError> {
+        targets::check_served(self.config())
     }
 
     /// Whether a worker restores into a database at all. One without a target server only verifies.

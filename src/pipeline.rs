@@ -16,6 +16,7 @@ mod job_outcome;
 mod limits;
 mod placement;
 pub(crate) mod preflight;
+pub(crate) mod rehearsal;
 mod replacement;
 pub(crate) mod restore;
 mod sandbox_destination;

@@ -4,11 +4,11 @@
 mod bisection;
 mod claim;
 mod contents;
+mod listed_tables;
 mod members;
 mod origin;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeMap;
 
 use crate::error::{Blame, ErrorBody, FailureReason, bound_list, one_line};
 use crate::job::{Completeness, ResultBackup};
@@ -17,6 +17,7 @@ use crate::policy::{Depth, Rewrite};
 pub use crate::policy::Trigger;
 pub use bisection::{Bisection, Probe};
 pub use contents::BackupContents;
+pub use listed_tables::{ListedTables, plain_name, without_digits};
 pub use members::{BackupMember, MembersProof};
 pub use origin::{BackupOrigin, pattern_of};
 
@@ -589,22 +590,6 @@ impl VerificationReport {
 
     fn backup_name(&self) -> &str {
         self.backup.name.as_deref().unwrap_or_default()
-    }
-
-    /// A digest of the names of its tables, with numbers in them left out, which partitions have; `None` if it lists no
-    /// tables. Only comparable within this process.
-    pub fn tables_digest(&self) -> Option<u64> {
-        let parts = |name: &str| -> Vec<String> {
-            let parts = name.split(|c: char| c.is_ascii_digit());
-            parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
-        };
-        let names: BTreeSet<Vec<String>> = self.tables.iter().map(|t| parts(&t.name)).collect();
-        if names.is_empty() {
-            return None;
-        }
-        let mut hasher = DefaultHasher::new();
-        names.hash(&mut hasher);
-        Some(hasher.finish())
     }
 
     /// The report without its long lists, for evaluating many reports.

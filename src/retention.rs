@@ -1,10 +1,12 @@
 //! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database
-//! of a set, any backup of a database without a proven one, the newest `floor` backups of each database, and
-//! backups whose database cannot be determined. The latter also cause no other backup to be deleted.
+//! of a set, any backup of a database without a proven one, the newest `floor` backups of each database, the newest proven
+//! one with rows that newer ones leave out, and backups whose database cannot be determined. The latter also cause no other
+//! backup to be deleted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 mod parts;
+mod tables;
 
 use crate::proof::BackupOrigin;
 use crate::store::StoredObject;
@@ -12,10 +14,20 @@ use crate::store::StoredObject;
 /// Why a backup is kept whose archive names no database, if its tables are not known either.
 const UNNAMED: &str = "it names no database, as pg_dump -C would, and no verification has listed its tables: it may be of any database";
 
+/// How long a backup is kept because of rows that newer ones may lack by mistake: so many days, or so many times those that
+/// backups are kept anyway.
+const LEFT_OUT_DAYS: u32 = 35;
+const LEFT_OUT_FACTOR: u32 = 4;
+
+/// Why one is kept that was never proven, although a newer one is.
+const MAY_HAVE_MORE: &str =
+    "it may have rows that the proven backups of its database leave out: verify it";
+
 /// Why everything is kept that is not young.
 const NONE_PROVEN: &str = "no backup of the set is proven: nothing is deleted";
 
 pub use parts::decide_with_parts;
+pub use tables::{NewerTables, SoleRows, UnnamedDatabases, UnnamedSeries};
 
 /// The decision about one backup, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,17 +55,30 @@ pub struct Candidate {
     pub proven: bool,
     /// The database that it is of, or why that is not known. Determined only if it may matter.
     pub origin: Result<BackupOrigin, String>,
-    /// A digest of the names of its tables, if a verification has listed them.
-    pub tables: Option<u64>,
+    /// The database that it is of if it names none, and a verification has listed its tables.
+    pub unnamed: Option<UnnamedSeries>,
+    /// Of a proven backup: rows that no newer proven one has.
+    pub sole_rows: Option<SoleRows>,
+    /// Of a proven backup: it defines tables without data.
+    pub has_gaps: bool,
 }
 
 /// A database, as certainly as a deletion requires. Backups that name none are of the same one only if their objects
-/// are called alike and have the same tables.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct RetainedSeries {
+/// are called alike and have most tables in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RetainedSeries {
     origin: BackupOrigin,
     /// Of backups that name no database.
-    tables: Option<u64>,
+    unnamed: Option<UnnamedSeries>,
+}
+
+/// What the proven backups of a series have in common.
+#[derive(Debug, Default)]
+struct ProvenOfSeries {
+    /// Place of the oldest one.
+    oldest: usize,
+    /// One of them has the data of all that it defines.
+    has_full: bool,
 }
 
 /// What is newer than a backup in its series.
@@ -61,22 +86,21 @@ struct RetainedSeries {
 struct NewerInSeries {
     backups: usize,
     is_proven: bool,
+    /// One is kept because it may have rows that the proven ones lack.
+    keeps_unproven: bool,
 }
 
 impl Candidate {
     /// The database that it is of, or why that is not known.
-    fn series(&self) -> Result<RetainedSeries, String> {
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn series(&self) -> Result<RetainedSeries, String> {
         let origin = self.origin.clone()?;
-        match (&origin, self.tables) {
-            (BackupOrigin::Named(_), _) => Ok(RetainedSeries {
-                origin,
-                tables: None,
-            }),
-            (_, Some(_)) => Ok(RetainedSeries {
-                origin,
-                tables: self.tables,
-            }),
-            (_, None) => Err(UNNAMED.to_owned()),
+        let is_named = matches!(origin, BackupOrigin::Named(_));
+        match self.unnamed.filter(|_| !is_named) {
+            None if !is_named => Err(UNNAMED.to_owned()),
+            unnamed => Ok(RetainedSeries { origin, unnamed }),
         }
     }
 }
@@ -92,6 +116,29 @@ impl RetentionRules {
     /// Why it is kept because of the number of newer backups of its database, if it is.
     fn keeps_few(&self, newer: usize) -> Option<String> {
         (newer < self.floor).then(|| format!("one of the newest {} of its database", self.floor))
+    }
+
+    /// Why a proven backup is kept for rows that no newer one has, if it is. What a newer one does not even define may have
+    /// been dropped, or left out by mistake: it stays for a time in which that is noticed.
+    fn keeps_rows(&self, c: &Candidate, now: jiff::Timestamp) -> Option<String> {
+        let sole = c.sole_rows.as_ref()?;
+        if sole.is_left_out {
+            let of = &sole.of;
+            return Some(format!(
+                "the newest proven backup with rows of {of}, which newer ones leave out; if that is meant, add the tables to `drift.ignore` in the checks file"
+            ));
+        }
+        let limit = self.days.saturating_mul(LEFT_OUT_FACTOR).max(LEFT_OUT_DAYS);
+        let rules = RetentionRules {
+            days: limit,
+            ..*self
+        };
+        rules.keeps_young(&c.object, now)?;
+        Some(format!(
+            "the newest proven backup with rows of {}, which newer ones do not have: kept for {}",
+            sole.of,
+            days(limit)
+        ))
     }
 
     /// Why one is deleted of which a newer one is proven.
@@ -115,12 +162,10 @@ pub fn decide(
     let series: Vec<Result<RetainedSeries, String>> =
         backups.iter().map(Candidate::series).collect();
     let any_proven = backups.iter().any(|c| c.proven);
-    let proven = backups.iter().zip(&series).filter(|(c, _)| c.proven);
-    let all_proven: HashSet<&RetainedSeries> =
-        proven.filter_map(|(_, s)| s.as_ref().ok()).collect();
+    let all_proven = proven_of_each(&backups, &series);
     let mut newer: HashMap<&RetainedSeries, NewerInSeries> = HashMap::new();
     let mut decisions = Vec::with_capacity(backups.len());
-    for (c, series) in backups.into_iter().zip(&series) {
+    for (place, (c, series)) in backups.into_iter().zip(&series).enumerate() {
         let keep = |why: &str| (false, why.to_owned());
         let young = rules.keeps_young(&c.object, now);
         let (delete, why) = match series {
@@ -131,11 +176,22 @@ pub fn decide(
             },
             Ok(series) => {
                 let newer = newer.entry(series).or_default();
-                let decided = match young.or(rules.keeps_few(newer.backups)) {
+                let proven = all_proven.get(series);
+                let may_have_more = !c.proven
+                    && !newer.keeps_unproven
+                    && proven.is_some_and(|p| !p.has_full && p.oldest < place);
+                let kept = young
+                    .or_else(|| rules.keeps_few(newer.backups))
+                    .or_else(|| rules.keeps_rows(&c, now).filter(|_| newer.is_proven));
+                let decided = match kept {
                     Some(why) => (false, why),
                     None if !any_proven => keep(NONE_PROVEN),
+                    None if may_have_more => {
+                        newer.keeps_unproven = true;
+                        keep(MAY_HAVE_MORE)
+                    }
                     None if newer.is_proven => (true, rules.expired(c.proven)),
-                    None => keep(match (c.proven, all_proven.contains(series)) {
+                    None => keep(match (c.proven, proven.is_some()) {
                         (true, _) => "the newest proven backup of its database",
                         (false, true) => "newer than the newest proven backup of its database",
                         (false, false) => "no backup of its database is proven",
@@ -154,6 +210,23 @@ pub fn decide(
         });
     }
     decisions
+}
+
+/// The proven backups of each series.
+fn proven_of_each<'a>(
+    backups: &[Candidate],
+    series: &'a [Result<RetainedSeries, String>],
+) -> HashMap<&'a RetainedSeries, ProvenOfSeries> {
+    let mut all: HashMap<&RetainedSeries, ProvenOfSeries> = HashMap::new();
+    let series = series.iter().map(|s| s.as_ref().ok());
+    for (place, (c, series)) in backups.iter().zip(series).enumerate() {
+        if let Some(series) = series.filter(|_| c.proven) {
+            let of_it = all.entry(series).or_default();
+            of_it.oldest = place;
+            of_it.has_full |= !c.has_gaps;
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -182,7 +255,12 @@ mod tests {
                     "backup-2026-11-01",
                 )),
             },
-            tables: database.strip_prefix('~').and_then(|n| n.parse().ok()),
+            unnamed: database
+                .strip_prefix('~')
+                .and_then(|n| n.parse().ok())
+                .map(UnnamedSeries::of_test),
+            sole_rows: None,
+            has_gaps: false,
         };
         let all = backups.iter().enumerate().map(candidate).collect();
         decide(all, now, RetentionRules { days: 7, floor })
@@ -296,6 +374,72 @@ mod tests {
         let all = decided(&plain, &[0, 1, 2, 4, 5], 1);
         assert_eq!(all[3].why, UNNAMED);
         assert_eq!(gone(&plain, &[0, 1, 2, 4, 5], 2), [0; 0]);
+    }
+
+    /// Decisions about backups of one database of these ages in days.
+    fn decided_with(
+        ages: &[i64],
+        proven: &[usize],
+        change: impl Fn(usize, &mut Candidate),
+    ) -> Vec<(bool, String)> {
+        let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
+        let candidate = |(i, age): (usize, &i64)| {
+            let mut c = Candidate {
+                object: StoredObject {
+                    created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
+                    generation: Generation(i as i64),
+                    ..StoredObject::named(&format!("b{i}"))
+                },
+                proven: proven.contains(&i),
+                origin: Ok(BackupOrigin::Named("a".into())),
+                unnamed: None,
+                sole_rows: None,
+                has_gaps: false,
+            };
+            change(i, &mut c);
+            c
+        };
+        let all = ages.iter().enumerate().map(candidate).collect();
+        let rules = RetentionRules { days: 7, floor: 0 };
+        let decided = decide(all, now, rules).into_iter();
+        decided.map(|d| (d.delete, d.why)).collect()
+    }
+
+    #[test]
+    fn rows_that_newer_backups_lack_are_kept() {
+        let sole = |is_left_out| SoleRows {
+            of: "public.log".into(),
+            is_left_out,
+        };
+        for (age, is_left_out, is_deleted) in [
+            (34, false, false),
+            (35, false, true),
+            (35, true, false),
+            (900, true, false),
+        ] {
+            let all = decided_with(&[10, age, 950], &[0, 1, 2], |i, c| {
+                c.sole_rows = (i == 1).then(|| sole(is_left_out));
+            });
+            let gone: Vec<bool> = all.iter().map(|(gone, _)| *gone).collect();
+            assert_eq!(gone, [false, is_deleted, true], "{age} {is_left_out}");
+            assert!(is_deleted || all[1].1.contains("rows of public.log"));
+        }
+    }
+
+    /// Nobody knows whether the proven ones are how the database is backed up.
+    #[test]
+    fn while_every_proven_backup_leaves_data_out_an_older_one_stays() {
+        let gone = |proven: &[usize], gaps: &[usize]| -> Vec<usize> {
+            let all = decided_with(&[10, 11, 12, 13], proven, |i, c| {
+                c.has_gaps = gaps.contains(&i);
+            });
+            (0..4).filter(|i| all[*i].0).collect()
+        };
+        assert_eq!(gone(&[0], &[0]), [2, 3]);
+        assert_eq!(gone(&[0], &[]), [1, 2, 3]);
+        assert_eq!(gone(&[0, 1], &[0]), [1, 2, 3]);
+        // They all do, from the beginning.
+        assert_eq!(gone(&[0, 3], &[0, 3]), [1, 2, 3]);
     }
 
     proptest::proptest! {

@@ -7,6 +7,7 @@ pub(crate) mod faulty;
 mod gcs;
 mod kept_bytes;
 mod local;
+mod refusal;
 
 use pgdump_archive::Crc32c;
 use std::collections::HashMap;
@@ -24,9 +25,12 @@ use crate::credentials;
 use crate::error::{StorageError, StorageKind};
 use crate::retry::Backoff;
 
-pub use backup_store::{BackupStore, NameFilter, ObjectBytes, Obstacle, StoredObject};
+pub use backup_store::{
+    BackupStore, NameFilter, NewestObjects, ObjectBytes, Obstacle, StoredObject,
+};
 pub(crate) use denial::can_read_another;
 pub(crate) use kept_bytes::bytes_of;
+use refusal::Billing;
 
 /// Reads a small object whole, checks its size and checksum, and retries reads that fail or stall. It takes as long as the
 /// bytes take that keep arriving.
@@ -223,6 +227,8 @@ pub struct Stores {
     emulator: Option<StorageEmulator>,
     /// How long a bucket may take to answer for the first time; `None`: as long as every call.
     first_contact: Option<Duration>,
+    /// The bucket of BACKUP_BUCKET, and the project that requests to it are billed to.
+    backup_bucket: Option<(String, Option<String>)>,
     /// A slot for each location, so that one that connects slowly does not delay the others.
     open: Mutex<HashMap<Location, Arc<StoreSlot>>>,
 }
@@ -232,7 +238,29 @@ impl Stores {
         Stores {
             emulator,
             first_contact: None,
+            backup_bucket: None,
             open: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The same stores, where requests to the bucket of `backups`, wherever in it, are billed to a project (Requester Pays).
+    /// Other buckets have other owners, and are not billed to it.
+    pub fn with_user_project(self, backups: &Location, project: Option<&str>) -> Self {
+        let backup_bucket = match backups {
+            Location::Bucket { bucket, .. } => Some((bucket.clone(), project.map(str::to_owned))),
+            Location::Folder(_) => None,
+        };
+        Stores {
+            backup_bucket,
+            ..self
+        }
+    }
+
+    /// Who pays for requests to a bucket.
+    fn billing_of(&self, bucket: &str) -> Billing {
+        match &self.backup_bucket {
+            Some((own, project)) if own == bucket => Billing::BackupBucket(project.clone()),
+            _ => Billing::OtherBucket,
         }
     }
 
@@ -323,7 +351,9 @@ impl Stores {
         Ok(match place {
             Location::Folder(folder) => Arc::new(local::LocalStore::new(folder.clone())),
             Location::Bucket { bucket, prefix } => {
-                Arc::new(gcs::GcsStore::connect(bucket, prefix, self.emulator.as_ref()).await?)
+                let place = (bucket.as_str(), prefix.as_str());
+                let billing = self.billing_of(bucket);
+                Arc::new(gcs::GcsStore::connect(place, billing, self.emulator.as_ref()).await?)
             }
         })
     }
@@ -364,6 +394,22 @@ mod tests {
         let slot = stores.open.lock().get(&place).cloned().unwrap();
         let open = slot.client.get().unwrap();
         assert!(Arc::ptr_eq(open, &stores.at(&place).await.unwrap()));
+    }
+
+    /// The other buckets of a configuration (records, evidence, sources) belong to others.
+    #[test]
+    fn only_the_bucket_of_the_backups_is_billed_to_the_user_project() {
+        let place = |uri: &str| Location::parse(uri).unwrap();
+        let stores =
+            |bucket: &str, project| Stores::new(None).with_user_project(&place(bucket), project);
+        let ours = stores("gs://ours/nightly", Some("payer"));
+        let billed = Billing::BackupBucket(Some("payer".to_owned()));
+        assert_eq!(ours.billing_of("ours"), billed);
+        assert_eq!(ours.billing_of("theirs"), Billing::OtherBucket);
+        let unset = stores("gs://ours", None);
+        assert_eq!(unset.billing_of("ours"), Billing::BackupBucket(None));
+        let folder = stores("file:///backups", Some("payer"));
+        assert_eq!(folder.billing_of("ours"), Billing::OtherBucket);
     }
 
     /// A file of ten bytes in a store with faults.

@@ -15,9 +15,11 @@ mod data_checks;
 mod drift;
 mod envelope;
 mod evidence;
+mod float_digits;
 mod generated_columns;
 mod html_report;
 mod junit;
+mod large_objects;
 mod own_evidence;
 mod restore_index;
 mod restored_database;
@@ -35,10 +37,13 @@ use crate::error::{RestoreError, report};
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
+pub(crate) use backup_contents::is_ignored;
 pub use backup_contents::{
     SeenData, comparable, contents_beside, contents_of, note_of, without_data,
 };
-pub(crate) use changed_bytes::{have_same_bytes, note_damage, note_unknown_change};
+pub(crate) use changed_bytes::{
+    changed_since, fail_as_damaged, have_same_bytes, note_unknown_change,
+};
 pub use data_checks::{Checks, ChecksFile};
 pub use drift::{DriftPolicy, History};
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
@@ -133,14 +138,8 @@ pub async fn examine(
         (rows?, damage?)
     };
     e.checks.extend(rows);
-    e.checks.extend(
-        timed(
-            "large objects",
-            true,
-            row_comparison::compare_objects(subject),
-        )
-        .await?,
-    );
+    e.checks
+        .extend(timed("large objects", true, large_objects::compare(subject)).await?);
     e.checks
         .extend(timed("entries", true, restored_entries::compare(subject)).await?);
     e.checks

@@ -523,7 +523,7 @@ impl Worker {
             Ok(job) => {
                 let catalog = self.manager.catalog();
                 catalog
-                    .recorded((&request_id, job_kind(job)), &digest)
+                    .recorded((&request_id, Kind::of(job)), &digest)
                     .await
             }
             Err(_) => Ok(None),
@@ -577,6 +577,8 @@ impl Worker {
         self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
             self.manager.check_served(target)?;
+        } else if job.is_rehearsal() {
+            self.manager.check_has_target()?;
         }
         Ok(job)
     }
@@ -679,13 +681,6 @@ impl Worker {
                 JobOutcome::refused(result, e.reason())
             }
         }
-    }
-}
-
-fn job_kind(job: &Job) -> Kind {
-    match job {
-        Job::Restore(_) => Kind::Restore,
-        Job::Verify(_) => Kind::Verification,
     }
 }
 

@@ -3,10 +3,16 @@ output "worker_account" {
   description = "For the annotation iam.gke.io/gcp-service-account, or --service-account of a worker pool."
 }
 
+output "database_user" {
+  value       = var.cloud_sql_iam ? google_sql_user.worker[0].name : ""
+  description = "For DB_USER, with DB_AUTH=gcp-iam."
+}
+
 output "environment" {
   value = {
     GOOGLE_CLOUD_PROJECT             = var.project
     BACKUP_BUCKET                    = "gs://${var.bucket}/${var.prefix}"
+    BACKUP_USER_PROJECT              = var.user_project
     RESTORE_REQUEST_SUBSCRIPTION     = google_pubsub_subscription.work["restore-requests"].name
     RESTORE_COMPLETION_TOPIC         = google_pubsub_topic.completions.name
     BACKUP_NOTIFICATION_SUBSCRIPTION = var.verify ? google_pubsub_subscription.work["backup-notifications"].name : ""

@@ -6,7 +6,7 @@ locals {
     # iamcredentials issues the tokens of Workload Identity, monitoring answers KEDA and stores metrics.
     local.gke ? ["container", "iamcredentials", "monitoring"] : [],
     var.cloud_run ? ["run", "secretmanager"] : [],
-    # The Auth Proxy asks it for the instance's address and certificate.
+    # The Auth Proxy asks it for the instance's address and certificate; it also creates the database user.
     var.cloud_sql_instance == "" ? [] : ["sqladmin"],
   ))
 }

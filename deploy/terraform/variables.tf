@@ -19,6 +19,12 @@ variable "bucket_project" {
   description = "The bucket's project, if it is another one."
 }
 
+variable "user_project" {
+  type        = string
+  default     = ""
+  description = "The project that requests to the bucket are billed to, if it has Requester Pays (BACKUP_USER_PROJECT)."
+}
+
 variable "prefix" {
   type        = string
   default     = ""
@@ -52,7 +58,13 @@ variable "cloud_run" {
 variable "cloud_sql_instance" {
   type        = string
   default     = ""
-  description = "Name of the Cloud SQL instance that an Auth Proxy connects to; empty: none."
+  description = "Name of the Cloud SQL instance that an Auth Proxy connects to, or that the worker logs in to (cloud_sql_iam); empty: none."
+}
+
+variable "cloud_sql_iam" {
+  type        = bool
+  default     = false
+  description = "Whether the worker logs in to cloud_sql_instance as its Google account, without a password (DB_AUTH=gcp-iam)."
 }
 
 variable "image_pullers" {

@@ -1,5 +1,5 @@
-# The worker's account: roles on the resources that it uses, and none on the project (except, with an Auth Proxy, one that is
-# limited to one Cloud SQL instance).
+# The worker's account: roles on the resources that it uses, and none on the project (except, with Cloud SQL, those that are
+# limited to one instance; and, with Requester Pays, the one to bill the project that pays).
 resource "google_service_account" "worker" {
   project      = var.project
   account_id   = "pgrestored"
@@ -65,6 +65,21 @@ resource "google_storage_bucket_iam_member" "pruners" {
   member   = each.value
 }
 
+# Requester Pays: whoever calls the bucket needs serviceusage.services.use on the project that pays (BACKUP_USER_PROJECT).
+resource "google_project_iam_member" "worker_bills" {
+  count   = var.user_project == "" ? 0 : 1
+  project = var.user_project
+  role    = "roles/serviceusage.serviceUsageConsumer"
+  member  = local.worker
+}
+
+resource "google_project_iam_member" "pruners_bill" {
+  for_each = toset(var.user_project == "" ? [] : var.pruners)
+  project  = var.user_project
+  role     = "roles/serviceusage.serviceUsageConsumer"
+  member   = each.value
+}
+
 # The Auth Proxy connects with the worker's account, to this instance only.
 resource "google_project_iam_member" "worker_connects" {
   count   = var.cloud_sql_instance == "" ? 0 : 1
@@ -74,6 +89,36 @@ resource "google_project_iam_member" "worker_connects" {
   condition {
     title      = "pgrestored"
     expression = "resource.name == 'projects/${var.project}/instances/${var.cloud_sql_instance}' && resource.service == 'sqladmin.googleapis.com'"
+  }
+}
+
+# The worker logs in to this instance with tokens of its account (DB_AUTH=gcp-iam) and not with a password. The instance needs the
+# flag cloudsql.iam_authentication=on, and the user its rights in the database: docs/guides/cloud-sql-iam.md.
+resource "google_project_iam_member" "worker_logs_in" {
+  count   = var.cloud_sql_iam ? 1 : 0
+  project = var.project
+  role    = "roles/cloudsql.instanceUser"
+  member  = local.worker
+  condition {
+    title      = "pgrestored"
+    expression = "resource.name == 'projects/${var.project}/instances/${var.cloud_sql_instance}' && resource.service == 'sqladmin.googleapis.com'"
+  }
+}
+
+resource "google_sql_user" "worker" {
+  count    = var.cloud_sql_iam ? 1 : 0
+  project  = var.project
+  instance = var.cloud_sql_instance
+  name     = trimsuffix(google_service_account.worker.email, ".gserviceaccount.com")
+  type     = "CLOUD_IAM_SERVICE_ACCOUNT"
+  # PostgreSQL drops no role that owns something.
+  deletion_policy = "ABANDON"
+  depends_on      = [google_project_service.this]
+  lifecycle {
+    precondition {
+      condition     = var.cloud_sql_instance != ""
+      error_message = "cloud_sql_iam needs cloud_sql_instance."
+    }
   }
 }
 

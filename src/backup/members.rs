@@ -1,9 +1,13 @@
 //! The objects of a backup that has several, as the store lists them and as they were read.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use base64::Engine;
 
+use crate::error::{StorageError, StorageKind};
 use crate::proof::{BackupMember, MembersProof};
-use crate::store::StoredObject;
+use crate::store::{BackupStore, StoredObject};
 use pgdump_archive::Crc32c;
 
 /// Checksums of an object that was read to its end.
@@ -49,4 +53,42 @@ pub(super) fn members_read(
         let crc32c = read.map(|r| r.crc32c).or(o.crc32c);
         member(o, crc32c, read.and_then(|r| r.sha256))
     }))
+}
+
+/// A backup with the checksums of its objects: of its `members` or, without any, of itself. Those that the store does not
+/// know are computed, and nothing else is read that only is called alike.
+///
+/// # Errors
+/// `backup_changed` if one of them is another one by now, or gone, and errors of the store.
+pub(crate) async fn with_checksums(
+    store: &dyn BackupStore,
+    backup: &StoredObject,
+    members: &[StoredObject],
+) -> Result<StoredObject, StorageError> {
+    let is_single = members.is_empty();
+    let own = if is_single {
+        std::slice::from_ref(backup)
+    } else {
+        members
+    };
+    let names: HashSet<String> = own.iter().map(|o| o.name.clone()).collect();
+    let is_own = move |name: &str| names.contains(name);
+    let listed = store.list_named(&backup.name, Arc::new(is_own)).await?;
+    let mut listed: HashMap<String, StoredObject> =
+        listed.into_iter().map(|o| (o.name.clone(), o)).collect();
+    let mut read = Vec::with_capacity(own.len());
+    for object in own {
+        let now = listed.remove(&object.name);
+        let Some(now) = now.filter(|now| now.generation == object.generation) else {
+            let what = format!("{}: it was changed or deleted", store.uri(&object.name));
+            return Err(StorageError::new(StorageKind::Changed, what));
+        };
+        read.push(now);
+    }
+    let crc32c = read.first().and_then(|o| o.crc32c);
+    Ok(StoredObject {
+        crc32c: crc32c.filter(|_| is_single),
+        members: (!is_single).then(|| Box::new(members_listed(&read))),
+        ..backup.clone()
+    })
 }

@@ -57,6 +57,14 @@ impl ArchivedDatabase {
         )
     }
 
+    /// Whether it may be a backup of a database: it is not certainly something else.
+    pub(super) fn may_be_backup(&self) -> bool {
+        !matches!(
+            self,
+            ArchivedDatabase::Globals | ArchivedDatabase::NoDump(_)
+        )
+    }
+
     /// The origin of a backup of this name, or why it cannot be told.
     pub(super) fn one_origin(self, backup: &str) -> Result<BackupOrigin, String> {
         match self {

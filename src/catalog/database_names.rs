@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
+use super::companions::without_companions;
 use super::grouped_backups::{DatabaseBackups, group};
 use crate::backup::{self, PinnedBackup, ReadHint, Source, Unlisted};
 use crate::config::NAME_BUDGET;
@@ -135,7 +136,10 @@ impl BackupCatalog {
                 (R::InvalidRequest, _) if said(&e).contains(GLOBALS_ONLY) => {
                     ArchivedDatabase::Globals
                 }
-                (R::InvalidRequest, _) => ArchivedDatabase::Cluster,
+                // The store rejects calls as invalid for reasons of its own.
+                (R::InvalidRequest, _) if matches!(e, RestoreError::Validation(_)) => {
+                    ArchivedDatabase::Cluster
+                }
                 (R::ArchiveUnsupported, _) if is_no_dump(&e) => ArchivedDatabase::NoDump(said(&e)),
                 // What took too long once is not tried again and again.
                 (R::ArchiveCorrupt | R::ArchiveUnsupported | R::Timeout, _) => {
@@ -179,6 +183,7 @@ impl BackupCatalog {
         backups: Vec<StoredObject>,
         reports: &[VerificationReport],
     ) -> Vec<DatabaseBackups> {
+        let backups = without_companions(backups, |o| o);
         let limit = LookLimit {
             // A single one need not be told from others, unless its database may have been proven before.
             backups: if backups.len() < 2 && reports.is_empty() {
@@ -307,14 +312,30 @@ impl BackupCatalog {
 
     /// The name of the database, from the archive opened as far as it has to be.
     async fn open_for_name(&self, pinned: &PinnedBackup) -> Result<Option<String>, RestoreError> {
+        let limits = Limits {
+            max_decompressed: most_decompressed(pinned.object.size),
+            ..Limits::default()
+        };
+        let name = |archive: &Archive| archive.header().database.clone();
+        let name = self.open_within_budget(pinned, limits, name).await?;
+        Ok(name.filter(|d| !d.is_empty()))
+    }
+
+    /// What an archive says that is opened within the memory reserved for looks, one at a time.
+    ///
+    /// # Errors
+    /// Those of opening it; `timeout`.
+    pub(super) async fn open_within_budget<T: Send + 'static>(
+        &self,
+        pinned: &PinnedBackup,
+        limits: Limits,
+        look: impl FnOnce(&Archive) -> T + Send + 'static,
+    ) -> Result<T, RestoreError> {
         let opening = self.known_databases.opening.clone();
         let permit = opening.acquire_owned().await;
         let permit = permit.map_err(|e| RestoreError::internal(e.to_string()))?;
         let keys = self.keys()?;
-        let limits = Limits {
-            max_decompressed: most_decompressed(pinned.object.size),
-            ..Limits::default().with_memory(self.config.archive_memory.min(NAME_BUDGET))
-        };
+        let limits = limits.with_memory(self.config.archive_memory.min(NAME_BUDGET));
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
         let (source, options) = (Source::Object(pinned.clone()), self.download_options());
@@ -322,8 +343,7 @@ impl BackupCatalog {
         // The thread holds the permit: it may end later than the wait for it.
         let open = move || {
             let _permit = permit;
-            let archive = Archive::open(origin, limits, &keys)?;
-            Ok::<_, RestoreError>(archive.header().database.clone())
+            Ok::<_, RestoreError>(look(&Archive::open(origin, limits, &keys)?))
         };
         let limit = self.known_databases.open_limit;
         let late = |_| {
@@ -334,8 +354,7 @@ impl BackupCatalog {
         let died = |e: tokio::task::JoinError| {
             RestoreError::internal(format!("the archive reader died: {e}"))
         };
-        let name = opened.map_err(late)?.map_err(died)??;
-        Ok(name.filter(|d| !d.is_empty()))
+        opened.map_err(late)?.map_err(died)?
     }
 
     /// The backups below `prefix` that are of this database, by name, what cannot be used there, and how many were not

@@ -1,5 +1,4 @@
-//! The evidence of verifications: where it is kept, which earlier answers count, what the next backup is
-//! compared with, and what an answer is worth that an earlier one contradicts.
+//! The evidence of verifications: where it is kept, which earlier answers count, and what the next backup is compared with.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -7,15 +6,12 @@ use std::sync::Arc;
 use super::backup_catalog::BackupCatalog;
 use crate::backup::PinnedBackup;
 use crate::config::EvidencePlace;
-use crate::error::{RestoreError, RetryClass, StorageKind, report as said};
+use crate::error::{RestoreError, StorageKind};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
-use crate::verification::{
-    Evidence, History, Keyring, Question, SearchLimit, StoredEvidence, Testimony, have_same_bytes,
-    note_damage, note_unknown_change, verdict,
-};
+use crate::verification::{Evidence, History, Keyring, Question, SearchLimit, StoredEvidence};
 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: SearchLimit = SearchLimit {
@@ -175,67 +171,6 @@ impl BackupCatalog {
             reports,
         })
     }
-
-    /// The backup was proven before, and now it is said to be bad. If its bytes are the same, one of both answers is wrong,
-    /// and it may be this one. If they are others, it was damaged since, which is returned. Only what is signed can say so,
-    /// and what cannot be read may.
-    pub(crate) async fn doubt(
-        &self,
-        report: &mut VerificationReport,
-        pinned: Option<&PinnedBackup>,
-    ) -> bool {
-        let (Some(p), Verdict::Failed) = (pinned, report.verdict) else {
-            return false;
-        };
-        let earlier = async {
-            let Some(evidence) = self.evidence(pinned).await?.filter(Evidence::is_signed) else {
-                return Ok(Testimony::default());
-            };
-            evidence.beside(&p.object).await
-        };
-        let earlier: Testimony = match earlier.await {
-            Ok(earlier) => earlier,
-            Err(e) => {
-                let e: RestoreError = e;
-                tracing::warn!(error = said(&e), "earlier evidence cannot be read");
-                let may_pass = e.reason().retry_class() != RetryClass::Permanent;
-                verdict::withhold(report, &said(&e), may_pass.then(|| e.reason()));
-                return false;
-            }
-        };
-        let reports = earlier
-            .reports
-            .iter()
-            .chain(earlier.of_other_bytes.as_deref());
-        let contradicting = reports.filter(|r| verdict::contradicts(r, report));
-        let contradicting: Vec<(Option<bool>, &VerificationReport)> = contradicting
-            .map(|r| (have_same_bytes(r, report), r))
-            .collect();
-        let newest = |same: Option<bool>| {
-            let of_bytes = contradicting.iter().filter(|(is, _)| *is == same);
-            of_bytes.map(|(_, r)| *r).max_by_key(|r| r.finished_at)
-        };
-        if let Some(r) = newest(Some(true)) {
-            tracing::error!(
-                backup = p.uri(),
-                "the same backup was verified before and fails now: a defect of this program or its server"
-            );
-            verdict::doubt(report, r.finished_at);
-        } else if let Some(why) = &earlier.incomplete {
-            tracing::warn!(why, "earlier evidence was not read completely");
-            verdict::withhold(report, why, None);
-        } else if let Some(r) = newest(Some(false)) {
-            tracing::error!(
-                backup = p.uri(),
-                "the backup was verified before and has changed since: it is damaged where it is stored"
-            );
-            note_damage(report, r);
-            return true;
-        } else if let Some(r) = newest(None) {
-            note_unknown_change(report, r);
-        }
-        false
-    }
 }
 
 /// Whether the newest conclusive report about a backup, one that restored it or found it bad, is a proof. Of a whole
@@ -286,11 +221,9 @@ fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Q
 mod tests {
     use super::*;
     use crate::catalog::folder_catalog::{catalog_of, set_age, verified};
-    use crate::error::{Blame, FailureReason as R, ValidationError, ValidationKind};
     use crate::job::BackupRef;
     use crate::policy::Trigger;
     use crate::verification::TEST_SIGNING_KEY as KEY;
-    use pgdump_restore::Stage;
 
     /// With the key, a folder that somebody made and that nobody may list ends no proof.
     #[tokio::test]
@@ -386,82 +319,6 @@ mod tests {
                 .map(|r| r.subject().unwrap().0)
                 .collect();
             assert_eq!(names, [files[expected].0], "{database:?}");
-        }
-    }
-
-    /// A proof of a backup as it is now.
-    fn proof(id: &str, pinned: &PinnedBackup) -> VerificationReport {
-        let now = jiff::Timestamp::now();
-        VerificationReport {
-            verdict: Verdict::Verified,
-            depth: Some(Depth::Data),
-            backup: crate::catalog::describe(pinned),
-            backup_created: Some(pinned.object.created),
-            members: pinned.object.members.as_deref().cloned(),
-            ..VerificationReport::new(id, Trigger::Command, Depth::Data, now)
-        }
-    }
-
-    /// The same backup cannot be read to its end.
-    fn failure(pinned: &PinnedBackup) -> VerificationReport {
-        let mut report = proof("now", pinned);
-        let e = ValidationError::new(ValidationKind::ArchiveCorrupt, "cut off");
-        verdict::fail(&mut report, &e.into(), Stage::Data);
-        report
-    }
-
-    /// Only the same bytes show a fault of ours. What has other bytes by now was damaged where it is stored.
-    #[tokio::test]
-    async fn a_backup_with_other_bytes_was_damaged_since_its_proof() {
-        let files: &[(&str, &[u8])] = &[
-            ("a.dump", b"PGDMP"),
-            ("n/toc.dat", b"PGDMP"),
-            ("n/1.dat", b"1\n"),
-        ];
-        let of = |text: &str| Some(text.to_owned());
-        for (name, now, verdict, what) in [
-            (
-                "a.dump",
-                of("then"),
-                Verdict::Inconclusive,
-                "one of the two verdicts is wrong",
-            ),
-            (
-                "a.dump",
-                of("other"),
-                Verdict::Failed,
-                "damaged since its proof at ",
-            ),
-            ("a.dump", None, Verdict::Failed, "is not known"),
-            (
-                "n/",
-                None,
-                Verdict::Failed,
-                "it had 2 objects then, and has 1 now",
-            ),
-        ] {
-            let (folder, _store, catalog) =
-                catalog_of(files, &[("evidence-signing-key", KEY)]).await;
-            // The newest member stays as it is.
-            set_age(&folder, "n/1.dat", 60);
-            let wanted = BackupRef::from_name(name, "").unwrap();
-            let pin = async || catalog.pin(&wanted, None, None).await.unwrap().unwrap();
-            let then = pin().await;
-            let mut proven = proof("then", &then);
-            proven.backup.crc32c = of("then").filter(|_| name == "a.dump");
-            let job = VerifyJob::new("then", wanted.clone(), Trigger::Command);
-            let kept = catalog.write_evidence(&job, &proven, Some(&then)).await;
-            assert!(kept.unwrap().is_some());
-            std::fs::remove_file(folder.path().join("n/1.dat")).unwrap();
-            let pinned = pin().await;
-            let mut failed = failure(&pinned);
-            failed.backup.crc32c = now;
-            catalog.doubt(&mut failed, Some(&pinned)).await;
-            let error = failed.error.unwrap();
-            assert_eq!(failed.verdict, verdict, "{error:?}");
-            assert!(error.message.contains(what), "{error:?}");
-            assert_eq!(error.reason, R::ArchiveCorrupt);
-            assert_eq!(error.blame == Blame::Backup, verdict == Verdict::Failed);
         }
     }
 }

@@ -106,8 +106,7 @@ pub(super) fn group(backups: Vec<(StoredObject, ArchivedDatabase)>) -> Vec<Datab
         }
     }
     let named = open.by_pattern();
-    let is_dump = |d: &D| !matches!(d, D::NoDump(_) | D::Globals);
-    let dumps = others.iter().filter(|(_, _, d)| is_dump(d));
+    let dumps = others.iter().filter(|(_, _, d)| d.may_be_backup());
     let called: HashSet<String> = dumps.map(|(_, pattern, _)| pattern.clone()).collect();
     let undated: HashSet<&String> = others
         .iter()
@@ -126,7 +125,7 @@ pub(super) fn group(backups: Vec<(StoredObject, ArchivedDatabase)>) -> Vec<Datab
         };
         if let Some(like) = like.filter(is_older) {
             older.push((like.first, pattern, object));
-        } else if !is_dump(&database) && like.is_none() && !called.contains(&pattern) {
+        } else if !database.may_be_backup() && like.is_none() && !called.contains(&pattern) {
             no_dumps.push(object);
         } else if pattern.contains('#') || (database == D::Unnamed && is_each_its_own) {
             open.add(database.origin(&object.name), object);

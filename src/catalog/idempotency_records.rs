@@ -7,26 +7,20 @@ use crate::error::{
 };
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
-use crate::store::{
-    BackupStore, StoredObject, bytes_of, can_read_another, create_unless_taken, read_small,
-};
+use crate::store::{BackupStore, StoredObject, can_read_another, create_unless_taken, read_small};
 use crate::verification::{Keyring, Signature};
 
 /// What a signature of a record is over, beside the record itself.
 const SIGNED: &str = "application/vnd.pgrestored.outcome+json";
 /// Bytes of a record.
 const MAX_RECORD: u64 = 4 << 20;
-/// Bytes of a record in the history, which is only shown: many are read, and anybody may have written them.
-const MAX_PAST_RECORD: u64 = 256 << 10;
-/// Memory for the history, in bytes, as [`bytes_of`] estimates it.
-const MAX_HISTORY: usize = 8 << 20;
 
 /// What an idempotency record says.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// Of what was asked: the same id may not mean something else.
     digest: String,
-    result: RestoreResult,
+    pub(super) result: RestoreResult,
     /// Where there is a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signature: Option<Signature>,
@@ -61,12 +55,16 @@ impl Record {
 
     /// Whether it is the outcome of this request, by a worker that is believed. With a signing key, every outcome must
     /// be signed; without one, but with trusted keys, that of a verification, whose verdict is believed like evidence.
-    fn counts(&self, (id, kind): (&str, Kind), keys: &Keyring) -> Result<bool, RestoreError> {
+    pub(super) fn counts(
+        &self,
+        (id, kind): (&str, Kind),
+        keys: &Keyring,
+    ) -> Result<bool, RestoreError> {
         if self.result.kind != kind || self.result.request_id != id {
             return Ok(false);
         }
         let must_be_signed = match kind {
-            Kind::Restore => keys.signs(),
+            Kind::Restore | Kind::Rehearsal => keys.signs(),
             Kind::Verification => !keys.is_empty(),
         };
         if !must_be_signed {
@@ -80,7 +78,7 @@ impl Record {
 
 /// Names of a record, in the order in which they are tried: of the second and third, nobody without the signing key can
 /// predict any. Without a key, whoever may create objects there can take all three, or write a record themselves.
-fn names_of(request_id: &str, keys: &Keyring) -> [String; 3] {
+pub(super) fn names_of(request_id: &str, keys: &Keyring) -> [String; 3] {
     let name = name_of(request_id);
     let further = |n: usize| {
         let second = keys.secret_name(&format!("outcome {n}\n{name}"));
@@ -94,10 +92,9 @@ fn names_of(request_id: &str, keys: &Keyring) -> [String; 3] {
 }
 
 /// The first name of a record: the suffix keeps it from being taken for a backup.
-fn name_of(request_id: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+pub(super) fn name_of(request_id: &str) -> String {
     let encoded = request_id.bytes().map(|b| {
-        if plain(b) {
+        if is_plain(b) {
             char::from(b).to_string()
         } else {
             format!("%{b:02X}")
@@ -106,8 +103,13 @@ fn name_of(request_id: &str) -> String {
     format!("{}{}.json", folder(), encoded.collect::<String>())
 }
 
+/// Whether a byte of a request's id is itself in the name of its record.
+pub(super) fn is_plain(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')
+}
+
 /// The folder of all records.
-fn folder() -> String {
+pub(super) fn folder() -> String {
     format!("outcomes{EVIDENCE_SUFFIX}")
 }
 
@@ -115,7 +117,7 @@ fn folder() -> String {
 ///
 /// # Errors
 /// `archive_unsupported` for what is no record, or too large; as [`read_small`].
-async fn read(
+pub(super) async fn read(
     store: &dyn BackupStore,
     object: &StoredObject,
     most: u64,
@@ -135,17 +137,15 @@ async fn read(
     serde_json::from_slice(&text).map_err(|e| is_none(e.to_string()))
 }
 
-/// The record of at most `most` bytes in an object; `None` for what is no record or is gone, and for what is denied
-/// alone.
+/// The record in an object; `None` for what is no record or is gone, and for what is denied alone.
 ///
 /// # Errors
 /// As [`read_small`], where another attempt or another worker may read it.
 async fn read_if_one(
     store: &dyn BackupStore,
     object: StoredObject,
-    most: u64,
 ) -> Result<Option<Record>, RestoreError> {
-    match read(store, &object, most).await {
+    match read(store, &object, MAX_RECORD).await {
         Ok(record) => Ok(Some(record)),
         Err(e) => unless_of_object(store, &object.name, e).await,
     }
@@ -161,7 +161,7 @@ async fn record_at(
     (request, keys): ((&str, Kind), &Keyring),
 ) -> Result<Option<Record>, RestoreError> {
     let record = match store.stat(name, None).await {
-        Ok(object) => read_if_one(store, object, MAX_RECORD).await?,
+        Ok(object) => read_if_one(store, object).await?,
         Err(e) if e.reason() == R::BackupNotFound => None,
         Err(e) => {
             let e = e.context("the idempotency record").into();
@@ -228,53 +228,6 @@ impl BackupCatalog {
             }
         }
         Ok(None)
-    }
-
-    /// The newest recorded outcomes, newest first, at most `most`, and no more than fit into the memory for them; `None`
-    /// if outcomes are not recorded.
-    ///
-    /// # Errors
-    /// `access_denied`, `download_failed`.
-    pub async fn newest_recorded(
-        &self,
-        most: usize,
-    ) -> Result<Option<Vec<RestoreResult>>, RestoreError> {
-        let Some(place) = &self.config.records else {
-            return Ok(None);
-        };
-        let (store, keys) = (self.stores.at(place).await?, self.keyring()?);
-        let is_record = |name: &str| name.ends_with(".json");
-        let mut objects = match store.members_where(&folder(), is_record).await {
-            Err(e) if e.reason() == R::BackupNotFound => vec![],
-            other => other?,
-        };
-        objects.retain(|o| o.obstacle.is_none());
-        objects.sort_by_key(|o| std::cmp::Reverse(o.created));
-        objects.truncate(most);
-        let (mut results, mut kept) = (Vec::new(), 0usize);
-        for object in objects {
-            let name = object.name.clone();
-            let read = read_if_one(store.as_ref(), object, MAX_PAST_RECORD).await?;
-            let Some(mut record) = read else {
-                continue;
-            };
-            let (id, kind) = (record.result.request_id.clone(), record.result.kind);
-            let is_its = name_of(&id) == name || names_of(&id, &keys).contains(&name);
-            if !is_its || !record.counts((&id, kind), &keys)? {
-                continue;
-            }
-            record.result.bound();
-            kept = kept.saturating_add(bytes_of(&record.result));
-            if kept > MAX_HISTORY {
-                tracing::warn!(
-                    "the recorded outcomes are too long to be kept together: only the newest are"
-                );
-                break;
-            }
-            // A copy, because the lists that were cut keep the memory of their former length.
-            results.push(record.result.clone());
-        }
-        Ok(Some(results))
     }
 
     /// Records an outcome. Returns the one that counts: this one, or one that was there before. If all its names are taken
@@ -383,44 +336,6 @@ mod tests {
         catalog.record("d", &result).await.unwrap();
         let recorded = catalog.recorded(("good", Kind::Restore), "d").await;
         assert_eq!(recorded.unwrap(), Some(result));
-    }
-
-    /// Nor does it take the memory of a worker that starts.
-    #[tokio::test]
-    async fn the_history_is_bounded_whatever_is_recorded() {
-        use crate::catalog::folder_catalog::catalog_of;
-        let records = tempfile::tempdir().unwrap();
-        let place = format!("file://{}", records.path().display());
-        let (_folder, _store, catalog) =
-            catalog_of(&[], &[("restore-records", place.as_str())]).await;
-        let t = jiff::Timestamp::UNIX_EPOCH;
-        let mut listed = RestoreResult::new("listed", (t, t));
-        listed.notes = vec![String::new(); 15_000];
-        let mut long = RestoreResult::new("long", (t, t));
-        long.notes = vec![String::new(); 300_000];
-        for result in [&listed, &long] {
-            catalog.record("d", result).await.unwrap();
-        }
-        let found = catalog.newest_recorded(100).await.unwrap().unwrap();
-        let ids: Vec<&str> = found.iter().map(|r| r.request_id.as_str()).collect();
-        assert_eq!(ids, ["listed"], "the other is too long");
-        assert_eq!(found[0].notes.len(), 100);
-        assert!(
-            found[0].notes.capacity() < 200,
-            "nor is there room for more"
-        );
-        // A redelivery is still answered with all of it.
-        let recorded = catalog.recorded(("long", Kind::Restore), "d").await;
-        assert_eq!(recorded.unwrap(), Some(long));
-        // Together, they are bounded as well.
-        for i in 0..50 {
-            let mut result = RestoreResult::new(&format!("r{i}"), (t, t));
-            result.labels.insert("a".into(), "x".repeat(200_000));
-            catalog.record("d", &result).await.unwrap();
-        }
-        let found = catalog.newest_recorded(100).await.unwrap().unwrap();
-        let kept: usize = found.iter().map(bytes_of).sum();
-        assert!(kept <= MAX_HISTORY && found.len() < 50 && found.len() > 20);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
+use super::companions::{is_beside, names_of, without_companions};
 use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::is_proven;
 use super::whole_backups::PassedBackup;
@@ -64,6 +65,7 @@ impl BackupCatalog {
         let with_checksums = wanted.is_proven;
         let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
         let (found, mut unlisted) = found.await?;
+        let found = without_companions(found, |f| &f.object);
         // There is no evidence about them, so none is proven.
         let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
         let deadline = Instant::now() + LOOK_LIMIT;
@@ -112,8 +114,14 @@ impl BackupCatalog {
         let own = own.origin(&chosen.name);
         let compared = objects_of(&found[..found.len().min(COMPARED)]);
         let databases = self.databases_before(deadline, &compared).await?;
-        let origins = databases.iter().zip(&compared);
-        let origins = origins.filter_map(|(d, o)| Some(d.as_ref()?.origin(&o.name)));
+        let names = names_of(found.iter().map(|f| &f.object));
+        let is_backup = |d: &ArchivedDatabase, o: &StoredObject| {
+            d.name().is_some() || (d.may_be_backup() && !is_beside(o, &names))
+        };
+        let origins = databases.iter().zip(&compared).filter_map(|(d, o)| {
+            let database = d.as_ref().filter(|d| is_backup(d, o))?;
+            Some(database.origin(&o.name))
+        });
         let label = |origin: BackupOrigin| match origin {
             BackupOrigin::Named(name) => Some(name),
             BackupOrigin::CalledLike(pattern) => Some(pattern).filter(|p| p.contains('#')),
@@ -139,6 +147,7 @@ impl BackupCatalog {
         let place = (prefix, None);
         let found = backup::newest_first(store.as_ref(), place, globals, self.manifest(), false);
         let (found, _) = found.await?;
+        let found = without_companions(found, |f| &f.object);
         let deadline = Instant::now() + LOOK_LIMIT;
         self.named_by(deadline, &found).await
     }
@@ -475,7 +484,7 @@ impl Candidates<'_> {
         let is_unknown = |i: &usize| self.databases[*i].is_unknown();
         let hides = |i: &usize| is_unknown(i) && pattern(*i) == own;
         let place = (0..named).find(hides).unwrap_or(named);
-        let passed = (0..place).filter(is_unknown);
+        let passed = (0..place).filter(|i| is_unknown(i) && self.databases[*i].may_be_backup());
         let passed = passed.map(|i| self.found[i].object.name.clone()).collect();
         Some(ChosenBackup::after(place, passed))
     }
@@ -483,9 +492,7 @@ impl Candidates<'_> {
     /// The newest backup of any database, if one was found. One that cannot be read is taken for one, and so is a newer
     /// file that is no dump, but is called like the backup: an older backup in its place would hide that the newest is bad.
     fn newest_of_any(&self) -> Option<ChosenBackup> {
-        let is_backup = |d: &ArchivedDatabase| {
-            !matches!(d, ArchivedDatabase::Globals | ArchivedDatabase::NoDump(_))
-        };
+        let is_backup = ArchivedDatabase::may_be_backup;
         let found = self.databases.iter().position(is_backup)?;
         let pattern = |i: usize| pattern_of(&self.found[i].object.name);
         let own = pattern(found);
@@ -506,12 +513,14 @@ impl Candidates<'_> {
             .iter()
             .filter_map(|d| d.name().map(str::to_owned))
             .collect();
-        let unnamed = self.databases.iter().filter(|d| d.name().is_none()).count();
+        let is_unnamed = |d: &&ArchivedDatabase| d.name().is_none() && d.may_be_backup();
+        let unnamed = self.databases.iter().filter(is_unnamed).count();
         let mut parts = Vec::new();
         if !names.is_empty() {
             parts.push(format!("there are backups of {}", listed(names.iter())));
         }
         match unnamed {
+            0 if names.is_empty() => parts.push("no file there is a backup of a database".into()),
             0 => {}
             1 => parts.push("1 backup names none: choose it by its own name".into()),
             n => parts.push(format!(
@@ -614,7 +623,7 @@ mod tests {
         assert_eq!(reason, R::BackupNotFound);
         assert!(
             what.contains(
-                "no backup of database billing; there are backups of app, shop; 2 backups name none"
+                "no backup of database billing; there are backups of app, shop; 1 backup names none"
             ),
             "{what}"
         );
@@ -693,6 +702,9 @@ mod tests {
                 "2 newer files are not backups of a database and were left out: roles.sql, backup.log"
             ]
         );
+        let of_app = latest.of_database(Some("app"));
+        let pinned = catalog.pin(&of_app, None, None).await.unwrap().unwrap();
+        assert!(pinned.notes.is_empty(), "{:?}", pinned.notes);
         // What is called like a backup is one that went wrong.
         std::fs::write(
             folder.path().join("app-2026-11-29.dump"),
@@ -709,6 +721,42 @@ mod tests {
         assert!(
             what.contains("no backup of a database: roles.sql, backup.log, older.log"),
             "{what}"
+        );
+        let (_, what) = newest(&catalog, "latest", Some("app")).await.unwrap_err();
+        assert!(
+            what.contains("no backup of database app; no file there is a backup of a database"),
+            "{what}"
+        );
+    }
+
+    /// Only backups of databases are named as those of others, and a marker that was written after a backup is not the newest.
+    #[tokio::test]
+    async fn files_about_a_backup_are_no_backups_of_other_databases() {
+        let shop = archive_of("shop");
+        let text: &[u8] = b"CREATE TABLE t ();\n";
+        let files: &[(&str, &[u8])] = &[
+            ("blog-2026-11-29.sql.ok", b""),
+            (
+                "blog-2026-11-29.sql.sha256",
+                b"9f86d081884c7d659a2feaa0c55ad015  blog-2026-11-29.sql\n",
+            ),
+            ("blog-2026-11-29.sql", text),
+            ("roles-2026-11-29.sql", CLUSTER),
+            ("backup-2026-11-29.log", b"2026-11-29 INFO done\n"),
+            ("shop-2026-11-29.dump", &shop[..20]),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, (name, _)) in files.iter().enumerate() {
+            set_age(&folder, name, 60 * age as u64 + 60);
+        }
+        let latest = BackupRef::from_name("latest", "").unwrap();
+        let pinned = catalog.pin(&latest, None, None).await.unwrap().unwrap();
+        assert_eq!(pinned.object.name, "blog-2026-11-29.sql");
+        assert_eq!(
+            pinned.notes,
+            [
+                "this backup does not say of which database it is, and there are backups of others (shop-#.dump): if it is not the one that you want, choose with --database or --prefix"
+            ]
         );
     }
 

@@ -1,6 +1,6 @@
 //! Which backups of a set may be deleted, and their deletion.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -15,10 +15,13 @@ use crate::error::{
     ValidationKind, report as said,
 };
 use crate::policy::Depth;
-use crate::proof::{BackupOrigin, Verdict, VerificationReport};
-use crate::retention::{Candidate, Decision, RetentionRules, decide_with_parts};
+use crate::proof::{BackupContents, BackupOrigin, ListedTables, Verdict, VerificationReport};
+use crate::retention::{
+    Candidate, Decision, NewerTables, RetainedSeries, RetentionRules, UnnamedDatabases,
+    decide_with_parts,
+};
 use crate::store::{StoredObject, read_range};
-use crate::verification::{DocumentFolders, Evidence, Testimony};
+use crate::verification::{DocumentFolders, DriftPolicy, Evidence, Testimony, is_ignored};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -40,6 +43,71 @@ fn left_alone(name: &str, why: &str) -> RestoreError {
         format!("{name}: nothing was deleted: {why}"),
     )
     .into()
+}
+
+/// What is known of the backups of a set so far, newest first.
+struct RetainedSet {
+    drift: DriftPolicy,
+    unnamed: UnnamedDatabases,
+    of_series: HashMap<RetainedSeries, ProvenOfSeries>,
+}
+
+/// The proven whole backups of a series so far.
+struct ProvenOfSeries {
+    newest: StoredObject,
+    tables: NewerTables,
+}
+
+impl RetainedSet {
+    fn new(drift: DriftPolicy) -> Self {
+        RetainedSet {
+            drift,
+            unnamed: UnnamedDatabases::default(),
+            of_series: HashMap::new(),
+        }
+    }
+
+    /// Compares the next backup with the newer ones, by the tables that its evidence lists.
+    fn compare(
+        &mut self,
+        candidate: &mut Candidate,
+        part: Option<BackupContents>,
+        tables: Option<&ListedTables>,
+    ) {
+        if let (Ok(origin), Some(tables)) = (&candidate.origin, tables)
+            && !matches!(origin, BackupOrigin::Named(_))
+        {
+            candidate.unnamed = Some(self.unnamed.series_of(origin, tables));
+        }
+        let (true, None, Ok(series)) = (candidate.proven, part, candidate.series()) else {
+            return;
+        };
+        let newer = self
+            .of_series
+            .entry(series)
+            .or_insert_with(|| ProvenOfSeries {
+                newest: candidate.object.clone(),
+                tables: NewerTables::default(),
+            });
+        if let Some(tables) = tables {
+            let is_ignored = |name: &str| is_ignored(&self.drift, name);
+            candidate.has_gaps = tables.bare.iter().any(|name| !is_ignored(name));
+            candidate.sole_rows = newer.tables.sole_rows(tables, is_ignored);
+            newer.tables.add(tables);
+        }
+    }
+
+    /// The newest proven backup of each of these series, on which the deletions depend.
+    fn newest_proven_of(
+        &self,
+        series: &HashSet<&RetainedSeries>,
+    ) -> impl Iterator<Item = &StoredObject> {
+        let of = self
+            .of_series
+            .iter()
+            .filter(|(known, _)| series.contains(known));
+        of.map(|(_, proven)| &proven.newest)
+    }
 }
 
 impl BackupCatalog {
@@ -65,25 +133,20 @@ impl BackupCatalog {
             Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
             None => DocumentFolders::default(),
         };
-        let (mut incomplete, mut newest_proven) = (None, HashMap::new());
+        let (mut incomplete, mut of_set) = (None, RetainedSet::new(self.drift_policy_of(set)));
         for object in backups {
             let known = match &evidence {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
                 None => Testimony::default(),
             };
             let part = part_by(&known.reports);
-            let candidate = self.candidate(object, &known, !is_unsigned).await;
-            if let (true, None, Ok(origin)) = (candidate.proven, part, &candidate.origin) {
-                // Tables tell only those apart that name no database.
-                let is_named = matches!(origin, BackupOrigin::Named(_));
-                let series = (origin.clone(), candidate.tables.filter(|_| !is_named));
-                newest_proven
-                    .entry(series)
-                    .or_insert_with(|| candidate.object.clone());
-            }
+            let mut candidate = self.candidate(object, &known, !is_unsigned).await;
+            of_set.compare(&mut candidate, part, known.tables.as_ref());
             candidates.push((candidate, part));
             incomplete = incomplete.or(known.incomplete);
         }
+        let series: Vec<Option<RetainedSeries>> =
+            candidates.iter().map(|(c, _)| c.series().ok()).collect();
         let mut decisions = decide_with_parts(candidates, now, rules);
         if is_unsigned {
             let why = "evidence is not signed: set EVIDENCE_SIGNING_KEY_FILE, or EVIDENCE_TRUSTED_KEYS_FILE where the workers sign";
@@ -92,8 +155,11 @@ impl BackupCatalog {
                 .filter(|d| rules.keeps_young(&d.object, now).is_none())
                 .for_each(|d| why.clone_into(&mut d.why));
         }
-        if let (true, Some(evidence)) = (decisions.iter().any(|d| d.delete), &evidence) {
-            for object in newest_proven.values() {
+        if let Some(evidence) = &evidence {
+            let deleting = decisions.iter().zip(&series).filter(|(d, _)| d.delete);
+            let deleting: HashSet<&RetainedSeries> =
+                deleting.filter_map(|(_, s)| s.as_ref()).collect();
+            for object in of_set.newest_proven_of(&deleting) {
                 if incomplete.is_none() {
                     incomplete = self.what_changed(evidence, object).await;
                 }
@@ -135,16 +201,10 @@ impl BackupCatalog {
         object: &StoredObject,
     ) -> Result<bool, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let listed = backup::list_objects(store.as_ref(), &object.name, true).await?;
-        let read = backup::backups_of(store.as_ref(), listed, self.manifest()).await?;
-        let is_still_it =
-            |o: &&StoredObject| o.name == object.name && o.generation == object.generation;
-        let Some(read) = read.iter().find(is_still_it) else {
-            return Err(
-                StorageError::new(StorageKind::NotFound, "it is not there any more").into(),
-            );
-        };
-        Ok(is_proven(&evidence.beside(read).await?.reports))
+        let generation = Some(object.generation);
+        let pinned = backup::pin(store.clone(), &object.name, generation, None).await?;
+        let read = backup::with_checksums(store.as_ref(), &pinned.object, &pinned.members).await?;
+        Ok(is_proven(&evidence.beside(&read).await?.reports))
     }
 
     /// What is known of a backup: whether its last verification that went deep enough proved it, and its database; where no
@@ -173,7 +233,9 @@ impl BackupCatalog {
             object,
             proven,
             origin,
-            tables: known.tables,
+            unnamed: None,
+            sole_rows: None,
+            has_gaps: false,
         }
     }
 
@@ -248,7 +310,7 @@ impl BackupCatalog {
             }
             Ok(_) => return Ok(()),
             // Of a whole cluster, where no database is named.
-            Err(e) if e.reason() == R::InvalidRequest => return Ok(()),
+            Err(RestoreError::Validation(e)) if e.reason() == R::InvalidRequest => return Ok(()),
             Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => {
                 return Err(e);
             }
@@ -279,6 +341,7 @@ mod tests {
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
     use crate::proof::TableProof;
+    use crate::store::faulty::{Call, StoreFault};
 
     /// The only backup of the other databases is not deleted on the word of a proof of one.
     #[tokio::test]
@@ -320,6 +383,24 @@ mod tests {
         assert_eq!(deleted, ["1.dump"], "{decisions:?}");
         let of_cluster = decisions.iter().filter(|d| d.why.contains("whole cluster"));
         assert_eq!(of_cluster.count(), 2, "{decisions:?}");
+    }
+
+    /// A store that rejects the reading of an object, for its key or for all of them, says nothing of what it is: not even
+    /// that it is the dump of a whole cluster, which names no database either.
+    #[tokio::test]
+    async fn what_the_store_does_not_let_read_is_not_deleted() {
+        let dump = archive_of("app");
+        use StorageKind::{AccessDenied, CallRejected, KeyMissing};
+        for kind in [KeyMissing, AccessDenied, CallRejected] {
+            let (_folder, store, catalog) = catalog_of(&[("x.dump", dump.as_slice())], &[]).await;
+            let all = catalog.backups_of_set("default").await.unwrap();
+            store.fail(Call::Read, "x.dump", StoreFault::Error(kind), 9);
+            let e = catalog.delete_backup(&all[0]).await.unwrap_err();
+            assert_eq!(e.reason(), kind.reason(), "{e}");
+            let found = catalog.database_in(&all[0]).await.unwrap();
+            let is_unreadable = matches!(found, ArchivedDatabase::Unreadable(_));
+            assert!(is_unreadable, "{kind:?}");
+        }
     }
 
     /// Text beyond a limit of this program may be anybody's; a damaged archive is one.
@@ -448,16 +529,22 @@ mod tests {
             (
                 "backup-2026-11-02",
                 TEXT,
-                &["public.post", "public.log_20261101"],
+                &["public.post", "public.log_1", "public.log_2"],
             ),
             (
                 "backup-2026-11-03",
                 TEXT,
-                &["public.log_20261108", "public.post"],
+                &["public.log_2", "public.log_3", "public.post"],
             ),
             ("backup-2026-11-04", TEXT, &[]),
         ];
         assert_eq!(deleted_of(plain).await, ["backup-2026-11-02"]);
+        // Names that differ in numbers alone are other tables.
+        let alike: &[(&str, &[u8], &[&str])] = &[
+            ("backup-2026-11-01", TEXT, &["public.orders_1"]),
+            ("backup-2026-11-02", TEXT, &["public.orders_2"]),
+        ];
+        assert_eq!(deleted_of(alike).await, none);
     }
 
     const FLAGS: [(&str, &str); 2] = [
@@ -509,7 +596,7 @@ mod tests {
     async fn a_proof_of_other_bytes_deletes_nothing() {
         let dump = archive_of("app");
         let files: &[(&str, &[u8])] = &[("1.dump", &dump), ("2.dump", &dump)];
-        let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+        let (folder, store, catalog) = catalog_of(files, &FLAGS).await;
         set_age(&folder, "1.dump", 20 * DAY);
         set_age(&folder, "2.dump", 10 * DAY);
         let crc32c = backup::encode_crc32c(pgdump_archive::Crc32c(crc32c::crc32c(&dump)));
@@ -520,7 +607,11 @@ mod tests {
             })
             .await;
         }
+        // What only is called alike is not read.
+        std::fs::write(folder.path().join("2.dump.log"), "done").unwrap();
+        store.take_summed();
         assert_eq!(deleted(&catalog).await, ["1.dump"]);
+        assert_eq!(store.take_summed(), ["2.dump"]);
         let path = folder.path().join("2.dump");
         let made = std::fs::metadata(&path).unwrap().modified().unwrap();
         let rotten: Vec<u8> = dump.iter().rev().copied().collect();

@@ -54,6 +54,23 @@ fn denied_as_object(e: RestoreError) -> RestoreError {
     }
 }
 
+/// The same error; if there is no such backup, with how to bring it back where the store still keeps it.
+async fn or_deleted(
+    store: &dyn BackupStore,
+    (name, generation): (&str, Option<Generation>),
+    e: RestoreError,
+) -> RestoreError {
+    match e {
+        RestoreError::Storage(e) if e.kind() == StorageKind::NotFound => {
+            match store.find_deleted(name, generation).await {
+                Some(how) => e.followed_by(&format!("; {how}")).into(),
+                None => e.into(),
+            }
+        }
+        other => other,
+    }
+}
+
 impl BackupCatalog {
     /// The store of the configured bucket.
     ///
@@ -210,8 +227,13 @@ impl BackupCatalog {
         let pinned = match wanted {
             BackupRef::Stdin => return Ok(None),
             BackupRef::Named { name, .. } => {
-                let pinned = backup::pin(store, name, generation, crc32c).await;
-                pinned.map_err(denied_as_object)?
+                match backup::pin(store.clone(), name, generation, crc32c).await {
+                    Ok(pinned) => pinned,
+                    Err(e) => {
+                        let e = or_deleted(store.as_ref(), (name.as_str(), generation), e).await;
+                        return Err(denied_as_object(e));
+                    }
+                }
             }
             BackupRef::Latest(wanted) => self.pin_latest_whole(wanted).await?,
         };

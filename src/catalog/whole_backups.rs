@@ -2,26 +2,19 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
-use crate::backup::{self, FoundBackup, PinnedBackup, ReadHint, Source};
-use crate::config::NAME_BUDGET;
+use crate::backup::{FoundBackup, PinnedBackup};
 use crate::error::{FailureReason as R, RestoreError, StorageError, StorageKind, report as said};
 use crate::job::LatestBackup;
 use crate::policy::Depth;
 use crate::proof::{BackupContents, VerificationReport};
 use crate::store::{StoredObject, read_range};
 use crate::verification::{ChecksFile, DriftPolicy, Testimony, contents_of};
-use pgdump_archive::{Archive, Limits, is_archive};
+use pgdump_archive::{Limits, is_archive};
 
 /// Bytes that show whether a backup is an archive.
 const HEAD: Range<u64> = 0..4 << 10;
-/// How long it may take to read a table of contents.
-const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// Most newer backups that `latest` passes over because they are parts.
 const MAX_PASSED: usize = 50;
 /// Most of them that a message names.
@@ -35,7 +28,8 @@ pub(super) struct PassedBackup {
 
 impl BackupCatalog {
     /// Pins the newest backup that is wanted, and passes over newer ones that are known to hold only a part of a database:
-    /// by their table of contents or by evidence about them. One that has most of the data is chosen if there is no other.
+    /// by their table of contents or by evidence about them. One that lacks the data of some tables is chosen with a note; as
+    /// the newest proven one, only if there is no other.
     ///
     /// # Errors
     /// As [`BackupCatalog::pin_latest`]; `backup_not_found` also if all have no rows.
@@ -118,14 +112,11 @@ impl BackupCatalog {
     /// What a backup holds if it is known to be a part that is not to be chosen. What cannot be read is not known. One that
     /// lacks the data of some tables is no proof of a whole one; the newest backup it is nevertheless, with a note.
     async fn part_of(&self, pinned: &mut PinnedBackup, is_proven: bool) -> Option<BackupContents> {
-        let archived = match self.archived_contents(pinned).await {
-            Ok(archived) => archived,
-            // Its restore says what is wrong.
-            Err(e) => {
-                tracing::debug!(error = said(&e), "what a backup holds cannot be read");
-                return None;
-            }
-        };
+        let archived = self.archived_contents(pinned).await.unwrap_or_else(|e| {
+            // Its restore says what is wrong. The evidence may know more.
+            tracing::debug!(error = said(&e), "what a backup holds cannot be read");
+            None
+        });
         let is_open = archived.is_none_or(|c| !c.is_part() || c == BackupContents::Partial);
         let by_evidence = if is_open {
             self.contents_by_evidence(pinned).await
@@ -161,33 +152,16 @@ impl BackupCatalog {
                 return Ok(None);
             }
         }
-        let opening = self.known_databases.opening.clone();
-        let permit = opening.acquire_owned().await;
-        let permit = permit.map_err(|e| RestoreError::internal(e.to_string()))?;
-        let limits = Limits::default().with_memory(self.config.archive_memory.min(NAME_BUDGET));
-        let keys = self.keys()?;
-        let stop = CancellationToken::new();
-        let _guard = stop.clone().drop_guard();
-        let (source, options) = (Source::Object(pinned.clone()), self.download_options());
-        let (origin, _) = backup::open(source, ReadHint::Beginning, options, Arc::default(), stop);
-        // The thread holds the permit: it may end later than the wait for it.
-        let open = move || {
-            let _permit = permit;
-            Ok::<_, RestoreError>(Archive::open(origin, limits, &keys)?.coverage())
-        };
-        let opened = tokio::task::spawn_blocking(open);
-        let Ok(opened) = tokio::time::timeout(OPEN_LIMIT, opened).await else {
-            return Ok(None);
-        };
-        let died = |e| RestoreError::internal(format!("the archive reader died: {e}"));
-        let coverage = opened.map_err(died)??;
-        let policy = self.drift_policy(&pinned.object.name);
+        let limits = Limits::default();
+        let coverage = self.open_within_budget(pinned, limits, |archive| archive.coverage());
+        let coverage = coverage.await?;
+        let set = self.config.verify.set_of(&pinned.object.name);
+        let policy = self.drift_policy_of(set);
         Ok(coverage.get().map(|c| contents_of(c, &policy)))
     }
 
-    /// What the checks file says of drift in the set of this backup.
-    fn drift_policy(&self, backup: &str) -> DriftPolicy {
-        let set = self.config.verify.set_of(backup);
+    /// What the checks file says of drift in a set.
+    pub(super) fn drift_policy_of(&self, set: &str) -> DriftPolicy {
         let file = self.config.verify.checks.as_ref();
         let file = file.and_then(|document| ChecksFile::parse(document).ok());
         file.unwrap_or_default().of_set(set).drift
@@ -284,6 +258,7 @@ fn listed(passed: &[PassedBackup]) -> String {
 mod tests {
     use super::*;
     use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::config::NAME_BUDGET;
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
     use crate::proof::Verdict;
@@ -451,9 +426,14 @@ mod tests {
         std::fs::write(&checks, "drift: { ignore: [public.log, public.t] }\n").unwrap();
         let ignored = [("verify-checks", checks.to_str().unwrap())];
         for (flags, contents, note) in [
-            (&[][..], Some(BackupContents::Partial), "2.dump"),
-            (&[][..], None, "2.dump"),
-            (&ignored, None, "2.dump"),
+            (
+                &[][..],
+                Some(BackupContents::Partial),
+                Some("which those before it had"),
+            ),
+            (&[][..], None, Some("by its table of contents")),
+            (&[][..], Some(BackupContents::UsualPart), None),
+            (&ignored, None, None),
         ] {
             let (folder, _store, catalog) = catalog_of(files, flags).await;
             set_age(&folder, "1.dump", 60);
@@ -462,7 +442,10 @@ mod tests {
             }
             let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
             assert_eq!(name, "1.dump");
-            assert!(notes.last().unwrap().contains(note), "{notes:?}");
+            assert!(notes.last().unwrap().contains("2.dump (schema only)"));
+            let lacks = notes.iter().find(|n| n.starts_with("1.dump lacks"));
+            assert_eq!(lacks.is_some(), note.is_some(), "{notes:?}");
+            assert!(lacks.is_none_or(|n| n.contains(note.unwrap())), "{notes:?}");
             std::fs::remove_file(folder.path().join("1.dump")).unwrap();
             let why = chosen(&catalog, ("latest", None)).await.unwrap_err();
             assert!(
@@ -470,6 +453,53 @@ mod tests {
                 "{why}"
             );
         }
+    }
+
+    /// However much memory restores have: a look takes no more than what is reserved for it.
+    #[tokio::test]
+    async fn a_table_of_contents_beyond_the_memory_of_a_look_is_not_known() {
+        // It is kept three times, and twice each.
+        let tag = "t".repeat((NAME_BUDGET / 6 + (1 << 20)) as usize);
+        let (long, short) = (
+            archive_with("app", &[(&tag, false)]),
+            archive_with("app", &[("t", false)]),
+        );
+        let files: &[(&str, &[u8])] = &[("2.dump", &long), ("1.dump", &short)];
+        let flags = [("restore-memory-mib", "4096")];
+        let (folder, _store, catalog) = catalog_of(files, &flags).await;
+        assert!(catalog.config.archive_memory > 2 * NAME_BUDGET);
+        set_age(&folder, "1.dump", 60);
+        let opening = catalog.known_databases.opening.clone();
+        let permits = opening.available_permits();
+        let contents = async |name: &str| {
+            let wanted = BackupRef::from_name(name, "").unwrap();
+            let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+            catalog.archived_contents(&pinned).await
+        };
+        let e = contents("2.dump").await.unwrap_err();
+        assert!(said(&e).contains("this worker has 72 MiB for it"), "{e}");
+        assert_eq!(opening.available_permits(), permits);
+        let known = contents("1.dump").await.unwrap();
+        assert_eq!(known, Some(BackupContents::SchemaOnly));
+        // It may be whole.
+        let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
+        assert_eq!((name.as_str(), notes.len()), ("2.dump", 0), "{notes:?}");
+    }
+
+    /// What the table of contents does not say, because it cannot be read, the evidence does.
+    #[tokio::test]
+    async fn evidence_about_a_backup_that_cannot_be_opened_counts() {
+        let whole = archive_with("app", &[("t", true)]);
+        let files: &[(&str, &[u8])] = &[("2.dump", &whole[..whole.len() - 9]), ("1.dump", &whole)];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "1.dump", 60);
+        verified(&catalog, "1.dump", Some(BackupContents::Whole)).await;
+        verified(&catalog, "2.dump", Some(BackupContents::Partial)).await;
+        let (name, _) = chosen(&catalog, ("latest-proven", None)).await.unwrap();
+        assert_eq!(name, "1.dump");
+        let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
+        assert_eq!(name, "2.dump");
+        assert!(notes[0].starts_with("2.dump lacks"), "{notes:?}");
     }
 
     /// However often a schema alone is proven, the whole backups stay.

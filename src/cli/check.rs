@@ -10,10 +10,12 @@ pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
     let v = &config.verify;
     let shown = serde_json::json!({
         "backup_place": config.bucket.uri(""),
+        "backup_user_project": config.user_project,
         "backup_retention_days": config.retention_days,
         "db_host": config.db.host,
         "db_port": config.db.port,
         "db_user": config.db.user,
+        "db_auth": config.db_auth.as_str(),
         "db_password": if config.db.password.is_some() { "set" } else { "not set" },
         "db_sslmode": config.db.ssl_mode.as_str(),
         "db_name": config.db_name,

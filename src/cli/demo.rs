@@ -199,6 +199,7 @@ fn config(postgres: &Sandbox, emulator: &Emulator) -> Result<Config, CommandErro
         ("db-host", postgres.host()),
         ("db-port", "5432"),
         ("db-user", "postgres"),
+        ("db-auth", "password"),
         ("db-password", ""),
         ("db-password-file", ""),
         ("db-name", TARGET_DB),
@@ -305,6 +306,7 @@ fn request() -> RestoreRequest {
         labels: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
         select: Default::default(),
         in_place: None,
+        on_error: None,
     }
 }
 

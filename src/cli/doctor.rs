@@ -10,7 +10,7 @@ use super::exit::{CommandResult, Exit};
 use super::output::{OutputFormat, human_bytes, noun, print_json};
 use super::style;
 use crate::app::App;
-use crate::config::{Config, EvidencePlace, Location, Trust};
+use crate::config::{Config, DbAuth, DbConfig, EvidencePlace, Location, Trust};
 use crate::credentials;
 use crate::database::{ServerDisk, check_journal, check_restricted, free_bytes, unended};
 use crate::error::{FailureReason, RestoreError, bound_list};
@@ -109,7 +109,11 @@ async fn google_credentials(config: &Config) -> DiagnosticResult {
         matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
     let has_queue = config.project.is_some() && config.pubsub_emulator.is_none();
     if is_local && !has_queue {
-        return DiagnosticResult::skipped(name, "Google Cloud is not used");
+        let what = match config.db_auth {
+            DbAuth::Password => "Google Cloud is not used",
+            DbAuth::GcpIam => "used only to log in to the target server",
+        };
+        return DiagnosticResult::skipped(name, what);
     }
     match credentials::check(PATIENCE).await {
         Ok(()) => DiagnosticResult::ok(name, "Google Cloud issued a token"),
@@ -134,7 +138,9 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
         .fix("check that BACKUP_BUCKET is the right one"),
         Ok(all) => {
             let (n, backups) = (all.len(), noun(all.len() as u64, "backup"));
-            DiagnosticResult::ok("bucket", format!("{place}: {n} {backups}"))
+            let payer = app.config.user_project.as_ref();
+            let billed = payer.map_or_else(String::new, |p| format!(", requests billed to {p}"));
+            DiagnosticResult::ok("bucket", format!("{place}: {n} {backups}{billed}"))
         }
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
@@ -215,7 +221,47 @@ fn may_list(bucket: &Location, place: &str) -> String {
     }
 }
 
+/// Whether there is a token to log in to the target server with; `None` if it logs in with a password.
+async fn login_token(db: &DbConfig) -> Option<DiagnosticResult> {
+    let name = "target login";
+    Some(match db.passwords.as_ref()?.password(None).await {
+        Ok(_) => DiagnosticResult::ok(name, "Google Cloud issued a token for logins (DB_AUTH)"),
+        Err(e) => failed(
+            name,
+            &e.into(),
+            "give this workload a Google account: Workload Identity on GKE, the service account of the pool on Cloud Run",
+        ),
+    })
+}
+
+/// What to do if the target server does not let this program in.
+fn login_fix(auth: DbAuth) -> &'static str {
+    match auth {
+        DbAuth::Password => {
+            "check DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_SSLMODE, and that pg_hba.conf allows the connection"
+        }
+        DbAuth::GcpIam => {
+            "check DB_HOST, DB_PORT and DB_SSLMODE, and that DB_USER is this workload's service account without \
+             .gserviceaccount.com, a user of the instance (gcloud sql users create, gcloud alloydb users create) with \
+             roles/cloudsql.instanceUser or roles/alloydb.databaseUser"
+        }
+    }
+}
+
 async fn target(app: &App) -> Vec<DiagnosticResult> {
+    let mut results = Vec::new();
+    if let Some(login) = login_token(&app.config.db).await {
+        let is_failure = login.health == CheckHealth::Failure;
+        results.push(login);
+        if is_failure {
+            return results;
+        }
+    }
+    results.extend(target_server(app).await);
+    results
+}
+
+async fn target_server(app: &App) -> Vec<DiagnosticResult> {
     let db = &app.config.db;
     let at = format!("{}:{}", db.host, db.port);
     let facts = async {
@@ -228,7 +274,7 @@ async fn target(app: &App) -> Vec<DiagnosticResult> {
     let (facts, may_create) = match facts.await {
         Ok(facts) => facts,
         Err(e) => {
-            let fix = "check DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_SSLMODE, and that pg_hba.conf allows the connection";
+            let fix = login_fix(app.config.db_auth);
             return vec![failed("target server", &e.into(), fix)];
         }
     };

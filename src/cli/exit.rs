@@ -3,6 +3,7 @@
 use crate::app::AppError;
 use crate::config::ConfigErrors;
 use crate::error::{FailureReason as R, RestoreError, ValidationError, ValidationKind, report};
+use crate::event::RestoreResult;
 use crate::postgres::NO_DATABASE;
 use crate::queue::QueueError;
 
@@ -12,6 +13,8 @@ pub(super) enum Exit {
     Ok,
     Failed,
     Usage,
+    /// The restore left out what the server refused.
+    Incomplete,
     BadData,
     Unavailable,
     Permission,
@@ -23,10 +26,11 @@ pub(super) enum Exit {
 }
 
 impl Exit {
-    pub(super) const ALL: [Exit; 9] = [
+    pub(super) const ALL: [Exit; 10] = [
         Exit::Ok,
         Exit::Failed,
         Exit::Usage,
+        Exit::Incomplete,
         Exit::BadData,
         Exit::Unavailable,
         Exit::Permission,
@@ -40,6 +44,7 @@ impl Exit {
             Exit::Ok => "success",
             Exit::Failed => "the restore or verification failed",
             Exit::Usage => "invalid command line, or it names a file that does not exist",
+            Exit::Incomplete => "restored without what the server refused (--on-error skip)",
             Exit::BadData => "a message or an archive cannot be read",
             Exit::Unavailable => "a server or service does not respond",
             Exit::Permission => "missing credentials or permissions",
@@ -54,12 +59,24 @@ impl Exit {
             Exit::Ok => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
+            Exit::Incomplete => 3,
             Exit::BadData => 65,
             Exit::Unavailable => 69,
             Exit::Permission => 77,
             Exit::Config => 78,
             Exit::Interrupted => 130,
             Exit::Terminated => 143,
+        }
+    }
+
+    /// The exit code for a success.
+    pub(super) fn of_success(result: &RestoreResult) -> Self {
+        if result.complete == Some(false) {
+            Exit::Incomplete
+        } else if result.rehearsal.as_ref().is_some_and(|r| !r.restorable) {
+            Exit::Failed
+        } else {
+            Exit::Ok
         }
     }
 
@@ -161,3 +178,21 @@ impl CommandError {
 }
 
 pub(super) type CommandResult = Result<Exit, CommandError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_left_something_out_has_an_exit_code_of_its_own() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let of = |complete| {
+            let result = RestoreResult {
+                complete,
+                ..RestoreResult::new("r", (now, now))
+            };
+            Exit::of_success(&result).code()
+        };
+        assert_eq!([None, Some(true), Some(false)].map(of), [0, 0, 3]);
+    }
+}

@@ -90,6 +90,8 @@ fn body((reason, blame): (R, Blame), message: &str) -> ErrorBody {
         stage: Stage::Request.to_string(),
         message: message.to_owned(),
         sqlstate: None,
+        refusals: vec![],
+        refusals_total: 0,
         retryable: reason.retry_class() != RetryClass::Permanent,
     }
 }

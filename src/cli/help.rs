@@ -20,7 +20,7 @@ const OPERATION: &str = "Operation";
 const OTHER: &str = "Configuration";
 
 /// Topics of the options that every command has, by the beginning of their ids; the first that fits counts.
-const TOPICS: [(&str, &str); 44] = [
+const TOPICS: [(&str, &str); 46] = [
     ("output", OUTPUT),
     ("log_url_template", OPERATION),
     ("trace_url_template", OPERATION),
@@ -48,6 +48,8 @@ const TOPICS: [(&str, &str); 44] = [
     ("restore_create_roles", POLICY),
     ("restore_no_", POLICY),
     ("restore_extensions", POLICY),
+    ("restore_on_error", POLICY),
+    ("restore_rehearse", POLICY),
     ("restore_in_place", POLICY),
     ("restore_globals", POLICY),
     ("restore_require_complete", POLICY),
@@ -68,7 +70,7 @@ const TOPICS: [(&str, &str); 44] = [
 ];
 
 /// Texts of one line for the configuration that `-h` shows.
-const SHORT: [(&str, &str); 11] = [
+const SHORT: [(&str, &str); 12] = [
     (
         "backup_bucket",
         "Bucket name, gs://bucket/prefix or file:///folder",
@@ -87,6 +89,7 @@ const SHORT: [(&str, &str); 11] = [
     ("restore_owners", "Owners: keep, map or none"),
     ("restore_no_privileges", "Leave out GRANT and REVOKE"),
     ("restore_extensions", "If missing: require or skip-missing"),
+    ("restore_on_error", "If refused: stop or skip"),
     ("verify_checks", "File with checks of the data (YAML)"),
     ("admin_addr", "Address of the status page and /metrics"),
 ];
@@ -103,6 +106,14 @@ fn shown(command: &str) -> &'static [&'static str] {
             "admin_addr",
         ],
         "restore" => &[
+            "db_host",
+            "db_user",
+            "restore_owners",
+            "restore_no_privileges",
+            "restore_extensions",
+            "restore_on_error",
+        ],
+        "rehearse" => &[
             "db_host",
             "db_user",
             "restore_owners",

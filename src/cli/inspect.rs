@@ -8,17 +8,21 @@ use maud::{Markup, html};
 use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of};
-use super::exit::{CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
 use super::help;
 use super::output::{OutputFormat, human_bytes, print_json};
+use super::rehearse;
 use crate::app::App;
 use crate::backup::Backup;
-use crate::error::{FailureReason, StorageError, StorageKind};
+use crate::error::{
+    FailureReason, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
+};
 use crate::html::{
     TableCell, TableColumn, bytes, count, document, exact_size, pairs, stat, table, time,
 };
-use pgdump_archive::{Archive, CutOff, DataOffset, EntryKind, Filter};
+use crate::job::Rehearsal;
+use pgdump_archive::{Archive, CutOff, DataOffset, EntryKind, Filter, toc_list};
 use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
@@ -40,9 +44,15 @@ pub(super) struct InspectArgs {
     /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it
     #[arg(long, help_heading = help::TARGET)]
     against: bool,
+    /// Try all definitions on the target server, without rows: as `pgrestored rehearse`
+    #[arg(long, help_heading = help::TARGET)]
+    rehearse: bool,
     /// Also write an HTML page to this file
     #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     html: Option<PathBuf>,
+    /// Print the table of contents as pg_restore --list does, for restore --use-list
+    #[arg(long, conflicts_with_all = ["against", "html"], help_heading = help::OUTPUT)]
+    list: bool,
 }
 
 /// A table of the backup.
@@ -85,12 +95,19 @@ pub(super) struct Inspection {
     /// With --against: findings, those that block a restore first.
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
+    /// With --list: the lines of pg_restore --list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<Vec<String>>,
+    /// With --rehearse: what the target server refuses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsal: Option<Rehearsal>,
 }
 
 pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> CommandResult {
     if let Some(file) = &args.html {
         files::check_writable(file)?;
     }
+    check_rehearsal(&args)?;
     let stop = CancellationToken::new();
     // Ends the download of what is not read, however this ends.
     let _stop = stop.clone().drop_guard();
@@ -108,6 +125,7 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     for note in pinned.iter().flat_map(|p| &p.notes) {
         err!("note: {note}");
     }
+    let list = args.list.then(|| list_of(&archive)).transpose()?;
     let catalog = app.manager.catalog();
     let cut_off = catalog.look_at_end(&mut archive, pinned.as_ref()).await;
     let findings = if args.against {
@@ -121,17 +139,66 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     };
     let mut i = describe(pinned.map(|p| p.object.into()), &archive, findings);
     i.cut_off = cut_off.map(|c| c.what);
+    i.list = list;
     stop.cancel();
+    if args.rehearse {
+        let job = rehearse::job_of(wanted, args.database.clone());
+        match rehearse::rehearse(&app, &job, (&args.backup, output)).await? {
+            Ok(rehearsal) => i.rehearsal = Some(rehearsal),
+            Err(signalled) => return Ok(signalled),
+        }
+    }
     match output {
         OutputFormat::Json => {
             print_json(&i)?;
         }
-        OutputFormat::Text => print(&i),
+        OutputFormat::Text => {
+            match &i.list {
+                Some(lines) => print_list(lines, i.cut_off.as_deref()),
+                None => print(&i),
+            }
+            i.rehearsal.iter().for_each(rehearse::print);
+        }
     }
     if let Some(file) = &args.html {
         files::write(file, page(&i))?;
     }
-    Ok(exit_of(i.findings.as_deref().unwrap_or_default()))
+    Ok(
+        match (
+            exit_of(i.findings.as_deref().unwrap_or_default()),
+            &i.rehearsal,
+        ) {
+            (Exit::Ok, Some(rehearsal)) => rehearse::exit_of(rehearsal),
+            (exit, _) => exit,
+        },
+    )
+}
+
+/// What is read from standard input cannot be read again.
+fn check_rehearsal(args: &InspectArgs) -> Result<(), CommandError> {
+    if args.rehearse && args.backup == "-" {
+        return Err(usage(
+            "--rehearse: reads the backup once more, which standard input cannot be: use pgrestored rehearse -",
+        ));
+    }
+    Ok(())
+}
+
+/// The lines of the table of contents.
+fn list_of(archive: &Archive) -> Result<Vec<String>, RestoreError> {
+    if archive.is_script() {
+        let what = "SQL text has no table of contents to list: choose its statements with restore --skip or --only-kinds";
+        return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
+    }
+    Ok(toc_list(archive.header(), archive.entries()))
+}
+
+/// Standard output has the list alone, because it may become a file.
+fn print_list(lines: &[String], cut_off: Option<&str>) {
+    if let Some(cut_off) = cut_off {
+        err!("warning: {cut_off}");
+    }
+    lines.iter().for_each(|line| out!("{line}"));
 }
 
 /// What the end of a backup says about a restore of it.
@@ -452,6 +519,8 @@ fn describe(
         needs: Requirements::of(archive, entries, size),
         cut_off: None,
         findings,
+        list: None,
+        rehearsal: None,
     }
 }
 

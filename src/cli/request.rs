@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::error::RestoreError;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::{BackupRef, OnExisting, parse_jobs};
-use crate::policy::InPlace;
+use crate::policy::{InPlace, OnError};
 use crate::queue::{Resource, ResultSink};
 use crate::telemetry;
 
@@ -19,7 +19,7 @@ use crate::telemetry;
 const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Options that a verification does not have.
-const ONLY_RESTORES: [&str; 11] = [
+const ONLY_RESTORES: [&str; 13] = [
     "target",
     "on_existing",
     "schemas",
@@ -27,6 +27,8 @@ const ONLY_RESTORES: [&str; 11] = [
     "tables",
     "exclude_tables",
     "exclude_table_data",
+    "skip",
+    "only_kinds",
     "sections",
     "schema_only",
     "data_only",
@@ -57,6 +59,9 @@ pub(super) struct RequestArgs {
     /// Request a verification instead of a restore
     #[arg(long, conflicts_with_all = ONLY_RESTORES, help_heading = help::REQUEST)]
     verify: bool,
+    /// Request a rehearsal: all definitions on the target's server, without rows
+    #[arg(long, conflicts_with_all = ["verify", "target", "on_existing", "data_only"], hide_short_help = true, help_heading = help::REQUEST)]
+    rehearse: bool,
     /// With --verify: depth of the verification
     #[arg(long, value_enum, requires = "verify", help_heading = help::REQUEST)]
     depth: Option<crate::policy::Depth>,
@@ -75,6 +80,16 @@ pub(super) struct RequestArgs {
     timeout: Option<std::time::Duration>,
     #[command(flatten)]
     select: crate::policy::Selection,
+}
+
+impl RequestArgs {
+    fn mode(&self) -> Mode {
+        match (self.verify, self.rehearse) {
+            (true, _) => Mode::Verify,
+            (false, true) => Mode::Rehearse,
+            (false, false) => Mode::Restore,
+        }
+    }
 }
 
 /// Refuses what only this machine has: no worker would ever find it. A folder that is a source of requests is one of the
@@ -98,7 +113,11 @@ fn check_place(app: &App, args: &RequestArgs) -> Result<(), CommandError> {
         }
         return Ok(());
     }
-    let command = if args.verify { "verify" } else { "restore" };
+    let command = match args.mode() {
+        Mode::Verify => "verify",
+        Mode::Rehearse => "rehearse",
+        Mode::Restore => "restore",
+    };
     Err(usage(format!(
         "{backup}: a worker cannot read what is on this machine: run pgrestored {command} {backup}, or upload it and request gs://BUCKET/NAME"
     )))
@@ -106,6 +125,8 @@ fn check_place(app: &App, args: &RequestArgs) -> Result<(), CommandError> {
 
 pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> CommandResult {
     check_place(&app, &args)?;
+    let mode = args.mode();
+    let is_restore = mode == Mode::Restore;
     let wait = Wait {
         url: status::url(&app.config, args.url)?,
         limit: args.timeout,
@@ -128,17 +149,14 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
         },
         target_db: args.target,
         on_existing: args.on_existing,
-        mode: if args.verify {
-            Mode::Verify
-        } else {
-            Mode::Restore
-        },
+        mode,
         depth: args.depth,
         jobs: args.jobs.and_then(|n| u32::try_from(n).ok()),
         deadline: None,
         labels: Default::default(),
         select: args.select,
-        in_place: Some(app.config.in_place).filter(|p| !args.verify && *p != InPlace::Auto),
+        in_place: Some(app.config.in_place).filter(|p| is_restore && *p != InPlace::Auto),
+        on_error: Some(app.config.policy.on_error).filter(|p| is_restore && *p != OnError::Stop),
     };
     // Refuse here what the worker would refuse.
     request

@@ -1,14 +1,16 @@
 //! `restore`: restores one backup and shows the progress.
 
 use crate::job::Generation;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pgdump_restore::Stage;
+use pgdump_restore::{Stage, UseList};
 use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of};
 use super::display;
-use super::exit::{CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit};
+use super::files;
 use super::help;
 use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::signals::until_signal;
@@ -50,6 +52,12 @@ pub(super) struct RestoreArgs {
     /// Id of this restore in the journal [default: generated]
     #[arg(long, value_name = "ID", hide_short_help = true, help_heading = help::TARGET)]
     request_id: Option<String>,
+    /// Only the entries that this file lists, as inspect --list and pg_restore --list print them
+    ///
+    /// A line that begins with a semicolon is a comment. What a listed entry needs has to be listed, too; the order is
+    /// that of this program.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::SELECTION)]
+    use_list: Option<PathBuf>,
     #[command(flatten)]
     select: crate::policy::Selection,
 }
@@ -66,7 +74,16 @@ impl RestoreArgs {
     }
 }
 
-pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> CommandResult {
+/// The entries that the file lists. Names in it may have any encoding.
+fn read_list(file: &Path) -> Result<UseList, CommandError> {
+    let text = files::read(file)?;
+    let name = file.display().to_string();
+    Ok(UseList::parse(&name, &String::from_utf8_lossy(&text))?)
+}
+
+pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -> CommandResult {
+    let list = args.use_list.as_deref().map(read_list).transpose()?;
+    args.select.use_list = list.map(Arc::new);
     let backup = args.backup.clone();
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
@@ -84,7 +101,7 @@ pub(super) async fn run(app: App, args: RestoreArgs, output: OutputFormat) -> Co
         OutputFormat::Text => print_result(&finished.result),
     }
     Ok(match (finished.failure, signalled) {
-        (None, _) => Exit::Ok,
+        (None, _) => Exit::of_success(&finished.result),
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
         (Some(reason), _) => {
             let error = finished.result.error.as_ref();
@@ -112,10 +129,14 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&request_id)?;
     let target = target.ok_or_else(|| invalid("no target database: set --target or DB_NAME"))?;
-    let digest = digest_of(&serde_json::json!({
+    let mut asked = serde_json::json!({
         "backup": args.backup, "prefix": args.prefix, "generation": args.generation.map(|g| g.0),
         "database": args.database, "target_db": target, "on_existing": args.on_existing, "part": args.select,
-    }));
+    });
+    if let Some(list) = &args.select.use_list {
+        asked["use_list"] = list.ids().map(|id| id.0).collect();
+    }
+    let digest = digest_of(&asked);
     Ok(RestoreJob {
         request_id,
         backup: backup_of(
@@ -137,6 +158,8 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         database: args.database,
         selection: args.select,
         in_place: None,
+        on_error: None,
+        is_rehearsal: false,
     })
 }
 
@@ -159,6 +182,30 @@ fn stages_of(r: &RestoreResult) -> String {
         ""
     };
     ran.collect::<Vec<_>>().join(", ") + overlap
+}
+
+/// What is refused, each with what depends on it; after a failure, that of the stage that failed.
+fn print_refusals(r: &RestoreResult, say: fn(&str)) {
+    let of_error = r.error.as_ref();
+    let (refusals, total) = match of_error {
+        None => (&r.skipped, r.skipped_total),
+        Some(e) if e.refusals_total > 1 => (&e.refusals, e.refusals_total),
+        Some(_) => return,
+    };
+    if refusals.is_empty() {
+        return;
+    }
+    say(&format!("  refused by the server: {total}"));
+    for refusal in refusals {
+        let code = refusal.sqlstate.as_deref().unwrap_or("-");
+        match &refusal.caused_by {
+            None => say(&format!(
+                "    {}: {} [{code}]",
+                refusal.entry, refusal.message
+            )),
+            Some(_) => say(&format!("      and with it {}", refusal.entry)),
+        }
+    }
 }
 
 /// A failure goes to standard error: standard output has results only.
@@ -197,6 +244,7 @@ fn print_result(r: &RestoreResult) {
             err!("  nothing was changed");
         }
     }
+    print_refusals(r, say);
     for w in &r.rewrites {
         let examples = if w.examples.is_empty() {
             String::new()

@@ -14,7 +14,7 @@ use crate::verification::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
-    /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
+    /// restore-request, restore-result, gcs-notification, backup-list, inspection, rehearsal, proof-report, evidence,
     /// request-policy, checks, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status, diagnosis or
     /// command-failure
     #[arg(required_unless_present = "write")]
@@ -63,6 +63,10 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         (
             "inspection",
             schema_of::<super::inspect::Inspection>("inspection", false),
+        ),
+        (
+            "rehearsal",
+            schema_of::<crate::job::Rehearsal>("rehearsal", false),
         ),
         (
             "proof-report",

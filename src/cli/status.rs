@@ -120,6 +120,7 @@ pub(super) fn result_line(r: &RestoreResult) -> String {
     let (word, colour): (_, fn(&str) -> String) = match (r.verdict, &r.error) {
         (Some(v), None) => (v.as_str(), style::good),
         (Some(v), Some(_)) => (v.as_str(), style::bad),
+        (None, None) if r.rehearsal.is_some() => ("rehearsed", style::good),
         (None, None) => ("restored", style::good),
         (None, Some(_)) => ("failed", style::bad),
     };
@@ -136,6 +137,11 @@ pub(super) fn result_line(r: &RestoreResult) -> String {
         .as_ref()
         .map(|e| format!(": {}: {}", e.reason, e.message))
         .unwrap_or_default();
+    let why = match (r.complete, &r.rehearsal) {
+        (Some(false), _) => format!(", without {} definitions", r.skipped_total),
+        (_, Some(rehearsal)) => format!(": {} would not be restored", rehearsal.refusals_total),
+        (_, None) => why,
+    };
     let backup = r.backup.name.as_deref().unwrap_or("-");
     let into = r
         .target_db

@@ -161,10 +161,10 @@ pub(super) async fn answer(
         }
         OutputFormat::Text => out!("{}", status::result_line(&result)),
     }
-    Ok(super::verify::exit_of(
-        result.verdict,
-        result.error.map(|e| e.reason),
-    ))
+    Ok(match (result.verdict, &result.error) {
+        (None, None) => Exit::of_success(&result),
+        (verdict, error) => super::verify::exit_of(verdict, error.as_ref().map(|e| e.reason)),
+    })
 }
 
 async fn result_of(

@@ -1,6 +1,7 @@
 //! The raw values of all variables. Each variable is also a flag.
 
 use super::libpq::{self, Environment, SettingOrigins};
+use super::login::DbAuth;
 use super::pgpass::PasswordQuery;
 use super::values::non_empty;
 
@@ -15,6 +16,14 @@ pub struct RawConfig {
     /// Bucket name, gs://bucket/prefix or file:///folder [default: secureai-backups]
     #[arg(long, env = "BACKUP_BUCKET", global = true, value_name = "BUCKET")]
     pub(super) backup_bucket: Option<String>,
+    /// Project that requests to the bucket of BACKUP_BUCKET are billed to, for a bucket with Requester Pays; the account needs roles/serviceusage.serviceUsageConsumer there [default: the bucket's own project]
+    #[arg(
+        long,
+        env = "BACKUP_USER_PROJECT",
+        global = true,
+        value_name = "PROJECT"
+    )]
+    pub(super) backup_user_project: Option<String>,
     /// Days to keep backups [default: 7]
     #[arg(
         long,
@@ -64,6 +73,9 @@ pub struct RawConfig {
     /// Role to connect to the target server as [default: postgres]
     #[arg(long, env = "DB_USER", global = true, value_name = "ROLE")]
     pub(super) db_user: Option<String>,
+    /// How DB_USER logs in: password: with DB_PASSWORD, if it is set; gcp-iam: with an access token of this workload's Google account (Cloud SQL, AlloyDB), which requires TLS [default: password]
+    #[arg(long, env = "DB_AUTH", global = true, value_name = "AUTH")]
+    pub(super) db_auth: Option<String>,
     /// Password of DB_USER
     #[arg(
         long,
@@ -76,7 +88,7 @@ pub struct RawConfig {
     /// File that contains that password
     #[arg(long, env = "DB_PASSWORD_FILE", global = true, value_name = "FILE")]
     pub(super) db_password_file: Option<String>,
-    /// disable, prefer, require, verify-ca or verify-full; by default prefer for loopback addresses and sockets, otherwise verify-full
+    /// disable, prefer, require, verify-ca or verify-full; by default prefer for loopback addresses and sockets, otherwise, and with DB_AUTH=gcp-iam, verify-full
     #[arg(long, env = "DB_SSLMODE", global = true, value_name = "MODE")]
     pub(super) db_sslmode: Option<String>,
     /// File with the CA certificates to verify the server's certificate against (PEM) [default: those of the system]
@@ -322,6 +334,28 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_extensions: Option<String>,
+    /// What to do about a definition that the server refuses: stop, and name everything that is refused, or skip it with
+    /// what depends on it; the exit code is then 3 [default: stop]
+    #[arg(
+        long,
+        visible_alias = "on-error",
+        env = "RESTORE_ON_ERROR",
+        global = true,
+        value_name = "POLICY"
+    )]
+    pub(super) restore_on_error: Option<String>,
+    /// Try all definitions without rows, in a database of its own, before the first row moves: always, never, or (auto) for
+    /// objects of 1 GiB or more [default: auto]
+    #[arg(
+        long,
+        env = "RESTORE_REHEARSE",
+        global = true,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        default_missing_value = "always",
+        require_equals = true
+    )]
+    pub(super) restore_rehearse: Option<String>,
     /// Create a new target database under its final name, closed to others until it is proven: always, never, or (auto) if
     /// the dump uses current_database() or an extension that is bound to one database [default: auto]
     #[arg(
@@ -565,9 +599,11 @@ impl RawConfig {
         if non_empty(&self.db_host).is_none() {
             self.origins.errors.extend(libpq::unsupported(&settings));
         }
-        let has_password =
-            non_empty(&self.db_password).is_some() || non_empty(&self.db_password_file).is_some();
-        let password = settings.get("password").filter(|_| !has_password);
+        // With DB_AUTH, an access token takes the place of a password.
+        let has_login = non_empty(&self.db_password).is_some()
+            || non_empty(&self.db_password_file).is_some()
+            || DbAuth::of(&self.db_auth) == Some(DbAuth::GcpIam);
+        let password = settings.get("password").filter(|_| !has_login);
         let mut origins = Vec::new();
         for (variable, field, setting) in [
             ("DB_HOST", &mut self.db_host, settings.get("host")),
@@ -589,7 +625,7 @@ impl RawConfig {
             }
         }
         self.origins.by_variable.extend(origins);
-        if has_password || password.is_some() {
+        if has_login || password.is_some() {
             return self;
         }
         let wanted = PasswordQuery {
@@ -629,6 +665,7 @@ mod tests {
         let raw = RawConfig {
             db_host: value_of(given, "DB_HOST"),
             db_user: value_of(given, "DB_USER"),
+            db_auth: value_of(given, "DB_AUTH"),
             db_password_file: value_of(given, "DB_PASSWORD_FILE"),
             ..RawConfig::default()
         };
@@ -655,6 +692,8 @@ mod tests {
             (raw.db_password, raw.origins.of("DB_PASSWORD")),
             (None, None)
         );
+        // A token takes the place of a password.
+        assert_eq!(taken(&[("DB_AUTH", "gcp-iam")], &env).db_password, None);
     }
 
     #[test]
@@ -680,6 +719,9 @@ mod tests {
             Some("default")
         );
         assert_eq!(taken(&[("DB_USER", "other")], &env).db_password, None);
+        let with_token = taken(&[("DB_AUTH", "gcp-iam")], &env);
+        assert_eq!(with_token.db_password, None);
+        assert_eq!(with_token.origins.of("DB_USER"), Some("PGUSER"));
         allow(0o644).unwrap();
         let raw = taken(&[], &env);
         assert_eq!(raw.db_password, None);

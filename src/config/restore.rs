@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::raw::RawConfig;
 use super::values::{ConfigErrors, list, non_empty};
-use crate::policy::{Extensions, InPlace, Owners, Policy, pair};
+use crate::policy::{Extensions, InPlace, OnError, Owners, Policy, Rehearse, pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,6 +30,30 @@ pub(super) fn in_place(raw: &RawConfig, errors: &mut ConfigErrors) -> InPlace {
     chosen
         .unwrap_or_else(|_| {
             errors.add("RESTORE_IN_PLACE", "must be auto, always or never");
+            None
+        })
+        .unwrap_or_default()
+}
+
+pub(super) fn rehearse(raw: &RawConfig, errors: &mut ConfigErrors) -> Rehearse {
+    let chosen = non_empty(&raw.restore_rehearse)
+        .map(|t| Rehearse::from_str(t, true))
+        .transpose();
+    chosen
+        .unwrap_or_else(|_| {
+            errors.add("RESTORE_REHEARSE", "must be auto, always or never");
+            None
+        })
+        .unwrap_or_default()
+}
+
+fn on_error(raw: &RawConfig, errors: &mut ConfigErrors) -> OnError {
+    let chosen = non_empty(&raw.restore_on_error)
+        .map(|t| OnError::from_str(t, true))
+        .transpose();
+    chosen
+        .unwrap_or_else(|_| {
+            errors.add("RESTORE_ON_ERROR", "must be stop or skip");
             None
         })
         .unwrap_or_default()
@@ -86,6 +110,7 @@ pub(super) fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
                 None
             })
             .unwrap_or_default(),
+        on_error: on_error(raw, errors),
         analyze: !errors.parse(
             "RESTORE_NO_ANALYZE",
             &raw.restore_no_analyze,

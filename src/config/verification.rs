@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use super::document::Document;
 use super::libpq::SettingOrigins;
 use super::location::Location;
+use super::login::DbAuth;
 use super::raw::RawConfig;
 use super::server::{ServerVariables, server_config};
 use super::trust::Trust;
@@ -228,6 +229,7 @@ fn scratch(
         host: &raw.scratch_db_host,
         port: &raw.scratch_db_port,
         user: &raw.scratch_db_user,
+        auth: DbAuth::Password,
         password: &raw.scratch_db_password,
         password_file: &raw.scratch_db_password_file,
         ssl_mode: &raw.scratch_db_sslmode,

@@ -21,8 +21,12 @@ pub struct TargetHealth(Arc<Mutex<Option<String>>>);
 
 /// Whether restores will fail for the same reason: a server that is full or starting responds.
 fn is_problem(e: &DatabaseError) -> bool {
-    e.kind() == DatabaseKind::AccessDenied
-        || e.kind() == DatabaseKind::Unavailable && e.sqlstate().is_none()
+    use DatabaseKind as D;
+    match e.kind() {
+        D::AccessDenied | D::NoPassword | D::IssuerUnavailable => true,
+        D::Unavailable => e.sqlstate().is_none(),
+        _ => false,
+    }
 }
 
 impl TargetHealth {
@@ -77,6 +81,8 @@ mod tests {
             (D::Unavailable, None, true),
             (D::AccessDenied, Some("28P01"), true),
             (D::AccessDenied, None, true),
+            (D::NoPassword, None, true),
+            (D::IssuerUnavailable, None, true),
             (D::Unavailable, Some("53300"), false),
             (D::Unavailable, Some("57P03"), false),
             (D::StatementRejected, Some("3D000"), false),

@@ -245,14 +245,23 @@ pub(super) async fn create(
     let lock = &claimed.lock;
     let note = create_with_fallbacks(lock, &name, options).await?;
     reached("created");
-    let label = label(&claimed.target, &claimed.request_id);
+    mark(lock, &name, (&claimed.target, &claimed.request_id)).await?;
+    Ok(opened(lock, &name, note).await?)
+}
+
+/// Comments on a database, so that a reaper without a journal recognizes it.
+pub(super) async fn mark(
+    lock: &Session,
+    name: &str,
+    (target, request_id): (&str, &str),
+) -> Result<(), DatabaseError> {
+    let label = label(target, request_id);
     lock.run(&format!(
         "COMMENT ON DATABASE {} IS {}",
-        ident(&name),
+        ident(name),
         literal(&label)
     ))
-    .await?;
-    Ok(opened(lock, &name, note).await?)
+    .await
 }
 
 /// Creates a database that never becomes a target.

@@ -70,6 +70,21 @@ impl VerificationDatabase {
         staging::make(&self.session, &self.name, options).await
     }
 
+    /// The same on a server that is not only for verifications: without a journal, its reaper knows databases by their
+    /// comments.
+    ///
+    /// # Errors
+    /// As [`VerificationDatabase::create`].
+    pub async fn create_marked(
+        &self,
+        options: &CreateOptions,
+        request_id: &str,
+    ) -> Result<Staging, RestoreError> {
+        let staging = self.create(options).await?;
+        staging::mark(&self.session, &self.name, (&self.name, request_id)).await?;
+        Ok(staging)
+    }
+
     /// As [`TargetLock::unless_lost`].
     pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
         unless_lost(&self.session, e).await

@@ -3,6 +3,7 @@
 use super::context::Services;
 use super::job_outcome::JobOutcome;
 use crate::error::FailureReason as R;
+use crate::event::Kind;
 use crate::metrics::{VerificationStatus, Work};
 use crate::policy::Trigger;
 use crate::progress::Progress;
@@ -47,6 +48,10 @@ fn record_verification(services: &Services, report: &VerificationReport) {
 pub(crate) fn record_completion(services: &Services, outcome: &JobOutcome) {
     if let Some(proof) = &outcome.proof {
         return record_verification(services, proof);
+    }
+    // Nothing was restored, and nothing failed to be.
+    if outcome.result.kind == Kind::Rehearsal {
+        return;
     }
     let size = outcome
         .result

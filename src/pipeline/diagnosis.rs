@@ -152,23 +152,36 @@ fn was_translated(head: &[u8]) -> bool {
         && count >= ENOUGH
 }
 
-/// The check of a large backup of which the server refused a statement, if the store tells no checksum: only its bytes show
-/// whether it has changed since an earlier proof.
+/// The check of a backup that the server refused, if the store tells no checksum: only its bytes show whether it has changed
+/// since an earlier proof. What the server seems to lack may only be called so by a flipped bit.
 pub(super) async fn read_to_compare<J>(
     context: &JobContext<'_, J>,
     e: &RestoreError,
     pinned: Option<&PinnedBackup>,
 ) -> Option<IntegrityCheck> {
-    let is_refused =
-        matches!(e, RestoreError::Database(e) if e.kind() == DatabaseKind::StatementRejected);
-    let is_unknown = |p: &&PinnedBackup| p.object.size > SMALL && !p.has_checksums();
-    let pinned = pinned.filter(is_unknown).filter(|_| is_refused)?;
+    let pinned = pinned.filter(|p| !p.has_checksums() && is_refused(e, p.object.size))?;
     let (source, options) = (
         Source::Object(pinned.clone()),
         context.catalog().download_options(),
     );
     let read = drain(source, options, context.progress, context.cancel).await;
     read.ok()
+}
+
+/// Whether the server refused a backup of `size` bytes that was not read again for the diagnosis.
+fn is_refused(e: &RestoreError, size: u64) -> bool {
+    use DatabaseKind as D;
+    let RestoreError::Database(e) = e else {
+        return false;
+    };
+    match e.kind() {
+        D::StatementRejected => size > SMALL,
+        D::VersionIncompatible
+        | D::ExtensionMissing
+        | D::RoleMissing
+        | D::InsufficientPrivilege => true,
+        _ => false,
+    }
 }
 
 fn read_to_end(mut bytes: Box<dyn Read + Send>) -> Result<(), RestoreError> {

@@ -14,10 +14,10 @@ use super::diagnosis::diagnose;
 use super::job_outcome::{JobOutcome, end_spans};
 use super::states::{LoadLog, LoadRequest, LoadStyle, Opened, Pinned, Proven, policy_under};
 use super::target_destination::TargetDestination;
-use super::{completeness, completion, replacement, targets};
+use super::{completeness, completion, rehearsal, replacement, targets};
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
-use crate::config::Trust;
+use crate::config::{Config, Trust};
 use crate::database::{self, Claim, ServerDisk, TargetLock, out_of_space, unless_full};
 use crate::error::{
     Blame, FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind,
@@ -26,6 +26,7 @@ use crate::error::{
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, RestoreJob};
 use crate::outcome::disposition;
+use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::proof::BackupContents;
 use crate::steps::reached;
@@ -59,6 +60,9 @@ pub(crate) async fn run(
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) -> JobOutcome {
+    if job.is_rehearsal {
+        return Box::pin(rehearsal::answer(services, job, progress, stop)).await;
+    }
     let span = tracing::info_span!(
         "restore",
         request_id = job.request_id,
@@ -197,6 +201,7 @@ async fn restore_into_staging(
 ) -> Result<Proven, RestoreError> {
     let (job, catalog) = (context.job, context.catalog());
     let pinned = pin(context, draft).await?;
+    rehearsal::before_rows(context, &pinned).await?;
     let index = match pinned.backup() {
         // With a database to look for, the archive is read as it is; `latest` has looked already.
         Some(backup) if job.database.is_none() || matches!(job.backup, BackupRef::Latest(_)) => {
@@ -270,9 +275,8 @@ async fn load_and_prove(
     let completeness = completeness::completeness_of(config, &opened.archive)?;
     let coverage = opened.archive.coverage();
     replacement::check_archive(context, claimed, coverage.get()).await?;
-    let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
     let request = LoadRequest {
-        policy: policy_under(trust, policy),
+        policy: policy_under(trust, policy_of(job, config)),
         selection: &job.selection,
         backup: draft.pinned.as_ref(),
     };
@@ -298,6 +302,7 @@ async fn load_and_prove(
     let loaded = created
         .load(context, job.jobs, style, &mut draft.log)
         .await?;
+    warn_of_refusals(&draft.log);
     claimed.set_loader_right().await;
     let mut proven = loaded.prove()?;
     draft.take_proof(&proven);
@@ -322,6 +327,26 @@ async fn load_and_prove(
         draft.log.notes.extend(notes);
     }
     Ok(proven)
+}
+
+/// The policy of a job: the configured one, unless the job has its own.
+fn policy_of(job: &RestoreJob, config: &Config) -> Policy {
+    let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
+    Policy {
+        on_error: job.on_error.unwrap_or(policy.on_error),
+        ..policy
+    }
+}
+
+/// Logs once that something is left out of a database that otherwise is the backup's.
+fn warn_of_refusals(log: &LoadLog) {
+    let left_out = log.refusals.as_ref().map_or(0, |r| r.found().len());
+    if left_out > 0 {
+        tracing::warn!(
+            left_out,
+            "the server refused definitions, which the restored database lacks"
+        );
+    }
 }
 
 /// What follows the load before the database is used: renamed schemas, statistics, checks.
@@ -547,6 +572,9 @@ impl ResultDraft {
             .map(|rewriter| rewriter.report())
             .unwrap_or_default();
         r.labels = job.labels.clone();
+        if error.is_none() {
+            self.log.tell_refusals(&mut r);
+        }
         r.completeness = self.completeness.filter(|_| error.is_none());
         r.contents = self.contents.filter(|_| error.is_none());
         r.bound();

@@ -1,4 +1,4 @@
-//! The server of a verification as a destination: its database is never swapped.
+//! The server of a verification as a destination, or the target server for a rehearsal: its database is never swapped.
 
 use super::destination::Destination;
 use crate::database::{CreateOptions, Loader, Staging, VerificationDatabase};
@@ -11,6 +11,8 @@ pub(super) struct SandboxDestination<'a> {
     server: &'a Server,
     locked: &'a VerificationDatabase,
     loader: Option<Loader>,
+    /// The request whose rehearsal this is; the server has other databases.
+    rehearsed: Option<&'a str>,
 }
 
 impl<'a> SandboxDestination<'a> {
@@ -23,6 +25,15 @@ impl<'a> SandboxDestination<'a> {
             server,
             locked,
             loader,
+            rehearsed: None,
+        }
+    }
+
+    /// A database of its own on the target server, for the rehearsal of this request.
+    pub(super) fn of_rehearsal(self, request_id: &'a str) -> Self {
+        SandboxDestination {
+            rehearsed: Some(request_id),
+            ..self
         }
     }
 
@@ -67,11 +78,18 @@ impl Destination for SandboxDestination<'_> {
         encoding: &TextEncoding,
     ) -> Result<CreateOptions, RestoreError> {
         let options = CreateOptions::of_dump(self.session(), entries, encoding).await?;
-        Ok(options.by_files())
+        // To copy files, the server writes a checkpoint.
+        Ok(match self.rehearsed {
+            None => options.by_files(),
+            Some(_) => options,
+        })
     }
 
     async fn create(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
-        let staging = self.locked.create(options).await?;
+        let staging = match self.rehearsed {
+            None => self.locked.create(options).await?,
+            Some(request_id) => self.locked.create_marked(options, request_id).await?,
+        };
         if let Some(loader) = &self.loader {
             self.locked.admit(loader, &staging).await?;
         }

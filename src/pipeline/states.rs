@@ -7,15 +7,16 @@ use super::context::JobContext;
 use super::destination::Destination;
 use crate::backup::{IntegrityCheck, PinnedBackup, ProvenBytes, ReadHint, Source};
 use crate::catalog::WantedBackup;
-use crate::config::Trust;
+use crate::config::{Config, Trust};
 use crate::database::{CreateOptions, ProvenStaging, Staging};
 use crate::error::RestoreError;
+use crate::event::RestoreResult;
 use crate::job::made_for;
-use crate::policy::{Owners, Policy, Selection};
+use crate::policy::{OnError, Owners, Policy, Selection};
 use crate::postgres::{Server, ServerConnections};
 use crate::progress::Progress;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
-use pgdump_restore::{LoadOptions, Loaded, Rewriter};
+use pgdump_restore::{LoadOptions, Loaded, Refusals, Rewriter};
 
 /// One generation of a backup, or standard input.
 #[derive(Clone)]
@@ -43,6 +44,21 @@ pub(super) struct LoadLog {
     pub(super) notes: Vec<String>,
     /// How the dump was rewritten for the server.
     pub(super) rewriter: Option<Arc<Rewriter>>,
+    /// What the server refused.
+    pub(super) refusals: Option<Arc<Refusals>>,
+}
+
+impl LoadLog {
+    /// Writes into a result what the load left out, if it was to leave out what the server refuses.
+    pub(super) fn tell_refusals(&self, result: &mut RestoreResult) {
+        let refusals = self.refusals.as_ref();
+        let Some(refusals) = refusals.filter(|r| r.on_error() == OnError::Skip) else {
+            return;
+        };
+        result.skipped = refusals.found();
+        result.skipped_total = result.skipped.len() as u64;
+        result.complete = Some(result.skipped.is_empty());
+    }
 }
 
 /// A backup that fits the server, rewritten for it.
@@ -219,6 +235,17 @@ impl Prepared {
         }
     }
 
+    /// Number of definitions; of SQL text, those among its first statements.
+    pub(super) fn definitions(&self) -> u64 {
+        let is_one = |e: &&TocEntry| !e.has_data && !e.defn.is_empty();
+        self.entries.iter().filter(is_one).count() as u64
+    }
+
+    /// Whether the backup is SQL text.
+    pub(super) fn is_script(&self) -> bool {
+        self.archive.is_script()
+    }
+
     /// Creates the roles that are missing and the empty database.
     ///
     /// # Errors
@@ -283,15 +310,7 @@ impl CreatedStaging {
                 c.spare()
             ));
         }
-        let options = LoadOptions {
-            sessions,
-            queue_bytes: config.queue_bytes,
-            binary_from: config.binary_from,
-            max_bytes: config.max_bytes,
-            content_digest: style.content_digest,
-            in_order_into: style.in_order_into,
-            copy_of: style.copy_of,
-        };
+        let options = self.options(config, (sessions, style), log);
         let observer = Arc::clone(context.progress);
         let loaded = pgdump_restore::load(
             &self.server,
@@ -311,6 +330,55 @@ impl CreatedStaging {
             integrity: self.integrity,
             rewriter: self.rewriter,
         })
+    }
+}
+
+impl Staged {
+    fn options(
+        &self,
+        config: &Config,
+        (sessions, style): (usize, LoadStyle),
+        log: &mut LoadLog,
+    ) -> LoadOptions {
+        let refusals = Arc::new(Refusals::new(self.rewriter.policy.on_error));
+        log.refusals = Some(refusals.clone());
+        LoadOptions {
+            sessions,
+            queue_bytes: config.queue_bytes,
+            binary_from: config.binary_from,
+            max_bytes: config.max_bytes,
+            content_digest: style.content_digest,
+            in_order_into: style.in_order_into,
+            copy_of: style.copy_of,
+            refusals,
+        }
+    }
+
+    /// Tries all definitions, without rows. What the server refuses is in the log's refusals.
+    ///
+    /// # Errors
+    /// Errors of the archive, the download and the connection.
+    pub(super) async fn rehearse<J>(
+        self,
+        context: &JobContext<'_, J>,
+        jobs: Option<usize>,
+        log: &mut LoadLog,
+    ) -> Result<(), RestoreError> {
+        let config = context.config();
+        let wanted = config.jobs_for(jobs, self.rewriter.facts.cores);
+        let sessions = self.connections.map_or(wanted, |c| c.bound(wanted));
+        let options = self.options(config, (sessions, LoadStyle::default()), log);
+        let observer = Arc::clone(context.progress);
+        let rehearsed = pgdump_restore::rehearse(
+            &self.server,
+            &self.staging.name,
+            self.archive,
+            self.entries,
+            options,
+            self.rewriter.clone(),
+            observer,
+        );
+        Box::pin(rehearsed).await
     }
 }
 

@@ -88,13 +88,17 @@ pub(super) fn replaces_nothing() -> RestoreError {
 }
 
 /// A part of a backup becomes a new database; rows alone go into a copy of an existing one. Anything else
-/// would lose what the part does not contain. Whether definitions are only a part is known once the backup is open.
+/// would lose what the part does not contain, unless that is nothing but kinds that no table needs. Whether definitions are only a part is known once the backup is open.
 pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     let replaces = job.on_existing == OnExisting::Replace;
     let invalid = |what| ValidationError::new(ValidationKind::InvalidRequest, what);
     job.selection.check().map_err(invalid)?;
     match (is_part(&job.selection), job.selection.data_only) {
-        (true, false) if replaces && !is_definitions(&job.selection) => Err(replaces_nothing()),
+        (true, false)
+            if replaces && !is_definitions(&job.selection) && !job.selection.takes_all_tables() =>
+        {
+            Err(replaces_nothing())
+        }
         (_, true) if !replaces => {
             let what = "rows alone (--data-only) go into a copy of an existing database, which then takes its place: use --on-existing replace (in a request, on_existing: replace)";
             Err(invalid(what.to_owned()).into())
@@ -184,9 +188,17 @@ mod tests {
             tables: vec!["public.s".into()],
             ..definitions.clone()
         };
-        for (selection, may_replace) in
-            [(definitions, true), (renamed, true), (of_one_table, false)]
-        {
+        let skipping = |pattern: &str| Selection {
+            skip: vec![pattern.to_owned()],
+            ..Selection::default()
+        };
+        for (selection, may_replace) in [
+            (definitions, true),
+            (renamed, true),
+            (of_one_table, false),
+            (skipping("EVENT TRIGGER *"), true),
+            (skipping("TABLE DATA public.log"), false),
+        ] {
             let job = RestoreJob {
                 selection,
                 ..RestoreJob::replacing("r", "app", String::new())

@@ -26,11 +26,9 @@ use crate::error::{
     FailureReason as R, JobError, JobKind, RestoreError, RetryClass, report as said,
 };
 use crate::job::{Completeness, VerifyJob};
-use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
+use crate::policy::{Depth, Extensions, OnError, Policy, Selection, Trigger};
 use crate::progress::Progress;
-use crate::proof::{
-    ArchiveProof, EVIDENCE_NOT_WRITTEN, ONE_OF_SEVERAL, Verdict, VerificationReport,
-};
+use crate::proof::{ArchiveProof, EVIDENCE_NOT_WRITTEN, ONE_OF_SEVERAL, VerificationReport};
 use crate::steps::reached as step;
 use crate::verification::{
     self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
@@ -114,31 +112,20 @@ async fn run_in_span(
             verdict::fail(&mut report, &e, progress.stage());
         }
     }
-    verdict::mind_the_locale(&mut report);
     let catalog = context.catalog();
     if pinned.is_none() {
         report.asked = catalog.asked(&job.backup);
     }
-    let doubt = async {
-        let mut doubted = report.clone();
-        // Another version is no excuse for other bytes than those that were proven.
-        if !catalog.doubt(&mut doubted, pinned.as_ref()).await {
-            verification::mind_the_version(&mut report);
-        }
-        if report.verdict == Verdict::Failed {
-            report = doubted;
-        }
+    let settle = async {
+        catalog.settle_verdict(&mut report, pinned.as_ref()).await;
         Ok(())
     };
-    if let Err(e) = context.end_bounds("verification").within(doubt).await {
-        // No failure is announced while earlier evidence may contradict it.
+    if let Err(e) = context.end_bounds("verification").within(settle).await {
         let reason = match e.reason() {
             R::Cancelled => R::Cancelled,
             _ => R::DownloadFailed,
         };
-        if report.verdict == Verdict::Failed {
-            verdict::withhold(&mut report, &said(&e), Some(reason));
-        }
+        catalog::settle_without_evidence(&mut report, &said(&e), Some(reason));
     }
     if catalog.is_bisected(job, &report) {
         progress.enter(Stage::Bisect);
@@ -474,6 +461,7 @@ fn verification_policy(config: &Config, confined: bool) -> Policy {
     let policy = Policy {
         create_roles: true,
         extensions: Extensions::Require,
+        on_error: OnError::Stop,
         analyze: false,
         ..config.policy.clone()
     };
@@ -641,10 +629,11 @@ fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest, large
 mod tests {
     use super::*;
     use crate::config::{Location, RawConfig};
-    use crate::error::{StorageKind, ValidationError, ValidationKind};
+    use crate::error::{DatabaseError, DatabaseKind, StorageKind, ValidationError, ValidationKind};
     use crate::job::BackupRef;
     use crate::metrics::RestoreMetricsManager;
     use crate::postgres::Server;
+    use crate::proof::{ServerProof, Verdict};
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};
     use crate::verification::TEST_SIGNING_KEY as KEY;
@@ -828,7 +817,7 @@ mod tests {
             one.store.fail(call, name, StoreFault::Error(fault), 9);
             one.services
                 .catalog
-                .doubt(&mut report, Some(&one.pinned))
+                .settle_verdict(&mut report, Some(&one.pinned))
                 .await;
             assert_eq!(report.verdict, Verdict::Inconclusive, "{call:?} {fault:?}");
             let error = report.error.unwrap();
@@ -842,6 +831,51 @@ mod tests {
                 error.retryable,
                 reason.retry_class() != RetryClass::Permanent
             );
+        }
+    }
+
+    /// A refusal by another major version contradicts no proof.
+    #[tokio::test]
+    async fn only_a_failure_that_stands_is_logged_as_a_defect() {
+        let one = OneBackup::new().await;
+        let with_bytes = |report| VerificationReport {
+            sha256: Some("the same".into()),
+            ..report
+        };
+        let proven = with_bytes(one.report(Trigger::Notification));
+        one.concluded((Trigger::Notification, 1), proven).await;
+        for (server, reason, is_logged) in [
+            ("15.18", R::VersionIncompatible, false),
+            ("16.4", R::RestoreError, true),
+        ] {
+            let mut report = with_bytes(one.report(Trigger::Schedule));
+            report.archive = Some(ArchiveProof {
+                format: "custom".into(),
+                wrapped_in: vec![],
+                server_version: "16.4".into(),
+                pg_dump_version: "16.4".into(),
+                encoding: "UTF8".into(),
+                entries: Default::default(),
+            });
+            report.server = Some(ServerProof {
+                kind: "sandbox".into(),
+                version: server.into(),
+                isolation: None,
+            });
+            let e = DatabaseError::new(DatabaseKind::StatementRejected, "TABLE s.t: refused");
+            verdict::fail(&mut report, &e.with_sqlstate("42601").into(), Stage::Schema);
+            let path = one.folder.path().join(format!("log-{server}"));
+            let file = std::fs::File::create(&path).unwrap();
+            let log = tracing_subscriber::fmt().with_writer(file).finish();
+            let logging = tracing::subscriber::set_default(log);
+            let catalog = &one.services.catalog;
+            catalog.settle_verdict(&mut report, Some(&one.pinned)).await;
+            drop(logging);
+            let said = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(said.contains("ERROR"), is_logged, "{server}: {said}");
+            assert_eq!(said.contains("a defect"), is_logged, "{server}: {said}");
+            assert_eq!(report.verdict, Verdict::Inconclusive, "{server}");
+            assert_eq!(report.error.unwrap().reason, reason, "{server}");
         }
     }
 

@@ -121,6 +121,7 @@ fn config_of(sandbox: &Sandbox) -> DbConfig {
         port: 5432,
         user: "postgres".into(),
         password: None,
+        passwords: None,
         ssl_mode: SslMode::Disable,
         tls: TlsFiles::default(),
         maintenance: "postgres".into(),

@@ -18,6 +18,8 @@ pub fn decide_with_parts(
         backups.iter().map(|(c, part)| (c.proven, *part)).collect();
     let all = backups.into_iter().map(|(c, part)| Candidate {
         proven: c.proven && part.is_none(),
+        // No part has what whole ones leave out.
+        has_gaps: false,
         ..c
     });
     let all = decide(all.collect(), now, rules);

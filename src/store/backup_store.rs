@@ -59,6 +59,15 @@ impl StoredObject {
     }
 }
 
+/// The newest objects of a listing.
+#[derive(Debug, Default)]
+pub struct NewestObjects {
+    /// Newest first.
+    pub objects: Vec<StoredObject>,
+    /// How many there are, older ones included.
+    pub all: usize,
+}
+
 /// The objects of a listing, in bounded memory.
 #[derive(Debug)]
 pub struct Listing {
@@ -66,6 +75,10 @@ pub struct Listing {
     uri: String,
     objects: Vec<StoredObject>,
     bytes: usize,
+    /// How many were listed.
+    all: usize,
+    /// How many of the newest are kept, if not all are.
+    most: Option<usize>,
 }
 
 impl Listing {
@@ -79,12 +92,30 @@ impl Listing {
             uri: uri.to_owned(),
             objects: vec![],
             bytes: 0,
+            all: 0,
+            most: None,
+        }
+    }
+
+    /// A listing that keeps only the newest objects, so that there may be any number.
+    pub fn of_newest(uri: &str, most: usize) -> Self {
+        Listing {
+            most: Some(most),
+            ..Self::of(uri)
         }
     }
 
     /// # Errors
     /// `archive_unsupported`, not blamed on the backup, if there are too many.
     pub fn push(&mut self, object: StoredObject) -> Result<(), StorageError> {
+        self.all += 1;
+        if let Some(most) = self.most {
+            self.objects.push(object);
+            if self.objects.len() > most.saturating_mul(2) {
+                self.keep_newest(most);
+            }
+            return Ok(());
+        }
         self.bytes += size_of::<StoredObject>() + object.name.len() + Self::BESIDE;
         if self.bytes > Self::MAX_BYTES {
             let what = format!(
@@ -99,8 +130,23 @@ impl Listing {
         Ok(())
     }
 
+    fn keep_newest(&mut self, most: usize) {
+        let newer_first =
+            |a: &StoredObject, b: &StoredObject| (b.created, &b.name).cmp(&(a.created, &a.name));
+        self.objects.sort_unstable_by(newer_first);
+        self.objects.truncate(most);
+    }
+
     pub fn into_objects(self) -> Vec<StoredObject> {
         self.objects
+    }
+
+    pub fn into_newest(mut self) -> NewestObjects {
+        self.keep_newest(self.most.unwrap_or(usize::MAX));
+        NewestObjects {
+            objects: self.objects,
+            all: self.all,
+        }
     }
 }
 
@@ -152,6 +198,18 @@ pub trait BackupStore: Send + Sync {
         &'a self,
         prefix: &'a str,
         wanted: fn(&str) -> bool,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        self.list_named(prefix, Arc::new(wanted))
+    }
+
+    /// As [`BackupStore::list_where`], with a filter that knows more than the name.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn list_named<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
     /// The metadata of one object, of exactly `generation` if that is given.
@@ -197,10 +255,23 @@ pub trait BackupStore: Send + Sync {
         wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
+    /// The newest `most` of the objects that [`BackupStore::members_named`] lists: however many there are, it takes no more
+    /// memory than for these.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`], but for too many objects.
+    fn newest_members<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
+        most: usize,
+    ) -> BoxFuture<'a, Result<NewestObjects, StorageError>>;
+
     /// The bytes of `object` from `offset` on, at most `length` of them.
     ///
     /// # Errors
-    /// `backup_changed` if that generation no longer exists, `access_denied`, `download_failed`.
+    /// `backup_changed` if that generation no longer exists, `access_denied`, `download_failed`; `archive_unsupported`, not
+    /// blamed on the backup, if it is encrypted with a key that requests would have to bring along.
     fn read<'a>(
         &'a self,
         object: &'a StoredObject,
@@ -222,8 +293,8 @@ pub trait BackupStore: Send + Sync {
     /// Deletes exactly this generation.
     ///
     /// # Errors
-    /// `backup_changed` if the object has been replaced, `backup_not_found`, `access_denied`,
-    /// `download_failed`.
+    /// `backup_changed` if the object has been replaced, `backup_not_found`, `access_denied` also where a retention policy
+    /// or a hold keeps it, `download_failed`.
     fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>>;
 
     /// Which of these permissions (`storage.objects.get`, …) this account has; `None` if the store cannot
@@ -236,6 +307,16 @@ pub trait BackupStore: Send + Sync {
         _wanted: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Option<Vec<String>>, StorageError>> {
         Box::pin(async { Ok(None) })
+    }
+
+    /// How to bring back an object that does not exist any more, in words: of exactly `generation` if that is given. `None`
+    /// if the store does not keep it, or does not tell.
+    fn find_deleted<'a>(
+        &'a self,
+        _name: &'a str,
+        _generation: Option<Generation>,
+    ) -> BoxFuture<'a, Option<String>> {
+        Box::pin(async { None })
     }
 
     /// `gs://…` or `file://…`.
@@ -265,5 +346,21 @@ mod tests {
             "{e}"
         );
         assert_eq!(e.kind().blame(), crate::error::Blame::Infrastructure);
+    }
+
+    #[test]
+    fn a_listing_of_the_newest_takes_any_number() {
+        let object = |second: i64| StoredObject {
+            created: jiff::Timestamp::from_second(second).unwrap(),
+            ..StoredObject::named(&second.to_string())
+        };
+        let mut listing = Listing::of_newest("gs://bucket/x/", 2);
+        for second in [3, 9, 1, 2, 8, 5, 4, 7, 6] {
+            listing.push(object(second)).unwrap();
+            assert!(listing.objects.len() <= 4);
+        }
+        let newest = listing.into_newest();
+        let names: Vec<&str> = newest.objects.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!((names, newest.all), (vec!["9", "8"], 9));
     }
 }

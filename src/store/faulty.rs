@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use super::backup_store::{BackupStore, NameFilter, ObjectBytes, StoredObject};
+use super::backup_store::{BackupStore, NameFilter, NewestObjects, ObjectBytes, StoredObject};
 use super::local::LocalStore;
 use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
@@ -50,6 +50,8 @@ pub(crate) struct FaultyStore {
     faults: Mutex<Vec<Scripted>>,
     unlisted: Mutex<Vec<StoredObject>>,
     longest: AtomicUsize,
+    /// The objects that listings read for their checksums.
+    summed: Mutex<Vec<String>>,
     /// How many objects fit into a listing of members.
     most: Mutex<usize>,
 }
@@ -61,6 +63,7 @@ impl FaultyStore {
             faults: Mutex::default(),
             unlisted: Mutex::default(),
             longest: AtomicUsize::default(),
+            summed: Mutex::default(),
             most: Mutex::new(usize::MAX),
         }
     }
@@ -121,6 +124,11 @@ impl FaultyStore {
         self.longest.load(Ordering::Relaxed)
     }
 
+    /// The names of the objects that listings have read for their checksums since the last call.
+    pub(crate) fn take_summed(&self) -> Vec<String> {
+        std::mem::take(&mut *self.summed.lock())
+    }
+
     /// How many faults of an object no call has met.
     pub(crate) fn left(&self, name: &str) -> usize {
         let faults = self.faults.lock();
@@ -148,14 +156,16 @@ impl FaultyStore {
 }
 
 impl BackupStore for FaultyStore {
-    fn list_where<'a>(
+    fn list_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             self.meet(Call::List, prefix).await?;
-            let objects = self.folder.list_where(prefix, wanted).await?;
+            let objects = self.folder.list_named(prefix, wanted).await?;
+            let names = objects.iter().map(|o| o.name.clone());
+            self.summed.lock().extend(names);
             self.without_hidden(prefix, objects)
         })
     }
@@ -175,6 +185,21 @@ impl BackupStore for FaultyStore {
                 ));
             }
             self.without_hidden(prefix, objects)
+        })
+    }
+
+    fn newest_members<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
+        most: usize,
+    ) -> BoxFuture<'a, Result<NewestObjects, StorageError>> {
+        Box::pin(async move {
+            self.meet(Call::List, prefix).await?;
+            let NewestObjects { objects, all } =
+                self.folder.newest_members(prefix, wanted, most).await?;
+            let objects = self.without_hidden(prefix, objects)?;
+            Ok(NewestObjects { objects, all })
         })
     }
 

@@ -16,7 +16,9 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use tokio::io::AsyncReadExt;
 
-use super::backup_store::{BackupStore, Listing, NameFilter, ObjectBytes, Obstacle, StoredObject};
+use super::backup_store::{
+    BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, Obstacle, StoredObject,
+};
 use crate::error::{StorageError, StorageKind};
 
 const CHUNK: usize = 256 << 10;
@@ -308,10 +310,20 @@ fn walk(
     checksums: bool,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<StoredObject>, StorageError> {
-    let (mut found, mut todo) = (
-        Listing::of(&folder.join(prefix).display().to_string()),
-        vec![(folder.to_owned(), String::new(), true)],
-    );
+    let listing = Listing::of(&folder.join(prefix).display().to_string());
+    let mut found = walk_into(listing, (folder, prefix), checksums, wanted)?.into_objects();
+    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// As [`walk`], in no order, of the files in a folder whose names begin with a prefix.
+fn walk_into(
+    mut found: Listing,
+    (folder, prefix): (&Path, &str),
+    checksums: bool,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Listing, StorageError> {
+    let mut todo = vec![(folder.to_owned(), String::new(), true)];
     let mut buf = vec![0; CHUNK];
     while let Some((dir, base, is_utf8)) = todo.pop() {
         let entries = match std::fs::read_dir(&dir) {
@@ -395,8 +407,6 @@ fn walk(
             }
         }
     }
-    let mut found = found.into_objects();
-    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
@@ -413,13 +423,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl BackupStore for LocalStore {
-    fn list_where<'a>(
+    fn list_named<'a>(
         &'a self,
         prefix: &'a str,
-        wanted: fn(&str) -> bool,
+        wanted: NameFilter,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix, true, wanted)))
+        Box::pin(blocking(move || walk(&folder, &prefix, true, &*wanted)))
     }
 
     fn members_named<'a>(
@@ -429,6 +439,20 @@ impl BackupStore for LocalStore {
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
         Box::pin(blocking(move || walk(&folder, &prefix, false, &*wanted)))
+    }
+
+    fn newest_members<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
+        most: usize,
+    ) -> BoxFuture<'a, Result<NewestObjects, StorageError>> {
+        let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
+        let listing = Listing::of_newest(&self.uri(&prefix), most);
+        Box::pin(blocking(move || {
+            let found = walk_into(listing, (&folder, &prefix), false, &*wanted)?;
+            Ok(found.into_newest())
+        }))
     }
 
     fn stat<'a>(

@@ -2,17 +2,23 @@
 //! a part replaces nothing that is whole. Pure.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use indicatif::HumanCount;
 
 use super::drift::{self, DriftMode, DriftPolicy, History};
 use super::restored_database::counted;
-use crate::proof::{BackupContents, Check, CheckStatus, Drift, TableProof, VerificationReport};
-use pgdump_archive::{BareRelation, DataCoverage, Dialect, Token, tokens};
+use crate::proof::{
+    BackupContents, Check, CheckStatus, Drift, TableProof, VerificationReport, plain_name,
+    without_digits,
+};
+use pgdump_archive::{BareRelation, DataCoverage};
 
 /// So many large objects, or tables with few rows, do not vanish by chance.
 const FEW: u64 = 10;
+/// Proven backups with all their data after which a gap of older ones is no habit any more. One may have been made by hand,
+/// such as before a migration.
+const FULL_BETWEEN: usize = 2;
 /// Most tables that a sentence names.
 const MAX_NAMED: usize = 20;
 
@@ -76,33 +82,41 @@ fn is_usual(seen: &SeenData<'_>, history: &History, policy: &DriftPolicy) -> boo
         return last.contents == Some(BackupContents::UsualPart);
     }
     let bare: HashSet<String> = lacking(coverage, policy).map(plain).collect();
-    let had_rows = |t: &TableProof| t.rows > 0 && bare.contains(&unquoted(&t.name));
+    let had_rows = |t: &TableProof| t.rows > 0 && bare.contains(&plain_name(&t.name));
     let had_none = !last.tables.is_empty() && !last.tables.iter().any(had_rows);
-    // Not the last one alone: somebody may have made a whole one in between.
-    had_none
-        || history
-            .reports
-            .iter()
-            .any(|r| bare.is_subset(&usually_without_data(r)))
+    had_none || bare.is_subset(&usual_gaps(&bare, history))
 }
 
-/// What a backup lacked that counts as a whole one nevertheless.
-fn usually_without_data(r: &VerificationReport) -> HashSet<String> {
-    let names = r.without_data.iter().cloned();
-    let is_usual = r.contents == Some(BackupContents::UsualPart);
-    names.filter(|_| is_usual).collect()
+/// Those of `bare` that the backups before this one lacked as well, while that was the habit: what they had no data of, and
+/// what was created since and is called like it, but for numbers.
+fn usual_gaps(bare: &HashSet<String>, history: &History) -> HashSet<String> {
+    let (mut full, mut gaps): (usize, HashSet<&str>) = (0, HashSet::new());
+    let mut newest = None;
+    for report in &history.reports {
+        if report.contents == Some(BackupContents::UsualPart) {
+            newest = newest.or(Some(report));
+            gaps.extend(report.without_data.iter().map(String::as_str));
+        } else {
+            full += 1;
+        }
+        if full == FULL_BETWEEN {
+            break;
+        }
+    }
+    let known = newest.and_then(VerificationReport::listed_tables);
+    let known = known.unwrap_or_default();
+    let patterns: HashSet<String> = gaps.iter().map(|name| without_digits(name)).collect();
+    let is_usual = |name: &&String| {
+        gaps.contains(name.as_str())
+            || (!known.defines(name) && patterns.contains(&without_digits(name)))
+    };
+    bare.iter().filter(is_usual).cloned().collect()
 }
 
-/// The history without the tables that some of its backups lacked and that this one lacks, too.
+/// The history without the tables that this backup lacks as usual.
 fn without_usual<'a>(seen: &SeenData<'_>, history: &'a History) -> Cow<'a, History> {
     let bare = seen.coverage.map_or(&[][..], |c| c.bare.as_slice());
-    let bare: HashSet<String> = bare.iter().map(plain).collect();
-    let lacked: HashSet<String> = history
-        .reports
-        .iter()
-        .flat_map(usually_without_data)
-        .collect();
-    let usual: HashSet<&String> = bare.intersection(&lacked).collect();
+    let usual = usual_gaps(&bare.iter().map(plain).collect(), history);
     if usual.is_empty() {
         return Cow::Borrowed(history);
     }
@@ -110,7 +124,7 @@ fn without_usual<'a>(seen: &SeenData<'_>, history: &'a History) -> Cow<'a, Histo
     for report in &mut own.reports {
         report
             .tables
-            .retain(|t| !usual.contains(&unquoted(&t.name)));
+            .retain(|t| !usual.contains(&plain_name(&t.name)));
     }
     Cow::Owned(own)
 }
@@ -209,10 +223,10 @@ fn emptied(seen: &SeenData<'_>, last: &VerificationReport) -> Vec<TableProof> {
     let Some(coverage) = seen.coverage else {
         return vec![];
     };
-    let there: HashSet<String> = seen.tables.iter().map(|t| unquoted(&t.name)).collect();
+    let there: HashSet<String> = seen.tables.iter().map(|t| plain_name(&t.name)).collect();
     let bare: HashSet<String> = coverage.bare.iter().map(plain).collect();
     let is_emptied = |t: &&TableProof| {
-        let name = unquoted(&t.name);
+        let name = plain_name(&t.name);
         !there.contains(&name) && (lacks_names(coverage) || bare.contains(&name))
     };
     let without_rows = |t: &TableProof| TableProof {
@@ -250,13 +264,13 @@ fn missing_tables(
 ) -> Option<String> {
     let filled = |tables: &[TableProof]| -> BTreeMap<String, u64> {
         let filled = tables.iter().filter(|t| t.rows > 0);
-        let named = filled.map(|t| (unquoted(&t.name), t.rows));
+        let named = filled.map(|t| (plain_name(&t.name), t.rows));
         named
             .filter(|(name, _)| !is_ignored(policy, name))
             .collect()
     };
     let names = |tables: &[TableProof]| -> HashSet<String> {
-        tables.iter().map(|t| unquoted(&t.name)).collect()
+        tables.iter().map(|t| plain_name(&t.name)).collect()
     };
     let (before, now) = (filled(&last.tables), filled(seen.tables));
     let (known, mut there) = (names(&last.tables), names(seen.tables));
@@ -268,9 +282,11 @@ fn missing_tables(
     let new: Vec<&String> = now.keys().filter(|name| !known.contains(*name)).collect();
     let had_rows = sum(before.values().copied());
     let gone_rows = sum(gone.iter().filter_map(|name| before.get(*name).copied()));
+    let rotated = rotated(&gone, &new);
+    let rotated_rows = sum(rotated.iter().filter_map(|name| before.get(*name).copied()));
     let new_rows = sum(new.iter().filter_map(|name| now.get(*name).copied()));
     let tables = gone.len().saturating_sub(new.len());
-    let rows = gone_rows.saturating_sub(new_rows);
+    let rows = gone_rows.saturating_sub(new_rows.max(rotated_rows));
     let is_small = (before.len() as u64) < FEW;
     if before.is_empty() || (is_small && had_rows < policy.min_rows) {
         return None;
@@ -295,6 +311,24 @@ fn missing_tables(
     ))
 }
 
+/// Those of the missing tables for which there is a new one with the same name but for numbers, such as the next partition.
+fn rotated<'a>(gone: &[&'a String], new: &[&String]) -> Vec<&'a String> {
+    let mut of_pattern: HashMap<String, usize> = HashMap::new();
+    for name in new {
+        *of_pattern.entry(without_digits(name)).or_default() += 1;
+    }
+    let mut is_rotated = |name: &&String| {
+        let left = of_pattern.get_mut(&without_digits(name));
+        left.filter(|left| **left > 0)
+            .map(|left| *left -= 1)
+            .is_some()
+    };
+    gone.iter()
+        .copied()
+        .filter(|name| is_rotated(name))
+        .collect()
+}
+
 fn sum(rows: impl Iterator<Item = u64>) -> u64 {
     rows.fold(0, u64::saturating_add)
 }
@@ -314,7 +348,7 @@ fn lacks_names(coverage: &DataCoverage) -> bool {
 }
 
 /// `drift.ignore` has names as SQL writes them; here, they are compared without quotes.
-fn is_ignored(policy: &DriftPolicy, plain: &str) -> bool {
+pub(crate) fn is_ignored(policy: &DriftPolicy, plain: &str) -> bool {
     policy.ignore.iter().any(|ignored| {
         let ignored = ignored.replace('"', "");
         match ignored.strip_suffix('*') {
@@ -329,13 +363,6 @@ fn plain(relation: &BareRelation) -> String {
         "" => relation.name.clone(),
         namespace => format!("{namespace}.{}", relation.name),
     }
-}
-
-/// `"Shop".orders` → `Shop.orders`
-fn unquoted(name: &str) -> String {
-    let names = tokens(name, Dialect::default());
-    let names: Vec<String> = names.iter().filter_map(Token::name).collect();
-    names.join(".")
 }
 
 /// The first names.
@@ -554,6 +581,70 @@ mod tests {
         assert_eq!(contents, Some(BackupContents::Whole));
     }
 
+    /// What is said of a backup with these tables, of which the rest has no data, after these proofs (newest first): each of
+    /// tables with rows, and of others without data.
+    fn habit(
+        before: &[(&[&str], &[&str])],
+        (filled, bare): (&[&str], &[&str]),
+    ) -> (CheckStatus, Option<BackupContents>) {
+        let rows = |names: &[&str]| -> Vec<TableProof> {
+            let named = names.iter().map(|n| table(&format!("public.{n}"), 2_000));
+            named.collect()
+        };
+        let report = |(filled, bare): &(&[&str], &[&str])| VerificationReport {
+            tables: rows(filled),
+            without_data: bare.iter().map(|n| format!("public.{n}")).collect(),
+            ..proof(
+                &[],
+                Some(if bare.is_empty() {
+                    BackupContents::Whole
+                } else {
+                    BackupContents::UsualPart
+                }),
+            )
+        };
+        let reports: Vec<VerificationReport> = before.iter().map(report).collect();
+        let (history, policy) = (history(&reports), DriftPolicy::default());
+        let coverage = coverage(&[filled, bare].concat(), filled.len());
+        let tables = rows(filled);
+        let seen = SeenData {
+            tables: &tables,
+            large_objects: 0,
+            coverage: Some(&coverage),
+        };
+        let (_, checks) = compare(&seen, &history, &policy);
+        let contents = Some(contents_of(&coverage, &policy));
+        let contents = contents_beside(contents, &seen, &history, &policy);
+        (checks[0].status, contents)
+    }
+
+    #[test]
+    fn what_is_left_out_as_usual_may_grow_and_a_habit_may_end() {
+        use BackupContents::{Partial, UsualPart};
+        use CheckStatus::{Failed, Passed};
+        let usual: (&[&str], &[&str]) = (&["t"], &["log_1", "log_2"]);
+        let full: (&[&str], &[&str]) = (&["log_1", "log_2", "log_3", "t"], &[]);
+        let grown: (&[&str], &[&str]) = (&["t"], &["log_1", "log_2", "log_3"]);
+        // A full backup in between has rows of a table that was created since.
+        assert_eq!(habit(&[full, usual], grown), (Passed, Some(UsualPart)));
+        // Nobody left out another table before, or one that was there.
+        let other: (&[&str], &[&str]) = (&["t"], &["log_1", "log_2", "orders"]);
+        let with_orders: (&[&str], &[&str]) = (&["log_1", "log_2", "orders", "t"], &[]);
+        let partial = (Failed, Some(Partial));
+        assert_eq!(habit(&[with_orders, usual], other), partial);
+        let had_three: (&[&str], &[&str]) = (&["log_3", "t"], &["log_1", "log_2"]);
+        assert_eq!(habit(&[full, had_three], grown), partial);
+        // Two full backups end the habit.
+        let of_two: (&[&str], &[&str]) = (&["log_1", "log_2", "t"], &[]);
+        assert_eq!(habit(&[of_two, usual], usual), (Passed, Some(UsualPart)));
+        assert_eq!(habit(&[of_two, of_two, usual], usual), partial);
+        // What was left out separately may be left out together.
+        let (a, b): ((&[&str], &[&str]), (&[&str], &[&str])) =
+            ((&["b", "t"], &["a"]), (&["a", "t"], &["b"]));
+        let both: (&[&str], &[&str]) = (&["t"], &["a", "b"]);
+        assert_eq!(habit(&[a, b], both), (Passed, Some(UsualPart)));
+    }
+
     #[test]
     fn most_tables_or_rows_cannot_be_dropped_unnoticed() {
         let usual = DriftPolicy::default();
@@ -614,6 +705,20 @@ mod tests {
         let (checks, found) = compared(&partitions, (&rotated, Some(&whole)), &usual);
         assert_eq!(checks[0], (CheckStatus::Passed, None));
         assert_eq!(found, Some(BackupContents::Whole));
+        // Even if it had nearly all rows, and the next one has few.
+        let partitions = [("public.u", 500), ("public.w45", 10_000)];
+        for (next, wanted) in [
+            ("public.w46", CheckStatus::Passed),
+            ("public.x", CheckStatus::Failed),
+        ] {
+            let rotated = [("public.u", 510), (next, 50)];
+            let (checks, _) = compared(
+                &partitions,
+                (&rotated, Some(&coverage(&["u", "w"], 2))),
+                &usual,
+            );
+            assert_eq!(checks[0].0, wanted, "{next}");
+        }
         let names: Vec<String> = (0..40).map(|n| format!("public.t{n}")).collect();
         let many: Vec<(&str, u64)> = names.iter().map(|n| (n.as_str(), 90)).collect();
         for left in [1, 20] {

@@ -1,7 +1,8 @@
-//! A backup that was proven before and fails now: whether its bytes are still the same. Pure.
+//! A backup that was verified before: whether its bytes are still the same. Pure.
 
-use crate::error::one_line;
-use crate::proof::VerificationReport;
+use crate::error::{Blame, ErrorBody, FailureReason as R, one_line};
+use crate::proof::{Verdict, VerificationReport};
+use pgdump_restore::Stage;
 
 /// Whether both reports are about the same bytes. `None` if they do not tell.
 pub(crate) fn have_same_bytes(a: &VerificationReport, b: &VerificationReport) -> Option<bool> {
@@ -22,6 +23,28 @@ pub(crate) fn have_same_bytes(a: &VerificationReport, b: &VerificationReport) ->
         return by_sha256.filter(|same| !same);
     }
     by_sha256.or_else(|| same(&a.backup.crc32c, &b.backup.crc32c))
+}
+
+/// The proof since which a backup has other bytes, under the same name and generation: the newest one of other bytes. There
+/// is none if the bytes of now were verified before any others, as after a repair.
+pub(crate) fn changed_since<'a>(
+    earlier: impl Iterator<Item = &'a VerificationReport>,
+    now: &VerificationReport,
+) -> Option<&'a VerificationReport> {
+    let verified: Vec<(bool, &VerificationReport)> = earlier
+        .filter(|r| r.is_verified())
+        .filter_map(|r| Some((have_same_bytes(r, now)?, r)))
+        .collect();
+    let of_bytes = |same: bool| {
+        let of_bytes = verified.iter().filter(move |(is, _)| *is == same);
+        of_bytes.map(|(_, r)| *r)
+    };
+    let first = |same: bool| of_bytes(same).map(|r| r.finished_at).min();
+    let changed = first(false)?;
+    if first(true).is_some_and(|original| original < changed) {
+        return None;
+    }
+    of_bytes(false).max_by_key(|r| r.finished_at)
 }
 
 fn objects(n: u64) -> String {
@@ -53,8 +76,27 @@ fn add(report: &mut VerificationReport, what: &str) {
     }
 }
 
+/// Makes a verdict `failed` because the backup was verified when it had other bytes, whatever else would explain it.
+pub(crate) fn fail_as_damaged(report: &mut VerificationReport, proof: &VerificationReport) {
+    let is_failed = report.verdict == Verdict::Failed;
+    let error = report.error.get_or_insert_with(|| ErrorBody {
+        reason: R::ChecksumMismatch,
+        blame: Blame::Backup,
+        stage: Stage::Check.to_string(),
+        message: "its bytes have changed without a new generation".to_owned(),
+        sqlstate: None,
+        retryable: false,
+    });
+    if !is_failed {
+        // What the verifying server lacks, say, may be called so by a flipped bit.
+        (error.reason, error.blame, error.retryable) = (R::ChecksumMismatch, Blame::Backup, false);
+    }
+    report.verdict = Verdict::Failed;
+    note_damage(report, proof);
+}
+
 /// Says of a backup that fails that it was proven when it had other bytes.
-pub(crate) fn note_damage(report: &mut VerificationReport, proof: &VerificationReport) {
+fn note_damage(report: &mut VerificationReport, proof: &VerificationReport) {
     let difference = difference(proof, report);
     let at = proof.finished_at;
     add(
@@ -62,7 +104,7 @@ pub(crate) fn note_damage(report: &mut VerificationReport, proof: &VerificationR
         &format!("damaged since its proof at {at}: {difference}"),
     );
     report.fix = Some(
-        "restore another copy of this backup, or an older one; take a new backup now, and find out what changes or damages files where backups are stored"
+        "restore another copy of this backup, or an older one; take a new backup now, and find out what changes or damages files where backups are stored. A file that was replaced on purpose needs a new name or a new time"
             .into(),
     );
 }

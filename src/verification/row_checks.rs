@@ -3,6 +3,9 @@
 use super::restored_database::counted;
 use crate::proof::{Check, CheckStatus};
 
+/// Most tables that a note names.
+const MAX_NAMED: usize = 10;
+
 /// The rows of text that `pg_dump` did not write.
 pub(super) fn not_compared() -> Check {
     let what = "rows and large objects were restored but not compared, because pg_dump did not write this SQL text";
@@ -86,6 +89,23 @@ pub(super) fn summary_of_differences(failed: usize, tables: usize) -> Check {
         if failed == 1 { "differs" } else { "differ" }
     );
     Check::new("rows", CheckStatus::Failed, what)
+}
+
+/// That these tables match only as `pg_dump` writes them with fewer digits than the source may have had; `None` of none.
+pub(super) fn rounded(tables: &[&str]) -> Option<Check> {
+    let named = tables.iter().take(MAX_NAMED).copied();
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = if tables.len() > MAX_NAMED {
+        ", …"
+    } else {
+        ""
+    };
+    let what = format!(
+        "the backup has rounded floating-point numbers, as pg_dump --extra-float-digits writes them with a negative number: in {} ({named}{more})",
+        counted(tables.len(), "table")
+    );
+    let check = Check::new("rows", CheckStatus::Warned, what);
+    (!tables.is_empty()).then(|| check.fix("back up without --extra-float-digits"))
 }
 
 pub(super) fn differs(table: &str, what: &str) -> Check {

@@ -1,5 +1,5 @@
 //! Row comparison: reads every table back as COPY text and digests it with the same code as the archive's data.
-//! The number of rows and the digest must be equal. Large objects are compared in the same way.
+//! The number of rows and the digest must be equal.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,16 +10,17 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::float_digits::FloatDigits;
 use super::restored_database::{RestoredDatabase, counted};
 use super::row_checks::{
-    Tally, differs, excused, not_compared, summary_of, summary_of_differences,
+    Tally, differs, excused, not_compared, rounded, summary_of, summary_of_differences,
 };
-use super::text_forms::{self, Majors, TextForms};
+use super::text_forms::{self, Majors, TextForms, connect};
 use crate::error::{DatabaseError, RestoreError};
-use crate::postgres::{Server, Session, ident, literal, map_pg_error, too_large};
+use crate::postgres::{Session, ident, literal, map_pg_error, too_large};
 use crate::progress::Progress;
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
-use pgdump_archive::{Dialect, ObjectDigest, RowDigest, TableDigest, tokens};
+use pgdump_archive::{Dialect, RowDigest, TableDigest, tokens};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Rows that are read between two updates of the progress.
@@ -28,20 +29,10 @@ const COUNTED_AT_ONCE: u64 = 1024;
 /// Tables larger than this are read in parts.
 const PART_BYTES: i64 = 64 << 20;
 const PAGE: i64 = 8192;
-/// How many large objects one query reads, and how many bytes of each.
-const OBJECTS: usize = 200;
-const OBJECT_PART: i32 = 256 << 10;
-/// How many large objects one query lists.
-const LISTED_OBJECTS: i64 = 10_000;
 /// Memory in bytes for a column and its findings, in addition to its names.
 const COLUMN: usize = 320;
 /// How many failures are listed one by one.
 const MAX_NAMED: usize = 20;
-
-/// Formats values as `pg_dump` does, whatever the settings of the role or database. Those that it leaves as they are
-/// in the source are in `text_forms`.
-const SETTINGS: &str = "SET search_path = ''; SET DateStyle = ISO; SET IntervalStyle = postgres; \
-    SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET row_security = off;";
 
 /// A table to read back.
 #[derive(Debug, Clone)]
@@ -193,12 +184,20 @@ pub(super) async fn compare(
     parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let tables = Arc::new(tables);
     let parts: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
-    let mut found = read_all(subject, text_forms::USUAL, &tables, parts.clone()).await?;
-    let forms = read_again(subject, &tables, &parts, &wanted, &mut found).await?;
+    let mut read = ReadBack {
+        found: read_all(subject, text_forms::USUAL, &tables, parts.clone()).await?,
+        subject,
+        tables,
+        parts,
+        wanted: &wanted,
+        forms: HashMap::new(),
+        rounded: BTreeSet::new(),
+    };
+    read.again_if_other_text(majors).await?;
     let (mut compared, mut only_counted) = (Tally::default(), Tally::default());
-    for (i, (table, found)) in tables.iter().zip(&found).enumerate() {
+    for (i, (table, found)) in read.tables.iter().zip(&read.found).enumerate() {
         let data = &wanted[&table.name];
-        let check = check_of(table, data, found, forms.get(&i), majors);
+        let check = check_of(table, data, found, read.forms.get(&i), majors);
         let check = match (check, foreign) {
             (None, _) => {
                 compared.add(found.rows.count);
@@ -222,6 +221,7 @@ pub(super) async fn compare(
         .iter()
         .filter(|c| c.status == CheckStatus::Failed)
         .count();
+    wrong.extend(read.check_of_rounded());
     let summary = match failed {
         0 => summary_of(compared, only_counted, changed),
         n => summary_of_differences(n, proofs.len()),
@@ -238,46 +238,119 @@ fn has_other_text(data: &TableDigest, found: &TableFindings) -> bool {
     !data.is_only_counted && theirs.count == ours.count && theirs.digest != ours.digest
 }
 
-/// Reads tables whose text differs once more, as the source may have written them with other settings. Returns what the
-/// text of each table that differed at first depends on, by its index.
-async fn read_again(
-    subject: &RestoredDatabase<'_>,
-    tables: &Arc<Vec<Table>>,
-    parts: &VecDeque<TablePart>,
-    wanted: &BTreeMap<String, TableDigest>,
-    found: &mut [TableFindings],
-) -> Result<HashMap<usize, TextForms>, RestoreError> {
-    let digest_of = |i: usize| &wanted[&tables[i].name];
-    let differing = (0..tables.len()).filter(|i| has_other_text(digest_of(*i), &found[*i]));
-    let differing: Vec<usize> = differing.collect();
-    let mut forms = HashMap::new();
-    if differing.is_empty() {
-        return Ok(forms);
+/// What was read back. Tables whose text differs are read again, as the source may have written them with other settings.
+struct ReadBack<'a> {
+    subject: &'a RestoredDatabase<'a>,
+    tables: Arc<Vec<Table>>,
+    parts: VecDeque<TablePart>,
+    wanted: &'a BTreeMap<String, TableDigest>,
+    found: Vec<TableFindings>,
+    /// What the text of each table that differed at first depends on, by its index.
+    forms: HashMap<usize, TextForms>,
+    /// Those whose floating-point numbers `pg_dump` rounded.
+    rounded: BTreeSet<usize>,
+}
+
+impl ReadBack<'_> {
+    fn wanted(&self, table: usize) -> &TableDigest {
+        &self.wanted[&self.tables[table].name]
     }
-    let session = connect(subject.server, subject.database).await?;
-    for i in differing {
-        forms.insert(i, TextForms::of(&session, &tables[i].name).await?);
+
+    fn has_other_text(&self, table: usize) -> bool {
+        has_other_text(self.wanted(table), &self.found[table])
     }
-    drop(session);
-    for settings in &text_forms::OTHERS {
-        let is_due = |part: &&TablePart| {
-            let forms = forms.get(&part.table);
-            forms.is_some_and(|f| f.depend_on(settings))
-                && has_other_text(digest_of(part.table), &found[part.table])
-        };
-        let queue: VecDeque<TablePart> = parts.iter().filter(is_due).copied().collect();
-        let due: BTreeSet<usize> = queue.iter().map(|part| part.table).collect();
-        if due.is_empty() {
-            continue;
+
+    async fn again_if_other_text(&mut self, majors: Majors) -> Result<(), RestoreError> {
+        let differing = (0..self.tables.len()).filter(|i| self.has_other_text(*i));
+        let differing: Vec<usize> = differing.collect();
+        if differing.is_empty() {
+            return Ok(());
         }
-        let again = read_all(subject, settings.sql, tables, queue).await?;
-        for i in due {
-            if again[i].rows.digest == digest_of(i).rows.digest {
-                found[i] = again[i].clone();
+        let session = connect(self.subject.server, self.subject.database).await?;
+        for i in &differing {
+            let forms = TextForms::of(&session, &self.tables[*i].name).await?;
+            self.forms.insert(*i, forms);
+        }
+        drop(session);
+        for settings in &text_forms::OTHERS {
+            let is_due = |forms: &TextForms| forms.depend_on(settings);
+            let due = differing.iter().filter(|i| is_due(&self.forms[*i]));
+            let due = due.copied().collect();
+            self.again(settings.sql, due).await?;
+        }
+        for i in differing {
+            if self.forms[&i].may_be_rounded(majors) {
+                self.again_with_fewer_digits(i).await?;
             }
         }
+        Ok(())
     }
-    Ok(forms)
+
+    /// Reads those of the tables again whose text still differs. What is the archive's with these settings counts.
+    async fn again(
+        &mut self,
+        settings: &str,
+        mut due: BTreeSet<usize>,
+    ) -> Result<(), RestoreError> {
+        due.retain(|i| self.has_other_text(*i));
+        if due.is_empty() {
+            return Ok(());
+        }
+        let queue = self.parts.iter().filter(|part| due.contains(&part.table));
+        let queue = queue.copied().collect();
+        let again = read_all(self.subject, settings, &self.tables, queue).await?;
+        for i in due {
+            if again[i].rows.digest == self.wanted(i).rows.digest {
+                self.found[i] = again[i].clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a table again as `pg_dump --extra-float-digits` writes it, with each negative number that takes no digit away
+    /// from what was restored: no difference is rounded away.
+    async fn again_with_fewer_digits(&mut self, table: usize) -> Result<(), RestoreError> {
+        if !self.has_other_text(table) {
+            return Ok(());
+        }
+        let digits = self.digits_of(table).await?;
+        let forms = self.forms[&table];
+        let others = text_forms::OTHERS.iter().filter(|o| forms.depend_on(o));
+        let usual = std::iter::once(text_forms::USUAL).chain(others.map(|o| o.sql));
+        let usual: Vec<&str> = usual.collect();
+        for digits in digits.settings() {
+            for settings in &usual {
+                let settings = format!("{settings}; SET extra_float_digits = {digits}");
+                self.again(&settings, BTreeSet::from([table])).await?;
+                if !self.has_other_text(table) {
+                    self.rounded.insert(table);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn digits_of(&self, table: usize) -> Result<FloatDigits, RestoreError> {
+        let (subject, table) = (self.subject, &self.tables[table]);
+        let session = connect(subject.server, subject.database).await?;
+        let mut digits = TextForms::float_columns(&session, &table.name).await?;
+        let columns = table.columns.iter();
+        let columns = columns.filter_map(|c| Some((ident(&c.name), digits.remove(&c.name)?)));
+        let (names, digits): (Vec<String>, Vec<i32>) = columns.unzip();
+        let floats = Table {
+            list: names.join(", "),
+            ..table.clone()
+        };
+        let found = read_digits(&session, &floats, &digits, subject.progress);
+        Ok(found.await.map_err(|e| e.context(&table.name))?)
+    }
+
+    /// A note about the tables whose numbers the backup has rounded.
+    fn check_of_rounded(&self) -> Option<Check> {
+        let names = self.rounded.iter().map(|i| self.tables[*i].name.as_str());
+        rounded(&names.collect::<Vec<_>>())
+    }
 }
 
 fn check_of(
@@ -457,7 +530,7 @@ fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
 /// connection's thread to another one costs more than digesting it.
 async fn read_all(
     subject: &RestoredDatabase<'_>,
-    settings: &'static str,
+    settings: &str,
     tables: &Arc<Vec<Table>>,
     queue: VecDeque<TablePart>,
 ) -> Result<Vec<TableFindings>, RestoreError> {
@@ -479,10 +552,10 @@ async fn read_all(
             stop.clone(),
         );
         let (queue, tables, found) = (queue.clone(), tables.clone(), found.clone());
-        let progress = subject.progress.clone();
+        let (progress, settings) = (subject.progress.clone(), settings.to_owned());
         let reading = async move {
             let session = connect(&server, &database).await?;
-            session.run(settings).await?;
+            session.run(&settings).await?;
             loop {
                 let next = queue.lock().pop_front();
                 let Some(part) = next else {
@@ -517,26 +590,45 @@ async fn read_all(
     Ok(found.clone())
 }
 
-async fn connect(server: &Server, database: &str) -> Result<Session, DatabaseError> {
-    let session = server.connect(database, "accounting").await?;
-    session.run(SETTINGS).await?;
-    Ok(session)
-}
-
 async fn read(
     session: &Session,
     table: &Table,
     blocks: Option<(i64, i64)>,
     progress: &Progress,
 ) -> Result<TableFindings, DatabaseError> {
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading rows back");
-    let rows = session
-        .client()
-        .copy_out(&copy_sql(table, blocks))
-        .await
-        .map_err(e)?;
-    tokio::pin!(rows);
     let (mut found, mut scratch) = (TableFindings::of(table.columns.len()), Vec::new());
+    let row = |line: &[u8]| found.row(line, &table.columns, &mut scratch);
+    read_lines(session, &copy_sql(table, blocks), progress, row).await?;
+    Ok(found)
+}
+
+/// Reads columns that hold floating-point numbers, of which so many digits each are written by default.
+async fn read_digits(
+    session: &Session,
+    columns: &Table,
+    digits: &[i32],
+    progress: &Progress,
+) -> Result<FloatDigits, DatabaseError> {
+    let mut found = FloatDigits::default();
+    let row = |line: &[u8]| {
+        let values = line.split(|b| *b == b'\t').zip(digits);
+        values.for_each(|(value, digits)| found.add(value, *digits));
+    };
+    if !digits.is_empty() {
+        read_lines(session, &copy_sql(columns, None), progress, row).await?;
+    }
+    Ok(found)
+}
+
+async fn read_lines(
+    session: &Session,
+    copy: &str,
+    progress: &Progress,
+    mut row: impl FnMut(&[u8]),
+) -> Result<(), DatabaseError> {
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading rows back");
+    let rows = session.client().copy_out(copy).await.map_err(e)?;
+    tokio::pin!(rows);
     let mut counted = 0;
     while let Some(line) = rows.next().await {
         let line = line.map_err(e)?;
@@ -545,112 +637,8 @@ async fn read(
             progress.rows_checked.fetch_add(counted, Relaxed);
             counted = 0;
         }
-        found.row(
-            line.strip_suffix(b"\n").unwrap_or(&line),
-            &table.columns,
-            &mut scratch,
-        );
+        row(line.strip_suffix(b"\n").unwrap_or(&line));
     }
     progress.rows_checked.fetch_add(counted, Relaxed);
-    Ok(found)
-}
-
-/// Compares every large object with the archive's digest.
-pub(super) async fn compare_objects(
-    subject: &RestoredDatabase<'_>,
-) -> Result<Vec<Check>, RestoreError> {
-    if !subject.content_digest.counts_rows() {
-        // Its functions may have made any. The check of rows says so.
-        return Ok(vec![]);
-    }
-    let mut wanted = subject.content_digest.objects();
-    let bytes: u64 = wanted.values().map(|o| o.bytes).sum();
-    let session = connect(&subject.server.streaming_rows(), subject.database).await?;
-    let (mut count, mut after, mut wrong, mut named) = (0, 0, 0u64, Vec::new());
-    let mut differs = |oid: u32| {
-        wrong += 1;
-        if named.len() < MAX_NAMED {
-            named.push(oid.to_string());
-        }
-    };
-    loop {
-        let page = list_objects(&session, after).await?;
-        let Some(last) = page.last() else { break };
-        after = *last;
-        for batch in page.chunks(OBJECTS) {
-            for (oid, is) in read_objects(&session, batch, subject.progress).await? {
-                // An object without a byte has no data in the archive.
-                if wanted.remove(&oid).unwrap_or_default() != is {
-                    differs(oid);
-                }
-            }
-        }
-        count += page.len();
-    }
-    wanted.keys().copied().for_each(&mut differs);
-    Ok(match (count, wrong) {
-        (0, 0) => vec![],
-        (_, 0) => {
-            let what = format!(
-                "{} with {} {} the archive",
-                counted(count, "large object"),
-                counted(bytes, "byte"),
-                if count == 1 { "matches" } else { "match" }
-            );
-            vec![Check::new("large objects", CheckStatus::Passed, what)]
-        }
-        _ => {
-            let what = format!(
-                "{} {} from the archive: {}",
-                counted(wrong, "large object"),
-                if wrong == 1 { "differs" } else { "differ" },
-                named.join(", ")
-            );
-            let check = Check::new("large objects", CheckStatus::Failed, what);
-            let foreign = subject.content_digest.foreign_statement();
-            vec![foreign.map_or(check.clone(), |line| excused(check, line))]
-        }
-    })
-}
-
-/// The next large objects after `after`, by their oid.
-async fn list_objects(session: &Session, after: u32) -> Result<Vec<u32>, DatabaseError> {
-    let sql =
-        "SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT $2";
-    let rows = session
-        .client()
-        .query(sql, &[&after, &LISTED_OBJECTS])
-        .await;
-    let rows = rows.map_err(|e| map_pg_error(&e, "looking at large objects"))?;
-    Ok(rows.iter().map(|r| r.get(0)).collect())
-}
-
-async fn read_objects(
-    session: &Session,
-    oids: &[u32],
-    progress: &Progress,
-) -> Result<BTreeMap<u32, ObjectDigest>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading large objects back");
-    let sql = "SELECT o, pg_catalog.lo_get(o, $2, $3) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS x(o)";
-    let mut found: BTreeMap<u32, ObjectDigest> =
-        oids.iter().map(|o| (*o, ObjectDigest::default())).collect();
-    let (mut open, mut offset) = (oids.to_vec(), 0i64);
-    while !open.is_empty() {
-        let asked = std::mem::take(&mut open);
-        let rows = session.rows(sql, &[&asked, &offset, &OBJECT_PART]).await;
-        let mut rows = rows.map_err(e)?;
-        while let Some(row) = rows.next().await {
-            let row = row.map_err(e)?;
-            let (oid, part): (u32, &[u8]) = (row.get(0), row.get(1));
-            progress.rows_checked.fetch_add(1, Relaxed);
-            let o = found.entry(oid).or_default();
-            o.bytes += part.len() as u64;
-            o.crc32c = o.crc32c.append(part);
-            if part.len() == OBJECT_PART as usize {
-                open.push(oid);
-            }
-        }
-        offset += i64::from(OBJECT_PART);
-    }
-    Ok(found)
+    Ok(())
 }

@@ -1,9 +1,11 @@
 //! Whether the version of the server that verifies may be why it refused a backup. Pure.
 
 use crate::error::{Blame, ErrorBody, FailureReason as R, MAX_TEXT, line_of};
+use crate::postgres::AT_FIRST_WORD;
 use crate::proof::{ServerProof, Verdict, VerificationReport};
 
 const SYNTAX_ERROR: &str = "42601";
+const UNDEFINED_TABLE: &str = "42P01";
 
 /// Types whose values all versions write and read alike.
 const STABLE: [&str; 6] = ["bigint", "boolean", "integer", "oid", "smallint", "uuid"];
@@ -14,13 +16,23 @@ fn major_of(version: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Whether another major version may accept what was refused with this SQLSTATE. A server of the dump's own version
-/// knows its objects, keywords and parameters, and reads the values that it has written; a violated constraint, a
-/// duplicate or a row with missing columns is refused by every version.
-fn may_be_of_version(code: &str, message: &str) -> bool {
+/// Whether a server of version `dumped` may accept what one of version `here` refused with this SQLSTATE. A server of the
+/// dump's own version knows its objects, keywords and parameters, and reads the values that it has written; a violated
+/// constraint, a duplicate or a row with missing columns is refused by every version.
+fn may_be_of_version(code: &str, message: &str, (dumped, here): (u32, u32)) -> bool {
+    let is_older = dumped < here;
     match code {
-        // Every version reads the values of these types that another one writes.
-        "22P02" | "22003" if STABLE.iter().any(|t| is_of_type(message, t)) => false,
+        // Every version reads the rows of an older one, and the values of these types that another one writes.
+        _ if code.starts_with("22") && is_of_rows(message) && is_older => false,
+        "22P02" | "22003"
+            if is_of_rows(message) && STABLE.iter().any(|t| is_of_type(message, t)) =>
+        {
+            false
+        }
+        // A newer version may reserve another word, but knows all statements of the older ones.
+        SYNTAX_ERROR if is_older && message.contains(AT_FIRST_WORD) => false,
+        // Only the system's own relations are other ones in another version.
+        UNDEFINED_TABLE if is_older && lacks_own_relation(message) => false,
         // Duplicate columns, objects and names.
         "42701" | "42710" | "42712" | "42723" | "42P03" | "42P04" | "42P05" | "42P06" | "42P07" => {
             false
@@ -32,6 +44,29 @@ fn may_be_of_version(code: &str, message: &str) -> bool {
         "22P02" | "22P03" | "22003" | "22007" | "22008" | "22023" | "2201B" => true,
         // Syntax errors; objects, columns and types that do not exist; definitions that are not valid.
         _ => code.starts_with("42"),
+    }
+}
+
+/// Whether the message is about a value in a row of the backup. One in a statement, or in a function that was running, may be
+/// written as only some versions read it.
+fn is_of_rows(message: &str) -> bool {
+    let rest = ["COPY: a value ", "INSERT: a value "]
+        .iter()
+        .find_map(|begin| message.split_once(*begin));
+    rest.is_some_and(|(_, rest)| !rest.contains("] (in "))
+}
+
+/// Whether the message is about a relation that does not exist, and that cannot be one of the system.
+fn lacks_own_relation(message: &str) -> bool {
+    let rest = message.split_once("relation \"");
+    let name = rest.and_then(|(_, rest)| rest.split_once("\" does not exist"));
+    let Some((name, _)) = name else {
+        return false;
+    };
+    match name.split_once('.') {
+        Some((schema, _)) => !schema.starts_with("pg_") && schema != "information_schema",
+        // It is looked up in the system's schema only.
+        None => !name.starts_with("pg_"),
     }
 }
 
@@ -60,7 +95,9 @@ impl VersionGap {
         // pg_dump writes for its own and for newer versions, whatever it reads from.
         let writer = major_of(&archive.pg_dump_version).filter(|w| *w > here);
         let (dump, wanted) = match (dumped, writer) {
-            (Some(dumped), _) if dumped != here && may_be_of_version(code, &error.message) => {
+            (Some(dumped), _)
+                if dumped != here && may_be_of_version(code, &error.message, (dumped, here)) =>
+            {
                 (format!("the dump is of PostgreSQL {dumped}"), dumped)
             }
             (Some(_), Some(writer)) if code == SYNTAX_ERROR => {
@@ -201,12 +238,10 @@ mod tests {
         );
         // Every version reads every other one's integers.
         let of_type = |name: &str| format!("COPY: a value was rejected for type {name} [22P02]");
-        assert!(!may_be_of_version("22P02", &of_type("integer")));
-        assert!(may_be_of_version("22P02", &of_type("oidvector")));
-        assert!(may_be_of_version(
-            "22P02",
-            "COPY: a value was rejected [22P02]"
-        ));
+        let newer = |message: &str| may_be_of_version("22P02", message, (18, 15));
+        assert!(!newer(&of_type("integer")));
+        assert!(newer(&of_type("oidvector")));
+        assert!(newer("COPY: a value was rejected [22P02]"));
         // Nothing speaks for another version.
         assert_eq!(refused("", "", "15.18", "42601").verdict, Verdict::Failed);
         // A newer pg_dump may write what the dumped version itself cannot read; it does not make objects disappear.
@@ -225,6 +260,75 @@ mod tests {
             message.ends_with("installation of PostgreSQL 18"),
             "{message}"
         );
+    }
+
+    /// A function may write integers as only newer versions read them (`1_000`); rows are written as every version reads them.
+    #[test]
+    fn only_the_rows_of_stable_types_are_the_backups_fault() {
+        let value = "a value was rejected for type integer [22P02]";
+        let running = "(in PL/pgSQL function public.f() line 1 at RETURN)";
+        for (message, is_excused) in [
+            (format!("TABLE DATA public.t: COPY: {value}"), false),
+            (format!("TABLE DATA public.t: INSERT: {value}"), false),
+            (format!("line 9: COPY public.t: COPY: {value}"), false),
+            (format!("line 9: CREATE TABLE: statement: {value}"), true),
+            (
+                format!("MATERIALIZED VIEW DATA public.m: statement: {value} {running}"),
+                true,
+            ),
+            // A check or a trigger.
+            (
+                format!("TABLE DATA public.t: COPY: {value} {running}"),
+                true,
+            ),
+        ] {
+            let excused = may_be_of_version("22P02", &message, (17, 15));
+            assert_eq!(excused, is_excused, "{message}");
+        }
+    }
+
+    /// A newer server reads what an older one has written, and knows its statements.
+    #[test]
+    fn an_older_dump_has_fewer_excuses() {
+        let begun = format!("syntax error at or near \"CREXTE\" [42601]{AT_FIRST_WORD}");
+        for (code, message, is_excused) in [
+            ("42601", begun.as_str(), false),
+            ("42601", "syntax error at or near \"end\" [42601]", true),
+            (
+                "42P01",
+                "relation \"public.q\" does not exist [42P01]",
+                false,
+            ),
+            ("42P01", "relation \"q\" does not exist [42P01]", false),
+            (
+                "42P01",
+                "relation \"pg_catalog.q\" does not exist [42P01]",
+                true,
+            ),
+            (
+                "42P01",
+                "relation \"information_schema.q\" does not exist",
+                true,
+            ),
+            (
+                "42P01",
+                "relation \"pg_shadow\" does not exist [42P01]",
+                true,
+            ),
+            ("42P01", "missing FROM-clause entry for table \"q\"", true),
+            (
+                "22P02",
+                "t: COPY: a value was rejected for type inet",
+                false,
+            ),
+            ("22007", "t: INSERT: a value was rejected [22007]", false),
+            ("22P02", "line 9: statement: a value was rejected", true),
+            ("42704", "t: COPY: type \"abstime\" does not exist", true),
+        ] {
+            let excused = |versions| may_be_of_version(code, message, versions);
+            assert_eq!(excused((14, 15)), is_excused, "{message}");
+            assert!(excused((16, 15)), "{message}");
+        }
     }
 
     #[test]

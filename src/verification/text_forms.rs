@@ -1,10 +1,16 @@
 //! What the text of a table's values depends on besides the values: settings that `pg_dump` leaves as it finds them, and
 //! the version of the server. It is looked up where the text of restored rows differs from the archive's.
 
+use std::collections::HashMap;
+
+use super::float_digits::{FLOAT4_DIGITS, FLOAT8_DIGITS};
 use crate::error::{DatabaseError, FailureReason};
-use crate::postgres::{Session, map_pg_error};
+use crate::postgres::{Server, Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 
+/// Formats values as `pg_dump` does, whatever the settings of the role or database.
+const SETTINGS: &str = "SET search_path = ''; SET DateStyle = ISO; SET IntervalStyle = postgres; \
+    SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET row_security = off;";
 /// The settings with which rows are read back first: PostgreSQL's defaults.
 pub(super) const USUAL: &str = "SET bytea_output = hex; SET quote_all_identifiers = off";
 
@@ -53,6 +59,13 @@ const SHORTEST_FLOATS: u32 = 12;
 /// Multiranges exist since this version.
 const MULTIRANGES: u32 = 140_000;
 
+/// A session that writes values as `pg_dump` does.
+pub(super) async fn connect(server: &Server, database: &str) -> Result<Session, DatabaseError> {
+    let session = server.connect(database, "accounting").await?;
+    session.run(SETTINGS).await?;
+    Ok(session)
+}
+
 /// Major versions of the server that was dumped, if known, and of the one that restored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Majors {
@@ -88,6 +101,36 @@ impl TextForms {
             has_bytea: row.get(3),
             has_money: row.get(4),
         })
+    }
+
+    /// The columns of `table` that hold floating-point numbers, with the digits that are written of these by default.
+    pub async fn float_columns(
+        session: &Session,
+        table: &str,
+    ) -> Result<HashMap<String, i32>, DatabaseError> {
+        let sql = format!(
+            "{} SELECT a.attname::text, bool_or(part.oid <> 700) \
+            FROM part JOIN pg_catalog.pg_attribute a \
+                ON a.attrelid = pg_catalog.to_regclass($1::text) AND a.attnum = part.place \
+            WHERE part.oid = ANY ($2::pg_catalog.oid[]) GROUP BY a.attname",
+            parts_query(session.version())
+        );
+        let rows = session.client().query(&sql, &[&table, &FLOATS]).await;
+        let rows = rows.map_err(|e| map_pg_error(&e, "looking up the types of a table"))?;
+        let digits = |is_double: bool| {
+            if is_double {
+                FLOAT8_DIGITS
+            } else {
+                FLOAT4_DIGITS
+            }
+        };
+        let columns = rows.iter().map(|row| (row.get(0), digits(row.get(1))));
+        Ok(columns.collect())
+    }
+
+    /// Whether `pg_dump --extra-float-digits` may have rounded them. Before 12, they were always written differently.
+    pub fn may_be_rounded(&self, majors: Majors) -> bool {
+        self.has_floats && majors.dumped.is_none_or(|d| d >= SHORTEST_FLOATS)
     }
 
     pub fn depend_on(&self, settings: &OtherSettings) -> bool {
@@ -127,33 +170,41 @@ impl TextForms {
     }
 }
 
-fn types_query(version: u32) -> String {
+/// The types of a table's columns and those that they consist of, as `part`.
+fn parts_query(version: u32) -> String {
     let ranges = if version < MULTIRANGES {
         "r.rngtypid"
     } else {
         "r.rngtypid, r.rngmultitypid"
     };
     format!(
-        "WITH RECURSIVE part(oid) AS ( \
-            SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+        "WITH RECURSIVE part(place, oid) AS ( \
+            SELECT a.attnum, a.atttypid FROM pg_catalog.pg_attribute a \
             WHERE a.attrelid = pg_catalog.to_regclass($1::text) \
                 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
             UNION \
-            SELECT inside.oid FROM part JOIN pg_catalog.pg_type t ON t.oid = part.oid CROSS JOIN LATERAL ( \
+            SELECT part.place, inside.oid FROM part JOIN pg_catalog.pg_type t ON t.oid = part.oid CROSS JOIN LATERAL ( \
                 SELECT t.typbasetype WHERE t.typtype = 'd' \
                 UNION ALL SELECT t.typelem WHERE t.typoutput = 'pg_catalog.array_out'::pg_catalog.regproc \
                 UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN ({ranges}) \
                 UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
                 WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped \
             ) inside(oid) \
-        ), leaf AS ( \
+        )"
+    )
+}
+
+fn types_query(version: u32) -> String {
+    format!(
+        "{}, leaf AS ( \
             SELECT t.oid, t.typtype FROM part JOIN pg_catalog.pg_type t ON t.oid = part.oid \
             WHERE t.typtype IN ('b', 'e') AND t.typoutput <> 'pg_catalog.array_out'::pg_catalog.regproc \
         ) \
         SELECT coalesce(bool_and(typtype = 'e' OR oid = ANY ($2::pg_catalog.oid[]) OR oid = ANY ($3::pg_catalog.oid[])), true), \
             coalesce(bool_or(oid = ANY ($3::pg_catalog.oid[])), false), \
             coalesce(bool_or(oid = ANY ($4::pg_catalog.oid[])), false), \
-            coalesce(bool_or(oid = 17), false), coalesce(bool_or(oid = 790), false) FROM leaf"
+            coalesce(bool_or(oid = 17), false), coalesce(bool_or(oid = 790), false) FROM leaf",
+        parts_query(version)
     )
 }
 

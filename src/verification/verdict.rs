@@ -45,6 +45,8 @@ pub fn judge(report: &mut VerificationReport, stage: Stage) {
         stage: stage.to_string(),
         message: one_line(&format!("{}: {}", check.title(), check.message)),
         sqlstate: None,
+        refusals: vec![],
+        refusals_total: 0,
         retryable: reason.retry_class() != RetryClass::Permanent,
     });
 }
@@ -130,7 +132,8 @@ pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: Stage) {
     } else {
         Verdict::Inconclusive
     };
-    report.fix = fix_of(body.blame, body.reason).map(str::to_owned);
+    let fix = e.fix().or_else(|| fix_of(body.blame, body.reason));
+    report.fix = fix.map(str::to_owned);
     report.error = Some(body);
 }
 

@@ -277,11 +277,7 @@ impl WorkerState {
         lock(&self.running).push(Running {
             id,
             request_id: job.request_id().to_owned(),
-            kind: if matches!(job, Job::Restore(_)) {
-                Kind::Restore
-            } else {
-                Kind::Verification
-            },
+            kind: Kind::of(job),
             backup: match job.backup() {
                 BackupRef::Named { name, .. } => name.clone(),
                 BackupRef::Latest(wanted) if wanted.is_proven => LATEST_PROVEN.to_owned(),

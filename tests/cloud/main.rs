@@ -21,6 +21,7 @@ mod race;
 mod refusals;
 mod service;
 mod storage;
+mod store_answers;
 mod telemetry;
 mod verify;
 mod worker;

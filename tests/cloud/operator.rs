@@ -263,6 +263,20 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
         );
         assert_eq!(code, Some(77), "{permission}: {found:#?}");
     }
+    // What the store's own answer says is shown where its advice is, and not twice.
+    env.emulator.refusals.set_requester_pays(BUCKET, "payer");
+    let (found, code) = diagnosis(&env, &c, &[]).await;
+    let (_, _, said) = found.iter().find(|(name, ..)| name == "bucket").unwrap();
+    assert_eq!((said["health"].as_str(), code), (Some("failure"), Some(77)));
+    let (message, fix) = (said["message"].as_str().unwrap(), said["fix"].as_str());
+    assert!(message.ends_with("no user project provided.)"), "{message}");
+    assert!(fix.unwrap().starts_with("set BACKUP_USER_PROJECT to "));
+    let billed = ["--backup-user-project", "payer"];
+    let (found, _) = diagnosis(&env, &c, &billed).await;
+    let (_, health, said) = found.iter().find(|(name, ..)| name == "bucket").unwrap();
+    assert_eq!(health, "ok", "{said:#?}");
+    let message = said["message"].as_str().unwrap();
+    assert!(message.ends_with(", requests billed to payer"), "{message}");
 }
 
 /// A worker without a target server is set up well if it only verifies, and then refuses restores.

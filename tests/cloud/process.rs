@@ -30,14 +30,14 @@ pub async fn worker_with(
     variables: &[(&str, &str)],
 ) -> Process {
     let command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-    worker_by(command, env, c, more, variables).await
+    worker_by(command, env, c.sandbox.host(), more, variables).await
 }
 
 /// As [`worker_with`]; `command` is the program or a wrapper that starts it.
 async fn worker_by(
     mut command: Command,
     env: &TestEnv,
-    c: &Cluster,
+    host: &str,
     more: &[(&str, &str)],
     variables: &[(&str, &str)],
 ) -> Process {
@@ -56,7 +56,7 @@ async fn worker_by(
             command.arg(format!("--{flag}={value}"));
         }
     }
-    for (flag, value) in [("db-host", c.sandbox.host()), ("admin-addr", "127.0.0.1:0")]
+    for (flag, value) in [("db-host", host), ("admin-addr", "127.0.0.1:0")]
         .iter()
         .chain(more)
     {
@@ -419,7 +419,7 @@ async fn half_open_connections_block_neither_restores_nor_probes() {
     env.emulator.storage.limit_rate(0);
     let mut limited = Command::new("prlimit");
     limited.args(["--nofile=160:160", env!("CARGO_BIN_EXE_pgrestored")]);
-    let process = worker_by(limited, &env, &c, &[], &[]).await;
+    let process = worker_by(limited, &env, c.sandbox.host(), &[], &[]).await;
     let mut silent = Vec::new();
     for _ in 0..500 {
         let mut stream = tokio::net::TcpStream::connect(process.admin())
@@ -473,7 +473,7 @@ async fn a_backup_that_may_not_be_read_leaves_the_worker_ready() {
     let command = c.sandbox.command(env!("CARGO_BIN_EXE_pgrestored"));
     let bucket = format!("file://{}", folder.display());
     let flags = [("backup-bucket", bucket.as_str())];
-    let process = worker_by(command.into(), &env, &c, &flags, &[]).await;
+    let process = worker_by(command.into(), &env, c.sandbox.host(), &flags, &[]).await;
     let denied = Some(FailureReason::AccessDenied);
     for (name, reason) in [
         ("denied.dump", denied),
@@ -491,6 +491,42 @@ async fn a_backup_that_may_not_be_read_leaves_the_worker_ready() {
         assert_eq!(ready.0, 200, "{name} {}", ready.1);
     }
     allow("private", 0o755);
+}
+
+/// A worker that gets no token for its target server keeps running, and says what it lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_a_login_token_is_not_ready() {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let flags = [
+        ("db-auth", "gcp-iam"),
+        ("db-sslmode", "require"),
+        ("db-user", "pgrestored@my-project.iam"),
+    ];
+    let command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    let variables = [("GCE_METADATA_HOST", closed.as_str())];
+    let process = worker_by(command, &env, "127.0.0.1", &flags, &variables).await;
+    let ready = format!("http://{}/readyz", process.admin());
+    let said = async {
+        loop {
+            let (code, said) = get(&ready).await;
+            if code == 503 && said.contains("no access token") {
+                return said;
+            }
+            crate::support::pause().await;
+        }
+    };
+    let said = tokio::time::timeout(Duration::from_secs(60), said)
+        .await
+        .expect("the missing token is not reported");
+    for part in ["target server 127.0.0.1:5432", "run as a service account"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let live = get(&ready.replace("readyz", "livez")).await;
+    assert_eq!(live.0, 200, "{}", live.1);
 }
 
 /// Even the most verbose log contains no password and no SCRAM verifier.

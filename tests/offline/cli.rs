@@ -72,12 +72,16 @@ fn exit_codes_match_the_documentation() {
 fn all_configuration_errors_are_reported_without_values() {
     let env = [
         ("DB_PORT", "hunter2"),
+        ("DB_AUTH", "hunter2"),
         ("LOG_LEVEL", "hunter2"),
         ("LOG_FORMAT", "hunter2"),
         ("BACKUP_TRUST", "hunter2"),
+        ("BACKUP_USER_PROJECT", "hunter2!"),
         ("DB_SSLMODE", "hunter2"),
         ("RESTORE_COPY_FORMAT", "hunter2"),
         ("RESTORE_EXTENSIONS", "hunter2"),
+        ("RESTORE_ON_ERROR", "hunter2"),
+        ("RESTORE_REHEARSE", "hunter2"),
         ("RESTORE_IN_PLACE", "hunter2"),
         ("RESTORE_OWNERS", "hunter2"),
         ("RESTORE_REQUIRE_COMPLETE", "hunter2"),
@@ -417,6 +421,23 @@ fn an_unreachable_service_is_reported_within_seconds() {
     }
 }
 
+/// Nobody waits for further attempts to reach an emulator that is not there.
+#[test]
+fn an_emulator_that_is_not_there_is_reported_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let reported = || {
+        let started = tokio::time::Instant::now();
+        let out = run(&["list"], &[("STORAGE_EMULATOR_HOST", host.as_str())]);
+        assert_eq!(out.status.code(), Some(69), "{}", text(&out.stderr));
+        started.elapsed()
+    };
+    // This machine may be busy for a moment.
+    let took: Vec<_> = (0..3).map(|_| reported()).collect();
+    assert!(took.iter().any(|t| t.as_millis() < 1_000), "{took:?}");
+}
+
 /// Credentials that cannot be used are reported with how to get some; here, the file that should have them is missing.
 #[test]
 fn missing_credentials_are_reported_within_seconds() {
@@ -437,6 +458,41 @@ fn missing_credentials_are_reported_within_seconds() {
             "{args:?}: {said}"
         );
     }
+}
+
+/// Without a metadata server that issues a token, nothing is sent to the target server, and the person learns what is
+/// missing.
+#[test]
+fn a_missing_login_token_is_reported_within_seconds() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address_of = |l: &std::net::TcpListener| l.local_addr().unwrap().to_string();
+    let closed = address_of(&std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = target.local_addr().unwrap().port().to_string();
+    for host in [address_of(&silent), closed] {
+        let started = tokio::time::Instant::now();
+        let env = [
+            ("DB_AUTH", "gcp-iam"),
+            ("DB_HOST", "127.0.0.1"),
+            ("DB_PORT", &port),
+            ("DB_USER", "pgrestored@my-project.iam"),
+            ("DB_SSLMODE", "require"),
+            ("GCE_METADATA_HOST", &host),
+        ];
+        let out = run(&["rollback", "app"], &env);
+        let (took, said) = (started.elapsed().as_secs(), text(&out.stderr));
+        assert_eq!(out.status.code(), Some(77), "{said}");
+        for part in [
+            "no access token to log in with (DB_AUTH): ",
+            "run as a service account",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains("check DB_"), "{said}");
+        assert!(took < 15, "{took} s");
+    }
+    target.set_nonblocking(true).unwrap();
+    assert!(target.accept().is_err(), "the target server was contacted");
 }
 
 /// Verifications must not run on the target server.

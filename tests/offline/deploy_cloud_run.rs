@@ -12,7 +12,12 @@ const GRACE_SECONDS: u64 = 10;
 
 /// Every worker pool, by the name of its file.
 pub fn pools() -> Vec<(String, Value)> {
-    ["worker-pool.yaml", "worker-pool-auth-proxy.yaml"]
+    let files = [
+        "worker-pool.yaml",
+        "worker-pool-auth-proxy.yaml",
+        "worker-pool-iam.yaml",
+    ];
+    files
         .iter()
         .map(|file| {
             let pool = text_of(&format!("deploy/cloud-run/{file}"));

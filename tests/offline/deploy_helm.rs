@@ -9,7 +9,7 @@ use crate::platforms::{documents_of, of_kind, overlay};
 use crate::tools::installed;
 
 /// The files with values in `examples`.
-pub const EXAMPLES: [&str; 4] = ["gke", "gke-direct", "gke-verification", "plain"];
+pub const EXAMPLES: [&str; 5] = ["gke", "gke-direct", "gke-iam", "gke-verification", "plain"];
 
 const CHART: &str = "deploy/helm/pgrestored";
 
@@ -72,6 +72,7 @@ fn the_chart_renders_the_overlays() {
     for (example, name) in [
         ("gke", "overlays/production"),
         ("gke-direct", "overlays/production-direct"),
+        ("gke-iam", "overlays/production-iam"),
         ("gke-verification", "overlays/verification"),
     ] {
         let (Some(ours), Some(theirs)) = (chart(example, &[]), overlay(name)) else {

@@ -256,7 +256,8 @@ fn keda_may_read_metrics() {
     assert_eq!(roles, BTreeSet::from(wanted));
 }
 
-/// Roles on the whole project: metrics, which belong to nothing smaller, and connections to one instance.
+/// Roles on the whole project: metrics, which belong to nothing smaller, and connections and logins to one instance; and on the
+/// project that pays for a bucket with Requester Pays, for everybody who calls the bucket.
 #[test]
 fn roles_on_the_project_are_few() {
     let resources = resources();
@@ -264,11 +265,44 @@ fn roles_on_the_project_are_few() {
         .iter()
         .filter(|r| r.kind == "google_project_iam_member");
     let roles: BTreeSet<&str> = on_project.clone().map(Resource::role).collect();
-    let wanted = ["roles/cloudsql.client", "roles/monitoring.viewer"];
+    let wanted = [
+        "roles/cloudsql.client",
+        "roles/cloudsql.instanceUser",
+        "roles/monitoring.viewer",
+        "roles/serviceusage.serviceUsageConsumer",
+    ];
     assert_eq!(roles, BTreeSet::from(wanted));
-    for grant in on_project.filter(|r| r.role() == "roles/cloudsql.client") {
+    let with = |start: &'static str| {
+        on_project
+            .clone()
+            .filter(move |r| r.role().starts_with(start))
+    };
+    for grant in with("roles/cloudsql.") {
         assert!(grant.body.contains("instances/${var.cloud_sql_instance}'"));
     }
+    let mut payers = BTreeSet::new();
+    for grant in with("roles/serviceusage.serviceUsageConsumer") {
+        assert_eq!(grant.argument("project"), "var.user_project");
+        assert!(grant.body.contains("var.user_project == \"\" ?"));
+        payers.insert(grant.argument("member"));
+    }
+    assert_eq!(payers, BTreeSet::from(["each.value", "local.worker"]));
+}
+
+/// The database user is called as the deployments call it, and may log in.
+#[test]
+fn the_worker_may_log_in_without_a_password() {
+    let resources = resources();
+    let user = resources.iter().find(|r| r.kind == "google_sql_user");
+    let user = user.expect("no database user");
+    assert_eq!(user.argument("type"), "\"CLOUD_IAM_SERVICE_ACCOUNT\"");
+    let name = "trimsuffix(google_service_account.worker.email, \".gserviceaccount.com\")";
+    assert_eq!(user.argument("name"), name);
+    let grant = resources.iter().find(|r| r.name == "worker_logs_in");
+    let grant = grant.expect("nobody may log in");
+    assert_eq!(grant.role(), "roles/cloudsql.instanceUser");
+    assert_eq!(grant.argument("member"), "local.worker");
+    assert_eq!(grant.argument("count"), user.argument("count"));
 }
 
 /// Everything that the program, its platforms and this configuration call.

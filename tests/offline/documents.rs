@@ -42,6 +42,7 @@ fn defaults_in_the_help_are_the_actual_defaults() {
                 "only on the target server",
                 "no limit",
                 "those of the system",
+                "the bucket's own project",
                 "any",
             ]
             .contains(&default.as_str())

@@ -53,11 +53,12 @@ pub fn documents_of(yaml: &str) -> Vec<Value> {
         .collect()
 }
 
-pub const OVERLAYS: [&str; 5] = [
+pub const OVERLAYS: [&str; 6] = [
     "base",
     "overlays/local",
     "overlays/production",
     "overlays/production-direct",
+    "overlays/production-iam",
     "overlays/verification",
 ];
 /// Custom resources; the validator has no schemas for them.
@@ -100,6 +101,7 @@ fn a_worker_on_kubernetes_is_hardened_and_drains() {
     for name in [
         "overlays/production",
         "overlays/production-direct",
+        "overlays/production-iam",
         "overlays/verification",
     ] {
         let Some(documents) = overlay(name) else {

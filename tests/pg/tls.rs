@@ -11,7 +11,7 @@ use pgrestored::postgres::Server;
 use crate::support::Cluster;
 
 /// An authority, a server certificate for `name`, and a client certificate for the role `role_tls`.
-struct Pki {
+pub struct Pki {
     folder: PathBuf,
 }
 
@@ -56,18 +56,17 @@ impl Pki {
         Pki { folder }
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
 }
 
-/// A server on a loopback address of its own that accepts only TLS, and from `role_tls` only a certificate. Its own
-/// certificate is valid for that address only.
-fn server() -> (Cluster, Pki, String) {
+/// A server on a loopback address of its own in the network 127.`net`, whose certificate is valid for that address only.
+/// From there it lets in what `rule` allows, a line of pg_hba.conf.
+pub fn server(net: u8, rule: &str) -> (Cluster, Pki, String) {
     let id = std::process::id();
-    let address = format!("127.77.{}.{}", id / 250 % 250, id % 250 + 1);
+    let address = format!("127.{net}.{}.{}", id / 250 % 250, id % 250 + 1);
     let c = Cluster::start_with(&format!("-c listen_addresses={address}"));
-    c.psql("postgres", "CREATE ROLE role_tls LOGIN CREATEDB");
     let pki = Pki::new(c.scratch("pki"), &address);
     let data = PathBuf::from(c.psql("postgres", "SHOW data_directory"));
     let owner = std::fs::metadata(&data).unwrap();
@@ -81,7 +80,7 @@ fn server() -> (Cluster, Pki, String) {
         std::os::unix::fs::chown(&to, Some(owner.uid()), Some(owner.gid())).unwrap();
         std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
-    let rules = "local all all trust\nhostssl all role_tls 127.0.0.0/8 cert\nhostssl all postgres 127.0.0.0/8 trust\n";
+    let rules = format!("local all all trust\n{rule}\nhostssl all postgres 127.0.0.0/8 trust\n");
     std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
     c.psql("postgres", "ALTER SYSTEM SET ssl_ca_file = 'root.crt'");
     c.psql("postgres", "ALTER SYSTEM SET ssl = on");
@@ -109,7 +108,8 @@ async fn reaches(flags: &[(&str, &str)]) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn libpqs_tls_modes_are_supported() {
-    let (c, pki, address) = server();
+    let (c, pki, address) = server(77, "hostssl all role_tls 127.0.0.0/8 cert");
+    c.psql("postgres", "CREATE ROLE role_tls LOGIN CREATEDB");
     let (root, certificate, key) = (
         pki.file("ca.crt"),
         pki.file("client.crt"),

@@ -607,6 +607,8 @@ async fn what_is_as_in_the_source_fails_no_backup() {
          INSERT INTO floats VALUES ('-0', '-0'), ('1.5e-7', '-1e20'), ('NaN', '-Infinity'); \
          CREATE DOMAIN raw AS bytea; CREATE TABLE both_kinds (b raw[], r regclass); \
          INSERT INTO both_kinds VALUES (ARRAY['\\x00ff5c27'::bytea]::raw[], 'floats'); \
+         CREATE TABLE wide (f float8, r float4, p point[]); \
+         INSERT INTO wide VALUES (12345678910.125, 1234567, ARRAY[point(98765432198, 0.25)]), (1.5, 2, NULL); \
          CREATE TABLE by_hand (id serial PRIMARY KEY); INSERT INTO by_hand VALUES (7); \
          CREATE TABLE p (a int) PARTITION BY RANGE (a); \
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9); CREATE INDEX half ON ONLY p (a)",
@@ -617,6 +619,7 @@ async fn what_is_as_in_the_source_fails_no_backup() {
         &["-Fc"][..],
         &["-Fp", "--inserts"],
         &["-Fc", "--quote-all-identifiers"],
+        &["-Fc", "--extra-float-digits=-5"],
     ] {
         b.put("x.dump", &c.dump("src", args));
         let r = verify(&app, "x.dump").await;
@@ -630,6 +633,14 @@ async fn what_is_as_in_the_source_fails_no_backup() {
             let check = r.checks.iter().find(|c| c.name == noted).unwrap();
             assert_eq!(check.status, CheckStatus::Warned, "{check:?}");
         }
+        let mut notes = r.checks.iter().filter(|c| c.status == CheckStatus::Warned);
+        let rounded = notes.find(|c| c.name == "rows").map(|c| c.message.as_str());
+        let is_rounded = args.contains(&"--extra-float-digits=-5");
+        assert_eq!(
+            rounded.is_some_and(|m| m.ends_with("in 1 table (public.wide)")),
+            is_rounded,
+            "{args:?}: {rounded:?}"
+        );
     }
 }
 
@@ -641,6 +652,8 @@ async fn what_another_version_may_accept_is_inconclusive() {
     let app = b.app(&[("evidence-location", "none")]);
     let newer = include_str!("../fixtures/v18.plain.sql");
     let same = include_str!("../fixtures/v15.plain.sql");
+    let older = same.replacen("database version 15", "database version 14", 1);
+    let older = older.as_str();
     let failed = |reason| (Verdict::Failed, Some((reason, Blame::Backup)));
     let inconclusive = (
         Verdict::Inconclusive,
@@ -650,9 +663,20 @@ async fn what_another_version_may_accept_is_inconclusive() {
     let twice = "CREATE TABLE s.child (a int);";
     // PostgreSQL writes `$."a"`.
     let rewritten = "CREATE TABLE s.paths (p jsonpath);\nCOPY s.paths (p) FROM stdin;\n$.a\n\\.\n";
+    // Versions since 16 read this integer.
+    let in_function = "CREATE FUNCTION s.f() RETURNS int LANGUAGE plpgsql AS $f$BEGIN RETURN '1_000'::int; END$f$;\n\
+         CREATE MATERIALIZED VIEW s.m AS SELECT s.f() AS f;";
+    let damaged = "CREXTE TABLE s.v (a int);";
+    let missing = "COPY s.missing (a) FROM stdin;\n1\n\\.\n";
+    let value = "CREATE TABLE s.i (i inet);\nCOPY s.i (i) FROM stdin;\n10.1.2.x\n\\.\n";
     for (dump, statements, wanted) in [
         (newer, refused, inconclusive),
         (newer, rewritten, inconclusive),
+        (newer, in_function, inconclusive),
+        (older, refused, inconclusive),
+        (older, damaged, failed(R::RestoreError)),
+        (older, missing, failed(R::RestoreError)),
+        (older, value, failed(R::DataRejected)),
         (newer, twice, failed(R::RestoreError)),
         (same, refused, failed(R::RestoreError)),
         (same, rewritten, failed(R::VerificationFailed)),
@@ -663,9 +687,12 @@ async fn what_another_version_may_accept_is_inconclusive() {
         let error = r.error.as_ref().map(|e| (e.reason, e.blame));
         assert_eq!((r.verdict, error), wanted, "{statements}: {}", why(&r));
         let said = r.error.unwrap().message;
-        let names_both = "the dump is of PostgreSQL 18, this sandbox is PostgreSQL 15: set PG_BINDIR to an installation of PostgreSQL 18";
-        let is_refused = wanted == inconclusive && statements == refused;
-        assert_eq!(said.ends_with(names_both), is_refused, "{said}");
+        let dumped = if dump == older { 14 } else { 18 };
+        let names_both = format!(
+            "the dump is of PostgreSQL {dumped}, this sandbox is PostgreSQL 15: set PG_BINDIR to an installation of PostgreSQL {dumped}"
+        );
+        let is_refused = wanted == inconclusive && statements != rewritten;
+        assert_eq!(said.ends_with(&names_both), is_refused, "{said}");
     }
 }
 
@@ -926,19 +953,24 @@ async fn what_changes_after_its_proof_is_damaged() {
         .arg(b.folder.path().join("n"))
         .status();
     assert!(unpacked.unwrap().success());
-    for name in ["a.dump", "n/"] {
+    let text = include_str!("../fixtures/v15.plain.sql");
+    b.put("x.sql", text.as_bytes());
+    for name in ["a.dump", "n/", "x.sql"] {
         let r = verify(&app, name).await;
         assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
     }
-    let rot = |name: &str| {
+    let rewrite = |name: &str, bytes: &[u8]| {
         let path = b.folder.path().join(name);
         let modified = path.metadata().unwrap().modified().unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
-        let at = bytes.len() - 600_usize.min(bytes.len() / 2);
-        bytes[at] ^= 4;
         std::fs::write(&path, bytes).unwrap();
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(modified).unwrap();
+    };
+    let rot = |name: &str| {
+        let mut bytes = std::fs::read(b.folder.path().join(name)).unwrap();
+        let at = bytes.len() - 600_usize.min(bytes.len() / 2);
+        bytes[at] ^= 4;
+        rewrite(name, &bytes);
     };
     let fails = async |name: &str, what: &str| {
         let r = verify(&app, name).await;
@@ -956,6 +988,14 @@ async fn what_changes_after_its_proof_is_damaged() {
     fails("n/", "its checksum is another one").await;
     std::fs::remove_file(b.folder.path().join("n/3387.dat.gz")).unwrap();
     fails("n/", "it had 8 objects then, and has 7 now").await;
+    // What restores all the same, and what the server seems to lack.
+    for (then, now) in [("\t0.14\t", "\t0.15\t"), ("row_security", "row_securitz")] {
+        rewrite("x.sql", text.replacen(then, now, 1).as_bytes());
+        fails("x.sql", "its checksum is another one").await;
+    }
+    rewrite("x.sql", text.as_bytes());
+    let repaired = verify(&app, "x.sql").await;
+    assert_eq!(repaired.verdict, Verdict::Verified, "{}", why(&repaired));
 }
 
 use sha2::Digest;

@@ -363,6 +363,8 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         database: None,
         selection: Default::default(),
         in_place: None,
+        on_error: None,
+        is_rehearsal: false,
         digest: format!("{archive:?} {target}"),
     }
 }

@@ -31,14 +31,22 @@ impl Access {
         asked.into_iter().filter(|p| !denied.contains(p)).collect()
     }
 
-    /// Cloud Storage answers `testIamPermissions` over gRPC, Pub/Sub over REST.
-    pub(super) fn router(&self) -> Router {
+    /// Cloud Storage answers `testIamPermissions` over gRPC.
+    pub(super) fn storage_router(&self) -> Router {
         let access = self.clone();
         let storage = move |r: pb::TestIamPermissionsRequest| {
             std::future::ready(Ok(pb::TestIamPermissionsResponse {
                 permissions: access.of(r.permissions),
             }))
         };
+        Router::new().route(
+            "/google.storage.control.v2.StorageControl/TestIamPermissions",
+            unary(storage),
+        )
+    }
+
+    /// Pub/Sub answers it over REST.
+    pub(super) fn pubsub_router(&self) -> Router {
         Router::new()
             .route("/v1/projects/{project}/topics/{topic}", post(test))
             .route(
@@ -46,10 +54,6 @@ impl Access {
                 post(test),
             )
             .with_state(self.clone())
-            .route(
-                "/google.storage.control.v2.StorageControl/TestIamPermissions",
-                unary(storage),
-            )
     }
 }
 

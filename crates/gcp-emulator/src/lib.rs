@@ -5,6 +5,7 @@
 mod access;
 mod grpc;
 mod pubsub;
+mod refusals;
 mod storage;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 
 pub use access::Access;
 pub use pubsub::{PubSubService, Published, SubscriptionOptions};
+pub use refusals::{Refusals, StorageCall, StorageRefusal};
 pub use storage::{FinalizedObject, StorageFault, StorageService};
 
 /// A running emulator; dropping it stops it.
@@ -20,6 +22,7 @@ pub struct Emulator {
     pub pubsub: PubSubService,
     pub storage: StorageService,
     pub access: Access,
+    pub refusals: Refusals,
     address: SocketAddr,
     server: tokio::task::JoinHandle<()>,
 }
@@ -33,11 +36,12 @@ impl Emulator {
         let (pubsub, storage) = (PubSubService::default(), StorageService::default());
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let access = Access::default();
+        let (access, refusals) = (Access::default(), Refusals::default());
+        let of_storage = storage.router().merge(access.storage_router());
         let routes = pubsub
             .router()
-            .merge(storage.router())
-            .merge(access.router());
+            .merge(refusals.guard(of_storage))
+            .merge(access.pubsub_router());
         let server = tokio::spawn(async move {
             // Serving ends only with the task.
             let _ = axum::serve(listener, routes).await;
@@ -46,6 +50,7 @@ impl Emulator {
             pubsub,
             storage,
             access,
+            refusals,
             address,
             server,
         })

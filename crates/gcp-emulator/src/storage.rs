@@ -26,6 +26,9 @@ use super::grpc::unary;
 
 const CHUNK: u64 = 256 << 10;
 
+/// How long a soft-deleted object is kept, as buckets do by default.
+const SOFT_DELETION: Duration = Duration::from_secs(7 * 24 * 3600);
+
 #[derive(Debug, Clone)]
 enum ObjectContent {
     Memory(Bytes),
@@ -75,6 +78,8 @@ pub struct FinalizedObject {
 #[derive(Debug, Default)]
 struct StorageState {
     objects: BTreeMap<(String, String), Object>,
+    /// Soft-deleted objects, and when they were deleted.
+    deleted: BTreeMap<(String, String), (Object, SystemTime)>,
     last_generation: i64,
     /// Faults of the next reads, in order.
     faults: std::collections::VecDeque<StorageFault>,
@@ -205,6 +210,14 @@ impl StorageService {
             .remove(&(bucket.to_owned(), name.to_owned()));
     }
 
+    /// Deletes an object, and keeps it for a week.
+    pub fn soft_delete(&self, bucket: &str, name: &str) {
+        let (key, mut inner) = ((bucket.to_owned(), name.to_owned()), self.lock());
+        if let Some(object) = inner.objects.remove(&key) {
+            inner.deleted.insert(key, (object, SystemTime::now()));
+        }
+    }
+
     /// Stores the same bytes as a new generation.
     fn overwrite(&self, bucket: &str, name: &str) {
         let mut inner = self.lock();
@@ -301,7 +314,26 @@ impl StorageService {
         found.filter(|o| generation == 0 || generation == o.generation)
     }
 
+    /// The soft-deleted objects of a listing, in one page.
+    fn list_deleted(&self, r: &pb::ListObjectsRequest) -> pb::ListObjectsResponse {
+        let (bucket, inner) = (bucket_of(&r.parent), self.lock());
+        let found = inner.deleted.iter();
+        let found = found.filter(|((b, name), _)| b == bucket && name.starts_with(&r.prefix));
+        let objects = found.map(|((b, name), (o, deleted))| pb::Object {
+            soft_delete_time: Some((*deleted).into()),
+            hard_delete_time: Some((*deleted + SOFT_DELETION).into()),
+            ..described(b, name, o)
+        });
+        pb::ListObjectsResponse {
+            objects: objects.collect(),
+            ..Default::default()
+        }
+    }
+
     fn list(&self, r: &pb::ListObjectsRequest) -> pb::ListObjectsResponse {
+        if r.soft_deleted {
+            return self.list_deleted(r);
+        }
         let bucket = bucket_of(&r.parent);
         let page = usize::try_from(r.page_size)
             .ok()

@@ -98,6 +98,8 @@ pub struct Statement {
     pub text: String,
     /// Line of the text where it begins, from 1.
     pub line: u64,
+    /// The `standard_conforming_strings` that it is written for.
+    pub standard_strings: bool,
 }
 
 /// Reads until `buf` has `want` bytes; returns whether the input ended.

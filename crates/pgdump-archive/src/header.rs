@@ -68,6 +68,10 @@ pub struct Header {
     pub filters: Vec<Filter>,
     /// Archive version: major, minor, revision; `None` for SQL text.
     pub version: Option<(u8, u8, u8)>,
+    /// Bytes of an integer in the archive; 0 for SQL text.
+    pub int_size: u8,
+    /// Bytes of a file offset in the archive; 0 for SQL text.
+    pub off_size: u8,
     /// Compression of the data inside.
     pub codec: Codec,
     /// Start of the dump, in local time of the machine that ran `pg_dump`.
@@ -110,6 +114,8 @@ pub(super) fn read_header<R: Read>(
         format,
         filters: vec![],
         version: Some(version),
+        int_size: f.int_size,
+        off_size: f.off_size,
         codec: read_codec(f, version.1)?,
         created: read_created(f)?,
         database: Some(read_text(f, "database name")?),
@@ -123,8 +129,14 @@ fn read_version<R: Read>(f: &mut TocReader<'_, R>) -> Result<(u8, u8, u8), Archi
     if version.0 == 1 && (12..=16).contains(&version.1) {
         return Ok(version);
     }
+    let is_newer = version.0 > 1 || version.1 > 16;
+    let fix = if is_newer {
+        "; a newer release of this program may read it"
+    } else {
+        ""
+    };
     let what = format!(
-        "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18)",
+        "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18){fix}",
         version.0, version.1
     );
     // pg_restore reads all archives since 1.0.
@@ -226,6 +238,31 @@ mod tests {
             bytes.extend(text(t));
         }
         bytes
+    }
+
+    #[test]
+    fn an_archive_of_a_later_version_is_refused_by_its_version() {
+        let refused = |minor: u8| {
+            let mut bytes = header_of(1, "shop");
+            bytes[6] = minor;
+            let mut bytes = bytes.as_slice();
+            let mut f = TocReader::new(&mut bytes, Limits::default());
+            read_header(&mut f, Format::Custom)
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(refused(14), Ok(()));
+        let newer = refused(17).unwrap_err();
+        assert!(
+            newer.contains("archive version 1.17 is not supported"),
+            "{newer}"
+        );
+        assert!(newer.contains("a newer release of this program"), "{newer}");
+        let older = refused(11).unwrap_err();
+        assert!(
+            older.contains("1.11") && !older.contains("newer"),
+            "{older}"
+        );
     }
 
     #[test]

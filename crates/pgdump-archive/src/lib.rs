@@ -31,6 +31,7 @@ mod insert_rows;
 mod insert_values;
 mod kept_memory;
 mod lexer;
+mod list;
 mod lzma;
 mod members;
 mod peek_reader;
@@ -50,6 +51,7 @@ mod text_files;
 mod text_item;
 mod timestamps;
 mod toc;
+mod toc_entry;
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -78,6 +80,7 @@ pub use input_files::FIRST_TAKE;
 
 pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens};
+pub use list::{toc_line, toc_list};
 pub use row_digest::RowDigest;
 pub use table_digests::TableDigest;
 pub use toc::{DataOffset, TocEntry, TocSection};

@@ -220,6 +220,8 @@ fn header_of(text: &mut SqlReader) -> Header {
         format: Format::Plain,
         filters: vec![],
         version: None,
+        int_size: 0,
+        off_size: 0,
         codec: Codec::None,
         created: None,
         database,

@@ -412,15 +412,19 @@ impl SqlReader {
         if scan.is(&["insert", "into"]) && scan.inserts_constants() {
             return Ok(Some(TextItem::Insert { bytes, line }));
         }
-        let text = self.session.decode(bytes, line)?;
+        let statement = Statement {
+            text: self.session.decode(bytes, line)?,
+            line,
+            standard_strings: self.session.standard_strings(),
+        };
         if scan.is(&["copy"]) {
-            return self.copy(Statement { text, line }).map(Some);
+            return self.copy(statement).map(Some);
         }
-        let is_for_us = self.session.setting(&scan, &text, line)?;
+        let is_for_us = self.session.setting(&scan, &statement.text, line)?;
         if scan.is(&["create", "database"]) {
-            self.session.create_database(&text)?;
+            self.session.create_database(&statement.text)?;
         }
-        Ok((!is_for_us).then_some(TextItem::Statement(Statement { text, line })))
+        Ok((!is_for_us).then_some(TextItem::Statement(statement)))
     }
 
     /// The bytes of the statement at the start of the buffer, with its semicolon.

@@ -38,6 +38,10 @@ pub enum DataOffset {
 pub struct TocEntry {
     /// Dump id: number of the entry in this archive, from 1; dependencies refer to it.
     pub dump_id: DumpId,
+    /// OID of the source's catalog that has the object, such as that of `pg_class`; 0 if there is none.
+    pub table_oid: u32,
+    /// The object's OID in the source; 0 if it has none.
+    pub oid: u32,
     /// Whether the entry has a data block in this file.
     pub has_data: bool,
     /// Kind of the object.
@@ -298,6 +302,8 @@ impl<'a, R: Read> TocReader<'a, R> {
 /// An entry whose strings are still in the dump's encoding.
 struct RawEntry {
     dump_id: DumpId,
+    table_oid: u32,
+    oid: u32,
     has_data: bool,
     strings: [Option<Vec<u8>>; 8],
     section: TocSection,
@@ -452,8 +458,8 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
     f.sum = Crc32c::default();
     let dump_id = read_dump_id(f)?;
     let has_data = f.int("data flag")? != 0;
-    f.transient_bytes("table oid")?;
-    f.transient_bytes("object oid")?;
+    let table_oid = read_oid(f, "table oid")?;
+    let oid = read_oid(f, "object oid")?;
     let tag = f.bytes("tag")?;
     let desc = f.bytes("kind")?;
     let section = read_section(f)?;
@@ -483,6 +489,8 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
     let rest = f.sum;
     Ok(RawEntry {
         dump_id,
+        table_oid,
+        oid,
         has_data,
         strings,
         section,
@@ -500,6 +508,13 @@ fn read_dump_id<R: Read>(f: &mut TocReader<'_, R>) -> Result<DumpId, ArchiveErro
     let id = i32::try_from(number).ok().filter(|id| *id > 0);
     id.map(DumpId)
         .ok_or_else(|| corrupt(format!("{number} is not a valid dump id")))
+}
+
+/// An OID, which is text. What is no number is 0, as for `pg_restore`.
+fn read_oid<R: Read>(f: &mut TocReader<'_, R>, what: &str) -> Result<u32, ArchiveError> {
+    let text = f.transient_bytes(what)?.unwrap_or_default();
+    let digits = std::str::from_utf8(&text).unwrap_or_default();
+    Ok(digits.parse().unwrap_or_default())
 }
 
 fn read_section<R: Read>(f: &mut TocReader<'_, R>) -> Result<TocSection, ArchiveError> {
@@ -597,6 +612,8 @@ impl RawEntry {
         let (copy_stmt, oids_in_data) = without_oids(text(copy_stmt)?.unwrap_or_default());
         Ok(TocEntry {
             dump_id: self.dump_id,
+            table_oid: self.table_oid,
+            oid: self.oid,
             has_data: self.has_data,
             tag: text(tag)?.unwrap_or_default(),
             kind: EntryKind::from(text(desc)?.unwrap_or_default().as_str()),
@@ -626,78 +643,6 @@ pub(super) fn without_oids(copy: String) -> (String, bool) {
         )
     } else {
         (copy, false)
-    }
-}
-
-impl TocEntry {
-    /// An entry with nothing but its kind and name.
-    pub fn bare(dump_id: impl Into<DumpId>, kind: impl Into<EntryKind>, tag: &str) -> Self {
-        TocEntry {
-            dump_id: dump_id.into(),
-            has_data: false,
-            kind: kind.into(),
-            tag: tag.to_owned(),
-            section: TocSection::PreData,
-            defn: String::new(),
-            drop_stmt: String::new(),
-            copy_stmt: String::new(),
-            namespace: None,
-            tablespace: None,
-            table_am: None,
-            relkind: None,
-            owner: String::new(),
-            with_oids: false,
-            oids_in_data: false,
-            dependencies: vec![],
-            offset: DataOffset::NoData,
-        }
-    }
-
-    /// All texts of the entry that may be non-ASCII.
-    pub fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        let names = [
-            &mut self.tag,
-            &mut self.owner,
-            &mut self.copy_stmt,
-            &mut self.drop_stmt,
-            &mut self.defn,
-        ];
-        let more = [
-            &mut self.namespace,
-            &mut self.tablespace,
-            &mut self.table_am,
-        ];
-        names
-            .into_iter()
-            .chain(more.into_iter().filter_map(Option::as_mut))
-    }
-
-    /// The texts of the entry that have names, not definitions.
-    pub fn names(&self) -> impl Iterator<Item = &String> {
-        let names = [&self.tag, &self.owner, &self.copy_stmt, &self.drop_stmt];
-        names.into_iter().chain(
-            [&self.namespace, &self.tablespace, &self.table_am]
-                .into_iter()
-                .flatten(),
-        )
-    }
-
-    /// Whether the entry is about the database itself, not about something in it.
-    pub fn describes_database(&self) -> bool {
-        self.kind.as_str().starts_with("DATABASE") || self.tag.starts_with("DATABASE ")
-    }
-
-    /// `TABLE public.t`, for display.
-    pub fn name(&self) -> String {
-        format!("{} {}", self.kind, self.qualified_name())
-    }
-
-    /// The name with its schema, if it has one: `schema.name`.
-    pub fn qualified_name(&self) -> String {
-        match &self.namespace {
-            Some(schema) => format!("{schema}.{}", self.tag),
-            None => self.tag.clone(),
-        }
     }
 }
 

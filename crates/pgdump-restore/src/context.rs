@@ -11,8 +11,9 @@ use pgdump_archive::{ContentDigest, TextEncoding, TocEntry};
 
 use crate::binary::Columns;
 use crate::ddl::DumpSettings;
-use crate::error::RestoreError;
+use crate::error::{DatabaseError, RestoreError};
 use crate::ids::{EntryIndex, NodeId};
+use crate::left_out::{LeftOut, RefusedPart};
 use crate::observer::LoadObserver;
 use crate::postgres::{Server, ident};
 use crate::rewrite::Rewriter;
@@ -54,6 +55,14 @@ impl LoadContent {
         let mut steps = steps.lock();
         let step = steps.get_mut(index.0)?;
         if last { step.take() } else { step.clone() }
+    }
+
+    /// All entries; none of SQL text.
+    pub(crate) fn entries(&self) -> &[TocEntry] {
+        match self {
+            LoadContent::Toc(entries) => entries,
+            LoadContent::Script(_) => &[],
+        }
     }
 
     /// Human-readable name. Steps of SQL text have none: statements may contain data.
@@ -102,6 +111,10 @@ pub(crate) struct LoadContext {
     pub(crate) in_order_into: Option<Arc<HashSet<String>>>,
     /// The database that this one is a copy of.
     pub(crate) copy_of: Option<String>,
+    /// What the server refused, and what is left out with it.
+    pub(crate) left_out: LeftOut,
+    /// Whether no rows are loaded.
+    pub(crate) definitions_only: bool,
 }
 
 /// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the
@@ -157,6 +170,19 @@ impl LoadContext {
         if pre_data_done && is_read {
             self.observer.advance(Stage::Data, Stage::Indexes);
         }
+    }
+
+    /// Whether rows have no table to go to, because the server refused it.
+    pub(crate) fn is_left_out(&self, data: &TocEntry) -> bool {
+        match &self.content {
+            LoadContent::Toc(_) => self.left_out.has(data),
+            LoadContent::Script(_) => self.left_out.has_rows_of(data),
+        }
+    }
+
+    /// The server refused this part of an entry.
+    pub(crate) fn refuse(&self, refused: (&TocEntry, RefusedPart), e: DatabaseError) {
+        self.left_out.refuse(self.content.entries(), refused, e);
     }
 
     pub(crate) fn autovacuum_off(&self) -> MutexGuard<'_, Vec<String>> {

@@ -287,14 +287,15 @@ pub(crate) fn sendable(sql: String, encoding: &TextEncoding) -> String {
     )
 }
 
-/// Runs INSERT statements as the dump's own bytes; returns the number of rows that the server counted.
+/// Runs INSERT statements as the dump's own bytes; returns the number of rows that the server counted. `sql`: as
+/// [`TextEncoding::decode`] returns them.
 ///
 /// # Errors
 /// The server's error, and those of the connection.
 pub(crate) async fn insert(
     session: &Session,
     encoding: &TextEncoding,
-    bytes: &[u8],
+    sql: &str,
 ) -> Result<u64, RestoreError> {
     let failed = |e| RestoreError::from(map_pg_error(&e, "INSERT"));
     let client = session.client();
@@ -304,7 +305,7 @@ pub(crate) async fn insert(
         standard_strings: strings.get(0),
         ..Dialect::default()
     };
-    let run = counting_block(&encoding.view(bytes), dialect, encoding);
+    let run = counting_block(sql, dialect, encoding);
     client.batch_execute(&run).await.map_err(failed)?;
     let rows = "SELECT pg_catalog.current_setting('pgrestored.rows')::pg_catalog.int8";
     let rows = client.query_one(rows, &[]).await.map_err(failed)?;

@@ -10,11 +10,12 @@ use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
 use super::binary::{self, Columns};
 use super::context::LoadContext;
+use super::copy_lines::{ChunkLines, CopyLines};
 use super::ddl::CopyAs;
 use super::ids::{NodeId, SessionId};
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::{conversion, ddl};
-use crate::error::RestoreError;
+use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Session, map_pg_error};
 use pgdump_archive::{Chunk, TocEntry};
 
@@ -81,8 +82,13 @@ impl CopyTask<'_> {
             begins_row: true,
         };
         let mut next = Some(first);
-        while let Some(QueuedChunk { chunk, permit }) = next {
-            let goes_on = sender.send(chunk).await?;
+        while let Some(queued) = next {
+            let QueuedChunk {
+                chunk,
+                permit,
+                lines,
+            } = queued;
+            let goes_on = sender.send(chunk, lines).await?;
             drop(permit);
             next = if goes_on { self.take().await? } else { None };
         }
@@ -120,7 +126,7 @@ impl CopyTask<'_> {
         Ok(columns)
     }
 
-    async fn begin(&self, binary: bool) -> Result<Copying, RestoreError> {
+    async fn begin(&self, binary: bool) -> Result<Copying<'_>, RestoreError> {
         let form = CopyAs {
             freeze: self.fresh,
             binary,
@@ -131,6 +137,8 @@ impl CopyTask<'_> {
             sink: Box::pin(sink.map_err(|e| map_pg_error(&e, "COPY"))?),
             binary,
             sent: 0,
+            entry: self.entry,
+            lines: CopyLines::default(),
         };
         if binary
             && copying
@@ -145,14 +153,23 @@ impl CopyTask<'_> {
 
     async fn insert(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let (mut next, mut rows) = (Some(first), 0);
-        while let Some(QueuedChunk { chunk, permit }) = next {
-            let Chunk::Statements { text: bytes, .. } = chunk else {
+        while let Some(QueuedChunk { chunk, permit, .. }) = next {
+            let Chunk::Statements {
+                text: bytes,
+                standard_strings,
+                ..
+            } = chunk
+            else {
                 return Err(RestoreError::internal("statements mixed with other data"));
             };
-            rows += if self.job.encoding.is_utf8() || bytes.is_ascii() {
-                simple_insert(self.session, self.job.encoding.decode(bytes)?).await?
+            let encoding = &self.job.encoding;
+            let is_decoded = encoding.is_utf8() || bytes.is_ascii();
+            let sql = encoding.decode(bytes)?;
+            let sql = self.job.rewriter.respelled_rows(sql, standard_strings);
+            rows += if is_decoded {
+                simple_insert(self.session, sql).await?
             } else {
-                conversion::insert(self.session, &self.job.encoding, &bytes).await?
+                conversion::insert(self.session, encoding, &sql).await?
             };
             drop(permit);
             next = self.take().await?;
@@ -229,7 +246,7 @@ struct RowSender<'a> {
     task: &'a CopyTask<'a>,
     /// Column types for converting rows; `None` if they stay text.
     columns: Option<Arc<Columns>>,
-    copying: Option<Copying>,
+    copying: Option<Copying<'a>>,
     /// Rows of the COPYs that are complete.
     rows: u64,
     /// The next chunk begins with the beginning of a row. A chunk may end within a row that is longer than a
@@ -237,9 +254,9 @@ struct RowSender<'a> {
     begins_row: bool,
 }
 
-impl RowSender<'_> {
+impl<'a> RowSender<'a> {
     /// Sends one chunk; false if the copier should end.
-    async fn send(&mut self, chunk: Chunk) -> Result<bool, RestoreError> {
+    async fn send(&mut self, chunk: Chunk, lines: ChunkLines) -> Result<bool, RestoreError> {
         let Chunk::Rows { text, ends_row } = chunk else {
             return Err(RestoreError::internal("rows mixed with other data"));
         };
@@ -248,6 +265,7 @@ impl RowSender<'_> {
         let (bytes, binary) = self.convert(text, has_whole_rows);
         let copying = self.copying_as(binary).await?;
         copying.sent += size;
+        copying.lines.add(lines);
         // If sending fails, `finish` returns the server's error.
         let is_sent = copying.feed(bytes).await.is_ok();
         let is_full = ends_row && copying.sent >= COPY_BYTES && !self.task.in_order;
@@ -269,7 +287,7 @@ impl RowSender<'_> {
     }
 
     /// The running COPY if it has this format, or else a new one.
-    async fn copying_as(&mut self, binary: bool) -> Result<&mut Copying, RestoreError> {
+    async fn copying_as(&mut self, binary: bool) -> Result<&mut Copying<'a>, RestoreError> {
         if let Some(other) = self.copying.take_if(|c| c.binary != binary) {
             self.rows += other.finish().await?;
         }
@@ -289,21 +307,33 @@ impl RowSender<'_> {
 }
 
 /// A running COPY.
-struct Copying {
+struct Copying<'a> {
+    entry: &'a TocEntry,
     sink: Pin<Box<CopyInSink<Bytes>>>,
     binary: bool,
     /// Bytes of the backup.
     sent: usize,
+    lines: CopyLines,
 }
 
-impl Copying {
+impl Copying<'_> {
     async fn feed(&mut self, bytes: Bytes) -> Result<(), tokio_postgres::Error> {
         self.sink.feed(bytes).await
     }
 
     async fn end(&mut self) -> Result<u64, RestoreError> {
         let ended = self.sink.as_mut().finish().await;
-        Ok(ended.map_err(|e| map_pg_error(&e, "COPY"))?)
+        Ok(ended.map_err(|e| self.rejected(&e))?)
+    }
+
+    /// The server's error, with the line of the table's data.
+    fn rejected(&self, e: &tokio_postgres::Error) -> DatabaseError {
+        let error = map_pg_error(e, "COPY");
+        let context = e.as_db_error().and_then(|db| db.where_());
+        match context.and_then(|c| self.lines.place(c, self.entry)) {
+            Some(place) => error.followed_by(&place),
+            None => error,
+        }
     }
 
     /// Ends the COPY; returns the number of rows that the server counted.

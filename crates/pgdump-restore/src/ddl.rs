@@ -11,6 +11,8 @@ use pgdump_archive::{DumpId, EntryKind, TextEncoding, TocEntry, copy_target};
 /// Settings of the dump that every session needs, from the entries that have them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DumpSettings {
+    /// Whether the server has no `escape_string_warning`: version 19 removed it.
+    never_warns_of_escapes: bool,
     standard_strings: Option<String>,
     search_path: Option<String>,
     object_groups: Arc<ObjectGroups>,
@@ -20,7 +22,8 @@ pub(crate) struct DumpSettings {
 type ObjectGroups = HashMap<DumpId, Vec<String>>;
 
 impl DumpSettings {
-    pub(crate) fn of(entries: &[TocEntry]) -> Self {
+    /// `version`: of the server, as in `server_version_num`.
+    pub(crate) fn of(entries: &[TocEntry], version: u32) -> Self {
         let defn = |kind: EntryKind| {
             entries
                 .iter()
@@ -30,6 +33,7 @@ impl DumpSettings {
         let groups = entries.iter().filter(|e| e.kind == EntryKind::BlobMetadata);
         let groups = groups.map(|e| (e.dump_id, object_numbers(e).map(str::to_owned).collect()));
         DumpSettings {
+            never_warns_of_escapes: version >= 190000,
             standard_strings: defn(EntryKind::StdStrings),
             search_path: defn(EntryKind::SearchPath),
             object_groups: Arc::new(groups.collect()),
@@ -40,8 +44,11 @@ impl DumpSettings {
     pub(crate) fn session_sql(&self) -> String {
         let mut sql = String::from(
             "SET check_function_bodies = false; SET xmloption = content; SET row_security = off; \
-             SET synchronous_commit = off; SET escape_string_warning = off;",
+             SET synchronous_commit = off;",
         );
+        if !self.never_warns_of_escapes {
+            sql.push_str(" SET escape_string_warning = off;");
+        }
         sql.push_str(self.standard_strings.as_deref().unwrap_or_default());
         sql.push_str(self.search_path.as_deref().unwrap_or_default());
         sql
@@ -237,6 +244,12 @@ fn has_owner(entry: &TocEntry) -> bool {
     !entry.owner.is_empty() && !entry.drop_stmt.is_empty()
 }
 
+/// Whether an entry's statements name its owner.
+pub(crate) fn names_owner(entry: &TocEntry) -> bool {
+    let of_group = entry.kind == EntryKind::BlobMetadata;
+    has_owner(entry) && (of_group || owned_object(entry).is_some())
+}
+
 fn set_owner(entry: &TocEntry, sql: &mut String) {
     if let Some(object) = owned_object(entry).filter(|_| has_owner(entry)) {
         let owner = ident(&entry.owner);
@@ -309,6 +322,15 @@ pub(crate) fn columns_sql(entry: &TocEntry) -> Option<String> {
     let columns = columns?;
     let names = columns.strip_prefix('(')?.strip_suffix(')')?;
     Some(format!("SELECT {names} FROM ONLY {relation}"))
+}
+
+/// The names of the columns of a COPY, as the catalog has them.
+pub(crate) fn copied_columns(entry: &TocEntry) -> Vec<String> {
+    let columns = copy_target(&entry.copy_stmt).and_then(|(_, columns)| columns);
+    let names = columns.as_deref();
+    let names = names.and_then(|c| c.strip_prefix('(')?.strip_suffix(')'));
+    let names = names.map(|names| names.split(", ").map(plain).collect());
+    names.unwrap_or_default()
 }
 
 /// Whether an entry's COPY fills its own table: rows of a partition may be copied into its root.
@@ -496,6 +518,15 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_asked_only_for_settings_that_it_has() {
+        let warns = |version| {
+            let sql = DumpSettings::of(&[], version).session_sql();
+            sql.contains("escape_string_warning")
+        };
+        assert!(warns(130000) && warns(180000) && !warns(190000));
+    }
+
+    #[test]
     fn privileges_of_a_group_apply_to_each_large_object() {
         let mut group = entry("BLOB METADATA", "7..9", "7\n9\n");
         group.dump_id = DumpId(5);
@@ -506,7 +537,7 @@ mod tests {
         );
         acl.dependencies = vec![DumpId(5)];
         acl.owner.clear();
-        let groups = DumpSettings::of(std::slice::from_ref(&group));
+        let groups = DumpSettings::of(std::slice::from_ref(&group), 150000);
         let mut state = OutputState {
             fixed_search_path: true,
             ..OutputState::new(&groups)

@@ -30,6 +30,24 @@ impl Dependents {
         }
     }
 
+    /// Everything that depends on an entry and is new, each once. What is not new is not followed.
+    pub(crate) fn of_entry(
+        &self,
+        entry: DumpId,
+        mut is_new: impl FnMut(DumpId) -> bool,
+    ) -> Vec<DumpId> {
+        let (mut all, mut next) = (vec![], vec![entry]);
+        while let Some(id) = next.pop() {
+            for dependent in self.0.get(&id).into_iter().flatten().copied() {
+                if is_new(dependent) {
+                    all.push(dependent);
+                    next.push(dependent);
+                }
+            }
+        }
+        all
+    }
+
     /// Adds everything that depends on `found`; returns the number of steps.
     pub(crate) fn add_to(&self, found: &mut HashSet<DumpId>) -> usize {
         let mut next: Vec<DumpId> = found.iter().copied().collect();

@@ -6,6 +6,7 @@ mod body;
 mod kinds;
 mod reason;
 
+use crate::refusal::Refusal;
 use crate::stage::Stage;
 use std::error::Error as StdError;
 use std::fmt;
@@ -35,6 +36,15 @@ struct ServerDetails {
     sqlstate: Option<String>,
     /// The stage that failed, if it is not the job's current stage.
     stage: Option<Stage>,
+    /// Everything that the server refused in that stage.
+    refusals: Vec<Refusal>,
+}
+
+/// What only an error of the store has.
+#[derive(Debug, Default)]
+struct StoreDetails {
+    /// What to do about it, which its message ends with.
+    fix: Option<String>,
 }
 
 macro_rules! family_member {
@@ -109,7 +119,7 @@ family_member! {
 }
 family_member! {
     /// Listing or reading the backup store failed.
-    StorageError of StorageKind
+    StorageError of StorageKind with StoreDetails
 }
 family_member! {
     /// The job was stopped, or failed in the worker itself: a limit of it, timeout, shutdown, an internal error.
@@ -128,10 +138,31 @@ impl DatabaseError {
         self.0.details.sqlstate.as_deref()
     }
 
+    /// The same error with everything that the server refused in its stage.
+    pub(crate) fn with_refusals(mut self, refusals: Vec<Refusal>) -> Self {
+        self.0.details.refusals = refusals;
+        self
+    }
+
     /// The same error with the stage it belongs to, which other sessions of the job may have left already.
     pub fn in_stage(mut self, stage: Stage) -> Self {
         self.0.details.stage = Some(stage);
         self
+    }
+}
+
+impl StorageError {
+    /// The same error with what to do about it, which is appended to its message, too.
+    pub fn with_fix(self, fix: &str) -> Self {
+        let fix = one_line(fix);
+        let mut error = self.followed_by(&format!("; {fix}"));
+        error.0.details.fix = Some(fix);
+        error
+    }
+
+    /// What to do about it, if it knows.
+    pub fn fix(&self) -> Option<&str> {
+        self.0.details.fix.as_deref()
     }
 }
 
@@ -185,9 +216,27 @@ impl RestoreError {
         self.of_server()?.sqlstate()
     }
 
+    /// Everything that the server refused in the stage that failed.
+    pub fn refusals(&self) -> &[Refusal] {
+        self.of_server()
+            .map_or(&[], |e| e.0.details.refusals.as_slice())
+    }
+
     /// The stage it belongs to, if that is not the job's current stage.
     fn stage(&self) -> Option<Stage> {
         self.of_server()?.0.details.stage
+    }
+
+    /// What to do about it, if the error or one of its sources knows; [`report`] says it, too.
+    pub fn fix(&self) -> Option<&str> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(e) = next {
+            if let Some(fix) = e.downcast_ref::<StorageError>().and_then(StorageError::fix) {
+                return Some(fix);
+            }
+            next = e.source();
+        }
+        None
     }
 
     /// A [`JobError`] with the reason `cancelled`; `why` is its message.
@@ -330,6 +379,23 @@ mod tests {
         let again = StorageError::new(StorageKind::DownloadFailed, "reading: cut")
             .with_source(std::io::Error::other("cut"));
         assert_eq!(report(&again), "reading: cut");
+    }
+
+    /// The end of a message is what a reader acts on, so a long beginning does not cut it off.
+    #[test]
+    fn a_fix_ends_the_message_and_is_found_behind_other_errors() {
+        let denied =
+            |what: &str| StorageError::new(StorageKind::AccessDenied, what).with_fix("set X\nto Y");
+        let huge = denied(&"x".repeat(2 * MAX_TEXT));
+        assert!(huge.to_string().ends_with("; set X to Y"), "{huge}");
+        assert!(huge.to_string().len() <= MAX_TEXT);
+        let outer = StorageError::new(StorageKind::ObjectDenied, "the backup cannot be read");
+        let e = RestoreError::from(outer.with_source(denied("gs://b/x: no")));
+        assert_eq!(e.fix(), Some("set X to Y"));
+        let said = "the backup cannot be read: gs://b/x: no; set X to Y";
+        assert_eq!(report(&e), said);
+        assert_eq!(ErrorBody::new(&e, Stage::Data).message, said);
+        assert_eq!(RestoreError::internal("x").fix(), None);
     }
 
     #[test]

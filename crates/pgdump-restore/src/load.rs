@@ -15,9 +15,11 @@ use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
 use crate::error::RestoreError;
 use crate::ids::SessionId;
+use crate::left_out::LeftOut;
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
+use crate::refusals::Refusals;
 use crate::rewrite::Rewriter;
 use crate::work_queue::WorkQueue;
 use crate::{producer, session_loop};
@@ -44,9 +46,11 @@ pub struct LoadOptions {
     pub in_order_into: Option<Arc<HashSet<String>>>,
     /// The database that this one is a copy of, and whose rows it had before.
     pub copy_of: Option<String>,
+    /// Receives what the server refuses, and says whether that ends the load.
+    pub refusals: Arc<Refusals>,
 }
 
-/// Proof that everything in the archive is in the staging database.
+/// Proof that everything in the archive is in the staging database, except what [`Refusals`] names.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Loaded {
@@ -63,7 +67,8 @@ pub struct Loaded {
 ///
 /// # Errors
 /// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; errors of the
-/// archive and the download. The database is then partly filled: drop it.
+/// archive and the download. If the server refused definitions, the error has all of that stage, unless they are to be
+/// left out ([`OnError::Skip`](crate::policy::OnError::Skip)). The database is then partly filled: drop it.
 pub async fn load(
     server: &Server,
     database: &str,
@@ -74,18 +79,73 @@ pub async fn load(
     observer: Arc<dyn LoadObserver>,
 ) -> Result<Loaded, RestoreError> {
     let entries = if archive.is_script() { vec![] } else { entries };
-    let plan = plan_of(&archive, &entries, &options);
+    let place = (server, database);
+    let (job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
+    run(job.clone(), Some(archive), plan, &options).await?;
+    Ok(loaded(&job))
+}
+
+/// Creates the definitions of `entries` in `database`, as [`load`] would, but no rows: what the server refuses is then in
+/// [`LoadOptions::refusals`], which must not stop the load. Materialized views are not filled. Of SQL text, whose
+/// definitions are known as far as it is read, the statements before the first rows are tried.
+///
+/// # Errors
+/// Everything but refusals: errors of the archive, the download and the connection.
+pub async fn rehearse(
+    server: &Server,
+    database: &str,
+    archive: Archive,
+    entries: Vec<TocEntry>,
+    options: LoadOptions,
+    rewriter: Arc<Rewriter>,
+    observer: Arc<dyn LoadObserver>,
+) -> Result<(), RestoreError> {
+    let entries = if archive.is_script() {
+        vec![]
+    } else {
+        entries.into_iter().map(without_rows).collect()
+    };
+    let place = (server, database);
+    let (mut job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
+    if let Some(job) = Arc::get_mut(&mut job) {
+        job.definitions_only = true;
+    }
+    // The rows of an archive are not read.
+    let text = archive.is_script().then_some(archive);
+    run(job, text, plan, &options).await
+}
+
+/// The entry as one that has nothing to load. It stays in the table of contents, so that it is known what is left out
+/// with its table.
+fn without_rows(mut entry: TocEntry) -> TocEntry {
+    entry.has_data = false;
+    if entry.kind == EntryKind::MaterializedViewData {
+        entry.defn.clear();
+    }
+    entry
+}
+
+/// The state of a load, and its plan.
+fn begin(
+    (server, database): (&Server, &str),
+    archive: &Archive,
+    entries: Vec<TocEntry>,
+    options: &LoadOptions,
+    rewriter: Arc<Rewriter>,
+    observer: Arc<dyn LoadObserver>,
+) -> (Arc<LoadContext>, Plan) {
+    let plan = plan_of(archive, &entries, options);
     report_plan(&plan, &entries, observer.as_ref());
-    let fills_server = fills_server(&rewriter, options.sessions);
     let job = LoadContext {
+        left_out: LeftOut::new(options.refusals.clone()),
         server: server.clone(),
         database: database.to_owned(),
-        settings: DumpSettings::of(&entries),
+        settings: DumpSettings::of(&entries, rewriter.facts.version),
         encoding: archive.encoding().clone(),
-        content: content_of(&archive, entries),
+        content: content_of(archive, entries),
         observer,
         totals: Totals::default(),
-        fills_server,
+        fills_server: fills_server(&rewriter, options.sessions),
         rewriter,
         content_digest: options.content_digest.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
@@ -95,8 +155,9 @@ pub async fn load(
         autovacuum_off: Mutex::default(),
         in_order_into: options.in_order_into.clone(),
         copy_of: options.copy_of.clone(),
+        definitions_only: false,
     };
-    run(Arc::new(job), archive, plan, &options).await
+    (Arc::new(job), plan)
 }
 
 fn plan_of(archive: &Archive, entries: &[TocEntry], options: &LoadOptions) -> Plan {
@@ -136,20 +197,23 @@ fn read_order(plan: &Plan, content: &LoadContent) -> HashMap<DumpId, usize> {
         .collect()
 }
 
+/// Restores everything that the plan has; without an archive, there are no rows to read.
 async fn run(
     job: Arc<LoadContext>,
-    mut archive: Archive,
+    archive: Option<Archive>,
     plan: Plan,
     options: &LoadOptions,
-) -> Result<Loaded, RestoreError> {
-    archive.set_read_order(&read_order(&plan, &job.content));
+) -> Result<(), RestoreError> {
     let sessions = if job.is_generic_sql {
         1
     } else {
         options.sessions
     };
-    let growing = archive.is_script();
-    let streams = archive.into_streams(sessions.min(MAX_STREAMS));
+    let growing = archive.as_ref().is_some_and(Archive::is_script);
+    let streams = archive.map_or(vec![], |mut archive| {
+        archive.set_read_order(&read_order(&plan, &job.content));
+        archive.into_streams(sessions.min(MAX_STREAMS))
+    });
     let queue_bytes = options.queue_bytes;
     let work_queue = WorkQueue::new(plan, sessions, queue_bytes, streams.len(), growing);
     let work_queue = Arc::new(work_queue);
@@ -164,8 +228,7 @@ async fn run(
     for id in (0..sessions).map(SessionId) {
         running.spawn(session_loop::run(job.clone(), work_queue.clone(), id));
     }
-    join(running).await?;
-    Ok(loaded(&job.totals))
+    join(running).await
 }
 
 /// Waits for all tasks, or for the first failure.
@@ -176,9 +239,12 @@ async fn join(mut running: JoinSet<Result<(), RestoreError>>) -> Result<(), Rest
     Ok(())
 }
 
-fn loaded(totals: &Totals) -> Loaded {
+fn loaded(job: &LoadContext) -> Loaded {
+    let totals = &job.totals;
+    // The rows of tables that are left out were read, too.
+    let left_out = job.left_out.tables(job.content.entries());
     Loaded {
-        tables: totals.tables.load(Relaxed),
+        tables: totals.tables.load(Relaxed).saturating_sub(left_out),
         rows: totals.rows.load(Relaxed),
         bytes: totals.bytes.load(Relaxed),
     }

@@ -1,6 +1,9 @@
 //! Options of a restore: owners, roles, extensions, and which part to restore.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::use_list::UseList;
 
 /// Who owns restored objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +29,31 @@ pub enum Extensions {
     Require,
     /// Skip them and everything that depends on them; the result names both.
     SkipMissing,
+}
+
+/// What a restore does about a definition that the server refuses. Rows that it refuses always fail the restore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Fail, and name everything that is refused in that stage.
+    #[default]
+    Stop,
+    /// Leave it out with everything that depends on it; the result names both.
+    Skip,
+}
+
+/// Whether a restore tries all definitions without rows before the first row moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Rehearse {
+    /// If the backup is large.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// Whether a database that does not exist yet is created under its own name, closed to others until it is
@@ -56,6 +84,8 @@ pub struct Policy {
     pub create_roles: bool,
     /// What to do about extensions that the server lacks.
     pub extensions: Extensions,
+    /// What to do about definitions that the server refuses.
+    pub on_error: OnError,
     /// Whether tables are analyzed after the load, unless the dump has statistics.
     pub analyze: bool,
     /// Name of the object with the roles (`pg_dumpall --globals-only`), relative to the backup's.
@@ -72,6 +102,7 @@ impl Default for Policy {
             privileges: true,
             create_roles: false,
             extensions: Extensions::Require,
+            on_error: OnError::Stop,
             analyze: true,
             globals: None,
             role_passwords: false,
@@ -135,6 +166,32 @@ pub struct Selection {
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
+    /// All but what has this kind and name, and what depends on it (pattern), such as 'POLICY public.*'
+    ///
+    /// Kinds are those of inspect --list, such as 'EVENT TRIGGER *' or 'TABLE DATA shop.log'. A name without a dot is
+    /// that of objects of every schema.
+    #[cfg_attr(
+        feature = "cli",
+        arg(long = "skip", value_name = "KIND NAME", hide_short_help = true)
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<String>,
+    /// Only these kinds and what they need (pattern), such as TABLE,INDEX
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long = "only-kinds",
+            value_name = "KIND",
+            value_delimiter = ',',
+            hide_short_help = true
+        )
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only_kinds: Vec<String>,
+    /// Only the entries of a list; it belongs to one archive, so requests have none.
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[serde(skip)]
+    pub use_list: Option<Arc<UseList>>,
     /// Only these sections
     #[cfg_attr(
         feature = "cli",
@@ -218,6 +275,25 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Kinds that no table and no row depends on.
+const EXTRAS: [&str; 15] = [
+    "ACL",
+    "COMMENT",
+    "DEFAULT ACL",
+    "EVENT TRIGGER",
+    "FK CONSTRAINT",
+    "INDEX",
+    "POLICY",
+    "PUBLICATION",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "SECURITY LABEL",
+    "STATISTICS DATA",
+    "SUBSCRIPTION",
+    "TRIGGER",
+    "USER MAPPING",
+];
+
 impl Selection {
     /// Whether everything is restored, apart from renamed schemas.
     pub fn is_everything(&self) -> bool {
@@ -228,11 +304,37 @@ impl Selection {
         *self == names
     }
 
-    /// Checks that no two options contradict each other.
+    /// Whether the restore takes every table and every row, whatever the backup contains: what is left out has a kind
+    /// that no table needs.
+    pub fn takes_all_tables(&self) -> bool {
+        let others = Selection {
+            skip: vec![],
+            ..self.clone()
+        };
+        let is_extra = |pattern: &String| {
+            let pattern = pattern.trim().to_uppercase();
+            EXTRAS
+                .iter()
+                .filter_map(|kind| pattern.strip_prefix(kind))
+                .any(|name| name.starts_with(char::is_whitespace))
+        };
+        others.is_everything() && self.skip.iter().all(is_extra)
+    }
+
+    /// Checks that each option can be understood and that no two contradict each other.
     ///
     /// # Errors
-    /// Which two, and what to do, for the user.
+    /// Which ones, and what to do, for the user.
     pub fn check(&self) -> Result<(), String> {
+        let has_name = |pattern: &String| pattern.trim().contains(char::is_whitespace);
+        if let Some(pattern) = self.skip.iter().find(|p| !has_name(p)) {
+            return Err(format!(
+                "--skip {pattern}: must be a kind and a name, such as 'EVENT TRIGGER *' or 'POLICY public.*'"
+            ));
+        }
+        if self.only_kinds.iter().any(|kind| kind.trim().is_empty()) {
+            return Err("--only-kinds: a kind is empty".to_owned());
+        }
         let excluded = |section| self.sections.iter().any(|s| *s != section);
         if self.schema_only && self.data_only {
             return Err(exclusive(
@@ -359,4 +461,61 @@ impl Trigger {
         Trigger::Bisection,
         Trigger::SelfTest,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skipping(patterns: &[&str]) -> Selection {
+        Selection {
+            skip: patterns.iter().map(|p| (*p).to_owned()).collect(),
+            ..Selection::default()
+        }
+    }
+
+    #[test]
+    fn a_pattern_has_a_kind_and_a_name() {
+        assert_eq!(
+            skipping(&["EVENT TRIGGER *", "policy public.*"]).check(),
+            Ok(())
+        );
+        for bad in ["POLICY", " TABLE ", ""] {
+            assert!(
+                skipping(&[bad])
+                    .check()
+                    .unwrap_err()
+                    .contains("a kind and a name")
+            );
+        }
+        let kinds = Selection {
+            only_kinds: vec!["TABLE".into(), " ".into()],
+            ..Selection::default()
+        };
+        assert!(kinds.check().is_err());
+    }
+
+    /// Only then may the rest of the backup replace a whole database.
+    #[test]
+    fn what_no_table_needs_is_told_from_its_kind() {
+        assert!(skipping(&[]).takes_all_tables());
+        assert!(skipping(&["EVENT TRIGGER *", "policy public.*", "ACL *"]).takes_all_tables());
+        for kind in [
+            "TABLE",
+            "TABLE DATA",
+            "*",
+            "EXTENSION",
+            "TRIGGER*",
+            "RULE",
+            "TYPE",
+        ] {
+            let some = skipping(&["POLICY *", &format!("{kind} x")]);
+            assert!(!some.takes_all_tables(), "{kind}");
+        }
+        let part = Selection {
+            tables: vec!["t".into()],
+            ..skipping(&["POLICY *"])
+        };
+        assert!(!part.takes_all_tables());
+    }
 }

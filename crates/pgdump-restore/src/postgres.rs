@@ -15,13 +15,14 @@ mod tls;
 
 pub use connections::ServerConnections;
 pub(crate) use context::names_running_function;
+pub(crate) use errors::kind_of_sqlstate;
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;
 pub use first_contact::FirstContact;
-pub use options::{DbConfig, SslMode, TlsFiles};
+pub use options::{DbConfig, PasswordSource, SslMode, TlsFiles};
 pub use quote::{ident, literal};
-pub use session::Session;
+pub use session::{AT_FIRST_WORD, Session};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -57,6 +58,8 @@ pub struct Server {
     host: Arc<str>,
     port: u16,
     config: Arc<tokio_postgres::Config>,
+    /// Issues the password of each login, if passwords expire.
+    passwords: Option<Arc<dyn PasswordSource>>,
     tls: Option<MakeRustlsConnect>,
     maintenance: Arc<str>,
     connect_budget: Duration,
@@ -71,6 +74,11 @@ pub struct Server {
 fn unanswered(database: &str, limit: Duration) -> DatabaseError {
     let what = format!("connecting to database {database}: no answer within {limit:?}");
     DatabaseError::new(D::Unavailable, what)
+}
+
+/// Whether the server rejects the role, or its password.
+fn is_rejected_login(e: &DatabaseError) -> bool {
+    e.sqlstate().is_some_and(|code| code.starts_with("28"))
 }
 
 /// Whether the server's name does not exist.
@@ -92,8 +100,15 @@ impl Server {
     /// The server of this configuration; nothing connects yet.
     ///
     /// # Errors
-    /// `access_denied` if certificates or a key cannot be used.
+    /// `access_denied` if certificates or a key cannot be used, or if passwords that expire would be sent without TLS.
     pub fn new(db: &DbConfig) -> Result<Self, DatabaseError> {
+        if db.passwords.is_some() && !db.ssl_mode.requires_tls() {
+            let mode = db.ssl_mode.as_str();
+            let what = format!(
+                "a password that expires is sent as it is, which sslmode {mode} does not encrypt"
+            );
+            return Err(DatabaseError::new(D::AccessDenied, what));
+        }
         let mut config = tokio_postgres::Config::new();
         config.user(&db.user);
         if let Some(password) = &db.password {
@@ -108,6 +123,7 @@ impl Server {
             host: db.host.as_str().into(),
             port: db.port,
             config: Arc::new(config),
+            passwords: db.passwords.clone(),
             tls,
             maintenance: db.maintenance.as_str().into(),
             connect_budget: db.connect_budget,
@@ -136,6 +152,7 @@ impl Server {
         config.password(password.as_ref().map_or("", |p| p.expose_secret()));
         Server {
             config: Arc::new(config),
+            passwords: None,
             ..self.clone()
         }
     }
@@ -274,8 +291,10 @@ impl Server {
                 Err(e) if limit.is_some() && has_no_address(&e) => return Err(e),
                 // Connecting takes few locks: if there is no room for them, others hold too many.
                 Err(e)
-                    if matches!(e.kind(), D::Unavailable | D::LocksExhausted)
-                        && next < deadline =>
+                    if matches!(
+                        e.kind(),
+                        D::Unavailable | D::IssuerUnavailable | D::LocksExhausted
+                    ) && next < deadline =>
                 {
                     // Within a limit, somebody waits for the error itself.
                     if limit.is_none() {
@@ -306,7 +325,7 @@ impl Server {
 
     async fn connect_once(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
         let what = format!("connecting to database {database}");
-        let (client, driver) = self.open(database, purpose, &what).await?;
+        let (client, driver) = self.log_in(database, purpose, &what).await?;
         let row = client.query_one(IDENTITY, &[]).await;
         let row = row.map_err(|e| map_pg_error(&e, &what))?;
         if self.is_replaced(database, row.get(1)) {
@@ -325,13 +344,40 @@ impl Server {
         bound.is_some_and(|(name, pinned)| **name == *database && *pinned != oid)
     }
 
-    async fn open(
+    /// Opens a connection, with the current password if passwords expire. One that the server rejects is replaced once: it
+    /// may have expired earlier than this machine's clock says.
+    async fn log_in(
         &self,
         database: &str,
         purpose: &str,
         what: &str,
     ) -> Result<(Client, AbortOnDropHandle<()>), DatabaseError> {
+        let Some(source) = &self.passwords else {
+            return self.open(database, purpose, what, None).await;
+        };
+        let current = source.password(None).await?;
+        let refusal = match self.open(database, purpose, what, Some(&current)).await {
+            Err(e) if is_rejected_login(&e) => e,
+            other => return other,
+        };
+        let newer = source.password(Some(&current)).await?;
+        if newer.expose_secret() == current.expose_secret() {
+            return Err(refusal);
+        }
+        self.open(database, purpose, what, Some(&newer)).await
+    }
+
+    async fn open(
+        &self,
+        database: &str,
+        purpose: &str,
+        what: &str,
+        password: Option<&SecretString>,
+    ) -> Result<(Client, AbortOnDropHandle<()>), DatabaseError> {
         let mut config = (*self.config).clone();
+        if let Some(password) = password {
+            config.password(password.expose_secret());
+        }
         config.dbname(database);
         config.application_name(format!("pgrestored {purpose}"));
         let socket = socket::connect(&self.host, self.port).await.map_err(|e| {
@@ -360,27 +406,67 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::BoxFuture;
+
     use super::*;
+
+    /// The settings of a server that does not exist: no resolver is asked for a name with an empty label.
+    fn nowhere() -> DbConfig {
+        DbConfig {
+            host: "no..host".into(),
+            port: 5432,
+            user: "postgres".into(),
+            password: None,
+            passwords: None,
+            ssl_mode: SslMode::Disable,
+            tls: TlsFiles::default(),
+            maintenance: "postgres".into(),
+            connect_budget: Duration::from_secs(60),
+            first_contact: FirstContact::default(),
+        }
+    }
+
+    #[derive(Debug)]
+    struct Tokens;
+
+    impl PasswordSource for Tokens {
+        fn password<'a>(
+            &'a self,
+            _refused: Option<&'a SecretString>,
+        ) -> BoxFuture<'a, Result<SecretString, DatabaseError>> {
+            async { Ok(SecretString::from("token".to_owned())) }.boxed()
+        }
+    }
+
+    #[test]
+    fn passwords_that_expire_are_sent_only_with_tls() {
+        for (ssl_mode, is_accepted) in [
+            (SslMode::Disable, false),
+            (SslMode::Prefer, false),
+            (SslMode::Require, true),
+        ] {
+            let server = Server::new(&DbConfig {
+                passwords: Some(Arc::new(Tokens)),
+                ssl_mode,
+                ..nowhere()
+            });
+            let kind = server.err().map(|e| e.kind());
+            let refused = (!is_accepted).then_some(D::AccessDenied);
+            assert_eq!(kind, refused, "{ssl_mode:?}");
+        }
+    }
 
     /// Whoever waits learns at once that the name is wrong; a worker tries again, because the name may be new.
     #[tokio::test(start_paused = true)]
     async fn a_host_that_does_not_exist_is_tried_again_only_by_a_worker() {
         let tried_for = async |within: Option<Duration>| {
             let server = Server::new(&DbConfig {
-                // No resolver is asked for a name with an empty label.
-                host: "no..host".into(),
-                port: 5432,
-                user: "postgres".into(),
-                password: None,
-                ssl_mode: SslMode::Disable,
-                tls: TlsFiles::default(),
-                maintenance: "postgres".into(),
-                connect_budget: Duration::from_secs(60),
                 first_contact: FirstContact {
                     within,
                     address: "DB_HOST".into(),
                     ..FirstContact::default()
                 },
+                ..nowhere()
             });
             let begun = tokio::time::Instant::now();
             let e = server.unwrap().maintenance("test").await.err().unwrap();

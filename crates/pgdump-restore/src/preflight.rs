@@ -15,6 +15,9 @@ use crate::postgres::plain_locale;
 use crate::rewrite::Rewriter;
 use pgdump_archive::{Archive, TocEntry};
 
+/// The oldest server that is restored into.
+pub(crate) const OLDEST_SERVER: u32 = 130_000;
+
 /// Compares a backup with a server under a policy; blocking findings come first.
 pub fn preflight(
     archive: &Archive,
@@ -34,9 +37,13 @@ pub fn preflight(
     found
 }
 
+/// The newest major version that the tests restore into.
+const NEWEST_TESTED: u32 = 18;
+
 fn versions(archive: &Archive, rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let target = rewriter.facts.version / 10000;
-    if target < 13 {
+    found.extend(untested(target));
+    if rewriter.facts.version < OLDEST_SERVER {
         found.push(Finding::blocks(
             D::VersionIncompatible,
             format!("the server is PostgreSQL {target}"),
@@ -53,6 +60,19 @@ fn versions(archive: &Archive, rewriter: &Rewriter, found: &mut Vec<Finding>) {
             "restore into the same or a newer version",
         ));
     }
+}
+
+/// A newer server is no reason to refuse: it says itself what it does not take.
+fn untested(target: u32) -> Option<Finding> {
+    (target > NEWEST_TESTED).then(|| {
+        Finding::warns(
+            format!(
+                "the server is PostgreSQL {target}, newer than the versions that this release is tested with (13 to {NEWEST_TESTED})"
+            ),
+            "the restore goes on; the server rejects what it no longer takes, and the target then stays as it was",
+            "look for a newer release of pgrestored",
+        )
+    })
 }
 
 fn tablespaces(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
@@ -99,7 +119,45 @@ fn libc_locale(options: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Selection;
     use crate::postgres::ServerFacts;
+    use crate::prepare::prepare;
+    use pgdump_archive::{ArchiveSource, DecryptionKeys, Limits};
+
+    /// An archive of PostgreSQL 15 in SQL text.
+    fn archive() -> Archive {
+        let text = "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.1\n\
+            -- Dumped by pg_dump version 15.1\n\nCREATE TABLE public.t (a integer);\n\n\
+            --\n-- PostgreSQL database dump complete\n--\n";
+        let source = ArchiveSource::once(text.as_bytes());
+        Archive::open(source, Limits::default(), &DecryptionKeys::default()).unwrap()
+    }
+
+    #[test]
+    fn a_server_newer_than_those_tested_is_used_with_a_note() {
+        for (version, note) in [
+            (180003, None),
+            (190000, Some("PostgreSQL 19, newer than")),
+            (210004, Some("PostgreSQL 21, newer than")),
+        ] {
+            let facts = ServerFacts {
+                version,
+                ..ServerFacts::default()
+            };
+            let rewriter = Rewriter::new(facts, Default::default(), Default::default());
+            let prepared = prepare(&archive(), &Selection::default(), None, &rewriter).unwrap();
+            let notes = prepared.notes.iter();
+            let about_version: Vec<&String> = notes
+                .filter(|n| n.contains("newer than the versions"))
+                .collect();
+            assert_eq!(
+                about_version.len(),
+                usize::from(note.is_some()),
+                "{version}"
+            );
+            assert!(about_version.iter().all(|n| n.contains(note.unwrap())));
+        }
+    }
 
     #[test]
     fn unknown_locale_is_a_warning() {

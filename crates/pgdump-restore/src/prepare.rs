@@ -2,9 +2,9 @@
 
 use pgdump_archive::{Archive, TocEntry};
 
-use crate::error::{DatabaseError, RestoreError};
+use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::policy::Selection;
-use crate::preflight::{Finding, Level, Requirements, preflight};
+use crate::preflight::{Finding, Level, OLDEST_SERVER, Requirements, preflight};
 use crate::rewrite::Rewriter;
 use crate::{select, unsupported};
 
@@ -25,7 +25,8 @@ pub struct PreparedArchive {
 /// # Errors
 /// `invalid_request` for a selection that cannot be restored by itself; if the preflight finds that
 /// the restore cannot succeed, its reason: `version_incompatible`, `extension_missing`,
-/// `role_missing`, `insufficient_privilege`.
+/// `role_missing`, `insufficient_privilege`. With [`OnError::Skip`](crate::policy::OnError::Skip), the server refuses what
+/// it lacks, definition by definition, and only a server that is too old is an error.
 pub fn prepare(
     archive: &Archive,
     selection: &Selection,
@@ -33,11 +34,17 @@ pub fn prepare(
     rewriter: &Rewriter,
 ) -> Result<PreparedArchive, RestoreError> {
     let mut prepared = selected(archive, selection)?;
+    if archive.is_script() {
+        rewriter.select_statements(selection);
+    }
     unsupported::refuse_prepared(&prepared.entries)?;
     let needs = Requirements::of(archive, &prepared.entries, stored);
     let findings = preflight(archive, &prepared.entries, &needs, rewriter);
+    let is_left = |f: &Finding| rewriter.leaves_refusals_to_server() && !is_of_server(f, rewriter);
+    let (left, findings): (Vec<Finding>, Vec<Finding>) = findings.into_iter().partition(is_left);
     refuse_blocked(&findings)?;
-    let warned = findings.iter().filter(|f| f.level == Level::Warns);
+    let warned = left.iter().chain(&findings);
+    let warned = warned.filter(|f| f.level != Level::Notes);
     let notes = warned.map(|f| format!("{}: {}", f.what, f.consequence));
     prepared.notes.extend(notes);
     // Statements of SQL text are rewritten one by one, as they arrive.
@@ -57,10 +64,21 @@ fn selected(archive: &Archive, selection: &Selection) -> Result<PreparedArchive,
     };
     if archive.is_script() {
         unsupported::check_part_of_text(archive, selection)?;
+        selection.check().map_err(invalid)?;
+        select::drop_skipped(&mut prepared.entries, selection);
     } else {
         prepared.notes = select::select(&mut prepared.entries, selection)?;
     }
     Ok(prepared)
+}
+
+fn invalid(what: String) -> RestoreError {
+    ValidationError::new(ValidationKind::InvalidRequest, what).into()
+}
+
+/// Whether a finding is about the server, so that no definition needs to be tried.
+fn is_of_server(finding: &Finding, rewriter: &Rewriter) -> bool {
+    finding.level == Level::Blocks && rewriter.facts.version < OLDEST_SERVER
 }
 
 fn refuse_blocked(findings: &[Finding]) -> Result<(), RestoreError> {
@@ -76,6 +94,7 @@ fn refuse_blocked(findings: &[Finding]) -> Result<(), RestoreError> {
 /// Statements that create the roles that the server lacks.
 fn missing_roles(needs: &Requirements, rewriter: &Rewriter) -> Result<Vec<String>, RestoreError> {
     let roles = needs.roles_under(rewriter).into_iter();
-    let missing = roles.filter(|role| !rewriter.has_role(role));
+    let missing =
+        roles.filter(|role| !rewriter.has_role(role) && !rewriter.does_without_role(role));
     missing.map(|role| rewriter.make_role(role)).collect()
 }

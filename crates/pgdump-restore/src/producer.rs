@@ -26,8 +26,12 @@ pub(super) fn run(
         LoadContent::Toc(entries) => stream.read(&mut TocProducer::new(chunks, entries))?,
         LoadContent::Script(_) => {
             let mut producer = ScriptProducer::new(chunks);
-            stream.read(&mut producer)?;
+            let read = stream.read(&mut producer);
+            if !producer.has_all_definitions() {
+                read?;
+            }
             producer.flush()?;
+            job.rewriter.check_selection()?;
         }
     }
     work_queue.change(|s| s.stream_ended());

@@ -4,8 +4,10 @@
 
 mod edits;
 mod rules;
+mod selected;
 mod skip;
 mod statements;
+mod string_constants;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -15,10 +17,11 @@ use parking_lot::{Mutex, MutexGuard};
 use edits::is_contrib;
 use rules::*;
 
+use crate::choice::StatementChoice;
 use crate::dependents::Dependents;
 use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
 use crate::hints::MISSING_ROLE;
-use crate::policy::{Extensions, Owners, Policy, Rewrite};
+use crate::policy::{Extensions, OnError, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
 pub use rules::{RULES, Rule};
@@ -50,6 +53,10 @@ struct RewriteState {
     brings_methods: bool,
     /// Whether statistics of the dump were restored.
     has_statistics: bool,
+    /// Whether backslashes in the string constants of the archive are escapes that this server has to be told of.
+    marks_escapes: bool,
+    /// Which statements of SQL text are left out, if the selection says it.
+    choice: Option<StatementChoice>,
 }
 
 /// A statement of SQL text as it is sent.
@@ -141,6 +148,17 @@ impl Rewriter {
         self.policy.create_roles || self.globals.contains_key(role)
     }
 
+    /// Whether what the server lacks is left to the server to refuse, statement by statement.
+    pub(crate) fn leaves_refusals_to_server(&self) -> bool {
+        self.policy.on_error == OnError::Skip
+    }
+
+    /// Whether a statement that needs a missing role is sent without it, and refused.
+    pub(crate) fn does_without_role(&self, role: &str) -> bool {
+        let is_made = self.makes_role(role) && self.facts.may_create_roles;
+        self.leaves_refusals_to_server() && !is_made
+    }
+
     /// The statement that creates a missing role; tolerates another restore that creates it concurrently.
     ///
     /// # Errors
@@ -171,6 +189,8 @@ impl Rewriter {
     /// `role_missing`, `extension_missing`.
     pub(crate) fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
         self.state().brings_methods |= may_bring_methods(entries);
+        // The other rules read statements as the server does.
+        self.respell_entries(entries);
         self.skip_extensions(entries)?;
         for e in entries.iter_mut() {
             self.entry(e)?;
@@ -218,6 +238,7 @@ impl Rewriter {
                 self.used(EXTENSION_SKIPPED, format!("EXTENSION {name}"));
                 Ok(false)
             }
+            Extensions::Require if self.leaves_refusals_to_server() => Ok(true),
             Extensions::Require => {
                 let what = match self.facts.unusable_extensions.get(name) {
                     Some(why) => {
@@ -235,13 +256,18 @@ impl Rewriter {
     }
 
     fn entry(&self, e: &mut TocEntry) -> Result<(), RestoreError> {
+        if has_rewritable_statements(e) {
+            let sent = self.definition(e)?;
+            // An object that is not created gets no owner, either. The schema public is there, and may get one.
+            if sent.is_empty() && !e.defn.is_empty() && !is_public_schema(e) {
+                e.owner.clear();
+            }
+            e.defn = sent;
+        }
         if !e.owner.is_empty() && !e.drop_stmt.is_empty() {
             self.rewrite_owner(e);
         }
         self.rewrite_storage(e);
-        if has_rewritable_statements(e) {
-            e.defn = self.definition(e)?;
-        }
         if e.kind == EntryKind::Aggregate
             && let Some(drop_stmt) = self.with_new_arguments(&e.drop_stmt)
         {
@@ -284,7 +310,7 @@ impl Rewriter {
 
     /// The statements of an entry that are sent.
     fn definition(&self, e: &TocEntry) -> Result<String, RestoreError> {
-        if e.kind == EntryKind::Schema && e.tag == "public" {
+        if is_public_schema(e) {
             // `pg_restore` itself recognizes this one by its entry.
             let kept = statements(&e.defn, Dialect::default()).into_iter();
             return Ok(lines(kept.map(str::to_owned)));
@@ -299,6 +325,10 @@ impl Rewriter {
     fn lacks_method(&self, method: &str) -> bool {
         !self.facts.access_methods.contains(method) && !self.state().brings_methods
     }
+}
+
+fn is_public_schema(e: &TocEntry) -> bool {
+    e.kind == EntryKind::Schema && e.tag == "public"
 }
 
 /// Whether a rule may change a statement of this entry. Rules see no statement of any other kind: extend this with a
@@ -352,7 +382,7 @@ fn add_dependents(entries: &[TocEntry], gone: &mut HashSet<DumpId>) {
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
-fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
+pub(crate) fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
     let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
     let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
     let ids: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();
@@ -479,6 +509,34 @@ pub(super) mod tests {
             ["other"]
         );
         assert!(f.report()[0].examples.contains(&"TABLE places".to_owned()));
+    }
+
+    #[test]
+    fn what_is_skipped_gets_no_owner() {
+        use crate::ddl::OutputState;
+        let sent = |kind: &str, tag: &str, defn: &str| {
+            let mut e = TocEntry::bare(1, kind, tag);
+            (e.defn, e.owner) = (defn.to_owned(), "there".to_owned());
+            e.drop_stmt = format!("DROP {kind} {tag};\n");
+            let mut entries = vec![e];
+            let f = rewriter(150000, |_| ());
+            f.entries(&mut entries).unwrap();
+            OutputState::default().sql_for(&entries[0])
+        };
+        let language = |name: &str| {
+            let defn = format!("CREATE OR REPLACE PROCEDURAL LANGUAGE {name};\n");
+            sent("PROCEDURAL LANGUAGE", name, &defn)
+        };
+        assert_eq!(language("plpgsql"), "");
+        let owner = "ALTER PROCEDURAL LANGUAGE \"plperl\" OWNER TO \"there\";";
+        assert!(language("plperl").ends_with(owner));
+        // A new database has it already, with another owner.
+        let public = sent("SCHEMA", "public", "-- *not* creating schema\n");
+        assert!(public.ends_with("ALTER SCHEMA \"public\" OWNER TO \"there\";"));
+        // The same in SQL text.
+        let f = rewriter(150000, |_| ());
+        let sql = "ALTER PROCEDURAL LANGUAGE plpgsql OWNER TO gone;";
+        assert_eq!(f.statement(sql, false).unwrap(), None);
     }
 
     #[test]

@@ -79,6 +79,13 @@ impl<P> Schedule<P> {
         self.tasks.step(node)
     }
 
+    /// What the tasks restore that are not complete.
+    pub(crate) fn unfinished_tasks(&self) -> Vec<EntryIndex> {
+        let nodes = self.plan.nodes.iter();
+        let left = nodes.filter(|(id, node)| !node.is_data && !self.prerequisites.is_done(*id));
+        left.map(|(_, node)| node.entry).collect()
+    }
+
     /// Nodes whose data comes from the archive, each with its entry.
     pub(crate) fn data_nodes(&self) -> impl Iterator<Item = (NodeId, EntryIndex)> {
         let data = self.plan.nodes.iter().filter(|(_, node)| node.is_data);

@@ -3,10 +3,12 @@
 //! data, then indexes, keys and the rest.
 
 mod classify;
+mod defined;
 mod order;
 mod settings;
 
 pub(super) use self::classify::{OrderGroup, StatementClass, classify, table_named};
+pub(super) use self::defined::{Defined, defined_by, first_words};
 pub(super) use self::order::StatementOrder;
 pub(super) use self::settings::Settings;
 use super::work_queue::MemoryPermit;

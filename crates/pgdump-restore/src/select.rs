@@ -1,13 +1,14 @@
 //! Selects a part of a backup: which entries are kept, which others they need, and which are dropped
 //! because something they need is missing. Pure.
 
+mod by_kind;
 mod by_name;
 mod names;
 
 use std::collections::{BTreeSet, HashSet};
 
 use self::by_name::by_name;
-use self::names::{FRAME, any, is_relation};
+use self::names::{FRAME, any, ids, is_relation};
 use super::dependents::Dependents;
 use super::notes::listed;
 use crate::error::{RestoreError, ValidationError, ValidationKind};
@@ -18,6 +19,11 @@ fn refused(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
+/// Drops entries of SQL text, which are used for its requirements only, as its statements will be left out.
+pub(super) fn drop_skipped(entries: &mut Vec<TocEntry>, selection: &Selection) {
+    entries.retain(|e| !by_kind::is_skipped(e, selection));
+}
+
 /// Applies the selection; returns notes about entries that it had to include or skip.
 ///
 /// # Errors
@@ -26,11 +32,19 @@ pub(super) fn select(
     entries: &mut Vec<TocEntry>,
     selection: &Selection,
 ) -> Result<Vec<String>, RestoreError> {
-    check(entries, selection)?;
-    let mut notes = Vec::new();
+    let mut notes = check(entries, selection)?;
+    if let Some(list) = &selection.use_list {
+        notes.extend(list.keep_listed(entries, |e| FRAME.contains(&e.kind))?);
+    }
     if selects_by_name(selection) {
         let kept = by_name(entries, selection, &mut notes);
         entries.retain(|e| kept.contains(&e.dump_id));
+    }
+    if !selection.only_kinds.is_empty() {
+        notes.extend(by_kind::keep_kinds(entries, &selection.only_kinds));
+    }
+    if !selection.skip.is_empty() {
+        notes.extend(by_kind::skip(entries, selection));
     }
     if !selection.exclude_table_data.is_empty() {
         let gone = without_rows(entries, &selection.exclude_table_data);
@@ -68,13 +82,10 @@ fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<DumpId> {
     gone
 }
 
-fn ids(entries: &[TocEntry], is_wanted: impl Fn(&TocEntry) -> bool) -> HashSet<DumpId> {
-    let wanted = entries.iter().filter(|e| is_wanted(e));
-    wanted.map(|e| e.dump_id).collect()
-}
-
-fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
+/// Returns notes about patterns that match nothing.
+fn check(entries: &[TocEntry], selection: &Selection) -> Result<Vec<String>, RestoreError> {
     selection.check().map_err(refused)?;
+    let notes = by_kind::check(entries, selection)?;
     check_tables(entries, selection)?;
     check_schemas(entries, selection)?;
     let wants = |s| selection.sections.is_empty() || selection.sections.contains(&s);
@@ -83,7 +94,7 @@ fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError
             "a restore without the section pre-data has no tables, because it starts with an empty database",
         ));
     }
-    Ok(())
+    Ok(notes)
 }
 
 fn check_tables(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
@@ -236,6 +247,78 @@ mod tests {
         assert!(!kept.contains(&8) && kept.contains(&12));
     }
 
+    fn skipping(patterns: &[&str]) -> Selection {
+        Selection {
+            skip: patterns.iter().map(|p| (*p).to_owned()).collect(),
+            ..Selection::default()
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_takes_along_what_depends_on_it() {
+        let (kept, notes) = selected(skipping(&["FK CONSTRAINT *", "table data shop.c*"])).unwrap();
+        assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13, 14]);
+        assert_eq!(
+            notes,
+            ["skipped: TABLE DATA shop.customers, FK CONSTRAINT shop.orders orders_fk"]
+        );
+        let (kept, notes) = selected(skipping(&["TABLE shop.orders", "EVENT TRIGGER *"])).unwrap();
+        assert_eq!(kept, [1, 2, 3, 5, 6, 9, 10, 11, 13]);
+        assert_eq!(
+            notes,
+            [
+                "--skip 'EVENT TRIGGER *': no entry of the backup has this kind and name",
+                "skipped: TABLE shop.orders",
+                "skipped because something it needs is skipped: DEFAULT shop.orders id, TABLE DATA shop.orders, \
+                 FK CONSTRAINT shop.orders orders_fk, VIEW other.v"
+            ]
+        );
+        // The frame of the archive stays.
+        let (kept, _) = selected(skipping(&["* *"])).unwrap();
+        assert_eq!(kept, [1]);
+    }
+
+    #[test]
+    fn only_kinds_come_with_the_definitions_that_they_need() {
+        let only = |kinds: &[&str]| Selection {
+            only_kinds: kinds.iter().map(|k| (*k).to_owned()).collect(),
+            ..Selection::default()
+        };
+        let (kept, notes) = selected(only(&["view", "SEQUENCE*"])).unwrap();
+        assert_eq!(kept, [1, 2, 3, 4, 6, 10, 14]);
+        assert_eq!(
+            notes,
+            ["restored because something selected needs it: TABLE shop.orders, TYPE shop.mood"]
+        );
+        let (kept, _) = selected(only(&["TABLE DATA"])).unwrap();
+        assert_eq!(kept, [1, 2, 3, 4, 5, 8, 9]);
+        let e = selected(only(&["DOMAIN"])).unwrap_err();
+        assert!(
+            e.to_string().contains("--only-kinds DOMAIN: no entry"),
+            "{e}"
+        );
+        let (_, notes) = selected(only(&["TABLE", "DOM*"])).unwrap();
+        assert!(notes[0].contains("--only-kinds DOM*"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_list_is_taken_as_it_is() {
+        let list =
+            crate::UseList::parse("my.list", "14;\n; 4; 0 0 TABLE shop orders \n8;\n").unwrap();
+        let with_list = || Selection {
+            use_list: Some(std::sync::Arc::new(list.clone())),
+            ..Selection::default()
+        };
+        let (kept, notes) = selected(with_list()).unwrap();
+        assert_eq!(kept, [1, 8, 14], "without what they need, as by pg_restore");
+        assert_eq!(notes.len(), 1);
+        let narrowed = Selection {
+            skip: vec!["VIEW *".into()],
+            ..with_list()
+        };
+        assert_eq!(selected(narrowed).unwrap().0, [1, 8]);
+    }
+
     #[test]
     fn patterns_without_a_match_are_refused() {
         for s in [
@@ -255,6 +338,8 @@ mod tests {
                 sections: vec![Section::Data],
                 ..Selection::default()
             },
+            skipping(&["TABLE shop.nothing"]),
+            skipping(&["TABLE"]),
         ] {
             assert_eq!(
                 selected(s).unwrap_err().reason(),

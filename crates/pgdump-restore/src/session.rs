@@ -1,5 +1,7 @@
 //! A restoring session: runs statements and settings in the transactions that they need.
 
+mod refused;
+
 use std::sync::Arc;
 
 use pgdump_archive::{TextEncoding, TocEntry};
@@ -12,12 +14,16 @@ use crate::locks::ConstraintStep;
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
 use crate::pre_data::PreDataBatch;
+use crate::refusals::is_refusal;
 use crate::script::{self, ScriptStep};
 use crate::work_queue::MemoryPermit;
 use crate::{conversion, hints, sort_memory};
 
 /// Most pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
+
+/// What settings are called where statements are named.
+const SETTINGS: &str = "settings";
 
 /// A restoring session, which keeps track of its output settings.
 pub(crate) struct RestoreSession {
@@ -126,10 +132,9 @@ impl RestoreSession {
             let (now, later) = left.split_at(left.len().min(PRE_DATA_BATCH));
             let before = self.output.clone();
             let tasks: Vec<Task> = now.iter().copied().map(Task::whole).collect();
-            if let Err(e) = self.tasks(job, &tasks, TaskCost::default()).await {
-                if !batch.may_fail {
-                    return Err(e);
-                }
+            if !batch.may_fail {
+                self.tasks(job, &tasks, TaskCost::default()).await?;
+            } else if let Err(e) = self.all_tasks(job, &tasks, TaskCost::default()).await {
                 tracing::debug!(
                     error = report(&e),
                     "batch failed, creating its entries in the archive's order"
@@ -143,22 +148,45 @@ impl RestoreSession {
         Ok(left.to_vec())
     }
 
-    /// Runs the statements of these entries in one transaction, but for those that may take many locks: each of them
-    /// in its own.
+    /// Runs the statements of these entries, each part of them in one transaction, without the entries that the server
+    /// refuses and those that depend on them.
     pub(crate) async fn tasks(
         &mut self,
         job: &LoadContext,
         tasks: &[Task],
         size: TaskCost,
     ) -> Result<(), RestoreError> {
-        let locks_many = |task: &Task| {
-            let entry = job.content.entry(task.entry);
-            entry.is_some_and(ddl::grants_on_group)
-        };
-        let parts: Vec<&[Task]> = tasks
-            .chunk_by(|a, b| !locks_many(a) && !locks_many(b))
-            .collect();
-        for part in parts {
+        if matches!(job.content, LoadContent::Script(_)) {
+            return self.steps(job, tasks, size).await;
+        }
+        for part in parts(job, &wanted(job, tasks)) {
+            // A long index build is not repeated to find out which entry failed.
+            if let [task] = part {
+                self.alone(job, *task, size).await?;
+                continue;
+            }
+            let before = self.output.clone();
+            match self.transaction(job, part, size).await {
+                Err(RestoreError::Database(e)) if is_refusal(&e) => {
+                    self.roll_back(before).await?;
+                    for task in part {
+                        self.alone(job, *task, size).await?;
+                    }
+                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, but the first entry that the server refuses is an error.
+    async fn all_tasks(
+        &mut self,
+        job: &LoadContext,
+        tasks: &[Task],
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
+        for part in parts(job, &wanted(job, tasks)) {
             self.transaction(job, part, size).await?;
         }
         Ok(())
@@ -170,13 +198,21 @@ impl RestoreSession {
         tasks: &[Task],
         size: TaskCost,
     ) -> Result<(), RestoreError> {
-        let mut work = match &job.content {
-            LoadContent::Toc(entries) => self.statements_of(entries, tasks),
-            LoadContent::Script(_) => self.statements_of_steps(job, tasks),
+        let LoadContent::Toc(entries) = &job.content else {
+            return Err(RestoreError::internal("entries of SQL text"));
         };
-        if !work.bare {
-            work.wrap_in_transaction(job, size);
-        }
+        let mut work = self.statements_of(entries, tasks);
+        work.wrap_in_transaction(job, size);
+        self.send(job, tasks, work).await
+    }
+
+    /// Runs statements that are ready to be sent.
+    async fn send(
+        &mut self,
+        job: &LoadContext,
+        tasks: &[Task],
+        work: TaskStatements,
+    ) -> Result<(), RestoreError> {
         let ran = self.session.pipeline_of(work.sql).await;
         ran.map_err(|(at, e)| {
             let task = at.checked_sub(1).and_then(|i| tasks.get(i));
@@ -186,6 +222,12 @@ impl RestoreSession {
                 .context(name.map_or("end of a transaction", String::as_str))
                 .into()
         })
+    }
+
+    async fn roll_back(&mut self, before: OutputState) -> Result<(), DatabaseError> {
+        self.session.run("ROLLBACK").await?;
+        self.output = before;
+        Ok(())
     }
 
     fn statements_of(&mut self, entries: &[TocEntry], tasks: &[Task]) -> TaskStatements {
@@ -214,6 +256,26 @@ impl RestoreSession {
     }
 }
 
+/// The tasks whose entries are not left out.
+fn wanted(job: &LoadContext, tasks: &[Task]) -> Vec<Task> {
+    let is_left_out = |task: &Task| {
+        let entry = job.content.entry(task.entry);
+        entry.is_some_and(|e| job.left_out.has(e))
+    };
+    let tasks = tasks.iter().copied();
+    tasks.filter(|task| !is_left_out(task)).collect()
+}
+
+/// What runs in one transaction: everything, but each entry that may take many locks in its own.
+fn parts<'a>(job: &LoadContext, tasks: &'a [Task]) -> Vec<&'a [Task]> {
+    let locks_many = |task: &Task| {
+        let entry = job.content.entry(task.entry);
+        entry.is_some_and(ddl::grants_on_group)
+    };
+    let parts = tasks.chunk_by(|a, b| !locks_many(a) && !locks_many(b));
+    parts.collect()
+}
+
 /// Statements that run together.
 #[derive(Default)]
 struct TaskStatements {
@@ -229,9 +291,9 @@ struct TaskStatements {
 impl TaskStatements {
     fn add_step(&mut self, step: script::Statements, settings: String, encoding: &TextEncoding) {
         self.sql.push(settings);
-        self.names.push("settings".to_owned());
+        self.names.push(SETTINGS.to_owned());
         for statement in step.list {
-            let words = encoding.for_display(&first_words(&statement.text));
+            let words = encoding.for_display(&script::first_words(&statement.text));
             self.names.push(format!("line {}: {words}", statement.line));
             self.sql
                 .push(conversion::sendable(statement.text, encoding));
@@ -262,15 +324,4 @@ impl TaskStatements {
         }
         begin.join("; ")
     }
-}
-
-/// The first words of a statement, without any value.
-fn first_words(sql: &str) -> String {
-    let line = sql.lines().next().unwrap_or_default();
-    line.split('\'')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(80)
-        .collect()
 }

@@ -63,6 +63,9 @@ impl SessionLoop {
         let left = made.map_err(|e| of_stage(e, Stage::Schema))?;
         reached("schema");
         if self.work_queue.change(|s| s.batch_done(batch, left)) {
+            if let Some(e) = self.job.left_out.take_error() {
+                return Err(e.in_stage(Stage::Schema).into());
+            }
             self.job.enter_stage(&self.work_queue);
         }
         Ok(())
@@ -73,6 +76,10 @@ impl SessionLoop {
         reached("copy");
         let index = self.work_queue.entry_of(node);
         let entry = self.job.data_entry(index)?;
+        if self.job.left_out.is_stopping() || self.job.is_left_out(&entry) {
+            self.discard(node);
+            return Ok(());
+        }
         let name = entry.name();
         let span = span_of(&self.job, &name);
         let load = self.load(node, index, &entry, first);
@@ -84,6 +91,13 @@ impl SessionLoop {
         self.job.rows_loaded(&entry.qualified_name(), rows);
         self.work_queue.change(|s| s.copier_done(node, rows));
         Ok(())
+    }
+
+    /// Drops the rows that have arrived for a table that is left out. It does not wait for more, because the session may
+    /// have other work.
+    fn discard(&self, node: NodeId) {
+        while self.work_queue.take_queued(node, self.id).is_some() {}
+        self.work_queue.change(|s| s.copier_done(node, 0));
     }
 
     /// The same error. Keys that are taken may be those of rows that the target had before.
@@ -136,10 +150,25 @@ impl SessionLoop {
         let span = span_of(&self.job, &self.name_of(&tasks));
         let work = self.session.tasks(&self.job, &tasks, size);
         work.instrument(span).await?;
+        if self.job.left_out.is_stopping() {
+            return self.stop().await;
+        }
         let done = tasks.iter().filter(|t| t.step != ConstraintStep::Index);
         self.job.observer.tasks_done(done.count() as u64);
         self.work_queue.change(|s| s.tasks_done(nodes));
         Ok(())
+    }
+
+    /// Fails with everything that the server refused. Definitions that cost nothing are tried first, so that one answer
+    /// names all that would be refused; indexes and keys of loaded tables are not.
+    async fn stop(&mut self) -> Result<(), RestoreError> {
+        let left = self.work_queue.change(|s| s.unfinished_tasks());
+        self.session.try_each(&self.job, &left).await;
+        match self.job.left_out.take_error() {
+            Some(e) => Err(e.into()),
+            // Another session has it.
+            None => Ok(()),
+        }
     }
 
     fn name_of(&self, tasks: &[Task]) -> String {

@@ -4,12 +4,17 @@ use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::Selection;
 use pgdump_archive::{Archive, Dialect, TocEntry, TokenKind, first_tokens, statements};
 
-/// SQL text is always restored whole, and data alone only into existing tables. Definitions alone are the whole of a text
-/// without rows.
+/// Of SQL text, a part is only what statements say of themselves: their kind and name. Data alone goes only into existing
+/// tables. Definitions alone are the whole of a text without rows.
 pub(super) fn check_part_of_text(
     archive: &Archive,
     selection: &Selection,
 ) -> Result<(), RestoreError> {
+    let selection = &Selection {
+        skip: vec![],
+        only_kinds: vec![],
+        ..selection.clone()
+    };
     let rows = Selection {
         data_only: true,
         ..Selection::default()
@@ -35,8 +40,8 @@ pub(super) fn check_part_of_text(
              with a table of contents (pg_dump -Fc, -Fd, -Ft)"
         }
         _ => {
-            "a part can be restored only from an archive with a table of contents (pg_dump -Fc, -Fd, -Ft), \
-             not from SQL text"
+            "a part can be restored only from an archive with a table of contents (pg_dump -Fc, -Fd, -Ft); \
+             of SQL text, --skip and --only-kinds choose statements by kind and name"
         }
     };
     Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())

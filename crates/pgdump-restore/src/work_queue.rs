@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::copy_lines::ChunkLines;
 use super::ids::{EntryIndex, NodeId, SessionId};
 use super::plan::Plan;
 use super::schedule::{CopyNext, Schedule, SessionWork};
@@ -20,11 +21,17 @@ pub(super) struct QueuedChunk {
     pub chunk: Chunk,
     /// Drop this when the chunk has been sent, before waiting for the next one.
     pub permit: Option<MemoryPermit>,
+    /// Where its rows are in the data of their table.
+    pub lines: ChunkLines,
 }
 
 impl QueuedChunk {
-    pub(crate) fn new(chunk: Chunk, permit: Option<MemoryPermit>) -> Self {
-        QueuedChunk { chunk, permit }
+    pub(crate) fn new(chunk: Chunk, permit: Option<MemoryPermit>, lines: ChunkLines) -> Self {
+        QueuedChunk {
+            chunk,
+            permit,
+            lines,
+        }
     }
 }
 

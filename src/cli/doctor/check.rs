@@ -73,8 +73,15 @@ impl DiagnosticResult {
     }
 }
 
+/// A failed check. `fix` is for errors that do not know one themselves.
 pub(super) fn failed(check: &'static str, e: &RestoreError, fix: &str) -> DiagnosticResult {
-    DiagnosticResult::failure(check, Exit::of_failure(e.reason(), e.sqlstate()), report(e)).fix(fix)
+    let mut message = report(e);
+    // It has a line of its own.
+    let own = e.fix().map(|own| format!("; {own}"));
+    let kept = own.and_then(|own| message.strip_suffix(&own).map(str::len));
+    message.truncate(kept.unwrap_or(message.len()));
+    let exit = Exit::of_failure(e.reason(), e.sqlstate());
+    DiagnosticResult::failure(check, exit, message).fix(e.fix().unwrap_or(fix))
 }
 
 pub(super) fn queue_failed(check: &'static str, e: &QueueError) -> DiagnosticResult {
@@ -86,6 +93,26 @@ pub(super) fn queue_failed(check: &'static str, e: &QueueError) -> DiagnosticRes
         QueueError::Refused(what) | QueueError::Transient(what) => {
             DiagnosticResult::failure(check, Exit::Unavailable, what)
                 .fix("check that Pub/Sub can be reached from this machine")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{StorageError, StorageKind};
+
+    #[test]
+    fn an_error_that_knows_its_fix_gives_it_a_line_of_its_own() {
+        let denied = || StorageError::new(StorageKind::AccessDenied, "gs://b/: no (said)");
+        for (e, fix) in [
+            (denied(), "see above"),
+            (denied().with_fix("set X"), "set X"),
+        ] {
+            let found = failed("bucket", &e.into(), "see above");
+            assert_eq!(found.message, "gs://b/: no (said)");
+            assert_eq!(found.fix.as_deref(), Some(fix));
+            assert_eq!(found.exit, Exit::Permission);
         }
     }
 }

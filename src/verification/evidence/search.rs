@@ -11,7 +11,7 @@ use super::times::{check_clock, check_times, refused};
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, StorageKind, report as describe_error,
 };
-use crate::proof::{EVIDENCE_SUFFIX, Verdict, VerificationReport, pattern_of};
+use crate::proof::{EVIDENCE_SUFFIX, ListedTables, Verdict, VerificationReport, pattern_of};
 use crate::store::{StoredObject, bytes_of, read_small};
 use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
 
@@ -108,14 +108,21 @@ impl DocumentFolders {
 #[derive(Debug, Default)]
 pub struct Testimony {
     pub reports: Vec<VerificationReport>,
-    /// What [`VerificationReport::tables_digest`] says of the newest report that lists tables.
-    pub tables: Option<u64>,
+    /// The tables of the newest report that lists them.
+    pub tables: Option<ListedTables>,
     /// A report that calls other bytes of the same generation verified, if there is one: of the deepest, the newest.
     pub of_other_bytes: Option<Box<VerificationReport>>,
     /// Why there may be more: documents that count may be among those that were not read or kept.
     pub incomplete: Option<String>,
     /// What the store answered, if that is why.
     pub cause: Option<StorageKind>,
+}
+
+impl Testimony {
+    /// The reports, also the one about other bytes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &VerificationReport> {
+        self.reports.iter().chain(self.of_other_bytes.as_deref())
+    }
 }
 
 /// A document that counts.
@@ -344,15 +351,17 @@ impl Evidence {
         let counts = |r: &VerificationReport| {
             self.is_about_our_store(r) || (self.is_signed() && r.verdict != Verdict::Verified)
         };
-        let mut tables: Option<(jiff::Timestamp, u64)> = None;
+        let mut tables: Option<(jiff::Timestamp, ListedTables)> = None;
         let mut of_other_bytes: Option<Box<VerificationReport>> = None;
         let mut wanted = |r: VerificationReport| {
             if !counts(&r) {
                 return None;
             }
             if is_of(&r, object) {
-                let digest = r.tables_digest().map(|digest| (r.finished_at, digest));
-                tables = tables.max(digest);
+                let is_newest = tables.as_ref().is_none_or(|(at, _)| *at <= r.finished_at);
+                if let Some(listed) = r.listed_tables().filter(|_| is_newest) {
+                    tables = Some((r.finished_at, listed));
+                }
                 return Some(r.brief());
             }
             let tells_most =
@@ -393,7 +402,7 @@ impl Evidence {
         }
         Testimony {
             reports: search.found.reports,
-            tables: tables.map(|(_, digest)| digest),
+            tables: tables.map(|(_, listed)| listed),
             of_other_bytes,
             incomplete: search.unread,
             cause: search.cause,

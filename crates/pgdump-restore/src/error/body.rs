@@ -4,6 +4,7 @@ use super::{
     Blame, DatabaseError, DatabaseKind as D, FailureReason, JobError, JobKind as J, RestoreError,
     RetryClass, StorageError, StorageKind as S, ValidationError, ValidationKind as V, report,
 };
+use crate::refusal::{LISTED_REFUSALS, Refusal};
 use crate::stage::Stage;
 
 /// Why a restore failed.
@@ -21,21 +22,33 @@ pub struct ErrorBody {
     /// Five-character SQLSTATE, if PostgreSQL gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
+    /// Definitions that the server refused in this stage, and those that depend on them: the first 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
+    /// Number of all of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refusals_total: u64,
     /// Whether the same request may succeed later.
     pub retryable: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl ErrorBody {
     /// The body of `error`; `stage` is the job's current stage, which an error's own stage overrides.
     pub fn new(error: &RestoreError, stage: Stage) -> Self {
         use RetryClass as C;
-        let reason = error.reason();
+        let (reason, refusals) = (error.reason(), error.refusals());
         ErrorBody {
             reason,
             blame: error.blame(),
             stage: error.stage().unwrap_or(stage).to_string(),
             message: report(error),
             sqlstate: error.sqlstate().map(str::to_owned),
+            refusals: refusals.iter().take(LISTED_REFUSALS).cloned().collect(),
+            refusals_total: refusals.len() as u64,
             retryable: match reason.retry_class() {
                 C::Permanent => false,
                 C::Transient | C::Environment | C::Busy | C::Interrupted => true,

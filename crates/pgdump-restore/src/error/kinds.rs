@@ -69,8 +69,12 @@ kinds! {
         Busy => TargetBusy,
         /// The server does not answer, the connection was lost, or somebody else took over.
         Unavailable => TargetUnavailable,
+        /// The issuer of passwords that expire issues none at the moment.
+        IssuerUnavailable => TargetUnavailable,
         /// The server rejected the credentials, or no TLS connection is possible.
         AccessDenied => AccessDenied,
+        /// The issuer of passwords that expire issues none to this program.
+        NoPassword => AccessDenied,
         /// The database of sessions that concern the whole server (DB_MAINTENANCE_NAME) does not exist.
         MaintenanceMissing => AccessDenied,
         /// The server answers with more than this worker may keep: its own limit, so the backup is not to blame.
@@ -114,6 +118,10 @@ kinds! {
         /// The store rejected the reading of a backup's object, or of a folder where it may be: the credentials, or of this
         /// object alone.
         ObjectDenied => AccessDenied,
+        /// The object is encrypted with a key that requests would have to bring along, and this program has none.
+        KeyMissing => ArchiveUnsupported blamed on Infrastructure,
+        /// A retention policy or a hold keeps the object from being deleted.
+        Retained => AccessDenied,
         /// The object could not be read to its end, even after retries.
         DownloadFailed => DownloadFailed,
         /// The store keeps sending another number of bytes than it says there are.
@@ -193,7 +201,11 @@ mod tests {
                 &["Validation::TargetExists", "Database::NameTaken"],
             ),
             (R::TargetBusy, &["Database::Busy"]),
-            (R::TargetUnavailable, &["Database::Unavailable"]),
+            // The server, and the issuer of its passwords.
+            (
+                R::TargetUnavailable,
+                &["Database::Unavailable", "Database::IssuerUnavailable"],
+            ),
             // Only the folder knows where its links lead.
             (
                 R::SourceNotAllowed,
@@ -201,14 +213,17 @@ mod tests {
             ),
             (R::BackupNotFound, &["Storage::NotFound"]),
             (R::BackupChanged, &["Storage::Changed"]),
-            // Credentials of the server, of the store, and for the archive; and the database to connect to.
+            // Credentials of the server, of its issuer of passwords, of the store, and for the archive; the database to connect
+            // to; and what the store keeps.
             (
                 R::AccessDenied,
                 &[
                     "Database::AccessDenied",
+                    "Database::NoPassword",
                     "Database::MaintenanceMissing",
                     "Storage::AccessDenied",
                     "Storage::ObjectDenied",
+                    "Storage::Retained",
                     "Job::KeyInvalid",
                 ],
             ),
@@ -233,6 +248,7 @@ mod tests {
                 &[
                     "Validation::ArchiveUnsupported",
                     "Database::AnswerTooLarge",
+                    "Storage::KeyMissing",
                     "Storage::ListingTooLong",
                     "Job::LimitExceeded",
                     "Job::NotConvertible",
@@ -289,6 +305,7 @@ mod tests {
         let wanted = [
             "Database::AnswerTooLarge",
             "Database::RowsExist",
+            "Storage::KeyMissing",
             "Storage::ListingTooLong",
             "Job::PieceMissing",
             "Job::ForeignFile",

@@ -86,7 +86,7 @@ fn kind_of_client_error(text: &str) -> D {
 
 /// Maps every SQLSTATE to exactly one kind; those not listed are the target's rejection of the restore. 53200 is mapped
 /// here if memory is short, not locks.
-fn kind_of_sqlstate(code: &str, message: &str) -> D {
+pub(crate) fn kind_of_sqlstate(code: &str, message: &str) -> D {
     match code {
         TOO_LARGE => D::AnswerTooLarge,
         "42501" => D::InsufficientPrivilege,

@@ -1,10 +1,14 @@
 //! Location of a PostgreSQL server and login options.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use secrecy::SecretString;
 
 use super::first_contact::FirstContact;
+use crate::error::DatabaseError;
 
 /// libpq's `sslmode`, without `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,14 @@ pub enum SslMode {
 }
 
 impl SslMode {
+    /// Whether every connection is encrypted.
+    pub const fn requires_tls(self) -> bool {
+        match self {
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => true,
+            SslMode::Disable | SslMode::Prefer => false,
+        }
+    }
+
     /// The value of `sslmode` in libpq.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +55,19 @@ pub struct TlsFiles {
     pub client: Option<(String, SecretString)>,
 }
 
+/// Issues passwords that expire, such as the access tokens of a cloud.
+pub trait PasswordSource: fmt::Debug + Send + Sync {
+    /// The password for a new connection. `refused` is one that the server has just rejected: a source that has no
+    /// newer one returns the same again.
+    ///
+    /// # Errors
+    /// `access_denied` if there is none for this program, `target_unavailable` if there is none at the moment.
+    fn password<'a>(
+        &'a self,
+        refused: Option<&'a SecretString>,
+    ) -> BoxFuture<'a, Result<SecretString, DatabaseError>>;
+}
+
 /// Where a server is, and how to log in to it.
 #[derive(Debug, Clone)]
 pub struct DbConfig {
@@ -54,6 +79,9 @@ pub struct DbConfig {
     pub user: String,
     /// The role's password; `None` if the server asks for none.
     pub password: Option<SecretString>,
+    /// Issues the role's passwords, in place of `password`, if they expire. They are sent as they are, so this requires
+    /// TLS.
+    pub passwords: Option<Arc<dyn PasswordSource>>,
     /// Whether connections use TLS, and what is verified.
     pub ssl_mode: SslMode,
     /// Certificates and key for TLS.

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use futures::TryStreamExt;
 use futures::future::maybe_done;
+use tokio_postgres::error::{DbError, ErrorPosition};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, RowStream};
 use tokio_util::task::AbortOnDropHandle;
@@ -13,6 +14,10 @@ use crate::error::DatabaseError;
 
 /// Statements from this size on are not kept in memory while the server runs them.
 const LARGE: usize = 1 << 20;
+
+/// What the error says of a syntax error at the first word of a statement. No version knows a word there that a newer one does
+/// not know.
+pub const AT_FIRST_WORD: &str = ", the first word of a statement";
 
 /// One connection. Dropping it closes the connection, and the server rolls back an open transaction.
 pub struct Session {
@@ -142,9 +147,52 @@ impl Session {
         for (i, request) in sent.iter_mut().enumerate() {
             request.as_mut().await;
             if let Some(Err(e)) = request.as_mut().take_output() {
-                return Err((i, map_pg_error(&e, "statement")));
+                return Err((i, of_statement(&e, &statements[i])));
             }
         }
         Ok(())
+    }
+}
+
+/// The error of these statements.
+fn of_statement(e: &tokio_postgres::Error, sql: &str) -> DatabaseError {
+    let error = map_pg_error(e, "statement");
+    let syntax = e.as_db_error().filter(|db| db.code().code() == "42601");
+    match syntax.and_then(DbError::position) {
+        Some(ErrorPosition::Original(place)) if begins_statement(sql, *place) => {
+            error.followed_by(AT_FIRST_WORD)
+        }
+        _ => error,
+    }
+}
+
+/// Whether the character in this place, the first of which is 1, begins a statement.
+fn begins_statement(sql: &str, place: u32) -> bool {
+    let before = usize::try_from(place).unwrap_or_default().saturating_sub(1);
+    let before: String = sql.chars().take(before).collect();
+    let is_code = |line: &&str| !line.is_empty() && !line.starts_with("--");
+    let last = before.lines().map(str::trim).rfind(is_code);
+    last.is_none_or(|line| line.ends_with(';'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_of_a_statement_is_recognized() {
+        for (sql, begins) in [
+            ("^CREXTE TABLE t ();", true),
+            ("\n-- Name: é\n\n  ^CREXTE TABLE t ();", true),
+            ("SET a = 1; ^CREXTE TABLE t ();", true),
+            ("CREATE TABLE t (^end int);", false),
+            ("CREATE TABLE t (\n    ^end int);", false),
+            ("CREATE TABLE t (\n-- a;\n    ^end int);", false),
+        ] {
+            let place = sql.chars().position(|c| c == '^').unwrap() + 1;
+            let sql = sql.replace('^', "");
+            let place = u32::try_from(place).unwrap();
+            assert_eq!(begins_statement(&sql, place), begins, "{sql}");
+        }
     }
 }

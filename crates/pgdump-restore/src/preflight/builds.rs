@@ -130,7 +130,7 @@ fn index_methods(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
         D::VersionIncompatible,
         format!("the server does not have: access method {methods} of {users}"),
         REFUSED,
-        "install the extension that provides it, or exclude the index from the dump",
+        "install the extension that provides it, or restore with --on-error skip",
     ))
 }
 

@@ -48,7 +48,7 @@ fn superusers_only(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding>
     Some(Finding::warns(
         format!("only a superuser may create: {special}"),
         "the restore fails unless the server allows it to this role",
-        "restore as a superuser, or exclude these objects from the dump",
+        "restore as a superuser, or with --on-error skip, which leaves out what the server refuses",
     ))
 }
 

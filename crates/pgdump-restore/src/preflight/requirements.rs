@@ -60,7 +60,8 @@ impl Requirements {
     }
 
     fn add(&mut self, e: &TocEntry) {
-        if !e.owner.is_empty() && (!e.drop_stmt.is_empty() || e.defn.contains("OWNER TO")) {
+        let is_owned = !e.drop_stmt.is_empty() || e.defn.contains("OWNER TO");
+        if !e.owner.is_empty() && is_owned && !is_plpgsql(e) {
             self.roles.insert(e.owner.clone());
             self.owners.insert(e.owner.clone());
         }
@@ -97,6 +98,11 @@ impl Requirements {
             .map(|r| rewriter.role(r))
             .collect()
     }
+}
+
+/// Whether an entry creates the language that every database has: it is skipped, with its owner.
+fn is_plpgsql(e: &TocEntry) -> bool {
+    e.kind == EntryKind::ProceduralLanguage && e.tag == "plpgsql"
 }
 
 /// Number of large objects that these entries create, also those without a byte, which have no data in the archive.
@@ -142,6 +148,18 @@ fn is_compressed(header: &Header) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_owner_of_what_is_skipped_is_not_needed() {
+        let mut needs = Requirements::default();
+        for (name, owner) in [("plpgsql", "gone"), ("plperl", "there")] {
+            let mut e = TocEntry::bare(1, "PROCEDURAL LANGUAGE", name);
+            (e.owner, e.drop_stmt) = (owner.into(), format!("DROP LANGUAGE {name};"));
+            needs.add(&e);
+        }
+        assert_eq!(needs.owners.iter().collect::<Vec<_>>(), ["there"]);
+        assert_eq!(needs.roles, needs.owners);
+    }
 
     #[test]
     fn every_large_object_is_counted_in_every_form() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::context::LoadContext;
+use crate::copy_lines::ChunkLines;
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::NodeId;
 use crate::work_queue::{MemoryPermit, QueuedChunk, WorkQueue};
@@ -16,6 +17,8 @@ pub(super) struct ChunkPusher {
     runtime: Handle,
     /// Counts the data of the current entry.
     tally: Option<DigestBuilder>,
+    /// Lines of the current entry's rows so far.
+    lines: u64,
 }
 
 impl ChunkPusher {
@@ -25,6 +28,7 @@ impl ChunkPusher {
             job,
             runtime: Handle::current(),
             tally: None,
+            lines: 0,
         }
     }
 
@@ -32,6 +36,7 @@ impl ChunkPusher {
         if let Some(content_digest) = &self.job.content_digest {
             self.tally = Some(content_digest.next(self.tally.take(), entry)?);
         }
+        self.lines = 0;
         if entry.kind == EntryKind::TableData {
             self.job.observer.table_begun(&entry.qualified_name());
         }
@@ -46,10 +51,21 @@ impl ChunkPusher {
         }
         let permit = self.reserve(bytes, Some(node))?;
         let splittable = ends_row(&chunk);
-        let queued = QueuedChunk::new(chunk, permit);
+        let lines = self.lines_of(&chunk);
+        let queued = QueuedChunk::new(chunk, permit, lines);
         self.work_queue
             .change(|s| s.push(node, queued, bytes, splittable));
         self.check_size(self.job.bytes_read(bytes))
+    }
+
+    fn lines_of(&mut self, chunk: &Chunk) -> ChunkLines {
+        let count = match chunk {
+            Chunk::Rows { text, .. } => memchr::memchr_iter(b'\n', text).count() as u64,
+            Chunk::Statements { .. } | Chunk::LargeObject { .. } => 0,
+        };
+        let before = self.lines;
+        self.lines += count;
+        ChunkLines { before, count }
     }
 
     /// Waits for memory; see [`WorkQueue::reserve`].

@@ -42,7 +42,8 @@ pub(super) struct ScriptProducer {
     serial: Vec<Statement>,
     /// Statements that may be deferred (comments) or that nothing depends on (sequence values).
     deferred: Vec<Statement>,
-    current: NodeId,
+    /// `None` while rows that are left out pass.
+    current: Option<NodeId>,
     /// The nodes with each table's rows, which determine the cost of what is built on them.
     rows_of: HashMap<TableId, NodeId>,
     /// Nothing has been created yet, so the objects that `--clean` drops do not exist.
@@ -52,6 +53,8 @@ pub(super) struct ScriptProducer {
     in_transaction: bool,
     /// Keys or triggers exist, so rows must be loaded in the order of the text.
     has_post_data: bool,
+    /// Rows begin, and none are wanted.
+    has_all_definitions: bool,
 }
 
 impl ScriptProducer {
@@ -65,12 +68,18 @@ impl ScriptProducer {
             settings: Arc::default(),
             serial: vec![],
             deferred: vec![],
-            current: NodeId::default(),
+            current: None,
             rows_of: HashMap::new(),
             clean: true,
             in_transaction: false,
             has_post_data: false,
+            has_all_definitions: false,
         }
+    }
+
+    /// Whether reading ended at the first rows, because only definitions are wanted.
+    pub(super) fn has_all_definitions(&self) -> bool {
+        self.has_all_definitions
     }
 
     fn add(
@@ -165,7 +174,11 @@ impl ScriptProducer {
         self.settings = Arc::new(of_text.without("session_authorization"));
         self.serial = roles
             .into_iter()
-            .map(|text| Statement { text, line })
+            .map(|text| Statement {
+                text,
+                line,
+                standard_strings: true,
+            })
             .collect();
         self.flush()?;
         self.settings = of_text;
@@ -228,11 +241,17 @@ impl DataSink for ScriptProducer {
     }
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
-        Ok(self.chunks.push(self.current, chunk)?)
+        match self.current {
+            Some(node) => Ok(self.chunks.push(node, chunk)?),
+            None => Ok(()),
+        }
     }
 
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
-        Ok(self.chunks.end(self.current, entry)?)
+        match self.current {
+            Some(node) => Ok(self.chunks.end(node, entry)?),
+            None => Ok(()),
+        }
     }
 
     fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
@@ -243,9 +262,17 @@ impl DataSink for ScriptProducer {
 /// Rows.
 impl ScriptProducer {
     fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        if self.chunks.job.definitions_only {
+            self.has_all_definitions = true;
+            return Err(RestoreError::cancelled("only definitions are wanted"));
+        }
         self.flush()?;
         let mut entry = entry.clone();
         self.chunks.wait(self.converter.entry(&mut entry))?;
+        self.current = None;
+        if self.chunks.job.rewriter.leaves_out_rows(&entry) {
+            return Ok(());
+        }
         self.clean = false;
         self.report_rows(&entry);
         let group = if self.must_load_in_order(&entry) {
@@ -257,11 +284,12 @@ impl ScriptProducer {
             entry: Box::new(entry.clone()),
             settings: self.settings.clone(),
         };
-        self.current = self.add(step, group, Locked::default())?;
+        let node = self.add(step, group, Locked::default())?;
+        self.current = Some(node);
         if let Some(table) = table_named(&entry.tag) {
-            self.rows_of.insert(self.order.table(&table), self.current);
+            self.rows_of.insert(self.order.table(&table), node);
         }
-        self.chunks.begin(self.current, &entry)
+        self.chunks.begin(node, &entry)
     }
 
     fn report_rows(&self, entry: &TocEntry) {
@@ -307,6 +335,10 @@ impl ScriptProducer {
     fn rewritten(&mut self, mut statement: Statement) -> Result<Option<Statement>, RestoreError> {
         self.chunks.wait(self.converter.statement(&mut statement))?;
         let rewriter = &self.chunks.job.rewriter;
+        rewriter.respell(&mut statement);
+        if rewriter.leaves_out(&statement.text) {
+            return Ok(None);
+        }
         let Some(rewritten) = rewriter.statement(&statement.text, self.clean)? else {
             return Ok(None);
         };

@@ -20,6 +20,8 @@
 //!    kind. SQL text has no entries and no dependencies: every statement goes through these two files by itself, so a
 //!    rule that leaves out entries needs its statements in `should_skip`, too, with those about the same object
 //!    (`COMMENT ON`, `GRANT`, `ALTER`). Rows of SQL text are always sent.
+//!    What the selection leaves out of SQL text by kind and name (`selected.rs`, `crate::choice`) is the exception: it follows
+//!    the text, and so knows what belongs to what.
 //! 5. Preflight comes before the rules and would still refuse or warn: make the same exception in the file of `preflight/` that
 //!    checks for it (`extensions.rs`, `owners.rs`, `definitions.rs` for kinds that only a superuser creates, `builds.rs`).
 //! 6. Test it: a statement in the tests of `statements.rs`, entries in those of `rewrite.rs`, a real server in
@@ -44,13 +46,13 @@ macro_rules! rules {
 }
 
 rules! {
-    UNKNOWN_SETTING = "unknown-setting": "SET of a parameter that the server's version does not know is skipped: transaction_timeout before 17, default_toast_compression before 14";
+    UNKNOWN_SETTING = "unknown-setting": "SET of a parameter that the server's version does not know is skipped: transaction_timeout before 17, default_toast_compression before 14, escape_string_warning from 19 on";
     WITH_OIDS = "with-oids": "WITH OIDS was removed in 12: tables are created without it, and the oid column of COPY data is dropped";
     CLEAN = "clean": "the DROP statements of pg_dump --clean are skipped: a restore always starts with an empty database";
     SCHEMA_PUBLIC = "schema-public": "CREATE SCHEMA public is skipped: a new database has it";
     DATABASE = "database": "CREATE DATABASE, and owner, privileges, settings and comment of the database itself, are skipped, as by pg_restore into a named database; encoding and locale are used";
     MAINTENANCE = "maintenance": "VACUUM and CHECKPOINT in SQL text are skipped: the tables are analyzed after the load";
-    PLPGSQL = "plpgsql": "CREATE LANGUAGE plpgsql is skipped: every database has it";
+    PLPGSQL = "plpgsql": "CREATE LANGUAGE plpgsql is skipped, and so is its owner: every database has it";
     COMMENT_ON_EXTENSION = "comment-on-extension": "COMMENT ON EXTENSION is skipped if the restoring role is not a superuser: it belongs to the extension's owner";
     MAINTAIN = "maintain-privilege": "the privilege MAINTAIN is removed before 17";
     ACCESS_METHOD = "access-method": "a table access method that the server lacks is replaced by heap";
@@ -65,5 +67,7 @@ rules! {
     ROLE_MAPPED = "role-mapped": "with --owners map: another role replaces this one as owner and in privileges";
     PRIVILEGES_LEFT_OUT = "privileges-left-out": "with --no-privileges: GRANT, REVOKE and default privileges are skipped";
     ROLE_CREATED = "role-created": "with --create-roles or a globals file: a role that the server lacks is created, without login or as the globals file defines it";
+    STANDARD_STRINGS = "standard-strings": "from 19 on, which no longer has standard_conforming_strings = off: the setting is left out, and constants with backslashes are marked as E'…', which has the same value";
+    NOT_SELECTED = "not-selected": "with --skip or --only-kinds, of SQL text: a statement of another kind or name is skipped, with what belongs to it or names it; entries of other formats are in the notes";
     ARRAY_AGGREGATE = "array-aggregate": "from 14 on, an aggregate over array_append, array_prepend or array_cat takes anycompatible instead of anyelement, as those functions do";
 }

@@ -5,6 +5,7 @@ use super::edits::{
     VERSION_OF_COLUMN, has_pair, is, is_contrib, is_statistics, name, without_column_option,
 };
 use super::rules::*;
+use super::string_constants::allows_escapes;
 use crate::error::RestoreError;
 use crate::policy::Owners;
 use pgdump_archive::Token;
@@ -16,6 +17,9 @@ const SETTINGS_SINCE: [(&str, u32); 4] = [
     ("restrict_nonsystem_relation_kind", 170000),
     ("event_triggers", 170000),
 ];
+
+/// Parameters that `pg_dump` sets, with the version that removed them.
+const SETTINGS_UNTIL: [(&str, u32); 1] = [("escape_string_warning", 190000)];
 
 /// Whether a statement is skipped.
 pub(super) enum Skip {
@@ -41,6 +45,9 @@ impl Rewriter {
     ) -> Result<Skip, RestoreError> {
         let is_on_database = || t.iter().take(5).any(|w| w.is("database"));
         Ok(match name(t, 0).as_str() {
+            "set" | "select" if self.forces_standard_strings() && allows_escapes(t) => {
+                Skip::By(STANDARD_STRINGS)
+            }
             "set" => self.skip_setting(&name(t, 1)),
             "drop" => Skip::when(clean, CLEAN),
             "select" if t.len() > 4 && t[3].text == "lo_unlink" => Skip::when(clean, CLEAN),
@@ -60,7 +67,9 @@ impl Rewriter {
     fn skip_setting(&self, setting: &str) -> Skip {
         let known = SETTINGS_SINCE.iter().find(|(name, _)| *name == setting);
         let is_unknown = known.is_some_and(|(_, since)| self.facts.version < *since);
-        Skip::when(is_unknown, UNKNOWN_SETTING)
+        let removed = SETTINGS_UNTIL.iter().find(|(name, _)| *name == setting);
+        let is_gone = removed.is_some_and(|(_, until)| self.facts.version >= *until);
+        Skip::when(is_unknown || is_gone, UNKNOWN_SETTING)
     }
 
     fn skip_create(&self, t: &[Token<'_>], clean: bool) -> Result<Skip, RestoreError> {
@@ -93,6 +102,7 @@ impl Rewriter {
                 Skip::By(DATABASE)
             }
             "default" => Skip::when(!self.policy.privileges, PRIVILEGES_LEFT_OUT),
+            "procedural" | "language" if names_plpgsql(t) => Skip::By(PLPGSQL),
             _ if self.policy.owners == Owners::None && has_pair(t, "owner", "to") => {
                 Skip::By(OWNER_LEFT_OUT)
             }
@@ -141,6 +151,15 @@ fn name_unless_exists(t: &[Token<'_>]) -> String {
 }
 
 fn creates_plpgsql(t: &[Token<'_>]) -> bool {
-    let language = t.iter().take(5).position(|w| w.is("language"));
-    language.is_some_and(|i| name(t, i + 1) == "plpgsql" && t.len() <= i + 3)
+    let language = position_of_language(t);
+    names_plpgsql(t) && language.is_some_and(|i| t.len() <= i + 3)
+}
+
+/// Whether a statement is about this language, which every database has.
+fn names_plpgsql(t: &[Token<'_>]) -> bool {
+    position_of_language(t).is_some_and(|i| name(t, i + 1) == "plpgsql")
+}
+
+fn position_of_language(t: &[Token<'_>]) -> Option<usize> {
+    t.iter().take(5).position(|w| w.is("language"))
 }

@@ -67,7 +67,7 @@ impl Rewriter {
     /// Statements that create the roles that a statement needs and the server lacks.
     fn make_roles_of(&self, sql: &str) -> Result<Vec<String>, RestoreError> {
         let mut roles: Vec<String> = mentions(sql).into_iter().map(|m| m.role).collect();
-        roles.retain(|role| !self.has_role(role));
+        roles.retain(|role| !self.has_role(role) && !self.does_without_role(role));
         roles.iter().map(|role| self.make_role(role)).collect()
     }
 

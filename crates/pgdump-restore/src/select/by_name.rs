@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::names::{FRAME, any, any_schema, is_relation};
+use super::names::{FRAME, any, any_schema, is_expected, is_relation};
 use crate::dependents::Dependents;
 use crate::notes::listed;
 use crate::policy::Selection;
@@ -182,12 +182,4 @@ fn is_part_of_table(e: &TocEntry) -> bool {
 /// Whether an entry depends on a table and a sequence.
 fn uses_sequence(e: &TocEntry) -> bool {
     matches!(e.kind, EntryKind::Default | EntryKind::SequenceOwnedBy)
-}
-
-/// Whether nobody wonders why this comes along.
-fn is_expected(e: &TocEntry) -> bool {
-    matches!(
-        e.kind,
-        EntryKind::Index | EntryKind::Constraint | EntryKind::Schema
-    )
 }

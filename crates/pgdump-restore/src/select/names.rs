@@ -1,7 +1,9 @@
 //! Which entries the patterns of a selection mean.
 
+use std::collections::HashSet;
+
 use crate::policy::matches;
-use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Entries with settings or the database itself; they are part of every selection.
 pub(super) const FRAME: [EntryKind; 5] = [
@@ -36,4 +38,18 @@ pub(super) fn any_schema(patterns: &[String], name: &str) -> bool {
 
 pub(super) fn is_relation(e: &TocEntry) -> bool {
     RELATIONS.contains(&e.kind)
+}
+
+/// Whether nobody wonders why this comes along.
+pub(super) fn is_expected(e: &TocEntry) -> bool {
+    matches!(
+        e.kind,
+        EntryKind::Index | EntryKind::Constraint | EntryKind::Schema
+    )
+}
+
+/// The dump ids of the entries that are wanted.
+pub(super) fn ids(entries: &[TocEntry], is_wanted: impl Fn(&TocEntry) -> bool) -> HashSet<DumpId> {
+    let wanted = entries.iter().filter(|e| is_wanted(e));
+    wanted.map(|e| e.dump_id).collect()
 }

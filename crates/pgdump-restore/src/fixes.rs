@@ -1,0 +1,193 @@
+//! What makes a server accept what it refused. Pure.
+
+use crate::hints::MISSING_ROLE;
+use crate::refusal::Refusal;
+
+/// What to change on the server, or in the command, so that a refused definition goes in.
+pub fn fix_of(refusal: &Refusal) -> String {
+    let code = refusal.sqlstate.as_deref().unwrap_or_default();
+    let (kind, name) = kind_and_name(&refusal.root);
+    of_root(kind, name, code)
+        .or_else(|| of_message(&refusal.message))
+        .or_else(|| of_code(code))
+        .unwrap_or_else(|| OTHERWISE.to_owned())
+}
+
+const OTHERWISE: &str = "restore with --on-error skip, which leaves it out with what depends on it, or change it in the source";
+
+/// The kinds of roots whose fix depends on the kind.
+const KINDS: [&str; 12] = [
+    "ROLE",
+    "EXTENSION",
+    "LIBRARY",
+    "TABLESPACE",
+    "PROCEDURAL LANGUAGE",
+    "LANGUAGE",
+    "COLLATION",
+    "ACCESS METHOD",
+    "PARAMETER",
+    "SCHEMA",
+    "FOREIGN-DATA WRAPPER",
+    "EVENT TRIGGER",
+];
+
+fn kind_and_name(root: &str) -> (&str, &str) {
+    KINDS
+        .iter()
+        .find_map(|kind| Some((*kind, root.strip_prefix(*kind)?.strip_prefix(' ')?)))
+        .unwrap_or(("", root))
+}
+
+/// Whether the server has what it refused, and the restoring role lacks the right to it.
+fn is_denied(code: &str) -> bool {
+    code == "42501"
+}
+
+fn of_root(kind: &str, name: &str, code: &str) -> Option<String> {
+    Some(match kind {
+        "ROLE" if is_denied(code) => format!(
+            "GRANT the role {name} to the restoring role, or restore with --owners map or none"
+        ),
+        "ROLE" => format!("role {name}: {MISSING_ROLE}"),
+        "EXTENSION" if is_denied(code) => format!(
+            "restore as a role that may create the extension {name}: a superuser, unless the extension is trusted or the \
+             provider allows it"
+        ),
+        "EXTENSION" => format!(
+            "install the package of the extension {name} on the server, or restore with --extensions skip-missing"
+        ),
+        "LIBRARY" => format!("install the package with the library {name} on the server"),
+        "TABLESPACE" => format!("create the tablespace {name}"),
+        "PROCEDURAL LANGUAGE" | "LANGUAGE" if is_denied(code) => format!(
+            "restore as a superuser: the language {name} is not trusted, so no other role may create functions in it"
+        ),
+        "PROCEDURAL LANGUAGE" | "LANGUAGE" => {
+            format!("install the package of the language {name} on the server")
+        }
+        "COLLATION" => format!(
+            "install the locale of the collation {name} on the server's host, or restore into a server with its provider"
+        ),
+        "ACCESS METHOD" => {
+            format!("install the extension that provides the access method {name}")
+        }
+        "PARAMETER" if is_denied(code) => {
+            format!(
+                "GRANT SET ON PARAMETER {name} to the restoring role, or restore as a superuser"
+            )
+        }
+        "PARAMETER" => format!(
+            "load the library that has the parameter {name} (shared_preload_libraries), or restore into the version that \
+             knows it"
+        ),
+        "SCHEMA" if is_denied(code) => {
+            format!("let the restoring role create in the schema {name}, or own it")
+        }
+        "FOREIGN-DATA WRAPPER" if is_denied(code) => {
+            format!("GRANT USAGE ON FOREIGN DATA WRAPPER {name} to the restoring role")
+        }
+        "FOREIGN-DATA WRAPPER" => {
+            format!("install the extension of the foreign-data wrapper {name}")
+        }
+        "EVENT TRIGGER" if is_denied(code) => format!(
+            "restore as a superuser, or with --on-error skip, which leaves out the event trigger {name}"
+        ),
+        _ => return None,
+    })
+}
+
+fn of_message(message: &str) -> Option<String> {
+    let has = |words: &str| message.contains(words);
+    let fix = match () {
+        () if has("superuser") || has("must be owner") => {
+            "restore as a superuser, or with --on-error skip, which leaves it out with what depends on it"
+        }
+        () if has("not supported in this build") || has("not supported by this build") => {
+            "restore into a server that is built with it, such as PostgreSQL's own packages"
+        }
+        () if has("could not create locale") || has("ICU locale") || has("invalid locale name") => {
+            "install the locale on the server's host, or restore into a server built with its provider"
+        }
+        () if has("wal_level") => "set wal_level on the server, or restore with --on-error skip",
+        () => return None,
+    };
+    Some(fix.to_owned())
+}
+
+fn of_code(code: &str) -> Option<String> {
+    let fix = match code {
+        "42501" => {
+            "grant the restoring role what the message names, restore as a superuser, or with --on-error skip"
+        }
+        // Syntax, unknown functions and features: of a newer version.
+        "42601" | "0A000" => {
+            "restore into the version of PostgreSQL that the backup is from, or a newer one, or with --on-error skip"
+        }
+        "23505" | "23503" | "23514" | "23P01" => {
+            "the rows contradict it: correct them in the source, or restore with --on-error skip and correct them here"
+        }
+        "42P01" | "42883" | "42704" | "3F000" => {
+            "the backup needs an object that it does not have: create it in the source or take a backup of everything, or \
+             restore with --on-error skip"
+        }
+        _ => return None,
+    };
+    Some(fix.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fix(root: &str, code: &str, message: &str) -> String {
+        fix_of(&Refusal {
+            entry: root.to_owned(),
+            sqlstate: Some(code.to_owned()),
+            message: message.to_owned(),
+            root: root.to_owned(),
+            caused_by: None,
+        })
+    }
+
+    #[test]
+    fn each_cause_has_its_fix() {
+        for (root, code, message, wanted) in [
+            ("ROLE app", "42704", "", "--create-roles"),
+            ("ROLE app", "42501", "", "GRANT the role app"),
+            ("EXTENSION postgis", "0A000", "", "install the package"),
+            (
+                "EXTENSION plpython3u",
+                "42501",
+                "",
+                "may create the extension",
+            ),
+            ("LIBRARY $libdir/x", "58P01", "", "library $libdir/x"),
+            ("LANGUAGE c", "42501", "", "as a superuser"),
+            ("PROCEDURAL LANGUAGE plv8", "42704", "", "language plv8"),
+            ("ACCESS METHOD rum", "42704", "", "access method rum"),
+            ("EVENT TRIGGER e", "42501", "", "--on-error skip"),
+            (
+                "SUBSCRIPTION s",
+                "42501",
+                "must be superuser to create subscriptions",
+                "as a superuser",
+            ),
+            (
+                "COLLATION public.c",
+                "22023",
+                "could not create locale \"xx\"",
+                "locale of the collation",
+            ),
+            ("TABLE t", "42601", "syntax error", "version of PostgreSQL"),
+            (
+                "INDEX i",
+                "23505",
+                "could not create unique index",
+                "the rows",
+            ),
+            ("TABLE t", "55000", "no", "leaves it out"),
+        ] {
+            let fix = fix(root, code, message);
+            assert!(fix.contains(wanted), "{root}: {fix}");
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The entries that a load leaves out: those that the server refused, and everything that depends on them.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::dependents::Dependents;
+use crate::error::DatabaseError;
+use crate::hints;
+use crate::plan::is_skipped;
+use crate::policy::OnError;
+use crate::refusal::Refusal;
+use crate::refusals::{Refusals, absent_names, cause_in, message_of, short_name};
+use crate::script::{Defined, table_named};
+use pgdump_archive::{DumpId, EntryKind, TocEntry};
+
+/// What of an entry the server refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefusedPart {
+    /// The entry does not exist, and nothing that depends on it can.
+    Whole,
+    /// Its owner: it belongs to the restoring role instead.
+    Owner,
+    /// One of its statements; the others had effect.
+    Statement,
+}
+
+/// What the sessions of a load know about refusals.
+#[derive(Debug)]
+pub(crate) struct LeftOut {
+    refusals: Arc<Refusals>,
+    state: Mutex<State>,
+}
+
+/// Where the entries are in the table of contents, and what depends on them.
+#[derive(Debug)]
+struct Graph {
+    dependents: Dependents,
+    places: HashMap<DumpId, usize>,
+}
+
+impl Graph {
+    fn of(entries: &[TocEntry]) -> Self {
+        let places = entries.iter().enumerate();
+        Graph {
+            dependents: Dependents::of(entries),
+            places: places.map(|(place, e)| (e.dump_id, place)).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Made for the first refusal, because most loads have none.
+    graph: Option<Graph>,
+    /// The root cause of each entry that is left out.
+    roots: HashMap<DumpId, String>,
+    /// The same by the names that messages have.
+    by_name: HashMap<String, String>,
+    /// The first refusal, as an error of the load.
+    first: Option<DatabaseError>,
+    /// Number of refusals that are no consequences of others.
+    refused: usize,
+    /// The refused tables of SQL text, and the names of those whose rows were left out.
+    tables: HashMap<String, Refusal>,
+    without_rows: HashSet<String>,
+}
+
+impl LeftOut {
+    pub(crate) fn new(refusals: Arc<Refusals>) -> Self {
+        LeftOut {
+            refusals,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Whether an entry is not to be restored.
+    pub(crate) fn has(&self, entry: &TocEntry) -> bool {
+        self.state.lock().roots.contains_key(&entry.dump_id)
+    }
+
+    /// Whether the load is about to fail, because a definition was refused.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.refusals.on_error() == OnError::Stop && self.state.lock().refused > 0
+    }
+
+    /// Whether refusals do not end the load.
+    pub(crate) fn skips(&self) -> bool {
+        self.refusals.on_error() == OnError::Skip
+    }
+
+    /// Number of tables whose rows are left out, among these entries or in SQL text.
+    pub(crate) fn tables(&self, entries: &[TocEntry]) -> u64 {
+        let rows = entries.iter().filter(|e| e.kind == EntryKind::TableData);
+        let of_text = self.state.lock().without_rows.len();
+        (rows.filter(|e| self.has(e)).count() + of_text) as u64
+    }
+
+    /// Whether these rows of SQL text have no table to go to.
+    pub(crate) fn has_rows_of(&self, data: &TocEntry) -> bool {
+        let mut state = self.state.lock();
+        if state.tables.is_empty() {
+            return false;
+        }
+        let table = table_named(&data.tag);
+        let Some((table, refusal)) = table.and_then(|t| Some((t.clone(), state.tables.get(&t)?)))
+        else {
+            return false;
+        };
+        let rows = Refusal {
+            entry: format!("TABLE DATA {}", data.tag),
+            message: format!("depends on {}, which was refused", refusal.entry),
+            caused_by: Some(refusal.entry.clone()),
+            ..refusal.clone()
+        };
+        if state.without_rows.insert(table) {
+            self.refusals.add(rows);
+        }
+        true
+    }
+
+    /// The server refused a statement of SQL text.
+    pub(crate) fn refuse_statement(&self, defined: &Defined, e: DatabaseError) {
+        let refusal = self.refusal_of(defined.entry.clone(), &e);
+        let mut state = self.state.lock();
+        if let Some(name) = &defined.name {
+            state.by_name.insert(name.clone(), refusal.root.clone());
+        }
+        if let Some(table) = &defined.table {
+            state.tables.insert(table.clone(), refusal.clone());
+        }
+        self.refusals.add(refusal);
+    }
+
+    /// The server refused `part` of an entry with the error `e`.
+    pub(crate) fn refuse(
+        &self,
+        entries: &[TocEntry],
+        (entry, part): (&TocEntry, RefusedPart),
+        e: DatabaseError,
+    ) {
+        let name = match part {
+            RefusedPart::Whole | RefusedPart::Statement => entry.name(),
+            RefusedPart::Owner => format!("OWNER OF {}", entry.name()),
+        };
+        let refusal = self.refusal_of(name, &e);
+        let mut state = self.state.lock();
+        let is_new = self.refusals.add(refusal.clone());
+        state.refused += usize::from(is_new && refusal.caused_by.is_none());
+        if state.first.is_none() {
+            let error = hints::with_hint(e, Some(entry)).context(&entry.name());
+            state.first = Some(error);
+        }
+        if part == RefusedPart::Whole {
+            self.leave_out(entries, (entry, &refusal), &mut state);
+        }
+    }
+
+    fn refusal_of(&self, name: String, e: &DatabaseError) -> Refusal {
+        let message = message_of(e);
+        let followed = self.followed(e.sqlstate().unwrap_or_default(), &message);
+        let root = followed.clone().or_else(|| cause_in(&message));
+        Refusal {
+            root: root.unwrap_or_else(|| name.clone()),
+            entry: name,
+            sqlstate: e.sqlstate().map(str::to_owned),
+            message,
+            caused_by: followed,
+        }
+    }
+
+    /// The root cause of an error that says that something does not exist, if that was left out. An old archive does not
+    /// list every dependency.
+    fn followed(&self, sqlstate: &str, message: &str) -> Option<String> {
+        let state = self.state.lock();
+        let mut names = absent_names(sqlstate, message).into_iter();
+        names.find_map(|name| state.by_name.get(name).cloned())
+    }
+
+    /// Leaves out an entry and everything that depends on it.
+    fn leave_out(
+        &self,
+        entries: &[TocEntry],
+        (entry, refusal): (&TocEntry, &Refusal),
+        state: &mut State,
+    ) {
+        let root = &refusal.root;
+        let roots = &mut state.roots;
+        roots.insert(entry.dump_id, root.clone());
+        let graph = state.graph.get_or_insert_with(|| Graph::of(entries));
+        let new = graph
+            .dependents
+            .of_entry(entry.dump_id, |id| match roots.entry(id) {
+                Entry::Occupied(_) => false,
+                Entry::Vacant(place) => {
+                    place.insert(root.clone());
+                    true
+                }
+            });
+        let name = |e: &TocEntry| (short_name(&e.tag).to_owned(), root.clone());
+        state.by_name.extend([name(entry)]);
+        let places = new.iter().filter_map(|id| graph.places.get(id).copied());
+        let mut places: Vec<usize> = places.collect();
+        places.sort_unstable();
+        for e in places.into_iter().filter_map(|place| entries.get(place)) {
+            state.by_name.extend([name(e)]);
+            if is_named(e) {
+                self.refusals.add(Refusal {
+                    entry: e.name(),
+                    message: format!("depends on {}, which was refused", entry.name()),
+                    caused_by: Some(entry.name()),
+                    ..refusal.clone()
+                });
+            }
+        }
+    }
+
+    /// The error of a load that stops at what the server refuses, with everything that was refused so far.
+    pub(crate) fn take_error(&self) -> Option<DatabaseError> {
+        if self.skips() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let first = state.first.take()?;
+        let error = match state.refused.saturating_sub(1) {
+            0 => first,
+            more => first.followed_by(&format!("; and {more} more refused")),
+        };
+        Some(error.with_refusals(self.refusals.found()))
+    }
+}
+
+/// Whether a result names an entry that was left out with another one. A rehearsal has no rows to load, but those of a
+/// table would be left out with it.
+fn is_named(e: &TocEntry) -> bool {
+    let has_rows = matches!(
+        e.kind,
+        EntryKind::TableData | EntryKind::MaterializedViewData
+    );
+    has_rows || !is_skipped(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::DatabaseKind as D;
+
+    fn entry(id: i32, desc: &str, tag: &str, dependencies: &[i32]) -> TocEntry {
+        TocEntry {
+            dependencies: dependencies.iter().copied().map(DumpId).collect(),
+            defn: "CREATE".into(),
+            ..TocEntry::bare(id, desc, tag)
+        }
+    }
+
+    fn refused(code: &str, message: &str) -> DatabaseError {
+        let text = format!("statement: {message} [{code}]");
+        DatabaseError::new(D::StatementRejected, text).with_sqlstate(code)
+    }
+
+    fn told(refusals: &Refusals) -> Vec<(String, String, Option<String>)> {
+        let found = refusals.found().into_iter();
+        found.map(|r| (r.entry, r.root, r.caused_by)).collect()
+    }
+
+    #[test]
+    fn what_depends_on_a_refused_entry_is_left_out_with_it() {
+        let entries = [
+            entry(1, "EXTENSION", "postgis", &[]),
+            entry(2, "TABLE", "t", &[1]),
+            entry(3, "TABLE DATA", "t", &[2]),
+            entry(4, "TABLE", "u", &[]),
+            entry(5, "VIEW", "v", &[4, 2]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone());
+        let e = refused("0A000", "extension \"postgis\" is not available");
+        left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), e);
+        let (root, cause) = ("EXTENSION postgis", Some("EXTENSION postgis".to_owned()));
+        let wanted = ["EXTENSION postgis", "TABLE t", "TABLE DATA t", "VIEW v"];
+        let wanted: Vec<_> = wanted
+            .into_iter()
+            .map(|e| {
+                let caused_by = cause.clone().filter(|_| e != root);
+                (e.to_owned(), root.to_owned(), caused_by)
+            })
+            .collect();
+        assert_eq!(told(&refusals), wanted);
+        assert!(left_out.has(&entries[4]) && !left_out.has(&entries[3]));
+        assert_eq!(left_out.tables(&entries), 1);
+        assert!(!left_out.is_stopping() && left_out.take_error().is_none());
+        let first = &refusals.found()[0];
+        assert_eq!(first.message, "extension \"postgis\" is not available");
+        assert_eq!(first.sqlstate.as_deref(), Some("0A000"));
+    }
+
+    /// Also if the archive does not list the dependency.
+    #[test]
+    fn an_error_about_what_was_refused_has_its_root() {
+        let entries = [
+            entry(1, "FUNCTION", "f(integer)", &[]),
+            entry(2, "TABLE", "t", &[]),
+            entry(3, "TRIGGER", "t x", &[]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone());
+        let language = refused("42704", "language \"plv8\" does not exist");
+        left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), language);
+        let function = refused("42883", "function public.f(integer) does not exist");
+        left_out.refuse(&entries, (&entries[1], RefusedPart::Whole), function);
+        let other = refused("42P01", "relation \"public.other\" does not exist");
+        left_out.refuse(&entries, (&entries[2], RefusedPart::Whole), other);
+        let roots: Vec<String> = refusals.found().into_iter().map(|r| r.root).collect();
+        assert_eq!(roots, ["LANGUAGE plv8", "LANGUAGE plv8", "TRIGGER t x"]);
+    }
+
+    #[test]
+    fn an_owner_is_refused_without_its_table() {
+        let entries = [
+            entry(1, "TABLE", "t", &[]),
+            entry(2, "TABLE DATA", "t", &[1]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Stop));
+        let left_out = LeftOut::new(refusals.clone());
+        for _ in 0..2 {
+            let e = refused("42704", "role \"app\" does not exist");
+            left_out.refuse(&entries, (&entries[0], RefusedPart::Owner), e);
+        }
+        let wanted = ("OWNER OF TABLE t".to_owned(), "ROLE app".to_owned(), None);
+        assert_eq!(told(&refusals), [wanted], "each once");
+        assert!(!left_out.has(&entries[0]) && left_out.is_stopping());
+        let error = left_out.take_error().unwrap();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("TABLE t: statement: role \"app\" does not exist [42704]"),
+            "{text}"
+        );
+        assert!(!text.contains(" more refused"), "{text}");
+        let error = crate::error::RestoreError::from(error);
+        assert_eq!(error.refusals().len(), 1);
+    }
+}

@@ -1,0 +1,281 @@
+//! What a server refuses during a load: which errors are refusals of a definition, and what their root cause is.
+
+use parking_lot::Mutex;
+
+use crate::error::{DatabaseError, DatabaseKind as D};
+use crate::policy::OnError;
+use crate::postgres::kind_of_sqlstate;
+use crate::refusal::Refusal;
+
+/// Collects what a server refuses during a load.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    on_error: OnError,
+    found: Mutex<Vec<Refusal>>,
+}
+
+impl Refusals {
+    /// Nothing is refused yet.
+    pub fn new(on_error: OnError) -> Self {
+        Refusals {
+            on_error,
+            found: Mutex::default(),
+        }
+    }
+
+    /// What the load does about a refusal.
+    pub fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    /// Everything that was refused or left out so far, in the order in which it happened.
+    pub fn found(&self) -> Vec<Refusal> {
+        self.found.lock().clone()
+    }
+
+    /// Adds a refusal; false if it is the same as the last one, because several statements of one entry may be refused
+    /// for one cause.
+    pub(crate) fn add(&self, refusal: Refusal) -> bool {
+        let mut found = self.found.lock();
+        let is_new = found.last() != Some(&refusal);
+        found.extend(is_new.then_some(refusal));
+        is_new
+    }
+}
+
+/// The error of a restore that ends because of these refusals.
+pub fn refused(refusals: Vec<Refusal>) -> DatabaseError {
+    let causes = refusals.iter().filter(|r| r.caused_by.is_none());
+    let more = causes.count().saturating_sub(1);
+    let Some(first) = refusals.iter().find(|r| r.caused_by.is_none()) else {
+        return DatabaseError::new(D::StatementRejected, "the server refused definitions");
+    };
+    let code = first.sqlstate.as_deref().unwrap_or_default();
+    let what = format!("{}: {} [{code}]", first.entry, first.message);
+    let error = DatabaseError::new(kind_of_sqlstate(code, &first.message), what).with_sqlstate(code);
+    let error = match more {
+        0 => error,
+        more => error.followed_by(&format!("; and {more} more refused")),
+    };
+    error.with_refusals(refusals)
+}
+
+/// Whether the server refused a definition. It did not if it is unavailable, short of something, or damaged.
+pub(crate) fn is_refusal(e: &DatabaseError) -> bool {
+    let is_of_definition = matches!(
+        e.kind(),
+        D::InsufficientPrivilege
+            | D::RoleMissing
+            | D::ExtensionMissing
+            | D::VersionIncompatible
+            | D::StatementRejected
+            | D::DataRejected
+    );
+    // 53: insufficient resources, 58030: I/O error, XX001 and XX002: corruption.
+    let is_of_server =
+        |code: &str| code.starts_with("53") || matches!(code, "58030" | "XX001" | "XX002");
+    is_of_definition && e.sqlstate().is_some_and(|code| !is_of_server(code))
+}
+
+/// The server's message without the SQLSTATE, which results have beside it.
+pub(crate) fn message_of(e: &DatabaseError) -> String {
+    let text = e.to_string();
+    let text = text.strip_prefix("statement: ").unwrap_or(&text);
+    let code = e.sqlstate().map(|code| format!(" [{code}]"));
+    let message = code.and_then(|code| Some(text.split_once(code.as_str())?.0.to_owned()));
+    message.unwrap_or_else(|| text.to_owned())
+}
+
+/// SQLSTATEs that say that something does not exist.
+const ABSENT: [&str; 5] = ["42P01", "42704", "42883", "3F000", "42703"];
+
+/// The names in a message that says that something does not exist, without schema and arguments. Roles and tablespaces
+/// are never part of a dump.
+pub(crate) fn absent_names<'a>(sqlstate: &str, message: &'a str) -> Vec<&'a str> {
+    let is_of_cluster = message.starts_with("role ") || message.starts_with("tablespace ");
+    if is_of_cluster || !ABSENT.contains(&sqlstate) {
+        return vec![];
+    }
+    let function = || {
+        let (_, rest) = message.split_once("function ")?;
+        Some(rest.split_once('(')?.0)
+    };
+    let quoted = message.split('"').skip(1).step_by(2);
+    quoted.chain(function()).map(without_schema).collect()
+}
+
+fn without_schema(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, name)| name)
+}
+
+/// The name by which messages call an entry with this tag.
+pub(crate) fn short_name(tag: &str) -> &str {
+    tag.split_once('(').map_or(tag, |(name, _)| name)
+}
+
+/// Kinds of objects that a dump needs and may not contain.
+const OUTSIDE: [&str; 10] = [
+    "role",
+    "tablespace",
+    "access method",
+    "language",
+    "collation",
+    "foreign-data wrapper",
+    "extension",
+    "schema",
+    "server",
+    "type",
+];
+
+/// What the server lacks or denies by its message, such as `ROLE app`: one cause, whatever it makes fail.
+pub(crate) fn cause_in(message: &str) -> Option<String> {
+    absent(message)
+        .or_else(|| denied(message))
+        .or_else(|| behind(message, "could not access file \"", "LIBRARY"))
+        .or_else(|| behind(message, "must be able to SET ROLE \"", "ROLE"))
+        .or_else(|| behind(message, "must be member of role \"", "ROLE"))
+        .or_else(|| {
+            behind(
+                message,
+                "unrecognized configuration parameter \"",
+                "PARAMETER",
+            )
+        })
+        .or_else(|| {
+            behind(
+                message,
+                "permission denied to set parameter \"",
+                "PARAMETER",
+            )
+        })
+}
+
+/// `role "app" does not exist`
+fn absent(message: &str) -> Option<String> {
+    let (kind, rest) = message.split_once(" \"")?;
+    let (name, rest) = rest.split_once('"')?;
+    let is_absent = OUTSIDE.contains(&kind) && rest.ends_with("does not exist");
+    is_absent.then(|| format!("{} {name}", kind.to_uppercase()))
+}
+
+/// `permission denied for language c`
+fn denied(message: &str) -> Option<String> {
+    let object = message.strip_prefix("permission denied for ")?;
+    let (kind, name) = object.rsplit_once(' ')?;
+    Some(format!("{} {name}", kind.to_uppercase()))
+}
+
+fn behind(message: &str, words: &str, kind: &str) -> Option<String> {
+    let (_, rest) = message.split_once(words)?;
+    let (name, _) = rest.split_once('"')?;
+    Some(format!("{kind} {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_a_server_in_trouble_are_no_refusals() {
+        for (kind, code, wanted) in [
+            (D::InsufficientPrivilege, "42501", true),
+            (D::RoleMissing, "42704", true),
+            (D::StatementRejected, "42601", true),
+            (D::DataRejected, "23505", true),
+            (D::StatementRejected, "XX000", true),
+            (D::StatementRejected, "XX001", false),
+            (D::StatementRejected, "58030", false),
+            (D::Unavailable, "57P01", false),
+            (D::Unavailable, "55P03", false),
+            (D::InsufficientSpace, "53100", false),
+            (D::LocksExhausted, "53200", false),
+        ] {
+            let e = DatabaseError::new(kind, "statement: no").with_sqlstate(code);
+            assert_eq!(is_refusal(&e), wanted, "{code}");
+        }
+        // Without the server's answer, nothing is known of the definition.
+        assert!(!is_refusal(&DatabaseError::new(D::StatementRejected, "x")));
+    }
+
+    #[test]
+    fn the_first_cause_is_the_error() {
+        let refusal = |entry: &str, caused_by: Option<&str>| Refusal {
+            entry: entry.to_owned(),
+            sqlstate: Some("42501".to_owned()),
+            message: "must be superuser".to_owned(),
+            root: "x".to_owned(),
+            caused_by: caused_by.map(str::to_owned),
+        };
+        let all = vec![
+            refusal("CAST a", None),
+            refusal("COMMENT a", Some("CAST a")),
+            refusal("CAST b", None),
+        ];
+        let e = refused(all.clone());
+        assert_eq!(
+            e.to_string(),
+            "CAST a: must be superuser [42501]; and 1 more refused"
+        );
+        assert_eq!(e.kind(), D::InsufficientPrivilege);
+        assert_eq!(crate::error::RestoreError::from(e).refusals(), all);
+    }
+
+    #[test]
+    fn the_message_is_the_servers() {
+        let said = "statement: permission denied to create event trigger \"e\" [42501]";
+        let e = DatabaseError::new(D::InsufficientPrivilege, said).with_sqlstate("42501");
+        assert_eq!(
+            message_of(&e),
+            "permission denied to create event trigger \"e\""
+        );
+    }
+
+    #[test]
+    fn what_the_server_lacks_is_one_cause() {
+        for (message, cause) in [
+            ("role \"app\" does not exist", Some("ROLE app")),
+            (
+                "access method \"rum\" does not exist",
+                Some("ACCESS METHOD rum"),
+            ),
+            (
+                "collation \"pg_catalog.de_DE\" for encoding \"UTF8\" does not exist",
+                Some("COLLATION pg_catalog.de_DE"),
+            ),
+            ("permission denied for language c", Some("LANGUAGE c")),
+            (
+                "permission denied for foreign-data wrapper f",
+                Some("FOREIGN-DATA WRAPPER f"),
+            ),
+            (
+                "could not access file \"$libdir/postgis-3\": No such file or directory",
+                Some("LIBRARY $libdir/postgis-3"),
+            ),
+            ("must be able to SET ROLE \"app\"", Some("ROLE app")),
+            ("must be member of role \"app\"", Some("ROLE app")),
+            ("relation \"public.t\" does not exist", None),
+            ("syntax error at or near \"x\"", None),
+        ] {
+            assert_eq!(cause_in(message).as_deref(), cause, "{message}");
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_messages_about_what_does_not_exist() {
+        let names = |code: &str, message: &'static str| absent_names(code, message);
+        assert_eq!(
+            names("42P01", "relation \"public.t\" does not exist"),
+            ["t"]
+        );
+        assert_eq!(
+            names("42883", "function s.f(integer, text) does not exist"),
+            ["f"]
+        );
+        assert_eq!(
+            names("42703", "column \"a\" of relation \"t\" does not exist"),
+            ["a", "t"]
+        );
+        assert!(names("42501", "must be owner of table \"t\"").is_empty());
+        assert_eq!(short_name("f(integer)"), "f");
+    }
+}

@@ -1,0 +1,264 @@
+//! What a statement of SQL text defines, in the words of a table of contents. Pure.
+
+use super::classify::table_named;
+use pgdump_archive::{Dialect, Token, first_tokens};
+
+/// Tokens examined of a statement.
+const LOOKED_AT: usize = 64;
+
+/// What a statement defines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Defined {
+    /// Kind and name, such as `EVENT TRIGGER on_ddl`.
+    pub entry: String,
+    /// The name alone, without its schema.
+    pub name: Option<String>,
+    /// The table that it creates, in the form of [`table_named`].
+    pub table: Option<String>,
+}
+
+impl Defined {
+    fn called(entry: String) -> Self {
+        Defined {
+            entry,
+            name: None,
+            table: None,
+        }
+    }
+}
+
+/// Words before the kind of what is created.
+const BEFORE_KIND: [&str; 12] = [
+    "or",
+    "replace",
+    "global",
+    "local",
+    "temporary",
+    "temp",
+    "unlogged",
+    "unique",
+    "constraint",
+    "recursive",
+    "trusted",
+    "procedural",
+];
+
+/// Words between the kind and the name.
+const BEFORE_NAME: [&str; 5] = ["concurrently", "if", "not", "exists", "only"];
+
+/// Kinds of more than one word.
+const KINDS: [&[&str]; 13] = [
+    &["event", "trigger"],
+    &["materialized", "view"],
+    &["foreign", "table"],
+    &["foreign", "data", "wrapper"],
+    &["access", "method"],
+    &["operator", "class"],
+    &["operator", "family"],
+    &["text", "search", "configuration"],
+    &["text", "search", "dictionary"],
+    &["text", "search", "parser"],
+    &["text", "search", "template"],
+    &["default", "conversion"],
+    &["large", "object"],
+];
+
+/// What a statement defines; `None` if it may do anything else, such as bring rows.
+pub(crate) fn defined_by(sql: &str) -> Option<Defined> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let first = t.first()?.name()?;
+    match first.as_str() {
+        "create" => Some(created(&t[1..], sql)),
+        "alter" => Some(altered(&t[1..], sql)),
+        "grant" | "revoke" | "comment" | "security" | "refresh" | "drop" | "import" => {
+            Some(Defined::called(first_words(sql)))
+        }
+        _ => None,
+    }
+}
+
+fn created(t: &[Token<'_>], sql: &str) -> Defined {
+    let Some(object) = Object::find(after(t, &BEFORE_KIND)) else {
+        return Defined::called(first_words(sql));
+    };
+    let is_table = matches!(object.kind.as_str(), "TABLE" | "FOREIGN TABLE");
+    Defined {
+        entry: format!("{} {}", object.kind, object.name),
+        name: Some(object.last.clone()),
+        table: is_table.then(|| table_named(object.text(sql))).flatten(),
+    }
+}
+
+fn altered(t: &[Token<'_>], sql: &str) -> Defined {
+    let Some(object) = Object::find(t) else {
+        return Defined::called(first_words(sql));
+    };
+    let has = |words: [&str; 2]| {
+        t.windows(2)
+            .position(|w| w[0].is(words[0]) && w[1].is(words[1]))
+    };
+    let of = format!("{} {}", object.kind, object.name);
+    let constraint = || {
+        let name = t.get(has(["add", "constraint"])? + 2)?.name()?;
+        let kind = match has(["foreign", "key"]) {
+            Some(_) => "FK CONSTRAINT",
+            None => "CONSTRAINT",
+        };
+        Some((format!("{kind} {} {name}", object.name), name))
+    };
+    match (has(["owner", "to"]), constraint()) {
+        (Some(_), _) => Defined::called(format!("OWNER OF {of}")),
+        (None, Some((entry, name))) => Defined {
+            name: Some(name),
+            ..Defined::called(entry)
+        },
+        (None, None) => Defined::called(format!("ALTER {of}")),
+    }
+}
+
+fn after<'a, 'b>(t: &'a [Token<'b>], words: &[&str]) -> &'a [Token<'b>] {
+    let is_one = |t: &&Token<'_>| words.iter().any(|w| t.is(w));
+    &t[t.iter().take_while(is_one).count()..]
+}
+
+/// The object that a statement names.
+struct Object {
+    kind: String,
+    /// With its schema.
+    name: String,
+    last: String,
+    /// Where the name is in the statement.
+    place: (usize, usize),
+}
+
+impl Object {
+    /// `TABLE ONLY s.t …`
+    fn find(t: &[Token<'_>]) -> Option<Object> {
+        let is_kind = |words: &&&[&str]| {
+            let has = |(i, word): (usize, &&str)| t.get(i).is_some_and(|t| t.is(word));
+            words.iter().enumerate().all(has)
+        };
+        let words = KINDS.iter().find(is_kind).map_or(1, |words| words.len());
+        let kind: Vec<String> = t.get(..words)?.iter().filter_map(Token::short).collect();
+        let names = after(&t[words..], &BEFORE_NAME);
+        let first = names.first()?;
+        let parts = 1 + names[1..]
+            .chunks_exact(2)
+            .take_while(|pair| pair[0].is_symbol(b'.') && pair[1].name().is_some())
+            .count();
+        let named: Vec<String> = names
+            .iter()
+            .step_by(2)
+            .take(parts)
+            .filter_map(Token::name)
+            .collect();
+        let last = &names[2 * (parts - 1)];
+        Some(Object {
+            kind: kind.join(" ").to_uppercase(),
+            name: named.join("."),
+            last: named.last()?.clone(),
+            place: (first.at, last.at + last.text.len()),
+        })
+    }
+
+    fn text<'a>(&self, sql: &'a str) -> &'a str {
+        let (from, to) = self.place;
+        sql.get(from..to).unwrap_or_default()
+    }
+}
+
+/// The first words of a statement, without any value.
+pub(crate) fn first_words(sql: &str) -> String {
+    let line = sql.lines().next().unwrap_or_default();
+    line.split('\'')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(80)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_have_the_names_of_entries() {
+        for (sql, entry, name) in [
+            (
+                "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION public.f();",
+                "EVENT TRIGGER e",
+                Some("e"),
+            ),
+            (
+                "CREATE UNLOGGED TABLE \"S\".\"T t\" (\n    a integer\n);",
+                "TABLE S.T t",
+                Some("T t"),
+            ),
+            (
+                "CREATE EXTENSION IF NOT EXISTS postgis WITH SCHEMA public;",
+                "EXTENSION postgis",
+                Some("postgis"),
+            ),
+            (
+                "CREATE OR REPLACE PROCEDURAL LANGUAGE plpython3u;",
+                "LANGUAGE plpython3u",
+                Some("plpython3u"),
+            ),
+            (
+                "CREATE UNIQUE INDEX i ON public.t USING btree (a);",
+                "INDEX i",
+                Some("i"),
+            ),
+            (
+                "ALTER TABLE public.t OWNER TO app;",
+                "OWNER OF TABLE public.t",
+                None,
+            ),
+            (
+                "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_fk FOREIGN KEY (a) REFERENCES public.u(a);",
+                "FK CONSTRAINT public.t t_fk",
+                Some("t_fk"),
+            ),
+            (
+                "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY;",
+                "ALTER TABLE public.t",
+                None,
+            ),
+            (
+                "GRANT SELECT ON TABLE public.t TO app;",
+                "GRANT SELECT ON TABLE public.t TO app;",
+                None,
+            ),
+        ] {
+            let defined = defined_by(sql).unwrap();
+            assert_eq!(
+                (defined.entry.as_str(), defined.name.as_deref()),
+                (entry, name)
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_bring_rows_defines_nothing() {
+        for sql in [
+            "INSERT INTO t VALUES (1);",
+            "SELECT pg_catalog.setval('public.s', 7, true);",
+            "DO $$ BEGIN END $$;",
+            "",
+        ] {
+            assert_eq!(defined_by(sql), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_named_as_its_rows_name_it() {
+        let defined = defined_by("CREATE TABLE public.\"T\" (a int);").unwrap();
+        assert_eq!(defined.table, table_named("public.\"T\""));
+        assert!(defined.table.is_some());
+        assert_eq!(
+            defined_by("CREATE VIEW v AS SELECT 1;").unwrap().table,
+            None
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! What a session does about definitions that the server refuses: it restores the rest of their transaction.
+
+use std::collections::HashSet;
+
+use super::{RestoreSession, SETTINGS, Task, TaskStatements};
+use crate::context::LoadContext;
+use crate::error::{DatabaseError, DatabaseKind, RestoreError};
+use crate::ids::EntryIndex;
+use crate::left_out::RefusedPart;
+use crate::parallelism::TaskCost;
+use crate::refusals::is_refusal;
+use crate::script::defined_by;
+use crate::{conversion, ddl, hints};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
+
+/// What the server refuses.
+impl RestoreSession {
+    /// Restores one entry by itself, without what the server refuses of it.
+    pub(super) async fn alone(
+        &mut self,
+        job: &LoadContext,
+        task: Task,
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
+        // One before it may have been refused.
+        let Some(entry) = job
+            .content
+            .entry(task.entry)
+            .filter(|e| !job.left_out.has(e))
+        else {
+            return Ok(());
+        };
+        let before = self.output.clone();
+        let sql = self.output.sql_for_part(entry, task.step);
+        let Err(e) = self.run_alone(job, sql, size).await else {
+            return Ok(());
+        };
+        if !is_refusal(&e) {
+            return Err(explained(e, entry));
+        }
+        self.roll_back(before).await?;
+        let e = of_set_role(e, entry);
+        if may_be_about_owner(&e, entry) && self.without_owner(job, entry, size).await? {
+            job.refuse((entry, RefusedPart::Owner), e);
+        } else if has_independent_statements(entry) {
+            self.each_statement(job, entry).await?;
+        } else if is_data(entry) && !job.definitions_only {
+            return Err(explained(e, entry));
+        } else {
+            job.refuse((entry, RefusedPart::Whole), e);
+        }
+        Ok(())
+    }
+
+    async fn run_alone(
+        &mut self,
+        job: &LoadContext,
+        sql: String,
+        size: TaskCost,
+    ) -> Result<(), DatabaseError> {
+        let mut work = TaskStatements {
+            sql: vec![sql],
+            ..TaskStatements::default()
+        };
+        work.wrap_in_transaction(job, size);
+        self.session.pipeline_of(work.sql).await.map_err(|(_, e)| e)
+    }
+
+    /// Restores an entry for the restoring role instead of its owner; false if the server refuses that, too.
+    async fn without_owner(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+        size: TaskCost,
+    ) -> Result<bool, RestoreError> {
+        let ours = TocEntry {
+            owner: String::new(),
+            ..entry.clone()
+        };
+        let before = self.output.clone();
+        let sql = self.output.sql_for(&ours);
+        match self.run_alone(job, sql, size).await {
+            Ok(()) => Ok(true),
+            Err(e) if is_refusal(&e) => {
+                self.roll_back(before).await?;
+                Ok(false)
+            }
+            Err(e) => Err(explained(e, entry)),
+        }
+    }
+
+    /// Runs the statements of an entry one by one, without those that the server refuses.
+    async fn each_statement(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+    ) -> Result<(), RestoreError> {
+        let settings = self.output.sql_before_data(entry);
+        let settings = conversion::sendable(settings, &job.encoding);
+        self.session.run(&settings).await?;
+        for sql in statements(&entry.defn, Dialect::default()) {
+            let ran = self
+                .run_alone(job, sql.to_owned(), TaskCost::default())
+                .await;
+            let Err(e) = ran else { continue };
+            if !is_refusal(&e) {
+                return Err(explained(e, entry));
+            }
+            self.session.run("ROLLBACK").await?;
+            job.refuse((entry, RefusedPart::Statement), e);
+        }
+        Ok(())
+    }
+}
+
+/// SQL text.
+impl RestoreSession {
+    /// Runs steps of SQL text in one transaction. If what the server refuses is left out, and the text has no transactions
+    /// of its own, the other statements are run one by one.
+    pub(super) async fn steps(
+        &mut self,
+        job: &LoadContext,
+        tasks: &[Task],
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
+        let mut work = self.statements_of_steps(job, tasks);
+        let skips = job.left_out.skips() && !work.bare;
+        let again: Vec<(String, String)> = if skips {
+            let names = work.names.iter().cloned();
+            names.zip(work.sql.iter().cloned()).collect()
+        } else {
+            vec![]
+        };
+        if !work.bare {
+            work.wrap_in_transaction(job, size);
+        }
+        match self.send(job, tasks, work).await {
+            Err(RestoreError::Database(e)) if skips && is_refusal(&e) => {
+                self.session.run("ROLLBACK").await?;
+                for (name, sql) in again {
+                    self.statement(job, name, sql).await?;
+                }
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Runs one statement of SQL text, unless the server refuses it.
+    async fn statement(
+        &mut self,
+        job: &LoadContext,
+        name: String,
+        sql: String,
+    ) -> Result<(), RestoreError> {
+        if name == SETTINGS {
+            let set = self.session.run(&sql).await;
+            return Ok(set.map_err(|e| e.context(SETTINGS))?);
+        }
+        let ran = self.run_alone(job, sql.clone(), TaskCost::default()).await;
+        let Err(e) = ran else { return Ok(()) };
+        let failed = |e| RestoreError::from(hints::with_hint(e, None).context(&name));
+        // What is no definition may be data.
+        let Some(defined) = defined_by(&sql).filter(|_| is_refusal(&e)) else {
+            return Err(failed(e));
+        };
+        self.session.run("ROLLBACK").await?;
+        job.left_out.refuse_statement(&defined, e);
+        Ok(())
+    }
+}
+
+/// What a load that is about to fail still finds out.
+impl RestoreSession {
+    /// Tries definitions that cost nothing, without keeping them, and notes those that the server refuses. Whatever else
+    /// goes wrong is not the load's error.
+    pub(crate) async fn try_each(&mut self, job: &LoadContext, left: &[EntryIndex]) {
+        let entries = job.content.entries();
+        let made: HashSet<DumpId> = entries
+            .iter()
+            .filter(|e| e.section == TocSection::PreData)
+            .map(|e| e.dump_id)
+            .collect();
+        let left = left.iter().filter_map(|i| entries.get(i.0));
+        let tried: Vec<&TocEntry> = left.filter(|e| can_be_tried(e, &made)).collect();
+        for entry in tried {
+            if !job.left_out.has(entry) && self.try_alone(job, entry).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn try_alone(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+    ) -> Result<(), DatabaseError> {
+        let before = self.output.clone();
+        let sql = conversion::sendable(self.output.sql_for(entry), &job.encoding);
+        // Another session may be loading the table.
+        self.session
+            .run("BEGIN; SET LOCAL lock_timeout = '200ms'")
+            .await?;
+        let ran = self.session.run(&sql).await;
+        self.roll_back(before).await?;
+        if let Err(e) = ran.map_err(|e| of_set_role(e, entry))
+            && is_refusal(&e)
+            && !is_there(&e)
+        {
+            let part = if may_be_about_owner(&e, entry) {
+                RefusedPart::Owner
+            } else {
+                RefusedPart::Whole
+            };
+            job.refuse((entry, part), e);
+        }
+        Ok(())
+    }
+}
+
+/// Whether another session has restored an entry meanwhile: duplicate object, table, function.
+fn is_there(e: &DatabaseError) -> bool {
+    matches!(e.sqlstate(), Some("42710" | "42P07" | "42723"))
+}
+
+/// Whether an entry costs nothing and needs only what exists.
+fn can_be_tried(entry: &TocEntry, made: &HashSet<DumpId>) -> bool {
+    let is_cheap = matches!(
+        entry.kind,
+        EntryKind::Acl
+            | EntryKind::AclLanguage
+            | EntryKind::DefaultAcl
+            | EntryKind::EventTrigger
+            | EntryKind::Policy
+            | EntryKind::Publication
+            | EntryKind::PublicationTable
+            | EntryKind::RowSecurity
+            | EntryKind::Rule
+            | EntryKind::Subscription
+            | EntryKind::Trigger
+    );
+    is_cheap && entry.dependencies.iter().all(|id| made.contains(id))
+}
+
+fn explained(e: DatabaseError, entry: &TocEntry) -> RestoreError {
+    hints::with_hint(e, Some(entry))
+        .context(&entry.name())
+        .into()
+}
+
+/// SET ROLE, which a group of large objects begins with, calls a missing role a wrong value, and messages about values are
+/// dropped.
+fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
+    const WRONG_VALUE: &str = "22023";
+    if entry.kind != EntryKind::BlobMetadata || e.sqlstate() != Some(WRONG_VALUE) {
+        return e;
+    }
+    let what = format!("role \"{}\" does not exist", entry.owner);
+    DatabaseError::new(DatabaseKind::RoleMissing, what).with_sqlstate("42704")
+}
+
+/// Whether the server may have refused the owner of an entry, and not the entry.
+fn may_be_about_owner(e: &DatabaseError, entry: &TocEntry) -> bool {
+    matches!(e.sqlstate(), Some("42501" | "42704")) && ddl::names_owner(entry)
+}
+
+/// Whether an entry consists of privileges that can be granted without each other. Those that another role grants set the
+/// session's role first.
+fn has_independent_statements(entry: &TocEntry) -> bool {
+    let is_acl = matches!(
+        entry.kind,
+        EntryKind::Acl | EntryKind::AclLanguage | EntryKind::DefaultAcl
+    );
+    is_acl && !ddl::grants_on_group(entry) && !entry.defn.contains("SESSION AUTHORIZATION")
+}
+
+/// Whether an entry has data of its own: leaving it out would lose what no definition brings back.
+fn is_data(entry: &TocEntry) -> bool {
+    matches!(
+        entry.kind,
+        EntryKind::SequenceSet | EntryKind::Blob | EntryKind::BlobMetadata
+    )
+}

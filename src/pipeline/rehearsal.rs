@@ -1,0 +1,306 @@
+//! A rehearsal: all definitions of a backup, and none of its rows, in a database of its own on the target server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::context::{JobClock, JobContext, Services};
+use super::job_outcome::{JobOutcome, end_spans};
+use super::sandbox_destination::SandboxDestination;
+use super::states::{LoadRequest, Opened, Pinned, LoadLog, policy_under};
+use super::targets;
+use crate::backup::{self, PinnedBackup};
+use crate::catalog;
+use crate::config::Trust;
+use crate::database::{Loader, VerificationDatabase};
+use crate::error::{
+    DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report as said,
+};
+use crate::event::{Kind, RestoreResult};
+use crate::job::{Rehearsal, RehearsedRefusal, RestoreJob};
+use crate::policy::{OnError, Policy, Rehearse};
+use crate::progress::Progress;
+use pgdump_restore::{Refusal, Stage, fix_of, refused};
+
+/// How long cleaning up may take.
+const CLEANUP: Duration = Duration::from_secs(60);
+
+/// From this size on, in bytes, a restore is rehearsed first (`RESTORE_REHEARSE=auto`).
+const LARGE: u64 = 1 << 30;
+
+const NOTE: &str = "without rows: what only rows show is not known, such as rows that a constraint or a unique index rejects, \
+    and materialized views, which are created without being filled";
+const NOTE_OF_TEXT: &str = "SQL text: only the statements before its first rows were tried, not the indexes, keys and privileges after them";
+
+type RestoreContext<'a> = JobContext<'a, RestoreJob>;
+
+/// Runs the rehearsal of a request: there is always a result. What the server refuses is an answer, and no failure.
+pub(crate) async fn answer(
+    services: &Services,
+    job: &RestoreJob,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> JobOutcome {
+    let clock = JobClock::start();
+    let rehearsed = run(services, job, &progress, stop).await;
+    let mut result = RestoreResult::new(&job.request_id, (clock.started(), clock.now()));
+    result.kind = Kind::Rehearsal;
+    result.duration_seconds = clock.seconds();
+    result.attempt = job.attempt;
+    result.labels = job.labels.clone();
+    match rehearsed {
+        Ok(rehearsal) => {
+            result.backup = rehearsal.backup.clone();
+            result.rehearsal = Some(Box::new(rehearsal));
+        }
+        Err(e) => {
+            let (stage, reason) = (progress.stage(), e.reason());
+            tracing::warn!(stage = stage.as_str(), failure_reason = %reason, error = said(&e), "the rehearsal failed");
+            result.fail(&e, stage);
+        }
+    }
+    result.bound();
+    let failure = result.error.as_ref().map(|e| e.reason);
+    end_spans(&progress, failure);
+    JobOutcome {
+        result,
+        failure,
+        repeated: false,
+        is_final: false,
+        is_denied_alone: false,
+        proof: None,
+    }
+}
+
+/// Rehearses the restore that `job` asks for. Its target is not touched, and need not exist.
+///
+/// # Errors
+/// Everything that keeps definitions from being tried: errors of the backup, the download, the server.
+pub(crate) async fn run(
+    services: &Services,
+    job: &RestoreJob,
+    progress: &Arc<Progress>,
+    stop: CancellationToken,
+) -> Result<Rehearsal, RestoreError> {
+    let cancel = stop.child_token();
+    let _guard = cancel.clone().drop_guard();
+    let context = JobContext {
+        services,
+        job,
+        progress,
+        cancel: &cancel,
+        clock: JobClock::start(),
+    };
+    if job.selection.data_only {
+        let what = "--data-only: rows alone have no definitions to rehearse";
+        return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
+    }
+    targets::check_part(job)?;
+    progress.enter(Stage::Prepare);
+    let crc32c = job.crc32c.as_deref();
+    let crc32c = crc32c.map(backup::decode_crc32c).transpose()?;
+    let pin = context.catalog().pin(&job.backup, job.generation, crc32c);
+    let mut bounds = context.bounds("rehearsal", job.deadline);
+    let pinned = bounds.within(pin).await?;
+    rehearse(&context, pinned).await
+}
+
+/// The database of a rehearsal. The journal knows it before it exists, and a reaper drops what a killed worker leaves.
+struct RehearsalDatabase(Option<VerificationDatabase>);
+
+impl RehearsalDatabase {
+    async fn clean_up(mut self) {
+        if let Some(database) = self.0.take() {
+            clean_up(&database).await;
+        }
+    }
+}
+
+impl Drop for RehearsalDatabase {
+    /// The job ended before the rehearsal did.
+    fn drop(&mut self) {
+        if let (Some(database), Ok(runtime)) =
+            (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(async move { clean_up(&database).await });
+        }
+    }
+}
+
+/// Rehearses the restore of a backup.
+async fn rehearse(
+    context: &RestoreContext<'_>,
+    pinned: Option<PinnedBackup>,
+) -> Result<Rehearsal, RestoreError> {
+    let job = context.job;
+    let clock = JobClock::start();
+    let backup = pinned.as_ref().map(catalog::describe).unwrap_or_default();
+    let own = Pinned::new(pinned.clone());
+    let opened = own.open(context, job.database.as_deref()).await?;
+    let id = format!("rehearsal:{}", job.request_id);
+    let name = VerificationDatabase::name_for(&id);
+    let server = &context.services.server;
+    let mut bounds = context.bounds("rehearsal", job.deadline);
+    let claim = VerificationDatabase::claim(server, &id, name, true);
+    let claimed = RehearsalDatabase(Some(bounds.within(claim).await?));
+    let tried = async {
+        let Some(database) = &claimed.0 else {
+            return Err(RestoreError::internal("a rehearsal without a database"));
+        };
+        let tried = try_definitions(context, opened, database, pinned.as_ref()).await;
+        match tried {
+            Ok(tried) => Ok(tried),
+            Err(e) => Err(database.unless_lost(e).await),
+        }
+    };
+    let tried = bounds.within(Box::pin(tried)).await;
+    claimed.clean_up().await;
+    let (entries, note, refusals) = tried?;
+    Ok(Rehearsal {
+        backup,
+        restorable: refusals.is_empty(),
+        entries,
+        refusals_total: refusals.len() as u64,
+        refusals: refusals.into_iter().map(with_fix).collect(),
+        note: note.to_owned(),
+        duration_seconds: clock.seconds(),
+    })
+}
+
+fn with_fix(refusal: Refusal) -> RehearsedRefusal {
+    RehearsedRefusal {
+        fix: fix_of(&refusal),
+        refusal,
+    }
+}
+
+/// Returns the number of definitions, what is not known of them, and what the server refused.
+async fn try_definitions(
+    context: &RestoreContext<'_>,
+    opened: Opened,
+    database: &VerificationDatabase,
+    backup: Option<&PinnedBackup>,
+) -> Result<(u64, &'static str, Vec<Refusal>), RestoreError> {
+    let (job, config) = (context.job, context.config());
+    let trust = context.catalog().trust_of(&job.backup);
+    let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
+    let request = LoadRequest {
+        policy: Policy {
+            on_error: OnError::Skip,
+            ..policy_under(trust, policy)
+        },
+        selection: &job.selection,
+        backup,
+    };
+    let server = &context.services.server;
+    let loader = loader(database, trust).await?;
+    let destination = SandboxDestination::new(server, database, loader);
+    let mut destination = destination.of_rehearsal(&job.request_id);
+    let mut log = LoadLog::default();
+    let prepared = opened
+        .prepare(context, &mut destination, request, &mut log)
+        .await?;
+    let note = if prepared.is_script() {
+        NOTE_OF_TEXT
+    } else {
+        NOTE
+    };
+    let entries = prepared.definitions();
+    let staged = prepared
+        .create_staging(&destination, context.progress, &mut log)
+        .await?;
+    staged.rehearse(context, job.jobs, &mut log).await?;
+    let refusals = log.refusals.map(|r| r.found()).unwrap_or_default();
+    Ok((entries, note, refusals))
+}
+
+/// The role that tries the definitions, if it is not our own.
+async fn loader(
+    database: &VerificationDatabase,
+    trust: Trust,
+) -> Result<Option<Loader>, RestoreError> {
+    match trust {
+        Trust::Full => Ok(None),
+        Trust::Restricted => match database.confine().await? {
+            Some(loader) => Ok(Some(loader)),
+            None => {
+                let what = "a rehearsal of a restricted restore needs a role of its own: ALTER ROLE … CREATEROLE for DB_USER, \
+                    or rehearse with BACKUP_TRUST=full if you trust the backup";
+                Err(DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into())
+            }
+        },
+    }
+}
+
+async fn clean_up(database: &VerificationDatabase) {
+    match tokio::time::timeout(CLEANUP, database.discard()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => {
+            tracing::error!(
+                error = said(&e),
+                "the database of the rehearsal was not dropped"
+            );
+        }
+        Err(_) => tracing::error!("dropping the database of the rehearsal took too long"),
+    }
+}
+
+/// Before rows move: rehearses a large restore. With `on_error: stop`, what the server refuses ends the restore.
+///
+/// # Errors
+/// The first refusal, with all of them.
+pub(super) async fn before_rows(
+    context: &RestoreContext<'_>,
+    pinned: &Pinned,
+) -> Result<(), RestoreError> {
+    if !is_due(context, pinned) {
+        return Ok(());
+    }
+    let own = Arc::new(Progress::default());
+    let apart = JobContext {
+        services: context.services,
+        job: context.job,
+        progress: &own,
+        cancel: context.cancel,
+        clock: context.clock,
+    };
+    let rehearsed = match rehearse(&apart, pinned.backup().cloned()).await {
+        Ok(rehearsed) => rehearsed,
+        // The restore itself finds out whether it can succeed.
+        Err(e) => {
+            tracing::warn!(error = said(&e), "the restore could not be rehearsed");
+            return Ok(());
+        }
+    };
+    let refusals = rehearsed.refusals.into_iter().map(|r| r.refusal);
+    let refusals: Vec<Refusal> = refusals.collect();
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let on_error = context
+        .job
+        .on_error
+        .unwrap_or(context.config().policy.on_error);
+    match on_error {
+        OnError::Stop => Err(refused(refusals).into()),
+        OnError::Skip => {
+            let left_out = refusals.len();
+            tracing::warn!(left_out, "the server will refuse definitions of the backup");
+            Ok(())
+        }
+    }
+}
+
+fn is_due(context: &RestoreContext<'_>, pinned: &Pinned) -> bool {
+    // Standard input cannot be read twice.
+    let Some(backup) = pinned.backup() else {
+        return false;
+    };
+    let is_wanted = match context.config().rehearse {
+        Rehearse::Auto => backup.object.size >= LARGE,
+        Rehearse::Always => true,
+        Rehearse::Never => false,
+    };
+    is_wanted && !context.job.selection.data_only
+}

@@ -1,0 +1,59 @@
+//! The tables that a report lists, by their names without quotes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pgdump_archive::{Dialect, Token, tokens};
+
+use super::VerificationReport;
+
+/// What a backup has of the tables that its report lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListedTables {
+    /// Those with data, and whether that has rows.
+    pub filled: BTreeMap<String, bool>,
+    /// Those that the backup defines without data.
+    pub bare: BTreeSet<String>,
+    pub has_large_objects: bool,
+}
+
+impl ListedTables {
+    /// Whether the backup has data of a table, or defines it.
+    pub fn defines(&self, name: &str) -> bool {
+        self.filled.contains_key(name) || self.bare.contains(name)
+    }
+
+    /// All names, sorted within each kind.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.filled.keys().chain(&self.bare)
+    }
+}
+
+impl VerificationReport {
+    /// The tables that it lists; `None` if it lists none.
+    pub fn listed_tables(&self) -> Option<ListedTables> {
+        if self.tables.is_empty() && self.without_data.is_empty() {
+            return None;
+        }
+        let mut listed = ListedTables {
+            bare: self.without_data.iter().cloned().collect(),
+            has_large_objects: self.large_objects > 0,
+            ..ListedTables::default()
+        };
+        for table in &self.tables {
+            *listed.filled.entry(plain_name(&table.name)).or_default() |= table.rows > 0;
+        }
+        Some(listed)
+    }
+}
+
+/// A name without quotes: `"Shop".orders` → `Shop.orders`.
+pub fn plain_name(name: &str) -> String {
+    let names = tokens(name, Dialect::default());
+    let names: Vec<String> = names.iter().filter_map(Token::name).collect();
+    names.join(".")
+}
+
+/// A name without the numbers in it, which partitions have.
+pub fn without_digits(name: &str) -> String {
+    name.chars().filter(|c| !c.is_ascii_digit()).collect()
+}

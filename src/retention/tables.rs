@@ -1,0 +1,212 @@
+//! What tables say about retention: which backups that name no database are of the same one, and whose rows no newer backup
+//! has. Pure.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::proof::{BackupOrigin, ListedTables, without_digits};
+
+/// Number of the database that a backup is of which names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UnnamedSeries(usize);
+
+#[cfg(test)]
+impl UnnamedSeries {
+    pub(crate) fn of_test(number: usize) -> Self {
+        UnnamedSeries(number)
+    }
+}
+
+/// The databases of backups that name none, each with the tables of the oldest of its backups so far.
+#[derive(Debug, Default)]
+pub struct UnnamedDatabases(Vec<(BackupOrigin, BTreeSet<String>)>);
+
+impl UnnamedDatabases {
+    /// The database of the next backup, given newest first: the first one whose objects are called alike and whose last
+    /// backup has more than half of its tables in common with this one, of whichever has more. Tables are created and
+    /// dropped from one backup to the next, but seldom most of them.
+    pub fn series_of(&mut self, origin: &BackupOrigin, tables: &ListedTables) -> UnnamedSeries {
+        let names: BTreeSet<String> = tables.names().cloned().collect();
+        let is_it = |(other, known): &(BackupOrigin, BTreeSet<String>)| {
+            let (fewer, more) = if known.len() < names.len() {
+                (known, &names)
+            } else {
+                (&names, known)
+            };
+            let common = fewer.iter().filter(|name| more.contains(*name)).count();
+            other == origin && common * 2 > more.len()
+        };
+        let place = self.0.iter().position(is_it).unwrap_or(self.0.len());
+        match self.0.get_mut(place) {
+            Some((_, known)) => *known = names,
+            None => self.0.push((origin.clone(), names)),
+        }
+        UnnamedSeries(place)
+    }
+}
+
+/// Rows that a backup has and no newer proven one of its database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoleRows {
+    /// What has them, in words.
+    pub of: String,
+    /// A newer one defines the table without data: it was left out. Otherwise it may have been dropped.
+    pub is_left_out: bool,
+}
+
+/// What the proven backups of a database hold that are newer than one.
+#[derive(Debug, Default)]
+pub struct NewerTables {
+    is_any: bool,
+    filled: HashSet<String>,
+    bare: HashSet<String>,
+    /// Most tables of one backup whose names differ in numbers only.
+    alike: HashMap<String, usize>,
+    has_large_objects: bool,
+}
+
+impl NewerTables {
+    /// The rows that an older backup has alone. Of partitions that come and go, it is enough that there are as many.
+    pub fn sole_rows(
+        &self,
+        older: &ListedTables,
+        is_ignored: impl Fn(&str) -> bool,
+    ) -> Option<SoleRows> {
+        if !self.is_any {
+            return None;
+        }
+        let with_rows = older.filled.iter().filter(|(_, has_rows)| **has_rows);
+        let sole = with_rows.map(|(name, _)| name.as_str());
+        let sole = sole.filter(|name| !self.filled.contains(*name) && !is_ignored(name));
+        let (left_out, gone): (Vec<&str>, Vec<&str>) =
+            sole.partition(|name| self.bare.contains(*name));
+        if let Some(of) = named(&left_out) {
+            return Some(SoleRows {
+                of,
+                is_left_out: true,
+            });
+        }
+        let alike = alike(older);
+        let is_rotated = |name: &&str| {
+            let pattern = without_digits(name);
+            self.alike.get(&pattern) >= alike.get(&pattern)
+        };
+        let gone: Vec<&str> = gone.into_iter().filter(|name| !is_rotated(name)).collect();
+        let lacks_objects = older.has_large_objects && !self.has_large_objects;
+        let of = named(&gone).or(lacks_objects.then(|| "large objects".to_owned()))?;
+        Some(SoleRows {
+            of,
+            is_left_out: false,
+        })
+    }
+
+    /// Adds the next older proven backup.
+    pub fn add(&mut self, tables: &ListedTables) {
+        self.is_any = true;
+        self.filled.extend(tables.filled.keys().cloned());
+        self.bare.extend(tables.bare.iter().cloned());
+        self.has_large_objects |= tables.has_large_objects;
+        for (pattern, count) in alike(tables) {
+            let most = self.alike.entry(pattern).or_default();
+            *most = count.max(*most);
+        }
+    }
+}
+
+/// How many tables with data have names that differ in numbers only, by the name without them.
+fn alike(tables: &ListedTables) -> HashMap<String, usize> {
+    let mut alike = HashMap::new();
+    for name in tables.filled.keys() {
+        *alike.entry(without_digits(name)).or_default() += 1;
+    }
+    alike
+}
+
+/// The first name, and how many more there are.
+fn named(tables: &[&str]) -> Option<String> {
+    let (first, others) = tables.split_first()?;
+    Some(match others.len() {
+        0 => (*first).to_owned(),
+        1 => format!("{first} and another table"),
+        n => format!("{first} and {n} other tables"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables with rows, and some without data.
+    fn tables(filled: &[&str], bare: &[&str]) -> ListedTables {
+        ListedTables {
+            filled: filled.iter().map(|n| ((*n).to_owned(), true)).collect(),
+            bare: bare.iter().map(|n| (*n).to_owned()).collect(),
+            has_large_objects: false,
+        }
+    }
+
+    #[test]
+    fn backups_without_a_name_are_of_one_database_if_they_have_most_tables_in_common() {
+        let mut all = UnnamedDatabases::default();
+        let alike = BackupOrigin::new(None, "backup-2026-11-01");
+        let mut series = |names: &[&str]| all.series_of(&alike, &tables(names, &[])).0;
+        assert_eq!(series(&["orders_s1"]), 0);
+        assert_eq!(
+            series(&["orders_s2"]),
+            1,
+            "another database of the same kind"
+        );
+        // Partitions come and go, one at a time.
+        assert_eq!(series(&["u", "log_11", "log_12", "log_13"]), 2);
+        assert_eq!(series(&["u", "log_10", "log_11", "log_12"]), 2);
+        assert_eq!(series(&["u", "log_09", "log_10", "log_11"]), 2);
+        assert_eq!(series(&["orders_s1"]), 0);
+        // A small database may have a table of a large one.
+        assert_eq!(series(&["u"]), 3);
+        let other = BackupOrigin::new(None, "nightly-2026-11-01");
+        assert_eq!(all.series_of(&other, &tables(&["orders_s1"], &[])).0, 4);
+    }
+
+    #[test]
+    fn rows_that_no_newer_backup_has_are_named() {
+        let sole = |newer: &[ListedTables], older: &ListedTables| {
+            let mut known = NewerTables::default();
+            newer.iter().for_each(|n| known.add(n));
+            let sole = known.sole_rows(older, |name| name == "tmp")?;
+            Some((sole.of, sole.is_left_out))
+        };
+        let full = tables(&["log", "orders", "tmp", "users"], &[]);
+        assert_eq!(sole(&[], &full), None, "it is the newest");
+        let left_out = |of: &str| Some((of.to_owned(), true));
+        let gone = |of: &str| Some((of.to_owned(), false));
+        let without_log = tables(&["orders", "users"], &["log"]);
+        assert_eq!(sole(&[without_log.clone()], &full), left_out("log"));
+        let without_both = tables(&["users"], &["log", "orders"]);
+        let newer = [without_both, without_log];
+        assert_eq!(sole(&newer, &full), left_out("log"));
+        assert_eq!(sole(&newer[..1], &full), left_out("log and another table"));
+        assert_eq!(
+            sole(&[tables(&["users"], &[])], &full),
+            gone("log and another table")
+        );
+        // An empty table has its data.
+        let mut emptied = tables(&["orders", "users"], &[]);
+        emptied.filled.insert("log".into(), false);
+        assert_eq!(sole(&[emptied], &full), None);
+        // As many partitions as before are there, or fewer.
+        let weeks = tables(&["ev_45", "ev_46", "users"], &[]);
+        assert_eq!(
+            sole(&[tables(&["ev_46", "ev_47", "users"], &[])], &weeks),
+            None
+        );
+        assert_eq!(
+            sole(&[tables(&["ev_46", "users"], &[])], &weeks),
+            gone("ev_45")
+        );
+        let mut objects = tables(&["users"], &[]);
+        objects.has_large_objects = true;
+        assert_eq!(
+            sole(&[tables(&["users"], &[])], &objects),
+            gone("large objects")
+        );
+    }
+}

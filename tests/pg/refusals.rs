@@ -1,0 +1,330 @@
+//! What the server refuses: left out on request, named all at once, and foretold by a rehearsal.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::{Cluster, assert_same};
+
+/// A command of the program on `c` as `user`, with this environment.
+fn run(c: &Cluster, user: &str, env: &[(&str, &str)], args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    command
+        .args(args)
+        .args(["--output", "json"])
+        .env_clear()
+        .env("DB_HOST", c.sandbox.host())
+        .env("DB_USER", user)
+        .envs(env.iter().copied());
+    command.output().unwrap()
+}
+
+fn answer(out: &Output) -> (i32, Value) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let json = serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}{}", text(&out.stdout), text(&out.stderr)));
+    (out.status.code().unwrap(), json)
+}
+
+fn restored(
+    c: &Cluster,
+    (user, env): (&str, &[(&str, &str)]),
+    dump: &Path,
+    target: &str,
+) -> (i32, Value) {
+    let file = dump.to_str().unwrap();
+    answer(&run(c, user, env, &["restore", file, "--target", target]))
+}
+
+fn rehearsed(c: &Cluster, (user, env): (&str, &[(&str, &str)]), dump: &Path) -> (i32, Value) {
+    let file = dump.to_str().unwrap();
+    answer(&run(c, user, env, &["rehearse", file]))
+}
+
+/// Entry and root of each refusal, in order.
+fn told(refusals: &Value) -> Vec<(String, String)> {
+    let text = |r: &Value, key: &str| r[key].as_str().unwrap().to_owned();
+    let all = refusals.as_array().unwrap().iter();
+    let mut all: Vec<_> = all.map(|r| (text(r, "entry"), text(r, "root"))).collect();
+    all.sort_unstable();
+    all
+}
+
+const SKIP: (&str, &str) = ("RESTORE_ON_ERROR", "skip");
+const NO_OWNERS: (&str, &str) = ("RESTORE_OWNERS", "none");
+
+/// A database with rows, and two event triggers, which only a superuser may create.
+const TRIGGERS: &str = "CREATE TABLE t (a int PRIMARY KEY, b text);
+    INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 1000) i;
+    CREATE INDEX ON t (b);
+    CREATE FUNCTION on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+    CREATE EVENT TRIGGER first ON ddl_command_end EXECUTE FUNCTION on_ddl();
+    CREATE EVENT TRIGGER second ON sql_drop EXECUTE FUNCTION on_ddl();
+    COMMENT ON EVENT TRIGGER second IS 'x';";
+
+#[test]
+fn everything_but_what_is_refused_is_restored() {
+    let c = Cluster::start();
+    c.psql("postgres", "CREATE ROLE creator LOGIN CREATEDB");
+    c.create("src", TRIGGERS);
+    let folder = c.dump_to_file("src", &["-Fd"]);
+    let dumps = [
+        c.dump_to_file("src", &[]),
+        PathBuf::from(format!("{}/", folder.display())),
+        c.dump_to_file("src", &["-Fp"]),
+    ];
+    c.psql("src", "DROP EVENT TRIGGER first");
+    c.psql("src", "DROP EVENT TRIGGER second");
+    let wanted = c.content("src", &["--no-owner"]);
+    let skip = [SKIP, NO_OWNERS];
+    for (i, dump) in dumps.iter().enumerate() {
+        let target = format!("app{i}");
+        let (code, result) = restored(&c, ("creator", &skip), dump, &target);
+        assert_eq!(code, 3, "{result}");
+        assert_eq!(result["status"], "success", "{result}");
+        assert_eq!(result["complete"], false, "{result}");
+        assert_eq!(result["rows"], 1000, "{result}");
+        let skipped = told(&result["skipped"]);
+        let triggers: Vec<&(String, String)> = skipped
+            .iter()
+            .filter(|(entry, _)| entry.starts_with("EVENT TRIGGER "))
+            .collect();
+        assert_eq!(triggers.len(), 2, "{result}");
+        assert!(triggers.iter().all(|(entry, root)| entry == root));
+        assert_eq!(result["skipped"][0]["sqlstate"], "42501", "{result}");
+        assert_eq!(result["skipped_total"], skipped.len(), "{result}");
+        assert_same(&c.content(&target, &["--no-owner"]), &wanted, &target);
+        let (code, rehearsal) = rehearsed(&c, ("creator", &[NO_OWNERS]), dump);
+        if i < 2 {
+            assert_eq!((code, &rehearsal["restorable"]), (1, &false.into()));
+            assert_eq!(told(&rehearsal["refusals"]), skipped, "{rehearsal}");
+            let fix = rehearsal["refusals"][0]["fix"].as_str().unwrap();
+            assert!(fix.contains("as a superuser"), "{fix}");
+        } else {
+            // The triggers follow the rows.
+            assert_eq!((code, &rehearsal["restorable"]), (0, &true.into()));
+            let note = rehearsal["note"].as_str().unwrap();
+            assert!(note.contains("before its first rows"), "{note}");
+        }
+    }
+    one_answer_names_all(&c, &dumps[0]);
+    let leftovers: Vec<String> = c.databases();
+    let wanted = [
+        "app0",
+        "app1",
+        "app2",
+        "postgres",
+        "src",
+        "template0",
+        "template1",
+    ];
+    assert_eq!(leftovers, wanted);
+    // Nothing is refused to a superuser.
+    let (code, result) = restored(&c, ("postgres", &[SKIP]), &dumps[0], "whole");
+    assert_eq!((code, &result["complete"]), (0, &true.into()), "{result}");
+    let (code, rehearsal) = rehearsed(&c, ("postgres", &[]), &dumps[0]);
+    assert_eq!(code, 0, "{rehearsal}");
+}
+
+/// The default stops, whether the restore itself finds it out, or its rehearsal before.
+fn one_answer_names_all(c: &Cluster, dump: &Path) {
+    for (rehearse, stage) in [("never", None), ("always", Some("prepare"))] {
+        let env = [NO_OWNERS, ("RESTORE_REHEARSE", rehearse)];
+        let (code, result) = restored(c, ("creator", &env), dump, "none");
+        assert_eq!(code, 77, "{result}");
+        let error = &result["error"];
+        assert_eq!(error["reason"], "insufficient_privilege", "{result}");
+        let triggers = told(&error["refusals"]);
+        let is_trigger = |(entry, _): &&(String, String)| entry.starts_with("EVENT TRIGGER ");
+        assert_eq!(triggers.iter().filter(is_trigger).count(), 2, "{result}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("and 1 more refused"), "{message}");
+        assert!(stage.is_none_or(|s| error["stage"] == s), "{result}");
+    }
+}
+
+/// Replaces bytes of an archive by as many others: what the server lacks has to be missing from its catalog, and only from
+/// there.
+fn patched(dump: &Path, changes: &[(&str, &str)]) {
+    let mut bytes = std::fs::read(dump).unwrap();
+    for (old, new) in changes {
+        assert_eq!(old.len(), new.len());
+        let places: Vec<usize> = memchr::memmem::find_iter(&bytes, old).collect();
+        assert!(!places.is_empty(), "{old}");
+        for at in places {
+            bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+        }
+    }
+    std::fs::write(dump, bytes).unwrap();
+}
+
+/// Roles, an extension, a locale and an access method that the server does not have.
+fn dump_of_what_is_missing(c: &Cluster) -> PathBuf {
+    c.psql("postgres", "CREATE ROLE gone");
+    c.create(
+        "lacking",
+        "CREATE TABLE owned (a int); ALTER TABLE owned OWNER TO gone;
+         CREATE TABLE granted (a int); GRANT SELECT ON granted TO gone; GRANT SELECT ON granted TO role_a;
+         CREATE EXTENSION pageinspect;
+         CREATE VIEW pages AS SELECT get_raw_page('owned', 0) AS p;
+         CREATE COLLATION c (provider = libc, locale = 'C');
+         CREATE TABLE sorted (a text COLLATE c); INSERT INTO sorted VALUES ('x');
+         CREATE TABLE hashed (a int); CREATE INDEX i ON hashed USING hash (a);",
+    );
+    let dump = c.dump_to_file("lacking", &[]);
+    c.psql("postgres", "DROP DATABASE lacking");
+    c.psql("postgres", "DROP ROLE gone");
+    patched(
+        &dump,
+        &[
+            ("pageinspect", "pageinspecx"),
+            ("locale = 'C'", "locale = 'Q'"),
+            ("USING hash", "USING hasx"),
+        ],
+    );
+    dump
+}
+
+/// What a role without powers may not create.
+fn dump_of_what_is_denied(c: &Cluster) -> PathBuf {
+    c.create(
+        "denied",
+        "CREATE EXTENSION pageinspect;
+         CREATE FUNCTION f(int) RETURNS int LANGUAGE internal AS 'int4abs';
+         CREATE FUNCTION g() RETURNS int LANGUAGE sql SET log_statement = 'all' AS 'SELECT 1';
+         CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
+         CREATE TABLE t (a int DEFAULT f(1)); INSERT INTO t VALUES (1);
+         CREATE TABLE u (a int); INSERT INTO u VALUES (1);",
+    );
+    c.dump_to_file("denied", &[])
+}
+
+/// Each cause is named once as the root of what it makes fail, with what to do about it, and a rehearsal names what the
+/// restore then leaves out: no more, no less.
+#[test]
+fn a_rehearsal_foretells_what_is_left_out() {
+    let c = Cluster::start();
+    c.psql("postgres", "CREATE ROLE creator LOGIN CREATEDB");
+    let (missing, denied) = (dump_of_what_is_missing(&c), dump_of_what_is_denied(&c));
+    type Case<'a> = (
+        &'a str,
+        &'a [(&'a str, &'a str)],
+        &'a Path,
+        &'a [(&'a str, &'a str, &'a str)],
+    );
+    let cases: [Case<'_>; 2] = [
+        (
+            "postgres",
+            &[SKIP],
+            &missing,
+            &[
+                ("OWNER OF TABLE public.owned", "ROLE gone", "--create-roles"),
+                ("ACL public.TABLE granted", "ROLE gone", "--globals"),
+                (
+                    "EXTENSION pageinspecx",
+                    "EXTENSION pageinspecx",
+                    "install the package",
+                ),
+                (
+                    "VIEW public.pages",
+                    "EXTENSION pageinspecx",
+                    "install the package",
+                ),
+                (
+                    "COLLATION public.c",
+                    "COLLATION public.c",
+                    "install the locale",
+                ),
+                (
+                    "TABLE public.sorted",
+                    "COLLATION public.c",
+                    "install the locale",
+                ),
+                (
+                    "TABLE DATA public.sorted",
+                    "COLLATION public.c",
+                    "install the locale",
+                ),
+                (
+                    "INDEX public.i",
+                    "ACCESS METHOD hasx",
+                    "provides the access method",
+                ),
+            ],
+        ),
+        (
+            "creator",
+            &[SKIP, NO_OWNERS],
+            &denied,
+            &[
+                (
+                    "EXTENSION pageinspect",
+                    "EXTENSION pageinspect",
+                    "may create the extension",
+                ),
+                (
+                    "FUNCTION public.f(integer)",
+                    "LANGUAGE internal",
+                    "as a superuser",
+                ),
+                ("TABLE public.t", "LANGUAGE internal", "as a superuser"),
+                ("TABLE DATA public.t", "LANGUAGE internal", "as a superuser"),
+                (
+                    "FUNCTION public.g()",
+                    "PARAMETER log_statement",
+                    "GRANT SET ON PARAMETER",
+                ),
+                (
+                    "FOREIGN DATA WRAPPER w",
+                    "FOREIGN DATA WRAPPER w",
+                    "restore",
+                ),
+                ("SERVER s", "FOREIGN DATA WRAPPER w", "restore"),
+            ],
+        ),
+    ];
+    for (i, (user, env, dump, wanted)) in cases.into_iter().enumerate() {
+        let (code, rehearsal) = rehearsed(&c, (user, env), dump);
+        assert_eq!(code, 1, "{rehearsal}");
+        let refusals = &rehearsal["refusals"];
+        let (code, result) = restored(&c, (user, env), dump, &format!("app{i}"));
+        assert_eq!(code, 3, "{result}");
+        assert_eq!(told(refusals), told(&result["skipped"]), "{result}");
+        for (entry, root, fix) in wanted {
+            let all = refusals.as_array().unwrap();
+            let found = all.iter().find(|r| r["entry"] == *entry);
+            let found = found.unwrap_or_else(|| panic!("{entry}: {refusals}"));
+            assert_eq!(found["root"], *root, "{found}");
+            assert!(found["fix"].as_str().unwrap().contains(fix), "{found}");
+        }
+    }
+    // What can be granted is, and what is left out takes nothing else with it.
+    let granted = "SELECT has_table_privilege('role_a', 'granted', 'SELECT'), to_regclass('owned') IS NOT NULL";
+    assert_eq!(c.psql("app0", granted), "t|t");
+    assert_eq!(c.psql("app1", "SELECT count(*) FROM u"), "1");
+    assert_eq!(c.psql("app1", "SELECT to_regclass('t') IS NULL"), "t");
+}
+
+/// Rows are never left out: they fail the restore, which names the table, the line and the constraint, and no value.
+#[test]
+fn rows_that_are_refused_fail_the_restore() {
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "CREATE FUNCTION most() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 9000';
+         CREATE TABLE t (a int, CONSTRAINT small CHECK (a < public.most()));
+         INSERT INTO t SELECT 7000 + i FROM generate_series(1, 1000) i;
+         CREATE OR REPLACE FUNCTION most() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 7500';",
+    );
+    let dump = c.dump_to_file("src", &[]);
+    let (code, result) = restored(&c, ("postgres", &[SKIP]), &dump, "app");
+    assert_eq!(code, 1, "{result}");
+    assert_eq!(result["error"]["reason"], "data_rejected", "{result}");
+    let message = result["error"]["message"].as_str().unwrap();
+    assert!(message.contains("TABLE DATA public.t"), "{message}");
+    assert!(message.contains("\"small\""), "{message}");
+    assert!(message.contains("in line 500 of its data"), "{message}");
+    assert!(!message.contains("7500"), "{message}");
+    assert!(!c.databases().contains(&"app".to_owned()));
+}
