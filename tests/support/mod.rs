@@ -95,6 +95,31 @@ impl Cluster {
         self.scratch.path().join(name)
     }
 
+    /// A folder that the server's user may write to.
+    pub fn open_folder(&self, name: &str) -> PathBuf {
+        let folder = self.scratch(name);
+        std::fs::create_dir(&folder).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&folder, open).unwrap();
+        folder
+    }
+
+    /// A folder for the sandboxes of this cluster's workers alone. It shares the template clusters of the usual folder,
+    /// because `initdb` takes a second.
+    pub fn sandboxes(&self) -> PathBuf {
+        let folder = self.open_folder("sandboxes");
+        let me = std::fs::metadata("/proc/self").unwrap();
+        let uid = std::os::unix::fs::MetadataExt::uid(&me);
+        let usual = std::env::temp_dir().join(format!("pgrestored-sandboxes-{uid}"));
+        for template in std::fs::read_dir(usual).into_iter().flatten().flatten() {
+            let name = template.file_name();
+            if name.to_string_lossy().starts_with("pgrestored-template-") {
+                std::os::unix::fs::symlink(template.path(), folder.join(name)).unwrap();
+            }
+        }
+        folder
+    }
+
     pub fn tablespace(&self, name: &str) {
         let folder = self.sandbox.make_folder(name).unwrap();
         self.psql(
