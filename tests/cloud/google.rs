@@ -50,10 +50,6 @@ async fn requests_are_answered(s: &Source) {
 async fn others_work(s: &Source) {
     cases::each([
         (
-            "the Python example restores",
-            examples::the_python_example_restores(s).boxed_local(),
-        ),
-        (
             "a new backup is proven",
             verify::a_new_backup_is_proven(s, Google).boxed_local(),
         ),
@@ -64,6 +60,10 @@ async fn others_work(s: &Source) {
         (
             "doctor accepts a good setup",
             operator::doctor_accepts_a_good_setup(s, Google).boxed_local(),
+        ),
+        (
+            "the Python example restores",
+            examples::the_python_example_restores(s).boxed_local(),
         ),
     ])
     .await;
