@@ -4,27 +4,17 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use crate::support::{Cluster, assert_same, tools};
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::support::tools;
+use crate::test_env::{Kind, Source};
 
-pub async fn the_python_example_restores() {
+pub async fn the_python_example_restores(s: &Source) {
     let Some(python) = tools::installed("python/bin/python") else {
         return;
     };
-    let Some(env) = TestEnv::start(Kind::Google).await else {
+    let Some(env) = s.env_of(Kind::Google).await else {
         return;
     };
-    let c = Cluster::start();
-    c.create(
-        "src",
-        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 500) i",
-    );
-    env.emulator.storage.put(
-        BUCKET,
-        "src.dump",
-        std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
-    );
-    let running = env.worker(&c, &[]).await;
+    let running = env.worker(&s.c, &[]).await;
     let run = async |backup: &str, target: &str| {
         let mut command = Command::new(&python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/python/restore.py"));
@@ -39,18 +29,14 @@ pub async fn the_python_example_restores() {
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         (out.status.code(), text(&out.stdout), text(&out.stderr))
     };
-    let (code, said, trouble) = run("src.dump", "app").await;
+    let (code, said, trouble) = run("src.dump", "example").await;
     assert_eq!(code, Some(0), "{trouble}");
     assert!(
-        said.contains("restored src.dump into app: 500 rows"),
+        said.contains("restored src.dump into example: 5000 rows"),
         "{said}"
     );
-    assert_same(
-        &c.content("app", &[]),
-        &c.content("src", &[]),
-        "restored and source",
-    );
-    let (code, _, said) = run("none.dump", "app2").await;
+    s.assert_restored("example");
+    let (code, _, said) = run("none.dump", "example2").await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("backup_not_found (blame: request)"), "{said}");
     running.stop().await;

@@ -1,7 +1,11 @@
 //! What Google's Pub/Sub emulator checks. Its start takes seconds of processor time, so the scenarios share it, each with
-//! a project, a bucket and a cluster of its own. They mostly wait for it, so some of them run concurrently.
+//! a project and a bucket of its own. They mostly wait for it, so some of them run concurrently; those that run one after
+//! another share a cluster.
 
-use crate::test_env::{GoogleEmulator, Kind::Google};
+use futures::FutureExt;
+
+use crate::cases;
+use crate::test_env::{GoogleEmulator, Kind::Google, Source};
 use crate::{examples, operator, process, service, verify, worker};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -9,21 +13,58 @@ async fn the_worker_and_the_example_work_with_googles_emulator() {
     let Some(_running) = GoogleEmulator::shared().await else {
         return;
     };
-    let requests = async {
-        worker::a_request_is_served(Google).await;
-        worker::duplicates_restore_once(Google).await;
-        worker::bad_messages_are_answered(Google).await;
-    };
-    let others = async {
-        examples::the_python_example_restores().await;
-        verify::a_new_backup_is_proven(Google).await;
-        service::a_missing_queue_is_reported(Google).await;
-        operator::doctor_accepts_a_good_setup(Google).await;
-    };
-    tokio::join!(
-        worker::a_long_restore_is_delivered_once(Google),
-        process::the_next_worker_takes_over(Google, "TERM"),
-        requests,
-        others,
-    );
+    let [long, signals, requests, others]: [Source; 4] = std::array::from_fn(|_| Source::new());
+    cases::at_once([
+        (
+            "a long restore is delivered once",
+            worker::a_long_restore_is_delivered_once(&long, Google).boxed_local(),
+        ),
+        (
+            "the next worker takes over",
+            process::the_next_worker_takes_over(&signals, Google, "TERM").boxed_local(),
+        ),
+        ("requests", requests_are_answered(&requests).boxed_local()),
+        ("others", others_work(&others).boxed_local()),
+    ])
+    .await;
+}
+
+async fn requests_are_answered(s: &Source) {
+    cases::each([
+        (
+            "a request is served",
+            worker::a_request_is_served(s, Google).boxed_local(),
+        ),
+        (
+            "duplicates restore once",
+            worker::duplicates_restore_once(s, Google).boxed_local(),
+        ),
+        (
+            "bad messages are answered",
+            worker::bad_messages_are_answered(s, Google).boxed_local(),
+        ),
+    ])
+    .await;
+}
+
+async fn others_work(s: &Source) {
+    cases::each([
+        (
+            "a new backup is proven",
+            verify::a_new_backup_is_proven(s, Google).boxed_local(),
+        ),
+        (
+            "a missing queue is reported",
+            service::a_missing_queue_is_reported(Google).boxed_local(),
+        ),
+        (
+            "doctor accepts a good setup",
+            operator::doctor_accepts_a_good_setup(s, Google).boxed_local(),
+        ),
+        (
+            "the Python example restores",
+            examples::the_python_example_restores(s).boxed_local(),
+        ),
+    ])
+    .await;
 }

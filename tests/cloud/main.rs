@@ -6,11 +6,13 @@ mod support;
 
 mod admission;
 mod alerts;
+mod cases;
 mod crash;
 mod examples;
 mod formats;
 mod google;
 mod guides;
+mod index;
 mod operator;
 mod page;
 mod test_env;

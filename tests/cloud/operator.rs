@@ -2,11 +2,53 @@
 
 use std::process::{Output, Stdio};
 
+use futures::FutureExt;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::cases;
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::test_env::{BUCKET, Kind, ROWS, Source, TestEnv};
+
+/// The cases share a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_tell_operators_what_they_need() {
+    let s = Source::new();
+    cases::each([
+        (
+            "doctor accepts a good setup",
+            doctor_accepts_a_good_setup(&s, Kind::Emulator).boxed_local(),
+        ),
+        (
+            "doctor looks at the newest backup of each database",
+            doctor_looks_at_the_newest_backup_of_each_database(&s).boxed_local(),
+        ),
+        (
+            "doctor finds what is missing and says how to fix it",
+            doctor_finds_what_is_missing_and_says_how_to_fix_it(&s).boxed_local(),
+        ),
+        (
+            "a worker without a target only verifies",
+            a_worker_without_a_target_only_verifies(&s).boxed_local(),
+        ),
+        (
+            "a missing topic or subscription is an error at once",
+            a_missing_topic_or_subscription_is_an_error_at_once(&s).boxed_local(),
+        ),
+    ])
+    .await;
+    cases::at_once([
+        (
+            "waiting commands show progress and the result",
+            waiting_commands_show_progress_and_the_result(&s).boxed_local(),
+        ),
+        (
+            "a request that no worker answers is said to wait",
+            a_request_that_no_worker_answers_is_said_to_wait(&s).boxed_local(),
+        ),
+    ])
+    .await;
+}
 
 fn command(env: &TestEnv, c: &Cluster, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
@@ -14,6 +56,7 @@ fn command(env: &TestEnv, c: &Cluster, args: &[&str]) -> Command {
         .args(args)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("TMPDIR", std::env::temp_dir())
         .kill_on_drop(true);
     let mut flags = env.flags();
     flags.push(("db-host", c.sandbox.host().to_owned()));
@@ -82,24 +125,11 @@ fn health<'a>(found: &'a [(String, String, Value)], check: &str) -> &'a str {
         .1
 }
 
-/// A cluster with a database `src` whose dump is in the bucket.
-fn with_backup(env: &TestEnv) -> Cluster {
-    let c = Cluster::start();
-    c.create(
-        "src",
-        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
-    );
-    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    env.emulator.storage.put(BUCKET, "src.dump", dump);
-    c
-}
-
-pub async fn doctor_accepts_a_good_setup(kind: Kind) {
-    let Some(env) = TestEnv::start(kind).await else {
+pub async fn doctor_accepts_a_good_setup(s: &Source, kind: Kind) {
+    let Some(env) = s.env_of(kind).await else {
         return;
     };
-    let c = with_backup(&env);
-    let (found, code) = diagnosis(&env, &c, &[]).await;
+    let (found, code) = diagnosis(&env, &s.c, &[]).await;
     let failures: Vec<_> = found
         .iter()
         .filter(|(_, health, _)| health == "failure")
@@ -122,16 +152,10 @@ pub async fn doctor_accepts_a_good_setup(kind: Kind) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn doctor_accepts_a_good_setup_on_the_emulator() {
-    doctor_accepts_a_good_setup(Kind::Emulator).await;
-}
-
 /// Where the newest backups are of several databases, the newest one of each is looked at.
-#[tokio::test(flavor = "multi_thread")]
-async fn doctor_looks_at_the_newest_backup_of_each_database() {
+async fn doctor_looks_at_the_newest_backup_of_each_database(s: &Source) {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
+    let c = &s.c;
     c.psql("postgres", "CREATE ROLE gone");
     for (database, sql) in [
         ("app", "CREATE TABLE t (a int)"),
@@ -149,7 +173,7 @@ async fn doctor_looks_at_the_newest_backup_of_each_database() {
     }
     c.psql("shop", "DROP TABLE t");
     c.psql("postgres", "DROP ROLE gone");
-    let (found, code) = diagnosis(&env, &c, &[]).await;
+    let (found, code) = diagnosis(&env, c, &[]).await;
     let newest = found.iter().filter(|(check, ..)| check == "newest backup");
     let newest: Vec<(&str, &str)> = newest
         .map(|(_, health, d)| (health.as_str(), d["message"].as_str().unwrap()))
@@ -169,10 +193,12 @@ async fn doctor_looks_at_the_newest_backup_of_each_database() {
     assert_eq!(code.is_some_and(|code| code != 0), shop == "failure");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env);
+/// Makes `doctor` start no server in a sandbox, which takes longer than all else that it does. The failure is the least
+/// severe, so others decide the exit code.
+const NO_SANDBOX: [&str; 2] = ["--sandbox-dir", "/proc/nowhere"];
+
+async fn doctor_finds_what_is_missing_and_says_how_to_fix_it(s: &Source) {
+    let (env, c) = (s.env().await, &s.c);
     c.psql("postgres", "CREATE ROLE weak LOGIN");
     c.create("hstore_src", "CREATE EXTENSION hstore; CREATE ROLE owner_of_it; CREATE TABLE h (v hstore); ALTER TABLE h OWNER TO owner_of_it");
     let needs = std::fs::read(c.dump_to_file("hstore_src", &[])).unwrap();
@@ -218,15 +244,11 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
             1,
             "create-roles",
         ),
-        (
-            &["--sandbox-dir", "/proc/nowhere"],
-            "sandbox",
-            1,
-            "SANDBOX_DIR",
-        ),
+        (&NO_SANDBOX, "sandbox", 1, "SANDBOX_DIR"),
     ];
     for (flags, check, exit, fix) in cases {
-        let (found, code) = diagnosis(&env, &c, flags).await;
+        let without: &[&str] = if exit == 1 { &[] } else { &NO_SANDBOX };
+        let (found, code) = diagnosis(&env, c, &[flags, without].concat()).await;
         assert_eq!(health(&found, check), "failure", "{flags:?}: {found:#?}");
         let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
         assert!(
@@ -254,7 +276,8 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
         ),
     ] {
         deny(permission);
-        let (found, code) = diagnosis(&env, &c, &["--verify-schedule", "24h"]).await;
+        let flags = [&["--verify-schedule", "24h"][..], &NO_SANDBOX].concat();
+        let (found, code) = diagnosis(&env, c, &flags).await;
         assert_eq!(health(&found, check), "failure", "{permission}: {found:#?}");
         let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
         assert!(
@@ -265,14 +288,14 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
     }
     // What the store's own answer says is shown where its advice is, and not twice.
     env.emulator.refusals.set_requester_pays(BUCKET, "payer");
-    let (found, code) = diagnosis(&env, &c, &[]).await;
+    let (found, code) = diagnosis(&env, c, &NO_SANDBOX).await;
     let (_, _, said) = found.iter().find(|(name, ..)| name == "bucket").unwrap();
     assert_eq!((said["health"].as_str(), code), (Some("failure"), Some(77)));
     let (message, fix) = (said["message"].as_str().unwrap(), said["fix"].as_str());
     assert!(message.ends_with("no user project provided.)"), "{message}");
     assert!(fix.unwrap().starts_with("set BACKUP_USER_PROJECT to "));
-    let billed = ["--backup-user-project", "payer"];
-    let (found, _) = diagnosis(&env, &c, &billed).await;
+    let billed = [&["--backup-user-project", "payer"][..], &NO_SANDBOX].concat();
+    let (found, _) = diagnosis(&env, c, &billed).await;
     let (_, health, said) = found.iter().find(|(name, ..)| name == "bucket").unwrap();
     assert_eq!(health, "ok", "{said:#?}");
     let message = said["message"].as_str().unwrap();
@@ -280,13 +303,11 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
 }
 
 /// A worker without a target server is set up well if it only verifies, and then refuses restores.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_without_a_target_only_verifies() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env);
+async fn a_worker_without_a_target_only_verifies(s: &Source) {
+    let (env, c) = (s.env().await, &s.c);
     env.subscription("backup-notifications").await;
     let notified = "--backup-notification-subscription=backup-notifications";
-    let (found, code) = diagnosis(&env, &c, &["--db-host", "", notified]).await;
+    let (found, code) = diagnosis(&env, c, &["--db-host", "", notified]).await;
     assert_eq!(health(&found, "target server"), "skipped", "{found:#?}");
     assert!(
         !found.iter().any(|(_, health, _)| health == "failure"),
@@ -295,7 +316,8 @@ async fn a_worker_without_a_target_only_verifies() {
     assert_eq!(code, Some(0));
     // Without notifications, a missing target server is a failure.
     let nowhere = ["--db-host", "/nowhere", "--retry-budget", "10ms"];
-    let (found, _) = diagnosis(&env, &c, &nowhere).await;
+    let nowhere = [&nowhere[..], &NO_SANDBOX].concat();
+    let (found, _) = diagnosis(&env, c, &nowhere).await;
     assert_eq!(health(&found, "target server"), "failure", "{found:#?}");
 
     let flags = [
@@ -305,7 +327,7 @@ async fn a_worker_without_a_target_only_verifies() {
         ("db-password", ""),
         ("backup-notification-subscription", "backup-notifications"),
     ];
-    let running = env.worker(&c, &flags).await;
+    let running = env.worker(c, &flags).await;
     env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
         .await;
     let error = env.result().await.error.unwrap();
@@ -317,21 +339,19 @@ async fn a_worker_without_a_target_only_verifies() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn waiting_commands_show_progress_and_the_result() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env);
-    let running = env.worker(&c, &[]).await;
+async fn waiting_commands_show_progress_and_the_result(s: &Source) {
+    // The limit is lifted before the restore has taken so long.
+    let (env, c) = (s.slow_env(90).await, &s.c);
+    let running = env.worker(c, &[]).await;
     let url = format!("http://{}", running.worker.admin);
-    env.emulator.storage.limit_rate(200_000);
     let asked = command(
         &env,
-        &c,
+        c,
         &[
             "request",
             "src.dump",
             "--target",
-            "app",
+            "waited",
             "--request-id",
             "r1",
             "--wait",
@@ -356,12 +376,12 @@ async fn waiting_commands_show_progress_and_the_result() {
     tokio::time::timeout(std::time::Duration::from_secs(60), at_work)
         .await
         .expect("the restore did not reach the stage data in time");
-    let out = run(&env, &c, &["status", "--url", &url, "--output", "json"]).await;
+    let out = run(&env, c, &["status", "--url", &url, "--output", "json"]).await;
     let status = document(&out, "worker-status");
     assert_eq!(status["running"][0]["progress"]["stage"], "data");
-    let shown = text(&run(&env, &c, &["status", "--url", &url]).await.stdout);
+    let shown = text(&run(&env, c, &["status", "--url", &url]).await.stdout);
     assert!(
-        shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"),
+        shown.contains("is ready") && shown.contains("r1 restoring src.dump into waited: data"),
         "{shown}"
     );
     // Colours only at a terminal, and unless they are disabled.
@@ -382,26 +402,26 @@ async fn waiting_commands_show_progress_and_the_result() {
     );
     let other = ["--google-cloud-project", "", "--timeout", "6s"];
     let unknown = [&["watch", "nobody", "--url", &url][..], &other].concat();
-    let unknown = command(&env, &c, &unknown).spawn().unwrap();
+    let unknown = command(&env, c, &unknown).spawn().unwrap();
     // Two commands wait, one of them without Pub/Sub: both get the result.
     let without = ["watch", "r1", "--url", &url, "--google-cloud-project", ""];
-    let by_page = command(&env, &c, &without).spawn().unwrap();
+    let by_page = command(&env, c, &without).spawn().unwrap();
     env.emulator.storage.limit_rate(0);
     let out = asked.wait_with_output().await.unwrap();
     let result = document(&out, "restore-result");
     assert_eq!(
         (result["status"].as_str(), result["rows"].as_u64()),
-        (Some("success"), Some(60_000))
+        (Some("success"), Some(ROWS))
     );
     assert!(
-        text(&out.stderr).contains("restoring src.dump into app"),
+        text(&out.stderr).contains("restoring src.dump into waited"),
         "{}",
         text(&out.stderr)
     );
     let out = by_page.wait_with_output().await.unwrap();
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(
-        text(&out.stdout).contains("r1 restored src.dump into app"),
+        text(&out.stdout).contains("r1 restored src.dump into waited"),
         "{}",
         text(&out.stdout)
     );
@@ -412,12 +432,12 @@ async fn waiting_commands_show_progress_and_the_result() {
     // A failure is a result too, with its exit code.
     let out = run(
         &env,
-        &c,
+        c,
         &[
             "request",
             "none.dump",
             "--target",
-            "app2",
+            "waited2",
             "--wait",
             "--url",
             &url,
@@ -427,7 +447,7 @@ async fn waiting_commands_show_progress_and_the_result() {
     assert_eq!(out.status.code(), Some(1));
     let said = text(&out.stderr);
     assert!(
-        said.contains("failed none.dump into app2") && said.contains("backup_not_found"),
+        said.contains("failed none.dump into waited2") && said.contains("backup_not_found"),
         "{said}"
     );
     let out = unknown.wait_with_output().await.unwrap();
@@ -439,22 +459,20 @@ async fn waiting_commands_show_progress_and_the_result() {
     );
     assert_eq!(text(&out.stdout), "");
     assert_eq!(
-        run(&env, &c, &["status", "--url", &url, "--alive"])
+        run(&env, c, &["status", "--url", &url, "--alive"])
             .await
             .status
             .code(),
         Some(0)
     );
     running.stop().await;
-    let out = run(&env, &c, &["status", "--url", &url, "--alive"]).await;
+    let out = run(&env, c, &["status", "--url", &url, "--alive"]).await;
     assert_eq!(out.status.code(), Some(69));
 }
 
 /// What does not exist is said before anything is published or waited for.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_topic_or_subscription_is_an_error_at_once() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
+async fn a_missing_topic_or_subscription_is_an_error_at_once(s: &Source) {
+    let (env, c) = (TestEnv::start(Kind::Emulator).await.unwrap(), &s.c);
     let request = ["request", "src.dump", "--target", "app", "--wait"];
     let topic = [&request[..], &["--restore-request-topic", "nowhere"]].concat();
     let results = ["--restore-completion-subscription", "nowhere"];
@@ -473,7 +491,7 @@ async fn a_missing_topic_or_subscription_is_an_error_at_once() {
             "RESTORE_COMPLETION_SUBSCRIPTION",
         ),
     ] {
-        let out = run(&env, &c, args).await;
+        let out = run(&env, c, args).await;
         let said = text(&out.stderr);
         assert_eq!(out.status.code(), Some(78), "{args:?}: {said}");
         assert!(said.contains(what) && said.contains(setting), "{said}");
@@ -486,10 +504,8 @@ async fn a_missing_topic_or_subscription_is_an_error_at_once() {
 }
 
 /// Without a worker, the command says so, and keeps waiting.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_no_worker_answers_is_said_to_wait() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
+async fn a_request_that_no_worker_answers_is_said_to_wait(s: &Source) {
+    let (env, c) = (TestEnv::start(Kind::Emulator).await.unwrap(), &s.c);
     let request = [
         "request",
         "src.dump",
@@ -503,10 +519,10 @@ async fn a_request_that_no_worker_answers_is_said_to_wait() {
         "--url",
         "http://127.0.0.1:1",
     ];
-    let with_subscription = run(&env, &c, &request);
+    let with_subscription = run(&env, c, &request);
     let other = ["--restore-request-subscription", "nowhere"];
     let without = [&request[..], &other].concat();
-    let without_subscription = run(&env, &c, &without);
+    let without_subscription = run(&env, c, &without);
     let (there, missing) = tokio::join!(with_subscription, without_subscription);
     for (out, why) in [
         (

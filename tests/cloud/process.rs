@@ -4,13 +4,63 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use pgrestored::error::FailureReason;
 use pgrestored::event::Status;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{Cluster, assert_same, is_full_campaign};
-use crate::test_env::{BUCKET, Kind, TestEnv, get};
+use crate::cases;
+use crate::support::{Cluster, is_full_campaign};
+use crate::test_env::{BUCKET, Kind, Source, TestEnv, get};
+
+/// The cases share a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_and_sigkill_lose_no_request() {
+    let s = Source::new();
+    cases::each([
+        (
+            "sigkill",
+            the_next_worker_takes_over(&s, Kind::Emulator, "KILL").boxed_local(),
+        ),
+        (
+            "a graceful stop finishes running restores",
+            a_graceful_stop_finishes_running_restores(&s).boxed_local(),
+        ),
+        (
+            "a restore by hand is interrupted cleanly",
+            restore_by_hand_is_interrupted_cleanly(&s).boxed_local(),
+        ),
+        (
+            "sigterm at every stage",
+            sigterm_at_every_stage(&s).boxed_local(),
+        ),
+    ])
+    .await;
+}
+
+/// The cases share a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_keeps_secrets_and_stays_ready() {
+    let s = Source::new();
+    cases::each([
+        ("secrets do not leak", secrets_do_not_leak(&s).boxed_local()),
+        (
+            "half-open connections block neither restores nor probes",
+            half_open_connections_block_neither_restores_nor_probes(&s).boxed_local(),
+        ),
+        (
+            "a backup that may not be read leaves the worker ready",
+            a_backup_that_may_not_be_read_leaves_the_worker_ready(&s).boxed_local(),
+        ),
+        (
+            "no level of the log has secrets",
+            no_level_of_the_log_has_secrets(&s).boxed_local(),
+        ),
+    ])
+    .await;
+}
 
 pub struct Process {
     pub child: Child,
@@ -47,9 +97,10 @@ async fn worker_by(
         .kill_on_drop(true)
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
-    // Sandboxes find their programs on PATH.
+    // Sandboxes find their programs on PATH, and are in the folder of the tests.
     command
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("TMPDIR", std::env::temp_dir())
         .envs(variables.iter().copied());
     for (flag, value) in env.flags() {
         if more.iter().all(|(other, _)| *other != flag) {
@@ -141,27 +192,19 @@ impl Process {
     }
 }
 
-/// A cluster with a database `src` whose dump is in the bucket and takes some seconds to download.
-fn slow_backup(env: &TestEnv, seconds: u64) -> Cluster {
-    let c = Cluster::start();
-    c.create(
-        "src",
-        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
-    );
-    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    env.emulator.storage.limit_rate(dump.len() as u64 / seconds);
-    env.emulator.storage.put(BUCKET, "src.dump", dump);
-    c
-}
-
-pub async fn the_next_worker_takes_over(kind: Kind, signal: &str) {
-    let Some(env) = TestEnv::start(kind).await else {
+/// A worker ends while it restores, and the next one does the job: of a killed worker, once its lease has expired, and with
+/// the staging database that it left.
+pub async fn the_next_worker_takes_over(s: &Source, kind: Kind, signal: &str) {
+    let Some(env) = s.env_of(kind).await else {
         return;
     };
-    let c = slow_backup(&env, 20);
-    let first = worker(&env, &c, &[("drain-timeout", "1s")]).await;
-    env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
-        .await;
+    let c = &s.c;
+    env.emulator.storage.limit_rate(s.dump.len() as u64 / 20);
+    let first = worker(&env, c, &[("drain-timeout", "1s")]).await;
+    env.publish(
+        r#"{"request_id":"taken-over","backup":{"name":"src.dump"},"target_db":"taken_over"}"#,
+    )
+    .await;
     first.until_stage("data").await;
     assert_eq!(c.leftovers().len(), 1);
     first.signal(signal);
@@ -170,53 +213,41 @@ pub async fn the_next_worker_takes_over(kind: Kind, signal: &str) {
         assert_eq!(code, Some(0));
         assert_eq!(c.leftovers(), Vec::<String>::new());
     }
-    assert!(!c.databases().contains(&"app".to_owned()));
+    assert!(!c.databases().contains(&"taken_over".to_owned()));
     env.emulator.storage.limit_rate(0);
-    let second = worker(&env, &c, &[]).await;
+    let second = worker(&env, c, &[]).await;
     let result = env.result().await;
     assert_eq!(
         (result.status, result.request_id.as_str()),
-        (Status::Success, "r1")
+        (Status::Success, "taken-over")
     );
-    assert_same(
-        &c.content("app", &[]),
-        &c.content("src", &[]),
-        "restored and source",
-    );
+    s.assert_restored("taken_over");
     assert_eq!(c.leftovers(), Vec::<String>::new());
     second.signal("TERM");
     assert_eq!(second.exit_code().await, Some(0));
 }
 
-/// A killed worker: its lease expires, and the next worker takes over, including the staging database.
-#[tokio::test(flavor = "multi_thread")]
-async fn sigkill_on_the_emulator() {
-    the_next_worker_takes_over(Kind::Emulator, "KILL").await;
-}
-
 /// A graceful stop lets a running restore finish.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_graceful_stop_finishes_running_restores() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = slow_backup(&env, 3);
-    let process = worker(&env, &c, &[("drain-timeout", "60s")]).await;
-    env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+async fn a_graceful_stop_finishes_running_restores(s: &Source) {
+    let env = s.slow_env(3).await;
+    let process = worker(&env, &s.c, &[("drain-timeout", "60s")]).await;
+    env.publish(r#"{"request_id":"graceful","backup":{"name":"src.dump"},"target_db":"graceful"}"#)
         .await;
     process.until_stage("data").await;
     process.signal("TERM");
     assert_eq!(process.exit_code().await, Some(0));
     assert_eq!(env.result().await.status, Status::Success);
-    assert!(c.databases().contains(&"app".to_owned()));
+    assert!(s.c.databases().contains(&"graceful".to_owned()));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn restore_by_hand_is_interrupted_cleanly() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = slow_backup(&env, 20);
+async fn restore_by_hand_is_interrupted_cleanly(s: &Source) {
+    let (env, c) = (s.slow_env(20).await, &s.c);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         command
-            .args(["restore", "latest", "--target", "app", "--output", "json"])
+            .args([
+                "restore", "latest", "--target", "by_hand", "--output", "json",
+            ])
             .env_clear()
             .kill_on_drop(true);
         command
@@ -253,9 +284,10 @@ async fn restore_by_hand_is_interrupted_cleanly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_tests_its_own_verification() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
     let outcome = async |more: &[(&str, &str)], wanted: &str| {
-        let process = worker(&env, &c, &[more, &[("verify-selftest", "1h")]].concat()).await;
+        let flags = [more, &[("verify-selftest", "1h")]].concat();
+        let command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        let process = worker_by(command, &env, "/nowhere", &flags, &[]).await;
         let url = format!("http://{}/metrics", process.admin);
         let counted = async {
             while !get(&url).await.1.lines().any(|l| l == wanted) {
@@ -289,17 +321,9 @@ async fn a_worker_tests_its_own_verification() {
 /// SIGTERM in each stage: the worker exits in time, leaves nothing behind, and the next worker does the job. Without
 /// `CAMPAIGN=full`, in a stage before the staging database exists, in one with it, and in the one that is not
 /// interrupted.
-#[tokio::test(flavor = "multi_thread")]
-async fn sigterm_at_every_stage() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = slow_backup(&env, 1);
-    let size = env
-        .app(&c, &[])
-        .manager
-        .list_available_backups()
-        .await
-        .unwrap()[0]
-        .size;
+async fn sigterm_at_every_stage(s: &Source) {
+    let (env, c) = (s.env().await, &s.c);
+    let size = s.dump.len() as u64;
     let stages = [
         ("prepare", "claimed", false),
         ("schema", "schema", false),
@@ -325,14 +349,14 @@ async fn sigterm_at_every_stage() {
             .limit_rate(if step.is_empty() { size / 20 } else { 0 });
         let first = worker_with(
             &env,
-            &c,
+            c,
             &[("drain-timeout", "100ms")],
             &[("FAILPOINTS", &point)],
         )
         .await;
-        let target = format!("app{i}");
+        let target = format!("stage{i}");
         env.publish(&format!(
-            r#"{{"request_id":"r{i}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
+            r#"{{"request_id":"{target}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
         ))
         .await;
         first.until_stage(stage).await;
@@ -347,29 +371,26 @@ async fn sigterm_at_every_stage() {
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{stage}");
         assert_eq!(c.databases().contains(&target), is_done, "{stage}");
         env.emulator.storage.limit_rate(0);
-        let second = worker(&env, &c, &[]).await;
+        let second = worker(&env, c, &[]).await;
         let result = env.result().await;
         assert_eq!(
-            (result.status, result.request_id),
-            (Status::Success, format!("r{i}")),
+            (result.status, &result.request_id),
+            (Status::Success, &target),
             "{stage}"
         );
-        assert_same(&c.content(&target, &[]), &c.content("src", &[]), stage);
+        s.assert_restored(&target);
         second.signal("TERM");
         assert_eq!(second.exit_code().await, Some(0));
     }
 }
 
 /// Secrets appear neither on the command line nor in a core file, the log, an event or a metric.
-#[tokio::test(flavor = "multi_thread")]
-async fn secrets_do_not_leak() {
+async fn secrets_do_not_leak(s: &Source) {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = slow_backup(&env, 1);
-    env.emulator.storage.limit_rate(0);
+    let env = s.env().await;
     let process = worker(
         &env,
-        &c,
+        &s.c,
         &[("db-password", CANARY), ("db-user", "postgres")],
     )
     .await;
@@ -388,8 +409,8 @@ async fn secrets_do_not_leak() {
         .to_owned();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     for body in [
-        r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#,
-        r#"{"request_id":"r2","backup":{"name":"nothing"},"target_db":"app2"}"#,
+        r#"{"request_id":"secret","backup":{"name":"src.dump"},"target_db":"secret"}"#,
+        r#"{"request_id":"secret2","backup":{"name":"nothing"},"target_db":"secret2"}"#,
         "no request",
     ] {
         env.publish(body).await;
@@ -411,15 +432,12 @@ async fn secrets_do_not_leak() {
 }
 
 /// With more connections than descriptors, none of which sends a whole request, restores and probes still work.
-#[tokio::test(flavor = "multi_thread")]
-async fn half_open_connections_block_neither_restores_nor_probes() {
+async fn half_open_connections_block_neither_restores_nor_probes(s: &Source) {
     use tokio::io::AsyncWriteExt;
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = slow_backup(&env, 1);
-    env.emulator.storage.limit_rate(0);
+    let env = s.env().await;
     let mut limited = Command::new("prlimit");
     limited.args(["--nofile=160:160", env!("CARGO_BIN_EXE_pgrestored")]);
-    let process = worker_by(limited, &env, c.sandbox.host(), &[], &[]).await;
+    let process = worker_by(limited, &env, s.c.sandbox.host(), &[], &[]).await;
     let mut silent = Vec::new();
     for _ in 0..500 {
         let mut stream = tokio::net::TcpStream::connect(process.admin())
@@ -434,7 +452,7 @@ async fn half_open_connections_block_neither_restores_nor_probes() {
         get(&format!("http://{}/livez", process.admin())).await.0,
         200
     );
-    env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+    env.publish(r#"{"request_id":"probed","backup":{"name":"src.dump"},"target_db":"probed"}"#)
         .await;
     assert_eq!(env.result().await.status, Status::Success);
     assert_eq!(
@@ -449,12 +467,9 @@ async fn half_open_connections_block_neither_restores_nor_probes() {
 }
 
 /// What the worker may not read or list in a folder is an answer about that request, and no fault of its credentials.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_may_not_be_read_leaves_the_worker_ready() {
+async fn a_backup_that_may_not_be_read_leaves_the_worker_ready(s: &Source) {
     use std::os::unix::fs::PermissionsExt;
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", "CREATE TABLE t AS SELECT 1 AS a");
+    let (env, c) = (s.env().await, &s.c);
     let (folder, dump) = (c.scratch("backups"), c.dump_to_file("src", &[]));
     std::fs::create_dir_all(folder.join("private")).unwrap();
     for name in ["good.dump", "denied.dump", "private/newest.dump"] {
@@ -481,7 +496,7 @@ async fn a_backup_that_may_not_be_read_leaves_the_worker_ready() {
         ("good.dump", None),
     ] {
         env.publish(&format!(
-            r#"{{"request_id":"{name}","backup":{{"name":"{name}"}},"target_db":"app"}}"#
+            r#"{{"request_id":"{name}","backup":{{"name":"{name}"}},"target_db":"readable"}}"#
         ))
         .await;
         let result = env.result().await;
@@ -530,12 +545,10 @@ async fn a_worker_without_a_login_token_is_not_ready() {
 }
 
 /// Even the most verbose log contains no password and no SCRAM verifier.
-#[tokio::test(flavor = "multi_thread")]
-async fn no_level_of_the_log_has_secrets() {
+/// The last case of a cluster: it changes how one logs in, and drops `src`.
+async fn no_level_of_the_log_has_secrets(s: &Source) {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = slow_backup(&env, 1);
-    env.emulator.storage.limit_rate(0);
+    let (env, c) = (s.env().await, &s.c);
     c.psql(
         "postgres",
         &format!("CREATE ROLE app LOGIN SUPERUSER PASSWORD '{CANARY}'"),
@@ -561,8 +574,8 @@ async fn no_level_of_the_log_has_secrets() {
         ],
     ] {
         let flags = [&flags, more].concat();
-        let process = worker_with(&env, &c, &flags, &[("RUST_LOG", "trace")]).await;
-        let target = format!("app{}", more.len());
+        let process = worker_with(&env, c, &flags, &[("RUST_LOG", "trace")]).await;
+        let target = format!("logged{}", more.len());
         env.publish(&format!(
             r#"{{"request_id":"{target}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
         ))

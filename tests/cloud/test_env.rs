@@ -15,7 +15,7 @@ use pgrestored::queue::{Delivery, PubSub, PubSubConfig, RequestQueue, ResultSink
 use pgrestored::worker::Shutdown;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, job};
+use crate::support::{Cluster, assert_same, job};
 
 pub const BUCKET: &str = "test-backups";
 pub const TIMEOUT: Duration = Duration::from_secs(100);
@@ -71,8 +71,11 @@ impl GoogleEmulator {
             .local_addr()
             .unwrap()
             .port();
+        // It runs for less than a minute, which the optimizing compiler and the parallel collector do not repay.
+        let options = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
         let child = Command::new(launcher)
             .args(["--host=127.0.0.1", &format!("--port={port}")])
+            .env("JAVA_OPTS", options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -92,6 +95,70 @@ impl GoogleEmulator {
             .await
             .expect("Google's emulator did not start in time");
         Some(emulator)
+    }
+}
+
+/// A cluster with a database `src`, and its dump. Cases that share them have emulators of their own, and request ids and
+/// targets that no other case has, because the server's journal knows both.
+pub struct Source {
+    pub c: Cluster,
+    /// Written through a pipe: without data offsets.
+    pub dump: Vec<u8>,
+    content: OnceLock<String>,
+}
+
+/// The number of rows of [`Source::new`].
+pub const ROWS: u64 = 5000;
+
+impl Source {
+    pub fn new() -> Self {
+        Self::of(&format!(
+            "CREATE TABLE t (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, {ROWS}) i;
+             CREATE INDEX ON t (v)"
+        ))
+    }
+
+    pub fn of(sql: &str) -> Self {
+        let c = Cluster::start();
+        c.create("src", sql);
+        let dump = c.dump("src", &["-Fc"]);
+        Source {
+            c,
+            dump,
+            content: OnceLock::new(),
+        }
+    }
+
+    /// Our emulator, with the dump in the bucket as `src.dump`.
+    pub async fn env(&self) -> TestEnv {
+        self.env_of(Kind::Emulator).await.unwrap()
+    }
+
+    /// The same with either Pub/Sub; `None` if it is not installed.
+    pub async fn env_of(&self, kind: Kind) -> Option<TestEnv> {
+        let env = TestEnv::start(kind).await?;
+        let storage = &env.emulator.storage;
+        storage.put(BUCKET, "src.dump", self.dump.clone());
+        Some(env)
+    }
+
+    /// Our emulator, from which the dump takes this long to download.
+    pub async fn slow_env(&self, seconds: u64) -> TestEnv {
+        let env = self.env().await;
+        let rate = self.dump.len() as u64 / seconds;
+        env.emulator.storage.limit_rate(rate);
+        env
+    }
+
+    /// The whole source, as `Cluster::content` gives it.
+    pub fn content(&self) -> &str {
+        self.content.get_or_init(|| self.c.content("src", &[]))
+    }
+
+    /// Checks that a database has everything that the source has.
+    pub fn assert_restored(&self, database: &str) {
+        assert_same(&self.c.content(database, &[]), self.content(), database);
     }
 }
 
@@ -272,15 +339,26 @@ impl Running {
 
     /// Waits until `/metrics` contains this line.
     pub async fn until_metric(&self, line: &str) {
-        let mut last = String::new();
+        let has_line = |text: &str| text.lines().any(|l| l == line);
+        self.until_page("/metrics", line, has_line).await;
+    }
+
+    /// Waits until `/status.json` contains this text.
+    pub async fn until_status(&self, part: &str) {
+        let has_part = |text: &str| text.contains(part);
+        self.until_page("/status.json", part, has_part).await;
+    }
+
+    async fn until_page(&self, path: &str, what: &str, is_there: impl Fn(&str) -> bool) {
+        let mut last = self.get(path).await.1;
         let there = async {
-            while !last.lines().any(|l| l == line) {
-                last = self.get("/metrics").await.1;
+            while !is_there(&last) {
                 crate::support::pause().await;
+                last = self.get(path).await.1;
             }
         };
         if tokio::time::timeout(TIMEOUT, there).await.is_err() {
-            panic!("no line {line} in\n{last}");
+            panic!("{path} has no {what}:\n{last}");
         }
     }
 

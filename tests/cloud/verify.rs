@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
+
 use pgrestored::emulator::StorageFault;
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
-use crate::support::{Cluster, assert_same, is_full_campaign, job};
-use crate::test_env::{BUCKET, Kind, Running, TIMEOUT, TestEnv, restore};
+use crate::cases;
+use crate::test_env::{BUCKET, Kind, ROWS, Source, TIMEOUT, TestEnv};
 
-const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
 const NOTIFICATIONS: &str = "backup-notifications";
+const NOTIFIED_SUBSCRIPTION: &str = "projects/test/subscriptions/backup-notifications";
 
 /// The worker's configuration, in addition to the emulators.
 const NOTIFIED: [(&str, &str); 2] = [
@@ -20,18 +22,86 @@ const NOTIFIED: [(&str, &str); 2] = [
     ("sandbox-isolation", "require"),
 ];
 
+/// The cases share a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_backups_are_proven() {
+    let s = Source::new();
+    cases::each([
+        (
+            "a new backup is proven",
+            a_new_backup_is_proven(&s, Kind::Emulator).boxed_local(),
+        ),
+        (
+            "every generation is proven separately",
+            every_generation_is_proven_separately(&s).boxed_local(),
+        ),
+        (
+            "a bad backup is reported with the last good one",
+            a_bad_backup_is_reported_with_the_last_good_one(&s).boxed_local(),
+        ),
+        (
+            "older backups are skipped by policy",
+            older_backups_are_skipped_by_policy(&s).boxed_local(),
+        ),
+        (
+            "a directory is proven when it is complete",
+            a_directory_is_proven_when_it_is_complete(&s).boxed_local(),
+        ),
+        (
+            "pieces are proven when they are complete",
+            pieces_are_proven_when_they_are_complete(&s).boxed_local(),
+        ),
+        (
+            "a piece whose count is a word is proven with the others",
+            a_piece_whose_count_is_a_word_is_proven_with_the_others(&s).boxed_local(),
+        ),
+        (
+            "due backups are proven by the schedule",
+            due_backups_are_proven_by_the_schedule(&s).boxed_local(),
+        ),
+        (
+            "a proof cannot be replaced by a forged answer",
+            a_proof_cannot_be_replaced_by_a_forged_answer(&s).boxed_local(),
+        ),
+    ])
+    .await;
+}
+
+/// The cases share a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_verification_gives_way() {
+    let s = Source::new();
+    cases::each([
+        (
+            "a stop does not wait for a look at a new backup",
+            a_stop_does_not_wait_for_a_look_at_a_new_backup(&s).boxed_local(),
+        ),
+        (
+            "a restore preempts a running verification",
+            a_restore_preempts_a_running_verification(&s).boxed_local(),
+        ),
+        (
+            "a restore preempts a verification that waits for its duplicate",
+            a_restore_preempts_a_verification_that_waits_for_its_duplicate(&s).boxed_local(),
+        ),
+        (
+            "a stop does not wait for a scheduled verification",
+            a_stop_does_not_wait_for_a_scheduled_verification(&s).boxed_local(),
+        ),
+    ])
+    .await;
+}
+
+/// Either Pub/Sub, with a subscription to notifications; `None` if it is not installed.
 async fn start(kind: Kind) -> Option<TestEnv> {
     let env = TestEnv::start(kind).await?;
     env.subscription(NOTIFICATIONS).await;
     Some(env)
 }
 
-/// The emulators, and a cluster with the database `src`.
-async fn with_source() -> (TestEnv, Cluster) {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    (env, c)
+/// The same on our emulator.
+async fn notified() -> TestEnv {
+    start(Kind::Emulator).await.unwrap()
 }
 
 fn attributes(name: &str, generation: i64, changes: &[(&str, &str)]) -> HashMap<String, String> {
@@ -66,13 +136,9 @@ async fn notify(env: &TestEnv, name: &str, generation: i64, changes: &[(&str, &s
         .unwrap();
 }
 
-/// Dumps `src` into the bucket and returns the object's generation.
-fn upload(env: &TestEnv, c: &Cluster, name: &str) -> i64 {
-    env.emulator.storage.put(
-        BUCKET,
-        name,
-        std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
-    )
+/// Puts the dump of `src` into the bucket and returns the object's generation.
+fn upload(env: &TestEnv, s: &Source, name: &str) -> i64 {
+    env.emulator.storage.put(BUCKET, name, s.dump.clone())
 }
 
 fn evidence(env: &TestEnv, ending: &str) -> Vec<String> {
@@ -86,14 +152,13 @@ fn evidence(env: &TestEnv, ending: &str) -> Vec<String> {
         .collect()
 }
 
-pub async fn a_new_backup_is_proven(kind: Kind) {
+pub async fn a_new_backup_is_proven(s: &Source, kind: Kind) {
     let Some(env) = start(kind).await else {
         return;
     };
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    let generation = upload(&env, &c, "nightly/a.dump");
-    let running = env.worker(&c, &NOTIFIED).await;
+    let databases = s.c.databases();
+    let generation = upload(&env, s, "nightly/a.dump");
+    let running = env.worker(&s.c, &NOTIFIED).await;
     // Messages to ignore: other events, other objects, our own evidence, and garbage.
     for (name, changes) in [
         ("nightly/a.dump", ("eventType", "OBJECT_DELETE")),
@@ -131,11 +196,13 @@ pub async fn a_new_backup_is_proven(kind: Kind) {
                 EventKind::Verification,
                 Status::Success,
                 Some(Verdict::Verified)
-            )
+            ),
+            "{:?}",
+            result.error
         );
         assert_eq!(
             (result.request_id.as_str(), result.rows),
-            (id.as_str(), 5000)
+            (id.as_str(), ROWS)
         );
         assert_eq!(event.attributes["kind"], "verification");
         assert_eq!(event.attributes["ce-id"], events[0].1.attributes["ce-id"]);
@@ -168,27 +235,21 @@ pub async fn a_new_backup_is_proven(kind: Kind) {
     assert_eq!(status["sets"][0]["proven_backup"], "nightly/a.dump");
     assert!(running.get("/").await.1.contains("status.js"));
     // Nothing is left on the target.
-    assert_eq!(c.databases(), ["postgres", "src", "template0", "template1"]);
+    assert_eq!(s.c.databases(), databases);
     running.stop().await;
     if kind == Kind::Emulator {
         // Each message was acknowledged, none was redelivered.
-        let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
-        assert_eq!(env.emulator.pubsub.delivered(&name), (9, 9));
+        let delivered = env.emulator.pubsub.delivered(NOTIFIED_SUBSCRIPTION);
+        assert_eq!(delivered, (9, 9));
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_backup_is_proven_on_the_emulator() {
-    a_new_backup_is_proven(Kind::Emulator).await;
-}
-
 /// A generation that has been overwritten no longer exists; its successor has its own notification.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_generation_is_proven_separately() {
-    let (env, c) = with_source().await;
-    let first = upload(&env, &c, "a.dump");
-    let second = upload(&env, &c, "a.dump");
-    let running = env.worker(&c, &NOTIFIED).await;
+async fn every_generation_is_proven_separately(s: &Source) {
+    let env = notified().await;
+    let first = upload(&env, s, "a.dump");
+    let second = upload(&env, s, "a.dump");
+    let running = env.worker(&s.c, &NOTIFIED).await;
     notify(&env, "a.dump", first, &[]).await;
     notify(
         &env,
@@ -222,10 +283,9 @@ async fn every_generation_is_proven_separately() {
 
 /// A bad backup is a result, not a failure of the worker: the message is acknowledged, and the event has reason, blame
 /// and fix.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bad_backup_is_reported_with_the_last_good_one() {
-    let (env, c) = with_source().await;
-    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+async fn a_bad_backup_is_reported_with_the_last_good_one(s: &Source) {
+    let env = notified().await;
+    let dump = &s.dump;
     let storage = &env.emulator.storage;
     let hours_ago = |h: u64| SystemTime::now() - Duration::from_secs(h * 3600);
     for (name, bytes, age) in [
@@ -236,7 +296,7 @@ async fn a_bad_backup_is_reported_with_the_last_good_one() {
         storage.put(BUCKET, name, bytes.to_vec());
         storage.set_created(BUCKET, name, hours_ago(age));
     }
-    let running = env.worker(&c, &NOTIFIED).await;
+    let running = env.worker(&s.c, &NOTIFIED).await;
     let generation = storage.objects(BUCKET)[2].1;
     notify(&env, "3.dump", generation, &[]).await;
     let result = env.result().await;
@@ -257,22 +317,23 @@ async fn a_bad_backup_is_reported_with_the_last_good_one() {
 }
 
 /// A backup older than the newest proven one is skipped, unless it is requested.
-#[tokio::test(flavor = "multi_thread")]
-async fn older_backups_are_skipped_by_policy() {
-    let (env, c) = with_source().await;
-    let old = upload(&env, &c, "old.dump");
+async fn older_backups_are_skipped_by_policy(s: &Source) {
+    let env = notified().await;
+    let old = upload(&env, s, "old.dump");
     env.emulator.storage.set_created(
         BUCKET,
         "old.dump",
         SystemTime::now() - Duration::from_secs(3600),
     );
-    let new = upload(&env, &c, "new.dump");
-    let running = env.worker(&c, &NOTIFIED).await;
+    let new = upload(&env, s, "new.dump");
+    let running = env.worker(&s.c, &NOTIFIED).await;
     notify(&env, "new.dump", new, &[]).await;
     assert_eq!(env.result().await.verdict, Some(Verdict::Verified));
     notify(&env, "old.dump", old, &[]).await;
-    let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
-    let skipped = env.emulator.pubsub.until(|p| p.delivered(&name) == (2, 2));
+    let skipped = env
+        .emulator
+        .pubsub
+        .until(|p| p.delivered(NOTIFIED_SUBSCRIPTION) == (2, 2));
     tokio::time::timeout(TIMEOUT, skipped)
         .await
         .expect("the older one was not settled in time");
@@ -287,9 +348,13 @@ async fn older_backups_are_skipped_by_policy() {
         ("asked", Some(Verdict::Verified))
     );
     running.stop().await;
-    assert_eq!(env.emulator.pubsub.delivered(&name), (2, 2));
+    let delivered = env.emulator.pubsub.delivered(NOTIFIED_SUBSCRIPTION);
+    assert_eq!(delivered, (2, 2));
     let eager = env
-        .worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-older", "verify")])
+        .worker(
+            &s.c,
+            &[NOTIFIED[0], NOTIFIED[1], ("verify-older", "verify")],
+        )
         .await;
     notify(&env, "old.dump", old, &[]).await;
     assert!(
@@ -302,13 +367,12 @@ async fn older_backups_are_skipped_by_policy() {
 }
 
 /// The objects of a directory arrive in any order; the table of contents triggers the verification.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_directory_is_proven_when_it_is_complete() {
-    let (env, c) = with_source().await;
-    let folder = c.scratch("night");
-    c.sandbox
+async fn a_directory_is_proven_when_it_is_complete(s: &Source) {
+    let env = notified().await;
+    let folder = s.c.scratch("night");
+    s.c.sandbox
         .run(
-            c.sandbox
+            s.c.sandbox
                 .command("pg_dump")
                 .args(["-Fd", "-d", "src", "-f"])
                 .arg(&folder),
@@ -319,7 +383,7 @@ async fn a_directory_is_proven_when_it_is_complete() {
         .map(|e| e.unwrap().path())
         .collect();
     members.sort_by_key(|p| !p.ends_with("toc.dat"));
-    let running = env.worker(&c, &NOTIFIED).await;
+    let running = env.worker(&s.c, &NOTIFIED).await;
     let storage = &env.emulator.storage;
     let put = |path: &std::path::Path| {
         let name = format!("night/{}", path.file_name().unwrap().to_str().unwrap());
@@ -331,19 +395,7 @@ async fn a_directory_is_proven_when_it_is_complete() {
     // The table of contents arrives first: the verification waits for the missing members.
     let (generation, toc) = put(&members[0]);
     notify(&env, &toc, generation, &[]).await;
-    let begun = async {
-        while !running
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"backup\":\"night/\"")
-        {
-            crate::support::pause().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), begun)
-        .await
-        .expect("the verification did not start in time");
+    running.until_status("\"backup\":\"night/\"").await;
     for member in &members[1..] {
         let (generation, name) = put(member);
         notify(&env, &name, generation, &[]).await;
@@ -357,7 +409,7 @@ async fn a_directory_is_proven_when_it_is_complete() {
     );
     assert_eq!(
         (result.rows, result.backup.name.as_deref()),
-        (5000, Some("night/"))
+        (ROWS, Some("night/"))
     );
     assert_eq!(evidence(&env, ".dsse.json").len(), 1);
     assert!(evidence(&env, ".dsse.json")[0].starts_with("night.pgrestored/"));
@@ -372,7 +424,7 @@ async fn a_directory_is_proven_when_it_is_complete() {
     );
     let without_retry = env
         .worker(
-            &c,
+            &s.c,
             &[
                 NOTIFIED[0],
                 NOTIFIED[1],
@@ -390,13 +442,12 @@ async fn a_directory_is_proven_when_it_is_complete() {
 
 /// The pieces of a split file arrive in any order, each with a notification: the backup is proven once it is
 /// complete.
-#[tokio::test(flavor = "multi_thread")]
-async fn pieces_are_proven_when_they_are_complete() {
-    let (env, c) = with_source().await;
-    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+async fn pieces_are_proven_when_they_are_complete(s: &Source) {
+    let env = notified().await;
+    let dump = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
     let pieces: Vec<&[u8]> = dump.chunks(dump.len().div_ceil(3)).collect();
     let flags = [NOTIFIED[0], NOTIFIED[1], ("verify-suffix", ".dump")];
-    let running = env.worker(&c, &flags).await;
+    let running = env.worker(&s.c, &flags).await;
     let put = |at: usize| {
         let name = format!("x.dump.a{}", ["a", "b", "c"][at]);
         (
@@ -406,19 +457,7 @@ async fn pieces_are_proven_when_they_are_complete() {
     };
     let (generation, first) = put(0);
     notify(&env, &first, generation, &[]).await;
-    let begun = async {
-        while !running
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"backup\":\"x.dump.aa\"")
-        {
-            crate::support::pause().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), begun)
-        .await
-        .expect("the verification did not start in time");
+    running.until_status("\"backup\":\"x.dump.aa\"").await;
     for at in [2, 1] {
         let (generation, name) = put(at);
         notify(&env, &name, generation, &[]).await;
@@ -432,7 +471,7 @@ async fn pieces_are_proven_when_they_are_complete() {
     );
     assert_eq!(
         (result.rows, result.backup.name.as_deref()),
-        (5000, Some("x.dump"))
+        (ROWS, Some("x.dump"))
     );
     assert_eq!(result.backup.size, Some(dump.len().to_string()));
     let crc32c = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c::of(&dump));
@@ -444,23 +483,20 @@ async fn pieces_are_proven_when_they_are_complete() {
             r#"{{"request_id":"{id}","backup":{{"name":"x.dump","generation":"{generation}"}},"target_db":"{target}"}}"#
         )
     };
-    env.publish(&request("whole", "app")).await;
+    env.publish(&request("whole", "pieces")).await;
     let restored = env.result().await;
     assert_eq!(restored.status, Status::Success, "{:?}", restored.error);
-    assert_same(&c.content("app", &[]), &c.content("src", &[]), "pieces");
+    s.assert_restored("pieces");
     put(1);
-    env.publish(&request("replaced", "app2")).await;
+    env.publish(&request("replaced", "replaced")).await;
     assert_eq!(env.result().await.error.unwrap().reason, R::BackupNotFound);
     running.stop().await;
 }
 
 /// The newest piece may be one whose count is also a word (`br` is the 44th): it asks for the whole like any other.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_piece_whose_count_is_a_word_is_proven_with_the_others() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+async fn a_piece_whose_count_is_a_word_is_proven_with_the_others(s: &Source) {
+    let env = notified().await;
+    let dump = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
     let letter = |n: usize| char::from(b'a' + u8::try_from(n).unwrap());
     let mut newest = (0, String::new());
     for n in 0..44 {
@@ -475,7 +511,7 @@ async fn a_piece_whose_count_is_a_word_is_proven_with_the_others() {
         .storage
         .put(BUCKET, "x.dump.asc", b"-".to_vec());
     let flags = [NOTIFIED[0], NOTIFIED[1], ("verify-suffix", ".dump")];
-    let running = env.worker(&c, &flags).await;
+    let running = env.worker(&s.c, &flags).await;
     notify(&env, "x.dump.asc", signature, &[]).await;
     notify(&env, &newest.1, newest.0, &[]).await;
     let result = env.result().await;
@@ -487,22 +523,20 @@ async fn a_piece_whose_count_is_a_word_is_proven_with_the_others() {
     );
     assert_eq!(
         (result.rows, result.backup.name.as_deref()),
-        (5000, Some("x.dump"))
+        (ROWS, Some("x.dump"))
     );
     running.stop().await;
 }
 
 /// Neither does a stop wait for a read that decides whether a new backup needs a verification.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_a_look_at_a_new_backup() {
-    let env = start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
+async fn a_stop_does_not_wait_for_a_look_at_a_new_backup(s: &Source) {
+    let env = notified().await;
     let storage = &env.emulator.storage;
     storage.put(BUCKET, "x.dump.aa", b"PGDMP\x01".to_vec());
     let generation = storage.put(BUCKET, "x.dump.ab", b"_".to_vec());
     storage.disturb_reads(|| Some(StorageFault::StallAfter(0)));
     let flags = [NOTIFIED[0], NOTIFIED[1], ("drain-timeout", "1ms")];
-    let running = env.worker(&c, &flags).await;
+    let running = env.worker(&s.c, &flags).await;
     notify(&env, "x.dump.ab", generation, &[]).await;
     let reads = async {
         while storage.reads() == 0 {
@@ -518,37 +552,22 @@ async fn a_stop_does_not_wait_for_a_look_at_a_new_backup() {
         .expect("the worker did not stop in time");
 }
 
-/// Waits until the verification whose download stalls after 100 bytes has read them.
-async fn until_stalled(running: &Running) {
-    let at_work = async {
-        while !running
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"object_bytes\":100,")
-        {
-            crate::support::pause().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), at_work)
-        .await
-        .expect("the verification did not start in time");
-}
+/// Of the status of a worker whose download stalls after 100 bytes, once it has read them.
+const STALLED: &str = "\"object_bytes\":100,";
 
 /// With one permit, a requested restore preempts a running verification, which starts over afterwards on the same
 /// delivery.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restore_preempts_a_running_verification() {
-    let (env, c) = with_source().await;
-    let generation = upload(&env, &c, "a.dump");
+async fn a_restore_preempts_a_running_verification(s: &Source) {
+    let env = notified().await;
+    let generation = upload(&env, s, "a.dump");
     // The verification stalls here.
     env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
-    let running = env.worker(&c, &NOTIFIED).await;
+    let running = env.worker(&s.c, &NOTIFIED).await;
     notify(&env, "a.dump", generation, &[]).await;
-    until_stalled(&running).await;
-    env.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
+    running.until_status(STALLED).await;
+    env.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"urgent"}"#)
         .await;
     let results = env.results(2).await;
     assert_eq!(
@@ -562,39 +581,37 @@ async fn a_restore_preempts_a_running_verification() {
 }
 
 /// A second delivery of a running verification waits for the first, and gives its permit to a requested restore.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate() {
-    let (env, c) = with_source().await;
-    let generation = upload(&env, &c, "a.dump");
+async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate(s: &Source) {
+    let env = notified().await;
+    let generation = upload(&env, s, "a.dump");
     env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
     let two = [&NOTIFIED[..], &[("restore-max-concurrent", "2")]].concat();
-    let running = env.worker(&c, &two).await;
+    let running = env.worker(&s.c, &two).await;
     notify(&env, "a.dump", generation, &[]).await;
-    until_stalled(&running).await;
+    running.until_status(STALLED).await;
     notify(&env, "a.dump", generation, &[]).await;
     env.emulator
         .pubsub
-        .until(|p| p.unacked(&format!("projects/test/subscriptions/{NOTIFICATIONS}")) == (0, 2))
+        .until(|p| p.unacked(NOTIFIED_SUBSCRIPTION) == (0, 2))
         .await;
-    env.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
+    env.publish(r#"{"request_id":"pressing","backup":{"name":"a.dump"},"target_db":"pressing"}"#)
         .await;
     let first = env.results(1).await.remove(0).0;
     assert_eq!(
         (first.request_id.as_str(), first.status),
-        ("urgent", Status::Success)
+        ("pressing", Status::Success)
     );
     running.shutdown.hard.cancel();
     running.stop().await;
 }
 
 /// The schedule alone makes the worker prove the newest backup and one of the older ones.
-#[tokio::test(flavor = "multi_thread")]
-async fn due_backups_are_proven_by_the_schedule() {
-    let (env, c) = with_source().await;
+async fn due_backups_are_proven_by_the_schedule(s: &Source) {
+    let env = notified().await;
     for (name, age) in [("old.dump", 50), ("older.dump", 60), ("new.dump", 1)] {
-        upload(&env, &c, name);
+        upload(&env, s, name);
         env.emulator.storage.set_created(
             BUCKET,
             name,
@@ -606,7 +623,7 @@ async fn due_backups_are_proven_by_the_schedule() {
         ("verify-sample", "1"),
         ("sandbox-isolation", "require"),
     ];
-    let running = env.worker(&c, &flags).await;
+    let running = env.worker(&s.c, &flags).await;
     let results = env.results(2).await;
     assert_eq!(results[0].0.backup.name.as_deref(), Some("new.dump"));
     assert!(
@@ -625,20 +642,8 @@ async fn due_backups_are_proven_by_the_schedule() {
     );
     running.stop().await;
     // A new worker finds the proof, does not repeat it, and shows it in its metrics.
-    let next = env.worker(&c, &flags).await;
-    let known = async {
-        while !next
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"proven_backup\":\"new.dump\"")
-        {
-            crate::support::pause().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), known)
-        .await
-        .expect("the proof was not found in time");
+    let next = env.worker(&s.c, &flags).await;
+    next.until_status("\"proven_backup\":\"new.dump\"").await;
     let metrics = next.get("/metrics").await.1;
     let last = metrics
         .lines()
@@ -653,274 +658,39 @@ async fn due_backups_are_proven_by_the_schedule() {
 }
 
 /// A scheduled verification is stopped like any other job: in time, and without a result.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_a_scheduled_verification() {
-    let (env, c) = with_source().await;
-    upload(&env, &c, "a.dump");
+async fn a_stop_does_not_wait_for_a_scheduled_verification(s: &Source) {
+    let env = notified().await;
+    upload(&env, s, "a.dump");
     env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
     let running = env
-        .worker(&c, &[("verify-schedule", "12h"), ("drain-timeout", "1ms")])
+        .worker(
+            &s.c,
+            &[("verify-schedule", "12h"), ("drain-timeout", "1ms")],
+        )
         .await;
-    let at_work = async {
-        while !running
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"object_bytes\":100,")
-        {
-            crate::support::pause().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), at_work)
-        .await
-        .expect("the verification did not start in time");
+    running.until_status(STALLED).await;
     // Well before the stalled download would be reopened.
     tokio::time::timeout(Duration::from_secs(15), running.stop())
         .await
         .expect("the worker did not stop in time");
     assert!(evidence(&env, ".dsse.json").is_empty());
-    let next = env.worker(&c, &[("verify-schedule", "12h")]).await;
+    let next = env.worker(&s.c, &[("verify-schedule", "12h")]).await;
     assert_eq!(env.result().await.verdict, Some(Verdict::Verified));
     next.stop().await;
 }
 
-/// A verified backup is restored by blocks although it has no data offsets, with the same integrity check. Without
-/// `CAMPAIGN=full`, only every other forgery of the index is tried.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_verified_backup_is_restored_through_its_index() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create(
-        "src",
-        &format!(
-            "{SOURCE}; CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)"
-        ),
-    );
-    upload(&env, &c, "a.dump");
-    let app = env.app(&c, &[]);
-    let storage = &env.emulator.storage;
-    let before = storage.reads();
-    assert_eq!(restore(&app, "a.dump", "forward").await.failure, None);
-    assert_eq!(storage.reads() - before, 1, "one sequential read");
-    let request = pgrestored::job::VerifyJob::new(
-        "v",
-        pgrestored::job::BackupRef::parse("a.dump", "").unwrap(),
-        pgrestored::policy::Trigger::Command,
-    );
-    let verified = app
-        .manager
-        .verify_backup(&request, Default::default(), Default::default())
-        .await;
-    assert_eq!(verified.result.verdict, Some(Verdict::Verified));
-    let before = storage.reads();
-    let done = restore(&app, "a.dump", "by_blocks").await;
-    assert_eq!(done.result.error, None);
-    // One read each for the index, the head, and all small blocks together.
-    assert_eq!(storage.reads() - before, 3);
-    assert_same(
-        &c.content("by_blocks", &[]),
-        &c.content("src", &[]),
-        "restored and source",
-    );
-    assert_eq!(done.result.backup.crc32c, verified.result.backup.crc32c);
-    // A byte that is damaged in transit is detected, whichever block it is in.
-    let size: u64 = done.result.backup.size.unwrap().parse().unwrap();
-    for at in [10, size / 3, size / 2, size - 1500] {
-        storage.fail_next_reads((0..20).map(|_| StorageFault::Flip(at)));
-        let target = format!("damaged_{at}");
-        let failed = restore(&app, "a.dump", &target).await.failure;
-        storage.clear_faults();
-        assert!(failed.is_some(), "byte {at}");
-        assert!(!c.databases().contains(&target));
-    }
-    // An index about other bytes is not used; a database that was created with it under the target's name is dropped.
-    let app = env.app(&c, &[("restore-in-place", "always")]);
-    let name = evidence(&env, "index.json").remove(0);
-    let index = String::from_utf8(storage.get(BUCKET, &name).unwrap().to_vec()).unwrap();
-    storage.put(
-        BUCKET,
-        &name,
-        index.replacen("\"crc32c\":", "\"crc32c\":1", 2),
-    );
-    assert_eq!(restore(&app, "a.dump", "without").await.failure, None);
-    storage.put(BUCKET, &name, "garbage");
-    assert_eq!(
-        restore(&app, "a.dump", "without_garbage").await.failure,
-        None
-    );
-    // A forged index with correct checksums only costs time.
-    let whole = storage.get(BUCKET, "a.dump").unwrap().to_vec();
-    let every = if is_full_campaign() { 1 } else { 2 };
-    for (nth, forge) in FORGERIES.into_iter().enumerate().step_by(every) {
-        let mut forged: serde_json::Value = serde_json::from_str(&index).unwrap();
-        forge(&mut forged);
-        sign_again(&mut forged, &whole);
-        storage.put(BUCKET, &name, forged.to_string());
-        let target = format!("forged_{nth}");
-        let done = restore(&app, "a.dump", &target).await;
-        assert_eq!(done.result.error, None, "{forged}");
-        assert_same(
-            &c.content(&target, &[]),
-            &c.content("src", &[]),
-            &forged.to_string(),
-        );
-        c.psql("postgres", &format!("DROP DATABASE {target}"));
-    }
-}
-
-/// A forged index cannot make a selective restore lose data, neither if blocks can be skipped, because the archive has
-/// offsets, nor if all are read. Without `CAMPAIGN=full`, each forgery is tried once, in turn with each table and form.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_selection_is_restored_completely_despite_a_forged_index() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    let more =
-        "CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)";
-    c.create("src", &format!("{SOURCE}; {more}"));
-    let app = env.app(&c, &[]);
-    let storage = &env.emulator.storage;
-    let part = async |backup: &str, table: &str| {
-        c.psql("postgres", "DROP DATABASE IF EXISTS part");
-        let job = pgrestored::job::RestoreJob {
-            backup: pgrestored::job::BackupRef::parse(backup, "").unwrap(),
-            selection: pgrestored::policy::Selection {
-                tables: vec![table.into()],
-                ..Default::default()
-            },
-            ..job("/x".as_ref(), "part", pgrestored::job::OnExisting::Fail)
-        };
-        let done = app
-            .manager
-            .run(&job, Default::default(), Default::default())
-            .await;
-        assert_eq!(done.result.error, None, "{backup} {table}");
-        c.content("part", &[])
-    };
-    let forms = [
-        ("piped.dump", c.dump_through_pipe("src", &[])),
-        ("offsets.dump", c.dump_to_file("src", &[])),
-    ];
-    for (form, (backup, dump)) in forms.into_iter().enumerate() {
-        let whole = std::fs::read(dump).unwrap();
-        storage.put(BUCKET, backup, whole.clone());
-        let tables = ["public.t", "public.u"];
-        let honest = [part(backup, tables[0]).await, part(backup, tables[1]).await];
-        assert!(honest.iter().all(|h| h.matches('\n').count() > 5000));
-        let backup_ref = pgrestored::job::BackupRef::parse(backup, "").unwrap();
-        let request = pgrestored::job::VerifyJob::new(
-            backup,
-            backup_ref,
-            pgrestored::policy::Trigger::Command,
-        );
-        let verified = app
-            .manager
-            .verify_backup(&request, Default::default(), Default::default())
-            .await;
-        assert_eq!(verified.result.verdict, Some(Verdict::Verified));
-        let name = evidence(&env, "index.json")
-            .into_iter()
-            .find(|n| n.contains(backup))
-            .unwrap();
-        let index: serde_json::Value =
-            serde_json::from_slice(&storage.get(BUCKET, &name).unwrap()).unwrap();
-        assert_eq!(index["blocks"].as_array().unwrap().len(), 3, "{index}");
-        for (table, honest) in tables.iter().zip(&honest) {
-            assert_same(
-                &part(backup, table).await,
-                honest,
-                &format!("{backup} {table} by its index"),
-            );
-        }
-        for (i, forge) in FORGERIES.into_iter().enumerate() {
-            let mut forged = index.clone();
-            forge(&mut forged);
-            sign_again(&mut forged, &whole);
-            storage.put(BUCKET, &name, forged.to_string());
-            for (t, (table, honest)) in tables.iter().zip(&honest).enumerate() {
-                if !is_full_campaign() && i % 4 != 2 * form + t {
-                    continue;
-                }
-                assert_same(
-                    &part(backup, table).await,
-                    honest,
-                    &format!("{backup} {table} {forged}"),
-                );
-            }
-        }
-    }
-}
-
-/// What an attacker who may write objects can do to an index.
-const FORGERIES: [fn(&mut serde_json::Value); 11] = [
-    |i| (0..3).for_each(|b| i["blocks"][b]["bytes"] = u64::MAX.into()),
-    |i| (0..3).for_each(|b| i["blocks"][b]["rows"] = 0.into()),
-    |i| move_bound(i, "/blocks/0", "/blocks/1", -10),
-    |i| move_bound(i, "/blocks/0", "/blocks/1", 10),
-    |i| move_bound(i, "/head", "/blocks/0", -20),
-    |i| {
-        let first = i["blocks"][0]["dump_id"].take();
-        i["blocks"][0]["dump_id"] = std::mem::replace(&mut i["blocks"][1]["dump_id"], first);
-    },
-    |i| i["blocks"][1]["dump_id"] = i["blocks"][0]["dump_id"].clone(),
-    |i| i["blocks"][1]["dump_id"] = (-7).into(),
-    |i| i["blocks"][0]["length"] = u64::MAX.into(),
-    |i| swallow(i, 0),
-    |i| swallow(i, 1),
-];
-
-/// Extends a block over the next one, which is removed from the index.
-fn swallow(index: &mut serde_json::Value, nth: usize) {
-    let gone = index["blocks"].as_array_mut().unwrap().remove(nth + 1);
-    let length = &mut index["blocks"][nth]["length"];
-    *length = (length.as_u64().unwrap() + gone["length"].as_u64().unwrap()).into();
-}
-
-/// Moves the boundary between two consecutive parts.
-fn move_bound(index: &mut serde_json::Value, before: &str, after: &str, by: i64) {
-    let mut add = |part: &str, field: &str, by: i64| {
-        let value = index.pointer_mut(part).unwrap().get_mut(field).unwrap();
-        *value = (value.as_i64().unwrap() + by).into();
-    };
-    add(before, "length", by);
-    add(after, "offset", by);
-    add(after, "length", -by);
-}
-
-/// Recomputes the checksum of each part.
-fn sign_again(index: &mut serde_json::Value, whole: &[u8]) {
-    let parts = 1 + index["blocks"].as_array().unwrap().len();
-    for n in 0..parts {
-        let part = if n == 0 {
-            &mut index["head"]
-        } else {
-            &mut index["blocks"][n - 1]
-        };
-        let (offset, length) = (
-            part["offset"].as_u64().unwrap(),
-            part["length"].as_u64().unwrap(),
-        );
-        let bytes = whole
-            .get(offset as usize..)
-            .and_then(|b| b.get(..length as usize));
-        if let Some(bytes) = bytes {
-            part["crc32c"] = crc32c::crc32c(bytes).into();
-        }
-    }
-}
-
 /// Neither a request with the id of a bucket notification nor an object under the name of its evidence replaces the
 /// proof.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_proof_cannot_be_replaced_by_a_forged_answer() {
-    let (env, c) = with_source().await;
-    let generation = upload(&env, &c, "a.dump");
+async fn a_proof_cannot_be_replaced_by_a_forged_answer(s: &Source) {
+    let env = notified().await;
+    let generation = upload(&env, s, "a.dump");
     let id = format!("gcs:{BUCKET}/a.dump#{generation}");
     let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
     let running = env
         .worker(
-            &c,
+            &s.c,
             &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat(),
         )
         .await;
@@ -963,7 +733,7 @@ async fn a_proof_cannot_be_replaced_by_a_forged_answer() {
     let (proof, proven) = env.results(1).await.remove(0);
     assert_eq!(
         (proof.verdict, proof.rows, proof.request_id.as_str()),
-        (Some(Verdict::Verified), 5000, id.as_str())
+        (Some(Verdict::Verified), ROWS, id.as_str())
     );
     assert_ne!(event.attributes["ce-id"], proven.attributes["ce-id"]);
     // The worker's own evidence has another name, and any worker finds it there on a redelivery.
@@ -986,7 +756,7 @@ async fn a_proof_cannot_be_replaced_by_a_forged_answer() {
     running.stop().await;
     let next = env
         .worker(
-            &c,
+            &s.c,
             &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat(),
         )
         .await;

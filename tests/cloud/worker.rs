@@ -2,60 +2,102 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::Status;
 
 use pgrestored::emulator::StorageFault;
 
-use crate::support::{Cluster, assert_same, is_full_campaign};
-use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv};
-
-const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
+use crate::cases;
+use crate::support::is_full_campaign;
+use crate::test_env::{BUCKET, Kind, ROWS, Source, TIMEOUT};
 
 fn request(id: &str, target: &str) -> String {
     format!(r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#)
 }
 
-/// A cluster with a database `src` whose dump is in the bucket.
-fn with_backup(env: &TestEnv, sql: &str) -> Cluster {
-    let c = Cluster::start();
-    c.create("src", sql);
-    env.emulator.storage.put(
-        BUCKET,
-        "src.dump",
-        std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
-    );
-    c
+/// The cases share a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_answered_and_a_long_restore_is_delivered_once() {
+    let s = Source::new();
+    // The first needs a server without a journal, and the last but one of the others takes the journal away.
+    cases::each([
+        (
+            "a message whose attempts keep crashing is quarantined",
+            a_message_whose_attempts_keep_crashing_is_quarantined(&s).boxed_local(),
+        ),
+        (
+            "a request is served",
+            a_request_is_served(&s, Kind::Emulator).boxed_local(),
+        ),
+        (
+            "duplicates restore once",
+            duplicates_restore_once(&s, Kind::Emulator).boxed_local(),
+        ),
+        (
+            "bad messages are answered",
+            bad_messages_are_answered(&s, Kind::Emulator).boxed_local(),
+        ),
+        (
+            "a request waits for a busy target",
+            a_request_waits_for_a_busy_target(&s).boxed_local(),
+        ),
+        (
+            "a request that waits for its target holds no permit",
+            a_request_that_waits_for_its_target_holds_no_permit(&s).boxed_local(),
+        ),
+        (
+            "an unpublished result is published by a rerun",
+            an_unpublished_result_is_published_by_a_rerun(&s).boxed_local(),
+        ),
+        (
+            "the idempotency record answers without a journal",
+            the_idempotency_record_answers_without_a_journal(&s).boxed_local(),
+        ),
+    ])
+    .await;
+    cases::at_once([
+        (
+            "a long restore is delivered once",
+            a_long_restore_is_delivered_once(&s, Kind::Emulator).boxed_local(),
+        ),
+        (
+            "an unavailable server is retried",
+            an_unavailable_server_is_retried(&s).boxed_local(),
+        ),
+        (
+            "a broken environment makes the worker not ready",
+            a_broken_environment_makes_the_worker_not_ready(&s).boxed_local(),
+        ),
+    ])
+    .await;
 }
 
-pub async fn a_request_is_served(kind: Kind) {
-    let Some(env) = TestEnv::start(kind).await else {
+pub async fn a_request_is_served(s: &Source, kind: Kind) {
+    let Some(env) = s.env_of(kind).await else {
         return;
     };
-    let c = with_backup(&env, SOURCE);
-    let running = env.worker(&c, &[]).await;
+    let running = env.worker(&s.c, &[]).await;
     assert_eq!(running.get("/livez").await.0, 200);
     assert_eq!(running.get("/readyz").await.0, 200);
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    env.publish_with(&request("r1", "app"), &[("googclient_traceparent", trace)])
+    let body = request("served", "served");
+    env.publish_with(&body, &[("googclient_traceparent", trace)])
         .await;
     let (result, event) = env.results(1).await.remove(0);
     assert_eq!((result.status, result.error), (Status::Success, None));
-    assert_eq!((result.tables, result.rows), (1, 5000));
+    assert_eq!((result.tables, result.rows), (1, ROWS));
     for (key, value) in [
         ("kind", "restore"),
         ("status", "success"),
-        ("request_id", "r1"),
+        ("request_id", "served"),
         ("ce-specversion", "1.0"),
     ] {
         assert_eq!(event.attributes[key], value);
     }
     assert!(event.attributes["ce-type"].ends_with("restore.completed.v1"));
-    assert_same(
-        &c.content("app", &[]),
-        &c.content("src", &[]),
-        "restored and source",
-    );
+    s.assert_restored("served");
     for line in [
         "restore_success_total 1",
         "restore_in_progress 0",
@@ -66,12 +108,12 @@ pub async fn a_request_is_served(kind: Kind) {
     }
     let status: serde_json::Value =
         serde_json::from_str(&running.get("/status.json").await.1).unwrap();
-    assert_eq!(status["recent"][0]["request_id"], "r1");
+    assert_eq!(status["recent"][0]["request_id"], "served");
     running.stop().await;
     // The message was acknowledged: another worker does not get it, so the only new result is the next request's.
-    let next = env.worker(&c, &[]).await;
-    env.publish(&request("r2", "app2")).await;
-    assert_eq!(env.result().await.request_id, "r2");
+    let next = env.worker(&s.c, &[]).await;
+    env.publish(&request("served-next", "served_next")).await;
+    assert_eq!(env.result().await.request_id, "served-next");
     next.stop().await;
     if kind == Kind::Emulator {
         assert_eq!(
@@ -83,19 +125,14 @@ pub async fn a_request_is_served(kind: Kind) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_served_on_the_emulator() {
-    a_request_is_served(Kind::Emulator).await;
-}
-
-pub async fn duplicates_restore_once(kind: Kind) {
-    let Some(env) = TestEnv::start(kind).await else {
+pub async fn duplicates_restore_once(s: &Source, kind: Kind) {
+    let Some(env) = s.env_of(kind).await else {
         return;
     };
-    let c = with_backup(&env, SOURCE);
-    let running = env.worker(&c, &[("restore-max-concurrent", "3")]).await;
+    let three = [("restore-max-concurrent", "3")];
+    let running = env.worker(&s.c, &three).await;
     for _ in 0..3 {
-        env.publish(&request("same", "app")).await;
+        env.publish(&request("same", "same")).await;
     }
     let events = env.results(3).await;
     assert!(
@@ -113,18 +150,12 @@ pub async fn duplicates_restore_once(kind: Kind) {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn duplicates_restore_once_on_the_emulator() {
-    duplicates_restore_once(Kind::Emulator).await;
-}
-
-pub async fn bad_messages_are_answered(kind: Kind) {
-    let Some(env) = TestEnv::start(kind).await else {
+pub async fn bad_messages_are_answered(s: &Source, kind: Kind) {
+    let Some(env) = s.env_of(kind).await else {
         return;
     };
-    let c = with_backup(&env, SOURCE);
     let running = env
-        .worker(&c, &[("trusted-sources", "gs://other-bucket/ok")])
+        .worker(&s.c, &[("trusted-sources", "gs://other-bucket/ok")])
         .await;
     let cases = [
         ("not json".to_owned(), R::InvalidRequest),
@@ -188,41 +219,22 @@ pub async fn bad_messages_are_answered(kind: Kind) {
     running
         .until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 3")
         .await;
-    assert!(c.leftovers().is_empty());
+    assert!(s.c.leftovers().is_empty());
     running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bad_messages_are_answered_on_the_emulator() {
-    bad_messages_are_answered(Kind::Emulator).await;
 }
 
 /// A lease extension is 10 s; the download alone takes more than two of them on our emulator, and more than three on
 /// Google's emulator or with `CAMPAIGN=full`.
-pub async fn a_long_restore_is_delivered_once(kind: Kind) {
-    let Some(env) = TestEnv::start(kind).await else {
+pub async fn a_long_restore_is_delivered_once(s: &Source, kind: Kind) {
+    let Some(env) = s.env_of(kind).await else {
         return;
     };
-    let c = with_backup(
-        &env,
-        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) || md5((i + 1)::text) FROM generate_series(1, 90000) i",
-    );
-    let size = env
-        .app(&c, &[])
-        .manager
-        .list_available_backups()
-        .await
-        .unwrap()[0]
-        .size;
     let is_long = kind == Kind::Google || is_full_campaign();
-    let (rate, least) = if is_long {
-        (size / 34, 30.0)
-    } else {
-        (size / 24, 20.0)
-    };
+    let (seconds, least) = if is_long { (34, 30.0) } else { (24, 20.0) };
+    let rate = s.dump.len() as u64 / seconds;
     env.emulator.storage.limit_rate(rate);
-    let running = env.worker(&c, &[]).await;
-    env.publish(&request("long", "app")).await;
+    let running = env.worker(&s.c, &[]).await;
+    env.publish(&request("long", "long")).await;
     let result = env.result().await;
     assert_eq!((result.status, result.attempt), (Status::Success, 1));
     assert!(
@@ -240,20 +252,13 @@ pub async fn a_long_restore_is_delivered_once(kind: Kind) {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_restore_is_delivered_once_on_the_emulator() {
-    a_long_restore_is_delivered_once(Kind::Emulator).await;
-}
-
 /// Two workers, two requests, one target: one waits for the other, and both succeed or are superseded.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_waits_for_a_busy_target() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env, SOURCE);
-    let running = [env.worker(&c, &[]).await, env.worker(&c, &[]).await];
+async fn a_request_waits_for_a_busy_target(s: &Source) {
+    let env = s.env().await;
+    let running = [env.worker(&s.c, &[]).await, env.worker(&s.c, &[]).await];
     for id in ["one", "two"] {
         let body = format!(
-            r#"{{"request_id":"{id}","backup":{{"name":"latest"}},"target_db":"app","on_existing":"replace"}}"#
+            r#"{{"request_id":"{id}","backup":{{"name":"latest"}},"target_db":"busy","on_existing":"replace"}}"#
         );
         env.publish(&body).await;
     }
@@ -274,14 +279,12 @@ async fn a_request_waits_for_a_busy_target() {
     for r in running {
         r.stop().await;
     }
-    assert!(c.leftovers().is_empty());
+    assert!(s.c.leftovers().is_empty());
 }
 
 /// A request that waits for a busy target releases its permit, which a request for another target gets meanwhile.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_waits_for_its_target_holds_no_permit() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env, SOURCE);
+async fn a_request_that_waits_for_its_target_holds_no_permit(s: &Source) {
+    let env = s.env().await;
     let one = [
         ("restore-max-concurrent", "1"),
         ("download-stall-timeout", "600s"),
@@ -290,23 +293,11 @@ async fn a_request_that_waits_for_its_target_holds_no_permit() {
     env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
-    let holder = env.worker(&c, &one).await;
-    env.publish(&request("holds", "app")).await;
-    let holds = async {
-        while !holder
-            .get("/status.json")
-            .await
-            .1
-            .contains("\"object_bytes\":100,")
-        {
-            crate::support::pause().await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, holds)
-        .await
-        .expect("the first restore did not start in time");
-    let other = env.worker(&c, &one).await;
-    env.publish(&request("waits", "app")).await;
+    let holder = env.worker(&s.c, &one).await;
+    env.publish(&request("holds", "held")).await;
+    holder.until_status("\"object_bytes\":100,").await;
+    let other = env.worker(&s.c, &one).await;
+    env.publish(&request("waits", "held")).await;
     // The target must be found busy before the next request arrives.
     let waits = async {
         loop {
@@ -335,21 +326,20 @@ async fn a_request_that_waits_for_its_target_holds_no_permit() {
 }
 
 /// If a result cannot be published, the message is redelivered, and the rerun publishes the recorded outcome.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unpublished_result_is_published_by_a_rerun() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env, SOURCE);
+async fn an_unpublished_result_is_published_by_a_rerun(s: &Source) {
+    let env = s.env().await;
     let running = env
-        .worker(&c, &[("restore-completion-topic", "missing-topic")])
+        .worker(&s.c, &[("restore-completion-topic", "missing-topic")])
         .await;
-    env.publish(&request("r1", "app")).await;
+    env.publish(&request("unpublished", "unpublished")).await;
     running
         .until_metric("restore_result_publish_failure_total 1")
         .await;
-    let oid = c.psql(
-        "postgres",
-        "SELECT oid FROM pg_database WHERE datname = 'app'",
-    );
+    let oid = || {
+        let query = "SELECT oid FROM pg_database WHERE datname = 'unpublished'";
+        s.c.psql("postgres", query)
+    };
+    let restored = oid();
     assert!(
         !running
             .get("/metrics")
@@ -358,28 +348,20 @@ async fn an_unpublished_result_is_published_by_a_rerun() {
             .contains("restore_success_total 1\n")
     );
     running.stop().await;
-    let next = env.worker(&c, &[]).await;
+    let next = env.worker(&s.c, &[]).await;
     assert_eq!(env.result().await.status, Status::Success);
-    assert_eq!(
-        c.psql(
-            "postgres",
-            "SELECT oid FROM pg_database WHERE datname = 'app'"
-        ),
-        oid
-    );
+    assert_eq!(oid(), restored);
     next.stop().await;
 }
 
 /// If the server is unavailable, the message is nacked, and the request succeeds once the server is back.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unavailable_server_is_retried() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env, SOURCE);
+async fn an_unavailable_server_is_retried(s: &Source) {
+    let env = s.env().await;
     let app = [("retry-budget", "1s"), ("restore-max-attempts", "2")];
     let nowhere = env
-        .worker(&c, &[("db-host", "/nowhere"), app[0], app[1]])
+        .worker(&s.c, &[("db-host", "/nowhere"), app[0], app[1]])
         .await;
-    env.publish(&request("r1", "app")).await;
+    env.publish(&request("unavailable", "unavailable")).await;
     let result = env.result().await;
     let error = result.error.unwrap();
     assert_eq!(
@@ -397,12 +379,10 @@ async fn an_unavailable_server_is_retried() {
 }
 
 /// If the worker's own role cannot log in, no event is published, the message stays, and the worker is not ready.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broken_environment_makes_the_worker_not_ready() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env, SOURCE);
-    let broken = env.worker(&c, &[("db-user", "nobody_at_all")]).await;
-    env.publish(&request("r1", "app")).await;
+async fn a_broken_environment_makes_the_worker_not_ready(s: &Source) {
+    let env = s.env().await;
+    let broken = env.worker(&s.c, &[("db-user", "nobody_at_all")]).await;
+    env.publish(&request("broken", "broken")).await;
     let not_ready = async {
         while broken.get("/readyz").await.0 != 503 {
             crate::support::pause().await;
@@ -418,19 +398,17 @@ async fn a_broken_environment_makes_the_worker_not_ready() {
             .is_empty()
     );
     broken.stop().await;
-    let sound = env.worker(&c, &[]).await;
+    let sound = env.worker(&s.c, &[]).await;
     assert_eq!(env.result().await.status, Status::Success);
     sound.stop().await;
 }
 
 /// A message whose attempts keep crashing is answered and acknowledged, whatever it asks for.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_whose_attempts_keep_crashing_is_quarantined() {
+async fn a_message_whose_attempts_keep_crashing_is_quarantined(s: &Source) {
     use pgrestored::emulator::SubscriptionOptions;
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env, SOURCE);
+    let env = s.env().await;
     // Without a journal, only the number of deliveries shows it.
-    c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
+    s.c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
     let (topic, subscription) = (
         "projects/test/topics/restore-requests",
         "projects/test/subscriptions/counted",
@@ -443,7 +421,7 @@ async fn a_message_whose_attempts_keep_crashing_is_quarantined() {
     env.emulator
         .pubsub
         .create_subscription(topic, subscription, options);
-    env.publish(&request("deadly", "app")).await;
+    env.publish(&request("deadly", "crashing")).await;
     env.publish(
         r#"{"request_id":"proof","backup":{"name":"src.dump"},"mode":"verify","depth":"object"}"#,
     )
@@ -464,7 +442,7 @@ async fn a_message_whose_attempts_keep_crashing_is_quarantined() {
         ("db-user", "plain"),
         ("restore-owners", "none"),
     ];
-    let running = env.worker(&c, &flags).await;
+    let running = env.worker(&s.c, &flags).await;
     for _ in 0..2 {
         let result = env.result().await;
         let error = result
@@ -481,19 +459,17 @@ async fn a_message_whose_attempts_keep_crashing_is_quarantined() {
         .until(|p| p.unacked(subscription) == (0, 0))
         .await;
     // Other requests are not affected.
-    env.publish(&request("harmless", "app")).await;
+    env.publish(&request("harmless", "crashing")).await;
     assert_eq!(env.result().await.status, Status::Success);
     running.stop().await;
 }
 
 /// The idempotency record is created once, is not listed as a backup, and answers redeliveries without a journal.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_idempotency_record_answers_without_a_journal() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = with_backup(&env, SOURCE);
+async fn the_idempotency_record_answers_without_a_journal(s: &Source) {
+    let env = s.env().await;
     let place = format!("gs://{BUCKET}/kept");
-    let running = env.worker(&c, &[("restore-records", &place)]).await;
-    env.publish(&request("ops/1", "app")).await;
+    let running = env.worker(&s.c, &[("restore-records", &place)]).await;
+    env.publish(&request("ops/1", "recorded")).await;
     let first = env.results(1).await.remove(0);
     assert_eq!(first.0.status, Status::Success);
     let record = "kept/outcomes.pgrestored/ops%2F1.json";
@@ -504,7 +480,7 @@ async fn the_idempotency_record_answers_without_a_journal() {
         serde_json::from_slice::<serde_json::Value>(&first.1.data).unwrap()
     );
     let listed = env
-        .app(&c, &[])
+        .app(&s.c, &[])
         .manager
         .list_available_backups()
         .await
@@ -514,14 +490,15 @@ async fn the_idempotency_record_answers_without_a_journal() {
         ["src.dump"]
     );
     // As if the server had been restored from a backup of its own, without the journal and the database.
-    c.psql(
+    s.c.psql(
         "postgres",
-        "DROP SCHEMA pgrestored CASCADE; DROP DATABASE app",
+        "DROP SCHEMA pgrestored CASCADE; DROP DATABASE recorded",
     );
-    env.publish(&request("ops/1", "app")).await;
+    env.publish(&request("ops/1", "recorded")).await;
     let again = env.results(1).await.remove(0);
     assert_eq!(again.1.data, first.1.data);
-    assert!(!c.databases().contains(&"app".to_owned()), "restored twice");
+    let is_there = s.c.databases().contains(&"recorded".to_owned());
+    assert!(!is_there, "restored twice");
     assert_eq!(env.emulator.storage.get(BUCKET, record).unwrap(), text);
     // A request that is refused does not use up its id.
     env.publish(&request("ops/2", "template1")).await;
@@ -529,7 +506,7 @@ async fn the_idempotency_record_answers_without_a_journal() {
         env.result().await.error.unwrap().reason,
         R::TargetNotAllowed
     );
-    env.publish(&request("ops/2", "app")).await;
+    env.publish(&request("ops/2", "recorded")).await;
     let accepted = env.result().await;
     assert_eq!(accepted.status, Status::Success, "{:?}", accepted.error);
     // The record does not answer another request with the same id.

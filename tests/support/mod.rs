@@ -20,9 +20,25 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at something that will change: often enough to lose no time, and seldom enough to leave the
-/// processor to what is waited for.
+/// processor to what is waited for. A look at a page of a worker takes milliseconds of it.
 pub async fn pause() {
-    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+}
+
+/// The folder with the binaries of the distribution's newest PostgreSQL. The folders of Debian have the version in their
+/// names: to ask each server for it takes a tenth as long as to start a cluster.
+fn newest_bindir() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter();
+    let named = versions.flatten().flatten().filter_map(|version| {
+        let bindir = version.path().join("bin");
+        let number = version.file_name().to_str()?.parse::<u32>().ok()?;
+        let is_whole = ["initdb", "postgres"]
+            .iter()
+            .all(|p| bindir.join(p).is_file());
+        is_whole.then_some((number, bindir))
+    });
+    let newest = named.max().map(|(_, bindir)| bindir);
+    newest.unwrap_or_else(|| find_bindir(&[]).expect("a PostgreSQL server: run make setup"))
 }
 
 /// The folder with the binaries of another PostgreSQL version; `None` if it is not installed, and the test is skipped.
@@ -58,10 +74,7 @@ impl Cluster {
     }
 
     pub fn start_with(options: &str) -> Self {
-        Self::of(
-            &find_bindir(&[]).expect("a PostgreSQL server: run make setup"),
-            options,
-        )
+        Self::of(&newest_bindir(), options)
     }
 
     pub fn of(bindir: &Path, options: &str) -> Self {
@@ -80,6 +93,31 @@ impl Cluster {
 
     pub fn scratch(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
+    }
+
+    /// A folder that the server's user may write to.
+    pub fn open_folder(&self, name: &str) -> PathBuf {
+        let folder = self.scratch(name);
+        std::fs::create_dir(&folder).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&folder, open).unwrap();
+        folder
+    }
+
+    /// A folder for the sandboxes of this cluster's workers alone. It shares the template clusters of the usual folder,
+    /// because `initdb` takes a second.
+    pub fn sandboxes(&self) -> PathBuf {
+        let folder = self.open_folder("sandboxes");
+        let me = std::fs::metadata("/proc/self").unwrap();
+        let uid = std::os::unix::fs::MetadataExt::uid(&me);
+        let usual = std::env::temp_dir().join(format!("pgrestored-sandboxes-{uid}"));
+        for template in std::fs::read_dir(usual).into_iter().flatten().flatten() {
+            let name = template.file_name();
+            if name.to_string_lossy().starts_with("pgrestored-template-") {
+                std::os::unix::fs::symlink(template.path(), folder.join(name)).unwrap();
+            }
+        }
+        folder
     }
 
     pub fn tablespace(&self, name: &str) {

@@ -363,6 +363,15 @@ impl StorageService {
         }
     }
 
+    /// How many bytes to send at once: those of a read that is limited are due within a twentieth of a second, so that it
+    /// never seems to stall, and goes on soon after its limit is lifted.
+    fn piece(&self) -> u64 {
+        let inner = self.lock();
+        let limits = [inner.rate, inner.rate_each].into_iter();
+        let lowest = limits.filter(|rate| *rate > 0).min();
+        lowest.map_or(CHUNK, |rate| (rate / 20).clamp(1, CHUNK))
+    }
+
     /// Waits until this many bytes may be sent, for a read that has sent `sent` since `begun`.
     async fn pace(&self, bytes: u64, sent: u64, begun: tokio::time::Instant) {
         let each = self.lock().rate_each;
@@ -540,7 +549,7 @@ async fn read(
         .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-/// The bytes from `first` on, in chunks, at the configured rate, with the fault applied.
+/// The bytes from `first` on, in pieces, at the configured rate, with the fault applied.
 fn body_of(
     s: StorageService,
     content: ObjectContent,
@@ -553,7 +562,7 @@ fn body_of(
     let stream = futures::stream::try_unfold(start, move |(s, content, mut file, sent)| {
         let (bucket, name) = (bucket.clone(), name.clone());
         async move {
-            let mut n = CHUNK.min(length - sent);
+            let mut n = s.piece().min(length - sent);
             use StorageFault as F;
             match fault {
                 Some(F::OverwrittenAfter(at)) if sent >= at => {

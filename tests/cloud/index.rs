@@ -1,0 +1,269 @@
+//! The index of a proven backup: restores through it, and what a forged one can do.
+
+use futures::FutureExt;
+use serde_json::Value;
+
+use pgrestored::app::App;
+use pgrestored::emulator::StorageFault;
+use pgrestored::event::{RestoreResult, Verdict};
+use pgrestored::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
+use pgrestored::policy::{Selection, Trigger};
+
+use crate::cases;
+use crate::support::{assert_same, is_full_campaign, job, sample};
+use crate::test_env::{BUCKET, Kind, Source, TestEnv, restore};
+
+const TABLES: [&str; 2] = ["public.t", "public.u"];
+const TABLE_ROWS: usize = 2000;
+const PIPED: &str = "piped.dump";
+const OFFSETS: &str = "offsets.dump";
+/// Nothing here depends on statistics.
+const QUICK: (&str, &str) = ("restore-no-analyze", "true");
+
+/// A source with two backups of it: one without data offsets, and one with them.
+struct Ground {
+    s: Source,
+    env: TestEnv,
+    app: App,
+    /// What a restore of each table alone gives, without an index.
+    honest: Vec<String>,
+}
+
+/// A proven backup.
+struct Proven {
+    backup: &'static str,
+    result: RestoreResult,
+    /// The name of the object with its index.
+    name: String,
+    text: String,
+    index: Value,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        let s = Source::of(&format!(
+            "CREATE TABLE t (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, {TABLE_ROWS}) i;
+             CREATE INDEX ON t (v); CREATE TABLE u AS SELECT * FROM t;
+             SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)"
+        ));
+        let env = TestEnv::start(Kind::Emulator).await.unwrap();
+        let app = env.app(&s.c, &[QUICK]);
+        let offsets = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
+        let storage = &env.emulator.storage;
+        storage.put(BUCKET, PIPED, s.dump.clone());
+        storage.put(BUCKET, OFFSETS, offsets);
+        let mut ground = Ground {
+            s,
+            env,
+            app,
+            honest: vec![],
+        };
+        for table in TABLES {
+            let part = ground.part(PIPED, table).await;
+            assert!(part.matches('\n').count() > TABLE_ROWS);
+            ground.honest.push(part);
+        }
+        ground
+    }
+
+    /// What a restore of one table gives.
+    async fn part(&self, backup: &str, table: &str) -> String {
+        let c = &self.s.c;
+        c.psql("postgres", "DROP DATABASE IF EXISTS part");
+        let job = RestoreJob {
+            backup: BackupRef::parse(backup, "").unwrap(),
+            selection: Selection {
+                tables: vec![table.into()],
+                ..Default::default()
+            },
+            ..job("/x".as_ref(), "part", OnExisting::Fail)
+        };
+        let manager = &self.app.manager;
+        let done = manager.run(&job, Default::default(), Default::default());
+        assert_eq!(done.await.result.error, None, "{backup} {table}");
+        c.content("part", &[])
+    }
+
+    async fn prove(&self, backup: &'static str) -> Proven {
+        let wanted = BackupRef::parse(backup, "").unwrap();
+        let request = VerifyJob::new(backup, wanted, Trigger::Command);
+        let manager = &self.app.manager;
+        let verified = manager.verify_backup(&request, Default::default(), Default::default());
+        let result = verified.await.result;
+        assert_eq!(result.verdict, Some(Verdict::Verified));
+        let storage = &self.env.emulator.storage;
+        let names = storage.objects(BUCKET).into_iter().map(|(name, _)| name);
+        let folder = format!("{backup}.pgrestored/");
+        let mut indexes = names.filter(|n| n.starts_with(&folder) && n.ends_with("index.json"));
+        let name = indexes.next().unwrap();
+        let text = String::from_utf8(storage.get(BUCKET, &name).unwrap().to_vec()).unwrap();
+        let index: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(index["blocks"].as_array().unwrap().len(), 3, "{index}");
+        Proven {
+            backup,
+            result,
+            name,
+            text,
+            index,
+        }
+    }
+
+    /// Replaces the index of a backup by a forged one, which is returned.
+    fn forge(&self, of: &Proven, forge: fn(&mut Value)) -> String {
+        let storage = &self.env.emulator.storage;
+        let mut forged = of.index.clone();
+        forge(&mut forged);
+        sign_again(&mut forged, &storage.get(BUCKET, of.backup).unwrap());
+        let forged = forged.to_string();
+        storage.put(BUCKET, &of.name, forged.clone());
+        forged
+    }
+}
+
+/// The cases share a cluster and the proof of a backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_index_costs_time_and_no_rows() {
+    let g = Ground::new().await;
+    let storage = &g.env.emulator.storage;
+    let before = storage.reads();
+    let done = restore(&g.app, PIPED, "forward").await;
+    assert_eq!(done.failure, None);
+    assert_eq!(storage.reads() - before, 1, "one sequential read");
+    let piped = g.prove(PIPED).await;
+    let offsets = g.prove(OFFSETS).await;
+    cases::each([
+        (
+            "a verified backup is restored through its index",
+            a_verified_backup_is_restored_through_its_index(&g, &piped).boxed_local(),
+        ),
+        (
+            "a selection without offsets",
+            a_selection_is_restored_completely(&g, &piped, 0).boxed_local(),
+        ),
+        (
+            "a selection with offsets",
+            a_selection_is_restored_completely(&g, &offsets, 1).boxed_local(),
+        ),
+    ])
+    .await;
+}
+
+/// A verified backup is restored by blocks although it has no data offsets, with the same integrity check. Without
+/// `CAMPAIGN=full`, only every other forgery of the index is tried.
+async fn a_verified_backup_is_restored_through_its_index(g: &Ground, proven: &Proven) {
+    let (c, storage) = (&g.s.c, &g.env.emulator.storage);
+    let before = storage.reads();
+    let done = restore(&g.app, PIPED, "by_blocks").await;
+    assert_eq!(done.result.error, None);
+    // One read each for the index, the head, and all small blocks together.
+    assert_eq!(storage.reads() - before, 3);
+    g.s.assert_restored("by_blocks");
+    assert_eq!(done.result.backup.crc32c, proven.result.backup.crc32c);
+    // A byte that is damaged in transit is detected, whichever block it is in.
+    let size: u64 = done.result.backup.size.unwrap().parse().unwrap();
+    for at in [10, size / 3, size / 2, size - 1500] {
+        storage.fail_next_reads((0..20).map(|_| StorageFault::Flip(at)));
+        let target = format!("damaged_{at}");
+        let failed = restore(&g.app, PIPED, &target).await.failure;
+        storage.clear_faults();
+        assert!(failed.is_some(), "byte {at}");
+        assert!(!c.databases().contains(&target));
+    }
+    // An index about other bytes is not used; a database that was created with it under the target's name is dropped.
+    let app = g.env.app(c, &[QUICK, ("restore-in-place", "always")]);
+    let other = proven.text.replacen("\"crc32c\":", "\"crc32c\":1", 2);
+    for (target, index) in [("without", other), ("without_garbage", "garbage".into())] {
+        storage.put(BUCKET, &proven.name, index);
+        let done = restore(&app, PIPED, target).await;
+        assert_eq!(done.failure, None, "{target}");
+    }
+    // A forged index with correct checksums only costs time.
+    for (nth, forge) in sample(FORGERIES, 2).enumerate() {
+        let forged = g.forge(proven, forge);
+        let target = format!("forged_{nth}");
+        let done = restore(&app, PIPED, &target).await;
+        assert_eq!(done.result.error, None, "{forged}");
+        assert_same(&c.content(&target, &[]), g.s.content(), &forged);
+        c.psql("postgres", &format!("DROP DATABASE {target}"));
+    }
+    storage.put(BUCKET, &proven.name, proven.text.clone());
+}
+
+/// A forged index cannot make a selective restore lose data, neither if blocks can be skipped, because the archive has
+/// offsets, nor if all are read. Without `CAMPAIGN=full`, each forgery is tried once, in turn with each table and form.
+async fn a_selection_is_restored_completely(g: &Ground, proven: &Proven, form: usize) {
+    let backup = proven.backup;
+    for (table, honest) in TABLES.iter().zip(&g.honest) {
+        let what = format!("{backup} {table} by its index");
+        assert_same(&g.part(backup, table).await, honest, &what);
+    }
+    for (i, forge) in FORGERIES.into_iter().enumerate() {
+        let forged = g.forge(proven, forge);
+        for (t, (table, honest)) in TABLES.iter().zip(&g.honest).enumerate() {
+            if !is_full_campaign() && i % 4 != 2 * form + t {
+                continue;
+            }
+            let what = format!("{backup} {table} {forged}");
+            assert_same(&g.part(backup, table).await, honest, &what);
+        }
+    }
+}
+
+/// What an attacker who may write objects can do to an index.
+const FORGERIES: [fn(&mut Value); 11] = [
+    |i| (0..3).for_each(|b| i["blocks"][b]["bytes"] = u64::MAX.into()),
+    |i| (0..3).for_each(|b| i["blocks"][b]["rows"] = 0.into()),
+    |i| move_bound(i, "/blocks/0", "/blocks/1", -10),
+    |i| move_bound(i, "/blocks/0", "/blocks/1", 10),
+    |i| move_bound(i, "/head", "/blocks/0", -20),
+    |i| {
+        let first = i["blocks"][0]["dump_id"].take();
+        i["blocks"][0]["dump_id"] = std::mem::replace(&mut i["blocks"][1]["dump_id"], first);
+    },
+    |i| i["blocks"][1]["dump_id"] = i["blocks"][0]["dump_id"].clone(),
+    |i| i["blocks"][1]["dump_id"] = (-7).into(),
+    |i| i["blocks"][0]["length"] = u64::MAX.into(),
+    |i| swallow(i, 0),
+    |i| swallow(i, 1),
+];
+
+/// Extends a block over the next one, which is removed from the index.
+fn swallow(index: &mut Value, nth: usize) {
+    let gone = index["blocks"].as_array_mut().unwrap().remove(nth + 1);
+    let length = &mut index["blocks"][nth]["length"];
+    *length = (length.as_u64().unwrap() + gone["length"].as_u64().unwrap()).into();
+}
+
+/// Moves the boundary between two consecutive parts.
+fn move_bound(index: &mut Value, before: &str, after: &str, by: i64) {
+    let mut add = |part: &str, field: &str, by: i64| {
+        let value = index.pointer_mut(part).unwrap().get_mut(field).unwrap();
+        *value = (value.as_i64().unwrap() + by).into();
+    };
+    add(before, "length", by);
+    add(after, "offset", by);
+    add(after, "length", -by);
+}
+
+/// Recomputes the checksum of each part.
+fn sign_again(index: &mut Value, whole: &[u8]) {
+    let parts = 1 + index["blocks"].as_array().unwrap().len();
+    for n in 0..parts {
+        let part = if n == 0 {
+            &mut index["head"]
+        } else {
+            &mut index["blocks"][n - 1]
+        };
+        let (offset, length) = (
+            part["offset"].as_u64().unwrap(),
+            part["length"].as_u64().unwrap(),
+        );
+        let bytes = whole
+            .get(offset as usize..)
+            .and_then(|b| b.get(..length as usize));
+        if let Some(bytes) = bytes {
+            part["crc32c"] = crc32c::crc32c(bytes).into();
+        }
+    }
+}
