@@ -1,5 +1,6 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
+use super::held_objects::drop_subscriptions;
 use super::names::staging_name;
 use super::recorded_restore::RecordedRestore;
 use super::target_lock::TargetLock;
@@ -393,18 +394,7 @@ async fn remove_drop_blockers(server: &Server, name: &str) -> Result<(), Databas
             .run(&format!("ROLLBACK PREPARED {}", literal(&gid)))
             .await?;
     }
-    let subscriptions = "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
-                         WHERE d.datname = current_database()";
-    for name in list(subscriptions).await? {
-        let s = ident(&name);
-        session
-            .run(&format!(
-                "ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"
-            ))
-            .await?;
-        session.run(&format!("DROP SUBSCRIPTION {s}")).await?;
-    }
-    Ok(())
+    drop_subscriptions(&session).await
 }
 
 #[cfg(test)]
