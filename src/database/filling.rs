@@ -305,7 +305,8 @@ impl Filling {
                 );
             }
         }
-        self.end(marker).await
+        self.end(marker).await?;
+        journal.forget_database(session, &marker.staging).await
     }
 }
 

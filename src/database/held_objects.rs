@@ -3,7 +3,7 @@
 
 use super::ownership::run_listed;
 use crate::error::{DatabaseError, DatabaseKind};
-use crate::postgres::{Server, Session, ident, map_pg_error};
+use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 
 /// Most objects that a message names.
 const NAMED: i64 = 5;
@@ -67,6 +67,9 @@ const IS_SOMEBODYS: &str = "class <> 'pg_extension'::regclass
 const SUBSCRIPTIONS: &str =
     "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
     WHERE d.datname = current_database() ORDER BY 1";
+
+const PREPARED: &str =
+    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1";
 
 /// The record of what a database has before it is filled, in the schema `pgrestored_fill`.
 pub(super) fn recording() -> String {
@@ -148,8 +151,10 @@ pub(super) async fn first_objects(session: &Session) -> Result<Vec<String>, Data
         .await
         .map_err(failed)?;
     let mut found: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-    let subscriptions = subscriptions(session).await?;
-    found.extend(subscriptions.iter().map(|s| format!("subscription {s}")));
+    let prepared = names(session, PREPARED).await?.into_iter();
+    found.extend(prepared.map(|gid| format!("prepared transaction {gid}")));
+    let subscriptions = names(session, SUBSCRIPTIONS).await?.into_iter();
+    found.extend(subscriptions.map(|name| format!("subscription {name}")));
     let most = usize::try_from(NAMED).unwrap_or_default();
     if found.len() > most {
         found.truncate(most);
@@ -158,15 +163,21 @@ pub(super) async fn first_objects(session: &Session) -> Result<Vec<String>, Data
     Ok(found)
 }
 
-async fn subscriptions(session: &Session) -> Result<Vec<String>, DatabaseError> {
-    let rows = session.client().query(SUBSCRIPTIONS, &[]).await;
-    let rows = rows.map_err(|e| map_pg_error(&e, "listing subscriptions"))?;
+async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseError> {
+    let rows = session.client().query(sql, &[]).await;
+    let rows = rows.map_err(|e| map_pg_error(&e, "listing what the database holds"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-/// Drops the subscriptions of the session's database, without their slots on other servers.
-pub(super) async fn drop_subscriptions(session: &Session) -> Result<(), DatabaseError> {
-    for name in subscriptions(session).await? {
+/// Removes what keeps a database, or objects in it, from being dropped: prepared transactions, which hold locks, and
+/// subscriptions, without their slots on other servers.
+pub(super) async fn remove_blockers(session: &Session) -> Result<(), DatabaseError> {
+    for gid in names(session, PREPARED).await? {
+        session
+            .run(&format!("ROLLBACK PREPARED {}", literal(&gid)))
+            .await?;
+    }
+    for name in names(session, SUBSCRIPTIONS).await? {
         let s = ident(&name);
         session
             .run(&format!(
@@ -190,7 +201,7 @@ pub(super) async fn remove_unrecorded(
 ) -> Result<(), DatabaseError> {
     // A session of its own: it lists the objects while the other one drops them.
     let lists = server.streaming_rows().connect(database, "listing").await?;
-    drop_subscriptions(session).await?;
+    remove_blockers(session).await?;
     let drops = drops(session.version());
     for _ in 0..PASSES {
         run_listed(&lists, session, &drops, &[]).await?;

@@ -1,6 +1,6 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
-use super::held_objects::drop_subscriptions;
+use super::held_objects::remove_blockers;
 use super::names::staging_name;
 use super::recorded_restore::RecordedRestore;
 use super::target_lock::TargetLock;
@@ -380,21 +380,7 @@ pub(super) async fn force_drop(
 /// Connects to a database and removes prepared transactions and subscriptions, which prevent dropping it.
 async fn remove_drop_blockers(server: &Server, name: &str) -> Result<(), DatabaseError> {
     let session = server.connect(name, "cleanup").await?;
-    let list = async |sql: &str| {
-        let rows = session
-            .client()
-            .query(sql, &[])
-            .await
-            .map_err(|e| map_pg_error(&e, "listing what prevents dropping it"))?;
-        Ok::<Vec<String>, DatabaseError>(rows.iter().map(|r| r.get(0)).collect())
-    };
-    for gid in list("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await?
-    {
-        session
-            .run(&format!("ROLLBACK PREPARED {}", literal(&gid)))
-            .await?;
-    }
-    drop_subscriptions(&session).await
+    remove_blockers(&session).await
 }
 
 #[cfg(test)]
