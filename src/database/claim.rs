@@ -193,7 +193,7 @@ impl TargetLock {
         let (may_create, is_superuser): (bool, bool) = (me.get(0), me.get(1));
         if !may_create {
             let what = format!(
-                "role {0} may not create databases: ALTER ROLE {1} CREATEDB",
+                "role {0} may not create databases: ALTER ROLE {1} CREATEDB, or fill a database that exists and is empty (--into-empty, in a request on_existing: fill)",
                 self.server.user(),
                 ident(self.server.user())
             );
