@@ -346,3 +346,24 @@ pub(super) async fn recover(
     filling.empty(&marker).await?;
     Ok(Recovered::Emptied)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::FailureReason;
+
+    #[test]
+    fn what_is_in_the_way_is_named_with_what_to_do() {
+        let found = ["table public.t".to_owned(), "more".to_owned()];
+        let e = not_empty("app", &found);
+        assert_eq!(e.reason(), FailureReason::TargetExists);
+        let said = e.to_string();
+        for part in [
+            "database app is not empty: it has table public.t, more;",
+            "drop them",
+            "--on-existing replace",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}
