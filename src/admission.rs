@@ -52,7 +52,7 @@ pub struct Rules {
     /// `restore`, `verify`.
     #[serde(default)]
     pub modes: Vec<crate::event::Mode>,
-    /// `fail`, `replace`.
+    /// `fail`, `replace`, `fill`.
     #[serde(default)]
     pub on_existing: Vec<OnExisting>,
     /// Ids of keys, one of which must have signed the request.

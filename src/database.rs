@@ -1,13 +1,16 @@
 //! Databases on the target server. A restore claims its target with an advisory lock on one session, loads
 //! into its own staging database and, once that is proven, swaps it into place in one transaction on the
 //! same session. That is the fencing: a worker that loses the session loses the lock, and can no longer
-//! swap.
+//! swap. An empty database may be filled instead (`fill`), for roles that may not create one.
 
 mod abandoned;
 mod claim;
 mod confinement;
 mod copy_properties;
 mod disk;
+mod fill;
+mod filling;
+mod held_objects;
 mod in_place;
 mod journal;
 mod locks;

@@ -22,6 +22,8 @@ pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
 const RESULT_SCHEMA: &str = "https://pgrestored.io/schemas/restore-result.v1.json";
 /// Most notes, and most rewrites, in a result.
 const LISTED: usize = 100;
+/// How the note begins that a database which was to be filled still has a part of the backup.
+pub const NOT_EMPTIED: &str = "the database could not be emptied again: ";
 /// Most examples of one rewrite.
 const EXAMPLES: usize = 10;
 /// Longest text in a reduced result, in bytes.

@@ -32,6 +32,10 @@ pub enum OnExisting {
     Fail,
     /// Replace it with the restored database; the old one is kept under another name.
     Replace,
+    /// Load into it, if it is empty. It must exist.
+    // On the command line, this is --into-empty.
+    #[value(skip)]
+    Fill,
 }
 
 /// The word for the newest backup, and that for the newest proven one.
@@ -287,6 +291,14 @@ impl Job {
         }
     }
 
+    /// Whether an existing database is filled.
+    pub fn is_fill(&self) -> bool {
+        match self {
+            Job::Restore(j) => j.on_existing == OnExisting::Fill,
+            Job::Verify(_) => false,
+        }
+    }
+
     /// Whether only the definitions are tried.
     pub fn is_rehearsal(&self) -> bool {
         match self {
@@ -501,6 +513,19 @@ pub fn check_database(field: &str, name: &str, maintenance: &str) -> Result<(), 
     Ok(())
 }
 
+/// Checks the name of a database that is to be filled. Some services have no other one than `postgres`, and nothing that
+/// is in a database is touched.
+///
+/// # Errors
+/// As [`check_target`].
+pub fn check_fill_target(name: &str) -> Result<(), RestoreError> {
+    const USUAL: &str = "postgres";
+    if name == USUAL {
+        return Ok(());
+    }
+    check_database("target_db", name, USUAL)
+}
+
 /// Prefix of the names of databases that pgrestored creates.
 pub const OWN_PREFIX: &str = "pgrestored_";
 
@@ -620,6 +645,16 @@ mod tests {
         for name in ["postgres", "template1", "ops", "pgrestored_s_1"] {
             let e = check_target(name, "ops").unwrap_err();
             assert_eq!(e.reason(), FailureReason::TargetNotAllowed);
+        }
+        for (name, may_be_filled) in [
+            ("postgres", true),
+            ("ops", true),
+            ("template1", false),
+            ("rdsadmin", false),
+            ("pgrestored_s_1", false),
+            ("", false),
+        ] {
+            assert_eq!(check_fill_target(name).is_ok(), may_be_filled, "{name}");
         }
         assert!(check_target(&"x".repeat(63), "p").is_ok());
         for name in ["", "a\nb", &"x".repeat(64)] {

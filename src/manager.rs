@@ -199,9 +199,9 @@ impl RestoreManager {
     ///
     /// # Errors
     /// As [`RestoreManager::check_target`].
-    pub(crate) fn check_served(&self, name: &str) -> Result<(), RestoreError> {
+    pub(crate) fn check_served(&self, name: &str, is_fill: bool) -> Result<(), RestoreError> {
         targets::check_served(self.config())?;
-        self.check_target(name)
+        targets::check_restore(self.config(), name, is_fill)
     }
 
     /// Whether the target server has answered: if not, nothing can have happened there.

@@ -576,7 +576,7 @@ impl Worker {
         admission.check(&job)?;
         self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
-            self.manager.check_served(target)?;
+            self.manager.check_served(target, job.is_fill())?;
         } else if job.is_rehearsal() {
             self.manager.check_has_target()?;
         }

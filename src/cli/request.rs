@@ -19,9 +19,10 @@ use crate::telemetry;
 const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Options that a verification does not have.
-const ONLY_RESTORES: [&str; 13] = [
+const ONLY_RESTORES: [&str; 14] = [
     "target",
     "on_existing",
+    "into_empty",
     "schemas",
     "exclude_schemas",
     "tables",
@@ -45,6 +46,12 @@ pub(super) struct RequestArgs {
     /// What to do if the database exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail, value_name = "POLICY", help_heading = help::TARGET)]
     on_existing: OnExisting,
+    /// Load into the database, which must exist and be empty
+    ///
+    /// For roles that may not create databases. It is loaded in place, closed to others if the role owns it; a failure empties it
+    /// again. It cannot be undone by a rollback.
+    #[arg(long, conflicts_with = "on_existing", hide_short_help = true, help_heading = help::TARGET)]
+    into_empty: bool,
     /// Number of connections that load, 1 to 256
     #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, hide_short_help = true, help_heading = help::TARGET)]
     jobs: Option<usize>,
@@ -60,7 +67,7 @@ pub(super) struct RequestArgs {
     #[arg(long, conflicts_with_all = ONLY_RESTORES, help_heading = help::REQUEST)]
     verify: bool,
     /// Request a rehearsal: all definitions on the target's server, without rows
-    #[arg(long, conflicts_with_all = ["verify", "target", "on_existing", "data_only"], hide_short_help = true, help_heading = help::REQUEST)]
+    #[arg(long, conflicts_with_all = ["verify", "target", "on_existing", "into_empty", "data_only"], hide_short_help = true, help_heading = help::REQUEST)]
     rehearse: bool,
     /// With --verify: depth of the verification
     #[arg(long, value_enum, requires = "verify", help_heading = help::REQUEST)]
@@ -148,7 +155,11 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
             ..BackupSpec::default()
         },
         target_db: args.target,
-        on_existing: args.on_existing,
+        on_existing: if args.into_empty {
+            OnExisting::Fill
+        } else {
+            args.on_existing
+        },
         mode,
         depth: args.depth,
         jobs: args.jobs.and_then(|n| u32::try_from(n).ok()),

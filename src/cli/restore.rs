@@ -17,7 +17,7 @@ use super::signals::until_signal;
 use super::terminal;
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
-use crate::event::{RestoreResult, check_texts};
+use crate::event::{NOT_EMPTIED, RestoreResult, check_texts};
 use crate::job::{OnExisting, RestoreJob, check_request_id, digest_of, parse_jobs};
 use crate::progress::Progress;
 
@@ -33,6 +33,12 @@ pub(super) struct RestoreArgs {
     /// What to do if the database exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail, value_name = "POLICY", help_heading = help::TARGET)]
     on_existing: OnExisting,
+    /// Load into the database, which must exist and be empty
+    ///
+    /// For roles that may not create databases. It is loaded in place, closed to others if the role owns it; a failure empties it
+    /// again. It cannot be undone by a rollback. In a request, this is on_existing: fill.
+    #[arg(long, conflicts_with = "on_existing", hide_short_help = true, help_heading = help::TARGET)]
+    into_empty: bool,
     /// Number of connections that load, 1 to 256 [default: RESTORE_JOBS]
     #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, help_heading = help::TARGET)]
     jobs: Option<usize>,
@@ -63,6 +69,14 @@ pub(super) struct RestoreArgs {
 }
 
 impl RestoreArgs {
+    fn on_existing(&self) -> OnExisting {
+        if self.into_empty {
+            OnExisting::Fill
+        } else {
+            self.on_existing
+        }
+    }
+
     /// The result of a restore that cannot begin, without its error.
     pub(super) fn draft(&self) -> RestoreResult {
         let (id, now) = (self.request_id.clone(), jiff::Timestamp::now());
@@ -120,6 +134,7 @@ pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
 fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what));
+    let on_existing = args.on_existing();
     let target = args.target.or_else(|| app.config.db_name.clone());
     check_texts(
         &serde_json::json!({ "--target": target, "--request-id": args.request_id, "part": args.select }),
@@ -131,7 +146,7 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     let target = target.ok_or_else(|| invalid("no target database: set --target or DB_NAME"))?;
     let mut asked = serde_json::json!({
         "backup": args.backup, "prefix": args.prefix, "generation": args.generation.map(|g| g.0),
-        "database": args.database, "target_db": target, "on_existing": args.on_existing, "part": args.select,
+        "database": args.database, "target_db": target, "on_existing": on_existing, "part": args.select,
     });
     if let Some(list) = &args.select.use_list {
         asked["use_list"] = list.ids().map(|id| id.0).collect();
@@ -147,7 +162,7 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         generation: args.generation,
         crc32c: None,
         target_db: target,
-        on_existing: args.on_existing,
+        on_existing,
         jobs: args.jobs,
         deadline: None,
         labels: Default::default(),
@@ -241,7 +256,9 @@ fn print_result(r: &RestoreResult) {
                 super::output::blame_name(e.blame),
                 e.stage
             );
-            err!("  nothing was changed");
+            if r.notes.iter().all(|n| !n.starts_with(NOT_EMPTIED)) {
+                err!("  nothing was changed");
+            }
         }
     }
     print_refusals(r, say);

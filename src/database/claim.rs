@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-use super::journal::{Journal, Known};
+use super::fill::{finish_recorded, journal_of, lock_session, open_target};
+use super::journal::Known;
 use super::locks::{server_clock, take_locks};
 use super::names::previous_name;
 use super::powers::{may_act_as, membership_options};
@@ -42,9 +43,9 @@ pub async fn claim(
     job: &RestoreJob,
     policy: ClaimPolicy,
 ) -> Result<Claim, RestoreError> {
-    let lock = server.maintenance("lock").await?;
+    let lock = lock_session(server, &job.target_db, job.on_existing).await?;
     take_locks(&lock, &job.target_db, &job.request_id).await?;
-    let journal = Journal::open(&lock).await?;
+    let journal = journal_of(&lock, job).await?;
     let reused = || {
         let what = format!(
             "request_id {} was already used for another request: use a new one",
@@ -53,11 +54,18 @@ pub async fn claim(
         Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
     };
     let crashed_attempts = match journal.look_up(&lock, &job.request_id).await? {
-        Known::Done { digest, outcome } if digest == job.digest => return Ok(Claim::Done(outcome)),
+        Known::Done { digest, outcome } if digest == job.digest => {
+            finish_recorded(server, (&lock, journal), job).await;
+            return Ok(Claim::Done(outcome));
+        }
         Known::Unfinished { digest, starts } if digest == job.digest => starts.unsigned_abs(),
         Known::Done { .. } | Known::Unfinished { .. } => return reused(),
         Known::New => 0,
     };
+    let (filling, outcome) = open_target(server, (&lock, journal), job).await?;
+    if let Some(outcome) = outcome {
+        return Ok(Claim::Done(outcome));
+    }
     let sequence = match job.sequence {
         Some(published) => published,
         None => server_clock(&lock).await?,
@@ -74,6 +82,7 @@ pub async fn claim(
         crashed_attempts,
         policy,
         existing: None,
+        filling,
         pooled: OnceLock::new(),
     };
     claimed
@@ -166,6 +175,10 @@ impl TargetLock {
     }
 
     async fn check_target(&mut self) -> Result<Vec<String>, RestoreError> {
+        if self.is_fill() {
+            return self.check_fill().await;
+        }
+        self.recover_fill().await?;
         // Whatever is unfinished was left by a dead attempt, because this session holds the lock of its name.
         self.drop_unfinished().await?;
         let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up the target");
@@ -180,7 +193,7 @@ impl TargetLock {
         let (may_create, is_superuser): (bool, bool) = (me.get(0), me.get(1));
         if !may_create {
             let what = format!(
-                "role {0} may not create databases: ALTER ROLE {1} CREATEDB",
+                "role {0} may not create databases: ALTER ROLE {1} CREATEDB, or fill a database that exists and is empty (--into-empty, in a request on_existing: fill)",
                 self.server.user(),
                 ident(self.server.user())
             );

@@ -90,7 +90,7 @@ const AS_TEXT: &str = "json_text";
 
 /// Encodes the outcome so that `jsonb` accepts it: without NUL characters and, unless the database is UTF-8,
 /// in ASCII.
-fn storable(outcome: &serde_json::Value, is_utf8: bool) -> String {
+pub(super) fn storable(outcome: &serde_json::Value, is_utf8: bool) -> String {
     let text = outcome.to_string();
     if !text.contains("\\u0000") && (is_utf8 || text.is_ascii()) {
         return text;
@@ -106,7 +106,7 @@ fn storable(outcome: &serde_json::Value, is_utf8: bool) -> String {
 }
 
 /// Reverses [`storable`].
-fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
+pub(super) fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
     match outcome.get(AS_TEXT) {
         Some(text) => serde_json::from_str(text.as_str()?).ok(),
         None => Some(outcome),

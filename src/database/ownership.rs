@@ -114,13 +114,13 @@ fn remainder(database: &str, from: &str, to: &str, takes_public: bool) -> String
 
 /// Runs on `session` the statements that `query` returns, each with the number of its locks, in transactions of at
 /// most [`MAX_LOCKS`].
-async fn run_listed(
+pub(super) async fn run_listed(
     lists: &Session,
     session: &Session,
     query: &str,
     values: &[&(dyn ToSql + Sync)],
 ) -> Result<(), DatabaseError> {
-    let failed = |e: tokio_postgres::Error| map_pg_error(&e, "listing the restored objects");
+    let failed = |e: tokio_postgres::Error| map_pg_error(&e, "listing the objects of the database");
     let mut rows = lists.rows(query, values).await.map_err(failed)?;
     let mut batch = Batch::default();
     while let Some(row) = rows.try_next().await.map_err(failed)? {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::filling::{Recovered, recover};
 use super::journal::{Journal, Owned, RecordKind};
 use super::locks::{server_clock, try_lock, unlock};
 use super::names::{PATTERN, named_like_ours};
@@ -19,7 +20,7 @@ use crate::postgres::{Server, Session, ident, map_pg_error};
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Reaped {
-    /// Databases and roles that were dropped.
+    /// Databases, roles and contents of databases that were dropped.
     pub dropped: Vec<String>,
     /// In use by a worker, or kept for a rollback.
     pub kept: Vec<String>,
@@ -142,9 +143,7 @@ async fn reap_one(
                 )
             })
         }
-        Ok(true) => remove(server, session, journal, &database.name)
-            .await
-            .map(Some),
+        Ok(true) => reap_staging(server, session, journal, database).await,
         Ok(false) => Ok(Some(vec![])),
         Err(e) => Err(e),
     };
@@ -152,6 +151,27 @@ async fn reap_one(
         unlock(session, lock).await?;
     }
     done
+}
+
+/// Drops a database, or empties the one that its request was filling. Returns what was dropped; `None` if somebody works
+/// on it.
+async fn reap_staging(
+    server: &Server,
+    session: &Session,
+    journal: Journal,
+    database: &Owned,
+) -> Result<Option<Vec<String>>, DatabaseError> {
+    let mut dropped = vec![];
+    if database.kind == RecordKind::Staging && exists(session, &database.target).await? {
+        let (server, names) = (server.without_retry(), (&*database.target, &*database.name));
+        match recover(&server, (session, journal), names).await? {
+            Recovered::Nothing | Recovered::Finished => {}
+            Recovered::Emptied => dropped.push(format!("contents of database {}", database.target)),
+            Recovered::InUse => return Ok(None),
+        }
+    }
+    dropped.extend(remove(server, session, journal, &database.name).await?);
+    Ok(Some(dropped))
 }
 
 /// Whether the record is unchanged since before the lock was taken.

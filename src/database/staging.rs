@@ -1,5 +1,6 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
+use super::held_objects::remove_blockers;
 use super::names::staging_name;
 use super::recorded_restore::RecordedRestore;
 use super::target_lock::TargetLock;
@@ -379,32 +380,7 @@ pub(super) async fn force_drop(
 /// Connects to a database and removes prepared transactions and subscriptions, which prevent dropping it.
 async fn remove_drop_blockers(server: &Server, name: &str) -> Result<(), DatabaseError> {
     let session = server.connect(name, "cleanup").await?;
-    let list = async |sql: &str| {
-        let rows = session
-            .client()
-            .query(sql, &[])
-            .await
-            .map_err(|e| map_pg_error(&e, "listing what prevents dropping it"))?;
-        Ok::<Vec<String>, DatabaseError>(rows.iter().map(|r| r.get(0)).collect())
-    };
-    for gid in list("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await?
-    {
-        session
-            .run(&format!("ROLLBACK PREPARED {}", literal(&gid)))
-            .await?;
-    }
-    let subscriptions = "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
-                         WHERE d.datname = current_database()";
-    for name in list(subscriptions).await? {
-        let s = ident(&name);
-        session
-            .run(&format!(
-                "ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"
-            ))
-            .await?;
-        session.run(&format!("DROP SUBSCRIPTION {s}")).await?;
-    }
-    Ok(())
+    remove_blockers(&session).await
 }
 
 #[cfg(test)]

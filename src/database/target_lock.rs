@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::filling::Filling;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
@@ -38,6 +39,8 @@ pub struct TargetLock {
     pub(super) policy: ClaimPolicy,
     /// The database that currently has the target's name.
     pub(super) existing: Option<Existing>,
+    /// The target, if it exists and is to be filled.
+    pub(super) filling: Option<Filling>,
     /// The role of `DB_RESTRICTED_USER` that loads; its name is locked.
     pub(super) pooled: OnceLock<Pooled>,
 }
@@ -101,6 +104,12 @@ impl TargetLock {
             tokio::time::sleep(locks::PING).await;
             if let Err(e) = self.lock.run("SELECT 1").await {
                 return e.context("the session that holds the target's lock").into();
+            }
+            if let Some(filling) = &self.filling
+                && let Err(e) = filling.session.run("SELECT 1").await
+            {
+                let what = "the session that holds the lock of the target's contents";
+                return e.context(what).into();
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The staging database of a locked target: announced in the journal, created, and dropped again if its restore fails.
 
+use super::fill::lock_session;
 use super::locks::{take_locks, try_lock, wait_for_room};
 use super::names::staging_name;
 use super::reaper;
@@ -34,7 +35,7 @@ impl TargetLock {
     }
 
     /// Drops the staging database, whatever its state, and the roles that were created for it, unless
-    /// something else uses them by now.
+    /// something else uses them by now. A database that was being filled is emptied again.
     ///
     /// # Errors
     /// Why it could not be dropped; it stays in the journal, for the reaper.
@@ -42,7 +43,7 @@ impl TargetLock {
         let mut has_role = true;
         if self.lock.client().is_closed() {
             // Without the lock, the database of this name may already belong to the next attempt.
-            let session = self.server.maintenance("lock").await?;
+            let session = lock_session(&self.server, &self.target, self.on_existing).await?;
             take_locks(&session, &self.target, &self.request_id).await?;
             self.lock = session;
             has_role = match self.pooled.get() {
@@ -51,6 +52,7 @@ impl TargetLock {
             };
         }
         wait_for_room(&self.lock).await;
+        self.empty_again().await?;
         self.drop_unfinished().await?;
         let staging = staging_name(&self.request_id);
         reaper::remove(&self.server, &self.lock, self.journal, &staging).await?;

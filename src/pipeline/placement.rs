@@ -25,6 +25,14 @@ impl Placement {
         }
     }
 
+    /// In the target, which exists and is filled.
+    pub(super) fn in_target(target: &str) -> Self {
+        Placement {
+            in_place: true,
+            database: target.to_owned(),
+        }
+    }
+
     /// Chooses for a dump with these entries. `target`: its name, and whether it exists. Returns notes
     /// for the result too.
     pub(super) fn choose(

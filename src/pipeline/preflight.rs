@@ -65,7 +65,7 @@ fn lacks_createdb(facts: &ServerFacts) -> Option<Finding> {
         Finding::blocks(
             DatabaseKind::InsufficientPrivilege,
             format!("role {} may not create databases", facts.user),
-            "a backup is restored into a new database, which then takes the target's place",
+            "a backup is restored into a new database, which then takes the target's place, unless it fills an empty one (--into-empty)",
             &format!("ALTER ROLE {} CREATEDB", ident(&facts.user)),
         )
     })

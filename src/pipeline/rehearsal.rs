@@ -18,7 +18,7 @@ use crate::error::{
     DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report as said,
 };
 use crate::event::{Kind, RestoreResult};
-use crate::job::{Rehearsal, RehearsedRefusal, RestoreJob};
+use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{OnError, Policy, Rehearse};
 use crate::progress::Progress;
 use pgdump_restore::{Refusal, Stage, fix_of, refused};
@@ -302,5 +302,7 @@ fn is_due(context: &RestoreContext<'_>, pinned: &Pinned) -> bool {
         Rehearse::Always => true,
         Rehearse::Never => false,
     };
-    is_wanted && !context.job.selection.data_only
+    // A role that fills a database may have no other one, and this one must not be touched.
+    let has_server = context.job.on_existing != OnExisting::Fill;
+    is_wanted && has_server && !context.job.selection.data_only
 }

@@ -1,5 +1,6 @@
 //! A restore: claim the target, pin the backup, open and prepare it, create a staging database, load and prove it, then
-//! swap it into place. A failure at any point before the swap leaves the target as it was and nothing behind.
+//! swap it into place. A failure at any point before the swap leaves the target as it was and nothing behind. A target
+//! that is empty may be filled instead; a failure empties it again.
 
 use pgdump_restore::Stage;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::error::{
     Blame, FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind,
     report as said,
 };
-use crate::event::{RestoreResult, ResultBackup};
-use crate::job::{BackupRef, Completeness, RestoreJob};
+use crate::event::{NOT_EMPTIED, RestoreResult, ResultBackup};
+use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob};
 use crate::outcome::disposition;
 use crate::policy::Policy;
 use crate::progress::Progress;
@@ -36,6 +37,9 @@ const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recog
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
+
+/// How long emptying a database again may take: it is not dropped in one piece.
+const EMPTYING: Duration = Duration::from_secs(600);
 
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
 
@@ -122,7 +126,9 @@ async fn claim_and_restore(
 ) -> Result<JobOutcome, RestoreError> {
     let (job, config) = (context.job, context.config());
     context.progress.enter(Stage::Prepare);
-    targets::check_target(config, &job.target_db)?;
+    let is_fill = job.on_existing == OnExisting::Fill;
+    targets::check_restore(config, &job.target_db, is_fill)?;
+    targets::check_trust(job.on_existing, context.catalog().trust_of(&job.backup))?;
     targets::check_part(job)?;
     let mut bounds = context.bounds("restore", job.deadline);
     if is_for_person_and_new(context) {
@@ -407,7 +413,12 @@ async fn swap(
     result.partial = targets::is_part(&context.job.selection);
     let outcome = database::outcome_of(&result)?;
     context.progress.enter(Stage::Swap);
-    claimed.swap(&proven.into_staging(), &outcome).await?;
+    let staging = proven.into_staging();
+    if claimed.is_fill() {
+        claimed.finish_fill(&staging, &outcome).await?;
+    } else {
+        claimed.swap(&staging, &outcome).await?;
+    }
     Ok(result)
 }
 
@@ -416,10 +427,11 @@ async fn fail(
     context: &RestoreContext<'_>,
     claimed: &mut TargetLock,
     (e, bounds): (RestoreError, &mut Bounds<'_>),
-    draft: &ResultDraft,
+    draft: &mut ResultDraft,
 ) -> Result<JobOutcome, RestoreError> {
     // First, because the diagnosis may read the whole backup again.
-    clean_up(claimed).await;
+    let kept = clean_up(claimed).await.filter(|_| claimed.is_fill());
+    draft.log.notes.extend(kept);
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
     let result = draft.result(context, Some(&e));
     let attempt = draft.counted_attempt(context.job);
@@ -438,14 +450,23 @@ async fn fail(
     }
 }
 
-async fn clean_up(claimed: &mut TargetLock) {
-    match tokio::time::timeout(CLEANUP, claimed.discard()).await {
-        Ok(Ok(())) => {}
+/// Returns a note if the target could not be emptied again.
+async fn clean_up(claimed: &mut TargetLock) -> Option<String> {
+    let limit = if claimed.is_fill() { EMPTYING } else { CLEANUP };
+    let why = match tokio::time::timeout(limit, claimed.discard()).await {
+        Ok(Ok(())) => return None,
         Ok(Err(e)) => {
             tracing::error!(error = said(&e), "the staging database was not dropped");
+            said(&e)
         }
-        Err(_) => tracing::error!("dropping the staging database took too long"),
-    }
+        Err(_) => {
+            tracing::error!("dropping the staging database took too long");
+            format!("that took longer than {limit:?}")
+        }
+    };
+    Some(format!(
+        "{NOT_EMPTIED}{why}; the next restore into it begins with that"
+    ))
 }
 
 /// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message is given back, and

@@ -1,5 +1,5 @@
-//! The target server as a destination: a staging database beside the target, or a new database that has
-//! the target's name from the beginning.
+//! The target server as a destination: a staging database beside the target, a new database that has
+//! the target's name from the beginning, or an empty database that is filled.
 
 use super::context::JobContext;
 use super::destination::Destination;
@@ -83,6 +83,10 @@ impl Destination for TargetDestination<'_> {
     }
 
     fn place(&mut self, entries: &[TocEntry]) -> Vec<String> {
+        if self.lock.is_fill() {
+            self.placement = Placement::in_target(&self.job.target_db);
+            return vec![];
+        }
         let exists = self.lock.previous_name().is_some();
         let (placement, notes) = Placement::choose(
             entries,
@@ -99,13 +103,17 @@ impl Destination for TargetDestination<'_> {
         entries: &[TocEntry],
         encoding: &TextEncoding,
     ) -> Result<CreateOptions, RestoreError> {
-        if self.job.selection.data_only {
+        // A database that is filled keeps its encoding, too.
+        if self.job.selection.data_only || self.lock.is_fill() {
             return Ok(CreateOptions::copy_of(&self.job.target_db));
         }
         Ok(CreateOptions::of_dump(self.session(), entries, encoding).await?)
     }
 
     async fn create(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
+        if self.lock.is_fill() {
+            return self.lock.begin_fill().await;
+        }
         let mut staging = self.lock.create_staging(options).await?;
         if self.placement.in_place {
             self.lock.put_in_place(&mut staging).await?;

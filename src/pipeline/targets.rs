@@ -1,7 +1,7 @@
 //! Which databases a restore may replace, and under which conditions.
 
 use crate::admission::fits;
-use crate::config::Config;
+use crate::config::{Config, Trust};
 use crate::database::ClaimPolicy;
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::{self, OnExisting, RestoreJob};
@@ -13,6 +13,37 @@ use crate::policy::Selection;
 /// `target_not_allowed`; `invalid_request` for what cannot be a name.
 pub(crate) fn check_target(config: &Config, name: &str) -> Result<(), RestoreError> {
     check_database(config, "target_db", name)
+}
+
+/// The same for a database that is filled or not: filling one touches nothing that is in it.
+///
+/// # Errors
+/// As [`check_target`].
+pub(crate) fn check_restore(
+    config: &Config,
+    name: &str,
+    is_fill: bool,
+) -> Result<(), RestoreError> {
+    if !is_fill {
+        return check_target(config, name);
+    }
+    job::check_fill_target(name)?;
+    check_limits(config, "target_db", name)
+}
+
+/// Whether a restore under this trust may fill a database. Code of an untrusted backup runs as a role of its own, in a
+/// database that nobody else can connect to, and everything gets its final owner at the end. None of that is possible
+/// in a database that may have another owner and was open before.
+///
+/// # Errors
+/// `target_not_allowed`.
+pub(super) fn check_trust(on_existing: OnExisting, trust: Trust) -> Result<(), RestoreError> {
+    if on_existing != OnExisting::Fill || trust == Trust::Full {
+        return Ok(());
+    }
+    let what = "a restricted restore cannot fill an existing database (--into-empty, in a request on_existing: fill): it needs a database of \
+        its own; restore into a new database, or with BACKUP_TRUST=full (TRUSTED_SOURCES for other buckets) if you trust the backup";
+    Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
 }
 
 /// Whether a worker has a target server.
@@ -38,6 +69,11 @@ pub(crate) fn check_copy(config: &Config, name: &str) -> Result<(), RestoreError
 /// `field` is what the caller calls the database.
 fn check_database(config: &Config, field: &str, name: &str) -> Result<(), RestoreError> {
     job::check_database(field, name, &config.db.maintenance)?;
+    check_limits(config, field, name)
+}
+
+/// What the configuration says of a database.
+fn check_limits(config: &Config, field: &str, name: &str) -> Result<(), RestoreError> {
     let refuse = |why: &str| {
         Err(
             ValidationError::new(ValidationKind::TargetNotAllowed, format!("{field}: {why}"))
@@ -172,6 +208,37 @@ mod tests {
             ..rows()
         };
         assert!(check_part(&job(same)).is_ok());
+    }
+
+    #[test]
+    fn only_trusted_backups_fill_a_database() {
+        for (on_existing, trust, may) in [
+            (OnExisting::Fill, Trust::Full, true),
+            (OnExisting::Fill, Trust::Restricted, false),
+            (OnExisting::Replace, Trust::Restricted, true),
+            (OnExisting::Fail, Trust::Restricted, true),
+        ] {
+            let checked = check_trust(on_existing, trust);
+            assert_eq!(checked.is_ok(), may, "{on_existing:?} {trust:?}");
+        }
+    }
+
+    /// Nothing is lost by a part that fills a database; rows alone need the tables of one.
+    #[test]
+    fn a_database_is_filled_with_a_part_but_not_with_rows_alone() {
+        for (data_only, may) in [(false, true), (true, false)] {
+            let selection = Selection {
+                data_only,
+                tables: vec!["public.s".into()],
+                ..Selection::default()
+            };
+            let job = RestoreJob {
+                selection,
+                on_existing: OnExisting::Fill,
+                ..RestoreJob::replacing("r", "app", String::new())
+            };
+            assert_eq!(check_part(&job).is_ok(), may, "{data_only}");
+        }
     }
 
     #[test]

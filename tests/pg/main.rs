@@ -9,6 +9,7 @@ mod synthetic;
 mod access;
 mod damage;
 mod faults;
+mod fill;
 mod encodings;
 mod formats;
 mod in_place;

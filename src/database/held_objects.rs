@@ -1,0 +1,235 @@
+//! What somebody put into a database, and how to remove it again: everything but what `initdb` creates, extensions and
+//! their members.
+
+use super::ownership::run_listed;
+use crate::error::{DatabaseError, DatabaseKind};
+use crate::postgres::{Server, Session, ident, literal, map_pg_error};
+
+/// Most objects that a message names.
+const NAMED: i64 = 5;
+
+/// How often what is left is listed and dropped: what one pass cannot drop, it may have made free.
+const PASSES: usize = 3;
+
+/// Owners whose objects belong to the service that runs the server, if this role cannot act as them.
+const PLATFORM_OWNERS: &str =
+    "^(alloydb|azure|azuresu$|cloud_admin$|cloudsql|heroku|neon|oci_|rds|supabase_)";
+
+/// The objects of a database, as the relation `held`: `rank` is the order in which they are dropped, and `cost` about how
+/// many locks that takes; besides the owner, `dropper`, who owns the schema, may do it. Members of extensions, and what its table, type or column brings along, are not listed. OIDs
+/// below 16384 are those of `initdb`; only large objects may have any. The bootstrap superuser (10) owns what has no
+/// recorded owner.
+const HELD: &str = "WITH listed(class, object, rank, space, cost) AS (
+    SELECT 'pg_event_trigger'::regclass::oid, oid, 0, 0::oid, 1::int8 FROM pg_event_trigger
+    UNION ALL SELECT 'pg_publication'::regclass, oid, 1, 0, 1 FROM pg_publication
+    UNION ALL SELECT 'pg_class'::regclass, oid, CASE WHEN relkind IN ('v', 'm') THEN 3 WHEN relispartition THEN 4 ELSE 5 END, relnamespace,
+      10 + 3 * (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) + (SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid)
+      FROM pg_class c WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
+    UNION ALL SELECT 'pg_proc'::regclass, oid, 6, pronamespace, 1 FROM pg_proc
+    UNION ALL SELECT 'pg_operator'::regclass, oid, 6, oprnamespace, 1 FROM pg_operator
+    UNION ALL SELECT 'pg_opclass'::regclass, oid, 6, opcnamespace, 1 FROM pg_opclass
+    UNION ALL SELECT 'pg_opfamily'::regclass, oid, 6, opfnamespace, 1 FROM pg_opfamily
+    UNION ALL SELECT 'pg_cast'::regclass, oid, 6, 0, 1 FROM pg_cast
+    UNION ALL SELECT 'pg_transform'::regclass, oid, 6, 0, 1 FROM pg_transform
+    UNION ALL SELECT 'pg_type'::regclass, oid, 7, typnamespace, 2 FROM pg_type
+    UNION ALL SELECT 'pg_collation'::regclass, oid, 7, collnamespace, 1 FROM pg_collation
+    UNION ALL SELECT 'pg_conversion'::regclass, oid, 7, connamespace, 1 FROM pg_conversion
+    UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, 7, stxnamespace, 1 FROM pg_statistic_ext
+    UNION ALL SELECT 'pg_ts_config'::regclass, oid, 7, cfgnamespace, 1 FROM pg_ts_config
+    UNION ALL SELECT 'pg_ts_dict'::regclass, oid, 7, dictnamespace, 1 FROM pg_ts_dict
+    UNION ALL SELECT 'pg_ts_parser'::regclass, oid, 7, prsnamespace, 1 FROM pg_ts_parser
+    UNION ALL SELECT 'pg_ts_template'::regclass, oid, 7, tmplnamespace, 1 FROM pg_ts_template
+    UNION ALL SELECT 'pg_foreign_server'::regclass, oid, 8, 0, 1 FROM pg_foreign_server
+    UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, 9, 0, 1 FROM pg_foreign_data_wrapper
+    UNION ALL SELECT 'pg_am'::regclass, oid, 9, 0, 1 FROM pg_am
+    UNION ALL SELECT 'pg_extension'::regclass, oid, 10, 0, (SELECT 1 + count(*) FROM pg_depend
+        WHERE refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND deptype = 'e') FROM pg_extension e
+    UNION ALL SELECT 'pg_language'::regclass, oid, 10, 0, 1 FROM pg_language
+    UNION ALL SELECT 'pg_namespace'::regclass, oid, 11, oid, 1 FROM pg_namespace),
+  held AS (SELECT class, object, rank, cost, coalesce(o.refobjid, 10) AS owner, coalesce(nspname, '') AS in_schema,
+      coalesce(nspowner, o.refobjid, 10) AS dropper
+    FROM listed LEFT JOIN pg_namespace s ON s.oid = space
+      LEFT JOIN pg_shdepend o ON o.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND o.classid = class AND o.objid = object AND o.objsubid = 0 AND o.deptype = 'o'
+    WHERE object >= 16384 AND (space = 0 OR nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'pgrestored_fill'))
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = class AND d.objid = object AND d.objsubid = 0
+        AND (d.deptype IN ('e', 'i') OR d.deptype = 'a' AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0))
+    UNION ALL SELECT 'pg_largeobject'::regclass, oid, 2, 2, lomowner, '', lomowner FROM pg_largeobject_metadata)";
+
+/// What counts as somebody's of `held`: not the schema `public`, not an extension or the schema of one, nothing that
+/// belongs to the platform, and no schema or event trigger that this role may not drop. Other roles' schemas are
+/// counted by what is in them.
+const IS_SOMEBODYS: &str = "class <> 'pg_extension'::regclass
+    AND NOT (class = 'pg_namespace'::regclass AND (in_schema = 'public' OR EXISTS (SELECT FROM pg_extension WHERE extnamespace = object)))
+    AND (pg_has_role(owner, 'USAGE')
+      OR class NOT IN ('pg_namespace'::regclass, 'pg_event_trigger'::regclass) AND pg_get_userbyid(owner) !~ $1)";
+
+const SUBSCRIPTIONS: &str =
+    "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+    WHERE d.datname = current_database() ORDER BY 1";
+
+const PREPARED: &str =
+    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1";
+
+/// The record of what a database has before it is filled, in the schema `pgrestored_fill`.
+pub(super) fn recording() -> String {
+    format!(
+        "CREATE TABLE pgrestored_fill.present AS {HELD} SELECT class, object FROM held
+           UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl;
+         CREATE TABLE pgrestored_fill.space AS SELECT oid AS object, nspowner AS owner, nspacl AS acl,
+           obj_description(oid, 'pg_namespace') AS comment FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'pgrestored_fill'"
+    )
+}
+
+/// Drops what is not recorded. What no longer exists was dropped by one of the statements before. An owner whose
+/// privileges are not inherited is one that this role can only become.
+fn drops(version: u32) -> String {
+    let becomes = if version >= 160_000 { "SET" } else { "MEMBER" };
+    format!(
+        "{HELD}, named AS MATERIALIZED (
+           SELECT rank, object, cost, owner, dropper, CASE class WHEN 'pg_largeobject'::regclass THEN format('SELECT lo_unlink(%s)', object)
+             ELSE format('DROP %s IF EXISTS %s CASCADE', CASE class WHEN 'pg_proc'::regclass THEN 'ROUTINE' WHEN 'pg_type'::regclass THEN 'TYPE'
+                 WHEN 'pg_statistic_ext'::regclass THEN 'STATISTICS' WHEN 'pg_foreign_data_wrapper'::regclass THEN 'FOREIGN DATA WRAPPER'
+                 ELSE upper(i.type) END,
+               CASE class WHEN 'pg_transform'::regclass THEN (SELECT format('FOR %s LANGUAGE %I', trftype::regtype, lanname)
+                   FROM pg_transform t JOIN pg_language l ON l.oid = trflang WHERE t.oid = object)
+                 ELSE i.identity END) END AS statement
+           FROM held, LATERAL pg_identify_object(class, object, 0) AS i
+           WHERE i.identity IS NOT NULL
+             AND NOT EXISTS (SELECT FROM pgrestored_fill.present p WHERE p.class = held.class AND p.object = held.object))
+         SELECT CASE WHEN NOT pg_has_role(owner, 'USAGE') AND NOT pg_has_role(dropper, 'USAGE') AND pg_has_role(owner, '{becomes}')
+             THEN format('SET ROLE %I; %s; RESET ROLE', pg_get_userbyid(owner), statement) ELSE statement END, cost
+         FROM named ORDER BY rank, object"
+    )
+}
+
+/// Undoes `ALTER DEFAULT PRIVILEGES`: a record that says what is so without it disappears.
+const DEFAULT_PRIVILEGES: &str = "WITH acl AS (
+    SELECT d.*, kind, to_public, quote_ident(pg_get_userbyid(defaclrole)) AS role,
+      (SELECT string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, ', ')
+        FROM aclexplode(defaclacl)) AS grantees
+    FROM pg_default_acl d JOIN (VALUES ('r', 'TABLES', NULL), ('S', 'SEQUENCES', NULL), ('f', 'ROUTINES', 'EXECUTE'), ('T', 'TYPES', 'USAGE'),
+      ('n', 'SCHEMAS', NULL), ('L', 'LARGE OBJECTS', NULL)) AS kinds(letter, kind, to_public) ON letter = defaclobjtype::text
+    WHERE NOT EXISTS (SELECT FROM pgrestored_fill.present p WHERE p.class = 'pg_default_acl'::regclass AND p.object = d.oid))
+  SELECT concat_ws('; ',
+      format('ALTER DEFAULT PRIVILEGES FOR ROLE %s %s REVOKE ALL ON %s FROM %s', role, place, kind, coalesce(grantees, 'PUBLIC')),
+      CASE WHEN defaclnamespace = 0 THEN format('ALTER DEFAULT PRIVILEGES FOR ROLE %s GRANT ALL ON %s TO %s', role, kind, role) END,
+      CASE WHEN defaclnamespace = 0 THEN format('ALTER DEFAULT PRIVILEGES FOR ROLE %s GRANT ', role) || to_public || format(' ON %s TO PUBLIC', kind) END),
+    2::int8
+  FROM acl, LATERAL (SELECT CASE WHEN defaclnamespace = 0 THEN '' ELSE format('IN SCHEMA %s', defaclnamespace::regnamespace) END) AS p(place)
+  WHERE pg_has_role(defaclrole, 'MEMBER')";
+
+/// Gives the schemas that were there their owner, privileges and comments back, as far as this role may.
+const SCHEMAS: &str = "WITH changed AS (
+    SELECT n.nspname, n.nspowner, s.owner, s.comment, quote_ident(nspname) AS name, nspacl IS DISTINCT FROM acl AS is_granted,
+      obj_description(n.oid, 'pg_namespace') IS DISTINCT FROM comment AS is_described,
+      (SELECT string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, ', ')
+        FROM aclexplode(coalesce(nspacl, acldefault('n', nspowner)))) AS grantees,
+      (SELECT string_agg(format('GRANT %s ON SCHEMA %I TO %s%s', privilege_type, nspname,
+          CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END), '; ')
+        FROM aclexplode(coalesce(acl, acldefault('n', owner)))) AS grants
+    FROM pgrestored_fill.space s JOIN pg_namespace n ON n.oid = s.object
+    WHERE pg_has_role(nspowner, 'USAGE'))
+  SELECT concat_ws('; ',
+      CASE WHEN nspowner <> owner THEN format('ALTER SCHEMA %s OWNER TO %I', name, pg_get_userbyid(owner)) END,
+      CASE WHEN is_granted THEN format('REVOKE ALL ON SCHEMA %s FROM %s', name, coalesce(grantees, 'PUBLIC')) END,
+      CASE WHEN is_granted THEN grants END,
+      CASE WHEN is_described THEN format('COMMENT ON SCHEMA %s IS %L', name, comment) END), 1::int8
+  FROM changed WHERE nspowner <> owner OR is_granted OR is_described";
+
+/// The first objects that somebody made in the database of a session, for a message; empty if there are none.
+pub(super) async fn first_objects(session: &Session) -> Result<Vec<String>, DatabaseError> {
+    let sql = format!(
+        "{HELD} SELECT i.type || ' ' || i.identity FROM held, LATERAL pg_identify_object(class, object, 0) AS i
+         WHERE {IS_SOMEBODYS} ORDER BY rank = 5 DESC, rank, object LIMIT $2"
+    );
+    let limit = NAMED + 1;
+    let failed = |e: tokio_postgres::Error| map_pg_error(&e, "listing what the database holds");
+    let rows = session
+        .client()
+        .query(&sql, &[&PLATFORM_OWNERS, &limit])
+        .await
+        .map_err(failed)?;
+    let mut found: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+    let prepared = names(session, PREPARED).await?.into_iter();
+    found.extend(prepared.map(|gid| format!("prepared transaction {gid}")));
+    let subscriptions = names(session, SUBSCRIPTIONS).await?.into_iter();
+    found.extend(subscriptions.map(|name| format!("subscription {name}")));
+    let most = usize::try_from(NAMED).unwrap_or_default();
+    if found.len() > most {
+        found.truncate(most);
+        found.push("more".to_owned());
+    }
+    Ok(found)
+}
+
+async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseError> {
+    let rows = session.client().query(sql, &[]).await;
+    let rows = rows.map_err(|e| map_pg_error(&e, "listing what the database holds"))?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+/// Removes what keeps a database, or objects in it, from being dropped: prepared transactions, which hold locks, and
+/// subscriptions, without their slots on other servers.
+pub(super) async fn remove_blockers(session: &Session) -> Result<(), DatabaseError> {
+    for gid in names(session, PREPARED).await? {
+        session
+            .run(&format!("ROLLBACK PREPARED {}", literal(&gid)))
+            .await?;
+    }
+    for name in names(session, SUBSCRIPTIONS).await? {
+        let s = ident(&name);
+        session
+            .run(&format!(
+                "ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"
+            ))
+            .await?;
+        session.run(&format!("DROP SUBSCRIPTION {s}")).await?;
+    }
+    Ok(())
+}
+
+/// Removes everything from `database` that [`recording`] did not record, in transactions that take few locks. `server`
+/// has the database pinned to its OID, and `session` is on it.
+///
+/// # Errors
+/// `insufficient_privilege`, `restore_error` with the first objects that are left, `target_unavailable`.
+pub(super) async fn remove_unrecorded(
+    server: &Server,
+    database: &str,
+    session: &Session,
+) -> Result<(), DatabaseError> {
+    // A session of its own: it lists the objects while the other one drops them.
+    let lists = server.streaming_rows().connect(database, "listing").await?;
+    remove_blockers(session).await?;
+    let drops = drops(session.version());
+    for _ in 0..PASSES {
+        run_listed(&lists, session, &drops, &[]).await?;
+        if unrecorded(session).await?.is_empty() {
+            break;
+        }
+    }
+    run_listed(&lists, session, DEFAULT_PRIVILEGES, &[]).await?;
+    run_listed(&lists, session, SCHEMAS, &[]).await?;
+    let left = unrecorded(session).await?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "database {database} still has {}: drop it by hand",
+        left.join(", ")
+    );
+    Err(DatabaseError::new(DatabaseKind::StatementRejected, what))
+}
+
+/// The first objects that were not recorded.
+async fn unrecorded(session: &Session) -> Result<Vec<String>, DatabaseError> {
+    let sql = format!(
+        "{HELD} SELECT i.type || ' ' || i.identity FROM held, LATERAL pg_identify_object(class, object, 0) AS i
+         WHERE NOT EXISTS (SELECT FROM pgrestored_fill.present p WHERE p.class = held.class AND p.object = held.object)
+         ORDER BY rank, object LIMIT $1"
+    );
+    let rows = session.client().query(&sql, &[&NAMED]).await;
+    let rows = rows.map_err(|e| map_pg_error(&e, "listing what is left"))?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}

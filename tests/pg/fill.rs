@@ -1,0 +1,387 @@
+//! Filling a database that exists and is empty, by a role that may not create databases: what it is filled with, what is
+//! refused, and that every failure and every crash leaves it empty.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use pgrestored::database::Reaped;
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{OnExisting, RestoreJob};
+use pgrestored::policy::Selection;
+use tokio_util::sync::CancellationToken;
+
+use crate::formats::Format;
+use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job, pause, sample};
+
+/// A role as managed services give it: it owns its database, and may create no other one.
+const AS_TENANT: [(&str, &str); 1] = [("db-user", "tenant")];
+
+const SOURCE: &str = "SET ROLE tenant; CREATE EXTENSION hstore; CREATE SCHEMA shop;
+    CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INTO shop.t SELECT i, md5(i::text) FROM generate_series(1, 300) i;
+    CREATE INDEX ON shop.t (v); CREATE VIEW shop.w AS SELECT * FROM shop.t; CREATE TABLE public.o (t int REFERENCES shop.t, h hstore);
+    CREATE FUNCTION public.f(int) RETURNS int LANGUAGE sql AS 'SELECT $1'; CREATE TYPE public.e AS ENUM ('a');
+    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO role_a; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+    SELECT lo_from_bytea(0, 'large'), lo_from_bytea(77, 'larger')";
+
+/// What a database is, apart from what it holds: privileges, comment, limit.
+const PROPERTIES: &str = "SELECT array(SELECT unnest(coalesce(datacl, acldefault('d', datdba)))::text ORDER BY 1),
+    shobj_description(oid, 'pg_database'), datconnlimit, pg_get_userbyid(datdba) FROM pg_database WHERE datname = ";
+
+/// What a dump of an empty database would not show.
+const CONTENTS: &str = "SELECT (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_default_acl),
+    (SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE nspname !~ 'temp'), (SELECT string_agg(extname, ' ' ORDER BY extname) FROM pg_extension),
+    (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_type), (SELECT count(*) FROM pg_proc),
+    (SELECT array(SELECT unnest(coalesce(nspacl, acldefault('n', nspowner)))::text ORDER BY 1) FROM pg_namespace WHERE nspname = 'public')";
+
+fn state(c: &Cluster, database: &str) -> String {
+    let properties = c.psql("postgres", &format!("{PROPERTIES}'{database}'"));
+    let contents = c.psql(database, CONTENTS);
+    format!("{properties}\n{contents}\n{}", c.content(database, &[]))
+}
+
+fn start(c: &Cluster) {
+    c.psql(
+        "postgres",
+        "CREATE ROLE tenant LOGIN; CREATE ROLE visitor LOGIN",
+    );
+    c.psql(
+        "postgres",
+        "CREATE DATABASE src OWNER tenant TEMPLATE template0",
+    );
+    c.psql("src", SOURCE);
+    renew(c);
+}
+
+/// A new empty database of the role.
+fn renew(c: &Cluster) {
+    c.psql(
+        "postgres",
+        "DROP DATABASE IF EXISTS app WITH (FORCE);\nCREATE DATABASE app OWNER tenant TEMPLATE template0;",
+    );
+}
+
+fn filling(dump: &Path, target: &str) -> RestoreJob {
+    job(dump, target, OnExisting::Fill)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_is_filled() {
+    let c = Cluster::start();
+    start(&c);
+    let open = c.psql("postgres", &format!("{PROPERTIES}'app'"));
+    for format in [Format::Custom, Format::Directory, Format::Plain] {
+        renew(&c);
+        let dump = c.dump_as("src", format);
+        let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
+        assert_eq!(done.result.error, None, "{format:?}");
+        let (ours, source) = (c.content("app", &[]), c.content("src", &[]));
+        assert_same(&ours, &source, &format!("{format:?}"));
+        assert_eq!(c.psql("postgres", &format!("{PROPERTIES}'app'")), open);
+        let notes = &done.result.notes;
+        let is_noted = notes.iter().any(|n| n.starts_with("filled in place: "));
+        assert!(is_noted, "{notes:?}");
+        assert_eq!(done.result.previous_database, None);
+        // It is not empty any more.
+        let again = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
+        assert_eq!(again.failure, Some(R::TargetExists));
+    }
+    // A part, into a database that has an extension already, by a role that may use no other database.
+    renew(&c);
+    c.psql("app", "CREATE EXTENSION pg_trgm");
+    let part = RestoreJob {
+        selection: Selection {
+            tables: vec!["shop.t".into()],
+            ..Selection::default()
+        },
+        ..filling(&c.dump_as("src", Format::Custom), "app")
+    };
+    let alone = [("db-user", "tenant"), ("db-maintenance-name", "nowhere")];
+    let done = c.restore_with(&part, &alone).await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(c.psql("app", "SELECT count(*) FROM shop.t"), "300");
+    let notes = &done.result.notes;
+    let is_noted = notes
+        .iter()
+        .any(|n| n.starts_with("locked in database app alone"));
+    assert!(is_noted, "{notes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_filled_is_refused_by_name() {
+    let c = Cluster::start();
+    start(&c);
+    c.psql("postgres", "CREATE ROLE stranger LOGIN");
+    let dump = c.dump_as("src", Format::Custom);
+    c.psql("app", "SET ROLE tenant; CREATE TABLE public.orders (id int); CREATE FUNCTION public.g() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    let before = state(&c, "app");
+    let restricted = [("db-user", "tenant"), ("backup-trust", "restricted")];
+    for (target, flags, reason, said) in [
+        (
+            "app",
+            &AS_TENANT[..],
+            R::TargetExists,
+            "table public.orders",
+        ),
+        (
+            "app",
+            &AS_TENANT[..],
+            R::TargetExists,
+            "function public.g()",
+        ),
+        (
+            "nowhere",
+            &AS_TENANT[..],
+            R::TargetNotAllowed,
+            "does not exist",
+        ),
+        (
+            "app",
+            &restricted[..],
+            R::TargetNotAllowed,
+            "BACKUP_TRUST=full",
+        ),
+        (
+            "template1",
+            &AS_TENANT[..],
+            R::TargetNotAllowed,
+            "protected",
+        ),
+        (
+            "app",
+            &[("db-user", "stranger")][..],
+            R::InsufficientPrivilege,
+            "GRANT CREATE ON DATABASE \"app\" TO \"stranger\"",
+        ),
+    ] {
+        let done = c.restore_with(&filling(&dump, target), flags).await;
+        let error = done.result.error.unwrap();
+        assert_eq!(error.reason, reason, "{error:?}");
+        assert!(error.message.contains(said), "{error:?}");
+    }
+    assert_same(&state(&c, "app"), &before, "nothing is touched");
+    // A large object, or only a schema, is something, too.
+    for made in [
+        "SELECT lo_create(5)",
+        "CREATE SCHEMA own AUTHORIZATION tenant",
+    ] {
+        renew(&c);
+        c.psql("app", made);
+        let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
+        assert_eq!(done.failure, Some(R::TargetExists), "{made}");
+    }
+}
+
+/// Rows that only a database of another name takes.
+fn refused_rows(c: &Cluster) {
+    c.psql(
+        "src",
+        "SET ROLE tenant; CREATE TABLE public.z (a int CHECK (current_database() = 'src')); INSERT INTO public.z VALUES (1)",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_leaves_the_database_empty() {
+    let versions = if is_full_campaign() {
+        vec![13, 14, 16, 17, 18]
+    } else {
+        vec![13, 18]
+    };
+    let others = versions.into_iter().filter_map(bindir_of);
+    let mut clusters = vec![Cluster::start()];
+    clusters.extend(others.map(|bindir| Cluster::of(&bindir, "")));
+    for c in clusters {
+        let version = c.psql("postgres", "SHOW server_version");
+        start(&c);
+        refused_rows(&c);
+        if c.psql(
+            "postgres",
+            "SELECT current_setting('server_version_num')::int >= 150000",
+        ) == "t"
+        {
+            // Before, the schema belongs to another role.
+            c.psql("src", "SET ROLE tenant; COMMENT ON SCHEMA public IS 'ours'; GRANT CREATE ON SCHEMA public TO role_a");
+        }
+        let before = state(&c, "app");
+        for format in [Format::Custom, Format::Plain] {
+            let dump = c.dump_as("src", format);
+            let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
+            let error = done.result.error.unwrap();
+            assert_eq!(error.reason, R::DataRejected, "{version}: {error:?}");
+            assert_same(&state(&c, "app"), &before, &format!("{version} {format:?}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_restores_never_fill_one_database() {
+    let c = Cluster::start();
+    start(&c);
+    let before = state(&c, "app");
+    let (waiting, app) = (c.waiting_dump(), c.app(&AS_TENANT));
+    let (stop, request) = (CancellationToken::new(), filling(&waiting, "app"));
+    let running = app.manager.run(&request, Arc::default(), stop.clone());
+    let looked = async {
+        let waits =
+            "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
+        c.until(waits).await;
+        let may_connect = "SELECT has_database_privilege('visitor', 'app', 'CONNECT')";
+        assert_eq!(c.psql("postgres", may_connect), "f");
+        let dump = c.dump_as("src", Format::Custom);
+        // Also if it has the lock of another database.
+        let alone = [("db-user", "tenant"), ("db-maintenance-name", "nowhere")];
+        for flags in [&AS_TENANT[..], &alone] {
+            let second = c.restore_with(&filling(&dump, "app"), flags).await;
+            assert_eq!(second.failure, Some(R::TargetBusy));
+        }
+        stop.cancel();
+    };
+    let (done, ()) = tokio::join!(running, looked);
+    assert_eq!(done.failure, Some(R::Cancelled));
+    assert_same(&state(&c, "app"), &before, "cancelled");
+}
+
+/// Runs the real program, which is killed at `point`.
+fn fill(c: &Cluster, dump: &Path, (id, point): (&str, &str)) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+        .env_clear()
+        .env("FAILPOINTS", point)
+        .args(["restore", dump.to_str().unwrap(), "--target", "app"])
+        .args(["--into-empty", "--output", "json", "--request-id", id])
+        .args(["--db-user", "tenant", "--db-host", c.sandbox.host()])
+        .output()
+        .unwrap()
+}
+
+fn kill(c: &Cluster, dump: &Path, (id, step): (&str, &str)) {
+    let killed = fill(c, dump, (id, &format!("{step}=return")));
+    assert_eq!(killed.status.signal(), Some(9), "{step}: {killed:?}");
+}
+
+/// Steps until the database is complete, and those after.
+const BEFORE: [&str; 9] = [
+    "claimed",
+    "announced",
+    "fill.marked",
+    "schema",
+    "copy",
+    "task",
+    "loaded",
+    "checked",
+    "fill.checked",
+];
+const AFTER: [&str; 3] = ["fill.committed", "fill.journaled", "fill.opened"];
+
+/// The next attempt, with the same id, has the outcome of the first one or fills the database itself.
+#[test]
+fn a_killed_restore_is_completed_by_the_next_attempt() {
+    let c = Cluster::start();
+    start(&c);
+    let dump = c.dump_as("src", Format::Custom);
+    let (source, open) = (
+        c.content("src", &[]),
+        c.psql("postgres", &format!("{PROPERTIES}'app'")),
+    );
+    let mut done = 0;
+    for has_journal in [true, false] {
+        let change = if has_journal {
+            "GRANT CREATE ON DATABASE postgres TO tenant"
+        } else {
+            "DROP SCHEMA pgrestored CASCADE; REVOKE CREATE ON DATABASE postgres FROM tenant"
+        };
+        c.psql("postgres", change);
+        let steps = BEFORE.into_iter().chain(AFTER);
+        let steps = steps.skip(usize::from(has_journal && !is_full_campaign()));
+        for step in sample(steps, 4) {
+            let what = format!("killed at {step}, journal: {has_journal}");
+            renew(&c);
+            let id = format!("{step}-{has_journal}");
+            kill(&c, &dump, (&id, step));
+            let next = fill(&c, &dump, (&id, ""));
+            if has_journal || step != "fill.opened" {
+                assert!(next.status.success(), "{what}: {next:?}");
+            } else {
+                // Nothing remembers the request.
+                let said = String::from_utf8_lossy(&next.stdout);
+                assert!(said.contains("target_exists"), "{what}: {said}");
+            }
+            assert_same(&c.content("app", &[]), &source, &what);
+            let properties = c.psql("postgres", &format!("{PROPERTIES}'app'"));
+            assert_eq!(properties, open, "{what}");
+            if has_journal {
+                assert_eq!(fill(&c, &dump, (&id, "")).stdout, next.stdout, "{what}");
+                let left = "SELECT count(*) FROM pgrestored.owned_database";
+                assert_eq!(c.psql("postgres", left), "0", "{what}");
+            }
+            done += 1;
+        }
+    }
+    eprintln!("CAMPAIGN sigkill fill: {done} steps, all recovered");
+}
+
+/// One pass of the reaper, once the server has noticed that the killed process's sessions are gone.
+async fn reap(c: &Cluster) -> Reaped {
+    let app = c.app(&AS_TENANT);
+    loop {
+        let reaped = app.manager.reap().await.unwrap();
+        if reaped.kept.is_empty() {
+            return reaped;
+        }
+        pause().await;
+    }
+}
+
+/// Also if it is killed while it empties the database after a failure. Other requests and the reaper do the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_restore_left_is_removed() {
+    let c = Cluster::start();
+    start(&c);
+    c.psql("postgres", "GRANT CREATE ON DATABASE postgres TO tenant");
+    let good = c.dump_as("src", Format::Custom);
+    refused_rows(&c);
+    let bad = c.dump_as("src", Format::Custom);
+    let before = state(&c, "app");
+    for step in ["fill.emptying", "fill.emptied"] {
+        kill(&c, &bad, (step, step));
+        let next = fill(&c, &bad, (&format!("after {step}"), ""));
+        assert!(!next.status.success(), "{step}: {next:?}");
+        assert_same(&state(&c, "app"), &before, step);
+    }
+    kill(&c, &good, ("reaped", "loaded"));
+    let reaped = reap(&c).await;
+    let emptied = reaped
+        .dropped
+        .contains(&"contents of database app".to_owned());
+    assert!(emptied && reaped.failed.is_empty(), "{reaped:?}");
+    assert_same(&state(&c, "app"), &before, "reaped");
+    // A database that was completed is only opened.
+    kill(&c, &good, ("completed", "fill.committed"));
+    let reaped = reap(&c).await;
+    assert_eq!((reaped.dropped, reaped.failed), (vec![], vec![]));
+    assert_eq!(c.psql("app", "SELECT count(*) FROM shop.t"), "300");
+    let may_connect = "SELECT has_database_privilege('visitor', 'app', 'CONNECT')";
+    assert_eq!(c.psql("postgres", may_connect), "t");
+    let repeated = fill(&c, &good, ("completed", ""));
+    assert!(repeated.status.success(), "{repeated:?}");
+}
+
+/// A record that somebody else wrote must not have a database emptied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_another_role_is_not_followed() {
+    let c = Cluster::start();
+    start(&c);
+    let dump = c.dump_as("src", Format::Custom);
+    c.psql(
+        "app",
+        "CREATE TABLE public.precious (a int); GRANT CREATE ON DATABASE app TO visitor; SET ROLE visitor;
+         CREATE SCHEMA pgrestored_fill; CREATE TABLE pgrestored_fill.fill (staging text, attempt text, is_closed bool, outcome text);
+         INSERT INTO pgrestored_fill.fill VALUES ('x', 'x', false, NULL); CREATE TABLE pgrestored_fill.present (class oid, object oid);
+         CREATE TABLE pgrestored_fill.space (object oid, owner oid, acl aclitem[], comment text)",
+    );
+    let done = c.restore_with(&filling(&dump, "app"), &[]).await;
+    let error = done.result.error.unwrap();
+    assert_eq!(error.reason, R::InsufficientPrivilege, "{error:?}");
+    assert!(error.message.contains("visitor"), "{error:?}");
+    assert_eq!(c.psql("app", "SELECT count(*) FROM public.precious"), "0");
+}
