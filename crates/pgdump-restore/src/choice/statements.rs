@@ -69,11 +69,24 @@ impl StatementChoice {
         })
     }
 
-    /// The same, but a table, and so its rows, goes only if it is skipped itself, or its schema is.
-    pub(crate) fn keeping_tables(self) -> Self {
+    /// Leaves out what these patterns mean; but a table, and so its rows, only if it is meant itself, or its schema is.
+    pub(crate) fn keeping_tables(skip: &[String]) -> Self {
         StatementChoice {
+            skip: patterns(skip),
+            only_kinds: vec![],
             keeps_tables: true,
-            ..self
+            schema: None,
+            kinds: HashMap::new(),
+            gone: HashSet::new(),
+            gone_names: HashSet::new(),
+        }
+    }
+
+    /// Leaves out from now on what belongs to what this statement would have created.
+    pub(crate) fn leave_out_created(&mut self, sql: &str) {
+        let subject = subject_of(sql, self.schema.as_deref());
+        if let Some(object) = subject.filter(|s| s.creates).and_then(|s| s.object) {
+            self.leave_out(&object);
         }
     }
 
@@ -583,8 +596,13 @@ mod tests {
             "rows of b.t",
             "CREATE VIEW b.v AS SELECT a.f();",
         ];
-        let gone = left_out(&mut choice(&["SCHEMA a"], &[]).keeping_tables(), &text);
+        let mut c = StatementChoice::keeping_tables(&["SCHEMA a".to_owned()]);
+        let gone = left_out(&mut c, &text);
         assert_eq!(gone, ["SCHEMA a", "FUNCTION a.f", "VIEW b.v"]);
+        c.leave_out_created("CREATE POLICY p ON b.t TO x USING (true);");
+        c.leave_out_created("ALTER TABLE b.t OWNER TO x;");
+        assert!(c.left_out("COMMENT ON POLICY p ON b.t IS 'x';").is_some());
+        assert_eq!(c.left_out("COMMENT ON TABLE b.t IS 'x';"), None);
     }
 
     /// Old versions of `pg_dump` wrote names without their schema.

@@ -8,7 +8,7 @@ use super::rules::*;
 use super::{Rewriter, data_of_missing_tables, lines};
 use crate::choice::StatementChoice;
 use crate::dependents::Dependents;
-use crate::policy::{Owners, Profile, Selection};
+use crate::policy::{Owners, Profile};
 use crate::profiles::{Recognized, Service, is_service, recognize, service_of};
 use crate::roles::{Shortened, mentions, roles_of_defaults, without_listed};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, Token, first_tokens, statements};
@@ -45,7 +45,7 @@ impl Rewriter {
             notes.extend(self.apply_profile(service, entries));
             return notes;
         }
-        self.state().platform = self.platform_choice(service);
+        self.state().platform = Some(self.platform_choice(service));
         // The statements will report themselves.
         let used = std::mem::take(&mut self.state().used);
         self.apply_profile(service, entries);
@@ -182,7 +182,7 @@ impl Rewriter {
     }
 
     /// Which statements of SQL text are about objects of the platform.
-    fn platform_choice(&self, service: &Service) -> Option<StatementChoice> {
+    fn platform_choice(&self, service: &Service) -> StatementChoice {
         let (facts, is_at_home) = (&self.facts, self.is_at_home(service));
         let lacking = service
             .all_extensions()
@@ -200,11 +200,7 @@ impl Rewriter {
         if !is_at_home || !facts.is_superuser {
             add("EVENT TRIGGER", service.event_triggers);
         }
-        let selection = Selection {
-            skip,
-            ..Selection::default()
-        };
-        StatementChoice::of(&selection).map(StatementChoice::keeping_tables)
+        StatementChoice::keeping_tables(&skip)
     }
 }
 
@@ -284,6 +280,13 @@ impl Rewriter {
             ("create", "user") => self.user_mapping(sql),
             ("set", "session") => self.session_role(sql),
             _ => Platform::Unchanged,
+        }
+    }
+
+    /// After a statement of SQL text was left out: what belongs to what it would have created goes, too.
+    pub(super) fn leave_out_created(&self, sql: &str) {
+        if let Some(choice) = self.state().platform.as_mut() {
+            choice.leave_out_created(sql);
         }
     }
 
@@ -584,6 +587,7 @@ mod tests {
                 true,
             ),
             ("COMMENT ON EXTENSION aws_s3 IS 'x';", true),
+            ("COMMENT ON POLICY p ON public.t IS 'x';", true),
             ("CREATE EXTENSION hstore;", false),
             ("CREATE TABLE public.t (a integer);", false),
         ] {

@@ -48,6 +48,7 @@ impl Rewriter {
             }
             Platform::LeftOut(rule) => {
                 self.used(rule, summary(&t));
+                self.leave_out_created(sql);
                 return Ok(None);
             }
         };
