@@ -25,7 +25,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::policy::{InPlace, Policy, Rehearse};
-use restore::{binary_from, in_place, policy, rehearse, stage_limits};
+use restore::{binary_from, in_place, policy, rehearse, stage_limits, swap_when_idle};
 use values::{list, non_empty, or_default, secret, secret_line};
 
 pub use argv::{arguments, hide_secrets};
@@ -105,6 +105,8 @@ pub struct Config {
     pub quarantine_after: u32,
     /// How long a replaced database is kept.
     pub keep_previous: Duration,
+    /// How long a swap waits for sessions that may not be terminated; `None`: it does not wait, and tries for a while.
+    pub swap_when_idle: Option<Duration>,
     /// Pause between passes of the reaper.
     pub reap_every: Option<Duration>,
     pub lease_extension: Duration,
@@ -307,6 +309,7 @@ impl Config {
                 &raw.restore_keep_previous,
                 24 * 3600 * SECOND,
             ),
+            swap_when_idle: swap_when_idle(raw, &mut errors),
             reap_every: Some(errors.duration_or_none("REAP_EVERY", &raw.reap_every, 600 * SECOND))
                 .filter(|every| !every.is_zero()),
             lease_extension: lease_extension(raw, &mut errors),

@@ -20,7 +20,7 @@ const OPERATION: &str = "Operation";
 const OTHER: &str = "Configuration";
 
 /// Topics of the options that every command has, by the beginning of their ids; the first that fits counts.
-const TOPICS: [(&str, &str); 46] = [
+const TOPICS: [(&str, &str); 48] = [
     ("output", OUTPUT),
     ("log_url_template", OPERATION),
     ("trace_url_template", OPERATION),
@@ -49,11 +49,13 @@ const TOPICS: [(&str, &str); 46] = [
     ("restore_no_", POLICY),
     ("restore_extensions", POLICY),
     ("restore_on_error", POLICY),
+    ("restore_profile", POLICY),
     ("restore_rehearse", POLICY),
     ("restore_in_place", POLICY),
     ("restore_globals", POLICY),
     ("restore_require_complete", POLICY),
     ("restore_keep_previous", POLICY),
+    ("restore_swap_when_idle", POLICY),
     ("restore_copy_format", LIMITS),
     ("restore_", LIMITS),
     ("retry_", LIMITS),

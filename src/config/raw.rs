@@ -344,6 +344,30 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_on_error: Option<String>,
+    /// The managed service that backups come from: what belongs to its platform alone (roles, extensions, schemas, event
+    /// triggers, publications) is left out, or belongs to DB_USER, where the server lacks it. auto: recognized from the backup;
+    /// none: everything is restored; cloudsql, alloydb, rds, aurora, azure, heroku, supabase or neon [default: auto]
+    #[arg(
+        long,
+        visible_alias = "profile",
+        env = "RESTORE_PROFILE",
+        global = true,
+        value_name = "SERVICE"
+    )]
+    pub(super) restore_profile: Option<String>,
+    /// How long a swap waits for sessions on the target that DB_USER may not end, such as those of a managed service's own
+    /// administrator; without it, a swap tries for 30 seconds. All others are ended at the swap
+    #[arg(
+        long,
+        visible_alias = "swap-when-idle",
+        env = "RESTORE_SWAP_WHEN_IDLE",
+        global = true,
+        value_name = "TIME",
+        num_args = 0..=1,
+        default_missing_value = "1h",
+        require_equals = true
+    )]
+    pub(super) restore_swap_when_idle: Option<String>,
     /// Try all definitions without rows, in a database of its own, before the first row moves: always, never, or (auto) for
     /// objects of 1 GiB or more [default: auto]
     #[arg(

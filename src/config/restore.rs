@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::raw::RawConfig;
 use super::values::{ConfigErrors, list, non_empty};
-use crate::policy::{Extensions, InPlace, OnError, Owners, Policy, Rehearse, pair};
+use crate::policy::{Extensions, InPlace, OnError, Owners, Policy, Profile, Rehearse, pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -57,6 +57,31 @@ fn on_error(raw: &RawConfig, errors: &mut ConfigErrors) -> OnError {
             None
         })
         .unwrap_or_default()
+}
+
+fn profile(raw: &RawConfig, errors: &mut ConfigErrors) -> Profile {
+    let chosen = non_empty(&raw.restore_profile)
+        .map(|t| Profile::from_str(t, true))
+        .transpose();
+    chosen
+        .unwrap_or_else(|_| {
+            let known: Vec<String> = Profile::value_variants()
+                .iter()
+                .filter_map(Profile::to_possible_value)
+                .map(|value| value.get_name().to_owned())
+                .collect();
+            let known = known.join(", ");
+            errors.add("RESTORE_PROFILE", format!("must be one of {known}"));
+            None
+        })
+        .unwrap_or_default()
+}
+
+/// How long a swap waits for sessions that may not be terminated.
+pub(super) fn swap_when_idle(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<Duration> {
+    non_empty(&raw.restore_swap_when_idle)?;
+    let (variable, given) = ("RESTORE_SWAP_WHEN_IDLE", &raw.restore_swap_when_idle);
+    Some(errors.duration(variable, given, Duration::ZERO))
 }
 
 pub(super) fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
@@ -111,6 +136,8 @@ pub(super) fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
             })
             .unwrap_or_default(),
         on_error: on_error(raw, errors),
+        profile: profile(raw, errors),
+        leave_out_platform_rows: true,
         analyze: !errors.parse(
             "RESTORE_NO_ANALYZE",
             &raw.restore_no_analyze,

@@ -288,6 +288,7 @@ pub fn facts_for_loader(role: &str, facts: ServerFacts) -> ServerFacts {
         may_create_databases: false,
         may_create_roles: false,
         may_become: [role.to_owned()].into(),
+        may_grant_itself: BTreeSet::new(),
         extensions,
         untrusted_extensions: untrusted,
         // It may only use the database's default tablespace.

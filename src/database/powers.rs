@@ -2,7 +2,8 @@
 //! untrusted backup could use all of them, because a `SECURITY DEFINER` function runs as its owner.
 
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
-use crate::postgres::{Session, literal, map_pg_error};
+pub(super) use crate::postgres::membership_options;
+use crate::postgres::{MEMBERSHIP_OPTIONS, Session, literal, map_pg_error};
 
 /// Roles of hosted PostgreSQL services that replace a superuser, replicate, or can access other databases.
 const PLATFORM_ROLES: [&str; 30] = [
@@ -105,25 +106,12 @@ pub(super) async fn power_of(
     Ok(granted.map(|r| format!("it may set the server parameter {}", r.get::<_, &str>(0))))
 }
 
-/// From this version on, a membership has options: without INHERIT, a member lacks the role's privileges, and without
-/// SET it cannot make the role an owner.
-const MEMBERSHIP_OPTIONS: u32 = 160_000;
-
 /// A condition: this role may act as `role`, an expression of a query, and give objects to it.
 pub(super) fn may_act_as(version: u32, role: &str) -> String {
     if version < MEMBERSHIP_OPTIONS {
         format!("pg_has_role({role}, 'USAGE')")
     } else {
         format!("(pg_has_role({role}, 'USAGE') AND pg_has_role({role}, 'SET'))")
-    }
-}
-
-/// The options of a `GRANT` of a role after which [`may_act_as`] holds.
-pub(super) fn membership_options(version: u32) -> &'static str {
-    if version < MEMBERSHIP_OPTIONS {
-        ""
-    } else {
-        " WITH INHERIT TRUE, SET TRUE"
     }
 }
 

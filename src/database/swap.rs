@@ -26,6 +26,8 @@ use crate::steps::reached;
 const COLLISION_LIMIT: Duration = Duration::from_secs(30);
 const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 const EVICTION_LIMIT: Duration = Duration::from_secs(10);
+/// Longest pause between two looks at sessions that may not be terminated.
+const IDLE_PAUSE: Duration = Duration::from_secs(2);
 /// How long to wait for a lost session to end on the server.
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
@@ -101,6 +103,7 @@ async fn exchange_and_record(
     staging: &Staging,
     outcome: &serde_json::Value,
 ) -> Result<(), RestoreError> {
+    wait_until_idle(claimed).await?;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let deadline = tokio::time::Instant::now() + COLLISION_LIMIT;
     loop {
@@ -133,6 +136,51 @@ async fn exchange_and_record(
     }
     reaper::drop_expired(claimed).await;
     Ok(())
+}
+
+/// With `RESTORE_SWAP_WHEN_IDLE`: waits for the sessions on the target that may not be terminated, before the swap ends any
+/// other session or keeps new ones away.
+async fn wait_until_idle(claimed: &TargetLock) -> Result<(), RestoreError> {
+    let (Some(limit), Some(existing)) = (claimed.policy.swap_when_idle, &claimed.existing) else {
+        return Ok(());
+    };
+    let mut backoff = Backoff::new(Duration::from_millis(50), IDLE_PAUSE);
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut named = String::new();
+    loop {
+        let who = staying_sessions(&claimed.lock, existing.oid).await?;
+        if who.is_empty() {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let what = format!(
+                "database {} is still in use by {who}, whose sessions {} may not terminate, after {limit:?} \
+                 (RESTORE_SWAP_WHEN_IDLE)",
+                claimed.target,
+                claimed.server.user()
+            );
+            return Err(DatabaseError::new(DatabaseKind::Unavailable, what).into());
+        }
+        if who != named {
+            tracing::warn!(
+                database = claimed.target.as_str(),
+                role = who.as_str(),
+                "the swap waits for sessions that may not be terminated"
+            );
+            named = who;
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// The roles whose sessions on a database this role may not terminate; empty if there are none.
+async fn staying_sessions(lock: &Session, oid: u32) -> Result<String, DatabaseError> {
+    let sql = "SELECT coalesce(string_agg(DISTINCT format('%s%s', usename, CASE WHEN r.rolsuper THEN ' (a superuser)' END), ', '), '')
+        FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
+        WHERE datid = $1 AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+          AND (r.rolsuper OR NOT (pg_has_role(usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE')))";
+    let row = lock.client().query_one(sql, &[&oid]).await;
+    Ok(row.map_err(map_lookup_error)?.get(0))
 }
 
 /// Whether a retry may help: `tuple concurrently updated`, sessions that have not ended yet, lock timeouts,

@@ -17,6 +17,8 @@ use crate::postgres::{Server, Session};
 pub struct ClaimPolicy {
     /// How long a replaced database is kept for a rollback.
     pub keep: Duration,
+    /// How long a swap waits for sessions that may not be terminated; `None`: it does not wait, and tries for a while.
+    pub swap_when_idle: Option<Duration>,
     /// Number of crashed attempts after which a request is quarantined, because it may be what kills workers.
     pub deaths: u32,
     /// Requests that were published longer ago are rejected.

@@ -48,16 +48,27 @@ pub(crate) async fn preflight(
         }
     };
     let rewriter = Rewriter::new(facts, policy, globals);
-    let entries = archive.entries();
-    let needs = Requirements::of(archive, entries, pinned.map(|b| b.object.size));
+    let mut entries = archive.entries().to_vec();
+    let of_profile = rewriter.use_profile(&mut entries, archive.is_script());
+    found.extend(of_profile.into_iter().map(left_to_platform));
+    let needs = Requirements::of(archive, &entries, pinned.map(|b| b.object.size));
     if let Some(disk) = ServerDisk::of(&session).await {
         found.extend(lacks_space(&disk, &needs, config.min_free));
     }
     found.extend(pgdump_restore::preflight(
-        archive, entries, &needs, &rewriter,
+        archive, &entries, &needs, &rewriter,
     ));
     found.sort_by_key(|f| f.level);
     Ok(found)
+}
+
+/// A note of the profile of a managed service.
+fn left_to_platform(note: String) -> Finding {
+    Finding::notes(
+        note,
+        "the result of the restore names everything that is left out",
+        "none needed; RESTORE_PROFILE=none restores everything as the backup has it",
+    )
 }
 
 fn lacks_createdb(facts: &ServerFacts) -> Option<Finding> {

@@ -96,6 +96,7 @@ fn check_limits(config: &Config, field: &str, name: &str) -> Result<(), RestoreE
 pub(crate) fn claim_policy(config: &Config) -> ClaimPolicy {
     ClaimPolicy {
         keep: config.keep_previous,
+        swap_when_idle: config.swap_when_idle,
         deaths: config.quarantine_after,
         max_age: config.request_max_age,
     }

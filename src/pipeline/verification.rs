@@ -456,12 +456,13 @@ impl VerificationRun<'_> {
 }
 
 /// The policy of a verification: missing roles are created, statistics are not needed, and nothing may be
-/// left out.
+/// left out but definitions of a managed service's platform.
 fn verification_policy(config: &Config, confined: bool) -> Policy {
     let policy = Policy {
         create_roles: true,
         extensions: Extensions::Require,
         on_error: OnError::Stop,
+        leave_out_platform_rows: false,
         analyze: false,
         ..config.policy.clone()
     };

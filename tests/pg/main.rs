@@ -32,6 +32,7 @@ mod cuts;
 mod hostile;
 mod journal;
 mod limits;
+mod managed;
 mod mistakes;
 mod tuples;
 mod text;

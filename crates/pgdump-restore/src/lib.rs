@@ -75,6 +75,7 @@ mod pre_data;
 mod preflight;
 mod prepare;
 mod producer;
+mod profiles;
 mod refusal;
 mod refusals;
 mod rewrite;

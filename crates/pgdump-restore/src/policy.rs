@@ -43,6 +43,34 @@ pub enum OnError {
     Skip,
 }
 
+/// The managed service that a backup comes from. What belongs to its platform alone is left out, or belongs to the
+/// restoring role, where the server lacks it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Profile {
+    /// Recognized from the backup.
+    #[default]
+    Auto,
+    /// None: everything is restored as the backup has it.
+    None,
+    /// Cloud SQL for PostgreSQL.
+    Cloudsql,
+    /// AlloyDB for PostgreSQL.
+    Alloydb,
+    /// Amazon RDS for PostgreSQL.
+    Rds,
+    /// Amazon Aurora PostgreSQL.
+    Aurora,
+    /// Azure Database for PostgreSQL.
+    Azure,
+    /// Heroku Postgres.
+    Heroku,
+    /// Supabase.
+    Supabase,
+    /// Neon.
+    Neon,
+}
+
 /// Whether a restore tries all definitions without rows before the first row moves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -86,6 +114,10 @@ pub struct Policy {
     pub extensions: Extensions,
     /// What to do about definitions that the server refuses.
     pub on_error: OnError,
+    /// The managed service that the dump comes from.
+    pub profile: Profile,
+    /// Whether rows of the service's own tables may be left out with them.
+    pub leave_out_platform_rows: bool,
     /// Whether tables are analyzed after the load, unless the dump has statistics.
     pub analyze: bool,
     /// Name of the object with the roles (`pg_dumpall --globals-only`), relative to the backup's.
@@ -103,6 +135,8 @@ impl Default for Policy {
             create_roles: false,
             extensions: Extensions::Require,
             on_error: OnError::Stop,
+            profile: Profile::Auto,
+            leave_out_platform_rows: true,
             analyze: true,
             globals: None,
             role_passwords: false,

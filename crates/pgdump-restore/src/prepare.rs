@@ -15,7 +15,7 @@ pub struct PreparedArchive {
     pub entries: Vec<TocEntry>,
     /// What the selection included or skipped, and the preflight's warnings.
     pub notes: Vec<String>,
-    /// Statements that create missing roles.
+    /// Statements that create missing roles, and make the restoring role a member of owners.
     pub roles: Vec<String>,
 }
 
@@ -37,6 +37,9 @@ pub fn prepare(
     if archive.is_script() {
         rewriter.select_statements(selection);
     }
+    let entries = &mut prepared.entries;
+    let of_profile = rewriter.use_profile(entries, archive.is_script());
+    prepared.notes.extend(of_profile);
     unsupported::refuse_prepared(&prepared.entries)?;
     let needs = Requirements::of(archive, &prepared.entries, stored);
     let findings = preflight(archive, &prepared.entries, &needs, rewriter);
@@ -51,6 +54,7 @@ pub fn prepare(
     if !archive.is_script() {
         // Roles are created before the first statement: an owner may precede a privilege that names the same role.
         prepared.roles = missing_roles(&needs, rewriter)?;
+        prepared.roles.extend(memberships(&needs, rewriter));
         rewriter.entries(&mut prepared.entries)?;
     }
     Ok(prepared)
@@ -97,4 +101,12 @@ fn missing_roles(needs: &Requirements, rewriter: &Rewriter) -> Result<Vec<String
     let missing =
         roles.filter(|role| !rewriter.has_role(role) && !rewriter.does_without_role(role));
     missing.map(|role| rewriter.make_role(role)).collect()
+}
+
+/// Statements that let the restoring role give objects to owners of which it is no member yet.
+fn memberships(needs: &Requirements, rewriter: &Rewriter) -> Vec<String> {
+    let owners = needs.owners.iter().map(|role| rewriter.role(role));
+    owners
+        .filter_map(|owner| rewriter.join_role(owner))
+        .collect()
 }

@@ -3,6 +3,7 @@
 //! statements that no rule covers are sent unchanged, and fail if the server rejects them.
 
 mod edits;
+mod platform;
 mod rules;
 mod selected;
 mod skip;
@@ -22,7 +23,8 @@ use crate::dependents::Dependents;
 use crate::error::{DatabaseError, DatabaseKind as D, RestoreError};
 use crate::hints::MISSING_ROLE;
 use crate::policy::{Extensions, OnError, Owners, Policy, Rewrite};
-use crate::postgres::{ServerFacts, ident, literal};
+use crate::postgres::{ServerFacts, ident, literal, membership_options};
+use crate::profiles::Service;
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
@@ -57,6 +59,12 @@ struct RewriteState {
     marks_escapes: bool,
     /// Which statements of SQL text are left out, if the selection says it.
     choice: Option<StatementChoice>,
+    /// The managed service whose profile is in use.
+    service: Option<&'static Service>,
+    /// Which statements of SQL text are left out because they are about objects of its platform.
+    platform: Option<StatementChoice>,
+    /// Roles that the restoring role has made itself a member of.
+    granted: BTreeSet<String>,
 }
 
 /// A statement of SQL text as it is sent.
@@ -179,8 +187,32 @@ impl Rewriter {
             ident(role),
             literal(&self.role_comment)
         );
-        let body = format!("BEGIN {create} {label} EXCEPTION WHEN duplicate_object THEN NULL; END");
+        // Who creates a role may not act for it yet.
+        let grant = if self.facts.is_superuser {
+            String::new()
+        } else {
+            self.membership_of(role)
+        };
+        let body = format!(
+            "BEGIN {create} {label} {grant} EXCEPTION WHEN duplicate_object THEN NULL; END"
+        );
         Ok(format!("DO LANGUAGE plpgsql {};\n", literal(&body)))
+    }
+
+    fn membership_of(&self, role: &str) -> String {
+        let options = membership_options(self.facts.version);
+        format!("GRANT {} TO CURRENT_USER{options};", ident(role))
+    }
+
+    /// The statement that lets the restoring role give objects to this owner, once, if it needs one and may run it.
+    pub(crate) fn join_role(&self, role: &str) -> Option<String> {
+        let is_new = self.facts.may_grant_itself.contains(role)
+            && self.policy.owners != Owners::None
+            && self.state().granted.insert(role.to_owned());
+        is_new.then(|| {
+            self.used(ROLE_GRANTED, role);
+            self.membership_of(role) + "\n"
+        })
     }
 
     /// Rewrites a table of contents in place; removes entries that are skipped.
@@ -428,6 +460,7 @@ pub(super) mod tests {
             may_create_databases: true,
             roles: set(&["me", "there"]),
             may_become: set(&["me", "there"]),
+            may_grant_itself: BTreeSet::new(),
             tablespaces: set(&["pg_default", "fast"]),
             extensions: set(&["plpgsql", "hstore"]),
             trusted_extensions: set(&["plpgsql", "hstore"]),

@@ -46,6 +46,75 @@ pub(super) fn mentions(sql: &str) -> Vec<RoleRef> {
     found
 }
 
+/// What is left of a statement without some of the roles that it lists: grantees, or the roles of a policy.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shortened {
+    /// None of them is listed.
+    Unchanged,
+    /// Others are left.
+    To(String),
+    /// No role is left, and so the statement has no effect.
+    Nothing,
+}
+
+/// Removes roles from the list of a statement's grantees, or of a policy's roles.
+pub(super) fn without_listed(sql: &str, is_gone: impl Fn(&str) -> bool) -> Shortened {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let listed = listed_roles(&t);
+    let kept: Vec<&RoleRef> = listed.iter().filter(|r| !is_gone(&r.role)).collect();
+    let (Some(first), Some(last)) = (listed.first(), listed.last()) else {
+        return Shortened::Unchanged;
+    };
+    if kept.len() == listed.len() {
+        return Shortened::Unchanged;
+    }
+    if kept.is_empty() {
+        return Shortened::Nothing;
+    }
+    let kept: Vec<&str> = kept.iter().map(|r| &sql[r.at..r.at + r.len]).collect();
+    let (before, after) = (&sql[..first.at], &sql[last.at + last.len..]);
+    Shortened::To(format!("{before}{}{after}", kept.join(", ")))
+}
+
+/// The list itself, also with PUBLIC and the like.
+fn listed_roles(t: &[Token<'_>]) -> Vec<RoleRef> {
+    let is = |i: usize, word: &str| t.get(i).is_some_and(|t| t.is(word));
+    let mut rest = if is(0, "create") && is(1, "policy") {
+        policy_roles(t)
+    } else {
+        grantees(t)
+    };
+    let mut found = Vec::new();
+    loop {
+        if rest.first().is_some_and(|w| w.is("group")) {
+            rest = &rest[1..];
+        }
+        let Some(token) = rest.first() else {
+            return found;
+        };
+        let Some(role) = token.name() else {
+            return found;
+        };
+        found.push(RoleRef {
+            at: token.at,
+            len: token.text.len(),
+            role,
+        });
+        match rest.get(1) {
+            Some(comma) if comma.is_symbol(b',') => rest = &rest[2..],
+            _ => return found,
+        }
+    }
+}
+
+/// The roles whose default privileges a statement sets.
+pub(super) fn roles_of_defaults(sql: &str) -> Vec<String> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let mut found = Vec::new();
+    list(owners_of_defaults(&t), &mut found);
+    found.into_iter().map(|r| r.role).collect()
+}
+
 /// The token after a key word.
 fn after<'a, 'b>(t: &'b [Token<'a>], word: &str) -> Option<&'b Token<'a>> {
     t.get(t.iter().position(|w| w.is(word))? + 1)
@@ -77,24 +146,29 @@ fn depths<'a>(t: &'a [Token<'_>]) -> impl Iterator<Item = (usize, usize)> + 'a {
 
 /// `GRANT … TO a, b GRANTED BY c`, `REVOKE … FROM a`, `ALTER DEFAULT PRIVILEGES FOR ROLE d …`.
 fn privileges(t: &[Token<'_>], found: &mut Vec<RoleRef>) {
-    if let Some(by) = t
-        .windows(2)
-        .position(|w| w[0].is("for") && (w[1].is("role") || w[1].is("user")))
-    {
-        list(&t[by + 2..], found);
-    }
-    let by = depths(t)
-        .filter(|(i, depth)| *depth == 0 && (t[*i].is("to") || t[*i].is("from")))
-        .last();
-    if let Some((i, _)) = by {
-        list(&t[i + 1..], found);
-    }
+    list(owners_of_defaults(t), found);
+    list(grantees(t), found);
     if let Some(by) = t
         .windows(2)
         .position(|w| w[0].is("granted") && w[1].is("by"))
     {
         push(t.get(by + 2), found);
     }
+}
+
+/// What follows `FOR ROLE`.
+fn owners_of_defaults<'a, 'b>(t: &'b [Token<'a>]) -> &'b [Token<'a>] {
+    let is_for = |w: &[Token<'_>]| w[0].is("for") && (w[1].is("role") || w[1].is("user"));
+    let by = t.windows(2).position(is_for);
+    by.map_or(&[], |by| &t[by + 2..])
+}
+
+/// What follows the last `TO` or `FROM` outside of parentheses.
+fn grantees<'a, 'b>(t: &'b [Token<'a>]) -> &'b [Token<'a>] {
+    let is_before =
+        |(i, depth): &(usize, usize)| *depth == 0 && (t[*i].is("to") || t[*i].is("from"));
+    let by = depths(t).filter(is_before).last();
+    by.map_or(&[], |(i, _)| &t[i + 1..])
 }
 
 fn list(t: &[Token<'_>], found: &mut Vec<RoleRef>) {
@@ -183,6 +257,36 @@ mod tests {
         ] {
             assert_eq!(roles(sql), wanted, "{sql}");
         }
+    }
+
+    #[test]
+    fn roles_are_removed_from_lists() {
+        use Shortened::{Nothing, To, Unchanged};
+        let to = |sql: &str| To(sql.to_owned());
+        for (sql, wanted) in [
+            (
+                "GRANT ALL ON TABLE x.x TO a, x, PUBLIC WITH GRANT OPTION;",
+                to("GRANT ALL ON TABLE x.x TO a, PUBLIC WITH GRANT OPTION;"),
+            ),
+            ("GRANT ALL ON TABLE x.x TO \"x\";", Nothing),
+            ("REVOKE ALL ON SCHEMA x FROM x;", Nothing),
+            ("REVOKE ALL ON SCHEMA x FROM PUBLIC;", Unchanged),
+            (
+                "ALTER DEFAULT PRIVILEGES FOR ROLE x IN SCHEMA s GRANT SELECT ON TABLES TO x, y;",
+                to("ALTER DEFAULT PRIVILEGES FOR ROLE x IN SCHEMA s GRANT SELECT ON TABLES TO y;"),
+            ),
+            (
+                "CREATE POLICY p ON s.t TO x, a USING ((b = 'x'));",
+                to("CREATE POLICY p ON s.t TO a USING ((b = 'x'));"),
+            ),
+            ("CREATE POLICY p ON s.t TO x USING (true);", Nothing),
+            ("CREATE POLICY p ON s.x USING (true);", Unchanged),
+        ] {
+            assert_eq!(without_listed(sql, |role| role == "x"), wanted, "{sql}");
+        }
+        let defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE d, \"E\" GRANT SELECT ON TABLES TO f;";
+        assert_eq!(roles_of_defaults(defaults), ["d", "E"]);
+        assert!(roles_of_defaults("GRANT SELECT ON TABLE t TO a;").is_empty());
     }
 
     #[test]

@@ -24,6 +24,8 @@ struct Pattern {
 pub(crate) struct StatementChoice {
     skip: Vec<Pattern>,
     only_kinds: Vec<Pattern>,
+    /// Whether a table that only names what was left out is kept, so that the server refuses it.
+    keeps_tables: bool,
     /// The first schema of the search path.
     schema: Option<String>,
     /// What was created: `ALTER TABLE` is about views and sequences, too.
@@ -59,11 +61,33 @@ impl StatementChoice {
         is_any.then(|| StatementChoice {
             skip: patterns(&selection.skip),
             only_kinds: patterns(&selection.only_kinds),
+            keeps_tables: false,
             schema: None,
             kinds: HashMap::new(),
             gone: HashSet::new(),
             gone_names: HashSet::new(),
         })
+    }
+
+    /// Leaves out what these patterns mean; but a table, and so its rows, only if it is meant itself, or its schema is.
+    pub(crate) fn keeping_tables(skip: &[String]) -> Self {
+        StatementChoice {
+            skip: patterns(skip),
+            only_kinds: vec![],
+            keeps_tables: true,
+            schema: None,
+            kinds: HashMap::new(),
+            gone: HashSet::new(),
+            gone_names: HashSet::new(),
+        }
+    }
+
+    /// Leaves out from now on what belongs to what this statement would have created.
+    pub(crate) fn leave_out_created(&mut self, sql: &str) {
+        let subject = subject_of(sql, self.schema.as_deref());
+        if let Some(object) = subject.filter(|s| s.creates).and_then(|s| s.object) {
+            self.leave_out(&object);
+        }
     }
 
     /// The name of what this statement is about if it is left out; `None` if it is to run.
@@ -84,7 +108,8 @@ impl StatementChoice {
                 subject.kind = *kind;
             }
         }
-        let names_gone = self.names_what_is_gone(&t);
+        let is_kept = self.keeps_tables && subject.kind == "TABLE";
+        let names_gone = !is_kept && self.names_what_is_gone(&t);
         self.decide(&subject, names_gone).then(|| subject.name())
     }
 
@@ -560,6 +585,24 @@ mod tests {
         ];
         let gone = left_out(&mut choice(&["SCHEMA a"], &[]), &text);
         assert_eq!(gone, ["SCHEMA a", "TABLE a.t", "TABLE DATA a.t"]);
+    }
+
+    #[test]
+    fn a_table_that_names_what_is_gone_may_be_kept() {
+        let text = [
+            "CREATE SCHEMA a;",
+            "CREATE FUNCTION a.f() RETURNS integer LANGUAGE sql AS 'SELECT 1';",
+            "CREATE TABLE b.t (i integer DEFAULT a.f());",
+            "rows of b.t",
+            "CREATE VIEW b.v AS SELECT a.f();",
+        ];
+        let mut c = StatementChoice::keeping_tables(&["SCHEMA a".to_owned()]);
+        let gone = left_out(&mut c, &text);
+        assert_eq!(gone, ["SCHEMA a", "FUNCTION a.f", "VIEW b.v"]);
+        c.leave_out_created("CREATE POLICY p ON b.t TO x USING (true);");
+        c.leave_out_created("ALTER TABLE b.t OWNER TO x;");
+        assert!(c.left_out("COMMENT ON POLICY p ON b.t IS 'x';").is_some());
+        assert_eq!(c.left_out("COMMENT ON TABLE b.t IS 'x';"), None);
     }
 
     /// Old versions of `pg_dump` wrote names without their schema.

@@ -6,6 +6,7 @@ use futures::future::FutureExt;
 use tokio_postgres::Row;
 
 use super::errors::map_pg_error;
+use super::membership::MEMBERSHIP_OPTIONS;
 use super::session::Session;
 use crate::error::DatabaseError;
 
@@ -28,6 +29,8 @@ pub struct ServerFacts {
     pub roles: BTreeSet<String>,
     /// Roles that this role can make owners of objects.
     pub may_become: BTreeSet<String>,
+    /// Others that it can after it has granted itself membership in them.
+    pub may_grant_itself: BTreeSet<String>,
     /// All tablespaces of the server, also `pg_default`.
     pub tablespaces: BTreeSet<String>,
     /// Extensions that can be created.
@@ -63,6 +66,10 @@ const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.
     UNION ALL SELECT '' WHERE pg_has_role('pg_read_all_settings', 'USAGE')
       AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'cron.database_name')";
 
+/// Settings of managed services that list the extensions that may be created; not every role may read them.
+const ALLOWED_EXTENSIONS: &str = "SELECT s || '=' || current_setting(s, true)
+    FROM unnest(ARRAY['azure.extensions', 'rds.allowed_extensions']) s WHERE current_setting(s, true) <> ''";
+
 /// Normalizes a locale name: `en_US.UTF-8` and `en_US.utf8` are the same.
 pub(crate) fn plain_locale(name: &str) -> String {
     name.to_lowercase().replace('-', "")
@@ -75,11 +82,12 @@ impl Session {
     /// `target_unavailable`, or the server's error.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
         // Pipelined: none of these queries depends on another.
-        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
+        let (me, cores, roles, may_become, may_grant_itself, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built, allowed) = tokio::try_join!(
             self.me(),
             self.cores().map(Ok),
             self.names("SELECT rolname::text FROM pg_roles"),
             self.names(self.may_become_sql()),
+            self.names(self.may_grant_itself_sql()),
             self.names("SELECT spcname::text FROM pg_tablespace"),
             self.names("SELECT name::text FROM pg_available_extensions"),
             self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser"),
@@ -87,8 +95,9 @@ impl Session {
             self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
             self.names(CRON_DATABASE),
             self.names(BUILT),
+            self.names(ALLOWED_EXTENSIONS).map(|lists| Ok(lists.unwrap_or_default())),
         )?;
-        Ok(ServerFacts {
+        let mut facts = ServerFacts {
             version: self.version(),
             cores,
             user: me.get(0),
@@ -97,6 +106,7 @@ impl Session {
             may_create_databases: me.get(3),
             roles,
             may_become,
+            may_grant_itself,
             tablespaces,
             extensions,
             trusted_extensions,
@@ -108,7 +118,11 @@ impl Session {
             has_icu: built.contains("icu"),
             has_lz4: built.contains("lz4"),
             locales: locales.iter().map(|l| plain_locale(l)).collect(),
-        })
+        };
+        if !facts.is_superuser {
+            facts.keep_allowed(&allowed);
+        }
+        Ok(facts)
     }
 
     async fn me(&self) -> Result<Row, DatabaseError> {
@@ -119,10 +133,22 @@ impl Session {
 
     /// Since 16, membership alone no longer allows assigning ownership.
     fn may_become_sql(&self) -> &'static str {
-        if self.version() >= 160000 {
+        if self.version() >= MEMBERSHIP_OPTIONS {
             "SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, 'SET')"
         } else {
             "SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, 'MEMBER')"
+        }
+    }
+
+    /// Before 16, CREATEROLE can grant every role but superusers; since then, ADMIN is needed, which the creator of a role
+    /// has. Predefined roles are left alone.
+    fn may_grant_itself_sql(&self) -> &'static str {
+        if self.version() >= MEMBERSHIP_OPTIONS {
+            "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname NOT LIKE 'pg\\_%'
+               AND pg_has_role(oid, 'MEMBER WITH ADMIN OPTION') AND NOT pg_has_role(oid, 'SET')"
+        } else {
+            "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname NOT LIKE 'pg\\_%'
+               AND NOT pg_has_role(oid, 'MEMBER') AND (SELECT rolcreaterole FROM pg_roles WHERE rolname = current_user)"
         }
     }
 
@@ -147,7 +173,54 @@ impl Session {
     }
 }
 
+impl ServerFacts {
+    /// Takes off the extensions that a managed service does not allow. `lists`: `setting=name,name`.
+    fn keep_allowed(&mut self, lists: &BTreeSet<String>) {
+        for (setting, names) in lists.iter().filter_map(|list| list.split_once('=')) {
+            let names = names.split(',').map(|name| name.trim().trim_matches('"'));
+            let allowed: BTreeSet<String> = names.map(str::to_lowercase).collect();
+            let is_allowed = |extension: &String| {
+                allowed.contains("*")
+                    || extension == "plpgsql"
+                    || allowed.contains(&extension.to_lowercase())
+            };
+            let all = std::mem::take(&mut self.extensions).into_iter();
+            let (kept, refused): (BTreeSet<String>, BTreeSet<String>) = all.partition(is_allowed);
+            self.extensions = kept;
+            let why = format!("{setting} of the server does not list it: add it there");
+            let refused = refused.into_iter().map(|e| (e, why.clone()));
+            self.unusable_extensions.extend(refused);
+        }
+    }
+}
+
 fn index_methods(built: &BTreeSet<String>) -> BTreeSet<String> {
     let methods = built.iter().filter_map(|b| b.strip_prefix("index "));
     methods.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_that_a_service_does_not_list_cannot_be_created() {
+        let set = |names: &[&str]| -> BTreeSet<String> {
+            names.iter().map(|n| (*n).to_owned()).collect()
+        };
+        let facts = |lists: &[&str]| {
+            let mut facts = ServerFacts {
+                extensions: set(&["plpgsql", "hstore", "uuid-ossp", "postgis"]),
+                ..ServerFacts::default()
+            };
+            facts.keep_allowed(&set(lists));
+            facts
+        };
+        let azure = facts(&["azure.extensions=HSTORE, \"uuid-ossp\""]);
+        assert_eq!(azure.extensions, set(&["plpgsql", "hstore", "uuid-ossp"]));
+        let why = &azure.unusable_extensions["postgis"];
+        assert!(why.starts_with("azure.extensions of the server"), "{why}");
+        assert_eq!(facts(&["rds.allowed_extensions=*"]).extensions.len(), 4);
+        assert_eq!(facts(&[]).extensions.len(), 4);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::finding::{Finding, names};
 use crate::error::DatabaseKind as D;
+use crate::profiles::service_of_server;
 use crate::rewrite::Rewriter;
 use pgdump_archive::{EntryKind, TocEntry};
 
@@ -44,12 +45,23 @@ fn superusers_only(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding>
         return None;
     }
     let of = |kind: &'static EntryKind| entries.iter().filter(move |e| e.kind == *kind);
-    let special = listed(SUPERUSERS.iter().flat_map(of))?;
+    let allowed = allowed_kinds(rewriter);
+    let refused = SUPERUSERS.iter().filter(|k| !allowed.contains(&k.as_str()));
+    let special = listed(refused.flat_map(of))?;
     Some(Finding::warns(
         format!("only a superuser may create: {special}"),
         "the restore fails unless the server allows it to this role",
         "restore as a superuser, or with --on-error skip, which leaves out what the server refuses",
     ))
+}
+
+/// Kinds that a managed service lets its administrators create.
+fn allowed_kinds(rewriter: &Rewriter) -> &'static [&'static str] {
+    let facts = &rewriter.facts;
+    match service_of_server(&facts.roles) {
+        Some(s) if facts.may_become.contains(s.administrator) => s.administrators_create,
+        _ => &[],
+    }
 }
 
 fn rejected<'a>(
@@ -79,4 +91,33 @@ fn has_removed_type(e: &TocEntry) -> bool {
 fn is_postfix_operator(e: &TocEntry) -> bool {
     let has = |argument| e.defn.to_ascii_uppercase().contains(argument);
     e.kind == EntryKind::Operator && has("LEFTARG") && !has("RIGHTARG")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::ServerFacts;
+
+    #[test]
+    fn administrators_of_a_service_may_create_what_it_lets_them() {
+        let entries = [
+            TocEntry::bare(1, "EVENT TRIGGER", "watch"),
+            TocEntry::bare(2, "TRANSFORM", "FOR t LANGUAGE l"),
+        ];
+        let warned = |roles: &[&str], may_become: &[&str]| {
+            let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+            let facts = ServerFacts {
+                roles: set(roles),
+                may_become: set(may_become),
+                ..ServerFacts::default()
+            };
+            let rewriter = Rewriter::new(facts, Default::default(), Default::default());
+            superusers_only(&entries, &rewriter).unwrap().what
+        };
+        let google = ["cloudsqladmin", "cloudsqlsuperuser"];
+        assert!(!warned(&google, &["cloudsqlsuperuser"]).contains("EVENT TRIGGER"));
+        assert!(warned(&google, &["cloudsqlsuperuser"]).contains("TRANSFORM"));
+        assert!(warned(&google, &[]).contains("EVENT TRIGGER"));
+        assert!(warned(&["postgres"], &["postgres"]).contains("EVENT TRIGGER"));
+    }
 }

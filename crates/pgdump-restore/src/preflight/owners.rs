@@ -53,7 +53,8 @@ fn foreign_owners(needs: &Requirements, rewriter: &Rewriter) -> Option<Finding> 
         return None;
     }
     let owners = needs.owners.iter().map(|role| rewriter.role(role));
-    let is_foreign = |r: &&str| facts.roles.contains(*r) && !facts.may_become.contains(*r);
+    let may_become = |r: &str| facts.may_become.contains(r) || facts.may_grant_itself.contains(r);
+    let is_foreign = |r: &&str| facts.roles.contains(*r) && !may_become(r);
     let foreign: Vec<&str> = owners.filter(is_foreign).collect();
     let what = || {
         format!(

@@ -22,6 +22,7 @@
 //!    (`COMMENT ON`, `GRANT`, `ALTER`). Rows of SQL text are always sent.
 //!    What the selection leaves out of SQL text by kind and name (`selected.rs`, `crate::choice`) is the exception: it follows
 //!    the text, and so knows what belongs to what.
+//!    Rules of a managed service (`platform.rs`) are applied before preflight; their names are data (`crate::profiles`).
 //! 5. Preflight comes before the rules and would still refuse or warn: make the same exception in the file of `preflight/` that
 //!    checks for it (`extensions.rs`, `owners.rs`, `definitions.rs` for kinds that only a superuser creates, `builds.rs`).
 //! 6. Test it: a statement in the tests of `statements.rs`, entries in those of `rewrite.rs`, a real server in
@@ -67,6 +68,12 @@ rules! {
     ROLE_MAPPED = "role-mapped": "with --owners map: another role replaces this one as owner and in privileges";
     PRIVILEGES_LEFT_OUT = "privileges-left-out": "with --no-privileges: GRANT, REVOKE and default privileges are skipped";
     ROLE_CREATED = "role-created": "with --create-roles or a globals file: a role that the server lacks is created, without login or as the globals file defines it";
+    ROLE_GRANTED = "role-granted": "an owner that the restoring role is no member of, but may make itself a member of (CREATEROLE before 16, ADMIN from 16 on), is granted to it, and stays so";
+    PLATFORM_OWNER = "platform-owner": "with a profile: objects of a role of the managed service that the server lacks, or that the restoring role may not act for, belong to the restoring role";
+    PLATFORM_PRIVILEGE = "platform-privilege": "with a profile: privileges of roles of the managed service that the server lacks are skipped, and without superuser those on objects of the system or of an extension";
+    PLATFORM_DEFAULTS = "platform-default-privileges": "with a profile: default privileges are skipped if the role whose objects they are for is not on the server, or belongs to the managed service and the restoring role may not act for it";
+    PLATFORM_POLICY = "platform-policy": "with a profile: roles of the managed service that the server lacks are removed from policies, and a policy for no other role is skipped: row security stays on, and without a policy only the table's owner sees its rows";
+    PLATFORM_OBJECT = "platform-object": "with a profile: extensions (if the server lacks them), schemas, event triggers and publications of the managed service's platform are skipped, with everything that depends on them, unless that is a table of the user";
     STANDARD_STRINGS = "standard-strings": "from 19 on, which no longer has standard_conforming_strings = off: the setting is left out, and constants with backslashes are marked as E'…', which has the same value";
     NOT_SELECTED = "not-selected": "with --skip or --only-kinds, of SQL text: a statement of another kind or name is skipped, with what belongs to it or names it; entries of other formats are in the notes";
     ARRAY_AGGREGATE = "array-aggregate": "from 14 on, an aggregate over array_append, array_prepend or array_cat takes anycompatible instead of anyelement, as those functions do";

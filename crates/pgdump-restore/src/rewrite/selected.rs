@@ -1,8 +1,8 @@
-//! Statements of SQL text that the selection leaves out by their kind and name. Entries of a table of contents are selected
-//! before any rule sees them.
+//! Statements of SQL text that the selection, or the profile of a managed service, leaves out by their kind and name.
+//! Entries of a table of contents are selected before any rule sees them.
 
 use super::Rewriter;
-use super::rules::NOT_SELECTED;
+use super::rules::{NOT_SELECTED, PLATFORM_OBJECT};
 use crate::choice::StatementChoice;
 use crate::error::RestoreError;
 use crate::policy::Selection;
@@ -24,12 +24,19 @@ impl Rewriter {
         self.reports(|choice| choice.left_out_rows(entry))
     }
 
-    fn reports(&self, left_out: impl FnOnce(&mut StatementChoice) -> Option<String>) -> bool {
-        let name = self.state().choice.as_mut().and_then(left_out);
-        if let Some(name) = &name {
-            self.used(NOT_SELECTED, name.as_str());
-        }
-        name.is_some()
+    fn reports(&self, left_out: impl Fn(&mut StatementChoice) -> Option<String>) -> bool {
+        // Both follow the text, so both see each statement.
+        let mut state = self.state();
+        let not_selected = state.choice.as_mut().and_then(&left_out);
+        let of_platform = state.platform.as_mut().and_then(&left_out);
+        drop(state);
+        let found = match (not_selected, of_platform) {
+            (Some(name), _) => (NOT_SELECTED, name),
+            (None, Some(name)) => (PLATFORM_OBJECT, name),
+            (None, None) => return false,
+        };
+        self.used(found.0, found.1);
+        true
     }
 
     /// Refuses names of the selection that nothing in the text has, once all of it was read.

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::edits::{
-    VERSION_OF_COLUMN, compatible, is, name, summary, without_column_option, without_multirange,
-    without_privilege,
+    VERSION_OF_COLUMN, compatible, has_pair, is, name, summary, without_column_option,
+    without_multirange, without_privilege,
 };
+use super::platform::Platform;
 use super::rules::*;
 use super::skip::Skip;
 use super::{Rewriter, RewrittenStatement};
@@ -39,6 +40,18 @@ impl Rewriter {
             }
         }
         let text = self.changed(&t, sql).map_or(Cow::Borrowed(sql), Cow::Owned);
+        let text = match self.without_platform(&text) {
+            Platform::Unchanged => text,
+            Platform::Changed(rule, sql) => {
+                self.used(rule, summary(&t));
+                Cow::Owned(sql)
+            }
+            Platform::LeftOut(rule) => {
+                self.used(rule, summary(&t));
+                self.leave_out_created(sql);
+                return Ok(None);
+            }
+        };
         if is(&t, &["set"]) && !is(&t, &["set", "session", "authorization"]) {
             let roles = vec![];
             return Ok(Some(RewrittenStatement { roles, text }));
@@ -64,11 +77,20 @@ impl Rewriter {
         })
     }
 
-    /// Statements that create the roles that a statement needs and the server lacks.
+    /// Statements that create the roles that a statement needs and the server lacks, and that allow to make them owners.
     fn make_roles_of(&self, sql: &str) -> Result<Vec<String>, RestoreError> {
-        let mut roles: Vec<String> = mentions(sql).into_iter().map(|m| m.role).collect();
-        roles.retain(|role| !self.has_role(role) && !self.does_without_role(role));
-        roles.iter().map(|role| self.make_role(role)).collect()
+        let roles: Vec<String> = mentions(sql).into_iter().map(|m| m.role).collect();
+        let gets_owner = !roles.is_empty() && names_owner(sql);
+        let mut sent = Vec::new();
+        for role in &roles {
+            let has_role = self.has_role(role);
+            if has_role && gets_owner {
+                sent.extend(self.join_role(role));
+            } else if !has_role && !self.does_without_role(role) {
+                sent.push(self.make_role(role)?);
+            }
+        }
+        Ok(sent)
     }
 
     /// The statement as a rule changes it.
@@ -138,6 +160,12 @@ impl Rewriter {
                 .any(|w| w[1].is_symbol(b'(') && w[0].name().is_some_and(known));
         speaks.then(|| compatible(&t, sql)).flatten()
     }
+}
+
+/// `ALTER … OWNER TO role`
+fn names_owner(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    is(&t, &["alter"]) && has_pair(&t, "owner", "to")
 }
 
 /// `SFUNC = array_append` or `SFUNC = pg_catalog.array_append`
