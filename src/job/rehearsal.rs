@@ -16,7 +16,7 @@ pub struct RehearsedRefusal {
 
 /// What a restore into the target server would do, tried with all definitions of a backup and none of its rows.
 #[derive(
-    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Rehearsal {
     pub backup: ResultBackup,

@@ -333,7 +333,7 @@ impl CreatedStaging {
     }
 }
 
-impl Staged {
+impl CreatedStaging {
     fn options(
         &self,
         config: &Config,

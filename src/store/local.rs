@@ -6,7 +6,7 @@
 use crate::job::Generation;
 use pgdump_archive::Crc32c;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::StreamExt;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::io::AsyncReadExt;
 
 use super::backup_store::{
     BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, Obstacle, StoredObject,
@@ -484,18 +484,20 @@ impl BackupStore for LocalStore {
             let (folder, name) = (self.folder.clone(), object.name.clone());
             let opened = blocking(move || {
                 let path = locate(&folder, &name)?;
-                Ok((open_file(&path)?, path))
+                let mut file = open_file(&path)?;
+                let from = std::io::SeekFrom::Start(offset);
+                file.seek(from).map_err(|e| fault(e, &path))?;
+                Ok((file, path))
             });
             let (file, path) = opened.await?;
             let mut file = tokio::fs::File::from_std(file);
-            file.set_max_buf_size(CHUNK);
-            file.seek(std::io::SeekFrom::Start(offset))
-                .await
-                .map_err(|e| fault(e, &path))?;
+            // Small files are many: evidence.
+            let capacity = usize::try_from(object.size).map_or(CHUNK, |size| size.clamp(1, CHUNK));
+            file.set_max_buf_size(capacity);
             let state = (file.take(length.unwrap_or(u64::MAX)), path, object.clone());
             let stream =
-                futures::stream::try_unfold(state, |(mut file, path, object)| async move {
-                    let mut buf = bytes::BytesMut::with_capacity(CHUNK);
+                futures::stream::try_unfold(state, move |(mut file, path, object)| async move {
+                    let mut buf = bytes::BytesMut::with_capacity(capacity);
                     let read = file.read_buf(&mut buf).await.map_err(|e| fault(e, &path))?;
                     if read > 0 {
                         return Ok(Some((buf.freeze(), (file, path, object))));

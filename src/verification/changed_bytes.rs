@@ -86,6 +86,8 @@ pub(crate) fn fail_as_damaged(report: &mut VerificationReport, proof: &Verificat
         message: "its bytes have changed without a new generation".to_owned(),
         sqlstate: None,
         retryable: false,
+        refusals: vec![],
+        refusals_total: 0,
     });
     if !is_failed {
         // What the verifying server lacks, say, may be called so by a flipped bit.

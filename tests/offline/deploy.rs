@@ -112,8 +112,8 @@ fn the_tests_of_the_rules_pass() {
         // One by one, as they find the mutants.
         for group in groups_of(&text_of(&format!("deploy/prometheus/{test}"))) {
             let folder = copy_of_rules();
-            std::fs::write(folder.path().join("group.yml"), group).unwrap();
-            let Some(out) = installed(&mut test_of_group(folder.path())) else {
+            std::fs::write(folder.path().join(RULES_TEST), group).unwrap();
+            let Some(out) = installed(&mut test_of_rules(folder.path())) else {
                 return;
             };
             assert!(
@@ -252,11 +252,14 @@ fn copy_of_rules() -> tempfile::TempDir {
     folder
 }
 
-/// Runs the test `group.yml` of the rules in a folder.
-fn test_of_group(folder: &Path) -> Command {
+/// The file with a test of rules.
+pub const RULES_TEST: &str = "test.yml";
+
+/// Runs the test of rules in a folder.
+pub fn test_of_rules(folder: &Path) -> Command {
     let mut promtool = Command::new("promtool");
     promtool
-        .args(["test", "rules", "group.yml"])
+        .args(["test", "rules", RULES_TEST])
         .current_dir(folder);
     // Its database is 128 MiB of zeros, which take less time on a disk than in memory; and it needs no collector of garbage
     // for a second.
@@ -273,8 +276,8 @@ fn passes(file: &str, mutant: &str, groups: &[String], rule: &str) -> bool {
     std::fs::write(folder.path().join(file), mutant).unwrap();
     let (first, then): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.contains(rule));
     first.into_iter().chain(then).all(|group| {
-        std::fs::write(folder.path().join("group.yml"), group).unwrap();
-        let ran = test_of_group(folder.path()).output().unwrap();
+        std::fs::write(folder.path().join(RULES_TEST), group).unwrap();
+        let ran = test_of_rules(folder.path()).output().unwrap();
         ran.status.success()
     })
 }

@@ -1,11 +1,9 @@
 //! The limits of GKE, and the scaling of workers there.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-use crate::deploy::installed;
-use crate::deploy_rendered::{containers, list, rendered_for_gke, settings, text, worker_pod};
+use crate::deploy::{RULES_TEST, installed, test_of_rules};
+use crate::deploy_rendered::{Rendered, containers, list, settings, text, worker_pod};
 use crate::platforms::of_kind;
 
 /// Bytes of a quantity such as `64Mi`.
@@ -25,12 +23,8 @@ const LONGEST_GRACE: u64 = 3600;
 /// What a pod on Autopilot may use of its node's disk (…/docs/concepts/autopilot-resource-requests, 11/2026).
 const MOST_STORAGE: u64 = 10 << 30;
 
-#[test]
-fn pods_fit_into_gke() {
-    let Some(all) = rendered_for_gke() else {
-        return;
-    };
-    for (name, documents) in &all {
+pub fn pods_fit_into_gke(on_gke: &[Rendered]) {
+    for (name, documents) in on_gke {
         let pod = worker_pod(documents);
         let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
         assert!(grace <= LONGEST_GRACE, "{name}: {grace} s");
@@ -56,12 +50,8 @@ fn pods_fit_into_gke() {
 
 /// A sandbox holds a whole database, so it has a disk of its own, in a folder that the worker creates there: it rejects a
 /// folder of root's, such as the volume itself.
-#[test]
-fn sandboxes_have_their_own_disk() {
-    let Some(all) = rendered_for_gke() else {
-        return;
-    };
-    let verifying = all
+pub fn sandboxes_have_their_own_disk(on_gke: &[Rendered]) {
+    let verifying = on_gke
         .iter()
         .filter(|(_, d)| !settings(d)["SANDBOX_DIR"].is_null());
     let mut checked = 0;
@@ -84,12 +74,8 @@ fn sandboxes_have_their_own_disk() {
 
 /// The demand for workers, evaluated by Prometheus. A ReplicaSet may stop any of its pods, so demand must not fall below
 /// their number while a request waits or runs.
-#[test]
-fn no_worker_is_removed_while_a_request_runs() {
-    let Some(all) = rendered_for_gke() else {
-        return;
-    };
-    for (name, documents) in &all {
+pub fn no_worker_is_removed_while_a_request_runs(on_gke: &[Rendered]) {
+    for (name, documents) in on_gke {
         let trigger = &of_kind(documents, "ScaledObject")["spec"]["triggers"][0]["metadata"];
         assert_eq!(trigger["threshold"], "1", "{name}");
         assert_eq!(settings(documents)["RESTORE_MAX_CONCURRENT"], "1", "{name}");
@@ -107,12 +93,8 @@ fn no_worker_is_removed_while_a_request_runs() {
         let tests: Vec<Value> = cases.iter().map(|case| demand_test(*case)).collect();
         let test = json!({ "rule_files": ["rules.yml"], "tests": tests });
         std::fs::write(folder.path().join("rules.yml"), rules.to_string()).unwrap();
-        std::fs::write(folder.path().join("test.yml"), test.to_string()).unwrap();
-        let mut promtool = Command::new("promtool");
-        promtool
-            .args(["test", "rules", "test.yml"])
-            .current_dir(folder.path());
-        let Some(out) = installed(&mut promtool) else {
+        std::fs::write(folder.path().join(RULES_TEST), test.to_string()).unwrap();
+        let Some(out) = installed(&mut test_of_rules(folder.path())) else {
             return;
         };
         let stderr = String::from_utf8_lossy(&out.stderr);

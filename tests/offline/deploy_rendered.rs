@@ -5,9 +5,30 @@ use serde_json::{Value, json};
 use crate::deploy::{root, text_of};
 use crate::deploy_helm::{EXAMPLES, chart};
 use crate::platforms::{OVERLAYS, kustomize, of_kind, overlay};
+use crate::{deploy_gke, platforms};
 
-/// Every overlay and every example of the chart: its name, and its documents.
-pub fn rendered() -> Option<Vec<(String, Vec<Value>)>> {
+/// The name of an overlay or of an example of the chart, and its documents.
+pub type Rendered = (String, Vec<Value>);
+
+/// What is true of all of them, of which each is rendered once.
+#[test]
+fn what_kubernetes_is_given_is_right() {
+    let Some(all) = rendered() else {
+        return;
+    };
+    every_selector_matches_one_workload(&all);
+    every_port_in_use_is_open(&all);
+    platforms::manifests_are_valid(&all);
+    platforms::deployed_variables_are_valid(&all);
+    let on_gke = for_gke(&all);
+    the_server_is_verified(&on_gke);
+    deploy_gke::pods_fit_into_gke(&on_gke);
+    deploy_gke::sandboxes_have_their_own_disk(&on_gke);
+    deploy_gke::no_worker_is_removed_while_a_request_runs(&on_gke);
+}
+
+/// Every overlay and every example of the chart.
+fn rendered() -> Option<Vec<Rendered>> {
     let mut all = Vec::new();
     for name in OVERLAYS {
         all.push((name.to_owned(), overlay(name)?));
@@ -21,18 +42,16 @@ pub fn rendered() -> Option<Vec<(String, Vec<Value>)>> {
 }
 
 /// Those that run on GKE with Cloud SQL.
-pub fn rendered_for_gke() -> Option<Vec<(String, Vec<Value>)>> {
+fn for_gke(all: &[Rendered]) -> Vec<Rendered> {
     let is_for_gke = |name: &str| {
         ["production", "verification", "helm gke"]
             .iter()
             .any(|part| name.contains(part))
     };
-    let all: Vec<_> = rendered()?
-        .into_iter()
-        .filter(|(name, _)| is_for_gke(name))
-        .collect();
-    assert!(all.len() >= 3, "{}", all.len());
-    Some(all)
+    let on_gke = all.iter().filter(|(name, _)| is_for_gke(name));
+    let on_gke: Vec<Rendered> = on_gke.cloned().collect();
+    assert!(on_gke.len() >= 3, "{}", on_gke.len());
+    on_gke
 }
 
 pub fn list(value: &Value) -> &[Value] {
@@ -104,12 +123,8 @@ fn check_selectors(name: &str, documents: &[Value]) -> usize {
     checked
 }
 
-#[test]
-fn every_selector_matches_one_workload() {
-    let Some(all) = rendered() else {
-        return;
-    };
-    for (name, documents) in &all {
+fn every_selector_matches_one_workload(all: &[Rendered]) {
+    for (name, documents) in all {
         let checked = check_selectors(name, documents);
         assert!(checked >= 4, "{name}: only {checked} selectors");
     }
@@ -170,12 +185,8 @@ fn outgoing(settings: &Value) -> Vec<(u64, &'static str, &'static str)> {
     ]
 }
 
-#[test]
-fn every_port_in_use_is_open() {
-    let Some(all) = rendered() else {
-        return;
-    };
-    for (name, documents) in &all {
+fn every_port_in_use_is_open(all: &[Rendered]) {
+    for (name, documents) in all {
         let policy = &of_kind(documents, "NetworkPolicy")["spec"];
         let (settings, egress) = (settings(documents), list(&policy["egress"]));
         for (port, protocol, what) in outgoing(settings) {
@@ -223,12 +234,8 @@ fn check_ingress(name: &str, documents: &[Value]) {
 }
 
 /// Cloud SQL is reached through its Auth Proxy in the same pod, or its certificate is checked against a CA that the pod has.
-#[test]
-fn the_server_is_verified() {
-    let Some(all) = rendered_for_gke() else {
-        return;
-    };
-    for (name, documents) in &all {
+fn the_server_is_verified(on_gke: &[Rendered]) {
+    for (name, documents) in on_gke {
         let (settings, pod) = (settings(documents), worker_pod(documents));
         let host = text(&settings["DB_HOST"]);
         let is_proxy = |c: &&Value| text(&c["image"]).contains("/cloud-sql-proxy:");

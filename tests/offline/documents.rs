@@ -145,6 +145,8 @@ fn lines_of_the_architecture_fit_into_an_editor() {
 #[test]
 fn documented_commands_are_valid() {
     let mut checked = 0;
+    // To build it takes longer than to copy it.
+    let cli = Cli::command();
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         for line in text.lines() {
@@ -168,14 +170,14 @@ fn documented_commands_are_valid() {
                 .map(|w| w.trim_matches(['\'', '"']).to_owned())
                 .collect();
             // Skip prose about pgrestored, and commands that are not written out.
-            let known = Cli::command()
+            let known = cli
                 .get_subcommands()
                 .any(|c| args.first().is_some_and(|a| a == c.get_name()));
             if !known || args.iter().any(|a| a.contains('…') || a == "\\") {
                 continue;
             }
             let given = std::iter::once("pgrestored".to_owned()).chain(args.clone());
-            let parsed = Cli::command().try_get_matches_from(given);
+            let parsed = cli.clone().try_get_matches_from(given);
             let missing =
                 |e: &clap::Error| e.kind() == clap::error::ErrorKind::MissingRequiredArgument;
             match parsed {

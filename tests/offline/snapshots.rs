@@ -3,7 +3,7 @@
 
 use crate::cli::{run, text};
 
-const COMMANDS: [&str; 18] = [
+pub const COMMANDS: [&str; 18] = [
     "worker", "restore", "rollback", "promote", "reap", "verify", "evidence", "selftest", "prune",
     "report", "list", "inspect", "request", "watch", "status", "check", "doctor", "demo",
 ];
@@ -14,6 +14,7 @@ fn help() {
     for command in COMMANDS {
         // Most options are the same for all commands: `-h` is short and shows them all.
         let help = text(&run(&[command, "-h"], &[]).stdout);
+        assert_eq!(crate::cli::too_long(&help), None, "{command}");
         insta::assert_snapshot!(format!("help_{command}"), help);
     }
 }

@@ -51,7 +51,7 @@ fn database(c: &Cluster, name: &str, options: &str, sql: &[u8]) {
     let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
     c.psql(
         "postgres",
-        &format!("{drop}; CREATE DATABASE {name} TEMPLATE template0 {options}"),
+        &format!("{drop}; CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy {options}"),
     );
     let file = c.scratch("make.sql");
     std::fs::write(&file, sql).unwrap();

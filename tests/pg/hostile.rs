@@ -27,7 +27,7 @@ struct Canaries {
 }
 
 /// The state of the server outside of databases.
-const OUTSIDE: &str = "SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
+const OUTSIDE: &str = "SELECT string_agg(x, chr(10) ORDER BY x) FROM (
     SELECT format('role %s %s %s %s %s %s', rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls) FROM pg_roles
     UNION ALL SELECT format('member %s of %s', member::regrole, roleid::regrole) FROM pg_auth_members
     UNION ALL SELECT format('database %s %s %s %s', datname, datdba::regrole, datallowconn, datistemplate) FROM pg_database WHERE datname <> 'app'
@@ -82,10 +82,10 @@ impl Canaries {
             0,
             "{what}: a connection was opened"
         );
-        let outside_and_app =
-            format!("{OUTSIDE}; SELECT count(*) FROM pg_database WHERE datname = 'app'");
-        let now = c.psql("postgres", &outside_and_app);
-        let (outside, app) = now.rsplit_once('\n').unwrap();
+        // One statement needs no psql.
+        let app = "SELECT count(*) FROM pg_database WHERE datname = 'app'";
+        let now = c.psql("postgres", &format!("SELECT ({OUTSIDE}), ({app})"));
+        let (outside, app) = now.rsplit_once('|').unwrap();
         // With every staging database that is left.
         assert_eq!(outside, self.before, "{what}");
         if app == "1" {

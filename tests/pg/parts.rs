@@ -28,7 +28,7 @@ async fn a_backup_without_rows_is_no_replacement_for_one_with_them() {
         ("backup-retention-min", "1"),
         ("verify-bisect", "0"),
     ];
-    let app = b.app(&flags);
+    let app = b.app_on(&c, &flags);
     for (name, days) in [("1.dump", 30), ("2.dump", 29)] {
         b.put(name, &dump(&[]));
         b.age(name, 24 * days);
@@ -90,7 +90,7 @@ async fn a_backup_without_rows_is_no_replacement_for_one_with_them() {
     let checks = c.scratch("checks.yaml");
     std::fs::write(&checks, "drift: { mode: warn }\n").unwrap();
     let warning = [&flags[..], &[("verify-checks", checks.to_str().unwrap())]].concat();
-    let app = b.app(&warning);
+    let app = b.app_on(&c, &warning);
     for (name, _, contents, _) in parts {
         let r = verify(&app, name).await;
         assert_eq!(

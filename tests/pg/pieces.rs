@@ -91,7 +91,7 @@ async fn an_object_is_what_is_named_whatever_lies_beside_it() {
     let of_gz = Some(generation(&path));
     let bury = b.put("nightly.gz", &gzip(&text));
     let first = b.put("x.sql.00", &text);
-    let app = b.app(&SIGNED);
+    let app = b.app_on(&c, &SIGNED);
     for name in ["shop.sql.gz", "nightly.gz", "x.sql.00"] {
         assert_eq!(verify(&app, name).await.verdict, Verdict::Verified);
     }
@@ -173,7 +173,7 @@ async fn pieces_of_any_size_are_one_backup() {
     for (n, part) in lines.chunks(400).enumerate() {
         b.put(&format!("l.sql.{}", letters(n)), part.concat().as_bytes());
     }
-    let app = b.app(&[]);
+    let app = b.app_on(&c, &[]);
     for name in ["n.dump", "l.sql"] {
         let proof = verify(&app, name).await;
         assert_eq!(
@@ -222,7 +222,7 @@ async fn numbered_backups_are_not_joined() {
             b.put(&format!("{name}.00{n}"), bytes);
         }
     }
-    let app = b.app(&[]);
+    let app = b.app_on(&c, &[]);
     let listed = app.manager.list_available_backups().await.unwrap();
     assert_eq!(listed.len(), 3 * kinds.len(), "{listed:?}");
     for (name, _) in &kinds {
@@ -258,7 +258,7 @@ async fn a_file_behind_the_pieces_is_named_and_the_backup_is_not_blamed() {
             b.put(&format!("{name}.{}", letters(n)), part);
         }
     }
-    let app = b.app(&SIGNED);
+    let app = b.app_on(&c, &SIGNED);
     let mut generations = vec![];
     for name in ["x.dump", "x.dump.gz", "x.sql.gz"] {
         let proof = verify(&app, name).await;

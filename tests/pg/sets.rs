@@ -85,11 +85,12 @@ async fn each_database_of_a_folder_is_looked_after_by_itself() {
         b.put(name, &std::fs::read(dump).unwrap());
         b.age(name, 24 * days);
     }
-    let app = b.app(&[
+    let settings = [
         SIGNED[0],
         ("verify-schedule", "24h"),
         ("backup-retention-min", "0"),
-    ]);
+    ];
+    let app = b.app_on(&c, &settings);
     let catalog = app.manager.catalog();
     let due = async || {
         let jobs = catalog.due(jiff::Timestamp::now()).await;

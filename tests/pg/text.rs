@@ -235,14 +235,12 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
         for (f, form) in forms.into_iter().enumerate() {
             let what = format!("{name} {form:?}");
             let text = pg_dump(&c, &[&["-a", "-d", name], more, form].concat());
-            c.psql(
-                "postgres",
-                "DROP DATABASE IF EXISTS theirs; DROP DATABASE IF EXISTS ours WITH (FORCE)",
+            c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
+            c.create(
+                "ours",
+                &format!("{schema}\nSET search_path = public; {before}"),
             );
-            for database in ["theirs", "ours"] {
-                c.create(database, &schema);
-                c.psql(database, &format!("SET search_path = public; {before}"));
-            }
+            c.copy("ours", "theirs");
             c.psql("theirs", &text);
             let untouched = c.content("ours", &[]);
             for (b, (how, broken, reason)) in broken(&text).into_iter().enumerate() {

@@ -228,6 +228,14 @@ impl Cluster {
         }
     }
 
+    /// Replaces database `to` by a copy of `from`. Their names need no quotes.
+    pub fn copy(&self, from: &str, to: &str) {
+        let strategy = self.strategy();
+        let copy = format!("CREATE DATABASE {to} TEMPLATE {from}{strategy}");
+        let drop = format!("DROP DATABASE IF EXISTS {to} WITH (FORCE)");
+        self.psql("postgres", &format!("{drop}; {copy}"));
+    }
+
     pub fn databases(&self) -> Vec<String> {
         let list = self.psql("postgres", "SELECT datname FROM pg_database ORDER BY 1");
         list.lines().map(str::to_owned).collect()
