@@ -32,8 +32,6 @@ pub struct ServerFacts {
     pub tablespaces: BTreeSet<String>,
     /// Extensions that can be created.
     pub extensions: BTreeSet<String>,
-    /// Those of them that need no superuser.
-    pub trusted_extensions: BTreeSet<String>,
     /// Available extensions that this role may not create.
     pub untrusted_extensions: BTreeSet<String>,
     /// Available extensions that cannot be created in the database to be restored, and why.
@@ -75,14 +73,13 @@ impl Session {
     /// `target_unavailable`, or the server's error.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
         // Pipelined: none of these queries depends on another.
-        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
+        let (me, cores, roles, may_become, tablespaces, extensions, access_methods, locales, cron, built) = tokio::try_join!(
             self.me(),
             self.cores().map(Ok),
             self.names("SELECT rolname::text FROM pg_roles"),
             self.names(self.may_become_sql()),
             self.names("SELECT spcname::text FROM pg_tablespace"),
             self.names("SELECT name::text FROM pg_available_extensions"),
-            self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser"),
             self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'"),
             self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
             self.names(CRON_DATABASE),
@@ -99,7 +96,6 @@ impl Session {
             may_become,
             tablespaces,
             extensions,
-            trusted_extensions,
             untrusted_extensions: BTreeSet::new(),
             unusable_extensions: BTreeMap::new(),
             cron_database: cron.into_iter().next(),
@@ -109,6 +105,16 @@ impl Session {
             has_lz4: built.contains("lz4"),
             locales: locales.iter().map(|l| plain_locale(l)).collect(),
         })
+    }
+
+    /// The extensions that can be created without a superuser. To know them, the server reads its folder of extensions once
+    /// for each of them, which takes longer than all other facts together.
+    ///
+    /// # Errors
+    /// `target_unavailable`, or the server's error.
+    pub async fn trusted_extensions(&self) -> Result<BTreeSet<String>, DatabaseError> {
+        self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser")
+            .await
     }
 
     async fn me(&self) -> Result<Row, DatabaseError> {
