@@ -435,7 +435,7 @@ async fn disturb(
 ) {
     env.emulator.storage.disturb_reads(read_fault);
     let mut last_kill = Instant::now();
-    let pauses = if is_full_campaign() {
+    let pauses: std::ops::Range<u64> = if is_full_campaign() {
         300..2500
     } else {
         100..900
