@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p docs/images
 
 # The test of the page takes its pictures while a restore runs.
-TMPDIR="$(scripts/scratch.sh)" cargo nextest run --test cloud -E 'test(/^page::/)'
+TMPDIR="$(scripts/scratch.sh)" PICTURES=true cargo nextest run --test cloud -E 'test(/^page::/)'
 cp target/tmp/status-page/desk-running.png docs/images/status.png
 
 cp tests/fixtures/shop18.gzip.dump "$work/shop.dump"

@@ -272,16 +272,16 @@ async fn grant_connect(
 }
 
 impl Loader {
-    /// The server's properties as they apply to the loading role.
-    pub fn facts(&self, facts: ServerFacts) -> ServerFacts {
-        facts_for_loader(&self.role, facts)
+    /// The server's properties as they apply to the loading role, which may create only the `trusted` extensions.
+    pub fn facts(&self, facts: ServerFacts, trusted: &BTreeSet<String>) -> ServerFacts {
+        facts_for_loader(&self.role, facts, trusted)
     }
 }
 
-/// The server's properties as they apply to a loading role of this name.
-pub fn facts_for_loader(role: &str, facts: ServerFacts) -> ServerFacts {
-    let trusted = |e: &String| facts.trusted_extensions.contains(e);
-    let (extensions, untrusted) = facts.extensions.iter().cloned().partition(trusted);
+/// The server's properties as they apply to a loading role of this name, which may create only the `trusted` extensions.
+pub fn facts_for_loader(role: &str, facts: ServerFacts, trusted: &BTreeSet<String>) -> ServerFacts {
+    let is_trusted = |e: &String| trusted.contains(e);
+    let (extensions, untrusted) = facts.extensions.iter().cloned().partition(is_trusted);
     ServerFacts {
         user: role.to_owned(),
         is_superuser: false,

@@ -51,10 +51,11 @@ pub(super) trait Destination {
     /// # Errors
     /// `target_unavailable`.
     async fn facts(&self) -> Result<ServerFacts, RestoreError> {
-        let facts = self.session().facts().await?;
+        let session = self.session();
+        let facts = session.facts().await?;
         let facts = facts_for_database(facts, self.database(), self.final_name());
         Ok(match self.loader() {
-            Some(loader) => loader.facts(facts),
+            Some(loader) => loader.facts(facts, &session.trusted_extensions().await?),
             None => facts,
         })
     }

@@ -44,7 +44,8 @@ pub(crate) async fn preflight(
             found.extend(lacks_restricted_roles(services).await?);
             found.push(is_restricted(&restriction, &config.restricted));
             let loader = config.restricted.users.first();
-            facts_for_loader(loader.map_or("", String::as_str), facts)
+            let trusted = session.trusted_extensions().await?;
+            facts_for_loader(loader.map_or("", String::as_str), facts, &trusted)
         }
     };
     let rewriter = Rewriter::new(facts, policy, globals);

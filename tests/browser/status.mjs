@@ -1,12 +1,13 @@
-// Checks a worker's status page in a browser: on a phone in dark mode, on a tablet and on a desktop, with the keyboard.
-// Arguments: URL, folder for screenshots. Prints a word per step; the test that started it waits for these words.
+// Checks pages in a browser: pages that commands wrote, then a worker's status page on a phone in dark mode, on a tablet and
+// on a desktop, with the keyboard. Arguments: URL, folder for screenshots, files of pages. Prints a word per step; the test
+// that started it waits for these words.
 import { createRequire } from "node:module";
-import { cutOff } from "./cut-off.mjs";
+import { cutOff, must, picture } from "./checks.mjs";
+import { checkWritten } from "./layout.mjs";
 const require = createRequire(process.env.NODE_MODULES + "/");
 const { chromium } = require("playwright-core");
-const [url, folder] = process.argv.slice(2);
+const [url, folder, ...files] = process.argv.slice(2);
 const say = (word) => process.stdout.write(word + "\n");
-const must = (it, what) => { if (!it) throw new Error(what); };
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
 const views = [
@@ -14,8 +15,10 @@ const views = [
   { name: "tablet", viewport: { width: 768, height: 1024 }, colorScheme: "light" },
   { name: "desk", viewport: { width: 1280, height: 800 }, colorScheme: "light" },
 ];
-// One page in each view in turn: a new one takes longer than all that is checked in it.
+// One page for all, in each view in turn: a new one takes longer than all that is checked in it.
 const page = await browser.newPage();
+await checkWritten(page, files, folder);
+say("written");
 const trouble = [];
 page.on("console", (m) => m.type() === "error" && trouble.push(m.text()));
 page.on("pageerror", (e) => trouble.push(String(e)));
@@ -41,7 +44,7 @@ for (const view of views) {
   must(text.includes("request slow"), "no request id: " + text);
   await page.waitForFunction(() => /public\.t: [\d,]+ rows?, being read/.test(document.querySelector("#running").textContent), null, { timeout: 30000, polling: 100 });
   must((await page.locator("#state").textContent()) === "ready", "the state is not ready");
-  await page.screenshot({ path: `${folder}/${view.name}-running.png`, fullPage: true });
+  await picture(page, `${folder}/${view.name}-running.png`);
 }
 say("running");
 
@@ -75,7 +78,7 @@ for (const view of views) {
     if (at.href) { reached.add(at.href); must(at.outline !== "none", "no visible focus on " + at.href); }
   }
   for (const link of ["metrics", "status.json", "readyz"]) must(reached.has(link), `${view.name}: Tab does not reach ${link}`);
-  await page.screenshot({ path: `${folder}/${view.name}-ended.png`, fullPage: true });
+  await picture(page, `${folder}/${view.name}-ended.png`);
   must(trouble.length === 0, trouble.join("\n"));
 }
 // What a worker may say of its queue, with names that would hide themselves or change the direction of the text.
@@ -115,7 +118,7 @@ for (const view of views) {
   await show(view);
   const cut = await page.evaluate(cutOff);
   must(cut.length === 0, `${view.name}: cut off: ${cut.join("; ")}`);
-  await page.screenshot({ path: `${folder}/${view.name}-names.png`, fullPage: true });
+  await picture(page, `${folder}/${view.name}-names.png`);
 }
 must(trouble.length === 0, trouble.join("\n"));
 await page.unroute("**/status.json");

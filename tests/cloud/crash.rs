@@ -7,10 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
+
 use pgrestored::event::{RestoreResult, Status};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use crate::cases;
 use crate::process::worker_with;
 use crate::support::{Cluster, is_full_campaign};
 use crate::test_env::{BUCKET, Kind, TestEnv};
@@ -92,6 +95,11 @@ impl Mode {
         }
     }
 
+    /// The beginning of the names of its targets.
+    fn database(self) -> String {
+        format!("{self:?}_").to_lowercase()
+    }
+
     fn is_restricted(self) -> bool {
         matches!(self, Mode::Restricted | Mode::InPlaceRestricted)
     }
@@ -160,12 +168,7 @@ impl VerificationServer {
             std::fs::read(c.dump_to_file("b", &[])).unwrap(),
         );
         storage.put(BUCKET, "new.sql", c.dump("b", &[]));
-        let (sandboxes, records) = (c.scratch("sandboxes"), c.scratch("records"));
-        for folder in [&sandboxes, &records] {
-            std::fs::create_dir(folder).unwrap();
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-            std::fs::set_permissions(folder, open).unwrap();
-        }
+        let (sandboxes, records) = (c.sandboxes(), c.open_folder("records"));
         VerificationServer {
             env,
             c,
@@ -267,7 +270,10 @@ impl VerificationServer {
 
     async fn case(&self, mode: Mode, step: &str, number: usize) {
         let what = format!("{mode:?} killed at {step}");
-        let (id, target) = (format!("r{number}"), format!("app{number}"));
+        let (id, target) = (
+            format!("{mode:?}{number}"),
+            format!("{}{number}", mode.database()),
+        );
         if mode.replaces() {
             self.c.create(&target, &table("old_one"));
         }
@@ -318,7 +324,7 @@ impl VerificationServer {
         self.until_outcomes(&id, before + 1).await;
         if mode != Mode::Verify {
             let older = format!(
-                r#"{{"request_id":"older{number}","backup":{{"name":"old.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
+                r#"{{"request_id":"older-{id}","backup":{{"name":"old.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
             );
             let yesterday = SystemTime::now() - Duration::from_secs(86_400);
             self.env
@@ -326,7 +332,7 @@ impl VerificationServer {
                 .pubsub
                 .publish_at(REQUESTS, older.as_bytes(), HashMap::new(), yesterday)
                 .unwrap();
-            let refused = self.until_outcomes(&format!("older{number}"), 1).await;
+            let refused = self.until_outcomes(&format!("older-{id}"), 1).await;
             assert!(
                 refused.error.unwrap().message.contains("superseded"),
                 "{what}"
@@ -377,6 +383,11 @@ struct Watched {
 }
 
 impl Watched {
+    /// Between two reads, and between two attempts to connect, each of which starts a process of the server.
+    fn pause() -> Duration {
+        Duration::from_millis(if is_full_campaign() { 5 } else { 20 })
+    }
+
     fn start(c: Arc<Cluster>, user: &'static str, target: Option<String>) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -391,7 +402,7 @@ impl Watched {
                 let Ok((client, connection)) =
                     tokio_postgres::connect(&config, tokio_postgres::NoTls).await
                 else {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::time::sleep(Self::pause()).await;
                     continue;
                 };
                 let driver = tokio::spawn(connection);
@@ -404,8 +415,7 @@ impl Watched {
                     if seen.last() != Some(&name) {
                         seen.push(name);
                     }
-                    // The reader must not use a whole core.
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::time::sleep(Self::pause()).await;
                 }
                 driver.abort();
             }
@@ -425,8 +435,7 @@ impl Watched {
     }
 }
 
-async fn campaign(mode: Mode) {
-    let ground = VerificationServer::new().await;
+async fn campaign(ground: &VerificationServer, mode: Mode) {
     let steps = mode.steps();
     let every = if is_full_campaign() { 1 } else { 8 };
     // Each mode begins at another step, so that together they cover most kinds of steps.
@@ -442,49 +451,56 @@ async fn campaign(mode: Mode) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_creating() {
-    campaign(Mode::Create).await;
+/// The campaigns of these modes, on one cluster.
+async fn campaigns<const N: usize>(modes: [Mode; N]) {
+    let ground = VerificationServer::new().await;
+    let names = modes.map(|mode| format!("{mode:?}"));
+    let all = modes.iter().zip(&names);
+    cases::each(all.map(|(mode, name)| {
+        let campaign = campaign(&ground, *mode);
+        (name.as_str(), campaign.boxed_local())
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_creating_from_text() {
-    campaign(Mode::CreateFromText).await;
+async fn killed_while_creating() {
+    campaigns([Mode::Create, Mode::CreateFromText, Mode::InPlace]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_replacing() {
-    campaign(Mode::Replace).await;
+    campaigns([Mode::Replace]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_restricted() {
-    campaign(Mode::Restricted).await;
+    campaigns([Mode::Restricted, Mode::InPlaceRestricted]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_restoring_in_place() {
-    campaign(Mode::InPlace).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_restricted_in_place() {
-    campaign(Mode::InPlaceRestricted).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_verifying() {
-    campaign(Mode::Verify).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_rolling_back() {
+async fn killed_while_verifying_or_exchanging_databases() {
     let ground = VerificationServer::new().await;
+    cases::each([
+        ("Verify", campaign(&ground, Mode::Verify).boxed_local()),
+        (
+            "rolling back",
+            killed_while_rolling_back(&ground).boxed_local(),
+        ),
+        ("promoting", killed_while_promoting(&ground).boxed_local()),
+    ])
+    .await;
+}
+
+async fn killed_while_rolling_back(ground: &VerificationServer) {
     let steps = [&["claimed", "rollback"][..], &SWAP].concat();
     let every = if is_full_campaign() { 1 } else { 4 };
     let mut done = 0;
     for (number, step) in steps.iter().enumerate().filter(|(i, _)| i % every == 0) {
-        let (what, target) = (format!("rollback killed at {step}"), format!("app{number}"));
+        let (what, target) = (
+            format!("rollback killed at {step}"),
+            format!("back{number}"),
+        );
         ground.c.create(&target, &table("old_one"));
         let mut job =
             crate::support::job("/x".as_ref(), &target, pgrestored::job::OnExisting::Replace);
@@ -537,9 +553,7 @@ async fn killed_while_rolling_back() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_promoting() {
-    let ground = VerificationServer::new().await;
+async fn killed_while_promoting(ground: &VerificationServer) {
     let steps = [&["claimed", "promotion"][..], &SWAP].concat();
     // Other steps than those of the rollback.
     let (first, every) = if is_full_campaign() { (0, 1) } else { (1, 4) };

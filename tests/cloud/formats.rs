@@ -2,29 +2,57 @@
 
 use std::io::Write;
 
+use futures::FutureExt;
+
 use pgrestored::emulator::StorageFault as F;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::BackupRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, assert_same};
-use crate::test_env::{BUCKET, Kind, TestEnv, restore};
+use crate::cases;
+use crate::support::Cluster;
+use crate::test_env::{BUCKET, Kind, Source, TestEnv, restore};
 
-const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 20000) i;
-    CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5((-i)::text) FROM generate_series(1, 20000) i;
+const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 2000) i;
+    CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5((-i)::text) FROM generate_series(1, 2000) i;
     CREATE TABLE c (id int REFERENCES a); INSERT INTO c SELECT i FROM generate_series(1, 500) i;
     SELECT lo_from_bytea(100 + i, decode(repeat(md5(i::text), 100), 'hex')) FROM generate_series(1, 20) i";
 
-struct Setup {
+/// What the cases share, with a bucket of their own.
+struct Setup<'a> {
     env: TestEnv,
-    c: Cluster,
+    c: &'a Cluster,
+    source: &'a Source,
 }
 
-async fn setup() -> Setup {
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_of_several_objects_or_encodings_are_read() {
+    let source = Source::of(SOURCE);
+    cases::each([
+        (
+            "a directory is a prefix of the bucket",
+            a_directory_is_a_prefix_of_the_bucket(&source).boxed_local(),
+        ),
+        (
+            "members that are compressed twice",
+            members_that_are_compressed_twice(&source).boxed_local(),
+        ),
+        (
+            "objects with a content encoding",
+            objects_with_a_content_encoding(&source).boxed_local(),
+        ),
+        (
+            "only the beginning of a large object is inspected",
+            only_the_beginning_of_a_large_object_is_inspected(&source).boxed_local(),
+        ),
+    ])
+    .await;
+}
+
+async fn setup(source: &Source) -> Setup<'_> {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    Setup { env, c }
+    let c = &source.c;
+    Setup { env, c, source }
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -33,10 +61,11 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     w.finish().unwrap()
 }
 
-impl Setup {
+impl Setup<'_> {
     fn dump(&self, args: &[&str]) -> std::path::PathBuf {
         let path = self.c.scratch("out");
         let _ = std::fs::remove_dir_all(&path);
+        let _ = std::fs::remove_file(&path);
         let mut dump = self.c.sandbox.command("pg_dump");
         self.c
             .sandbox
@@ -62,23 +91,18 @@ impl Setup {
     }
 
     fn same(&self, target: &str) {
-        assert_same(
-            &self.c.content(target, &[]),
-            &self.c.content("src", &[]),
-            target,
-        );
+        self.source.assert_restored(target);
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_directory_is_a_prefix_of_the_bucket() {
-    let s = setup().await;
+async fn a_directory_is_a_prefix_of_the_bucket(source: &Source) {
+    let s = setup(source).await;
     let total = s.upload("night/2026-11-22/", |name, bytes| (name.to_owned(), bytes));
     s.env
         .emulator
         .storage
         .put(BUCKET, "night/2026-11-22/deeper/note.txt", "not a member");
-    let app = s.env.app(&s.c, &[]);
+    let app = s.env.app(s.c, &[]);
     let storage = &s.env.emulator.storage;
     storage.fail_next_reads([
         F::CutAfter(10),
@@ -124,14 +148,13 @@ async fn a_directory_is_a_prefix_of_the_bucket() {
 }
 
 /// A parallel export of Cloud SQL: every member is compressed twice.
-#[tokio::test(flavor = "multi_thread")]
-async fn members_that_are_compressed_twice() {
-    let s = setup().await;
+async fn members_that_are_compressed_twice(source: &Source) {
+    let s = setup(source).await;
     s.upload("twice/", |name, bytes| (name.to_owned(), gzip(&bytes)));
     s.upload("renamed/", |name, bytes| {
         (format!("{name}.gz"), gzip(&bytes))
     });
-    let app = s.env.app(&s.c, &[]);
+    let app = s.env.app(s.c, &[]);
     for prefix in ["twice", "renamed"] {
         assert_eq!(
             restore(&app, &format!("{prefix}/"), prefix)
@@ -145,26 +168,23 @@ async fn members_that_are_compressed_twice() {
 }
 
 /// With `Content-Encoding: gzip`, the bytes are downloaded as stored and decompressed by pgrestored.
-#[tokio::test(flavor = "multi_thread")]
-async fn objects_with_a_content_encoding() {
-    let s = setup().await;
+async fn objects_with_a_content_encoding(source: &Source) {
+    let s = setup(source).await;
     let storage = &s.env.emulator.storage;
     for (name, args) in [("plain.sql", &["-Fp"][..]), ("custom.dump", &["-Fc"])] {
         storage.put(BUCKET, name, gzip(&std::fs::read(s.dump(args)).unwrap()));
         storage.set_gzip_encoding(BUCKET, name);
-        let app = s.env.app(&s.c, &[]);
+        let app = s.env.app(s.c, &[]);
         let target = name.replace('.', "_");
         let done = restore(&app, name, &target).await;
         assert_eq!(done.result.error, None);
         s.same(&target);
-        std::fs::remove_file(s.c.scratch("out")).unwrap();
     }
 }
 
 /// `inspect` of a 1 GB object reads only its first bytes.
-#[tokio::test(flavor = "multi_thread")]
-async fn only_the_beginning_of_a_large_object_is_inspected() {
-    let s = setup().await;
+async fn only_the_beginning_of_a_large_object_is_inspected(source: &Source) {
+    let s = setup(source).await;
     let storage = &s.env.emulator.storage;
     let head = std::fs::read(s.dump(&["-Fc"])).unwrap();
     let path = s.c.scratch("large.dump");
@@ -177,7 +197,7 @@ async fn only_the_beginning_of_a_large_object_is_inspected() {
         .set_len(1 << 30)
         .unwrap();
     storage.put_file(BUCKET, "large.dump", path).unwrap();
-    let app = s.env.app(&s.c, &[]);
+    let app = s.env.app(s.c, &[]);
     let stop = CancellationToken::new();
     let wanted = BackupRef::parse("large.dump", "").unwrap();
     let (pinned, archive) = app

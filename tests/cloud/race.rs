@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use pgrestored::emulator::StorageFault as F;
@@ -63,7 +64,7 @@ struct Race {
     workers: Arc<Mutex<Vec<Option<Process>>>>,
     failpoints: String,
     asked: Vec<Asked>,
-    deaths: Arc<std::sync::atomic::AtomicU32>,
+    deaths: Arc<AtomicU32>,
     deliveries: usize,
     seed: u64,
 }
@@ -97,12 +98,8 @@ impl Race {
         fastrand::seed(seed);
         let env = Arc::new(TestEnv::start(Kind::Emulator).await.unwrap());
         let c = Arc::new(Cluster::start_with("-c fsync=off -c max_connections=200"));
-        for folder in ["records", "sandboxes"] {
-            let folder = c.scratch(folder);
-            std::fs::create_dir(&folder).unwrap();
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-            std::fs::set_permissions(&folder, open).unwrap();
-        }
+        c.open_folder("records");
+        c.sandboxes();
         for i in 0..BACKUPS {
             let source = format!("src{i}");
             c.create(&source, &format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT n, '{i}' FROM generate_series(1, 500) n; CREATE INDEX ON t (v)"));
@@ -133,7 +130,7 @@ impl Race {
                         .as_mut()
                         .is_some_and(|p| p.child.try_wait().unwrap().is_some());
                     if is_dead {
-                        deaths.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        deaths.fetch_add(1, Ordering::SeqCst);
                         env.emulator.pubsub.expire_leases(SUBSCRIPTION);
                         *slot = None;
                     }
@@ -335,7 +332,7 @@ impl Race {
     }
 
     fn tally(&self, campaign: &str, length: &str) {
-        let deaths = self.deaths.load(std::sync::atomic::Ordering::SeqCst);
+        let deaths = self.deaths.load(Ordering::SeqCst);
         let (requests, deliveries) = (self.asked.len(), self.deliveries);
         eprintln!(
             "CAMPAIGN {campaign}: seed {}, {length}, {requests} requests, {deliveries} deliveries, {deaths} crashes, one outcome each, nothing leaked",
@@ -352,7 +349,8 @@ impl Race {
             *slot = Some(process);
         }
         let before = self.outcomes().len();
-        (0..8).for_each(|_| self.ask());
+        let asked = if is_full_campaign() { 8 } else { WORKERS };
+        (0..asked).for_each(|_| self.ask());
         self.ask_for_a_proof();
         self.settled().await;
         let (mut counted, mut running) = (0, 0);
@@ -407,7 +405,7 @@ async fn workers_race_and_crash() {
     race.check_leaks().await;
     race.check_metrics().await;
     race.check();
-    let deaths = race.deaths.load(std::sync::atomic::Ordering::SeqCst);
+    let deaths = race.deaths.load(Ordering::SeqCst);
     assert!(
         deaths > 0 || !is_full_campaign(),
         "no worker crashed: was the program built without failpoints?"
@@ -428,18 +426,23 @@ fn read_fault() -> Option<F> {
     }
 }
 
-/// Injects faults into the store, the queue and server connections.
+/// Injects faults into the store, and in turn into the queue and server connections, and counts the latter.
 async fn disturb(
     env: Arc<TestEnv>,
     c: Arc<Cluster>,
     workers: Arc<Mutex<Vec<Option<Process>>>>,
-    stop: CancellationToken,
+    (stop, faults): (CancellationToken, Arc<AtomicU32>),
 ) {
     env.emulator.storage.disturb_reads(read_fault);
     let mut last_kill = Instant::now();
+    let pauses: std::ops::Range<u64> = if is_full_campaign() {
+        300..2500
+    } else {
+        100..900
+    };
     while !stop.is_cancelled() {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(300..2500))).await;
-        match fastrand::u8(..4) {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(pauses.clone()))).await;
+        match faults.fetch_add(1, Ordering::SeqCst) % 4 {
             0 => env.emulator.pubsub.refuse_publish(1),
             1 => env.emulator.pubsub.cut_streams(),
             2 => env.emulator.pubsub.expire_leases(SUBSCRIPTION),
@@ -460,17 +463,21 @@ async fn disturb(
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos() {
     let mut race = Race::start(0.2).await;
-    let (deliveries, at_least) = if is_full_campaign() {
-        (2_000, Duration::from_secs(1_800))
+    let (deliveries, at_least, least_faults) = if is_full_campaign() {
+        (2_000, Duration::from_secs(1_800), 0)
     } else {
-        (24, Duration::from_secs(8))
+        (24, Duration::ZERO, 8)
     };
     let begun = Instant::now();
     let (stop, calm) = (CancellationToken::new(), CancellationToken::new());
     let supervisor = race.supervise(stop.clone());
     let (env, c, workers) = (race.env.clone(), race.c.clone(), race.workers.clone());
-    let disturber = tokio::spawn(disturb(env, c, workers, calm.clone()));
-    while race.deliveries < deliveries || begun.elapsed() < at_least {
+    let faults = Arc::new(AtomicU32::new(0));
+    let disturber = tokio::spawn(disturb(env, c, workers, (calm.clone(), faults.clone())));
+    while race.deliveries < deliveries
+        || begun.elapsed() < at_least
+        || faults.load(Ordering::SeqCst) < least_faults
+    {
         match fastrand::u8(..10) {
             0..3 => race.repeat(),
             3 => race.ask_for_a_proof(),

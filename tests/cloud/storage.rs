@@ -2,39 +2,73 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use pgrestored::emulator::StorageFault as F;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
 use tokio_util::sync::CancellationToken;
 
+use crate::cases;
 use crate::support::{Cluster, assert_same, is_full_campaign, job};
-use crate::test_env::{BUCKET, Kind, TestEnv, restore};
+use crate::test_env::{BUCKET, Kind, Source, TIMEOUT, TestEnv, http, restore};
 
-/// About 1.5 MB of poorly compressible data.
-const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) || md5((-i)::text) FROM generate_series(1, 30000) i";
-
-struct Setup {
-    env: TestEnv,
-    c: Cluster,
-    dump: Vec<u8>,
-}
-
-async fn setup() -> Setup {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
-    env.emulator.storage.put(BUCKET, "src.dump", dump.clone());
-    Setup { env, c, dump }
-}
-
+/// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_download_resumes_at_the_last_good_byte() {
-    let Setup { env, c, dump } = setup().await;
-    let (app, size) = (
-        env.app(&c, &[("download-stall-timeout", "1s")]),
-        dump.len() as u64,
-    );
+async fn backups_are_selected_and_downloaded() {
+    let mut s = Source::new();
+    // With data offsets.
+    s.dump = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
+    cases::each([
+        (
+            "a cut download resumes at the last good byte",
+            a_cut_download_resumes_at_the_last_good_byte(&s).boxed_local(),
+        ),
+        (
+            "a backup with a flipped bit is never swapped in",
+            a_backup_with_a_flipped_bit_is_never_swapped_in(&s).boxed_local(),
+        ),
+        (
+            "an overwritten object is never mixed",
+            an_overwritten_object_is_never_mixed(&s).boxed_local(),
+        ),
+        (
+            "backups are listed and selected",
+            backups_are_listed_and_selected(&s).boxed_local(),
+        ),
+        (
+            "a long listing is complete",
+            a_long_listing_is_complete(&s).boxed_local(),
+        ),
+        ("a limited read moves", a_limited_read_moves().boxed_local()),
+    ])
+    .await;
+    cases::at_once([
+        (
+            "a download without progress fails",
+            a_download_without_progress_fails(&s).boxed_local(),
+        ),
+        (
+            "a restore without any progress fails",
+            a_restore_without_any_progress_fails(&s).boxed_local(),
+        ),
+        (
+            "a restore that exceeds its timeout is cancelled",
+            a_restore_that_exceeds_its_timeout_is_cancelled(&s).boxed_local(),
+        ),
+        (
+            "a small object is read whole and checked",
+            a_small_object_is_read_whole_and_checked(&s).boxed_local(),
+        ),
+    ])
+    .await;
+    assert!(s.c.leftovers().is_empty());
+}
+
+async fn a_cut_download_resumes_at_the_last_good_byte(s: &Source) {
+    let env = s.env().await;
+    let app = env.app(&s.c, &[("download-stall-timeout", "1s")]);
+    let size = s.dump.len() as u64;
     let faults = [
         F::CutAfter(0),
         F::CutAfter(1),
@@ -45,14 +79,10 @@ async fn a_cut_download_resumes_at_the_last_good_byte() {
         F::CutAfter(size / 4),
     ];
     env.emulator.storage.fail_next_reads(faults);
-    let done = restore(&app, "src.dump", "app").await;
+    let done = restore(&app, "src.dump", "resumed").await;
     assert_eq!(done.result.error, None);
     assert_eq!(done.result.backup.size, Some(size.to_string()));
-    assert_same(
-        &c.content("app", &[]),
-        &c.content("src", &[]),
-        "restored and source",
-    );
+    s.assert_restored("resumed");
     // Each fault ended one read, and one retry followed each.
     assert_eq!(env.emulator.storage.reads(), faults.len() as u64 + 1);
     let metrics = app.metrics.exposition();
@@ -64,57 +94,51 @@ async fn a_cut_download_resumes_at_the_last_good_byte() {
     assert_eq!(retries, faults.len());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_download_without_progress_fails() {
-    let Setup { env, c, .. } = setup().await;
-    let app = env.app(&c, &[("retry-budget", "2s")]);
+async fn a_download_without_progress_fails(s: &Source) {
+    let env = s.env().await;
+    let app = env.app(&s.c, &[("retry-budget", "2s")]);
     env.emulator
         .storage
         .fail_next_reads(vec![F::CutAfter(0); 500]);
-    let done = restore(&app, "src.dump", "app").await;
+    let done = restore(&app, "src.dump", "cut").await;
     assert_eq!(
         done.failure,
         Some(R::DownloadFailed),
         "{:?}",
         done.result.error
     );
-    assert!(c.leftovers().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_with_a_flipped_bit_is_never_swapped_in() {
-    let Setup { env, c, .. } = setup().await;
+async fn a_backup_with_a_flipped_bit_is_never_swapped_in(s: &Source) {
+    let (env, c) = (s.env().await, &s.c);
     // Uncompressed, so that only the checksum can detect it.
     let plain = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
     env.emulator
         .storage
         .put(BUCKET, "plain.dump", plain.clone());
-    let digit = plain.len() / 2
-        + plain[plain.len() / 2..]
-            .iter()
-            .position(u8::is_ascii_digit)
-            .unwrap();
+    // In the text of a row in the middle.
+    let row = plain.windows(5).position(|w| w == b"2500\t").unwrap() + 5;
+    let digit = plain[row..].iter().position(u8::is_ascii_digit).unwrap() + row;
     env.emulator
         .storage
         .fail_next_reads([F::Flip(digit as u64)]);
-    let app = env.app(&c, &[]);
-    let done = restore(&app, "plain.dump", "app").await;
+    let app = env.app(c, &[]);
+    let done = restore(&app, "plain.dump", "flipped").await;
     assert_eq!(
         done.failure,
         Some(R::DownloadFailed),
         "{:?}",
         done.result.error
     );
-    assert!(!c.databases().contains(&"app".to_owned()));
+    assert!(!c.databases().contains(&"flipped".to_owned()));
     assert!(c.leftovers().is_empty());
-    assert_eq!(restore(&app, "plain.dump", "app").await.result.error, None);
+    let again = restore(&app, "plain.dump", "flipped").await;
+    assert_eq!(again.result.error, None);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_overwritten_object_is_never_mixed() {
-    let Setup { env, c, dump } = setup().await;
-    let app = env.app(&c, &[]);
-    env.emulator.storage.limit_rate(dump.len() as u64 / 3);
+async fn an_overwritten_object_is_never_mixed(s: &Source) {
+    let (env, dump) = (s.slow_env(3).await, &s.dump);
+    let app = env.app(&s.c, &[]);
     env.emulator
         .storage
         .fail_next_reads([F::CutAfter(dump.len() as u64 / 2)]);
@@ -122,7 +146,7 @@ async fn an_overwritten_object_is_never_mixed() {
         let manager = app.manager.clone();
         let job = RestoreJob {
             backup: BackupRef::parse("src.dump", "").unwrap(),
-            ..job("/x".as_ref(), "app", OnExisting::Fail)
+            ..job("/x".as_ref(), "overwritten", OnExisting::Fail)
         };
         async move {
             manager
@@ -133,7 +157,7 @@ async fn an_overwritten_object_is_never_mixed() {
     while env.emulator.storage.reads() == 0 {
         crate::support::pause().await;
     }
-    env.emulator.storage.put(BUCKET, "src.dump", dump);
+    env.emulator.storage.put(BUCKET, "src.dump", dump.clone());
     let done = running.await.unwrap();
     assert_eq!(
         done.failure,
@@ -141,14 +165,13 @@ async fn an_overwritten_object_is_never_mixed() {
         "{:?}",
         done.result.error
     );
-    assert!(c.leftovers().is_empty());
+    assert!(s.c.leftovers().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn backups_are_listed_and_selected() {
-    let Setup { env, c, dump } = setup().await;
+async fn backups_are_listed_and_selected(s: &Source) {
+    let (env, dump) = (s.env().await, &s.dump);
     let storage = &env.emulator.storage;
-    let app = env.app(&c, &[("backup-bucket", "gs://test-backups/team")]);
+    let app = env.app(&s.c, &[("backup-bucket", "gs://test-backups/team")]);
     assert_eq!(app.manager.list_available_backups().await.unwrap(), vec![]);
     for name in ["team/a.dump", "team/b/c.dump", "team/b/d.dump"] {
         storage.put(BUCKET, name, dump.clone());
@@ -163,7 +186,7 @@ async fn backups_are_listed_and_selected() {
         (last.size, last.generation.clone()),
         (dump.len() as u64, generation.to_string())
     );
-    let crc = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c::of(&dump));
+    let crc = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c::of(dump));
     assert_eq!(last.checksum.as_deref(), Some(crc.as_str()));
     assert_eq!(
         app.manager
@@ -196,35 +219,25 @@ async fn backups_are_listed_and_selected() {
         newest("latest@2020-01-01", "").await.unwrap_err().reason(),
         R::BackupNotFound
     );
-    assert!(app.manager.restore_backup("b/c.dump", "app").await.unwrap());
-    let e = app
-        .manager
-        .restore_backup("b/c.dump", "app")
-        .await
-        .unwrap_err();
+    let restored = async || app.manager.restore_backup("b/c.dump", "selected").await;
+    assert!(restored().await.unwrap());
+    let e = restored().await.unwrap_err();
     assert_eq!(e.reason(), R::TargetExists);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restore_that_exceeds_its_timeout_is_cancelled() {
-    let Setup { env, c, dump } = setup().await;
-    env.emulator.storage.limit_rate(dump.len() as u64 / 20);
-    let done = restore(
-        &env.app(&c, &[("restore-timeout", "2s")]),
-        "src.dump",
-        "app",
-    )
-    .await;
+async fn a_restore_that_exceeds_its_timeout_is_cancelled(s: &Source) {
+    let env = s.slow_env(20).await;
+    let app = env.app(&s.c, &[("restore-timeout", "2s")]);
+    let done = restore(&app, "src.dump", "late").await;
     assert_eq!(done.failure, Some(R::Timeout));
     assert!((2.0..15.0).contains(&done.result.duration_seconds));
-    assert!(c.leftovers().is_empty());
     let job = RestoreJob {
         backup: BackupRef::parse("src.dump", "").unwrap(),
         deadline: Some(jiff::Timestamp::now()),
-        ..job("/x".as_ref(), "app", OnExisting::Fail)
+        ..job("/x".as_ref(), "late", OnExisting::Fail)
     };
     let late = env
-        .app(&c, &[])
+        .app(&s.c, &[])
         .manager
         .run(&job, Arc::default(), CancellationToken::new())
         .await;
@@ -232,16 +245,15 @@ async fn a_restore_that_exceeds_its_timeout_is_cancelled() {
 }
 
 /// A listing of several pages.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_listing_is_complete() {
-    let Setup { env, c, .. } = setup().await;
+async fn a_long_listing_is_complete(s: &Source) {
+    let env = s.env().await;
     for i in 0..2500 {
         env.emulator
             .storage
             .put(BUCKET, &format!("many/{i:05}"), "x");
     }
     assert_eq!(
-        env.app(&c, &[])
+        env.app(&s.c, &[])
             .manager
             .catalog()
             .list_backups("many/")
@@ -337,13 +349,12 @@ async fn every_fault_at_every_chunk() {
 }
 
 /// A small object is read whole, and checked against the store's metadata.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_small_object_is_read_whole_and_checked() {
+async fn a_small_object_is_read_whole_and_checked(s: &Source) {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let text = b"{\"some\": \"document\"}".to_vec();
     env.emulator.storage.put(BUCKET, "small.json", text.clone());
-    let c = Cluster::start();
-    let store = env.app(&c, &[]).manager.catalog().store().await.unwrap();
+    let app = env.app(&s.c, &[]);
+    let store = app.manager.catalog().store().await.unwrap();
     let object = store.stat("small.json", None).await.unwrap();
     env.emulator.storage.fail_next_reads([
         F::ShortAfter(5),
@@ -365,22 +376,47 @@ async fn a_small_object_is_read_whole_and_checked() {
 }
 
 /// A stall that no other timeout detects.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restore_without_any_progress_fails() {
-    let Setup { env, c, .. } = setup().await;
+async fn a_restore_without_any_progress_fails(s: &Source) {
+    let env = s.env().await;
     let app = env.app(
-        &c,
+        &s.c,
         &[
             ("download-stall-timeout", "1h"),
             ("restore-stall-timeout", "2s"),
         ],
     );
     env.emulator.storage.fail_next_reads([F::StallAfter(0)]);
-    let done = restore(&app, "src.dump", "app").await;
+    let done = restore(&app, "src.dump", "stalled").await;
     let error = done.result.error.unwrap();
     assert!(
         error.reason == R::Timeout && error.message.contains("no progress"),
         "{error:?}"
     );
-    assert!(c.leftovers().is_empty());
+}
+
+/// The emulator sends a little of a limited read at a time, and goes on once the limit is lifted.
+async fn a_limited_read_moves() {
+    const SIZE: usize = 1 << 20;
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let storage = &env.emulator.storage;
+    storage.put(BUCKET, "large", vec![7_u8; SIZE]);
+    // A day for all of it.
+    storage.limit_rate(12);
+    let host = env.emulator.host();
+    let url = format!("http://{host}/storage/v1/b/{BUCKET}/o/large");
+    let read = async {
+        let mut answer = http().get(url).send().await.unwrap();
+        let first = answer.chunk().await.unwrap().unwrap().len();
+        storage.limit_rate(0);
+        let mut all = first;
+        while let Some(more) = answer.chunk().await.unwrap() {
+            all += more.len();
+        }
+        (first, all)
+    };
+    let (first, all) = tokio::time::timeout(TIMEOUT, read)
+        .await
+        .expect("the read does not move");
+    assert!(first < 1000, "{first}");
+    assert_eq!(all, SIZE);
 }

@@ -71,6 +71,7 @@ impl Logged {
         command.arg("worker").env_clear().kill_on_drop(true);
         command
             .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("TMPDIR", std::env::temp_dir())
             .env("DB_PASSWORD", PASSWORD);
         // The exporter's default interval is 5 s.
         command.env("OTEL_BSP_SCHEDULE_DELAY", "100");

@@ -463,7 +463,6 @@ pub(super) mod tests {
             may_grant_itself: BTreeSet::new(),
             tablespaces: set(&["pg_default", "fast"]),
             extensions: set(&["plpgsql", "hstore"]),
-            trusted_extensions: set(&["plpgsql", "hstore"]),
             untrusted_extensions: BTreeSet::new(),
             unusable_extensions: BTreeMap::new(),
             cron_database: None,

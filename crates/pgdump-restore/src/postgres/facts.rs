@@ -35,8 +35,6 @@ pub struct ServerFacts {
     pub tablespaces: BTreeSet<String>,
     /// Extensions that can be created.
     pub extensions: BTreeSet<String>,
-    /// Those of them that need no superuser.
-    pub trusted_extensions: BTreeSet<String>,
     /// Available extensions that this role may not create.
     pub untrusted_extensions: BTreeSet<String>,
     /// Available extensions that cannot be created in the database to be restored, and why.
@@ -82,7 +80,7 @@ impl Session {
     /// `target_unavailable`, or the server's error.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
         // Pipelined: none of these queries depends on another.
-        let (me, cores, roles, may_become, may_grant_itself, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built, allowed) = tokio::try_join!(
+        let (me, cores, roles, may_become, may_grant_itself, tablespaces, extensions, access_methods, locales, cron, built, allowed) = tokio::try_join!(
             self.me(),
             self.cores().map(Ok),
             self.names("SELECT rolname::text FROM pg_roles"),
@@ -90,7 +88,6 @@ impl Session {
             self.names(self.may_grant_itself_sql()),
             self.names("SELECT spcname::text FROM pg_tablespace"),
             self.names("SELECT name::text FROM pg_available_extensions"),
-            self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser"),
             self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'"),
             self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
             self.names(CRON_DATABASE),
@@ -109,7 +106,6 @@ impl Session {
             may_grant_itself,
             tablespaces,
             extensions,
-            trusted_extensions,
             untrusted_extensions: BTreeSet::new(),
             unusable_extensions: BTreeMap::new(),
             cron_database: cron.into_iter().next(),
@@ -123,6 +119,16 @@ impl Session {
             facts.keep_allowed(&allowed);
         }
         Ok(facts)
+    }
+
+    /// The extensions that can be created without a superuser. To know them, the server reads its folder of extensions once
+    /// for each of them, which takes longer than all other facts together.
+    ///
+    /// # Errors
+    /// `target_unavailable`, or the server's error.
+    pub async fn trusted_extensions(&self) -> Result<BTreeSet<String>, DatabaseError> {
+        self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser")
+            .await
     }
 
     async fn me(&self) -> Result<Row, DatabaseError> {

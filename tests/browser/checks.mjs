@@ -7,3 +7,9 @@ export const cutOff = () => {
   const hidden = all.filter((e) => e.matches(".scroll") && e.scrollWidth > e.clientWidth + 1);
   return [...beyond, ...hidden].map(name);
 };
+
+export const must = (it, what) => { if (!it) throw new Error(what); };
+
+// Pictures are for people, and take as long as all checks together: only complete campaigns and `make screenshots` take them.
+const takesPictures = process.env.CAMPAIGN === "full" || Boolean(process.env.PICTURES);
+export const picture = async (page, path) => { if (takesPictures) await page.screenshot({ path, fullPage: true }); };
