@@ -57,6 +57,8 @@ struct RewriteState {
     marks_escapes: bool,
     /// Which statements of SQL text are left out, if the selection says it.
     choice: Option<StatementChoice>,
+    /// Extensions whose functions are called during the restore.
+    called: BTreeSet<&'static str>,
 }
 
 /// A statement of SQL text as it is sent.
@@ -128,6 +130,11 @@ impl Rewriter {
     /// Whether the dump's own statistics were restored.
     pub fn has_statistics(&self) -> bool {
         self.state().has_statistics
+    }
+
+    /// Extensions whose functions are called during the restore.
+    pub(crate) fn called_extensions(&self) -> BTreeSet<&'static str> {
+        self.state().called.clone()
     }
 
     /// The role's name on the target.
@@ -343,6 +350,7 @@ fn has_rewritable_statements(e: &TocEntry) -> bool {
         | EntryKind::ProceduralLanguage
         | EntryKind::StatisticsData
         | EntryKind::Aggregate
+        | EntryKind::Extension
         | EntryKind::Schema
         | EntryKind::Type => true,
         EntryKind::Comment => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use super::errors::map_pg_error;
 use super::session::Session;
 use crate::error::DatabaseError;
+use crate::extension_hooks::{HOOKS, Preload};
 
 /// What a server provides that a dump may need.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +64,12 @@ const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.
     UNION ALL SELECT '' WHERE pg_has_role('pg_read_all_settings', 'USAGE')
       AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'cron.database_name')";
 
+/// What the names of the server's settings begin with, which shows the libraries that it has loaded, and
+/// `shared_preload_libraries` itself, if this role may see it.
+const LOADED: &str = "SELECT split_part(name, '.', 1) FROM pg_settings WHERE name LIKE '%.%'
+    UNION SELECT 'shared_preload_libraries = ' || setting FROM pg_settings WHERE name = 'shared_preload_libraries'";
+const PRELOADED: &str = "shared_preload_libraries = ";
+
 /// Normalizes a locale name: `en_US.UTF-8` and `en_US.utf8` are the same.
 pub(crate) fn plain_locale(name: &str) -> String {
     name.to_lowercase().replace('-', "")
@@ -75,7 +82,7 @@ impl Session {
     /// `target_unavailable`, or the server's error.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
         // Pipelined: none of these queries depends on another.
-        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
+        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built, loaded) = tokio::try_join!(
             self.me(),
             self.cores().map(Ok),
             self.names("SELECT rolname::text FROM pg_roles"),
@@ -87,8 +94,9 @@ impl Session {
             self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
             self.names(CRON_DATABASE),
             self.names(BUILT),
+            self.names(LOADED),
         )?;
-        Ok(ServerFacts {
+        let facts = ServerFacts {
             version: self.version(),
             cores,
             user: me.get(0),
@@ -108,7 +116,8 @@ impl Session {
             has_icu: built.contains("icu"),
             has_lz4: built.contains("lz4"),
             locales: locales.iter().map(|l| plain_locale(l)).collect(),
-        })
+        };
+        Ok(facts.without_unloaded(&loaded))
     }
 
     async fn me(&self) -> Result<Row, DatabaseError> {
@@ -147,7 +156,80 @@ impl Session {
     }
 }
 
+impl ServerFacts {
+    /// The same without the extensions that cannot be created because the server has not loaded their library, if this role
+    /// may know that.
+    fn without_unloaded(mut self, loaded: &BTreeSet<String>) -> Self {
+        let Some(preloaded) = loaded.iter().find_map(|l| l.strip_prefix(PRELOADED)) else {
+            return self;
+        };
+        let is_loaded = |p: &Preload| {
+            loaded.contains(p.settings) || preloaded.split(',').any(|l| library(l) == p.library)
+        };
+        for hooks in HOOKS {
+            let Some(lacking) = hooks.required_library().filter(|p| !is_loaded(p)) else {
+                continue;
+            };
+            if self.extensions.remove(hooks.extension) {
+                let why = format!(
+                    "the server does not load it: add {} to shared_preload_libraries, and restart the server",
+                    lacking.library
+                );
+                self.unusable_extensions
+                    .insert(hooks.extension.to_owned(), why);
+            }
+        }
+        self
+    }
+}
+
+/// The name of a library in a list, such as `"$libdir/pg_cron.so"`.
+fn library(listed: &str) -> &str {
+    let name = listed.trim().trim_matches('"');
+    let name = name.rsplit('/').next().unwrap_or(name);
+    name.strip_suffix(".so").unwrap_or(name)
+}
+
 fn index_methods(built: &BTreeSet<String>) -> BTreeSet<String> {
     let methods = built.iter().filter_map(|b| b.strip_prefix("index "));
     methods.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(loaded: &[&str]) -> ServerFacts {
+        let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let facts = ServerFacts {
+            extensions: set(&["timescaledb", "pg_stat_statements", "hstore"]),
+            ..ServerFacts::default()
+        };
+        facts.without_unloaded(&set(loaded))
+    }
+
+    #[test]
+    fn an_extension_whose_library_is_not_loaded_cannot_be_created() {
+        let lacking = facts(&["plpgsql", "shared_preload_libraries = pg_cron"]);
+        assert!(!lacking.extensions.contains("timescaledb"));
+        let why = &lacking.unusable_extensions["timescaledb"];
+        assert!(
+            why.contains("add timescaledb to shared_preload_libraries"),
+            "{why}"
+        );
+        // It can be created, and then does nothing.
+        assert!(lacking.extensions.contains("pg_stat_statements"));
+        for loaded in [
+            &["shared_preload_libraries = pg_cron, \"$libdir/timescaledb.so\""][..],
+            // The provider may load it in another way.
+            &["shared_preload_libraries = ", "timescaledb"][..],
+            // This role may not know.
+            &["plpgsql"][..],
+        ] {
+            assert!(
+                facts(loaded).extensions.contains("timescaledb"),
+                "{loaded:?}"
+            );
+        }
+    }
 }
