@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::error::DatabaseError;
 use crate::extension_hooks::{ExtensionHooks, HOOKS, WithoutLibrary, hooks_of};
-use crate::postgres::{Server, Session, literal};
+use crate::postgres::{Server, Session, literal, map_pg_error};
 
 /// The same names mean the same objects, whatever the database's own search path.
 const EMPTY_PATH: &str = "SET search_path = '';";
@@ -124,12 +124,17 @@ pub(crate) async fn after_load(
 /// # Errors
 /// The extension's own.
 pub async fn resume_extensions(session: &Session) -> Result<(), DatabaseError> {
-    let starts = HOOKS.iter().filter_map(|h| Some((h.extension, h.start?)));
-    let starts = starts.map(|(extension, f)| call(extension, f, Caller::Superuser));
-    let sql: Vec<String> = std::iter::once(EMPTY_PATH.to_owned())
-        .chain(starts)
-        .collect();
-    session.run(&sql.join(" ")).await
+    const EXTENSIONS: &str = "SELECT extname::pg_catalog.text FROM pg_catalog.pg_extension";
+    let rows = session.client().query(EXTENSIONS, &[]).await;
+    let rows = rows.map_err(|e| map_pg_error(&e, "listing extensions"))?;
+    let hooks = rows.iter().filter_map(|row| hooks_of(row.get(0)));
+    let starts = hooks.filter_map(|h| Some(call(h.extension, h.start?, Caller::Superuser)));
+    let starts: Vec<String> = starts.collect();
+    if starts.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("{EMPTY_PATH} {}", starts.join(" "));
+    session.run(&sql).await
 }
 
 #[cfg(test)]
