@@ -299,6 +299,17 @@ async fn pg_cron_is_restored_into_its_configured_database() {
         let proof = proven.proof.unwrap();
         assert!(proof.is_verified(), "{:?} {:?}", proof.error, proof.checks);
     }
+    let backup = BackupRef::parse(dump.to_str().unwrap(), "").unwrap();
+    let without = VerifyJob::new("without", backup, Trigger::Command);
+    let not_allowed = c
+        .app(&[("sandbox-preload-libraries", "none")])
+        .manager
+        .verify_backup(&without, Arc::default(), CancellationToken::new())
+        .await;
+    let error = not_allowed.proof.unwrap().error.unwrap();
+    assert_eq!(error.reason, R::ExtensionMissing);
+    let needed = "add pg_cron to shared_preload_libraries";
+    assert!(error.message.contains(needed), "{error:?}");
     let leaves_out = [("restore-extensions", "skip-missing")];
     let done = c
         .restore_with(&job(&dump, "other", OnExisting::Fail), &leaves_out)

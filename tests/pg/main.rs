@@ -10,6 +10,7 @@ mod access;
 mod damage;
 mod faults;
 mod encodings;
+mod extensions;
 mod formats;
 mod in_place;
 mod inputs;
