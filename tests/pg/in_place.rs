@@ -286,6 +286,13 @@ async fn pg_cron_is_restored_into_its_configured_database() {
             .unwrap();
         assert!(error.message.contains("cron.database_name"), "{error:?}");
         c.psql("postgres", "DROP DATABASE cronsrc WITH (FORCE)");
+        // A rehearsal has another name, and does not foretell what that is refused.
+        let mut rehearsed = job(backup, "cronsrc", OnExisting::Fail);
+        rehearsed.is_rehearsal = true;
+        let rehearsal = c.restore_with(&rehearsed, &[]).await.result.rehearsal;
+        let rehearsal = rehearsal.unwrap();
+        assert!(rehearsal.restorable, "{:?}", rehearsal.refusals);
+        assert!(rehearsal.note.contains("pg_cron"), "{}", rehearsal.note);
         c.restore(backup, "cronsrc").await;
         assert_eq!(c.psql("cronsrc", jobs), source);
         // A sandbox also restores it under its own name.
