@@ -104,10 +104,19 @@ if [ "$want" = deny ]; then
 fi
 
 say_untested
-# An extension that exists in one database per server; hosted runners may have another PostgreSQL than Debian's.
-has_file '/usr/share/postgresql/*/extension/pg_cron.control' ||
-  apt_install "postgresql-$(ls /usr/lib/postgresql | sort -n | tail -1)-cron" ||
-  { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will be skipped" >&2; }
+# Extensions that need care. Hosted runners may have another PostgreSQL than Debian's.
+newest="$(ls /usr/lib/postgresql | sort -n | tail -1)"
+extensions=()
+extension() { # NAME PACKAGE
+  has_file "/usr/share/postgresql/$newest/extension/$1.control" || extensions+=("$2")
+}
+extension pg_cron "postgresql-$newest-cron"
+extension pg_partman "postgresql-$newest-partman"
+extension plpython3u "postgresql-plpython3-$newest"
+extension postgis "postgresql-$newest-postgis-3"
+[ ${#extensions[@]} = 0 ] ||
+  apt_install "${extensions[@]}" ||
+  { [ "${CI:-}" != true ] && echo "setup: could not be installed, and their tests will be skipped: ${extensions[*]}" >&2; }
 cargo_tool cargo-nextest "$nextest_release"
 
 # A download is either complete or absent. CI requires all of them.

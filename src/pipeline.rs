@@ -16,6 +16,7 @@ mod job_outcome;
 mod limits;
 mod placement;
 pub(crate) mod preflight;
+mod preload;
 pub(crate) mod rehearsal;
 mod replacement;
 pub(crate) mod restore;

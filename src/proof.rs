@@ -640,7 +640,8 @@ pub fn advice(reason: FailureReason) -> Option<&'static str> {
         }
         R::VerificationFailed => "see the checks that failed",
         R::ExtensionMissing => {
-            "install the extension for the server that verifies (PG_BINDIR or the scratch server); the backup may be good"
+            "install the extension for the server that verifies (PG_BINDIR or the scratch server), and let sandboxes load its \
+             library if it has one (SANDBOX_PRELOAD_LIBRARIES); the backup may be good"
         }
         R::RoleMissing => {
             "create the role on the server that verifies, or set RESTORE_CREATE_ROLES; the backup may be good"

@@ -9,6 +9,7 @@
 mod binaries;
 mod commands;
 mod isolation;
+mod libraries;
 mod seccomp;
 mod template;
 
@@ -26,6 +27,7 @@ use crate::proof::Isolation;
 use commands::{plain_command, restrict_to_owner, run};
 
 pub use binaries::{Binaries, find_bindir, fitting, found};
+pub use libraries::has_library;
 pub use seccomp::{launch, set_launcher};
 
 /// Settings that trade durability for speed: the data is discarded with the sandbox anyway.

@@ -515,6 +515,14 @@ pub struct RawConfig {
     /// require: verify only in sandboxes isolated by namespaces; prefer: also verify without isolation, and report it [default: prefer]
     #[arg(long, env = "SANDBOX_ISOLATION", global = true, value_name = "POLICY")]
     pub(super) sandbox_isolation: Option<String>,
+    /// Libraries that a sandbox may load when it starts, if the backup has their extension: names, separated by commas, or none [default: citus,timescaledb,pg_cron,pgaudit,pglogical,pg_stat_statements]
+    #[arg(
+        long,
+        env = "SANDBOX_PRELOAD_LIBRARIES",
+        global = true,
+        value_name = "LIST"
+    )]
+    pub(super) sandbox_preload_libraries: Option<String>,
     /// Server to run verifications on instead of sandboxes; must not be the target server
     #[arg(long, env = "SCRATCH_DB_HOST", global = true, value_name = "HOST")]
     pub(super) scratch_db_host: Option<String>,

@@ -15,6 +15,7 @@ use super::server::{ServerVariables, server_config};
 use super::trust::Trust;
 use super::values::{ConfigErrors, list, non_empty, secret};
 use crate::policy::Depth;
+use pgdump_restore::HOOKS;
 use pgdump_restore::postgres::{DbConfig, TlsFiles};
 
 /// Backups that belong together, such as those of one database, and are compared with each other.
@@ -58,6 +59,8 @@ pub struct VerifyConfig {
     pub retention_min: usize,
     pub sandbox_dir: Option<PathBuf>,
     pub require_isolation: bool,
+    /// Libraries that a sandbox may load when it starts.
+    pub preload_libraries: Vec<String>,
     pub scratch: Option<DbConfig>,
     /// How much backups are trusted on the scratch server.
     pub scratch_trust: Trust,
@@ -181,6 +184,7 @@ pub(super) fn read(
             &raw.sandbox_isolation,
             ["prefer", "require"],
         ) == "require",
+        preload_libraries: preload_libraries(raw, errors),
         scratch: scratch(raw, connect_budget, errors),
         scratch_trust: match one_of(
             errors,
@@ -193,6 +197,30 @@ pub(super) fn read(
             "full" => Trust::Full,
             _ => Trust::Restricted,
         },
+    }
+}
+
+fn preload_libraries(raw: &RawConfig, errors: &mut ConfigErrors) -> Vec<String> {
+    let given = &raw.sandbox_preload_libraries;
+    match non_empty(given) {
+        None => {
+            let known = HOOKS.iter().filter_map(|h| h.preload);
+            known.map(|p| p.library.to_owned()).collect()
+        }
+        Some("none") => vec![],
+        Some(_) => {
+            let names = list(given);
+            let is_name = |n: &String| {
+                let mut chars = n.chars();
+                chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+            };
+            if !names.iter().all(is_name) {
+                let what =
+                    "must be names of libraries without a folder, separated by commas, or none";
+                errors.add("SANDBOX_PRELOAD_LIBRARIES", what);
+            }
+            names
+        }
     }
 }
 

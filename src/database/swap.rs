@@ -128,11 +128,12 @@ async fn exchange_and_record(
     }
     reached("swapped");
     // The swap is committed: the restore has succeeded, whatever happens from here on.
-    if let Err(e) = confirm_reachable(claimed, staging).await {
-        tracing::warn!(
+    match confirm_reachable(claimed, staging).await {
+        Ok(target) => resume_extensions(&target).await,
+        Err(e) => tracing::warn!(
             error = report(&e),
             "the swap succeeded, but the target could not be reached afterwards"
-        );
+        ),
     }
     reaper::drop_expired(claimed).await;
     Ok(())
@@ -641,8 +642,21 @@ async fn name_of(session: &Session, oid: u32) -> Result<Option<String>, Database
     Ok(row.map_err(map_lookup_error)?.map(|r| r.get(0)))
 }
 
-/// Checks that a new session under the target's name reaches the restored database.
-async fn confirm_reachable(claimed: &TargetLock, staging: &Staging) -> Result<(), RestoreError> {
+/// Starts what extensions run by themselves, which renaming the database has ended.
+async fn resume_extensions(target: &Session) {
+    if let Err(e) = pgdump_restore::resume_extensions(target).await {
+        tracing::warn!(
+            error = report(&e),
+            "the swap succeeded, but background jobs of an extension could not be started"
+        );
+    }
+}
+
+/// Checks that a new session under the target's name reaches the restored database, and returns it.
+async fn confirm_reachable(
+    claimed: &TargetLock,
+    staging: &Staging,
+) -> Result<Session, RestoreError> {
     let session = claimed
         .server
         .connect(&claimed.target, "confirmation")
@@ -656,7 +670,7 @@ async fn confirm_reachable(claimed: &TargetLock, staging: &Staging) -> Result<()
         .await
         .map_err(|e| map_pg_error(&e, "confirming the swap"))?;
     if row.get::<_, u32>(0) == staging.oid {
-        Ok(())
+        Ok(session)
     } else {
         Err(DatabaseError::new(
             DatabaseKind::Unavailable,

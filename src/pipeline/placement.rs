@@ -111,3 +111,28 @@ pub(super) fn facts_for_database(facts: ServerFacts, database: &str, target: &st
     facts.unusable_extensions.insert("pg_cron".into(), why);
     facts
 }
+
+/// The extension that the server has in the target's database alone, so that nothing can be said about it elsewhere.
+pub(super) fn bound_to_target(facts: &ServerFacts, target: &str) -> Option<&'static str> {
+    let bound = facts.cron_database.as_deref();
+    bound
+        .is_some_and(|database| !database.is_empty() && database == target)
+        .then_some("pg_cron")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_is_bound_to_one_database() {
+        let facts = |cron_database: Option<&str>| ServerFacts {
+            cron_database: cron_database.map(str::to_owned),
+            ..ServerFacts::default()
+        };
+        assert_eq!(bound_to_target(&facts(Some("app")), "app"), Some("pg_cron"));
+        for (database, target) in [(Some("app"), "other"), (Some(""), ""), (None, "app")] {
+            assert_eq!(bound_to_target(&facts(database), target), None);
+        }
+    }
+}

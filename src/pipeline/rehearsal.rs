@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
+use super::placement::bound_to_target;
 use super::sandbox_destination::SandboxDestination;
 use super::states::{LoadRequest, Opened, Pinned, LoadLog, policy_under};
 use super::targets;
@@ -19,7 +20,8 @@ use crate::error::{
 };
 use crate::event::{Kind, RestoreResult};
 use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
-use crate::policy::{OnError, Policy, Rehearse};
+use crate::policy::{InPlace, OnError, Policy, Rehearse};
+use crate::postgres::{Session, map_pg_error};
 use crate::progress::Progress;
 use pgdump_restore::{Refusal, Stage, fix_of, refused};
 
@@ -163,7 +165,7 @@ async fn rehearse(
         entries,
         refusals_total: refusals.len() as u64,
         refusals: refusals.into_iter().map(with_fix).collect(),
-        note: note.to_owned(),
+        note,
         duration_seconds: clock.seconds(),
     })
 }
@@ -181,7 +183,7 @@ async fn try_definitions(
     opened: Opened,
     database: &VerificationDatabase,
     backup: Option<&PinnedBackup>,
-) -> Result<(u64, &'static str, Vec<Refusal>), RestoreError> {
+) -> Result<(u64, String, Vec<Refusal>), RestoreError> {
     let (job, config) = (context.job, context.config());
     let trust = context.catalog().trust_of(&job.backup);
     let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
@@ -206,13 +208,37 @@ async fn try_definitions(
     } else {
         NOTE
     };
+    let mut note = note.to_owned();
     let entries = prepared.definitions();
     let staged = prepared
         .create_staging(&destination, context.progress, &mut log)
         .await?;
     staged.rehearse(context, job.jobs, &mut log).await?;
-    let refusals = log.refusals.map(|r| r.found()).unwrap_or_default();
+    let mut refusals = log.refusals.map(|r| r.found()).unwrap_or_default();
+    let facts = log.rewriter.as_ref().map(|r| &r.facts);
+    if let Some(extension) = facts.and_then(|f| bound_to_target(f, &job.target_db))
+        && is_restored_in_place(context, database.session()).await?
+    {
+        let root = format!("EXTENSION {extension}");
+        refusals.retain(|r| r.root != root);
+        note.push_str(&format!(
+            "; the extension {extension} was not tried: the server has it in the target's database alone"
+        ));
+    }
     Ok((entries, note, refusals))
+}
+
+/// Whether the restore creates its database under the target's name, if it needs that.
+async fn is_restored_in_place(
+    context: &RestoreContext<'_>,
+    session: &Session,
+) -> Result<bool, RestoreError> {
+    let in_place = context.job.in_place.unwrap_or(context.config().in_place);
+    let sql = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = $1";
+    let target = &context.job.target_db;
+    let found = session.client().query_opt(sql, &[target]).await;
+    let exists = found.map_err(|e| map_pg_error(&e, "looking up the target"))?;
+    Ok(in_place != InPlace::Never && exists.is_none())
 }
 
 /// The role that tries the definitions, if it is not our own.

@@ -17,7 +17,7 @@ use super::sandbox_destination::SandboxDestination;
 use super::seen_archive::SeenArchive;
 use super::states::{LoadLog, LoadRequest, LoadStyle, Opened, Pinned, restricted};
 use super::verification_server::{self, VerificationServer};
-use super::{completeness, upload};
+use super::{completeness, preload, upload};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint};
 use crate::catalog;
 use crate::config::{Config, Trust};
@@ -347,9 +347,10 @@ async fn restore_and_examine(
     let header = opened.archive.header();
     let name = verification_server::own_name(header.database.as_deref())
         .unwrap_or_else(|| VerificationDatabase::name_for(&context.job.request_id));
-    let settings = verification_server::settings_for(opened.archive.entries(), &name);
+    let allowed = &config.verify.preload_libraries;
+    let libraries = preload::wanted(opened.archive.entries(), allowed, &name);
     let major = header.server_major();
-    let server = VerificationServer::start(config, major, settings).await?;
+    let server = VerificationServer::start(config, major, libraries).await?;
     report.server = Some(server.proof.clone());
     step("sandbox");
     let database = server.claim(&context.job.request_id, name).await?;

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::preload::{self, PreloadLibrary};
 use crate::config::{Config, DbConfig, FirstContact, SslMode, TlsFiles};
 use crate::database::VerificationDatabase;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
 use crate::sandbox::{Sandbox, fitting, found};
-use pgdump_archive::{EntryKind, TocEntry};
 
 /// How long cleaning up a scratch server may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -90,22 +90,6 @@ pub(super) fn own_name(database: Option<&str>) -> Option<String> {
     (fits && !TAKEN.contains(&name)).then(|| name.to_owned())
 }
 
-/// The settings with which pg_cron can be created in `database`. It starts none of the jobs found there.
-pub(super) fn settings_for(entries: &[TocEntry], database: &str) -> Vec<String> {
-    if !entries
-        .iter()
-        .any(|e| e.kind == EntryKind::Extension && e.tag == "pg_cron")
-    {
-        return vec![];
-    }
-    vec![
-        "shared_preload_libraries=pg_cron".into(),
-        format!("cron.database_name={database}"),
-        "cron.launch_active_jobs=off".into(),
-        "cron.log_run=off".into(),
-    ]
-}
-
 fn unavailable(what: String) -> RestoreError {
     DatabaseError::new(DatabaseKind::Unavailable, what).into()
 }
@@ -148,18 +132,18 @@ fn max_row(config: &Config) -> usize {
 
 impl VerificationServer {
     /// The scratch server if one is configured, else a sandbox of the major version that suits the backup
-    /// best, with `settings` if a sandbox starts with them.
+    /// best, which loads those of the libraries that it has, if it starts with them.
     ///
     /// # Errors
     /// `target_unavailable`, `access_denied`.
     pub(super) async fn start(
         config: &Config,
         major: Option<u32>,
-        settings: Vec<String>,
+        libraries: Vec<PreloadLibrary>,
     ) -> Result<Self, RestoreError> {
         match &config.verify.scratch {
             Some(scratch) => Self::scratch(config, scratch).await,
-            None => Self::sandbox(config, major, settings).await,
+            None => Self::sandbox(config, major, libraries).await,
         }
     }
 
@@ -180,17 +164,18 @@ impl VerificationServer {
     async fn sandbox(
         config: &Config,
         major: Option<u32>,
-        settings: Vec<String>,
+        libraries: Vec<PreloadLibrary>,
     ) -> Result<Self, RestoreError> {
         let (bindirs, parent) = (config.pg_bindir.clone(), sandbox_dir(config));
         let started = tokio::task::spawn_blocking(move || {
             let all = found(&bindirs);
             let none = "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
             let binaries = fitting(&all, major).ok_or_else(|| std::io::Error::other(none))?;
+            let settings = preload::settings(&binaries.dir, &libraries);
             Sandbox::isolated(&binaries.dir, &parent, &settings).or_else(|e| {
                 match settings.as_slice() {
                     [] => Err(e),
-                    // A library is missing; the preflight says which.
+                    // A library does not work; the preflight says which is not loaded.
                     _ => Sandbox::isolated(&binaries.dir, &parent, &[]),
                 }
             })

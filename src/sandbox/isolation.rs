@@ -39,6 +39,8 @@ mkdir /run/etc
 for part in ld.so.cache ld.so.conf ld.so.conf.d ld-musl-x86_64.path nsswitch.conf localtime; do
   [ -e "/etc/$part" ] && cp -rL "/etc/$part" /run/etc/
 done
+# Debian finds some libraries, and control files of extensions, through these links.
+[ -d /etc/alternatives ] && cp -rP /etc/alternatives /run/etc/ || true
 grep -E "^(root|nobody|postgres):|^[^:]*:[^:]*:$(id -u):" /etc/passwd >/run/etc/passwd || true
 grep -E "^(root|nogroup|postgres):|^[^:]*:[^:]*:$(id -g):" /etc/group >/run/etc/group || true
 mkdir -p /run/dev/shm

@@ -42,13 +42,16 @@ struct Table {
     list: String,
     encoding: String,
     is_partitioned: bool,
+    /// Which of its rows a dump contains, as SQL: an extension creates the others. Empty for all.
+    condition: String,
 }
 
 impl Table {
     /// Memory in bytes until all tables are compared.
     fn memory(&self) -> usize {
         let column = |c: &Column| COLUMN + 2 * (c.name.len() + c.kind.len());
-        self.columns.iter().map(column).sum::<usize>() + self.list.len() + self.name.len()
+        let columns: usize = self.columns.iter().map(column).sum();
+        columns + self.list.len() + self.name.len() + self.condition.len()
     }
 }
 
@@ -429,7 +432,10 @@ async fn describe(
     encoding: &str,
 ) -> Result<Described, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up a table");
-    let sql = "SELECT c.oid, c.relkind::text, pg_catalog.pg_relation_size(c.oid) \
+    // Configuration tables of extensions have conditions. Only without its schema does unnest take two arrays.
+    let sql = "SELECT c.oid, c.relkind::text, pg_catalog.pg_relation_size(c.oid), coalesce((SELECT x.condition \
+        FROM pg_catalog.pg_extension e, unnest(e.extconfig, e.extcondition) AS x (config, condition) \
+        WHERE x.config = c.oid LIMIT 1), '') \
         FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1::text)";
     let Some(row) = session.client().query_opt(sql, &[&name]).await.map_err(e)? else {
         let what = "the table is not in the restored database";
@@ -477,6 +483,7 @@ async fn describe(
         list,
         encoding: encoding.to_owned(),
         is_partitioned: kind == "p",
+        condition: row.get(3),
     };
     Ok(Described::Table(table, bytes))
 }
@@ -487,6 +494,7 @@ fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, 
         || bytes <= PART_BYTES
         || session.version() < 140000
         || table.list.is_empty()
+        || !table.condition.is_empty()
     {
         return vec![(
             bytes,
@@ -513,7 +521,12 @@ fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, 
 
 fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
     let with = format!("TO STDOUT WITH (ENCODING {})", literal(&table.encoding));
-    let Table { name, list, .. } = table;
+    let Table {
+        name,
+        list,
+        condition,
+        ..
+    } = table;
     match blocks {
         Some((from, to)) => format!(
             "COPY (SELECT {list} FROM ONLY {name} WHERE ctid >= '({from},0)'::pg_catalog.tid \
@@ -521,6 +534,9 @@ fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
         ),
         // COPY cannot read a partitioned table by its name.
         None if table.is_partitioned => format!("COPY (SELECT {list} FROM {name}) {with}"),
+        None if !condition.is_empty() => {
+            format!("COPY (SELECT {list} FROM ONLY {name} {condition}) {with}")
+        }
         None if list.is_empty() => format!("COPY {name} {with}"),
         None => format!("COPY {name} ({list}) {with}"),
     }
@@ -641,4 +657,25 @@ async fn read_lines(
     }
     progress.rows_checked.fetch_add(counted, Relaxed);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_an_extension_creates_are_not_read_back() {
+        let table = |condition: &str| Table {
+            name: "public.spatial_ref_sys".into(),
+            columns: vec![],
+            list: "\"srid\"".into(),
+            encoding: "UTF8".into(),
+            is_partitioned: false,
+            condition: condition.into(),
+        };
+        let all = "COPY public.spatial_ref_sys (\"srid\") TO STDOUT WITH (ENCODING 'UTF8')";
+        assert_eq!(copy_sql(&table(""), None), all);
+        let own = "COPY (SELECT \"srid\" FROM ONLY public.spatial_ref_sys WHERE srid > 9000) TO STDOUT WITH (ENCODING 'UTF8')";
+        assert_eq!(copy_sql(&table("WHERE srid > 9000"), None), own);
+    }
 }

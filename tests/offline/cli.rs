@@ -101,6 +101,7 @@ fn all_configuration_errors_are_reported_without_values() {
         ("EVIDENCE_LOCATION", "Hunter2"),
         ("EVIDENCE_SIGNING_KEY_FILE", "/no/such/file"),
         ("SANDBOX_ISOLATION", "hunter2"),
+        ("SANDBOX_PRELOAD_LIBRARIES", "/hunter2"),
     ];
     let out = run(&["check"], &env);
     assert_eq!(out.status.code(), Some(78));

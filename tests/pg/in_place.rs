@@ -286,6 +286,13 @@ async fn pg_cron_is_restored_into_its_configured_database() {
             .unwrap();
         assert!(error.message.contains("cron.database_name"), "{error:?}");
         c.psql("postgres", "DROP DATABASE cronsrc WITH (FORCE)");
+        // A rehearsal has another name, and does not foretell what that is refused.
+        let mut rehearsed = job(backup, "cronsrc", OnExisting::Fail);
+        rehearsed.is_rehearsal = true;
+        let rehearsal = c.restore_with(&rehearsed, &[]).await.result.rehearsal;
+        let rehearsal = rehearsal.unwrap();
+        assert!(rehearsal.restorable, "{:?}", rehearsal.refusals);
+        assert!(rehearsal.note.contains("pg_cron"), "{}", rehearsal.note);
         c.restore(backup, "cronsrc").await;
         assert_eq!(c.psql("cronsrc", jobs), source);
         // A sandbox also restores it under its own name.
@@ -299,6 +306,17 @@ async fn pg_cron_is_restored_into_its_configured_database() {
         let proof = proven.proof.unwrap();
         assert!(proof.is_verified(), "{:?} {:?}", proof.error, proof.checks);
     }
+    let backup = BackupRef::parse(dump.to_str().unwrap(), "").unwrap();
+    let without = VerifyJob::new("without", backup, Trigger::Command);
+    let not_allowed = c
+        .app(&[("sandbox-preload-libraries", "none")])
+        .manager
+        .verify_backup(&without, Arc::default(), CancellationToken::new())
+        .await;
+    let error = not_allowed.proof.unwrap().error.unwrap();
+    assert_eq!(error.reason, R::ExtensionMissing);
+    let needed = "add pg_cron to shared_preload_libraries";
+    assert!(error.message.contains(needed), "{error:?}");
     let leaves_out = [("restore-extensions", "skip-missing")];
     let done = c
         .restore_with(&job(&dump, "other", OnExisting::Fail), &leaves_out)

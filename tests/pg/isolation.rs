@@ -254,7 +254,14 @@ async fn nothing_is_reached(bindir: &Path) {
         assert_eq!(strange, None, "{folder}");
     }
     let etc = inside(&client, "ls /etc").await;
-    let kept = ["group", "ld", "localtime", "nsswitch.conf", "passwd"];
+    let kept = [
+        "alternatives",
+        "group",
+        "ld",
+        "localtime",
+        "nsswitch.conf",
+        "passwd",
+    ];
     assert!(
         etc.lines().all(|l| kept.iter().any(|k| l.starts_with(k))),
         "{etc}"

@@ -11,6 +11,7 @@ mod damage;
 mod faults;
 mod fill;
 mod encodings;
+mod extensions;
 mod formats;
 mod in_place;
 mod inputs;

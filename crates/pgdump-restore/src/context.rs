@@ -115,6 +115,8 @@ pub(crate) struct LoadContext {
     pub(crate) left_out: LeftOut,
     /// Whether no rows are loaded.
     pub(crate) definitions_only: bool,
+    /// How often an extension has changed settings of the database, which only new sessions have.
+    pub(crate) settings_changed: AtomicU64,
 }
 
 /// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the
@@ -153,6 +155,17 @@ impl LoadContext {
             session.client().query_one(sql.as_str(), &[]).await.ok()
         };
         asked.await.is_some_and(|row| row.get(0))
+    }
+
+    /// The extension that created the table of an entry, and whose configuration is in it.
+    pub(crate) async fn extension_of(&self, entry: &TocEntry) -> Option<String> {
+        const CONFIGURED: &str = "SELECT extname::text FROM pg_catalog.pg_extension \
+            WHERE pg_catalog.to_regclass($1::text)::pg_catalog.oid = ANY (extconfig)";
+        let server = self.server.without_retry();
+        let session = server.connect(&self.database, "preflight").await.ok()?;
+        let table = table_of(entry);
+        let asked = session.client().query_opt(CONFIGURED, &[&table]).await;
+        Some(asked.ok()??.get(0))
     }
 
     pub(crate) fn rows_loaded(&self, table: &str, rows: u64) {

@@ -1,9 +1,7 @@
 //! Entries of a dump that depend on the name of the database they are restored into. Pure.
 
+use crate::extension_hooks::{ExtensionHooks, hooks_of};
 use pgdump_archive::{EntryKind, TocEntry};
-
-/// Extensions that a server allows in one database only, named in its configuration.
-const BOUND_EXTENSIONS: [&str; 1] = ["pg_cron"];
 
 /// Words that evaluate to the name of the current database.
 const WORDS: [&str; 3] = [
@@ -57,7 +55,7 @@ pub fn that_name_their_database(entries: &[TocEntry]) -> Vec<String> {
 
 fn names_it(e: &TocEntry, reads_views: bool) -> bool {
     match &e.kind {
-        EntryKind::Extension => BOUND_EXTENSIONS.contains(&e.tag.as_str()),
+        EntryKind::Extension => hooks_of(&e.tag).is_some_and(ExtensionHooks::is_bound_to_database),
         EntryKind::Comment | EntryKind::Acl => false,
         EntryKind::View if !reads_views => has(&e.defn, is_name),
         _ => has(&e.defn, |w| is_name(w) || is_of_catalog(w)) || reads_catalog_columns(&e.defn),

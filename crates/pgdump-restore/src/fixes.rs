@@ -1,5 +1,6 @@
 //! What makes a server accept what it refused. Pure.
 
+use crate::extension_hooks::hooks_of;
 use crate::hints::MISSING_ROLE;
 use crate::refusal::Refusal;
 
@@ -53,6 +54,7 @@ fn of_root(kind: &str, name: &str, code: &str) -> Option<String> {
             "restore as a role that may create the extension {name}: a superuser, unless the extension is trusted or the \
              provider allows it"
         ),
+        "EXTENSION" if !is_not_installed(code) && hooks_of(name).is_some() => load_library(name)?,
         "EXTENSION" => format!(
             "install the package of the extension {name} on the server, or restore with --extensions skip-missing"
         ),
@@ -93,6 +95,25 @@ fn of_root(kind: &str, name: &str, code: &str) -> Option<String> {
         ),
         _ => return None,
     })
+}
+
+/// Whether the server has no such extension: `extension "x" is not available`.
+fn is_not_installed(code: &str) -> bool {
+    matches!(code, "0A000" | "58P01")
+}
+
+/// The fix for an extension that is installed, and needs a library that the server loads when it starts.
+fn load_library(extension: &str) -> Option<String> {
+    let hooks = hooks_of(extension)?;
+    let library = hooks.required_library()?.library;
+    let database = if hooks.is_bound_to_database() {
+        ", restore into the database that the server's configuration names for it"
+    } else {
+        ""
+    };
+    Some(format!(
+        "add {library} to shared_preload_libraries and restart the server{database}, or restore with --extensions skip-missing"
+    ))
 }
 
 fn of_message(message: &str) -> Option<String> {
@@ -159,6 +180,19 @@ mod tests {
                 "42501",
                 "",
                 "may create the extension",
+            ),
+            (
+                "EXTENSION timescaledb",
+                "55000",
+                "",
+                "add timescaledb to shared_preload_libraries",
+            ),
+            ("EXTENSION timescaledb", "0A000", "", "install the package"),
+            (
+                "EXTENSION pg_cron",
+                "XX000",
+                "can only create extension in database a",
+                "database that the server's configuration names",
             ),
             ("LIBRARY $libdir/x", "58P01", "", "library $libdir/x"),
             ("LANGUAGE c", "42501", "", "as a superuser"),

@@ -3,7 +3,7 @@
 use crate::stage::Stage;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -22,7 +22,7 @@ use crate::postgres::Server;
 use crate::refusals::Refusals;
 use crate::rewrite::Rewriter;
 use crate::work_queue::WorkQueue;
-use crate::{producer, session_loop};
+use crate::{extension_calls, producer, session_loop};
 
 /// Most threads that read members of a directory concurrently.
 const MAX_STREAMS: usize = 16;
@@ -82,6 +82,8 @@ pub async fn load(
     let place = (server, database);
     let (job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
     run(job.clone(), Some(archive), plan, &options).await?;
+    let called = job.rewriter.called_extensions();
+    extension_calls::after_load(server, database, &called).await?;
     Ok(loaded(&job))
 }
 
@@ -156,6 +158,7 @@ fn begin(
         in_order_into: options.in_order_into.clone(),
         copy_of: options.copy_of.clone(),
         definitions_only: false,
+        settings_changed: AtomicU64::new(0),
     };
     (Arc::new(job), plan)
 }

@@ -65,6 +65,8 @@ struct RewriteState {
     platform: Option<StatementChoice>,
     /// Roles that the restoring role has made itself a member of.
     granted: BTreeSet<String>,
+    /// Extensions whose functions are called during the restore.
+    called: BTreeSet<&'static str>,
 }
 
 /// A statement of SQL text as it is sent.
@@ -136,6 +138,11 @@ impl Rewriter {
     /// Whether the dump's own statistics were restored.
     pub fn has_statistics(&self) -> bool {
         self.state().has_statistics
+    }
+
+    /// Extensions whose functions are called during the restore.
+    pub(crate) fn called_extensions(&self) -> BTreeSet<&'static str> {
+        self.state().called.clone()
     }
 
     /// The role's name on the target.
@@ -375,6 +382,7 @@ fn has_rewritable_statements(e: &TocEntry) -> bool {
         | EntryKind::ProceduralLanguage
         | EntryKind::StatisticsData
         | EntryKind::Aggregate
+        | EntryKind::Extension
         | EntryKind::Schema
         | EntryKind::Type => true,
         EntryKind::Comment => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),

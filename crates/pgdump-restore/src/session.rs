@@ -3,6 +3,7 @@
 mod refused;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pgdump_archive::{TextEncoding, TocEntry};
 
@@ -17,7 +18,7 @@ use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
 use crate::script::{self, ScriptStep};
 use crate::work_queue::MemoryPermit;
-use crate::{conversion, hints, sort_memory};
+use crate::{conversion, extension_calls, hints, sort_memory};
 
 /// Most pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
@@ -30,6 +31,8 @@ pub(crate) struct RestoreSession {
     pub(crate) session: Session,
     output: OutputState,
     script: Arc<script::Settings>,
+    /// The changes of the database's settings that it has.
+    settings_changed: u64,
 }
 
 /// What a session runs of an entry.
@@ -49,6 +52,7 @@ impl Task {
 impl RestoreSession {
     /// Connects and applies the settings that the dump expects.
     pub(crate) async fn open(job: &LoadContext) -> Result<RestoreSession, DatabaseError> {
+        let settings_changed = job.settings_changed.load(Relaxed);
         let session = job
             .server
             .discarding_rows()
@@ -71,7 +75,31 @@ impl RestoreSession {
             session,
             output: OutputState::new(&job.settings),
             script: Arc::default(),
+            settings_changed,
         })
+    }
+
+    /// Connects again if an extension has changed settings of the database meanwhile.
+    pub(crate) async fn renew(&mut self, job: &LoadContext) -> Result<(), DatabaseError> {
+        if self.settings_changed != job.settings_changed.load(Relaxed) {
+            *self = Self::open(job).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs statements one after another. What an extension has changed by being called in them, this session has, too.
+    async fn pipeline(
+        &mut self,
+        job: &LoadContext,
+        sql: Vec<String>,
+    ) -> Result<(), (usize, DatabaseError)> {
+        let is_called = !job.rewriter.called_extensions().is_empty()
+            && sql.iter().any(|s| extension_calls::has_calls(s));
+        self.session.pipeline_of(sql).await?;
+        if is_called {
+            self.settings_changed = job.settings_changed.fetch_add(1, Relaxed) + 1;
+        }
+        Ok(())
     }
 
     /// Applies the settings that the data of `index` needs.
@@ -213,7 +241,7 @@ impl RestoreSession {
         tasks: &[Task],
         work: TaskStatements,
     ) -> Result<(), RestoreError> {
-        let ran = self.session.pipeline_of(work.sql).await;
+        let ran = self.pipeline(job, work.sql).await;
         ran.map_err(|(at, e)| {
             let task = at.checked_sub(1).and_then(|i| tasks.get(i));
             let entry = task.and_then(|task| job.content.entry(task.entry));

@@ -45,7 +45,9 @@ pub(crate) async fn run(
 impl SessionLoop {
     async fn run(mut self) -> Result<(), RestoreError> {
         loop {
-            match self.work_queue.next_work(self.id).await? {
+            let work = self.work_queue.next_work(self.id).await?;
+            self.session.renew(&self.job).await?;
+            match work {
                 SessionWork::Make { batch, what } => self.create(batch, &what).await?,
                 SessionWork::Copy { node, first } => self.copy(node, first).await?,
                 SessionWork::Tasks { nodes, size } => self.run_tasks(&nodes, size).await?,
@@ -100,17 +102,18 @@ impl SessionLoop {
         self.work_queue.change(|s| s.copier_done(node, 0));
     }
 
-    /// The same error. Keys that are taken may be those of rows that the target had before.
+    /// The same error. Keys that are taken may be those of rows that the target had before, or that an extension creates.
     async fn explained(&self, e: RestoreError, entry: &TocEntry) -> RestoreError {
-        match e {
-            RestoreError::Database(e) if is_conflict(&e) => {
-                if self.job.had_rows(entry).await {
-                    rows_exist(&e).into()
-                } else {
-                    e.into()
-                }
-            }
-            other => other,
+        let e = match e {
+            RestoreError::Database(e) if is_conflict(&e) => e,
+            other => return other,
+        };
+        if self.job.had_rows(entry).await {
+            return rows_exist(&e, WERE_THERE).into();
+        }
+        match self.job.extension_of(entry).await {
+            Some(extension) => rows_exist(&e, &are_of_extension(&extension, entry)).into(),
+            None => e.into(),
         }
     }
 
@@ -205,13 +208,21 @@ fn is_conflict(e: &DatabaseError) -> bool {
     matches!(e.sqlstate(), Some("23505" | "23P01"))
 }
 
+const WERE_THERE: &str = "; the table of the target was not empty, and --data-only adds rows to those that are there: empty \
+    it first, or restore the table into a new database";
+
+/// Such as a spatial reference system that a later version of PostGIS brings itself.
+fn are_of_extension(extension: &str, entry: &TocEntry) -> String {
+    format!(
+        "; the extension {extension} of the server has created rows of its own in this table, which the backup's version of it \
+         does not have: install that version, or leave out the backup's rows with --skip '{}'",
+        entry.name()
+    )
+}
+
 /// The same error, blamed on the rows that the table had before.
-fn rows_exist(e: &DatabaseError) -> DatabaseError {
-    let error = DatabaseError::new(DatabaseKind::RowsExist, e.to_string());
-    let error = error.followed_by(
-        "; the table of the target was not empty, and --data-only adds rows to those that are there: empty it first, or \
-         restore the table into a new database",
-    );
+fn rows_exist(e: &DatabaseError, why: &str) -> DatabaseError {
+    let error = DatabaseError::new(DatabaseKind::RowsExist, e.to_string()).followed_by(why);
     match e.sqlstate() {
         Some(code) => error.with_sqlstate(code),
         None => error,

@@ -9,6 +9,7 @@ use super::errors::map_pg_error;
 use super::membership::MEMBERSHIP_OPTIONS;
 use super::session::Session;
 use crate::error::DatabaseError;
+use crate::extension_hooks::{HOOKS, Preload};
 
 /// What a server provides that a dump may need.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +68,11 @@ const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.
 /// Settings of managed services that list the extensions that may be created; not every role may read them.
 const ALLOWED_EXTENSIONS: &str = "SELECT s || '=' || current_setting(s, true)
     FROM unnest(ARRAY['azure.extensions', 'rds.allowed_extensions']) s WHERE current_setting(s, true) <> ''";
+/// What the names of the server's settings begin with, which shows the libraries that it has loaded, and
+/// `shared_preload_libraries` itself, if this role may see it.
+const LOADED: &str = "SELECT split_part(name, '.', 1) FROM pg_settings WHERE name LIKE '%.%'
+    UNION SELECT 'shared_preload_libraries = ' || setting FROM pg_settings WHERE name = 'shared_preload_libraries'";
+const PRELOADED: &str = "shared_preload_libraries = ";
 
 /// Normalizes a locale name: `en_US.UTF-8` and `en_US.utf8` are the same.
 pub(crate) fn plain_locale(name: &str) -> String {
@@ -80,7 +86,7 @@ impl Session {
     /// `target_unavailable`, or the server's error.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
         // Pipelined: none of these queries depends on another.
-        let (me, cores, roles, may_become, may_grant_itself, tablespaces, extensions, access_methods, locales, cron, built, allowed) = tokio::try_join!(
+        let (me, cores, roles, may_become, may_grant_itself, tablespaces, extensions, access_methods, locales, cron, built, loaded, allowed) = tokio::try_join!(
             self.me(),
             self.cores().map(Ok),
             self.names("SELECT rolname::text FROM pg_roles"),
@@ -92,6 +98,7 @@ impl Session {
             self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
             self.names(CRON_DATABASE),
             self.names(BUILT),
+            self.names(LOADED),
             self.names(ALLOWED_EXTENSIONS).map(|lists| Ok(lists.unwrap_or_default())),
         )?;
         let mut facts = ServerFacts {
@@ -118,7 +125,7 @@ impl Session {
         if !facts.is_superuser {
             facts.keep_allowed(&allowed);
         }
-        Ok(facts)
+        Ok(facts.without_unloaded(&loaded))
     }
 
     /// The extensions that can be created without a superuser. To know them, the server reads its folder of extensions once
@@ -198,6 +205,38 @@ impl ServerFacts {
             self.unusable_extensions.extend(refused);
         }
     }
+
+    /// The same without the extensions that cannot be created because the server has not loaded their library, if this role
+    /// may know that.
+    fn without_unloaded(mut self, loaded: &BTreeSet<String>) -> Self {
+        let Some(preloaded) = loaded.iter().find_map(|l| l.strip_prefix(PRELOADED)) else {
+            return self;
+        };
+        let is_loaded = |p: &Preload| {
+            loaded.contains(p.settings) || preloaded.split(',').any(|l| library(l) == p.library)
+        };
+        for hooks in HOOKS {
+            let Some(lacking) = hooks.required_library().filter(|p| !is_loaded(p)) else {
+                continue;
+            };
+            if self.extensions.remove(hooks.extension) {
+                let why = format!(
+                    "the server does not load it: add {} to shared_preload_libraries, and restart the server",
+                    lacking.library
+                );
+                self.unusable_extensions
+                    .insert(hooks.extension.to_owned(), why);
+            }
+        }
+        self
+    }
+}
+
+/// The name of a library in a list, such as `"$libdir/pg_cron.so"`.
+fn library(listed: &str) -> &str {
+    let name = listed.trim().trim_matches('"');
+    let name = name.rsplit('/').next().unwrap_or(name);
+    name.strip_suffix(".so").unwrap_or(name)
 }
 
 fn index_methods(built: &BTreeSet<String>) -> BTreeSet<String> {
@@ -228,5 +267,39 @@ mod tests {
         assert!(why.starts_with("azure.extensions of the server"), "{why}");
         assert_eq!(facts(&["rds.allowed_extensions=*"]).extensions.len(), 4);
         assert_eq!(facts(&[]).extensions.len(), 4);
+    }
+
+    fn facts(loaded: &[&str]) -> ServerFacts {
+        let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let facts = ServerFacts {
+            extensions: set(&["timescaledb", "pg_stat_statements", "hstore"]),
+            ..ServerFacts::default()
+        };
+        facts.without_unloaded(&set(loaded))
+    }
+
+    #[test]
+    fn an_extension_whose_library_is_not_loaded_cannot_be_created() {
+        let lacking = facts(&["plpgsql", "shared_preload_libraries = pg_cron"]);
+        assert!(!lacking.extensions.contains("timescaledb"));
+        let why = &lacking.unusable_extensions["timescaledb"];
+        assert!(
+            why.contains("add timescaledb to shared_preload_libraries"),
+            "{why}"
+        );
+        // It can be created, and then does nothing.
+        assert!(lacking.extensions.contains("pg_stat_statements"));
+        for loaded in [
+            &["shared_preload_libraries = pg_cron, \"$libdir/timescaledb.so\""][..],
+            // The provider may load it in another way.
+            &["shared_preload_libraries = ", "timescaledb"][..],
+            // This role may not know.
+            &["plpgsql"][..],
+        ] {
+            assert!(
+                facts(loaded).extensions.contains("timescaledb"),
+                "{loaded:?}"
+            );
+        }
     }
 }

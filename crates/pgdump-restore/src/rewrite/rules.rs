@@ -64,6 +64,7 @@ rules! {
     STATISTICS = "statistics-data": "the dump's statistics are skipped before 18; the tables are analyzed instead";
     EXTENSION_GONE = "extension-gone": "adminpack and old_snapshot are skipped from 17 on, which no longer has them";
     EXTENSION_SKIPPED = "extension-skipped": "with --extensions skip-missing: an extension that the server lacks is skipped, with everything that depends on it";
+    EXTENSION_CALLS = "extension-calls": "timescaledb_pre_restore() of TimescaleDB is called after CREATE EXTENSION, and timescaledb_post_restore() after the load";
     OWNER_LEFT_OUT = "owner-left-out": "with --owners none: objects belong to the restoring role";
     ROLE_MAPPED = "role-mapped": "with --owners map: another role replaces this one as owner and in privileges";
     PRIVILEGES_LEFT_OUT = "privileges-left-out": "with --no-privileges: GRANT, REVOKE and default privileges are skipped";

@@ -143,7 +143,7 @@ impl Rewriter {
 }
 
 /// `CREATE SCHEMA x` or `CREATE SCHEMA IF NOT EXISTS x`
-fn name_unless_exists(t: &[Token<'_>]) -> String {
+pub(super) fn name_unless_exists(t: &[Token<'_>]) -> String {
     match name(t, 2) {
         word if word == "if" => name(t, 5),
         name => name,

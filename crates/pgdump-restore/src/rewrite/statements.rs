@@ -8,9 +8,11 @@ use super::edits::{
 };
 use super::platform::Platform;
 use super::rules::*;
-use super::skip::Skip;
+use super::skip::{Skip, name_unless_exists};
 use super::{Rewriter, RewrittenStatement};
 use crate::error::RestoreError;
+use crate::extension_calls;
+use crate::extension_hooks::hooks_of;
 use crate::policy::Owners;
 use crate::roles::{mentions, renamed};
 use pgdump_archive::{Dialect, Token, first_tokens};
@@ -107,6 +109,7 @@ impl Rewriter {
                     .inspect(|_| self.used(MAINTAIN, summary(t)))
                     .or_else(|| self.with_new_arguments(sql))
             }
+            "create" if name(t, 1) == "extension" => self.with_calls(&name_unless_exists(t), sql),
             "create" if name(t, 1) == "type" && version < 140000 => {
                 without_multirange(t, sql).inspect(|_| self.used(MULTIRANGE, summary(t)))
             }
@@ -137,6 +140,18 @@ impl Rewriter {
         };
         self.used(rule, example);
         Some(sql.to_owned())
+    }
+
+    /// `CREATE EXTENSION`, with what the extension needs before anything else is restored.
+    fn with_calls(&self, extension: &str, sql: &str) -> Option<String> {
+        if let Some(why) = self.facts.unusable_extensions.get(extension) {
+            return extension_calls::instead_of_disconnecting(extension, why);
+        }
+        let sent = extension_calls::with_calls(extension, sql)?;
+        self.used(EXTENSION_CALLS, format!("EXTENSION {extension}"));
+        let called = hooks_of(extension).map(|h| h.extension);
+        self.state().called.extend(called);
+        Some(sent)
     }
 
     fn changed_aggregate(&self, t: &[Token<'_>], sql: &str) -> Option<String> {
@@ -180,6 +195,7 @@ mod tests {
     use super::super::tests::rewriter;
     use super::*;
     use crate::error::FailureReason as R;
+    use crate::policy::OnError;
 
     #[test]
     fn statements_are_rewritten_for_the_version() {
@@ -358,6 +374,56 @@ mod tests {
             Some(sql)
         );
         assert!(new.report().is_empty());
+    }
+
+    #[test]
+    fn an_extension_is_told_about_the_restore() {
+        let mut f = rewriter(150000, |_| ());
+        let create = "CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;";
+        f.facts.extensions.insert("timescaledb".into());
+        let sent = f
+            .statement(create, false)
+            .unwrap()
+            .unwrap()
+            .text
+            .into_owned();
+        assert!(
+            sent.starts_with(create) && sent.contains("timescaledb_pre_restore"),
+            "{sent}"
+        );
+        assert_eq!(f.report()[0].rule, EXTENSION_CALLS);
+        assert!(f.called_extensions().contains("timescaledb"));
+        let other = "CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public;";
+        assert_eq!(f.statement(other, false).unwrap().unwrap().text, other);
+    }
+
+    /// With `--on-error skip`, the server is asked; it would end the connection.
+    #[test]
+    fn an_extension_that_ends_the_connection_is_refused_here() {
+        let mut f = rewriter(150000, |p| p.on_error = OnError::Skip);
+        for name in ["timescaledb", "pg_cron"] {
+            f.facts
+                .unusable_extensions
+                .insert(name.into(), "not loaded".into());
+        }
+        let sent = |create: &str| {
+            f.statement(create, false)
+                .unwrap()
+                .unwrap()
+                .text
+                .into_owned()
+        };
+        let refused = sent("CREATE EXTENSION timescaledb;");
+        assert!(
+            refused.contains("RAISE EXCEPTION") && refused.contains("not loaded"),
+            "{refused}"
+        );
+        // This one is refused with an error.
+        assert_eq!(
+            sent("CREATE EXTENSION pg_cron;"),
+            "CREATE EXTENSION pg_cron;"
+        );
+        assert!(f.called_extensions().is_empty());
     }
 
     #[test]

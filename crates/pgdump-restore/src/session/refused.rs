@@ -9,8 +9,8 @@ use crate::ids::EntryIndex;
 use crate::left_out::RefusedPart;
 use crate::parallelism::TaskCost;
 use crate::refusals::is_refusal;
-use crate::script::defined_by;
-use crate::{conversion, ddl, hints};
+use crate::script::{Defined, defined_by};
+use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
 
 /// What the server refuses.
@@ -63,7 +63,7 @@ impl RestoreSession {
             ..TaskStatements::default()
         };
         work.wrap_in_transaction(job, size);
-        self.session.pipeline_of(work.sql).await.map_err(|(_, e)| e)
+        self.pipeline(job, work.sql).await.map_err(|(_, e)| e)
     }
 
     /// Restores an entry for the restoring role instead of its owner; false if the server refuses that, too.
@@ -161,7 +161,8 @@ impl RestoreSession {
         let Err(e) = ran else { return Ok(()) };
         let failed = |e| RestoreError::from(hints::with_hint(e, None).context(&name));
         // What is no definition may be data.
-        let Some(defined) = defined_by(&sql).filter(|_| is_refusal(&e)) else {
+        let defined = extension_in_place_of(&sql).or_else(|| defined_by(&sql));
+        let Some(defined) = defined.filter(|_| is_refusal(&e)) else {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
@@ -216,6 +217,16 @@ impl RestoreSession {
         }
         Ok(())
     }
+}
+
+/// The extension that a statement refuses in the server's place.
+fn extension_in_place_of(sql: &str) -> Option<Defined> {
+    let extension = extension_calls::refused_extension(sql)?;
+    Some(Defined {
+        entry: format!("EXTENSION {extension}"),
+        name: Some(extension.to_owned()),
+        table: None,
+    })
 }
 
 /// Whether another session has restored an entry meanwhile: duplicate object, table, function.
