@@ -62,8 +62,8 @@ use signals::stop_signal;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Format of the result on standard output
-    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT")]
+    /// Format of the result on standard output: text or json
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT", hide_possible_values = true)]
     output: OutputFormat,
     /// Lowest severity of log lines to show: error, warn, info, debug, trace or off; by default info for a worker, otherwise warn
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
@@ -88,7 +88,7 @@ enum Command {
         after_long_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
     )]
     Restore(restore::RestoreArgs),
-    /// Try all definitions of a backup on the target server, without rows, and show what it refuses
+    /// Show what the target server would refuse of a backup, without restoring rows
     #[command(
         after_help = "Examples:\n  pgrestored rehearse latest\n  pgrestored rehearse ./app.dump --output json"
     )]

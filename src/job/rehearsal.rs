@@ -15,9 +15,7 @@ pub struct RehearsedRefusal {
 }
 
 /// What a restore into the target server would do, tried with all definitions of a backup and none of its rows.
-#[derive(
-    Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Rehearsal {
     pub backup: ResultBackup,
     /// Whether the server refused nothing.

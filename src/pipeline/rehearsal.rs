@@ -9,7 +9,7 @@ use super::context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::placement::bound_to_target;
 use super::sandbox_destination::SandboxDestination;
-use super::states::{LoadRequest, Opened, Pinned, LoadLog, policy_under};
+use super::states::{LoadLog, LoadRequest, Opened, Pinned, policy_under};
 use super::targets;
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
@@ -23,7 +23,7 @@ use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{InPlace, OnError, Policy, Rehearse};
 use crate::postgres::{Session, map_pg_error};
 use crate::progress::Progress;
-use pgdump_restore::{Refusal, Stage, fix_of, refused};
+use pgdump_restore::{Refusal, Stage, fix_of, hooks_of, refused};
 
 /// How long cleaning up may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -219,8 +219,13 @@ async fn try_definitions(
     if let Some(extension) = facts.and_then(|f| bound_to_target(f, &job.target_db))
         && is_restored_in_place(context, database.session()).await?
     {
-        let root = format!("EXTENSION {extension}");
-        refusals.retain(|r| r.root != root);
+        // The backup has values of its sequences, in the schema that it would have created.
+        let schema = hooks_of(extension).and_then(|h| h.preload);
+        let roots = [
+            Some(format!("EXTENSION {extension}")),
+            schema.map(|p| format!("SCHEMA {}", p.settings)),
+        ];
+        refusals.retain(|r| !roots.iter().flatten().any(|root| r.root == *root));
         note.push_str(&format!(
             "; the extension {extension} was not tried: the server has it in the target's database alone"
         ));

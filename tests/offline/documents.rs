@@ -165,10 +165,7 @@ fn documented_commands_are_valid() {
                 continue;
             }
             let shell = |c: char| "`#|&>;".contains(c);
-            let words = rest.split(shell).next().unwrap().split_whitespace();
-            let args: Vec<String> = words
-                .map(|w| w.trim_matches(['\'', '"']).to_owned())
-                .collect();
+            let args = words(rest.split(shell).next().unwrap());
             // Skip prose about pgrestored, and commands that are not written out.
             let known = cli
                 .get_subcommands()
@@ -190,6 +187,21 @@ fn documented_commands_are_valid() {
         }
     }
     assert!(checked > 60, "{checked}");
+}
+
+/// The words of a shell's line, without their quotes.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for c in line.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if c.is_whitespace() => words.push(String::new()),
+            _ => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// The text of every source file of the program.

@@ -111,6 +111,8 @@ async fn lists(c: &Cluster, format: Format) {
 async fn restore(c: &Cluster, dump: &Path, selection: Selection) -> JobOutcome {
     let mut job = job(dump, "ours", OnExisting::Fail);
     job.selection = selection;
+    // Commands restored into it before.
+    job.sequence = None;
     c.restore_with(&job, &[]).await
 }
 

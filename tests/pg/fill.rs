@@ -200,13 +200,14 @@ async fn a_failure_leaves_the_database_empty() {
             "SELECT current_setting('server_version_num')::int >= 150000",
         ) == "t"
         {
-            // Before, the schema belongs to another role.
             c.psql("src", "SET ROLE tenant; COMMENT ON SCHEMA public IS 'ours'; GRANT CREATE ON SCHEMA public TO role_a");
         }
         let before = state(&c, "app");
         for format in [Format::Custom, Format::Plain] {
             let dump = c.dump_as("src", format);
-            let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
+            // Before 15, the schema public belongs to another role, and a newer pg_dump says so.
+            let flags = [AS_TENANT[0], ("restore-owners", "none")];
+            let done = c.restore_with(&filling(&dump, "app"), &flags).await;
             let error = done.result.error.unwrap();
             assert_eq!(error.reason, R::DataRejected, "{version}: {error:?}");
             assert_same(&state(&c, "app"), &before, &format!("{version} {format:?}"));

@@ -277,14 +277,18 @@ async fn a_swap_waits_for_sessions_that_it_may_not_end() {
     );
     c.psql("postgres", "CREATE DATABASE app OWNER maker");
     c.create("src", "CREATE TABLE t AS SELECT 1 AS a");
-    let archive = c.dump_to_file("src", &["--no-owner"]);
+    let archive = c.dump_to_file("src", &[]);
     let config = format!("host={} user=postgres dbname=app", c.sandbox.host());
     let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
         .await
         .unwrap();
     tokio::spawn(connection);
     let run = |limit: &str| {
-        let app = c.app(&[("db-user", "maker"), ("restore-swap-when-idle", limit)]);
+        let app = c.app(&[
+            ("db-user", "maker"),
+            ("restore-owners", "none"),
+            ("restore-swap-when-idle", limit),
+        ]);
         let job = job(&archive, "app", OnExisting::Replace);
         tokio::spawn(async move {
             let manager = &app.manager;

@@ -52,7 +52,8 @@ pub fn refused(refusals: Vec<Refusal>) -> DatabaseError {
     };
     let code = first.sqlstate.as_deref().unwrap_or_default();
     let what = format!("{}: {} [{code}]", first.entry, first.message);
-    let error = DatabaseError::new(kind_of_sqlstate(code, &first.message), what).with_sqlstate(code);
+    let error =
+        DatabaseError::new(kind_of_sqlstate(code, &first.message), what).with_sqlstate(code);
     let error = match more {
         0 => error,
         more => error.followed_by(&format!("; and {more} more refused")),
