@@ -48,6 +48,14 @@ pub(crate) fn changed_since<'a>(
     of_bytes(false).max_by_key(|r| r.finished_at)
 }
 
+/// Whether a backup has fewer members than at an earlier verification. Whoever adds files cannot cause that.
+pub(crate) fn lacks_members(now: &VerificationReport, then: &VerificationReport) -> bool {
+    match (&now.members, &then.members) {
+        (Some(now), Some(then)) => now.count < then.count,
+        _ => false,
+    }
+}
+
 fn objects(n: u64) -> String {
     format!("{n} {}", if n == 1 { "object" } else { "objects" })
 }
@@ -124,8 +132,11 @@ pub(crate) fn fail_as_damaged(report: &mut VerificationReport, proof: &Verificat
         refusals_total: 0,
     });
     if !is_failed {
-        // What the verifying server lacks, say, may be called so by a flipped bit.
-        (error.reason, error.blame, error.retryable) = (R::ChecksumMismatch, Blame::Backup, false);
+        (error.blame, error.retryable) = (Blame::Backup, false);
+        // What the verifying server lacks, say, may be called so by a flipped bit. A missing member is missing.
+        if error.reason != R::ArchiveCorrupt {
+            error.reason = R::ChecksumMismatch;
+        }
     }
     report.verdict = Verdict::Failed;
     note_damage(report, proof);
