@@ -362,7 +362,10 @@ pub async fn pin(
             if let Some(folder) = folder {
                 return without_crc32c(folder, crc32c);
             }
-            let pieces = pin_pieces(&store, name, generation).await?;
+            let pieces = find_series(&store, name, generation).await?;
+            let pieces = pieces
+                .map(|s| pinned_series(store.clone(), s))
+                .transpose()?;
             return pieces
                 .map(|p| PinnedBackup {
                     expected_crc32c: crc32c,
@@ -490,12 +493,30 @@ pub async fn pin_announced(
     })
 }
 
-/// The file that was cut into pieces and is called so.
-async fn pin_pieces(
-    store: &Arc<dyn BackupStore>,
+/// What is there of a file in pieces of which one is missing before others. It cannot be read as a backup.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn pin_remains(
+    store: Arc<dyn BackupStore>,
     name: &str,
     generation: Option<Generation>,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
+    let series = find_series(&store, name, generation).await?;
+    let series = series.filter(|s| s.gap.is_some());
+    Ok(series.map(|s| PinnedBackup {
+        members: s.pieces.clone(),
+        expected_crc32c: None,
+        ..PinnedBackup::single(store, s.whole())
+    }))
+}
+
+/// The pieces of the file that is called so.
+async fn find_series(
+    store: &Arc<dyn BackupStore>,
+    name: &str,
+    generation: Option<Generation>,
+) -> Result<Option<Series>, RestoreError> {
     let Some(prefix) = pieces::prefix_of(name) else {
         return Ok(None);
     };
@@ -511,8 +532,7 @@ async fn pin_pieces(
         Some(generation) => s.pinned_at(generation),
         None => Some(s),
     };
-    let series = meant.filter_map(as_asked).next();
-    series.map(|s| pinned_series(store.clone(), s)).transpose()
+    Ok(meant.filter_map(as_asked).next())
 }
 
 fn pinned_series(

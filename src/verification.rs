@@ -42,7 +42,7 @@ pub use backup_contents::{
     SeenData, comparable, contents_beside, contents_of, note_of, without_data,
 };
 pub(crate) use changed_bytes::{
-    changed_since, fail_as_damaged, have_same_bytes, note_unknown_change,
+    changed_since, fail_as_damaged, have_same_bytes, lacks_members, note_unknown_change,
 };
 pub use data_checks::{Checks, ChecksFile};
 pub use drift::{DriftPolicy, History};

@@ -2,12 +2,14 @@
 //! of the verifying server, make of it.
 
 use super::backup_catalog::BackupCatalog;
-use crate::backup::PinnedBackup;
+use super::reader::describe;
+use crate::backup::{self, PinnedBackup};
 use crate::error::{Blame, FailureReason as R, RestoreError, RetryClass, report as said};
+use crate::job::{BackupRef, VerifyJob};
 use crate::proof::{Verdict, VerificationReport};
 use crate::verification::{
-    Evidence, Testimony, changed_since, fail_as_damaged, have_same_bytes, mind_the_version,
-    note_unknown_change, verdict,
+    Evidence, Testimony, changed_since, fail_as_damaged, have_same_bytes, lacks_members,
+    mind_the_version, note_unknown_change, verdict,
 };
 
 /// The note of a verified backup whose earlier evidence was not read.
@@ -17,8 +19,8 @@ const NOT_COMPARED: &str =
 impl BackupCatalog {
     /// Makes a raw verdict the one that is given, in this order:
     ///
-    /// 1. Bytes that are others than those that signed evidence calls verified, under the same name and generation, are
-    ///    damage, whatever the verdict was.
+    /// 1. Bytes that are others than those that signed evidence calls proven, under the same name and generation, are
+    ///    damage, whatever the verdict was. So are members that are missing.
     /// 2. What the verifying server may have refused for its locale or version is inconclusive.
     /// 3. A failure that signed evidence about the same bytes contradicts is inconclusive, and so is one that evidence may
     ///    contradict which cannot be read.
@@ -40,6 +42,45 @@ impl BackupCatalog {
         }
     }
 
+    /// The same of a backup that could not be pinned. Where signed evidence knows more pieces of it than there are, the one
+    /// that is missing was lost, and the verdict is about what is left, which is returned.
+    pub(crate) async fn settle_unpinned(
+        &self,
+        report: &mut VerificationReport,
+        job: &VerifyJob,
+    ) -> Option<PinnedBackup> {
+        let Some(remains) = self.remains(report, job).await else {
+            self.settle_verdict(report, None).await;
+            return None;
+        };
+        let mut of_remains = VerificationReport {
+            backup: describe(&remains),
+            backup_created: Some(remains.object.created),
+            members: remains.object.members.as_deref().cloned(),
+            backup_set: self.config.verify.set_of(&remains.object.name).to_owned(),
+            ..report.clone()
+        };
+        self.settle_verdict(&mut of_remains, Some(&remains)).await;
+        if of_remains.verdict != Verdict::Failed {
+            return None;
+        }
+        *report = of_remains;
+        Some(remains)
+    }
+
+    /// What is left of the named backup, if a piece of it is missing.
+    async fn remains(&self, report: &VerificationReport, job: &VerifyJob) -> Option<PinnedBackup> {
+        let BackupRef::Named { name, .. } = &job.backup else {
+            return None;
+        };
+        let place = self
+            .place_of(&job.backup)
+            .filter(|_| has_other_members(report))?;
+        let store = self.stores.at(place).await.ok()?;
+        let remains = backup::pin_remains(store, name, job.generation).await;
+        remains.ok().flatten()
+    }
+
     /// What signed evidence says about a backup, where it matters for this verdict. Without a key, anyone could have written
     /// it.
     async fn signed_evidence(
@@ -47,7 +88,8 @@ impl BackupCatalog {
         report: &VerificationReport,
         pinned: Option<&PinnedBackup>,
     ) -> Result<Testimony, RestoreError> {
-        let Some(p) = pinned.filter(|_| is_about_bytes(report)) else {
+        let matters = is_about_bytes(report) || has_other_members(report);
+        let Some(p) = pinned.filter(|_| matters) else {
             return Ok(Testimony::default());
         };
         match self.evidence(pinned).await?.filter(Evidence::is_signed) {
@@ -60,13 +102,19 @@ impl BackupCatalog {
 /// Whether a verdict may say something about the bytes of the backup. An interruption does not, nor do objects that were
 /// replaced or added while it was read.
 fn is_about_bytes(report: &VerificationReport) -> bool {
-    let is_other = report.error.as_ref().is_some_and(|e| match e.reason {
-        R::Cancelled | R::BackupChanged => true,
-        R::ArchiveCorrupt => e.blame == Blame::Infrastructure,
-        _ => false,
-    });
+    let is_other = report
+        .error
+        .as_ref()
+        .is_some_and(|e| matches!(e.reason, R::Cancelled | R::BackupChanged));
     // Otherwise they were not read to their end.
-    !is_other && (report.verdict == Verdict::Failed || report.depth.is_some())
+    let were_read = report.verdict == Verdict::Failed || report.depth.is_some();
+    were_read && !is_other && !has_other_members(report)
+}
+
+/// Whether an object is missing among those of the backup, or does not belong there.
+fn has_other_members(report: &VerificationReport) -> bool {
+    let error = report.error.as_ref();
+    error.is_some_and(|e| e.reason == R::ArchiveCorrupt && e.blame == Blame::Infrastructure)
 }
 
 /// The same where earlier evidence was not read, and `why`; `reason` is that of the store, if another attempt may read it.
@@ -85,7 +133,10 @@ pub(crate) fn settle_without_evidence(
 }
 
 fn settle(report: &mut VerificationReport, earlier: &Testimony, uri: &str) {
-    if let Some(proof) = changed_since(earlier.all(), report) {
+    // Whoever may add objects can cause other members, but no fewer.
+    let proof = changed_since(earlier.all(), report)
+        .filter(|proof| !has_other_members(report) || lacks_members(report, proof));
+    if let Some(proof) = proof {
         tracing::error!(
             backup = uri,
             "the backup was verified before and has changed since: it is damaged where it is stored"
@@ -140,9 +191,8 @@ mod tests {
     use crate::error::{
         DatabaseError, DatabaseKind as D, JobError, JobKind, ValidationError, ValidationKind,
     };
-    use crate::job::{BackupRef, VerifyJob};
     use crate::policy::{Depth, Trigger};
-    use crate::proof::{ArchiveProof, ServerProof};
+    use crate::proof::{ArchiveProof, BackupMember, MembersProof, ServerProof};
     use crate::verification::TEST_SIGNING_KEY as KEY;
     use pgdump_restore::Stage;
 
@@ -190,12 +240,7 @@ mod tests {
                 "damaged since its proof at ",
             ),
             ("a.dump", None, Verdict::Failed, "is not known"),
-            (
-                "n/",
-                None,
-                Verdict::Failed,
-                "it had 2 objects then, and has 1 now",
-            ),
+            ("n/", None, Verdict::Failed, "1 of 2 members is missing"),
         ] {
             let (folder, _store, catalog) =
                 catalog_of(files, &[("evidence-signing-key", KEY)]).await;
@@ -219,6 +264,84 @@ mod tests {
             assert!(error.message.contains(what), "{error:?}");
             assert_eq!(error.reason, R::ArchiveCorrupt);
             assert_eq!(error.blame == Blame::Backup, verdict == Verdict::Failed);
+        }
+    }
+
+    /// Whoever may add objects can make pieces seem to be missing, but not those that were proven.
+    #[tokio::test]
+    async fn a_piece_that_was_lost_since_the_proof_is_damage() {
+        let files: &[(&str, &[u8])] = &[
+            ("x.dump.aa", b"PGDMP\x01"),
+            ("x.dump.ab", b"_"),
+            ("x.dump.ac", b"_"),
+        ];
+        for (lost, added, is_lost) in [
+            (Some("x.dump.ab"), None, true),
+            (None, Some("x.dump.ae"), false),
+            (Some("x.dump.ab"), Some("x.dump.ad"), false),
+        ] {
+            let (folder, _store, catalog) =
+                catalog_of(files, &[("evidence-signing-key", KEY)]).await;
+            let wanted = BackupRef::from_name("x.dump", "").unwrap();
+            let then = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+            assert_eq!(then.members.len(), 3);
+            let job = VerifyJob::new("then", wanted.clone(), Trigger::Command);
+            let proven = proof("then", &then);
+            let kept = catalog.write_evidence(&job, &proven, Some(&then)).await;
+            assert!(kept.unwrap().is_some());
+            if let Some(name) = lost {
+                std::fs::remove_file(folder.path().join(name)).unwrap();
+            }
+            if let Some(name) = added {
+                std::fs::write(folder.path().join(name), b"_").unwrap();
+                // The newest piece stays as it is.
+                set_age(&folder, name, 60);
+            }
+            let e = catalog.pin(&wanted, None, None).await.err().unwrap();
+            let now = jiff::Timestamp::now();
+            let mut report = VerificationReport::new("now", Trigger::Command, Depth::Data, now);
+            verdict::fail(&mut report, &e, Stage::Prepare);
+            assert_eq!(report.verdict, Verdict::Inconclusive, "{:?}", report.error);
+            let remains = catalog.settle_unpinned(&mut report, &job).await;
+            let error = report.error.unwrap();
+            assert_eq!(report.verdict == Verdict::Failed, is_lost, "{error:?}");
+            assert_eq!(error.blame == Blame::Backup, is_lost, "{error:?}");
+            assert_eq!(error.reason, R::ArchiveCorrupt);
+            assert_eq!(
+                error.message.ends_with(": 1 of 3 members is missing"),
+                is_lost,
+                "{error:?}"
+            );
+            assert!(!error.retryable);
+            assert_eq!(remains.is_some(), is_lost);
+            assert_eq!(report.backup.name.is_some(), is_lost);
+        }
+    }
+
+    /// A foreign file among the members explains no missing one.
+    #[test]
+    fn fewer_members_than_were_proven_are_damage_beside_a_foreign_file() {
+        let with = |count: u64| {
+            let mut r = of_bytes("then", 1);
+            let member = |n: u64| BackupMember {
+                name: format!("{n}.dat"),
+                size: 1,
+                crc32c: None,
+                sha256: None,
+            };
+            r.backup.size = Some(count.to_string());
+            r.members = Some(MembersProof::of((0..count).map(member)));
+            r
+        };
+        for (count, is_lost) in [(1, true), (2, true), (4, false)] {
+            let mut now = with(count);
+            let e = JobError::new(JobKind::PieceMissing, "9.dat is no part of it");
+            verdict::fail(&mut now, &e.into(), Stage::Data);
+            let r = settled(now, &[with(3)]);
+            assert_eq!(r.verdict == Verdict::Failed, is_lost, "{count}");
+            let message = r.error.unwrap().message;
+            let said = format!("{} of 3 members", 3_u64.saturating_sub(count));
+            assert_eq!(message.contains(&said), is_lost, "{message}");
         }
     }
 
@@ -329,6 +452,14 @@ mod tests {
         for (now, is_verified) in [("first", true), ("rotten", false)] {
             let r = settled(ended_with(None, now), &both);
             assert_eq!(r.is_verified(), is_verified, "{now}");
+        }
+        // What was read but not restored may have been the damaged copy.
+        let read = VerificationReport {
+            depth: Some(Depth::Object),
+            ..of_bytes("rotten", 1)
+        };
+        for earlier in [vec![read.clone()], vec![read, of_bytes("first", 2)]] {
+            assert!(settled(ended_with(None, "first"), &earlier).is_verified());
         }
         // Neither is what somebody interrupted, nor a backup to whose members a file was added.
         for e in [

@@ -94,7 +94,10 @@ async fn run_in_span(
     };
     let mut bounds = context.bounds("verification", job.deadline);
     let ended = bounds.within(pin_and_verify(&context, &mut draft)).await;
-    let VerificationDraft { mut report, pinned } = draft;
+    let VerificationDraft {
+        mut report,
+        mut pinned,
+    } = draft;
     report.duration_seconds = context.clock.seconds();
     report.finished_at = context.clock.now();
     report.stages = progress
@@ -117,7 +120,11 @@ async fn run_in_span(
         report.asked = catalog.asked(&job.backup);
     }
     let settle = async {
-        catalog.settle_verdict(&mut report, pinned.as_ref()).await;
+        if pinned.is_some() {
+            catalog.settle_verdict(&mut report, pinned.as_ref()).await;
+        } else {
+            pinned = catalog.settle_unpinned(&mut report, job).await;
+        }
         Ok(())
     };
     if let Err(e) = context.end_bounds("verification").within(settle).await {

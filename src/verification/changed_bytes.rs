@@ -26,17 +26,18 @@ pub(crate) fn have_same_bytes(a: &VerificationReport, b: &VerificationReport) ->
 }
 
 /// The proof since which a backup has other bytes, under the same name and generation: the newest one of other bytes. There
-/// is none if the bytes of now were verified before any others, as after a repair.
+/// is none if the bytes of now were proven before any others, as after a repair. A verification that restored nothing is no
+/// proof: it may have read a damaged copy.
 pub(crate) fn changed_since<'a>(
     earlier: impl Iterator<Item = &'a VerificationReport>,
     now: &VerificationReport,
 ) -> Option<&'a VerificationReport> {
-    let verified: Vec<(bool, &VerificationReport)> = earlier
-        .filter(|r| r.is_verified())
+    let proven: Vec<(bool, &VerificationReport)> = earlier
+        .filter(|r| r.is_proof())
         .filter_map(|r| Some((have_same_bytes(r, now)?, r)))
         .collect();
     let of_bytes = |same: bool| {
-        let of_bytes = verified.iter().filter(move |(is, _)| *is == same);
+        let of_bytes = proven.iter().filter(move |(is, _)| *is == same);
         of_bytes.map(|(_, r)| *r)
     };
     let first = |same: bool| of_bytes(same).map(|r| r.finished_at).min();
@@ -47,8 +48,46 @@ pub(crate) fn changed_since<'a>(
     of_bytes(false).max_by_key(|r| r.finished_at)
 }
 
+/// Whether a backup has fewer members than at an earlier verification. Whoever adds files cannot cause that.
+pub(crate) fn lacks_members(now: &VerificationReport, then: &VerificationReport) -> bool {
+    match (&now.members, &then.members) {
+        (Some(now), Some(then)) => now.count < then.count,
+        _ => false,
+    }
+}
+
 fn objects(n: u64) -> String {
     format!("{n} {}", if n == 1 { "object" } else { "objects" })
+}
+
+fn missing_members(missing: u64, of: u64) -> String {
+    let are = if missing == 1 { "is" } else { "are" };
+    format!("{missing} of {of} members {are} missing")
+}
+
+/// A checksum of which both reports know another value: its name, and both values.
+fn checksums<'a>(
+    then: &'a VerificationReport,
+    now: &'a VerificationReport,
+) -> Option<(&'static str, &'a str, &'a str)> {
+    type Value = fn(&VerificationReport) -> Option<&str>;
+    let kinds: [(&'static str, Value); 4] = [
+        ("SHA-256 over the checksums of its members", |r| {
+            r.members.as_ref()?.sha256.as_deref()
+        }),
+        ("SHA-256 over the CRC32Cs of its members", |r| {
+            r.members.as_ref()?.crc32c.as_deref()
+        }),
+        ("CRC32C", |r| r.backup.crc32c.as_deref()),
+        // Of a directory, it is that of the table of contents.
+        ("SHA-256", |r| {
+            r.sha256.as_deref().filter(|_| r.members.is_none())
+        }),
+    ];
+    kinds.into_iter().find_map(|(name, value)| {
+        let (then, now) = (value(then)?, value(now)?);
+        (then != now).then_some((name, then, now))
+    })
 }
 
 /// What shows that the bytes are others now.
@@ -56,11 +95,14 @@ fn difference(then: &VerificationReport, now: &VerificationReport) -> String {
     if let (Some(then), Some(now)) = (&then.members, &now.members)
         && then.count != now.count
     {
-        return format!(
-            "it had {} then, and has {} now",
-            objects(then.count),
-            now.count
-        );
+        return match then.count.checked_sub(now.count) {
+            Some(missing) => missing_members(missing, then.count),
+            None => format!(
+                "it had {} then, and has {} now",
+                objects(then.count),
+                now.count
+            ),
+        };
     }
     match (&then.backup.size, &now.backup.size) {
         (Some(then), Some(now)) if then != now => {
@@ -90,8 +132,11 @@ pub(crate) fn fail_as_damaged(report: &mut VerificationReport, proof: &Verificat
         refusals_total: 0,
     });
     if !is_failed {
-        // What the verifying server lacks, say, may be called so by a flipped bit.
-        (error.reason, error.blame, error.retryable) = (R::ChecksumMismatch, Blame::Backup, false);
+        (error.blame, error.retryable) = (Blame::Backup, false);
+        // What the verifying server lacks, say, may be called so by a flipped bit. A missing member is missing.
+        if error.reason != R::ArchiveCorrupt {
+            error.reason = R::ChecksumMismatch;
+        }
     }
     report.verdict = Verdict::Failed;
     note_damage(report, proof);
@@ -105,10 +150,13 @@ fn note_damage(report: &mut VerificationReport, proof: &VerificationReport) {
         report,
         &format!("damaged since its proof at {at}: {difference}"),
     );
-    report.fix = Some(
-        "restore another copy of this backup, or an older one; take a new backup now, and find out what changes or damages files where backups are stored. A file that was replaced on purpose needs a new name or a new time"
-            .into(),
-    );
+    let advice = "restore another copy of this backup, or an older one; take a new backup now, and find out what changes or damages files where backups are stored. A file that was replaced on purpose needs a new name or a new time";
+    report.fix = Some(match checksums(proof, report) {
+        Some((kind, then, now)) => format!(
+            "verified with {kind} {then} at {at}; this one has {now}: compare the copies, the one that was verified is right unless it was damaged before that. Then {advice}"
+        ),
+        None => advice.to_owned(),
+    });
 }
 
 /// Says of a backup that fails that it was proven, perhaps with other bytes.
@@ -199,7 +247,7 @@ mod tests {
         let two = of_folder(&[("1.dat", Some("x")), ("toc.dat", Some("t"))], "t");
         let one = of_folder(&[("toc.dat", Some("t"))], "t");
         for (then, now, what) in [
-            (&two, &one, "it had 2 objects then, and has 1 now"),
+            (&two, &one, "1 of 2 members is missing"),
             (&one, &two, "it had 1 object then, and has 2 now"),
             (
                 &of_object(Some("a"), None),
@@ -215,6 +263,43 @@ mod tests {
                 format!("cut off; damaged since its proof at 1970-01-01T00:00:00Z: {what}");
             assert_eq!(now.error.unwrap().message, wanted);
             assert_ne!(now.fix, usual);
+        }
+    }
+
+    /// Which of two copies is the right one, a person can tell by the checksum that was verified.
+    #[test]
+    fn the_advice_names_the_checksum_that_was_verified() {
+        let folder = |sum| of_folder(&[("1.dat", Some(sum)), ("toc.dat", Some("t"))], "t");
+        let (then, now) = (folder("x"), folder("y"));
+        let of_members = |r: &VerificationReport| r.members.clone().unwrap().sha256.unwrap();
+        let (x, y) = (of_members(&then), of_members(&now));
+        for (then, mut now, said) in [
+            (
+                of_object(Some("a"), Some("s")),
+                of_object(Some("b"), Some("t")),
+                "verified with CRC32C a at 1970-01-01T00:00:00Z; this one has b: ".to_owned(),
+            ),
+            (
+                of_object(None, Some("s")),
+                of_object(Some("b"), Some("t")),
+                "verified with SHA-256 s at 1970-01-01T00:00:00Z; this one has t: ".to_owned(),
+            ),
+            (
+                then,
+                now,
+                format!(
+                    "verified with SHA-256 over the checksums of its members {x} at 1970-01-01T00:00:00Z; this one has {y}: "
+                ),
+            ),
+            (
+                of_object(None, None),
+                of_object(None, Some("t")),
+                "restore another copy".to_owned(),
+            ),
+        ] {
+            fail_as_damaged(&mut now, &then);
+            let fix = now.fix.unwrap();
+            assert!(fix.starts_with(&said), "{fix}");
         }
     }
 }

@@ -6,6 +6,19 @@ use crate::proof::{ServerProof, Verdict, VerificationReport};
 
 const SYNTAX_ERROR: &str = "42601";
 const UNDEFINED_TABLE: &str = "42P01";
+const UNDEFINED_OBJECT: &str = "42704";
+/// The key of extensions among the numbers of entries.
+const EXTENSION: &str = "EXTENSION";
+
+/// Types of the system that newer versions lack.
+const REMOVED: [&str; 6] = [
+    "abstime",
+    "opaque",
+    "reltime",
+    "smgr",
+    "tinterval",
+    "unknown",
+];
 
 /// Types whose values all versions write and read alike.
 const STABLE: [&str; 6] = ["bigint", "boolean", "integer", "oid", "smallint", "uuid"];
@@ -16,11 +29,21 @@ fn major_of(version: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
+/// The major versions of the dumped server and of the one that verifies.
+#[derive(Clone, Copy)]
+struct Versions {
+    dumped: u32,
+    here: u32,
+    /// The dump creates extensions, whose own versions may differ on these servers, and so the objects that they bring.
+    has_extensions: bool,
+}
+
 /// Whether a server of version `dumped` may accept what one of version `here` refused with this SQLSTATE. A server of the
 /// dump's own version knows its objects, keywords and parameters, and reads the values that it has written; a violated
 /// constraint, a duplicate or a row with missing columns is refused by every version.
-fn may_be_of_version(code: &str, message: &str, (dumped, here): (u32, u32)) -> bool {
-    let is_older = dumped < here;
+fn may_be_of_version(code: &str, message: &str, versions: Versions) -> bool {
+    let is_older = versions.dumped < versions.here;
+    let lacks_own = is_older && !versions.has_extensions;
     match code {
         // Every version reads the rows of an older one, and the values of these types that another one writes.
         _ if code.starts_with("22") && is_of_rows(message) && is_older => false,
@@ -31,8 +54,9 @@ fn may_be_of_version(code: &str, message: &str, (dumped, here): (u32, u32)) -> b
         }
         // A newer version may reserve another word, but knows all statements of the older ones.
         SYNTAX_ERROR if is_older && message.contains(AT_FIRST_WORD) => false,
-        // Only the system's own relations are other ones in another version.
-        UNDEFINED_TABLE if is_older && lacks_own_relation(message) => false,
+        // Only the system's own relations and types are other ones in another version, and those of extensions.
+        UNDEFINED_TABLE if lacks_own && lacks_own_relation(message) => false,
+        UNDEFINED_OBJECT if lacks_own && lacks_own_type(message) => false,
         // Duplicate columns, objects and names.
         "42701" | "42710" | "42712" | "42723" | "42P03" | "42P04" | "42P05" | "42P06" | "42P07" => {
             false
@@ -70,6 +94,18 @@ fn lacks_own_relation(message: &str) -> bool {
     }
 }
 
+/// Whether the message is about a type that does not exist, is named without a schema, and is of no version.
+fn lacks_own_type(message: &str) -> bool {
+    let rest = message.split_once("type \"");
+    let name = rest.and_then(|(_, rest)| rest.split_once("\" does not exist"));
+    let Some((name, _)) = name else {
+        return false;
+    };
+    let of_elements = name.trim_end_matches("[]");
+    let of_elements = of_elements.strip_prefix('_').unwrap_or(of_elements);
+    !name.contains('.') && !REMOVED.contains(&of_elements)
+}
+
 /// Whether the message is about a value of this type.
 fn is_of_type(message: &str, name: &str) -> bool {
     let of_type = message.split_once("a value was rejected for type ");
@@ -94,13 +130,22 @@ impl VersionGap {
         let dumped = major_of(&archive.server_version);
         // pg_dump writes for its own and for newer versions, whatever it reads from.
         let writer = major_of(&archive.pg_dump_version).filter(|w| *w > here);
+        let has_extensions = archive.entries.contains_key(EXTENSION);
+        let may_be_of = |dumped| {
+            let versions = Versions {
+                dumped,
+                here,
+                has_extensions,
+            };
+            dumped != here && may_be_of_version(code, &error.message, versions)
+        };
+        // A newer pg_dump may write other clauses, but the statements are those of the dumped version.
+        let is_clause = code == SYNTAX_ERROR && !error.message.contains(AT_FIRST_WORD);
         let (dump, wanted) = match (dumped, writer) {
-            (Some(dumped), _)
-                if dumped != here && may_be_of_version(code, &error.message, (dumped, here)) =>
-            {
+            (Some(dumped), _) if may_be_of(dumped) => {
                 (format!("the dump is of PostgreSQL {dumped}"), dumped)
             }
-            (Some(_), Some(writer)) if code == SYNTAX_ERROR => {
+            (Some(_), Some(writer)) if is_clause => {
                 (format!("the dump was written by pg_dump {writer}"), writer)
             }
             _ => return None,
@@ -155,6 +200,14 @@ mod tests {
     use crate::verification::evidence::tests::report;
     use crate::verification::verdict;
     use pgdump_restore::Stage;
+
+    fn versions(dumped: u32, here: u32) -> Versions {
+        Versions {
+            dumped,
+            here,
+            has_extensions: false,
+        }
+    }
 
     /// The report of a dump of one version that a sandbox of another one refused.
     fn refused(dumped: &str, pg_dump: &str, here: &str, code: &str) -> VerificationReport {
@@ -238,7 +291,7 @@ mod tests {
         );
         // Every version reads every other one's integers.
         let of_type = |name: &str| format!("COPY: a value was rejected for type {name} [22P02]");
-        let newer = |message: &str| may_be_of_version("22P02", message, (18, 15));
+        let newer = |message: &str| may_be_of_version("22P02", message, versions(18, 15));
         assert!(!newer(&of_type("integer")));
         assert!(newer(&of_type("oidvector")));
         assert!(newer("COPY: a value was rejected [22P02]"));
@@ -247,6 +300,12 @@ mod tests {
         // A newer pg_dump may write what the dumped version itself cannot read; it does not make objects disappear.
         let (writer, _) = said("15.18", "17.2", "42601");
         assert!(writer.contains("written by pg_dump 17"), "{writer}");
+        let mut broken = refused("15.18", "17.2", "15.18", "42P07");
+        let error = broken.error.as_mut().unwrap();
+        error.sqlstate = Some(SYNTAX_ERROR.into());
+        error.message.push_str(AT_FIRST_WORD);
+        mind_the_version(&mut broken);
+        assert_eq!(broken.verdict, Verdict::Failed);
         let gone = refused("15.18", "17.2", "15.18", "42883");
         assert_eq!(gone.verdict, Verdict::Failed);
         // What is appended is kept, however long the server's message is.
@@ -282,7 +341,7 @@ mod tests {
                 true,
             ),
         ] {
-            let excused = may_be_of_version("22P02", &message, (17, 15));
+            let excused = may_be_of_version("22P02", &message, versions(17, 15));
             assert_eq!(excused, is_excused, "{message}");
         }
     }
@@ -324,11 +383,56 @@ mod tests {
             ("22007", "t: INSERT: a value was rejected [22007]", false),
             ("22P02", "line 9: statement: a value was rejected", true),
             ("42704", "t: COPY: type \"abstime\" does not exist", true),
+            ("42704", "type \"abstime[]\" does not exist [42704]", true),
+            ("42704", "type \"_tinterval\" does not exist [42704]", true),
+            ("42704", "type \"integxr\" does not exist [42704]", false),
+            ("42704", "type \"integxr[]\" does not exist [42704]", false),
+            (
+                "42704",
+                "type \"pg_catalog.integxr\" does not exist [42704]",
+                true,
+            ),
+            (
+                "42704",
+                "access method \"heaq\" does not exist [42704]",
+                true,
+            ),
         ] {
             let excused = |versions| may_be_of_version(code, message, versions);
-            assert_eq!(excused((14, 15)), is_excused, "{message}");
-            assert!(excused((16, 15)), "{message}");
+            assert_eq!(excused(versions(14, 15)), is_excused, "{message}");
+            assert!(excused(versions(16, 15)), "{message}");
+            // An extension of another version may have other relations and types.
+            let with_extensions = Versions {
+                has_extensions: true,
+                ..versions(14, 15)
+            };
+            let is_object = matches!(code, UNDEFINED_TABLE | UNDEFINED_OBJECT);
+            assert_eq!(
+                excused(with_extensions),
+                is_excused || is_object,
+                "{message}"
+            );
         }
+    }
+
+    /// The table of contents tells whether the dump creates extensions.
+    #[test]
+    fn what_an_extension_may_have_brought_is_not_blamed_on_the_backup() {
+        let verdict = |entries: &[(&str, u64)]| {
+            let mut r = refused("14.2", "14.2", "15.18", "42P07");
+            let error = r.error.as_mut().unwrap();
+            error.sqlstate = Some("42P01".into());
+            error.message = "relation \"public.raster_columns\" does not exist [42P01]".into();
+            let archive = r.archive.as_mut().unwrap();
+            archive.entries = entries.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect();
+            mind_the_version(&mut r);
+            r.verdict
+        };
+        assert_eq!(verdict(&[("VIEW", 1)]), Verdict::Failed);
+        assert_eq!(
+            verdict(&[("EXTENSION", 1), ("VIEW", 1)]),
+            Verdict::Inconclusive
+        );
     }
 
     #[test]

@@ -248,9 +248,10 @@ async fn a_file_behind_the_pieces_is_named_and_the_backup_is_not_blamed() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", ROWS);
     let custom = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    let uncompressed = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
     let text = std::fs::read(c.dump_to_file("src", &["-Fp"])).unwrap();
     for (name, bytes) in [
-        ("x.dump", &custom),
+        ("x.dump", &uncompressed),
         ("x.dump.gz", &gzip(&custom)),
         ("x.sql.gz", &gzip(&text)),
     ] {

@@ -242,15 +242,15 @@ impl CustomBlocks {
         positions: &Positions,
         left: usize,
     ) -> Result<Option<(u8, usize)>, ArchiveError> {
-        if left == 0 {
-            self.files.mark_end();
-        }
         let begin = self.input.position();
+        if left == 0 {
+            self.files.mark_end_at(begin);
+        }
         let start = self.input.fill_buf();
         let start = start.map_err(|e| ArchiveError::from_io(e, "block header"))?;
         let start = start[..start.len().min(SHOWN_BYTES)].to_vec();
         if !start.is_empty() {
-            self.files.mark_more();
+            self.files.mark_more_at(begin);
         }
         let Some(kind) = next_kind(&mut self.input)? else {
             return Ok(None);

@@ -232,6 +232,10 @@ impl<R: BufRead> BufRead for CountingReader<R> {
     }
 
     fn consume(&mut self, n: usize) {
+        if n == 0 {
+            // An empty buffer would be filled, with bytes that nobody asked for.
+            return;
+        }
         // The bytes are in the buffer already, so nothing is read here.
         if let Ok(buf) = self.input.fill_buf() {
             let part = &buf[..n.min(buf.len())];
@@ -264,6 +268,18 @@ mod tests {
         assert_eq!(dump_id["type"], "integer", "{dump_id}");
         assert_eq!(dump_id["description"], "Dump id of the entry.", "{dump_id}");
         assert_eq!(schema.get("$defs"), None);
+    }
+
+    /// What follows may be in another file, or come out of a decompressor that has to read on.
+    #[test]
+    fn consuming_nothing_reads_nothing() {
+        struct Unread;
+        impl Read for Unread {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                panic!("nobody asked for bytes")
+            }
+        }
+        CountingReader::new(std::io::BufReader::new(Unread)).consume(0);
     }
 
     #[test]

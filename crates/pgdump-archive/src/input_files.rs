@@ -54,14 +54,28 @@ impl InputFiles {
         self.begun(if self.is_filtered { AHEAD } else { 0 }).max(1)
     }
 
+    /// How many files begin before this byte of the archive; `None` where a filter hides that.
+    fn before(&self, at: u64) -> Option<usize> {
+        let source = self.source.as_ref().filter(|_| !self.is_filtered)?;
+        Some(source.files_before(at))
+    }
+
     /// The archive is complete with what was read so far.
     pub(crate) fn mark_end(&self) {
         self.set_end(self.used());
     }
 
-    /// There is more behind the end that was marked: in a file of its own, or the archive may have another end.
-    pub(crate) fn mark_more(&self) {
-        if self.begun(0) <= self.end.load(Relaxed) {
+    /// The archive is complete with its first `at` bytes. More may have been read ahead, also of the next file.
+    pub(crate) fn mark_end_at(&self, at: u64) {
+        let files = self.before(at).unwrap_or_else(|| self.used());
+        self.set_end(files.max(1));
+    }
+
+    /// There is more behind the first `at` bytes, the end that was marked: in a file of its own, or the archive may have
+    /// another end.
+    pub(crate) fn mark_more_at(&self, at: u64) {
+        let next = self.before(at.saturating_add(1));
+        if next.unwrap_or_else(|| self.begun(0)) <= self.end.load(Relaxed) {
             self.set_end(0);
         }
     }

@@ -42,10 +42,10 @@ pub(super) fn read_tail<R: BufRead>(
     let offsets = compare_toc(&mut fields, form.minor, entries, &form.sums)?;
     let (unread, behind) = input.get_mut();
     let end = behind.position() - unread.len() as u64;
-    files.mark_end();
+    files.mark_end_at(end);
     let failed = |e| ArchiveError::from_io(e, "bytes after the data");
     if !unread.is_empty() || !behind.fill_buf().map_err(failed)?.is_empty() {
-        files.mark_more();
+        files.mark_more_at(end);
     }
     let rest = peek(&mut input)?;
     if rest.is_empty() {

@@ -12,6 +12,7 @@ use pgdump_archive::{
 };
 
 use crate::formats::Collect;
+use crate::synthetic::{synthetic, synthetic_parts};
 use crate::{Kind, is_full_campaign, kind, sample};
 
 #[derive(Clone)]
@@ -179,6 +180,7 @@ fn archives() -> Vec<(String, Vec<u8>)> {
         ("custom.gz".to_owned(), gzip(&file("v15.custom.dump"))),
         ("text.gz".to_owned(), gzip(&file("v15.plain.sql"))),
         ("tar".to_owned(), gunzip(&file("v15.tar.gz"))),
+        ("uncompressed.dump".to_owned(), synthetic(16, 4)),
     ];
     for name in [
         "v15.custom.dump",
@@ -251,6 +253,31 @@ fn a_file_behind_the_end_is_named_and_nothing_is_said_of_the_archive() {
                 assert!(e.contains(&format!("before file {place}, ")), "{what}: {e}");
                 assert_eq!(e.contains("or name file 0"), place == 1, "{e}");
             }
+        }
+    }
+}
+
+/// Uncompressed data is read up to its end exactly, and the next file may have been begun by then.
+#[test]
+fn a_file_behind_uncompressed_data_is_not_blamed_on_the_archive() {
+    let [head, contents, data] = synthetic_parts(16, 4);
+    let plain = [&head[..], &contents, &data].concat();
+    // As `pg_dump -Fc >> file` leaves it.
+    let appended = [&plain[..], &contents].concat();
+    for whole in [&plain, &appended] {
+        let parts: Vec<&[u8]> = whole.chunks(whole.len().div_ceil(3)).collect();
+        let large = b"notes".repeat(160_000);
+        let surplus: [&[u8]; 6] = [b"notes", &large, parts[1], whole, &data, &contents[..20]];
+        for more in surplus {
+            let e = read(&[&parts[..], &[more]].concat()).err().unwrap();
+            assert_eq!(kind(&e), Kind::Foreign, "{e}");
+            assert!(e.to_string().contains("before file 3, "), "{e}");
+            // Not in a file of its own.
+            let last = [parts[2], more].concat();
+            let e = read(&[parts[0], parts[1], &last]).err().unwrap();
+            assert_eq!(kind(&e), Kind::Corrupt, "{e}");
+            let e = read(&[parts[0], parts[1], &last, b"x"]).err().unwrap();
+            assert_eq!(kind(&e), Kind::Corrupt, "{e}");
         }
     }
 }
