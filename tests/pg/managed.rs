@@ -205,8 +205,8 @@ async fn on_the_same_service_its_roles_keep_what_they_own() {
     let job = job(&archive, "ours", OnExisting::Fail);
     let done = c.restore_with(&job, &[("db-user", "operator")]).await;
     assert_eq!(done.result.error, None);
-    // Only what belongs to the server's superuser is left out: privileges on the system.
-    assert_eq!(rules(&done.result), [PRIVILEGE]);
+    // Only what belongs to cloudsqladmin, a superuser, changes: its objects, and privileges on the system.
+    assert_eq!(rules(&done.result), ["platform-owner", PRIVILEGE]);
     let owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'audit'";
     assert_eq!(c.psql("ours", owner), "cloudsqlsuperuser");
     let ours = c.content("ours", &["--data-only", "--no-owner"]);
