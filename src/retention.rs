@@ -1,7 +1,7 @@
-//! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database
-//! of a set, any backup of a database without a proven one, the newest `floor` backups of each database, the newest proven
-//! one with rows that newer ones leave out (for a time also those that nobody verified), and backups whose database cannot be determined. The latter also cause no other
-//! backup to be deleted.
+//! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database of a set,
+//! any backup of a database without a proven one, the newest `floor` backups of each database, the newest proven one
+//! with rows that newer ones leave out (for a time also those that nobody verified), and backups whose database cannot
+//! be determined. The latter also cause no other backup to be deleted.
 
 use std::collections::{HashMap, HashSet};
 
@@ -426,7 +426,7 @@ mod tests {
         }
     }
 
-    /// Which of four backups of these ages are deleted, if these are proven, define tables without data, or are bad.
+    /// Which of the backups of these ages are deleted, if these are proven, define tables without data, or are bad.
     fn gone_with(ages: &[i64], proven: &[usize], gaps: &[usize], bad: &[usize]) -> Vec<usize> {
         let all = decided_with(ages, proven, |i, c| {
             c.has_gaps = gaps.contains(&i);
