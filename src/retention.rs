@@ -1,9 +1,9 @@
-//! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database
-//! of a set, any backup of a database without a proven one, the newest `floor` backups of each database, the newest proven
-//! one with rows that newer ones leave out, and backups whose database cannot be determined. The latter also cause no other
-//! backup to be deleted.
+//! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database of a set,
+//! any backup of a database without a proven one, the newest `floor` backups of each database, the newest proven one
+//! with rows that newer ones leave out (for a time also those that nobody verified), and backups whose database cannot
+//! be determined. The latter also cause no other backup to be deleted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 mod parts;
 mod tables;
@@ -14,8 +14,8 @@ use crate::store::StoredObject;
 /// Why a backup is kept whose archive names no database, if its tables are not known either.
 const UNNAMED: &str = "it names no database, as pg_dump -C would, and no verification has listed its tables: it may be of any database";
 
-/// How long a backup is kept because of rows that newer ones may lack by mistake: so many days, or so many times those that
-/// backups are kept anyway.
+/// How long a backup is kept because of rows that newer ones lack, or may lack, by mistake: so many days, or so many times
+/// those that backups are kept anyway.
 const LEFT_OUT_DAYS: u32 = 35;
 const LEFT_OUT_FACTOR: u32 = 4;
 
@@ -57,7 +57,9 @@ pub struct Candidate {
     pub origin: Result<BackupOrigin, String>,
     /// The database that it is of if it names none, and a verification has listed its tables.
     pub unnamed: Option<UnnamedSeries>,
-    /// Of a proven backup: rows that no newer proven one has.
+    /// It was never proven, and its last conclusive verification could not even restore it.
+    pub is_bad: bool,
+    /// Of a proven backup, and of a part that was restored: rows that no newer proven one has.
     pub sole_rows: Option<SoleRows>,
     /// Of a proven backup: it defines tables without data.
     pub has_gaps: bool,
@@ -72,22 +74,13 @@ pub struct RetainedSeries {
     unnamed: Option<UnnamedSeries>,
 }
 
-/// What the proven backups of a series have in common.
-#[derive(Debug, Default)]
-struct ProvenOfSeries {
-    /// Place of the oldest one.
-    oldest: usize,
-    /// One of them has the data of all that it defines.
-    has_full: bool,
-}
-
 /// What is newer than a backup in its series.
 #[derive(Debug, Default)]
 struct NewerInSeries {
     backups: usize,
     is_proven: bool,
-    /// One is kept because it may have rows that the proven ones lack.
-    keeps_unproven: bool,
+    /// The newest proven one defines tables without data.
+    leaves_data_out: bool,
 }
 
 impl Candidate {
@@ -122,23 +115,43 @@ impl RetentionRules {
     /// been dropped, or left out by mistake: it stays for a time in which that is noticed.
     fn keeps_rows(&self, c: &Candidate, now: jiff::Timestamp) -> Option<String> {
         let sole = c.sole_rows.as_ref()?;
+        let of = &sole.of;
         if sole.is_left_out {
-            let of = &sole.of;
             return Some(format!(
                 "the newest proven backup with rows of {of}, which newer ones leave out; if that is meant, add the tables to `drift.ignore` in the checks file"
             ));
         }
+        // That most tables are the same does not say for certain that the database is.
+        if c.unnamed.is_some() {
+            return Some(format!(
+                "the newest proven backup with rows of {of}, which newer ones do not have; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
+            ));
+        }
+        let limit = self.keeps_long(&c.object, now)?;
+        Some(format!(
+            "the newest proven backup with rows of {of}, which newer ones do not have: {limit}"
+        ))
+    }
+
+    /// Why one that was never proven is kept, if the newest proven one leaves data out. Nobody knows whether that is how
+    /// the database is backed up, nor what the others have.
+    fn keeps_unproven(&self, c: &Candidate, now: jiff::Timestamp) -> Option<String> {
+        if c.proven || c.is_bad {
+            return None;
+        }
+        let limit = self.keeps_long(&c.object, now)?;
+        Some(format!("{MAY_HAVE_MORE}; {limit}"))
+    }
+
+    /// That it is kept longer than others, and how long, unless it is older.
+    fn keeps_long(&self, object: &StoredObject, now: jiff::Timestamp) -> Option<String> {
         let limit = self.days.saturating_mul(LEFT_OUT_FACTOR).max(LEFT_OUT_DAYS);
         let rules = RetentionRules {
             days: limit,
             ..*self
         };
-        rules.keeps_young(&c.object, now)?;
-        Some(format!(
-            "the newest proven backup with rows of {}, which newer ones do not have: kept for {}",
-            sole.of,
-            days(limit)
-        ))
+        rules.keeps_young(object, now)?;
+        Some(format!("kept for {}", days(limit)))
     }
 
     /// Why one is deleted of which a newer one is proven.
@@ -162,10 +175,12 @@ pub fn decide(
     let series: Vec<Result<RetainedSeries, String>> =
         backups.iter().map(Candidate::series).collect();
     let any_proven = backups.iter().any(|c| c.proven);
-    let all_proven = proven_of_each(&backups, &series);
+    let of_proven = backups.iter().zip(&series).filter(|(c, _)| c.proven);
+    let all_proven: HashSet<&RetainedSeries> =
+        of_proven.filter_map(|(_, s)| s.as_ref().ok()).collect();
     let mut newer: HashMap<&RetainedSeries, NewerInSeries> = HashMap::new();
     let mut decisions = Vec::with_capacity(backups.len());
-    for (place, (c, series)) in backups.into_iter().zip(&series).enumerate() {
+    for (c, series) in backups.into_iter().zip(&series) {
         let keep = |why: &str| (false, why.to_owned());
         let young = rules.keeps_young(&c.object, now);
         let (delete, why) = match series {
@@ -176,28 +191,27 @@ pub fn decide(
             },
             Ok(series) => {
                 let newer = newer.entry(series).or_default();
-                let proven = all_proven.get(series);
-                let may_have_more = !c.proven
-                    && !newer.keeps_unproven
-                    && proven.is_some_and(|p| !p.has_full && p.oldest < place);
+                let leaves_data_out = newer.leaves_data_out;
+                let keeps_unproven = || {
+                    let kept = rules.keeps_unproven(&c, now);
+                    kept.filter(|_| leaves_data_out)
+                };
+                let keeps_data = || rules.keeps_rows(&c, now).or_else(keeps_unproven);
                 let kept = young
                     .or_else(|| rules.keeps_few(newer.backups))
-                    .or_else(|| rules.keeps_rows(&c, now).filter(|_| newer.is_proven));
+                    .or_else(|| keeps_data().filter(|_| newer.is_proven));
                 let decided = match kept {
                     Some(why) => (false, why),
                     None if !any_proven => keep(NONE_PROVEN),
-                    None if may_have_more => {
-                        newer.keeps_unproven = true;
-                        keep(MAY_HAVE_MORE)
-                    }
                     None if newer.is_proven => (true, rules.expired(c.proven)),
-                    None => keep(match (c.proven, proven.is_some()) {
+                    None => keep(match (c.proven, all_proven.contains(series)) {
                         (true, _) => "the newest proven backup of its database",
                         (false, true) => "newer than the newest proven backup of its database",
                         (false, false) => "no backup of its database is proven",
                     }),
                 };
                 newer.backups += 1;
+                newer.leaves_data_out |= c.proven && c.has_gaps && !newer.is_proven;
                 newer.is_proven |= c.proven;
                 decided
             }
@@ -212,27 +226,11 @@ pub fn decide(
     decisions
 }
 
-/// The proven backups of each series.
-fn proven_of_each<'a>(
-    backups: &[Candidate],
-    series: &'a [Result<RetainedSeries, String>],
-) -> HashMap<&'a RetainedSeries, ProvenOfSeries> {
-    let mut all: HashMap<&RetainedSeries, ProvenOfSeries> = HashMap::new();
-    let series = series.iter().map(|s| s.as_ref().ok());
-    for (place, (c, series)) in backups.iter().zip(series).enumerate() {
-        if let Some(series) = series.filter(|_| c.proven) {
-            let of_it = all.entry(series).or_default();
-            of_it.oldest = place;
-            of_it.has_full |= !c.has_gaps;
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::job::Generation;
+    use crate::proof::BackupContents;
 
     const DAY: i64 = 86_400;
 
@@ -259,6 +257,7 @@ mod tests {
                 .strip_prefix('~')
                 .and_then(|n| n.parse().ok())
                 .map(UnnamedSeries::of_test),
+            is_bad: false,
             sole_rows: None,
             has_gaps: false,
         };
@@ -393,6 +392,7 @@ mod tests {
                 proven: proven.contains(&i),
                 origin: Ok(BackupOrigin::Named("a".into())),
                 unnamed: None,
+                is_bad: false,
                 sole_rows: None,
                 has_gaps: false,
             };
@@ -426,20 +426,92 @@ mod tests {
         }
     }
 
-    /// Nobody knows whether the proven ones are how the database is backed up.
+    /// Which of the backups of these ages are deleted, if these are proven, define tables without data, or are bad.
+    fn gone_with(ages: &[i64], proven: &[usize], gaps: &[usize], bad: &[usize]) -> Vec<usize> {
+        let all = decided_with(ages, proven, |i, c| {
+            c.has_gaps = gaps.contains(&i);
+            c.is_bad = bad.contains(&i);
+        });
+        (0..ages.len()).filter(|i| all[*i].0).collect()
+    }
+
+    /// Nobody knows whether the newest proven one is how the database is backed up.
     #[test]
-    fn while_every_proven_backup_leaves_data_out_an_older_one_stays() {
-        let gone = |proven: &[usize], gaps: &[usize]| -> Vec<usize> {
-            let all = decided_with(&[10, 11, 12, 13], proven, |i, c| {
-                c.has_gaps = gaps.contains(&i);
-            });
-            (0..4).filter(|i| all[*i].0).collect()
+    fn while_the_newest_proven_backup_leaves_data_out_older_unproven_ones_stay() {
+        let ages = [10, 11, 12, 34, 35];
+        let none: [usize; 0] = [];
+        assert_eq!(gone_with(&ages, &[0], &[], &none), [1, 2, 3, 4]);
+        assert_eq!(gone_with(&ages, &[0], &[0], &none), [4]);
+        // The oldest one was proven before the table was created that the newest one leaves out.
+        assert_eq!(gone_with(&ages, &[0, 4], &[0], &none), [4]);
+        assert_eq!(gone_with(&ages, &[0, 4], &[0, 4], &none), [4]);
+        // A newer one that leaves nothing out replaces them.
+        assert_eq!(gone_with(&ages, &[0, 2], &[2], &none), [1, 2, 3, 4]);
+        // An older one does not: what it had may have been left out since.
+        assert_eq!(gone_with(&ages, &[0, 2], &[0], &none), [2, 4]);
+        // What cannot be restored has no rows, and takes nobody's place.
+        assert_eq!(gone_with(&ages, &[0], &[0], &[1, 3]), [1, 3, 4]);
+        assert_eq!(gone_with(&ages, &[1], &[1], &[0]), [4]);
+        let all = decided_with(&ages, &[0], |_, c| c.has_gaps = true);
+        assert_eq!(all[1].1, format!("{MAY_HAVE_MORE}; kept for 35 days"));
+    }
+
+    /// A verified part with rows that the whole ones leave out, and one that was never verified.
+    #[test]
+    fn a_part_that_alone_has_rows_stays() {
+        let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
+        let rules = RetentionRules { days: 7, floor: 0 };
+        let of = |age: i64, proven: bool, sole: Option<bool>, is_part: bool| {
+            let candidate = Candidate {
+                object: StoredObject {
+                    created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
+                    ..StoredObject::named(&format!("b{age}"))
+                },
+                proven,
+                origin: Ok(BackupOrigin::Named("a".into())),
+                unnamed: None,
+                is_bad: false,
+                sole_rows: sole.map(|is_left_out| SoleRows {
+                    of: "public.orders".into(),
+                    is_left_out,
+                }),
+                has_gaps: !is_part,
+            };
+            (candidate, is_part.then_some(BackupContents::Partial))
         };
-        assert_eq!(gone(&[0], &[0]), [2, 3]);
-        assert_eq!(gone(&[0], &[]), [1, 2, 3]);
-        assert_eq!(gone(&[0, 1], &[0]), [1, 2, 3]);
-        // They all do, from the beginning.
-        assert_eq!(gone(&[0, 3], &[0, 3]), [1, 2, 3]);
+        let backups = vec![
+            of(10, true, None, false),
+            of(20, true, Some(true), true),
+            of(21, false, Some(true), true),
+            of(34, true, Some(false), true),
+            of(35, true, Some(false), true),
+            of(36, true, None, true),
+            of(37, false, None, true),
+        ];
+        let all = decide_with_parts(backups, now, rules);
+        let gone: Vec<usize> = (0..all.len()).filter(|i| all[*i].delete).collect();
+        assert_eq!(gone, [4, 5, 6], "{all:?}");
+        let why = all[1].why.as_str();
+        assert!(why.contains("rows of public.orders"), "{why}");
+        assert!(why.ends_with("replaces no whole backup"), "{why}");
+    }
+
+    /// Databases with most tables in common may be two.
+    #[test]
+    fn rows_of_a_backup_that_names_no_database_are_kept_without_a_limit() {
+        for (unnamed, is_deleted) in [(None, true), (Some(UnnamedSeries::of_test(1)), false)] {
+            let all = decided_with(&[10, 900], &[0, 1], |i, c| {
+                if unnamed.is_some() {
+                    c.origin = Ok(BackupOrigin::new(None, "backup-2026-11-01"));
+                }
+                c.unnamed = unnamed;
+                c.sole_rows = (i == 1).then(|| SoleRows {
+                    of: "public.log".into(),
+                    is_left_out: false,
+                });
+            });
+            assert_eq!(all[1].0, is_deleted, "{all:?}");
+        }
     }
 
     proptest::proptest! {

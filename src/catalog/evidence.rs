@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::backup_catalog::BackupCatalog;
 use crate::backup::PinnedBackup;
 use crate::config::EvidencePlace;
-use crate::error::{RestoreError, StorageKind};
+use crate::error::{RestoreError, StorageKind, one_line};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
@@ -206,6 +206,13 @@ pub(super) fn last_of_each<'a>(
         .into_iter()
         .filter_map(|d| last(Some(d)))
         .collect()
+}
+
+/// Why a report calls its backup bad, if it does.
+pub(super) fn why_bad(report: &VerificationReport) -> Option<String> {
+    let message = report.error.as_ref().map(|e| e.message.as_str());
+    let is_bad = report.verdict == Verdict::Failed;
+    is_bad.then(|| one_line(message.unwrap_or("the evidence does not say why")))
 }
 
 fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Question<'a> {

@@ -9,7 +9,7 @@ use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::companions::{is_beside, names_of, without_companions};
 use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
-use super::evidence::is_proven;
+use super::evidence::{is_proven, last_of_each, why_bad};
 use super::whole_backups::PassedBackup;
 use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
@@ -41,6 +41,8 @@ struct ChosenBackup {
     passed: Vec<String>,
     /// Those that are of none.
     left_out: Vec<String>,
+    /// Those that were found bad, or of which other bytes were proven, each with the reason: one more than are named.
+    refuted: Vec<String>,
     /// Places of evidence that this account may not look into, and that cannot change the choice.
     hidden: Vec<String>,
 }
@@ -304,7 +306,10 @@ impl BackupCatalog {
         if evidence.is_elsewhere() {
             unlisted.retain(|place| documents.may_be_about(place));
         }
-        let (mut verified, mut passed) = (0, Vec::new());
+        let (mut verified, mut passed, mut refuted) = (0, Vec::new(), Vec::new());
+        let may_be_about = |r: &VerificationReport| {
+            database.is_none() || r.database.is_none() || r.database.as_deref() == database
+        };
         for (place, FoundBackup { object, .. }) in found.iter().enumerate() {
             let known = evidence.among(&mut documents, object).await;
             if known.incomplete.is_some() {
@@ -312,15 +317,15 @@ impl BackupCatalog {
                     .await?;
                 continue;
             }
-            let reports: Vec<VerificationReport> = known
-                .reports
-                .into_iter()
-                .filter(|r| {
-                    database.is_none() || r.database.is_none() || r.database.as_deref() == database
-                })
-                .collect();
+            let reports = known.reports.into_iter().filter(may_be_about);
+            let reports: Vec<VerificationReport> = reports.collect();
             verified += usize::from(!reports.is_empty());
             if !is_proven(&reports) {
+                let other = known.of_other_bytes.as_deref();
+                let why = why_refuted(&reports, other.filter(|r| may_be_about(r)));
+                if refuted.len() <= MAX_LISTED {
+                    refuted.extend(why.map(|why| format!("{} ({why})", object.name)));
+                }
                 continue;
             }
             let is_it = match database {
@@ -340,6 +345,7 @@ impl BackupCatalog {
             if is_it {
                 let hidden = documents.hidden().iter().map(|p| evidence.uri(p)).collect();
                 return Ok(ChosenBackup {
+                    refuted,
                     hidden,
                     ..ChosenBackup::after(place, passed)
                 });
@@ -427,6 +433,7 @@ impl ChosenBackup {
         let notes = [
             self.note_of_passed(),
             self.note_of_left_out(),
+            self.note_of_refuted(),
             self.note_of_hidden(),
         ];
         notes.into_iter().flatten().collect()
@@ -439,6 +446,19 @@ impl ChosenBackup {
                 "this account may not look into {places}, and left out the evidence there: it is about no newer backup that could have been chosen"
             )
         })
+    }
+
+    /// What was chosen is older than what somebody may take for the newest proven one.
+    fn note_of_refuted(&self) -> Option<String> {
+        let (are, them) = match self.refuted.len() {
+            0 => return None,
+            1 => ("a newer backup was", "it"),
+            _ => ("newer backups were", "one of them"),
+        };
+        let names = listed(self.refuted.iter());
+        Some(format!(
+            "{are} not chosen: {names}; if you want {them}, choose it by its name"
+        ))
     }
 
     fn note_of_left_out(&self) -> Option<String> {
@@ -529,6 +549,24 @@ impl Candidates<'_> {
         }
         parts.join("; ")
     }
+}
+
+/// Why a backup is not proven that somebody may take for a proven one: it was found bad, or something else was proven in its
+/// place. Otherwise it was not verified, or without an answer.
+fn why_refuted(
+    reports: &[VerificationReport],
+    of_other_bytes: Option<&VerificationReport>,
+) -> Option<String> {
+    let all: Vec<&VerificationReport> = reports.iter().collect();
+    let mut last = last_of_each(&all).into_iter();
+    if let Some(why) = last.find_map(|(_, r)| why_bad(r)) {
+        return Some(format!("its verification failed: {why}"));
+    }
+    let proof = of_other_bytes.filter(|r| r.is_proof())?;
+    Some(format!(
+        "it has other bytes or members than when it was proven at {}",
+        proof.finished_at
+    ))
 }
 
 fn objects_of(found: &[FoundBackup]) -> Vec<StoredObject> {
@@ -924,7 +962,55 @@ mod tests {
             .unwrap()
             .of_database(Some("app"));
         let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
-        assert_eq!(pinned.notes, [UNSIGNED]);
+        let refuted = "a newer backup was not chosen: a2.dump (its verification failed: the evidence does not say why); if you want it, choose it by its name";
+        assert_eq!(pinned.notes, [UNSIGNED, refuted]);
+    }
+
+    /// An object that somebody adds to a newer backup does not make an older one the newest without a word.
+    #[tokio::test]
+    async fn a_newer_backup_that_is_not_what_was_proven_is_named() {
+        let app = archive_of("app");
+        let files: &[(&str, &[u8])] = &[
+            ("20/toc.dat", &app),
+            ("20/1.dat", b"1\n"),
+            ("19.dump", &app),
+        ];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        for (age, (name, _)) in (1..).zip(files) {
+            set_age(&folder, name, 60 * age);
+        }
+        let prove = async |id: &str, name: &str, verdict: Verdict| {
+            let wanted = BackupRef::from_name(name, "").unwrap();
+            let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+            let members = pinned.object.members.as_deref().cloned();
+            verified(&catalog, id, name, |r| {
+                r.verdict = verdict;
+                r.members = members;
+            })
+            .await;
+        };
+        prove("1", "19.dump", Verdict::Verified).await;
+        prove("2", "20/", Verdict::Verified).await;
+        let wanted = BackupRef::from_name("latest-proven", "").unwrap();
+        let chosen = async || {
+            let pinned = catalog.pin(&wanted, None, None).await.unwrap().unwrap();
+            (pinned.object.name, pinned.notes)
+        };
+        let (name, notes) = chosen().await;
+        assert_eq!(name, "20/");
+        assert!(!notes.iter().any(|n| n.contains("not chosen")), "{notes:?}");
+        // Older than the others: the directory seems to be from the same time.
+        std::fs::write(folder.path().join("20/2.dat"), b"2\n").unwrap();
+        set_age(&folder, "20/2.dat", 900);
+        let said = "a newer backup was not chosen: 20/ (it has other bytes or members than when it was proven at ";
+        for is_looked_at in [false, true] {
+            if is_looked_at {
+                prove("3", "20/", Verdict::Inconclusive).await;
+            }
+            let (name, notes) = chosen().await;
+            assert_eq!(name, "19.dump");
+            assert!(notes.iter().any(|n| n.starts_with(said)), "{notes:?}");
+        }
     }
 
     /// An older proof is no answer while it cannot be known whether a newer backup is proven.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
-use super::evidence::is_proven;
+use super::evidence::{is_proven, last_of_each};
 use super::whole_backups::part_by;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
@@ -15,7 +15,7 @@ use crate::error::{
     ValidationKind, report as said,
 };
 use crate::policy::Depth;
-use crate::proof::{BackupContents, BackupOrigin, ListedTables, Verdict, VerificationReport};
+use crate::proof::{BackupContents, BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{
     Candidate, Decision, NewerTables, RetainedSeries, RetentionRules, UnnamedDatabases,
     decide_with_parts,
@@ -37,6 +37,27 @@ fn is_still_proven(reports: &[VerificationReport]) -> bool {
     newest.is_some_and(VerificationReport::is_proof)
 }
 
+/// Whether the last conclusive verification restored a backup, whatever checks then said of it: its rows are there.
+fn was_restored(reports: &[VerificationReport]) -> bool {
+    let all: Vec<&VerificationReport> = reports.iter().collect();
+    let last = last_of_each(&all);
+    !last.is_empty() && last.iter().all(|(_, r)| r.is_proof() || fails_check(r))
+}
+
+/// Whether it could not: it has no rows that anybody could want.
+fn is_bad(reports: &[VerificationReport]) -> bool {
+    let all: Vec<&VerificationReport> = reports.iter().collect();
+    let last = last_of_each(&all);
+    last.iter()
+        .any(|(_, r)| r.verdict == Verdict::Failed && !fails_check(r))
+}
+
+/// Whether a verification failed because of a check of what was restored, such as drift.
+fn fails_check(report: &VerificationReport) -> bool {
+    let reason = report.error.as_ref().map(|e| e.reason);
+    report.verdict == Verdict::Failed && reason == Some(R::VerificationFailed)
+}
+
 fn left_alone(name: &str, why: &str) -> RestoreError {
     ValidationError::new(
         ValidationKind::ArchiveUnsupported,
@@ -52,10 +73,15 @@ struct RetainedSet {
     of_series: HashMap<RetainedSeries, ProvenOfSeries>,
 }
 
-/// The proven whole backups of a series so far.
+/// The proven backups of a series so far.
+#[derive(Default)]
 struct ProvenOfSeries {
-    newest: StoredObject,
-    tables: NewerTables,
+    of_whole: NewerTables,
+    /// Also of parts.
+    of_all: NewerTables,
+    has_whole: bool,
+    /// The newest ones, and those that have rows which newer ones lack: because of them, older ones are deleted.
+    relied_on: Vec<StoredObject>,
 }
 
 impl RetainedSet {
@@ -67,46 +93,59 @@ impl RetainedSet {
         }
     }
 
-    /// Compares the next backup with the newer ones, by the tables that its evidence lists.
+    /// Compares the next backup with the newer ones, by the tables that its evidence lists. Whole backups are compared with
+    /// whole ones alone, because no part replaces any.
     fn compare(
         &mut self,
         candidate: &mut Candidate,
         part: Option<BackupContents>,
-        tables: Option<&ListedTables>,
+        known: &Testimony,
     ) {
+        let tables = known.tables.as_ref();
         if let (Ok(origin), Some(tables)) = (&candidate.origin, tables)
             && !matches!(origin, BackupOrigin::Named(_))
         {
             candidate.unnamed = Some(self.unnamed.series_of(origin, tables));
         }
-        let (true, None, Ok(series)) = (candidate.proven, part, candidate.series()) else {
+        let (proven, is_whole) = (candidate.proven, part.is_none());
+        let has_rows = proven || (!is_whole && was_restored(&known.reports));
+        let (true, Ok(series)) = (has_rows, candidate.series()) else {
             return;
         };
-        let newer = self
-            .of_series
-            .entry(series)
-            .or_insert_with(|| ProvenOfSeries {
-                newest: candidate.object.clone(),
-                tables: NewerTables::default(),
-            });
+        let newer = self.of_series.entry(series).or_default();
+        let is_newest = newer.relied_on.is_empty() || (is_whole && !newer.has_whole);
         if let Some(tables) = tables {
             let is_ignored = |name: &str| is_ignored(&self.drift, name);
-            candidate.has_gaps = tables.bare.iter().any(|name| !is_ignored(name));
-            candidate.sole_rows = newer.tables.sole_rows(tables, is_ignored);
-            newer.tables.add(tables);
+            if is_whole {
+                candidate.has_gaps = tables.bare.iter().any(|name| !is_ignored(name));
+                candidate.sole_rows = newer.of_whole.sole_rows(tables, is_ignored);
+                newer.of_whole.add(tables);
+            } else {
+                candidate.sole_rows = newer.of_all.sole_rows(tables, is_ignored);
+            }
+            if proven {
+                newer.of_all.add(tables);
+            }
+        }
+        newer.has_whole |= is_whole;
+        if proven && (is_newest || candidate.sole_rows.is_some()) {
+            newer.relied_on.push(candidate.object.clone());
         }
     }
 
-    /// The newest proven backup of each of these series, on which the deletions depend.
-    fn newest_proven_of(
-        &self,
+    /// The proven backups on which the deletions in these series depend, unless they are deleted as well.
+    fn relied_on_in<'a>(
+        &'a self,
         series: &HashSet<&RetainedSeries>,
-    ) -> impl Iterator<Item = &StoredObject> {
+        decisions: &[Decision],
+    ) -> Vec<&'a StoredObject> {
         let of = self
             .of_series
             .iter()
             .filter(|(known, _)| series.contains(known));
-        of.map(|(_, proven)| &proven.newest)
+        let is_kept = |o: &&StoredObject| !decisions.iter().any(|d| d.delete && d.object == **o);
+        let all = of.flat_map(|(_, proven)| &proven.relied_on);
+        all.filter(is_kept).collect()
     }
 }
 
@@ -141,7 +180,7 @@ impl BackupCatalog {
             };
             let part = part_by(&known.reports);
             let mut candidate = self.candidate(object, &known, !is_unsigned).await;
-            of_set.compare(&mut candidate, part, known.tables.as_ref());
+            of_set.compare(&mut candidate, part, &known);
             candidates.push((candidate, part));
             incomplete = incomplete.or(known.incomplete);
         }
@@ -159,7 +198,7 @@ impl BackupCatalog {
             let deleting = decisions.iter().zip(&series).filter(|(d, _)| d.delete);
             let deleting: HashSet<&RetainedSeries> =
                 deleting.filter_map(|(_, s)| s.as_ref()).collect();
-            for object in of_set.newest_proven_of(&deleting) {
+            for object in of_set.relied_on_in(&deleting, &decisions) {
                 if incomplete.is_none() {
                     incomplete = self.what_changed(evidence, object).await;
                 }
@@ -234,6 +273,7 @@ impl BackupCatalog {
             proven,
             origin,
             unnamed: None,
+            is_bad: !proven && is_bad(reports),
             sole_rows: None,
             has_gaps: false,
         }
@@ -338,6 +378,7 @@ impl BackupCatalog {
 mod tests {
     use super::*;
     use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
+    use crate::error::{Blame, ErrorBody};
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
     use crate::proof::TableProof;
@@ -466,15 +507,7 @@ mod tests {
         let (folder, _store, catalog) = catalog_of(&files, &flags).await;
         for (days, (name, _, tables)) in backups.iter().rev().enumerate() {
             set_age(&folder, name, (days as u64 + 2) * 86_400);
-            let table = |name: &&str| TableProof {
-                name: (*name).to_owned(),
-                rows: 1,
-                bytes: 1,
-                digest: "0".into(),
-                restored_rows: Some(1),
-                columns: vec![],
-            };
-            let tables: Vec<TableProof> = tables.iter().map(table).collect();
+            let tables: Vec<TableProof> = tables.iter().map(|name| table(name)).collect();
             verified(&catalog, name, name, |r| r.tables = tables).await;
         }
         deleted(&catalog).await
@@ -591,6 +624,17 @@ mod tests {
         }
     }
 
+    /// Other bytes, and the same size and time.
+    fn rot(folder: &tempfile::TempDir, name: &str) {
+        let path = folder.path().join(name);
+        let made = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let rotten: Vec<u8> = bytes.into_iter().rev().collect();
+        std::fs::write(&path, rotten).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(made).unwrap();
+    }
+
     /// A file that rots in place keeps its size and time; only its bytes show it.
     #[tokio::test]
     async fn a_proof_of_other_bytes_deletes_nothing() {
@@ -612,12 +656,172 @@ mod tests {
         store.take_summed();
         assert_eq!(deleted(&catalog).await, ["1.dump"]);
         assert_eq!(store.take_summed(), ["2.dump"]);
-        let path = folder.path().join("2.dump");
-        let made = std::fs::metadata(&path).unwrap().modified().unwrap();
-        let rotten: Vec<u8> = dump.iter().rev().copied().collect();
-        std::fs::write(&path, rotten).unwrap();
-        let file = std::fs::File::options().write(true).open(&path).unwrap();
-        file.set_modified(made).unwrap();
+        rot(&folder, "2.dump");
+        let decisions = catalog.retention("default", true).await.unwrap();
+        assert!(decisions.iter().all(|d| !d.delete), "{decisions:?}");
+        let said = "2.dump has other bytes than when it was proven";
+        assert!(
+            decisions.iter().any(|d| d.why.contains(said)),
+            "{decisions:?}"
+        );
+    }
+
+    fn table(name: &str) -> TableProof {
+        TableProof {
+            name: name.to_owned(),
+            rows: 1,
+            bytes: 1,
+            digest: "0".into(),
+            restored_rows: Some(1),
+            columns: vec![],
+        }
+    }
+
+    /// Says that a backup of the database `app` was proven to have rows of these tables, and none of others that it defines.
+    async fn prove(
+        catalog: &BackupCatalog,
+        name: &str,
+        (filled, bare): (&[&str], &[&str]),
+        change: impl FnOnce(&mut VerificationReport),
+    ) {
+        verified(catalog, name, name, |r| {
+            r.database = Some("app".into());
+            r.tables = filled.iter().map(|t| table(t)).collect();
+            r.without_data = bare.iter().map(|t| (*t).to_owned()).collect();
+            change(r);
+        })
+        .await;
+    }
+
+    fn failed(reason: R) -> impl FnOnce(&mut VerificationReport) {
+        move |r| {
+            r.verdict = Verdict::Failed;
+            r.error = Some(ErrorBody {
+                reason,
+                blame: Blame::Backup,
+                stage: "check".into(),
+                message: "drift of contents".into(),
+                sqlstate: None,
+                refusals: vec![],
+                refusals_total: 0,
+                retryable: false,
+            });
+        }
+    }
+
+    /// The table was created after the last proof, and the next one that is proven leaves it out.
+    #[tokio::test]
+    async fn backups_that_may_alone_have_rows_of_a_new_table_stay() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[
+            ("5.dump", &dump),
+            ("4.dump", &dump),
+            ("3.dump", &dump),
+            ("2.dump", &dump),
+            ("1.dump", &dump),
+        ];
+        for (bare, gone) in [
+            (&["public.orders"][..], &["3.dump", "1.dump"][..]),
+            (&[], &["4.dump", "3.dump", "2.dump", "1.dump"]),
+        ] {
+            let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+            for (age, (name, _)) in (10..).zip(files) {
+                set_age(&folder, name, age * DAY);
+            }
+            let users = &["public.users"][..];
+            prove(&catalog, "1.dump", (users, &[]), |_| {}).await;
+            prove(&catalog, "5.dump", (users, bare), |r| {
+                r.contents = (!bare.is_empty()).then_some(BackupContents::UsualPart);
+            })
+            .await;
+            // Damaged, and restored with a check that failed.
+            prove(&catalog, "3.dump", (&[], &[]), failed(R::ArchiveCorrupt)).await;
+            prove(
+                &catalog,
+                "2.dump",
+                (&[], &[]),
+                failed(R::VerificationFailed),
+            )
+            .await;
+            assert_eq!(deleted(&catalog).await, gone);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restored_part_with_rows_that_whole_backups_leave_out_stays() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[
+            ("5.dump", &dump),
+            ("4.dump", &dump),
+            ("3.dump", &dump),
+            ("2.dump", &dump),
+        ];
+        let (orders, users) = (&["public.orders"][..], &["public.users"][..]);
+        let none: &[&str] = &[];
+        for (is_failed, has_newer, gone) in [
+            (false, false, none),
+            (true, false, none),
+            // Another part has the rows.
+            (false, true, &["3.dump"]),
+        ] {
+            let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+            for (age, (name, _)) in (10..).zip(files) {
+                set_age(&folder, name, age * DAY);
+            }
+            let part = |is_failed: bool| {
+                move |r: &mut VerificationReport| {
+                    r.contents = Some(BackupContents::Partial);
+                    if is_failed {
+                        failed(R::VerificationFailed)(r);
+                    }
+                }
+            };
+            prove(&catalog, "5.dump", (users, orders), |r| {
+                r.contents = Some(BackupContents::UsualPart);
+            })
+            .await;
+            if has_newer {
+                prove(&catalog, "4.dump", (orders, &[]), part(false)).await;
+            }
+            prove(&catalog, "3.dump", (orders, &[]), part(is_failed)).await;
+            // A part's rows make no whole backup dispensable.
+            prove(
+                &catalog,
+                "2.dump",
+                (&["public.orders", "public.users"], &[]),
+                |_| {},
+            )
+            .await;
+            assert_eq!(deleted(&catalog).await, gone, "{is_failed} {has_newer}");
+        }
+    }
+
+    /// The one that is kept for the rows that the newest one leaves out.
+    #[tokio::test]
+    async fn every_backup_that_a_deletion_relies_on_is_read_again() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("3.dump", &dump), ("2.dump", &dump), ("1.dump", &dump)];
+        let (folder, store, catalog) = catalog_of(files, &FLAGS).await;
+        let crc32c = backup::encode_crc32c(pgdump_archive::Crc32c(crc32c::crc32c(&dump)));
+        for (age, (name, _)) in (10..).zip(files) {
+            set_age(&folder, name, age * DAY);
+        }
+        let full = &["public.orders", "public.users"][..];
+        for (name, filled, bare) in [
+            ("3.dump", &full[1..], &full[..1]),
+            ("2.dump", full, &[]),
+            ("1.dump", full, &[]),
+        ] {
+            prove(&catalog, name, (filled, bare), |r| {
+                r.backup.crc32c = Some(crc32c.clone());
+                r.contents = (!bare.is_empty()).then_some(BackupContents::UsualPart);
+            })
+            .await;
+        }
+        store.take_summed();
+        assert_eq!(deleted(&catalog).await, ["1.dump"]);
+        assert_eq!(store.take_summed(), ["3.dump", "2.dump"]);
+        rot(&folder, "2.dump");
         let decisions = catalog.retention("default", true).await.unwrap();
         assert!(decisions.iter().all(|d| !d.delete), "{decisions:?}");
         let said = "2.dump has other bytes than when it was proven";

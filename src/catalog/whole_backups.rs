@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::backup_catalog::BackupCatalog;
+use super::evidence::{last_of_each, why_bad};
 use crate::backup::{FoundBackup, PinnedBackup};
 use crate::error::{FailureReason as R, RestoreError, StorageError, StorageKind, report as said};
 use crate::job::LatestBackup;
@@ -24,6 +25,8 @@ const MAX_LISTED: usize = 10;
 pub(super) struct PassedBackup {
     object: StoredObject,
     contents: BackupContents,
+    /// Only evidence that anybody could have written says so.
+    is_unsigned: bool,
 }
 
 impl BackupCatalog {
@@ -46,15 +49,13 @@ impl BackupCatalog {
                 }
                 pinned => pinned?,
             };
-            let Some(contents) = self.part_of(&mut pinned, wanted.is_proven).await else {
+            let Some(part) = self.part_of(&mut pinned, wanted.is_proven).await else {
                 pinned.notes.extend(note_of(&passed));
                 return Ok(pinned);
             };
-            passed.push(PassedBackup {
-                object: pinned.object.clone(),
-                contents,
-            });
-            if contents == BackupContents::Partial && partial.is_none() {
+            let is_partial = part.contents == BackupContents::Partial;
+            passed.push(part);
+            if is_partial && partial.is_none() {
                 partial = Some(pinned);
             }
             if passed.len() > MAX_PASSED {
@@ -110,34 +111,49 @@ impl BackupCatalog {
     }
 
     /// What a backup holds if it is known to be a part that is not to be chosen. What cannot be read is not known. One that
-    /// lacks the data of some tables is no proof of a whole one; the newest backup it is nevertheless, with a note.
-    async fn part_of(&self, pinned: &mut PinnedBackup, is_proven: bool) -> Option<BackupContents> {
+    /// lacks the data of some tables is no proof of a whole one; the newest backup it is nevertheless, with a note. So it is
+    /// if it was found bad: an older one in its place would be old data that nobody asked for.
+    async fn part_of(&self, pinned: &mut PinnedBackup, is_proven: bool) -> Option<PassedBackup> {
         let archived = self.archived_contents(pinned).await.unwrap_or_else(|e| {
             // Its restore says what is wrong. The evidence may know more.
             tracing::debug!(error = said(&e), "what a backup holds cannot be read");
             None
         });
         let is_open = archived.is_none_or(|c| !c.is_part() || c == BackupContents::Partial);
-        let by_evidence = if is_open {
-            self.contents_by_evidence(pinned).await
+        let (known, is_signed) = if is_open {
+            self.known_of(pinned).await
         } else {
-            None
+            (Testimony::default(), false)
         };
-        let part = by_evidence.or(archived).filter(|c| c.is_part());
-        if part == Some(BackupContents::Partial) && !(is_proven && by_evidence.is_some()) {
-            let said = if by_evidence.is_some() {
-                "which those before it had: its verification says so"
-            } else {
-                "by its table of contents; its verification will say whether that is usual"
+        // Definitions and data that a table of contents lists are there, whatever the evidence says.
+        let is_possible = |c: &BackupContents| {
+            archived.is_none()
+                || !matches!(c, BackupContents::SchemaOnly | BackupContents::DataOnly)
+        };
+        let by_evidence = known_by(&known.reports).filter(is_possible);
+        let name = &pinned.object.name;
+        if !is_proven {
+            let note = note_of_failure(name, &known.reports, is_signed);
+            pinned.notes.extend(note);
+        }
+        let contents = by_evidence.or(archived).filter(|c| c.is_part())?;
+        if contents == BackupContents::Partial && !(is_proven && by_evidence.is_some()) {
+            let said = match (by_evidence.is_some(), is_signed) {
+                (true, true) => "which those before it had: its verification says so",
+                (true, false) => "which those before it had: UNSIGNED evidence says so",
+                (false, _) => {
+                    "by its table of contents; its verification will say whether that is usual"
+                }
             };
-            pinned.notes.push(format!(
-                "{} {}, {said}",
-                pinned.object.name,
-                BackupContents::Partial.phrase()
-            ));
+            let phrase = BackupContents::Partial.phrase();
+            pinned.notes.push(format!("{name} {phrase}, {said}"));
             return None;
         }
-        part
+        Some(PassedBackup {
+            object: pinned.object.clone(),
+            contents,
+            is_unsigned: by_evidence.is_some() && !is_signed,
+        })
     }
 
     /// What the table of contents says; `None` of what has none, or is compressed as a whole.
@@ -167,24 +183,23 @@ impl BackupCatalog {
         file.unwrap_or_default().of_set(set).drift
     }
 
-    async fn contents_by_evidence(&self, pinned: &PinnedBackup) -> Option<BackupContents> {
+    /// The evidence about a backup, and whether only signed one counts. What cannot be read says nothing.
+    async fn known_of(&self, pinned: &PinnedBackup) -> (Testimony, bool) {
         let known = async {
-            match self.evidence(Some(pinned)).await? {
-                Some(evidence) => evidence.beside(&pinned.object).await,
-                None => Ok(Testimony::default()),
-            }
+            let Some(evidence) = self.evidence(Some(pinned)).await? else {
+                return Ok((Testimony::default(), false));
+            };
+            let known = evidence.beside(&pinned.object).await?;
+            Ok((known, evidence.is_signed()))
         };
-        let known: Result<Testimony, RestoreError> = known.await;
-        match known {
-            Ok(known) => known_by(&known.reports),
-            Err(e) => {
-                tracing::debug!(
-                    error = said(&e),
-                    "the evidence about a backup cannot be read"
-                );
-                None
-            }
-        }
+        let known: Result<(Testimony, bool), RestoreError> = known.await;
+        known.unwrap_or_else(|e| {
+            tracing::debug!(
+                error = said(&e),
+                "the evidence about a backup cannot be read"
+            );
+            (Testimony::default(), false)
+        })
     }
 }
 
@@ -224,6 +239,22 @@ pub(super) fn leave_out_parts(backups: &mut Vec<StoredObject>, reports: &[Verifi
     }
 }
 
+/// That the newest backup was found bad, if the last conclusive evidence says so.
+fn note_of_failure(name: &str, reports: &[VerificationReport], is_signed: bool) -> Option<String> {
+    let all: Vec<&VerificationReport> = reports.iter().collect();
+    let why = last_of_each(&all)
+        .into_iter()
+        .find_map(|(_, r)| why_bad(r))?;
+    let says = if is_signed {
+        ""
+    } else {
+        "UNSIGNED evidence says that "
+    };
+    Some(format!(
+        "{name}: {says}its verification failed: {why}; choose an older one by its name, or latest-proven"
+    ))
+}
+
 /// That newer backups were passed over, if there are any.
 fn note_of(passed: &[PassedBackup]) -> Option<String> {
     let (are, them) = match passed.len() {
@@ -248,20 +279,27 @@ fn listed(passed: &[PassedBackup]) -> String {
         ""
     };
     let shown = passed.iter().take(MAX_LISTED);
-    let shown: Vec<String> = shown
-        .map(|p| format!("{} ({})", p.object.name, p.contents.label()))
-        .collect();
+    let label = |p: &PassedBackup| {
+        let by = if p.is_unsigned {
+            " by UNSIGNED evidence"
+        } else {
+            ""
+        };
+        format!("{} ({}){by}", p.object.name, p.contents.label())
+    };
+    let shown: Vec<String> = shown.map(label).collect();
     format!("{}{more}", shown.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age};
+    use crate::catalog::folder_catalog::{self, archive_of, catalog_of, set_age};
     use crate::config::NAME_BUDGET;
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
     use crate::proof::Verdict;
+    use crate::verification::TEST_SIGNING_KEY as KEY;
 
     const DAY: u64 = 86_400;
 
@@ -500,6 +538,59 @@ mod tests {
         let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
         assert_eq!(name, "2.dump");
         assert!(notes[0].starts_with("2.dump lacks"), "{notes:?}");
+    }
+
+    /// Nor does evidence that nobody signed hide that it is only evidence.
+    #[tokio::test]
+    async fn rows_in_a_table_of_contents_are_believed_before_evidence() {
+        let whole = archive_with("app", &[("t", true)]);
+        let text: &[u8] = b"CREATE TABLE t ();\n";
+        let files: &[(&str, &[u8])] = &[("3.sql", text), ("2.dump", &whole), ("1.dump", &whole)];
+        for (key, by) in [(None, " by UNSIGNED evidence"), (Some(KEY), "")] {
+            for contents in [BackupContents::SchemaOnly, BackupContents::DataOnly] {
+                let flags: Vec<(&str, &str)> =
+                    key.iter().map(|k| ("evidence-signing-key", *k)).collect();
+                let (folder, _store, catalog) = catalog_of(files, &flags).await;
+                for (age, (name, _)) in (1..).zip(files) {
+                    set_age(&folder, name, 60 * age);
+                    if *name != "1.dump" {
+                        verified(&catalog, name, Some(contents)).await;
+                    }
+                }
+                let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
+                assert_eq!(name, "2.dump");
+                let said = format!("3.sql ({}){by};", contents.label());
+                assert!(notes.iter().any(|n| n.contains(&said)), "{notes:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_backup_is_chosen_with_a_note_if_it_was_found_bad() {
+        let whole = archive_with("app", &[("t", true)]);
+        let files: &[(&str, &[u8])] = &[("2.dump", &whole), ("1.dump", &whole)];
+        for (flags, says) in [
+            (&[][..], "UNSIGNED evidence says that "),
+            (&[("evidence-signing-key", KEY)][..], ""),
+        ] {
+            let (folder, _store, catalog) = catalog_of(files, flags).await;
+            set_age(&folder, "1.dump", 60);
+            for (id, verdict, is_noted) in [
+                ("a", Verdict::Failed, true),
+                ("b", Verdict::Inconclusive, true),
+                ("c", Verdict::Verified, false),
+            ] {
+                let change = |r: &mut VerificationReport| r.verdict = verdict;
+                folder_catalog::verified(&catalog, id, "2.dump", change).await;
+                let (name, notes) = chosen(&catalog, ("latest", None)).await.unwrap();
+                assert_eq!(name, "2.dump", "{verdict:?}");
+                let wanted = format!(
+                    "2.dump: {says}its verification failed: the evidence does not say why; choose an older one by its name, or latest-proven"
+                );
+                let wanted = is_noted.then_some(wanted);
+                assert_eq!(notes, wanted.into_iter().collect::<Vec<_>>());
+            }
+        }
     }
 
     /// However often a schema alone is proven, the whole backups stay.

@@ -13,7 +13,7 @@ pub struct ListedTables {
     pub filled: BTreeMap<String, bool>,
     /// Those that the backup defines without data.
     pub bare: BTreeSet<String>,
-    pub has_large_objects: bool,
+    pub large_objects: u64,
 }
 
 impl ListedTables {
@@ -36,7 +36,7 @@ impl VerificationReport {
         }
         let mut listed = ListedTables {
             bare: self.without_data.iter().cloned().collect(),
-            has_large_objects: self.large_objects > 0,
+            large_objects: self.large_objects,
             ..ListedTables::default()
         };
         for table in &self.tables {

@@ -4,8 +4,8 @@ use super::{Candidate, Decision, RetentionRules, decide};
 use crate::proof::BackupContents;
 
 /// Decides about all backups of a set, given newest first, each with what it holds if it is known to hold only a part of a
-/// database. A part makes no other backup dispensable, neither as a proven one nor as one of the newest; it is itself kept
-/// and deleted like one that was never proven.
+/// database. A part makes no whole backup dispensable, neither as a proven one nor as one of the newest; it is itself kept
+/// and deleted like one that was found bad, unless it has rows that no newer proven backup has.
 pub fn decide_with_parts(
     backups: Vec<(Candidate, Option<BackupContents>)>,
     now: jiff::Timestamp,
@@ -18,7 +18,8 @@ pub fn decide_with_parts(
         backups.iter().map(|(c, part)| (c.proven, *part)).collect();
     let all = backups.into_iter().map(|(c, part)| Candidate {
         proven: c.proven && part.is_none(),
-        // No part has what whole ones leave out.
+        // Those with rows that whole ones leave out are known, once they were restored. The others are decided on by
+        // what they are.
         has_gaps: false,
         ..c
     });

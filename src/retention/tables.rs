@@ -59,13 +59,27 @@ pub struct NewerTables {
     is_any: bool,
     filled: HashSet<String>,
     bare: HashSet<String>,
-    /// Most tables of one backup whose names differ in numbers only.
-    alike: HashMap<String, usize>,
-    has_large_objects: bool,
+    /// Of tables whose names differ in numbers only.
+    alike: HashMap<String, AlikeTables>,
+    /// Most of one backup.
+    large_objects: u64,
 }
 
+/// Tables with data whose names differ in numbers only, such as partitions.
+#[derive(Debug, Default)]
+struct AlikeTables {
+    /// How many there are, at most, in one backup.
+    most: usize,
+    /// The lowest numbers of any.
+    lowest: Option<Vec<Number>>,
+}
+
+/// A number in a name, however long: its length without zeros before it, and its digits.
+type Number = (usize, String);
+
 impl NewerTables {
-    /// The rows that an older backup has alone. Of partitions that come and go, it is enough that there are as many.
+    /// The rows that an older backup has alone. Of partitions that come and go, it is enough that there are as many, if those
+    /// that went have the lowest numbers; of large objects, half.
     pub fn sole_rows(
         &self,
         older: &ListedTables,
@@ -88,11 +102,20 @@ impl NewerTables {
         let alike = alike(older);
         let is_rotated = |name: &&str| {
             let pattern = without_digits(name);
-            self.alike.get(&pattern) >= alike.get(&pattern)
+            let (newer, count) = (self.alike.get(&pattern), alike.get(&pattern));
+            newer.is_some_and(|newer| {
+                let is_lowest = newer.lowest.as_ref().is_none_or(|l| numbers(name) < *l);
+                is_lowest && Some(&newer.most) >= count
+            })
         };
         let gone: Vec<&str> = gone.into_iter().filter(|name| !is_rotated(name)).collect();
-        let lacks_objects = older.has_large_objects && !self.has_large_objects;
-        let of = named(&gone).or(lacks_objects.then(|| "large objects".to_owned()))?;
+        let lacks_objects = older.large_objects > self.large_objects.saturating_mul(2);
+        let objects = if self.large_objects == 0 {
+            "large objects"
+        } else {
+            "most of its large objects"
+        };
+        let of = named(&gone).or(lacks_objects.then(|| objects.to_owned()))?;
         Some(SoleRows {
             of,
             is_left_out: false,
@@ -104,10 +127,17 @@ impl NewerTables {
         self.is_any = true;
         self.filled.extend(tables.filled.keys().cloned());
         self.bare.extend(tables.bare.iter().cloned());
-        self.has_large_objects |= tables.has_large_objects;
+        self.large_objects = self.large_objects.max(tables.large_objects);
         for (pattern, count) in alike(tables) {
-            let most = self.alike.entry(pattern).or_default();
-            *most = count.max(*most);
+            let known = self.alike.entry(pattern).or_default();
+            known.most = count.max(known.most);
+        }
+        for name in tables.filled.keys() {
+            let known = self.alike.entry(without_digits(name)).or_default();
+            let own = numbers(name);
+            if known.lowest.as_ref().is_none_or(|lowest| own < *lowest) {
+                known.lowest = Some(own);
+            }
         }
     }
 }
@@ -119,6 +149,14 @@ fn alike(tables: &ListedTables) -> HashMap<String, usize> {
         *alike.entry(without_digits(name)).or_default() += 1;
     }
     alike
+}
+
+/// The numbers in a name, to compare them by their value.
+fn numbers(name: &str) -> Vec<Number> {
+    let runs = name.split(|c: char| !c.is_ascii_digit());
+    let runs = runs.filter(|run| !run.is_empty());
+    let trimmed = runs.map(|run| run.trim_start_matches('0').to_owned());
+    trimmed.map(|digits| (digits.len(), digits)).collect()
 }
 
 /// The first name, and how many more there are.
@@ -140,7 +178,7 @@ mod tests {
         ListedTables {
             filled: filled.iter().map(|n| ((*n).to_owned(), true)).collect(),
             bare: bare.iter().map(|n| (*n).to_owned()).collect(),
-            has_large_objects: false,
+            large_objects: 0,
         }
     }
 
@@ -202,11 +240,42 @@ mod tests {
             sole(&[tables(&["ev_46", "users"], &[])], &weeks),
             gone("ev_45")
         );
-        let mut objects = tables(&["users"], &[]);
-        objects.has_large_objects = true;
-        assert_eq!(
-            sole(&[tables(&["users"], &[])], &objects),
-            gone("large objects")
-        );
+        let objects = |large_objects| ListedTables {
+            large_objects,
+            ..tables(&["users"], &[])
+        };
+        for (newer, wanted) in [
+            (0, gone("large objects")),
+            (4, gone("most of its large objects")),
+            (5, None),
+        ] {
+            assert_eq!(sole(&[objects(newer)], &objects(9)), wanted, "{newer}");
+        }
+        assert_eq!(sole(&[objects(0)], &objects(1)), gone("large objects"));
+    }
+
+    /// A new table does not make up for another one that was left out meanwhile.
+    #[test]
+    fn partitions_go_from_the_lowest_number() {
+        for (older, newer, is_rotated) in [
+            (&["t_9", "t_10"][..], &["t_10", "t_11"][..], true),
+            (&["t_9", "t_10"], &["t_9", "t_11"], false),
+            (&["t_2024", "t_2025"], &["t_2024", "t_2026"], false),
+            (&["t_1", "t_2", "t_3"], &["t_1", "t_3", "t_4"], false),
+            (&["t_1", "t_2", "t_3"], &["t_3", "t_4", "t_5"], true),
+            (&["t_2025_12"], &["t_2026_01"], true),
+            (&["t_2026_01"], &["t_2025_12"], false),
+            (&["t_099", "t_100"], &["t_100", "t_0101"], true),
+            (
+                &["t_99999999999999999999999999"],
+                &["t_100000000000000000000000000"],
+                true,
+            ),
+        ] {
+            let mut known = NewerTables::default();
+            known.add(&tables(newer, &[]));
+            let sole = known.sole_rows(&tables(older, &[]), |_| false);
+            assert_eq!(sole.is_none(), is_rotated, "{older:?} {newer:?}");
+        }
     }
 }
