@@ -12,7 +12,7 @@ use crate::hints;
 use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
-use crate::refusals::{Refusals, absent_names, cause_in, message_of, short_name};
+use crate::refusals::{Named, Refusals, absent_names, cause_in, message_of};
 use crate::script::{Defined, table_named};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
@@ -57,8 +57,8 @@ struct State {
     graph: Option<Graph>,
     /// The root cause of each entry that is left out.
     roots: HashMap<DumpId, String>,
-    /// The same by the names that messages have.
-    by_name: HashMap<String, String>,
+    /// The same by the names that messages have, without schemas.
+    by_name: HashMap<String, Vec<(Named, String)>>,
     /// The first refusal, as an error of the load.
     first: Option<DatabaseError>,
     /// Number of refusals that are no consequences of others.
@@ -66,6 +66,13 @@ struct State {
     /// The refused tables of SQL text, and the names of those whose rows were left out.
     tables: HashMap<String, Refusal>,
     without_rows: HashSet<String>,
+}
+
+impl State {
+    fn name(&mut self, named: Named, root: &str) {
+        let all = self.by_name.entry(named.name.clone()).or_default();
+        all.push((named, root.to_owned()));
+    }
 }
 
 impl LeftOut {
@@ -125,8 +132,8 @@ impl LeftOut {
     pub(crate) fn refuse_statement(&self, defined: &Defined, e: DatabaseError) {
         let refusal = self.refusal_of(defined.entry.clone(), &e);
         let mut state = self.state.lock();
-        if let Some(name) = &defined.name {
-            state.by_name.insert(name.clone(), refusal.root.clone());
+        if let Some(named) = &defined.named {
+            state.name(named.clone(), &refusal.root);
         }
         if let Some(table) = &defined.table {
             state.tables.insert(table.clone(), refusal.clone());
@@ -175,8 +182,18 @@ impl LeftOut {
     /// list every dependency.
     fn followed(&self, sqlstate: &str, message: &str) -> Option<String> {
         let state = self.state.lock();
-        let mut names = absent_names(sqlstate, message).into_iter();
-        names.find_map(|name| state.by_name.get(name).cloned())
+        let names = absent_names(sqlstate, message);
+        names.iter().find_map(|absent| {
+            let mut known = state.by_name.get(absent.name)?.iter();
+            let (_, root) = known.find(|(named, _)| absent.is(named))?;
+            Some(root.clone())
+        })
+    }
+
+    /// Whether an error says that something does not exist that was left out.
+    pub(crate) fn is_consequence(&self, e: &DatabaseError) -> bool {
+        let code = e.sqlstate().unwrap_or_default();
+        self.followed(code, &message_of(e)).is_some()
     }
 
     /// Leaves out an entry and everything that depends on it.
@@ -199,13 +216,12 @@ impl LeftOut {
                     true
                 }
             });
-        let name = |e: &TocEntry| (short_name(&e.tag).to_owned(), root.clone());
-        state.by_name.extend([name(entry)]);
         let places = new.iter().filter_map(|id| graph.places.get(id).copied());
         let mut places: Vec<usize> = places.collect();
         places.sort_unstable();
+        state.name(Named::of(entry), root);
         for e in places.into_iter().filter_map(|place| entries.get(place)) {
-            state.by_name.extend([name(e)]);
+            state.name(Named::of(e), root);
             if is_named(e) {
                 self.refusals.add(Refusal {
                     entry: e.name(),
@@ -303,6 +319,7 @@ mod tests {
             entry(1, "FUNCTION", "f(integer)", &[]),
             entry(2, "TABLE", "t", &[]),
             entry(3, "TRIGGER", "t x", &[]),
+            entry(4, "RULE", "t y", &[]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Skip));
         let left_out = LeftOut::new(refusals.clone());
@@ -312,8 +329,14 @@ mod tests {
         left_out.refuse(&entries, (&entries[1], RefusedPart::Whole), function);
         let other = refused("42P01", "relation \"public.other\" does not exist");
         left_out.refuse(&entries, (&entries[2], RefusedPart::Whole), other);
+        // Another kind of object with the name of the function.
+        let relation = refused("42P01", "relation \"public.f\" does not exist");
+        left_out.refuse(&entries, (&entries[3], RefusedPart::Whole), relation);
         let roots: Vec<String> = refusals.found().into_iter().map(|r| r.root).collect();
-        assert_eq!(roots, ["LANGUAGE plv8", "LANGUAGE plv8", "TRIGGER t x"]);
+        assert_eq!(
+            roots,
+            ["LANGUAGE plv8", "LANGUAGE plv8", "TRIGGER t x", "RULE t y"]
+        );
     }
 
     #[test]

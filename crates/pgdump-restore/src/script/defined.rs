@@ -1,7 +1,8 @@
 //! What a statement of SQL text defines, in the words of a table of contents. Pure.
 
 use super::classify::table_named;
-use pgdump_archive::{Dialect, Token, first_tokens};
+use crate::refusals::Named;
+use pgdump_archive::{Dialect, Token, first_tokens, tokens};
 
 /// Tokens examined of a statement.
 const LOOKED_AT: usize = 64;
@@ -11,8 +12,8 @@ const LOOKED_AT: usize = 64;
 pub(crate) struct Defined {
     /// Kind and name, such as `EVENT TRIGGER on_ddl`.
     pub entry: String,
-    /// The name alone, without its schema.
-    pub name: Option<String>,
+    /// What does not exist if the statement fails.
+    pub named: Option<Named>,
     /// The table that it creates, in the form of [`table_named`].
     pub table: Option<String>,
 }
@@ -21,10 +22,22 @@ impl Defined {
     fn called(entry: String) -> Self {
         Defined {
             entry,
-            name: None,
+            named: None,
             table: None,
         }
     }
+}
+
+/// The sequence that a statement sets. Its value is data: it may only be left out with the sequence.
+pub(crate) fn sequence_set_by(sql: &str) -> Option<Defined> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let call: Option<String> = t.get(..5)?.iter().map(Token::short).collect();
+    let is_set = call? == "selectpg_catalog.setval(";
+    let name = tokens(&t.get(5)?.string()?, Dialect::default())
+        .iter()
+        .map(|part| part.name().or_else(|| part.short()))
+        .collect::<Option<String>>()?;
+    is_set.then(|| Defined::called(format!("SEQUENCE SET {name}")))
 }
 
 /// Words before the kind of what is created.
@@ -84,7 +97,7 @@ fn created(t: &[Token<'_>], sql: &str) -> Defined {
     let is_table = matches!(object.kind.as_str(), "TABLE" | "FOREIGN TABLE");
     Defined {
         entry: format!("{} {}", object.kind, object.name),
-        name: Some(object.last.clone()),
+        named: Some(object.named(&object.kind)),
         table: is_table.then(|| table_named(object.text(sql))).flatten(),
     }
 }
@@ -109,10 +122,20 @@ fn altered(t: &[Token<'_>], sql: &str) -> Defined {
     match (has(["owner", "to"]), constraint()) {
         (Some(_), _) => Defined::called(format!("OWNER OF {of}")),
         (None, Some((entry, name))) => Defined {
-            name: Some(name),
+            named: Some(Named {
+                kind: "CONSTRAINT".to_owned(),
+                schema: None,
+                name,
+            }),
             ..Defined::called(entry)
         },
-        (None, None) => Defined::called(format!("ALTER {of}")),
+        (None, None) => Defined {
+            // That of an identity column, which is created with it.
+            named: has(["sequence", "name"])
+                .and_then(|place| Object::find(&t[place + 1..]))
+                .map(|sequence| sequence.named("SEQUENCE")),
+            ..Defined::called(format!("ALTER {of}"))
+        },
     }
 }
 
@@ -159,6 +182,16 @@ impl Object {
             last: named.last()?.clone(),
             place: (first.at, last.at + last.text.len()),
         })
+    }
+
+    fn named(&self, kind: &str) -> Named {
+        let schema = self.name.strip_suffix(self.last.as_str());
+        let schema = schema.and_then(|s| s.strip_suffix('.'));
+        Named {
+            kind: kind.to_owned(),
+            schema: schema.map(str::to_owned),
+            name: self.last.clone(),
+        }
     }
 
     fn text<'a>(&self, sql: &'a str) -> &'a str {
@@ -232,11 +265,28 @@ mod tests {
             ),
         ] {
             let defined = defined_by(sql).unwrap();
-            assert_eq!(
-                (defined.entry.as_str(), defined.name.as_deref()),
-                (entry, name)
-            );
+            let named = defined.named.as_ref().map(|n| n.name.as_str());
+            assert_eq!((defined.entry.as_str(), named), (entry, name));
         }
+    }
+
+    #[test]
+    fn the_sequence_of_an_identity_column_is_named() {
+        let column = "ALTER TABLE public.t ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME public.\"T_id_seq\"\n    START WITH 1\n);";
+        let defined = defined_by(column).unwrap();
+        assert_eq!(defined.entry, "ALTER TABLE public.t");
+        let wanted = Named {
+            kind: "SEQUENCE".to_owned(),
+            schema: Some("public".to_owned()),
+            name: "T_id_seq".to_owned(),
+        };
+        assert_eq!(defined.named, Some(wanted));
+        let set = "SELECT pg_catalog.setval('public.\"T_id_seq\"', 7, true);";
+        assert_eq!(
+            sequence_set_by(set).unwrap().entry,
+            "SEQUENCE SET public.T_id_seq"
+        );
+        assert_eq!(sequence_set_by("SELECT public.setval('s', 7);"), None);
     }
 
     #[test]

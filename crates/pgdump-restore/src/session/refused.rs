@@ -8,8 +8,8 @@ use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::ids::EntryIndex;
 use crate::left_out::RefusedPart;
 use crate::parallelism::TaskCost;
-use crate::refusals::is_refusal;
-use crate::script::{Defined, defined_by};
+use crate::refusals::{Named, is_refusal};
+use crate::script::{Defined, defined_by, sequence_set_by};
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
 
@@ -161,7 +161,10 @@ impl RestoreSession {
         let Err(e) = ran else { return Ok(()) };
         let failed = |e| RestoreError::from(hints::with_hint(e, None).context(&name));
         // What is no definition may be data.
-        let defined = extension_in_place_of(&sql).or_else(|| defined_by(&sql));
+        let sequence = || sequence_set_by(&sql).filter(|_| job.left_out.is_consequence(&e));
+        let defined = extension_in_place_of(&sql)
+            .or_else(|| defined_by(&sql))
+            .or_else(sequence);
         let Some(defined) = defined.filter(|_| is_refusal(&e)) else {
             return Err(failed(e));
         };
@@ -224,7 +227,11 @@ fn extension_in_place_of(sql: &str) -> Option<Defined> {
     let extension = extension_calls::refused_extension(sql)?;
     Some(Defined {
         entry: format!("EXTENSION {extension}"),
-        name: Some(extension.to_owned()),
+        named: Some(Named {
+            kind: "EXTENSION".to_owned(),
+            schema: None,
+            name: extension.to_owned(),
+        }),
         table: None,
     })
 }
