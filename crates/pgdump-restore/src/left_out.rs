@@ -13,8 +13,11 @@ use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
 use crate::refusals::{Named, Refusals, absent_names, cause_in, message_of};
-use crate::script::{Defined, table_named};
+use crate::script::{Defined, Settings, needs_setting, table_named};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
+
+/// Characters of a setting in a result.
+const LONGEST_SETTING: usize = 120;
 
 /// What of an entry the server refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,8 @@ struct State {
     /// The refused tables of SQL text, and the names of those whose rows were left out.
     tables: HashMap<String, Refusal>,
     without_rows: HashSet<String>,
+    /// The refused settings of SQL text, by their statements.
+    settings: HashMap<String, Refusal>,
 }
 
 impl State {
@@ -129,8 +134,11 @@ impl LeftOut {
     }
 
     /// The server refused a statement of SQL text.
-    pub(crate) fn refuse_statement(&self, defined: &Defined, e: DatabaseError) {
-        let refusal = self.refusal_of(defined.entry.clone(), &e);
+    pub(crate) fn refuse_statement(&self, defined: &Defined, e: &DatabaseError) {
+        self.add_statement(defined, self.refusal_of(defined.entry.clone(), e));
+    }
+
+    fn add_statement(&self, defined: &Defined, refusal: Refusal) {
         let mut state = self.state.lock();
         if let Some(named) = &defined.named {
             state.name(named.clone(), &refusal.root);
@@ -139,6 +147,50 @@ impl LeftOut {
             state.tables.insert(table.clone(), refusal.clone());
         }
         self.refusals.add(refusal);
+    }
+
+    /// The server refused a setting of SQL text.
+    pub(crate) fn refuse_setting(&self, statement: &str, e: &DatabaseError) {
+        let name: String = statement.trim().replace(['\'', ';'], "");
+        let refusal = self.refusal_of(name.chars().take(LONGEST_SETTING).collect(), e);
+        let known = &mut self.state.lock().settings;
+        if known
+            .insert(statement.to_owned(), refusal.clone())
+            .is_none()
+        {
+            self.refusals.add(refusal);
+        }
+    }
+
+    /// The same settings without those that the server refused; `None` if it refused none of them.
+    pub(crate) fn accepted(&self, wanted: &Settings) -> Option<Settings> {
+        let refused = &self.state.lock().settings;
+        let is_one = |sql: &str| refused.contains_key(sql);
+        let has_one = !refused.is_empty() && wanted.iter().any(|(_, sql)| is_one(sql));
+        has_one.then(|| wanted.only(|sql| !is_one(sql)))
+    }
+
+    /// The refused setting that a statement of SQL text needs, out of those that it has in the text.
+    pub(crate) fn refused_setting(&self, of: &Settings, sql: &str) -> Option<Refusal> {
+        let refused = &self.state.lock().settings;
+        if refused.is_empty() {
+            return None;
+        }
+        let mut needed = of.iter().filter(|(name, _)| needs_setting(name, sql));
+        needed.find_map(|(_, setting)| refused.get(setting).cloned())
+    }
+
+    /// Leaves out a statement of SQL text with what was refused before.
+    pub(crate) fn leave_out_statement(&self, defined: &Defined, cause: &Refusal) {
+        self.add_statement(
+            defined,
+            Refusal {
+                entry: defined.entry.clone(),
+                message: format!("depends on {}, which was refused", cause.entry),
+                caused_by: Some(cause.entry.clone()),
+                ..cause.clone()
+            },
+        );
     }
 
     /// The server refused `part` of an entry with the error `e`.
@@ -337,6 +389,38 @@ mod tests {
             roots,
             ["LANGUAGE plv8", "LANGUAGE plv8", "TRIGGER t x", "RULE t y"]
         );
+    }
+
+    /// Privileges that another role grants are not granted by the restoring role.
+    #[test]
+    fn what_needs_a_refused_setting_is_left_out() {
+        const SET: &str = "SET SESSION AUTHORIZATION 'gone';";
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone());
+        let settings = Settings::default()
+            .with("x".to_owned(), "SET x = 1;".to_owned())
+            .with("session_authorization".to_owned(), SET.to_owned());
+        let grant = "GRANT SELECT ON TABLE public.t TO a;";
+        assert_eq!(left_out.accepted(&settings), None);
+        assert_eq!(left_out.refused_setting(&settings, grant), None);
+        let e = refused("42704", "role \"gone\" does not exist");
+        left_out.refuse_setting(SET, &e);
+        left_out.refuse_setting(SET, &e);
+        let kept = left_out.accepted(&settings).unwrap();
+        assert_eq!(
+            (kept.get("x"), kept.get("session_authorization")),
+            (Some("SET x = 1;"), None)
+        );
+        let cause = left_out.refused_setting(&settings, grant).unwrap();
+        let defined = crate::script::defined_by(grant).unwrap();
+        left_out.leave_out_statement(&defined, &cause);
+        let set = "SET SESSION AUTHORIZATION gone".to_owned();
+        let wanted = [
+            (set.clone(), "ROLE gone".to_owned(), None),
+            (grant.to_owned(), "ROLE gone".to_owned(), Some(set)),
+        ];
+        assert_eq!(told(&refusals), wanted);
+        assert_eq!(left_out.refused_setting(&Settings::default(), grant), None);
     }
 
     #[test]

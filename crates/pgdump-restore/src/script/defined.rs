@@ -40,6 +40,49 @@ pub(crate) fn sequence_set_by(sql: &str) -> Option<Defined> {
     is_set.then(|| Defined::called(format!("SEQUENCE SET {name}")))
 }
 
+/// Whether a statement would do something else without a setting, so that it is left out if the server refuses that.
+pub(crate) fn needs_setting(setting: &str, sql: &str) -> bool {
+    match setting {
+        // Another role must not do it instead: it would own the object, or have granted the privilege.
+        "session_authorization" | "role" => true,
+        TABLE_ACCESS_METHOD => {
+            let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+            let is_created = t.first().is_some_and(|t| t.is("create"));
+            let object = t
+                .get(1..)
+                .and_then(|t| Object::find(after(t, &BEFORE_KIND)));
+            let kind = object.filter(|_| is_created).map(|o| o.kind);
+            matches!(kind.as_deref(), Some("TABLE" | "MATERIALIZED VIEW"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the rest of a text can be restored without a setting that the server refuses.
+pub(crate) fn can_be_left_out(setting: &str) -> bool {
+    matches!(
+        setting,
+        "session_authorization" | "role" | TABLE_ACCESS_METHOD
+    )
+}
+
+/// What a refused setting names that the server lacks. It calls that a wrong value, and messages about values are dropped.
+pub(crate) fn lacking(setting: &str, sql: &str) -> Option<String> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let value = t.iter().rev();
+    let value = value
+        .filter_map(|t| t.string().or_else(|| t.name()))
+        .next()?;
+    let kind = match setting {
+        "session_authorization" | "role" => "role",
+        TABLE_ACCESS_METHOD => "access method",
+        _ => return None,
+    };
+    Some(format!("{kind} \"{value}\" does not exist"))
+}
+
+const TABLE_ACCESS_METHOD: &str = "default_table_access_method";
+
 /// Words before the kind of what is created.
 const BEFORE_KIND: [&str; 12] = [
     "or",
@@ -287,6 +330,31 @@ mod tests {
             "SEQUENCE SET public.T_id_seq"
         );
         assert_eq!(sequence_set_by("SELECT public.setval('s', 7);"), None);
+    }
+
+    #[test]
+    fn statements_that_need_a_setting_are_known() {
+        let (table, grant) = ("CREATE TABLE t (a int);", "GRANT SELECT ON TABLE t TO app;");
+        let index = "CREATE INDEX i ON t (a);";
+        for (setting, sql, wanted) in [
+            ("session_authorization", grant, true),
+            ("role", table, true),
+            (TABLE_ACCESS_METHOD, table, true),
+            (TABLE_ACCESS_METHOD, grant, false),
+            (TABLE_ACCESS_METHOD, index, false),
+            ("search_path", table, false),
+        ] {
+            assert_eq!(needs_setting(setting, sql), wanted, "{setting} {sql}");
+        }
+        assert_eq!(
+            lacking("session_authorization", "SET SESSION AUTHORIZATION 'app';").as_deref(),
+            Some("role \"app\" does not exist")
+        );
+        assert_eq!(
+            lacking(TABLE_ACCESS_METHOD, "SET default_table_access_method = h;").as_deref(),
+            Some("access method \"h\" does not exist")
+        );
+        assert_eq!(lacking("search_path", "SET search_path = s;"), None);
     }
 
     #[test]

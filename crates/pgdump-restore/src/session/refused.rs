@@ -1,6 +1,7 @@
 //! What a session does about definitions that the server refuses: it restores the rest of their transaction.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{RestoreSession, SETTINGS, Task, TaskStatements};
 use crate::context::LoadContext;
@@ -8,8 +9,9 @@ use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::ids::EntryIndex;
 use crate::left_out::RefusedPart;
 use crate::parallelism::TaskCost;
-use crate::refusals::{Named, is_refusal};
-use crate::script::{Defined, defined_by, sequence_set_by};
+use crate::postgres::kind_of_sqlstate;
+use crate::refusals::{Named, is_refusal, refused};
+use crate::script::{self, Defined, can_be_left_out, defined_by, lacking, sequence_set_by};
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
 
@@ -113,6 +115,25 @@ impl RestoreSession {
     }
 }
 
+/// A statement of SQL text, or its settings.
+struct OfText {
+    name: String,
+    sql: String,
+    under: Arc<script::Settings>,
+}
+
+impl TaskStatements {
+    fn each(&self) -> Vec<OfText> {
+        let all = self.names.iter().zip(&self.sql).zip(&self.under);
+        let one = |((name, sql), under): ((&String, &String), &Arc<script::Settings>)| OfText {
+            name: name.clone(),
+            sql: sql.clone(),
+            under: under.clone(),
+        };
+        all.map(one).collect()
+    }
+}
+
 /// SQL text.
 impl RestoreSession {
     /// Runs steps of SQL text in one transaction. If what the server refuses is left out, and the text has no transactions
@@ -125,37 +146,68 @@ impl RestoreSession {
     ) -> Result<(), RestoreError> {
         let mut work = self.statements_of_steps(job, tasks);
         let skips = job.left_out.skips() && !work.bare;
-        let again: Vec<(String, String)> = if skips {
-            let names = work.names.iter().cloned();
-            names.zip(work.sql.iter().cloned()).collect()
-        } else {
-            vec![]
-        };
+        let again = if skips { work.each() } else { vec![] };
+        let is_left_out =
+            |one: &OfText| job.left_out.refused_setting(&one.under, &one.sql).is_some();
+        if again.iter().any(is_left_out) {
+            return self.each_of(job, again).await;
+        }
         if !work.bare {
             work.wrap_in_transaction(job, size);
         }
         match self.send(job, tasks, work).await {
             Err(RestoreError::Database(e)) if skips && is_refusal(&e) => {
                 self.session.run("ROLLBACK").await?;
-                for (name, sql) in again {
-                    self.statement(job, name, sql).await?;
-                }
-                Ok(())
+                self.each_of(job, again).await
             }
             done => done,
         }
     }
 
-    /// Runs one statement of SQL text, unless the server refuses it.
-    async fn statement(
-        &mut self,
-        job: &LoadContext,
-        name: String,
-        sql: String,
-    ) -> Result<(), RestoreError> {
-        if name == SETTINGS {
-            let set = self.session.run(&sql).await;
+    async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {
+        for one in all {
+            if one.name == SETTINGS {
+                self.settings(job, &one).await?;
+            } else {
+                self.statement(job, one).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies settings of SQL text. Some may be refused: what needs them is left out.
+    async fn settings(&mut self, job: &LoadContext, all: &OfText) -> Result<(), RestoreError> {
+        let set = self.session.run(&all.sql).await;
+        if set.as_ref().err().is_none_or(|e| !is_refusal(e)) {
             return Ok(set.map_err(|e| e.context(SETTINGS))?);
+        }
+        for sql in statements(&all.sql, Dialect::default()) {
+            let Err(e) = self.session.run(sql).await else {
+                continue;
+            };
+            let is_this = |setting: &(&str, &str)| {
+                let same = without_end(setting.1) == without_end(sql);
+                same && can_be_left_out(setting.0)
+            };
+            let setting = all.under.iter().find(is_this);
+            let Some((name, text)) = setting.filter(|_| is_refusal(&e)) else {
+                return Err(e.context(SETTINGS).into());
+            };
+            job.left_out
+                .refuse_setting(text, &of_setting(e, name, text));
+        }
+        Ok(())
+    }
+
+    /// Runs one statement of SQL text, unless the server refuses it.
+    async fn statement(&mut self, job: &LoadContext, one: OfText) -> Result<(), RestoreError> {
+        let OfText { name, sql, under } = one;
+        if let Some(cause) = job.left_out.refused_setting(&under, &sql) {
+            let Some(defined) = defined_by(&sql).or_else(|| sequence_set_by(&sql)) else {
+                return Err(refused(vec![cause]).context(&name).into());
+            };
+            job.left_out.leave_out_statement(&defined, &cause);
+            return Ok(());
         }
         let ran = self.run_alone(job, sql.clone(), TaskCost::default()).await;
         let Err(e) = ran else { return Ok(()) };
@@ -169,7 +221,7 @@ impl RestoreSession {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
-        job.left_out.refuse_statement(&defined, e);
+        job.left_out.refuse_statement(&defined, &e);
         Ok(())
     }
 }
@@ -275,6 +327,21 @@ fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
     }
     let what = format!("role \"{}\" does not exist", entry.owner);
     DatabaseError::new(DatabaseKind::RoleMissing, what).with_sqlstate("42704")
+}
+
+/// The error of a setting, with what the server lacks.
+fn of_setting(e: DatabaseError, name: &str, sql: &str) -> DatabaseError {
+    const WRONG_VALUE: &str = "22023";
+    let what = lacking(name, sql).filter(|_| e.sqlstate() == Some(WRONG_VALUE));
+    match what {
+        Some(what) => DatabaseError::new(kind_of_sqlstate("42704", &what), what.as_str())
+            .with_sqlstate("42704"),
+        None => e,
+    }
+}
+
+fn without_end(sql: &str) -> &str {
+    sql.trim().trim_end_matches(';')
 }
 
 /// Whether the server may have refused the owner of an entry, and not the entry.
