@@ -153,18 +153,17 @@ impl LeftOut {
     pub(crate) fn refuse_setting(&self, statement: &str, e: &DatabaseError) {
         let name: String = statement.trim().replace(['\'', ';'], "");
         let refusal = self.refusal_of(name.chars().take(LONGEST_SETTING).collect(), e);
-        let known = &mut self.state.lock().settings;
-        if known
-            .insert(statement.to_owned(), refusal.clone())
-            .is_none()
-        {
+        let mut state = self.state.lock();
+        let before = state.settings.insert(statement.to_owned(), refusal.clone());
+        if before.is_none() {
             self.refusals.add(refusal);
         }
     }
 
     /// The same settings without those that the server refused; `None` if it refused none of them.
     pub(crate) fn accepted(&self, wanted: &Settings) -> Option<Settings> {
-        let refused = &self.state.lock().settings;
+        let state = self.state.lock();
+        let refused = &state.settings;
         let is_one = |sql: &str| refused.contains_key(sql);
         let has_one = !refused.is_empty() && wanted.iter().any(|(_, sql)| is_one(sql));
         has_one.then(|| wanted.only(|sql| !is_one(sql)))
@@ -172,7 +171,8 @@ impl LeftOut {
 
     /// The refused setting that a statement of SQL text needs, out of those that it has in the text.
     pub(crate) fn refused_setting(&self, of: &Settings, sql: &str) -> Option<Refusal> {
-        let refused = &self.state.lock().settings;
+        let state = self.state.lock();
+        let refused = &state.settings;
         if refused.is_empty() {
             return None;
         }

@@ -69,10 +69,8 @@ pub(crate) fn can_be_left_out(setting: &str) -> bool {
 /// What a refused setting names that the server lacks. It calls that a wrong value, and messages about values are dropped.
 pub(crate) fn lacking(setting: &str, sql: &str) -> Option<String> {
     let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
-    let value = t.iter().rev();
-    let value = value
-        .filter_map(|t| t.string().or_else(|| t.name()))
-        .next()?;
+    let mut words = t.iter().rev();
+    let value = words.find_map(|t| t.string().or_else(|| t.name()))?;
     let kind = match setting {
         "session_authorization" | "role" => "role",
         TABLE_ACCESS_METHOD => "access method",
