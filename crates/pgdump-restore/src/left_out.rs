@@ -74,6 +74,12 @@ struct State {
 }
 
 impl State {
+    /// Counts a refusal. `error`: the load's, if this is the first one.
+    fn count(&mut self, refusal: &Refusal, error: impl FnOnce() -> DatabaseError) {
+        self.refused += usize::from(refusal.caused_by.is_none());
+        self.first.get_or_insert_with(error);
+    }
+
     fn name(&mut self, named: Named, root: &str) {
         let all = self.by_name.entry(named.name.clone()).or_default();
         all.push((named, root.to_owned()));
@@ -133,9 +139,13 @@ impl LeftOut {
         true
     }
 
-    /// The server refused a statement of SQL text.
-    pub(crate) fn refuse_statement(&self, defined: &Defined, e: &DatabaseError) {
-        self.add_statement(defined, self.refusal_of(defined.entry.clone(), e));
+    /// The server refused a statement of SQL text, which is called `name` in the error of a load that stops.
+    pub(crate) fn refuse_statement(&self, defined: &Defined, (name, e): (&str, DatabaseError)) {
+        let refusal = self.refusal_of(defined.entry.clone(), &e);
+        self.state
+            .lock()
+            .count(&refusal, || hints::with_hint(e, None).context(name));
+        self.add_statement(defined, refusal);
     }
 
     fn add_statement(&self, defined: &Defined, refusal: Refusal) {
@@ -150,12 +160,14 @@ impl LeftOut {
     }
 
     /// The server refused a setting of SQL text.
-    pub(crate) fn refuse_setting(&self, statement: &str, e: &DatabaseError) {
+    pub(crate) fn refuse_setting(&self, statement: &str, e: DatabaseError) {
         let name: String = statement.trim().replace(['\'', ';'], "");
-        let refusal = self.refusal_of(name.chars().take(LONGEST_SETTING).collect(), e);
+        let refusal = self.refusal_of(name.chars().take(LONGEST_SETTING).collect(), &e);
         let mut state = self.state.lock();
         let before = state.settings.insert(statement.to_owned(), refusal.clone());
         if before.is_none() {
+            let name = refusal.entry.clone();
+            state.count(&refusal, || hints::with_hint(e, None).context(&name));
             self.refusals.add(refusal);
         }
     }
@@ -403,9 +415,10 @@ mod tests {
         let grant = "GRANT SELECT ON TABLE public.t TO a;";
         assert_eq!(left_out.accepted(&settings), None);
         assert_eq!(left_out.refused_setting(&settings, grant), None);
-        let e = refused("42704", "role \"gone\" does not exist");
-        left_out.refuse_setting(SET, &e);
-        left_out.refuse_setting(SET, &e);
+        for _ in 0..2 {
+            let e = refused("42704", "role \"gone\" does not exist");
+            left_out.refuse_setting(SET, e);
+        }
         let kept = left_out.accepted(&settings).unwrap();
         assert_eq!(
             (kept.get("x"), kept.get("session_authorization")),
@@ -421,6 +434,40 @@ mod tests {
         ];
         assert_eq!(told(&refusals), wanted);
         assert_eq!(left_out.refused_setting(&Settings::default(), grant), None);
+    }
+
+    #[test]
+    fn text_stops_with_all_that_was_refused_of_it() {
+        let refusals = Arc::new(Refusals::new(OnError::Stop));
+        let left_out = LeftOut::new(refusals.clone());
+        for (sql, code, message) in [
+            (
+                "CREATE EXTENSION a;",
+                "0A000",
+                "extension \"a\" is not available",
+            ),
+            (
+                "CREATE TABLE t (a b);",
+                "42704",
+                "type \"b\" does not exist",
+            ),
+            (
+                "ALTER TABLE t OWNER TO x;",
+                "42P01",
+                "relation \"t\" does not exist",
+            ),
+        ] {
+            let defined = crate::script::defined_by(sql).unwrap();
+            left_out.refuse_statement(&defined, ("line 1", refused(code, message)));
+        }
+        assert!(left_out.is_stopping());
+        let error = left_out.take_error().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "line 1: statement: extension \"a\" is not available [0A000]; and 1 more refused"
+        );
+        assert_eq!(crate::error::RestoreError::from(error).refusals().len(), 3);
+        assert!(left_out.take_error().is_none());
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl RestoreSession {
     }
 }
 
+/// Statements of fewer bytes are kept for being run one by one.
+const KEPT: usize = 1 << 20;
+
 /// A statement of SQL text, or its settings.
 struct OfText {
     name: String,
@@ -136,8 +139,9 @@ impl TaskStatements {
 
 /// SQL text.
 impl RestoreSession {
-    /// Runs steps of SQL text in one transaction. If what the server refuses is left out, and the text has no transactions
-    /// of its own, the other statements are run one by one.
+    /// Runs steps of SQL text in one transaction. If the server refuses one, and the text has no transactions of its own,
+    /// the other statements are run one by one: those that precede the rows also if the load is to fail, which then names
+    /// all that is refused.
     pub(super) async fn steps(
         &mut self,
         job: &LoadContext,
@@ -145,8 +149,11 @@ impl RestoreSession {
         size: TaskCost,
     ) -> Result<(), RestoreError> {
         let mut work = self.statements_of_steps(job, tasks);
-        let skips = job.left_out.skips() && !work.bare;
-        let again = if skips { work.each() } else { vec![] };
+        // What is as large as this defines nothing.
+        let is_small = work.sql.iter().map(String::len).sum::<usize>() < KEPT;
+        let is_wanted = job.left_out.skips() || job.is_before_rows_of_text() && is_small;
+        let goes_on = is_wanted && !work.bare;
+        let again = if goes_on { work.each() } else { vec![] };
         let is_left_out =
             |one: &OfText| job.left_out.refused_setting(&one.under, &one.sql).is_some();
         if again.iter().any(is_left_out) {
@@ -156,7 +163,7 @@ impl RestoreSession {
             work.wrap_in_transaction(job, size);
         }
         match self.send(job, tasks, work).await {
-            Err(RestoreError::Database(e)) if skips && is_refusal(&e) => {
+            Err(RestoreError::Database(e)) if goes_on && is_refusal(&e) => {
                 self.session.run("ROLLBACK").await?;
                 self.each_of(job, again).await
             }
@@ -166,11 +173,18 @@ impl RestoreSession {
 
     async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {
         for one in all {
-            if one.name == SETTINGS {
-                self.settings(job, &one).await?;
+            let done = if one.name == SETTINGS {
+                self.settings(job, &one).await
             } else {
-                self.statement(job, one).await?;
-            }
+                self.statement(job, one).await
+            };
+            done.map_err(|e| match e {
+                // It may be a consequence of what was refused before.
+                RestoreError::Database(e) if is_refusal(&e) => {
+                    job.left_out.take_error().unwrap_or(e).into()
+                }
+                other => other,
+            })?;
         }
         Ok(())
     }
@@ -193,8 +207,7 @@ impl RestoreSession {
             let Some((name, text)) = setting.filter(|_| is_refusal(&e)) else {
                 return Err(e.context(SETTINGS).into());
             };
-            job.left_out
-                .refuse_setting(text, &of_setting(e, name, text));
+            job.left_out.refuse_setting(text, of_setting(e, name, text));
         }
         Ok(())
     }
@@ -221,7 +234,7 @@ impl RestoreSession {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
-        job.left_out.refuse_statement(&defined, &e);
+        job.left_out.refuse_statement(&defined, (&name, e));
         Ok(())
     }
 }
