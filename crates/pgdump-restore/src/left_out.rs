@@ -109,6 +109,11 @@ impl LeftOut {
         self.refusals.on_error() == OnError::Skip
     }
 
+    /// The names of everything that was refused or left out so far.
+    pub(crate) fn named(&self) -> HashSet<String> {
+        self.refusals.found().into_iter().map(|r| r.entry).collect()
+    }
+
     /// Number of tables whose rows are left out, among these entries or in SQL text.
     pub(crate) fn tables(&self, entries: &[TocEntry]) -> u64 {
         let rows = entries.iter().filter(|e| e.kind == EntryKind::TableData);
@@ -214,7 +219,7 @@ impl LeftOut {
     ) {
         let name = match part {
             RefusedPart::Whole | RefusedPart::Statement => entry.name(),
-            RefusedPart::Owner => format!("OWNER OF {}", entry.name()),
+            RefusedPart::Owner => owner_of(&entry.name()),
         };
         let refusal = self.refusal_of(name, &e);
         let mut state = self.state.lock();
@@ -310,6 +315,11 @@ impl LeftOut {
         };
         Some(error.with_refusals(self.refusals.found()))
     }
+}
+
+/// What the owner of an entry with this name is called.
+pub(crate) fn owner_of(name: &str) -> String {
+    format!("OWNER OF {name}")
 }
 
 /// Whether a result names an entry that was left out with another one. A rehearsal has no rows to load, but those of a

@@ -224,7 +224,9 @@ pub(crate) fn cause_in(message: &str) -> Option<String> {
 /// `role "app" does not exist`
 fn absent(message: &str) -> Option<String> {
     let (kind, rest) = message.split_once(" \"")?;
-    let (name, rest) = rest.split_once('"')?;
+    // The server does not escape quotes in names.
+    let end = rest.find("\" for encoding ").or_else(|| rest.rfind('"'))?;
+    let name = rest.get(..end)?;
     let is_absent = OUTSIDE.contains(&kind) && rest.ends_with("does not exist");
     is_absent.then(|| format!("{} {name}", kind.to_uppercase()))
 }
@@ -238,7 +240,7 @@ fn denied(message: &str) -> Option<String> {
 
 fn behind(message: &str, words: &str, kind: &str) -> Option<String> {
     let (_, rest) = message.split_once(words)?;
-    let (name, _) = rest.split_once('"')?;
+    let (name, _) = rest.rsplit_once('"')?;
     Some(format!("{kind} {name}"))
 }
 
@@ -313,6 +315,8 @@ mod tests {
                 "collation \"pg_catalog.de_DE\" for encoding \"UTF8\" does not exist",
                 Some("COLLATION pg_catalog.de_DE"),
             ),
+            ("role \"a\"b\" does not exist", Some("ROLE a\"b")),
+            ("must be able to SET ROLE \"a\"b\"", Some("ROLE a\"b")),
             ("permission denied for language c", Some("LANGUAGE c")),
             (
                 "permission denied for foreign-data wrapper f",

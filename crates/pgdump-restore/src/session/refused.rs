@@ -7,7 +7,7 @@ use super::{RestoreSession, SETTINGS, Task, TaskStatements};
 use crate::context::LoadContext;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::ids::EntryIndex;
-use crate::left_out::RefusedPart;
+use crate::left_out::{RefusedPart, owner_of};
 use crate::parallelism::TaskCost;
 use crate::postgres::kind_of_sqlstate;
 use crate::refusals::{Named, is_refusal, refused};
@@ -252,8 +252,17 @@ impl RestoreSession {
             .collect();
         let left = left.iter().filter_map(|i| entries.get(i.0));
         let tried: Vec<&TocEntry> = left.filter(|e| can_be_tried(e, &made)).collect();
+        // The one that stops the load is not finished, either.
+        let named = job.left_out.named();
+        let is_named = |e: &TocEntry| {
+            let name = e.name();
+            named.contains(&owner_of(&name)) || named.contains(&name)
+        };
         for entry in tried {
-            if !job.left_out.has(entry) && self.try_alone(job, entry).await.is_err() {
+            if !job.left_out.has(entry)
+                && !is_named(entry)
+                && self.try_alone(job, entry).await.is_err()
+            {
                 return;
             }
         }
@@ -264,6 +273,34 @@ impl RestoreSession {
         job: &LoadContext,
         entry: &TocEntry,
     ) -> Result<(), DatabaseError> {
+        let Some(e) = self.try_and_undo(job, entry).await? else {
+            return Ok(());
+        };
+        let e = of_set_role(e, entry);
+        if !is_refusal(&e) || is_there(&e) {
+            return Ok(());
+        }
+        let ours = TocEntry {
+            owner: String::new(),
+            ..entry.clone()
+        };
+        let is_about_owner =
+            may_be_about_owner(&e, entry) && self.try_and_undo(job, &ours).await?.is_none();
+        let part = if is_about_owner {
+            RefusedPart::Owner
+        } else {
+            RefusedPart::Whole
+        };
+        job.refuse((entry, part), e);
+        Ok(())
+    }
+
+    /// Returns what the server says against an entry, which does not stay.
+    async fn try_and_undo(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+    ) -> Result<Option<DatabaseError>, DatabaseError> {
         let before = self.output.clone();
         let sql = conversion::sendable(self.output.sql_for(entry), &job.encoding);
         // Another session may be loading the table.
@@ -272,18 +309,7 @@ impl RestoreSession {
             .await?;
         let ran = self.session.run(&sql).await;
         self.roll_back(before).await?;
-        if let Err(e) = ran.map_err(|e| of_set_role(e, entry))
-            && is_refusal(&e)
-            && !is_there(&e)
-        {
-            let part = if may_be_about_owner(&e, entry) {
-                RefusedPart::Owner
-            } else {
-                RefusedPart::Whole
-            };
-            job.refuse((entry, part), e);
-        }
-        Ok(())
+        Ok(ran.err())
     }
 }
 
