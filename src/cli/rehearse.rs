@@ -1,5 +1,6 @@
 //! `rehearse`: tries all definitions of a backup on the target server, without rows, and shows what it refuses.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -121,8 +122,8 @@ pub(super) fn print(r: &Rehearsal) {
     if r.restorable {
         out!("the server accepts all of {tried}, tried in {time}");
     } else {
-        let refused = r.refusals.len();
-        out!("of {tried}, {refused} would not be restored; tried in {time}");
+        let what = lost(r);
+        out!("of {tried}, {what}; tried in {time}");
     }
     for (root, refusals) in by_root(&r.refusals) {
         out!("{root}");
@@ -139,6 +140,27 @@ pub(super) fn print(r: &Rehearsal) {
         }
     }
     out!("note: {}", r.note);
+}
+
+/// How many definitions would not be restored. Rows are none, and an object without its owner is restored.
+fn lost(r: &Rehearsal) -> String {
+    const NO_DEFINITIONS: [&str; 4] = [
+        "TABLE DATA ",
+        "MATERIALIZED VIEW DATA ",
+        "SEQUENCE SET ",
+        "BLOBS ",
+    ];
+    let names = r.refusals.iter().map(|r| r.refusal.entry.as_str());
+    let names: HashSet<&str> = names.collect();
+    let (owners, others): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|n| n.starts_with("OWNER OF "));
+    let is_one = |n: &&str| !NO_DEFINITIONS.iter().any(|kind| n.starts_with(kind));
+    let refused = others.into_iter().filter(is_one).count() as u64;
+    let refused = format!("{} would not be restored", refused.min(r.entries));
+    match owners.len() {
+        0 => refused,
+        lost => format!("{refused}, and {lost} would not have their owner"),
+    }
 }
 
 /// The refusals of each root cause, in the order in which they were found.
@@ -181,5 +203,42 @@ mod tests {
         let groups = by_root(&all);
         let groups: Vec<(&str, usize)> = groups.iter().map(|(r, all)| (*r, all.len())).collect();
         assert_eq!(groups, [("EXTENSION a", 2), ("ROLE app", 1)]);
+    }
+
+    #[test]
+    fn no_more_definitions_are_lost_than_there_are() {
+        let refused = |entry: &str| RehearsedRefusal {
+            refusal: Refusal {
+                entry: entry.to_owned(),
+                sqlstate: None,
+                message: "no".to_owned(),
+                root: "ROLE app".to_owned(),
+                caused_by: None,
+            },
+            fix: String::new(),
+        };
+        let of = |entries: &[&str]| {
+            lost(&Rehearsal {
+                backup: Default::default(),
+                restorable: false,
+                entries: 2,
+                refusals: entries.iter().map(|e| refused(e)).collect(),
+                refusals_total: entries.len() as u64,
+                note: String::new(),
+                duration_seconds: 1.0,
+            })
+        };
+        assert_eq!(
+            of(&["TABLE t", "TABLE DATA t", "ACL t", "ACL t"]),
+            "2 would not be restored"
+        );
+        assert_eq!(
+            of(&["OWNER OF TABLE t", "OWNER OF TABLE u"]),
+            "0 would not be restored, and 2 would not have their owner"
+        );
+        assert_eq!(
+            of(&["ALTER a", "ALTER b", "ALTER c"]),
+            "2 would not be restored"
+        );
     }
 }

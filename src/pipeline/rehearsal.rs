@@ -23,7 +23,7 @@ use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{InPlace, OnError, Policy, Rehearse};
 use crate::postgres::{Session, map_pg_error};
 use crate::progress::Progress;
-use pgdump_restore::{Refusal, Stage, fix_of, hooks_of, refused};
+use pgdump_restore::{Refusal, Stage, fixes_of, hooks_of, refused};
 
 /// How long cleaning up may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -164,17 +164,19 @@ async fn rehearse(
         restorable: refusals.is_empty(),
         entries,
         refusals_total: refusals.len() as u64,
-        refusals: refusals.into_iter().map(with_fix).collect(),
+        refusals: with_fixes(refusals, context.catalog().trust_of(&job.backup)),
         note,
         duration_seconds: clock.seconds(),
     })
 }
 
-fn with_fix(refusal: Refusal) -> RehearsedRefusal {
-    RehearsedRefusal {
-        fix: fix_of(&refusal),
+fn with_fixes(refusals: Vec<Refusal>, trust: Trust) -> Vec<RehearsedRefusal> {
+    let fixes = fixes_of(&refusals, trust == Trust::Restricted);
+    let with_fix = |refusal: Refusal| RehearsedRefusal {
+        fix: fixes.get(&refusal.root).cloned().unwrap_or_default(),
         refusal,
-    }
+    };
+    refusals.into_iter().map(with_fix).collect()
 }
 
 /// Returns the number of definitions, what is not known of them, and what the server refused.

@@ -3,7 +3,7 @@
 use crate::stage::Stage;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -84,6 +84,8 @@ pub(crate) struct Totals {
     pub(crate) rows: AtomicU64,
     /// Uncompressed bytes of table data and large objects.
     pub(crate) bytes: AtomicU64,
+    /// Whether rows have been sent to the server.
+    pub(crate) has_begun: AtomicBool,
 }
 
 /// State that all sessions of one load share.
@@ -183,6 +185,12 @@ impl LoadContext {
         if pre_data_done && is_read {
             self.observer.advance(Stage::Data, Stage::Indexes);
         }
+    }
+
+    /// Whether the definitions before the first rows of SQL text are being restored. All of them are tried before a load
+    /// fails.
+    pub(crate) fn is_before_rows_of_text(&self) -> bool {
+        matches!(self.content, LoadContent::Script(_)) && !self.totals.has_begun.load(Relaxed)
     }
 
     /// Whether rows have no table to go to, because the server refused it.

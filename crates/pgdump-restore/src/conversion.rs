@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 
 use crate::error::{JobError, JobKind, RestoreError};
-use crate::postgres::{Server, Session, map_pg_error};
+use crate::postgres::{Server, Session, map_error_of_rows, map_pg_error};
 use pgdump_archive::{
     Archive, Dialect, Statement, TextEncoding, TocEntry, TokenKind, has_undecoded, statements,
     tokens, undecoded_byte,
@@ -297,7 +297,7 @@ pub(crate) async fn insert(
     encoding: &TextEncoding,
     sql: &str,
 ) -> Result<u64, RestoreError> {
-    let failed = |e| RestoreError::from(map_pg_error(&e, "INSERT"));
+    let failed = |e| RestoreError::from(map_error_of_rows(&e, "INSERT"));
     let client = session.client();
     let strings = "SELECT current_setting('standard_conforming_strings') = 'on'";
     let strings = client.query_one(strings, &[]).await.map_err(failed)?;

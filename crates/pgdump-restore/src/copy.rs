@@ -16,7 +16,7 @@ use super::ids::{NodeId, SessionId};
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::{conversion, ddl};
 use crate::error::{DatabaseError, RestoreError};
-use crate::postgres::{Session, map_pg_error};
+use crate::postgres::{Session, map_error_of_rows, map_pg_error};
 use pgdump_archive::{Chunk, TocEntry};
 
 /// One COPY ends after this many bytes, because the server reports a rejected row only at its end.
@@ -328,7 +328,7 @@ impl Copying<'_> {
 
     /// The server's error, with the line of the table's data.
     fn rejected(&self, e: &tokio_postgres::Error) -> DatabaseError {
-        let error = map_pg_error(e, "COPY");
+        let error = map_error_of_rows(e, "COPY");
         let context = e.as_db_error().and_then(|db| db.where_());
         match context.and_then(|c| self.lines.place(c, self.entry)) {
             Some(place) => error.followed_by(&place),
@@ -347,7 +347,7 @@ impl Copying<'_> {
 }
 
 async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreError> {
-    let failed = |e| map_pg_error(&e, "INSERT");
+    let failed = |e| map_error_of_rows(&e, "INSERT");
     let (answers, mut rows) = (session.client().simple_query_raw(&sql).await, 0);
     // The text, which may be large, is dropped as soon as it is sent.
     drop(sql);

@@ -1,14 +1,44 @@
 //! What makes a server accept what it refused. Pure.
 
+use std::collections::HashMap;
+
 use crate::extension_hooks::hooks_of;
 use crate::hints::MISSING_ROLE;
 use crate::refusal::Refusal;
 
-/// What to change on the server, or in the command, so that a refused definition goes in.
-pub fn fix_of(refusal: &Refusal) -> String {
+/// What to change on the server, or in the command, so that refused definitions go in: one answer for each root cause.
+/// `is_restricted`: they were tried by a role without powers, because the source of the backup is not trusted.
+pub fn fixes_of(refusals: &[Refusal], is_restricted: bool) -> HashMap<String, String> {
+    let mut fixes = HashMap::new();
+    // What helps a policy helps everything else that names its role.
+    let (policies, others): (Vec<&Refusal>, Vec<&Refusal>) =
+        refusals.iter().partition(|r| is_policy(r));
+    let (roots, left_out): (Vec<&Refusal>, Vec<&Refusal>) = policies
+        .into_iter()
+        .chain(others)
+        .partition(|r| r.caused_by.is_none());
+    for refusal in roots.into_iter().chain(left_out) {
+        fixes.entry(refusal.root.clone()).or_insert_with(|| {
+            let fix = fix_of(refusal);
+            let needs_trust = is_restricted && fix.contains("superuser");
+            if needs_trust { TRUST.to_owned() } else { fix }
+        });
+    }
+    fixes
+}
+
+const TRUST: &str = "restore with BACKUP_TRUST=full and as a superuser if you trust the source of the backup, or with --on-error \
+    skip, which leaves it out with what depends on it";
+
+fn is_policy(refusal: &Refusal) -> bool {
+    refusal.entry.starts_with("POLICY ")
+}
+
+fn fix_of(refusal: &Refusal) -> String {
     let code = refusal.sqlstate.as_deref().unwrap_or_default();
     let (kind, name) = kind_and_name(&refusal.root);
-    of_root(kind, name, code)
+    of_policy(refusal, (kind, name))
+        .or_else(|| of_root(kind, name, code))
         .or_else(|| of_message(&refusal.message))
         .or_else(|| of_code(code))
         .unwrap_or_else(|| OTHERWISE.to_owned())
@@ -17,7 +47,7 @@ pub fn fix_of(refusal: &Refusal) -> String {
 const OTHERWISE: &str = "restore with --on-error skip, which leaves it out with what depends on it, or change it in the source";
 
 /// The kinds of roots whose fix depends on the kind.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "ROLE",
     "EXTENSION",
     "LIBRARY",
@@ -29,6 +59,7 @@ const KINDS: [&str; 12] = [
     "PARAMETER",
     "SCHEMA",
     "FOREIGN-DATA WRAPPER",
+    "FOREIGN DATA WRAPPER",
     "EVENT TRIGGER",
 ];
 
@@ -37,6 +68,18 @@ fn kind_and_name(root: &str) -> (&str, &str) {
         .iter()
         .find_map(|kind| Some((*kind, root.strip_prefix(*kind)?.strip_prefix(' ')?)))
         .unwrap_or(("", root))
+}
+
+/// A policy is for roles, whoever owns its table.
+fn of_policy(refusal: &Refusal, (kind, name): (&str, &str)) -> Option<String> {
+    let is_about_role = is_policy(refusal) && kind == "ROLE";
+    is_about_role.then(|| {
+        let entry = &refusal.entry;
+        format!(
+            "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --role-map or --skip '{entry}': \
+             the policy names it"
+        )
+    })
 }
 
 /// Whether the server has what it refused, and the restoring role lacks the right to it.
@@ -68,6 +111,9 @@ fn of_root(kind: &str, name: &str, code: &str) -> Option<String> {
         }
         "COLLATION" => format!(
             "install the locale of the collation {name} on the server's host, or restore into a server with its provider"
+        ),
+        "ACCESS METHOD" | "FOREIGN DATA WRAPPER" if is_denied(code) => format!(
+            "restore as a superuser, or with --skip '{kind} {name}': no other role may create it"
         ),
         "ACCESS METHOD" => {
             format!("install the extension that provides the access method {name}")
@@ -198,6 +244,9 @@ mod tests {
             ("LANGUAGE c", "42501", "", "as a superuser"),
             ("PROCEDURAL LANGUAGE plv8", "42704", "", "language plv8"),
             ("ACCESS METHOD rum", "42704", "", "access method rum"),
+            ("ACCESS METHOD a", "42501", "", "as a superuser"),
+            ("FOREIGN DATA WRAPPER w", "42501", "", "as a superuser"),
+            ("FOREIGN-DATA WRAPPER w", "42501", "", "GRANT USAGE"),
             ("EVENT TRIGGER e", "42501", "", "--on-error skip"),
             (
                 "SUBSCRIPTION s",
@@ -223,5 +272,35 @@ mod tests {
             let fix = fix(root, code, message);
             assert!(fix.contains(wanted), "{root}: {fix}");
         }
+    }
+
+    #[test]
+    fn a_root_has_one_fix() {
+        let refusal = |entry: &str, root: &str, caused_by: Option<&str>| Refusal {
+            entry: entry.to_owned(),
+            sqlstate: Some("42704".to_owned()),
+            message: "no".to_owned(),
+            root: root.to_owned(),
+            caused_by: caused_by.map(str::to_owned),
+        };
+        let denied = Refusal {
+            sqlstate: Some("42501".to_owned()),
+            ..refusal("EVENT TRIGGER e", "EVENT TRIGGER e", None)
+        };
+        let all = [
+            refusal("OWNER OF TABLE public.t", "ROLE app", None),
+            refusal("POLICY public.t p", "ROLE app", None),
+            refusal("TABLE u", "COLLATION c", Some("COLLATION c")),
+            denied,
+        ];
+        let fixes = fixes_of(&all, false);
+        assert_eq!(fixes.len(), 3);
+        let of_role = &fixes["ROLE app"];
+        assert!(of_role.contains("--skip 'POLICY public.t p'"), "{of_role}");
+        assert!(!of_role.contains("--owners none"), "{of_role}");
+        assert!(fixes["EVENT TRIGGER e"].contains("as a superuser, or"));
+        let fixes = fixes_of(&all, true);
+        assert!(fixes["EVENT TRIGGER e"].contains("BACKUP_TRUST=full"));
+        assert!(fixes["COLLATION c"].contains("locale"));
     }
 }

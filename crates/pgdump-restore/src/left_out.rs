@@ -12,9 +12,12 @@ use crate::hints;
 use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
-use crate::refusals::{Refusals, absent_names, cause_in, message_of, short_name};
-use crate::script::{Defined, table_named};
+use crate::refusals::{Named, Refusals, absent_names, cause_in, message_of};
+use crate::script::{Defined, Settings, needs_setting, table_named};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
+
+/// Characters of a setting in a result.
+const LONGEST_SETTING: usize = 120;
 
 /// What of an entry the server refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +60,8 @@ struct State {
     graph: Option<Graph>,
     /// The root cause of each entry that is left out.
     roots: HashMap<DumpId, String>,
-    /// The same by the names that messages have.
-    by_name: HashMap<String, String>,
+    /// The same by the names that messages have, without schemas.
+    by_name: HashMap<String, Vec<(Named, String)>>,
     /// The first refusal, as an error of the load.
     first: Option<DatabaseError>,
     /// Number of refusals that are no consequences of others.
@@ -66,6 +69,21 @@ struct State {
     /// The refused tables of SQL text, and the names of those whose rows were left out.
     tables: HashMap<String, Refusal>,
     without_rows: HashSet<String>,
+    /// The refused settings of SQL text, by their statements.
+    settings: HashMap<String, Refusal>,
+}
+
+impl State {
+    /// Counts a refusal. `error`: the load's, if this is the first one.
+    fn count(&mut self, refusal: &Refusal, error: impl FnOnce() -> DatabaseError) {
+        self.refused += usize::from(refusal.caused_by.is_none());
+        self.first.get_or_insert_with(error);
+    }
+
+    fn name(&mut self, named: Named, root: &str) {
+        let all = self.by_name.entry(named.name.clone()).or_default();
+        all.push((named, root.to_owned()));
+    }
 }
 
 impl LeftOut {
@@ -89,6 +107,11 @@ impl LeftOut {
     /// Whether refusals do not end the load.
     pub(crate) fn skips(&self) -> bool {
         self.refusals.on_error() == OnError::Skip
+    }
+
+    /// The names of everything that was refused or left out so far.
+    pub(crate) fn named(&self) -> HashSet<String> {
+        self.refusals.found().into_iter().map(|r| r.entry).collect()
     }
 
     /// Number of tables whose rows are left out, among these entries or in SQL text.
@@ -121,17 +144,70 @@ impl LeftOut {
         true
     }
 
-    /// The server refused a statement of SQL text.
-    pub(crate) fn refuse_statement(&self, defined: &Defined, e: DatabaseError) {
+    /// The server refused a statement of SQL text, which is called `name` in the error of a load that stops.
+    pub(crate) fn refuse_statement(&self, defined: &Defined, (name, e): (&str, DatabaseError)) {
         let refusal = self.refusal_of(defined.entry.clone(), &e);
+        self.state
+            .lock()
+            .count(&refusal, || hints::with_hint(e, None).context(name));
+        self.add_statement(defined, refusal);
+    }
+
+    fn add_statement(&self, defined: &Defined, refusal: Refusal) {
         let mut state = self.state.lock();
-        if let Some(name) = &defined.name {
-            state.by_name.insert(name.clone(), refusal.root.clone());
+        if let Some(named) = &defined.named {
+            state.name(named.clone(), &refusal.root);
         }
         if let Some(table) = &defined.table {
             state.tables.insert(table.clone(), refusal.clone());
         }
         self.refusals.add(refusal);
+    }
+
+    /// The server refused a setting of SQL text.
+    pub(crate) fn refuse_setting(&self, statement: &str, e: DatabaseError) {
+        let name: String = statement.trim().replace(['\'', ';'], "");
+        let refusal = self.refusal_of(name.chars().take(LONGEST_SETTING).collect(), &e);
+        let mut state = self.state.lock();
+        let before = state.settings.insert(statement.to_owned(), refusal.clone());
+        if before.is_none() {
+            let name = refusal.entry.clone();
+            state.count(&refusal, || hints::with_hint(e, None).context(&name));
+            self.refusals.add(refusal);
+        }
+    }
+
+    /// The same settings without those that the server refused; `None` if it refused none of them.
+    pub(crate) fn accepted(&self, wanted: &Settings) -> Option<Settings> {
+        let state = self.state.lock();
+        let refused = &state.settings;
+        let is_one = |sql: &str| refused.contains_key(sql);
+        let has_one = !refused.is_empty() && wanted.iter().any(|(_, sql)| is_one(sql));
+        has_one.then(|| wanted.only(|sql| !is_one(sql)))
+    }
+
+    /// The refused setting that a statement of SQL text needs, out of those that it has in the text.
+    pub(crate) fn refused_setting(&self, of: &Settings, sql: &str) -> Option<Refusal> {
+        let state = self.state.lock();
+        let refused = &state.settings;
+        if refused.is_empty() {
+            return None;
+        }
+        let mut needed = of.iter().filter(|(name, _)| needs_setting(name, sql));
+        needed.find_map(|(_, setting)| refused.get(setting).cloned())
+    }
+
+    /// Leaves out a statement of SQL text with what was refused before.
+    pub(crate) fn leave_out_statement(&self, defined: &Defined, cause: &Refusal) {
+        self.add_statement(
+            defined,
+            Refusal {
+                entry: defined.entry.clone(),
+                message: format!("depends on {}, which was refused", cause.entry),
+                caused_by: Some(cause.entry.clone()),
+                ..cause.clone()
+            },
+        );
     }
 
     /// The server refused `part` of an entry with the error `e`.
@@ -143,7 +219,7 @@ impl LeftOut {
     ) {
         let name = match part {
             RefusedPart::Whole | RefusedPart::Statement => entry.name(),
-            RefusedPart::Owner => format!("OWNER OF {}", entry.name()),
+            RefusedPart::Owner => owner_of(&entry.name()),
         };
         let refusal = self.refusal_of(name, &e);
         let mut state = self.state.lock();
@@ -175,8 +251,18 @@ impl LeftOut {
     /// list every dependency.
     fn followed(&self, sqlstate: &str, message: &str) -> Option<String> {
         let state = self.state.lock();
-        let mut names = absent_names(sqlstate, message).into_iter();
-        names.find_map(|name| state.by_name.get(name).cloned())
+        let names = absent_names(sqlstate, message);
+        names.iter().find_map(|absent| {
+            let mut known = state.by_name.get(absent.name)?.iter();
+            let (_, root) = known.find(|(named, _)| absent.is(named))?;
+            Some(root.clone())
+        })
+    }
+
+    /// Whether an error says that something does not exist that was left out.
+    pub(crate) fn is_consequence(&self, e: &DatabaseError) -> bool {
+        let code = e.sqlstate().unwrap_or_default();
+        self.followed(code, &message_of(e)).is_some()
     }
 
     /// Leaves out an entry and everything that depends on it.
@@ -199,13 +285,12 @@ impl LeftOut {
                     true
                 }
             });
-        let name = |e: &TocEntry| (short_name(&e.tag).to_owned(), root.clone());
-        state.by_name.extend([name(entry)]);
         let places = new.iter().filter_map(|id| graph.places.get(id).copied());
         let mut places: Vec<usize> = places.collect();
         places.sort_unstable();
+        state.name(Named::of(entry), root);
         for e in places.into_iter().filter_map(|place| entries.get(place)) {
-            state.by_name.extend([name(e)]);
+            state.name(Named::of(e), root);
             if is_named(e) {
                 self.refusals.add(Refusal {
                     entry: e.name(),
@@ -230,6 +315,11 @@ impl LeftOut {
         };
         Some(error.with_refusals(self.refusals.found()))
     }
+}
+
+/// What the owner of an entry with this name is called.
+pub(crate) fn owner_of(name: &str) -> String {
+    format!("OWNER OF {name}")
 }
 
 /// Whether a result names an entry that was left out with another one. A rehearsal has no rows to load, but those of a
@@ -303,6 +393,7 @@ mod tests {
             entry(1, "FUNCTION", "f(integer)", &[]),
             entry(2, "TABLE", "t", &[]),
             entry(3, "TRIGGER", "t x", &[]),
+            entry(4, "RULE", "t y", &[]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Skip));
         let left_out = LeftOut::new(refusals.clone());
@@ -312,8 +403,81 @@ mod tests {
         left_out.refuse(&entries, (&entries[1], RefusedPart::Whole), function);
         let other = refused("42P01", "relation \"public.other\" does not exist");
         left_out.refuse(&entries, (&entries[2], RefusedPart::Whole), other);
+        // Another kind of object with the name of the function.
+        let relation = refused("42P01", "relation \"public.f\" does not exist");
+        left_out.refuse(&entries, (&entries[3], RefusedPart::Whole), relation);
         let roots: Vec<String> = refusals.found().into_iter().map(|r| r.root).collect();
-        assert_eq!(roots, ["LANGUAGE plv8", "LANGUAGE plv8", "TRIGGER t x"]);
+        assert_eq!(
+            roots,
+            ["LANGUAGE plv8", "LANGUAGE plv8", "TRIGGER t x", "RULE t y"]
+        );
+    }
+
+    /// Privileges that another role grants are not granted by the restoring role.
+    #[test]
+    fn what_needs_a_refused_setting_is_left_out() {
+        const SET: &str = "SET SESSION AUTHORIZATION 'gone';";
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone());
+        let settings = Settings::default()
+            .with("x".to_owned(), "SET x = 1;".to_owned())
+            .with("session_authorization".to_owned(), SET.to_owned());
+        let grant = "GRANT SELECT ON TABLE public.t TO a;";
+        assert_eq!(left_out.accepted(&settings), None);
+        assert_eq!(left_out.refused_setting(&settings, grant), None);
+        for _ in 0..2 {
+            let e = refused("42704", "role \"gone\" does not exist");
+            left_out.refuse_setting(SET, e);
+        }
+        let kept = left_out.accepted(&settings).unwrap();
+        assert_eq!(
+            (kept.get("x"), kept.get("session_authorization")),
+            (Some("SET x = 1;"), None)
+        );
+        let cause = left_out.refused_setting(&settings, grant).unwrap();
+        let defined = crate::script::defined_by(grant).unwrap();
+        left_out.leave_out_statement(&defined, &cause);
+        let set = "SET SESSION AUTHORIZATION gone".to_owned();
+        let wanted = [
+            (set.clone(), "ROLE gone".to_owned(), None),
+            (grant.to_owned(), "ROLE gone".to_owned(), Some(set)),
+        ];
+        assert_eq!(told(&refusals), wanted);
+        assert_eq!(left_out.refused_setting(&Settings::default(), grant), None);
+    }
+
+    #[test]
+    fn text_stops_with_all_that_was_refused_of_it() {
+        let refusals = Arc::new(Refusals::new(OnError::Stop));
+        let left_out = LeftOut::new(refusals.clone());
+        for (sql, code, message) in [
+            (
+                "CREATE EXTENSION a;",
+                "0A000",
+                "extension \"a\" is not available",
+            ),
+            (
+                "CREATE TABLE t (a b);",
+                "42704",
+                "type \"b\" does not exist",
+            ),
+            (
+                "ALTER TABLE t OWNER TO x;",
+                "42P01",
+                "relation \"t\" does not exist",
+            ),
+        ] {
+            let defined = crate::script::defined_by(sql).unwrap();
+            left_out.refuse_statement(&defined, ("line 1", refused(code, message)));
+        }
+        assert!(left_out.is_stopping());
+        let error = left_out.take_error().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "line 1: statement: extension \"a\" is not available [0A000]; and 1 more refused"
+        );
+        assert_eq!(crate::error::RestoreError::from(error).refusals().len(), 3);
+        assert!(left_out.take_error().is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod tls;
 
 pub use connections::ServerConnections;
 pub(crate) use context::names_running_function;
-pub(crate) use errors::kind_of_sqlstate;
+pub(crate) use errors::{kind_of_sqlstate, map_error_of_rows};
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;

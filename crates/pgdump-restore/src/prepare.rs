@@ -5,6 +5,7 @@ use pgdump_archive::{Archive, TocEntry};
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::policy::Selection;
 use crate::preflight::{Finding, Level, OLDEST_SERVER, Requirements, preflight};
+use crate::refusal::Refusal;
 use crate::rewrite::Rewriter;
 use crate::{select, unsupported};
 
@@ -90,9 +91,22 @@ fn refuse_blocked(findings: &[Finding]) -> Result<(), RestoreError> {
     let Some(kind) = blocking.clone().find_map(|f| f.kind) else {
         return Ok(());
     };
+    let refusals = blocking.clone().map(as_refusal).collect();
     let all = blocking.map(|f| format!("{}: {} ({})", f.what, f.consequence, f.fix));
     let all: Vec<String> = all.collect();
-    Err(DatabaseError::new(kind, all.join("; ")).into())
+    let error = DatabaseError::new(kind, all.join("; "));
+    Err(error.with_refusals(refusals).into())
+}
+
+/// What the server would refuse, in the form of what it did refuse.
+fn as_refusal(finding: &Finding) -> Refusal {
+    Refusal {
+        entry: finding.what.clone(),
+        sqlstate: None,
+        message: format!("{}: {}", finding.consequence, finding.fix),
+        root: finding.what.clone(),
+        caused_by: None,
+    }
 }
 
 /// Statements that create the roles that the server lacks.
@@ -109,4 +123,35 @@ fn memberships(needs: &Requirements, rewriter: &Rewriter) -> Vec<String> {
     owners
         .filter_map(|owner| rewriter.join_role(owner))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::DatabaseKind as D;
+
+    #[test]
+    fn all_that_blocks_is_in_the_error() {
+        let found = [
+            Finding::blocks(D::RoleMissing, "role a".into(), "no owner", "create it"),
+            Finding::blocks(
+                D::ExtensionMissing,
+                "extension b".into(),
+                "no type",
+                "install it",
+            ),
+            Finding::warns("locale c".into(), "sorts differently", "install it"),
+        ];
+        let e = refuse_blocked(&found).unwrap_err();
+        let told: Vec<(&str, &str)> = e
+            .refusals()
+            .iter()
+            .map(|r| (r.entry.as_str(), r.message.as_str()))
+            .collect();
+        let wanted = [
+            ("role a", "no owner: create it"),
+            ("extension b", "no type: install it"),
+        ];
+        assert_eq!(told, wanted);
+    }
 }

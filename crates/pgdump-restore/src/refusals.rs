@@ -6,6 +6,7 @@ use crate::error::{DatabaseError, DatabaseKind as D};
 use crate::policy::OnError;
 use crate::postgres::kind_of_sqlstate;
 use crate::refusal::Refusal;
+use pgdump_archive::TocEntry;
 
 /// Collects what a server refuses during a load.
 #[derive(Debug, Default)]
@@ -90,23 +91,92 @@ pub(crate) fn message_of(e: &DatabaseError) -> String {
 /// SQLSTATEs that say that something does not exist.
 const ABSENT: [&str; 5] = ["42P01", "42704", "42883", "3F000", "42703"];
 
-/// The names in a message that says that something does not exist, without schema and arguments. Roles and tablespaces
-/// are never part of a dump.
-pub(crate) fn absent_names<'a>(sqlstate: &str, message: &'a str) -> Vec<&'a str> {
+/// An object of a dump, as messages of the server tell it from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// In the words of a table of contents, such as `MATERIALIZED VIEW`.
+    pub kind: String,
+    pub schema: Option<String>,
+    /// Without schema and arguments.
+    pub name: String,
+}
+
+impl Named {
+    pub(crate) fn of(entry: &TocEntry) -> Self {
+        Named {
+            kind: entry.kind.to_string(),
+            schema: entry.namespace.clone(),
+            name: short_name(&entry.tag).to_owned(),
+        }
+    }
+
+    /// Whether a message calls it by a word that ends `before`.
+    fn is_called(&self, before: &str) -> bool {
+        let words: &[&str] = match self.kind.as_str() {
+            // Each has a type of its own.
+            "TABLE" | "FOREIGN TABLE" | "VIEW" | "MATERIALIZED VIEW" => {
+                &["relation", "table", "view", "type"]
+            }
+            "SEQUENCE" => &["relation", "sequence"],
+            "INDEX" => &["relation", "index"],
+            "TYPE" | "DOMAIN" | "SHELL TYPE" => &["type", "relation"],
+            "FUNCTION" | "PROCEDURE" | "AGGREGATE" => &["function", "procedure", "aggregate"],
+            "PROCEDURAL LANGUAGE" => &["language"],
+            "FOREIGN DATA WRAPPER" => &["foreign-data wrapper"],
+            other => return before.ends_with(&other.to_lowercase()),
+        };
+        words.iter().any(|word| before.ends_with(word))
+    }
+}
+
+/// A name in a message that says that something does not exist.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Absent<'a> {
+    /// What precedes it, such as `relation`.
+    before: &'a str,
+    schema: Option<&'a str>,
+    pub name: &'a str,
+}
+
+impl<'a> Absent<'a> {
+    fn new(before: &'a str, name: &'a str) -> Self {
+        let (schema, name) = match name.rsplit_once('.') {
+            Some((schema, name)) => (Some(schema), name),
+            None => (None, name),
+        };
+        Absent {
+            before: before.trim_end(),
+            schema,
+            name,
+        }
+    }
+
+    /// Whether it may be this object. Not every message and statement has the schema.
+    pub(crate) fn is(&self, named: &Named) -> bool {
+        let schemas = self.schema.zip(named.schema.as_deref());
+        self.name == named.name
+            && schemas.is_none_or(|(a, b)| a == b)
+            && named.is_called(self.before)
+    }
+}
+
+/// The names in a message that says that something does not exist. Roles and tablespaces are never part of a dump.
+pub(crate) fn absent_names<'a>(sqlstate: &str, message: &'a str) -> Vec<Absent<'a>> {
     let is_of_cluster = message.starts_with("role ") || message.starts_with("tablespace ");
     if is_of_cluster || !ABSENT.contains(&sqlstate) {
         return vec![];
     }
     let function = || {
-        let (_, rest) = message.split_once("function ")?;
-        Some(rest.split_once('(')?.0)
+        let word = ["function ", "procedure ", "aggregate "];
+        let word = word.into_iter().find(|word| message.contains(word))?;
+        let (_, rest) = message.split_once(word)?;
+        Some(Absent::new(word, rest.split_once('(')?.0))
     };
-    let quoted = message.split('"').skip(1).step_by(2);
-    quoted.chain(function()).map(without_schema).collect()
-}
-
-fn without_schema(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(_, name)| name)
+    let parts: Vec<&str> = message.split('"').collect();
+    let quoted = parts
+        .chunks_exact(2)
+        .map(|pair| Absent::new(pair[0], pair[1]));
+    quoted.chain(function()).collect()
 }
 
 /// The name by which messages call an entry with this tag.
@@ -154,7 +224,9 @@ pub(crate) fn cause_in(message: &str) -> Option<String> {
 /// `role "app" does not exist`
 fn absent(message: &str) -> Option<String> {
     let (kind, rest) = message.split_once(" \"")?;
-    let (name, rest) = rest.split_once('"')?;
+    // The server does not escape quotes in names.
+    let end = rest.find("\" for encoding ").or_else(|| rest.rfind('"'))?;
+    let name = rest.get(..end)?;
     let is_absent = OUTSIDE.contains(&kind) && rest.ends_with("does not exist");
     is_absent.then(|| format!("{} {name}", kind.to_uppercase()))
 }
@@ -168,7 +240,7 @@ fn denied(message: &str) -> Option<String> {
 
 fn behind(message: &str, words: &str, kind: &str) -> Option<String> {
     let (_, rest) = message.split_once(words)?;
-    let (name, _) = rest.split_once('"')?;
+    let (name, _) = rest.rsplit_once('"')?;
     Some(format!("{kind} {name}"))
 }
 
@@ -243,6 +315,8 @@ mod tests {
                 "collation \"pg_catalog.de_DE\" for encoding \"UTF8\" does not exist",
                 Some("COLLATION pg_catalog.de_DE"),
             ),
+            ("role \"a\"b\" does not exist", Some("ROLE a\"b")),
+            ("must be able to SET ROLE \"a\"b\"", Some("ROLE a\"b")),
             ("permission denied for language c", Some("LANGUAGE c")),
             (
                 "permission denied for foreign-data wrapper f",
@@ -263,20 +337,71 @@ mod tests {
 
     #[test]
     fn names_are_found_in_messages_about_what_does_not_exist() {
-        let names = |code: &str, message: &'static str| absent_names(code, message);
-        assert_eq!(
-            names("42P01", "relation \"public.t\" does not exist"),
-            ["t"]
-        );
-        assert_eq!(
-            names("42883", "function s.f(integer, text) does not exist"),
-            ["f"]
-        );
-        assert_eq!(
-            names("42703", "column \"a\" of relation \"t\" does not exist"),
-            ["a", "t"]
-        );
-        assert!(names("42501", "must be owner of table \"t\"").is_empty());
+        let named = |kind: &str, schema: Option<&str>, name: &str| Named {
+            kind: kind.to_owned(),
+            schema: schema.map(str::to_owned),
+            name: name.to_owned(),
+        };
+        let table = named("TABLE", Some("public"), "t");
+        for (code, message, object, wanted) in [
+            (
+                "42P01",
+                "relation \"public.t\" does not exist",
+                &table,
+                true,
+            ),
+            ("42704", "type \"public.t\" does not exist", &table, true),
+            (
+                "42P01",
+                "relation \"other.t\" does not exist",
+                &table,
+                false,
+            ),
+            (
+                "42883",
+                "function public.t(integer) does not exist",
+                &table,
+                false,
+            ),
+            (
+                "42703",
+                "column \"a\" of relation \"t\" does not exist",
+                &table,
+                true,
+            ),
+            ("42501", "must be owner of table \"t\"", &table, false),
+            (
+                "42883",
+                "function s.f(integer, text) does not exist",
+                &named("FUNCTION", Some("s"), "f"),
+                true,
+            ),
+            (
+                "42704",
+                "text search dictionary \"public.d\" does not exist",
+                &named("TEXT SEARCH DICTIONARY", Some("public"), "d"),
+                true,
+            ),
+            (
+                "42P01",
+                "relation \"public.i\" does not exist",
+                &named("INDEX", None, "i"),
+                true,
+            ),
+            (
+                "42703",
+                "column \"a\" of relation \"t\" does not exist",
+                &named("TABLE", None, "a"),
+                false,
+            ),
+        ] {
+            let names = absent_names(code, message);
+            assert_eq!(
+                names.iter().any(|n| n.is(object)),
+                wanted,
+                "{message}: {object:?}"
+            );
+        }
         assert_eq!(short_name("f(integer)"), "f");
     }
 }

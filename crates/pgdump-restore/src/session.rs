@@ -110,7 +110,7 @@ impl RestoreSession {
         entry: &TocEntry,
     ) -> Result<(), RestoreError> {
         let settings = match job.content.step(index, false).as_deref() {
-            Some(ScriptStep::Data { settings, .. }) => self.script_settings(settings),
+            Some(ScriptStep::Data { settings, .. }) => self.script_settings(job, settings),
             _ => self.output.sql_before_data(entry),
         };
         if !settings.is_empty() {
@@ -121,9 +121,11 @@ impl RestoreSession {
         Ok(())
     }
 
-    fn script_settings(&mut self, wanted: &Arc<script::Settings>) -> String {
+    fn script_settings(&mut self, job: &LoadContext, wanted: &Arc<script::Settings>) -> String {
+        let accepted = job.left_out.accepted(wanted).map(Arc::new);
+        let wanted = accepted.unwrap_or_else(|| wanted.clone());
         let sql = wanted.after(&self.script);
-        self.script = wanted.clone();
+        self.script = wanted;
         sql
     }
 
@@ -276,7 +278,7 @@ impl RestoreSession {
         {
             // Nobody else needs this step, so its text, which may be large, is not copied.
             if let Ok(ScriptStep::Statements(step)) = Arc::try_unwrap(step) {
-                let settings = self.script_settings(&step.settings);
+                let settings = self.script_settings(job, &step.settings);
                 work.add_step(step, settings, &job.encoding);
             }
         }
@@ -310,6 +312,8 @@ struct TaskStatements {
     sql: Vec<String>,
     /// What each statement is, for errors.
     names: Vec<String>,
+    /// The settings that each statement of SQL text has in the text.
+    under: Vec<Arc<script::Settings>>,
     /// Do not wrap them in a transaction.
     bare: bool,
     /// Memory that the statements take.
@@ -320,9 +324,11 @@ impl TaskStatements {
     fn add_step(&mut self, step: script::Statements, settings: String, encoding: &TextEncoding) {
         self.sql.push(settings);
         self.names.push(SETTINGS.to_owned());
+        self.under.push(step.settings.clone());
         for statement in step.list {
             let words = encoding.for_display(&script::first_words(&statement.text));
             self.names.push(format!("line {}: {words}", statement.line));
+            self.under.push(step.settings.clone());
             self.sql
                 .push(conversion::sendable(statement.text, encoding));
         }

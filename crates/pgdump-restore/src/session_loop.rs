@@ -2,6 +2,7 @@
 
 use crate::stage::Stage;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::Instrument;
 
@@ -52,7 +53,8 @@ impl SessionLoop {
                 SessionWork::Copy { node, first } => self.copy(node, first).await?,
                 SessionWork::Tasks { nodes, size } => self.run_tasks(&nodes, size).await?,
                 SessionWork::Finished => {
-                    return Ok(self.session.reenable_autovacuum(&self.job).await?);
+                    self.session.reenable_autovacuum(&self.job).await?;
+                    return self.stop_if_refused();
                 }
                 SessionWork::Stuck(node) => return Err(self.dependency_cycle(node)),
                 SessionWork::Wait => {}
@@ -78,10 +80,14 @@ impl SessionLoop {
         reached("copy");
         let index = self.work_queue.entry_of(node);
         let entry = self.job.data_entry(index)?;
+        if self.job.is_before_rows_of_text() {
+            self.stop_if_refused()?;
+        }
         if self.job.left_out.is_stopping() || self.job.is_left_out(&entry) {
             self.discard(node);
             return Ok(());
         }
+        self.job.totals.has_begun.store(true, Relaxed);
         let name = entry.name();
         let span = span_of(&self.job, &name);
         let load = self.load(node, index, &entry, first);
@@ -152,14 +158,28 @@ impl SessionLoop {
         self.job.observer.task_begun();
         let span = span_of(&self.job, &self.name_of(&tasks));
         let work = self.session.tasks(&self.job, &tasks, size);
-        work.instrument(span).await?;
-        if self.job.left_out.is_stopping() {
-            return self.stop().await;
+        let ran = work.instrument(span).await;
+        if self.job.is_before_rows_of_text() {
+            ran.map_err(|e| of_stage(e, Stage::Schema))?;
+        } else {
+            ran?;
+            if self.job.left_out.is_stopping() {
+                return self.stop().await;
+            }
         }
         let done = tasks.iter().filter(|t| t.step != ConstraintStep::Index);
         self.job.observer.tasks_done(done.count() as u64);
         self.work_queue.change(|s| s.tasks_done(nodes));
         Ok(())
+    }
+
+    /// Fails with everything that the server refused of SQL text before its first rows.
+    fn stop_if_refused(&self) -> Result<(), RestoreError> {
+        match self.job.left_out.take_error() {
+            Some(e) if self.job.is_before_rows_of_text() => Err(e.in_stage(Stage::Schema).into()),
+            Some(e) => Err(e.into()),
+            None => Ok(()),
+        }
     }
 
     /// Fails with everything that the server refused. Definitions that cost nothing are tried first, so that one answer

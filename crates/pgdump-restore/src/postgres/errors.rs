@@ -3,6 +3,7 @@
 
 use super::bounded::TOO_LARGE;
 use crate::error::{DatabaseError, DatabaseKind as D, one_line};
+use pgdump_archive::{Dialect, Token, first_tokens, statements};
 
 /// The error for what takes more memory than this worker may use for it.
 pub fn too_large(what: &str, max: usize) -> DatabaseError {
@@ -19,29 +20,90 @@ pub fn too_large(what: &str, max: usize) -> DatabaseError {
 /// Maps PostgreSQL's error. DETAIL and HINT are dropped, and so is the message of class 22 (unless it is about a
 /// locale), because they quote row values. Of CONTEXT only the functions are kept.
 pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
+    mapped(e, what, false)
+}
+
+/// The same for a statement that reads rows: a message that a function of the database may have made of them is dropped, too.
+pub(crate) fn map_error_of_rows(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
+    mapped(e, what, true)
+}
+
+fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseError {
     let Some(db) = e.as_db_error() else {
         let text = crate::error::report(e);
         return DatabaseError::new(kind_of_client_error(&text), format!("{what}: {text}"));
     };
     let code = db.code().code();
+    let quotes_rows = reads_rows && super::context::may_quote_rows(db);
+    let said = if quotes_rows { RAISED } else { db.message() };
+    let is_rejected_value = reads_rows && !quotes_rows && code.starts_with("42") && is_of_value(db);
     let message = match &code[..2] {
-        "22" if is_money(db.message()) => OTHER_MONEY.to_owned(),
+        _ if quotes_rows => RAISED.to_owned(),
+        "22" if is_money(said) => OTHER_MONEY.to_owned(),
         // Messages about locales quote no rows.
-        "22" if !is_of_the_build(db.message()) => rejected(db.message()),
-        _ => one_line(db.message()),
+        "22" if !is_of_the_build(said) => rejected(said),
+        // A value of a type that refers to objects, such as regclass.
+        _ if is_rejected_value => rejected(said),
+        _ => one_line(said),
     };
     let table = match (db.schema(), db.table()) {
-        (Some(s), Some(t)) => format!(" (table {s}.{t})"),
+        (Some(s), Some(t)) if !quotes_rows => format!(" (table {s}.{t})"),
         _ => String::new(),
     };
-    let context = super::context::of(db);
+    let context = super::context::of(db, quotes_rows);
     let text = format!("{what}: {message}{table} [{code}]{context}");
     if is_about_locks(code, db.hint()) {
         return DatabaseError::new(D::LocksExhausted, text)
             .followed_by(TOO_FEW_LOCKS)
             .with_sqlstate(code);
     }
-    DatabaseError::new(kind_of_sqlstate(code, db.message()), text).with_sqlstate(code)
+    let kind = if is_rejected_value {
+        D::DataRejected
+    } else {
+        kind_of_sqlstate(code, said)
+    };
+    DatabaseError::new(kind, text).with_sqlstate(code)
+}
+
+/// In place of a message that may quote a row.
+const RAISED: &str = "a function of the dump raised an error";
+
+/// Whether COPY rejected the value of a column: `COPY t, line 1, column a: "…"`.
+fn is_of_value(db: &tokio_postgres::error::DbError) -> bool {
+    let context = db.where_().unwrap_or_default();
+    let copy = context.lines().next().and_then(|l| l.strip_prefix("COPY "));
+    copy.is_some_and(|place| place.contains(": \""))
+}
+
+/// Whether a message about these statements may quote a row: they read the rows of a table, or anything.
+pub(super) fn reads_rows(sql: &str) -> bool {
+    statements(sql, Dialect::default())
+        .into_iter()
+        .any(|one| reads_rows_itself(&first_tokens(one, Dialect::default(), 40)))
+}
+
+fn reads_rows_itself(t: &[Token<'_>]) -> bool {
+    let is = |place: usize, words: &[&str]| {
+        let token = t.get(place);
+        token.is_some_and(|t| words.iter().any(|w| t.is(w)))
+    };
+    let defines_only = [
+        "set", "reset", "begin", "commit", "rollback", "comment", "grant", "revoke", "security",
+        "drop",
+    ];
+    match () {
+        () if t.is_empty() || is(0, &defines_only) => false,
+        () if is(0, &["create"]) && is(1, &["index", "unique", "materialized"]) => true,
+        // CREATE TABLE … AS
+        () if is(0, &["create"]) && is(1, &["table", "unlogged", "temporary", "temp"]) => {
+            t.iter().any(|t| t.is("as"))
+        }
+        () if is(0, &["create"]) => false,
+        // Statements in another encoding are run by a block of ours.
+        () if is(0, &["do"]) => is(1, &["language"]),
+        () if is(0, &["alter"]) => is(1, &["table", "domain", "materialized"]),
+        () => true,
+    }
 }
 
 /// That a value was rejected, with its type where the message names one: that is no value of a row.
@@ -220,11 +282,15 @@ mod tests {
 
     /// The error that a client reports if the server greets with `hello` and answers `sql` with `words`.
     async fn answered(hello: &[u8], sql: &str, words: &[u8]) -> DatabaseError {
+        map_pg_error(&error_of(hello, sql, words).await, "what")
+    }
+
+    async fn error_of(hello: &[u8], sql: &str, words: &[u8]) -> tokio_postgres::Error {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (ours, mut theirs) = tokio::io::duplex(4096);
         theirs.write_all(hello).await.unwrap();
         let config = "user=u dbname=d".parse::<tokio_postgres::Config>().unwrap();
-        let error = match config.connect_raw(ours, tokio_postgres::NoTls).await {
+        match config.connect_raw(ours, tokio_postgres::NoTls).await {
             Err(e) => e,
             Ok((client, connection)) => {
                 tokio::spawn(connection);
@@ -240,8 +306,7 @@ mod tests {
                     () = server => unreachable!(),
                 }
             }
-        };
-        map_pg_error(&error, "what")
+        }
     }
 
     fn refusal(fields: &[&str]) -> Vec<u8> {
@@ -311,5 +376,69 @@ mod tests {
             answered(b"?\0\0\0\x04", "", b"").await.kind(),
             D::Unavailable
         );
+    }
+
+    /// CHECK constraints, expressions of indexes and views call functions, whose messages are about the row.
+    #[tokio::test]
+    async fn what_a_function_says_of_a_row_is_dropped() {
+        const HELLO: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        let raised = refusal(&[
+            "SERROR",
+            "C42704",
+            "Mrole \"secret\" does not exist",
+            "WPL/pgSQL function f(text) line 1 at RAISE",
+            "ssecret",
+            "tsecret",
+        ]);
+        let e = error_of(HELLO, "SELECT 1", &raised).await;
+        let said = map_error_of_rows(&e, "COPY");
+        assert_eq!(
+            said.to_string(),
+            "COPY: a function of the dump raised an error [42704] (in PL/pgSQL function f(text) line 1 at RAISE)"
+        );
+        assert_eq!(said.kind(), D::StatementRejected);
+        assert!(map_pg_error(&e, "x").to_string().contains("secret"));
+        let value = refusal(&[
+            "SERROR",
+            "C42P01",
+            "Mrelation \"secret\" does not exist",
+            "WCOPY t, line 1, column a: \"secret\"",
+        ]);
+        let said = map_error_of_rows(&error_of(HELLO, "SELECT 1", &value).await, "COPY");
+        assert_eq!(said.to_string(), "COPY: a value was rejected [42P01]");
+        assert_eq!(said.kind(), D::DataRejected);
+    }
+
+    #[test]
+    fn statements_that_read_rows_are_known() {
+        for (sql, wanted) in [
+            (
+                "CREATE INDEX i ON public.t USING btree (public.f(a));",
+                true,
+            ),
+            (
+                "SET default_tablespace = '';\n\nCREATE UNIQUE INDEX i ON t (a);",
+                true,
+            ),
+            (
+                "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT c CHECK (public.f(a));",
+                true,
+            ),
+            ("REFRESH MATERIALIZED VIEW public.v;", true),
+            ("CREATE TABLE t AS SELECT 1;", true),
+            ("INSERT INTO t VALUES (1);", true),
+            ("CREATE TABLE t (a int);", false),
+            ("CREATE EXTENSION postgis;", false),
+            (
+                "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2';",
+                false,
+            ),
+            ("GRANT SELECT ON TABLE t TO app;", false),
+            ("DO $$BEGIN RAISE 'stop'; END$$;", false),
+            ("BEGIN", false),
+            ("", false),
+        ] {
+            assert_eq!(reads_rows(sql), wanted, "{sql}");
+        }
     }
 }

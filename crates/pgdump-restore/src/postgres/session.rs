@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, RowStream};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::errors::map_pg_error;
+use super::errors::{map_error_of_rows, map_pg_error, reads_rows};
 use crate::error::DatabaseError;
 
 /// Statements from this size on are not kept in memory while the server runs them.
@@ -86,7 +86,7 @@ impl Session {
         self.client
             .batch_execute(sql)
             .await
-            .map_err(|e| map_pg_error(&e, "statement"))
+            .map_err(|e| mapped(&e, reads_rows(sql)))
     }
 
     /// Runs statements pipelined: each is sent without waiting for the previous one.
@@ -120,12 +120,13 @@ impl Session {
     /// Runs one large statement, whose text is dropped as soon as it is sent.
     async fn send(&self, sql: String) -> Result<(), DatabaseError> {
         let answers = self.client.simple_query_raw(&sql).await;
+        // What is this large has rows.
         drop(sql);
-        let answers = answers.map_err(|e| map_pg_error(&e, "statement"))?;
+        let answers = answers.map_err(|e| mapped(&e, true))?;
         let done = std::pin::pin!(answers)
             .try_for_each(|_| std::future::ready(Ok(())))
             .await;
-        done.map_err(|e| map_pg_error(&e, "statement"))
+        done.map_err(|e| mapped(&e, true))
     }
 
     /// The same for statements whose text is kept.
@@ -154,9 +155,17 @@ impl Session {
     }
 }
 
+fn mapped(e: &tokio_postgres::Error, reads_rows: bool) -> DatabaseError {
+    if reads_rows {
+        map_error_of_rows(e, "statement")
+    } else {
+        map_pg_error(e, "statement")
+    }
+}
+
 /// The error of these statements.
 fn of_statement(e: &tokio_postgres::Error, sql: &str) -> DatabaseError {
-    let error = map_pg_error(e, "statement");
+    let error = mapped(e, reads_rows(sql));
     let syntax = e.as_db_error().filter(|db| db.code().code() == "42601");
     match syntax.and_then(DbError::position) {
         Some(ErrorPosition::Original(place)) if begins_statement(sql, *place) => {

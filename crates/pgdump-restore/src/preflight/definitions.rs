@@ -48,9 +48,14 @@ fn superusers_only(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding>
     let allowed = allowed_kinds(rewriter);
     let refused = SUPERUSERS.iter().filter(|k| !allowed.contains(&k.as_str()));
     let special = listed(refused.flat_map(of))?;
+    let consequence = if rewriter.leaves_refusals_to_server() {
+        "it is left out unless the server allows it to this role"
+    } else {
+        "the restore fails unless the server allows it to this role"
+    };
     Some(Finding::warns(
         format!("only a superuser may create: {special}"),
-        "the restore fails unless the server allows it to this role",
+        consequence,
         "restore as a superuser, or with --on-error skip, which leaves out what the server refuses",
     ))
 }

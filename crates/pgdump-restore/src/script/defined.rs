@@ -1,7 +1,8 @@
 //! What a statement of SQL text defines, in the words of a table of contents. Pure.
 
 use super::classify::table_named;
-use pgdump_archive::{Dialect, Token, first_tokens};
+use crate::refusals::Named;
+use pgdump_archive::{Dialect, Token, first_tokens, tokens};
 
 /// Tokens examined of a statement.
 const LOOKED_AT: usize = 64;
@@ -11,8 +12,8 @@ const LOOKED_AT: usize = 64;
 pub(crate) struct Defined {
     /// Kind and name, such as `EVENT TRIGGER on_ddl`.
     pub entry: String,
-    /// The name alone, without its schema.
-    pub name: Option<String>,
+    /// What does not exist if the statement fails.
+    pub named: Option<Named>,
     /// The table that it creates, in the form of [`table_named`].
     pub table: Option<String>,
 }
@@ -21,11 +22,64 @@ impl Defined {
     fn called(entry: String) -> Self {
         Defined {
             entry,
-            name: None,
+            named: None,
             table: None,
         }
     }
 }
+
+/// The sequence that a statement sets. Its value is data: it may only be left out with the sequence.
+pub(crate) fn sequence_set_by(sql: &str) -> Option<Defined> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let call: Option<String> = t.get(..5)?.iter().map(Token::short).collect();
+    let is_set = call? == "selectpg_catalog.setval(";
+    let name = tokens(&t.get(5)?.string()?, Dialect::default())
+        .iter()
+        .map(|part| part.name().or_else(|| part.short()))
+        .collect::<Option<String>>()?;
+    is_set.then(|| Defined::called(format!("SEQUENCE SET {name}")))
+}
+
+/// Whether a statement would do something else without a setting, so that it is left out if the server refuses that.
+pub(crate) fn needs_setting(setting: &str, sql: &str) -> bool {
+    match setting {
+        // Another role must not do it instead: it would own the object, or have granted the privilege.
+        "session_authorization" | "role" => true,
+        TABLE_ACCESS_METHOD => {
+            let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+            let is_created = t.first().is_some_and(|t| t.is("create"));
+            let object = t
+                .get(1..)
+                .and_then(|t| Object::find(after(t, &BEFORE_KIND)));
+            let kind = object.filter(|_| is_created).map(|o| o.kind);
+            matches!(kind.as_deref(), Some("TABLE" | "MATERIALIZED VIEW"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the rest of a text can be restored without a setting that the server refuses.
+pub(crate) fn can_be_left_out(setting: &str) -> bool {
+    matches!(
+        setting,
+        "session_authorization" | "role" | TABLE_ACCESS_METHOD
+    )
+}
+
+/// What a refused setting names that the server lacks. It calls that a wrong value, and messages about values are dropped.
+pub(crate) fn lacking(setting: &str, sql: &str) -> Option<String> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let mut words = t.iter().rev();
+    let value = words.find_map(|t| t.string().or_else(|| t.name()))?;
+    let kind = match setting {
+        "session_authorization" | "role" => "role",
+        TABLE_ACCESS_METHOD => "access method",
+        _ => return None,
+    };
+    Some(format!("{kind} \"{value}\" does not exist"))
+}
+
+const TABLE_ACCESS_METHOD: &str = "default_table_access_method";
 
 /// Words before the kind of what is created.
 const BEFORE_KIND: [&str; 12] = [
@@ -84,7 +138,7 @@ fn created(t: &[Token<'_>], sql: &str) -> Defined {
     let is_table = matches!(object.kind.as_str(), "TABLE" | "FOREIGN TABLE");
     Defined {
         entry: format!("{} {}", object.kind, object.name),
-        name: Some(object.last.clone()),
+        named: Some(object.named(&object.kind)),
         table: is_table.then(|| table_named(object.text(sql))).flatten(),
     }
 }
@@ -109,10 +163,20 @@ fn altered(t: &[Token<'_>], sql: &str) -> Defined {
     match (has(["owner", "to"]), constraint()) {
         (Some(_), _) => Defined::called(format!("OWNER OF {of}")),
         (None, Some((entry, name))) => Defined {
-            name: Some(name),
+            named: Some(Named {
+                kind: "CONSTRAINT".to_owned(),
+                schema: None,
+                name,
+            }),
             ..Defined::called(entry)
         },
-        (None, None) => Defined::called(format!("ALTER {of}")),
+        (None, None) => Defined {
+            // That of an identity column, which is created with it.
+            named: has(["sequence", "name"])
+                .and_then(|place| Object::find(&t[place + 1..]))
+                .map(|sequence| sequence.named("SEQUENCE")),
+            ..Defined::called(format!("ALTER {of}"))
+        },
     }
 }
 
@@ -159,6 +223,16 @@ impl Object {
             last: named.last()?.clone(),
             place: (first.at, last.at + last.text.len()),
         })
+    }
+
+    fn named(&self, kind: &str) -> Named {
+        let schema = self.name.strip_suffix(self.last.as_str());
+        let schema = schema.and_then(|s| s.strip_suffix('.'));
+        Named {
+            kind: kind.to_owned(),
+            schema: schema.map(str::to_owned),
+            name: self.last.clone(),
+        }
     }
 
     fn text<'a>(&self, sql: &'a str) -> &'a str {
@@ -232,11 +306,53 @@ mod tests {
             ),
         ] {
             let defined = defined_by(sql).unwrap();
-            assert_eq!(
-                (defined.entry.as_str(), defined.name.as_deref()),
-                (entry, name)
-            );
+            let named = defined.named.as_ref().map(|n| n.name.as_str());
+            assert_eq!((defined.entry.as_str(), named), (entry, name));
         }
+    }
+
+    #[test]
+    fn the_sequence_of_an_identity_column_is_named() {
+        let column = "ALTER TABLE public.t ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME public.\"T_id_seq\"\n    START WITH 1\n);";
+        let defined = defined_by(column).unwrap();
+        assert_eq!(defined.entry, "ALTER TABLE public.t");
+        let wanted = Named {
+            kind: "SEQUENCE".to_owned(),
+            schema: Some("public".to_owned()),
+            name: "T_id_seq".to_owned(),
+        };
+        assert_eq!(defined.named, Some(wanted));
+        let set = "SELECT pg_catalog.setval('public.\"T_id_seq\"', 7, true);";
+        assert_eq!(
+            sequence_set_by(set).unwrap().entry,
+            "SEQUENCE SET public.T_id_seq"
+        );
+        assert_eq!(sequence_set_by("SELECT public.setval('s', 7);"), None);
+    }
+
+    #[test]
+    fn statements_that_need_a_setting_are_known() {
+        let (table, grant) = ("CREATE TABLE t (a int);", "GRANT SELECT ON TABLE t TO app;");
+        let index = "CREATE INDEX i ON t (a);";
+        for (setting, sql, wanted) in [
+            ("session_authorization", grant, true),
+            ("role", table, true),
+            (TABLE_ACCESS_METHOD, table, true),
+            (TABLE_ACCESS_METHOD, grant, false),
+            (TABLE_ACCESS_METHOD, index, false),
+            ("search_path", table, false),
+        ] {
+            assert_eq!(needs_setting(setting, sql), wanted, "{setting} {sql}");
+        }
+        assert_eq!(
+            lacking("session_authorization", "SET SESSION AUTHORIZATION 'app';").as_deref(),
+            Some("role \"app\" does not exist")
+        );
+        assert_eq!(
+            lacking(TABLE_ACCESS_METHOD, "SET default_table_access_method = h;").as_deref(),
+            Some("access method \"h\" does not exist")
+        );
+        assert_eq!(lacking("search_path", "SET search_path = s;"), None);
     }
 
     #[test]

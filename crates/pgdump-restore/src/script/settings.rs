@@ -37,6 +37,19 @@ impl Settings {
         Settings(self.0.iter().filter(|(n, _)| n != name).cloned().collect())
     }
 
+    /// Names and statements.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, sql)| (name.as_str(), sql.as_str()))
+    }
+
+    /// Those whose statements `is_kept` has.
+    pub(crate) fn only(&self, is_kept: impl Fn(&str) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(_, sql)| is_kept(sql));
+        Settings(kept.cloned().collect())
+    }
+
     /// Statements that change a session's settings from `from` to these.
     pub(crate) fn after(&self, from: &Settings) -> String {
         let mut sql = String::new();

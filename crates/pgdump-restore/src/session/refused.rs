@@ -1,15 +1,17 @@
 //! What a session does about definitions that the server refuses: it restores the rest of their transaction.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{RestoreSession, SETTINGS, Task, TaskStatements};
 use crate::context::LoadContext;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::ids::EntryIndex;
-use crate::left_out::RefusedPart;
+use crate::left_out::{RefusedPart, owner_of};
 use crate::parallelism::TaskCost;
-use crate::refusals::is_refusal;
-use crate::script::{Defined, defined_by};
+use crate::postgres::kind_of_sqlstate;
+use crate::refusals::{Named, is_refusal, refused};
+use crate::script::{self, Defined, can_be_left_out, defined_by, lacking, sequence_set_by};
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
 
@@ -113,10 +115,33 @@ impl RestoreSession {
     }
 }
 
+/// Statements of fewer bytes are kept for being run one by one.
+const KEPT: usize = 1 << 20;
+
+/// A statement of SQL text, or its settings.
+struct OfText {
+    name: String,
+    sql: String,
+    under: Arc<script::Settings>,
+}
+
+impl TaskStatements {
+    fn each(&self) -> Vec<OfText> {
+        let all = self.names.iter().zip(&self.sql).zip(&self.under);
+        let one = |((name, sql), under): ((&String, &String), &Arc<script::Settings>)| OfText {
+            name: name.clone(),
+            sql: sql.clone(),
+            under: under.clone(),
+        };
+        all.map(one).collect()
+    }
+}
+
 /// SQL text.
 impl RestoreSession {
-    /// Runs steps of SQL text in one transaction. If what the server refuses is left out, and the text has no transactions
-    /// of its own, the other statements are run one by one.
+    /// Runs steps of SQL text in one transaction. If the server refuses one, and the text has no transactions of its own,
+    /// the other statements are run one by one: those that precede the rows also if the load is to fail, which then names
+    /// all that is refused.
     pub(super) async fn steps(
         &mut self,
         job: &LoadContext,
@@ -124,49 +149,92 @@ impl RestoreSession {
         size: TaskCost,
     ) -> Result<(), RestoreError> {
         let mut work = self.statements_of_steps(job, tasks);
-        let skips = job.left_out.skips() && !work.bare;
-        let again: Vec<(String, String)> = if skips {
-            let names = work.names.iter().cloned();
-            names.zip(work.sql.iter().cloned()).collect()
-        } else {
-            vec![]
-        };
+        // What is as large as this defines nothing.
+        let is_small = work.sql.iter().map(String::len).sum::<usize>() < KEPT;
+        let is_wanted = job.left_out.skips() || job.is_before_rows_of_text() && is_small;
+        let goes_on = is_wanted && !work.bare;
+        let again = if goes_on { work.each() } else { vec![] };
+        let is_left_out =
+            |one: &OfText| job.left_out.refused_setting(&one.under, &one.sql).is_some();
+        if again.iter().any(is_left_out) {
+            return self.each_of(job, again).await;
+        }
         if !work.bare {
             work.wrap_in_transaction(job, size);
         }
         match self.send(job, tasks, work).await {
-            Err(RestoreError::Database(e)) if skips && is_refusal(&e) => {
+            Err(RestoreError::Database(e)) if goes_on && is_refusal(&e) => {
                 self.session.run("ROLLBACK").await?;
-                for (name, sql) in again {
-                    self.statement(job, name, sql).await?;
-                }
-                Ok(())
+                self.each_of(job, again).await
             }
             done => done,
         }
     }
 
-    /// Runs one statement of SQL text, unless the server refuses it.
-    async fn statement(
-        &mut self,
-        job: &LoadContext,
-        name: String,
-        sql: String,
-    ) -> Result<(), RestoreError> {
-        if name == SETTINGS {
-            let set = self.session.run(&sql).await;
+    async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {
+        for one in all {
+            let done = if one.name == SETTINGS {
+                self.settings(job, &one).await
+            } else {
+                self.statement(job, one).await
+            };
+            done.map_err(|e| match e {
+                // It may be a consequence of what was refused before.
+                RestoreError::Database(e) if is_refusal(&e) => {
+                    job.left_out.take_error().unwrap_or(e).into()
+                }
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Applies settings of SQL text. Some may be refused: what needs them is left out.
+    async fn settings(&mut self, job: &LoadContext, all: &OfText) -> Result<(), RestoreError> {
+        let set = self.session.run(&all.sql).await;
+        if set.as_ref().err().is_none_or(|e| !is_refusal(e)) {
             return Ok(set.map_err(|e| e.context(SETTINGS))?);
+        }
+        for sql in statements(&all.sql, Dialect::default()) {
+            let Err(e) = self.session.run(sql).await else {
+                continue;
+            };
+            let is_this = |setting: &(&str, &str)| {
+                let same = without_end(setting.1) == without_end(sql);
+                same && can_be_left_out(setting.0)
+            };
+            let setting = all.under.iter().find(is_this);
+            let Some((name, text)) = setting.filter(|_| is_refusal(&e)) else {
+                return Err(e.context(SETTINGS).into());
+            };
+            job.left_out.refuse_setting(text, of_setting(e, name, text));
+        }
+        Ok(())
+    }
+
+    /// Runs one statement of SQL text, unless the server refuses it.
+    async fn statement(&mut self, job: &LoadContext, one: OfText) -> Result<(), RestoreError> {
+        let OfText { name, sql, under } = one;
+        if let Some(cause) = job.left_out.refused_setting(&under, &sql) {
+            let Some(defined) = defined_by(&sql).or_else(|| sequence_set_by(&sql)) else {
+                return Err(refused(vec![cause]).context(&name).into());
+            };
+            job.left_out.leave_out_statement(&defined, &cause);
+            return Ok(());
         }
         let ran = self.run_alone(job, sql.clone(), TaskCost::default()).await;
         let Err(e) = ran else { return Ok(()) };
         let failed = |e| RestoreError::from(hints::with_hint(e, None).context(&name));
         // What is no definition may be data.
-        let defined = extension_in_place_of(&sql).or_else(|| defined_by(&sql));
+        let sequence = || sequence_set_by(&sql).filter(|_| job.left_out.is_consequence(&e));
+        let defined = extension_in_place_of(&sql)
+            .or_else(|| defined_by(&sql))
+            .or_else(sequence);
         let Some(defined) = defined.filter(|_| is_refusal(&e)) else {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
-        job.left_out.refuse_statement(&defined, e);
+        job.left_out.refuse_statement(&defined, (&name, e));
         Ok(())
     }
 }
@@ -184,8 +252,17 @@ impl RestoreSession {
             .collect();
         let left = left.iter().filter_map(|i| entries.get(i.0));
         let tried: Vec<&TocEntry> = left.filter(|e| can_be_tried(e, &made)).collect();
+        // The one that stops the load is not finished, either.
+        let named = job.left_out.named();
+        let is_named = |e: &TocEntry| {
+            let name = e.name();
+            named.contains(&owner_of(&name)) || named.contains(&name)
+        };
         for entry in tried {
-            if !job.left_out.has(entry) && self.try_alone(job, entry).await.is_err() {
+            if !job.left_out.has(entry)
+                && !is_named(entry)
+                && self.try_alone(job, entry).await.is_err()
+            {
                 return;
             }
         }
@@ -196,6 +273,34 @@ impl RestoreSession {
         job: &LoadContext,
         entry: &TocEntry,
     ) -> Result<(), DatabaseError> {
+        let Some(e) = self.try_and_undo(job, entry).await? else {
+            return Ok(());
+        };
+        let e = of_set_role(e, entry);
+        if !is_refusal(&e) || is_there(&e) {
+            return Ok(());
+        }
+        let ours = TocEntry {
+            owner: String::new(),
+            ..entry.clone()
+        };
+        let is_about_owner =
+            may_be_about_owner(&e, entry) && self.try_and_undo(job, &ours).await?.is_none();
+        let part = if is_about_owner {
+            RefusedPart::Owner
+        } else {
+            RefusedPart::Whole
+        };
+        job.refuse((entry, part), e);
+        Ok(())
+    }
+
+    /// Returns what the server says against an entry, which does not stay.
+    async fn try_and_undo(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+    ) -> Result<Option<DatabaseError>, DatabaseError> {
         let before = self.output.clone();
         let sql = conversion::sendable(self.output.sql_for(entry), &job.encoding);
         // Another session may be loading the table.
@@ -204,18 +309,7 @@ impl RestoreSession {
             .await?;
         let ran = self.session.run(&sql).await;
         self.roll_back(before).await?;
-        if let Err(e) = ran.map_err(|e| of_set_role(e, entry))
-            && is_refusal(&e)
-            && !is_there(&e)
-        {
-            let part = if may_be_about_owner(&e, entry) {
-                RefusedPart::Owner
-            } else {
-                RefusedPart::Whole
-            };
-            job.refuse((entry, part), e);
-        }
-        Ok(())
+        Ok(ran.err())
     }
 }
 
@@ -224,7 +318,11 @@ fn extension_in_place_of(sql: &str) -> Option<Defined> {
     let extension = extension_calls::refused_extension(sql)?;
     Some(Defined {
         entry: format!("EXTENSION {extension}"),
-        name: Some(extension.to_owned()),
+        named: Some(Named {
+            kind: "EXTENSION".to_owned(),
+            schema: None,
+            name: extension.to_owned(),
+        }),
         table: None,
     })
 }
@@ -268,6 +366,21 @@ fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
     }
     let what = format!("role \"{}\" does not exist", entry.owner);
     DatabaseError::new(DatabaseKind::RoleMissing, what).with_sqlstate("42704")
+}
+
+/// The error of a setting, with what the server lacks.
+fn of_setting(e: DatabaseError, name: &str, sql: &str) -> DatabaseError {
+    const WRONG_VALUE: &str = "22023";
+    let what = lacking(name, sql).filter(|_| e.sqlstate() == Some(WRONG_VALUE));
+    match what {
+        Some(what) => DatabaseError::new(kind_of_sqlstate("42704", &what), what.as_str())
+            .with_sqlstate("42704"),
+        None => e,
+    }
+}
+
+fn without_end(sql: &str) -> &str {
+    sql.trim().trim_end_matches(';')
 }
 
 /// Whether the server may have refused the owner of an entry, and not the entry.
