@@ -76,7 +76,7 @@ fn of_policy(refusal: &Refusal, (kind, name): (&str, &str)) -> Option<String> {
     is_about_role.then(|| {
         let entry = &refusal.entry;
         format!(
-            "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --role-map or --skip '{entry}': \
+            "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {name}=OTHER or --skip '{entry}': \
              the policy names it"
         )
     })
