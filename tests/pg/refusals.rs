@@ -299,6 +299,21 @@ fn a_rehearsal_foretells_what_is_left_out() {
             assert!(found["fix"].as_str().unwrap().contains(fix), "{found}");
         }
     }
+    // By default, one error names them all, also if a look at the catalogs shows that the restore cannot succeed.
+    let (code, result) = restored(&c, ("postgres", &[]), &missing, "none");
+    assert_eq!(code, 1, "{result}");
+    let error = &result["error"];
+    assert_eq!(error["stage"], "prepare", "{result}");
+    let named = told(&error["refusals"]);
+    for entry in [
+        "EXTENSION pageinspecx",
+        "COLLATION public.c",
+        "OWNER OF TABLE public.owned",
+    ] {
+        assert!(named.iter().any(|(e, _)| e == entry), "{entry}: {result}");
+    }
+    let lacks = |(e, _): &(String, String)| e == "the server does not have: role gone";
+    assert!(named.iter().any(lacks), "{result}");
     // What can be granted is, and what is left out takes nothing else with it.
     let granted = "SELECT has_table_privilege('role_a', 'granted', 'SELECT'), to_regclass('owned') IS NOT NULL";
     assert_eq!(c.psql("app0", granted), "t|t");
