@@ -173,18 +173,11 @@ impl RestoreSession {
 
     async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {
         for one in all {
-            let done = if one.name == SETTINGS {
-                self.settings(job, &one).await
+            if one.name == SETTINGS {
+                self.settings(job, &one).await?;
             } else {
-                self.statement(job, one).await
-            };
-            done.map_err(|e| match e {
-                // It may be a consequence of what was refused before.
-                RestoreError::Database(e) if is_refusal(&e) => {
-                    job.left_out.take_error().unwrap_or(e).into()
-                }
-                other => other,
-            })?;
+                self.statement(job, one).await?;
+            }
         }
         Ok(())
     }
