@@ -120,7 +120,13 @@ pub(super) fn exit_of(rehearsal: &Rehearsal) -> Exit {
 pub(super) fn print(r: &Rehearsal) {
     let (tried, time) = (count(r.entries, "definition"), duration(r.duration_seconds));
     if r.restorable {
-        out!("the server accepts all of {tried}, tried in {time}");
+        // What follows the rows may still be refused.
+        let place = if r.note.starts_with("SQL text") {
+            " before the first rows; nothing behind them was tried"
+        } else {
+            ""
+        };
+        out!("the server accepts all of {tried}{place}, tried in {time}");
     } else {
         let what = lost(r);
         out!("of {tried}, {what}; tried in {time}");

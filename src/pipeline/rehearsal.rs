@@ -290,24 +290,7 @@ pub(super) async fn before_rows(
     if !is_due(context, pinned) {
         return Ok(());
     }
-    let own = Arc::new(Progress::default());
-    let apart = JobContext {
-        services: context.services,
-        job: context.job,
-        progress: &own,
-        cancel: context.cancel,
-        clock: context.clock,
-    };
-    let rehearsed = match rehearse(&apart, pinned.backup().cloned()).await {
-        Ok(rehearsed) => rehearsed,
-        // The restore itself finds out whether it can succeed.
-        Err(e) => {
-            tracing::warn!(error = said(&e), "the restore could not be rehearsed");
-            return Ok(());
-        }
-    };
-    let refusals = rehearsed.refusals.into_iter().map(|r| r.refusal);
-    let refusals: Vec<Refusal> = refusals.collect();
+    let refusals = refusals_of(context, pinned).await;
     if refusals.is_empty() {
         return Ok(());
     }
@@ -325,17 +308,61 @@ pub(super) async fn before_rows(
     }
 }
 
-fn is_due(context: &RestoreContext<'_>, pinned: &Pinned) -> bool {
-    // Standard input cannot be read twice.
-    let Some(backup) = pinned.backup() else {
-        return false;
+/// The error of a restore that was blocked before it tried anything: also with what the server refuses, so that one answer
+/// names everything.
+pub(super) async fn with_refusals(
+    context: &RestoreContext<'_>,
+    pinned: &Pinned,
+    e: RestoreError,
+) -> RestoreError {
+    let is_blocked = |r: &Refusal| r.sqlstate.is_none() && r.caused_by.is_none();
+    let found = e.refusals();
+    if found.is_empty() || !found.iter().all(is_blocked) || !can_rehearse(context, pinned) {
+        return e;
+    }
+    let mut all = found.to_vec();
+    all.extend(refusals_of(context, pinned).await);
+    e.with_refusals(all)
+}
+
+/// What the server refuses of a backup; nothing if that cannot be found out.
+async fn refusals_of(context: &RestoreContext<'_>, pinned: &Pinned) -> Vec<Refusal> {
+    let own = Arc::new(Progress::default());
+    let apart = JobContext {
+        services: context.services,
+        job: context.job,
+        progress: &own,
+        cancel: context.cancel,
+        clock: context.clock,
     };
+    match Box::pin(rehearse(&apart, pinned.backup().cloned())).await {
+        Ok(rehearsed) => {
+            let refusals = rehearsed.refusals.into_iter();
+            refusals.map(|r| r.refusal).collect()
+        }
+        // The restore itself finds out whether it can succeed.
+        Err(e) => {
+            tracing::warn!(error = said(&e), "the restore could not be rehearsed");
+            vec![]
+        }
+    }
+}
+
+fn is_due(context: &RestoreContext<'_>, pinned: &Pinned) -> bool {
+    let is_large = |b: &PinnedBackup| b.object.size >= LARGE;
     let is_wanted = match context.config().rehearse {
-        Rehearse::Auto => backup.object.size >= LARGE,
+        Rehearse::Auto => pinned.backup().is_some_and(is_large),
         Rehearse::Always => true,
         Rehearse::Never => false,
     };
+    is_wanted && can_rehearse(context, pinned)
+}
+
+fn can_rehearse(context: &RestoreContext<'_>, pinned: &Pinned) -> bool {
     // A role that fills a database may have no other one, and this one must not be touched.
     let has_server = context.job.on_existing != OnExisting::Fill;
-    is_wanted && has_server && !context.job.selection.data_only
+    let is_allowed = context.config().rehearse != Rehearse::Never;
+    // Standard input cannot be read twice.
+    let is_readable = pinned.backup().is_some();
+    is_readable && is_allowed && has_server && !context.job.selection.data_only
 }

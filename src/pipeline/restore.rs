@@ -198,16 +198,29 @@ fn is_for_person_and_new(context: &RestoreContext<'_>) -> bool {
     context.config().first_contact.is_some() && is_generated
 }
 
-/// Everything up to a proven staging database. A restore index only says where blocks are: a backup that
-/// fails with it is read once more from front to back, and that attempt counts.
+/// Everything up to a proven staging database.
 async fn restore_into_staging(
     context: &RestoreContext<'_>,
     claimed: &TargetLock,
     draft: &mut ResultDraft,
 ) -> Result<Proven, RestoreError> {
-    let (job, catalog) = (context.job, context.catalog());
     let pinned = pin(context, draft).await?;
     rehearsal::before_rows(context, &pinned).await?;
+    match Box::pin(restore_pinned(context, claimed, &pinned, draft)).await {
+        Ok(proven) => Ok(proven),
+        Err(e) => Err(rehearsal::with_refusals(context, &pinned, e).await),
+    }
+}
+
+/// A restore index only says where blocks are: a backup that fails with it is read once more from front to back, and that
+/// attempt counts.
+async fn restore_pinned(
+    context: &RestoreContext<'_>,
+    claimed: &TargetLock,
+    pinned: &Pinned,
+    draft: &mut ResultDraft,
+) -> Result<Proven, RestoreError> {
+    let (job, catalog) = (context.job, context.catalog());
     let index = match pinned.backup() {
         // With a database to look for, the archive is read as it is; `latest` has looked already.
         Some(backup) if job.database.is_none() || matches!(job.backup, BackupRef::Latest(_)) => {

@@ -299,6 +299,21 @@ fn a_rehearsal_foretells_what_is_left_out() {
             assert!(found["fix"].as_str().unwrap().contains(fix), "{found}");
         }
     }
+    // By default, one error names them all, also if a look at the catalogs shows that the restore cannot succeed.
+    let (code, result) = restored(&c, ("postgres", &[]), &missing, "none");
+    assert_eq!(code, 1, "{result}");
+    let error = &result["error"];
+    assert_eq!(error["stage"], "prepare", "{result}");
+    let named = told(&error["refusals"]);
+    for entry in [
+        "EXTENSION pageinspecx",
+        "COLLATION public.c",
+        "OWNER OF TABLE public.owned",
+    ] {
+        assert!(named.iter().any(|(e, _)| e == entry), "{entry}: {result}");
+    }
+    let lacks = |(e, _): &(String, String)| e == "the server does not have: role gone";
+    assert!(named.iter().any(lacks), "{result}");
     // What can be granted is, and what is left out takes nothing else with it.
     let granted = "SELECT has_table_privilege('role_a', 'granted', 'SELECT'), to_regclass('owned') IS NOT NULL";
     assert_eq!(c.psql("app0", granted), "t|t");
@@ -327,4 +342,71 @@ fn rows_that_are_refused_fail_the_restore() {
     assert!(message.contains("in line 500 of its data"), "{message}");
     assert!(!message.contains("7500"), "{message}");
     assert!(!c.databases().contains(&"app".to_owned()));
+    nothing_quotes_a_row(&c);
+}
+
+/// A function of the dump writes what it likes, also as if the server lacked something.
+fn nothing_quotes_a_row(c: &Cluster) {
+    let body = |what: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION f(a text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$BEGIN {what} END$$;"
+        )
+    };
+    let (accepts, raises) = (
+        body("RETURN true;"),
+        body("RAISE 'role \"%\" does not exist', a USING ERRCODE = '42704';"),
+    );
+    c.create(
+        "raising",
+        &format!(
+            "{accepts} CREATE TABLE r (a text); INSERT INTO r VALUES ('SECRETVAL1'); CREATE INDEX i ON r (public.f(a)); {raises}"
+        ),
+    );
+    let dump = c.dump_to_file("raising", &[]);
+    let (code, result) = restored(c, ("postgres", &[SKIP]), &dump, "raised");
+    assert_eq!(code, 3, "{result}");
+    let wanted = [("INDEX public.i".to_owned(), "INDEX public.i".to_owned())];
+    assert_eq!(told(&result["skipped"]), wanted);
+    let said = &result["skipped"][0];
+    assert_eq!(said["message"], "a function of the dump raised an error");
+    assert_eq!(said["sqlstate"], "42704");
+    assert!(!result.to_string().contains("SECRETVAL1"), "{result}");
+}
+
+/// SQL text: the value of a sequence goes with its table, and what a missing role was to grant is not granted by another.
+#[test]
+fn text_is_restored_without_what_it_was_refused() {
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "CREATE EXTENSION pageinspect;
+         CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, p point); CREATE TABLE u (a int); INSERT INTO u VALUES (1);",
+    );
+    let dump = c.dump_to_file("src", &["-Fp"]);
+    let text = std::fs::read_to_string(&dump).unwrap();
+    let (before, rows) = text.split_once("COPY public.t").unwrap();
+    let text = format!(
+        "{}COPY public.t{rows}",
+        before.replace(" p point", " p poinx")
+    )
+    .replace("pageinspect", "pageinspecx");
+    // The end of a dump says that it is complete.
+    let end = "--\n-- PostgreSQL database dump complete";
+    let grant = "SET SESSION AUTHORIZATION 'gone';\nGRANT SELECT ON TABLE public.u TO role_a;\nRESET SESSION AUTHORIZATION;\n\n";
+    assert!(text.contains(end));
+    std::fs::write(&dump, text.replace(end, &format!("{grant}{end}"))).unwrap();
+    let (code, result) = restored(&c, ("postgres", &[SKIP]), &dump, "app");
+    assert_eq!(code, 3, "{result}");
+    let skipped = told(&result["skipped"]);
+    for entry in [
+        "EXTENSION pageinspecx",
+        "TABLE public.t",
+        "SEQUENCE SET public.t_id_seq",
+        "SET SESSION AUTHORIZATION gone",
+        "GRANT SELECT ON TABLE public.u TO role_a;",
+    ] {
+        assert!(skipped.iter().any(|(e, _)| e == entry), "{entry}: {result}");
+    }
+    let granted = "SELECT has_table_privilege('role_a', 'u', 'SELECT'), (SELECT count(*) FROM u)";
+    assert_eq!(c.psql("app", granted), "f|1");
 }

@@ -222,6 +222,14 @@ impl RestoreError {
             .map_or(&[], |e| e.0.details.refusals.as_slice())
     }
 
+    /// The same error of a server with everything that it refused; another error as it is.
+    pub fn with_refusals(self, refusals: Vec<Refusal>) -> Self {
+        match self {
+            RestoreError::Database(e) => RestoreError::Database(e.with_refusals(refusals)),
+            other => other,
+        }
+    }
+
     /// The stage it belongs to, if that is not the job's current stage.
     fn stage(&self) -> Option<Stage> {
         self.of_server()?.0.details.stage

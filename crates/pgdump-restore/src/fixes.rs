@@ -34,7 +34,8 @@ fn is_policy(refusal: &Refusal) -> bool {
     refusal.entry.starts_with("POLICY ")
 }
 
-fn fix_of(refusal: &Refusal) -> String {
+/// What to change on the server, or in the command, so that a refused definition goes in.
+pub fn fix_of(refusal: &Refusal) -> String {
     let code = refusal.sqlstate.as_deref().unwrap_or_default();
     let (kind, name) = kind_and_name(&refusal.root);
     of_policy(refusal, (kind, name))
@@ -76,7 +77,7 @@ fn of_policy(refusal: &Refusal, (kind, name): (&str, &str)) -> Option<String> {
     is_about_role.then(|| {
         let entry = &refusal.entry;
         format!(
-            "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --role-map or --skip '{entry}': \
+            "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {name}=OTHER or --skip '{entry}': \
              the policy names it"
         )
     })

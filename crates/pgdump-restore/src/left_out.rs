@@ -13,7 +13,7 @@ use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
 use crate::refusals::{Named, Refusals, absent_names, cause_in, message_of};
-use crate::script::{Defined, Settings, needs_setting, table_named};
+use crate::script::{Defined, Settings, alone, needs_setting, table_named};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Characters of a setting in a result.
@@ -166,7 +166,7 @@ impl LeftOut {
 
     /// The server refused a setting of SQL text.
     pub(crate) fn refuse_setting(&self, statement: &str, e: DatabaseError) {
-        let name: String = statement.trim().replace(['\'', ';'], "");
+        let name: String = alone(statement).replace('\'', "");
         let refusal = self.refusal_of(name.chars().take(LONGEST_SETTING).collect(), &e);
         let mut state = self.state.lock();
         let before = state.settings.insert(statement.to_owned(), refusal.clone());

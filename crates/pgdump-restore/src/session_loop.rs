@@ -14,6 +14,7 @@ use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::locks::ConstraintStep;
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
+use crate::refusals::is_refusal;
 use crate::schedule::{Schedule, SessionWork};
 use crate::session::{RestoreSession, Task};
 use crate::steps::reached;
@@ -160,6 +161,10 @@ impl SessionLoop {
         let work = self.session.tasks(&self.job, &tasks, size);
         let ran = work.instrument(span).await;
         if self.job.is_before_rows_of_text() {
+            // It may be a consequence of what was refused before.
+            if matches!(&ran, Err(RestoreError::Database(e)) if is_refusal(e)) {
+                self.stop_if_refused()?;
+            }
             ran.map_err(|e| of_stage(e, Stage::Schema))?;
         } else {
             ran?;

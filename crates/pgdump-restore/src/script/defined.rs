@@ -241,6 +241,17 @@ impl Object {
     }
 }
 
+/// A statement without the comments before it and its semicolon.
+pub(crate) fn alone(sql: &str) -> &str {
+    let mut rest = sql.trim();
+    while rest.starts_with("--") {
+        rest = rest
+            .split_once('\n')
+            .map_or("", |(_, rest)| rest.trim_start());
+    }
+    rest.trim_end_matches(';')
+}
+
 /// The first words of a statement, without any value.
 pub(crate) fn first_words(sql: &str) -> String {
     let line = sql.lines().next().unwrap_or_default();
@@ -353,6 +364,8 @@ mod tests {
             Some("access method \"h\" does not exist")
         );
         assert_eq!(lacking("search_path", "SET search_path = s;"), None);
+        assert_eq!(alone("--\n-- Name: t\n--\n\nSET x = 1;\n"), "SET x = 1");
+        assert_eq!(alone("-- x"), "");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::left_out::{RefusedPart, owner_of};
 use crate::parallelism::TaskCost;
 use crate::postgres::kind_of_sqlstate;
 use crate::refusals::{Named, is_refusal, refused};
-use crate::script::{self, Defined, can_be_left_out, defined_by, lacking, sequence_set_by};
+use crate::script::{self, Defined, alone, can_be_left_out, defined_by, lacking, sequence_set_by};
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
 
@@ -173,18 +173,11 @@ impl RestoreSession {
 
     async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {
         for one in all {
-            let done = if one.name == SETTINGS {
-                self.settings(job, &one).await
+            if one.name == SETTINGS {
+                self.settings(job, &one).await?;
             } else {
-                self.statement(job, one).await
-            };
-            done.map_err(|e| match e {
-                // It may be a consequence of what was refused before.
-                RestoreError::Database(e) if is_refusal(&e) => {
-                    job.left_out.take_error().unwrap_or(e).into()
-                }
-                other => other,
-            })?;
+                self.statement(job, one).await?;
+            }
         }
         Ok(())
     }
@@ -200,7 +193,7 @@ impl RestoreSession {
                 continue;
             };
             let is_this = |setting: &(&str, &str)| {
-                let same = without_end(setting.1) == without_end(sql);
+                let same = alone(setting.1) == alone(sql);
                 same && can_be_left_out(setting.0)
             };
             let setting = all.under.iter().find(is_this);
@@ -377,10 +370,6 @@ fn of_setting(e: DatabaseError, name: &str, sql: &str) -> DatabaseError {
             .with_sqlstate("42704"),
         None => e,
     }
-}
-
-fn without_end(sql: &str) -> &str {
-    sql.trim().trim_end_matches(';')
 }
 
 /// Whether the server may have refused the owner of an entry, and not the entry.
