@@ -217,7 +217,10 @@ mod tests {
         let left_out = |of: &str| Some((of.to_owned(), true));
         let gone = |of: &str| Some((of.to_owned(), false));
         let without_log = tables(&["orders", "users"], &["log"]);
-        assert_eq!(sole(&[without_log.clone()], &full), left_out("log"));
+        assert_eq!(
+            sole(std::slice::from_ref(&without_log), &full),
+            left_out("log")
+        );
         let without_both = tables(&["users"], &["log", "orders"]);
         let newer = [without_both, without_log];
         assert_eq!(sole(&newer, &full), left_out("log"));

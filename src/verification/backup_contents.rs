@@ -581,17 +581,20 @@ mod tests {
         assert_eq!(contents, Some(BackupContents::Whole));
     }
 
+    /// Names of tables with data, and of others without.
+    type Names<'a> = (&'a [&'a str], &'a [&'a str]);
+
     /// What is said of a backup with these tables, of which the rest has no data, after these proofs (newest first): each of
     /// tables with rows, and of others without data.
     fn habit(
-        before: &[(&[&str], &[&str])],
-        (filled, bare): (&[&str], &[&str]),
+        before: &[Names<'_>],
+        (filled, bare): Names<'_>,
     ) -> (CheckStatus, Option<BackupContents>) {
         let rows = |names: &[&str]| -> Vec<TableProof> {
             let named = names.iter().map(|n| table(&format!("public.{n}"), 2_000));
             named.collect()
         };
-        let report = |(filled, bare): &(&[&str], &[&str])| VerificationReport {
+        let report = |(filled, bare): &Names<'_>| VerificationReport {
             tables: rows(filled),
             without_data: bare.iter().map(|n| format!("public.{n}")).collect(),
             ..proof(
@@ -622,26 +625,25 @@ mod tests {
     fn what_is_left_out_as_usual_may_grow_and_a_habit_may_end() {
         use BackupContents::{Partial, UsualPart};
         use CheckStatus::{Failed, Passed};
-        let usual: (&[&str], &[&str]) = (&["t"], &["log_1", "log_2"]);
-        let full: (&[&str], &[&str]) = (&["log_1", "log_2", "log_3", "t"], &[]);
-        let grown: (&[&str], &[&str]) = (&["t"], &["log_1", "log_2", "log_3"]);
+        let usual: Names<'_> = (&["t"], &["log_1", "log_2"]);
+        let full: Names<'_> = (&["log_1", "log_2", "log_3", "t"], &[]);
+        let grown: Names<'_> = (&["t"], &["log_1", "log_2", "log_3"]);
         // A full backup in between has rows of a table that was created since.
         assert_eq!(habit(&[full, usual], grown), (Passed, Some(UsualPart)));
         // Nobody left out another table before, or one that was there.
-        let other: (&[&str], &[&str]) = (&["t"], &["log_1", "log_2", "orders"]);
-        let with_orders: (&[&str], &[&str]) = (&["log_1", "log_2", "orders", "t"], &[]);
+        let other: Names<'_> = (&["t"], &["log_1", "log_2", "orders"]);
+        let with_orders: Names<'_> = (&["log_1", "log_2", "orders", "t"], &[]);
         let partial = (Failed, Some(Partial));
         assert_eq!(habit(&[with_orders, usual], other), partial);
-        let had_three: (&[&str], &[&str]) = (&["log_3", "t"], &["log_1", "log_2"]);
+        let had_three: Names<'_> = (&["log_3", "t"], &["log_1", "log_2"]);
         assert_eq!(habit(&[full, had_three], grown), partial);
         // Two full backups end the habit.
-        let of_two: (&[&str], &[&str]) = (&["log_1", "log_2", "t"], &[]);
+        let of_two: Names<'_> = (&["log_1", "log_2", "t"], &[]);
         assert_eq!(habit(&[of_two, usual], usual), (Passed, Some(UsualPart)));
         assert_eq!(habit(&[of_two, of_two, usual], usual), partial);
         // What was left out separately may be left out together.
-        let (a, b): ((&[&str], &[&str]), (&[&str], &[&str])) =
-            ((&["b", "t"], &["a"]), (&["a", "t"], &["b"]));
-        let both: (&[&str], &[&str]) = (&["t"], &["a", "b"]);
+        let (a, b): (Names<'_>, Names<'_>) = ((&["b", "t"], &["a"]), (&["a", "t"], &["b"]));
+        let both: Names<'_> = (&["t"], &["a", "b"]);
         assert_eq!(habit(&[a, b], both), (Passed, Some(UsualPart)));
     }
 
