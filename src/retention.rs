@@ -118,18 +118,20 @@ impl RetentionRules {
         let of = &sole.of;
         if sole.is_left_out {
             return Some(format!(
-                "the newest proven backup with rows of {of}, which newer ones leave out; if that is meant, add the tables to `drift.ignore` in the checks file"
+                "the newest restored backup with rows of {of}, which newer ones leave out; if that is meant, add the tables to `drift.ignore` in the checks file"
             ));
         }
         // That most tables are the same does not say for certain that the database is.
         if c.unnamed.is_some() {
             return Some(format!(
-                "the newest proven backup with rows of {of}, which newer ones do not have; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
+                "the newest restored backup with rows of {of}, which newer ones do not have; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
             ));
         }
-        let limit = self.keeps_long(&c.object, now)?;
+        // From then on, its loss could be noticed.
+        let lost = sole.lost.unwrap_or(c.object.created);
+        let limit = self.keeps_long(lost.max(c.object.created), now)?;
         Some(format!(
-            "the newest proven backup with rows of {of}, which newer ones do not have: {limit}"
+            "the newest restored backup with rows of {of}, which newer ones do not have: {limit}"
         ))
     }
 
@@ -139,19 +141,15 @@ impl RetentionRules {
         if c.proven || c.is_bad {
             return None;
         }
-        let limit = self.keeps_long(&c.object, now)?;
+        let limit = self.keeps_long(c.object.created, now)?;
         Some(format!("{MAY_HAVE_MORE}; {limit}"))
     }
 
-    /// That it is kept longer than others, and how long, unless it is older.
-    fn keeps_long(&self, object: &StoredObject, now: jiff::Timestamp) -> Option<String> {
+    /// That it is kept longer than others, from `since` on, and how long, unless that is over.
+    fn keeps_long(&self, since: jiff::Timestamp, now: jiff::Timestamp) -> Option<String> {
         let limit = self.days.saturating_mul(LEFT_OUT_FACTOR).max(LEFT_OUT_DAYS);
-        let rules = RetentionRules {
-            days: limit,
-            ..*self
-        };
-        rules.keeps_young(object, now)?;
-        Some(format!("kept for {}", days(limit)))
+        let time = jiff::SignedDuration::from_hours(24 * i64::from(limit));
+        (now.duration_since(since) < time).then(|| format!("kept for {}", days(limit)))
     }
 
     /// Why one is deleted of which a newer one is proven.
@@ -375,6 +373,21 @@ mod tests {
         assert_eq!(gone(&plain, &[0, 1, 2, 4, 5], 2), [0; 0]);
     }
 
+    #[test]
+    fn the_time_counts_from_the_loss() {
+        let lost = |days: i64| jiff::Timestamp::from_second((1_000 - days) * DAY).ok();
+        for (days, is_deleted) in [(34, false), (35, true)] {
+            let all = decided_with(&[10, 90], &[0, 1], |i, c| {
+                c.sole_rows = (i == 1).then(|| SoleRows {
+                    of: "public.orders".into(),
+                    is_left_out: false,
+                    lost: lost(days),
+                });
+            });
+            assert_eq!(all[1].0, is_deleted, "{days}: {all:?}");
+        }
+    }
+
     /// Decisions about backups of one database of these ages in days.
     fn decided_with(
         ages: &[i64],
@@ -410,6 +423,7 @@ mod tests {
         let sole = |is_left_out| SoleRows {
             of: "public.log".into(),
             is_left_out,
+            lost: None,
         };
         for (age, is_left_out, is_deleted) in [
             (34, false, false),
@@ -474,6 +488,7 @@ mod tests {
                 sole_rows: sole.map(|is_left_out| SoleRows {
                     of: "public.orders".into(),
                     is_left_out,
+                    lost: None,
                 }),
                 has_gaps: !is_part,
             };
@@ -508,6 +523,7 @@ mod tests {
                 c.sole_rows = (i == 1).then(|| SoleRows {
                     of: "public.log".into(),
                     is_left_out: false,
+                    lost: None,
                 });
             });
             assert_eq!(all[1].0, is_deleted, "{all:?}");

@@ -44,12 +44,21 @@ fn was_restored(reports: &[VerificationReport]) -> bool {
     !last.is_empty() && last.iter().all(|(_, r)| r.is_proof() || fails_check(r))
 }
 
-/// Whether it could not: it has no rows that anybody could want.
+/// Whether it cannot be read: it has no rows that anybody could want.
 fn is_bad(reports: &[VerificationReport]) -> bool {
     let all: Vec<&VerificationReport> = reports.iter().collect();
     let last = last_of_each(&all);
+    let is_unreadable = |r: &VerificationReport| {
+        let reason = r.error.as_ref().map(|e| e.reason);
+        let unreadable = [
+            R::ArchiveCorrupt,
+            R::ArchiveUnsupported,
+            R::ChecksumMismatch,
+        ];
+        r.depth < Some(Depth::Restore) && reason.is_some_and(|reason| unreadable.contains(&reason))
+    };
     last.iter()
-        .any(|(_, r)| r.verdict == Verdict::Failed && !fails_check(r))
+        .any(|(_, r)| r.verdict == Verdict::Failed && is_unreadable(r))
 }
 
 /// Whether a verification failed because of a check of what was restored, such as drift.
@@ -77,8 +86,10 @@ struct RetainedSet {
 #[derive(Default)]
 struct ProvenOfSeries {
     of_whole: NewerTables,
-    /// Also of parts.
+    /// Of all that were restored, also parts, and those of which a check failed or of which nothing is known since.
     of_all: NewerTables,
+    /// When the last of the proven ones was made.
+    oldest_proven: Option<jiff::Timestamp>,
     has_whole: bool,
     /// The newest ones, and those that have rows which newer ones lack: because of them, older ones are deleted.
     relied_on: Vec<StoredObject>,
@@ -108,7 +119,7 @@ impl RetainedSet {
             candidate.unnamed = Some(self.unnamed.series_of(origin, tables));
         }
         let (proven, is_whole) = (candidate.proven, part.is_none());
-        let has_rows = proven || (!is_whole && was_restored(&known.reports));
+        let has_rows = proven || was_restored(&known.reports);
         let (true, Ok(series)) = (has_rows, candidate.series()) else {
             return;
         };
@@ -116,18 +127,22 @@ impl RetainedSet {
         let is_newest = newer.relied_on.is_empty() || (is_whole && !newer.has_whole);
         if let Some(tables) = tables {
             let is_ignored = |name: &str| is_ignored(&self.drift, name);
-            if is_whole {
+            if is_whole && proven {
                 candidate.has_gaps = tables.bare.iter().any(|name| !is_ignored(name));
                 candidate.sole_rows = newer.of_whole.sole_rows(tables, is_ignored);
                 newer.of_whole.add(tables);
             } else {
                 candidate.sole_rows = newer.of_all.sole_rows(tables, is_ignored);
             }
-            if proven {
-                newer.of_all.add(tables);
-            }
+            newer.of_all.add(tables);
         }
-        newer.has_whole |= is_whole;
+        if let Some(sole) = &mut candidate.sole_rows {
+            sole.lost = newer.oldest_proven;
+        }
+        if proven {
+            newer.oldest_proven = Some(candidate.object.created);
+            newer.has_whole |= is_whole;
+        }
         if proven && (is_newest || candidate.sole_rows.is_some()) {
             newer.relied_on.push(candidate.object.clone());
         }
@@ -696,6 +711,9 @@ mod tests {
     fn failed(reason: R) -> impl FnOnce(&mut VerificationReport) {
         move |r| {
             r.verdict = Verdict::Failed;
+            if reason == R::ArchiveCorrupt {
+                r.depth = None;
+            }
             r.error = Some(ErrorBody {
                 reason,
                 blame: Blame::Backup,
@@ -706,6 +724,41 @@ mod tests {
                 refusals_total: 0,
                 retryable: false,
             });
+        }
+    }
+
+    /// Rows that newer backups leave out stay, also while nobody knows whether their backup can still be restored, and
+    /// whatever a look that restores nothing lists.
+    #[tokio::test]
+    async fn another_look_deletes_no_rows() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("2.dump", &dump), ("1.dump", &dump)];
+        let users = &["public.users"][..];
+        for look in ["", "the newer one", "the older one"] {
+            let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+            set_age(&folder, "2.dump", 60 * DAY);
+            set_age(&folder, "1.dump", 90 * DAY);
+            let both = &["public.orders", "public.users"][..];
+            prove(&catalog, "1.dump", (both, &[]), |_| {}).await;
+            prove(&catalog, "2.dump", (users, &["public.orders"]), |r| {
+                r.contents = Some(BackupContents::UsualPart);
+            })
+            .await;
+            match look {
+                "the newer one" => {
+                    verified(&catalog, look, "2.dump", |r| {
+                        r.depth = Some(Depth::Archive);
+                        r.tables = vec![table("public.users")];
+                    })
+                    .await;
+                }
+                "the older one" => {
+                    let inconclusive = (Verdict::Inconclusive, Depth::Object);
+                    judge(&catalog, look, "1.dump", inconclusive).await;
+                }
+                _ => {}
+            }
+            assert_eq!(deleted(&catalog).await, Vec::<String>::new(), "{look}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::proof::{BackupOrigin, ListedTables, without_digits};
+use crate::proof::{BackupOrigin, ListedTables};
 
 /// Number of the database that a backup is of which names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +51,8 @@ pub struct SoleRows {
     pub of: String,
     /// A newer one defines the table without data: it was left out. Otherwise it may have been dropped.
     pub is_left_out: bool,
+    /// When the oldest newer proven one was made, which no longer has them.
+    pub lost: Option<jiff::Timestamp>,
 }
 
 /// What the proven backups of a database hold that are newer than one.
@@ -59,19 +61,19 @@ pub struct NewerTables {
     is_any: bool,
     filled: HashSet<String>,
     bare: HashSet<String>,
-    /// Of tables whose names differ in numbers only.
+    /// Of tables whose names differ in their last numbers only, by the names without those.
     alike: HashMap<String, AlikeTables>,
     /// Most of one backup.
     large_objects: u64,
 }
 
-/// Tables with data whose names differ in numbers only, such as partitions.
-#[derive(Debug, Default)]
+/// Tables with data whose names differ in their last numbers only, such as partitions.
+#[derive(Debug)]
 struct AlikeTables {
     /// How many there are, at most, in one backup.
     most: usize,
-    /// The lowest numbers of any.
-    lowest: Option<Vec<Number>>,
+    /// The lowest number of any.
+    lowest: Number,
 }
 
 /// A number in a name, however long: its length without zeros before it, and its digits.
@@ -97,16 +99,16 @@ impl NewerTables {
             return Some(SoleRows {
                 of,
                 is_left_out: true,
+                lost: None,
             });
         }
         let alike = alike(older);
         let is_rotated = |name: &&str| {
-            let pattern = without_digits(name);
+            let Some((pattern, number)) = numbered(name) else {
+                return false;
+            };
             let (newer, count) = (self.alike.get(&pattern), alike.get(&pattern));
-            newer.is_some_and(|newer| {
-                let is_lowest = newer.lowest.as_ref().is_none_or(|l| numbers(name) < *l);
-                is_lowest && Some(&newer.most) >= count
-            })
+            newer.is_some_and(|newer| number < newer.lowest && Some(&newer.most) >= count)
         };
         let gone: Vec<&str> = gone.into_iter().filter(|name| !is_rotated(name)).collect();
         let lacks_objects = older.large_objects > self.large_objects.saturating_mul(2);
@@ -119,6 +121,7 @@ impl NewerTables {
         Some(SoleRows {
             of,
             is_left_out: false,
+            lost: None,
         })
     }
 
@@ -128,35 +131,47 @@ impl NewerTables {
         self.filled.extend(tables.filled.keys().cloned());
         self.bare.extend(tables.bare.iter().cloned());
         self.large_objects = self.large_objects.max(tables.large_objects);
-        for (pattern, count) in alike(tables) {
-            let known = self.alike.entry(pattern).or_default();
-            known.most = count.max(known.most);
-        }
-        for name in tables.filled.keys() {
-            let known = self.alike.entry(without_digits(name)).or_default();
-            let own = numbers(name);
-            if known.lowest.as_ref().is_none_or(|lowest| own < *lowest) {
-                known.lowest = Some(own);
+        let counts = alike(tables);
+        for (pattern, number) in tables.filled.keys().filter_map(|name| numbered(name)) {
+            let most = counts.get(&pattern).copied().unwrap_or_default();
+            let first = || AlikeTables {
+                most,
+                lowest: number.clone(),
+            };
+            let known = self.alike.entry(pattern).or_insert_with(first);
+            known.most = most.max(known.most);
+            if number < known.lowest {
+                known.lowest = number;
             }
         }
     }
 }
 
-/// How many tables with data have names that differ in numbers only, by the name without them.
+/// How many tables with data have names that differ in their last numbers only, by the name without those.
 fn alike(tables: &ListedTables) -> HashMap<String, usize> {
     let mut alike = HashMap::new();
-    for name in tables.filled.keys() {
-        *alike.entry(without_digits(name)).or_default() += 1;
+    for (pattern, _) in tables.filled.keys().filter_map(|name| numbered(name)) {
+        *alike.entry(pattern).or_default() += 1;
     }
     alike
 }
 
-/// The numbers in a name, to compare them by their value.
-fn numbers(name: &str) -> Vec<Number> {
-    let runs = name.split(|c: char| !c.is_ascii_digit());
-    let runs = runs.filter(|run| !run.is_empty());
-    let trimmed = runs.map(|run| run.trim_start_matches('0').to_owned());
-    trimmed.map(|digits| (digits.len(), digits)).collect()
+/// A name without the date or number that ends its numbers, and that, to compare it by its value: `_hyper_2_11_chunk` is
+/// `_hyper_2_\0_chunk` and 11, `log_2026_11_08` is `log_\0` and 20261108.
+fn numbered(name: &str) -> Option<(String, Number)> {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let end = name.rfind(is_digit)? + 1;
+    let last = name[..end].trim_end_matches(is_digit).len();
+    // A year before it makes it a date.
+    let rest = name[..end].trim_end_matches(|c| is_digit(c) || c == '_' || c == '-');
+    let run = name[rest.len()..end].trim_start_matches(['_', '-']);
+    let year = run.split(['_', '-']).next().unwrap_or_default();
+    let is_date = year.len() == 4 && (year.starts_with("19") || year.starts_with("20"));
+    let begin = if is_date { end - run.len() } else { last };
+    let number: String = name[begin..end].chars().filter(|c| is_digit(*c)).collect();
+    let number = number.trim_start_matches('0').to_owned();
+    let pattern = format!("{}\0{}", &name[..begin], &name[end..]);
+    Some((pattern, (number.len(), number)))
 }
 
 /// The first name, and how many more there are.
@@ -268,6 +283,17 @@ mod tests {
             (&["t_1", "t_2", "t_3"], &["t_3", "t_4", "t_5"], true),
             (&["t_2025_12"], &["t_2026_01"], true),
             (&["t_2026_01"], &["t_2025_12"], false),
+            // Each kind by itself, and only by its last number.
+            (
+                &["ev1_20261101", "ev2_20261101"],
+                &["ev1_20261102", "ev2_20261102"],
+                true,
+            ),
+            (&["_hyper_2_1_chunk"], &["_hyper_1_9_chunk"], false),
+            (&["_hyper_2_1_chunk"], &["_hyper_2_9_chunk"], true),
+            (&["tenant1.log"], &["tenant4.log"], true),
+            (&["tenant1.log_1"], &["tenant4.log_4"], false),
+            (&["orders"], &["orders2"], false),
             (&["t_099", "t_100"], &["t_100", "t_0101"], true),
             (
                 &["t_99999999999999999999999999"],

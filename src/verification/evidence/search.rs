@@ -11,6 +11,7 @@ use super::times::{check_clock, check_times, refused};
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, StorageKind, report as describe_error,
 };
+use crate::policy::Depth;
 use crate::proof::{EVIDENCE_SUFFIX, ListedTables, Verdict, VerificationReport, pattern_of};
 use crate::store::{StoredObject, bytes_of, read_small};
 use crate::verification::envelope::{Envelope, MAX_ENVELOPE, invalid, sha256_hex};
@@ -108,7 +109,7 @@ impl DocumentFolders {
 #[derive(Debug, Default)]
 pub struct Testimony {
     pub reports: Vec<VerificationReport>,
-    /// The tables of the newest report that lists them.
+    /// The tables of the newest report of a restore that lists them.
     pub tables: Option<ListedTables>,
     /// A report that calls other bytes of the same generation verified, if there is one: of the deepest, the newest.
     pub of_other_bytes: Option<Box<VerificationReport>>,
@@ -358,8 +359,10 @@ impl Evidence {
                 return None;
             }
             if is_of(&r, object) {
-                let is_newest = tables.as_ref().is_none_or(|(at, _)| *at <= r.finished_at);
-                if let Some(listed) = r.listed_tables().filter(|_| is_newest) {
+                // Without a restore, what a backup leaves out is not judged.
+                let counts = r.depth >= Some(Depth::Restore)
+                    && tables.as_ref().is_none_or(|(at, _)| *at <= r.finished_at);
+                if let Some(listed) = r.listed_tables().filter(|_| counts) {
                     tables = Some((r.finished_at, listed));
                 }
                 return Some(r.brief());
