@@ -51,8 +51,11 @@ impl Bench {
 
     pub fn app(&self, more: &[(&str, &str)]) -> App {
         let bucket = format!("file://{}", self.folder.path().display());
+        // Sandboxes belong to one user.
+        let me = std::fs::metadata("/proc/self").unwrap();
+        let uid = std::os::unix::fs::MetadataExt::uid(&me);
         let sandboxes = std::env::temp_dir()
-            .join("pgrestored-test-sandboxes")
+            .join(format!("pgrestored-test-sandboxes-{uid}"))
             .display()
             .to_string();
         let bindir = self.bindir.display().to_string();
