@@ -57,7 +57,7 @@ pub struct Candidate {
     pub origin: Result<BackupOrigin, String>,
     /// The database that it is of if it names none, and a verification has listed its tables.
     pub unnamed: Option<UnnamedSeries>,
-    /// It was never proven, and its last conclusive verification could not even restore it.
+    /// Its last conclusive verification could not read it to the end.
     pub is_bad: bool,
     /// Of a proven backup, and of a part that was restored: rows that no newer proven one has.
     pub sole_rows: Option<SoleRows>,

@@ -44,7 +44,7 @@ impl UnnamedDatabases {
     }
 }
 
-/// Rows that a backup has and no newer proven one of its database.
+/// Rows that a backup has and no newer one of its database with which it is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SoleRows {
     /// What has them, in words.
@@ -55,7 +55,8 @@ pub struct SoleRows {
     pub lost: Option<jiff::Timestamp>,
 }
 
-/// What the proven backups of a database hold that are newer than one.
+/// What the backups of a database hold that are newer than one: the proven ones or, for a backup that is not proven, all that
+/// were restored.
 #[derive(Debug, Default)]
 pub struct NewerTables {
     is_any: bool,
@@ -125,7 +126,7 @@ impl NewerTables {
         })
     }
 
-    /// Adds the next older proven backup.
+    /// Adds the next older backup.
     pub fn add(&mut self, tables: &ListedTables) {
         self.is_any = true;
         self.filled.extend(tables.filled.keys().cloned());
