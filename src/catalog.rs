@@ -13,6 +13,7 @@ mod folder_catalog;
 mod grouped_backups;
 mod idempotency_records;
 mod latest;
+mod listed_rows;
 mod past_outcomes;
 mod proofs;
 mod prune;

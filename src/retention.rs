@@ -1,6 +1,6 @@
 //! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database of a set,
 //! any backup of a database without a proven one, the newest `floor` backups of each database, the newest proven one
-//! with rows that newer ones leave out (for a time also those that nobody verified), and backups whose database cannot
+//! with rows that newer ones leave out (for a time also those that nobody restored), and backups whose database cannot
 //! be determined. The latter also cause no other backup to be deleted.
 
 use std::collections::{HashMap, HashSet};
@@ -18,10 +18,6 @@ const UNNAMED: &str = "it names no database, as pg_dump -C would, and no verific
 /// those that backups are kept anyway.
 const LEFT_OUT_DAYS: u32 = 35;
 const LEFT_OUT_FACTOR: u32 = 4;
-
-/// Why one is kept that was never proven, although a newer one is.
-const MAY_HAVE_MORE: &str =
-    "it may have rows that the proven backups of its database leave out: verify it";
 
 /// Why everything is kept that is not young.
 const NONE_PROVEN: &str = "no backup of the set is proven: nothing is deleted";
@@ -57,12 +53,25 @@ pub struct Candidate {
     pub origin: Result<BackupOrigin, String>,
     /// The database that it is of if it names none, and a verification has listed its tables.
     pub unnamed: Option<UnnamedSeries>,
-    /// Its last conclusive verification could not read it to the end.
-    pub is_bad: bool,
-    /// Of a proven backup, and of a part that was restored: rows that no newer proven one has.
+    /// How its tables are known.
+    pub rows: KnownRows,
+    /// Rows that no newer backup has with which it is compared.
     pub sole_rows: Option<SoleRows>,
-    /// Of a proven backup: it defines tables without data.
-    pub has_gaps: bool,
+    /// When the oldest newer proven backup of its database was made.
+    pub replaced: Option<jiff::Timestamp>,
+}
+
+/// How it is known of which tables a backup has rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownRows {
+    /// It was restored.
+    Restored,
+    /// It was not, and its table of contents lists them.
+    Listed,
+    /// It was not, and nothing lists them; why.
+    Unlisted(String),
+    /// It cannot be read: it has none that anybody could want.
+    Unreadable,
 }
 
 /// A database, as certainly as a deletion requires. Backups that name none are of the same one only if their objects
@@ -79,8 +88,6 @@ pub struct RetainedSeries {
 struct NewerInSeries {
     backups: usize,
     is_proven: bool,
-    /// The newest proven one defines tables without data.
-    leaves_data_out: bool,
 }
 
 impl Candidate {
@@ -111,38 +118,43 @@ impl RetentionRules {
         (newer < self.floor).then(|| format!("one of the newest {} of its database", self.floor))
     }
 
-    /// Why a proven backup is kept for rows that no newer one has, if it is. What a newer one does not even define may have
-    /// been dropped, or left out by mistake: it stays for a time in which that is noticed.
+    /// Why a backup is kept for rows that no newer one has, or may not have, if it is. What a newer one does not even define
+    /// may have been dropped, or left out by mistake: it stays for a time in which that is noticed. So does one that was never
+    /// restored: that its rows can be is not known.
     fn keeps_rows(&self, c: &Candidate, now: jiff::Timestamp) -> Option<String> {
+        // From then on, their loss could be noticed.
+        let since = c.replaced.unwrap_or(c.object.created);
+        let limit = self.keeps_long(since.max(c.object.created), now);
+        match &c.rows {
+            KnownRows::Unreadable => return None,
+            KnownRows::Unlisted(why) => {
+                let may = format!("it may have rows that no newer backup has ({why}): verify it");
+                return limit.map(|limit| format!("{may}; {limit}"));
+            }
+            KnownRows::Listed | KnownRows::Restored => {}
+        }
         let sole = c.sole_rows.as_ref()?;
         let of = &sole.of;
+        // That most tables are the same does not say for certain that the database is.
+        if c.unnamed.is_some() && !sole.is_left_out {
+            return Some(format!(
+                "the newest restored backup with rows of {of}, which newer ones do not have; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
+            ));
+        }
+        if c.rows == KnownRows::Listed {
+            let has = format!("it has rows of {of}, which no newer restored backup has: verify it");
+            return limit.map(|limit| format!("{has}; {limit}"));
+        }
         if sole.is_left_out {
             return Some(format!(
                 "the newest restored backup with rows of {of}, which newer ones leave out; if that is meant, add the tables to `drift.ignore` in the checks file"
             ));
         }
-        // That most tables are the same does not say for certain that the database is.
-        if c.unnamed.is_some() {
-            return Some(format!(
-                "the newest restored backup with rows of {of}, which newer ones do not have; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
-            ));
-        }
-        // From then on, its loss could be noticed.
-        let lost = sole.lost.unwrap_or(c.object.created);
-        let limit = self.keeps_long(lost.max(c.object.created), now)?;
-        Some(format!(
-            "the newest restored backup with rows of {of}, which newer ones do not have: {limit}"
-        ))
-    }
-
-    /// Why one that was never proven is kept, if the newest proven one leaves data out. Nobody knows whether that is how
-    /// the database is backed up, nor what the others have.
-    fn keeps_unproven(&self, c: &Candidate, now: jiff::Timestamp) -> Option<String> {
-        if c.proven || c.is_bad {
-            return None;
-        }
-        let limit = self.keeps_long(c.object.created, now)?;
-        Some(format!("{MAY_HAVE_MORE}; {limit}"))
+        limit.map(|limit| {
+            format!(
+                "the newest restored backup with rows of {of}, which newer ones do not have: {limit}"
+            )
+        })
     }
 
     /// That it is kept longer than others, from `since` on, and how long, unless that is over.
@@ -189,15 +201,10 @@ pub fn decide(
             },
             Ok(series) => {
                 let newer = newer.entry(series).or_default();
-                let leaves_data_out = newer.leaves_data_out;
-                let keeps_unproven = || {
-                    let kept = rules.keeps_unproven(&c, now);
-                    kept.filter(|_| leaves_data_out)
-                };
-                let keeps_data = || rules.keeps_rows(&c, now).or_else(keeps_unproven);
+                let keeps_rows = || rules.keeps_rows(&c, now).filter(|_| newer.is_proven);
                 let kept = young
                     .or_else(|| rules.keeps_few(newer.backups))
-                    .or_else(|| keeps_data().filter(|_| newer.is_proven));
+                    .or_else(keeps_rows);
                 let decided = match kept {
                     Some(why) => (false, why),
                     None if !any_proven => keep(NONE_PROVEN),
@@ -209,7 +216,6 @@ pub fn decide(
                     }),
                 };
                 newer.backups += 1;
-                newer.leaves_data_out |= c.proven && c.has_gaps && !newer.is_proven;
                 newer.is_proven |= c.proven;
                 decided
             }
@@ -255,9 +261,9 @@ mod tests {
                 .strip_prefix('~')
                 .and_then(|n| n.parse().ok())
                 .map(UnnamedSeries::of_test),
-            is_bad: false,
+            rows: KnownRows::Restored,
             sole_rows: None,
-            has_gaps: false,
+            replaced: None,
         };
         let all = backups.iter().enumerate().map(candidate).collect();
         decide(all, now, RetentionRules { days: 7, floor })
@@ -381,8 +387,8 @@ mod tests {
                 c.sole_rows = (i == 1).then(|| SoleRows {
                     of: "public.orders".into(),
                     is_left_out: false,
-                    lost: lost(days),
                 });
+                c.replaced = lost(days);
             });
             assert_eq!(all[1].0, is_deleted, "{days}: {all:?}");
         }
@@ -405,9 +411,9 @@ mod tests {
                 proven: proven.contains(&i),
                 origin: Ok(BackupOrigin::Named("a".into())),
                 unnamed: None,
-                is_bad: false,
+                rows: KnownRows::Restored,
                 sole_rows: None,
-                has_gaps: false,
+                replaced: None,
             };
             change(i, &mut c);
             c
@@ -423,7 +429,6 @@ mod tests {
         let sole = |is_left_out| SoleRows {
             of: "public.log".into(),
             is_left_out,
-            lost: None,
         };
         for (age, is_left_out, is_deleted) in [
             (34, false, false),
@@ -440,34 +445,50 @@ mod tests {
         }
     }
 
-    /// Which of the backups of these ages are deleted, if these are proven, define tables without data, or are bad.
-    fn gone_with(ages: &[i64], proven: &[usize], gaps: &[usize], bad: &[usize]) -> Vec<usize> {
-        let all = decided_with(ages, proven, |i, c| {
-            c.has_gaps = gaps.contains(&i);
-            c.is_bad = bad.contains(&i);
-        });
-        (0..ages.len()).filter(|i| all[*i].0).collect()
-    }
-
-    /// Nobody knows whether the newest proven one is how the database is backed up.
+    /// Their tables may be listed, or not be known.
     #[test]
-    fn while_the_newest_proven_backup_leaves_data_out_older_unproven_ones_stay() {
-        let ages = [10, 11, 12, 34, 35];
-        let none: [usize; 0] = [];
-        assert_eq!(gone_with(&ages, &[0], &[], &none), [1, 2, 3, 4]);
-        assert_eq!(gone_with(&ages, &[0], &[0], &none), [4]);
-        // The oldest one was proven before the table was created that the newest one leaves out.
-        assert_eq!(gone_with(&ages, &[0, 4], &[0], &none), [4]);
-        assert_eq!(gone_with(&ages, &[0, 4], &[0, 4], &none), [4]);
-        // A newer one that leaves nothing out replaces them.
-        assert_eq!(gone_with(&ages, &[0, 2], &[2], &none), [1, 2, 3, 4]);
-        // An older one does not: what it had may have been left out since.
-        assert_eq!(gone_with(&ages, &[0, 2], &[0], &none), [2, 4]);
-        // What cannot be restored has no rows, and takes nobody's place.
-        assert_eq!(gone_with(&ages, &[0], &[0], &[1, 3]), [1, 3, 4]);
-        assert_eq!(gone_with(&ages, &[1], &[1], &[0]), [4]);
-        let all = decided_with(&ages, &[0], |_, c| c.has_gaps = true);
-        assert_eq!(all[1].1, format!("{MAY_HAVE_MORE}; kept for 35 days"));
+    fn backups_that_nobody_restored_are_kept_for_a_time_for_rows_that_they_may_have() {
+        let orders = |is_left_out| SoleRows {
+            of: "public.orders".into(),
+            is_left_out,
+        };
+        let unlisted = || KnownRows::Unlisted("it is SQL text".into());
+        for (rows, sole, is_kept) in [
+            (unlisted(), None, true),
+            (KnownRows::Listed, None, false),
+            (KnownRows::Listed, Some(orders(false)), true),
+            (KnownRows::Listed, Some(orders(true)), true),
+            (KnownRows::Unreadable, Some(orders(true)), false),
+        ] {
+            // The newest one is proven, and so is the oldest one; the limit counts from the proof.
+            for (replaced, age, is_over) in [(34, 34, false), (34, 90, false), (35, 90, true)] {
+                let all = decided_with(&[10, age, 95], &[0, 2], |i, c| {
+                    if i == 1 {
+                        c.rows = rows.clone();
+                        c.sole_rows = sole.clone();
+                        c.replaced = jiff::Timestamp::from_second((1_000 - replaced) * DAY).ok();
+                    }
+                });
+                let gone: Vec<bool> = all.iter().map(|(gone, _)| *gone).collect();
+                let wanted = [false, !is_kept || is_over, true];
+                assert_eq!(gone, wanted, "{rows:?} {sole:?} {replaced} {age}");
+                let why = all[1].1.as_str();
+                assert_eq!(
+                    why.contains("verify it; kept for 35 days"),
+                    !gone[1],
+                    "{why}"
+                );
+            }
+            // Without a newer proof, nothing replaces it, and it replaces nothing.
+            let all = decided_with(&[10, 11, 12], &[1], |i, c| {
+                if i != 1 {
+                    c.rows = rows.clone();
+                    c.sole_rows = sole.clone();
+                }
+            });
+            let gone: Vec<bool> = all.iter().map(|(gone, _)| *gone).collect();
+            assert_eq!(gone, [false, false, !is_kept], "{rows:?} {sole:?}");
+        }
     }
 
     /// A verified part with rows that the whole ones leave out, and one that was never verified.
@@ -484,13 +505,12 @@ mod tests {
                 proven,
                 origin: Ok(BackupOrigin::Named("a".into())),
                 unnamed: None,
-                is_bad: false,
+                rows: KnownRows::Restored,
                 sole_rows: sole.map(|is_left_out| SoleRows {
                     of: "public.orders".into(),
                     is_left_out,
-                    lost: None,
                 }),
-                has_gaps: !is_part,
+                replaced: None,
             };
             (candidate, is_part.then_some(BackupContents::Partial))
         };
@@ -523,7 +543,6 @@ mod tests {
                 c.sole_rows = (i == 1).then(|| SoleRows {
                     of: "public.log".into(),
                     is_left_out: false,
-                    lost: None,
                 });
             });
             assert_eq!(all[1].0, is_deleted, "{all:?}");

@@ -82,3 +82,48 @@ pub(crate) fn archive_of(database: &str) -> Vec<u8> {
     }
     bytes
 }
+
+/// The table of contents of a database: tables, and whether the archive has their rows.
+pub(super) fn archive_with(database: &str, tables: &[(&str, bool)]) -> Vec<u8> {
+    let int = |n: i64| {
+        let bytes = n.unsigned_abs().to_le_bytes();
+        [&[u8::from(n < 0)], &bytes[..4]].concat()
+    };
+    let text = |text: &str| [int(text.len() as i64).as_slice(), text.as_bytes()].concat();
+    let entry = |id: i64, kind: &str, tag: &str| {
+        let has_data = kind == "TABLE DATA";
+        let section = if has_data { 3 } else { 2 };
+        let fields = [
+            int(id),
+            int(i64::from(has_data)),
+            text("0"),
+            text("0"),
+            text(tag),
+            text(kind),
+            int(section),
+            text(&format!("CREATE TABLE public.{tag} ();\n")),
+            text(""),
+            text(&format!("COPY public.{tag} FROM stdin;\n")),
+            text("public"),
+            text(""),
+            text("heap"),
+            text("me"),
+            text("false"),
+            int(-1),
+            vec![if has_data { 1 } else { 3 }],
+            vec![0; 8],
+        ];
+        fields.concat()
+    };
+    let rows = tables.iter().filter(|(_, has_rows)| *has_rows);
+    let definitions = tables.iter().map(|(tag, _)| ("TABLE", *tag));
+    let all: Vec<(&str, &str)> = definitions
+        .chain(rows.map(|(tag, _)| ("TABLE DATA", *tag)))
+        .collect();
+    let mut bytes = archive_of(database);
+    bytes.extend(int(all.len() as i64));
+    for (id, (kind, tag)) in (1..).zip(all) {
+        bytes.extend(entry(id, kind, tag));
+    }
+    bytes
+}

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
+use super::database_names::LOOK_LIMIT;
 use super::evidence::{is_proven, last_of_each};
 use super::whole_backups::part_by;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
@@ -15,9 +17,9 @@ use crate::error::{
     ValidationKind, report as said,
 };
 use crate::policy::Depth;
-use crate::proof::{BackupContents, BackupOrigin, Verdict, VerificationReport};
+use crate::proof::{BackupContents, BackupOrigin, ListedTables, Verdict, VerificationReport};
 use crate::retention::{
-    Candidate, Decision, NewerTables, RetainedSeries, RetentionRules, UnnamedDatabases,
+    Candidate, Decision, KnownRows, NewerTables, RetainedSeries, RetentionRules, UnnamedDatabases,
     decide_with_parts,
 };
 use crate::store::{StoredObject, read_range};
@@ -104,40 +106,54 @@ impl RetainedSet {
         }
     }
 
-    /// Compares the next backup with the newer ones, by the tables that its evidence lists. Whole backups are compared with
-    /// whole ones alone, because no part replaces any.
-    fn compare(
-        &mut self,
-        candidate: &mut Candidate,
-        part: Option<BackupContents>,
-        known: &Testimony,
-    ) {
-        let tables = known.tables.as_ref();
+    /// Finds the database of the next backup by its tables, if it names none.
+    fn find_series(&mut self, candidate: &mut Candidate, tables: Option<&ListedTables>) {
         if let (Ok(origin), Some(tables)) = (&candidate.origin, tables)
             && !matches!(origin, BackupOrigin::Named(_))
         {
             candidate.unnamed = Some(self.unnamed.series_of(origin, tables));
         }
-        let (proven, is_whole) = (candidate.proven, part.is_none());
-        let has_rows = proven || was_restored(&known.reports);
-        let (true, Ok(series)) = (has_rows, candidate.series()) else {
+    }
+
+    /// Whether a newer proven backup of its database makes this one dispensable, if that has the same rows.
+    fn replaces(&self, candidate: &Candidate) -> bool {
+        let series = candidate.series().ok();
+        let newer = series.and_then(|series| self.of_series.get(&series));
+        newer.is_some_and(|newer| newer.has_whole)
+    }
+
+    /// Compares the next backup with the newer ones, by its tables. Whole backups are compared with whole ones alone, because
+    /// no part replaces any.
+    fn compare(
+        &mut self,
+        candidate: &mut Candidate,
+        part: Option<BackupContents>,
+        tables: Option<&ListedTables>,
+    ) {
+        let Ok(series) = candidate.series() else {
             return;
         };
+        let (proven, is_whole) = (candidate.proven, part.is_none());
         let newer = self.of_series.entry(series).or_default();
-        let is_newest = newer.relied_on.is_empty() || (is_whole && !newer.has_whole);
+        candidate.replaced = newer.oldest_proven;
         if let Some(tables) = tables {
             let is_ignored = |name: &str| is_ignored(&self.drift, name);
-            if is_whole && proven {
-                candidate.has_gaps = tables.bare.iter().any(|name| !is_ignored(name));
-                candidate.sole_rows = newer.of_whole.sole_rows(tables, is_ignored);
-                newer.of_whole.add(tables);
+            let of_newer = if is_whole && proven {
+                &newer.of_whole
             } else {
-                candidate.sole_rows = newer.of_all.sole_rows(tables, is_ignored);
+                &newer.of_all
+            };
+            candidate.sole_rows = of_newer.sole_rows(tables, is_ignored);
+        }
+        if candidate.rows != KnownRows::Restored {
+            return;
+        }
+        let is_newest = newer.relied_on.is_empty() || (is_whole && !newer.has_whole);
+        if let Some(tables) = tables {
+            if is_whole && proven {
+                newer.of_whole.add(tables);
             }
             newer.of_all.add(tables);
-        }
-        if let Some(sole) = &mut candidate.sole_rows {
-            sole.lost = newer.oldest_proven;
         }
         if proven {
             newer.oldest_proven = Some(candidate.object.created);
@@ -188,6 +204,7 @@ impl BackupCatalog {
             None => DocumentFolders::default(),
         };
         let (mut incomplete, mut of_set) = (None, RetainedSet::new(self.drift_policy_of(set)));
+        let deadline = Instant::now() + LOOK_LIMIT;
         for object in backups {
             let known = match &evidence {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
@@ -195,7 +212,14 @@ impl BackupCatalog {
             };
             let part = part_by(&known.reports);
             let mut candidate = self.candidate(object, &known, !is_unsigned).await;
-            of_set.compare(&mut candidate, part, &known);
+            let mut tables = known.tables;
+            of_set.find_series(&mut candidate, tables.as_ref());
+            let is_young = rules.keeps_young(&candidate.object, now).is_some();
+            let is_unlisted = matches!(candidate.rows, KnownRows::Unlisted(_));
+            if is_unlisted && !is_young && of_set.replaces(&candidate) {
+                (candidate.rows, tables) = self.rows_listed_in(&candidate.object, deadline).await;
+            }
+            of_set.compare(&mut candidate, part, tables.as_ref());
             candidates.push((candidate, part));
             incomplete = incomplete.or(known.incomplete);
         }
@@ -283,14 +307,20 @@ impl BackupCatalog {
                 .map_err(|e| format!("which database it is of cannot be told: {e}")),
             known => Ok(BackupOrigin::new(known, &object.name)),
         };
+        let rows = match known.tables {
+            _ if proven || was_restored(reports) => KnownRows::Restored,
+            _ if is_bad(reports) => KnownRows::Unreadable,
+            Some(_) => KnownRows::Listed,
+            None => KnownRows::Unlisted("nobody has looked".into()),
+        };
         Candidate {
             object,
             proven,
             origin,
             unnamed: None,
-            is_bad: !proven && is_bad(reports),
+            rows,
             sole_rows: None,
-            has_gaps: false,
+            replaced: None,
         }
     }
 
@@ -392,7 +422,7 @@ impl BackupCatalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
+    use crate::catalog::folder_catalog::{archive_of, archive_with, catalog_of, set_age, verified};
     use crate::error::{Blame, ErrorBody};
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
@@ -762,42 +792,81 @@ mod tests {
         }
     }
 
-    /// The table was created after the last proof, and the next one that is proven leaves it out.
+    /// The table was created after the last proof, and the next one that is proven leaves it out, be it without a trace.
     #[tokio::test]
-    async fn backups_that_may_alone_have_rows_of_a_new_table_stay() {
+    async fn backups_that_nobody_restored_are_looked_into_before_they_go() {
         let dump = archive_of("app");
+        let with_orders = archive_with("app", &[("orders", true), ("users", true)]);
+        let without_orders = archive_with("app", &[("orders", false), ("users", true)]);
+        let text: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE DATABASE app;\n\\connect app\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
         let files: &[(&str, &[u8])] = &[
-            ("5.dump", &dump),
+            ("8.dump", &dump),
+            ("7.dump", &with_orders),
+            ("6.sql", text),
+            ("5.dump", &without_orders),
             ("4.dump", &dump),
-            ("3.dump", &dump),
+            ("3.dump", &with_orders),
             ("2.dump", &dump),
             ("1.dump", &dump),
         ];
-        for (bare, gone) in [
-            (&["public.orders"][..], &["3.dump", "1.dump"][..]),
-            (&[], &["4.dump", "3.dump", "2.dump", "1.dump"]),
+        let damaged = &["5.dump", "4.dump", "3.dump", "2.dump", "1.dump"][..];
+        let all = [&["7.dump", "6.sql"], damaged].concat();
+        // What has the rows, and the text that may have them, stay for 35 days after the proof.
+        for (newest, bare, newer_has_orders, gone) in [
+            (10, &[][..], false, damaged),
+            (10, &["public.orders"][..], false, damaged),
+            (10, &[], true, damaged),
+            (34, &[], false, damaged),
+            (35, &[], false, &all),
         ] {
             let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
-            for (age, (name, _)) in (10..).zip(files) {
+            for (age, (name, _)) in (newest..).zip(files) {
                 set_age(&folder, name, age * DAY);
             }
             let users = &["public.users"][..];
             prove(&catalog, "1.dump", (users, &[]), |_| {}).await;
-            prove(&catalog, "5.dump", (users, bare), |r| {
+            let both = ["public.orders", "public.users"];
+            let filled = if newer_has_orders { &both[..] } else { users };
+            prove(&catalog, "8.dump", (filled, bare), |r| {
                 r.contents = (!bare.is_empty()).then_some(BackupContents::UsualPart);
             })
             .await;
-            // Damaged, and restored with a check that failed.
-            prove(&catalog, "3.dump", (&[], &[]), failed(R::ArchiveCorrupt)).await;
-            prove(
-                &catalog,
-                "2.dump",
-                (&[], &[]),
-                failed(R::VerificationFailed),
-            )
-            .await;
-            assert_eq!(deleted(&catalog).await, gone);
+            // Damaged, as a verification found.
+            let unreadable = failed(R::ArchiveCorrupt);
+            prove(&catalog, "3.dump", (&[], &[]), unreadable).await;
+            // Restored with a check that failed.
+            let unexpected = failed(R::VerificationFailed);
+            prove(&catalog, "2.dump", (&[], &[]), unexpected).await;
+            let mut wanted = gone.to_vec();
+            if newer_has_orders {
+                wanted.insert(0, "7.dump");
+            }
+            let case = format!("{newest} {bare:?} {newer_has_orders}");
+            assert_eq!(deleted(&catalog).await, wanted, "{case}");
         }
+    }
+
+    /// The store does not let them be read; the answer comes late.
+    #[tokio::test]
+    async fn what_cannot_be_looked_into_stays() {
+        let with_orders = archive_with("app", &[("orders", true), ("users", true)]);
+        let files: &[(&str, &[u8])] = &[("2.dump", &with_orders), ("1.dump", &with_orders)];
+        let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+        for (age, (name, _)) in (10..).zip(files) {
+            set_age(&folder, name, age * DAY);
+        }
+        let both = &["public.orders", "public.users"][..];
+        prove(&catalog, "2.dump", (both, &[]), |_| {}).await;
+        assert_eq!(deleted(&catalog).await, ["1.dump"]);
+        let object = catalog.backups_of_set("default").await.unwrap();
+        let object = object.iter().find(|o| o.name == "1.dump").unwrap();
+        let past = Instant::now();
+        let (rows, tables) = catalog.rows_listed_in(object, past).await;
+        assert_eq!(tables, None);
+        let KnownRows::Unlisted(why) = rows else {
+            panic!("{rows:?}");
+        };
+        assert!(why.contains("run it again"), "{why}");
     }
 
     #[tokio::test]

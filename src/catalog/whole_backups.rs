@@ -294,7 +294,7 @@ fn listed(passed: &[PassedBackup]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{self, archive_of, catalog_of, set_age};
+    use crate::catalog::folder_catalog::{self, archive_of, archive_with, catalog_of, set_age};
     use crate::config::NAME_BUDGET;
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
@@ -302,51 +302,6 @@ mod tests {
     use crate::verification::TEST_SIGNING_KEY as KEY;
 
     const DAY: u64 = 86_400;
-
-    /// The table of contents of a database: tables, and whether the archive has their rows.
-    fn archive_with(database: &str, tables: &[(&str, bool)]) -> Vec<u8> {
-        let int = |n: i64| {
-            let bytes = n.unsigned_abs().to_le_bytes();
-            [&[u8::from(n < 0)], &bytes[..4]].concat()
-        };
-        let text = |text: &str| [int(text.len() as i64).as_slice(), text.as_bytes()].concat();
-        let entry = |id: i64, kind: &str, tag: &str| {
-            let has_data = kind == "TABLE DATA";
-            let section = if has_data { 3 } else { 2 };
-            let fields = [
-                int(id),
-                int(i64::from(has_data)),
-                text("0"),
-                text("0"),
-                text(tag),
-                text(kind),
-                int(section),
-                text(&format!("CREATE TABLE public.{tag} ();\n")),
-                text(""),
-                text(&format!("COPY public.{tag} FROM stdin;\n")),
-                text("public"),
-                text(""),
-                text("heap"),
-                text("me"),
-                text("false"),
-                int(-1),
-                vec![if has_data { 1 } else { 3 }],
-                vec![0; 8],
-            ];
-            fields.concat()
-        };
-        let rows = tables.iter().filter(|(_, has_rows)| *has_rows);
-        let definitions = tables.iter().map(|(tag, _)| ("TABLE", *tag));
-        let all: Vec<(&str, &str)> = definitions
-            .chain(rows.map(|(tag, _)| ("TABLE DATA", *tag)))
-            .collect();
-        let mut bytes = archive_of(database);
-        bytes.extend(int(all.len() as i64));
-        for (id, (kind, tag)) in (1..).zip(all) {
-            bytes.extend(entry(id, kind, tag));
-        }
-        bytes
-    }
 
     /// Says that a backup was verified, and what it holds.
     async fn verified(catalog: &BackupCatalog, backup: &str, contents: Option<BackupContents>) {

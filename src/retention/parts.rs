@@ -18,9 +18,6 @@ pub fn decide_with_parts(
         backups.iter().map(|(c, part)| (c.proven, *part)).collect();
     let all = backups.into_iter().map(|(c, part)| Candidate {
         proven: c.proven && part.is_none(),
-        // Those with rows that whole ones leave out are known, once they were restored. The others are decided on by
-        // what they are.
-        has_gaps: false,
         ..c
     });
     let all = decide(all.collect(), now, rules);

@@ -51,8 +51,6 @@ pub struct SoleRows {
     pub of: String,
     /// A newer one defines the table without data: it was left out. Otherwise it may have been dropped.
     pub is_left_out: bool,
-    /// When the oldest newer proven one was made, which no longer has them.
-    pub lost: Option<jiff::Timestamp>,
 }
 
 /// What the backups of a database hold that are newer than one: the proven ones or, for a backup that is not proven, all that
@@ -80,9 +78,19 @@ struct AlikeTables {
 /// A number in a name, however long: its length without zeros before it, and its digits.
 type Number = (usize, String);
 
+/// A name that has a number.
+struct Numbered {
+    /// The name without its last number or date.
+    pattern: String,
+    /// That number, to compare it by its value.
+    number: Number,
+    is_date: bool,
+}
+
 impl NewerTables {
     /// The rows that an older backup has alone. Of partitions that come and go, it is enough that there are as many, if those
-    /// that went have the lowest numbers; of large objects, half.
+    /// that went have the lowest numbers; a single one needs a date, because a single number may be anything's. Of large
+    /// objects, half is enough.
     pub fn sole_rows(
         &self,
         older: &ListedTables,
@@ -100,16 +108,18 @@ impl NewerTables {
             return Some(SoleRows {
                 of,
                 is_left_out: true,
-                lost: None,
             });
         }
         let alike = alike(older);
         let is_rotated = |name: &&str| {
-            let Some((pattern, number)) = numbered(name) else {
+            let Some(it) = numbered(name) else {
                 return false;
             };
-            let (newer, count) = (self.alike.get(&pattern), alike.get(&pattern));
-            newer.is_some_and(|newer| number < newer.lowest && Some(&newer.most) >= count)
+            let (newer, count) = (self.alike.get(&it.pattern), alike.get(&it.pattern));
+            newer.is_some_and(|newer| {
+                let are_partitions = it.is_date || newer.most > 1;
+                are_partitions && it.number < newer.lowest && Some(&newer.most) >= count
+            })
         };
         let gone: Vec<&str> = gone.into_iter().filter(|name| !is_rotated(name)).collect();
         let lacks_objects = older.large_objects > self.large_objects.saturating_mul(2);
@@ -122,7 +132,6 @@ impl NewerTables {
         Some(SoleRows {
             of,
             is_left_out: false,
-            lost: None,
         })
     }
 
@@ -133,7 +142,10 @@ impl NewerTables {
         self.bare.extend(tables.bare.iter().cloned());
         self.large_objects = self.large_objects.max(tables.large_objects);
         let counts = alike(tables);
-        for (pattern, number) in tables.filled.keys().filter_map(|name| numbered(name)) {
+        for Numbered {
+            pattern, number, ..
+        } in tables.filled.keys().filter_map(|name| numbered(name))
+        {
             let most = counts.get(&pattern).copied().unwrap_or_default();
             let first = || AlikeTables {
                 most,
@@ -151,15 +163,15 @@ impl NewerTables {
 /// How many tables with data have names that differ in their last numbers only, by the name without those.
 fn alike(tables: &ListedTables) -> HashMap<String, usize> {
     let mut alike = HashMap::new();
-    for (pattern, _) in tables.filled.keys().filter_map(|name| numbered(name)) {
-        *alike.entry(pattern).or_default() += 1;
+    for name in tables.filled.keys().filter_map(|name| numbered(name)) {
+        *alike.entry(name.pattern).or_default() += 1;
     }
     alike
 }
 
-/// A name without the date or number that ends its numbers, and that, to compare it by its value: `_hyper_2_11_chunk` is
-/// `_hyper_2_\0_chunk` and 11, `log_2026_11_08` is `log_\0` and 20261108.
-fn numbered(name: &str) -> Option<(String, Number)> {
+/// Splits the date or number off a name that ends its numbers: `_hyper_2_11_chunk` is `_hyper_2_\0_chunk` and 11,
+/// `log_2026_11_08` is `log_\0` and 20261108.
+fn numbered(name: &str) -> Option<Numbered> {
     let is_digit = |c: char| c.is_ascii_digit();
     let end = name.rfind(is_digit)? + 1;
     let last = name[..end].trim_end_matches(is_digit).len();
@@ -167,12 +179,26 @@ fn numbered(name: &str) -> Option<(String, Number)> {
     let rest = name[..end].trim_end_matches(|c| is_digit(c) || c == '_' || c == '-');
     let run = name[rest.len()..end].trim_start_matches(['_', '-']);
     let year = run.split(['_', '-']).next().unwrap_or_default();
-    let is_date = year.len() == 4 && (year.starts_with("19") || year.starts_with("20"));
-    let begin = if is_date { end - run.len() } else { last };
+    let has_century = |number: &str| number.starts_with("19") || number.starts_with("20");
+    let is_written_apart = year.len() == 4 && has_century(year);
+    let begin = if is_written_apart {
+        end - run.len()
+    } else {
+        last
+    };
+    // 202611 or 20261108.
+    let digits = &name[last..end];
+    let is_month = digits.get(4..6).is_some_and(|m| ("01"..="12").contains(&m));
+    let is_date =
+        is_written_apart || (matches!(digits.len(), 6 | 8) && has_century(digits) && is_month);
     let number: String = name[begin..end].chars().filter(|c| is_digit(*c)).collect();
     let number = number.trim_start_matches('0').to_owned();
     let pattern = format!("{}\0{}", &name[..begin], &name[end..]);
-    Some((pattern, (number.len(), number)))
+    Some(Numbered {
+        pattern,
+        number: (number.len(), number),
+        is_date,
+    })
 }
 
 /// The first name, and how many more there are.
@@ -291,14 +317,27 @@ mod tests {
                 true,
             ),
             (&["_hyper_2_1_chunk"], &["_hyper_1_9_chunk"], false),
-            (&["_hyper_2_1_chunk"], &["_hyper_2_9_chunk"], true),
-            (&["tenant1.log"], &["tenant4.log"], true),
+            (
+                &["_hyper_2_1_chunk", "_hyper_2_2_chunk"],
+                &["_hyper_2_8_chunk", "_hyper_2_9_chunk"],
+                true,
+            ),
+            // A single one is no row of partitions.
+            (&["tenant1.log"], &["tenant4.log"], false),
+            (&["tenant1.log"], &["tenant4.log", "tenant5.log"], true),
+            (&["log_20261101"], &["log_20261102"], true),
             (&["tenant1.log_1"], &["tenant4.log_4"], false),
             (&["orders"], &["orders2"], false),
             (&["t_099", "t_100"], &["t_100", "t_0101"], true),
             (
-                &["t_99999999999999999999999999"],
-                &["t_100000000000000000000000000"],
+                &[
+                    "t_99999999999999999999999998",
+                    "t_99999999999999999999999999",
+                ],
+                &[
+                    "t_100000000000000000000000000",
+                    "t_100000000000000000000000001",
+                ],
                 true,
             ),
         ] {
