@@ -340,7 +340,7 @@ async fn load_and_prove(
     if let Some(suspended) = suspended {
         suspended.close(&own_server, &proven.staging.name).await?;
     }
-    finish(context, &proven, &mut draft.log).await?;
+    run_post_load(context, &proven, &mut draft.log).await?;
     if let Some(loader) = destination.into_loader() {
         let notes = claimed.reassign_owned(&loader, &mut proven.staging).await?;
         draft.log.notes.extend(notes);
@@ -369,7 +369,7 @@ fn warn_of_refusals(log: &LoadLog) {
 }
 
 /// What follows the load before the database is used: renamed schemas, statistics, checks.
-async fn finish(
+async fn run_post_load(
     context: &RestoreContext<'_>,
     proven: &Proven,
     log: &mut LoadLog,
