@@ -9,7 +9,7 @@ use super::context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::placement::bound_to_target;
 use super::sandbox_destination::SandboxDestination;
-use super::states::{LoadLog, LoadRequest, Opened, Pinned, policy_under};
+use super::states::{LoadRequest, LoadSummary, Opened, Pinned, policy_under};
 use super::targets;
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
@@ -201,9 +201,9 @@ async fn try_definitions(
     let loader = loader(database, trust).await?;
     let destination = SandboxDestination::new(server, database, loader);
     let mut destination = destination.of_rehearsal(&job.request_id);
-    let mut log = LoadLog::default();
+    let mut summary = LoadSummary::default();
     let prepared = opened
-        .prepare(context, &mut destination, request, &mut log)
+        .prepare(context, &mut destination, request, &mut summary)
         .await?;
     let note = if prepared.is_script() {
         NOTE_OF_TEXT
@@ -213,11 +213,11 @@ async fn try_definitions(
     let mut note = note.to_owned();
     let entries = prepared.definitions();
     let staged = prepared
-        .create_staging(&destination, context.progress, &mut log)
+        .create_staging(&destination, context.progress, &mut summary)
         .await?;
-    staged.rehearse(context, job.jobs, &mut log).await?;
-    let mut refusals = log.refusals.map(|r| r.found()).unwrap_or_default();
-    let facts = log.rewriter.as_ref().map(|r| &r.facts);
+    staged.rehearse(context, job.jobs, &mut summary).await?;
+    let mut refusals = summary.refusals.map(|r| r.found()).unwrap_or_default();
+    let facts = summary.rewriter.as_ref().map(|r| &r.facts);
     if let Some(extension) = facts.and_then(|f| bound_to_target(f, &job.target_db))
         && is_restored_in_place(context, database.session()).await?
     {
