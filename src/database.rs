@@ -4,6 +4,7 @@
 //! swap. An empty database may be filled instead (`fill`), for roles that may not create one.
 
 mod abandoned;
+mod advisory_locks;
 mod claim;
 mod confinement;
 mod copy_properties;
@@ -13,7 +14,6 @@ mod filling;
 mod held_objects;
 mod in_place;
 mod journal;
-mod locks;
 mod names;
 mod ownership;
 mod pooled;

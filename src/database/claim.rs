@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
+use super::advisory_locks::{server_clock, take_locks};
 use super::fill::{finish_recorded, journal_of, lock_session, open_target};
 use super::journal::Known;
-use super::locks::{server_clock, take_locks};
 use super::names::previous_name;
 use super::powers::{may_act_as, membership_options};
 use super::swap;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::locks::try_lock;
+use super::advisory_locks::try_lock;
 use super::names::short_hash;
 use super::ownership;
 use super::pooled::Pooled;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use super::advisory_locks::{LOCK_PAUSE, server_clock};
 use super::filling::{Filling, Marker, Recovered, not_empty, recover};
 use super::held_objects::first_objects;
 use super::journal::{Journal, RecordKind};
-use super::locks::{LOCK_PAUSE, server_clock};
 use super::staging::{ProvenStaging, Staging};
 use super::target_lock::TargetLock;
 use crate::error::{

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
+use super::advisory_locks::{LOCK_PAUSE, lock_name};
 use super::held_objects::{first_objects, recording, remove_unrecorded};
 use super::journal::{Journal, storable, stored};
-use super::locks::{LOCK_PAUSE, lock_name};
 use crate::error::{
     DatabaseError, DatabaseKind as D, RestoreError, ValidationError, ValidationKind, report,
 };

@@ -7,7 +7,7 @@ use super::filling::Filling;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
-use super::{journal, locks};
+use super::{advisory_locks, journal};
 use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Server, Session};
@@ -97,13 +97,13 @@ impl TargetLock {
     /// Returns `e`, or an error that the lock was lost. In that case other workers may already have cleaned
     /// up after this attempt, and `e` is merely a consequence.
     pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
-        locks::unless_lost(&self.lock, e).await
+        advisory_locks::unless_lost(&self.lock, e).await
     }
 
     /// Returns when the session that holds the lock is lost.
     pub async fn lost(&self) -> RestoreError {
         loop {
-            tokio::time::sleep(locks::PING).await;
+            tokio::time::sleep(advisory_locks::PING).await;
             if let Err(e) = self.lock.run("SELECT 1").await {
                 return e.context("the session that holds the target's lock").into();
             }

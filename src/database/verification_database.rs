@@ -1,7 +1,7 @@
 //! A database on a scratch server, for one verification.
 
+use super::advisory_locks::{lock_name, unless_lost, wait_for_room};
 use super::journal::{DatabaseRecord, Journal, RecordKind};
-use super::locks::{lock_name, unless_lost, wait_for_room};
 use super::names::short_hash;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};
