@@ -10,7 +10,7 @@ mod confinement;
 mod copy_properties;
 mod disk;
 mod fill;
-mod filling;
+mod fill_record;
 mod held_objects;
 mod in_place;
 mod journal;

@@ -62,7 +62,7 @@ pub async fn claim(
         Known::Done { .. } | Known::Unfinished { .. } => return reused(),
         Known::New => 0,
     };
-    let (filling, outcome) = open_target(server, (&lock, journal), job).await?;
+    let (fill_target, outcome) = open_target(server, (&lock, journal), job).await?;
     if let Some(outcome) = outcome {
         return Ok(Claim::Done(outcome));
     }
@@ -82,7 +82,7 @@ pub async fn claim(
         crashed_attempts,
         policy,
         existing: None,
-        filling,
+        fill_target,
         pooled: OnceLock::new(),
     };
     claimed

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::advisory_locks::{server_clock, try_lock, unlock};
-use super::filling::{Recovered, recover};
+use super::fill_record::{Recovered, recover};
 use super::journal::{Journal, Owned, RecordKind};
 use super::names::{PATTERN, named_like_ours};
 use super::retained::find_kept;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::filling::Filling;
+use super::fill_record::FillTarget;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
@@ -42,7 +42,7 @@ pub struct TargetLock {
     /// The database that currently has the target's name.
     pub(super) existing: Option<Existing>,
     /// The target, if it exists and is to be filled.
-    pub(super) filling: Option<Filling>,
+    pub(super) fill_target: Option<FillTarget>,
     /// The role of `DB_RESTRICTED_USER` that loads; its name is locked.
     pub(super) pooled: OnceLock<Pooled>,
 }
@@ -107,7 +107,7 @@ impl TargetLock {
             if let Err(e) = self.lock.run("SELECT 1").await {
                 return e.context("the session that holds the target's lock").into();
             }
-            if let Some(filling) = &self.filling
+            if let Some(filling) = &self.fill_target
                 && let Err(e) = filling.session.run("SELECT 1").await
             {
                 let what = "the session that holds the lock of the target's contents";
