@@ -28,7 +28,7 @@ mod staging;
 mod swap;
 mod target_lock;
 mod target_staging;
-mod verification_database;
+mod temporary_database;
 
 pub use abandoned::unended;
 pub use claim::{Claim, claim};
@@ -43,4 +43,4 @@ pub use retained::{RetainedDatabase, kept};
 pub use rollback::{RolledBack, rollback};
 pub use staging::{CreateOptions, OTHER_LOCALE, ProvenStaging, Staging};
 pub use target_lock::{ClaimPolicy, TargetLock};
-pub use verification_database::VerificationDatabase;
+pub use temporary_database::TemporaryDatabase;

@@ -13,7 +13,7 @@ use super::pooled::Pooled;
 use super::powers::{map_lookup_error, may_act_as, membership_options, power_of, refused};
 use super::staging::Staging;
 use super::target_lock::TargetLock;
-use super::verification_database::VerificationDatabase;
+use super::temporary_database::TemporaryDatabase;
 use crate::config::RestrictedRoles;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
@@ -184,7 +184,7 @@ impl TargetLock {
     }
 }
 
-impl VerificationDatabase {
+impl TemporaryDatabase {
     /// Creates the role that loads a backup to be verified; `None` if this role may not create roles, and
     /// therefore loads the backup itself.
     ///

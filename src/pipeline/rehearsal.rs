@@ -14,7 +14,7 @@ use super::targets;
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::Trust;
-use crate::database::{Loader, VerificationDatabase};
+use crate::database::{Loader, TemporaryDatabase};
 use crate::error::{
     DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report as said,
 };
@@ -109,7 +109,7 @@ pub(crate) async fn run(
 }
 
 /// The database of a rehearsal. The journal knows it before it exists, and a reaper drops what a killed worker leaves.
-struct RehearsalDatabase(Option<VerificationDatabase>);
+struct RehearsalDatabase(Option<TemporaryDatabase>);
 
 impl RehearsalDatabase {
     async fn clean_up(mut self) {
@@ -141,10 +141,10 @@ async fn rehearse(
     let own = Pinned::new(pinned.clone());
     let opened = own.open(context, job.database.as_deref()).await?;
     let id = format!("rehearsal:{}", job.request_id);
-    let name = VerificationDatabase::name_for(&id);
+    let name = TemporaryDatabase::name_for(&id);
     let server = &context.services.server;
     let mut bounds = context.bounds("rehearsal", job.deadline);
-    let claim = VerificationDatabase::claim(server, &id, name, true);
+    let claim = TemporaryDatabase::claim(server, &id, name, true);
     let claimed = RehearsalDatabase(Some(bounds.within(claim).await?));
     let tried = async {
         let Some(database) = &claimed.0 else {
@@ -183,7 +183,7 @@ fn with_fixes(refusals: Vec<Refusal>, trust: Trust) -> Vec<RehearsedRefusal> {
 async fn try_definitions(
     context: &RestoreContext<'_>,
     opened: Opened,
-    database: &VerificationDatabase,
+    database: &TemporaryDatabase,
     backup: Option<&PinnedBackup>,
 ) -> Result<(u64, String, Vec<Refusal>), RestoreError> {
     let (job, config) = (context.job, context.config());
@@ -250,7 +250,7 @@ async fn is_restored_in_place(
 
 /// The role that tries the definitions, if it is not our own.
 async fn loader(
-    database: &VerificationDatabase,
+    database: &TemporaryDatabase,
     trust: Trust,
 ) -> Result<Option<Loader>, RestoreError> {
     match trust {
@@ -266,7 +266,7 @@ async fn loader(
     }
 }
 
-async fn clean_up(database: &VerificationDatabase) {
+async fn clean_up(database: &TemporaryDatabase) {
     match tokio::time::timeout(CLEANUP, database.discard()).await {
         Ok(Ok(())) => {}
         Ok(Err(e)) => {

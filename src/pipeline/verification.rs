@@ -21,7 +21,7 @@ use super::{completeness, preload, upload};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint};
 use crate::catalog;
 use crate::config::{Config, Trust};
-use crate::database::VerificationDatabase;
+use crate::database::TemporaryDatabase;
 use crate::error::{
     FailureReason as R, JobError, JobKind, RestoreError, RetryClass, report as said,
 };
@@ -353,7 +353,7 @@ async fn restore_and_examine(
     context.progress.enter(Stage::Sandbox);
     let header = opened.archive.header();
     let name = verification_server::own_name(header.database.as_deref())
-        .unwrap_or_else(|| VerificationDatabase::name_for(&context.job.request_id));
+        .unwrap_or_else(|| TemporaryDatabase::name_for(&context.job.request_id));
     let allowed = &config.verify.preload_libraries;
     let libraries = preload::wanted(opened.archive.entries(), allowed, &name);
     let major = header.server_major();
