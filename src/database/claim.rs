@@ -66,7 +66,7 @@ pub async fn claim(
     if let Some(outcome) = outcome {
         return Ok(Claim::Done(outcome));
     }
-    let sequence = match job.sequence {
+    let published_us = match job.published_us {
         Some(published) => published,
         None => server_clock(&lock).await?,
     };
@@ -77,7 +77,7 @@ pub async fn claim(
         request_id: job.request_id.clone(),
         target: job.target_db.clone(),
         on_existing: job.on_existing,
-        sequence,
+        published_us,
         attempt: uuid::Uuid::new_v4(),
         crashed_attempts,
         policy,
@@ -111,7 +111,7 @@ impl TargetLock {
         }
         let age = server_clock(&self.lock)
             .await?
-            .saturating_sub(self.sequence);
+            .saturating_sub(self.published_us);
         if age > i64::try_from(self.policy.max_age.as_micros()).unwrap_or(i64::MAX) {
             let what = format!(
                 "superseded: the request was published longer ago than {:?} (REQUEST_MAX_AGE)",
@@ -121,7 +121,7 @@ impl TargetLock {
         }
         if let Some(newer) = self
             .journal
-            .newer(&self.lock, &self.target, self.sequence)
+            .newer(&self.lock, &self.target, self.published_us)
             .await?
         {
             let what = format!(

@@ -207,7 +207,8 @@ pub(super) struct Row<'a> {
     pub request_id: &'a str,
     pub digest: &'a str,
     pub target: &'a str,
-    pub sequence: i64,
+    /// In the column `sequence`, which orders the requests for a target.
+    pub published_us: i64,
     pub attempt: uuid::Uuid,
 }
 
@@ -389,12 +390,12 @@ impl Journal {
             .collect())
     }
 
-    /// The newest applied request for `target` that was published after `sequence`.
+    /// The newest applied request for `target` that was published after `published_us`.
     pub async fn newer(
         self,
         session: &Session,
         target: &str,
-        sequence: i64,
+        published_us: i64,
     ) -> Result<Option<String>, DatabaseError> {
         if !self.on {
             return Ok(None);
@@ -404,7 +405,7 @@ impl Journal {
             .query_opt(
                 "SELECT request_id FROM pgrestored.request WHERE target = $1 AND applied AND sequence > $2
                  ORDER BY sequence DESC LIMIT 1",
-                &[&target, &sequence],
+                &[&target, &published_us],
             )
             .await
             .map_err(|e| refused(&e))?;
@@ -420,7 +421,7 @@ impl Journal {
              VALUES ($1, $2, $3, $4, $5::text::uuid, 'running', 1)
              ON CONFLICT (request_id) DO UPDATE SET attempt = excluded.attempt, starts = r.starts + 1,
                updated = now()",
-            &[&row.request_id, &row.digest, &row.target, &row.sequence, &attempt],
+            &[&row.request_id, &row.digest, &row.target, &row.published_us, &attempt],
         )
         .await?;
         Ok(())

@@ -34,7 +34,9 @@ pub struct TargetLock {
     pub(super) request_id: String,
     pub(super) target: String,
     pub(super) on_existing: OnExisting,
-    pub(super) sequence: i64,
+    /// When the request was published, or, of a command, when it was claimed: microseconds since 1970. Orders the requests
+    /// for a target.
+    pub(super) published_us: i64,
     pub(super) attempt: uuid::Uuid,
     /// Earlier attempts that crashed without reporting.
     pub(super) crashed_attempts: u32,
@@ -59,7 +61,7 @@ impl TargetLock {
             request_id: &self.request_id,
             digest,
             target: &self.target,
-            sequence: self.sequence,
+            published_us: self.published_us,
             attempt: self.attempt,
         }
     }

@@ -495,7 +495,7 @@ async fn record_end(
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else if job.sequence.is_some() {
+    } else if job.published_us.is_some() {
         claimed.release().await.map(|()| None)
     } else {
         claimed.forget().await.map(|()| None)
@@ -517,7 +517,7 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
 
 /// Whether a request that failed so is redelivered. Only messages are: a command has one attempt.
 fn is_redelivered(job: &RestoreJob, attempt: u32, class: RetryClass, max_attempts: u32) -> bool {
-    job.sequence.is_some() && !disposition(Some(class), attempt, max_attempts).publish
+    job.published_us.is_some() && !disposition(Some(class), attempt, max_attempts).publish
 }
 
 /// Logs the failure of an attempt: a warning if there will be another one.
@@ -623,7 +623,7 @@ mod tests {
     #[test]
     fn only_messages_with_attempts_left_are_redelivered() {
         let mut job = RestoreJob::replacing("r", "app", String::new());
-        for (sequence, attempt, reason, wanted) in [
+        for (published_us, attempt, reason, wanted) in [
             (Some(1), 1, R::DownloadFailed, true),
             (Some(1), 4, R::DownloadFailed, false),
             (Some(1), 1, R::DataRejected, false),
@@ -633,9 +633,9 @@ mod tests {
             (None, 1, R::DownloadFailed, false),
             (None, 1, R::Cancelled, false),
         ] {
-            job.sequence = sequence;
+            job.published_us = published_us;
             let is = is_redelivered(&job, attempt, reason.retry_class(), 4);
-            assert_eq!(is, wanted, "{sequence:?} {attempt} {reason}");
+            assert_eq!(is, wanted, "{published_us:?} {attempt} {reason}");
         }
     }
 }
