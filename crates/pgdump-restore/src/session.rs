@@ -1,6 +1,6 @@
 //! A restoring session: runs statements and settings in the transactions that they need.
 
-mod refused;
+mod after_refusal;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
