@@ -23,7 +23,7 @@ use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{InPlace, OnError, Policy, Rehearse};
 use crate::postgres::{Session, map_pg_error};
 use crate::progress::Progress;
-use pgdump_restore::{Refusal, Stage, fixes_of, hooks_of, refused};
+use pgdump_restore::{Refusal, Stage, fixes_of, hooks_of, refusal_error};
 
 /// How long cleaning up may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -299,7 +299,7 @@ pub(super) async fn before_rows(
         .on_error
         .unwrap_or(context.config().policy.on_error);
     match on_error {
-        OnError::Stop => Err(refused(refusals).into()),
+        OnError::Stop => Err(refusal_error(refusals).into()),
         OnError::Skip => {
             let left_out = refusals.len();
             tracing::warn!(left_out, "the server will refuse definitions of the backup");

@@ -110,7 +110,7 @@ pub use post_load::{HealthReport, analyze, check, rename_schemas, survey};
 pub use preflight::{Finding, Level, Requirements, large_objects_in, preflight};
 pub use prepare::{PreparedArchive, prepare};
 pub use refusal::{LISTED_REFUSALS, Refusal};
-pub use refusals::{Refusals, refused};
+pub use refusals::{Refusals, refusal_error};
 pub use rewrite::{RULES, Rewriter, Rule};
 pub use stage::Stage;
 pub use trailing_roles::{TAIL, roles_at_end};
