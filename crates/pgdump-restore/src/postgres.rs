@@ -434,7 +434,7 @@ mod tests {
     impl PasswordSource for Tokens {
         fn password<'a>(
             &'a self,
-            _refused: Option<&'a SecretString>,
+            _rejected: Option<&'a SecretString>,
         ) -> BoxFuture<'a, Result<SecretString, DatabaseError>> {
             async { Ok(SecretString::from("token".to_owned())) }.boxed()
         }
