@@ -114,7 +114,7 @@ pub(super) fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
 }
 
 /// Maps an error of the journal, which is never the backup's fault.
-fn refused(e: &tokio_postgres::Error) -> DatabaseError {
+fn journal_error(e: &tokio_postgres::Error) -> DatabaseError {
     let e = map_pg_error(e, "journal");
     match e.kind() {
         DatabaseKind::DataRejected => {
@@ -330,7 +330,7 @@ impl Journal {
             .client()
             .execute(sql, values)
             .await
-            .map_err(|e| refused(&e))
+            .map_err(|e| journal_error(&e))
     }
 
     pub async fn look_up(
@@ -348,7 +348,7 @@ impl Journal {
                 &[&request_id],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let Some(row) = row else {
             return Ok(Known::New);
         };
@@ -383,7 +383,7 @@ impl Journal {
                 &[&most],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let outcomes = rows.iter().map(|r| r.get::<_, String>(0));
         Ok(outcomes
             .filter_map(|t| stored(serde_json::from_str(&t).ok()?))
@@ -408,7 +408,7 @@ impl Journal {
                 &[&target, &published_us],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         Ok(row.map(|r| r.get(0)))
     }
 
@@ -519,7 +519,7 @@ impl Journal {
                 &[&target],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let owned = |r: &tokio_postgres::Row| Owned {
             name: r.get(0),
             kind: RecordKind::parse(r.get(1)),
@@ -555,7 +555,7 @@ impl Journal {
                 &[&age.as_secs_f64(), &limit],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let time = |r: &tokio_postgres::Row, i| jiff::Timestamp::from_microsecond(r.get(i)).ok();
         let running = |r: &tokio_postgres::Row| {
             Some(RunningRequest {
@@ -601,7 +601,7 @@ impl Journal {
                 &[&name, &oid.to_string()],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let restore = |r: &tokio_postgres::Row| {
             let outcome = stored(serde_json::from_str(r.get(0)).ok()?)?;
             RecordedRestore::of(outcome)
