@@ -106,7 +106,7 @@ async fn run_in_span(
         Ok(outcome) => outcome,
         Err(e) if e.reason() == R::TargetBusy => {
             tracing::info!("the target is busy with another restore");
-            return JobOutcome::refused(draft.result(&context, Some(&e)), R::TargetBusy);
+            return JobOutcome::failed(draft.result(&context, Some(&e)), R::TargetBusy);
         }
         Err(e) => {
             log_failure(&context, &draft, &e, e.reason().retry_class());
