@@ -57,7 +57,7 @@ pub struct TlsFiles {
 
 /// Issues passwords that expire, such as the access tokens of a cloud.
 pub trait PasswordSource: fmt::Debug + Send + Sync {
-    /// The password for a new connection. `rejected` is one that the server has just rejected: a source that has no
+    /// The password for a new connection. `rejected`: the one that the server has just rejected; a source that has no
     /// newer one returns the same again.
     ///
     /// # Errors
