@@ -23,7 +23,7 @@ use google_cloud_storage::retry_policy::RetryableErrors;
 use super::backup_store::{
     BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, StoredObject,
 };
-use super::refusal::{Answer, Asked, Billing, Call, Status, shell_word};
+use super::gcs_errors::{Answer, Asked, Billing, Call, Status, shell_word};
 use crate::config::StorageEmulator;
 use crate::error::{StorageError, StorageKind, report};
 
