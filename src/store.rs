@@ -5,9 +5,9 @@ mod denial;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod gcs;
+mod gcs_errors;
 mod kept_bytes;
 mod local;
-mod gcs_errors;
 
 use pgdump_archive::Crc32c;
 use std::collections::HashMap;
