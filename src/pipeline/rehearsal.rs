@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::context::{JobClock, JobContext, Services};
+use super::job_context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::placement::bound_to_target;
 use super::sandbox_destination::SandboxDestination;

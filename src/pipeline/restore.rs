@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::context::{Bounds, JobClock, JobContext, Services};
 use super::diagnosis::diagnose;
+use super::job_context::{Bounds, JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::states::{LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Proven, policy_under};
 use super::target_destination::TargetDestination;

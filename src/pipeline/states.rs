@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::context::JobContext;
 use super::destination::Destination;
+use super::job_context::JobContext;
 use crate::backup::{IntegrityCheck, PinnedBackup, ProvenBytes, ReadHint, Source};
 use crate::catalog::WantedBackup;
 use crate::config::{Config, Trust};

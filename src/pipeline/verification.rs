@@ -10,8 +10,8 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::bisection::bisect;
-use super::context::{JobClock, JobContext, Services};
 use super::diagnosis::{diagnose, drain, read_to_compare};
+use super::job_context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
 use super::seen_archive::SeenArchive;

@@ -3,7 +3,7 @@
 
 mod bounded;
 mod connections;
-mod context;
+mod error_context;
 mod errors;
 mod facts;
 mod first_contact;
@@ -15,7 +15,7 @@ mod socket;
 mod tls;
 
 pub use connections::ServerConnections;
-pub(crate) use context::names_running_function;
+pub(crate) use error_context::names_running_function;
 pub(crate) use errors::{kind_of_sqlstate, map_error_of_rows};
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use pgdump_archive::{TextEncoding, TocEntry};
 
-use crate::context::{LoadContent, LoadContext};
 use crate::ddl::{self, OutputState};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::ids::EntryIndex;
+use crate::load_context::{LoadContent, LoadContext};
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
 use crate::pre_data::PreDataBatch;

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::Instrument;
 
-use crate::context::LoadContext;
 use crate::copy::CopyTask;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
+use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;

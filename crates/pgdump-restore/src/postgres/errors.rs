@@ -34,7 +34,7 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
         return DatabaseError::new(kind_of_client_error(&text), format!("{what}: {text}"));
     };
     let code = db.code().code();
-    let quotes_rows = reads_rows && super::context::may_quote_rows(db);
+    let quotes_rows = reads_rows && super::error_context::may_quote_rows(db);
     let said = if quotes_rows { RAISED } else { db.message() };
     let is_rejected_value = reads_rows && !quotes_rows && code.starts_with("42") && is_of_value(db);
     let message = match &code[..2] {
@@ -50,7 +50,7 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
         (Some(s), Some(t)) if !quotes_rows => format!(" (table {s}.{t})"),
         _ => String::new(),
     };
-    let context = super::context::of(db, quotes_rows);
+    let context = super::error_context::of(db, quotes_rows);
     let text = format!("{what}: {message}{table} [{code}]{context}");
     if is_about_locks(code, db.hint()) {
         return DatabaseError::new(D::LocksExhausted, text)

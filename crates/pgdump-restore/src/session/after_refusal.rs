@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{RestoreSession, SETTINGS, Task, TaskStatements};
-use crate::context::LoadContext;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::ids::EntryIndex;
 use crate::left_out::{RefusedPart, owner_of};
+use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::postgres::kind_of_sqlstate;
 use crate::refusals::{Named, is_refusal, refusal_error};
