@@ -1,13 +1,13 @@
 //! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), pipelined
 //! statements, and the only mapping of SQLSTATE to a failure reason.
 
-mod bounded;
 mod connections;
 mod error_context;
 mod errors;
 mod facts;
 mod first_contact;
 mod membership;
+mod message_bounds;
 mod options;
 mod quote;
 mod session;
@@ -39,7 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{DatabaseError, DatabaseKind as D};
 use crate::retry::Backoff;
-use bounded::{Bounded, BoundedTls, MessageBounds};
+use message_bounds::{Bounded, BoundedTls, MessageBounds};
 use socket::Socket;
 
 /// The server's version, and the database's OID.

@@ -1,7 +1,7 @@
 //! The mapping of SQLSTATE to a [`DatabaseKind`], and so to a failure reason. A caller that knows what a code means for its
 //! statement may choose another kind (`swap`, `in_place`, `staging`, `data_checks`).
 
-use super::bounded::TOO_LARGE;
+use super::message_bounds::TOO_LARGE;
 use crate::error::{DatabaseError, DatabaseKind as D, one_line};
 use pgdump_archive::{Dialect, Token, first_tokens, statements};
 
