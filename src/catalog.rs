@@ -7,6 +7,7 @@ mod backup_catalog;
 mod companions;
 mod database_names;
 mod denied_object;
+mod due_verifications;
 mod evidence;
 #[cfg(test)]
 mod folder_catalog;
@@ -17,7 +18,6 @@ mod past_outcomes;
 mod proofs;
 mod prune;
 mod reader;
-mod schedule;
 mod set_status;
 mod settled_verdict;
 mod status;
