@@ -4,6 +4,7 @@
 
 mod archived_database;
 mod backup_catalog;
+mod backup_sets;
 mod companions;
 mod database_names;
 mod denied_object;
@@ -20,7 +21,6 @@ mod prune;
 mod reader;
 mod set_status;
 mod settled_verdict;
-mod status;
 mod stored_indexes;
 mod trusted_sources;
 mod whole_backups;
