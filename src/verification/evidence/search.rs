@@ -4,7 +4,7 @@
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet};
 
-use super::listing::{LeftOut, ListedDocuments, backup_of, folder_of_document};
+use super::listing::{ListedDocuments, UnreadDocuments, backup_of, folder_of_document};
 use super::names::{folder_of, is_of, is_of_generation};
 use super::store::Evidence;
 use super::times::{check_clock, check_times, rejected_document};
@@ -87,7 +87,7 @@ pub struct DocumentFolders {
     pub(super) documents: HashMap<String, Vec<StoredObject>>,
     /// Names of places where there may be more, but this account may not look.
     pub(super) hidden: Vec<String>,
-    left_out: LeftOut,
+    left_out: UnreadDocuments,
 }
 
 impl DocumentFolders {
