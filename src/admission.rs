@@ -163,22 +163,22 @@ impl Admission {
         };
         let (id, expires) = (attribute(KEY_ID)?, attribute(EXPIRES)?);
         let signature = STANDARD.decode(attribute(SIGNATURE)?);
-        let refused =
+        let bad_signature =
             || invalid("the signature was not made with a key that this subscription accepts");
         let key = self
             .keys
             .get(id)
             .filter(|_| self.rules.keys.iter().any(|k| k == id))
-            .ok_or_else(refused)?;
+            .ok_or_else(bad_signature)?;
         let message = signed_bytes(id, expires, data);
-        let signature = signature.map_err(|_| refused())?;
+        let signature = signature.map_err(|_| bad_signature())?;
         let verified = match key {
             Key::Ed25519(public) => {
                 UnparsedPublicKey::new(&ED25519, public).verify(&message, &signature)
             }
             Key::Hmac(secret) => hmac::verify(secret, &message, &signature),
         };
-        verified.map_err(|_| refused())?;
+        verified.map_err(|_| bad_signature())?;
         let expires: jiff::Timestamp = expires
             .parse()
             .map_err(|_| invalid(format!("{EXPIRES}: must be a time (RFC 3339)")))?;

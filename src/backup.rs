@@ -1,9 +1,9 @@
 //! Backups: listing, selection, pinning, and the download as one ordered stream of bytes whose CRC32C is
 //! computed as it is read.
 
+mod checked_read;
 mod download;
 mod members;
-mod origin;
 mod pieces;
 mod rotation;
 mod unlisted;
@@ -26,11 +26,11 @@ use members::members_listed;
 use pieces::Series;
 use rotation::{UnclearSeries, sort_by_content};
 
+pub use checked_read::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub use members::encode_crc32c;
 pub(crate) use members::with_checksums;
-pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{has_extension, is_first_piece, whole_of};
 pub(crate) use rotation::head_of;
 pub use unlisted::Unlisted;

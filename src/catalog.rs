@@ -4,9 +4,11 @@
 
 mod archived_database;
 mod backup_catalog;
+mod backup_sets;
 mod companions;
 mod database_names;
 mod denied_object;
+mod due_verifications;
 mod evidence;
 #[cfg(test)]
 mod folder_catalog;
@@ -18,10 +20,8 @@ mod past_outcomes;
 mod proofs;
 mod prune;
 mod reader;
-mod schedule;
 mod set_status;
 mod settled_verdict;
-mod status;
 mod stored_indexes;
 mod trusted_sources;
 mod whole_backups;

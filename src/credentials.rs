@@ -138,14 +138,14 @@ impl Issued {
 impl PasswordSource for LoginTokens {
     fn password<'a>(
         &'a self,
-        refused: Option<&'a SecretString>,
+        rejected: Option<&'a SecretString>,
     ) -> BoxFuture<'a, Result<SecretString, DatabaseError>> {
         async move {
             // One connection asks at a time: the others get what it is given.
             let mut issued = self.0.lock().await;
             let current = issued.current().await?;
-            match refused {
-                Some(refused) if refused.expose_secret() == current.expose_secret() => {
+            match rejected {
+                Some(rejected) if rejected.expose_secret() == current.expose_secret() => {
                     issued.renewed().await
                 }
                 _ => Ok(current),

@@ -4,16 +4,16 @@
 //! swap. An empty database may be filled instead (`fill`), for roles that may not create one.
 
 mod abandoned;
+mod advisory_locks;
 mod claim;
 mod confinement;
 mod copy_properties;
 mod disk;
 mod fill;
-mod filling;
+mod fill_record;
 mod held_objects;
 mod in_place;
 mod journal;
-mod locks;
 mod names;
 mod ownership;
 mod pooled;
@@ -28,7 +28,7 @@ mod staging;
 mod swap;
 mod target_lock;
 mod target_staging;
-mod verification_database;
+mod temporary_database;
 
 pub use abandoned::unended;
 pub use claim::{Claim, claim};
@@ -43,4 +43,4 @@ pub use retained::{RetainedDatabase, kept};
 pub use rollback::{RolledBack, rollback};
 pub use staging::{CreateOptions, OTHER_LOCALE, ProvenStaging, Staging};
 pub use target_lock::{ClaimPolicy, TargetLock};
-pub use verification_database::VerificationDatabase;
+pub use temporary_database::TemporaryDatabase;

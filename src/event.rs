@@ -397,7 +397,7 @@ impl RestoreRequest {
             jobs,
             deadline: self.deadline,
             labels: self.labels,
-            sequence: None,
+            published_us: None,
             attempt: 1,
             policy: None,
             database: self.backup.database,

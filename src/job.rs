@@ -114,7 +114,7 @@ pub struct RestoreJob {
     pub labels: BTreeMap<String, String>,
     /// Order among requests for one target: when the message was published, in microseconds since 1970.
     /// `None` for jobs without a message; the target server's clock at their start orders them.
-    pub sequence: Option<i64>,
+    pub published_us: Option<i64>,
     /// Delivery attempt, from 1.
     pub attempt: u32,
     /// Overrides the configured policy.
@@ -145,7 +145,7 @@ impl RestoreJob {
             jobs: None,
             deadline: None,
             labels: BTreeMap::new(),
-            sequence: None,
+            published_us: None,
             attempt: 1,
             policy: None,
             database: None,
@@ -277,7 +277,7 @@ impl Job {
     /// Sets when the message was published, in microseconds since 1970, and the delivery attempt.
     pub fn delivered(&mut self, published: i64, attempt: u32) {
         match self {
-            Job::Restore(j) => (j.sequence, j.attempt) = (Some(published), attempt),
+            Job::Restore(j) => (j.published_us, j.attempt) = (Some(published), attempt),
             Job::Verify(j) => j.attempt = attempt,
         }
     }

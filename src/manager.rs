@@ -77,7 +77,7 @@ impl RestoreManager {
             jobs: None,
             deadline: None,
             labels: Default::default(),
-            sequence: None,
+            published_us: None,
             attempt: 1,
             policy: None,
             database: None,

@@ -9,9 +9,9 @@
 mod bisection;
 mod completeness;
 mod completion;
-mod context;
 mod destination;
 mod diagnosis;
+mod job_context;
 mod job_outcome;
 mod limits;
 mod placement;
@@ -31,6 +31,6 @@ pub(crate) mod verification;
 mod verification_server;
 
 pub(crate) use completion::record_completion;
-pub use context::Services;
+pub use job_context::Services;
 pub use job_outcome::JobOutcome;
 pub(crate) use verification_server::sandbox_dir;

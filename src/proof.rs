@@ -2,11 +2,11 @@
 //! no row data, only counts, digests and times.
 
 mod bisection;
-mod claim;
 mod contents;
 mod listed_tables;
 mod members;
 mod origin;
+mod verdict_sentence;
 
 use std::collections::BTreeMap;
 

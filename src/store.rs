@@ -5,9 +5,9 @@ mod denial;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod gcs;
+mod gcs_errors;
 mod kept_bytes;
 mod local;
-mod refusal;
 
 use pgdump_archive::Crc32c;
 use std::collections::HashMap;
@@ -29,8 +29,8 @@ pub use backup_store::{
     BackupStore, NameFilter, NewestObjects, ObjectBytes, Obstacle, StoredObject,
 };
 pub(crate) use denial::can_read_another;
+use gcs_errors::Billing;
 pub(crate) use kept_bytes::bytes_of;
-use refusal::Billing;
 
 /// Reads a small object whole, checks its size and checksum, and retries reads that fail or stall. It takes as long as the
 /// bytes take that keep arriving.

@@ -552,7 +552,7 @@ impl Worker {
                 let at = jiff::Timestamp::from_microsecond(published).unwrap_or(now);
                 let mut result = RestoreResult::failure(&request_id, &e, Stage::Request, (at, at));
                 result.attempt = attempt;
-                JobOutcome::refused(result, e.reason())
+                JobOutcome::failed(result, e.reason())
             }
         };
         self.end(
@@ -655,7 +655,7 @@ impl Worker {
         let e = RestoreError::cancelled("the worker is stopping");
         let now = jiff::Timestamp::now();
         let result = RestoreResult::failure(job.request_id(), &e, Stage::Request, (now, now));
-        JobOutcome::refused(result, e.reason())
+        JobOutcome::failed(result, e.reason())
     }
 
     /// Runs the job in a task of its own, so that a panic ends one job and not the worker.
@@ -678,7 +678,7 @@ impl Worker {
                 tracing::error!(error = report(&e), "internal error");
                 let times = (started, jiff::Timestamp::now());
                 let result = RestoreResult::failure(job.request_id(), &e, progress.stage(), times);
-                JobOutcome::refused(result, e.reason())
+                JobOutcome::failed(result, e.reason())
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `doctor`: checks everything that restores and verifications need against the live services, and
 //! suggests fixes. It changes nothing, except that it starts and removes a sandbox.
 
-pub(super) mod check;
+pub(super) mod diagnostic_result;
 mod queues;
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::postgres::{Server, ServerFacts};
 use crate::sandbox::{Sandbox, fitting, found};
 use pgdump_restore::{Finding, Level, Requirements};
 
-use check::{CheckHealth, DiagnosticResult, PATIENCE, failed};
+use diagnostic_result::{CheckHealth, DiagnosticResult, PATIENCE, failed};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;

@@ -70,7 +70,7 @@ pub(super) async fn run(app: App, args: ReportArgs, output: OutputFormat) -> Com
         let found = catalog.reports_of(&set.name, since, MOST).await?;
         unread.extend(found.incomplete());
         all.extend(found.reports);
-        left_out += found.refused;
+        left_out += found.rejected;
         is_cut |= found.is_cut;
     }
     all.sort_by_key(|r| std::cmp::Reverse(r.finished_at));

@@ -166,7 +166,7 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         jobs: args.jobs,
         deadline: None,
         labels: Default::default(),
-        sequence: None,
+        published_us: None,
         attempt: 1,
         policy: None,
         digest,

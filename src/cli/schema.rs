@@ -100,7 +100,10 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ),
         (
             "diagnosis",
-            schema_of::<Vec<super::doctor::check::DiagnosticResult>>("diagnosis", false),
+            schema_of::<Vec<super::doctor::diagnostic_result::DiagnosticResult>>(
+                "diagnosis",
+                false,
+            ),
         ),
         (
             "command-failure",

@@ -222,7 +222,7 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
         duration(r.duration_seconds)
     );
     if r.is_verified() && !r.proves_whole() {
-        out!("  {}", r.claim());
+        out!("  {}", r.verdict_sentence());
     }
     if let Some(e) = &r.error {
         out!(

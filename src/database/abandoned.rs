@@ -5,8 +5,8 @@
 use pgdump_restore::Stage;
 use std::time::Duration;
 
+use super::advisory_locks::{try_lock, unlock};
 use super::journal::{Journal, RunningRequest};
-use super::locks::{try_lock, unlock};
 use super::names::staging_name;
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::RestoreResult;

@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
+use super::advisory_locks::{server_clock, take_locks};
 use super::fill::{finish_recorded, journal_of, lock_session, open_target};
 use super::journal::Known;
-use super::locks::{server_clock, take_locks};
 use super::names::previous_name;
 use super::powers::{may_act_as, membership_options};
 use super::swap;
@@ -62,11 +62,11 @@ pub async fn claim(
         Known::Done { .. } | Known::Unfinished { .. } => return reused(),
         Known::New => 0,
     };
-    let (filling, outcome) = open_target(server, (&lock, journal), job).await?;
+    let (fill_target, outcome) = open_target(server, (&lock, journal), job).await?;
     if let Some(outcome) = outcome {
         return Ok(Claim::Done(outcome));
     }
-    let sequence = match job.sequence {
+    let published_us = match job.published_us {
         Some(published) => published,
         None => server_clock(&lock).await?,
     };
@@ -77,12 +77,12 @@ pub async fn claim(
         request_id: job.request_id.clone(),
         target: job.target_db.clone(),
         on_existing: job.on_existing,
-        sequence,
+        published_us,
         attempt: uuid::Uuid::new_v4(),
         crashed_attempts,
         policy,
         existing: None,
-        filling,
+        fill_target,
         pooled: OnceLock::new(),
     };
     claimed
@@ -111,7 +111,7 @@ impl TargetLock {
         }
         let age = server_clock(&self.lock)
             .await?
-            .saturating_sub(self.sequence);
+            .saturating_sub(self.published_us);
         if age > i64::try_from(self.policy.max_age.as_micros()).unwrap_or(i64::MAX) {
             let what = format!(
                 "superseded: the request was published longer ago than {:?} (REQUEST_MAX_AGE)",
@@ -121,7 +121,7 @@ impl TargetLock {
         }
         if let Some(newer) = self
             .journal
-            .newer(&self.lock, &self.target, self.sequence)
+            .newer(&self.lock, &self.target, self.published_us)
             .await?
         {
             let what = format!(

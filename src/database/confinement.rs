@@ -6,14 +6,16 @@
 
 use std::collections::BTreeSet;
 
-use super::locks::try_lock;
+use super::advisory_locks::try_lock;
 use super::names::short_hash;
 use super::ownership;
 use super::pooled::Pooled;
-use super::powers::{map_lookup_error, may_act_as, membership_options, power_of, refused};
+use super::powers::{
+    insufficient_privilege, map_lookup_error, may_act_as, membership_options, power_of,
+};
 use super::staging::Staging;
 use super::target_lock::TargetLock;
-use super::verification_database::VerificationDatabase;
+use super::temporary_database::TemporaryDatabase;
 use crate::config::RestrictedRoles;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
@@ -99,7 +101,7 @@ impl TargetLock {
         }
         let Some(is_member) = is_member_of_owner(session, configured).await? else {
             if !may_create_roles(session).await? {
-                return Err(refused(format!(
+                return Err(insufficient_privilege(format!(
                     "role {configured} (RESTRICTED_OWNER), which owns databases of restricted restores, does not exist, and {} may not create it: create it with the SQL in deploy/postgres",
                     self.server.user()
                 )));
@@ -184,7 +186,7 @@ impl TargetLock {
     }
 }
 
-impl VerificationDatabase {
+impl TemporaryDatabase {
     /// Creates the role that loads a backup to be verified; `None` if this role may not create roles, and
     /// therefore loads the backup itself.
     ///
@@ -217,7 +219,7 @@ async fn temporary_loader(
     owner: String,
 ) -> Result<Loader, RestoreError> {
     if !may_create_roles(session).await? {
-        return Err(refused(format!(
+        return Err(insufficient_privilege(format!(
             "a restricted restore needs a loading role: name one in DB_RESTRICTED_USER (deploy/postgres has the SQL), or allow {} to create roles (CREATEROLE)",
             server.user()
         )));
@@ -309,7 +311,7 @@ pub async fn check_restricted(
     let may_make = may_create_roles(&session).await?;
     let owner = is_member_of_owner(&session, &roles.owner).await?;
     if owner.is_none() && !may_make {
-        return Err(refused(format!(
+        return Err(insufficient_privilege(format!(
             "role {} (RESTRICTED_OWNER) does not exist: create it with the SQL in deploy/postgres",
             roles.owner
         )));
@@ -329,7 +331,7 @@ pub async fn check_restricted(
             .map_err(|e| e.context(&format!("logging in as {role}")))?;
     }
     match (roles.users.as_slice(), may_make) {
-        ([], false) => Err(refused(
+        ([], false) => Err(insufficient_privilege(
             "DB_RESTRICTED_USER is not set, and DB_USER may not create roles".into(),
         )),
         ([], true) => Ok("a role is created for each restore".into()),
@@ -355,7 +357,7 @@ async fn is_member_of_owner(
 fn not_a_member(server: &Server, owner: &str, version: u32) -> RestoreError {
     let (owner, me) = (ident(owner), ident(server.user()));
     let options = membership_options(version);
-    refused(format!(
+    insufficient_privilege(format!(
         "{me} is not a member of {owner}: GRANT {owner} TO {me}{options}"
     ))
 }
@@ -395,7 +397,7 @@ async fn grant_to_self(session: &Session, role: &str) -> Result<(), DatabaseErro
 async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError> {
     match power_of(session, owner).await? {
         None => Ok(()),
-        Some(why) => Err(refused(format!(
+        Some(why) => Err(insufficient_privilege(format!(
             "role {owner} is too powerful to own objects of an untrusted backup, whose functions could act as that role: {why} \
              (revoke that, or name another role in RESTRICTED_OWNER)"
         ))),

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::filling::{Filling, Marker, Recovered, not_empty, recover};
+use super::advisory_locks::{LOCK_PAUSE, server_clock};
+use super::fill_record::{FillTarget, Marker, Recovered, not_empty, recover};
 use super::held_objects::first_objects;
 use super::journal::{Journal, RecordKind};
-use super::locks::{LOCK_PAUSE, server_clock};
 use super::staging::{ProvenStaging, Staging};
 use super::target_lock::TargetLock;
 use crate::error::{
@@ -83,11 +83,11 @@ pub(super) async fn open_target(
     server: &Server,
     journal: (&Session, Journal),
     job: &RestoreJob,
-) -> Result<(Option<Filling>, Option<serde_json::Value>), RestoreError> {
+) -> Result<(Option<FillTarget>, Option<serde_json::Value>), RestoreError> {
     if job.on_existing != OnExisting::Fill {
         return Ok((None, None));
     }
-    let Some(filling) = Filling::open(server, &job.target_db).await? else {
+    let Some(filling) = FillTarget::open(server, &job.target_db).await? else {
         return Ok((None, None));
     };
     let marker = filling.marker().await?;
@@ -105,8 +105,10 @@ impl TargetLock {
         self.on_existing == OnExisting::Fill
     }
 
-    fn filling(&self) -> Result<&Filling, RestoreError> {
-        self.filling.as_ref().ok_or_else(|| missing(&self.target))
+    fn fill_target(&self) -> Result<&FillTarget, RestoreError> {
+        self.fill_target
+            .as_ref()
+            .ok_or_else(|| missing(&self.target))
     }
 
     /// What an attempt that was killed has put into the database is removed; then the database must be empty. Returns
@@ -116,7 +118,7 @@ impl TargetLock {
     /// `target_not_allowed` if the database does not exist, `target_exists` if it is not empty,
     /// `insufficient_privilege`, `target_unavailable`.
     pub(super) async fn check_fill(&self) -> Result<Vec<String>, RestoreError> {
-        let filling = self.filling()?;
+        let filling = self.fill_target()?;
         if let Some(marker) = filling.marker().await? {
             filling.empty(&marker).await?;
         }
@@ -159,7 +161,7 @@ impl TargetLock {
     /// # Errors
     /// `target_exists` if it is not empty any more, `insufficient_privilege`, `target_unavailable`.
     pub async fn begin_fill(&self) -> Result<Staging, RestoreError> {
-        let filling = self.filling()?;
+        let filling = self.fill_target()?;
         if let Some(marker) = filling.marker().await? {
             filling.empty(&marker).await?;
         }
@@ -187,7 +189,10 @@ impl TargetLock {
         server_clock(&self.lock).await?;
         reached("fill.checked");
         let (staging, attempt) = (self.staging_name(), self.attempt.to_string());
-        let committed = self.filling()?.commit((&staging, &attempt), outcome).await;
+        let committed = self
+            .fill_target()?
+            .commit((&staging, &attempt), outcome)
+            .await;
         if let Err(e) = committed {
             let is_broken = e.sqlstate().is_none_or(|code| code.starts_with("57P0"));
             if !is_broken || !self.is_committed(&staging, &attempt).await? {
@@ -223,7 +228,7 @@ impl TargetLock {
     }
 
     async fn open_filled(&self, staging: &str) -> Result<(), RestoreError> {
-        let filling = self.filling()?;
+        let filling = self.fill_target()?;
         if let Some(marker) = filling.marker().await? {
             filling.end(&marker).await?;
         }
@@ -239,12 +244,12 @@ impl TargetLock {
     }
 
     /// The database with a session that is alive. The server takes a while to notice that the lost one is gone.
-    async fn reopened(&mut self) -> Result<&Filling, RestoreError> {
-        let is_lost = |f: &Filling| f.session.client().is_closed();
-        if self.filling.as_ref().is_some_and(is_lost) {
+    async fn reopened(&mut self) -> Result<&FillTarget, RestoreError> {
+        let is_lost = |f: &FillTarget| f.session.client().is_closed();
+        if self.fill_target.as_ref().is_some_and(is_lost) {
             let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
-            self.filling = loop {
-                match Filling::open(&self.server, &self.target).await {
+            self.fill_target = loop {
+                match FillTarget::open(&self.server, &self.target).await {
                     Err(e)
                         if e.kind() == DatabaseKind::Busy
                             && tokio::time::Instant::now() < deadline =>
@@ -255,7 +260,7 @@ impl TargetLock {
                 }
             };
         }
-        self.filling()
+        self.fill_target()
     }
 
     /// Empties the database if this attempt was filling it.
@@ -263,7 +268,7 @@ impl TargetLock {
     /// # Errors
     /// Why it could not be emptied; the next attempt does that.
     pub(super) async fn empty_again(&mut self) -> Result<(), RestoreError> {
-        if self.filling.is_none() {
+        if self.fill_target.is_none() {
             return Ok(());
         }
         let (staging, attempt) = (self.staging_name(), self.attempt.to_string());

@@ -114,7 +114,7 @@ pub(super) fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
 }
 
 /// Maps an error of the journal, which is never the backup's fault.
-fn refused(e: &tokio_postgres::Error) -> DatabaseError {
+fn journal_error(e: &tokio_postgres::Error) -> DatabaseError {
     let e = map_pg_error(e, "journal");
     match e.kind() {
         DatabaseKind::DataRejected => {
@@ -207,7 +207,8 @@ pub(super) struct Row<'a> {
     pub request_id: &'a str,
     pub digest: &'a str,
     pub target: &'a str,
-    pub sequence: i64,
+    /// In the column `sequence`, which orders the requests for a target.
+    pub published_us: i64,
     pub attempt: uuid::Uuid,
 }
 
@@ -329,7 +330,7 @@ impl Journal {
             .client()
             .execute(sql, values)
             .await
-            .map_err(|e| refused(&e))
+            .map_err(|e| journal_error(&e))
     }
 
     pub async fn look_up(
@@ -347,7 +348,7 @@ impl Journal {
                 &[&request_id],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let Some(row) = row else {
             return Ok(Known::New);
         };
@@ -382,19 +383,19 @@ impl Journal {
                 &[&most],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let outcomes = rows.iter().map(|r| r.get::<_, String>(0));
         Ok(outcomes
             .filter_map(|t| stored(serde_json::from_str(&t).ok()?))
             .collect())
     }
 
-    /// The newest applied request for `target` that was published after `sequence`.
+    /// The newest applied request for `target` that was published after `published_us`.
     pub async fn newer(
         self,
         session: &Session,
         target: &str,
-        sequence: i64,
+        published_us: i64,
     ) -> Result<Option<String>, DatabaseError> {
         if !self.on {
             return Ok(None);
@@ -404,10 +405,10 @@ impl Journal {
             .query_opt(
                 "SELECT request_id FROM pgrestored.request WHERE target = $1 AND applied AND sequence > $2
                  ORDER BY sequence DESC LIMIT 1",
-                &[&target, &sequence],
+                &[&target, &published_us],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         Ok(row.map(|r| r.get(0)))
     }
 
@@ -420,7 +421,7 @@ impl Journal {
              VALUES ($1, $2, $3, $4, $5::text::uuid, 'running', 1)
              ON CONFLICT (request_id) DO UPDATE SET attempt = excluded.attempt, starts = r.starts + 1,
                updated = now()",
-            &[&row.request_id, &row.digest, &row.target, &row.sequence, &attempt],
+            &[&row.request_id, &row.digest, &row.target, &row.published_us, &attempt],
         )
         .await?;
         Ok(())
@@ -518,7 +519,7 @@ impl Journal {
                 &[&target],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let owned = |r: &tokio_postgres::Row| Owned {
             name: r.get(0),
             kind: RecordKind::parse(r.get(1)),
@@ -554,7 +555,7 @@ impl Journal {
                 &[&age.as_secs_f64(), &limit],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let time = |r: &tokio_postgres::Row, i| jiff::Timestamp::from_microsecond(r.get(i)).ok();
         let running = |r: &tokio_postgres::Row| {
             Some(RunningRequest {
@@ -600,7 +601,7 @@ impl Journal {
                 &[&name, &oid.to_string()],
             )
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| journal_error(&e))?;
         let restore = |r: &tokio_postgres::Row| {
             let outcome = stored(serde_json::from_str(r.get(0)).ok()?)?;
             RecordedRestore::of(outcome)

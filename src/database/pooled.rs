@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::powers::{map_lookup_error, may_act_as, membership_options, power_of, refused};
+use super::powers::{
+    insufficient_privilege, map_lookup_error, may_act_as, membership_options, power_of,
+};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Server, Session, ident};
 
@@ -41,8 +43,8 @@ impl Pooled {
         format!("role {}", self.role)
     }
 
-    fn refused(&self, why: &str) -> RestoreError {
-        refused(format!("role {} (DB_RESTRICTED_USER) {why}", self.role))
+    fn unsuitable(&self, why: &str) -> RestoreError {
+        insufficient_privilege(format!("role {} (DB_RESTRICTED_USER) {why}", self.role))
     }
 
     /// Checks properties of the role that no backup can change.
@@ -58,27 +60,27 @@ impl Pooled {
             .await
             .map_err(map_lookup_error)?;
         let row = row.ok_or_else(|| {
-            refused(format!(
+            insufficient_privilege(format!(
                 "role {} (DB_RESTRICTED_USER) does not exist: create it with the SQL in deploy/postgres",
                 self.role
             ))
         })?;
         if row.get(0) {
-            return Err(self.refused("is the role of DB_USER"));
+            return Err(self.unsuitable("is the role of DB_USER"));
         }
         if let Some(power) = power_of(session, &self.role).await? {
-            return Err(self.refused(&format!(
+            return Err(self.unsuitable(&format!(
                 "is too powerful to load untrusted backups: {power}"
             )));
         }
         if !row.get::<_, bool>(1) {
-            return Err(self.refused(&format!(
+            return Err(self.unsuitable(&format!(
                 "may not log in: ALTER ROLE {} LOGIN",
                 ident(&self.role)
             )));
         }
         if row.get(2) {
-            Err(self.refused("is a member of other roles: revoke them"))
+            Err(self.unsuitable("is a member of other roles: revoke them"))
         } else {
             Ok(())
         }
@@ -96,20 +98,20 @@ impl Pooled {
                 "does not have DB_USER as a member, so restored objects could not be reassigned: \
                  GRANT {name} TO the role of DB_USER{options}"
             );
-            return Err(self.refused(&why));
+            return Err(self.unsuitable(&why));
         }
         // Settings for one database disappear with that database.
         if self.settings(session).await?.contains(&None) {
             let why = format!(
                 "has settings that an earlier backup may have made: ALTER ROLE {name} RESET ALL"
             );
-            return Err(self.refused(&why));
+            return Err(self.unsuitable(&why));
         }
         let members = self.members(session).await?;
         if members.is_empty() {
             Ok(())
         } else {
-            Err(self.refused(&format!(
+            Err(self.unsuitable(&format!(
                 "has members that an earlier backup may have added: REVOKE {name} FROM {}",
                 members.join(", ")
             )))

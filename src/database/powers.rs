@@ -115,7 +115,7 @@ pub(super) fn may_act_as(version: u32, role: &str) -> String {
     }
 }
 
-pub(super) fn refused(what: String) -> RestoreError {
+pub(super) fn insufficient_privilege(what: String) -> RestoreError {
     DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into()
 }
 

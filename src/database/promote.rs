@@ -1,9 +1,9 @@
 //! Promotion: swaps a database that a restore made under another name into the target's place, with the same locks,
 //! journal and transaction as a swap.
 
+use super::advisory_locks::lock_name;
 use super::claim::{Claim, claim, recorded};
 use super::copy_properties::CopyProperties;
-use super::locks::lock_name;
 use super::recorded_restore::RecordedRestore;
 use super::staging::{self, Staging};
 use super::swap;

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::filling::{Recovered, recover};
+use super::advisory_locks::{server_clock, try_lock, unlock};
+use super::fill_record::{Recovered, recover};
 use super::journal::{Journal, Owned, RecordKind};
-use super::locks::{server_clock, try_lock, unlock};
 use super::names::{PATTERN, named_like_ours};
 use super::retained::find_kept;
 use super::staging::{LABEL, force_drop};

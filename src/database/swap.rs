@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::advisory_locks::take_locks;
 use super::journal::Known;
-use super::locks::take_locks;
 use super::staging::{LABEL, ProvenStaging, Staging, VouchedStaging};
 use super::target_lock::{Existing, TargetLock};
 use super::{in_place, reaper};

@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::filling::Filling;
+use super::fill_record::FillTarget;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
-use super::{journal, locks};
+use super::{advisory_locks, journal};
 use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Server, Session};
@@ -34,7 +34,9 @@ pub struct TargetLock {
     pub(super) request_id: String,
     pub(super) target: String,
     pub(super) on_existing: OnExisting,
-    pub(super) sequence: i64,
+    /// When the request was published, or, of a command, when it was claimed: microseconds since 1970. Orders the requests
+    /// for a target.
+    pub(super) published_us: i64,
     pub(super) attempt: uuid::Uuid,
     /// Earlier attempts that crashed without reporting.
     pub(super) crashed_attempts: u32,
@@ -42,7 +44,7 @@ pub struct TargetLock {
     /// The database that currently has the target's name.
     pub(super) existing: Option<Existing>,
     /// The target, if it exists and is to be filled.
-    pub(super) filling: Option<Filling>,
+    pub(super) fill_target: Option<FillTarget>,
     /// The role of `DB_RESTRICTED_USER` that loads; its name is locked.
     pub(super) pooled: OnceLock<Pooled>,
 }
@@ -59,7 +61,7 @@ impl TargetLock {
             request_id: &self.request_id,
             digest,
             target: &self.target,
-            sequence: self.sequence,
+            published_us: self.published_us,
             attempt: self.attempt,
         }
     }
@@ -97,17 +99,17 @@ impl TargetLock {
     /// Returns `e`, or an error that the lock was lost. In that case other workers may already have cleaned
     /// up after this attempt, and `e` is merely a consequence.
     pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
-        locks::unless_lost(&self.lock, e).await
+        advisory_locks::unless_lost(&self.lock, e).await
     }
 
     /// Returns when the session that holds the lock is lost.
     pub async fn lost(&self) -> RestoreError {
         loop {
-            tokio::time::sleep(locks::PING).await;
+            tokio::time::sleep(advisory_locks::PING).await;
             if let Err(e) = self.lock.run("SELECT 1").await {
                 return e.context("the session that holds the target's lock").into();
             }
-            if let Some(filling) = &self.filling
+            if let Some(filling) = &self.fill_target
                 && let Err(e) = filling.session.run("SELECT 1").await
             {
                 let what = "the session that holds the lock of the target's contents";

@@ -1,7 +1,7 @@
 //! The staging database of a locked target: announced in the journal, created, and dropped again if its restore fails.
 
+use super::advisory_locks::{take_locks, try_lock, wait_for_room};
 use super::fill::lock_session;
-use super::locks::{take_locks, try_lock, wait_for_room};
 use super::names::staging_name;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use futures::future::BoxFuture;
 
-use super::context::JobContext;
+use super::job_context::JobContext;
 use super::job_outcome::JobOutcome;
 use crate::backup::{self, newer_first};
 use crate::catalog::ArchivedDatabase;
@@ -351,7 +351,7 @@ mod tests {
     use crate::config::{Location, RawConfig};
     use crate::event::RestoreResult;
     use crate::metrics::RestoreMetricsManager;
-    use crate::pipeline::context::{JobClock, Services};
+    use crate::pipeline::job_context::{JobClock, Services};
     use crate::postgres::Server;
     use crate::store::Stores;
     use crate::store::faulty::{Call, FaultyStore, StoreFault};

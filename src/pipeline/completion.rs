@@ -1,6 +1,6 @@
 //! What metrics and log report when a job has ended.
 
-use super::context::Services;
+use super::job_context::Services;
 use super::job_outcome::JobOutcome;
 use crate::error::FailureReason as R;
 use crate::event::Kind;

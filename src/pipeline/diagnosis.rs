@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Bounds, JobContext};
+use super::job_context::{Bounds, JobContext};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::error::{
     Blame, DatabaseKind, FailureReason as R, JobKind, RestoreError, StorageError, StorageKind,

@@ -48,7 +48,7 @@ impl JobOutcome {
     }
 
     /// A request that failed before or beside its work.
-    pub fn refused(result: RestoreResult, reason: R) -> Self {
+    pub fn failed(result: RestoreResult, reason: R) -> Self {
         JobOutcome {
             result,
             failure: Some(reason),

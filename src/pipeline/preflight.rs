@@ -3,7 +3,7 @@
 use indicatif::HumanBytes;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Services;
+use super::job_context::Services;
 use super::placement::facts_for_database;
 use super::states::policy_under;
 use crate::backup::PinnedBackup;

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::context::{JobClock, JobContext, Services};
+use super::job_context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::placement::bound_to_target;
 use super::sandbox_destination::SandboxDestination;
-use super::states::{LoadLog, LoadRequest, Opened, Pinned, policy_under};
+use super::states::{LoadRequest, LoadSummary, Opened, Pinned, policy_under};
 use super::targets;
 use crate::backup::{self, PinnedBackup};
 use crate::catalog;
 use crate::config::Trust;
-use crate::database::{Loader, VerificationDatabase};
+use crate::database::{Loader, TemporaryDatabase};
 use crate::error::{
     DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report as said,
 };
@@ -23,7 +23,7 @@ use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{InPlace, OnError, Policy, Rehearse};
 use crate::postgres::{Session, map_pg_error};
 use crate::progress::Progress;
-use pgdump_restore::{Refusal, Stage, fixes_of, hooks_of, refused};
+use pgdump_restore::{Refusal, Stage, fixes_of, hooks_of, refusal_error};
 
 /// How long cleaning up may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ pub(crate) async fn run(
 }
 
 /// The database of a rehearsal. The journal knows it before it exists, and a reaper drops what a killed worker leaves.
-struct RehearsalDatabase(Option<VerificationDatabase>);
+struct RehearsalDatabase(Option<TemporaryDatabase>);
 
 impl RehearsalDatabase {
     async fn clean_up(mut self) {
@@ -141,10 +141,10 @@ async fn rehearse(
     let own = Pinned::new(pinned.clone());
     let opened = own.open(context, job.database.as_deref()).await?;
     let id = format!("rehearsal:{}", job.request_id);
-    let name = VerificationDatabase::name_for(&id);
+    let name = TemporaryDatabase::name_for(&id);
     let server = &context.services.server;
     let mut bounds = context.bounds("rehearsal", job.deadline);
-    let claim = VerificationDatabase::claim(server, &id, name, true);
+    let claim = TemporaryDatabase::claim(server, &id, name, true);
     let claimed = RehearsalDatabase(Some(bounds.within(claim).await?));
     let tried = async {
         let Some(database) = &claimed.0 else {
@@ -183,7 +183,7 @@ fn with_fixes(refusals: Vec<Refusal>, trust: Trust) -> Vec<RehearsedRefusal> {
 async fn try_definitions(
     context: &RestoreContext<'_>,
     opened: Opened,
-    database: &VerificationDatabase,
+    database: &TemporaryDatabase,
     backup: Option<&PinnedBackup>,
 ) -> Result<(u64, String, Vec<Refusal>), RestoreError> {
     let (job, config) = (context.job, context.config());
@@ -201,9 +201,9 @@ async fn try_definitions(
     let loader = loader(database, trust).await?;
     let destination = SandboxDestination::new(server, database, loader);
     let mut destination = destination.of_rehearsal(&job.request_id);
-    let mut log = LoadLog::default();
+    let mut summary = LoadSummary::default();
     let prepared = opened
-        .prepare(context, &mut destination, request, &mut log)
+        .prepare(context, &mut destination, request, &mut summary)
         .await?;
     let note = if prepared.is_script() {
         NOTE_OF_TEXT
@@ -213,11 +213,11 @@ async fn try_definitions(
     let mut note = note.to_owned();
     let entries = prepared.definitions();
     let staged = prepared
-        .create_staging(&destination, context.progress, &mut log)
+        .create_staging(&destination, context.progress, &mut summary)
         .await?;
-    staged.rehearse(context, job.jobs, &mut log).await?;
-    let mut refusals = log.refusals.map(|r| r.found()).unwrap_or_default();
-    let facts = log.rewriter.as_ref().map(|r| &r.facts);
+    staged.rehearse(context, job.jobs, &mut summary).await?;
+    let mut refusals = summary.refusals.map(|r| r.found()).unwrap_or_default();
+    let facts = summary.rewriter.as_ref().map(|r| &r.facts);
     if let Some(extension) = facts.and_then(|f| bound_to_target(f, &job.target_db))
         && is_restored_in_place(context, database.session()).await?
     {
@@ -250,7 +250,7 @@ async fn is_restored_in_place(
 
 /// The role that tries the definitions, if it is not our own.
 async fn loader(
-    database: &VerificationDatabase,
+    database: &TemporaryDatabase,
     trust: Trust,
 ) -> Result<Option<Loader>, RestoreError> {
     match trust {
@@ -266,7 +266,7 @@ async fn loader(
     }
 }
 
-async fn clean_up(database: &VerificationDatabase) {
+async fn clean_up(database: &TemporaryDatabase) {
     match tokio::time::timeout(CLEANUP, database.discard()).await {
         Ok(Ok(())) => {}
         Ok(Err(e)) => {
@@ -299,7 +299,7 @@ pub(super) async fn before_rows(
         .on_error
         .unwrap_or(context.config().policy.on_error);
     match on_error {
-        OnError::Stop => Err(refused(refusals).into()),
+        OnError::Stop => Err(refusal_error(refusals).into()),
         OnError::Skip => {
             let left_out = refusals.len();
             tracing::warn!(left_out, "the server will refuse definitions of the backup");

@@ -1,6 +1,6 @@
 //! What a restore may replace: a backup without rows replaces no rows, unless the request asks for that.
 
-use super::context::JobContext;
+use super::job_context::JobContext;
 use super::states::Proven;
 use super::stored_rows::{contents_in, may_have_rows};
 use super::targets;

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::context::{Bounds, JobClock, JobContext, Services};
 use super::diagnosis::diagnose;
+use super::job_context::{Bounds, JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
-use super::states::{LoadLog, LoadRequest, LoadStyle, Opened, Pinned, Proven, policy_under};
+use super::states::{LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Proven, policy_under};
 use super::target_destination::TargetDestination;
 use super::{completeness, completion, rehearsal, replacement, targets};
 use crate::backup::{self, PinnedBackup};
@@ -52,7 +52,7 @@ struct ResultDraft {
     pinned: Option<PinnedBackup>,
     /// The request is taken for one that kills workers.
     is_quarantined: bool,
-    log: LoadLog,
+    summary: LoadSummary,
     completeness: Option<Completeness>,
     contents: Option<BackupContents>,
 }
@@ -106,7 +106,7 @@ async fn run_in_span(
         Ok(outcome) => outcome,
         Err(e) if e.reason() == R::TargetBusy => {
             tracing::info!("the target is busy with another restore");
-            return JobOutcome::refused(draft.result(&context, Some(&e)), R::TargetBusy);
+            return JobOutcome::failed(draft.result(&context, Some(&e)), R::TargetBusy);
         }
         Err(e) => {
             log_failure(&context, &draft, &e, e.reason().retry_class());
@@ -146,7 +146,7 @@ async fn claim_and_restore(
         Claim::Done(outcome) => return recorded(outcome),
     };
     if !claimed.has_journal() {
-        draft.log.notes.push(NO_JOURNAL.into());
+        draft.summary.notes.push(NO_JOURNAL.into());
     }
     let check = async {
         let notes = claimed.check(job.attempt).await?;
@@ -161,7 +161,7 @@ async fn claim_and_restore(
     let proven = match checked {
         Err(e) => Err(e),
         Ok(notes) => {
-            draft.log.notes.extend(notes);
+            draft.summary.notes.extend(notes);
             let work = async {
                 tokio::select! {
                     proven = Box::pin(restore_into_staging(context, &claimed, draft)) => proven,
@@ -232,7 +232,7 @@ async fn restore_pinned(
         let opened = pinned.open(context, job.database.as_deref()).await?;
         return Box::pin(load_and_prove(context, opened, claimed, draft)).await;
     };
-    let notes = draft.log.notes.len();
+    let notes = draft.summary.notes.len();
     let by_index = async {
         let opened = Pinned::open_by_index(backup, index, context).await?;
         Box::pin(load_and_prove(context, opened, claimed, draft)).await
@@ -243,7 +243,7 @@ async fn restore_pinned(
                 error = said(&e),
                 "reading by the restore index failed: the backup is read from front to back instead"
             );
-            draft.log.notes.truncate(notes);
+            draft.summary.notes.truncate(notes);
             context.progress.begin_again();
             let opened = pinned.open(context, job.database.as_deref()).await?;
             Box::pin(load_and_prove(context, opened, claimed, draft)).await
@@ -274,7 +274,7 @@ async fn pin(
     if let Some(pinned) = &pinned {
         draft.size = pinned.object.size;
         draft.backup = catalog::describe(pinned);
-        draft.log.notes.extend(pinned.notes.iter().cloned());
+        draft.summary.notes.extend(pinned.notes.iter().cloned());
     }
     draft.pinned.clone_from(&pinned);
     Ok(Pinned::new(pinned))
@@ -290,7 +290,7 @@ async fn load_and_prove(
     let (job, config) = (context.job, context.config());
     let trust = context.catalog().trust_of(&job.backup);
     let restriction = context.catalog().restriction_of(&job.backup);
-    draft.log.notes.extend(restriction.map(|r| r.note()));
+    draft.summary.notes.extend(restriction.map(|r| r.note()));
     let completeness = completeness::completeness_of(config, &opened.archive)?;
     let coverage = opened.archive.coverage();
     replacement::check_archive(context, claimed, coverage.get()).await?;
@@ -301,11 +301,11 @@ async fn load_and_prove(
     };
     let mut destination = TargetDestination::announce(context, claimed, trust).await?;
     let prepared = opened
-        .prepare(context, &mut destination, request, &mut draft.log)
+        .prepare(context, &mut destination, request, &mut draft.summary)
         .await?;
     check_data_only(job, claimed, trust)?;
     let created = prepared
-        .create_staging(&destination, context.progress, &mut draft.log)
+        .create_staging(&destination, context.progress, &mut draft.summary)
         .await?;
     let own_server = created.staging.on(&context.services.server);
     let suspended = if job.selection.data_only {
@@ -319,31 +319,31 @@ async fn load_and_prove(
         ..LoadStyle::default()
     };
     let loaded = created
-        .load(context, job.jobs, style, &mut draft.log)
+        .load(context, job.jobs, style, &mut draft.summary)
         .await?;
-    warn_of_refusals(&draft.log);
+    warn_of_refusals(&draft.summary);
     claimed.set_loader_right().await;
     let mut proven = loaded.prove()?;
     draft.take_proof(&proven);
     let found = Completeness::of(completeness.get());
     completeness::check_complete(config, found)?;
     draft.completeness = Some(found);
-    draft.log.notes.extend(completeness::note_of(found));
+    draft.summary.notes.extend(completeness::note_of(found));
     let loaded = (&proven, coverage.get());
     draft.contents = replacement::check_loaded(context, claimed, loaded).await?;
     let note = replacement::note_of(draft.contents, coverage.get());
     draft
-        .log
+        .summary
         .notes
         .extend(note.filter(|_| !job.selection.data_only));
     reached("loaded");
     if let Some(suspended) = suspended {
         suspended.close(&own_server, &proven.staging.name).await?;
     }
-    finish(context, &proven, &mut draft.log).await?;
+    run_post_load(context, &proven, &mut draft.summary).await?;
     if let Some(loader) = destination.into_loader() {
         let notes = claimed.reassign_owned(&loader, &mut proven.staging).await?;
-        draft.log.notes.extend(notes);
+        draft.summary.notes.extend(notes);
     }
     Ok(proven)
 }
@@ -358,8 +358,8 @@ fn policy_of(job: &RestoreJob, config: &Config) -> Policy {
 }
 
 /// Logs once that something is left out of a database that otherwise is the backup's.
-fn warn_of_refusals(log: &LoadLog) {
-    let left_out = log.refusals.as_ref().map_or(0, |r| r.found().len());
+fn warn_of_refusals(summary: &LoadSummary) {
+    let left_out = summary.refusals.as_ref().map_or(0, |r| r.found().len());
     if left_out > 0 {
         tracing::warn!(
             left_out,
@@ -369,10 +369,10 @@ fn warn_of_refusals(log: &LoadLog) {
 }
 
 /// What follows the load before the database is used: renamed schemas, statistics, checks.
-async fn finish(
+async fn run_post_load(
     context: &RestoreContext<'_>,
     proven: &Proven,
-    log: &mut LoadLog,
+    summary: &mut LoadSummary,
 ) -> Result<(), RestoreError> {
     let (server, database) = (&proven.server, proven.staging.name.as_str());
     let renames = &context.job.selection.rename_schemas;
@@ -383,11 +383,11 @@ async fn finish(
         context.progress.enter(Stage::Analyze);
         let _step = context.progress.long_step();
         let notes = pgdump_restore::analyze(server, database, proven.sessions).await?;
-        log.notes.extend(notes);
+        summary.notes.extend(notes);
     }
     context.progress.enter(Stage::Check);
     let notes = pgdump_restore::check(server, database, proven.sessions).await?;
-    log.notes.extend(notes);
+    summary.notes.extend(notes);
     reached("checked");
     Ok(())
 }
@@ -444,7 +444,7 @@ async fn fail(
 ) -> Result<JobOutcome, RestoreError> {
     // First, because the diagnosis may read the whole backup again.
     let kept = clean_up(claimed).await.filter(|_| claimed.is_fill());
-    draft.log.notes.extend(kept);
+    draft.summary.notes.extend(kept);
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
     let result = draft.result(context, Some(&e));
     let attempt = draft.counted_attempt(context.job);
@@ -495,7 +495,7 @@ async fn record_end(
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else if job.sequence.is_some() {
+    } else if job.published_us.is_some() {
         claimed.release().await.map(|()| None)
     } else {
         claimed.forget().await.map(|()| None)
@@ -517,7 +517,7 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
 
 /// Whether a request that failed so is redelivered. Only messages are: a command has one attempt.
 fn is_redelivered(job: &RestoreJob, attempt: u32, class: RetryClass, max_attempts: u32) -> bool {
-    job.sequence.is_some() && !disposition(Some(class), attempt, max_attempts).publish
+    job.published_us.is_some() && !disposition(Some(class), attempt, max_attempts).publish
 }
 
 /// Logs the failure of an attempt: a warning if there will be another one.
@@ -598,16 +598,16 @@ impl ResultDraft {
         if let Some(l) = self.loaded {
             (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
         }
-        r.notes = self.log.notes.clone();
+        r.notes = self.summary.notes.clone();
         r.rewrites = self
-            .log
+            .summary
             .rewriter
             .as_ref()
             .map(|rewriter| rewriter.report())
             .unwrap_or_default();
         r.labels = job.labels.clone();
         if error.is_none() {
-            self.log.tell_refusals(&mut r);
+            self.summary.tell_refusals(&mut r);
         }
         r.completeness = self.completeness.filter(|_| error.is_none());
         r.contents = self.contents.filter(|_| error.is_none());
@@ -623,7 +623,7 @@ mod tests {
     #[test]
     fn only_messages_with_attempts_left_are_redelivered() {
         let mut job = RestoreJob::replacing("r", "app", String::new());
-        for (sequence, attempt, reason, wanted) in [
+        for (published_us, attempt, reason, wanted) in [
             (Some(1), 1, R::DownloadFailed, true),
             (Some(1), 4, R::DownloadFailed, false),
             (Some(1), 1, R::DataRejected, false),
@@ -633,9 +633,9 @@ mod tests {
             (None, 1, R::DownloadFailed, false),
             (None, 1, R::Cancelled, false),
         ] {
-            job.sequence = sequence;
+            job.published_us = published_us;
             let is = is_redelivered(&job, attempt, reason.retry_class(), 4);
-            assert_eq!(is, wanted, "{sequence:?} {attempt} {reason}");
+            assert_eq!(is, wanted, "{published_us:?} {attempt} {reason}");
         }
     }
 }

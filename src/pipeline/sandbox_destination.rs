@@ -1,7 +1,7 @@
 //! The server of a verification as a destination, or the target server for a rehearsal: its database is never swapped.
 
 use super::destination::Destination;
-use crate::database::{CreateOptions, Loader, Staging, VerificationDatabase};
+use crate::database::{CreateOptions, Loader, Staging, TemporaryDatabase};
 use crate::error::RestoreError;
 use crate::postgres::{Server, Session};
 use pgdump_archive::{TextEncoding, TocEntry};
@@ -9,7 +9,7 @@ use pgdump_archive::{TextEncoding, TocEntry};
 /// The locked database of a verification.
 pub(super) struct SandboxDestination<'a> {
     server: &'a Server,
-    locked: &'a VerificationDatabase,
+    locked: &'a TemporaryDatabase,
     loader: Option<Loader>,
     /// The request whose rehearsal this is; the server has other databases.
     rehearsed: Option<&'a str>,
@@ -18,7 +18,7 @@ pub(super) struct SandboxDestination<'a> {
 impl<'a> SandboxDestination<'a> {
     pub(super) fn new(
         server: &'a Server,
-        locked: &'a VerificationDatabase,
+        locked: &'a TemporaryDatabase,
         loader: Option<Loader>,
     ) -> Self {
         SandboxDestination {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::context::JobContext;
 use super::destination::Destination;
+use super::job_context::JobContext;
 use crate::backup::{IntegrityCheck, PinnedBackup, ProvenBytes, ReadHint, Source};
 use crate::catalog::WantedBackup;
 use crate::config::{Config, Trust};
@@ -40,7 +40,7 @@ pub(super) struct LoadRequest<'a> {
 
 /// What preparing and loading leave for the result, also when one of them fails.
 #[derive(Default)]
-pub(super) struct LoadLog {
+pub(super) struct LoadSummary {
     pub(super) notes: Vec<String>,
     /// How the dump was rewritten for the server.
     pub(super) rewriter: Option<Arc<Rewriter>>,
@@ -48,7 +48,7 @@ pub(super) struct LoadLog {
     pub(super) refusals: Option<Arc<Refusals>>,
 }
 
-impl LoadLog {
+impl LoadSummary {
     /// Writes into a result what the load left out, if it was to leave out what the server refuses.
     pub(super) fn tell_refusals(&self, result: &mut RestoreResult) {
         let refusals = self.refusals.as_ref();
@@ -188,7 +188,7 @@ impl Opened {
         context: &JobContext<'_, J>,
         destination: &mut impl Destination,
         request: LoadRequest<'_>,
-        log: &mut LoadLog,
+        summary: &mut LoadSummary,
     ) -> Result<Prepared, RestoreError> {
         let LoadRequest {
             policy,
@@ -205,14 +205,16 @@ impl Opened {
         let session = destination.session();
         let encoding = create_options.encoding(session).await?;
         pgdump_restore::convert_texts(session, &mut self.archive, &encoding).await?;
-        log.notes.extend(destination.place(self.archive.entries()));
+        summary
+            .notes
+            .extend(destination.place(self.archive.entries()));
         let rewriter = Rewriter::new(destination.facts().await?, policy, globals)
             .with_role_comment(made_for(&destination.recorded_name()));
         let rewriter = Arc::new(rewriter);
-        log.rewriter = Some(rewriter.clone());
+        summary.rewriter = Some(rewriter.clone());
         let stored = backup.map(|b| b.object.size);
         let prepared = pgdump_restore::prepare(&self.archive, selection, stored, &rewriter)?;
-        log.notes.extend(prepared.notes);
+        summary.notes.extend(prepared.notes);
         Ok(Prepared {
             archive: self.archive,
             integrity: self.integrity,
@@ -254,7 +256,7 @@ impl Prepared {
         self,
         destination: &impl Destination,
         progress: &Progress,
-        log: &mut LoadLog,
+        summary: &mut LoadSummary,
     ) -> Result<CreatedStaging, RestoreError> {
         // With `--data-only`, the database is a copy of the target.
         let _step = progress.long_step();
@@ -266,7 +268,7 @@ impl Prepared {
                 .map_err(|e| e.context("creating a role"))?;
         }
         let mut staging = destination.create(&self.create_options).await?;
-        log.notes.append(&mut staging.notes);
+        summary.notes.append(&mut staging.notes);
         let connections = destination.session().connections().await.ok();
         Ok(CreatedStaging {
             connections,
@@ -292,7 +294,7 @@ impl CreatedStaging {
         context: &JobContext<'_, J>,
         jobs: Option<usize>,
         style: LoadStyle,
-        log: &mut LoadLog,
+        summary: &mut LoadSummary,
     ) -> Result<LoadedStaging, RestoreError> {
         let config = context.config();
         let wanted = config.jobs_for(jobs, self.rewriter.facts.cores);
@@ -302,7 +304,7 @@ impl CreatedStaging {
                 jobs = sessions,
                 "the load uses fewer connections than it should, to leave some to the server's other clients"
             );
-            log.notes.push(format!(
+            summary.notes.push(format!(
                 "only {sessions} of {wanted} connections loaded: of {} that the server allows (max_connections), {} were in use, and {} \
                  are left to its other clients",
                 c.allowed,
@@ -310,7 +312,7 @@ impl CreatedStaging {
                 c.spare()
             ));
         }
-        let options = self.options(config, (sessions, style), log);
+        let options = self.options(config, (sessions, style), summary);
         let observer = Arc::clone(context.progress);
         let loaded = pgdump_restore::load(
             &self.server,
@@ -338,10 +340,10 @@ impl CreatedStaging {
         &self,
         config: &Config,
         (sessions, style): (usize, LoadStyle),
-        log: &mut LoadLog,
+        summary: &mut LoadSummary,
     ) -> LoadOptions {
         let refusals = Arc::new(Refusals::new(self.rewriter.policy.on_error));
-        log.refusals = Some(refusals.clone());
+        summary.refusals = Some(refusals.clone());
         LoadOptions {
             sessions,
             queue_bytes: config.queue_bytes,
@@ -354,7 +356,7 @@ impl CreatedStaging {
         }
     }
 
-    /// Tries all definitions, without rows. What the server refuses is in the log's refusals.
+    /// Tries all definitions, without rows. What the server refuses is in the summary.
     ///
     /// # Errors
     /// Errors of the archive, the download and the connection.
@@ -362,12 +364,12 @@ impl CreatedStaging {
         self,
         context: &JobContext<'_, J>,
         jobs: Option<usize>,
-        log: &mut LoadLog,
+        summary: &mut LoadSummary,
     ) -> Result<(), RestoreError> {
         let config = context.config();
         let wanted = config.jobs_for(jobs, self.rewriter.facts.cores);
         let sessions = self.connections.map_or(wanted, |c| c.bound(wanted));
-        let options = self.options(config, (sessions, LoadStyle::default()), log);
+        let options = self.options(config, (sessions, LoadStyle::default()), summary);
         let observer = Arc::clone(context.progress);
         let rehearsed = pgdump_restore::rehearse(
             &self.server,

@@ -1,8 +1,8 @@
 //! The target server as a destination: a staging database beside the target, a new database that has
 //! the target's name from the beginning, or an empty database that is filled.
 
-use super::context::JobContext;
 use super::destination::Destination;
+use super::job_context::JobContext;
 use super::placement::Placement;
 use crate::config::Trust;
 use crate::database::{CreateOptions, Loader, Staging, TargetLock};

@@ -3,7 +3,7 @@
 use pgdump_archive::Crc32c;
 use std::time::Duration;
 
-use super::context::JobContext;
+use super::job_context::JobContext;
 use crate::backup::{self, PinnedBackup};
 use crate::error::{FailureReason as R, RestoreError};
 use crate::job::VerifyJob;

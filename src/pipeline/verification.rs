@@ -10,18 +10,18 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::bisection::bisect;
-use super::context::{JobClock, JobContext, Services};
 use super::diagnosis::{diagnose, drain, read_to_compare};
+use super::job_context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::sandbox_destination::SandboxDestination;
 use super::seen_archive::SeenArchive;
-use super::states::{LoadLog, LoadRequest, LoadStyle, Opened, Pinned, restricted};
+use super::states::{LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, restricted};
 use super::verification_server::{self, VerificationServer};
 use super::{completeness, preload, upload};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint};
 use crate::catalog;
 use crate::config::{Config, Trust};
-use crate::database::VerificationDatabase;
+use crate::database::TemporaryDatabase;
 use crate::error::{
     FailureReason as R, JobError, JobKind, RestoreError, RetryClass, report as said,
 };
@@ -353,7 +353,7 @@ async fn restore_and_examine(
     context.progress.enter(Stage::Sandbox);
     let header = opened.archive.header();
     let name = verification_server::own_name(header.database.as_deref())
-        .unwrap_or_else(|| VerificationDatabase::name_for(&context.job.request_id));
+        .unwrap_or_else(|| TemporaryDatabase::name_for(&context.job.request_id));
     let allowed = &config.verify.preload_libraries;
     let libraries = preload::wanted(opened.archive.entries(), allowed, &name);
     let major = header.server_major();
@@ -368,10 +368,10 @@ async fn restore_and_examine(
     } else {
         None
     };
-    let mut log = LoadLog::default();
+    let mut summary = LoadSummary::default();
     if confine && loader.is_none() {
         let note = "the scratch server's role may make no roles, and loads itself";
-        log.notes.push(note.into());
+        summary.notes.push(note.into());
     }
     let mut destination = SandboxDestination::new(&server.server, &database, loader);
     let run = VerificationRun {
@@ -380,10 +380,10 @@ async fn restore_and_examine(
         history,
         pinned,
     };
-    let work = run.load_and_examine(opened, &mut destination, (report, &mut log));
+    let work = run.load_and_examine(opened, &mut destination, (report, &mut summary));
     let done = Box::pin(work).await;
-    report.notes.append(&mut log.notes);
-    report.rewrites = log.rewriter.map(|r| r.report()).unwrap_or_default();
+    report.notes.append(&mut summary.notes);
+    report.rewrites = summary.rewriter.map(|r| r.report()).unwrap_or_default();
     let done = match done {
         Ok(()) => Ok(()),
         Err(e) => Err(database.unless_lost(e).await),
@@ -406,7 +406,7 @@ impl VerificationRun<'_> {
         &self,
         opened: Opened,
         destination: &mut SandboxDestination<'_>,
-        (report, log): (&mut VerificationReport, &mut LoadLog),
+        (report, summary): (&mut VerificationReport, &mut LoadSummary),
     ) -> Result<(), RestoreError> {
         let (context, content_digest) = (self.context, &self.seen.content_digest);
         let begun = tokio::time::Instant::now();
@@ -419,16 +419,20 @@ impl VerificationRun<'_> {
             selection: &selection,
             backup: self.pinned,
         };
-        let prepared = opened.prepare(context, destination, request, log).await?;
+        let prepared = opened
+            .prepare(context, destination, request, summary)
+            .await?;
         let entries = prepared.entries().to_vec();
         let created = prepared
-            .create_staging(destination, context.progress, log)
+            .create_staging(destination, context.progress, summary)
             .await?;
         let style = LoadStyle {
             content_digest: Some(content_digest.clone()),
             ..LoadStyle::default()
         };
-        let loaded = created.load(context, context.job.jobs, style, log).await?;
+        let loaded = created
+            .load(context, context.job.jobs, style, summary)
+            .await?;
         reached(report, &loaded.integrity, Depth::Restore)?;
         let seconds = begun.elapsed().as_secs_f64();
         sum_up(report, content_digest, large_objects);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::preload::{self, PreloadLibrary};
 use crate::config::{Config, DbConfig, FirstContact, SslMode, TlsFiles};
-use crate::database::VerificationDatabase;
+use crate::database::TemporaryDatabase;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
@@ -43,14 +43,14 @@ impl VerificationServer {
         &self,
         request_id: &str,
         name: String,
-    ) -> Result<VerificationDatabase, RestoreError> {
+    ) -> Result<TemporaryDatabase, RestoreError> {
         if self.sandbox.is_some() {
-            VerificationDatabase::claim(&self.server, request_id, name, false).await
+            TemporaryDatabase::claim(&self.server, request_id, name, false).await
         } else {
-            VerificationDatabase::claim(
+            TemporaryDatabase::claim(
                 &self.server,
                 request_id,
-                VerificationDatabase::name_for(request_id),
+                TemporaryDatabase::name_for(request_id),
                 true,
             )
             .await
@@ -63,7 +63,7 @@ impl VerificationServer {
     }
 
     /// Drops the database from a scratch server. A sandbox is removed as a whole.
-    pub async fn clean_up(&self, database: &VerificationDatabase) {
+    pub async fn clean_up(&self, database: &TemporaryDatabase) {
         if self.sandbox.is_some() {
             return;
         }

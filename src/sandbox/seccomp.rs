@@ -68,11 +68,11 @@ fn apply() -> Result<(), Error> {
 fn filters() -> Result<Vec<BpfProgram>, Error> {
     let arch = TargetArch::try_from(ARCH)?;
     let filter = |rules, errno: i32| -> Result<BpfProgram, Error> {
-        let refused = SeccompAction::Errno(errno.unsigned_abs());
-        Ok(SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()?)
+        let denied = SeccompAction::Errno(errno.unsigned_abs());
+        Ok(SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)?.try_into()?)
     };
     let mut filters = vec![
-        filter(refused()?, libc::EPERM)?,
+        filter(denied_calls()?, libc::EPERM)?,
         // The flags of `clone3` are in memory, where a filter cannot see them. On ENOSYS the C library falls back
         // to `clone`.
         filter(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)?,
@@ -89,8 +89,8 @@ const ARCH: &str = if cfg!(target_arch = "aarch64") {
     "x86_64"
 };
 
-/// System calls that are refused whatever their arguments.
-const REFUSED: &[i64] = &[
+/// System calls that are denied whatever their arguments.
+const DENIED: &[i64] = &[
     // Namespaces and mounts.
     libc::SYS_unshare,
     libc::SYS_setns,
@@ -183,30 +183,30 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// The refused calls, with rules about their arguments: a call is refused if all conditions of any of its rules
+/// The denied calls, with rules about their arguments: a call is denied if all conditions of any of its rules
 /// hold.
-fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
+fn denied_calls() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     // The kernel uses only the lower 32 bits of each of these arguments.
     let first =
         |op, value: i32| SeccompCondition::new(0, Len::Dword, op, u64::from(value.cast_unsigned()));
-    let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().map(|call| (*call, vec![])).collect();
+    let mut denied: BTreeMap<i64, Vec<SeccompRule>> =
+        DENIED.iter().map(|call| (*call, vec![])).collect();
     let mut namespaces = vec![];
     for flag in NAMESPACES {
         let is_set = Op::MaskedEq(u64::from(flag.cast_unsigned()));
         namespaces.push(SeccompRule::new(vec![first(is_set, flag)?])?);
     }
-    refused.insert(libc::SYS_clone, namespaces);
+    denied.insert(libc::SYS_clone, namespaces);
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        refused.insert(
+        denied.insert(
             call,
             vec![SeccompRule::new(vec![first(Op::Ne, libc::AF_UNIX)?])?],
         );
     }
     // Allow the default personality, and the query for the current one.
     let unusual = vec![first(Op::Ne, 0)?, first(Op::Ne, -1)?];
-    refused.insert(libc::SYS_personality, vec![SeccompRule::new(unusual)?]);
-    Ok(refused)
+    denied.insert(libc::SYS_personality, vec![SeccompRule::new(unusual)?]);
+    Ok(denied)
 }
 
 /// Refuses x32 calls: on x86-64 they have the same architecture, but numbers of their own that no rule above covers.

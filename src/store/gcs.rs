@@ -23,7 +23,7 @@ use google_cloud_storage::retry_policy::RetryableErrors;
 use super::backup_store::{
     BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, StoredObject,
 };
-use super::refusal::{Answer, Asked, Billing, Call, Status, shell_word};
+use super::gcs_errors::{Answer, AnswerStatus, Billing, GcsCall, GcsRequest, shell_word};
 use crate::config::StorageEmulator;
 use crate::error::{StorageError, StorageKind, report};
 
@@ -98,8 +98,8 @@ impl GcsStore {
     }
 
     /// A call, for its error.
-    fn asked(&self, call: Call, name: &str) -> Asked {
-        Asked {
+    fn asked(&self, call: GcsCall, name: &str) -> GcsRequest {
+        GcsRequest {
             call,
             bucket: self.bucket.clone(),
             name: format!("{}{name}", self.prefix),
@@ -107,7 +107,7 @@ impl GcsStore {
         }
     }
 
-    fn fault(&self, e: google_cloud_gax::error::Error, call: Call, name: &str) -> StorageError {
+    fn fault(&self, e: google_cloud_gax::error::Error, call: GcsCall, name: &str) -> StorageError {
         error_of(e, &self.asked(call, name))
     }
 
@@ -126,7 +126,7 @@ impl GcsStore {
             .set_prefix(full_prefix);
         let mut pages = self.billed(list).by_item();
         while let Some(object) = pages.next().await {
-            let object = self.object(object.map_err(|e| self.fault(e, Call::List, prefix))?);
+            let object = self.object(object.map_err(|e| self.fault(e, GcsCall::List, prefix))?);
             if wanted(&object.name) {
                 found.push(object)?;
             }
@@ -156,7 +156,7 @@ impl GcsStore {
 }
 
 /// The error of a call.
-fn error_of(e: google_cloud_gax::error::Error, asked: &Asked) -> StorageError {
+fn error_of(e: google_cloud_gax::error::Error, asked: &GcsRequest) -> StorageError {
     let answer = answer_of(&e);
     let unexplained = || StorageError::new(answer.kind(asked), asked.uri()).with_source(e);
     answer.error(asked).unwrap_or_else(unexplained)
@@ -212,25 +212,25 @@ fn last_attempt(e: &google_cloud_gax::error::Error) -> &google_cloud_gax::error:
     last
 }
 
-fn status_of(e: &google_cloud_gax::error::Error) -> Status {
+fn status_of(e: &google_cloud_gax::error::Error) -> AnswerStatus {
     if e.is_authentication() {
         let source = std::error::Error::source(e);
         let cause = source.and_then(|s| s.downcast_ref::<CredentialsError>());
         // The server that issues tokens may be back soon.
         return if cause.is_some_and(CredentialsError::is_transient) {
-            Status::Unavailable
+            AnswerStatus::Unavailable
         } else {
-            Status::NoToken
+            AnswerStatus::NoToken
         };
     }
     match (e.http_status_code(), e.status().map(|s| s.code)) {
-        (Some(401), _) | (None, Some(Code::Unauthenticated)) => Status::Unauthenticated,
-        (Some(403), _) | (None, Some(Code::PermissionDenied)) => Status::Forbidden,
-        (Some(404), _) | (None, Some(Code::NotFound)) => Status::NotFound,
-        (Some(412), _) | (None, Some(Code::FailedPrecondition)) => Status::Precondition,
-        (Some(400), _) | (None, Some(Code::InvalidArgument)) => Status::Invalid,
-        (Some(429), _) | (None, Some(Code::ResourceExhausted)) => Status::TooMany,
-        _ => Status::Unavailable,
+        (Some(401), _) | (None, Some(Code::Unauthenticated)) => AnswerStatus::Unauthenticated,
+        (Some(403), _) | (None, Some(Code::PermissionDenied)) => AnswerStatus::Forbidden,
+        (Some(404), _) | (None, Some(Code::NotFound)) => AnswerStatus::NotFound,
+        (Some(412), _) | (None, Some(Code::FailedPrecondition)) => AnswerStatus::Precondition,
+        (Some(400), _) | (None, Some(Code::InvalidArgument)) => AnswerStatus::Invalid,
+        (Some(429), _) | (None, Some(Code::ResourceExhausted)) => AnswerStatus::TooMany,
+        _ => AnswerStatus::Unavailable,
     }
 }
 
@@ -256,7 +256,7 @@ impl BackupStore for GcsStore {
                 ask.with_retry_policy(RetryableErrors.with_time_limit(limit))
             };
             let answer = self.billed(ask).send().await;
-            match answer.map_err(|e| self.fault(e, Call::List, "")) {
+            match answer.map_err(|e| self.fault(e, GcsCall::List, "")) {
                 // The call that needs it reports everything else.
                 Err(e) if e.kind() == StorageKind::DownloadFailed => Err(e),
                 _ => Ok(()),
@@ -273,7 +273,7 @@ impl BackupStore for GcsStore {
                 .set_prefix(self.prefix.clone())
                 .set_page_size(1);
             let answer = self.billed(ask).send().await.map(drop);
-            answer.map_err(|e| self.fault(e, Call::List, ""))
+            answer.map_err(|e| self.fault(e, GcsCall::List, ""))
         })
     }
 
@@ -325,7 +325,7 @@ impl BackupStore for GcsStore {
                 get = get.set_generation(g.0);
             }
             let object = self.billed(get).send().await;
-            let object = object.map_err(|e| self.fault(e, Call::Describe, name))?;
+            let object = object.map_err(|e| self.fault(e, GcsCall::Describe, name))?;
             Ok(self.object(object))
         })
     }
@@ -357,7 +357,7 @@ impl BackupStore for GcsStore {
             if let Some(project) = self.user_project() {
                 read = read.with_quota_project(project);
             }
-            let asked = self.asked(Call::Read, &object.name);
+            let asked = self.asked(GcsCall::Read, &object.name);
             let response = read.send().await.map_err(|e| error_of(e, &asked))?;
             let stream =
                 futures::stream::unfold(
@@ -386,7 +386,7 @@ impl BackupStore for GcsStore {
                 write = write.with_quota_project(project);
             }
             let written = write.send_unbuffered().await;
-            match written.map_err(|e| self.fault(e, Call::Create, name)) {
+            match written.map_err(|e| self.fault(e, GcsCall::Create, name)) {
                 Ok(object) => Ok(Some(self.object(object))),
                 // This may also be a retry of an attempt that succeeded but whose answer was lost.
                 Err(e) if e.kind() == StorageKind::Changed => Ok(None),
@@ -404,7 +404,7 @@ impl BackupStore for GcsStore {
                 .set_object(format!("{}{}", self.prefix, object.name))
                 .set_if_generation_match(object.generation.0);
             let deleted = self.billed(delete).send().await;
-            deleted.map_err(|e| self.fault(e, Call::Delete, &object.name))
+            deleted.map_err(|e| self.fault(e, GcsCall::Delete, &object.name))
         })
     }
 
@@ -421,7 +421,7 @@ impl BackupStore for GcsStore {
             match self.billed(ask).send().await {
                 Ok(answer) => Ok(Some(answer.permissions)),
                 Err(e) if e.status().is_some_and(|s| s.code == Code::Unimplemented) => Ok(None),
-                Err(e) => Err(self.fault(e, Call::List, "")),
+                Err(e) => Err(self.fault(e, GcsCall::List, "")),
             }
         })
     }
@@ -481,8 +481,8 @@ mod tests {
     use super::*;
     use crate::error::{Blame, FailureReason as R, RestoreError};
 
-    fn asked(call: Call, billing: Billing) -> Asked {
-        Asked {
+    fn asked(call: GcsCall, billing: Billing) -> GcsRequest {
+        GcsRequest {
             call,
             bucket: "backups".into(),
             name: "nightly/app.dump".into(),
@@ -534,7 +534,7 @@ mod tests {
 
     /// What is found in the error of each answer: reason, blame, a part of the sentence, and a part of the fix (none if
     /// there is none).
-    type Case<'a> = (Error, Asked, R, Blame, &'a str, &'a str);
+    type Case<'a> = (Error, GcsRequest, R, Blame, &'a str, &'a str);
 
     fn check(cases: Vec<Case<'_>>) {
         for (e, asked, reason, blame, what, fix) in cases {
@@ -588,68 +588,68 @@ mod tests {
         check(vec![
             of(
                 json(401, "authError", "Invalid Credentials"),
-                Call::Describe,
+                GcsCall::Describe,
                 "(Invalid Credentials)",
                 "clock",
             ),
             of(
                 json(401, "required", "Login Required"),
-                Call::List,
+                GcsCall::List,
                 "access token",
                 "clock",
             ),
             of(
                 expired(),
-                Call::List,
+                GcsCall::List,
                 "missing, expired or revoked",
                 "gcloud auth application-default login",
             ),
             of(
                 text(401, "Invalid Credentials"),
-                Call::Read,
+                GcsCall::Read,
                 "access token",
                 "clock",
             ),
             of(
                 Error::authentication(lost),
-                Call::List,
+                GcsCall::List,
                 "invalid_grant",
                 "GOOGLE_APPLICATION_CREDENTIALS",
             ),
             of(
                 disabled,
-                Call::List,
+                GcsCall::List,
                 "disabled or deleted",
                 "service-accounts enable",
             ),
-            of(scope, Call::List, "lacks the scope", "Workload Identity"),
+            of(scope, GcsCall::List, "lacks the scope", "Workload Identity"),
             of(
                 json(403, "forbidden", FORBIDDEN),
-                Call::Describe,
+                GcsCall::Describe,
                 "lacks storage.objects.get (",
                 "=roles/storage.objectViewer",
             ),
             of(
                 grpc(Code::PermissionDenied, FORBIDDEN),
-                Call::List,
+                GcsCall::List,
                 "(worker@p.iam",
                 "buckets add-iam-policy-binding gs://backups ",
             ),
             of(
                 text(403, FORBIDDEN),
-                Call::Read,
+                GcsCall::Read,
                 "lacks storage.objects.get",
                 "names of buckets are global",
             ),
             of(
                 json(403, "insufficientPermissions", "Insufficient Permission"),
-                Call::Create,
+                GcsCall::Create,
                 "lacks a permission",
                 "objectCreator",
             ),
             of(
                 json(403, "forbidden", "Forbidden"),
-                Call::Delete,
+                GcsCall::Delete,
                 "lacks a permission (Forbidden)",
                 "objectUser",
             ),
@@ -659,7 +659,7 @@ mod tests {
     #[test]
     fn the_project_that_is_billed_is_named_with_its_setting() {
         let of = |e, billing, what, fix| {
-            let asked = asked(Call::List, billing);
+            let asked = asked(GcsCall::List, billing);
             (e, asked, R::AccessDenied, Blame::Infrastructure, what, fix)
         };
         let missing = "Bucket is a requester pays bucket but no user project provided.";
@@ -759,7 +759,7 @@ mod tests {
     #[test]
     fn policies_and_perimeters_name_what_finds_them() {
         let of = |e, what, fix| {
-            let asked = asked(Call::Describe, unset());
+            let asked = asked(GcsCall::Describe, unset());
             (e, asked, R::AccessDenied, Blame::Infrastructure, what, fix)
         };
         let uid = detailed(
@@ -804,50 +804,50 @@ mod tests {
         check(vec![
             of(
                 json(400, "cloudKmsDisabledKey", disabled),
-                Call::Read,
+                GcsCall::Read,
                 "Cloud KMS key is disabled",
                 name,
             ),
             of(
                 text(400, disabled),
-                Call::Read,
+                GcsCall::Read,
                 "destroyed",
                 "objects describe gs://backups/nightly/app.dump",
             ),
             // Over gRPC, this was taken for an object that was overwritten.
             of(
                 grpc(Code::FailedPrecondition, disabled),
-                Call::Describe,
+                GcsCall::Describe,
                 "destroyed",
                 "versions enable",
             ),
             of(
                 grpc(Code::FailedPrecondition, disabled),
-                Call::Delete,
+                GcsCall::Delete,
                 "destroyed",
                 "versions enable",
             ),
             of(
                 detailed(Code::FailedPrecondition, "x", violated),
-                Call::Create,
+                GcsCall::Create,
                 "destroyed",
                 "buckets describe gs://backups",
             ),
             of(
                 json(400, "cloudKmsDecryptionKeyNotFound", "x"),
-                Call::Read,
+                GcsCall::Read,
                 "not found",
                 name,
             ),
             of(
                 json(403, "forbidden", denied),
-                Call::Create,
+                GcsCall::Create,
                 "Cloud Storage itself",
                 "service-agent",
             ),
         ]);
         let csek = |e, what| {
-            let asked = asked(Call::Read, unset());
+            let asked = asked(GcsCall::Read, unset());
             let fix = "--clear-encryption-key --decryption-keys=KEY";
             (
                 e,
@@ -882,7 +882,7 @@ mod tests {
     #[test]
     fn what_is_retained_or_held_says_until_when_or_how_to_release_it() {
         let of = |e, what, fix| {
-            let asked = asked(Call::Delete, unset());
+            let asked = asked(GcsCall::Delete, unset());
             (e, asked, R::AccessDenied, Blame::Infrastructure, what, fix)
         };
         let retained = "Object 'backups/nightly/app.dump' is subject to bucket's retention policy or object retention and \
@@ -928,7 +928,7 @@ mod tests {
             ),
         ]);
         let e = json(403, "retentionPolicyNotMet", retained);
-        let kind = error_of(e, &asked(Call::Delete, unset())).kind();
+        let kind = error_of(e, &asked(GcsCall::Delete, unset())).kind();
         assert_eq!(kind, StorageKind::Retained);
     }
 
@@ -942,49 +942,49 @@ mod tests {
         check(vec![
             of(
                 json(404, "notFound", gone),
-                Call::Describe,
+                GcsCall::Describe,
                 R::BackupNotFound,
                 request,
                 "no such object or bucket",
             ),
             of(
                 grpc(Code::NotFound, gone),
-                Call::Delete,
+                GcsCall::Delete,
                 R::BackupNotFound,
                 request,
                 "no such object or bucket",
             ),
             of(
                 grpc(Code::NotFound, no_bucket),
-                Call::List,
+                GcsCall::List,
                 R::BackupNotFound,
                 request,
                 "no such bucket",
             ),
             of(
                 json(404, "notFound", no_bucket),
-                Call::Describe,
+                GcsCall::Describe,
                 R::BackupNotFound,
                 request,
                 "no such bucket",
             ),
             of(
                 text(404, gone),
-                Call::Read,
+                GcsCall::Read,
                 R::BackupChanged,
                 backup,
                 "generation",
             ),
             of(
                 json(412, "conditionNotMet", condition),
-                Call::Create,
+                GcsCall::Create,
                 R::BackupChanged,
                 backup,
                 condition,
             ),
             of(
                 grpc(Code::FailedPrecondition, condition),
-                Call::Delete,
+                GcsCall::Delete,
                 R::BackupChanged,
                 backup,
                 condition,
@@ -992,14 +992,14 @@ mod tests {
             // Nothing was demanded that could have changed.
             of(
                 grpc(Code::FailedPrecondition, "x"),
-                Call::List,
+                GcsCall::List,
                 R::DownloadFailed,
                 Blame::Infrastructure,
                 "FAILED_PRECONDITION",
             ),
             of(
                 json(400, "invalid", "Bad name."),
-                Call::Describe,
+                GcsCall::Describe,
                 R::InvalidRequest,
                 request,
                 "(Bad name.)",
@@ -1010,7 +1010,7 @@ mod tests {
     #[test]
     fn a_service_that_is_busy_or_away_may_be_back() {
         let of = |e, what| {
-            let asked = asked(Call::Read, unset());
+            let asked = asked(GcsCall::Read, unset());
             (e, asked, R::DownloadFailed, Blame::Infrastructure, what, "")
         };
         let busy = || json(429, "rateLimitExceeded", "Too many requests.");
@@ -1030,7 +1030,7 @@ mod tests {
     /// Whoever may add objects chooses their names, which the service's sentences repeat.
     #[test]
     fn the_name_of_an_object_means_nothing() {
-        let mut asked = asked(Call::Describe, unset());
+        let mut asked = asked(GcsCall::Describe, unset());
         asked.name = "x is encrypted by a customer-supplied encryption key.dump".into();
         let e = format!(
             "worker does not have storage.objects.get access to backups/{}.",

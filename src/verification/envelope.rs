@@ -52,7 +52,7 @@ pub(super) fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
-fn refused(what: &str) -> RestoreError {
+fn untrusted(what: &str) -> RestoreError {
     ValidationError::new(ValidationKind::VerificationFailed, what).into()
 }
 
@@ -296,7 +296,7 @@ fn public_key(pem: &str) -> Option<Vec<u8>> {
 /// Checks that one of `keys` signed the envelope, and returns the id of that key.
 fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<String, RestoreError> {
     if envelope.signatures.is_empty() {
-        return Err(refused("the evidence is not signed"));
+        return Err(untrusted("the evidence is not signed"));
     }
     let message = encoded(&envelope.payload_type, &envelope.payload()?);
     let mut why = "the evidence is not signed with a trusted key";
@@ -312,7 +312,7 @@ fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<String, RestoreError> 
             }
         }
     }
-    Err(refused(why))
+    Err(untrusted(why))
 }
 
 impl Envelope {

@@ -48,7 +48,7 @@ pub fn page(r: &VerificationReport, evidence: Option<DocumentLink<'_>>) -> Strin
     let body = html! {
         div class={"badge " (class_of(r.verdict))} role="status" { (headline(r)) }
         h1 { (name) }
-        p.soft { (r.claim()) ". " (time(r.finished_at)) ", set " (r.backup_set) "." }
+        p.soft { (r.verdict_sentence()) ". " (time(r.finished_at)) ", set " (r.backup_set) "." }
         @if let Some(e) = &r.error {
             div.box {
                 b { (e.message) }

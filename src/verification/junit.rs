@@ -60,7 +60,10 @@ pub fn junit(report: &VerificationReport) -> Result<String, String> {
     verdict
         .set_classname("restore")
         .set_time(Duration::from_secs_f64(report.duration_seconds.max(0.0)));
-    verdict.set_system_out(format!("depth reached: {depth}. {}.", report.claim()));
+    verdict.set_system_out(format!(
+        "depth reached: {depth}. {}.",
+        report.verdict_sentence()
+    ));
     suite.add_test_case(verdict);
     all.add_test_suite(suite);
     all.to_string().map_err(|e| e.to_string())

@@ -42,7 +42,7 @@ struct Remembered {
     order: VecDeque<String>,
     /// URI and generation of rejected documents, which are not read again, each with the reason while no warning has
     /// said it.
-    refused: HashMap<(String, Generation), Option<String>>,
+    rejected: HashMap<(String, Generation), Option<String>>,
 }
 
 impl OwnEvidence {
@@ -69,24 +69,24 @@ impl OwnEvidence {
     }
 
     /// Remembers a rejected document; `unsaid` is the reason if no warning has said it.
-    pub(super) fn refuse(&self, uri: String, o: &StoredObject, unsaid: Option<&str>) {
-        let refused = &mut self.remembered.lock().refused;
-        if refused.len() >= MAX_REJECTED_KNOWN {
-            refused.clear();
+    pub(super) fn reject(&self, uri: String, o: &StoredObject, unsaid: Option<&str>) {
+        let rejected = &mut self.remembered.lock().rejected;
+        if rejected.len() >= MAX_REJECTED_KNOWN {
+            rejected.clear();
         }
         let unsaid = unsaid.map(|why| line_of(why, MAX_UNSAID));
-        refused.insert((uri, o.generation), unsaid);
+        rejected.insert((uri, o.generation), unsaid);
     }
 
-    pub(super) fn has_refused(&self, uri: String, o: &StoredObject) -> bool {
+    pub(super) fn has_rejected(&self, uri: String, o: &StoredObject) -> bool {
         let own = self.remembered.lock();
-        own.refused.contains_key(&(uri, o.generation))
+        own.rejected.contains_key(&(uri, o.generation))
     }
 
     /// Why a document was rejected, if no warning has said it; the caller does now.
     pub(super) fn take_unsaid(&self, uri: String, o: &StoredObject) -> Option<String> {
-        let refused = &mut self.remembered.lock().refused;
-        refused.get_mut(&(uri, o.generation))?.take()
+        let rejected = &mut self.remembered.lock().rejected;
+        rejected.get_mut(&(uri, o.generation))?.take()
     }
 
     pub(super) fn of(&self, question: &str) -> Option<(String, String)> {

@@ -287,7 +287,9 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it(s: &Source) {
         assert_eq!(code, Some(77), "{permission}: {found:#?}");
     }
     // What the store's own answer says is shown where its advice is, and not twice.
-    env.emulator.refusals.set_requester_pays(BUCKET, "payer");
+    env.emulator
+        .storage_errors
+        .set_requester_pays(BUCKET, "payer");
     let (found, code) = diagnosis(&env, c, &NO_SANDBOX).await;
     let (_, _, said) = found.iter().find(|(name, ..)| name == "bucket").unwrap();
     assert_eq!((said["health"].as_str(), code), (Some("failure"), Some(77)));

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use pgrestored::app::App;
 use pgrestored::config::{Config, RawConfig};
-use pgrestored::emulator::{StorageCall as Call, StorageRefusal as Refusal};
+use pgrestored::emulator::{StorageCall as Call, StorageErrorResponse};
 use pgrestored::error::{Blame, FailureReason as R, RestoreError, report};
 use pgrestored::job::BackupRef;
 use tokio_util::sync::CancellationToken;
@@ -54,14 +54,14 @@ async fn attempt(app: &App, call: Call) -> Result<(), RestoreError> {
     }
 }
 
-fn answer(status: u16, reason: &str, message: &str) -> Refusal {
-    Refusal::new(status, reason, message)
+fn answer(status: u16, reason: &str, message: &str) -> StorageErrorResponse {
+    StorageErrorResponse::new(status, reason, message)
 }
 
 /// A name, the call and its answer; reason and blame; a part of the message, and a part of the fix.
 type Case = (
     &'static str,
-    (Call, Refusal),
+    (Call, StorageErrorResponse),
     (R, Blame),
     (&'static str, &'static str),
 );
@@ -202,15 +202,15 @@ fn keys_and_holds() -> Vec<Case> {
 async fn every_refusal_has_its_reason_its_blame_and_its_fix() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let dump: &[u8] = include_bytes!("../fixtures/v18.custom.dump");
-    let (storage, refusals) = (&env.emulator.storage, &env.emulator.refusals);
+    let (storage, errors) = (&env.emulator.storage, &env.emulator.storage_errors);
     storage.put(BUCKET, NAME, dump);
     let unbilled = app(&env, &[]);
     for (name, (call, refusal), expected, (what, fix)) in
         [accounts_and_policies(), keys_and_holds()].concat()
     {
-        refusals.refuse(call, &refusal);
+        errors.fail(call, &refusal);
         let e = attempt(&unbilled, call).await.expect_err(name);
-        refusals.clear();
+        errors.clear();
         let said = report(&e);
         assert_eq!((e.reason(), e.blame()), expected, "{name}: {said}");
         assert!(said.contains("gs://test-backups/"), "{name}: {said}");
@@ -225,9 +225,9 @@ async fn every_refusal_has_its_reason_its_blame_and_its_fix() {
 
 /// Every call to BACKUP_BUCKET names BACKUP_USER_PROJECT, and none to another bucket does.
 async fn requester_pays(env: &TestEnv) {
-    let refusals = &env.emulator.refusals;
-    refusals.set_requester_pays(BUCKET, "payer");
-    refusals.set_requester_pays("elsewhere", "payer");
+    let errors = &env.emulator.storage_errors;
+    errors.set_requester_pays(BUCKET, "payer");
+    errors.set_requester_pays("elsewhere", "payer");
     let all = [
         Call::List,
         Call::Get,

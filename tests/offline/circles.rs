@@ -11,7 +11,7 @@ type Module = Vec<String>;
 /// The imports of each file.
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-/// A path in the code, such as `super::locks::take_locks`, and whether it belongs to a `pub use`.
+/// A path in the code, such as `super::advisory_locks::take_locks`, and whether it belongs to a `pub use`.
 #[derive(Debug, PartialEq, Eq)]
 struct Mention {
     path: Vec<String>,

@@ -112,7 +112,7 @@ async fn restore(c: &Cluster, dump: &Path, selection: Selection) -> JobOutcome {
     let mut job = job(dump, "ours", OnExisting::Fail);
     job.selection = selection;
     // Commands restored into it before.
-    job.sequence = None;
+    job.published_us = None;
     c.restore_with(&job, &[]).await
 }
 
@@ -191,7 +191,7 @@ async fn an_event_trigger_is_left_out(c: &Cluster) {
             ("restore-no-privileges", "true"),
         ];
         let mut replacing = job(&dump, "ours", OnExisting::Replace);
-        replacing.sequence = None;
+        replacing.published_us = None;
         replacing.selection = skipping(&["EVENT TRIGGER *"]);
         for _ in 0..2 {
             replacing.request_id.push('x');

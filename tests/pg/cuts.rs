@@ -10,7 +10,7 @@ use pgrestored::policy::InPlace;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::proxy::CutProxy;
-use crate::support::{Cluster, is_full_campaign, job, sequence};
+use crate::support::{Cluster, is_full_campaign, job, published_us};
 
 fn rows(name: &str, count: u32) -> String {
     format!(
@@ -125,7 +125,7 @@ async fn a_swap_cut_at_any_byte_is_atomic() {
         )
     };
     let request = |i: usize, n: i64| RestoreJob {
-        sequence: sequence(n),
+        published_us: published_us(n),
         ..job(&dumps[i], "app", OnExisting::Replace)
     };
     let mut n = 0;

@@ -9,7 +9,7 @@ use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::manager::JobOutcome;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, job, sequence};
+use crate::support::{Cluster, job, published_us};
 
 fn source(word: &str) -> String {
     format!(
@@ -42,11 +42,11 @@ fn two_backups() -> (Cluster, std::path::PathBuf, std::path::PathBuf) {
 async fn an_older_request_never_replaces_a_newer_result() {
     let (c, old, new) = two_backups();
     let newer = RestoreJob {
-        sequence: sequence(200),
+        published_us: published_us(200),
         ..job(&new, "app", OnExisting::Replace)
     };
     let older = RestoreJob {
-        sequence: sequence(100),
+        published_us: published_us(100),
         ..job(&old, "app", OnExisting::Replace)
     };
     assert_eq!(restore(&c, &newer).await.failure, None);
@@ -69,19 +69,19 @@ async fn an_older_request_never_replaces_a_newer_result() {
     let broken = c.scratch("broken");
     std::fs::write(&broken, b"PGDMP broken").unwrap();
     let failed = RestoreJob {
-        sequence: sequence(900),
+        published_us: published_us(900),
         ..job(&broken, "app", OnExisting::Replace)
     };
     assert!(restore(&c, &failed).await.failure.is_some());
     let between = RestoreJob {
-        sequence: sequence(300),
+        published_us: published_us(300),
         ..job(&old, "app", OnExisting::Replace)
     };
     assert_eq!(restore(&c, &between).await.failure, None);
     assert_eq!(marker(&c, "app"), "old");
     // Without a publish time, the server's clock decides: after everything before.
     let now = RestoreJob {
-        sequence: None,
+        published_us: None,
         ..job(&new, "app", OnExisting::Replace)
     };
     assert_eq!(restore(&c, &now).await.failure, None);
@@ -102,7 +102,7 @@ async fn old_outcomes_are_forgotten_except_the_newest_of_a_target() {
     for (target, days) in [("app", 91), ("other", 89)] {
         for (archive, later) in [(&old, 1), (&new, 2)] {
             let job = RestoreJob {
-                sequence: sequence(later),
+                published_us: published_us(later),
                 ..job(archive, target, OnExisting::Replace)
             };
             assert_eq!(restore(&c, &job).await.failure, None);

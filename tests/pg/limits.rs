@@ -9,7 +9,7 @@ use pgrestored::job::{OnExisting, RestoreJob};
 
 use crate::formats::Format;
 use crate::support::memory::{Run, peak_rss_of};
-use crate::support::{Cluster, assert_same, bindir_of, job, sequence};
+use crate::support::{Cluster, assert_same, bindir_of, job, published_us};
 
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
     let done = c
@@ -82,7 +82,7 @@ async fn an_outdated_request_is_refused() {
     let file = c.dump_to_file("src", &[]);
     let day = 86_400_000_000;
     let old = RestoreJob {
-        sequence: sequence(-8 * day),
+        published_us: published_us(-8 * day),
         ..job(&file, "app", OnExisting::Fail)
     };
     let done = c.restore_with(&old, &[]).await;
@@ -95,7 +95,7 @@ async fn an_outdated_request_is_refused() {
             .contains("REQUEST_MAX_AGE")
     );
     let newer = RestoreJob {
-        sequence: sequence(-6 * day),
+        published_us: published_us(-6 * day),
         ..job(&file, "app", OnExisting::Fail)
     };
     assert_eq!(c.restore_with(&newer, &[]).await.failure, None);

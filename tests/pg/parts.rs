@@ -103,7 +103,7 @@ async fn a_backup_without_rows_is_no_replacement_for_one_with_them() {
             .iter()
             .any(|n| n.contains("replaces no whole backup"));
         assert!(
-            said && r.claim().contains("replaces no backup"),
+            said && r.verdict_sentence().contains("replaces no backup"),
             "{:?}",
             r.notes
         );

@@ -376,8 +376,8 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
     }
 }
 
-/// A publish time: an hour ago, plus `later` microseconds.
-pub fn sequence(later: i64) -> Option<i64> {
+/// A time of publication: an hour ago, plus `later` microseconds.
+pub fn published_us(later: i64) -> Option<i64> {
     static START: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
     Some(START.get_or_init(|| jiff::Timestamp::now().as_microsecond() - 3_600_000_000) + later)
 }
@@ -395,7 +395,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         jobs: None,
         deadline: None,
         labels: Default::default(),
-        sequence: sequence(0),
+        published_us: published_us(0),
         attempt: 1,
         policy: None,
         database: None,

@@ -5,8 +5,8 @@
 mod access;
 mod grpc;
 mod pubsub;
-mod refusals;
 mod storage;
+mod storage_errors;
 
 use std::net::SocketAddr;
 
@@ -14,15 +14,15 @@ use tokio::net::TcpListener;
 
 pub use access::Access;
 pub use pubsub::{PubSubService, Published, SubscriptionOptions};
-pub use refusals::{Refusals, StorageCall, StorageRefusal};
 pub use storage::{FinalizedObject, StorageFault, StorageService};
+pub use storage_errors::{StorageCall, StorageErrorResponse, StorageErrors};
 
 /// A running emulator; dropping it stops it.
 pub struct Emulator {
     pub pubsub: PubSubService,
     pub storage: StorageService,
     pub access: Access,
-    pub refusals: Refusals,
+    pub storage_errors: StorageErrors,
     address: SocketAddr,
     server: tokio::task::JoinHandle<()>,
 }
@@ -36,11 +36,11 @@ impl Emulator {
         let (pubsub, storage) = (PubSubService::default(), StorageService::default());
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let (access, refusals) = (Access::default(), Refusals::default());
+        let (access, storage_errors) = (Access::default(), StorageErrors::default());
         let of_storage = storage.router().merge(access.storage_router());
         let routes = pubsub
             .router()
-            .merge(refusals.guard(of_storage))
+            .merge(storage_errors.guard(of_storage))
             .merge(access.pubsub_router());
         let server = tokio::spawn(async move {
             // Serving ends only with the task.
@@ -50,7 +50,7 @@ impl Emulator {
             pubsub,
             storage,
             access,
-            refusals,
+            storage_errors,
             address,
             server,
         })

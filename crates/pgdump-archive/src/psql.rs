@@ -159,15 +159,15 @@ pub(super) fn command(line: &str, at: u64) -> Result<PsqlCommand, ArchiveError> 
         "\\connect" | "\\c" => return Ok(PsqlCommand::Connect(argument.to_owned())),
         "\\encoding" => PsqlCommand::Encoding(first().trim_matches('\'').to_owned()),
         "\\set" if PARSING_VARIABLES.contains(&first().as_str()) => {
-            return Err(refused(line, name, at));
+            return Err(rejected_command(line, name, at));
         }
         "\\set" => PsqlCommand::Variable(first()),
         "\\q" | "\\quit" => PsqlCommand::Quit,
         _ if DISPLAY_COMMANDS.contains(&shown) || is_description(shown) => PsqlCommand::Nothing,
-        _ => return Err(refused(line, name, at)),
+        _ => return Err(rejected_command(line, name, at)),
     };
     if has_side_effect(argument) {
-        Err(refused(line, name, at))
+        Err(rejected_command(line, name, at))
     } else {
         Ok(found)
     }
@@ -237,7 +237,7 @@ pub(super) fn not_taken(does_psql: bool, what: String) -> ArchiveError {
     }
 }
 
-fn refused(line: &str, name: &str, at: u64) -> ArchiveError {
+fn rejected_command(line: &str, name: &str, at: u64) -> ArchiveError {
     let behind = name.strip_prefix('\\').unwrap_or_default();
     let is_known = has_command(behind.as_bytes());
     let name: String = name.chars().filter(|c| !c.is_control()).take(40).collect();

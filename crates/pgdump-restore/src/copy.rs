@@ -9,10 +9,10 @@ use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
 use super::binary::{self, Columns};
-use super::context::LoadContext;
 use super::copy_lines::{ChunkLines, CopyLines};
 use super::ddl::CopyAs;
 use super::ids::{NodeId, SessionId};
+use super::load_context::LoadContext;
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::{conversion, ddl};
 use crate::error::{DatabaseError, RestoreError};

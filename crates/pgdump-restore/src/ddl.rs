@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::locks::ConstraintStep;
+use super::table_locks::ConstraintStep;
 use crate::postgres::{ident, literal};
 use pgdump_archive::{DumpId, EntryKind, TextEncoding, TocEntry, copy_target};
 

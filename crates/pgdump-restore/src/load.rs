@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use pgdump_archive::{Archive, ContentDigest, DumpId, EntryKind, TocEntry};
 use tokio::task::JoinSet;
 
-use crate::context::{LoadContent, LoadContext, Totals};
 use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
 use crate::error::RestoreError;
 use crate::ids::SessionId;
 use crate::left_out::LeftOut;
+use crate::load_context::{LoadContent, LoadContext, Totals};
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;

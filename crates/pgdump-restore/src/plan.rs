@@ -11,8 +11,8 @@ use self::tables::Tables;
 use super::dependence::Dependence;
 use super::dependency_groups;
 use super::ids::{BatchId, EntryIndex, NodeId, NodeMap, TableId, sorted};
-use super::locks::{ConstraintStep, LockSet};
 use super::pre_data::PreDataPlan;
+use super::table_locks::{ConstraintStep, LockSet};
 use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
 
 /// Passes of a restore; each is complete before the next starts.

@@ -1,13 +1,13 @@
 //! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), pipelined
 //! statements, and the only mapping of SQLSTATE to a failure reason.
 
-mod bounded;
 mod connections;
-mod context;
+mod error_context;
 mod errors;
 mod facts;
 mod first_contact;
 mod membership;
+mod message_bounds;
 mod options;
 mod quote;
 mod session;
@@ -15,7 +15,7 @@ mod socket;
 mod tls;
 
 pub use connections::ServerConnections;
-pub(crate) use context::names_running_function;
+pub(crate) use error_context::names_running_function;
 pub(crate) use errors::{kind_of_sqlstate, map_error_of_rows};
 pub use errors::{map_pg_error, too_large};
 pub use facts::ServerFacts;
@@ -39,7 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{DatabaseError, DatabaseKind as D};
 use crate::retry::Backoff;
-use bounded::{Bounded, BoundedTls, MessageBounds};
+use message_bounds::{Bounded, BoundedTls, MessageBounds};
 use socket::Socket;
 
 /// The server's version, and the database's OID.
@@ -434,7 +434,7 @@ mod tests {
     impl PasswordSource for Tokens {
         fn password<'a>(
             &'a self,
-            _refused: Option<&'a SecretString>,
+            _rejected: Option<&'a SecretString>,
         ) -> BoxFuture<'a, Result<SecretString, DatabaseError>> {
             async { Ok(SecretString::from("token".to_owned())) }.boxed()
         }

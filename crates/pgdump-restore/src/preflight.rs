@@ -31,7 +31,7 @@ pub fn preflight(
     owners::missing(needs, rewriter, &mut found);
     tablespaces(needs, rewriter, &mut found);
     locale(needs, rewriter, &mut found);
-    definitions::refused(entries, rewriter, &mut found);
+    definitions::unsupported(entries, rewriter, &mut found);
     builds::missing(entries, needs, rewriter, &mut found);
     found.sort_by_key(|f| f.level);
     found

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use self::chunk_pusher::ChunkPusher;
 use self::script_producer::ScriptProducer;
 use self::toc_producer::TocProducer;
-use super::context::{LoadContent, LoadContext};
+use super::load_context::{LoadContent, LoadContext};
 use super::work_queue::WorkQueue;
 use crate::error::RestoreError;
 use pgdump_archive::DataStream;

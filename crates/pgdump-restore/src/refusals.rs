@@ -45,7 +45,7 @@ impl Refusals {
 }
 
 /// The error of a restore that ends because of these refusals.
-pub fn refused(refusals: Vec<Refusal>) -> DatabaseError {
+pub fn refusal_error(refusals: Vec<Refusal>) -> DatabaseError {
     let causes = refusals.iter().filter(|r| r.caused_by.is_none());
     let more = causes.count().saturating_sub(1);
     let Some(first) = refusals.iter().find(|r| r.caused_by.is_none()) else {
@@ -284,7 +284,7 @@ mod tests {
             refusal("COMMENT a", Some("CAST a")),
             refusal("CAST b", None),
         ];
-        let e = refused(all.clone());
+        let e = refusal_error(all.clone());
         assert_eq!(
             e.to_string(),
             "CAST a: must be superuser [42501]; and 1 more refused"

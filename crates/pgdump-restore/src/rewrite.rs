@@ -6,7 +6,7 @@ mod edits;
 mod platform;
 mod rules;
 mod selected;
-mod skip;
+mod skipped_by_rule;
 mod statements;
 mod string_constants;
 

@@ -25,9 +25,9 @@ use self::tasks::{ReadyTask, Tasks};
 pub(crate) use self::work::{CopyNext, SessionWork};
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::load_turns::LoadTurns;
-use crate::locks::{ConstraintStep, TableLocks};
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::plan::{Plan, PlanNode};
+use crate::table_locks::{ConstraintStep, TableLocks};
 
 /// The work queue that sessions and the archive reader share. `P` is a chunk of data.
 #[derive(Debug)]

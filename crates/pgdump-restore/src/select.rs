@@ -15,7 +15,7 @@ use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Section, Selection, matches};
 use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
 
-fn refused(what: impl Into<String>) -> RestoreError {
+fn invalid_selection(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
@@ -84,13 +84,13 @@ fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<DumpId> {
 
 /// Returns notes about patterns that match nothing.
 fn check(entries: &[TocEntry], selection: &Selection) -> Result<Vec<String>, RestoreError> {
-    selection.check().map_err(refused)?;
+    selection.check().map_err(invalid_selection)?;
     let notes = by_kind::check(entries, selection)?;
     check_tables(entries, selection)?;
     check_schemas(entries, selection)?;
     let wants = |s| selection.sections.is_empty() || selection.sections.contains(&s);
     if !wants(Section::PreData) && !selection.data_only {
-        return Err(refused(
+        return Err(invalid_selection(
             "a restore without the section pre-data has no tables, because it starts with an empty database",
         ));
     }
@@ -106,7 +106,9 @@ fn check_tables(entries: &[TocEntry], selection: &Selection) -> Result<(), Resto
         .chain(&selection.exclude_tables)
         .chain(&selection.exclude_table_data);
     match patterns.find(|p| !matches(p)) {
-        Some(p) => Err(refused(format!("no table of the backup matches {p}"))),
+        Some(p) => Err(invalid_selection(format!(
+            "no table of the backup matches {p}"
+        ))),
         None => Ok(()),
     }
 }
@@ -118,11 +120,15 @@ fn check_schemas(entries: &[TocEntry], selection: &Selection) -> Result<(), Rest
     let named = selection.schemas.iter().chain(&selection.exclude_schemas);
     let is_unknown = |p: &&String| !schemas.iter().any(|s| matches(p, s));
     if let Some(p) = named.chain(renamed).find(is_unknown) {
-        return Err(refused(format!("no schema of the backup matches {p}")));
+        return Err(invalid_selection(format!(
+            "no schema of the backup matches {p}"
+        )));
     }
     let mut new = selection.rename_schemas.iter().map(|(_, new)| new);
     match new.find(|new| schemas.contains(new.as_str())) {
-        Some(new) => Err(refused(format!("the backup already has a schema {new}"))),
+        Some(new) => Err(invalid_selection(format!(
+            "the backup already has a schema {new}"
+        ))),
         None => Ok(()),
     }
 }

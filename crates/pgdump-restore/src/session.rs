@@ -1,22 +1,22 @@
 //! A restoring session: runs statements and settings in the transactions that they need.
 
-mod refused;
+mod after_refusal;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use pgdump_archive::{TextEncoding, TocEntry};
 
-use crate::context::{LoadContent, LoadContext};
 use crate::ddl::{self, OutputState};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::ids::EntryIndex;
-use crate::locks::ConstraintStep;
+use crate::load_context::{LoadContent, LoadContext};
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
 use crate::script::{self, ScriptStep};
+use crate::table_locks::ConstraintStep;
 use crate::work_queue::MemoryPermit;
 use crate::{conversion, extension_calls, hints, sort_memory};
 

@@ -6,18 +6,18 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::Instrument;
 
-use crate::context::LoadContext;
 use crate::copy::CopyTask;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
-use crate::locks::ConstraintStep;
+use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
 use crate::schedule::{Schedule, SessionWork};
 use crate::session::{RestoreSession, Task};
 use crate::steps::reached;
+use crate::table_locks::ConstraintStep;
 use crate::work_queue::WorkQueue;
 use pgdump_archive::TocEntry;
 

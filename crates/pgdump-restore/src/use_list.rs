@@ -23,7 +23,7 @@ struct ListLine {
     description: String,
 }
 
-fn refused(what: impl Into<String>) -> RestoreError {
+fn invalid_list(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
@@ -42,7 +42,7 @@ impl UseList {
             let number = at + 1;
             let id = word.parse::<DumpId>().ok().filter(|id| *id > DumpId::NONE);
             let id = id.ok_or_else(|| {
-                refused(format!(
+                invalid_list(format!(
                     "{file}, line {number}: {word} is no number of an entry: write a line as pgrestored inspect --list prints it, or begin it with a semicolon to leave it out"
                 ))
             })?;
@@ -52,7 +52,7 @@ impl UseList {
             });
         }
         if entries.is_empty() {
-            return Err(refused(format!("{file} lists no entry")));
+            return Err(invalid_list(format!("{file} lists no entry")));
         }
         Ok(UseList {
             file: file.to_owned(),
@@ -98,7 +98,7 @@ impl UseList {
             0 => String::new(),
             more => format!(" (and {more} more)"),
         };
-        Err(refused(format!(
+        Err(invalid_list(format!(
             "{}, line {}: the backup has no entry {id}{more}: print its own list with pgrestored inspect --list",
             self.file, line.number
         )))

@@ -1,6 +1,6 @@
 //! Checks that the topics and subscriptions exist, may be used, and are set up well.
 
-use super::check::{CheckHealth, DiagnosticResult, PATIENCE, queue_failed};
+use super::diagnostic_result::{CheckHealth, DiagnosticResult, PATIENCE, queue_failed};
 use crate::app::App;
 use crate::cli::exit::Exit;
 use crate::queue::{Lookup, PubSub, QueueError, SubscriptionSetup};

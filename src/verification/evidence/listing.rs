@@ -34,20 +34,20 @@ pub(super) struct ListedDocuments {
     /// There were more than a listing holds, so it has only those with own names.
     pub(super) is_flooded: bool,
     /// What else was left out, because there were more than a listing holds.
-    pub(super) left_out: LeftOut,
+    pub(super) left_out: UnreadDocuments,
     /// The backup that is asked about, without the slash of a directory; of `None`, all are.
     pub(super) asked: Option<String>,
 }
 
 /// How many documents were not read, because there are too many, by the backup beside which they are.
 #[derive(Debug, Default)]
-pub(super) struct LeftOut {
+pub(super) struct UnreadDocuments {
     beside: BTreeMap<String, usize>,
     /// Beside nothing that is there.
     elsewhere: usize,
 }
 
-impl LeftOut {
+impl UnreadDocuments {
     pub(super) fn add(&mut self, backup: &str) {
         match self.beside.get_mut(backup) {
             Some(count) => *count += 1,
@@ -121,7 +121,7 @@ struct Sieve {
 struct Sifted {
     /// Documents that were kept, by backup and by folder.
     kept: HashMap<String, usize>,
-    left_out: LeftOut,
+    left_out: UnreadDocuments,
 }
 
 impl Sifted {
@@ -174,7 +174,7 @@ impl Evidence {
     /// Errors of the store.
     pub(super) async fn list(&self, prefix: &str) -> Result<ListedDocuments, StorageError> {
         let mut listed = self.store.members_where(prefix, is_document).await;
-        let (mut is_flooded, mut left_out) = (false, LeftOut::default());
+        let (mut is_flooded, mut left_out) = (false, UnreadDocuments::default());
         if let Some(too_long) = take_if_too_long(&mut listed) {
             if self.has_own_names() {
                 is_flooded = true;
@@ -217,7 +217,7 @@ impl Evidence {
         &self,
         prefix: &str,
         mut too_long: StorageError,
-    ) -> Result<(Vec<StoredObject>, LeftOut), StorageError> {
+    ) -> Result<(Vec<StoredObject>, UnreadDocuments), StorageError> {
         for (attempt, most) in MOST_BESIDE.into_iter().enumerate() {
             let existing = if attempt > 0 || is_ours(prefix) {
                 Some(self.existing(prefix).await?)
@@ -369,6 +369,6 @@ mod tests {
             sieve.sifted.lock().left_out.text().unwrap(),
             "1 document of evidence was not read, because there are too many: 1 beside no backup that is listed"
         );
-        assert_eq!(LeftOut::default().text(), None);
+        assert_eq!(UnreadDocuments::default().text(), None);
     }
 }

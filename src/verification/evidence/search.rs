@@ -4,10 +4,10 @@
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet};
 
-use super::listing::{LeftOut, ListedDocuments, backup_of, folder_of_document};
+use super::listing::{ListedDocuments, UnreadDocuments, backup_of, folder_of_document};
 use super::names::{folder_of, is_of, is_of_generation};
 use super::store::Evidence;
-use super::times::{check_clock, check_times, refused};
+use super::times::{check_clock, check_times, rejected_document};
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, StorageKind, report as describe_error,
 };
@@ -50,7 +50,7 @@ pub struct SearchLimit {
 pub struct Found {
     pub reports: Vec<VerificationReport>,
     /// Number of rejected documents.
-    pub refused: usize,
+    pub rejected: usize,
     /// There were so many documents that do not count, under names that anybody can choose, that the search was abandoned,
     /// or was only among the others.
     pub is_flooded: bool,
@@ -87,7 +87,7 @@ pub struct DocumentFolders {
     pub(super) documents: HashMap<String, Vec<StoredObject>>,
     /// Names of places where there may be more, but this account may not look.
     pub(super) hidden: Vec<String>,
-    left_out: LeftOut,
+    left_out: UnreadDocuments,
 }
 
 impl DocumentFolders {
@@ -221,7 +221,7 @@ impl Evidence {
         let (report, signed_by) = match own.map(|sha256| sha256 == sha256_hex(&bytes)) {
             Some(true) => (envelope.open()?, envelope.key_id()),
             Some(false) if self.keys.is_empty() => {
-                return Err(refused(
+                return Err(rejected_document(
                     "the document differs from what this worker wrote there",
                 ));
             }
@@ -434,7 +434,7 @@ impl Evidence {
             all.sort_by_key(|(_, (_, is_own))| !is_own);
         }
         let (mut search, mut own, mut others) = (Search::new(limit.bytes), 0, 0);
-        let mut refused_beside: HashMap<&str, usize> = HashMap::new();
+        let mut rejected_beside: HashMap<&str, usize> = HashMap::new();
         search.found.hidden = listed.hidden.first().map(|place| self.unlisted(place));
         search.asked = listed.asked;
         for (place, (document, is_own)) in &all {
@@ -443,32 +443,32 @@ impl Evidence {
                 continue;
             }
             let beside = backup_of(&document.name);
-            let refused = refused_beside.entry(beside).or_default();
+            let rejected = rejected_beside.entry(beside).or_default();
             let (read, most) = if *is_own {
                 (&mut own, MAX_READ)
             } else {
                 (&mut others, MAX_READ.saturating_sub(own))
             };
-            let is_abandoned = search.found.is_flooded || *refused >= MAX_REJECTED_BESIDE;
+            let is_abandoned = search.found.is_flooded || *rejected >= MAX_REJECTED_BESIDE;
             if *read >= most || (is_abandoned && !is_own) {
                 search.found.leave_out(*place);
                 left_out.add(beside);
                 continue;
             }
             *read += 1;
-            let before = search.found.refused;
+            let before = search.found.rejected;
             self.take(document, *is_own, &mut search, &mut wanted).await;
             if !is_own {
-                *refused += search.found.refused - before;
+                *rejected += search.found.rejected - before;
             }
             if search.found.is_cut {
                 search.found.leave_out(*place);
             }
-            search.found.is_flooded |= search.found.refused >= MAX_REJECTED;
+            search.found.is_flooded |= search.found.rejected >= MAX_REJECTED;
         }
         if search.found.is_flooded {
-            let refused = search.found.refused;
-            tracing::warn!("the evidence has too many documents that do not count: {refused}");
+            let rejected = search.found.rejected;
+            tracing::warn!("the evidence has too many documents that do not count: {rejected}");
         }
         search.found.is_flooded |= listed.is_flooded;
         // Where the names tell, nothing of it could count.
@@ -493,8 +493,8 @@ impl Evidence {
         wanted: &mut impl FnMut(VerificationReport) -> Option<VerificationReport>,
     ) {
         let uri = self.store.uri(&object.name);
-        if self.own.has_refused(uri.clone(), object) {
-            search.found.refused += 1;
+        if self.own.has_rejected(uri.clone(), object) {
+            search.found.rejected += 1;
             if search.is_asked(object)
                 && let Some(why) = self.own.take_unsaid(uri, object)
             {
@@ -511,7 +511,7 @@ impl Evidence {
                     return;
                 }
                 // Which of them is the copy depends on the order, so this is not remembered.
-                Ok(()) => refused("the document is a copy of another one"),
+                Ok(()) => rejected_document("the document is a copy of another one"),
                 // Nor is this: it counts once this machine's clock is right.
                 Err(e) => {
                     if self.is_signed() {
@@ -524,7 +524,7 @@ impl Evidence {
                 if matches!(e, RestoreError::Validation(_)) {
                     let why = describe_error(&e);
                     let unsaid = Some(why.as_str()).filter(|_| !search.is_asked(object));
-                    self.own.refuse(uri, object, unsaid);
+                    self.own.reject(uri, object, unsaid);
                 } else if is_unread(&e, object) && (is_own || !self.has_own_names()) {
                     let cause = match &e {
                         RestoreError::Storage(e) => Some(e.kind()),
@@ -535,7 +535,7 @@ impl Evidence {
                 e
             }
         };
-        search.found.refused += 1;
+        search.found.rejected += 1;
         search.log_rejection(object, &describe_error(&error));
     }
 }

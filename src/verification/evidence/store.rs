@@ -11,7 +11,7 @@ use super::super::junit;
 use super::super::own_evidence::OwnEvidence;
 use super::super::restore_index::RestoreIndex;
 use super::names::{ENVELOPE, Question, SecretNames, evidence_name, folder_of, is_document};
-use super::times::{check_clock, refused};
+use super::times::{check_clock, rejected_document};
 use crate::error::{FailureReason as R, RestoreError, RetryClass, report as describe_error};
 use crate::proof::{EvidenceRef, VerificationReport};
 use crate::store::{
@@ -359,7 +359,9 @@ impl Evidence {
         if self.is_about_our_store(&read.report) {
             Ok((read.report, read.signed_by))
         } else {
-            Err(refused("the document is about a backup in another place"))
+            Err(rejected_document(
+                "the document is about a backup in another place",
+            ))
         }
     }
 
@@ -375,8 +377,11 @@ impl Evidence {
         report: &VerificationReport,
         object: &StoredObject,
     ) -> Result<(), RestoreError> {
-        let misplaced =
-            || refused("the document is about another backup or request than its location says");
+        let misplaced = || {
+            rejected_document(
+                "the document is about another backup or request than its location says",
+            )
+        };
         let (name, generation) = report.subject().ok_or_else(misplaced)?;
         let base = evidence_name(name, generation, &report.request_id);
         let rest = object.name.strip_prefix(&base);

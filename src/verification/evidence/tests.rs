@@ -166,7 +166,7 @@ fn most(reports: usize) -> SearchLimit {
 
 async fn all_of(evidence: &Evidence) -> (usize, usize) {
     let found = evidence.reports("", most(100), Some).await.unwrap();
-    (found.reports.len(), found.refused)
+    (found.reports.len(), found.rejected)
 }
 
 /// Each way to put a document into the bucket without the key, at another location, or with wrong times.
@@ -220,10 +220,10 @@ async fn forged_or_misplaced_documents_do_not_count() {
         }
         let evidence = p.reader(signed, None);
         // Evidence of another place may be in the same folder; it is no forgery.
-        let is_refused = !counts && what != "another place";
+        let is_rejected = !counts && what != "another place";
         assert_eq!(
             all_of(&evidence).await,
-            (usize::from(counts), usize::from(is_refused)),
+            (usize::from(counts), usize::from(is_rejected)),
             "{what}"
         );
         let found = evidence.find(&p.question("r")).await.unwrap();
@@ -329,9 +329,9 @@ async fn a_flood_of_documents_hides_nothing_from_holders_of_the_key() {
         p.put(&format!("{folder}{i:016x}{ENVELOPE}"), b"{}");
     }
     let found = evidence.reports("", most(1), Some).await.unwrap();
-    assert_eq!((found.reports.len(), found.refused), (1, 0));
+    assert_eq!((found.reports.len(), found.rejected), (1, 0));
     let all = evidence.reports("", most(100), Some).await.unwrap();
-    assert_eq!((all.reports.len(), all.refused), (1, MAX_REJECTED_BESIDE));
+    assert_eq!((all.reports.len(), all.rejected), (1, MAX_REJECTED_BESIDE));
     assert_eq!((all.is_flooded, all.incomplete()), (false, None));
     // Without the names that need the signing key, the search beside this backup is abandoned, and the result says so.
     let public = crate::verification::envelope::tests::public_pem(PRIVATE);
@@ -614,7 +614,7 @@ async fn a_document_that_is_ahead_of_this_clock_is_not_refused_for_ever() {
         assert!(known.reports.is_empty());
         assert_eq!(known.incomplete.is_none(), remembered, "{ahead}");
         assert_eq!(
-            evidence.own.has_refused(p.store.uri(&name), &object),
+            evidence.own.has_rejected(p.store.uri(&name), &object),
             remembered,
             "{ahead}"
         );

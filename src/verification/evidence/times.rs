@@ -8,7 +8,7 @@ use crate::store::StoredObject;
 /// How far the clocks of workers and stores may differ.
 const MAX_CLOCK_SKEW: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
-pub(super) fn refused(what: impl Into<String>) -> RestoreError {
+pub(super) fn rejected_document(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::VerificationFailed, what).into()
 }
 
@@ -33,7 +33,7 @@ pub(super) fn check_times(
 ) -> Result<(), RestoreError> {
     let is_late = times_of(report).any(|t| is_after(t, document.created));
     if is_late || report.started_at > report.finished_at {
-        return Err(refused(
+        return Err(rejected_document(
             "the document contains times that are in the future or in the wrong order",
         ));
     }
@@ -46,7 +46,7 @@ pub(super) fn check_clock(
     now: jiff::Timestamp,
 ) -> Result<(), RestoreError> {
     if times_of(report).any(|t| is_after(t, now)) {
-        return Err(refused(
+        return Err(rejected_document(
             "the document contains times that are in the future by this machine's clock",
         ));
     }

@@ -1,7 +1,7 @@
 //! The mapping of SQLSTATE to a [`DatabaseKind`], and so to a failure reason. A caller that knows what a code means for its
 //! statement may choose another kind (`swap`, `in_place`, `staging`, `data_checks`).
 
-use super::bounded::TOO_LARGE;
+use super::message_bounds::TOO_LARGE;
 use crate::error::{DatabaseError, DatabaseKind as D, one_line};
 use pgdump_archive::{Dialect, Token, first_tokens, statements};
 
@@ -34,7 +34,7 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
         return DatabaseError::new(kind_of_client_error(&text), format!("{what}: {text}"));
     };
     let code = db.code().code();
-    let quotes_rows = reads_rows && super::context::may_quote_rows(db);
+    let quotes_rows = reads_rows && super::error_context::may_quote_rows(db);
     let said = if quotes_rows { RAISED } else { db.message() };
     let is_rejected_value = reads_rows && !quotes_rows && code.starts_with("42") && is_of_value(db);
     let message = match &code[..2] {
@@ -50,7 +50,7 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
         (Some(s), Some(t)) if !quotes_rows => format!(" (table {s}.{t})"),
         _ => String::new(),
     };
-    let context = super::context::of(db, quotes_rows);
+    let context = super::error_context::of(db, quotes_rows);
     let text = format!("{what}: {message}{table} [{code}]{context}");
     if is_about_locks(code, db.hint()) {
         return DatabaseError::new(D::LocksExhausted, text)

@@ -57,14 +57,14 @@ pub struct TlsFiles {
 
 /// Issues passwords that expire, such as the access tokens of a cloud.
 pub trait PasswordSource: fmt::Debug + Send + Sync {
-    /// The password for a new connection. `refused` is one that the server has just rejected: a source that has no
+    /// The password for a new connection. `rejected`: the one that the server has just rejected; a source that has no
     /// newer one returns the same again.
     ///
     /// # Errors
     /// `access_denied` if there is none for this program, `target_unavailable` if there is none at the moment.
     fn password<'a>(
         &'a self,
-        refused: Option<&'a SecretString>,
+        rejected: Option<&'a SecretString>,
     ) -> BoxFuture<'a, Result<SecretString, DatabaseError>>;
 }
 

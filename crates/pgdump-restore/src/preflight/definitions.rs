@@ -16,7 +16,7 @@ static SUPERUSERS: [EntryKind; 6] = [
     EntryKind::OperatorClass,
 ];
 
-pub(super) fn refused(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
+pub(super) fn unsupported(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
     found.extend(superusers_only(entries, rewriter));
     found.extend(rejected(
         entries.iter().filter(|e| has_removed_type(e)),
@@ -46,8 +46,8 @@ fn superusers_only(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding>
     }
     let of = |kind: &'static EntryKind| entries.iter().filter(move |e| e.kind == *kind);
     let allowed = allowed_kinds(rewriter);
-    let refused = SUPERUSERS.iter().filter(|k| !allowed.contains(&k.as_str()));
-    let special = listed(refused.flat_map(of))?;
+    let denied = SUPERUSERS.iter().filter(|k| !allowed.contains(&k.as_str()));
+    let special = listed(denied.flat_map(of))?;
     let consequence = if rewriter.leaves_refusals_to_server() {
         "it is left out unless the server allows it to this role"
     } else {

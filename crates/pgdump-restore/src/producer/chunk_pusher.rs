@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::context::LoadContext;
 use crate::copy_lines::ChunkLines;
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::NodeId;
+use crate::load_context::LoadContext;
 use crate::work_queue::{MemoryPermit, QueuedChunk, WorkQueue};
 use pgdump_archive::{Chunk, DigestBuilder, EntryKind, TocEntry};
 

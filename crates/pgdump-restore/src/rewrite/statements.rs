@@ -8,7 +8,7 @@ use super::edits::{
 };
 use super::platform::Platform;
 use super::rules::*;
-use super::skip::{Skip, name_unless_exists};
+use super::skipped_by_rule::{Skip, name_unless_exists};
 use super::{Rewriter, RewrittenStatement};
 use crate::error::RestoreError;
 use crate::extension_calls;

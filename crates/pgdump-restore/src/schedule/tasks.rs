@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::ids::{NodeId, NodeMap};
-use crate::locks::{ConstraintStep, TableLocks};
 use crate::parallelism::{LIGHT_BYTES, MaintenanceWorkers};
 use crate::plan::{PlanNode, RestorePass};
+use crate::table_locks::{ConstraintStep, TableLocks};
 
 /// Most tasks that a session takes at once: for small tables, the transaction is the main cost.
 const MAX_TASKS: usize = 50;

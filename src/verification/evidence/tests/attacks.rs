@@ -63,10 +63,10 @@ async fn only_evidence_of_the_backup_that_is_asked_about_is_a_warning() {
         lines.any(|l| l.contains(" WARN ") && l.contains(of))
     };
     let found = evidence.reports_like(("", "a.dump"), limit, Some);
-    assert_eq!(found.await.unwrap().refused, 2);
+    assert_eq!(found.await.unwrap().rejected, 2);
     assert!(warned("a.dump.pgrestored/") && !warned(neighbour));
     let found = evidence.reports("", limit, Some).await.unwrap();
-    assert_eq!(found.refused, 2);
+    assert_eq!(found.rejected, 2);
     assert!(warned(neighbour));
 }
 
@@ -212,14 +212,14 @@ async fn a_listing_that_is_too_long_keeps_own_documents() {
     store.fail(Call::List, "", too_long, 1);
     let found = evidence.reports("", most(9), Some).await.unwrap();
     assert_eq!(
-        (found.reports.len(), found.refused, found.is_flooded),
+        (found.reports.len(), found.rejected, found.is_flooded),
         (2, 0, true)
     );
     store.fail(Call::List, "", too_long, 1);
     let known = evidence.beside(&p.object).await.unwrap();
     assert_eq!((known.reports.len(), known.incomplete), (2, None));
     let found = evidence.reports("", most(9), Some).await.unwrap();
-    assert_eq!((found.refused, found.is_flooded), (1, false));
+    assert_eq!((found.rejected, found.is_flooded), (1, false));
     // Without such names, any of them could count: some are listed, as long as they are fewer than a listing holds.
     let (store, evidence) = faulty(&p, None);
     store.fail(Call::List, "", too_long, 99);
@@ -292,7 +292,7 @@ async fn a_flood_beside_nothing_hides_nothing() {
     let keys = Arc::new(Keyring::new(None, None).unwrap());
     let evidence = Evidence::new(store.clone(), store, keys, Arc::default());
     let found = evidence.reports("", most(9), Some).await.unwrap();
-    assert_eq!((found.reports.len(), found.refused), (1, 0));
+    assert_eq!((found.reports.len(), found.rejected), (1, 0));
     assert_eq!(
         found.incomplete().unwrap(),
         "100 documents of evidence were not read, because there are too many: 100 beside no backup that is listed"

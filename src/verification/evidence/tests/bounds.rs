@@ -15,7 +15,7 @@ async fn reports_that_do_not_fit_end_the_search() {
     }
     // Newest first: the one that does not fit ends the search.
     let found = evidence.reports("", most(100), Some).await.unwrap();
-    assert_eq!((found.refused, found.is_cut), (0, true));
+    assert_eq!((found.rejected, found.is_cut), (0, true));
     let bytes = found.reports.iter().map(|r| r.fix.as_ref().unwrap().len());
     assert!(bytes.sum::<usize>() < 1 << 20);
     // One is kept, however long it is.
@@ -97,12 +97,12 @@ async fn evidence_of_several_places_may_be_in_one_location() {
     let own = Arc::new(OwnEvidence::default());
     let found = of(&p.store, &own).reports("", most(5), Some).await.unwrap();
     assert_eq!(
-        (found.reports.len(), found.refused, found.is_flooded),
+        (found.reports.len(), found.rejected, found.is_flooded),
         (0, 0, false)
     );
     // What was of no use for one place is for the other.
     let found = of(&q.store, &own).reports("", most(5), Some).await.unwrap();
-    assert_eq!((found.reports.len(), found.refused), (5, 0));
+    assert_eq!((found.reports.len(), found.rejected), (5, 0));
 }
 
 /// A folder of evidence that cannot be listed is not one without evidence. One of backups hides its evidence with them.

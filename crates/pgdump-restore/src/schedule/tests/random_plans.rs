@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::super::data_queue::{ALONE_BYTES, FIRST_BYTES};
 use super::super::*;
 use crate::ids::{NodeMap, TableId};
-use crate::locks::LockSet;
 use crate::plan::RestorePass;
 use crate::pre_data::{PreDataBatch, PreDataPlan};
+use crate::table_locks::LockSet;
 
 #[test]
 fn every_schedule_is_complete_and_in_order() {

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::backup_catalog::BackupCatalog;
+use super::backup_sets::SetListing;
 use super::grouped_backups::DatabaseBackups;
 use super::set_status::DatabaseStatus;
-use super::status::SetListing;
 use super::whole_backups::leave_out_parts;
 use crate::error::{RestoreError, report as said};
 use crate::job::{BackupRef, VerifyJob};

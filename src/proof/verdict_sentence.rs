@@ -1,13 +1,13 @@
-//! What a report claims, in a sentence.
+//! A sentence about the verdict of a report.
 
 use super::{BackupContents, Verdict, VerificationReport};
 use crate::policy::Depth;
 
 impl VerificationReport {
     /// A sentence about the verdict that claims no more than the reached depth.
-    pub fn claim(&self) -> &'static str {
+    pub fn verdict_sentence(&self) -> &'static str {
         if let (true, Some(part)) = (self.is_proof(), self.part()) {
-            return claim_of(part);
+            return sentence_of_part(part);
         }
         match (self.verdict, self.depth) {
             (Verdict::Failed, _) => "Failed: this backup cannot be relied on",
@@ -33,7 +33,7 @@ impl VerificationReport {
 }
 
 /// About a backup that was verified and is not whole.
-fn claim_of(part: BackupContents) -> &'static str {
+fn sentence_of_part(part: BackupContents) -> &'static str {
     match part {
         BackupContents::SchemaOnly => {
             "Verified: the definitions in this backup were restored; it has no rows, and replaces no backup that has them"

@@ -1,4 +1,4 @@
-//! Which statements a rule skips.
+//! Which statements the rules of `rules.rs` skip. `choice` does `--skip`, and `left_out.rs` does `--on-error skip`.
 
 use super::Rewriter;
 use super::edits::{

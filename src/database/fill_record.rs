@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
+use super::advisory_locks::{LOCK_PAUSE, lock_name};
 use super::held_objects::{first_objects, recording, remove_unrecorded};
 use super::journal::{Journal, storable, stored};
-use super::locks::{LOCK_PAUSE, lock_name};
 use crate::error::{
     DatabaseError, DatabaseKind as D, RestoreError, ValidationError, ValidationKind, report,
 };
@@ -24,7 +24,7 @@ const END_LOADERS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_
         'pgrestored contents', 'pgrestored listing')";
 
 /// The database that is filled, and the session that holds the lock of its contents.
-pub(super) struct Filling {
+pub(super) struct FillTarget {
     /// The database's name means this database.
     server: Server,
     target: String,
@@ -71,7 +71,7 @@ pub(super) fn not_empty(target: &str, found: &[String]) -> RestoreError {
     ValidationError::new(ValidationKind::TargetExists, what).into()
 }
 
-impl Filling {
+impl FillTarget {
     /// Connects to the database and locks its contents; `None` if it does not exist.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Filling {
         let sql = "SELECT oid FROM pg_database WHERE datname = current_database()";
         let row = session.client().query_one(sql, &[]).await.map_err(failed)?;
         let oid = row.get(0);
-        Ok(Some(Filling {
+        Ok(Some(FillTarget {
             server: server.pinned_to_oid(target, oid),
             target: target.to_owned(),
             session,
@@ -281,7 +281,7 @@ impl Filling {
     /// Records the outcome of a fill whose commit point has passed, and ends it. `session` has the journal.
     ///
     /// # Errors
-    /// As [`Filling::end`].
+    /// As [`FillTarget::end`].
     pub(super) async fn finish(
         &self,
         marker: &Marker,
@@ -319,7 +319,7 @@ pub(super) async fn recover(
     journal: (&Session, Journal),
     (target, staging): (&str, &str),
 ) -> Result<Recovered, DatabaseError> {
-    let filling = match Filling::open(server, target).await {
+    let filling = match FillTarget::open(server, target).await {
         Ok(Some(filling)) => filling,
         Ok(None) => return Ok(Recovered::Nothing),
         Err(e) => {

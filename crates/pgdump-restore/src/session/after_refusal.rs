@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{RestoreSession, SETTINGS, Task, TaskStatements};
-use crate::context::LoadContext;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::ids::EntryIndex;
 use crate::left_out::{RefusedPart, owner_of};
+use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::postgres::kind_of_sqlstate;
-use crate::refusals::{Named, is_refusal, refused};
+use crate::refusals::{Named, is_refusal, refusal_error};
 use crate::script::{self, Defined, alone, can_be_left_out, defined_by, lacking, sequence_set_by};
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
@@ -210,7 +210,7 @@ impl RestoreSession {
         let OfText { name, sql, under } = one;
         if let Some(cause) = job.left_out.refused_setting(&under, &sql) {
             let Some(defined) = defined_by(&sql).or_else(|| sequence_set_by(&sql)) else {
-                return Err(refused(vec![cause]).context(&name).into());
+                return Err(refusal_error(vec![cause]).context(&name).into());
             };
             job.left_out.leave_out_statement(&defined, &cause);
             return Ok(());

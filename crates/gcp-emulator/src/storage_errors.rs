@@ -1,4 +1,4 @@
-//! What Cloud Storage refuses: answers that a test sets in the place of the emulator's own, and buckets with Requester Pays.
+//! Errors of Cloud Storage: answers that a test sets in the place of the emulator's own, and buckets with Requester Pays.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub enum StorageCall {
 
 /// An answer that refuses a call, as the service gives it: for metadata over gRPC, for bytes over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StorageRefusal {
+pub struct StorageErrorResponse {
     /// The status over HTTP.
     status: u16,
     /// `errors[].reason` of the JSON API.
@@ -40,7 +40,7 @@ pub struct StorageRefusal {
     error_info: String,
 }
 
-impl StorageRefusal {
+impl StorageErrorResponse {
     /// An answer with a status of HTTP, and with the code of gRPC that corresponds to it.
     pub fn new(status: u16, reason: &str, message: &str) -> Self {
         let code = match status {
@@ -53,7 +53,7 @@ impl StorageRefusal {
             503 => Code::Unavailable,
             _ => Code::Unknown,
         };
-        StorageRefusal {
+        StorageErrorResponse {
             status,
             reason: reason.to_owned(),
             message: message.to_owned(),
@@ -64,7 +64,7 @@ impl StorageRefusal {
 
     /// The same answer with `FAILED_PRECONDITION` over gRPC, whatever its status.
     pub fn as_precondition(self) -> Self {
-        StorageRefusal {
+        StorageErrorResponse {
             code: Code::FailedPrecondition.into(),
             ..self
         }
@@ -72,7 +72,7 @@ impl StorageRefusal {
 
     /// The same answer with the reason that `google.rpc.ErrorInfo` has over gRPC.
     pub fn with_error_info(self, reason: &str) -> Self {
-        StorageRefusal {
+        StorageErrorResponse {
             error_info: reason.to_owned(),
             ..self
         }
@@ -143,22 +143,22 @@ struct ErrorInfo {
 }
 
 #[derive(Debug, Default)]
-struct RefusalState {
-    scripted: BTreeMap<StorageCall, StorageRefusal>,
+struct StorageErrorState {
+    scripted: BTreeMap<StorageCall, StorageErrorResponse>,
     /// The project that has to be named to be billed, for each bucket with Requester Pays.
     payers: HashMap<String, String>,
 }
 
-/// What the Cloud Storage side of an emulator refuses.
+/// The errors of the Cloud Storage side of an emulator.
 #[derive(Debug, Clone, Default)]
-pub struct Refusals {
-    inner: Arc<Mutex<RefusalState>>,
+pub struct StorageErrors {
+    inner: Arc<Mutex<StorageErrorState>>,
 }
 
-impl Refusals {
-    /// Refuses a call from now on.
-    pub fn refuse(&self, call: StorageCall, refusal: &StorageRefusal) {
-        self.inner.lock().scripted.insert(call, refusal.clone());
+impl StorageErrors {
+    /// Answers a call with an error from now on.
+    pub fn fail(&self, call: StorageCall, error: &StorageErrorResponse) {
+        self.inner.lock().scripted.insert(call, error.clone());
     }
 
     /// Answers all calls again, but for those to buckets with Requester Pays.
@@ -172,22 +172,27 @@ impl Refusals {
         inner.payers.insert(bucket.to_owned(), project.to_owned());
     }
 
-    /// The same routes, which answer only what is not refused.
+    /// The same routes, which answer only calls without an error.
     pub(super) fn guard(&self, routes: Router) -> Router {
         routes.layer(from_fn_with_state(self.clone(), check))
     }
 
-    fn of(&self, call: StorageCall, bucket: &str, payer: Option<&str>) -> Option<StorageRefusal> {
+    fn of(
+        &self,
+        call: StorageCall,
+        bucket: &str,
+        payer: Option<&str>,
+    ) -> Option<StorageErrorResponse> {
         let inner = self.inner.lock();
         let unpaid = match (inner.payers.get(bucket), payer) {
             (None, _) => None,
             (Some(wanted), Some(payer)) if wanted == payer => None,
-            (Some(_), None) => Some(StorageRefusal::new(
+            (Some(_), None) => Some(StorageErrorResponse::new(
                 400,
                 "required",
                 "Bucket is a requester pays bucket but no user project provided.",
             )),
-            (Some(_), Some(_)) => Some(StorageRefusal::new(
+            (Some(_), Some(_)) => Some(StorageErrorResponse::new(
                 403,
                 "forbidden",
                 "The caller does not have serviceusage.services.use access to the Google Cloud project.",
@@ -197,13 +202,13 @@ impl Refusals {
     }
 }
 
-async fn check(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
+async fn check(State(errors): State<StorageErrors>, request: Request, next: Next) -> Response {
     let payer = header(&request, "x-goog-user-project");
-    let refused = call_of(&request).and_then(|(call, bucket)| {
-        let refusal = refusals.of(call, bucket, payer)?;
-        Some(refusal.answer(call))
+    let failed = call_of(&request).and_then(|(call, bucket)| {
+        let error = errors.of(call, bucket, payer)?;
+        Some(error.answer(call))
     });
-    match refused {
+    match failed {
         Some(answer) => answer,
         None => next.run(request).await,
     }

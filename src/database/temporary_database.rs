@@ -1,23 +1,24 @@
-//! A database on a scratch server, for one verification.
+//! A database of one verification or rehearsal, dropped at its end.
 
+use super::advisory_locks::{lock_name, unless_lost, wait_for_room};
 use super::journal::{DatabaseRecord, Journal, RecordKind};
-use super::locks::{lock_name, unless_lost, wait_for_room};
 use super::names::short_hash;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};
 use crate::error::RestoreError;
 use crate::postgres::{Server, Session};
 
-/// A database on a scratch server, for a verification; locked and recorded in the journal while in use.
-pub struct VerificationDatabase {
+/// A database of one verification, on a scratch server or in a sandbox, or of one rehearsal, on the target server. Locked
+/// while in use, and recorded in the journal if there is one.
+pub struct TemporaryDatabase {
     pub(super) server: Server,
     pub(super) session: Session,
     pub(super) journal: Journal,
     pub name: String,
 }
 
-impl VerificationDatabase {
-    /// The name of the database of a verification, the same for every attempt.
+impl TemporaryDatabase {
+    /// The name of the database of a verification or rehearsal, the same for every attempt.
     pub fn name_for(request_id: &str) -> String {
         format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id))
     }
@@ -25,7 +26,7 @@ impl VerificationDatabase {
     /// Locks the name and drops what an earlier attempt left. `recorded`: whether to use the journal.
     ///
     /// # Errors
-    /// `target_busy` if another worker runs the same verification, `target_unavailable`.
+    /// `target_busy` if another worker runs the same job, `target_unavailable`.
     pub async fn claim(
         server: &Server,
         request_id: &str,
@@ -39,7 +40,7 @@ impl VerificationDatabase {
         } else {
             Journal::off()
         };
-        // A crashed verification may have left something behind.
+        // A crashed attempt may have left something behind.
         reaper::remove(server, &session, journal, &name).await?;
         let record = DatabaseRecord {
             kind: RecordKind::Verification,
@@ -49,7 +50,7 @@ impl VerificationDatabase {
             keep_hours: None,
         };
         journal.own(&session, &record).await?;
-        Ok(VerificationDatabase {
+        Ok(TemporaryDatabase {
             server: server.clone(),
             session,
             journal,
@@ -74,7 +75,7 @@ impl VerificationDatabase {
     /// comments.
     ///
     /// # Errors
-    /// As [`VerificationDatabase::create`].
+    /// As [`TemporaryDatabase::create`].
     pub async fn create_marked(
         &self,
         options: &CreateOptions,

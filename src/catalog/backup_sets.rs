@@ -1,4 +1,4 @@
-//! The status of each set of backups: when it was last proven, and how long a restore takes.
+//! Backup sets: their status, which is when each was last proven and how long a restore takes, and their reports and backups.
 
 use std::collections::HashMap;
 use std::time::Duration;

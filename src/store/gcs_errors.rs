@@ -9,7 +9,7 @@ const MAX_WORDS: usize = 400;
 
 /// The class of an answer, by its code in HTTP or gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
+pub(super) enum AnswerStatus {
     /// This machine's credentials yield no token, and will yield none later.
     NoToken,
     /// 401, `UNAUTHENTICATED`.
@@ -31,7 +31,7 @@ pub(super) enum Status {
 /// An answer that is not a success.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) status: Status,
+    pub(super) status: AnswerStatus,
     /// Its words for programs: `errors[].reason` of JSON, `ErrorInfo.reason`, the types of violated preconditions.
     pub(super) reasons: Vec<String>,
     /// Its sentence for people. Reads of bytes have nothing else.
@@ -42,7 +42,7 @@ pub(super) struct Answer {
 
 /// What was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum GcsCall {
     /// The bucket itself, or a listing of it.
     List,
     Describe,
@@ -64,8 +64,8 @@ pub(crate) enum Billing {
 
 /// A call, for the error if it is refused.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) call: Call,
+pub(super) struct GcsRequest {
+    pub(super) call: GcsCall,
     pub(super) bucket: String,
     /// The object, or the prefix of a listing, as the bucket knows it.
     pub(super) name: String,
@@ -74,7 +74,7 @@ pub(super) struct Asked {
 
 /// What an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
+enum AnswerCause {
     NoToken,
     TokenRejected,
     ScopeMissing,
@@ -100,12 +100,12 @@ enum Refusal {
     Unavailable,
 }
 
-use Refusal as R;
+use AnswerCause as R;
 
 /// How to tell a refusal from others of the same code. The service documents reasons, but sends some refusals with another
 /// one (`required` for a missing user project, `forbidden` for a hold), and answers to reads of bytes in plain text.
 struct Sign {
-    means: Refusal,
+    means: AnswerCause,
     reasons: &'static [&'static str],
     phrases: &'static [&'static str],
 }
@@ -226,7 +226,7 @@ const PERIMETER_ID: &str = "vpcServiceControlsUniqueIdentifier";
 const TEMPORARY_HOLD: &str = "is under active Temporary hold";
 const EVENT_BASED_HOLD: &str = "is under active Event-Based hold";
 
-impl Asked {
+impl GcsRequest {
     pub(super) fn uri(&self) -> String {
         format!("gs://{}/{}", self.bucket, self.name)
     }
@@ -234,7 +234,7 @@ impl Asked {
 
 impl Answer {
     /// Whether one of its reasons, or its sentence, is this one. `name` is in the sentence, and anybody can choose it.
-    fn has(&self, sign: &Sign, asked: &Asked) -> bool {
+    fn has(&self, sign: &Sign, asked: &GcsRequest) -> bool {
         let is_reason = |known: &&str| self.reasons.iter().any(|r| r.eq_ignore_ascii_case(known));
         let place = format!("{}/{}", asked.bucket, asked.name);
         let sentence = self.text.replace(&place, "");
@@ -242,35 +242,39 @@ impl Answer {
             || sign.phrases.iter().any(|phrase| sentence.contains(*phrase))
     }
 
-    fn meaning(&self, asked: &Asked) -> Refusal {
+    fn meaning(&self, asked: &GcsRequest) -> AnswerCause {
         match self.status {
-            Status::NoToken => R::NoToken,
-            Status::Unauthenticated if self.has(&ACCOUNT_DISABLED, asked) => R::AccountDisabled,
-            Status::Unauthenticated => R::TokenRejected,
-            Status::NotFound if asked.call == Call::List => R::BucketNotFound,
-            Status::NotFound if self.text.starts_with("The specified bucket does not exist") => {
+            AnswerStatus::NoToken => R::NoToken,
+            AnswerStatus::Unauthenticated if self.has(&ACCOUNT_DISABLED, asked) => {
+                R::AccountDisabled
+            }
+            AnswerStatus::Unauthenticated => R::TokenRejected,
+            AnswerStatus::NotFound if asked.call == GcsCall::List => R::BucketNotFound,
+            AnswerStatus::NotFound
+                if self.text.starts_with("The specified bucket does not exist") =>
+            {
                 R::BucketNotFound
             }
-            Status::NotFound => R::NotFound,
-            Status::TooMany => R::TooMany,
-            Status::Unavailable => R::Unavailable,
-            Status::Forbidden => self.sign(asked).unwrap_or(R::PermissionMissing),
-            Status::Invalid => self.sign(asked).unwrap_or(R::Invalid),
-            Status::Precondition => self.sign(asked).unwrap_or(match asked.call {
-                Call::Create | Call::Delete => R::Changed,
+            AnswerStatus::NotFound => R::NotFound,
+            AnswerStatus::TooMany => R::TooMany,
+            AnswerStatus::Unavailable => R::Unavailable,
+            AnswerStatus::Forbidden => self.sign(asked).unwrap_or(R::PermissionMissing),
+            AnswerStatus::Invalid => self.sign(asked).unwrap_or(R::Invalid),
+            AnswerStatus::Precondition => self.sign(asked).unwrap_or(match asked.call {
+                GcsCall::Create | GcsCall::Delete => R::Changed,
                 // No condition was made: it is a state of the bucket that this program does not know.
-                Call::List | Call::Describe | Call::Read => R::Unavailable,
+                GcsCall::List | GcsCall::Describe | GcsCall::Read => R::Unavailable,
             }),
         }
     }
 
-    fn sign(&self, asked: &Asked) -> Option<Refusal> {
+    fn sign(&self, asked: &GcsRequest) -> Option<AnswerCause> {
         let found = SIGNS.iter().find(|sign| self.has(sign, asked));
         found.map(|sign| sign.means)
     }
 
     /// What the error is of.
-    pub(super) fn kind(&self, asked: &Asked) -> StorageKind {
+    pub(super) fn kind(&self, asked: &GcsRequest) -> StorageKind {
         match self.meaning(asked) {
             R::NoToken
             | R::TokenRejected
@@ -289,7 +293,7 @@ impl Answer {
             R::CustomerKey => StorageKind::KeyMissing,
             R::Retained | R::Held => StorageKind::Retained,
             // What is read was there when it was pinned.
-            R::BucketNotFound | R::NotFound if asked.call == Call::Read => StorageKind::Changed,
+            R::BucketNotFound | R::NotFound if asked.call == GcsCall::Read => StorageKind::Changed,
             R::BucketNotFound | R::NotFound => StorageKind::NotFound,
             R::Changed => StorageKind::Changed,
             R::Invalid => StorageKind::CallRejected,
@@ -299,7 +303,7 @@ impl Answer {
 
     /// The error: what was refused, why, and what to do about it. `None` if the service gave no answer that says so; the
     /// client's own words say more then.
-    pub(super) fn error(&self, asked: &Asked) -> Option<StorageError> {
+    pub(super) fn error(&self, asked: &GcsRequest) -> Option<StorageError> {
         let meaning = self.meaning(asked);
         let what = self.what(meaning, asked)?;
         let words = self.text.trim();
@@ -318,7 +322,7 @@ impl Answer {
         })
     }
 
-    fn what(&self, meaning: Refusal, asked: &Asked) -> Option<String> {
+    fn what(&self, meaning: AnswerCause, asked: &GcsRequest) -> Option<String> {
         let payer = asked.payer();
         Some(match meaning {
             R::NoToken => "the credentials for Google Cloud yield no access token".into(),
@@ -353,7 +357,7 @@ impl Answer {
                 None => "a retention policy keeps it".into(),
             },
             R::Held => "a hold keeps it".into(),
-            R::BucketNotFound | R::NotFound | R::Changed if asked.call == Call::Read => {
+            R::BucketNotFound | R::NotFound | R::Changed if asked.call == GcsCall::Read => {
                 "this generation of it does not exist any more".into()
             }
             R::BucketNotFound => "no such bucket".into(),
@@ -365,7 +369,7 @@ impl Answer {
         })
     }
 
-    fn fix(&self, meaning: Refusal, asked: &Asked) -> Option<String> {
+    fn fix(&self, meaning: AnswerCause, asked: &GcsRequest) -> Option<String> {
         let (uri, setting) = (shell_word(&asked.uri()), asked.payers_setting());
         Some(match meaning {
             R::NoToken => credentials::ADVICE.into(),
@@ -469,7 +473,7 @@ const ACCOUNT_DISABLED: Sign = Sign {
     phrases: &[],
 };
 
-impl Asked {
+impl GcsRequest {
     /// The project that this program asked to be billed.
     fn user_project(&self) -> Option<&str> {
         match &self.billing {
@@ -498,9 +502,9 @@ impl Asked {
     /// How to get the permission that the call needs.
     fn grant(&self) -> String {
         let role = match self.call {
-            Call::List | Call::Describe | Call::Read => "roles/storage.objectViewer",
-            Call::Create => "roles/storage.objectCreator",
-            Call::Delete => "roles/storage.objectUser",
+            GcsCall::List | GcsCall::Describe | GcsCall::Read => "roles/storage.objectViewer",
+            GcsCall::Create => "roles/storage.objectCreator",
+            GcsCall::Delete => "roles/storage.objectUser",
         };
         let bucket = &self.bucket;
         format!(
@@ -513,10 +517,10 @@ impl Asked {
     /// The command that names the key of an object, or the one that the bucket gives to new ones.
     fn describing(&self) -> String {
         match self.call {
-            Call::List | Call::Create => {
+            GcsCall::List | GcsCall::Create => {
                 format!("gcloud storage buckets describe gs://{}", self.bucket)
             }
-            Call::Describe | Call::Read | Call::Delete => {
+            GcsCall::Describe | GcsCall::Read | GcsCall::Delete => {
                 let uri = shell_word(&self.uri());
                 format!("gcloud storage objects describe {uri}")
             }
