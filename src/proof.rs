@@ -362,6 +362,9 @@ pub struct VerificationReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerProof>,
     pub tables: Vec<TableProof>,
+    /// Number of the smallest tables that are not in `tables`, because the document would be too long.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tables_left_out: u64,
     pub large_objects: u64,
     pub rows: u64,
     /// Uncompressed bytes of table data and large objects.
@@ -424,12 +427,19 @@ pub const EVIDENCE_NOT_WRITTEN: &str = "the evidence was not written";
 /// How the note begins that one database of several was looked at.
 pub const ONE_OF_SEVERAL: &str = "only database ";
 
+/// How the note begins that not all tables are in the document.
+pub const TABLES_LEFT_OUT: &str = "the report is too long for its document: only the ";
+
 /// Most findings in an event; the evidence has more.
 const FINDINGS: usize = 50;
 /// Most checks, and most findings of drift, in the evidence.
 const CHECKS: usize = 2000;
 /// Most notes, and most probes and left-out backups of a bisection.
 const LISTED: usize = 100;
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
 
 impl VerificationSummary {
     /// Limits the lists and texts that grow with the backup.
@@ -476,6 +486,7 @@ impl VerificationReport {
             archive: None,
             server: None,
             tables: vec![],
+            tables_left_out: 0,
             large_objects: 0,
             rows: 0,
             bytes: 0,

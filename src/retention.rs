@@ -1,18 +1,26 @@
-//! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database of a set,
-//! any backup of a database without a proven one, the newest `floor` backups of each database, the newest proven one
-//! with rows that newer ones leave out (for a time also those that nobody restored), and backups whose database cannot
-//! be determined. The latter also cause no other backup to be deleted.
+//! Decides which backups may be deleted. Pure. The whole rule:
+//! - A backup may go once it is neither young nor among the newest `floor` of its database, a newer whole one of that database is
+//!   proven, and newer proven ones have every table of which it has rows. If its database cannot be determined, it stays.
+//! - Only what is proven replaces rows; an empty table of a proven one does, too. A whole backup that was ever restored is compared
+//!   with whole ones alone, anything else also with parts. Its tables are those of its last restore, whatever later
+//!   verifications say; if there was none, those of its table of contents; if that cannot be had, it may have any rows.
+//! - If newer ones define a table and leave its rows out, a restored backup that has them stays without a limit. If it is not known
+//!   whether they were meant to go (dropped, `-T`, nobody restored it), it stays for `LEFT_OUT_DAYS`. That time begins when the
+//!   first newer whole backup was both made and proven.
+//! - Tables in `drift.ignore` do not count, nor do partitions that went in turn, the lowest first.
 
 use std::collections::{HashMap, HashSet};
 
+mod numbered_names;
 mod parts;
+mod retained_set;
 mod tables;
 
 use crate::proof::BackupOrigin;
 use crate::store::StoredObject;
 
-/// Why a backup is kept whose archive names no database, if its tables are not known either.
-const UNNAMED: &str = "it names no database, as pg_dump -C would, and no verification has listed its tables: it may be of any database";
+/// Why a backup is kept whose archive names no database, if its tables are not known either. One without rows lists none.
+const UNNAMED: &str = "it names no database, and no verification has listed tables of it: it may be of any database; dump with pg_dump -C or -Fc";
 
 /// How long a backup is kept because of rows that newer ones lack, or may lack, by mistake: so many days, or so many times
 /// those that backups are kept anyway.
@@ -23,7 +31,8 @@ const LEFT_OUT_FACTOR: u32 = 4;
 const NONE_PROVEN: &str = "no backup of the set is proven: nothing is deleted";
 
 pub use parts::decide_with_parts;
-pub use tables::{NewerTables, SoleRows, UnnamedDatabases, UnnamedSeries};
+pub use retained_set::RetainedSet;
+pub use tables::{SoleRows, UnnamedSeries};
 
 /// The decision about one backup, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,30 +56,30 @@ pub struct RetentionRules {
 #[derive(Debug, Clone)]
 pub struct Candidate {
     pub object: StoredObject,
-    /// A restore has proven it, and no later verification has found a fault.
-    pub proven: bool,
+    /// When it was made and a restore had proven it, if no later verification has found a fault.
+    pub proven_since: Option<jiff::Timestamp>,
     /// The database that it is of, or why that is not known. Determined only if it may matter.
     pub origin: Result<BackupOrigin, String>,
     /// The database that it is of if it names none, and a verification has listed its tables.
     pub unnamed: Option<UnnamedSeries>,
     /// How its tables are known.
     pub rows: KnownRows,
-    /// Rows that no newer backup has with which it is compared.
+    /// Its last verification that had an answer found it bad.
+    pub is_bad: bool,
+    /// Rows that no newer proven backup has with which it is compared.
     pub sole_rows: Option<SoleRows>,
-    /// When the oldest newer proven backup of its database was made.
-    pub replaced: Option<jiff::Timestamp>,
 }
 
 /// How it is known of which tables a backup has rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownRows {
-    /// It was restored.
+    /// It was restored once, whatever a later verification says.
     Restored,
-    /// It was not, and its table of contents lists them.
+    /// It never was, and its table of contents lists them.
     Listed,
-    /// It was not, and nothing lists them; why.
+    /// It never was, and nothing lists them; why.
     Unlisted(String),
-    /// It cannot be read: it has none that anybody could want.
+    /// It never was, and cannot be read: it has none that anybody could want.
     Unreadable,
 }
 
@@ -87,10 +96,15 @@ pub struct RetainedSeries {
 #[derive(Debug, Default)]
 struct NewerInSeries {
     backups: usize,
-    is_proven: bool,
+    /// When the first of them was made and proven.
+    proven_since: Option<jiff::Timestamp>,
 }
 
 impl Candidate {
+    pub fn is_proven(&self) -> bool {
+        self.proven_since.is_some()
+    }
+
     /// The database that it is of, or why that is not known.
     ///
     /// # Errors
@@ -118,43 +132,50 @@ impl RetentionRules {
         (newer < self.floor).then(|| format!("one of the newest {} of its database", self.floor))
     }
 
-    /// Why a backup is kept for rows that no newer one has, or may not have, if it is. What a newer one does not even define
-    /// may have been dropped, or left out by mistake: it stays for a time in which that is noticed. So does one that was never
-    /// restored: that its rows can be is not known.
-    fn keeps_rows(&self, c: &Candidate, now: jiff::Timestamp) -> Option<String> {
-        // From then on, their loss could be noticed.
-        let since = c.replaced.unwrap_or(c.object.created);
-        let limit = self.keeps_long(since.max(c.object.created), now);
+    /// Why a backup is kept for rows that no newer one has, or may not have, if it is. `since` then, their loss could be noticed.
+    fn keeps_rows(
+        &self,
+        c: &Candidate,
+        since: jiff::Timestamp,
+        now: jiff::Timestamp,
+    ) -> Option<String> {
+        let limited = |why: String| {
+            let limit = self.keeps_long(since, now)?;
+            Some(format!("{why}; {limit}"))
+        };
         match &c.rows {
             KnownRows::Unreadable => return None,
             KnownRows::Unlisted(why) => {
-                let may = format!("it may have rows that no newer backup has ({why}): verify it");
-                return limit.map(|limit| format!("{may}; {limit}"));
+                let may = "it may have rows that no newer proven backup has";
+                return limited(format!("{may} ({why}): verify it"));
             }
             KnownRows::Listed | KnownRows::Restored => {}
         }
-        let sole = c.sole_rows.as_ref()?;
-        let of = &sole.of;
-        // That most tables are the same does not say for certain that the database is.
-        if c.unnamed.is_some() && !sole.is_left_out {
-            return Some(format!(
-                "the newest restored backup with rows of {of}, which newer ones do not have; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
-            ));
+        let bad = if c.is_bad {
+            " (its last verification found it bad)"
+        } else {
+            ""
+        };
+        match c.sole_rows.as_ref()? {
+            SoleRows::Unlisted => limited(format!(
+                "it may have rows that no newer proven backup has: evidence lists only the largest of so many tables{bad}"
+            )),
+            SoleRows::LeftOut(of) | SoleRows::Gone(of) if c.rows == KnownRows::Listed => {
+                limited(format!(
+                    "nobody restored it, and it has rows of {of}, which no newer proven backup has: verify it"
+                ))
+            }
+            SoleRows::LeftOut(of) => Some(format!(
+                "it has rows of {of}, which newer proven backups leave out{bad}; if that is meant, add the tables to `drift.ignore` in the checks file"
+            )),
+            // That most tables are the same does not say for certain that the database is.
+            SoleRows::Gone(of) if c.unnamed.is_some() => Some(format!(
+                "it has rows of {of}, which no newer proven backup has{bad}; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
+            )),
+            SoleRows::Gone(of) => limited(format!(
+                "it has rows of {of}, which no newer proven backup has{bad}"
+            )),
         }
-        if c.rows == KnownRows::Listed {
-            let has = format!("it has rows of {of}, which no newer restored backup has: verify it");
-            return limit.map(|limit| format!("{has}; {limit}"));
-        }
-        if sole.is_left_out {
-            return Some(format!(
-                "the newest restored backup with rows of {of}, which newer ones leave out; if that is meant, add the tables to `drift.ignore` in the checks file"
-            ));
-        }
-        limit.map(|limit| {
-            format!(
-                "the newest restored backup with rows of {of}, which newer ones do not have: {limit}"
-            )
-        })
     }
 
     /// That it is kept longer than others, from `since` on, and how long, unless that is over.
@@ -184,8 +205,8 @@ pub fn decide(
 ) -> Vec<Decision> {
     let series: Vec<Result<RetainedSeries, String>> =
         backups.iter().map(Candidate::series).collect();
-    let any_proven = backups.iter().any(|c| c.proven);
-    let of_proven = backups.iter().zip(&series).filter(|(c, _)| c.proven);
+    let any_proven = backups.iter().any(Candidate::is_proven);
+    let of_proven = backups.iter().zip(&series).filter(|(c, _)| c.is_proven());
     let all_proven: HashSet<&RetainedSeries> =
         of_proven.filter_map(|(_, s)| s.as_ref().ok()).collect();
     let mut newer: HashMap<&RetainedSeries, NewerInSeries> = HashMap::new();
@@ -201,28 +222,28 @@ pub fn decide(
             },
             Ok(series) => {
                 let newer = newer.entry(series).or_default();
-                let keeps_rows = || rules.keeps_rows(&c, now).filter(|_| newer.is_proven);
+                let keeps_rows = || rules.keeps_rows(&c, newer.proven_since?, now);
                 let kept = young
                     .or_else(|| rules.keeps_few(newer.backups))
                     .or_else(keeps_rows);
                 let decided = match kept {
                     Some(why) => (false, why),
                     None if !any_proven => keep(NONE_PROVEN),
-                    None if newer.is_proven => (true, rules.expired(c.proven)),
-                    None => keep(match (c.proven, all_proven.contains(series)) {
+                    None if newer.proven_since.is_some() => (true, rules.expired(c.is_proven())),
+                    None => keep(match (c.is_proven(), all_proven.contains(series)) {
                         (true, _) => "the newest proven backup of its database",
                         (false, true) => "newer than the newest proven backup of its database",
                         (false, false) => "no backup of its database is proven",
                     }),
                 };
                 newer.backups += 1;
-                newer.is_proven |= c.proven;
+                newer.proven_since = newer.proven_since.into_iter().chain(c.proven_since).min();
                 decided
             }
         };
         decisions.push(Decision {
+            proven: c.is_proven(),
             object: c.object,
-            proven: c.proven,
             delete,
             why,
         });
@@ -238,17 +259,26 @@ mod tests {
 
     const DAY: i64 = 86_400;
 
+    /// So many days ago.
+    fn day(age: i64) -> jiff::Timestamp {
+        jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap()
+    }
+
+    fn made(i: usize, age: i64) -> StoredObject {
+        StoredObject {
+            created: day(age),
+            generation: Generation(i as i64),
+            ..StoredObject::named(&format!("b{i}"))
+        }
+    }
+
     /// Decisions about backups of these ages in days and databases; `-` is an unknown database, and `~1` are the tables
     /// of a backup that names none, `~` of one that no verification has listed.
     fn decided(backups: &[(i64, &str)], proven: &[usize], floor: usize) -> Vec<Decision> {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
         let candidate = |(i, (age, database)): (usize, &(i64, &str))| Candidate {
-            object: StoredObject {
-                created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
-                generation: Generation(i as i64),
-                ..StoredObject::named(&format!("b{i}"))
-            },
-            proven: proven.contains(&i),
+            object: made(i, *age),
+            proven_since: proven.contains(&i).then(|| day(*age)),
             origin: match *database {
                 "-" => Err("cannot be read".into()),
                 name if name.starts_with('~') => Ok(BackupOrigin::new(None, "backup-2026-11-01")),
@@ -262,8 +292,8 @@ mod tests {
                 .and_then(|n| n.parse().ok())
                 .map(UnnamedSeries::of_test),
             rows: KnownRows::Restored,
+            is_bad: false,
             sole_rows: None,
-            replaced: None,
         };
         let all = backups.iter().enumerate().map(candidate).collect();
         decide(all, now, RetentionRules { days: 7, floor })
@@ -379,18 +409,19 @@ mod tests {
         assert_eq!(gone(&plain, &[0, 1, 2, 4, 5], 2), [0; 0]);
     }
 
+    /// When a whole backup without the rows was made, and proven.
     #[test]
-    fn the_time_counts_from_the_loss() {
-        let lost = |days: i64| jiff::Timestamp::from_second((1_000 - days) * DAY).ok();
-        for (days, is_deleted) in [(34, false), (35, true)] {
-            let all = decided_with(&[10, 90], &[0, 1], |i, c| {
-                c.sole_rows = (i == 1).then(|| SoleRows {
-                    of: "public.orders".into(),
-                    is_left_out: false,
-                });
-                c.replaced = lost(days);
+    fn the_time_counts_from_the_first_proof_of_the_loss() {
+        for (since, is_deleted) in [(34, false), (35, true)] {
+            let all = decided_with(&[10, 60, 90], &[0, 1, 2], |i, c| {
+                match i {
+                    // Made long before it was verified.
+                    1 => c.proven_since = Some(day(since)),
+                    2 => c.sole_rows = Some(SoleRows::Gone("public.orders".into())),
+                    _ => {}
+                }
             });
-            assert_eq!(all[1].0, is_deleted, "{days}: {all:?}");
+            assert_eq!(all[2].0, is_deleted, "{since}: {all:?}");
         }
     }
 
@@ -403,17 +434,13 @@ mod tests {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
         let candidate = |(i, age): (usize, &i64)| {
             let mut c = Candidate {
-                object: StoredObject {
-                    created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
-                    generation: Generation(i as i64),
-                    ..StoredObject::named(&format!("b{i}"))
-                },
-                proven: proven.contains(&i),
+                object: made(i, *age),
+                proven_since: proven.contains(&i).then(|| day(*age)),
                 origin: Ok(BackupOrigin::Named("a".into())),
                 unnamed: None,
                 rows: KnownRows::Restored,
+                is_bad: false,
                 sole_rows: None,
-                replaced: None,
             };
             change(i, &mut c);
             c
@@ -426,52 +453,59 @@ mod tests {
 
     #[test]
     fn rows_that_newer_backups_lack_are_kept() {
-        let sole = |is_left_out| SoleRows {
-            of: "public.log".into(),
-            is_left_out,
-        };
-        for (age, is_left_out, is_deleted) in [
-            (34, false, false),
-            (35, false, true),
-            (35, true, false),
-            (900, true, false),
+        let gone = || SoleRows::Gone("public.log".into());
+        let left_out = || SoleRows::LeftOut("public.log".into());
+        let unlisted = || SoleRows::Unlisted;
+        for (since, sole, is_deleted) in [
+            (34, gone(), false),
+            (35, gone(), true),
+            (34, unlisted(), false),
+            (35, unlisted(), true),
+            (35, left_out(), false),
+            (900, left_out(), false),
         ] {
-            let all = decided_with(&[10, age, 950], &[0, 1, 2], |i, c| {
-                c.sole_rows = (i == 1).then(|| sole(is_left_out));
-            });
-            let gone: Vec<bool> = all.iter().map(|(gone, _)| *gone).collect();
-            assert_eq!(gone, [false, is_deleted, true], "{age} {is_left_out}");
-            assert!(is_deleted || all[1].1.contains("rows of public.log"));
+            for is_bad in [false, true] {
+                let all = decided_with(&[since, 940, 950], &[0, 1, 2], |i, c| {
+                    if i == 1 {
+                        c.sole_rows = Some(sole.clone());
+                        c.is_bad = is_bad;
+                        // Whatever it was last found to be.
+                        c.proven_since = c.proven_since.filter(|_| !is_bad);
+                    }
+                });
+                let gone: Vec<bool> = all.iter().map(|(gone, _)| *gone).collect();
+                assert_eq!(gone, [false, is_deleted, true], "{since} {sole:?}");
+                let why = all[1].1.as_str();
+                let says_bad = why.contains("(its last verification found it bad)");
+                assert!(is_deleted || (why.contains("rows") && says_bad == is_bad));
+            }
         }
     }
 
     /// Their tables may be listed, or not be known.
     #[test]
     fn backups_that_nobody_restored_are_kept_for_a_time_for_rows_that_they_may_have() {
-        let orders = |is_left_out| SoleRows {
-            of: "public.orders".into(),
-            is_left_out,
-        };
+        let gone = || SoleRows::Gone("public.orders".into());
+        let left_out = || SoleRows::LeftOut("public.orders".into());
         let unlisted = || KnownRows::Unlisted("it is SQL text".into());
         for (rows, sole, is_kept) in [
             (unlisted(), None, true),
             (KnownRows::Listed, None, false),
-            (KnownRows::Listed, Some(orders(false)), true),
-            (KnownRows::Listed, Some(orders(true)), true),
-            (KnownRows::Unreadable, Some(orders(true)), false),
+            (KnownRows::Listed, Some(gone()), true),
+            (KnownRows::Listed, Some(left_out()), true),
+            (KnownRows::Unreadable, Some(left_out()), false),
         ] {
             // The newest one is proven, and so is the oldest one; the limit counts from the proof.
-            for (replaced, age, is_over) in [(34, 34, false), (34, 90, false), (35, 90, true)] {
-                let all = decided_with(&[10, age, 95], &[0, 2], |i, c| {
+            for (since, is_over) in [(34, false), (35, true)] {
+                let all = decided_with(&[since, 90, 95], &[0, 2], |i, c| {
                     if i == 1 {
                         c.rows = rows.clone();
                         c.sole_rows = sole.clone();
-                        c.replaced = jiff::Timestamp::from_second((1_000 - replaced) * DAY).ok();
                     }
                 });
                 let gone: Vec<bool> = all.iter().map(|(gone, _)| *gone).collect();
                 let wanted = [false, !is_kept || is_over, true];
-                assert_eq!(gone, wanted, "{rows:?} {sole:?} {replaced} {age}");
+                assert_eq!(gone, wanted, "{rows:?} {sole:?} {since}");
                 let why = all[1].1.as_str();
                 assert_eq!(
                     why.contains("verify it; kept for 35 days"),
@@ -491,59 +525,52 @@ mod tests {
         }
     }
 
-    /// A verified part with rows that the whole ones leave out, and one that was never verified.
+    /// A verified part with rows that the whole ones leave out, and one that was never proven. Its time begins with a whole one.
     #[test]
     fn a_part_that_alone_has_rows_stays() {
-        let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
         let rules = RetentionRules { days: 7, floor: 0 };
-        let of = |age: i64, proven: bool, sole: Option<bool>, is_part: bool| {
+        let left_out = || Some(SoleRows::LeftOut("public.orders".into()));
+        let gone = || Some(SoleRows::Gone("public.orders".into()));
+        let of = |age: i64, is_proven: bool, sole: Option<SoleRows>, is_part: bool| {
             let candidate = Candidate {
-                object: StoredObject {
-                    created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
-                    ..StoredObject::named(&format!("b{age}"))
-                },
-                proven,
+                object: made(usize::try_from(age).unwrap(), age),
+                proven_since: is_proven.then(|| day(age)),
                 origin: Ok(BackupOrigin::Named("a".into())),
                 unnamed: None,
                 rows: KnownRows::Restored,
-                sole_rows: sole.map(|is_left_out| SoleRows {
-                    of: "public.orders".into(),
-                    is_left_out,
-                }),
-                replaced: None,
+                is_bad: false,
+                sole_rows: sole,
             };
             (candidate, is_part.then_some(BackupContents::Partial))
         };
-        let backups = vec![
-            of(10, true, None, false),
-            of(20, true, Some(true), true),
-            of(21, false, Some(true), true),
-            of(34, true, Some(false), true),
-            of(35, true, Some(false), true),
-            of(36, true, None, true),
-            of(37, false, None, true),
-        ];
-        let all = decide_with_parts(backups, now, rules);
-        let gone: Vec<usize> = (0..all.len()).filter(|i| all[*i].delete).collect();
-        assert_eq!(gone, [4, 5, 6], "{all:?}");
-        let why = all[1].why.as_str();
-        assert!(why.contains("rows of public.orders"), "{why}");
-        assert!(why.ends_with("replaces no whole backup"), "{why}");
+        for (since, deleted) in [(34, &[4, 5][..]), (35, &[3, 4, 5])] {
+            let backups = vec![
+                of(since, true, None, false),
+                of(41, true, left_out(), true),
+                of(42, false, left_out(), true),
+                of(43, true, gone(), true),
+                of(44, true, None, true),
+                of(45, false, None, true),
+            ];
+            let all = decide_with_parts(backups, day(0), rules);
+            let gone: Vec<usize> = (0..all.len()).filter(|i| all[*i].delete).collect();
+            assert_eq!(gone, deleted, "{all:?}");
+            let why = all[1].why.as_str();
+            assert!(why.contains("rows of public.orders"), "{why}");
+            assert!(why.ends_with("replaces no whole backup"), "{why}");
+        }
     }
 
     /// Databases with most tables in common may be two.
     #[test]
     fn rows_of_a_backup_that_names_no_database_are_kept_without_a_limit() {
         for (unnamed, is_deleted) in [(None, true), (Some(UnnamedSeries::of_test(1)), false)] {
-            let all = decided_with(&[10, 900], &[0, 1], |i, c| {
+            let all = decided_with(&[35, 900], &[0, 1], |i, c| {
                 if unnamed.is_some() {
                     c.origin = Ok(BackupOrigin::new(None, "backup-2026-11-01"));
                 }
                 c.unnamed = unnamed;
-                c.sole_rows = (i == 1).then(|| SoleRows {
-                    of: "public.log".into(),
-                    is_left_out: false,
-                });
+                c.sole_rows = (i == 1).then(|| SoleRows::Gone("public.log".into()));
             });
             assert_eq!(all[1].0, is_deleted, "{all:?}");
         }

@@ -1,6 +1,6 @@
 //! Which backups of a set may be deleted, and their deletion.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -17,13 +17,12 @@ use crate::error::{
     ValidationKind, report as said,
 };
 use crate::policy::Depth;
-use crate::proof::{BackupContents, BackupOrigin, ListedTables, Verdict, VerificationReport};
+use crate::proof::{BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{
-    Candidate, Decision, KnownRows, NewerTables, RetainedSeries, RetentionRules, UnnamedDatabases,
-    decide_with_parts,
+    Candidate, Decision, KnownRows, RetainedSeries, RetainedSet, RetentionRules, decide_with_parts,
 };
 use crate::store::{StoredObject, read_range};
-use crate::verification::{DocumentFolders, DriftPolicy, Evidence, Testimony, is_ignored};
+use crate::verification::{DocumentFolders, Evidence, Testimony, is_ignored};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -39,34 +38,41 @@ fn is_still_proven(reports: &[VerificationReport]) -> bool {
     newest.is_some_and(VerificationReport::is_proof)
 }
 
-/// Whether the last conclusive verification restored a backup, whatever checks then said of it: its rows are there.
-fn was_restored(reports: &[VerificationReport]) -> bool {
-    let all: Vec<&VerificationReport> = reports.iter().collect();
-    let last = last_of_each(&all);
-    !last.is_empty() && last.iter().all(|(_, r)| r.is_proof() || fails_check(r))
+/// When a backup was made and first proven, if it is proven beyond doubt.
+fn proven_since(object: &StoredObject, reports: &[VerificationReport]) -> Option<jiff::Timestamp> {
+    if !is_proven(reports) || !is_still_proven(reports) {
+        return None;
+    }
+    let proofs = reports.iter().filter(|r| r.is_proof());
+    let first = proofs.map(|r| r.finished_at).min();
+    first.map(|at| at.max(object.created))
 }
 
-/// Whether it cannot be read: it has no rows that anybody could want.
+/// Whether a backup was ever restored, whatever checks or later verifications say of it: its rows may still be had.
+fn was_ever_restored(reports: &[VerificationReport]) -> bool {
+    reports.iter().any(|r| r.depth >= Some(Depth::Restore))
+}
+
+/// Whether the last verification with an answer found a backup bad.
 fn is_bad(reports: &[VerificationReport]) -> bool {
     let all: Vec<&VerificationReport> = reports.iter().collect();
     let last = last_of_each(&all);
-    let is_unreadable = |r: &VerificationReport| {
+    last.iter().any(|(_, r)| r.verdict == Verdict::Failed)
+}
+
+/// Whether the last verification with an answer could not read a backup.
+fn is_unreadable(reports: &[VerificationReport]) -> bool {
+    let all: Vec<&VerificationReport> = reports.iter().collect();
+    let is_damage = |r: &VerificationReport| {
         let reason = r.error.as_ref().map(|e| e.reason);
-        let unreadable = [
+        let damage = [
             R::ArchiveCorrupt,
             R::ArchiveUnsupported,
             R::ChecksumMismatch,
         ];
-        r.depth < Some(Depth::Restore) && reason.is_some_and(|reason| unreadable.contains(&reason))
+        r.verdict == Verdict::Failed && reason.is_some_and(|reason| damage.contains(&reason))
     };
-    last.iter()
-        .any(|(_, r)| r.verdict == Verdict::Failed && is_unreadable(r))
-}
-
-/// Whether a verification failed because of a check of what was restored, such as drift.
-fn fails_check(report: &VerificationReport) -> bool {
-    let reason = report.error.as_ref().map(|e| e.reason);
-    report.verdict == Verdict::Failed && reason == Some(R::VerificationFailed)
+    last_of_each(&all).iter().any(|(_, r)| is_damage(r))
 }
 
 fn left_alone(name: &str, why: &str) -> RestoreError {
@@ -75,109 +81,6 @@ fn left_alone(name: &str, why: &str) -> RestoreError {
         format!("{name}: nothing was deleted: {why}"),
     )
     .into()
-}
-
-/// What is known of the backups of a set so far, newest first.
-struct RetainedSet {
-    drift: DriftPolicy,
-    unnamed: UnnamedDatabases,
-    of_series: HashMap<RetainedSeries, ProvenOfSeries>,
-}
-
-/// The proven backups of a series so far.
-#[derive(Default)]
-struct ProvenOfSeries {
-    of_whole: NewerTables,
-    /// Of all that were restored, also parts, and those of which a check failed or of which nothing is known since.
-    of_all: NewerTables,
-    /// When the last of the proven ones was made.
-    oldest_proven: Option<jiff::Timestamp>,
-    has_whole: bool,
-    /// The newest ones, and those that have rows which newer ones lack: because of them, older ones are deleted.
-    relied_on: Vec<StoredObject>,
-}
-
-impl RetainedSet {
-    fn new(drift: DriftPolicy) -> Self {
-        RetainedSet {
-            drift,
-            unnamed: UnnamedDatabases::default(),
-            of_series: HashMap::new(),
-        }
-    }
-
-    /// Finds the database of the next backup by its tables, if it names none.
-    fn find_series(&mut self, candidate: &mut Candidate, tables: Option<&ListedTables>) {
-        if let (Ok(origin), Some(tables)) = (&candidate.origin, tables)
-            && !matches!(origin, BackupOrigin::Named(_))
-        {
-            candidate.unnamed = Some(self.unnamed.series_of(origin, tables));
-        }
-    }
-
-    /// Whether a newer proven backup of its database makes this one dispensable, if that has the same rows.
-    fn replaces(&self, candidate: &Candidate) -> bool {
-        let series = candidate.series().ok();
-        let newer = series.and_then(|series| self.of_series.get(&series));
-        newer.is_some_and(|newer| newer.has_whole)
-    }
-
-    /// Compares the next backup with the newer ones, by its tables. Whole backups are compared with whole ones alone, because
-    /// no part replaces any.
-    fn compare(
-        &mut self,
-        candidate: &mut Candidate,
-        part: Option<BackupContents>,
-        tables: Option<&ListedTables>,
-    ) {
-        let Ok(series) = candidate.series() else {
-            return;
-        };
-        let (proven, is_whole) = (candidate.proven, part.is_none());
-        let newer = self.of_series.entry(series).or_default();
-        candidate.replaced = newer.oldest_proven;
-        if let Some(tables) = tables {
-            let is_ignored = |name: &str| is_ignored(&self.drift, name);
-            let of_newer = if is_whole && proven {
-                &newer.of_whole
-            } else {
-                &newer.of_all
-            };
-            candidate.sole_rows = of_newer.sole_rows(tables, is_ignored);
-        }
-        if candidate.rows != KnownRows::Restored {
-            return;
-        }
-        let is_newest = newer.relied_on.is_empty() || (is_whole && !newer.has_whole);
-        if let Some(tables) = tables {
-            if is_whole && proven {
-                newer.of_whole.add(tables);
-            }
-            newer.of_all.add(tables);
-        }
-        if proven {
-            newer.oldest_proven = Some(candidate.object.created);
-            newer.has_whole |= is_whole;
-        }
-        if proven && (is_newest || candidate.sole_rows.is_some()) {
-            newer.relied_on.push(candidate.object.clone());
-        }
-    }
-
-    /// The proven backups on which the deletions in these series depend, unless they are deleted as well.
-    fn relied_on_in<'a>(
-        &'a self,
-        series: &HashSet<&RetainedSeries>,
-        decisions: &[Decision],
-    ) -> Vec<&'a StoredObject> {
-        let of = self
-            .of_series
-            .iter()
-            .filter(|(known, _)| series.contains(known));
-        let is_kept = |o: &&StoredObject| !decisions.iter().any(|d| d.delete && d.object == **o);
-        let all = of.flat_map(|(_, proven)| &proven.relied_on);
-        all.filter(is_kept).collect()
-    }
 }
 
 impl BackupCatalog {
@@ -203,7 +106,8 @@ impl BackupCatalog {
             Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
             None => DocumentFolders::default(),
         };
-        let (mut incomplete, mut of_set) = (None, RetainedSet::new(self.drift_policy_of(set)));
+        let (mut incomplete, mut of_set) = (None, RetainedSet::default());
+        let drift = self.drift_policy_of(set);
         let deadline = Instant::now() + LOOK_LIMIT;
         for object in backups {
             let known = match &evidence {
@@ -219,7 +123,9 @@ impl BackupCatalog {
             if is_unlisted && !is_young && of_set.replaces(&candidate) {
                 (candidate.rows, tables) = self.rows_listed_in(&candidate.object, deadline).await;
             }
-            of_set.compare(&mut candidate, part, tables.as_ref());
+            of_set.compare(&mut candidate, part, tables.as_ref(), |name| {
+                is_ignored(&drift, name)
+            });
             candidates.push((candidate, part));
             incomplete = incomplete.or(known.incomplete);
         }
@@ -294,33 +200,34 @@ impl BackupCatalog {
         may_matter: bool,
     ) -> Candidate {
         let reports = known.reports.as_slice();
-        let proven = is_proven(reports) && is_still_proven(reports);
+        let proven_since = proven_since(&object, reports);
         let database = reports.iter().find_map(|r| r.database.clone());
         let origin = match database {
             // A proof of one of its databases says nothing of the others.
             _ if reports.iter().any(VerificationReport::is_of_several) => {
                 ArchivedDatabase::Cluster.one_origin(&object.name)
             }
-            None if may_matter || proven => self
+            None if may_matter || proven_since.is_some() => self
                 .origin_in(&object)
                 .await
                 .map_err(|e| format!("which database it is of cannot be told: {e}")),
             known => Ok(BackupOrigin::new(known, &object.name)),
         };
-        let rows = match known.tables {
-            _ if proven || was_restored(reports) => KnownRows::Restored,
-            _ if is_bad(reports) => KnownRows::Unreadable,
-            Some(_) => KnownRows::Listed,
-            None => KnownRows::Unlisted("nobody has looked".into()),
+        let rows = if was_ever_restored(reports) {
+            KnownRows::Restored
+        } else if is_unreadable(reports) {
+            KnownRows::Unreadable
+        } else {
+            KnownRows::Unlisted("nobody has looked".into())
         };
         Candidate {
             object,
-            proven,
+            proven_since,
             origin,
             unnamed: None,
             rows,
+            is_bad: is_bad(reports),
             sole_rows: None,
-            replaced: None,
         }
     }
 
@@ -426,7 +333,7 @@ mod tests {
     use crate::error::{Blame, ErrorBody};
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
-    use crate::proof::TableProof;
+    use crate::proof::{BackupContents, TableProof};
     use crate::store::faulty::{Call, StoreFault};
 
     /// The only backup of the other databases is not deleted on the word of a proof of one.
@@ -508,6 +415,46 @@ mod tests {
                 }
             }
             assert_eq!(folder.path().join(name).exists(), !is_deleted, "{name}");
+        }
+    }
+
+    /// What is no dump, or may be somebody's, stays with all that lies beside it.
+    #[tokio::test]
+    async fn what_pg_dump_did_not_write_is_left_alone() {
+        let toc: &[u8] = b"PGDMP\x01\x0e\0\x04\x08\x03";
+        let (member, note): (&[u8], &[u8]) = (b"1\n", b"mine");
+        let text: &[u8] = b"CREATE TABLE t ();\n";
+        for (files, backup, said) in [
+            (&[("d/toc.dat", toc), ("d/1.dat", member)][..], "d/", None),
+            (
+                &[
+                    ("d/toc.dat", toc),
+                    ("d/1.dat", member),
+                    ("d/notes.txt", note),
+                ],
+                "d/",
+                Some("it also holds \"notes.txt\", which is of no dump: move that elsewhere"),
+            ),
+            (
+                &[("x.sql", text)],
+                "x.sql",
+                Some("it is SQL text that pg_dump did not write"),
+            ),
+        ] {
+            let (folder, _store, catalog) = catalog_of(files, &[]).await;
+            let all = catalog.backups_of_set("default").await.unwrap();
+            let object = all.iter().find(|o| o.name == backup).unwrap();
+            let result = catalog.delete_backup(object).await;
+            assert_eq!(result.is_err(), said.is_some(), "{backup} {said:?}");
+            if let (Err(e), Some(said)) = (result, said) {
+                assert_eq!(e.reason(), R::ArchiveUnsupported);
+                let message = crate::error::report(&e);
+                assert!(message.contains(said), "{message}");
+            }
+            for (name, _) in files {
+                let is_there = folder.path().join(name).exists();
+                assert_eq!(is_there, said.is_some(), "{name}");
+            }
         }
     }
 
@@ -722,7 +669,8 @@ mod tests {
         }
     }
 
-    /// Says that a backup of the database `app` was proven to have rows of these tables, and none of others that it defines.
+    /// Says that a backup of the database `app` was proven, as soon as it was made, to have rows of these tables, and none of
+    /// others that it defines.
     async fn prove(
         catalog: &BackupCatalog,
         name: &str,
@@ -731,11 +679,21 @@ mod tests {
     ) {
         verified(catalog, name, name, |r| {
             r.database = Some("app".into());
+            let made = r.backup_created.unwrap();
+            finish(r, made);
             r.tables = filled.iter().map(|t| table(t)).collect();
             r.without_data = bare.iter().map(|t| (*t).to_owned()).collect();
             change(r);
         })
         .await;
+    }
+
+    fn finish(report: &mut VerificationReport, at: jiff::Timestamp) {
+        (report.started_at, report.finished_at) = (at, at);
+    }
+
+    fn days_ago(days: i64) -> jiff::Timestamp {
+        jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days)
     }
 
     fn failed(reason: R) -> impl FnOnce(&mut VerificationReport) {
@@ -757,38 +715,143 @@ mod tests {
         }
     }
 
-    /// Rows that newer backups leave out stay, also while nobody knows whether their backup can still be restored, and
-    /// whatever a look that restores nothing lists.
+    /// Rows that newer backups leave out stay, also while nobody knows whether their backup can still be restored or it was found
+    /// bad, and whatever a look that restores nothing lists. Neither a part replaces them, nor a backup of which a check failed.
     #[tokio::test]
     async fn another_look_deletes_no_rows() {
         let dump = archive_of("app");
-        let files: &[(&str, &[u8])] = &[("2.dump", &dump), ("1.dump", &dump)];
-        let users = &["public.users"][..];
-        for look in ["", "the newer one", "the older one"] {
+        let files: &[(&str, &[u8])] = &[
+            ("4.dump", &dump),
+            ("3.dump", &dump),
+            ("2.dump", &dump),
+            ("1.dump", &dump),
+        ];
+        let (both, users) = (
+            &["public.orders", "public.users"][..],
+            &["public.users"][..],
+        );
+        for look in ["", "the newer one", "the older one", "damage"] {
             let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
-            set_age(&folder, "2.dump", 60 * DAY);
-            set_age(&folder, "1.dump", 90 * DAY);
-            let both = &["public.orders", "public.users"][..];
+            for (age, (name, _)) in (60..).zip(files) {
+                set_age(&folder, name, age * DAY);
+            }
             prove(&catalog, "1.dump", (both, &[]), |_| {}).await;
-            prove(&catalog, "2.dump", (users, &["public.orders"]), |r| {
+            prove(&catalog, "2.dump", (both, &[]), |r| {
+                failed(R::VerificationFailed)(r);
+                // Somebody has deleted them.
+                r.tables[0].rows = 0;
+            })
+            .await;
+            prove(&catalog, "3.dump", (&both[..1], &[]), |r| {
+                r.contents = Some(BackupContents::Partial);
+            })
+            .await;
+            prove(&catalog, "4.dump", (users, &["public.orders"]), |r| {
                 r.contents = Some(BackupContents::UsualPart);
             })
             .await;
             match look {
                 "the newer one" => {
-                    verified(&catalog, look, "2.dump", |r| {
-                        r.depth = Some(Depth::Archive);
+                    verified(&catalog, look, "4.dump", |r| {
+                        (r.depth, r.depth_requested) = (Some(Depth::Archive), Depth::Archive);
                         r.tables = vec![table("public.users")];
                     })
                     .await;
                 }
                 "the older one" => {
-                    let inconclusive = (Verdict::Inconclusive, Depth::Object);
+                    let inconclusive = (Verdict::Inconclusive, Depth::Restore);
                     judge(&catalog, look, "1.dump", inconclusive).await;
+                }
+                "damage" => {
+                    verified(&catalog, look, "1.dump", failed(R::ArchiveCorrupt)).await;
                 }
                 _ => {}
             }
-            assert_eq!(deleted(&catalog).await, Vec::<String>::new(), "{look}");
+            // What has no other rows than the newest one goes.
+            assert_eq!(deleted(&catalog).await, ["2.dump"], "{look}");
+            let decisions = catalog.retention("default", true).await.unwrap();
+            let why = decisions.iter().find(|d| d.object.name == "1.dump");
+            let why = why.unwrap().why.as_str();
+            assert!(why.contains("rows of public.orders"), "{why}");
+            let says_bad = why.contains("its last verification found it bad");
+            assert_eq!(says_bad, look == "damage", "{why}");
+        }
+    }
+
+    /// Not before somebody could have noticed: when a whole backup without the rows was made, and proven for the first time.
+    #[tokio::test]
+    async fn dropped_rows_are_kept_for_a_time_from_the_first_proof_without_them() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("3.dump", &dump), ("2.dump", &dump), ("1.dump", &dump)];
+        let both = &["public.orders", "public.users"][..];
+        let none: &[&str] = &[];
+        // The newest one was made 60 days ago; the one before it is a part, or as good.
+        for (proven, has_part, newest, gone) in [
+            (60, false, &both[1..], &["2.dump", "1.dump"][..]),
+            (35, true, &both[1..], &["2.dump", "1.dump"]),
+            (34, true, &both[1..], &["2.dump"]),
+            // Nothing was verified for weeks; the older one of those without the rows was proven first.
+            (34, false, &both[1..], &["2.dump", "1.dump"]),
+            // All tables are gone.
+            (34, true, none, &["2.dump"]),
+            (35, true, none, &["2.dump", "1.dump"]),
+        ] {
+            let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+            for (age, (name, _)) in (60..).zip(files) {
+                set_age(&folder, name, age * DAY);
+            }
+            prove(&catalog, "1.dump", (both, &[]), |_| {}).await;
+            prove(&catalog, "2.dump", (&[], &[]), |r| {
+                let part = BackupContents::SchemaOnly;
+                r.contents = Some(if has_part {
+                    part
+                } else {
+                    BackupContents::Whole
+                });
+            })
+            .await;
+            prove(&catalog, "3.dump", (newest, &[]), |r| {
+                finish(r, days_ago(proven));
+                r.contents = Some(BackupContents::Whole);
+            })
+            .await;
+            // A later proof changes nothing.
+            verified(&catalog, "again", "3.dump", |r| {
+                r.database = Some("app".into());
+                r.tables = newest.iter().map(|t| table(t)).collect();
+                r.contents = Some(BackupContents::Whole);
+            })
+            .await;
+            let case = format!("{proven} {has_part} {newest:?}");
+            assert_eq!(deleted(&catalog).await, gone, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tables_in_the_checks_file_are_not_missed() {
+        let dump = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("2.dump", &dump), ("1.dump", &dump)];
+        let elsewhere = tempfile::tempdir().unwrap();
+        let checks = elsewhere.path().join("checks.yaml");
+        let both = &["public.orders", "public.users"][..];
+        let none: &[&str] = &[];
+        for (ignored, gone) in [
+            ("public.orders", &["1.dump"][..]),
+            ("public.o*", &["1.dump"]),
+            ("public.users", none),
+        ] {
+            std::fs::write(&checks, format!("drift: {{ ignore: [{ignored}] }}\n")).unwrap();
+            let checks = [("verify-checks", checks.to_str().unwrap())];
+            let flags = [&FLAGS[..], &checks].concat();
+            let (folder, _store, catalog) = catalog_of(files, &flags).await;
+            set_age(&folder, "2.dump", 10 * DAY);
+            set_age(&folder, "1.dump", 20 * DAY);
+            prove(&catalog, "1.dump", (both, &[]), |_| {}).await;
+            prove(&catalog, "2.dump", (&both[1..], &both[..1]), |r| {
+                r.contents = Some(BackupContents::UsualPart);
+            })
+            .await;
+            assert_eq!(deleted(&catalog).await, gone, "{ignored}");
         }
     }
 
@@ -836,7 +899,7 @@ mod tests {
             prove(&catalog, "3.dump", (&[], &[]), unreadable).await;
             // Restored with a check that failed.
             let unexpected = failed(R::VerificationFailed);
-            prove(&catalog, "2.dump", (&[], &[]), unexpected).await;
+            prove(&catalog, "2.dump", (users, &[]), unexpected).await;
             let mut wanted = gone.to_vec();
             if newer_has_orders {
                 wanted.insert(0, "7.dump");
@@ -880,14 +943,20 @@ mod tests {
         ];
         let (orders, users) = (&["public.orders"][..], &["public.users"][..]);
         let none: &[&str] = &[];
-        for (is_failed, has_newer, gone) in [
-            (false, false, none),
-            (true, false, none),
+        for (is_failed, newer, gone) in [
+            (false, None, none),
+            (true, None, none),
             // Another part has the rows.
-            (false, true, &["3.dump"]),
+            (false, Some(false), &["3.dump"]),
+            (true, Some(false), &["3.dump"]),
+            // One of which a check failed may have fewer of them.
+            (false, Some(true), none),
         ] {
-            let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
-            for (age, (name, _)) in (10..).zip(files) {
+            let is_there = |name: &str| newer.is_some() || name != "4.dump";
+            let files = files.iter().filter(|(name, _)| is_there(name));
+            let files: Vec<(&str, &[u8])> = files.copied().collect();
+            let (folder, _store, catalog) = catalog_of(&files, &FLAGS).await;
+            for (age, (name, _)) in (10..).zip(&files) {
                 set_age(&folder, name, age * DAY);
             }
             let part = |is_failed: bool| {
@@ -902,8 +971,8 @@ mod tests {
                 r.contents = Some(BackupContents::UsualPart);
             })
             .await;
-            if has_newer {
-                prove(&catalog, "4.dump", (orders, &[]), part(false)).await;
+            if let Some(is_failed) = newer {
+                prove(&catalog, "4.dump", (orders, &[]), part(is_failed)).await;
             }
             prove(&catalog, "3.dump", (orders, &[]), part(is_failed)).await;
             // A part's rows make no whole backup dispensable.
@@ -914,7 +983,7 @@ mod tests {
                 |_| {},
             )
             .await;
-            assert_eq!(deleted(&catalog).await, gone, "{is_failed} {has_newer}");
+            assert_eq!(deleted(&catalog).await, gone, "{is_failed} {newer:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgdump_archive::{Dialect, Token, tokens};
 
-use super::VerificationReport;
+use super::{TABLES_LEFT_OUT, VerificationReport};
 
 /// What a backup has of the tables that its report lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct ListedTables {
     /// Those that the backup defines without data.
     pub bare: BTreeSet<String>,
     pub large_objects: u64,
+    /// There were too many for the document: only the largest of those with data are listed.
+    pub is_cut: bool,
 }
 
 impl ListedTables {
@@ -31,13 +33,17 @@ impl ListedTables {
 impl VerificationReport {
     /// The tables that it lists; `None` if it lists none.
     pub fn listed_tables(&self) -> Option<ListedTables> {
-        if self.tables.is_empty() && self.without_data.is_empty() {
+        // Older evidence says in a note alone that some were left out.
+        let is_note = |note: &String| note.starts_with(TABLES_LEFT_OUT);
+        let is_cut = self.tables_left_out > 0 || self.notes.iter().any(is_note);
+        if self.tables.is_empty() && self.without_data.is_empty() && !is_cut {
             return None;
         }
         let mut listed = ListedTables {
+            filled: BTreeMap::new(),
             bare: self.without_data.iter().cloned().collect(),
             large_objects: self.large_objects,
-            ..ListedTables::default()
+            is_cut,
         };
         for table in &self.tables {
             *listed.filled.entry(plain_name(&table.name)).or_default() |= table.rows > 0;

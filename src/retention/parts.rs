@@ -14,10 +14,12 @@ pub fn decide_with_parts(
     let is_whole = |(_, part): &&(Candidate, Option<BackupContents>)| part.is_none();
     let whole = backups.iter().filter(is_whole).map(|(c, _)| c.clone());
     let mut of_whole = decide(whole.collect(), now, rules).into_iter();
-    let parts: Vec<(bool, Option<BackupContents>)> =
-        backups.iter().map(|(c, part)| (c.proven, *part)).collect();
+    let parts: Vec<(bool, Option<BackupContents>)> = backups
+        .iter()
+        .map(|(c, part)| (c.is_proven(), *part))
+        .collect();
     let all = backups.into_iter().map(|(c, part)| Candidate {
-        proven: c.proven && part.is_none(),
+        proven_since: c.proven_since.filter(|_| part.is_none()),
         ..c
     });
     let all = decide(all.collect(), now, rules);

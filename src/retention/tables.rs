@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::numbered_names::NumberedName;
 use crate::proof::{BackupOrigin, ListedTables};
 
 /// Number of the database that a backup is of which names none.
@@ -18,13 +19,17 @@ impl UnnamedSeries {
 
 /// The databases of backups that name none, each with the tables of the oldest of its backups so far.
 #[derive(Debug, Default)]
-pub struct UnnamedDatabases(Vec<(BackupOrigin, BTreeSet<String>)>);
+pub(super) struct UnnamedDatabases(Vec<(BackupOrigin, BTreeSet<String>)>);
 
 impl UnnamedDatabases {
     /// The database of the next backup, given newest first: the first one whose objects are called alike and whose last
     /// backup has more than half of its tables in common with this one, of whichever has more. Tables are created and
     /// dropped from one backup to the next, but seldom most of them.
-    pub fn series_of(&mut self, origin: &BackupOrigin, tables: &ListedTables) -> UnnamedSeries {
+    pub(super) fn series_of(
+        &mut self,
+        origin: &BackupOrigin,
+        tables: &ListedTables,
+    ) -> UnnamedSeries {
         let names: BTreeSet<String> = tables.names().cloned().collect();
         let is_it = |(other, known): &(BackupOrigin, BTreeSet<String>)| {
             let (fewer, more) = if known.len() < names.len() {
@@ -44,161 +49,124 @@ impl UnnamedDatabases {
     }
 }
 
-/// Rows that a backup has and no newer one of its database with which it is compared.
+/// Rows that a backup has, and none of the newer ones with which it is compared; of what, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SoleRows {
-    /// What has them, in words.
-    pub of: String,
-    /// A newer one defines the table without data: it was left out. Otherwise it may have been dropped.
-    pub is_left_out: bool,
+pub enum SoleRows {
+    /// A newer one defines the table without data: it was left out.
+    LeftOut(String),
+    /// None even defines it: it may have been dropped, or left out by mistake.
+    Gone(String),
+    /// There may be some: not all tables are known.
+    Unlisted,
 }
 
-/// What the backups of a database hold that are newer than one: the proven ones or, for a backup that is not proven, all that
-/// were restored.
+/// What the newer backups of a database hold with which one is compared.
 #[derive(Debug, Default)]
-pub struct NewerTables {
-    is_any: bool,
+pub(super) struct NewerTables {
     filled: HashSet<String>,
     bare: HashSet<String>,
-    /// Of tables whose names differ in their last numbers only, by the names without those.
+    /// Of tables whose names differ in their dates or last numbers only, by the names without those.
     alike: HashMap<String, AlikeTables>,
     /// Most of one backup.
     large_objects: u64,
+    /// Not all tables of each backup are known.
+    is_cut: bool,
 }
 
-/// Tables with data whose names differ in their last numbers only, such as partitions.
+/// Tables with data whose names differ in their dates or last numbers only, such as partitions.
 #[derive(Debug)]
 struct AlikeTables {
     /// How many there are, at most, in one backup.
     most: usize,
-    /// The lowest number of any.
-    lowest: Number,
-}
-
-/// A number in a name, however long: its length without zeros before it, and its digits.
-type Number = (usize, String);
-
-/// A name that has a number.
-struct Numbered {
-    /// The name without its last number or date.
-    pattern: String,
-    /// That number, to compare it by its value.
-    number: Number,
-    is_date: bool,
+    /// The lowest numbers of any.
+    lowest: Vec<(usize, String)>,
 }
 
 impl NewerTables {
     /// The rows that an older backup has alone. Of partitions that come and go, it is enough that there are as many, if those
     /// that went have the lowest numbers; a single one needs a date, because a single number may be anything's. Of large
     /// objects, half is enough.
-    pub fn sole_rows(
+    pub(super) fn sole_rows(
         &self,
         older: &ListedTables,
         is_ignored: impl Fn(&str) -> bool,
     ) -> Option<SoleRows> {
-        if !self.is_any {
-            return None;
-        }
         let with_rows = older.filled.iter().filter(|(_, has_rows)| **has_rows);
         let sole = with_rows.map(|(name, _)| name.as_str());
         let sole = sole.filter(|name| !self.filled.contains(*name) && !is_ignored(name));
         let (left_out, gone): (Vec<&str>, Vec<&str>) =
             sole.partition(|name| self.bare.contains(*name));
         if let Some(of) = named(&left_out) {
-            return Some(SoleRows {
-                of,
-                is_left_out: true,
-            });
+            return Some(SoleRows::LeftOut(of));
         }
-        let alike = alike(older);
-        let is_rotated = |name: &&str| {
-            let Some(it) = numbered(name) else {
-                return false;
-            };
-            let (newer, count) = (self.alike.get(&it.pattern), alike.get(&it.pattern));
-            newer.is_some_and(|newer| {
-                let are_partitions = it.is_date || newer.most > 1;
-                are_partitions && it.number < newer.lowest && Some(&newer.most) >= count
-            })
-        };
-        let gone: Vec<&str> = gone.into_iter().filter(|name| !is_rotated(name)).collect();
+        let gone = self.without_rotated(gone, older);
         let lacks_objects = older.large_objects > self.large_objects.saturating_mul(2);
         let objects = if self.large_objects == 0 {
             "large objects"
         } else {
             "most of its large objects"
         };
-        let of = named(&gone).or(lacks_objects.then(|| objects.to_owned()))?;
-        Some(SoleRows {
-            of,
-            is_left_out: false,
-        })
+        let certain = if self.is_cut { None } else { named(&gone) };
+        if let Some(of) = certain.or(lacks_objects.then(|| objects.to_owned())) {
+            return Some(SoleRows::Gone(of));
+        }
+        let may_have = older.is_cut || !gone.is_empty();
+        may_have.then_some(SoleRows::Unlisted)
+    }
+
+    /// Those of the missing tables that are no partitions which were dropped in turn.
+    fn without_rotated<'a>(&self, gone: Vec<&'a str>, older: &ListedTables) -> Vec<&'a str> {
+        // The lowest ones may not be listed.
+        if self.is_cut {
+            return gone;
+        }
+        let alike = alike(older);
+        let is_rotated = |name: &&str| {
+            let Some(it) = NumberedName::of(name) else {
+                return false;
+            };
+            let (newer, count) = (self.alike.get(&it.pattern), alike.get(&it.pattern));
+            newer.is_some_and(|newer| {
+                let are_partitions = it.is_date || newer.most > 1;
+                are_partitions && it.numbers < newer.lowest && Some(&newer.most) >= count
+            })
+        };
+        gone.into_iter().filter(|name| !is_rotated(name)).collect()
     }
 
     /// Adds the next older backup.
-    pub fn add(&mut self, tables: &ListedTables) {
-        self.is_any = true;
+    pub(super) fn add(&mut self, tables: &ListedTables) {
         self.filled.extend(tables.filled.keys().cloned());
         self.bare.extend(tables.bare.iter().cloned());
         self.large_objects = self.large_objects.max(tables.large_objects);
+        self.is_cut |= tables.is_cut;
         let counts = alike(tables);
-        for Numbered {
-            pattern, number, ..
-        } in tables.filled.keys().filter_map(|name| numbered(name))
+        let names = tables.filled.keys().filter_map(|n| NumberedName::of(n));
+        for NumberedName {
+            pattern, numbers, ..
+        } in names
         {
             let most = counts.get(&pattern).copied().unwrap_or_default();
             let first = || AlikeTables {
                 most,
-                lowest: number.clone(),
+                lowest: numbers.clone(),
             };
             let known = self.alike.entry(pattern).or_insert_with(first);
             known.most = most.max(known.most);
-            if number < known.lowest {
-                known.lowest = number;
+            if numbers < known.lowest {
+                known.lowest = numbers;
             }
         }
     }
 }
 
-/// How many tables with data have names that differ in their last numbers only, by the name without those.
+/// How many tables with data have names that differ in their dates or last numbers only, by the names without those.
 fn alike(tables: &ListedTables) -> HashMap<String, usize> {
     let mut alike = HashMap::new();
-    for name in tables.filled.keys().filter_map(|name| numbered(name)) {
+    for name in tables.filled.keys().filter_map(|n| NumberedName::of(n)) {
         *alike.entry(name.pattern).or_default() += 1;
     }
     alike
-}
-
-/// Splits the date or number off a name that ends its numbers: `_hyper_2_11_chunk` is `_hyper_2_\0_chunk` and 11,
-/// `log_2026_11_08` is `log_\0` and 20261108.
-fn numbered(name: &str) -> Option<Numbered> {
-    let is_digit = |c: char| c.is_ascii_digit();
-    let end = name.rfind(is_digit)? + 1;
-    let last = name[..end].trim_end_matches(is_digit).len();
-    // A year before it makes it a date.
-    let rest = name[..end].trim_end_matches(|c| is_digit(c) || c == '_' || c == '-');
-    let run = name[rest.len()..end].trim_start_matches(['_', '-']);
-    let year = run.split(['_', '-']).next().unwrap_or_default();
-    let has_century = |number: &str| number.starts_with("19") || number.starts_with("20");
-    let is_written_apart = year.len() == 4 && has_century(year);
-    let begin = if is_written_apart {
-        end - run.len()
-    } else {
-        last
-    };
-    // 202611 or 20261108.
-    let digits = &name[last..end];
-    let is_month = digits.get(4..6).is_some_and(|m| ("01"..="12").contains(&m));
-    let is_date =
-        is_written_apart || (matches!(digits.len(), 6 | 8) && has_century(digits) && is_month);
-    let number: String = name[begin..end].chars().filter(|c| is_digit(*c)).collect();
-    let number = number.trim_start_matches('0').to_owned();
-    let pattern = format!("{}\0{}", &name[..begin], &name[end..]);
-    Some(Numbered {
-        pattern,
-        number: (number.len(), number),
-        is_date,
-    })
 }
 
 /// The first name, and how many more there are.
@@ -220,7 +188,7 @@ mod tests {
         ListedTables {
             filled: filled.iter().map(|n| ((*n).to_owned(), true)).collect(),
             bare: bare.iter().map(|n| (*n).to_owned()).collect(),
-            large_objects: 0,
+            ..ListedTables::default()
         }
     }
 
@@ -242,8 +210,12 @@ mod tests {
         assert_eq!(series(&["orders_s1"]), 0);
         // A small database may have a table of a large one.
         assert_eq!(series(&["u"]), 3);
+        // Half of them are not most.
+        assert_eq!(series(&["a", "b"]), 4);
+        assert_eq!(series(&["a", "c"]), 5);
+        assert_eq!(series(&["a", "c", "d"]), 5);
         let other = BackupOrigin::new(None, "nightly-2026-11-01");
-        assert_eq!(all.series_of(&other, &tables(&["orders_s1"], &[])).0, 4);
+        assert_eq!(all.series_of(&other, &tables(&["orders_s1"], &[])).0, 6);
     }
 
     #[test]
@@ -251,13 +223,16 @@ mod tests {
         let sole = |newer: &[ListedTables], older: &ListedTables| {
             let mut known = NewerTables::default();
             newer.iter().for_each(|n| known.add(n));
-            let sole = known.sole_rows(older, |name| name == "tmp")?;
-            Some((sole.of, sole.is_left_out))
+            known.sole_rows(older, |name| name == "tmp")
         };
         let full = tables(&["log", "orders", "tmp", "users"], &[]);
-        assert_eq!(sole(&[], &full), None, "it is the newest");
-        let left_out = |of: &str| Some((of.to_owned(), true));
-        let gone = |of: &str| Some((of.to_owned(), false));
+        let left_out = |of: &str| Some(SoleRows::LeftOut(of.to_owned()));
+        let gone = |of: &str| Some(SoleRows::Gone(of.to_owned()));
+        // The newest ones may have no tables at all.
+        let none = ListedTables::default();
+        let newest = std::slice::from_ref(&none);
+        assert_eq!(sole(newest, &full), gone("log and 2 other tables"));
+        assert_eq!(sole(newest, &none), None);
         let without_log = tables(&["orders", "users"], &["log"]);
         assert_eq!(
             sole(std::slice::from_ref(&without_log), &full),
@@ -299,6 +274,45 @@ mod tests {
         assert_eq!(sole(&[objects(0)], &objects(1)), gone("large objects"));
     }
 
+    /// Of very many tables, evidence lists only the largest.
+    #[test]
+    fn what_is_not_listed_may_have_rows() {
+        let cut = |names: &[&str], bare: &[&str]| ListedTables {
+            is_cut: true,
+            ..tables(names, bare)
+        };
+        let whole = |names: &[&str]| tables(names, &[]);
+        let gone = |of: &str| Some(SoleRows::Gone(of.to_owned()));
+        for (newer, older, wanted) in [
+            (whole(&["a"]), whole(&["a"]), None),
+            // It may have had others.
+            (whole(&["a"]), cut(&["a"], &[]), Some(SoleRows::Unlisted)),
+            (whole(&["a"]), cut(&["a", "b"], &[]), gone("b")),
+            // It may be among those that are not listed, as may lower partitions.
+            (cut(&["a"], &[]), whole(&["a"]), None),
+            (
+                cut(&["a"], &[]),
+                whole(&["a", "b"]),
+                Some(SoleRows::Unlisted),
+            ),
+            (
+                cut(&["t_2026_12"], &[]),
+                whole(&["t_2026_11"]),
+                Some(SoleRows::Unlisted),
+            ),
+            (
+                cut(&["a"], &["b"]),
+                whole(&["a", "b"]),
+                Some(SoleRows::LeftOut("b".into())),
+            ),
+        ] {
+            let mut known = NewerTables::default();
+            known.add(&newer);
+            let sole = known.sole_rows(&older, |_| false);
+            assert_eq!(sole, wanted, "{newer:?} {older:?}");
+        }
+    }
+
     /// A new table does not make up for another one that was left out meanwhile.
     #[test]
     fn partitions_go_from_the_lowest_number() {
@@ -329,6 +343,36 @@ mod tests {
             (&["tenant1.log_1"], &["tenant4.log_4"], false),
             (&["orders"], &["orders2"], false),
             (&["t_099", "t_100"], &["t_100", "t_0101"], true),
+            (&["t_0098", "t_0099"], &["t_0099", "t_100"], true),
+            // Unpadded months are later in the next year all the same.
+            (
+                &["log_2026_12", "log_2027_1"],
+                &["log_2026_11", "log_2026_12"],
+                false,
+            ),
+            (&["log_2026_12"], &["log_2027_1"], true),
+            (&["ev_2026_11_08_10"], &["ev_2026_11_09_1"], true),
+            // Digits before the year, letters within the date, a number behind it.
+            (&["s3_2026_11_08"], &["s3_2026_11_09"], true),
+            (&["oauth2_2026_11_08"], &["oauth2_2026_11_09"], true),
+            (&["oauth1_2026_11_08"], &["oauth2_2026_11_09"], false),
+            (&["ev_y2026m11d08"], &["ev_y2026m11d09"], true),
+            (&["ev_p2026w45"], &["ev_p2026w46"], true),
+            (&["ev_p2026_11_08_1900"], &["ev_p2026_11_08_2000"], true),
+            (
+                &["ev_20261108_0", "ev_20261108_1"],
+                &["ev_20261109_0", "ev_20261109_1"],
+                true,
+            ),
+            (
+                &["ev_20261108_0", "ev_20261108_1"],
+                &["ev_20261108_0", "ev_20261109_0"],
+                false,
+            ),
+            (&["t_2026_11_2026_12"], &["t_2026_12_2027_1"], true),
+            (&["tenant_2001_2026_11"], &["tenant_2002_2026_12"], false),
+            // A year is no day.
+            (&["log_2026"], &["log_20261108"], false),
             (
                 &[
                     "t_99999999999999999999999998",

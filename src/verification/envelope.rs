@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::admission::der_of;
 use crate::error::{RestoreError, ValidationError, ValidationKind};
-use crate::proof::{CheckStatus, VerificationReport};
+use crate::proof::{CheckStatus, TABLES_LEFT_OUT, VerificationReport};
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -422,10 +422,13 @@ fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, Rest
     while !fits(&r)? && !r.tables.is_empty() {
         r.tables.truncate(r.tables.len() / 2);
     }
-    r.notes.push(format!(
-        "the report is too long for its document: only the {} largest of {all} tables are included",
-        r.tables.len()
-    ));
+    if r.tables.len() < all {
+        r.tables_left_out = (all - r.tables.len()) as u64;
+        r.notes.push(format!(
+            "{TABLES_LEFT_OUT}{} largest of {all} tables are included",
+            r.tables.len()
+        ));
+    }
     let mut is_shortened = false;
     while !fits(&r)? && halve_lists(&mut r) {
         is_shortened = true;
@@ -615,6 +618,15 @@ pub(super) mod tests {
                 (kept, columns),
                 "{tables}"
             );
+            // What compares the tables knows that it does not have them all.
+            assert_eq!(back.tables_left_out, (tables - kept) as u64);
+            let listed = back.listed_tables().unwrap();
+            assert_eq!(listed.is_cut, kept < tables);
+            let older = VerificationReport {
+                tables_left_out: 0,
+                ..back.clone()
+            };
+            assert_eq!(older.listed_tables(), Some(listed));
             assert_eq!(back.notes.is_empty(), tables == 1_000);
         }
     }
