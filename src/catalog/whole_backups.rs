@@ -35,7 +35,7 @@ impl BackupCatalog {
     /// the newest proven one, only if there is no other.
     ///
     /// # Errors
-    /// As [`BackupCatalog::pin_latest`]; `backup_not_found` also if all have no rows.
+    /// As [`BackupCatalog::pin_latest`]; `backup_not_found` also if all have no rows, or too many newer ones are parts.
     pub(super) async fn pin_latest_whole(
         &self,
         wanted: &LatestBackup,
@@ -58,13 +58,19 @@ impl BackupCatalog {
             if is_partial && partial.is_none() {
                 partial = Some(pinned);
             }
+            // A whole one may be behind them.
             if passed.len() > MAX_PASSED {
-                return self.without_whole(wanted, &passed, partial);
+                let what = format!(
+                    "no whole backup is among the newest {}: {}; choose one by its name",
+                    passed.len(),
+                    listed(&passed)
+                );
+                return Err(self.no_backup(wanted, &what));
             }
         }
     }
 
-    /// What `latest` is where every backup that was looked at is a part: the newest of those that lack only some data.
+    /// What `latest` is where every backup is a part: the newest of those that lack only some data.
     fn without_whole(
         &self,
         wanted: &LatestBackup,
@@ -445,6 +451,93 @@ mod tests {
                 why.contains("2.dump (schema only); choose one by its name"),
                 "{why}"
             );
+        }
+    }
+
+    /// A whole one may be behind so many parts.
+    #[tokio::test]
+    async fn a_part_is_chosen_only_if_there_is_no_other() {
+        let archive = archive_of("app");
+        let names: Vec<String> = (0..MAX_PASSED + 2)
+            .map(|n| format!("{n:03}.dump"))
+            .collect();
+        let files = names.iter().map(|name| (name.as_str(), archive.as_slice()));
+        let files: Vec<(&str, &[u8])> = files.collect();
+        let (folder, _store, catalog) = catalog_of(&files, &[]).await;
+        let (oldest, parts) = names.split_last().unwrap();
+        for (age, name) in (1..).zip(&names) {
+            set_age(&folder, name, 60 * age);
+        }
+        for name in parts {
+            verified(&catalog, name, Some(BackupContents::Partial)).await;
+        }
+        verified(&catalog, oldest, Some(BackupContents::Whole)).await;
+        let newest = ("latest-proven", Some("app"));
+        let why = chosen(&catalog, newest).await.unwrap_err();
+        let said = "no whole backup is among the newest 51: 000.dump (partial)";
+        assert!(why.contains(said), "{why}");
+        std::fs::remove_file(folder.path().join(&names[0])).unwrap();
+        let (name, notes) = chosen(&catalog, newest).await.unwrap();
+        assert_eq!(name, *oldest, "{notes:?}");
+    }
+
+    /// A report about `name` that ended so many seconds after the epoch.
+    fn report(
+        name: &str,
+        depth: Depth,
+        ended: i64,
+        contents: BackupContents,
+    ) -> VerificationReport {
+        let at = jiff::Timestamp::from_second(ended).unwrap();
+        let mut report = VerificationReport {
+            verdict: Verdict::Verified,
+            depth: Some(depth),
+            contents: Some(contents),
+            ..VerificationReport::new("r", Trigger::Command, depth, at)
+        };
+        report.backup.name = Some(name.to_owned());
+        report.backup.generation = Some("1".into());
+        report
+    }
+
+    #[test]
+    fn what_restored_a_backup_knows_most_of_it() {
+        use BackupContents::{Partial, SchemaOnly, UsualPart, Whole};
+        let restored = report("x", Depth::Data, 1, Partial);
+        let read = report("x", Depth::Archive, 2, Whole);
+        // What was only read does not say whether a gap is usual.
+        assert_eq!(known_by([&read]), Some(Whole));
+        assert_eq!(known_by([&restored, &read]), Some(Partial));
+        let again = report("x", Depth::Restore, 3, UsualPart);
+        assert_eq!(known_by([&again, &restored, &read]), Some(UsualPart));
+        // Of a cluster, the other databases may have rows.
+        let one = VerificationReport {
+            one_of_several: true,
+            ..report("x", Depth::Data, 4, SchemaOnly)
+        };
+        assert_eq!(known_by([&one]), None);
+        assert_eq!(known_by([&restored, &one]), Some(Partial));
+        assert_eq!(part_by(&[again, one]), None);
+    }
+
+    #[test]
+    fn parts_are_left_out_unless_there_is_nothing_else() {
+        use BackupContents::{Partial, SchemaOnly, Whole};
+        let objects = || vec![StoredObject::named("2.dump"), StoredObject::named("1.dump")];
+        for (of_newer, of_older, left) in [
+            (SchemaOnly, Whole, &["1.dump"][..]),
+            (Whole, Partial, &["2.dump"]),
+            (Whole, Whole, &["2.dump", "1.dump"]),
+            (SchemaOnly, Partial, &["2.dump", "1.dump"]),
+        ] {
+            let mut backups = objects();
+            let reports = [
+                report("2.dump", Depth::Data, 2, of_newer),
+                report("1.dump", Depth::Data, 1, of_older),
+            ];
+            leave_out_parts(&mut backups, &reports);
+            let names: Vec<&str> = backups.iter().map(|o| o.name.as_str()).collect();
+            assert_eq!(names, left, "{of_newer:?} {of_older:?}");
         }
     }
 
