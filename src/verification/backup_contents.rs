@@ -16,8 +16,8 @@ use pgdump_archive::{BareRelation, DataCoverage};
 
 /// So many large objects, or tables with few rows, do not vanish by chance.
 const FEW: u64 = 10;
-/// Proven backups with all their data after which a gap of older ones is no habit any more. One may have been made by hand,
-/// such as before a migration.
+/// Proven backups with all their data after which a gap of older ones is no habit any more, in a row or not. One may have been
+/// made by hand, such as before a migration.
 const FULL_BETWEEN: usize = 2;
 /// Most tables that a sentence names.
 const MAX_NAMED: usize = 20;
@@ -641,6 +641,9 @@ mod tests {
         let of_two: Names<'_> = (&["log_1", "log_2", "t"], &[]);
         assert_eq!(habit(&[of_two, usual], usual), (Passed, Some(UsualPart)));
         assert_eq!(habit(&[of_two, of_two, usual], usual), partial);
+        // Also with others between them, which had the data of what is left out now.
+        let one: Names<'_> = (&["log_2", "t"], &["log_1"]);
+        assert_eq!(habit(&[of_two, one, of_two, usual], usual), partial);
         // What was left out separately may be left out together.
         let (a, b): (Names<'_>, Names<'_>) = ((&["b", "t"], &["a"]), (&["a", "t"], &["b"]));
         let both: Names<'_> = (&["t"], &["a", "b"]);

@@ -67,6 +67,11 @@ impl DriftPolicy {
     }
 }
 
+/// `drift.ignore` would also let later backups leave the table out unnoticed, and `prune` delete the last one with its rows.
+const FIX_OF_LOSS: &str = "if this change is expected, raise `drift.tolerance` in the checks file until a backup is proven: later ones are compared with that one";
+const FIX_OF_CHANGE: &str =
+    "if this change is expected, there is nothing to do: later backups are compared with this one";
+
 /// How many findings are listed one by one.
 const MAX_NAMED: usize = 20;
 
@@ -171,7 +176,7 @@ pub(super) fn compare(
         CheckStatus::Warned
     };
     let mut checks = Vec::new();
-    let mut add_check = |status, kind: &str, found: &[String]| {
+    let mut add_check = |status, kind: &str, found: &[String], fix: &str| {
         if !found.is_empty() {
             let named = found
                 .iter()
@@ -179,13 +184,12 @@ pub(super) fn compare(
                 .cloned()
                 .collect::<Vec<_>>()
                 .join("; ");
-            let fix = "if this change is expected, raise `drift.tolerance` or add the table to `drift.ignore` in the checks file";
             checks.push(Check::new("drift", status, named).of(kind).fix(fix));
         }
     };
-    add_check(status_outside, "data", &outside);
-    add_check(CheckStatus::Warned, "content", &unusual);
-    add_check(CheckStatus::Warned, "schema", &schema);
+    add_check(status_outside, "data", &outside, FIX_OF_LOSS);
+    add_check(CheckStatus::Warned, "content", &unusual, FIX_OF_CHANGE);
+    add_check(CheckStatus::Warned, "schema", &schema, FIX_OF_CHANGE);
     if checks.iter().all(|c| c.status == CheckStatus::Warned) {
         let what = match samples {
             1 => "within the range expected from the last proven backup".to_owned(),
@@ -345,6 +349,24 @@ mod tests {
         // A queue that has been empty in a proven backup may be empty again.
         assert_eq!(status(t(0), &[1000, 0, 1000]), ok);
         Ok(())
+    }
+
+    /// Nobody is advised to ignore a table for good because its rows were deleted once.
+    #[test]
+    fn the_fix_of_a_loss_is_no_rule_for_later_backups() {
+        let shrunk = table("t", 1, 0.1, "2026-01-02");
+        let new = table("u", 1, 0.1, "2026-01-02");
+        let (_, checks) = compare(&[shrunk, new], &history(&[1000]), &DriftPolicy::default());
+        let fixes = checks
+            .iter()
+            .map(|c| (c.subject.as_deref(), c.fix.as_deref()));
+        let fixes: Vec<(Option<&str>, &str)> = fixes.map(|(of, fix)| (of, fix.unwrap())).collect();
+        let [(Some("data"), loss), (Some("schema"), change)] = &fixes[..] else {
+            panic!("{fixes:?}");
+        };
+        assert!(loss.contains("raise `drift.tolerance`"), "{loss}");
+        assert!(!loss.contains("drift.ignore"), "{loss}");
+        assert!(change.contains("nothing to do"), "{change}");
     }
 
     #[test]
