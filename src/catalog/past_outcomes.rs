@@ -234,7 +234,9 @@ impl<'a> PastOutcomes<'a> {
 mod tests {
     use super::*;
     use crate::catalog::folder_catalog::{catalog_of, set_age};
+    use crate::error::{StorageError, StorageKind, ValidationError, ValidationKind};
     use crate::event::Kind;
+    use crate::store::faulty::FaultyStore;
 
     const HOUR: i64 = 3_600;
 
@@ -294,6 +296,33 @@ mod tests {
             names[READ_FIRST..READ_FIRST + 4],
             [next.as_str(), "older1", "older2", "older3"]
         );
+    }
+
+    /// One object that nobody may read is nothing; if all are, nobody has given this account the permission.
+    #[test]
+    fn a_history_that_may_not_be_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, keys) = (FaultyStore::at(folder.path()), Keyring::default());
+        let object = StoredObject {
+            size: 2,
+            ..StoredObject::named(&name_of("r"))
+        };
+        let denied = || RestoreError::from(StorageError::new(StorageKind::AccessDenied, "r"));
+        let foreign = || {
+            let e = ValidationError::new(ValidationKind::ArchiveUnsupported, "r");
+            RestoreError::from(e)
+        };
+        for has_other in [false, true] {
+            let mut past = PastOutcomes::new(&store, &keys);
+            past.take(&object, Err(denied())).unwrap();
+            if has_other {
+                past.take(&object, Err(foreign())).unwrap();
+            }
+            match past.into_results(5) {
+                Ok(found) => assert!(has_other && found.is_empty()),
+                Err(e) => assert!(!has_other && e.reason() == R::AccessDenied, "{e}"),
+            }
+        }
     }
 
     /// Nor does what is recorded take the memory of a worker that starts.

@@ -189,7 +189,8 @@ mod tests {
     use crate::catalog::folder_catalog::{archive_of, catalog_of, set_age, verified};
     use crate::database::OTHER_LOCALE;
     use crate::error::{
-        DatabaseError, DatabaseKind as D, JobError, JobKind, ValidationError, ValidationKind,
+        DatabaseError, DatabaseKind as D, JobError, JobKind, StorageError, StorageKind,
+        ValidationError, ValidationKind,
     };
     use crate::policy::{Depth, Trigger};
     use crate::proof::{ArchiveProof, BackupMember, MembersProof, ServerProof};
@@ -461,13 +462,15 @@ mod tests {
         for earlier in [vec![read.clone()], vec![read, of_bytes("first", 2)]] {
             assert!(settled(ended_with(None, "first"), &earlier).is_verified());
         }
-        // Neither is what somebody interrupted, nor a backup to whose members a file was added.
-        for e in [
-            JobError::new(JobKind::Cancelled, "stopped"),
-            JobError::new(JobKind::PieceMissing, "x.03 is no part of it"),
-        ] {
-            let mut report = ended_with(Some(&e.into()), "now");
-            assert!(!is_about_bytes(&report));
+        // Neither is what somebody interrupted, a backup to whose members a file was added, or one that was overwritten meanwhile.
+        let interruptions: [RestoreError; 3] = [
+            JobError::new(JobKind::Cancelled, "stopped").into(),
+            JobError::new(JobKind::PieceMissing, "x.03 is no part of it").into(),
+            StorageError::new(StorageKind::Changed, "x was overwritten").into(),
+        ];
+        for e in interruptions {
+            let mut report = ended_with(Some(&e), "now");
+            assert!(!is_about_bytes(&report), "{e}");
             report.error = None;
             assert!(is_about_bytes(&report));
         }
@@ -520,6 +523,20 @@ mod tests {
         let proven = BackupRef::from_name("latest-proven", "").unwrap();
         let pinned = catalog.pin(&proven, None, None).await.unwrap().unwrap();
         assert_eq!(pinned.object.name, "1.dump");
+    }
+
+    /// The lack of a locale explains it, whatever earlier evidence would say.
+    #[test]
+    fn a_failure_is_excused_although_its_evidence_was_not_read() {
+        let e = refused(D::DataRejected, "22P02", "COPY: a value was rejected");
+        let mut report = ended_with(Some(&e), "now");
+        assert_eq!(report.verdict, Verdict::Failed);
+        settle_without_evidence(&mut report, "no answer", Some(R::DownloadFailed));
+        let error = report.error.unwrap();
+        assert_eq!(report.verdict, Verdict::Inconclusive);
+        let (reason, blame) = (error.reason, error.blame);
+        assert_eq!((reason, blame), (R::DataRejected, Blame::Target));
+        assert!(error.message.contains(OTHER_LOCALE), "{}", error.message);
     }
 
     /// What cannot be compared is verified as it is, and says so.

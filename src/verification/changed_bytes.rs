@@ -271,6 +271,7 @@ mod tests {
     fn the_advice_names_the_checksum_that_was_verified() {
         let folder = |sum| of_folder(&[("1.dat", Some(sum)), ("toc.dat", Some("t"))], "t");
         let (then, now) = (folder("x"), folder("y"));
+        let unread = |toc| of_folder(&[("1.dat", None), ("toc.dat", None)], toc);
         let of_members = |r: &VerificationReport| r.members.clone().unwrap().sha256.unwrap();
         let (x, y) = (of_members(&then), of_members(&now));
         for (then, mut now, said) in [
@@ -296,6 +297,8 @@ mod tests {
                 of_object(None, Some("t")),
                 "restore another copy".to_owned(),
             ),
+            // That of its table of contents says nothing of the other members.
+            (unread("t"), unread("u"), "restore another copy".to_owned()),
         ] {
             fail_as_damaged(&mut now, &then);
             let fix = now.fix.unwrap();
