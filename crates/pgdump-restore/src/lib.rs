@@ -103,7 +103,7 @@ pub use extension_calls::resume_extensions;
 pub use extension_hooks::{ExtensionHooks, HOOKS, Preload, WithoutLibrary, hooks_of};
 pub use fixes::{fix_of, fixes_of};
 pub use globals::roles_of;
-pub use load::{LoadOptions, Loaded, load, rehearse};
+pub use load::{LoadOptions, Loaded, Rehearsed, load, rehearse};
 pub use notes::{NameList, listed};
 pub use observer::LoadObserver;
 pub use post_load::{HealthReport, analyze, check, rename_schemas, survey};
