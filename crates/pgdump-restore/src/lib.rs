@@ -101,7 +101,7 @@ pub use database_name::that_name_their_database;
 pub use database_options::DatabaseOptions;
 pub use extension_calls::resume_extensions;
 pub use extension_hooks::{ExtensionHooks, HOOKS, Preload, WithoutLibrary, hooks_of};
-pub use fixes::{fix_of, fixes_of};
+pub use fixes::fixes_of;
 pub use globals::roles_of;
 pub use load::{LoadOptions, Loaded, Rehearsed, load, rehearse};
 pub use notes::{NameList, listed};
