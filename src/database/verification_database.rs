@@ -5,7 +5,7 @@ use super::locks::{lock_name, unless_lost, wait_for_room};
 use super::names::short_hash;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};
-use crate::error::RestoreError;
+use crate::error::{DatabaseKind, RestoreError};
 use crate::postgres::{Server, Session};
 
 /// A database on a scratch server, for a verification; locked and recorded in the journal while in use.
@@ -96,7 +96,19 @@ impl VerificationDatabase {
     /// Why it could not be dropped.
     pub async fn discard(&self) -> Result<(), RestoreError> {
         wait_for_room(&self.session).await;
-        reaper::remove(&self.server, &self.session, self.journal, &self.name).await?;
+        let dropped = reaper::remove(&self.server, &self.session, self.journal, &self.name).await;
+        match dropped {
+            Err(e) if e.kind() == DatabaseKind::Unavailable => self.discard_anew().await,
+            dropped => Ok(dropped.map(drop)?),
+        }
+    }
+
+    /// The same on a new session, if the one with the lock was lost.
+    async fn discard_anew(&self) -> Result<(), RestoreError> {
+        let server = self.server.without_retry();
+        let session = server.maintenance("verification").await?;
+        lock_name(&session, &self.name).await?;
+        reaper::remove(&server, &session, self.journal, &self.name).await?;
         Ok(())
     }
 }
