@@ -5,7 +5,7 @@ use super::locks::{lock_name, unless_lost, wait_for_room};
 use super::names::short_hash;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};
-use crate::error::{DatabaseKind, RestoreError};
+use crate::error::RestoreError;
 use crate::postgres::{Server, Session};
 
 /// A database on a scratch server, for a verification; locked and recorded in the journal while in use.
@@ -98,7 +98,7 @@ impl VerificationDatabase {
         wait_for_room(&self.session).await;
         let dropped = reaper::remove(&self.server, &self.session, self.journal, &self.name).await;
         match dropped {
-            Err(e) if e.kind() == DatabaseKind::Unavailable => self.discard_anew().await,
+            Err(_) if self.session.client().is_closed() => self.discard_anew().await,
             dropped => Ok(dropped.map(drop)?),
         }
     }

@@ -95,8 +95,7 @@ fn a_restore_that_is_killed_while_it_rehearses_is_completed_by_the_next_attempt(
         dump.to_str().unwrap(),
         "--target",
         "app",
-        "--restore-rehearse",
-        "always",
+        "--restore-rehearse=always",
         "--request-id",
         "again",
     ];
