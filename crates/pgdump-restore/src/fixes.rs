@@ -69,7 +69,8 @@ struct Cause<'a> {
     message: &'a str,
     /// The first refused entries, each once, without those that are left out with one of them.
     entries: Vec<&'a str>,
-    has_policies: bool,
+    /// Whether policies or user mappings are among all of them, and whether anything else is.
+    has_named: bool,
     has_others: bool,
 }
 
@@ -79,7 +80,10 @@ impl<'a> Cause<'a> {
         let is_refused = |r: &&Refusal| r.caused_by.is_none();
         let first = of_root().find(is_refused).or_else(|| of_root().next());
         let refused = of_root().filter(is_refused).map(|r| r.entry.as_str());
-        let is_policy = |entry: &str| entry.starts_with("POLICY ");
+        let names_role = |entry: &str| {
+            let kinds = ["POLICY ", "USER MAPPING "];
+            kinds.iter().any(|kind| entry.starts_with(kind))
+        };
         let mut entries = vec![];
         for entry in refused.clone() {
             if entries.len() <= NAMED && !entries.contains(&entry) {
@@ -95,14 +99,14 @@ impl<'a> Cause<'a> {
                 .unwrap_or_default(),
             message: first.map_or("", |r| r.message.as_str()),
             entries,
-            has_policies: refused.clone().any(is_policy),
-            has_others: !refused.clone().all(is_policy),
+            has_named: refused.clone().any(names_role),
+            has_others: !refused.clone().all(names_role),
         }
     }
 
     fn fix(&self) -> String {
         let of_denial = || self.of_denial().filter(|_| self.is_denied());
-        self.of_policies()
+        self.of_named_role()
             .or_else(of_denial)
             .or_else(|| self.of_absence().filter(|_| !self.is_denied()))
             .or_else(|| of_message(self.message))
@@ -115,18 +119,18 @@ impl<'a> Cause<'a> {
         self.code == "42501"
     }
 
-    /// Policies are for roles, whoever owns their tables.
-    fn of_policies(&self) -> Option<String> {
+    /// Policies and user mappings are for roles, whoever owns what they are about.
+    fn of_named_role(&self) -> Option<String> {
         let name = self.name;
         let skip = if self.has_others {
             String::new()
         } else {
             format!(" or {}", self.leave_out())
         };
-        (self.kind == "ROLE" && self.has_policies).then(|| {
+        (self.kind == "ROLE" && self.has_named).then(|| {
             format!(
                 "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {name}=OTHER{skip}: \
-                 a policy names it"
+                 a policy or a user mapping names it"
             )
         })
     }
@@ -461,11 +465,14 @@ mod tests {
             refusal("POLICY public.t p", "ROLE app", None),
             refusal("POLICY public.t q", "ROLE reader", None),
             refusal("POLICY public.u q", "ROLE reader", None),
+            refusal("USER MAPPING USER MAPPING far SERVER s", "ROLE far", None),
             refusal("TABLE u", "COLLATION c", Some("COLLATION c")),
             denied,
         ];
         let fixes = fixes_of(&all, false);
-        assert_eq!(fixes.len(), 4);
+        assert_eq!(fixes.len(), 5);
+        let of_far = &fixes["ROLE far"];
+        assert!(of_far.contains("--skip 'USER MAPPING USER MAPPING far SERVER s'"));
         let of_role = &fixes["ROLE app"];
         assert!(of_role.contains("--create-roles"), "{of_role}");
         // The owner would still be missing.

@@ -207,12 +207,14 @@ const OUTSIDE: [&str; 10] = [
 ];
 
 /// Words before the name of what the server lacks or denies, and its kind.
-const CAUSES: [(&str, &str); 12] = [
+const CAUSES: [(&str, &str); 13] = [
     ("could not access file", "LIBRARY"),
     ("must be able to SET ROLE", "ROLE"),
     ("must be member of role", "ROLE"),
     ("unrecognized configuration parameter", "PARAMETER"),
     ("invalid configuration parameter name", "PARAMETER"),
+    // Of a table or an index.
+    ("unrecognized parameter", "PARAMETER"),
     ("permission denied to set parameter", "PARAMETER"),
     ("security label provider", "SECURITY LABEL PROVIDER"),
     ("could not open dictionary file", "FILE"),

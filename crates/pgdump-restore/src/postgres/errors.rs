@@ -40,7 +40,7 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
     let message = match &code[..2] {
         _ if quotes_rows => RAISED.to_owned(),
         "22" if is_money(said) => OTHER_MONEY.to_owned(),
-        // Messages about locales and label providers quote no rows.
+        // Messages about locales, label providers and storage parameters quote no rows.
         "22" if !is_of_the_build(said) => rejected(said),
         // A value of a type that refers to objects, such as regclass.
         _ if is_rejected_value => rejected(said),
@@ -185,6 +185,7 @@ fn is_money(message: &str) -> bool {
 fn is_of_the_build(message: &str) -> bool {
     let begins = [
         "security label provider \"",
+        "unrecognized parameter \"",
         "could not create locale",
         "could not open collator",
         "collation \"pg_catalog.",
@@ -261,6 +262,11 @@ mod tests {
             (
                 "22023",
                 "security label provider \"selinux\" is not loaded",
+                D::VersionIncompatible,
+            ),
+            (
+                "22023",
+                "unrecognized parameter \"newer_option\"",
                 D::VersionIncompatible,
             ),
             ("22023", "invalid value for parameter", D::DataRejected),
