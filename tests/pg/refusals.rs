@@ -242,7 +242,7 @@ fn a_rehearsal_foretells_what_is_left_out() {
                 (
                     "INDEX public.i",
                     "ACCESS METHOD hasx",
-                    "provides the access method",
+                    "creates the access method",
                 ),
             ],
         ),
