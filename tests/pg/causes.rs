@@ -24,8 +24,8 @@ enum Fix {
     Options(&'static [&'static str]),
     /// A backup of the whole database.
     Whole,
-    /// The library of the cluster's only C function is installed.
-    Library,
+    /// The files of the test are installed.
+    Install,
 }
 
 /// A backup that a server refuses for one reason.
@@ -301,7 +301,7 @@ const SERVERS: &[Case] = &[
             "TABLE DATA public.t",
         ],
         says: "install the package with the library mine",
-        fix: Fix::Library,
+        fix: Fix::Install,
         ..MISSING
     },
     Case {
@@ -376,7 +376,7 @@ const PACKAGE: Case = Case {
         "VIEW public.v",
     ],
     says: "install the package of the extension shop",
-    fix: Fix::Library,
+    fix: Fix::Install,
     ..MISSING
 };
 
@@ -434,7 +434,7 @@ fn entries(rehearsal: &Value) -> Vec<String> {
 
 impl Case {
     fn check(&self, c: &Cluster, files: &Files) {
-        let needs_files = matches!(self.fix, Fix::Library);
+        let needs_files = matches!(self.fix, Fix::Install);
         if needs_files {
             files.install();
         }
@@ -516,7 +516,7 @@ impl Case {
         match self.fix {
             Fix::Sql(sql) => drop(c.psql("postgres", sql)),
             Fix::InTemplate(sql) => drop(c.psql("template0", sql)),
-            Fix::Library => files.install(),
+            Fix::Install => files.install(),
             Fix::Superuser | Fix::Options(_) | Fix::Whole => {}
         }
         let user = match self.fix {
