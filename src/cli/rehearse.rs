@@ -120,9 +120,9 @@ pub(super) fn exit_of(rehearsal: &Rehearsal) -> Exit {
 pub(super) fn print(r: &Rehearsal) {
     let (tried, time) = (count(r.entries, "definition"), duration(r.duration_seconds));
     if r.restorable {
-        // What follows the rows may still be refused.
+        // What was not read may still be refused.
         let place = if r.note.starts_with("SQL text") {
-            " before the first rows; nothing behind them was tried"
+            " before rows that it did not read; nothing after those was tried"
         } else {
             ""
         };

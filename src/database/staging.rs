@@ -329,6 +329,9 @@ async fn create_with_fallbacks(
                 )
                 .into());
             }
+            Err(e) if is_about_createdb(&e) => {
+                return Err(e.followed_by(NEEDS_CREATEDB).context(CREATING).into());
+            }
             Err(e) => return Err(e.context(CREATING).into()),
         }
     }
@@ -336,6 +339,15 @@ async fn create_with_fallbacks(
         Some(e) => e.context(CREATING).into(),
         None => RestoreError::internal(format!("{CREATING}: no options were tried")),
     })
+}
+
+const NEEDS_CREATEDB: &str = ": ALTER ROLE … CREATEDB for DB_USER";
+
+/// Whether the role may not create databases at all.
+fn is_about_createdb(e: &DatabaseError) -> bool {
+    e.sqlstate() == Some("42501")
+        && e.to_string()
+            .contains("permission denied to create database")
 }
 
 /// Whether the server rejected the locale: `invalid_parameter_value`, `wrong_object_type`, `undefined_object`, or a

@@ -97,7 +97,19 @@ impl TemporaryDatabase {
     /// Why it could not be dropped.
     pub async fn discard(&self) -> Result<(), RestoreError> {
         wait_for_room(&self.session).await;
-        reaper::remove(&self.server, &self.session, self.journal, &self.name).await?;
+        let dropped = reaper::remove(&self.server, &self.session, self.journal, &self.name).await;
+        match dropped {
+            Err(_) if self.session.client().is_closed() => self.discard_anew().await,
+            dropped => Ok(dropped.map(drop)?),
+        }
+    }
+
+    /// The same on a new session, if the one with the lock was lost.
+    async fn discard_anew(&self) -> Result<(), RestoreError> {
+        let server = self.server.without_retry();
+        let session = server.maintenance("verification").await?;
+        lock_name(&session, &self.name).await?;
+        reaper::remove(&server, &session, self.journal, &self.name).await?;
         Ok(())
     }
 }

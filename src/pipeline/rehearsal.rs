@@ -23,7 +23,7 @@ use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{InPlace, OnError, Policy, Rehearse};
 use crate::postgres::{Session, map_pg_error};
 use crate::progress::Progress;
-use pgdump_restore::{Refusal, Stage, fixes_of, hooks_of, refusal_error};
+use pgdump_restore::{Refusal, Rehearsed, Stage, fixes_of, hooks_of, refusal_error};
 
 /// How long cleaning up may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -33,7 +33,6 @@ const LARGE: u64 = 1 << 30;
 
 const NOTE: &str = "without rows: what only rows show is not known, such as rows that a constraint or a unique index rejects, \
     and materialized views, which are created without being filled";
-const NOTE_OF_TEXT: &str = "SQL text: only the statements before its first rows were tried, not the indexes, keys and privileges after them";
 
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
 
@@ -205,17 +204,13 @@ async fn try_definitions(
     let prepared = opened
         .prepare(context, &mut destination, request, &mut summary)
         .await?;
-    let note = if prepared.is_script() {
-        NOTE_OF_TEXT
-    } else {
-        NOTE
-    };
-    let mut note = note.to_owned();
-    let entries = prepared.definitions();
+    let listed = prepared.definitions();
     let staged = prepared
         .create_staging(&destination, context.progress, &mut summary)
         .await?;
-    staged.rehearse(context, job.jobs, &mut summary).await?;
+    let rehearsed = staged.rehearse(context, job.jobs, &mut summary).await?;
+    let mut note = note_of(&rehearsed);
+    let entries = rehearsed.definitions.unwrap_or(listed);
     let mut refusals = summary.refusals.map(|r| r.found()).unwrap_or_default();
     let facts = summary.rewriter.as_ref().map(|r| &r.facts);
     if let Some(extension) = facts.and_then(|f| bound_to_target(f, &job.target_db))
@@ -233,6 +228,16 @@ async fn try_definitions(
         ));
     }
     Ok((entries, note, refusals))
+}
+
+/// What a rehearsal does not know.
+fn note_of(rehearsed: &Rehearsed) -> String {
+    match &rehearsed.ended_before {
+        Some(rows) => format!(
+            "SQL text: only the statements before {rows} were tried, not those after it, such as indexes, keys and privileges; {NOTE}"
+        ),
+        None => NOTE.to_owned(),
+    }
 }
 
 /// Whether the restore creates its database under the target's name, if it needs that.

@@ -205,11 +205,21 @@ async fn restore_into_staging(
     draft: &mut ResultDraft,
 ) -> Result<Proven, RestoreError> {
     let pinned = pin(context, draft).await?;
-    rehearsal::before_rows(context, &pinned).await?;
     match Box::pin(restore_pinned(context, claimed, &pinned, draft)).await {
         Ok(proven) => Ok(proven),
         Err(e) => Err(rehearsal::with_refusals(context, &pinned, e).await),
     }
+}
+
+/// Opens a backup. A large one is rehearsed meanwhile, so that its download has started when that is done.
+async fn open_and_rehearse<T>(
+    context: &RestoreContext<'_>,
+    pinned: &Pinned,
+    open: impl Future<Output = T>,
+) -> Result<T, RestoreError> {
+    let rehearse = Box::pin(rehearsal::before_rows(context, pinned));
+    let (opened, rehearsed) = tokio::join!(open, rehearse);
+    rehearsed.map(|()| opened)
 }
 
 /// A restore index only says where blocks are: a backup that fails with it is read once more from front to back, and that
@@ -229,14 +239,14 @@ async fn restore_pinned(
         _ => None,
     };
     let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
-        let opened = pinned.open(context, job.database.as_deref()).await?;
+        let open = pinned.open(context, job.database.as_deref());
+        let opened = open_and_rehearse(context, pinned, open).await??;
         return Box::pin(load_and_prove(context, opened, claimed, draft)).await;
     };
     let notes = draft.summary.notes.len();
-    let by_index = async {
-        let opened = Pinned::open_by_index(backup, index, context).await?;
-        Box::pin(load_and_prove(context, opened, claimed, draft)).await
-    };
+    let open = Pinned::open_by_index(backup, index, context);
+    let opened = open_and_rehearse(context, pinned, open).await?;
+    let by_index = async { Box::pin(load_and_prove(context, opened?, claimed, draft)).await };
     match by_index.await {
         Err(e) if may_be_the_index(&e) && !context.cancel.is_cancelled() => {
             tracing::warn!(

@@ -16,7 +16,7 @@ use crate::policy::{OnError, Owners, Policy, Selection};
 use crate::postgres::{Server, ServerConnections};
 use crate::progress::Progress;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
-use pgdump_restore::{LoadOptions, Loaded, Refusals, Rewriter};
+use pgdump_restore::{LoadOptions, Loaded, Refusals, Rehearsed, Rewriter};
 
 /// One generation of a backup, or standard input.
 #[derive(Clone)]
@@ -243,11 +243,6 @@ impl Prepared {
         self.entries.iter().filter(is_one).count() as u64
     }
 
-    /// Whether the backup is SQL text.
-    pub(super) fn is_script(&self) -> bool {
-        self.archive.is_script()
-    }
-
     /// Creates the roles that are missing and the empty database.
     ///
     /// # Errors
@@ -365,7 +360,7 @@ impl CreatedStaging {
         context: &JobContext<'_, J>,
         jobs: Option<usize>,
         summary: &mut LoadSummary,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<Rehearsed, RestoreError> {
         let config = context.config();
         let wanted = config.jobs_for(jobs, self.rewriter.facts.cores);
         let sessions = self.connections.map_or(wanted, |c| c.bound(wanted));

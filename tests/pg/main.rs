@@ -7,6 +7,7 @@ mod support;
 mod synthetic;
 
 mod access;
+mod causes;
 mod damage;
 mod faults;
 mod fill;
@@ -16,6 +17,7 @@ mod formats;
 mod in_place;
 mod inputs;
 mod redirected;
+mod rehearsals;
 mod round_trip;
 mod servers;
 mod sets;

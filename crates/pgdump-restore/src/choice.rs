@@ -7,3 +7,4 @@ mod subject;
 
 pub(crate) use self::pattern::{is_exact, is_kind, means_entry};
 pub(crate) use self::statements::StatementChoice;
+pub(crate) use self::subject::part_or_creation;

@@ -6,20 +6,16 @@ use crate::extension_hooks::hooks_of;
 use crate::hints::MISSING_ROLE;
 use crate::refusal::Refusal;
 
+/// Most entries that a fix names.
+const NAMED: usize = 3;
+
 /// What to change on the server, or in the command, so that refused definitions go in: one answer for each root cause.
 /// `is_restricted`: they were tried by a role without powers, because the source of the backup is not trusted.
 pub fn fixes_of(refusals: &[Refusal], is_restricted: bool) -> HashMap<String, String> {
     let mut fixes = HashMap::new();
-    // What helps a policy helps everything else that names its role.
-    let (policies, others): (Vec<&Refusal>, Vec<&Refusal>) =
-        refusals.iter().partition(|r| is_policy(r));
-    let (roots, left_out): (Vec<&Refusal>, Vec<&Refusal>) = policies
-        .into_iter()
-        .chain(others)
-        .partition(|r| r.caused_by.is_none());
-    for refusal in roots.into_iter().chain(left_out) {
+    for refusal in refusals {
         fixes.entry(refusal.root.clone()).or_insert_with(|| {
-            let fix = fix_of(refusal);
+            let fix = Cause::of(&refusal.root, refusals).fix();
             let needs_trust = is_restricted && fix.contains("superuser");
             if needs_trust { TRUST.to_owned() } else { fix }
         });
@@ -30,123 +26,230 @@ pub fn fixes_of(refusals: &[Refusal], is_restricted: bool) -> HashMap<String, St
 const TRUST: &str = "restore with BACKUP_TRUST=full and as a superuser if you trust the source of the backup, or with --on-error \
     skip, which leaves it out with what depends on it";
 
-fn is_policy(refusal: &Refusal) -> bool {
-    refusal.entry.starts_with("POLICY ")
-}
-
-/// What to change on the server, or in the command, so that a refused definition goes in.
-pub fn fix_of(refusal: &Refusal) -> String {
-    let code = refusal.sqlstate.as_deref().unwrap_or_default();
-    let (kind, name) = kind_and_name(&refusal.root);
-    of_policy(refusal, (kind, name))
-        .or_else(|| of_root(kind, name, code))
-        .or_else(|| of_message(&refusal.message))
-        .or_else(|| of_code(code))
-        .unwrap_or_else(|| OTHERWISE.to_owned())
-}
-
 const OTHERWISE: &str = "restore with --on-error skip, which leaves it out with what depends on it, or change it in the source";
 
 /// The kinds of roots whose fix depends on the kind.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 18] = [
     "ROLE",
     "EXTENSION",
     "LIBRARY",
+    "FILE",
     "TABLESPACE",
     "PROCEDURAL LANGUAGE",
     "LANGUAGE",
     "COLLATION",
     "ACCESS METHOD",
     "PARAMETER",
+    "SECURITY LABEL PROVIDER",
     "SCHEMA",
+    "DATABASE",
+    "TYPE",
     "FOREIGN-DATA WRAPPER",
     "FOREIGN DATA WRAPPER",
     "EVENT TRIGGER",
+    "SUBSCRIPTION",
 ];
 
 fn kind_and_name(root: &str) -> (&str, &str) {
     KINDS
         .iter()
-        .find_map(|kind| Some((*kind, root.strip_prefix(*kind)?.strip_prefix(' ')?)))
+        .find_map(|kind| {
+            let rest = root.strip_prefix(*kind)?;
+            let is_whole = rest.is_empty() || rest.starts_with(' ');
+            is_whole.then(|| (*kind, rest.trim_start()))
+        })
         .unwrap_or(("", root))
 }
 
-/// A policy is for roles, whoever owns its table.
-fn of_policy(refusal: &Refusal, (kind, name): (&str, &str)) -> Option<String> {
-    let is_about_role = is_policy(refusal) && kind == "ROLE";
-    is_about_role.then(|| {
-        let entry = &refusal.entry;
-        format!(
-            "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {name}=OTHER or --skip '{entry}': \
-             the policy names it"
-        )
-    })
+/// A root cause, and what it makes the server refuse.
+struct Cause<'a> {
+    kind: &'a str,
+    name: &'a str,
+    code: &'a str,
+    message: &'a str,
+    /// The first refused entries, each once, without those that are left out with one of them.
+    entries: Vec<&'a str>,
+    /// Whether policies or user mappings are among all of them, and whether anything else is.
+    has_named: bool,
+    has_others: bool,
 }
 
-/// Whether the server has what it refused, and the restoring role lacks the right to it.
-fn is_denied(code: &str) -> bool {
-    code == "42501"
-}
+impl<'a> Cause<'a> {
+    fn of(root: &'a str, refusals: &'a [Refusal]) -> Self {
+        let of_root = || refusals.iter().filter(move |r| r.root == root);
+        let is_refused = |r: &&Refusal| r.caused_by.is_none();
+        let first = of_root().find(is_refused).or_else(|| of_root().next());
+        let refused = of_root().filter(is_refused).map(|r| r.entry.as_str());
+        let names_role = |entry: &str| {
+            let kinds = ["POLICY ", "USER MAPPING "];
+            kinds.iter().any(|kind| entry.starts_with(kind))
+        };
+        let mut entries = vec![];
+        for entry in refused.clone() {
+            if entries.len() <= NAMED && !entries.contains(&entry) {
+                entries.push(entry);
+            }
+        }
+        let (kind, name) = kind_and_name(root);
+        Cause {
+            kind,
+            name,
+            code: first
+                .and_then(|r| r.sqlstate.as_deref())
+                .unwrap_or_default(),
+            message: first.map_or("", |r| r.message.as_str()),
+            entries,
+            has_named: refused.clone().any(names_role),
+            has_others: !refused.clone().all(names_role),
+        }
+    }
 
-fn of_root(kind: &str, name: &str, code: &str) -> Option<String> {
-    Some(match kind {
-        "ROLE" if is_denied(code) => format!(
-            "GRANT the role {name} to the restoring role, or restore with --owners map or none"
-        ),
-        "ROLE" => format!("role {name}: {MISSING_ROLE}"),
-        "EXTENSION" if is_denied(code) => format!(
-            "restore as a role that may create the extension {name}: a superuser, unless the extension is trusted or the \
-             provider allows it"
-        ),
-        "EXTENSION" if !is_not_installed(code) && hooks_of(name).is_some() => load_library(name)?,
-        "EXTENSION" => format!(
-            "install the package of the extension {name} on the server, or restore with --extensions skip-missing"
-        ),
-        "LIBRARY" => format!("install the package with the library {name} on the server"),
-        "TABLESPACE" => format!("create the tablespace {name}"),
-        "PROCEDURAL LANGUAGE" | "LANGUAGE" if is_denied(code) => format!(
-            "restore as a superuser: the language {name} is not trusted, so no other role may create functions in it"
-        ),
-        "PROCEDURAL LANGUAGE" | "LANGUAGE" => {
-            format!("install the package of the language {name} on the server")
-        }
-        "COLLATION" => format!(
-            "install the locale of the collation {name} on the server's host, or restore into a server with its provider"
-        ),
-        "ACCESS METHOD" | "FOREIGN DATA WRAPPER" if is_denied(code) => format!(
-            "restore as a superuser, or with --skip '{kind} {name}': no other role may create it"
-        ),
-        "ACCESS METHOD" => {
-            format!("install the extension that provides the access method {name}")
-        }
-        "PARAMETER" if is_denied(code) => {
+    fn fix(&self) -> String {
+        let of_denial = || self.of_denial().filter(|_| self.is_denied());
+        self.of_named_role()
+            .or_else(of_denial)
+            .or_else(|| self.of_absence().filter(|_| !self.is_denied()))
+            .or_else(|| of_message(self.message))
+            .or_else(|| of_code(self.code))
+            .unwrap_or_else(|| OTHERWISE.to_owned())
+    }
+
+    /// Whether the server has what it refused, and a role lacks the right to it.
+    fn is_denied(&self) -> bool {
+        self.code == "42501"
+    }
+
+    /// Policies and user mappings are for roles, whoever owns what they are about.
+    fn of_named_role(&self) -> Option<String> {
+        let name = self.name;
+        let skip = if self.has_others {
+            String::new()
+        } else {
+            format!(" or {}", self.leave_out())
+        };
+        (self.kind == "ROLE" && self.has_named).then(|| {
             format!(
-                "GRANT SET ON PARAMETER {name} to the restoring role, or restore as a superuser"
+                "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {name}=OTHER{skip}: \
+                 a policy or a user mapping names it"
             )
-        }
-        "PARAMETER" => format!(
-            "load the library that has the parameter {name} (shared_preload_libraries), or restore into the version that \
-             knows it"
-        ),
-        "SCHEMA" if is_denied(code) => {
-            format!("let the restoring role create in the schema {name}, or own it")
-        }
-        "FOREIGN-DATA WRAPPER" if is_denied(code) => {
-            format!("GRANT USAGE ON FOREIGN DATA WRAPPER {name} to the restoring role")
-        }
-        "FOREIGN-DATA WRAPPER" => {
-            format!("install the extension of the foreign-data wrapper {name}")
-        }
-        "EVENT TRIGGER" if is_denied(code) => format!(
-            "restore as a superuser, or with --on-error skip, which leaves out the event trigger {name}"
-        ),
-        _ => return None,
-    })
-}
+        })
+    }
 
-/// Whether the server has no such extension: `extension "x" is not available`.
-fn is_not_installed(code: &str) -> bool {
-    matches!(code, "0A000" | "58P01")
+    /// The options that leave out what is refused, and nothing else that could be restored.
+    fn leave_out(&self) -> String {
+        // An owner or a privilege is no entry that can be left out alone, and a quote would end the argument.
+        let has_name = |e: &&str| {
+            let is_part = ["OWNER OF ", "ACL ", "GRANT ", "REVOKE "];
+            !is_part.iter().any(|part| e.starts_with(part)) && !e.contains('\'')
+        };
+        let all = &self.entries;
+        if all.is_empty() || all.len() > NAMED || !all.iter().all(has_name) {
+            return "--on-error skip".to_owned();
+        }
+        let options: Vec<String> = all.iter().map(|e| format!("--skip '{e}'")).collect();
+        options.join(" ")
+    }
+
+    /// What to do if the server has it, and the restoring role, or an owner, may not use it.
+    fn of_denial(&self) -> Option<String> {
+        let (kind, name) = (self.kind, self.name);
+        Some(match kind {
+            "ROLE" => format!(
+                "GRANT the role {name} to the restoring role, or restore with --owners map or none"
+            ),
+            "EXTENSION" => format!(
+                "restore as a role that may create the extension {name}: a superuser, unless the extension is trusted or the \
+                 provider allows it"
+            ),
+            "TABLESPACE" => format!(
+                "GRANT CREATE ON TABLESPACE {name} to the restoring role and to the owners of what is in it"
+            ),
+            "PROCEDURAL LANGUAGE" | "LANGUAGE" => format!(
+                "restore as a superuser: the language {name} is not trusted, so no other role may create functions in it"
+            ),
+            "ACCESS METHOD" | "FOREIGN DATA WRAPPER" => format!(
+                "restore as a superuser, or with --skip '{kind} {name}': no other role may create it"
+            ),
+            "PARAMETER" => format!(
+                "GRANT SET ON PARAMETER {name} to the restoring role (from PostgreSQL 15 on), or restore as a superuser"
+            ),
+            "SCHEMA" => format!(
+                "restore as a superuser, or with --owners none: the owner that the backup names, or the restoring role, may \
+                 not create in the schema {name}"
+            ),
+            "DATABASE" => {
+                "restore as a superuser, or with --owners none: the owner that the backup names may not create in the database"
+                    .to_owned()
+            }
+            "FOREIGN-DATA WRAPPER" => format!(
+                "restore as a superuser, or with {}: the restoring role may not use the foreign-data wrapper {name}",
+                self.leave_out()
+            ),
+            "EVENT TRIGGER" => format!(
+                "restore as a superuser, or with --on-error skip, which leaves out the event trigger {name}"
+            ),
+            "SUBSCRIPTION" => format!(
+                "restore as a superuser, or as a member of pg_create_subscription (from PostgreSQL 16 on), or with --skip \
+                 'SUBSCRIPTION {name}'"
+            ),
+            _ => return None,
+        })
+    }
+
+    /// What to do if the server does not have it.
+    fn of_absence(&self) -> Option<String> {
+        let (kind, name) = (self.kind, self.name);
+        Some(match kind {
+            "ROLE" => format!("role {name}: {MISSING_ROLE}"),
+            "EXTENSION" if !self.is_not_installed() && hooks_of(name).is_some() => {
+                load_library(name)?
+            }
+            "EXTENSION" => format!(
+                "install the package of the extension {name} on the server, or restore with --extensions skip-missing"
+            ),
+            "LIBRARY" => format!("install the package with the library {name} on the server"),
+            "FILE" => format!(
+                "put the file {name} on the server's host, or restore with {}",
+                self.leave_out()
+            ),
+            "TABLESPACE" => format!("create the tablespace {name}"),
+            "PROCEDURAL LANGUAGE" => {
+                format!("install the package of the language {name} on the server")
+            }
+            "LANGUAGE" | "ACCESS METHOD" | "FOREIGN-DATA WRAPPER" => format!(
+                "take a backup of the whole database, which creates the {} {name} or its extension, and install its package \
+                 on the server",
+                kind.to_lowercase()
+            ),
+            "COLLATION" if name.starts_with("pg_catalog.") => format!(
+                "install the locale of the collation {name} on the server's host, then run SELECT \
+                 pg_import_system_collations('pg_catalog') in template0 (ALTER DATABASE template0 ALLOW_CONNECTIONS true)"
+            ),
+            "COLLATION" => format!(
+                "install the locale of the collation {name} on the server's host, or restore into a server with its provider"
+            ),
+            "PARAMETER" => format!(
+                "restore into the version that knows the parameter {name}, or with {}",
+                self.leave_out()
+            ),
+            "SECURITY LABEL PROVIDER" => format!(
+                "load the library of the security label provider {name} (shared_preload_libraries), or restore with {}",
+                self.leave_out()
+            ),
+            // Only types of the server itself are without a schema.
+            "TYPE" if !name.contains('.') => format!(
+                "restore into the version of PostgreSQL that has the type {name}: the one that the backup is from, or a newer \
+                 one; or with {}",
+                self.leave_out()
+            ),
+            _ => return None,
+        })
+    }
+
+    /// Whether the server has no such extension: `extension "x" is not available`.
+    fn is_not_installed(&self) -> bool {
+        matches!(self.code, "0A000" | "58P01")
+    }
 }
 
 /// The fix for an extension that is installed, and needs a library that the server loads when it starts.
@@ -166,6 +269,12 @@ fn load_library(extension: &str) -> Option<String> {
 fn of_message(message: &str) -> Option<String> {
     let has = |words: &str| message.contains(words);
     let fix = match () {
+        () if has("permission denied to change owner of") => {
+            "make its owner a superuser on this server (ALTER ROLE … SUPERUSER), or restore with --owners map or none"
+        }
+        () if has("to set session authorization") => {
+            "restore as a superuser, or with --no-privileges: another role than the owner has granted it"
+        }
         () if has("superuser") || has("must be owner") => {
             "restore as a superuser, or with --on-error skip, which leaves it out with what depends on it"
         }
@@ -206,14 +315,27 @@ fn of_code(code: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// What a cause outside of the backup makes fail, or the cause itself.
+    fn entry_of(root: &str) -> &str {
+        match kind_and_name(root).0 {
+            "PARAMETER" => "FUNCTION public.f(integer)",
+            "FILE" => "TEXT SEARCH DICTIONARY public.d",
+            "SECURITY LABEL PROVIDER" => "SECURITY LABEL public.TABLE t",
+            "FOREIGN-DATA WRAPPER" => "SERVER s",
+            _ => root,
+        }
+    }
+
     fn fix(root: &str, code: &str, message: &str) -> String {
-        fix_of(&Refusal {
-            entry: root.to_owned(),
+        let entry = entry_of(root);
+        let refusal = Refusal {
+            entry: entry.to_owned(),
             sqlstate: Some(code.to_owned()),
             message: message.to_owned(),
             root: root.to_owned(),
             caused_by: None,
-        })
+        };
+        fixes_of(&[refusal], false)[root].clone()
     }
 
     #[test]
@@ -247,13 +369,63 @@ mod tests {
             ("ACCESS METHOD rum", "42704", "", "access method rum"),
             ("ACCESS METHOD a", "42501", "", "as a superuser"),
             ("FOREIGN DATA WRAPPER w", "42501", "", "as a superuser"),
-            ("FOREIGN-DATA WRAPPER w", "42501", "", "GRANT USAGE"),
+            ("FOREIGN-DATA WRAPPER w", "42501", "", "--skip 'SERVER s'"),
+            ("FOREIGN-DATA WRAPPER w", "42704", "", "whole database"),
+            ("LANGUAGE plv8", "42704", "", "whole database"),
+            ("TABLESPACE t", "42501", "", "GRANT CREATE ON TABLESPACE t"),
+            ("TABLESPACE t", "42704", "", "create the tablespace t"),
+            ("PARAMETER p", "42501", "", "GRANT SET ON PARAMETER p"),
+            (
+                "PARAMETER p",
+                "42704",
+                "",
+                "--skip 'FUNCTION public.f(integer)'",
+            ),
+            ("SCHEMA public", "42501", "", "--owners none"),
+            ("DATABASE", "42501", "", "in the database"),
+            (
+                "FILE /usr/share/d.dict",
+                "F0000",
+                "",
+                "--skip 'TEXT SEARCH DICTIONARY public.d'",
+            ),
+            (
+                "SECURITY LABEL PROVIDER selinux",
+                "22023",
+                "",
+                "shared_preload_libraries",
+            ),
+            ("TYPE newer", "42704", "", "the type newer"),
+            (
+                "TYPE public.mood",
+                "42704",
+                "",
+                "take a backup of everything",
+            ),
+            (
+                "COLLATION pg_catalog.de_DE",
+                "42704",
+                "",
+                "pg_import_system_collations",
+            ),
+            (
+                "OWNER OF EVENT TRIGGER e",
+                "42501",
+                "permission denied to change owner of event trigger \"e\"",
+                "ALTER ROLE … SUPERUSER",
+            ),
+            (
+                "ACL public.TABLE t",
+                "42501",
+                "permission denied to set session authorization",
+                "--no-privileges",
+            ),
             ("EVENT TRIGGER e", "42501", "", "--on-error skip"),
             (
                 "SUBSCRIPTION s",
                 "42501",
-                "must be superuser to create subscriptions",
-                "as a superuser",
+                "permission denied to create subscription",
+                "pg_create_subscription",
             ),
             (
                 "COLLATION public.c",
@@ -291,14 +463,24 @@ mod tests {
         let all = [
             refusal("OWNER OF TABLE public.t", "ROLE app", None),
             refusal("POLICY public.t p", "ROLE app", None),
+            refusal("POLICY public.t q", "ROLE reader", None),
+            refusal("POLICY public.u q", "ROLE reader", None),
+            refusal("USER MAPPING USER MAPPING far SERVER s", "ROLE far", None),
             refusal("TABLE u", "COLLATION c", Some("COLLATION c")),
             denied,
         ];
         let fixes = fixes_of(&all, false);
-        assert_eq!(fixes.len(), 3);
+        assert_eq!(fixes.len(), 5);
+        let of_far = &fixes["ROLE far"];
+        assert!(of_far.contains("--skip 'USER MAPPING USER MAPPING far SERVER s'"));
         let of_role = &fixes["ROLE app"];
-        assert!(of_role.contains("--skip 'POLICY public.t p'"), "{of_role}");
+        assert!(of_role.contains("--create-roles"), "{of_role}");
+        // The owner would still be missing.
+        assert!(!of_role.contains("--skip"), "{of_role}");
         assert!(!of_role.contains("--owners none"), "{of_role}");
+        let of_policies = "--skip 'POLICY public.t q' --skip 'POLICY public.u q'";
+        let of_reader = &fixes["ROLE reader"];
+        assert!(of_reader.contains(of_policies), "{of_reader}");
         assert!(fixes["EVENT TRIGGER e"].contains("as a superuser, or"));
         let fixes = fixes_of(&all, true);
         assert!(fixes["EVENT TRIGGER e"].contains("BACKUP_TRUST=full"));

@@ -8,12 +8,23 @@ use pgdump_archive::{EntryKind, TocEntry};
 pub(crate) const MISSING_ROLE: &str = "create the role, or restore with --globals globals.sql (the roles, by pg_dumpall \
     --globals-only), --create-roles, --owners map or --owners none --no-privileges";
 
+/// The same for a role that a policy or a user mapping names, whoever owns its table and whatever is granted.
+pub(crate) const MISSING_NAMED_ROLE: &str = "create the role, or restore with --globals globals.sql (the roles, by pg_dumpall \
+    --globals-only), --create-roles, --owners map --role-map ROLE=OTHER, or without the policies and user mappings that \
+    name it (--skip)";
+
 /// Adds a remedy for a missing role, and if a function did not find a name because `pg_dump` restores with an empty
 /// search path. `entry` is the entry that was being restored, if it is known.
 pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
     // Without a SQLSTATE, it is our own error, and has it.
     if e.kind() == D::RoleMissing && e.sqlstate().is_some() {
-        return e.followed_by(&format!(": {MISSING_ROLE}"));
+        let is_named = |e: &TocEntry| matches!(e.kind, EntryKind::Policy | EntryKind::UserMapping);
+        let remedy = if entry.is_some_and(is_named) {
+            MISSING_NAMED_ROLE
+        } else {
+            MISSING_ROLE
+        };
+        return e.followed_by(&format!(": {remedy}"));
     }
     if e.kind() == D::RoleMissing || !is_for_a_function(&e.to_string()) {
         return e;
@@ -111,6 +122,10 @@ mod tests {
         assert!(said.contains("[42704]: create the role, or"), "{said}");
         assert!(said.contains("--globals globals.sql"), "{said}");
         assert!(!with_hint(role(), None).to_string().contains("--globals"));
+        let policy = TocEntry::bare(1, "POLICY", "t p");
+        let said = with_hint(role().with_sqlstate("42704"), Some(&policy)).to_string();
+        assert!(said.contains("--role-map"), "{said}");
+        assert!(!said.contains("--no-privileges"), "{said}");
     }
 
     #[test]

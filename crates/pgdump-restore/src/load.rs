@@ -15,7 +15,7 @@ use crate::dependence::Dependence;
 use crate::error::RestoreError;
 use crate::ids::SessionId;
 use crate::left_out::LeftOut;
-use crate::load_context::{LoadContent, LoadContext, Totals};
+use crate::load_context::{LoadContent, LoadContext, Totals, TriedText};
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
@@ -87,9 +87,19 @@ pub async fn load(
     Ok(loaded(&job))
 }
 
+/// What a rehearsal has tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rehearsed {
+    /// Number of definitions of SQL text; `None` if the backup has a table of contents, which lists them.
+    pub definitions: Option<u64>,
+    /// The rows of SQL text before which the rehearsal ended; `None` if all definitions were tried.
+    pub ended_before: Option<String>,
+}
+
 /// Creates the definitions of `entries` in `database`, as [`load`] would, but no rows: what the server refuses is then in
-/// [`LoadOptions::refusals`], which must not stop the load. Materialized views are not filled. Of SQL text, whose
-/// definitions are known as far as it is read, the statements before the first rows are tried.
+/// [`LoadOptions::refusals`], which must not stop the load. Materialized views are not filled. Definitions in SQL text are
+/// known as far as it is read: to its end, unless more than 16 MiB of rows precede that, or `pg_dump` did not write it.
 ///
 /// # Errors
 /// Everything but refusals: errors of the archive, the download and the connection.
@@ -101,8 +111,9 @@ pub async fn rehearse(
     options: LoadOptions,
     rewriter: Arc<Rewriter>,
     observer: Arc<dyn LoadObserver>,
-) -> Result<(), RestoreError> {
-    let entries = if archive.is_script() {
+) -> Result<Rehearsed, RestoreError> {
+    let is_script = archive.is_script();
+    let entries = if is_script {
         vec![]
     } else {
         entries.into_iter().map(without_rows).collect()
@@ -113,8 +124,13 @@ pub async fn rehearse(
         job.definitions_only = true;
     }
     // The rows of an archive are not read.
-    let text = archive.is_script().then_some(archive);
-    run(job, text, plan, &options).await
+    let text = is_script.then_some(archive);
+    run(job.clone(), text, plan, &options).await?;
+    let ended_before = job.tried.ended_before.lock().take();
+    Ok(Rehearsed {
+        definitions: is_script.then(|| job.tried.definitions.load(Relaxed)),
+        ended_before,
+    })
 }
 
 /// The entry as one that has nothing to load. It stays in the table of contents, so that it is known what is left out
@@ -158,6 +174,7 @@ fn begin(
         in_order_into: options.in_order_into.clone(),
         copy_of: options.copy_of.clone(),
         definitions_only: false,
+        tried: TriedText::default(),
         settings_changed: AtomicU64::new(0),
     };
     (Arc::new(job), plan)

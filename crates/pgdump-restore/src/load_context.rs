@@ -88,6 +88,15 @@ pub(crate) struct Totals {
     pub(crate) has_begun: AtomicBool,
 }
 
+/// What a rehearsal has tried of SQL text.
+#[derive(Debug, Default)]
+pub(crate) struct TriedText {
+    /// Number of definitions.
+    pub(crate) definitions: AtomicU64,
+    /// The rows before which it ended; `None` if it has tried all of the text.
+    pub(crate) ended_before: Mutex<Option<String>>,
+}
+
 /// State that all sessions of one load share.
 pub(crate) struct LoadContext {
     pub(crate) server: Server,
@@ -117,6 +126,8 @@ pub(crate) struct LoadContext {
     pub(crate) left_out: LeftOut,
     /// Whether no rows are loaded.
     pub(crate) definitions_only: bool,
+    /// What of SQL text was tried then.
+    pub(crate) tried: TriedText,
     /// How often an extension has changed settings of the database, which only new sessions have.
     pub(crate) settings_changed: AtomicU64,
 }

@@ -27,11 +27,15 @@ pub(super) fn run(
         LoadContent::Script(_) => {
             let mut producer = ScriptProducer::new(chunks);
             let read = stream.read(&mut producer);
-            if !producer.has_all_definitions() {
+            let has_ended_early = producer.has_ended_early();
+            if !has_ended_early {
                 read?;
             }
             producer.flush()?;
-            job.rewriter.check_selection()?;
+            // What was not read may have the names that the selection has.
+            if !has_ended_early {
+                job.rewriter.check_selection()?;
+            }
         }
     }
     work_queue.change(|s| s.stream_ended());

@@ -122,6 +122,14 @@ impl Named {
             "TYPE" | "DOMAIN" | "SHELL TYPE" => &["type", "relation"],
             "FUNCTION" | "PROCEDURE" | "AGGREGATE" => &["function", "procedure", "aggregate"],
             "PROCEDURAL LANGUAGE" => &["language"],
+            // What an extension brings often has its name.
+            "EXTENSION" => &[
+                "extension",
+                "access method",
+                "language",
+                "foreign-data wrapper",
+                "type",
+            ],
             "FOREIGN DATA WRAPPER" => &["foreign-data wrapper"],
             other => return before.ends_with(&other.to_lowercase()),
         };
@@ -198,27 +206,31 @@ const OUTSIDE: [&str; 10] = [
     "type",
 ];
 
+/// Words before the name of what the server lacks or denies, and its kind.
+const CAUSES: [(&str, &str); 13] = [
+    ("could not access file", "LIBRARY"),
+    ("must be able to SET ROLE", "ROLE"),
+    ("must be member of role", "ROLE"),
+    ("unrecognized configuration parameter", "PARAMETER"),
+    ("invalid configuration parameter name", "PARAMETER"),
+    // Of a table or an index.
+    ("unrecognized parameter", "PARAMETER"),
+    ("permission denied to set parameter", "PARAMETER"),
+    ("security label provider", "SECURITY LABEL PROVIDER"),
+    ("could not open dictionary file", "FILE"),
+    ("could not open affix file", "FILE"),
+    ("could not open stop-word file", "FILE"),
+    ("could not open synonym file", "FILE"),
+    ("could not open thesaurus file", "FILE"),
+];
+
 /// What the server lacks or denies by its message, such as `ROLE app`: one cause, whatever it makes fail.
 pub(crate) fn cause_in(message: &str) -> Option<String> {
-    absent(message)
-        .or_else(|| denied(message))
-        .or_else(|| behind(message, "could not access file \"", "LIBRARY"))
-        .or_else(|| behind(message, "must be able to SET ROLE \"", "ROLE"))
-        .or_else(|| behind(message, "must be member of role \"", "ROLE"))
-        .or_else(|| {
-            behind(
-                message,
-                "unrecognized configuration parameter \"",
-                "PARAMETER",
-            )
-        })
-        .or_else(|| {
-            behind(
-                message,
-                "permission denied to set parameter \"",
-                "PARAMETER",
-            )
-        })
+    let named = || {
+        let mut causes = CAUSES.iter();
+        causes.find_map(|(words, kind)| behind(message, words, kind))
+    };
+    absent(message).or_else(|| denied(message)).or_else(named)
 }
 
 /// `role "app" does not exist`
@@ -235,12 +247,16 @@ fn absent(message: &str) -> Option<String> {
 fn denied(message: &str) -> Option<String> {
     let object = message.strip_prefix("permission denied for ")?;
     let (kind, name) = object.rsplit_once(' ')?;
+    // A rehearsal's has another name than a restore's.
+    if kind == "database" {
+        return Some("DATABASE".to_owned());
+    }
     Some(format!("{} {name}", kind.to_uppercase()))
 }
 
 fn behind(message: &str, words: &str, kind: &str) -> Option<String> {
     let (_, rest) = message.split_once(words)?;
-    let (name, _) = rest.rsplit_once('"')?;
+    let (name, _) = rest.strip_prefix(" \"")?.rsplit_once('"')?;
     Some(format!("{kind} {name}"))
 }
 
@@ -326,8 +342,32 @@ mod tests {
                 "could not access file \"$libdir/postgis-3\": No such file or directory",
                 Some("LIBRARY $libdir/postgis-3"),
             ),
+            (
+                "permission denied for database pgrestored_v_0",
+                Some("DATABASE"),
+            ),
             ("must be able to SET ROLE \"app\"", Some("ROLE app")),
             ("must be member of role \"app\"", Some("ROLE app")),
+            (
+                "unrecognized configuration parameter \"transaction_timeout\"",
+                Some("PARAMETER transaction_timeout"),
+            ),
+            (
+                "invalid configuration parameter name \"plpgsql.new\"",
+                Some("PARAMETER plpgsql.new"),
+            ),
+            (
+                "permission denied for tablespace fast",
+                Some("TABLESPACE fast"),
+            ),
+            (
+                "security label provider \"selinux\" is not loaded",
+                Some("SECURITY LABEL PROVIDER selinux"),
+            ),
+            (
+                "could not open dictionary file \"/usr/share/x.dict\": No such file or directory",
+                Some("FILE /usr/share/x.dict"),
+            ),
             ("relation \"public.t\" does not exist", None),
             ("syntax error at or near \"x\"", None),
         ] {
@@ -387,6 +427,18 @@ mod tests {
                 "relation \"public.i\" does not exist",
                 &named("INDEX", None, "i"),
                 true,
+            ),
+            (
+                "42704",
+                "access method \"bloom\" does not exist",
+                &named("EXTENSION", None, "bloom"),
+                true,
+            ),
+            (
+                "42P01",
+                "relation \"public.bloom\" does not exist",
+                &named("EXTENSION", None, "bloom"),
+                false,
             ),
             (
                 "42703",

@@ -127,6 +127,14 @@ pub(super) fn subject_of(sql: &str, schema: Option<&str>) -> Option<Subject> {
     }
 }
 
+/// The kind and name, as in a table of contents, of what exists only because of a statement: of what it creates, or of a
+/// part of something else, such as `ROW SECURITY s.t`.
+pub(crate) fn part_or_creation(sql: &str) -> Option<String> {
+    let subject = subject_of(sql, None)?;
+    let is_one = subject.creates || subject.object.is_none();
+    is_one.then(|| subject.name())
+}
+
 /// The subject of the rows of the table with this name in SQL.
 pub(super) fn rows_of(table: &str, schema: Option<&str>) -> Option<Subject> {
     let of = SubjectParser { sql: table, schema };

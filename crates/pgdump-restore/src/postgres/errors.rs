@@ -40,7 +40,7 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
     let message = match &code[..2] {
         _ if quotes_rows => RAISED.to_owned(),
         "22" if is_money(said) => OTHER_MONEY.to_owned(),
-        // Messages about locales quote no rows.
+        // Messages about locales, label providers and storage parameters quote no rows.
         "22" if !is_of_the_build(said) => rejected(said),
         // A value of a type that refers to objects, such as regclass.
         _ if is_rejected_value => rejected(said),
@@ -181,9 +181,11 @@ fn is_money(message: &str) -> bool {
     message.starts_with("invalid input syntax for type money")
 }
 
-/// Whether an error says that the server was built without something, or that its host lacks a locale.
+/// Whether an error says that the server was built without something or has not loaded it, or that its host lacks a locale.
 fn is_of_the_build(message: &str) -> bool {
     let begins = [
+        "security label provider \"",
+        "unrecognized parameter \"",
         "could not create locale",
         "could not open collator",
         "collation \"pg_catalog.",
@@ -256,6 +258,16 @@ mod tests {
                 "42704",
                 "collation \"s.mine\" for encoding \"UTF8\" does not exist",
                 D::StatementRejected,
+            ),
+            (
+                "22023",
+                "security label provider \"selinux\" is not loaded",
+                D::VersionIncompatible,
+            ),
+            (
+                "22023",
+                "unrecognized parameter \"newer_option\"",
+                D::VersionIncompatible,
             ),
             ("22023", "invalid value for parameter", D::DataRejected),
             (

@@ -3,7 +3,7 @@
 use super::finding::{Finding, names};
 use super::requirements::Requirements;
 use crate::error::DatabaseKind as D;
-use crate::hints::MISSING_ROLE;
+use crate::hints::{MISSING_NAMED_ROLE, MISSING_ROLE};
 use crate::policy::Owners;
 use crate::rewrite::Rewriter;
 
@@ -13,7 +13,11 @@ pub(super) fn missing(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec
     let (created, missing): (Vec<&str>, Vec<&str>) =
         missing.partition(|role| rewriter.makes_role(role));
     found.extend((!created.is_empty()).then(|| to_create(&created, rewriter)));
-    found.extend((!missing.is_empty()).then(|| not_there(&missing)));
+    let named: Vec<&str> = needs.named.iter().map(|r| rewriter.role(r)).collect();
+    let (named, others): (Vec<&str>, Vec<&str>) =
+        missing.into_iter().partition(|role| named.contains(role));
+    found.extend((!others.is_empty()).then(|| not_there(&others, MISSING_ROLE)));
+    found.extend((!named.is_empty()).then(|| not_there(&named, MISSING_NAMED_ROLE)));
     found.extend(foreign_owners(needs, rewriter));
 }
 
@@ -37,12 +41,12 @@ fn to_create(roles: &[&str], rewriter: &Rewriter) -> Finding {
     )
 }
 
-fn not_there(roles: &[&str]) -> Finding {
+fn not_there(roles: &[&str], fix: &str) -> Finding {
     Finding::blocks(
         D::RoleMissing,
         lacks(roles),
         "ownership and privileges cannot be assigned to it",
-        MISSING_ROLE,
+        fix,
     )
 }
 

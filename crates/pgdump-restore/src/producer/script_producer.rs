@@ -4,6 +4,7 @@ use crate::stage::Stage;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::chunk_pusher::ChunkPusher;
 use crate::conversion::Converter;
@@ -13,7 +14,7 @@ use crate::ids::{NodeId, TableId, sorted};
 use crate::plan::{PlanNode, RestorePass};
 use crate::script::{
     OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
-    table_named,
+    creates_large_object, defines, sets_owner, table_named,
 };
 use pgdump_archive::{
     ArchiveError, Chunk, DataSink, Dialect, EntryKind, Statement, TocEntry, first_tokens,
@@ -24,12 +25,22 @@ const STEP_STATEMENTS: usize = 200;
 const STEP_BYTES: usize = 1 << 20;
 /// Most statements that are deferred until others are done.
 const MAX_DEFERRED: usize = 10_000;
+/// Bytes of rows that a rehearsal reads for the sake of the definitions after them.
+const MAX_PASSED: u64 = 16 << 20;
 
 /// Tables that a node locks.
 #[derive(Default)]
 struct Locked {
     exclusive: Vec<TableId>,
     shared: Vec<TableId>,
+}
+
+/// Rows that a rehearsal reads and does not load.
+#[derive(Default)]
+struct PassedRows {
+    bytes: u64,
+    /// The name of the last rows that have begun.
+    last: Option<String>,
 }
 
 pub(super) struct ScriptProducer {
@@ -53,8 +64,8 @@ pub(super) struct ScriptProducer {
     in_transaction: bool,
     /// Keys or triggers exist, so rows must be loaded in the order of the text.
     has_post_data: bool,
-    /// Rows begin, and none are wanted.
-    has_all_definitions: bool,
+    passed: PassedRows,
+    has_ended_early: bool,
 }
 
 impl ScriptProducer {
@@ -73,13 +84,14 @@ impl ScriptProducer {
             clean: true,
             in_transaction: false,
             has_post_data: false,
-            has_all_definitions: false,
+            passed: PassedRows::default(),
+            has_ended_early: false,
         }
     }
 
-    /// Whether reading ended at the first rows, because only definitions are wanted.
-    pub(super) fn has_all_definitions(&self) -> bool {
-        self.has_all_definitions
+    /// Whether reading ended at rows, because only definitions are wanted.
+    pub(super) fn has_ended_early(&self) -> bool {
+        self.has_ended_early
     }
 
     fn add(
@@ -243,7 +255,7 @@ impl DataSink for ScriptProducer {
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
         match self.current {
             Some(node) => Ok(self.chunks.push(node, chunk)?),
-            None => Ok(()),
+            None => Ok(self.pass_over(chunk.len() as u64)?),
         }
     }
 
@@ -262,14 +274,13 @@ impl DataSink for ScriptProducer {
 /// Rows.
 impl ScriptProducer {
     fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        if self.chunks.job.definitions_only {
-            self.has_all_definitions = true;
-            return Err(RestoreError::cancelled("only definitions are wanted"));
-        }
-        self.flush()?;
         let mut entry = entry.clone();
         self.chunks.wait(self.converter.entry(&mut entry))?;
         self.current = None;
+        if self.chunks.job.definitions_only {
+            return self.begin_passing(&entry);
+        }
+        self.flush()?;
         if self.chunks.job.rewriter.leaves_out_rows(&entry) {
             return Ok(());
         }
@@ -290,6 +301,33 @@ impl ScriptProducer {
             self.rows_of.insert(self.order.table(&table), node);
         }
         self.chunks.begin(node, &entry)
+    }
+
+    /// Rows begin that are not loaded. Of a text that `pg_dump` did not write, what follows them may need them.
+    fn begin_passing(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.chunks.job.rewriter.leaves_out_rows(entry);
+        self.clean = false;
+        self.passed.last = Some(entry.name());
+        if self.chunks.job.is_generic_sql {
+            return Err(self.end_early());
+        }
+        Ok(())
+    }
+
+    /// Drops rows. A rehearsal ends where there are too many of them to be read for what follows.
+    fn pass_over(&mut self, bytes: u64) -> Result<(), RestoreError> {
+        self.passed.bytes += bytes;
+        if self.chunks.job.definitions_only && self.passed.bytes > MAX_PASSED {
+            return Err(self.end_early());
+        }
+        Ok(())
+    }
+
+    /// The error that ends the reading; it is none of the rehearsal's.
+    fn end_early(&mut self) -> RestoreError {
+        self.has_ended_early = true;
+        *self.chunks.job.tried.ended_before.lock() = self.passed.last.clone();
+        RestoreError::cancelled("only definitions are wanted")
     }
 
     fn report_rows(&self, entry: &TocEntry) {
@@ -319,6 +357,9 @@ impl ScriptProducer {
             return Ok(());
         };
         let class = self.class_of(&statement.text);
+        if self.chunks.job.definitions_only && !self.is_tried(&class, &statement.text) {
+            return Ok(());
+        }
         let creates_nothing = matches!(
             class,
             StatementClass::Setting { .. } | StatementClass::Transaction
@@ -329,6 +370,25 @@ impl ScriptProducer {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Whether a rehearsal runs a statement: after rows that it has not loaded, only what needs none of them. It counts
+    /// the definitions.
+    fn is_tried(&self, class: &StatementClass, sql: &str) -> bool {
+        if defines(sql) {
+            let counter = &self.chunks.job.tried.definitions;
+            counter.fetch_add(u64::from(!sets_owner(sql)), Relaxed);
+            return true;
+        }
+        let needs_no_rows = matches!(
+            class,
+            StatementClass::Setting { .. }
+                | StatementClass::ResetAll
+                | StatementClass::Transaction
+                | StatementClass::Rollback
+                | StatementClass::Sequence
+        );
+        self.passed.last.is_none() || needs_no_rows || creates_large_object(sql)
     }
 
     /// The statement as this server can run it, unless it is skipped.

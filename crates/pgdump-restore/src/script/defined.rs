@@ -1,6 +1,7 @@
 //! What a statement of SQL text defines, in the words of a table of contents. Pure.
 
 use super::classify::table_named;
+use crate::choice::part_or_creation;
 use crate::refusals::Named;
 use pgdump_archive::{Dialect, Token, first_tokens, tokens};
 
@@ -117,6 +118,28 @@ const KINDS: [&[&str]; 13] = [
     &["large", "object"],
 ];
 
+/// Whether a statement defines something and needs no rows for it.
+pub(crate) fn defines(sql: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "create", "alter", "grant", "revoke", "comment", "security", "drop", "import",
+    ];
+    let t = first_tokens(sql, Dialect::default(), 1);
+    t.first()
+        .is_some_and(|first| WORDS.iter().any(|word| first.is(word)))
+}
+
+/// Whether a statement only gives an object to its owner: `ALTER TABLE s.t OWNER TO me`.
+pub(crate) fn sets_owner(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let is_altered = t.first().is_some_and(|t| t.is("alter"));
+    is_altered && t.windows(2).any(|w| w[0].is("owner") && w[1].is("to"))
+}
+
+/// Whether a statement creates a large object, as `pg_dump` writes it.
+pub(crate) fn creates_large_object(sql: &str) -> bool {
+    alone(sql).starts_with("SELECT pg_catalog.lo_create(")
+}
+
 /// What a statement defines; `None` if it may do anything else, such as bring rows.
 pub(crate) fn defined_by(sql: &str) -> Option<Defined> {
     let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
@@ -132,12 +155,13 @@ pub(crate) fn defined_by(sql: &str) -> Option<Defined> {
 }
 
 fn created(t: &[Token<'_>], sql: &str) -> Defined {
+    let entry = part_or_creation(sql);
     let Some(object) = Object::find(after(t, &BEFORE_KIND)) else {
-        return Defined::called(first_words(sql));
+        return Defined::called(entry.unwrap_or_else(|| first_words(sql)));
     };
     let is_table = matches!(object.kind.as_str(), "TABLE" | "FOREIGN TABLE");
     Defined {
-        entry: format!("{} {}", object.kind, object.name),
+        entry: entry.unwrap_or_else(|| format!("{} {}", object.kind, object.name)),
         named: Some(object.named(&object.kind)),
         table: is_table.then(|| table_named(object.text(sql))).flatten(),
     }
@@ -175,7 +199,7 @@ fn altered(t: &[Token<'_>], sql: &str) -> Defined {
             named: has(["sequence", "name"])
                 .and_then(|place| Object::find(&t[place + 1..]))
                 .map(|sequence| sequence.named("SEQUENCE")),
-            ..Defined::called(format!("ALTER {of}"))
+            ..Defined::called(part_or_creation(sql).unwrap_or_else(|| format!("ALTER {of}")))
         },
     }
 }
@@ -287,13 +311,28 @@ mod tests {
             ),
             (
                 "CREATE OR REPLACE PROCEDURAL LANGUAGE plpython3u;",
-                "LANGUAGE plpython3u",
+                "PROCEDURAL LANGUAGE plpython3u",
                 Some("plpython3u"),
             ),
             (
                 "CREATE UNIQUE INDEX i ON public.t USING btree (a);",
-                "INDEX i",
+                "INDEX public.i",
                 Some("i"),
+            ),
+            (
+                "CREATE POLICY \"P p\" ON public.t FOR SELECT TO app USING (true);",
+                "POLICY public.t P p",
+                Some("P p"),
+            ),
+            (
+                "CREATE TRIGGER x AFTER INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.f();",
+                "TRIGGER public.t x",
+                Some("x"),
+            ),
+            (
+                "CREATE RULE r AS ON INSERT TO public.t DO INSTEAD NOTHING;",
+                "RULE public.t r",
+                Some("r"),
             ),
             (
                 "ALTER TABLE public.t OWNER TO app;",
@@ -307,7 +346,17 @@ mod tests {
             ),
             (
                 "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY;",
+                "ROW SECURITY public.t",
+                None,
+            ),
+            (
+                "ALTER TABLE public.t REPLICA IDENTITY FULL;",
                 "ALTER TABLE public.t",
+                None,
+            ),
+            (
+                "ALTER DEFAULT PRIVILEGES FOR ROLE app IN SCHEMA s GRANT SELECT ON TABLES TO app;",
+                "DEFAULT ACL s.DEFAULT PRIVILEGES FOR TABLES",
                 None,
             ),
             (
@@ -326,7 +375,7 @@ mod tests {
     fn the_sequence_of_an_identity_column_is_named() {
         let column = "ALTER TABLE public.t ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME public.\"T_id_seq\"\n    START WITH 1\n);";
         let defined = defined_by(column).unwrap();
-        assert_eq!(defined.entry, "ALTER TABLE public.t");
+        assert_eq!(defined.entry, "SEQUENCE public.T_id_seq");
         let wanted = Named {
             kind: "SEQUENCE".to_owned(),
             schema: Some("public".to_owned()),
@@ -366,6 +415,29 @@ mod tests {
         assert_eq!(lacking("search_path", "SET search_path = s;"), None);
         assert_eq!(alone("--\n-- Name: t\n--\n\nSET x = 1;\n"), "SET x = 1");
         assert_eq!(alone("-- x"), "");
+    }
+
+    #[test]
+    fn definitions_that_need_no_rows_are_known() {
+        let (owner, refresh) = (
+            "ALTER TABLE public.t OWNER TO app;",
+            "REFRESH MATERIALIZED VIEW public.v;",
+        );
+        for (sql, wanted) in [
+            ("--\n-- Name: i\n--\n\nCREATE INDEX i ON t (a);", true),
+            ("GRANT SELECT ON TABLE t TO app;", true),
+            (owner, true),
+            (refresh, false),
+            ("SELECT pg_catalog.setval('public.s', 7, true);", false),
+            ("DO $$ BEGIN END $$;", false),
+        ] {
+            assert_eq!(defines(sql), wanted, "{sql}");
+        }
+        assert!(sets_owner(owner) && !sets_owner("CREATE INDEX i ON t (a);"));
+        assert!(creates_large_object("\nSELECT pg_catalog.lo_create('42');"));
+        assert!(!creates_large_object(
+            "SELECT pg_catalog.lo_open('42', 131072);"
+        ));
     }
 
     #[test]
