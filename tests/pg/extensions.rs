@@ -288,6 +288,15 @@ async fn is_filled_and_emptied(c: &Cluster) {
     assert_eq!(fill(&dump).await.result.error, None);
     assert_eq!(c.psql("filled", CALLS), "pre post stop start");
     assert_eq!(c.psql("filled", LEFT), "0");
+
+    // Of a restore by other means that was not finished: it is not copied from the database that is replaced.
+    let unfinished = "ALTER DATABASE filled SET timescaledb.restoring = 'on'";
+    c.psql("postgres", unfinished);
+    let done = c.try_restore(&dump, "filled", OnExisting::Replace).await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(c.psql("filled", "SHOW work_mem"), "5MB");
+    let shown = "SELECT current_setting('timescaledb.restoring', true) IS DISTINCT FROM 'on'";
+    assert_eq!(c.psql("filled", shown), "t");
 }
 
 /// Whoever creates a trusted extension may add functions to it, and the swap is done by a superuser here.
