@@ -98,6 +98,10 @@ fn respelled(sql: &str, standard_strings: bool) -> Option<String> {
     edits.sort_by_key(|e| e.at);
     let (mut changed, mut copied) = (String::with_capacity(sql.len() + edits.len()), 0);
     for e in &edits {
+        // A constant in what is left out.
+        if e.at < copied {
+            continue;
+        }
         changed.push_str(&sql[copied..e.at]);
         changed.push_str(e.text);
         copied = e.at + e.length;
@@ -298,6 +302,11 @@ mod tests {
                 create(&format!(r"LANGUAGE sql {on} AS $$SELECT '\d'$$")),
                 false,
                 None,
+            ),
+            (
+                create(r"LANGUAGE sql SET standard_conforming_strings TO 'o\ff' AS $$SELECT 1$$"),
+                false,
+                Some(create("LANGUAGE sql  AS $$SELECT 1$$")),
             ),
             // Other languages read no constants of SQL.
             (create(r"LANGUAGE plperl AS $$return '\\d'$$"), false, None),
