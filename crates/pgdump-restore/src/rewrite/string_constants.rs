@@ -8,6 +8,8 @@ use super::rules::STANDARD_STRINGS;
 use pgdump_archive::{Dialect, EntryKind, Statement, TocEntry, Token, TokenKind, tokens};
 
 const SETTING: &str = "standard_conforming_strings";
+/// It warned of backslashes, and is gone with the other one.
+const WARNING: &str = "escape_string_warning";
 
 impl Rewriter {
     /// Whether the server reads every string constant by the standard, whatever the dump's setting is.
@@ -81,7 +83,8 @@ struct Edit {
 ///   one, of the database, which is that of the dump.
 /// - A routine has no such setting of its own any more.
 fn respelled(sql: &str, standard_strings: bool) -> Option<String> {
-    if !sql.contains(SETTING) && (standard_strings || !sql.contains('\\')) {
+    let has_setting = || [SETTING, WARNING].iter().any(|s| sql.contains(s));
+    if (standard_strings || !sql.contains('\\')) && !has_setting() {
         return None;
     }
     let dialect = Dialect {
@@ -143,8 +146,10 @@ fn edits_of_routine(t: &[Token<'_>], standard_strings: bool) -> Vec<Edit> {
         Some((clause, is_off)) => (is_off.then_some(clause), is_off),
         None => (None, !standard_strings),
     };
+    let warning = is_created.then(|| clause_of(t, WARNING)).flatten();
+    let clauses = clause.into_iter().chain(warning.map(|(_, clause)| clause));
     let mut edits: Vec<Edit> = Vec::new();
-    edits.extend(clause.map(|c| Edit {
+    edits.extend(clauses.map(|c| Edit {
         at: c.start,
         length: c.len(),
         text: "",
@@ -160,12 +165,17 @@ fn edits_of_routine(t: &[Token<'_>], standard_strings: bool) -> Vec<Edit> {
     edits
 }
 
-/// `SET standard_conforming_strings TO 'off'` in the definition of a routine, and whether that is its value.
+/// `SET setting TO 'value'` in the definition of a routine: its first token, and where it is.
+fn clause_of(t: &[Token<'_>], setting: &str) -> Option<(usize, Range<usize>)> {
+    let first = (0..t.len()).find(|i| t[*i].is("set") && name(t, i + 1) == setting)?;
+    let value = t.get(first + 3)?;
+    Some((first, t[first].at..value.at + value.text.len()))
+}
+
+/// Where the definition of a routine sets `standard_conforming_strings`, and whether to `off`.
 fn own_setting(t: &[Token<'_>]) -> Option<(Range<usize>, bool)> {
-    let at = (0..t.len()).find(|i| t[*i].is("set") && name(t, i + 1) == SETTING)?;
-    let value = t.get(at + 3)?;
-    let end = value.at + value.text.len();
-    Some((t[at].at..end, allows_escapes(&t[at..=at + 3])))
+    let (first, clause) = clause_of(t, SETTING)?;
+    Some((clause, allows_escapes(&t[first..=first + 3])))
 }
 
 /// The body of a routine in a language that reads constants as SQL does, and where it begins. `pg_dump` puts bodies into
@@ -306,6 +316,11 @@ mod tests {
             (
                 create(r"LANGUAGE sql SET standard_conforming_strings TO 'o\ff' AS $$SELECT 1$$"),
                 false,
+                Some(create("LANGUAGE sql  AS $$SELECT 1$$")),
+            ),
+            (
+                create("LANGUAGE sql SET escape_string_warning TO 'off' AS $$SELECT 1$$"),
+                true,
                 Some(create("LANGUAGE sql  AS $$SELECT 1$$")),
             ),
             // Other languages read no constants of SQL.
