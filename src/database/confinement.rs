@@ -418,6 +418,9 @@ mod tests {
         };
         let facts = facts_for_loader("loader", facts, &names(&["hstore", "timescaledb"]));
         assert_eq!(facts.extensions, names(&["hstore"]));
-        assert_eq!(facts.untrusted_extensions, names(&["dblink", "timescaledb"]));
+        assert_eq!(
+            facts.untrusted_extensions,
+            names(&["dblink", "timescaledb"])
+        );
     }
 }

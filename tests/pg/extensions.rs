@@ -317,7 +317,9 @@ async fn no_function_of_a_restricted_backup_is_called(c: &Cluster) {
         ALTER EXTENSION timescaledb ADD FUNCTION \"A\".start_background_workers();";
     let is_kept = |line: &&str| !line.contains("EXTENSION");
     let kept: Vec<&str> = small.split_inclusive('\n').filter(is_kept).collect();
-    let text = kept.concat().replacen(end, &format!("{plants}\n\n{end}"), 1);
+    let text = kept
+        .concat()
+        .replacen(end, &format!("{plants}\n\n{end}"), 1);
     let backup = c.scratch("plants.sql");
     std::fs::write(&backup, text).unwrap();
     let planted = job(&backup, "planted", OnExisting::Fail);
