@@ -176,6 +176,7 @@ fn stand_in(folder: &Path, bindir: &Path) {
     let functions = functions.map(|(name, call, change)| {
         format!(
             "CREATE FUNCTION @extschema@.{name}() RETURNS bool LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+            IF current_database() = 'mismatch' AND '{call}' = 'post' THEN RAISE 'another catalog'; END IF;
             EXECUTE format('ALTER DATABASE %I {}', current_database()); {change};
             INSERT INTO @extschema@.calls (what) VALUES ('{call}'); RETURN true; END $$;",
             change.replace('\'', "''")
@@ -288,6 +289,14 @@ async fn is_filled_and_emptied(c: &Cluster) {
     assert_eq!(fill(&dump).await.result.error, None);
     assert_eq!(c.psql("filled", CALLS), "pre post stop start");
     assert_eq!(c.psql("filled", LEFT), "0");
+
+    // The extension's own words are in the error.
+    c.psql("postgres", "CREATE DATABASE mismatch TEMPLATE template0");
+    let failed = c.try_restore(&dump, "mismatch", OnExisting::Fill).await;
+    let error = failed.result.error.unwrap();
+    let said = "EXTENSION timescaledb after the load: statement: another catalog [P0001]";
+    assert!(error.message.contains(said), "{error:?}");
+    assert_eq!(c.psql("postgres", LEFT), "0");
 
     // Of a restore by other means that was not finished: it is not copied from the database that is replaced.
     let unfinished = "ALTER DATABASE filled SET timescaledb.restoring = 'on'";

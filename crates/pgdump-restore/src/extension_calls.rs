@@ -18,7 +18,8 @@ enum Caller {
 
 /// A statement that calls a function of an extension, and nothing else of that name. It does nothing if the database does
 /// not have the extension. A superuser calls only what belongs to a superuser: the owner of a trusted extension, such as the
-/// role of a restricted restore, may add functions of its own to it.
+/// role of a restricted restore, may add functions of its own to it. Of `DO LANGUAGE`, which runs statements of the dump,
+/// messages would be dropped.
 fn call(extension: &str, function: &str, caller: Caller) -> String {
     let (e, f) = (literal(extension), literal(function));
     let (is_skipped, is_safe) = match caller {
@@ -29,7 +30,7 @@ fn call(extension: &str, function: &str, caller: Caller) -> String {
         ),
     };
     format!(
-        "DO LANGUAGE plpgsql $call$ DECLARE sql text; BEGIN \
+        "DO $call$ DECLARE sql text; BEGIN \
          IF {is_skipped} OR NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = {e}) THEN RETURN; END IF; \
          SELECT pg_catalog.format('SELECT %I.%I()', n.nspname, p.proname) INTO sql \
          FROM pg_catalog.pg_extension e \
@@ -39,7 +40,7 @@ fn call(extension: &str, function: &str, caller: Caller) -> String {
          JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
          WHERE e.extname = {e} AND p.proname = {f} AND {is_safe} ORDER BY n.nspname LIMIT 1; \
          IF sql IS NULL THEN RAISE EXCEPTION 'extension % has no function %()', {e}, {f} USING ERRCODE = '42883'; END IF; \
-         EXECUTE sql; END $call$;"
+         EXECUTE sql; END $call$ LANGUAGE plpgsql;"
     )
 }
 
@@ -163,6 +164,7 @@ mod tests {
         let of = |caller| call("timescaledb", "start_background_workers", caller);
         assert!(of(Caller::Superuser).contains(is_safe));
         assert!(!of(Caller::Any).contains(is_safe));
+        assert!(!of(Caller::Any).contains("DO LANGUAGE"));
     }
 
     #[test]
