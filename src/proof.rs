@@ -17,7 +17,7 @@ use crate::policy::{Depth, Rewrite};
 pub use crate::policy::Trigger;
 pub use bisection::{Bisection, Probe};
 pub use contents::BackupContents;
-pub use listed_tables::{ListedTables, plain_name, without_digits};
+pub use listed_tables::{ListedTables, name_parts, plain_name, without_digits};
 pub use members::{BackupMember, MembersProof};
 pub use origin::{BackupOrigin, pattern_of};
 

@@ -21,6 +21,7 @@ use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
 use crate::postgres::{Server, ServerFacts, Session, ident, literal};
 use crate::steps::reached;
+use pgdump_restore::hooks_of;
 
 /// The role that loads a restricted restore, and the role that owns the result.
 pub struct Loader {
@@ -282,7 +283,9 @@ impl Loader {
 
 /// The server's properties as they apply to a loading role of this name, which may create only the `trusted` extensions.
 pub fn facts_for_loader(role: &str, facts: ServerFacts, trusted: &BTreeSet<String>) -> ServerFacts {
-    let is_trusted = |e: &String| trusted.contains(e);
+    // Functions that are called after CREATE EXTENSION change settings of the database.
+    let is_called = |e: &str| hooks_of(e).is_some_and(|h| !h.after_create.is_empty());
+    let is_trusted = |e: &String| trusted.contains(e) && !is_called(e);
     let (extensions, untrusted) = facts.extensions.iter().cloned().partition(is_trusted);
     ServerFacts {
         user: role.to_owned(),
@@ -401,5 +404,25 @@ async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError>
             "role {owner} is too powerful to own objects of an untrusted backup, whose functions could act as that role: {why} \
              (revoke that, or name another role in RESTRICTED_OWNER)"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loader_creates_only_trusted_extensions_that_call_nothing() {
+        let names = |all: &[&str]| all.iter().map(|e| (*e).to_owned()).collect::<BTreeSet<_>>();
+        let facts = ServerFacts {
+            extensions: names(&["hstore", "timescaledb", "dblink"]),
+            ..ServerFacts::default()
+        };
+        let facts = facts_for_loader("loader", facts, &names(&["hstore", "timescaledb"]));
+        assert_eq!(facts.extensions, names(&["hstore"]));
+        assert_eq!(
+            facts.untrusted_extensions,
+            names(&["dblink", "timescaledb"])
+        );
     }
 }

@@ -230,7 +230,7 @@ impl TargetLock {
     async fn open_filled(&self, staging: &str) -> Result<(), RestoreError> {
         let filling = self.fill_target()?;
         if let Some(marker) = filling.marker().await? {
-            filling.end(&marker).await?;
+            filling.open_again(&marker).await?;
         }
         Ok(self.journal.forget_database(&self.lock, staging).await?)
     }

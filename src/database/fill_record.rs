@@ -245,6 +245,27 @@ impl FillTarget {
             .await
     }
 
+    /// As [`Filling::end`], of a fill that is complete: what its extensions run by themselves starts.
+    ///
+    /// # Errors
+    /// As [`Filling::end`].
+    pub(super) async fn open_again(&self, marker: &Marker) -> Result<(), DatabaseError> {
+        self.end(marker).await?;
+        // A session of its own: the calls set its search path.
+        let resumed = async {
+            let server = self.server.without_retry();
+            let session = server.connect(&self.target, "confirmation").await?;
+            pgdump_restore::resume_extensions(&session).await
+        };
+        if let Err(e) = resumed.await {
+            tracing::warn!(
+                error = report(&e),
+                "the database is filled, but background jobs of an extension could not be started"
+            );
+        }
+        Ok(())
+    }
+
     /// Removes everything that was not there before the fill, and then its record.
     ///
     /// # Errors
@@ -305,7 +326,7 @@ impl FillTarget {
                 );
             }
         }
-        self.end(marker).await?;
+        self.open_again(marker).await?;
         journal.forget_database(session, &marker.staging).await
     }
 }

@@ -71,11 +71,18 @@ const SUBSCRIPTIONS: &str =
 const PREPARED: &str =
     "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1";
 
-/// The record of what a database has before it is filled, in the schema `pgrestored_fill`.
+/// The settings of the database itself (`ALTER DATABASE … SET`), by name.
+const SETTINGS: &str = "SELECT split_part(entry, '=', 1) AS name FROM pg_db_role_setting, unnest(setconfig) AS entry
+    WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) AND setrole = 0";
+
+/// The record of what a database has before it is filled, in the schema `pgrestored_fill`. Settings have no OID: the hash
+/// of the name takes its place, and one row with 0 says that they are recorded.
 pub(super) fn recording() -> String {
     format!(
         "CREATE TABLE pgrestored_fill.present AS {HELD} SELECT class, object FROM held
-           UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl;
+           UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl
+           UNION ALL SELECT 'pg_db_role_setting'::regclass, 0
+           UNION ALL SELECT 'pg_db_role_setting'::regclass, hashtext(name)::oid FROM ({SETTINGS}) AS s;
          CREATE TABLE pgrestored_fill.space AS SELECT oid AS object, nspowner AS owner, nspacl AS acl,
            obj_description(oid, 'pg_namespace') AS comment FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'pgrestored_fill'"
     )
@@ -118,6 +125,20 @@ const DEFAULT_PRIVILEGES: &str = "WITH acl AS (
     2::int8
   FROM acl, LATERAL (SELECT CASE WHEN defaclnamespace = 0 THEN '' ELSE format('IN SCHEMA %s', defaclnamespace::regnamespace) END) AS p(place)
   WHERE pg_has_role(defaclrole, 'MEMBER')";
+
+/// Removes settings that the database did not have, such as the one by which TimescaleDB knows of a restore. A record of an
+/// earlier version does not say which those are.
+fn settings() -> String {
+    format!(
+        "WITH known AS (SELECT object FROM pgrestored_fill.present WHERE class = 'pg_db_role_setting'::regclass)
+         SELECT format('ALTER DATABASE %I RESET %s', current_database(),
+             (SELECT string_agg(quote_ident(part), '.' ORDER BY at) FROM unnest(string_to_array(name, '.')) WITH ORDINALITY AS p(part, at))),
+           1::int8
+         FROM ({SETTINGS}) AS s
+         WHERE EXISTS (SELECT FROM known WHERE object = 0) AND NOT EXISTS (SELECT FROM known WHERE object = hashtext(name)::oid)
+           AND pg_has_role((SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE')"
+    )
+}
 
 /// Gives the schemas that were there their owner, privileges and comments back, as far as this role may.
 const SCHEMAS: &str = "WITH changed AS (
@@ -211,6 +232,7 @@ pub(super) async fn remove_unrecorded(
     }
     run_listed(&lists, session, DEFAULT_PRIVILEGES, &[]).await?;
     run_listed(&lists, session, SCHEMAS, &[]).await?;
+    run_listed(&lists, session, &settings(), &[]).await?;
     let left = unrecorded(session).await?;
     if left.is_empty() {
         return Ok(());

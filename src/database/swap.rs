@@ -20,6 +20,7 @@ use crate::job::OnExisting;
 use crate::postgres::{Session, ident, literal, map_pg_error};
 use crate::retry::Backoff;
 use crate::steps::reached;
+use pgdump_restore::says_restoring;
 
 /// How long the transaction is retried if it collides with a concurrent `GRANT` or `ALTER DATABASE`, or with
 /// sessions that it may not terminate.
@@ -502,6 +503,10 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
         .map_err(map_lookup_error)?;
     let statement = |role: Option<String>, setting: &str| {
         let (key, value) = setting.split_once('=')?;
+        // An earlier restore into the target, by other means, was not finished.
+        if says_restoring(key) {
+            return None;
+        }
         let value = match is_list(key).then(|| list(value)).flatten() {
             Some(elements) => elements
                 .iter()

@@ -54,9 +54,13 @@ impl VerificationReport {
 
 /// A name without quotes: `"Shop".orders` → `Shop.orders`.
 pub fn plain_name(name: &str) -> String {
+    name_parts(name).join(".")
+}
+
+/// The parts of a name: `"Shop".orders` → `Shop` and `orders`. They are the same however the dump quotes them.
+pub fn name_parts(name: &str) -> Vec<String> {
     let names = tokens(name, Dialect::default());
-    let names: Vec<String> = names.iter().filter_map(Token::name).collect();
-    names.join(".")
+    names.iter().filter_map(Token::name).collect()
 }
 
 /// A name without the numbers in it, which partitions have.

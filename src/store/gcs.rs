@@ -567,6 +567,9 @@ mod tests {
         other valid authentication credential.";
     const PERIMETER: &str = "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: AbC-1_2";
 
+    const FILTERED: &str =
+        "There is an IP filtering condition that is preventing access to the resource.";
+
     #[test]
     fn refused_tokens_and_missing_permissions_are_denials() {
         let of = |e, call, what, fix| {
@@ -779,6 +782,12 @@ mod tests {
                 "under AbC-1_2",
             ),
             of(uid, "VPC Service Controls", "under d3adb33f"),
+            of(
+                json(403, "forbidden", FILTERED),
+                "IP filter denies",
+                "buckets describe gs://backups ",
+            ),
+            of(text(403, FILTERED), "IP filter denies", "network"),
             of(
                 json(412, "orgPolicyConstraintFailed", "x"),
                 "policy of the organization",

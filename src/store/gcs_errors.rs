@@ -86,6 +86,7 @@ enum AnswerCause {
     BillingDisabled,
     ApiDisabled,
     OutsidePerimeter,
+    AddressFiltered,
     OrganizationPolicy,
     KmsKeyUnusable,
     KmsKeyDenied,
@@ -111,7 +112,7 @@ struct Sign {
 }
 
 /// The first that fits counts.
-const SIGNS: [Sign; 15] = [
+const SIGNS: [Sign; 16] = [
     Sign {
         means: R::CustomerKey,
         reasons: &[
@@ -174,6 +175,12 @@ const SIGNS: [Sign; 15] = [
             "Request is prohibited by organization's policy",
             PERIMETER_ID,
         ],
+    },
+    // Google does not document its words.
+    Sign {
+        means: R::AddressFiltered,
+        reasons: &[],
+        phrases: &["IP filter"],
     },
     Sign {
         means: R::ApiDisabled,
@@ -287,6 +294,7 @@ impl Answer {
             | R::BillingDisabled
             | R::ApiDisabled
             | R::OutsidePerimeter
+            | R::AddressFiltered
             | R::OrganizationPolicy
             | R::KmsKeyUnusable
             | R::KmsKeyDenied => StorageKind::AccessDenied,
@@ -346,6 +354,7 @@ impl Answer {
             }
             R::ApiDisabled => "the API of Cloud Storage is disabled".into(),
             R::OutsidePerimeter => "VPC Service Controls deny requests from here".into(),
+            R::AddressFiltered => "the bucket's IP filter denies requests from this network".into(),
             R::OrganizationPolicy => "a policy of the organization forbids it".into(),
             R::KmsKeyUnusable => "its Cloud KMS key is disabled, destroyed or not found".into(),
             R::KmsKeyDenied => "Cloud Storage itself may not use its Cloud KMS key".into(),
@@ -412,6 +421,11 @@ impl Answer {
                 "run the worker inside the perimeter of the bucket, or have an ingress rule made for its account; the \
                  audit log has the denial under {}",
                 self.perimeter_id().unwrap_or("its unique identifier")
+            ),
+            R::AddressFiltered => format!(
+                "run the worker in a network that the filter allows, or add its own: gcloud storage buckets describe gs://{} \
+                 --format='default(ip_filter_config)'",
+                asked.bucket
             ),
             R::OrganizationPolicy => {
                 "ask the administrators of the organization which constraint it is".into()

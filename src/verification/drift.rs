@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::error::FailureReason;
-use crate::proof::{Check, CheckStatus, Drift, RestoreSample, TableProof, VerificationReport};
+use crate::proof::{
+    Check, CheckStatus, ColumnProof, Drift, RestoreSample, TableProof, VerificationReport,
+    name_parts, plain_name,
+};
 
 /// How drift affects the verdict.
 #[derive(
@@ -60,9 +63,10 @@ impl DriftPolicy {
     }
 
     fn ignores(&self, table: &str) -> bool {
+        let plain = plain_name(table);
         self.ignore.iter().any(|i| match i.strip_suffix('*') {
-            Some(start) => table.starts_with(start),
-            None => i == table,
+            Some(start) => table.starts_with(start) || plain.starts_with(&start.replace('"', "")),
+            None => i == table || plain_name(i) == plain,
         })
     }
 }
@@ -108,6 +112,17 @@ impl Past {
     }
 }
 
+/// Tables by their names: `pg_dump --quote-all-identifiers` quotes those that other dumps do not.
+fn by_name(tables: &[TableProof]) -> BTreeMap<Vec<String>, &TableProof> {
+    tables.iter().map(|t| (name_parts(&t.name), t)).collect()
+}
+
+/// The name of a column, which a dump may quote.
+fn column_name(name: &str) -> &str {
+    let unquoted = name.strip_prefix('"').and_then(|n| n.strip_suffix('"'));
+    unquoted.unwrap_or(name)
+}
+
 /// Compares with the last proven backup. Returns all findings, and checks made of them.
 pub(super) fn compare(
     tables: &[TableProof],
@@ -127,15 +142,17 @@ pub(super) fn compare(
     let Some(last) = history.reports.first() else {
         return (None, vec![]);
     };
-    let now: BTreeMap<&str, &TableProof> = tables.iter().map(|t| (t.name.as_str(), t)).collect();
-    let before: BTreeMap<&str, &TableProof> =
-        last.tables.iter().map(|t| (t.name.as_str(), t)).collect();
+    let now = by_name(tables);
+    let reports = history.reports.iter().map(|r| by_name(&r.tables));
+    let reports: Vec<BTreeMap<Vec<String>, &TableProof>> = reports.collect();
+    let before = by_name(&last.tables);
     let (mut schema, mut outside, mut unusual) = (vec![], vec![], vec![]);
-    for name in before.keys().filter(|n| !now.contains_key(*n)) {
-        schema.push(format!("table {name} no longer exists"));
+    for (_, old) in before.iter().filter(|(key, _)| !now.contains_key(*key)) {
+        schema.push(format!("table {} no longer exists", old.name));
     }
-    for (name, table) in &now {
-        let Some(old) = before.get(name) else {
+    for (key, table) in &now {
+        let name = table.name.as_str();
+        let Some(old) = before.get(key) else {
             schema.push(format!("table {name} is new"));
             continue;
         };
@@ -143,11 +160,8 @@ pub(super) fn compare(
         if policy.ignores(name) {
             continue;
         }
-        let past: Vec<&TableProof> = history
-            .reports
-            .iter()
-            .filter_map(|r| r.tables.iter().find(|t| t.name == *name))
-            .collect();
+        let past = reports.iter().filter_map(|r| r.get(key).copied());
+        let past: Vec<&TableProof> = past.collect();
         if old.rows < policy.min_rows {
             continue;
         }
@@ -207,7 +221,7 @@ fn columns(name: &str, old: &TableProof, new: &TableProof, schema: &mut Vec<Stri
     let of = |t: &TableProof| -> BTreeMap<String, String> {
         t.columns
             .iter()
-            .map(|c| (c.name.clone(), c.kind.clone()))
+            .map(|c| (column_name(&c.name).to_owned(), c.kind.clone()))
             .collect()
     };
     let (old, new) = (of(old), of(new));
@@ -259,9 +273,10 @@ fn content(
     unusual: &mut Vec<String>,
 ) {
     for c in &table.columns {
+        let is_same = |other: &ColumnProof| column_name(&other.name) == column_name(&c.name);
         let before: Vec<_> = past
             .iter()
-            .filter_map(|t| t.columns.iter().find(|o| o.name == c.name))
+            .filter_map(|t| t.columns.iter().find(|o| is_same(o)))
             .collect();
         let Some(last) = before.first() else { continue };
         let most = before.iter().map(|o| o.nulls).fold(0.0, f64::max);
@@ -288,7 +303,7 @@ fn content(
 mod tests {
     use super::*;
     use crate::error::RestoreError;
-    use crate::proof::{ColumnProof, Span};
+    use crate::proof::Span;
 
     fn table(name: &str, rows: u64, nulls: f64, newest: &str) -> TableProof {
         TableProof {
@@ -397,6 +412,30 @@ mod tests {
         assert_eq!(of(t(0, 0.0), 1000, &with(0.99, 100)), [Failed]);
         assert_eq!(of(t(0, 0.0), 1000, &with(1.0, 100)), [Passed]);
         assert_eq!(of(t(0, 0.0), 1, &with(0.3, 1)), [Failed]);
+    }
+
+    #[test]
+    fn quotes_of_a_dump_hide_nothing() {
+        let failed = [(Some("data".into()), CheckStatus::Failed)];
+        let fewer = table("\"t\"", 600, 0.1, "2026-01-02");
+        assert_eq!(status(fewer, &[1000]), failed);
+        let mut nulls = table("\"t\"", 1000, 0.5, "2026-01-02");
+        nulls.columns[0].name = "\"at\"".into();
+        assert_eq!(status(nulls, &[1000]), failed);
+        let policy = DriftPolicy {
+            ignore: vec!["public.t".into(), "\"Audit\".*".into()],
+            ..DriftPolicy::default()
+        };
+        for (name, is_ignored) in [
+            ("\"public\".\"t\"", true),
+            ("public.t", true),
+            ("\"Audit\".\"x\"", true),
+            ("\"Audit\".x", true),
+            ("audit.x", false),
+            ("\"public\".\"T\"", false),
+        ] {
+            assert_eq!(policy.ignores(name), is_ignored, "{name}");
+        }
     }
 
     #[test]

@@ -12,6 +12,13 @@ use tokio_util::sync::CancellationToken;
 use crate::formats::Format;
 use crate::support::{Cluster, assert_same, bindir_of, job, of_package};
 
+/// Settings of databases that tell TimescaleDB of a restore.
+const LEFT: &str =
+    "SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%restoring%'";
+
+/// What the stand-in for TimescaleDB has written down.
+const CALLS: &str = "SELECT string_agg(what, ' ' ORDER BY id) FROM calls";
+
 /// A user's own spatial reference system, columns with indexes, a check, a view and a materialized view that use it, and a
 /// topology.
 const PLACES: &str = "CREATE EXTENSION postgis; CREATE EXTENSION postgis_topology;
@@ -152,7 +159,7 @@ async fn pg_partman_and_languages_are_restored_and_verified() {
 fn stand_in(folder: &Path, bindir: &Path) {
     let extension = folder.join("extension");
     std::fs::create_dir_all(&extension).unwrap();
-    let control = "default_version = '2.0'\nrelocatable = false\n";
+    let control = "default_version = '2.0'\nrelocatable = false\ntrusted = true\n";
     std::fs::write(extension.join("timescaledb.control"), control).unwrap();
     let functions = [
         (
@@ -169,6 +176,7 @@ fn stand_in(folder: &Path, bindir: &Path) {
     let functions = functions.map(|(name, call, change)| {
         format!(
             "CREATE FUNCTION @extschema@.{name}() RETURNS bool LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+            IF current_database() = 'mismatch' AND '{call}' = 'post' THEN RAISE 'another catalog'; END IF;
             EXECUTE format('ALTER DATABASE %I {}', current_database()); {change};
             INSERT INTO @extschema@.calls (what) VALUES ('{call}'); RETURN true; END $$;",
             change.replace('\'', "''")
@@ -180,7 +188,8 @@ fn stand_in(folder: &Path, bindir: &Path) {
             AS 'INSERT INTO @extschema@.calls (what) VALUES (''{call}''); SELECT true';"
         )
     });
-    let table = "CREATE TABLE @extschema@.calls (id int GENERATED ALWAYS AS IDENTITY, what text);";
+    let table = "CREATE TABLE @extschema@.calls (id int GENERATED ALWAYS AS IDENTITY, what text);
+        GRANT INSERT ON @extschema@.calls TO PUBLIC;";
     let sql = [
         vec!["CREATE SCHEMA own;".to_owned(), table.to_owned()],
         functions.to_vec(),
@@ -231,16 +240,17 @@ async fn timescaledb_is_told_about_a_restore() {
         "small",
         "CREATE EXTENSION timescaledb; CREATE TABLE t (a int)",
     );
-    let calls = "SELECT string_agg(what, ' ' ORDER BY id) FROM calls";
-    let left = "SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%restoring%'";
     for (format, target) in [(Format::Custom, "of_archive"), (Format::Plain, "of_text")] {
         let result = c.restore(&c.dump_as("src", format), target).await;
-        assert_eq!(c.psql(target, calls), "pre post stop start", "{format:?}");
+        assert_eq!(c.psql(target, CALLS), "pre post stop start", "{format:?}");
         assert_eq!(c.psql(target, "SELECT count(*) FROM t19"), "1000");
-        assert_eq!(c.psql(target, left), "0");
+        assert_eq!(c.psql(target, LEFT), "0");
         let rules: Vec<&str> = result.rewrites.iter().map(|r| r.rule.as_str()).collect();
         assert!(rules.contains(&"extension-calls"), "{rules:?}");
     }
+
+    is_filled_and_emptied(&c).await;
+    no_function_of_a_restricted_backup_is_called(&c).await;
 
     // A server that does not load the library would end the connection.
     let backups = [Format::Custom, Format::Plain].map(|f| c.dump_as("small", f));
@@ -261,4 +271,74 @@ async fn timescaledb_is_told_about_a_restore() {
         let fixes = pgdump_restore::fixes_of(&result.skipped, false);
         assert!(fixes[&skipped.root].contains(needed), "{fixes:?}");
     }
+}
+
+/// A database that is filled has its jobs started, and one that is emptied after a failure has no setting of the extension.
+async fn is_filled_and_emptied(c: &Cluster) {
+    let dump = c.dump_as("src", Format::Custom);
+    c.psql("postgres", "CREATE DATABASE filled TEMPLATE template0");
+    c.psql("postgres", "ALTER DATABASE filled SET work_mem = '5MB'");
+    let refuses = "CREATE TABLE refused (a int CHECK (current_database() = 'src'));\nINSERT INTO refused VALUES (1)";
+    c.psql("src", refuses);
+    let refused = c.dump_as("src", Format::Custom);
+    let fill = async |dump: &Path| c.try_restore(dump, "filled", OnExisting::Fill).await;
+    let error = fill(&refused).await.result.error.unwrap();
+    assert_eq!(error.reason, R::DataRejected, "{error:?}");
+    assert_eq!(c.psql("filled", LEFT), "0");
+    assert_eq!(c.psql("filled", "SHOW work_mem"), "5MB");
+    assert_eq!(fill(&dump).await.result.error, None);
+    assert_eq!(c.psql("filled", CALLS), "pre post stop start");
+    assert_eq!(c.psql("filled", LEFT), "0");
+
+    // The extension's own words are in the error.
+    c.psql("postgres", "CREATE DATABASE mismatch TEMPLATE template0");
+    let failed = c.try_restore(&dump, "mismatch", OnExisting::Fill).await;
+    let error = failed.result.error.unwrap();
+    let said = "EXTENSION timescaledb after the load: statement: another catalog [P0001]";
+    assert!(error.message.contains(said), "{error:?}");
+    assert_eq!(c.psql("postgres", LEFT), "0");
+
+    // Of a restore by other means that was not finished: it is not copied from the database that is replaced.
+    let unfinished = "ALTER DATABASE filled SET timescaledb.restoring = 'on'";
+    c.psql("postgres", unfinished);
+    let done = c.try_restore(&dump, "filled", OnExisting::Replace).await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(c.psql("filled", "SHOW work_mem"), "5MB");
+    let shown = "SELECT current_setting('timescaledb.restoring', true) IS DISTINCT FROM 'on'";
+    assert_eq!(c.psql("filled", shown), "t");
+}
+
+/// Whoever creates a trusted extension may add functions to it, and the swap is done by a superuser here. The extension itself
+/// has to be told about a restore by the owner of the database, which a restricted restore is not.
+async fn no_function_of_a_restricted_backup_is_called(c: &Cluster) {
+    let flags = [("backup-trust", "restricted")];
+    let backup = c.dump_as("small", Format::Plain);
+    let refused = job(&backup, "refused", OnExisting::Fail);
+    let error = c.restore_with(&refused, &flags).await.result.error.unwrap();
+    assert_eq!(error.reason, R::InsufficientPrivilege, "{error:?}");
+    assert!(error.message.contains("extension timescaledb"), "{error:?}");
+    let small = std::fs::read_to_string(&backup).unwrap();
+    let end = "--\n-- PostgreSQL database dump complete\n";
+    let plants = "DO $$ BEGIN EXECUTE 'CREATE EXTENSION timescaledb SCHEMA public'; END $$;
+        CREATE SCHEMA \"A\";
+        CREATE FUNCTION \"A\".start_background_workers() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+            EXECUTE 'CREATE ROLE planted SUPERUSER'; RETURN true; END $$;
+        ALTER EXTENSION timescaledb ADD FUNCTION \"A\".start_background_workers();";
+    let is_kept = |line: &&str| !line.contains("EXTENSION");
+    let kept: Vec<&str> = small.split_inclusive('\n').filter(is_kept).collect();
+    let text = kept
+        .concat()
+        .replacen(end, &format!("{plants}\n\n{end}"), 1);
+    let backup = c.scratch("plants.sql");
+    std::fs::write(&backup, text).unwrap();
+    let planted = job(&backup, "planted", OnExisting::Fail);
+    let done = c.restore_with(&planted, &flags).await;
+    assert_eq!(done.result.error, None);
+    let functions = "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_extension e JOIN pg_depend d ON d.refobjid = e.oid \
+        JOIN pg_proc p ON p.oid = d.objid JOIN pg_namespace n ON n.oid = pronamespace \
+        WHERE extname = 'timescaledb' AND proname = 'start_background_workers'";
+    assert_eq!(c.psql("planted", functions), "A own");
+    assert_eq!(c.psql("planted", CALLS), "start");
+    let roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'planted'";
+    assert_eq!(c.psql("postgres", roles), "0");
 }

@@ -95,7 +95,10 @@ fn unescaped(text: &str) -> Option<String> {
     while let Some(c) = chars.next() {
         out.push(match c {
             '\\' => match chars.next()? {
-                'x' => ascii(number(&mut chars, 0, 16, 2)?)?,
+                // Without digits, it is the letter.
+                'x' if chars.peek().is_some_and(char::is_ascii_hexdigit) => {
+                    ascii(number(&mut chars, 0, 16, 2)?)?
+                }
                 'u' => char::from_u32(number(&mut chars, 0, 16, 4)?)?,
                 'U' => char::from_u32(number(&mut chars, 0, 16, 8)?)?,
                 digit @ '0'..='7' => ascii(number(&mut chars, digit.to_digit(8)?, 8, 2)?)?,
@@ -158,6 +161,7 @@ mod tests {
             ("TRUE", Some("t")),
             ("'it''s\ta \\'", Some("it's\\ta \\\\")),
             ("E'a\\tb'", Some("a\\tb")),
+            ("E'\\x41\\xyz'", Some("Axyz")),
             // pg_dump writes none of these.
             ("+5", None),
             ("007", None),

@@ -17,17 +17,20 @@ enum Caller {
 }
 
 /// A statement that calls a function of an extension, and nothing else of that name. It does nothing if the database does
-/// not have the extension.
+/// not have the extension. A superuser calls only what belongs to a superuser: the owner of a trusted extension, such as the
+/// role of a restricted restore, may add functions of its own to it. Of `DO LANGUAGE`, which runs statements of the dump,
+/// messages would be dropped.
 fn call(extension: &str, function: &str, caller: Caller) -> String {
     let (e, f) = (literal(extension), literal(function));
-    let is_skipped = match caller {
-        Caller::Any => "false",
-        Caller::Superuser => {
-            "NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"
-        }
+    let (is_skipped, is_safe) = match caller {
+        Caller::Any => ("false", "true"),
+        Caller::Superuser => (
+            "NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)",
+            "(SELECT rolsuper FROM pg_catalog.pg_roles WHERE oid = p.proowner)",
+        ),
     };
     format!(
-        "DO LANGUAGE plpgsql $call$ DECLARE sql text; BEGIN \
+        "DO $call$ DECLARE sql text; BEGIN \
          IF {is_skipped} OR NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = {e}) THEN RETURN; END IF; \
          SELECT pg_catalog.format('SELECT %I.%I()', n.nspname, p.proname) INTO sql \
          FROM pg_catalog.pg_extension e \
@@ -35,9 +38,9 @@ fn call(extension: &str, function: &str, caller: Caller) -> String {
          AND d.refobjid = e.oid AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
          JOIN pg_catalog.pg_proc p ON p.oid = d.objid AND p.pronargs = 0 \
          JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-         WHERE e.extname = {e} AND p.proname = {f} ORDER BY n.nspname LIMIT 1; \
+         WHERE e.extname = {e} AND p.proname = {f} AND {is_safe} ORDER BY n.nspname LIMIT 1; \
          IF sql IS NULL THEN RAISE EXCEPTION 'extension % has no function %()', {e}, {f} USING ERRCODE = '42883'; END IF; \
-         EXECUTE sql; END $call$;"
+         EXECUTE sql; END $call$ LANGUAGE plpgsql;"
     )
 }
 
@@ -153,6 +156,15 @@ mod tests {
         for other in ["pg_cron", "hstore"] {
             assert_eq!(with_calls(other, "CREATE EXTENSION x;"), None);
         }
+    }
+
+    #[test]
+    fn a_superuser_calls_only_functions_of_superusers() {
+        let is_safe = "rolsuper FROM pg_catalog.pg_roles WHERE oid = p.proowner";
+        let of = |caller| call("timescaledb", "start_background_workers", caller);
+        assert!(of(Caller::Superuser).contains(is_safe));
+        assert!(!of(Caller::Any).contains(is_safe));
+        assert!(!of(Caller::Any).contains("DO LANGUAGE"));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct ExtensionHooks {
     /// Functions of the extension that are called right after `CREATE EXTENSION`. They may change settings of the database,
     /// so other sessions are opened again.
     pub after_create: &'static [&'static str],
+    /// The setting of a database by which the extension knows that it is being restored, until `after_load`.
+    pub restoring: Option<&'static str>,
     /// Functions that are called once everything is loaded.
     pub after_load: &'static [&'static str],
     /// A function that a superuser calls in the same transaction: it stops what the extension runs by itself.
@@ -69,6 +71,7 @@ const fn preloaded(
         }),
         sandbox_settings: &[],
         after_create: &[],
+        restoring: None,
         after_load: &[],
         stop: None,
         start: None,
@@ -91,6 +94,7 @@ pub const HOOKS: &[ExtensionHooks] = &[
             "timescaledb.telemetry_level=off",
         ],
         after_create: &["timescaledb_pre_restore"],
+        restoring: Some("timescaledb.restoring"),
         after_load: &["timescaledb_post_restore"],
         stop: Some("stop_background_workers"),
         start: Some("start_background_workers"),
@@ -114,6 +118,12 @@ pub const HOOKS: &[ExtensionHooks] = &[
 /// What this extension needs, if it is known to need anything.
 pub fn hooks_of(extension: &str) -> Option<&'static ExtensionHooks> {
     HOOKS.iter().find(|h| h.extension == extension)
+}
+
+/// Whether a setting of a database says that it is being restored. Where a restore has left it, it is none of the
+/// database's own.
+pub fn says_restoring(setting: &str) -> bool {
+    HOOKS.iter().any(|h| h.restoring == Some(setting))
 }
 
 impl ExtensionHooks {
@@ -145,6 +155,7 @@ mod tests {
             assert_eq!(first, Some(i), "{}", hooks.extension);
         }
         assert_eq!(hooks_of("hstore"), None);
+        assert!(says_restoring("timescaledb.restoring") && !says_restoring("work_mem"));
     }
 
     #[test]

@@ -100,7 +100,9 @@ pub use data_only::{SuspendedConstraints, open_tables};
 pub use database_name::that_name_their_database;
 pub use database_options::DatabaseOptions;
 pub use extension_calls::resume_extensions;
-pub use extension_hooks::{ExtensionHooks, HOOKS, Preload, WithoutLibrary, hooks_of};
+pub use extension_hooks::{
+    ExtensionHooks, HOOKS, Preload, WithoutLibrary, hooks_of, says_restoring,
+};
 pub use fixes::fixes_of;
 pub use globals::roles_of;
 pub use load::{LoadOptions, Loaded, Rehearsed, load, rehearse};

@@ -4,6 +4,7 @@
 use super::message_bounds::TOO_LARGE;
 use crate::error::{DatabaseError, DatabaseKind as D, one_line};
 use pgdump_archive::{Dialect, Token, first_tokens, statements};
+use tokio_postgres::error::Severity;
 
 /// The error for what takes more memory than this worker may use for it.
 pub fn too_large(what: &str, max: usize) -> DatabaseError {
@@ -57,10 +58,11 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
             .followed_by(TOO_FEW_LOCKS)
             .with_sqlstate(code);
     }
-    let kind = if is_rejected_value {
-        D::DataRejected
-    } else {
-        kind_of_sqlstate(code, said)
+    let kind = match kind_of_sqlstate(code, said) {
+        _ if is_rejected_value => D::DataRejected,
+        // The server rejects a login by ending the session. Within one, a function of the dump chose this code.
+        D::AccessDenied if db.parsed_severity() == Some(Severity::Error) => D::StatementRejected,
+        kind => kind,
     };
     DatabaseError::new(kind, text).with_sqlstate(code)
 }
@@ -361,6 +363,13 @@ mod tests {
         let right = refusal(&["SERROR", "C42501", "Mmay not", "Dsecret", "ts"]);
         let e = answered(HELLO, "SELECT 1", &right).await;
         assert_eq!(e.to_string(), "what: may not [42501]");
+        for (severity, kind) in [
+            ("VFATAL", D::AccessDenied),
+            ("VERROR", D::StatementRejected),
+        ] {
+            let login = refusal(&["SFEHLER", severity, "C28000", "Mno"]);
+            assert_eq!(answered(HELLO, "SELECT 1", &login).await.kind(), kind);
+        }
         // Only the hint tells which memory is short.
         let hint = "HVielleicht müssen Sie »max_locks_per_transaction« erhöhen.";
         let locks = refusal(&["SERROR", "C53200", "MShared Memory aufgebraucht", hint]);

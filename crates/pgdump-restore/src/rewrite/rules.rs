@@ -75,7 +75,7 @@ rules! {
     PLATFORM_DEFAULTS = "platform-default-privileges": "with a profile: default privileges are skipped if the role whose objects they are for is not on the server, or belongs to the managed service and the restoring role may not act for it";
     PLATFORM_POLICY = "platform-policy": "with a profile: roles of the managed service that the server lacks are removed from policies, and a policy for no other role is skipped: row security stays on, and without a policy only the table's owner sees its rows";
     PLATFORM_OBJECT = "platform-object": "with a profile: extensions (if the server lacks them), schemas, event triggers and publications of the managed service's platform are skipped, with everything that depends on them, unless that is a table of the user";
-    STANDARD_STRINGS = "standard-strings": "from 19 on, which no longer has standard_conforming_strings = off: the setting is left out, and constants with backslashes are marked as E'…', which has the same value";
+    STANDARD_STRINGS = "standard-strings": "from 19 on, which no longer has standard_conforming_strings = off: the setting is left out, also that of a function (with its escape_string_warning), and constants with backslashes are marked as E'…', which has the same value, also in bodies of functions in SQL and PL/pgSQL";
     NOT_SELECTED = "not-selected": "with --skip or --only-kinds, of SQL text: a statement of another kind or name is skipped, with what belongs to it or names it; entries of other formats are in the notes";
     ARRAY_AGGREGATE = "array-aggregate": "from 14 on, an aggregate over array_append, array_prepend or array_cat takes anycompatible instead of anyelement, as those functions do";
 }

@@ -1,11 +1,15 @@
 //! String constants of a dump with `standard_conforming_strings = off`, for a server that no longer has this setting.
 
+use std::ops::Range;
+
 use super::Rewriter;
 use super::edits::name;
 use super::rules::STANDARD_STRINGS;
 use pgdump_archive::{Dialect, EntryKind, Statement, TocEntry, Token, TokenKind, tokens};
 
 const SETTING: &str = "standard_conforming_strings";
+/// It warned of backslashes, and is gone with the other one.
+const WARNING: &str = "escape_string_warning";
 
 impl Rewriter {
     /// Whether the server reads every string constant by the standard, whatever the dump's setting is.
@@ -14,22 +18,23 @@ impl Rewriter {
     }
 
     pub(super) fn respell_entries(&self, entries: &mut [TocEntry]) {
-        let is_off =
-            |e: &&mut TocEntry| e.kind == EntryKind::StdStrings && !e.defn.contains("'on'");
-        let Some(setting) = entries.iter_mut().find(is_off) else {
-            return;
-        };
         if !self.forces_standard_strings() {
             return;
         }
-        "SET standard_conforming_strings = 'on';\n".clone_into(&mut setting.defn);
-        self.used(STANDARD_STRINGS, "SET standard_conforming_strings");
-        self.state().marks_escapes = true;
+        let is_off =
+            |e: &&mut TocEntry| e.kind == EntryKind::StdStrings && !e.defn.contains("'on'");
+        let setting = entries.iter_mut().find(is_off);
+        let is_on = setting.is_none();
+        if let Some(setting) = setting {
+            "SET standard_conforming_strings = 'on';\n".clone_into(&mut setting.defn);
+            self.used(STANDARD_STRINGS, "SET standard_conforming_strings");
+            self.state().marks_escapes = true;
+        }
         for e in entries.iter_mut() {
             let mut has_changed = false;
             for text in [&mut e.defn, &mut e.drop_stmt] {
-                if let Some(marked) = with_marked_escapes(text) {
-                    *text = marked;
+                if let Some(changed) = respelled(text, is_on) {
+                    *text = changed;
                     has_changed = true;
                 }
             }
@@ -41,11 +46,11 @@ impl Rewriter {
 
     /// Spells a statement of SQL text for a server that reads every string constant by the standard.
     pub(crate) fn respell(&self, statement: &mut Statement) {
-        if statement.standard_strings || !self.forces_standard_strings() {
+        if !self.forces_standard_strings() {
             return;
         }
-        if let Some(marked) = with_marked_escapes(&statement.text) {
-            statement.text = marked;
+        if let Some(changed) = respelled(&statement.text, statement.standard_strings) {
+            statement.text = changed;
             statement.standard_strings = true;
             self.used(STANDARD_STRINGS, format!("line {}", statement.line));
         }
@@ -55,42 +60,146 @@ impl Rewriter {
     pub(crate) fn respelled_rows(&self, sql: String, standard_strings: Option<bool>) -> String {
         let allows_escapes = standard_strings.map_or(self.state().marks_escapes, |is_on| !is_on);
         if allows_escapes && self.forces_standard_strings() {
-            with_marked_escapes(&sql).unwrap_or(sql)
+            respelled(&sql, false).unwrap_or(sql)
         } else {
             sql
         }
     }
 }
 
-/// The text with every constant that has backslashes marked as one with escapes: `E'a\\b'` is for every server what
-/// `'a\\b'` was for the source. `None` if there is no such constant. Constants with a dollar quote or a prefix of their
-/// own have the same value with either setting, and so has what is in double quotes.
-fn with_marked_escapes(sql: &str) -> Option<String> {
-    if !sql.contains('\\') {
+/// What replaces a part of a text.
+struct Edit {
+    at: usize,
+    length: usize,
+    text: &'static str,
+}
+
+/// The text as it means the same to a server that reads every constant by the standard, `None` if it does so anyway:
+///
+/// - Constants with backslashes are marked as ones with escapes, unless they are read by the standard. `E'a\\b'` is for
+///   every server what `'a\\b'` was for the source. Constants with a dollar quote or a prefix of their own have the same
+///   value with either setting, and so has what is in double quotes.
+/// - So are those in the body of a routine, which is read when it is called, with the setting of the routine or, without
+///   one, of the database, which is that of the dump.
+/// - A routine has no such setting of its own any more.
+fn respelled(sql: &str, standard_strings: bool) -> Option<String> {
+    let has_setting = || [SETTING, WARNING].iter().any(|s| sql.contains(s));
+    if (standard_strings || !sql.contains('\\')) && !has_setting() {
         return None;
     }
     let dialect = Dialect {
-        standard_strings: false,
+        standard_strings,
         ..Dialect::default()
     };
-    let (mut marked, mut copied) = (String::with_capacity(sql.len() + 16), 0);
-    for constant in tokens(sql, dialect).chunk_by(|a, b| goes_on(a, b, sql)) {
+    let t = tokens(sql, dialect);
+    let mut edits = if standard_strings {
+        vec![]
+    } else {
+        marks(sql, &t)
+    };
+    edits.extend(edits_of_routine(&t, standard_strings));
+    edits.sort_by_key(|e| e.at);
+    let (mut changed, mut copied) = (String::with_capacity(sql.len() + edits.len()), 0);
+    for e in &edits {
+        // A constant in what is left out.
+        if e.at < copied {
+            continue;
+        }
+        changed.push_str(&sql[copied..e.at]);
+        changed.push_str(e.text);
+        copied = e.at + e.length;
+    }
+    changed.push_str(&sql[copied..]);
+    (!edits.is_empty()).then_some(changed)
+}
+
+/// Marks the constants whose backslashes begin escapes.
+fn marks(sql: &str, t: &[Token<'_>]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for constant in t.chunk_by(|a, b| goes_on(a, b, sql)) {
         let prefix = constant.first().and_then(prefix_of);
         let has_escapes = || constant.iter().any(|part| part.text.contains('\\'));
         if let (Some(first), Some(prefix)) = (constant.first(), prefix)
             && has_escapes()
         {
-            marked.push_str(&sql[copied..first.at]);
-            // `N'…'` is the type's name before a constant.
-            marked.push_str(if prefix.is_empty() { "E" } else { "nchar E" });
-            copied = first.at + prefix.len();
+            edits.push(Edit {
+                at: first.at,
+                length: prefix.len(),
+                // `N'…'` is the type's name before a constant.
+                text: if prefix.is_empty() { "E" } else { "nchar E" },
+            });
         }
     }
-    if marked.is_empty() {
+    edits
+}
+
+/// What changes in a function, a procedure or a DO block besides its own constants.
+fn edits_of_routine(t: &[Token<'_>], standard_strings: bool) -> Vec<Edit> {
+    let kind = if name(t, 1) == "or" { 3 } else { 1 };
+    let is_created =
+        name(t, 0) == "create" && matches!(name(t, kind).as_str(), "function" | "procedure");
+    if !is_created && name(t, 0) != "do" {
+        return vec![];
+    }
+    let own = is_created.then(|| own_setting(t)).flatten();
+    let (clause, has_escapes) = match own {
+        Some((clause, is_off)) => (is_off.then_some(clause), is_off),
+        None => (None, !standard_strings),
+    };
+    let warning = is_created.then(|| clause_of(t, WARNING)).flatten();
+    let clauses = clause.into_iter().chain(warning.map(|(_, clause)| clause));
+    let mut edits: Vec<Edit> = Vec::new();
+    edits.extend(clauses.map(|c| Edit {
+        at: c.start,
+        length: c.len(),
+        text: "",
+    }));
+    if has_escapes && let Some((at, body)) = body_in_sql(t) {
+        let dialect = Dialect {
+            standard_strings: false,
+            ..Dialect::default()
+        };
+        let marked = marks(body, &tokens(body, dialect)).into_iter();
+        edits.extend(marked.map(|e| Edit { at: at + e.at, ..e }));
+    }
+    edits
+}
+
+/// `SET setting TO 'value'` in the definition of a routine: its first token, and where it is.
+fn clause_of(t: &[Token<'_>], setting: &str) -> Option<(usize, Range<usize>)> {
+    let first = (0..t.len()).find(|i| t[*i].is("set") && name(t, i + 1) == setting)?;
+    let value = t.get(first + 3)?;
+    Some((first, t[first].at..value.at + value.text.len()))
+}
+
+/// Where the definition of a routine sets `standard_conforming_strings`, and whether to `off`.
+fn own_setting(t: &[Token<'_>]) -> Option<(Range<usize>, bool)> {
+    let (first, clause) = clause_of(t, SETTING)?;
+    Some((clause, allows_escapes(&t[first..=first + 3])))
+}
+
+/// The body of a routine in a language that reads constants as SQL does, and where it begins. `pg_dump` puts bodies into
+/// dollar quotes; one in a constant with escapes is left as it is.
+fn body_in_sql<'a>(t: &[Token<'a>]) -> Option<(usize, &'a str)> {
+    let is_do = name(t, 0) == "do";
+    let is_in_sql = |w: &[Token<'_>]| {
+        let language = w[1].name().or_else(|| w[1].string());
+        let language = language.map(|l| l.to_lowercase());
+        w[0].is("language") && matches!(language.as_deref(), Some("sql" | "plpgsql"))
+    };
+    let is_default = is_do && !t.iter().any(|w| w.is("language"));
+    if !is_default && !t.windows(2).any(is_in_sql) {
         return None;
     }
-    marked.push_str(&sql[copied..]);
-    Some(marked)
+    let is_body = |w: &&[Token<'_>]| {
+        let is_quoted = w[1].kind == TokenKind::StringConstant && w[1].text.starts_with('$');
+        (is_do || w[0].is("as")) && is_quoted
+    };
+    let found = t.windows(2).find(is_body)?;
+    let quoted = found[1];
+    let tag = quoted.text[1..].find('$')? + 2;
+    let body = quoted.text.get(tag..quoted.text.len().checked_sub(tag)?)?;
+    Some((quoted.at + tag, body))
 }
 
 /// What precedes the quote of a constant in which the setting decides about backslashes; `None` for other tokens.
@@ -171,10 +280,68 @@ mod tests {
                 Some(r"CREATE FUNCTION f() RETURNS text LANGUAGE sql AS E'SELECT ''\\\\''';"),
             ),
         ] {
-            assert_eq!(with_marked_escapes(sql).as_deref(), wanted, "{sql}");
+            assert_eq!(respelled(sql, false).as_deref(), wanted, "{sql}");
             if let Some(marked) = wanted {
-                assert_eq!(with_marked_escapes(marked), None, "{marked}");
+                assert_eq!(respelled(marked, false), None, "{marked}");
             }
+        }
+    }
+
+    /// A body is read when the routine is called: with its own setting or, without one, the dump's.
+    #[test]
+    fn bodies_are_respelled_for_the_setting_with_which_they_are_called() {
+        let create =
+            |rest: &str| format!("CREATE OR REPLACE FUNCTION f(text) RETURNS text {rest};");
+        let off = "SET standard_conforming_strings TO 'off'";
+        let on = "SET standard_conforming_strings TO 'on'";
+        for (sql, is_on, wanted) in [
+            (
+                create(r"LANGUAGE plpgsql AS $_$BEGIN RETURN $1 || '\\d' || E'\\' || '\''; END$_$"),
+                false,
+                Some(create(
+                    r"LANGUAGE plpgsql AS $_$BEGIN RETURN $1 || E'\\d' || E'\\' || E'\''; END$_$",
+                )),
+            ),
+            (create(r"LANGUAGE sql AS $$SELECT '\d'$$"), true, None),
+            (
+                create(&format!(r"LANGUAGE sql {off} AS $$SELECT '\\d'$$")),
+                true,
+                Some(create(r"LANGUAGE sql  AS $$SELECT E'\\d'$$")),
+            ),
+            (
+                create(&format!(r"LANGUAGE sql {on} AS $$SELECT '\d'$$")),
+                false,
+                None,
+            ),
+            (
+                create(r"LANGUAGE sql SET standard_conforming_strings TO 'o\ff' AS $$SELECT 1$$"),
+                false,
+                Some(create("LANGUAGE sql  AS $$SELECT 1$$")),
+            ),
+            (
+                create("LANGUAGE sql SET escape_string_warning TO 'off' AS $$SELECT 1$$"),
+                true,
+                Some(create("LANGUAGE sql  AS $$SELECT 1$$")),
+            ),
+            // Other languages read no constants of SQL.
+            (create(r"LANGUAGE plperl AS $$return '\\d'$$"), false, None),
+            (
+                r"DO $$ BEGIN RAISE NOTICE '\\'; END $$;".to_owned(),
+                false,
+                Some(r"DO $$ BEGIN RAISE NOTICE E'\\'; END $$;".to_owned()),
+            ),
+            (
+                r"DO LANGUAGE plpython3u $$ x = '\\' $$;".to_owned(),
+                false,
+                None,
+            ),
+            (
+                "SELECT current_setting('standard_conforming_strings');".to_owned(),
+                true,
+                None,
+            ),
+        ] {
+            assert_eq!(respelled(&sql, is_on), wanted, "{sql}");
         }
     }
 
