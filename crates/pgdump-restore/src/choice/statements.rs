@@ -225,6 +225,20 @@ impl StatementChoice {
         }
     }
 
+    /// Notes about patterns that nothing in the text has, once all of it was read.
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let unused = |option: &str, patterns: &[Pattern]| -> Vec<String> {
+            let unused = patterns.iter().filter(|p| !p.has_matched);
+            let note = |p: &Pattern| {
+                let text = &p.text;
+                format!("{option} '{text}': no statement of the SQL text is about this")
+            };
+            unused.map(note).collect()
+        };
+        let skip = unused("--skip", &self.skip);
+        [skip, unused("--only-kinds", &self.only_kinds)].concat()
+    }
+
     /// Refuses names that nothing in the text has, once all of it was read.
     ///
     /// # Errors
@@ -654,8 +668,15 @@ mod tests {
             assert!(e.to_string().contains(said), "{e}");
             assert_eq!(e.reason(), FailureReason::InvalidRequest);
         }
-        let mut c = choice(&["TABLE no*"], &["DOM*"]);
+        let mut c = choice(&["TABLE no*", "VIEW *"], &["DOM*", "TABLE"]);
         left_out(&mut c, &TEXT);
         assert!(c.check().is_ok());
+        assert_eq!(
+            c.unused(),
+            [
+                "--skip 'TABLE no*': no statement of the SQL text is about this",
+                "--only-kinds 'DOM*': no statement of the SQL text is about this"
+            ]
+        );
     }
 }
