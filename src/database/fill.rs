@@ -8,6 +8,7 @@ use super::held_objects::first_objects;
 use super::journal::{Journal, RecordKind};
 use super::locks::{LOCK_PAUSE, server_clock};
 use super::staging::{ProvenStaging, Staging};
+use super::swap::resume_extensions;
 use super::target_lock::TargetLock;
 use crate::error::{
     DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report,
@@ -219,6 +220,9 @@ impl TargetLock {
             );
         }
         reached("fill.opened");
+        if let Ok(filling) = self.filling() {
+            resume_extensions(&filling.session).await;
+        }
         Ok(())
     }
 
