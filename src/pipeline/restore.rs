@@ -437,6 +437,7 @@ async fn swap(
     let mut result = draft.result(context, None);
     result.previous_database = claimed.previous_name().map(str::to_owned);
     result.partial = targets::is_part(&context.job.selection);
+    result.notes.extend(claimed.note_of_fill());
     let outcome = database::outcome_of(&result)?;
     let staging = proven.into_staging();
     if claimed.is_fill() {

@@ -264,6 +264,8 @@ async fn what_others_made_meanwhile_does_not_keep_the_rest() {
     let notes = &done.result.notes;
     let said = "database app still has table theirs.kept";
     assert!(notes.iter().any(|n| n.contains(said)), "{notes:?}");
+    let is_filled = notes.iter().any(|n| n.starts_with("filled in place"));
+    assert!(!is_filled, "{notes:?}");
     assert_eq!(c.psql("app", held), "|1|f");
     assert_eq!(c.psql("app", "SELECT count(*) FROM theirs.kept"), "0");
     c.psql("app", "DROP SCHEMA theirs CASCADE");
