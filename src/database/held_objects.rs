@@ -13,9 +13,12 @@ const NAMED: i64 = 5;
 /// How often what is left is listed and dropped: what one pass cannot drop, it may have made free.
 const PASSES: usize = 3;
 
-/// Owners whose objects belong to the service that runs the server, if this role cannot act as them.
-const PLATFORM_OWNERS: &str =
-    "^(alloydb|azure|azuresu$|cloud_admin$|cloudsql|heroku|neon|oci_|rds|supabase_)";
+/// Owners whose objects belong to the service that runs the server, if this role cannot act as them. A user may have a
+/// role `neon_lights`.
+const PLATFORM_OWNERS: &str = "^(alloydb(admin|agent|export|importexport|metadata|observability|replica|superuser)|azure_(pg_admin|superuser)$|\
+    azuresu$|cloud_admin$|cloudsql(admin|agent|connpooladmin|importexport|logical|observability|replica|superuser)|heroku_admin$|\
+    neon_(service|superuser)$|oci_|rds_(ad|extension|iam|password|replication|reserved|superuser)$|\
+    rds(admin|proxyadmin|repladmin|topmgr|writeforwarduser)$|supabase_)";
 
 /// The objects of a database, as the relation `held`: `rank` is the order in which they are dropped, and `cost` about how
 /// many locks that takes; besides the owner, `dropper`, who owns the schema, may do it. Members of extensions, and what its table, type or column brings along, are not listed. OIDs

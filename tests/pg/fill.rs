@@ -123,7 +123,10 @@ async fn an_empty_database_is_filled() {
 async fn what_cannot_be_filled_is_refused_by_name() {
     let c = Cluster::start();
     start(&c);
-    c.psql("postgres", "CREATE ROLE stranger LOGIN");
+    c.psql(
+        "postgres",
+        "CREATE ROLE stranger LOGIN; CREATE ROLE neon_lights",
+    );
     let dump = c.dump_as("src", Format::Custom);
     c.psql("app", "SET ROLE tenant; CREATE TABLE public.orders (id int); CREATE FUNCTION public.g() RETURNS int LANGUAGE sql AS 'SELECT 1'");
     let before = state(&c, "app");
@@ -172,10 +175,11 @@ async fn what_cannot_be_filled_is_refused_by_name() {
         assert!(error.message.contains(said), "{error:?}");
     }
     assert_same(&state(&c, "app"), &before, "nothing is touched");
-    // A large object, or only a schema, is something, too.
+    // A large object, or only a schema, is something, too; and so is a table of a role that is called like a service.
     for made in [
         "SELECT lo_create(5)",
         "CREATE SCHEMA own AUTHORIZATION tenant",
+        "CREATE SCHEMA other AUTHORIZATION neon_lights; CREATE TABLE other.t (a int); ALTER TABLE other.t OWNER TO neon_lights",
     ] {
         renew(&c);
         c.psql("app", made);
