@@ -205,9 +205,11 @@ async fn restore_until_swap(
     draft: &mut ResultDraft,
 ) -> Result<Proven, RestoreError> {
     let proven = restore_into_staging(context, claimed, draft).await?;
-    context.progress.enter(Stage::Swap);
-    let _step = context.progress.long_step();
-    claimed.wait_until_idle().await?;
+    if context.config().swap_when_idle.is_some() {
+        context.progress.enter(Stage::Swap);
+        let _step = context.progress.long_step();
+        claimed.wait_until_idle().await?;
+    }
     Ok(proven)
 }
 
@@ -439,6 +441,8 @@ async fn swap(
     result.partial = targets::is_part(&context.job.selection);
     result.notes.extend(claimed.note_of_fill());
     let outcome = database::outcome_of(&result)?;
+    // Unless it has waited for sessions on the target.
+    context.progress.advance(Stage::Check, Stage::Swap);
     let staging = proven.into_staging();
     if claimed.is_fill() {
         claimed.finish_fill(&staging, &outcome).await?;
