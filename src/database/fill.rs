@@ -19,6 +19,7 @@ use crate::steps::reached;
 /// How long to wait for a lost session to end on the server.
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
+/// A note for the result of a fill.
 const NOTE: &str = "filled in place: the database kept its encoding, locale, settings and privileges; nothing was replaced, so `pgrestored rollback` \
     has nothing to bring back";
 
@@ -105,6 +106,11 @@ impl TargetLock {
         self.on_existing == OnExisting::Fill
     }
 
+    /// What the result of a restore into the target says of a fill that has succeeded.
+    pub fn note_of_fill(&self) -> Option<String> {
+        self.is_fill().then(|| NOTE.to_owned())
+    }
+
     fn fill_target(&self) -> Result<&FillTarget, RestoreError> {
         self.fill_target
             .as_ref()
@@ -141,7 +147,7 @@ impl TargetLock {
         if !found.is_empty() {
             return Err(not_empty(target, &found));
         }
-        let mut notes = vec![NOTE.to_owned()];
+        let mut notes = vec![];
         if !is_owner {
             notes.push(format!(
                 "others could connect to database {target} while it was filled: only its owner {owner} can close it, and role {me} is not a member of {owner}"

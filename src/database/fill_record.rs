@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::advisory_locks::{LOCK_PAUSE, lock_name};
-use super::held_objects::{first_objects, recording, remove_unrecorded};
+use super::held_objects::{first_objects, own_event_triggers, recording, remove_unrecorded};
 use super::journal::{Journal, storable, stored};
 use crate::error::{
     DatabaseError, DatabaseKind as D, RestoreError, ValidationError, ValidationKind, report,
@@ -21,7 +21,11 @@ const ENDING_LIMIT: Duration = Duration::from_secs(30);
 const END_LOADERS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
       AND application_name IN ('pgrestored restore', 'pgrestored rename', 'pgrestored analyze', 'pgrestored check',
-        'pgrestored contents', 'pgrestored listing')";
+        'pgrestored contents', 'pgrestored extensions', 'pgrestored listing')";
+
+/// What makes a record that of this database. A dump or a copy of a database that was being filled has its record, too,
+/// which must not have the copy emptied: the copy is another database, or another transaction wrote the record there.
+const HOME: &str = "(SELECT format('%s %s', oid, (SELECT xmin FROM pgrestored_fill.space LIMIT 1)) FROM pg_database WHERE datname = current_database())";
 
 /// The database that is filled, and the session that holds the lock of its contents.
 pub(super) struct FillTarget {
@@ -94,7 +98,7 @@ impl FillTarget {
         }))
     }
 
-    /// The record in the database; `None` if nothing fills it.
+    /// The record in the database; `None` if nothing fills it, or if the record came with a copy of another database.
     ///
     /// # Errors
     /// `insufficient_privilege` if another role's restore left it.
@@ -114,8 +118,14 @@ impl FillTarget {
             );
             return Err(DatabaseError::new(D::InsufficientPrivilege, what));
         }
-        let sql = "SELECT staging, attempt, is_closed, outcome FROM pgrestored_fill.fill";
-        let row = client.query_opt(sql, &[]).await.map_err(failed)?;
+        let sql = format!(
+            "SELECT staging, attempt, is_closed, outcome FROM pgrestored_fill.fill WHERE home = {HOME}"
+        );
+        let row = match client.query_opt(&sql, &[]).await.map_err(failed) {
+            // A part of a copy.
+            Err(e) if matches!(e.sqlstate(), Some("42P01" | "42703")) => None,
+            found => found?,
+        };
         Ok(row.map(|r| {
             let outcome: Option<String> = r.get(3);
             Marker {
@@ -156,18 +166,19 @@ impl FillTarget {
             .run(&format!(
                 "CREATE SCHEMA pgrestored_fill;
                  CREATE TABLE pgrestored_fill.fill (staging text NOT NULL, attempt text NOT NULL, is_closed bool NOT NULL,
-                   outcome text, started timestamptz NOT NULL DEFAULT now());
+                   home text NOT NULL, outcome text, started timestamptz NOT NULL DEFAULT now());
                  {}",
                 recording()
             ))
             .await?;
         let is_closed = self.close().await?;
-        let sql =
-            "INSERT INTO pgrestored_fill.fill (staging, attempt, is_closed) VALUES ($1, $2, $3)";
+        let sql = format!(
+            "INSERT INTO pgrestored_fill.fill (staging, attempt, is_closed, home) VALUES ($1, $2, $3, {HOME})"
+        );
         let written = self
             .session
             .client()
-            .execute(sql, &[&staging, &attempt, &is_closed])
+            .execute(&sql, &[&staging, &attempt, &is_closed])
             .await;
         written.map_err(failed)?;
         Ok(())
@@ -239,10 +250,20 @@ impl FillTarget {
         } else {
             String::new()
         };
+        // The event triggers of the backup would refuse this, or record it in its tables.
+        let (disable, enable) = own_event_triggers(&self.session).await?;
         // All statements run in one implicit transaction.
-        self.session
-            .run(&format!("{open}DROP SCHEMA pgrestored_fill CASCADE"))
-            .await
+        let ended = self
+            .session
+            .run(&format!(
+                "{open}{disable}DROP SCHEMA pgrestored_fill CASCADE; {enable}"
+            ))
+            .await;
+        if ended.is_err() && marker.outcome.is_some() {
+            // Somebody else's event trigger may refuse it. A complete database is opened all the same.
+            self.session.run(&open).await?;
+        }
+        ended
     }
 
     /// As [`Filling::end`], of a fill that is complete: what its extensions run by themselves starts.

@@ -1,8 +1,10 @@
 //! What somebody put into a database, and how to remove it again: everything but what `initdb` creates, extensions and
 //! their members.
 
+use futures::TryStreamExt;
+
 use super::ownership::run_listed;
-use crate::error::{DatabaseError, DatabaseKind};
+use crate::error::{DatabaseError, DatabaseKind, report};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 
 /// Most objects that a message names.
@@ -11,9 +13,12 @@ const NAMED: i64 = 5;
 /// How often what is left is listed and dropped: what one pass cannot drop, it may have made free.
 const PASSES: usize = 3;
 
-/// Owners whose objects belong to the service that runs the server, if this role cannot act as them.
-const PLATFORM_OWNERS: &str =
-    "^(alloydb|azure|azuresu$|cloud_admin$|cloudsql|heroku|neon|oci_|rds|supabase_)";
+/// Owners whose objects belong to the service that runs the server, if this role cannot act as them. A user may have a
+/// role `neon_lights`.
+const PLATFORM_OWNERS: &str = "^(alloydb(admin|agent|export|importexport|metadata|observability|replica|superuser)|azure_(pg_admin|superuser)$|\
+    azuresu$|cloud_admin$|cloudsql(admin|agent|connpooladmin|importexport|logical|observability|replica|superuser)|heroku_admin$|\
+    neon_(service|superuser)$|oci_|rds_(ad|extension|iam|password|replication|reserved|superuser)$|\
+    rds(admin|proxyadmin|repladmin|topmgr|writeforwarduser)$|supabase_)";
 
 /// The objects of a database, as the relation `held`: `rank` is the order in which they are dropped, and `cost` about how
 /// many locks that takes; besides the owner, `dropper`, who owns the schema, may do it. Members of extensions, and what its table, type or column brings along, are not listed. OIDs
@@ -64,6 +69,10 @@ const IS_SOMEBODYS: &str = "class <> 'pg_extension'::regclass
     AND (pg_has_role(owner, 'USAGE')
       OR class NOT IN ('pg_namespace'::regclass, 'pg_event_trigger'::regclass) AND pg_get_userbyid(owner) !~ $1)";
 
+/// The record of a fill, where nothing fills the database: it came with a copy.
+const RECORD: &str =
+    "SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname = 'pgrestored_fill'";
+
 const SUBSCRIPTIONS: &str =
     "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
     WHERE d.datname = current_database() ORDER BY 1";
@@ -71,18 +80,13 @@ const SUBSCRIPTIONS: &str =
 const PREPARED: &str =
     "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1";
 
-/// The settings of the database itself (`ALTER DATABASE … SET`), by name.
-const SETTINGS: &str = "SELECT split_part(entry, '=', 1) AS name FROM pg_db_role_setting, unnest(setconfig) AS entry
-    WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) AND setrole = 0";
-
-/// The record of what a database has before it is filled, in the schema `pgrestored_fill`. Settings have no OID: the hash
-/// of the name takes its place, and one row with 0 says that they are recorded.
+/// The record of what a database has before it is filled, in the schema `pgrestored_fill`.
 pub(super) fn recording() -> String {
     format!(
-        "CREATE TABLE pgrestored_fill.present AS {HELD} SELECT class, object FROM held
-           UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl
-           UNION ALL SELECT 'pg_db_role_setting'::regclass, 0
-           UNION ALL SELECT 'pg_db_role_setting'::regclass, hashtext(name)::oid FROM ({SETTINGS}) AS s;
+        "CREATE TABLE pgrestored_fill.present AS {HELD} SELECT class, object FROM held;
+         CREATE TABLE pgrestored_fill.defaults AS SELECT defaclrole AS role, defaclnamespace AS space, defaclobjtype AS type, defaclacl AS acl
+           FROM pg_default_acl;
+         CREATE TABLE pgrestored_fill.setting AS {SETTINGS} SELECT name FROM setting;
          CREATE TABLE pgrestored_fill.space AS SELECT oid AS object, nspowner AS owner, nspacl AS acl,
            obj_description(oid, 'pg_namespace') AS comment FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'pgrestored_fill'"
     )
@@ -110,33 +114,42 @@ fn drops(version: u32) -> String {
     )
 }
 
-/// Undoes `ALTER DEFAULT PRIVILEGES`: a record that says what is so without it disappears.
-const DEFAULT_PRIVILEGES: &str = "WITH acl AS (
-    SELECT d.*, kind, to_public, quote_ident(pg_get_userbyid(defaclrole)) AS role,
-      (SELECT string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, ', ')
-        FROM aclexplode(defaclacl)) AS grantees
-    FROM pg_default_acl d JOIN (VALUES ('r', 'TABLES', NULL), ('S', 'SEQUENCES', NULL), ('f', 'ROUTINES', 'EXECUTE'), ('T', 'TYPES', 'USAGE'),
-      ('n', 'SCHEMAS', NULL), ('L', 'LARGE OBJECTS', NULL)) AS kinds(letter, kind, to_public) ON letter = defaclobjtype::text
-    WHERE NOT EXISTS (SELECT FROM pgrestored_fill.present p WHERE p.class = 'pg_default_acl'::regclass AND p.object = d.oid))
+/// Undoes `ALTER DEFAULT PRIVILEGES`: a row that says what is so without it disappears. A role's own defaults for all
+/// schemas replace those that are built in; those for one schema are added to them.
+const DEFAULT_PRIVILEGES: &str = "WITH changed AS (
+    SELECT role, space, type, n.acl AS now, w.acl AS before
+    FROM (SELECT defaclrole AS role, defaclnamespace AS space, defaclobjtype AS type, defaclacl AS acl FROM pg_default_acl) AS n
+      FULL JOIN pgrestored_fill.defaults AS w USING (role, space, type)
+    WHERE n.acl IS DISTINCT FROM w.acl AND pg_has_role(role, 'MEMBER')),
+  acl AS (
+    SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I %s ', pg_get_userbyid(role),
+        CASE WHEN space <> 0 THEN format('IN SCHEMA %s', space::regnamespace) END) AS for_role, kind,
+      coalesce(now, built_in) AS now, coalesce(before, built_in) AS before
+    FROM changed JOIN (VALUES ('r', 'r', 'TABLES'), ('S', 's', 'SEQUENCES'), ('f', 'f', 'ROUTINES'), ('T', 'T', 'TYPES'), ('n', 'n', 'SCHEMAS'),
+        ('L', 'L', 'LARGE OBJECTS')) AS kinds(letter, of_object, kind) ON letter = type::text,
+      LATERAL (SELECT CASE WHEN space = 0 THEN acldefault(of_object::\"char\", role) END AS built_in) AS b)
   SELECT concat_ws('; ',
-      format('ALTER DEFAULT PRIVILEGES FOR ROLE %s %s REVOKE ALL ON %s FROM %s', role, place, kind, coalesce(grantees, 'PUBLIC')),
-      CASE WHEN defaclnamespace = 0 THEN format('ALTER DEFAULT PRIVILEGES FOR ROLE %s GRANT ALL ON %s TO %s', role, kind, role) END,
-      CASE WHEN defaclnamespace = 0 THEN format('ALTER DEFAULT PRIVILEGES FOR ROLE %s GRANT ', role) || to_public || format(' ON %s TO PUBLIC', kind) END),
+      (SELECT format('%sREVOKE ALL ON %s FROM %s', for_role, kind,
+          string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, ', '))
+        FROM aclexplode(now) HAVING count(*) > 0),
+      (SELECT string_agg(format('%sGRANT %s ON %s TO %s%s', for_role, privilege_type, kind,
+          CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END), '; ')
+        FROM aclexplode(before))),
     2::int8
-  FROM acl, LATERAL (SELECT CASE WHEN defaclnamespace = 0 THEN '' ELSE format('IN SCHEMA %s', defaclnamespace::regnamespace) END) AS p(place)
-  WHERE pg_has_role(defaclrole, 'MEMBER')";
+  FROM acl";
 
-/// Removes settings that the database did not have, such as the one by which TimescaleDB knows of a restore. A record of an
-/// earlier version does not say which those are.
-fn settings() -> String {
+/// The names of the database's own settings, which hold for all roles.
+const SETTINGS: &str = "WITH setting AS (
+    SELECT split_part(unnest(setconfig), '=', 1) AS name FROM pg_db_role_setting
+    WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+
+/// Resets the settings that were not there: extensions have some while they are loaded.
+fn resets() -> String {
     format!(
-        "WITH known AS (SELECT object FROM pgrestored_fill.present WHERE class = 'pg_db_role_setting'::regclass)
-         SELECT format('ALTER DATABASE %I RESET %s', current_database(),
-             (SELECT string_agg(quote_ident(part), '.' ORDER BY at) FROM unnest(string_to_array(name, '.')) WITH ORDINALITY AS p(part, at))),
-           1::int8
-         FROM ({SETTINGS}) AS s
-         WHERE EXISTS (SELECT FROM known WHERE object = 0) AND NOT EXISTS (SELECT FROM known WHERE object = hashtext(name)::oid)
-           AND pg_has_role((SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE')"
+        "{SETTINGS} SELECT format('ALTER DATABASE %I RESET %s', current_database(), name), 1::int8
+         FROM setting JOIN pg_database ON datname = current_database()
+         WHERE name ~ '^[A-Za-z_][A-Za-z0-9_$.]*$' AND pg_has_role(datdba, 'USAGE')
+           AND name NOT IN (SELECT s.name FROM pgrestored_fill.setting AS s)"
     )
 }
 
@@ -172,6 +185,7 @@ pub(super) async fn first_objects(session: &Session) -> Result<Vec<String>, Data
         .await
         .map_err(failed)?;
     let mut found: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+    found.extend(names(session, RECORD).await?);
     let prepared = names(session, PREPARED).await?.into_iter();
     found.extend(prepared.map(|gid| format!("prepared transaction {gid}")));
     let subscriptions = names(session, SUBSCRIPTIONS).await?.into_iter();
@@ -222,36 +236,106 @@ pub(super) async fn remove_unrecorded(
 ) -> Result<(), DatabaseError> {
     // A session of its own: it lists the objects while the other one drops them.
     let lists = server.streaming_rows().connect(database, "listing").await?;
+    // Those of the backup may refuse whatever follows.
+    session.run(&own_event_triggers(session).await?.0).await?;
     remove_blockers(session).await?;
     let drops = drops(session.version());
+    let mut refused = None;
     for _ in 0..PASSES {
-        run_listed(&lists, session, &drops, &[]).await?;
-        if unrecorded(session).await?.is_empty() {
+        refused = run_allowed(&lists, session, &drops).await?;
+        if unrecorded(session, "true").await?.is_empty() {
             break;
         }
     }
-    run_listed(&lists, session, DEFAULT_PRIVILEGES, &[]).await?;
-    run_listed(&lists, session, SCHEMAS, &[]).await?;
-    run_listed(&lists, session, &settings(), &[]).await?;
-    let left = unrecorded(session).await?;
-    if left.is_empty() {
-        return Ok(());
+    for undo in [DEFAULT_PRIVILEGES, SCHEMAS, resets().as_str()] {
+        let also = run_allowed(&lists, session, undo).await?;
+        refused = refused.or(also);
     }
-    let what = format!(
-        "database {database} still has {}: drop it by hand",
-        left.join(", ")
-    );
-    Err(DatabaseError::new(DatabaseKind::StatementRejected, what))
+    let left = unrecorded(session, IS_SOMEBODYS).await?;
+    match refused {
+        Some(e) if left.is_empty() => {
+            // Such as an extension that belongs to the service that runs the server.
+            tracing::warn!(
+                error = report(&e),
+                "something that does not count as contents was not removed from the database"
+            );
+            Ok(())
+        }
+        None if left.is_empty() => Ok(()),
+        refused => {
+            let what = format!(
+                "database {database} still has {}: drop it by hand",
+                left.join(", ")
+            );
+            let e = DatabaseError::new(DatabaseKind::StatementRejected, what);
+            Err(match refused {
+                Some(cause) => e.with_source(cause),
+                None => e,
+            })
+        }
+    }
 }
 
-/// The first objects that were not recorded.
-async fn unrecorded(session: &Session) -> Result<Vec<String>, DatabaseError> {
+/// Runs what `query` lists, and returns the first refusal. What the server refuses to this role does not keep it from the
+/// rest: it may belong to somebody else.
+async fn run_allowed(
+    lists: &Session,
+    session: &Session,
+    query: &str,
+) -> Result<Option<DatabaseError>, DatabaseError> {
+    let Err(refusal) = run_listed(lists, session, query, &[]).await else {
+        return Ok(None);
+    };
+    if !is_refusal(&refusal) {
+        return Err(refusal);
+    }
+    let failed = |e: tokio_postgres::Error| map_pg_error(&e, "listing what the database holds");
+    let mut rows = lists.rows(query, &[]).await.map_err(failed)?;
+    let mut first = None;
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        match session.run(row.get(0)).await {
+            Err(e) if is_refusal(&e) => first = first.or(Some(e)),
+            done => done?,
+        }
+    }
+    Ok(first)
+}
+
+/// Insufficient privileges, something that others depend on or use, something that has disappeared, or an event trigger of
+/// somebody else.
+fn is_refusal(e: &DatabaseError) -> bool {
+    let code = e.sqlstate().unwrap_or_default();
+    code.starts_with("42") || ["0LP01", "2BP01", "55006", "P0001"].contains(&code)
+}
+
+/// Statements that disable the event triggers that this role may disable, and that enable them again as they were; not
+/// those of extensions. Changes of event triggers fire none.
+pub(super) async fn own_event_triggers(
+    session: &Session,
+) -> Result<(String, String), DatabaseError> {
+    // Those of logins fire for no statement.
+    let sql = "SELECT coalesce(string_agg(format('ALTER EVENT TRIGGER %I DISABLE; ', evtname), ''), ''),
+          coalesce(string_agg(format('ALTER EVENT TRIGGER %I ENABLE%s; ', evtname,
+            CASE evtenabled WHEN 'R' THEN ' REPLICA' WHEN 'A' THEN ' ALWAYS' END), ''), '')
+        FROM pg_event_trigger AS t WHERE evtenabled <> 'D' AND evtevent <> 'login' AND pg_has_role(evtowner, 'USAGE')
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_event_trigger'::regclass AND objid = t.oid AND deptype = 'e')";
+    let row = session.client().query_one(sql, &[]).await;
+    let row = row.map_err(|e| map_pg_error(&e, "listing event triggers"))?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// The first objects that were not recorded, and for which a condition holds.
+async fn unrecorded(session: &Session, condition: &str) -> Result<Vec<String>, DatabaseError> {
     let sql = format!(
         "{HELD} SELECT i.type || ' ' || i.identity FROM held, LATERAL pg_identify_object(class, object, 0) AS i
          WHERE NOT EXISTS (SELECT FROM pgrestored_fill.present p WHERE p.class = held.class AND p.object = held.object)
-         ORDER BY rank, object LIMIT $1"
+           AND $1::text IS NOT NULL AND {condition}
+         ORDER BY rank, object LIMIT $2"
     );
-    let rows = session.client().query(&sql, &[&NAMED]).await;
+    let rows = session
+        .client()
+        .query(&sql, &[&PLATFORM_OWNERS, &NAMED])
+        .await;
     let rows = rows.map_err(|e| map_pg_error(&e, "listing what is left"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }

@@ -141,6 +141,7 @@ async fn exchange(
         ..Staging::named(copy)
     };
     reached("promotion");
+    claimed.wait_until_idle().await?;
     match restore.as_ref().filter(|_| doubt.is_none()) {
         Some(restore) => claimed.swap(&incoming.proven_by(restore), &outcome).await?,
         None => {

@@ -115,6 +115,7 @@ async fn exchange(
     }
     .proven_before();
     reached("rollback");
+    claimed.wait_until_idle().await?;
     claimed.swap(&incoming, &outcome).await?;
     Ok(done)
 }

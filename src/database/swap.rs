@@ -73,6 +73,44 @@ pub(super) async fn swap_blocker(
 }
 
 impl TargetLock {
+    /// With `RESTORE_SWAP_WHEN_IDLE`: waits for the sessions on the target that may not be terminated, before the swap ends
+    /// any other session or keeps new ones away. That may take hours, so it comes before the swap, which is not interrupted.
+    ///
+    /// # Errors
+    /// `target_unavailable` if there still are some at the end of that time.
+    pub async fn wait_until_idle(&self) -> Result<(), RestoreError> {
+        let (Some(limit), Some(existing)) = (self.policy.swap_when_idle, &self.existing) else {
+            return Ok(());
+        };
+        let mut backoff = Backoff::new(Duration::from_millis(50), IDLE_PAUSE);
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut named = String::new();
+        loop {
+            let who = staying_sessions(&self.lock, existing.oid).await?;
+            if who.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let what = format!(
+                    "database {} is still in use by {who}, whose sessions {} may not terminate, after {limit:?} \
+                     (RESTORE_SWAP_WHEN_IDLE)",
+                    self.target,
+                    self.server.user()
+                );
+                return Err(DatabaseError::new(DatabaseKind::Unavailable, what).into());
+            }
+            if who != named {
+                tracing::warn!(
+                    database = self.target.as_str(),
+                    role = who.as_str(),
+                    "the swap waits for sessions that may not be terminated"
+                );
+                named = who;
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
     /// Swaps the proven staging database into place and records `outcome` in the same transaction.
     ///
     /// # Errors
@@ -104,7 +142,6 @@ async fn exchange_and_record(
     staging: &Staging,
     outcome: &serde_json::Value,
 ) -> Result<(), RestoreError> {
-    wait_until_idle(claimed).await?;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let deadline = tokio::time::Instant::now() + COLLISION_LIMIT;
     loop {
@@ -138,41 +175,6 @@ async fn exchange_and_record(
     }
     reaper::drop_expired(claimed).await;
     Ok(())
-}
-
-/// With `RESTORE_SWAP_WHEN_IDLE`: waits for the sessions on the target that may not be terminated, before the swap ends any
-/// other session or keeps new ones away.
-async fn wait_until_idle(claimed: &TargetLock) -> Result<(), RestoreError> {
-    let (Some(limit), Some(existing)) = (claimed.policy.swap_when_idle, &claimed.existing) else {
-        return Ok(());
-    };
-    let mut backoff = Backoff::new(Duration::from_millis(50), IDLE_PAUSE);
-    let deadline = tokio::time::Instant::now() + limit;
-    let mut named = String::new();
-    loop {
-        let who = staying_sessions(&claimed.lock, existing.oid).await?;
-        if who.is_empty() {
-            return Ok(());
-        }
-        if tokio::time::Instant::now() >= deadline {
-            let what = format!(
-                "database {} is still in use by {who}, whose sessions {} may not terminate, after {limit:?} \
-                 (RESTORE_SWAP_WHEN_IDLE)",
-                claimed.target,
-                claimed.server.user()
-            );
-            return Err(DatabaseError::new(DatabaseKind::Unavailable, what).into());
-        }
-        if who != named {
-            tracing::warn!(
-                database = claimed.target.as_str(),
-                role = who.as_str(),
-                "the swap waits for sessions that may not be terminated"
-            );
-            named = who;
-        }
-        tokio::time::sleep(backoff.next_delay()).await;
-    }
 }
 
 /// The roles whose sessions on a database this role may not terminate; empty if there are none.
@@ -647,12 +649,12 @@ async fn name_of(session: &Session, oid: u32) -> Result<Option<String>, Database
     Ok(row.map_err(map_lookup_error)?.map(|r| r.get(0)))
 }
 
-/// Starts what extensions run by themselves, which renaming the database has ended.
-async fn resume_extensions(target: &Session) {
+/// Starts what extensions run by themselves, which the load has stopped, or renaming the database has ended.
+pub(super) async fn resume_extensions(target: &Session) {
     if let Err(e) = pgdump_restore::resume_extensions(target).await {
         tracing::warn!(
             error = report(&e),
-            "the swap succeeded, but background jobs of an extension could not be started"
+            "the restore succeeded, but background jobs of an extension could not be started"
         );
     }
 }

@@ -164,7 +164,7 @@ async fn claim_and_restore(
             draft.summary.notes.extend(notes);
             let work = async {
                 tokio::select! {
-                    proven = Box::pin(restore_into_staging(context, &claimed, draft)) => proven,
+                    proven = Box::pin(restore_until_swap(context, &claimed, draft)) => proven,
                     e = claimed.lost() => Err(e),
                     e = out_of_space(disk.as_ref(), config.min_free) => Err(e),
                 }
@@ -196,6 +196,21 @@ async fn claim_and_restore(
 fn is_for_person_and_new(context: &RestoreContext<'_>) -> bool {
     let is_generated = uuid::Uuid::parse_str(&context.job.request_id).is_ok();
     context.config().first_contact.is_some() && is_generated
+}
+
+/// Everything that may be interrupted: a proven staging database, and a target that may be exchanged.
+async fn restore_until_swap(
+    context: &RestoreContext<'_>,
+    claimed: &TargetLock,
+    draft: &mut ResultDraft,
+) -> Result<Proven, RestoreError> {
+    let proven = restore_into_staging(context, claimed, draft).await?;
+    if context.config().swap_when_idle.is_some() {
+        context.progress.enter(Stage::Swap);
+        let _step = context.progress.long_step();
+        claimed.wait_until_idle().await?;
+    }
+    Ok(proven)
 }
 
 /// Everything up to a proven staging database.
@@ -434,8 +449,10 @@ async fn swap(
     let mut result = draft.result(context, None);
     result.previous_database = claimed.previous_name().map(str::to_owned);
     result.partial = targets::is_part(&context.job.selection);
+    result.notes.extend(claimed.note_of_fill());
     let outcome = database::outcome_of(&result)?;
-    context.progress.enter(Stage::Swap);
+    // Unless it has waited for sessions on the target.
+    context.progress.advance(Stage::Check, Stage::Swap);
     let staging = proven.into_staging();
     if claimed.is_fill() {
         claimed.finish_fill(&staging, &outcome).await?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use pgrestored::database::Reaped;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
+use pgrestored::manager::JobOutcome;
 use pgrestored::policy::Selection;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,9 @@ const PROPERTIES: &str = "SELECT array(SELECT unnest(coalesce(datacl, acldefault
     shobj_description(oid, 'pg_database'), datconnlimit, pg_get_userbyid(datdba) FROM pg_database WHERE datname = ";
 
 /// What a dump of an empty database would not show.
-const CONTENTS: &str = "SELECT (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_default_acl),
+const CONTENTS: &str = "SELECT (SELECT count(*) FROM pg_largeobject_metadata),
+    (SELECT string_agg(format('%s %s %s %s', defaclrole::regrole, defaclnamespace, defaclobjtype, defaclacl), ' ' ORDER BY defaclobjtype, defaclnamespace)
+      FROM pg_default_acl),
     (SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE nspname !~ 'temp'), (SELECT string_agg(extname, ' ' ORDER BY extname) FROM pg_extension),
     (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_type), (SELECT count(*) FROM pg_proc),
     (SELECT array(SELECT unnest(coalesce(nspacl, acldefault('n', nspowner)))::text ORDER BY 1) FROM pg_namespace WHERE nspname = 'public')";
@@ -120,7 +123,10 @@ async fn an_empty_database_is_filled() {
 async fn what_cannot_be_filled_is_refused_by_name() {
     let c = Cluster::start();
     start(&c);
-    c.psql("postgres", "CREATE ROLE stranger LOGIN");
+    c.psql(
+        "postgres",
+        "CREATE ROLE stranger LOGIN; CREATE ROLE neon_lights",
+    );
     let dump = c.dump_as("src", Format::Custom);
     c.psql("app", "SET ROLE tenant; CREATE TABLE public.orders (id int); CREATE FUNCTION public.g() RETURNS int LANGUAGE sql AS 'SELECT 1'");
     let before = state(&c, "app");
@@ -169,10 +175,11 @@ async fn what_cannot_be_filled_is_refused_by_name() {
         assert!(error.message.contains(said), "{error:?}");
     }
     assert_same(&state(&c, "app"), &before, "nothing is touched");
-    // A large object, or only a schema, is something, too.
+    // A large object, or only a schema, is something, too; and so is a table of a role that is called like a service.
     for made in [
         "SELECT lo_create(5)",
         "CREATE SCHEMA own AUTHORIZATION tenant",
+        "CREATE SCHEMA other AUTHORIZATION neon_lights; CREATE TABLE other.t (a int); ALTER TABLE other.t OWNER TO neon_lights",
     ] {
         renew(&c);
         c.psql("app", made);
@@ -210,6 +217,12 @@ async fn a_failure_leaves_the_database_empty() {
         {
             c.psql("src", "SET ROLE tenant; COMMENT ON SCHEMA public IS 'ours'; GRANT CREATE ON SCHEMA public TO role_a");
         }
+        // The backup changes the first of these, and has none of the second.
+        c.psql(
+            "app",
+            "SET ROLE tenant; ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO visitor WITH GRANT OPTION;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO visitor",
+        );
         let before = state(&c, "app");
         for format in [Format::Custom, Format::Plain] {
             let dump = c.dump_as("src", format);
@@ -221,6 +234,63 @@ async fn a_failure_leaves_the_database_empty() {
             assert_same(&state(&c, "app"), &before, &format!("{version} {format:?}"));
         }
     }
+}
+
+/// The fill of a backup that waits, until `meanwhile` has run.
+async fn interrupted(c: &Cluster, meanwhile: &str) -> JobOutcome {
+    let (waiting, app) = (c.waiting_dump(), c.app(&AS_TENANT));
+    let (stop, request) = (CancellationToken::new(), filling(&waiting, "app"));
+    let running = app.manager.run(&request, Arc::default(), stop.clone());
+    let interrupts = async {
+        let waits =
+            "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
+        c.until(waits).await;
+        c.psql("app", meanwhile);
+        stop.cancel();
+    };
+    let (done, ()) = tokio::join!(running, interrupts);
+    assert_eq!(done.failure, Some(R::Cancelled));
+    done
+}
+
+/// What this role may not drop does not keep the rest from being removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_made_meanwhile_does_not_keep_the_rest() {
+    let c = Cluster::start();
+    start(&c);
+    let held = "SELECT to_regclass('public.t'), (SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrestored_fill'),
+        has_database_privilege('visitor', current_database(), 'CONNECT')";
+    // Such as an extension that belongs to the service that runs the server.
+    let done = interrupted(&c, "CREATE EXTENSION pg_trgm").await;
+    assert_eq!(c.psql("app", held), "|0|t", "{:?}", done.result.notes);
+    let theirs = "CREATE SCHEMA theirs; CREATE TABLE theirs.kept (a int)";
+    let done = interrupted(&c, theirs).await;
+    let notes = &done.result.notes;
+    let said = "database app still has table theirs.kept";
+    assert!(notes.iter().any(|n| n.contains(said)), "{notes:?}");
+    let is_filled = notes.iter().any(|n| n.starts_with("filled in place"));
+    assert!(!is_filled, "{notes:?}");
+    assert_eq!(c.psql("app", held), "|1|f");
+    assert_eq!(c.psql("app", "SELECT count(*) FROM theirs.kept"), "0");
+    c.psql("app", "DROP SCHEMA theirs CASCADE");
+    let dump = c.dump_as("src", Format::Custom);
+    let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
+    assert_eq!(done.result.error, None);
+}
+
+/// Settings of the database that a backup makes are reset; others stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_the_database_are_reset() {
+    let c = Cluster::start();
+    start(&c);
+    c.psql("postgres", "ALTER DATABASE app SET lock_timeout = '1min'");
+    let text = c.scratch("settings.sql");
+    let sets = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = %L', current_database(), '7MB'); END $$;";
+    std::fs::write(&text, format!("{sets}\nSELECT 1 / 0;\n")).unwrap();
+    let done = c.restore_with(&filling(&text, "app"), &AS_TENANT).await;
+    assert!(done.failure.is_some());
+    let settings = "SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase WHERE datname = 'app'";
+    assert_eq!(c.psql("postgres", settings), "{lock_timeout=1min}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,13 +322,17 @@ async fn two_restores_never_fill_one_database() {
 }
 
 /// Runs the real program, which is killed at `point`.
-fn fill(c: &Cluster, dump: &Path, (id, point): (&str, &str)) -> Output {
+fn fill(c: &Cluster, dump: &Path, step: (&str, &str)) -> Output {
+    fill_as(c, "tenant", dump, step)
+}
+
+fn fill_as(c: &Cluster, role: &str, dump: &Path, (id, point): (&str, &str)) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pgrestored"))
         .env_clear()
         .env("FAILPOINTS", point)
         .args(["restore", dump.to_str().unwrap(), "--target", "app"])
         .args(["--into-empty", "--output", "json", "--request-id", id])
-        .args(["--db-user", "tenant", "--db-host", c.sandbox.host()])
+        .args(["--db-user", role, "--db-host", c.sandbox.host()])
         .output()
         .unwrap()
 }
@@ -373,6 +447,69 @@ async fn what_a_killed_restore_left_is_removed() {
     assert_eq!(c.psql("postgres", may_connect), "t");
     let repeated = fill(&c, &good, ("completed", ""));
     assert!(repeated.status.success(), "{repeated:?}");
+}
+
+/// Event triggers of a backup neither refuse the end of a fill, which would leave the database closed, nor record it.
+#[test]
+fn event_triggers_of_the_backup_do_not_see_the_fill() {
+    let c = Cluster::start();
+    start(&c);
+    c.psql(
+        "src",
+        "CREATE TABLE public.audit (what text);
+         CREATE FUNCTION public.audits() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.audit VALUES (tg_tag); END $$;
+         CREATE FUNCTION public.refuses() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'nothing is dropped here'; END $$;
+         CREATE EVENT TRIGGER audits ON ddl_command_start EXECUTE FUNCTION public.audits();
+         CREATE EVENT TRIGGER refuses ON sql_drop EXECUTE FUNCTION public.refuses();
+         CREATE EVENT TRIGGER sleeps ON ddl_command_end EXECUTE FUNCTION public.refuses();
+         ALTER EVENT TRIGGER refuses ENABLE ALWAYS; ALTER EVENT TRIGGER sleeps DISABLE",
+    );
+    let dump = c.dump_as("src", Format::Custom);
+    let killed = fill_as(&c, "postgres", &dump, ("killed", "checked=return"));
+    assert_eq!(killed.status.signal(), Some(9), "{killed:?}");
+    let next = fill_as(&c, "postgres", &dump, ("next", ""));
+    assert!(next.status.success(), "{next:?}");
+    let (ours, source) = (c.content("app", &[]), c.content("src", &[]));
+    assert_same(&ours, &source, "with event triggers");
+    let left = "SELECT (SELECT string_agg(evtname || ' ' || evtenabled, ', ' ORDER BY evtname) FROM pg_event_trigger), (SELECT count(*) FROM public.audit),
+        to_regnamespace('pgrestored_fill'), has_database_privilege('visitor', current_database(), 'CONNECT')";
+    let wanted = "audits O, refuses A, sleeps D|0||t";
+    assert_eq!(c.psql("app", left), wanted);
+}
+
+/// A copy of a database that was being filled has its record, too, which must not have the copy emptied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_another_database_is_not_followed() {
+    let c = Cluster::start();
+    start(&c);
+    let dump = c.dump_as("src", Format::Custom);
+    kill(&c, &dump, ("killed", "fill.marked"));
+    let of_fill = c.dump_to_file("app", &[]);
+    c.pg_restore(&of_fill, "restored", &[]);
+    c.until("SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'app')")
+        .await;
+    c.psql(
+        "postgres",
+        "ALTER DATABASE restored OWNER TO tenant;\nCREATE DATABASE copied OWNER tenant TEMPLATE app;",
+    );
+    for target in ["restored", "copied"] {
+        c.psql(
+            target,
+            "SET ROLE tenant; CREATE TABLE public.precious (a int)",
+        );
+        let done = c.restore_with(&filling(&dump, target), &AS_TENANT).await;
+        let error = done.result.error.unwrap();
+        assert_eq!(error.reason, R::TargetExists, "{target}: {error:?}");
+        assert!(
+            error.message.contains("schema pgrestored_fill"),
+            "{error:?}"
+        );
+        let kept = c.psql(target, "SELECT count(*) FROM public.precious");
+        assert_eq!(kept, "0", "{target}");
+    }
+    // The database itself is filled by the next attempt.
+    let next = fill(&c, &dump, ("killed", ""));
+    assert!(next.status.success(), "{next:?}");
 }
 
 /// A record that somebody else wrote must not have a database emptied.

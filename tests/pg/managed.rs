@@ -283,7 +283,9 @@ async fn a_swap_waits_for_sessions_that_it_may_not_end() {
         .await
         .unwrap();
     tokio::spawn(connection);
+    let stop = CancellationToken::new();
     let run = |limit: &str| {
+        let stop = stop.clone();
         let app = c.app(&[
             ("db-user", "maker"),
             ("restore-owners", "none"),
@@ -292,9 +294,7 @@ async fn a_swap_waits_for_sessions_that_it_may_not_end() {
         let job = job(&archive, "app", OnExisting::Replace);
         tokio::spawn(async move {
             let manager = &app.manager;
-            manager
-                .run(&job, Arc::default(), CancellationToken::new())
-                .await
+            manager.run(&job, Arc::default(), stop).await
         })
     };
     let done = run("1s").await.unwrap();
@@ -303,10 +303,21 @@ async fn a_swap_waits_for_sessions_that_it_may_not_end() {
     let wanted = "is still in use by postgres (a superuser), whose sessions maker may not terminate, after 1s";
     assert!(said.contains(wanted), "{said}");
     assert!(!client.is_closed());
+    let waits = "SELECT 1 FROM pg_stat_activity WHERE usename = 'maker' AND state = 'idle' AND query LIKE '%pg_signal_backend%'";
     let waiting = run("60s");
-    c.until("SELECT 1 FROM pg_stat_activity WHERE usename = 'maker' AND state = 'idle' AND query LIKE '%pg_signal_backend%'")
-        .await;
+    c.until(waits).await;
     drop(client);
     assert_eq!(waiting.await.unwrap().result.error, None);
     assert_eq!(c.psql("app", "SELECT a FROM t"), "1");
+    // Whoever waits for an hour may be stopped.
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let waiting = run("1h");
+    c.until(waits).await;
+    stop.cancel();
+    let done = waiting.await.unwrap();
+    assert_eq!(done.failure, Some(R::Cancelled), "{:?}", done.result.error);
+    assert!(!client.is_closed());
 }

@@ -5,6 +5,6 @@ mod pattern;
 mod statements;
 mod subject;
 
-pub(crate) use self::pattern::{is_exact, is_kind, means_entry};
+pub(crate) use self::pattern::{has_arguments, is_exact, is_kind, means_entry};
 pub(crate) use self::statements::StatementChoice;
 pub(crate) use self::subject::part_or_creation;

@@ -2,6 +2,7 @@
 
 use pgdump_archive::{Archive, TocEntry};
 
+use crate::choice::has_arguments;
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::policy::Selection;
 use crate::preflight::{Finding, Level, OLDEST_SERVER, Requirements, preflight};
@@ -70,11 +71,23 @@ fn selected(archive: &Archive, selection: &Selection) -> Result<PreparedArchive,
     if archive.is_script() {
         unsupported::check_part_of_text(archive, selection)?;
         selection.check().map_err(invalid)?;
+        check_arguments(selection)?;
         select::drop_skipped(&mut prepared.entries, selection);
     } else {
         prepared.notes = select::select(&mut prepared.entries, selection)?;
     }
     Ok(prepared)
+}
+
+/// Refuses at once what would match nothing at the end of SQL text.
+fn check_arguments(selection: &Selection) -> Result<(), RestoreError> {
+    let Some(pattern) = selection.skip.iter().find(|p| has_arguments(p)) else {
+        return Ok(());
+    };
+    let name = pattern.split('(').next().unwrap_or_default();
+    Err(invalid(format!(
+        "--skip '{pattern}': of SQL text, functions are chosen without their arguments: write '{name}', which means all of this name"
+    )))
 }
 
 fn invalid(what: String) -> RestoreError {
@@ -129,6 +142,17 @@ fn memberships(needs: &Requirements, rewriter: &Rewriter) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::error::DatabaseKind as D;
+
+    #[test]
+    fn arguments_of_functions_are_refused_for_text() {
+        let selection = |pattern: &str| Selection {
+            skip: vec![pattern.to_owned()],
+            ..Selection::default()
+        };
+        let e = check_arguments(&selection("FUNCTION public.f(integer)")).unwrap_err();
+        assert!(e.to_string().contains("write 'FUNCTION public.f'"), "{e}");
+        assert!(check_arguments(&selection("FUNCTION public.f")).is_ok());
+    }
 
     #[test]
     fn all_that_blocks_is_in_the_error() {

@@ -98,9 +98,35 @@ impl Service {
         all.copied()
     }
 
-    /// Whether a schema belongs to the platform.
+    /// Whether a schema has the name of one of the platform.
     pub(crate) fn has_schema(&self, name: &str) -> bool {
         is_in(self.schemas, name)
+    }
+
+    /// Whether what this role owns is not the platform's. The owner may be unknown, and then it shows nothing.
+    pub(crate) fn is_owned_by_user(&self, owner: &str) -> bool {
+        !owner.is_empty() && !self.has_role(owner)
+    }
+
+    /// The same for a table. On a managed service `postgres` is the user's own role, too, and no table of the platform's
+    /// machinery is worth one of the user.
+    pub(crate) fn is_table_of_user(&self, owner: &str) -> bool {
+        owner == "postgres" || self.is_owned_by_user(owner)
+    }
+
+    /// What shows that a schema with the name of one of the platform is the user's, or holds a table of the user.
+    pub(crate) fn sign_of_user<'a>(
+        &self,
+        entries: &'a [TocEntry],
+        schema: &str,
+    ) -> Option<&'a TocEntry> {
+        entries.iter().find(|e| match e.kind {
+            EntryKind::Schema => e.tag == schema && self.is_owned_by_user(&e.owner),
+            EntryKind::Table => {
+                e.namespace.as_deref() == Some(schema) && self.is_table_of_user(&e.owner)
+            }
+            _ => false,
+        })
     }
 
     /// Whether an event trigger belongs to the platform.

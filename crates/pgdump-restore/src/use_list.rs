@@ -34,6 +34,8 @@ impl UseList {
     /// `invalid_request` for a line that begins with no dump id, and for a list without entries.
     pub fn parse(file: &str, text: &str) -> Result<Self, RestoreError> {
         let mut entries = BTreeMap::new();
+        // Editors on Windows write one.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (at, line) in text.lines().enumerate() {
             let (before, description) = line.split_once(';').unwrap_or((line, ""));
             let Some(word) = before.split_whitespace().next() else {
@@ -164,6 +166,8 @@ mod tests {
             "9\n7\r\n",
             "9;\n7 ;\n7;\n",
             "7; 0 0 TABLE public t me ; the old one\n9;",
+            "\u{feff};\r\n7;\r\n9;\r\n",
+            "\u{feff}7;\r\n9;\r\n",
         ] {
             let (ids, notes) = kept(text).unwrap();
             assert_eq!((ids.as_slice(), notes.len()), (&[1, 7, 9][..], 1), "{text}");

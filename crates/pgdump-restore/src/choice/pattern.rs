@@ -3,6 +3,12 @@
 use crate::policy::matches;
 use pgdump_archive::{EntryKind, TocEntry};
 
+const ROUTINES: [EntryKind; 3] = [
+    EntryKind::Function,
+    EntryKind::Procedure,
+    EntryKind::Aggregate,
+];
+
 /// Whether a pattern means no more than one name, so that it is a mistake if nothing has it.
 pub(crate) fn is_exact(pattern: &str) -> bool {
     !pattern.contains(['*', '?'])
@@ -32,6 +38,16 @@ pub(super) fn means(pattern: &str, kind: &str, (schema, tag): (Option<&str>, &st
     })
 }
 
+/// Whether a pattern has arguments of a function, of which SQL text is not chosen.
+pub(crate) fn has_arguments(pattern: &str) -> bool {
+    let text = pattern.trim().to_uppercase();
+    let is_of = |kind: &EntryKind| {
+        let name = text.strip_prefix(kind.as_str());
+        name.is_some_and(|name| name.starts_with(char::is_whitespace) && name.contains('('))
+    };
+    ROUTINES.iter().any(is_of)
+}
+
 fn is_named(pattern: &str, schema: Option<&str>, tag: &str) -> bool {
     let is_qualified = || schema.is_some_and(|s| matches(pattern, &format!("{s}.{tag}")));
     matches(pattern, tag) || (pattern.contains('.') && is_qualified())
@@ -39,12 +55,7 @@ fn is_named(pattern: &str, schema: Option<&str>, tag: &str) -> bool {
 
 /// `f` of the function `f(integer)`.
 fn without_arguments<'a>(kind: &str, tag: &'a str) -> Option<&'a str> {
-    let routines = [
-        EntryKind::Function,
-        EntryKind::Procedure,
-        EntryKind::Aggregate,
-    ];
-    let is_routine = routines.iter().any(|routine| routine.as_str() == kind);
+    let is_routine = ROUTINES.iter().any(|routine| routine.as_str() == kind);
     let (name, _) = tag.split_once('(').filter(|_| is_routine)?;
     Some(name)
 }
@@ -52,6 +63,20 @@ fn without_arguments<'a>(kind: &str, tag: &'a str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_are_those_of_functions() {
+        for (pattern, wanted) in [
+            ("FUNCTION public.f(integer)", true),
+            (" function f(*)", true),
+            ("AGGREGATE a()", true),
+            ("FUNCTION public.f", false),
+            ("TABLE a(b)", false),
+            ("* f(integer)", false),
+        ] {
+            assert_eq!(has_arguments(pattern), wanted, "{pattern}");
+        }
+    }
 
     #[test]
     fn a_pattern_has_a_kind_of_one_or_more_words_and_a_name() {

@@ -101,6 +101,7 @@ impl StatementChoice {
             let is_out = !self.only_kinds.is_empty() || self.names_what_is_gone(&t);
             return is_out.then(|| first_words(&t));
         };
+        self.find_key(&mut subject);
         if let Some(object) = &subject.object {
             if subject.creates {
                 self.kinds.insert(object.clone(), subject.kind);
@@ -111,6 +112,20 @@ impl StatementChoice {
         let is_kept = self.keeps_tables && subject.kind == "TABLE";
         let names_gone = !is_kept && self.names_what_is_gone(&t);
         self.decide(&subject, names_gone).then(|| subject.name())
+    }
+
+    /// `CLUSTER ON i` is about the key whose index `i` is, if there is one.
+    fn find_key(&self, subject: &mut Subject) {
+        if subject.kind != "INDEX" {
+            return;
+        }
+        let is_key = |o: &&ObjectName| o.class == "CONSTRAINT" && self.kinds.contains_key(*o);
+        let key = subject.belongs_to.iter().find(is_key).cloned();
+        if let Some(key) = key {
+            subject.kind = "CONSTRAINT";
+            subject.tag.clone_from(&key.name);
+            subject.object = Some(key);
+        }
     }
 
     /// The same for rows, and for the data of large objects.
@@ -193,24 +208,39 @@ impl StatementChoice {
             return false;
         }
         (0..t.len()).any(|at| {
-            let is_first = at == 0 || !t[at - 1].is_symbol(b'.');
-            is_first && self.is_gone_name(&t[at..])
+            let before = at.checked_sub(1).map(|at| &t[at]);
+            let is_first = before.is_none_or(|w| !w.is_symbol(b'.'));
+            is_first && self.is_gone_name(before, &t[at..])
         })
     }
 
-    fn is_gone_name(&self, t: &[Token<'_>]) -> bool {
-        let named = match t {
-            [schema, dot, name, ..] if dot.is_symbol(b'.') => schema.name().zip(name.name()),
+    fn is_gone_name(&self, before: Option<&Token<'_>>, t: &[Token<'_>]) -> bool {
+        let (classes, named) = match t {
+            [schema, dot, name, rest @ ..] if dot.is_symbol(b'.') => {
+                let classes = classes_at(before, rest.first());
+                (classes, schema.name().zip(name.name()))
+            }
             [text, first, second, cast, ..]
                 if first.is_symbol(b':') && second.is_symbol(b':') && cast.is("regclass") =>
             {
                 let text = text.string();
                 let relation = text.and_then(|text| named_in(&text, self.schema.as_deref()));
-                relation.and_then(|r| Some((r.schema?, r.name)))
+                let named = relation.and_then(|r| Some((r.schema?, r.name)));
+                (&[RELATION][..], named)
             }
-            _ => None,
+            _ => return false,
         };
-        named.is_some_and(|name| self.gone_names.contains(&name))
+        let Some(named) = named.filter(|named| self.gone_names.contains(named)) else {
+            return false;
+        };
+        let (schema, name) = named;
+        classes.iter().any(|&class| {
+            self.gone.contains(&ObjectName {
+                class,
+                schema: Some(schema.clone()),
+                name: name.clone(),
+            })
+        })
     }
 
     /// Follows the search path, for names without a schema.
@@ -223,6 +253,20 @@ impl StatementChoice {
             let value = t.get(at + 2).and_then(|w| w.name().or_else(|| w.string()));
             self.schema = value.filter(|schema| !schema.is_empty());
         }
+    }
+
+    /// Notes about patterns that nothing in the text has, once all of it was read.
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let unused = |option: &str, patterns: &[Pattern]| -> Vec<String> {
+            let unused = patterns.iter().filter(|p| !p.has_matched);
+            let note = |p: &Pattern| {
+                let text = &p.text;
+                format!("{option} '{text}': no statement of the SQL text is about this")
+            };
+            unused.map(note).collect()
+        };
+        let skip = unused("--skip", &self.skip);
+        [skip, unused("--only-kinds", &self.only_kinds)].concat()
     }
 
     /// Refuses names that nothing in the text has, once all of it was read.
@@ -246,6 +290,42 @@ impl StatementChoice {
             (None, None) => return Ok(()),
         };
         Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
+    }
+}
+
+/// What a name may mean between these tokens. A function may have the name of a table: `s.f(` is a function, except
+/// where only a table has something in parentheses.
+fn classes_at(before: Option<&Token<'_>>, next: Option<&Token<'_>>) -> &'static [&'static str] {
+    const OF_ROUTINES: [&str; 8] = [
+        "function",
+        "procedure",
+        "aggregate",
+        "routine",
+        "handler",
+        "inline",
+        "validator",
+        "support",
+    ];
+    const OF_TABLES: [&str; 8] = [
+        "exists",
+        "into",
+        "of",
+        "on",
+        "only",
+        "references",
+        "table",
+        "view",
+    ];
+    let follows = |words: &[&str]| before.is_some_and(|w| words.iter().any(|word| w.is(word)));
+    // `SFUNC = s.f, STYPE = s.t`
+    let is_assigned = before.is_some_and(|w| w.is_symbol(b'='));
+    let has_arguments = next.is_some_and(|w| w.is_symbol(b'(')) && !follows(&OF_TABLES);
+    if follows(&OF_ROUTINES) {
+        &[ROUTINE]
+    } else if is_assigned || has_arguments {
+        &[ROUTINE, TYPE]
+    } else {
+        &[RELATION, TYPE]
     }
 }
 
@@ -588,6 +668,88 @@ mod tests {
     }
 
     #[test]
+    fn a_function_may_have_the_name_of_a_table() {
+        let text = [
+            "CREATE FUNCTION s.audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN END $$;",
+            "CREATE TABLE s.audit (a integer);",
+            "rows of s.audit",
+            "CREATE TABLE s.t (a integer DEFAULT s.audit(1));",
+            "CREATE VIEW s.v AS SELECT a FROM s.audit;",
+            "CREATE VIEW s.w AS SELECT a FROM s.audit() f(a);",
+            "ALTER TABLE ONLY s.u ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES s.audit(a);",
+            "CREATE AGGREGATE s.agg(integer) (SFUNC = s.audit, STYPE = integer);",
+            "CREATE TRIGGER tr AFTER INSERT ON s.audit FOR EACH ROW EXECUTE FUNCTION s.audit();",
+            "GRANT ALL ON FUNCTION s.audit() TO me;",
+        ];
+        let gone = left_out(&mut choice(&["FUNCTION s.audit"], &[]), &text);
+        let wanted = [
+            "FUNCTION s.audit",
+            "TABLE s.t",
+            "VIEW s.w",
+            "AGGREGATE s.agg",
+            "TRIGGER s.audit tr",
+            "ACL s.FUNCTION audit",
+        ];
+        assert_eq!(gone, wanted);
+        let gone = left_out(&mut choice(&["TABLE s.audit"], &[]), &text);
+        let wanted = [
+            "TABLE s.audit",
+            "TABLE DATA s.audit",
+            "VIEW s.v",
+            "FK CONSTRAINT s.u fk",
+            "TRIGGER s.audit tr",
+        ];
+        assert_eq!(gone, wanted);
+    }
+
+    #[test]
+    fn what_belongs_to_keys_rules_and_servers_goes_with_them() {
+        let text = [
+            "CREATE SERVER srv FOREIGN DATA WRAPPER w;",
+            "CREATE USER MAPPING FOR me SERVER srv OPTIONS (a 'b');",
+            "CREATE FOREIGN TABLE s.ft (a integer) SERVER srv OPTIONS (server 'x');",
+            "ALTER TABLE ONLY s.t ADD CONSTRAINT t_pkey PRIMARY KEY (a);",
+            "CREATE INDEX i ON s.t USING btree (a);",
+            "ALTER TABLE s.t CLUSTER ON t_pkey;",
+            "ALTER TABLE ONLY s.t REPLICA IDENTITY USING INDEX i;",
+            "CREATE RULE r AS ON INSERT TO s.t DO INSTEAD NOTHING;",
+            "ALTER TABLE s.t DISABLE RULE r;",
+            "ALTER TABLE s.t ENABLE ROW LEVEL SECURITY;",
+            "ALTER TABLE ONLY s.t FORCE ROW LEVEL SECURITY;",
+            "CREATE TRANSFORM FOR s.x LANGUAGE sql (FROM SQL WITH FUNCTION f(internal));",
+            "COMMENT ON TRANSFORM FOR s.x LANGUAGE sql IS 'x';",
+        ];
+        for (skip, wanted) in [
+            (
+                "SERVER *",
+                &[
+                    "SERVER srv",
+                    "USER MAPPING USER MAPPING me SERVER srv",
+                    "FOREIGN TABLE s.ft",
+                ][..],
+            ),
+            ("FOREIGN DATA WRAPPER *", &[][..]),
+            ("INDEX *", &["INDEX s.i", "INDEX s.i"]),
+            (
+                "CONSTRAINT *",
+                &["CONSTRAINT s.t t_pkey", "CONSTRAINT s.t t_pkey"],
+            ),
+            ("RULE *", &["RULE s.t r", "RULE s.t r"]),
+            ("ROW SECURITY *", &["ROW SECURITY s.t"]),
+            (
+                "TRANSFORM *",
+                &[
+                    "TRANSFORM TRANSFORM FOR s.x LANGUAGE sql",
+                    "COMMENT TRANSFORM FOR s.x LANGUAGE sql",
+                ],
+            ),
+        ] {
+            let gone = left_out(&mut choice(&[skip], &[]), &text);
+            assert_eq!(gone, wanted, "{skip}");
+        }
+    }
+
+    #[test]
     fn a_table_that_names_what_is_gone_may_be_kept() {
         let text = [
             "CREATE SCHEMA a;",
@@ -654,8 +816,15 @@ mod tests {
             assert!(e.to_string().contains(said), "{e}");
             assert_eq!(e.reason(), FailureReason::InvalidRequest);
         }
-        let mut c = choice(&["TABLE no*"], &["DOM*"]);
+        let mut c = choice(&["TABLE no*", "VIEW *"], &["DOM*", "TABLE"]);
         left_out(&mut c, &TEXT);
         assert!(c.check().is_ok());
+        assert_eq!(
+            c.unused(),
+            [
+                "--skip 'TABLE no*': no statement of the SQL text is about this",
+                "--only-kinds 'DOM*': no statement of the SQL text is about this"
+            ]
+        );
     }
 }

@@ -250,6 +250,10 @@ impl SubjectParser<'_> {
             "CAST" | "TRANSFORM" | "USER MAPPING" => {
                 let mapping = kind.kind == "USER MAPPING";
                 let t = if mapping { after(t, &["for"]) } else { t };
+                // The functions of a transform follow in parentheses, in which a cast has its types.
+                let open = t.iter().position(|w| w.is_symbol(b'('));
+                let open = open.filter(|_| kind.kind == "TRANSFORM");
+                let t = &t[..open.unwrap_or(t.len())];
                 (None, format!("{} {}", kind.kind, self.phrase(t)))
             }
             "OPERATOR" => self.operator(t)?,
@@ -325,6 +329,7 @@ impl SubjectParser<'_> {
             "RULE" => self.of_table(kind, t, "to")?,
             "COLUMN" | "CONSTRAINT" => return None,
             _ if is_of_table(kind) => self.of_table(kind, t, "on")?,
+            "FOREIGN TABLE" | "USER MAPPING" => self.on_server(kind, t)?,
             _ => self.whole(kind, t)?,
         };
         Some(Subject {
@@ -334,6 +339,30 @@ impl SubjectParser<'_> {
                 subject.kind
             },
             creates: true,
+            ..subject
+        })
+    }
+
+    /// `… SERVER s …`, which follows the columns of a table.
+    fn on_server(&self, kind: &ObjectKind, t: Tokens<'_, '_>) -> Option<Subject> {
+        let subject = self.whole(kind, t)?;
+        let mut depth = 0_usize;
+        let at = t.iter().position(|w| {
+            if w.is_symbol(b'(') {
+                depth += 1;
+            } else if w.is_symbol(b')') {
+                depth = depth.saturating_sub(1);
+            }
+            depth == 0 && w.is("server")
+        });
+        let name = at.and_then(|at| t.get(at + 1)?.name());
+        let server = name.map(|name| ObjectName {
+            class: "SERVER",
+            schema: None,
+            name,
+        });
+        Some(Subject {
+            belongs_to: server.into_iter().collect(),
             ..subject
         })
     }
@@ -377,10 +406,8 @@ impl SubjectParser<'_> {
         if is(action, &["attach", "partition"]) {
             return self.attached("TABLE ATTACH", t);
         }
-        if is(
-            &action[action.len().min(1)..],
-            &["row", "level", "security"],
-        ) {
+        // FORCE is a part of the table's own entry.
+        if is(action, &["enable", "row", "level", "security"]) {
             return Some(self.part("ROW SECURITY", table.name.clone(), table));
         }
         if let Some(used) = self.used_by_table(&table, action) {
@@ -406,7 +433,8 @@ impl SubjectParser<'_> {
         })
     }
 
-    /// `DISABLE TRIGGER x`, `CLUSTER ON i`, `REPLICA IDENTITY USING INDEX i`: they belong to the trigger or index.
+    /// `DISABLE TRIGGER x`, `DISABLE RULE r`, `CLUSTER ON i`, `REPLICA IDENTITY USING INDEX i`: they belong to the trigger,
+    /// rule or index.
     fn used_by_table(&self, table: &ObjectName, action: Tokens<'_, '_>) -> Option<Subject> {
         let start = &action[..action.len().min(5)];
         let named_after = |word: &str| behind(start, word)?.first()?.name();
@@ -416,10 +444,12 @@ impl SubjectParser<'_> {
             name: format!("{} {name}", table.name),
         };
         if is(action, &["enable"]) || is(action, &["disable"]) {
-            let trigger = of_table("TRIGGER", &named_after("trigger")?);
+            let mut kinds = [("TRIGGER", "trigger"), ("RULE", "rule")].into_iter();
+            let (kind, name) = kinds.find_map(|(kind, word)| Some((kind, named_after(word)?)))?;
+            let used = of_table(kind, &name);
             return Some(Subject {
-                object: Some(trigger.clone()),
-                ..self.part("TRIGGER", trigger.name, table.clone())
+                object: Some(used.clone()),
+                ..self.part(kind, used.name, table.clone())
             });
         }
         let index = if is(action, &["cluster", "on"]) {

@@ -45,7 +45,14 @@ impl Rewriter {
             notes.extend(self.apply_profile(service, entries));
             return notes;
         }
-        self.state().platform = Some(self.platform_choice(service));
+        let users = if self.leaves_out_schemas(service) {
+            users_schemas(service, entries)
+        } else {
+            vec![]
+        };
+        let schemas: Vec<&str> = users.iter().map(|(schema, _)| *schema).collect();
+        self.state().platform = Some(self.platform_choice(service, &schemas));
+        notes.extend(users.into_iter().map(|(_, note)| note));
         // The statements will report themselves.
         let used = std::mem::take(&mut self.state().used);
         self.apply_profile(service, entries);
@@ -114,7 +121,10 @@ impl Rewriter {
             EntryKind::Extension => {
                 service.has_extension(&e.tag) && !self.facts.extensions.contains(&e.tag)
             }
-            EntryKind::Schema => !is_at_home && service.has_schema(&e.tag),
+            EntryKind::Schema => {
+                let is_named_so = service.has_schema(&e.tag);
+                !is_at_home && is_named_so && !service.is_owned_by_user(&e.owner)
+            }
             EntryKind::EventTrigger => {
                 let has_own = is_at_home && self.facts.is_superuser;
                 !has_own && service.has_event_trigger(&e.tag)
@@ -175,14 +185,20 @@ impl Rewriter {
             .as_deref()
             .is_some_and(|s| service.has_schema(s));
         match e.kind {
-            EntryKind::Table => !is_in_platform,
+            EntryKind::Table => !is_in_platform || service.is_table_of_user(&e.owner),
             EntryKind::TableData => !(is_in_platform && self.policy.leave_out_platform_rows),
             _ => false,
         }
     }
 
-    /// Which statements of SQL text are about objects of the platform.
-    fn platform_choice(&self, service: &Service) -> StatementChoice {
+    /// Whether schemas of SQL text are left out. Their rows go with them.
+    fn leaves_out_schemas(&self, service: &Service) -> bool {
+        !self.is_at_home(service) && self.policy.leave_out_platform_rows
+    }
+
+    /// Which statements of SQL text are about objects of the platform. `users`: schemas that have the names of the
+    /// platform's, and are the user's.
+    fn platform_choice(&self, service: &Service, users: &[&str]) -> StatementChoice {
         let (facts, is_at_home) = (&self.facts, self.is_at_home(service));
         let lacking = service
             .all_extensions()
@@ -194,14 +210,31 @@ impl Rewriter {
         if !is_at_home {
             add("PUBLICATION", service.publications);
         }
-        if !is_at_home && self.policy.leave_out_platform_rows {
-            add("SCHEMA", service.schemas);
+        if self.leaves_out_schemas(service) {
+            let schemas = service.schemas.iter().copied();
+            let schemas: Vec<&str> = schemas.filter(|s| !users.contains(s)).collect();
+            add("SCHEMA", &schemas);
         }
         if !is_at_home || !facts.is_superuser {
             add("EVENT TRIGGER", service.event_triggers);
         }
         StatementChoice::keeping_tables(&skip)
     }
+}
+
+/// The schemas that have the names of the platform's, and are the user's or hold a table of the user, each with a note.
+fn users_schemas(service: &Service, entries: &[TocEntry]) -> Vec<(&'static str, String)> {
+    let with_note = |schema: &&'static str| {
+        let sign = service.sign_of_user(entries, schema)?;
+        let note = format!(
+            "schema {schema} has the name of one that belongs to the platform of {}, and is restored, because {} belongs to {}",
+            service.title,
+            sign.name(),
+            sign.owner
+        );
+        Some((*schema, note))
+    };
+    service.schemas.iter().filter_map(with_note).collect()
 }
 
 fn in_schema<'a>(entries: &'a [TocEntry], schema: &'a str) -> impl Iterator<Item = DumpId> + 'a {
@@ -457,6 +490,54 @@ mod tests {
         let f = ordinary(Profile::None);
         f.use_profile(&mut left, false);
         assert_eq!((left.len(), rules(&f).len()), (15, 0));
+    }
+
+    /// Recognized by a role that is named like the platform's.
+    fn of_user(is_script: bool) -> Vec<TocEntry> {
+        let owned = |id: i32, kind: &str, schema: Option<&str>, tag: &str, owner: &str| {
+            let mut e = entry(if is_script { 0 } else { id }, kind, schema, tag, &[]);
+            owner.clone_into(&mut e.owner);
+            e
+        };
+        let mut entries = vec![
+            owned(1, "SCHEMA", None, "net", "app"),
+            owned(2, "VIEW", Some("net"), "hosts", "app"),
+            owned(3, "SCHEMA", None, "graphql", "supabase_reports"),
+            owned(4, "FUNCTION", Some("graphql"), "f()", "supabase_reports"),
+            owned(5, "SCHEMA", None, "vault", "postgres"),
+            owned(6, "TABLE", Some("vault"), "coins", "postgres"),
+            owned(7, "TABLE DATA", Some("vault"), "coins", "postgres"),
+        ];
+        entries[6].dependencies = entries[5..6].iter().map(|e| e.dump_id).collect();
+        entries
+    }
+
+    #[test]
+    fn a_schema_of_the_user_with_the_name_of_the_platforms_is_kept() {
+        let f = ordinary(Profile::Auto);
+        let mut entries = of_user(false);
+        let notes = f.use_profile(&mut entries, false);
+        assert!(notes[0].contains("comes from Supabase"), "{notes:?}");
+        assert!(notes[1].contains("TABLE vault.coins"), "{notes:?}");
+        assert_eq!(ids(&entries), [1, 2, 5, 6, 7]);
+
+        let f = ordinary(Profile::Auto);
+        let notes = f.use_profile(&mut of_user(true), true);
+        for (note, sign) in [
+            (&notes[1], "SCHEMA net belongs to app"),
+            (&notes[2], "TABLE vault.coins belongs to postgres"),
+        ] {
+            assert!(note.contains(sign), "{notes:?}");
+        }
+        for (sql, is_out) in [
+            ("CREATE SCHEMA net;", false),
+            ("CREATE VIEW net.hosts AS SELECT 1;", false),
+            ("CREATE SCHEMA graphql;", true),
+            ("CREATE SCHEMA vault;", false),
+            ("CREATE TABLE vault.coins (a integer);", false),
+        ] {
+            assert_eq!(f.leaves_out(sql), is_out, "{sql}");
+        }
     }
 
     #[test]

@@ -39,6 +39,16 @@ impl Rewriter {
         true
     }
 
+    /// Notes about patterns of the selection that nothing in SQL text has, once all of it was read.
+    pub fn unused_patterns(&self) -> Vec<String> {
+        let state = self.state();
+        state
+            .choice
+            .as_ref()
+            .map(StatementChoice::unused)
+            .unwrap_or_default()
+    }
+
     /// Refuses names of the selection that nothing in the text has, once all of it was read.
     ///
     /// # Errors

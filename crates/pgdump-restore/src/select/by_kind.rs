@@ -59,6 +59,7 @@ pub(super) fn check(
 pub(super) fn skip(entries: &mut Vec<TocEntry>, selection: &Selection) -> Vec<String> {
     let named = ids(entries, |e| is_skipped(e, selection));
     let mut gone = named.clone();
+    gone.extend(without_dependency(entries, &named));
     Dependents::of(entries.iter()).add_to(&mut gone);
     let is_extension = |e: &TocEntry| e.kind == EntryKind::Extension && named.contains(&e.dump_id);
     if entries.iter().any(is_extension) {
@@ -74,6 +75,25 @@ pub(super) fn skip(entries: &mut Vec<TocEntry>, selection: &Selection) -> Vec<St
         &names(dependent),
     );
     asked.into_iter().chain(dependent).collect()
+}
+
+/// What needs one of these schemas or servers, although a table of contents has no dependency for it: shell types and user
+/// mappings.
+fn without_dependency(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
+    let of = |kind: EntryKind| -> HashSet<&str> {
+        let all = entries.iter().filter(|e| e.kind == kind);
+        let all = all.filter(|e| gone.contains(&e.dump_id));
+        all.map(|e| e.tag.as_str()).collect()
+    };
+    let (schemas, servers) = (of(EntryKind::Schema), of(EntryKind::Server));
+    let needs_one = |e: &&TocEntry| {
+        let schema = e.namespace.as_deref();
+        let server = e.tag.rsplit_once(" SERVER ").map(|(_, server)| server);
+        let server = server.filter(|_| e.kind == EntryKind::UserMapping);
+        schema.is_some_and(|s| schemas.contains(s)) || server.is_some_and(|s| servers.contains(s))
+    };
+    let all = entries.iter().filter(needs_one);
+    all.map(|e| e.dump_id).collect()
 }
 
 /// Keeps what has one of the kinds, and the definitions that it needs; returns notes.
@@ -110,4 +130,37 @@ fn with_requirements(entries: &[TocEntry], wanted: &HashSet<DumpId>) -> HashSet<
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shell_types_go_with_their_schema_and_mappings_with_their_server() {
+        let entry = |id: i32, kind: &str, schema: Option<&str>, tag: &str| {
+            let mut e = TocEntry::bare(id, kind, tag);
+            e.namespace = schema.map(str::to_owned);
+            e
+        };
+        let left = |pattern: &str| {
+            let mut entries = vec![
+                entry(1, "SCHEMA", None, "s"),
+                entry(2, "SHELL TYPE", Some("s"), "t"),
+                entry(3, "SHELL TYPE", Some("other"), "t"),
+                entry(4, "SERVER", None, "srv"),
+                entry(5, "USER MAPPING", None, "USER MAPPING me SERVER srv"),
+                entry(6, "USER MAPPING", None, "USER MAPPING me SERVER other"),
+            ];
+            let selection = Selection {
+                skip: vec![pattern.to_owned()],
+                ..Selection::default()
+            };
+            skip(&mut entries, &selection);
+            let ids = entries.iter().map(|e| e.dump_id.0);
+            ids.collect::<Vec<_>>()
+        };
+        assert_eq!(left("SCHEMA s"), [3, 4, 5, 6]);
+        assert_eq!(left("SERVER srv"), [1, 2, 3, 6]);
+    }
 }
