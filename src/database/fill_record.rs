@@ -302,22 +302,19 @@ impl FillTarget {
     }
 
     async fn end_loaders(&self) -> Result<(), DatabaseError> {
-        let deadline = tokio::time::Instant::now() + ENDING_LIMIT;
-        loop {
-            let row = self.session.client().query_one(END_LOADERS, &[]).await;
-            let ended: i64 = row.map_err(failed)?.get(0);
-            if ended == 0 {
-                return Ok(());
-            }
-            if tokio::time::Instant::now() >= deadline {
-                let what = format!(
-                    "sessions of an earlier attempt on database {} have not ended yet",
-                    self.target
-                );
-                return Err(DatabaseError::new(D::Unavailable, what));
-            }
-            tokio::time::sleep(LOCK_PAUSE).await;
+        if is_none_left(|| self.loaders_told_to_end()).await? {
+            return Ok(());
         }
+        let what = format!(
+            "sessions of an earlier attempt on database {} have not ended yet",
+            self.target
+        );
+        Err(DatabaseError::new(D::Unavailable, what))
+    }
+
+    async fn loaders_told_to_end(&self) -> Result<i64, DatabaseError> {
+        let row = self.session.client().query_one(END_LOADERS, &[]).await;
+        Ok(row.map_err(failed)?.get(0))
     }
 
     /// Records the outcome of a fill whose commit point has passed, and ends it. `session` has the journal.
@@ -350,6 +347,21 @@ impl FillTarget {
         self.open_again(marker).await?;
         journal.forget_database(session, &marker.staging).await
     }
+}
+
+/// Calls `end`, which tells sessions to end and counts them, until none is left; false if that takes too long.
+async fn is_none_left<F>(mut end: impl FnMut() -> F) -> Result<bool, DatabaseError>
+where
+    F: Future<Output = Result<i64, DatabaseError>>,
+{
+    let deadline = tokio::time::Instant::now() + ENDING_LIMIT;
+    while end().await? > 0 {
+        if tokio::time::Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    Ok(true)
 }
 
 /// Empties a database that the request of `staging` was filling, or finishes the fill. `session` has the journal.
@@ -407,5 +419,23 @@ mod tests {
         ] {
             assert!(said.contains(part), "{said}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_have_a_while_to_end() {
+        let mut left = 5_i64;
+        let ends = || {
+            left -= 1;
+            std::future::ready(Ok(left))
+        };
+        assert!(is_none_left(ends).await.unwrap());
+        assert_eq!(left, 0);
+
+        let begun = tokio::time::Instant::now();
+        let stays = || std::future::ready(Ok(1));
+        assert!(!is_none_left(stays).await.unwrap());
+        let waited = begun.elapsed();
+        let is_limit = (ENDING_LIMIT..ENDING_LIMIT + 2 * LOCK_PAUSE).contains(&waited);
+        assert!(is_limit, "{waited:?}");
     }
 }

@@ -14,6 +14,7 @@ use pgrestored::policy::Selection;
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
+use crate::support::proxy::CutProxy;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job, pause, sample};
 
 /// A role as managed services give it: it owns its database, and may create no other one.
@@ -117,6 +118,39 @@ async fn an_empty_database_is_filled() {
         .iter()
         .any(|n| n.starts_with("locked in database app alone"));
     assert!(is_noted, "{notes:?}");
+    lose_the_answer_at_the_commit_point(&c).await;
+}
+
+/// Whoever does not get the server's answer looks whether the commit point has passed.
+async fn lose_the_answer_at_the_commit_point(c: &Cluster) {
+    let dump = c.dump_as("src", Format::Custom);
+    // The statement is prepared first; the outcome comes when it is executed.
+    let prepared: &[u8] = b"UPDATE pgrestored_fill.fill SET outcome";
+    let executed: &[u8] = b"success";
+    for (trigger, has_passed) in [(prepared, false), (executed, true)] {
+        renew(c);
+        let before = state(c, "app");
+        let proxy = CutProxy::start(c.sandbox.host(), trigger).await;
+        proxy.arm_answer();
+        let port = proxy.port.to_string();
+        let through = [
+            AS_TENANT[0],
+            ("db-host", "127.0.0.1"),
+            ("db-port", port.as_str()),
+        ];
+        let done = c.restore_with(&filling(&dump, "app"), &through).await;
+        assert!(proxy.was_cut(), "passed: {has_passed}");
+        let error = done.result.error;
+        if has_passed {
+            assert_eq!(error, None);
+            assert_same(&c.content("app", &[]), &c.content("src", &[]), "passed");
+            let open = before.lines().next().unwrap();
+            assert_eq!(c.psql("postgres", &format!("{PROPERTIES}'app'")), open);
+        } else {
+            assert_eq!(done.failure, Some(R::TargetUnavailable), "{error:?}");
+            assert_same(&state(c, "app"), &before, "not passed");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,11 +222,11 @@ async fn what_cannot_be_filled_is_refused_by_name() {
     }
 }
 
-/// Rows that only a database of another name takes.
+/// Rows that only a database of another name has. They come last, after privileges and default privileges.
 fn refused_rows(c: &Cluster) {
     c.psql(
         "src",
-        "SET ROLE tenant; CREATE TABLE public.z (a int CHECK (current_database() = 'src')); INSERT INTO public.z VALUES (1)",
+        "SET ROLE tenant; CREATE MATERIALIZED VIEW public.z AS SELECT 1 / (current_database() = 'src')::int AS a",
     );
 }
 
@@ -415,6 +449,32 @@ async fn reap(c: &Cluster) -> Reaped {
     }
 }
 
+/// Whoever holds the lock of the contents works on them, although the locks of the names are free.
+async fn contents_in_use_are_left_alone(c: &Cluster, dump: &Path) {
+    let free = "SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name IN ('pgrestored lock', 'pgrestored fill'))";
+    c.until(free).await;
+    let config = format!("host={} user=postgres dbname=app", c.sandbox.host());
+    let (holder, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let lock = "SELECT pg_advisory_lock(hashtextextended('pgrestored:the contents of app', 7))";
+    holder.execute(lock, &[]).await.unwrap();
+    let app = c.app(&AS_TENANT);
+    let request = job(dump, "app", OnExisting::Replace);
+    let claims = app
+        .manager
+        .run(&request, Arc::default(), CancellationToken::new());
+    let (done, reaped) = tokio::join!(claims, app.manager.reap());
+    let error = done.result.error.unwrap();
+    assert_eq!(error.reason, R::TargetBusy, "{error:?}");
+    let said = "another restore is filling database app";
+    assert!(error.message.contains(said), "{error:?}");
+    let reaped = reaped.unwrap();
+    let done = (reaped.dropped.len(), reaped.kept.len());
+    assert_eq!(done, (0, 1), "{reaped:?}");
+}
+
 /// Also if it is killed while it empties the database after a failure. Other requests and the reaper do the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_restore_left_is_removed() {
@@ -432,6 +492,7 @@ async fn what_a_killed_restore_left_is_removed() {
         assert_same(&state(&c, "app"), &before, step);
     }
     kill(&c, &good, ("reaped", "loaded"));
+    contents_in_use_are_left_alone(&c, &good).await;
     let reaped = reap(&c).await;
     let emptied = reaped
         .dropped

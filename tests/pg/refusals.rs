@@ -54,10 +54,11 @@ fn told(refusals: &Value) -> Vec<(String, String)> {
 const SKIP: (&str, &str) = ("RESTORE_ON_ERROR", "skip");
 const NO_OWNERS: (&str, &str) = ("RESTORE_OWNERS", "none");
 
-/// A database with rows, and two event triggers, which only a superuser may create.
+/// A database with rows, and a publication and two event triggers, which only a superuser may create.
 const TRIGGERS: &str = "CREATE TABLE t (a int PRIMARY KEY, b text);
     INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 1000) i;
     CREATE INDEX ON t (b);
+    CREATE PUBLICATION everything FOR ALL TABLES;
     CREATE FUNCTION on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
     CREATE EVENT TRIGGER first ON ddl_command_end EXECUTE FUNCTION on_ddl();
     CREATE EVENT TRIGGER second ON sql_drop EXECUTE FUNCTION on_ddl();
@@ -76,6 +77,7 @@ fn everything_but_what_is_refused_is_restored() {
     ];
     c.psql("src", "DROP EVENT TRIGGER first");
     c.psql("src", "DROP EVENT TRIGGER second");
+    c.psql("src", "DROP PUBLICATION everything");
     let wanted = c.content("src", &["--no-owner"]);
     let skip = [SKIP, NO_OWNERS];
     for (i, dump) in dumps.iter().enumerate() {
@@ -120,10 +122,15 @@ fn everything_but_what_is_refused_is_restored() {
     assert_eq!(code, 0, "{rehearsal}");
 }
 
-/// The default stops, whether the restore itself finds it out, or its rehearsal before.
+/// The default stops, whether the restore itself finds it out, or its rehearsal before. Its only session is refused the
+/// publication before it comes to the event triggers.
 fn one_answer_names_all(c: &Cluster, dump: &Path) {
     for (rehearse, stage) in [("never", None), ("always", Some("prepare"))] {
-        let env = [NO_OWNERS, ("RESTORE_REHEARSE", rehearse)];
+        let env = [
+            NO_OWNERS,
+            ("RESTORE_REHEARSE", rehearse),
+            ("RESTORE_JOBS", "1"),
+        ];
         let (code, result) = restored(c, ("creator", &env), dump, "none");
         assert_eq!(code, 77, "{result}");
         let error = &result["error"];
@@ -132,7 +139,7 @@ fn one_answer_names_all(c: &Cluster, dump: &Path) {
         let is_trigger = |(entry, _): &&(String, String)| entry.starts_with("EVENT TRIGGER ");
         assert_eq!(triggers.iter().filter(is_trigger).count(), 2, "{result}");
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains("and 1 more refused"), "{message}");
+        assert!(message.contains("and 2 more refused"), "{message}");
         assert!(stage.is_none_or(|s| error["stage"] == s), "{result}");
     }
 }
@@ -336,6 +343,31 @@ fn rows_that_are_refused_fail_the_restore() {
     assert!(!message.contains("7500"), "{message}");
     assert!(!c.databases().contains(&"app".to_owned()));
     nothing_quotes_a_row(&c);
+    rows_of_an_extension_are_named(&c);
+}
+
+/// The key of a row is taken by one that an extension has created in a table of its configuration.
+fn rows_of_an_extension_are_named(c: &Cluster) {
+    let text = c.scratch("configured.sql");
+    let sql = "CREATE TABLE public.t (a int PRIMARY KEY);
+INSERT INTO public.t VALUES (1);
+UPDATE pg_catalog.pg_extension SET extconfig = ARRAY['public.t'::regclass::oid] WHERE extname = 'plpgsql';
+COPY public.t (a) FROM stdin;
+1
+\\.
+";
+    std::fs::write(&text, sql).unwrap();
+    let (code, result) = restored(c, ("postgres", &[]), &text, "configured");
+    assert_eq!(code, 1, "{result}");
+    assert_eq!(result["error"]["reason"], "data_rejected", "{result}");
+    assert_eq!(result["error"]["blame"], "target", "{result}");
+    let message = result["error"]["message"].as_str().unwrap();
+    for part in [
+        "the extension plpgsql of the server has created rows",
+        "--skip 'TABLE DATA public.t'",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
 }
 
 /// A function of the dump writes what it likes, also as if the server lacked something.

@@ -19,6 +19,8 @@ struct Shared {
     socket: PathBuf,
     /// The byte at which the connection is cut; `u64::MAX` for never.
     cut_at: AtomicU64,
+    /// Whether the connection is cut in place of the first answer to the trigger.
+    cuts_answer: AtomicBool,
     /// Bytes since the trigger.
     counted: AtomicU64,
     was_cut: AtomicBool,
@@ -38,6 +40,7 @@ impl CutProxy {
             trigger,
             socket: PathBuf::from(socket_folder).join(".s.PGSQL.5432"),
             cut_at: AtomicU64::new(u64::MAX),
+            cuts_answer: AtomicBool::new(false),
             counted: AtomicU64::new(0),
             was_cut: AtomicBool::new(false),
         });
@@ -55,6 +58,12 @@ impl CutProxy {
         self.shared.counted.store(0, SeqCst);
         self.shared.was_cut.store(false, SeqCst);
         self.shared.cut_at.store(at, SeqCst);
+    }
+
+    /// Cuts one connection once the server has answered the trigger; the client does not get the answer.
+    pub fn arm_answer(&self) {
+        self.disarm();
+        self.shared.cuts_answer.store(true, SeqCst);
     }
 
     pub fn disarm(&self) {
@@ -82,6 +91,10 @@ async fn forward(mut client: TcpStream, s: Arc<Shared>) {
             n = server.read(&mut down) => match n { Ok(n @ 1..) => (down[..n].to_vec(), false), _ => return },
         };
         counts |= is_up && bytes.windows(s.trigger.len()).any(|w| w == s.trigger);
+        if counts && !is_up && s.cuts_answer.swap(false, SeqCst) {
+            s.was_cut.store(true, SeqCst);
+            return;
+        }
         let (mut part, mut ends) = (bytes.as_slice(), false);
         if counts && !s.was_cut.load(SeqCst) {
             let before = s.counted.fetch_add(bytes.len() as u64, SeqCst);

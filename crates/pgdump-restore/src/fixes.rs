@@ -486,4 +486,28 @@ mod tests {
         assert!(fixes["EVENT TRIGGER e"].contains("BACKUP_TRUST=full"));
         assert!(fixes["COLLATION c"].contains("locale"));
     }
+
+    /// Only the server's own message says what it lacks.
+    #[test]
+    fn a_fix_is_for_the_root_and_not_for_what_was_left_out_with_it() {
+        let root = "TABLE public.t";
+        let table = Refusal {
+            entry: root.to_owned(),
+            sqlstate: Some("0A000".to_owned()),
+            message: "ICU is not supported in this build".to_owned(),
+            root: root.to_owned(),
+            caused_by: None,
+        };
+        let policy = Refusal {
+            entry: "POLICY public.t p".to_owned(),
+            message: "depends on TABLE public.t, which was refused".to_owned(),
+            caused_by: Some(root.to_owned()),
+            ..table.clone()
+        };
+        for all in [[table.clone(), policy.clone()], [policy, table]] {
+            let fixes = fixes_of(&all, false);
+            let fix = &fixes[root];
+            assert!(fix.contains("a server that is built with it"), "{fix}");
+        }
+    }
 }

@@ -264,7 +264,9 @@ fn a_file_behind_uncompressed_data_is_not_blamed_on_the_archive() {
     let plain = [&head[..], &contents, &data].concat();
     // As `pg_dump -Fc >> file` leaves it.
     let appended = [&plain[..], &contents].concat();
-    for whole in [&plain, &appended] {
+    // The same with no entries: the first look at the second table of contents goes beyond its end.
+    let of_nothing = [&head[..], &[0; 5], &[0; 5]].concat();
+    for whole in [&plain, &appended, &of_nothing] {
         let parts: Vec<&[u8]> = whole.chunks(whole.len().div_ceil(3)).collect();
         let large = b"notes".repeat(160_000);
         let surplus: [&[u8]; 6] = [b"notes", &large, parts[1], whole, &data, &contents[..20]];

@@ -465,14 +465,24 @@ mod tests {
             "{notes:?}"
         );
 
-        // A table needs the extension.
+        // A table needs the extension, whether it has rows or not.
         let mut left = entries();
         left[5].dependencies.push(DumpId(4));
+        let mut without_rows = left.clone();
+        without_rows.remove(7);
         let f = ordinary(Profile::Supabase);
         let notes = f.use_profile(&mut left, false);
         assert!(ids(&left).starts_with(&[4, 5, 6, 7, 8]), "{:?}", ids(&left));
         assert!(
             notes[0].contains("EXTENSION pg_net belongs to the platform"),
+            "{notes:?}"
+        );
+        let f = ordinary(Profile::Supabase);
+        let notes = f.use_profile(&mut without_rows, false);
+        let kept = ids(&without_rows);
+        assert!(kept.starts_with(&[4, 5, 6, 7, 10]), "{kept:?}");
+        assert!(
+            notes[0].contains("because TABLE public.t depends on it"),
             "{notes:?}"
         );
 
@@ -566,6 +576,12 @@ mod tests {
             );
             e
         };
+        let mapping = |id: i32, role: &str| {
+            let tag = format!("USER MAPPING {role} SERVER s");
+            let mut e = entry(id, "USER MAPPING", None, &tag, &[]);
+            e.defn = format!("CREATE USER MAPPING FOR {role} SERVER s OPTIONS (\n    a 'b'\n);\n");
+            e
+        };
         let mut entries = vec![
             schema,
             table,
@@ -592,11 +608,13 @@ mod tests {
             defaults(8, "cloudsqlsuperuser", "there"),
             defaults(9, "gone", "there"),
             defaults(10, "there", "there, cloudsqlsuperuser"),
+            mapping(11, "cloudsqlsuperuser"),
+            mapping(12, "there"),
         ];
         let f = ordinary(Profile::Auto);
         let notes = f.use_profile(&mut entries, false);
         assert!(notes[0].contains("comes from Cloud SQL"), "{notes:?}");
-        assert_eq!(ids(&entries), [1, 2, 3, 4, 10]);
+        assert_eq!(ids(&entries), [1, 2, 3, 4, 10, 12]);
         assert_eq!(
             (entries[0].owner.as_str(), entries[1].owner.as_str()),
             ("", "there")
@@ -655,6 +673,16 @@ mod tests {
                 "CREATE POLICY p ON public.t TO rds_superuser USING (true);",
                 None,
                 PLATFORM_POLICY,
+            ),
+            (
+                "CREATE USER MAPPING FOR rds_superuser SERVER s;",
+                None,
+                PLATFORM_PRIVILEGE,
+            ),
+            (
+                "CREATE USER MAPPING FOR there SERVER s;",
+                Some("CREATE USER MAPPING FOR there SERVER s;"),
+                PLATFORM_PRIVILEGE,
             ),
         ] {
             let sent = f.statement(sql, false).unwrap();

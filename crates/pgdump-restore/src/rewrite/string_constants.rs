@@ -270,6 +270,15 @@ mod tests {
                 r"SELECT 'a' AS b, 'b\\';",
                 Some(r"SELECT 'a' AS b, E'b\\';"),
             ),
+            // Nor do these go on: they are in one line, or the first one has a dollar quote.
+            (
+                r"DO LANGUAGE 'plpgsql' 'BEGIN PERFORM ''\\''; END';",
+                Some(r"DO LANGUAGE 'plpgsql' E'BEGIN PERFORM ''\\''; END';"),
+            ),
+            (
+                "DO LANGUAGE $$plpgsql$$\n'BEGIN PERFORM ''\\\\''; END';",
+                Some("DO LANGUAGE $$plpgsql$$\nE'BEGIN PERFORM ''\\\\''; END';"),
+            ),
             (r"SELECT E'a\\b', e'\'';", None),
             (r"SELECT $$a\b$$, $x$'\'$x$;", None),
             (r#"SELECT U&"d\0061t", U&'\0061', "a\b";"#, None),
