@@ -319,7 +319,7 @@ impl CreatedStaging {
             observer,
         );
         let loaded = Box::pin(loaded).await?;
-        log.notes.extend(self.rewriter.unused_patterns());
+        summary.notes.extend(self.rewriter.unused_patterns());
         Ok(LoadedStaging {
             staging: self.staging,
             server: self.server,
