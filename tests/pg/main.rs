@@ -29,6 +29,7 @@ mod preflight;
 mod promote;
 mod refusals;
 mod connection;
+mod corpus;
 mod cuts;
 mod hostile;
 mod journal;
