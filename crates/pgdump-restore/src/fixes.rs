@@ -39,6 +39,7 @@ pub fn fix_of(refusal: &Refusal) -> String {
     let code = refusal.sqlstate.as_deref().unwrap_or_default();
     let (kind, name) = kind_and_name(&refusal.root);
     of_policy(refusal, (kind, name))
+        .or_else(|| of_new_owner(refusal))
         .or_else(|| of_root(kind, name, code))
         .or_else(|| of_message(&refusal.message))
         .or_else(|| of_code(code))
@@ -79,6 +80,19 @@ fn of_policy(refusal: &Refusal, (kind, name): (&str, &str)) -> Option<String> {
         format!(
             "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {name}=OTHER or --skip '{entry}': \
              the policy names it"
+        )
+    })
+}
+
+/// Who is to own an object needs the right to create it, and can be given that after the restore only.
+fn of_new_owner(refusal: &Refusal) -> Option<String> {
+    let is_owner = refusal.entry.starts_with("OWNER OF ");
+    let place = refusal.message.strip_prefix("permission denied for ")?;
+    let is_place = place.starts_with("schema ") || place == "the restored database";
+    (is_owner && is_place).then(|| {
+        format!(
+            "restore as a superuser, or after the restore grant CREATE on {place} to the role that the backup names, and make it \
+             the owner (ALTER … OWNER TO)"
         )
     })
 }
@@ -272,6 +286,22 @@ mod tests {
         ] {
             let fix = fix(root, code, message);
             assert!(fix.contains(wanted), "{root}: {fix}");
+        }
+    }
+
+    /// It is not the restoring role that lacks the right.
+    #[test]
+    fn a_new_owner_needs_the_right_to_create() {
+        for place in ["schema public", "the restored database"] {
+            let fix = fix_of(&Refusal {
+                entry: "OWNER OF PUBLICATION p".to_owned(),
+                sqlstate: Some("42501".to_owned()),
+                message: format!("permission denied for {place}"),
+                root: "x".to_owned(),
+                caused_by: None,
+            });
+            let wanted = format!("grant CREATE on {place} to the role that the backup names");
+            assert!(fix.contains(&wanted), "{fix}");
         }
     }
 

@@ -9,7 +9,7 @@ mod settings;
 
 pub(super) use self::classify::{OrderGroup, StatementClass, classify, table_named};
 pub(super) use self::defined::{
-    Defined, alone, can_be_left_out, defined_by, first_words, lacking, needs_setting,
+    Defined, alone, can_be_left_out, defined_by, first_words, is_needed, lacking,
     sequence_set_by,
 };
 pub(super) use self::order::StatementOrder;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::Instrument;
 
-use crate::context::LoadContext;
+use crate::context::{LoadContext, lacks_table_of};
 use crate::copy::CopyTask;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::hints;
@@ -85,6 +85,12 @@ impl SessionLoop {
             self.stop_if_refused()?;
         }
         if self.job.left_out.is_stopping() || self.job.is_left_out(&entry) {
+            self.discard(node);
+            return Ok(());
+        }
+        let session = &self.session.session;
+        if self.job.left_out.may_lack_object_of(&entry) && lacks_table_of(session, &entry).await {
+            self.job.leave_out_rows(&entry);
             self.discard(node);
             return Ok(());
         }
