@@ -40,16 +40,22 @@ impl Cell {
 
 const VERSIONS: std::ops::RangeInclusive<usize> = 13..=18;
 
+/// Who restores a backup in `make test`, and the server's place in [`VERSIONS`].
+fn turn(source: usize, format: usize) -> (usize, usize) {
+    let target = (5 * source + format) % TARGETS.len();
+    let server = (5 * source + format + source / 5) % VERSIONS.count();
+    (target, server)
+}
+
 /// The cells of one server in the product service × format × role × server. `make soak` runs all 2,400; `make test` runs
-/// 80 in which every two of the four meet.
+/// 50: each service in each format, so that format, role and server meet, every two of them.
 fn cells_of(version: usize) -> Vec<Cell> {
     let mut cells = Vec::new();
     for target in 0..TARGETS.len() {
         for source in 0..SOURCES.len() {
             for format in 0..FORMATS.len() {
-                let is_here = (source + target) % VERSIONS.count() == version - VERSIONS.start();
-                let is_its_format = (source + 2 * target) % FORMATS.len() == format;
-                if is_here && is_its_format || is_full_campaign() {
+                let here = (target, version - VERSIONS.start());
+                if turn(source, format) == here || is_full_campaign() {
                     cells.push(Cell {
                         source,
                         format,
@@ -63,25 +69,27 @@ fn cells_of(version: usize) -> Vec<Cell> {
 }
 
 #[test]
-fn every_two_of_service_format_role_and_server_meet() {
-    let mut met: [HashSet<(usize, usize)>; 6] = Default::default();
+fn every_service_meets_every_format_and_its_own_roles() {
+    let mut met: [HashSet<(usize, usize)>; 4] = Default::default();
+    let mut at_home = HashSet::new();
     for version in VERSIONS {
-        for Cell {
-            source,
-            format,
-            target,
-        } in cells_of(version)
-        {
+        for cell in cells_of(version) {
+            let Cell {
+                source,
+                format,
+                target,
+            } = cell;
             let pairs = [
                 (source, format),
-                (source, target),
-                (source, version),
                 (format, target),
                 (format, version),
                 (target, version),
             ];
             for (met, pair) in met.iter_mut().zip(pairs) {
                 met.insert(pair);
+            }
+            if cell.source().name == cell.target().name {
+                at_home.insert(source);
             }
         }
     }
@@ -91,10 +99,9 @@ fn every_two_of_service_format_role_and_server_meet() {
         TARGETS.len(),
         VERSIONS.count(),
     );
-    assert_eq!(
-        met.map(|m| m.len()),
-        [s * f, s * t, s * v, f * t, f * v, t * v]
-    );
+    assert_eq!(met.map(|m| m.len()), [s * f, f * t, f * v, t * v]);
+    let has_roles = |s: &&Source| TARGETS.iter().any(|t| t.name == s.name);
+    assert_eq!(at_home.len(), SOURCES.iter().filter(has_roles).count());
 }
 
 /// One server with the backups that its cells restore. Neither the databases nor the roles of the services are there any
@@ -176,15 +183,14 @@ impl Corpus {
         let (c, target) = (&self.cluster, cell.target());
         let dump = &self.dumps[&(cell.source, cell.format)];
         let create = |database: &str| {
-            format!(
-                "CREATE DATABASE {database} OWNER {} TEMPLATE template0",
-                target.user
-            )
+            c.create(database, "");
+            let owner = format!("ALTER DATABASE {database} OWNER TO {}", target.user);
+            c.psql("postgres", &owner);
         };
-        c.psql("postgres", &create("theirs"));
+        create("theirs");
         let errors = self.by_hand(cell, dump);
         let on_existing = if target.fills {
-            c.psql("postgres", &create("ours"));
+            create("ours");
             OnExisting::Fill
         } else {
             OnExisting::Fail

@@ -121,6 +121,9 @@ pub(crate) fn defined_by(sql: &str) -> Option<Defined> {
 }
 
 fn created(t: &[Token<'_>], sql: &str) -> Defined {
+    if let Some(mapping) = user_mapping(t) {
+        return Defined::called(mapping);
+    }
     let Some(object) = Object::find(after(t, &BEFORE_KIND)) else {
         return Defined::called(first_words(sql));
     };
@@ -130,6 +133,16 @@ fn created(t: &[Token<'_>], sql: &str) -> Defined {
         named: Some(object.named(&object.kind)),
         table: is_table.then(|| table_named(object.text(sql))).flatten(),
     }
+}
+
+/// `USER MAPPING FOR role SERVER server`
+fn user_mapping(t: &[Token<'_>]) -> Option<String> {
+    let [user, mapping, _, role, _, server, ..] = t else {
+        return None;
+    };
+    let is_mapping = user.is("user") && mapping.is("mapping");
+    let (role, server) = (role.name()?, server.name()?);
+    is_mapping.then(|| format!("USER MAPPING {role} SERVER {server}"))
 }
 
 fn altered(t: &[Token<'_>], sql: &str) -> Defined {
@@ -303,6 +316,11 @@ mod tests {
             (
                 "GRANT SELECT ON TABLE public.t TO app;",
                 "GRANT SELECT ON TABLE public.t TO app;",
+                None,
+            ),
+            (
+                "CREATE USER MAPPING FOR app SERVER s OPTIONS (\n    \"user\" 'x'\n);",
+                "USER MAPPING app SERVER s",
                 None,
             ),
             (
