@@ -4,6 +4,7 @@
 use super::{LeftOut, State};
 use crate::refusal::Refusal;
 use crate::refusals::Named;
+use crate::rewrite::schema_of_extension;
 use crate::script::table_named;
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
@@ -21,11 +22,9 @@ pub(super) struct MissingExtension {
 
 impl MissingExtension {
     pub(super) fn of(entry: &TocEntry, refusal: &Refusal) -> Option<Self> {
-        let schema = entry.defn.trim_end().trim_end_matches(';');
-        let schema = schema.rsplit_once(" SCHEMA ").map(|(_, name)| name);
         (entry.kind == EntryKind::Extension).then(|| MissingExtension {
             name: entry.tag.clone(),
-            schema: schema.map(|name| name.trim_matches('"').to_owned()),
+            schema: schema_of_extension(entry).map(str::to_owned),
             refusal: refusal.clone(),
         })
     }
