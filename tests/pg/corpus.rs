@@ -309,9 +309,10 @@ fn told<'a>(refusals: impl IntoIterator<Item = &'a Refusal>) -> BTreeMap<Told<'a
 }
 
 /// What follows the first rows in SQL text, by the first words of its name. A rehearsal may not read so far.
-const AFTER_ROWS: [&str; 24] = [
+const AFTER_ROWS: [&str; 25] = [
     "ALTER DEFAULT PRIVILEGES",
     "ALTER INDEX",
+    "ALTER LARGE OBJECT",
     "ALTER PUBLICATION",
     "ALTER TABLE",
     "COMMENT ON EVENT TRIGGER",
