@@ -40,6 +40,9 @@ impl Cell {
 
 const VERSIONS: std::ops::RangeInclusive<usize> = 13..=18;
 
+/// Services whose backups `make test` restores as INSERTs, too.
+const WITH_INSERTS: [usize; 3] = [0, 5, 7];
+
 /// Who restores a backup in `make test`, and the server's place in [`VERSIONS`].
 fn turn(source: usize, format: usize) -> (usize, usize) {
     let target = (5 * source + format) % TARGETS.len();
@@ -48,14 +51,16 @@ fn turn(source: usize, format: usize) -> (usize, usize) {
 }
 
 /// The cells of one server in the product service × format × role × server. `make soak` runs all 2,400; `make test` runs
-/// 50: each service in each format, so that format, role and server meet, every two of them.
+/// 43: each service in each format (but INSERTs of [`WITH_INSERTS`] only), so that each format meets each role and each server.
 fn cells_of(version: usize) -> Vec<Cell> {
     let mut cells = Vec::new();
     for target in 0..TARGETS.len() {
         for source in 0..SOURCES.len() {
             for format in 0..FORMATS.len() {
                 let here = (target, version - VERSIONS.start());
-                if turn(source, format) == here || is_full_campaign() {
+                let is_tested =
+                    FORMATS[format] != Format::PlainInserts || WITH_INSERTS.contains(&source);
+                if turn(source, format) == here && is_tested || is_full_campaign() {
                     cells.push(Cell {
                         source,
                         format,
@@ -69,37 +74,26 @@ fn cells_of(version: usize) -> Vec<Cell> {
 }
 
 #[test]
-fn every_service_meets_every_format_and_its_own_roles() {
-    let mut met: [HashSet<(usize, usize)>; 4] = Default::default();
-    let mut at_home = HashSet::new();
+fn every_format_meets_every_service_role_and_server() {
+    let mut met: [HashSet<(usize, usize)>; 3] = Default::default();
+    let (mut at_home, mut count) = (HashSet::new(), 0);
     for version in VERSIONS {
         for cell in cells_of(version) {
-            let Cell {
-                source,
-                format,
-                target,
-            } = cell;
-            let pairs = [
-                (source, format),
-                (format, target),
-                (format, version),
-                (target, version),
-            ];
-            for (met, pair) in met.iter_mut().zip(pairs) {
-                met.insert(pair);
-            }
+            count += 1;
             if cell.source().name == cell.target().name {
-                at_home.insert(source);
+                at_home.insert(cell.source);
+            }
+            let with = [cell.source, cell.target, version];
+            let is_few = cell.format() == Format::PlainInserts;
+            for (met, with) in met.iter_mut().zip(with).filter(|_| !is_few) {
+                met.insert((cell.format, with));
             }
         }
     }
-    let (s, f, t, v) = (
-        SOURCES.len(),
-        FORMATS.len(),
-        TARGETS.len(),
-        VERSIONS.count(),
-    );
-    assert_eq!(met.map(|m| m.len()), [s * f, f * t, f * v, t * v]);
+    let formats = FORMATS.len() - 1;
+    let wanted = [SOURCES.len(), TARGETS.len(), VERSIONS.count()].map(|n| n * formats);
+    assert_eq!(met.map(|m| m.len()), wanted);
+    assert!(count >= 40, "{count}");
     let has_roles = |s: &&Source| TARGETS.iter().any(|t| t.name == s.name);
     assert_eq!(at_home.len(), SOURCES.iter().filter(has_roles).count());
 }
