@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use self::extensions::MissingExtension;
+use self::extensions::MissingExtensions;
 pub(crate) use self::extensions::is_absent;
 use crate::dependents::Dependents;
 use crate::error::DatabaseError;
@@ -83,7 +83,7 @@ struct State {
     /// The refused settings of SQL text, by their statements.
     settings: HashMap<String, Refusal>,
     /// Extensions that were refused or left out.
-    extensions: Vec<MissingExtension>,
+    extensions: MissingExtensions,
 }
 
 impl State {
@@ -91,6 +91,33 @@ impl State {
     fn count(&mut self, refusal: &Refusal, error: impl FnOnce() -> DatabaseError) {
         self.refused += usize::from(refusal.caused_by.is_none());
         self.first.get_or_insert_with(error);
+    }
+
+    /// A refusal with its cause, if it is about what an extension that is left out would have created: nothing in the table
+    /// of contents says that.
+    fn grouped(&self, entry: &TocEntry, refusal: Refusal) -> Refusal {
+        let is_its_own_root = refusal.root == refusal.entry && refusal.caused_by.is_none();
+        let is_absent = refusal.sqlstate.as_deref().is_some_and(is_absent);
+        let may_be_of_extension = is_its_own_root
+            && is_absent
+            && entry.kind == EntryKind::Acl
+            && self.may_be_of_extension(entry);
+        let schema = entry.namespace.as_deref().filter(|_| may_be_of_extension);
+        match self.extensions.of_schema(schema) {
+            Some(cause) => Refusal {
+                root: cause.root.clone(),
+                caused_by: Some(cause.entry.clone()),
+                ..refusal
+            },
+            None => refusal,
+        }
+    }
+
+    /// Whether an entry is about something that no entry defines, and that an extension that is left out may create.
+    fn may_be_of_extension(&self, entry: &TocEntry) -> bool {
+        let graph = self.graph.as_ref();
+        let is_defined = |id: &DumpId| graph.is_some_and(|g| g.places.contains_key(id));
+        !self.extensions.is_empty() && !entry.dependencies.iter().any(is_defined)
     }
 
     fn name(&mut self, named: Named, root: &str) {
@@ -166,8 +193,7 @@ impl LeftOut {
         let mut state = self.state.lock();
         if let Some(named) = &defined.named {
             state.name(named.clone(), &refusal.root);
-            let missing = MissingExtension::of_text(named, &refusal);
-            state.extensions.extend(missing);
+            state.extensions.add_of_text(named, &refusal);
         }
         if let Some(table) = &defined.table {
             state.tables.insert(table.clone(), refusal.clone());
@@ -313,17 +339,52 @@ impl LeftOut {
         let mut places: Vec<usize> = places.collect();
         places.sort_unstable();
         state.name(Named::of(entry), root);
-        let missing = MissingExtension::of(entry, refusal);
-        state.extensions.extend(missing);
+        state.extensions.add(entry, refusal);
         for e in places.into_iter().filter_map(|place| entries.get(place)) {
             state.name(Named::of(e), root);
             let with_it = refusal.of_dependent(e.name());
-            let missing = MissingExtension::of(e, &with_it);
-            state.extensions.extend(missing);
+            state.extensions.add(e, &with_it);
             if is_named(e) {
                 self.refusals.add(with_it);
             }
         }
+    }
+
+    /// Whether the server may lack the table of these rows, or the sequence of this value, because it is of an extension
+    /// that is left out.
+    pub(crate) fn may_lack_object_of(&self, data: &TocEntry) -> bool {
+        let is_data = matches!(data.kind, EntryKind::TableData | EntryKind::SequenceSet);
+        let may_be = self.state.lock().may_be_of_extension(data);
+        is_data && may_be && !self.has(data)
+    }
+
+    /// Leaves out rows, or the value of a sequence: the server does not have what they belong to.
+    pub(crate) fn leave_out_data(&self, data: &TocEntry) {
+        let mut state = self.state.lock();
+        let schema = data.namespace.as_deref();
+        let Some(cause) = state.extensions.of_schema_or_any(schema).cloned() else {
+            return;
+        };
+        let before = state.roots.insert(data.dump_id, cause.root.clone());
+        if before.is_none() {
+            self.refusals.add(cause.of_dependent(data.name()));
+        }
+    }
+
+    /// The same for rows of SQL text, which are named when they are read, and dropped.
+    pub(crate) fn leave_out_rows_of_text(&self, data: &TocEntry) {
+        let found = table_named(&data.tag).zip(self.missing_extension(&data.tag));
+        if let Some((table, cause)) = found {
+            self.state.lock().tables.insert(table, cause);
+        }
+    }
+
+    /// The refusal of the extension that an object with this name in SQL text, `schema.name`, is of.
+    pub(crate) fn missing_extension(&self, name: &str) -> Option<Refusal> {
+        let schema = name.split_once('.').map(|(schema, _)| schema);
+        let schema = schema.map(|schema| schema.trim_matches('"'));
+        let state = self.state.lock();
+        state.extensions.of_schema_or_any(schema).cloned()
     }
 
     /// The error of a load that stops at what the server refuses, with everything that was refused so far.
@@ -585,5 +646,88 @@ mod tests {
         assert!(!text.contains(" more refused"), "{text}");
         let error = crate::error::RestoreError::from(error);
         assert_eq!(error.refusals().len(), 1);
+    }
+
+    fn of_schema(
+        id: i32,
+        desc: &str,
+        (schema, tag): (&str, &str),
+        dependencies: &[i32],
+    ) -> TocEntry {
+        TocEntry {
+            namespace: (desc != "EXTENSION").then(|| schema.to_owned()),
+            defn: format!("CREATE {desc} {tag} WITH SCHEMA {schema};\n"),
+            ..entry(id, desc, tag, dependencies)
+        }
+    }
+
+    #[test]
+    fn data_and_privileges_of_a_missing_extension_have_it_as_their_root() {
+        let entries = [
+            of_schema(1, "EXTENSION", ("vault", "supabase_vault"), &[]),
+            of_schema(2, "EXTENSION", ("cron", "pg_cron"), &[]),
+            of_schema(3, "TABLE", ("cron", "mine"), &[]),
+            of_schema(4, "TABLE DATA", ("cron", "mine"), &[3]),
+            of_schema(5, "TABLE DATA", ("cron", "job"), &[99]),
+            of_schema(6, "SEQUENCE SET", ("cron", "jobid_seq"), &[]),
+            of_schema(7, "ACL", ("vault", "TABLE secrets"), &[]),
+            of_schema(8, "ACL", ("cron", "TABLE mine"), &[3]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        assert!(!left_out.may_lack_object_of(&entries[4]));
+        for extension in &entries[..2] {
+            let e = refused("0A000", "extension \"x\" is not available");
+            left_out.refuse(&entries, (extension, RefusedPart::Whole), e);
+        }
+        let may_lack = entries.iter().filter(|e| left_out.may_lack_object_of(e));
+        let may_lack: Vec<String> = may_lack.map(TocEntry::name).collect();
+        assert_eq!(
+            may_lack,
+            ["TABLE DATA cron.job", "SEQUENCE SET cron.jobid_seq"]
+        );
+        for data in &entries[4..6] {
+            left_out.leave_out_data(data);
+            left_out.leave_out_data(data);
+        }
+        assert!(left_out.has(&entries[4]) && !left_out.may_lack_object_of(&entries[4]));
+        assert_eq!(left_out.tables(&entries), 1);
+        for acl in &entries[6..] {
+            let e = refused("42P01", "relation \"x\" does not exist");
+            left_out.refuse(&entries, (acl, RefusedPart::Statement), e);
+        }
+        let role = refused("42704", "role \"app\" does not exist");
+        left_out.refuse(&entries, (&entries[6], RefusedPart::Statement), role);
+        let found = refusals.found();
+        let roots = found[2..]
+            .iter()
+            .map(|r| (r.entry.as_str(), r.root.as_str()));
+        let wanted = [
+            ("TABLE DATA cron.job", "EXTENSION pg_cron"),
+            ("SEQUENCE SET cron.jobid_seq", "EXTENSION pg_cron"),
+            ("ACL vault.TABLE secrets", "EXTENSION supabase_vault"),
+            ("ACL cron.TABLE mine", "ACL cron.TABLE mine"),
+            ("ACL vault.TABLE secrets", "ROLE app"),
+        ];
+        assert_eq!(roots.collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn rows_of_text_go_with_the_extension_of_their_schema() {
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        assert_eq!(left_out.missing_extension("cron.job"), None);
+        for sql in ["CREATE EXTENSION other;", "CREATE EXTENSION pg_cron;"] {
+            let defined = crate::script::defined_by(sql).unwrap();
+            let e = refused("0A000", "extension \"x\" is not available");
+            left_out.refuse_statement(&defined, ("line 1", e));
+        }
+        let data = TocEntry::bare(1, "TABLE DATA", "cron.job");
+        assert!(left_out.may_lack_object_of(&data) && !left_out.has_rows_of(&data));
+        left_out.leave_out_rows_of_text(&data);
+        assert!(left_out.has_rows_of(&data));
+        let found = refusals.found();
+        let last = found.last().map(|r| (r.entry.as_str(), r.root.as_str()));
+        assert_eq!(last, Some(("TABLE DATA cron.job", "EXTENSION pg_cron")));
     }
 }
