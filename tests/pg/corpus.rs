@@ -166,6 +166,10 @@ impl Corpus {
         }
         assert!(faults.is_empty(), "{}", faults.concat());
         assert_eq!(self.cluster.leftovers(), Vec::<String>::new());
+        let (version, count) = (self.version, cells.len());
+        eprintln!(
+            "CAMPAIGN corpus on {version}: {count} cells, none worse than pg_restore, all foretold"
+        );
     }
 
     fn name_of(&self, cell: Cell) -> String {
