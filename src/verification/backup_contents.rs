@@ -668,7 +668,7 @@ mod tests {
                 &[("public.t", 50_000), ("public.w", 300)],
                 CheckStatus::Passed,
             ),
-            // Renamed, or written otherwise.
+            // Renamed, and written otherwise.
             (
                 &[("shop.t", 50_000), ("shop.u", 200), ("shop.w", 300)],
                 CheckStatus::Passed,
@@ -693,7 +693,9 @@ mod tests {
                 _ => (wanted, None),
             };
             assert_eq!(checks[0], first, "{now:?}");
-            assert_eq!(checks[1], (CheckStatus::Warned, schema.clone()), "{now:?}");
+            let is_same = now.first().is_some_and(|(name, _)| name.starts_with('"'));
+            let changed = (!is_same).then(|| (CheckStatus::Warned, schema.clone()));
+            assert_eq!(checks.get(1), changed.as_ref(), "{now:?}");
             let is_part = found.is_some_and(BackupContents::is_part);
             assert_eq!(is_part, wanted == CheckStatus::Failed, "{now:?}");
         }

@@ -31,6 +31,7 @@ mod preflight;
 mod promote;
 mod refusals;
 mod connection;
+mod corpus;
 mod cuts;
 mod hostile;
 mod journal;

@@ -42,7 +42,7 @@ const KINDS: [&str; 18] = [
     "PARAMETER",
     "SECURITY LABEL PROVIDER",
     "SCHEMA",
-    "DATABASE",
+    "RESTORED DATABASE",
     "TYPE",
     "FOREIGN-DATA WRAPPER",
     "FOREIGN DATA WRAPPER",
@@ -177,7 +177,7 @@ impl<'a> Cause<'a> {
                 "restore as a superuser, or with --owners none: the owner that the backup names, or the restoring role, may \
                  not create in the schema {name}"
             ),
-            "DATABASE" => {
+            "RESTORED DATABASE" => {
                 "restore as a superuser, or with --owners none: the owner that the backup names may not create in the database"
                     .to_owned()
             }
@@ -382,7 +382,7 @@ mod tests {
                 "--skip 'FUNCTION public.f(integer)'",
             ),
             ("SCHEMA public", "42501", "", "--owners none"),
-            ("DATABASE", "42501", "", "in the database"),
+            ("RESTORED DATABASE", "42501", "", "in the database"),
             (
                 "FILE /usr/share/d.dict",
                 "F0000",

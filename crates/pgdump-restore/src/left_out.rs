@@ -1,11 +1,15 @@
 //! The entries that a load leaves out: those that the server refused, and everything that depends on them.
 
+mod extensions;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::extensions::MissingExtensions;
+pub(crate) use self::extensions::is_absent;
 use crate::dependents::Dependents;
 use crate::error::DatabaseError;
 use crate::hints;
@@ -13,11 +17,14 @@ use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
 use crate::refusals::{Named, Refusals, absent_names, cause_in, message_of};
-use crate::script::{Defined, Settings, alone, needs_setting, table_named};
+use crate::script::{Defined, Settings, alone, is_needed, table_named};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Characters of a setting in a result.
 const LONGEST_SETTING: usize = 120;
+
+/// A root cause: a right on the database that is being restored, whatever it is called meanwhile.
+const RESTORED_DATABASE: &str = "RESTORED DATABASE";
 
 /// What of an entry the server refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +33,8 @@ pub(crate) enum RefusedPart {
     Whole,
     /// Its owner: it belongs to the restoring role instead.
     Owner,
+    /// The access method of a table: it is a heap instead.
+    Method,
     /// One of its statements; the others had effect.
     Statement,
 }
@@ -34,6 +43,8 @@ pub(crate) enum RefusedPart {
 #[derive(Debug)]
 pub(crate) struct LeftOut {
     refusals: Arc<Refusals>,
+    /// The database that is loaded. Nobody knows its name afterwards.
+    database: String,
     state: Mutex<State>,
 }
 
@@ -71,6 +82,8 @@ struct State {
     without_rows: HashSet<String>,
     /// The refused settings of SQL text, by their statements.
     settings: HashMap<String, Refusal>,
+    /// Extensions that were refused or left out.
+    extensions: MissingExtensions,
 }
 
 impl State {
@@ -80,6 +93,33 @@ impl State {
         self.first.get_or_insert_with(error);
     }
 
+    /// A refusal with its cause, if it is about what an extension that is left out would have created: nothing in the table
+    /// of contents says that.
+    fn grouped(&self, entry: &TocEntry, refusal: Refusal) -> Refusal {
+        let is_its_own_root = refusal.root == refusal.entry && refusal.caused_by.is_none();
+        let is_absent = refusal.sqlstate.as_deref().is_some_and(is_absent);
+        let may_be_of_extension = is_its_own_root
+            && is_absent
+            && entry.kind == EntryKind::Acl
+            && self.may_be_of_extension(entry);
+        let schema = entry.namespace.as_deref().filter(|_| may_be_of_extension);
+        match self.extensions.of_schema(schema) {
+            Some(cause) => Refusal {
+                root: cause.root.clone(),
+                caused_by: Some(cause.entry.clone()),
+                ..refusal
+            },
+            None => refusal,
+        }
+    }
+
+    /// Whether an entry is about something that no entry defines, and that an extension that is left out may create.
+    fn may_be_of_extension(&self, entry: &TocEntry) -> bool {
+        let graph = self.graph.as_ref();
+        let is_defined = |id: &DumpId| graph.is_some_and(|g| g.places.contains_key(id));
+        !self.extensions.is_empty() && !entry.dependencies.iter().any(is_defined)
+    }
+
     fn name(&mut self, named: Named, root: &str) {
         let all = self.by_name.entry(named.name.clone()).or_default();
         all.push((named, root.to_owned()));
@@ -87,9 +127,10 @@ impl State {
 }
 
 impl LeftOut {
-    pub(crate) fn new(refusals: Arc<Refusals>) -> Self {
+    pub(crate) fn new(refusals: Arc<Refusals>, database: &str) -> Self {
         LeftOut {
             refusals,
+            database: database.to_owned(),
             state: Mutex::default(),
         }
     }
@@ -132,12 +173,7 @@ impl LeftOut {
         else {
             return false;
         };
-        let rows = Refusal {
-            entry: format!("TABLE DATA {}", data.tag),
-            message: format!("depends on {}, which was refused", refusal.entry),
-            caused_by: Some(refusal.entry.clone()),
-            ..refusal.clone()
-        };
+        let rows = refusal.of_dependent(format!("TABLE DATA {}", data.tag));
         if state.without_rows.insert(table) {
             self.refusals.add(rows);
         }
@@ -157,6 +193,7 @@ impl LeftOut {
         let mut state = self.state.lock();
         if let Some(named) = &defined.named {
             state.name(named.clone(), &refusal.root);
+            state.extensions.add_of_text(named, &refusal);
         }
         if let Some(table) = &defined.table {
             state.tables.insert(table.clone(), refusal.clone());
@@ -186,28 +223,20 @@ impl LeftOut {
         has_one.then(|| wanted.only(|sql| !is_one(sql)))
     }
 
-    /// The refused setting that a statement of SQL text needs, out of those that it has in the text.
-    pub(crate) fn refused_setting(&self, of: &Settings, sql: &str) -> Option<Refusal> {
+    /// The refused setting that statements of SQL text need, out of those that they have in the text.
+    pub(crate) fn refused_setting(&self, of: &Settings) -> Option<Refusal> {
         let state = self.state.lock();
         let refused = &state.settings;
         if refused.is_empty() {
             return None;
         }
-        let mut needed = of.iter().filter(|(name, _)| needs_setting(name, sql));
+        let mut needed = of.iter().filter(|(name, _)| is_needed(name));
         needed.find_map(|(_, setting)| refused.get(setting).cloned())
     }
 
     /// Leaves out a statement of SQL text with what was refused before.
     pub(crate) fn leave_out_statement(&self, defined: &Defined, cause: &Refusal) {
-        self.add_statement(
-            defined,
-            Refusal {
-                entry: defined.entry.clone(),
-                message: format!("depends on {}, which was refused", cause.entry),
-                caused_by: Some(cause.entry.clone()),
-                ..cause.clone()
-            },
-        );
+        self.add_statement(defined, cause.of_dependent(defined.entry.clone()));
     }
 
     /// The server refused `part` of an entry with the error `e`.
@@ -220,9 +249,11 @@ impl LeftOut {
         let name = match part {
             RefusedPart::Whole | RefusedPart::Statement => entry.name(),
             RefusedPart::Owner => owner_of(&entry.name()),
+            RefusedPart::Method => format!("ACCESS METHOD OF {}", entry.name()),
         };
         let refusal = self.refusal_of(name, &e);
         let mut state = self.state.lock();
+        let refusal = state.grouped(entry, refusal);
         let is_new = self.refusals.add(refusal.clone());
         state.refused += usize::from(is_new && refusal.caused_by.is_none());
         if state.first.is_none() {
@@ -236,8 +267,15 @@ impl LeftOut {
 
     fn refusal_of(&self, name: String, e: &DatabaseError) -> Refusal {
         let message = message_of(e);
+        let (message, cause) = match self.denied_here(&message) {
+            Some(denied) => (denied, Some(RESTORED_DATABASE.to_owned())),
+            None => {
+                let cause = cause_in(&message);
+                (message, cause)
+            }
+        };
         let followed = self.followed(e.sqlstate().unwrap_or_default(), &message);
-        let root = followed.clone().or_else(|| cause_in(&message));
+        let root = followed.clone().or(cause);
         Refusal {
             root: root.unwrap_or_else(|| name.clone()),
             entry: name,
@@ -245,6 +283,13 @@ impl LeftOut {
             message,
             caused_by: followed,
         }
+    }
+
+    /// The message without the name of the database if it denies a right on it.
+    fn denied_here(&self, message: &str) -> Option<String> {
+        let before = message.strip_suffix(self.database.as_str())?;
+        let is_denied = before == "permission denied for database ";
+        is_denied.then(|| "permission denied for the restored database".to_owned())
     }
 
     /// The root cause of an error that says that something does not exist, if that was left out. An old archive does not
@@ -275,31 +320,71 @@ impl LeftOut {
         let root = &refusal.root;
         let roots = &mut state.roots;
         roots.insert(entry.dump_id, root.clone());
-        let graph = state.graph.get_or_insert_with(|| Graph::of(entries));
+        let graph = &*state.graph.get_or_insert_with(|| Graph::of(entries));
+        // A table goes without its access method.
+        let is_kept = |id: DumpId| {
+            let dependent = graph.places.get(&id).and_then(|place| entries.get(*place));
+            entry.kind == EntryKind::AccessMethod && dependent.is_some_and(is_stored)
+        };
         let new = graph
             .dependents
             .of_entry(entry.dump_id, |id| match roots.entry(id) {
-                Entry::Occupied(_) => false,
-                Entry::Vacant(place) => {
+                Entry::Vacant(place) if !is_kept(id) => {
                     place.insert(root.clone());
                     true
                 }
+                _ => false,
             });
         let places = new.iter().filter_map(|id| graph.places.get(id).copied());
         let mut places: Vec<usize> = places.collect();
         places.sort_unstable();
         state.name(Named::of(entry), root);
+        state.extensions.add(entry, refusal);
         for e in places.into_iter().filter_map(|place| entries.get(place)) {
             state.name(Named::of(e), root);
+            let with_it = refusal.of_dependent(e.name());
+            state.extensions.add(e, &with_it);
             if is_named(e) {
-                self.refusals.add(Refusal {
-                    entry: e.name(),
-                    message: format!("depends on {}, which was refused", entry.name()),
-                    caused_by: Some(entry.name()),
-                    ..refusal.clone()
-                });
+                self.refusals.add(with_it);
             }
         }
+    }
+
+    /// Whether the server may lack the table of these rows, or the sequence of this value, because it is of an extension
+    /// that is left out.
+    pub(crate) fn may_lack_object_of(&self, data: &TocEntry) -> bool {
+        let is_data = matches!(data.kind, EntryKind::TableData | EntryKind::SequenceSet);
+        let may_be = self.state.lock().may_be_of_extension(data);
+        is_data && may_be && !self.has(data)
+    }
+
+    /// Leaves out rows, or the value of a sequence: the server does not have what they belong to.
+    pub(crate) fn leave_out_data(&self, data: &TocEntry) {
+        let mut state = self.state.lock();
+        let schema = data.namespace.as_deref();
+        let Some(cause) = state.extensions.of_schema_or_any(schema).cloned() else {
+            return;
+        };
+        let before = state.roots.insert(data.dump_id, cause.root.clone());
+        if before.is_none() {
+            self.refusals.add(cause.of_dependent(data.name()));
+        }
+    }
+
+    /// The same for rows of SQL text, which are named when they are read, and dropped.
+    pub(crate) fn leave_out_rows_of_text(&self, data: &TocEntry) {
+        let found = table_named(&data.tag).zip(self.missing_extension(&data.tag));
+        if let Some((table, cause)) = found {
+            self.state.lock().tables.insert(table, cause);
+        }
+    }
+
+    /// The refusal of the extension that an object with this name in SQL text, `schema.name`, is of.
+    pub(crate) fn missing_extension(&self, name: &str) -> Option<Refusal> {
+        let schema = name.split_once('.').map(|(schema, _)| schema);
+        let schema = schema.map(|schema| schema.trim_matches('"'));
+        let state = self.state.lock();
+        state.extensions.of_schema_or_any(schema).cloned()
     }
 
     /// The error of a load that stops at what the server refuses, with everything that was refused so far.
@@ -320,6 +405,12 @@ impl LeftOut {
 /// What the owner of an entry with this name is called.
 pub(crate) fn owner_of(name: &str) -> String {
     format!("OWNER OF {name}")
+}
+
+/// Whether an entry is stored by a table access method that it can do without.
+pub(crate) fn is_stored(e: &TocEntry) -> bool {
+    let method = e.table_am.as_deref().unwrap_or_default();
+    !matches!(method, "" | "heap")
 }
 
 /// Whether a result names an entry that was left out with another one. A rehearsal has no rows to load, but those of a
@@ -365,7 +456,7 @@ mod tests {
             entry(5, "VIEW", "v", &[4, 2]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Skip));
-        let left_out = LeftOut::new(refusals.clone());
+        let left_out = LeftOut::new(refusals.clone(), "staging");
         let e = refused("0A000", "extension \"postgis\" is not available");
         left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), e);
         let (root, cause) = ("EXTENSION postgis", Some("EXTENSION postgis".to_owned()));
@@ -396,7 +487,7 @@ mod tests {
             entry(4, "RULE", "t y", &[]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Skip));
-        let left_out = LeftOut::new(refusals.clone());
+        let left_out = LeftOut::new(refusals.clone(), "staging");
         let language = refused("42704", "language \"plv8\" does not exist");
         left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), language);
         let function = refused("42883", "function public.f(integer) does not exist");
@@ -418,13 +509,13 @@ mod tests {
     fn what_needs_a_refused_setting_is_left_out() {
         const SET: &str = "SET SESSION AUTHORIZATION 'gone';";
         let refusals = Arc::new(Refusals::new(OnError::Skip));
-        let left_out = LeftOut::new(refusals.clone());
+        let left_out = LeftOut::new(refusals.clone(), "staging");
         let settings = Settings::default()
             .with("x".to_owned(), "SET x = 1;".to_owned())
             .with("session_authorization".to_owned(), SET.to_owned());
         let grant = "GRANT SELECT ON TABLE public.t TO a;";
         assert_eq!(left_out.accepted(&settings), None);
-        assert_eq!(left_out.refused_setting(&settings, grant), None);
+        assert_eq!(left_out.refused_setting(&settings), None);
         for _ in 0..2 {
             let e = refused("42704", "role \"gone\" does not exist");
             left_out.refuse_setting(SET, e);
@@ -434,7 +525,7 @@ mod tests {
             (kept.get("x"), kept.get("session_authorization")),
             (Some("SET x = 1;"), None)
         );
-        let cause = left_out.refused_setting(&settings, grant).unwrap();
+        let cause = left_out.refused_setting(&settings).unwrap();
         let defined = crate::script::defined_by(grant).unwrap();
         left_out.leave_out_statement(&defined, &cause);
         let set = "SET SESSION AUTHORIZATION gone".to_owned();
@@ -443,13 +534,13 @@ mod tests {
             (grant.to_owned(), "ROLE gone".to_owned(), Some(set)),
         ];
         assert_eq!(told(&refusals), wanted);
-        assert_eq!(left_out.refused_setting(&Settings::default(), grant), None);
+        assert_eq!(left_out.refused_setting(&Settings::default()), None);
     }
 
     #[test]
     fn text_stops_with_all_that_was_refused_of_it() {
         let refusals = Arc::new(Refusals::new(OnError::Stop));
-        let left_out = LeftOut::new(refusals.clone());
+        let left_out = LeftOut::new(refusals.clone(), "staging");
         for (sql, code, message) in [
             (
                 "CREATE EXTENSION a;",
@@ -480,6 +571,57 @@ mod tests {
         assert!(left_out.take_error().is_none());
     }
 
+    /// Its rows are worth more than the way in which they are stored.
+    #[test]
+    fn a_table_is_kept_without_its_access_method() {
+        let columnar = TocEntry {
+            table_am: Some("columnar".to_owned()),
+            ..entry(2, "TABLE", "t", &[1])
+        };
+        let entries = [
+            entry(1, "ACCESS METHOD", "columnar", &[]),
+            columnar,
+            entry(3, "TABLE DATA", "t", &[2]),
+            entry(4, "OPERATOR CLASS", "c", &[1]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        let e = refused(
+            "42501",
+            "permission denied to create access method \"columnar\"",
+        );
+        left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), e);
+        let e = refused("42704", "access method \"columnar\" does not exist");
+        left_out.refuse(&entries, (&entries[1], RefusedPart::Method), e);
+        let found: Vec<String> = refusals.found().into_iter().map(|r| r.entry).collect();
+        let table = "ACCESS METHOD OF TABLE t";
+        assert_eq!(found, ["ACCESS METHOD columnar", "OPERATOR CLASS c", table]);
+        let root = "ACCESS METHOD columnar";
+        assert!(refusals.found().iter().all(|r| r.root == root));
+        assert!(!left_out.has(&entries[1]) && !left_out.has(&entries[2]));
+    }
+
+    /// Whatever it is called while it is loaded: a rehearsal has another name for it.
+    #[test]
+    fn a_right_on_the_restored_database_is_one_cause() {
+        let entries = [entry(1, "PUBLICATION", "p", &[])];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        for database in ["staging", "other"] {
+            let e = refused(
+                "42501",
+                &format!("permission denied for database {database}"),
+            );
+            left_out.refuse(&entries, (&entries[0], RefusedPart::Owner), e);
+        }
+        let found = refusals.found();
+        let said = |i: usize| (found[i].message.as_str(), found[i].root.as_str());
+        let ours = "permission denied for the restored database";
+        assert_eq!(said(0), (ours, RESTORED_DATABASE));
+        let other = "permission denied for database other";
+        assert_eq!(said(1), (other, "DATABASE other"));
+    }
+
     #[test]
     fn an_owner_is_refused_without_its_table() {
         let entries = [
@@ -487,7 +629,7 @@ mod tests {
             entry(2, "TABLE DATA", "t", &[1]),
         ];
         let refusals = Arc::new(Refusals::new(OnError::Stop));
-        let left_out = LeftOut::new(refusals.clone());
+        let left_out = LeftOut::new(refusals.clone(), "staging");
         for _ in 0..2 {
             let e = refused("42704", "role \"app\" does not exist");
             left_out.refuse(&entries, (&entries[0], RefusedPart::Owner), e);
@@ -504,5 +646,88 @@ mod tests {
         assert!(!text.contains(" more refused"), "{text}");
         let error = crate::error::RestoreError::from(error);
         assert_eq!(error.refusals().len(), 1);
+    }
+
+    fn of_schema(
+        id: i32,
+        desc: &str,
+        (schema, tag): (&str, &str),
+        dependencies: &[i32],
+    ) -> TocEntry {
+        TocEntry {
+            namespace: (desc != "EXTENSION").then(|| schema.to_owned()),
+            defn: format!("CREATE {desc} {tag} WITH SCHEMA {schema};\n"),
+            ..entry(id, desc, tag, dependencies)
+        }
+    }
+
+    #[test]
+    fn data_and_privileges_of_a_missing_extension_have_it_as_their_root() {
+        let entries = [
+            of_schema(1, "EXTENSION", ("vault", "supabase_vault"), &[]),
+            of_schema(2, "EXTENSION", ("cron", "pg_cron"), &[]),
+            of_schema(3, "TABLE", ("cron", "mine"), &[]),
+            of_schema(4, "TABLE DATA", ("cron", "mine"), &[3]),
+            of_schema(5, "TABLE DATA", ("cron", "job"), &[99]),
+            of_schema(6, "SEQUENCE SET", ("cron", "jobid_seq"), &[]),
+            of_schema(7, "ACL", ("vault", "TABLE secrets"), &[]),
+            of_schema(8, "ACL", ("cron", "TABLE mine"), &[3]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        assert!(!left_out.may_lack_object_of(&entries[4]));
+        for extension in &entries[..2] {
+            let e = refused("0A000", "extension \"x\" is not available");
+            left_out.refuse(&entries, (extension, RefusedPart::Whole), e);
+        }
+        let may_lack = entries.iter().filter(|e| left_out.may_lack_object_of(e));
+        let may_lack: Vec<String> = may_lack.map(TocEntry::name).collect();
+        assert_eq!(
+            may_lack,
+            ["TABLE DATA cron.job", "SEQUENCE SET cron.jobid_seq"]
+        );
+        for data in &entries[4..6] {
+            left_out.leave_out_data(data);
+            left_out.leave_out_data(data);
+        }
+        assert!(left_out.has(&entries[4]) && !left_out.may_lack_object_of(&entries[4]));
+        assert_eq!(left_out.tables(&entries), 1);
+        for acl in &entries[6..] {
+            let e = refused("42P01", "relation \"x\" does not exist");
+            left_out.refuse(&entries, (acl, RefusedPart::Statement), e);
+        }
+        let role = refused("42704", "role \"app\" does not exist");
+        left_out.refuse(&entries, (&entries[6], RefusedPart::Statement), role);
+        let found = refusals.found();
+        let roots = found[2..]
+            .iter()
+            .map(|r| (r.entry.as_str(), r.root.as_str()));
+        let wanted = [
+            ("TABLE DATA cron.job", "EXTENSION pg_cron"),
+            ("SEQUENCE SET cron.jobid_seq", "EXTENSION pg_cron"),
+            ("ACL vault.TABLE secrets", "EXTENSION supabase_vault"),
+            ("ACL cron.TABLE mine", "ACL cron.TABLE mine"),
+            ("ACL vault.TABLE secrets", "ROLE app"),
+        ];
+        assert_eq!(roots.collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn rows_of_text_go_with_the_extension_of_their_schema() {
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        assert_eq!(left_out.missing_extension("cron.job"), None);
+        for sql in ["CREATE EXTENSION other;", "CREATE EXTENSION pg_cron;"] {
+            let defined = crate::script::defined_by(sql).unwrap();
+            let e = refused("0A000", "extension \"x\" is not available");
+            left_out.refuse_statement(&defined, ("line 1", e));
+        }
+        let data = TocEntry::bare(1, "TABLE DATA", "cron.job");
+        assert!(left_out.may_lack_object_of(&data) && !left_out.has_rows_of(&data));
+        left_out.leave_out_rows_of_text(&data);
+        assert!(left_out.has_rows_of(&data));
+        let found = refusals.found();
+        let last = found.last().map(|r| (r.entry.as_str(), r.root.as_str()));
+        assert_eq!(last, Some(("TABLE DATA cron.job", "EXTENSION pg_cron")));
     }
 }

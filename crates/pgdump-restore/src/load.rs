@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 
 use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
-use crate::error::RestoreError;
+use crate::error::{DatabaseError, RestoreError};
 use crate::ids::SessionId;
 use crate::left_out::LeftOut;
-use crate::load_context::{LoadContent, LoadContext, Totals, TriedText};
+use crate::load_context::{LoadContent, LoadContext, Totals, TriedText, lacks_table_of};
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
@@ -82,6 +82,7 @@ pub async fn load(
     let place = (server, database);
     let (job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
     run(job.clone(), Some(archive), plan, &options).await?;
+    leave_out_undefined(&job).await?;
     let called = job.rewriter.called_extensions();
     extension_calls::after_load(server, database, &called).await?;
     Ok(loaded(&job))
@@ -126,11 +127,34 @@ pub async fn rehearse(
     // The rows of an archive are not read.
     let text = is_script.then_some(archive);
     run(job.clone(), text, plan, &options).await?;
+    leave_out_undefined(&job).await?;
     let ended_before = job.tried.ended_before.lock().take();
     Ok(Rehearsed {
         definitions: is_script.then(|| job.tried.definitions.load(Relaxed)),
         ended_before,
     })
+}
+
+/// Names the rows of an archive whose table is of an extension that was left out, also where there are none to load.
+async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
+    let all = job.content.entries().iter();
+    let may_lack =
+        |e: &&TocEntry| e.kind == EntryKind::TableData && job.left_out.may_lack_object_of(e);
+    let undefined: Vec<&TocEntry> = all.filter(may_lack).collect();
+    if undefined.is_empty() {
+        return Ok(());
+    }
+    let session = job
+        .server
+        .without_retry()
+        .connect(&job.database, "restore")
+        .await?;
+    for data in undefined {
+        if lacks_table_of(&session, data).await {
+            job.left_out.leave_out_data(data);
+        }
+    }
+    Ok(())
 }
 
 /// The entry as one that has nothing to load. It stays in the table of contents, so that it is known what is left out
@@ -155,7 +179,7 @@ fn begin(
     let plan = plan_of(archive, &entries, options);
     report_plan(&plan, &entries, observer.as_ref());
     let job = LoadContext {
-        left_out: LeftOut::new(options.refusals.clone()),
+        left_out: LeftOut::new(options.refusals.clone(), database),
         server: server.clone(),
         database: database.to_owned(),
         settings: DumpSettings::of(&entries, rewriter.facts.version),

@@ -15,7 +15,7 @@ use crate::error::{DatabaseError, RestoreError};
 use crate::ids::{EntryIndex, NodeId};
 use crate::left_out::{LeftOut, RefusedPart};
 use crate::observer::LoadObserver;
-use crate::postgres::{Server, ident};
+use crate::postgres::{Server, Session, ident};
 use crate::rewrite::Rewriter;
 use crate::script::ScriptStep;
 use crate::work_queue::WorkQueue;
@@ -141,6 +141,14 @@ fn table_of(entry: &TocEntry) -> String {
     }
 }
 
+/// Whether the database of a session does not have the table of an entry.
+pub(crate) async fn lacks_table_of(session: &Session, entry: &TocEntry) -> bool {
+    let sql = "SELECT pg_catalog.to_regclass($1::text) IS NULL";
+    let asked = session.client().query_one(sql, &[&table_of(entry)]).await;
+    // Whatever is wrong, loading the rows shows it.
+    asked.is_ok_and(|row| row.get(0))
+}
+
 impl LoadContext {
     /// Counts bytes of data that are sent to the server; returns their sum.
     pub(crate) fn bytes_read(&self, bytes: u64) -> u64 {
@@ -168,6 +176,18 @@ impl LoadContext {
             session.client().query_one(sql.as_str(), &[]).await.ok()
         };
         asked.await.is_some_and(|row| row.get(0))
+    }
+
+    /// Leaves out rows whose table is of an extension that is left out.
+    pub(crate) fn leave_out_rows(&self, data: &TocEntry) {
+        match &self.content {
+            LoadContent::Toc(_) => self.left_out.leave_out_data(data),
+            LoadContent::Script(_) => {
+                self.left_out.leave_out_rows_of_text(data);
+                // Names them.
+                self.left_out.has_rows_of(data);
+            }
+        }
     }
 
     /// The extension that created the table of an entry, and whose configuration is in it.

@@ -21,3 +21,15 @@ pub struct Refusal {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caused_by: Option<String>,
 }
+
+impl Refusal {
+    /// That of what is left out with this entry.
+    pub(crate) fn of_dependent(&self, entry: String) -> Refusal {
+        Refusal {
+            entry,
+            message: format!("depends on {}, which was refused", self.entry),
+            caused_by: Some(self.entry.clone()),
+            ..self.clone()
+        }
+    }
+}

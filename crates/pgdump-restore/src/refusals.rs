@@ -247,10 +247,6 @@ fn absent(message: &str) -> Option<String> {
 fn denied(message: &str) -> Option<String> {
     let object = message.strip_prefix("permission denied for ")?;
     let (kind, name) = object.rsplit_once(' ')?;
-    // A rehearsal's has another name than a restore's.
-    if kind == "database" {
-        return Some("DATABASE".to_owned());
-    }
     Some(format!("{} {name}", kind.to_uppercase()))
 }
 
@@ -343,8 +339,8 @@ mod tests {
                 Some("LIBRARY $libdir/postgis-3"),
             ),
             (
-                "permission denied for database pgrestored_v_0",
-                Some("DATABASE"),
+                "permission denied for database other",
+                Some("DATABASE other"),
             ),
             ("must be able to SET ROLE \"app\"", Some("ROLE app")),
             ("must be member of role \"app\"", Some("ROLE app")),

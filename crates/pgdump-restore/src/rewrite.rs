@@ -420,8 +420,8 @@ fn add_dependents(entries: &[TocEntry], gone: &mut HashSet<DumpId>) {
 }
 
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
-/// the archive does not have: they are skipped with the extension that their schema is named after, or if
-/// no remaining extension can own the table.
+/// the archive does not have: they are skipped with the extension that their schema is named after, or that alone was
+/// created in it, or if no remaining extension can own the table.
 pub(crate) fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
     let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
     let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
@@ -435,15 +435,26 @@ pub(crate) fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId
                 .iter()
                 .any(|extension| is_called_after(schema, extension))
     };
+    let is_own_schema = |schema: &str| {
+        let has_it = |e: &&TocEntry| schema_of_extension(e) == Some(schema);
+        schema != "public" && missing.iter().any(has_it) && !left.iter().any(has_it)
+    };
     let is_unknown = |schema: &str| schema != "public" && !schemas.contains(schema);
     let is_gone = |e: &&TocEntry| {
         matches!(e.kind, EntryKind::TableData | EntryKind::SequenceSet)
             && e.dependencies.iter().all(|d| !ids.contains(d))
             && e.namespace
                 .as_deref()
-                .is_some_and(|s| is_unknown(s) && is_of_missing(s))
+                .is_some_and(|s| is_own_schema(s) || is_unknown(s) && is_of_missing(s))
     };
     entries.iter().filter(is_gone).map(|e| e.dump_id).collect()
+}
+
+/// The schema that an extension is created in.
+pub(crate) fn schema_of_extension(extension: &TocEntry) -> Option<&str> {
+    let create = extension.defn.trim_end().trim_end_matches(';');
+    let (_, schema) = create.rsplit_once(" SCHEMA ")?;
+    Some(schema.trim_matches('"'))
 }
 
 fn is_called_after(schema: &str, extension: &TocEntry) -> bool {
@@ -604,5 +615,18 @@ pub(super) mod tests {
             left.iter().map(|e| e.dump_id.0).collect::<Vec<_>>(),
             [2, 3, 4, 5, 8]
         );
+        // The archive creates the schema of the extension.
+        let mut extension = entry(1, "EXTENSION", None, "supabase_vault", &[]);
+        extension.defn = "CREATE EXTENSION supabase_vault WITH SCHEMA vault;\n".into();
+        let all = vec![
+            extension,
+            entry(2, "SCHEMA", None, "vault", &[]),
+            entry(3, "EXTENSION", None, "hstore", &[]),
+            entry(4, "TABLE", Some("vault"), "mine", &[2]),
+            entry(5, "TABLE DATA", Some("vault"), "mine", &[4]),
+            entry(6, "TABLE DATA", Some("vault"), "secrets", &[90]),
+        ];
+        let gone = data_of_missing_tables(&all, &HashSet::from([DumpId(1)]));
+        assert_eq!(gone, [DumpId(6)]);
     }
 }

@@ -10,7 +10,7 @@ mod settings;
 pub(super) use self::classify::{OrderGroup, StatementClass, classify, table_named};
 pub(super) use self::defined::{
     Defined, alone, can_be_left_out, creates_large_object, defined_by, defines, first_words,
-    lacking, needs_setting, sequence_set_by, sets_owner,
+    is_needed, lacking, sequence_set_by, sets_owner,
 };
 pub(super) use self::order::StatementOrder;
 pub(super) use self::settings::Settings;

@@ -10,7 +10,7 @@ use crate::copy::CopyTask;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
-use crate::load_context::LoadContext;
+use crate::load_context::{LoadContext, lacks_table_of};
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
@@ -85,6 +85,12 @@ impl SessionLoop {
             self.stop_if_refused()?;
         }
         if self.job.left_out.is_stopping() || self.job.is_left_out(&entry) {
+            self.discard(node);
+            return Ok(());
+        }
+        let session = &self.session.session;
+        if self.job.left_out.may_lack_object_of(&entry) && lacks_table_of(session, &entry).await {
+            self.job.leave_out_rows(&entry);
             self.discard(node);
             return Ok(());
         }

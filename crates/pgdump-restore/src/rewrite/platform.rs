@@ -200,10 +200,17 @@ impl Rewriter {
     /// platform's, and are the user's.
     fn platform_choice(&self, service: &Service, users: &[&str]) -> StatementChoice {
         let (facts, is_at_home) = (&self.facts, self.is_at_home(service));
-        let lacking = service
+        let lacking: Vec<&str> = service
             .all_extensions()
-            .filter(|e| !facts.extensions.contains(*e));
-        let mut skip: Vec<String> = lacking.map(|e| format!("EXTENSION {e}")).collect();
+            .filter(|e| !facts.extensions.contains(*e))
+            .collect();
+        let mut skip: Vec<String> = lacking.iter().map(|e| format!("EXTENSION {e}")).collect();
+        if self.policy.leave_out_platform_rows {
+            let is_lacking = |s: &&&str| lacking.iter().any(|e| is_schema_of(e, s));
+            let own = service.schemas.iter().filter(is_lacking);
+            let own = own.filter(|schema| !users.contains(*schema));
+            skip.extend(own.map(|schema| format!("TABLE DATA {schema}.*")));
+        }
         let mut add = |kind: &str, names: &[&str]| {
             skip.extend(names.iter().map(|name| format!("{kind} {name}")));
         };
@@ -235,6 +242,12 @@ fn users_schemas(service: &Service, entries: &[TocEntry]) -> Vec<(&'static str, 
         Some((*schema, note))
     };
     service.schemas.iter().filter_map(with_note).collect()
+}
+
+/// Whether tables of an extension of a service are in this schema: `vault` is that of `supabase_vault`.
+fn is_schema_of(extension: &str, schema: &str) -> bool {
+    let before = extension.strip_suffix(schema);
+    before.is_some_and(|before| before.is_empty() || before.ends_with('_'))
 }
 
 fn in_schema<'a>(entries: &'a [TocEntry], schema: &'a str) -> impl Iterator<Item = DumpId> + 'a {
@@ -702,6 +715,21 @@ mod tests {
         ] {
             assert_eq!(f.leaves_out(sql), is_out, "{sql}");
         }
+    }
+
+    /// Also on the service itself: another instance of it may lack the extension.
+    #[test]
+    fn rows_of_an_extension_that_is_left_out_go_with_it() {
+        let mut f = ordinary(Profile::Aurora);
+        f.facts.roles.insert("rds_superuser".into());
+        f.use_profile(&mut vec![], true);
+        let leaves_out = |table: &str| {
+            let mut rows = TocEntry::bare(1, "TABLE DATA", table);
+            rows.copy_stmt = format!("COPY {table} FROM stdin;");
+            f.leaves_out_rows(&rows)
+        };
+        assert!(leaves_out("apg_plan_mgmt.plans"));
+        assert!(!leaves_out("public.t"));
     }
 
     #[test]

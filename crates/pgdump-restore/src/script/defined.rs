@@ -41,22 +41,11 @@ pub(crate) fn sequence_set_by(sql: &str) -> Option<Defined> {
     is_set.then(|| Defined::called(format!("SEQUENCE SET {name}")))
 }
 
-/// Whether a statement would do something else without a setting, so that it is left out if the server refuses that.
-pub(crate) fn needs_setting(setting: &str, sql: &str) -> bool {
-    match setting {
-        // Another role must not do it instead: it would own the object, or have granted the privilege.
-        "session_authorization" | "role" => true,
-        TABLE_ACCESS_METHOD => {
-            let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
-            let is_created = t.first().is_some_and(|t| t.is("create"));
-            let object = t
-                .get(1..)
-                .and_then(|t| Object::find(after(t, &BEFORE_KIND)));
-            let kind = object.filter(|_| is_created).map(|o| o.kind);
-            matches!(kind.as_deref(), Some("TABLE" | "MATERIALIZED VIEW"))
-        }
-        _ => false,
-    }
+/// Whether statements would do something else without a setting, so that they are left out if the server refuses that.
+/// Another role must not do it instead: it would own the object, or have granted the privilege. A table does without its
+/// access method.
+pub(crate) fn is_needed(setting: &str) -> bool {
+    matches!(setting, "session_authorization" | "role")
 }
 
 /// Whether the rest of a text can be restored without a setting that the server refuses.
@@ -155,6 +144,9 @@ pub(crate) fn defined_by(sql: &str) -> Option<Defined> {
 }
 
 fn created(t: &[Token<'_>], sql: &str) -> Defined {
+    if let Some(mapping) = user_mapping(t) {
+        return Defined::called(mapping);
+    }
     let entry = part_or_creation(sql);
     let Some(object) = Object::find(after(t, &BEFORE_KIND)) else {
         return Defined::called(entry.unwrap_or_else(|| first_words(sql)));
@@ -167,8 +159,19 @@ fn created(t: &[Token<'_>], sql: &str) -> Defined {
     }
 }
 
+/// `USER MAPPING FOR role SERVER server`
+fn user_mapping(t: &[Token<'_>]) -> Option<String> {
+    let [user, mapping, _, role, _, server, ..] = t else {
+        return None;
+    };
+    let is_mapping = user.is("user") && mapping.is("mapping");
+    let (role, server) = (role.name()?, server.name()?);
+    is_mapping.then(|| format!("USER MAPPING {role} SERVER {server}"))
+}
+
 fn altered(t: &[Token<'_>], sql: &str) -> Defined {
-    let Some(object) = Object::find(t) else {
+    let is_default = t.first().is_some_and(|t| t.is("default"));
+    let Some(object) = Object::find(t).filter(|_| !is_default) else {
         return Defined::called(first_words(sql));
     };
     let has = |words: [&str; 2]| {
@@ -364,6 +367,16 @@ mod tests {
                 "GRANT SELECT ON TABLE public.t TO app;",
                 None,
             ),
+            (
+                "CREATE USER MAPPING FOR app SERVER s OPTIONS (\n    \"user\" 'x'\n);",
+                "USER MAPPING app SERVER s",
+                None,
+            ),
+            (
+                "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT SELECT ON TABLES TO b;",
+                "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT SELECT ON TABLES TO b;",
+                None,
+            ),
         ] {
             let defined = defined_by(sql).unwrap();
             let named = defined.named.as_ref().map(|n| n.name.as_str());
@@ -391,19 +404,9 @@ mod tests {
     }
 
     #[test]
-    fn statements_that_need_a_setting_are_known() {
-        let (table, grant) = ("CREATE TABLE t (a int);", "GRANT SELECT ON TABLE t TO app;");
-        let index = "CREATE INDEX i ON t (a);";
-        for (setting, sql, wanted) in [
-            ("session_authorization", grant, true),
-            ("role", table, true),
-            (TABLE_ACCESS_METHOD, table, true),
-            (TABLE_ACCESS_METHOD, grant, false),
-            (TABLE_ACCESS_METHOD, index, false),
-            ("search_path", table, false),
-        ] {
-            assert_eq!(needs_setting(setting, sql), wanted, "{setting} {sql}");
-        }
+    fn settings_that_statements_need_are_known() {
+        assert!(is_needed("session_authorization") && is_needed("role"));
+        assert!(!is_needed(TABLE_ACCESS_METHOD) && !is_needed("search_path"));
         assert_eq!(
             lacking("session_authorization", "SET SESSION AUTHORIZATION 'app';").as_deref(),
             Some("role \"app\" does not exist")

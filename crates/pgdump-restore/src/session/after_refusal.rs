@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{RestoreSession, SETTINGS, Task, TaskStatements};
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::ids::EntryIndex;
-use crate::left_out::{RefusedPart, owner_of};
+use crate::left_out::{RefusedPart, is_absent, is_stored, owner_of};
 use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::postgres::kind_of_sqlstate;
+use crate::refusal::Refusal;
 use crate::refusals::{Named, is_refusal, refusal_error};
 use crate::script::{self, Defined, alone, can_be_left_out, defined_by, lacking, sequence_set_by};
 use crate::{conversion, ddl, extension_calls, hints};
@@ -44,8 +45,12 @@ impl RestoreSession {
         let e = of_set_role(e, entry);
         if may_be_about_owner(&e, entry) && self.without_owner(job, entry, size).await? {
             job.refuse((entry, RefusedPart::Owner), e);
+        } else if is_stored(entry) && self.as_heap(job, entry, size).await? {
+            job.refuse((entry, RefusedPart::Method), without_method(entry));
         } else if has_independent_statements(entry) {
             self.each_statement(job, entry).await?;
+        } else if says_absent(&e) && job.left_out.may_lack_object_of(entry) {
+            job.left_out.leave_out_data(entry);
         } else if is_data(entry) && !job.definitions_only {
             return Err(explained(e, entry));
         } else {
@@ -89,6 +94,35 @@ impl RestoreSession {
             }
             Err(e) => Err(explained(e, entry)),
         }
+    }
+
+    /// Restores a table as a heap, and without its owner if the server refuses that, too; false if it is not the access
+    /// method that the server refuses.
+    async fn as_heap(
+        &mut self,
+        job: &LoadContext,
+        entry: &TocEntry,
+        size: TaskCost,
+    ) -> Result<bool, RestoreError> {
+        let heap = TocEntry {
+            table_am: Some("heap".to_owned()),
+            ..entry.clone()
+        };
+        let before = self.output.clone();
+        let sql = self.output.sql_for(&heap);
+        let Err(e) = self.run_alone(job, sql, size).await else {
+            return Ok(true);
+        };
+        if !is_refusal(&e) {
+            return Err(explained(e, entry));
+        }
+        self.roll_back(before).await?;
+        let is_owner =
+            may_be_about_owner(&e, &heap) && self.without_owner(job, &heap, size).await?;
+        if is_owner {
+            job.refuse((entry, RefusedPart::Owner), e);
+        }
+        Ok(is_owner)
     }
 
     /// Runs the statements of an entry one by one, without those that the server refuses.
@@ -154,8 +188,7 @@ impl RestoreSession {
         let is_wanted = job.left_out.skips() || job.is_before_rows_of_text() && is_small;
         let goes_on = is_wanted && !work.bare;
         let again = if goes_on { work.each() } else { vec![] };
-        let is_left_out =
-            |one: &OfText| job.left_out.refused_setting(&one.under, &one.sql).is_some();
+        let is_left_out = |one: &OfText| job.left_out.refused_setting(&one.under).is_some();
         if again.iter().any(is_left_out) {
             return self.each_of(job, again).await;
         }
@@ -208,7 +241,7 @@ impl RestoreSession {
     /// Runs one statement of SQL text, unless the server refuses it.
     async fn statement(&mut self, job: &LoadContext, one: OfText) -> Result<(), RestoreError> {
         let OfText { name, sql, under } = one;
-        if let Some(cause) = job.left_out.refused_setting(&under, &sql) {
+        if let Some(cause) = job.left_out.refused_setting(&under) {
             let Some(defined) = defined_by(&sql).or_else(|| sequence_set_by(&sql)) else {
                 return Err(refusal_error(vec![cause]).context(&name).into());
             };
@@ -218,6 +251,11 @@ impl RestoreSession {
         let ran = self.run_alone(job, sql.clone(), TaskCost::default()).await;
         let Err(e) = ran else { return Ok(()) };
         let failed = |e| RestoreError::from(hints::with_hint(e, None).context(&name));
+        if let Some((defined, cause)) = value_of_missing_sequence(job, &sql, &e) {
+            self.session.run("ROLLBACK").await?;
+            job.left_out.leave_out_statement(&defined, &cause);
+            return Ok(());
+        }
         // What is no definition may be data.
         let sequence = || sequence_set_by(&sql).filter(|_| job.left_out.is_consequence(&e));
         let defined = extension_in_place_of(&sql)
@@ -306,6 +344,26 @@ impl RestoreSession {
     }
 }
 
+/// Whether the server says that something does not exist.
+fn says_absent(e: &DatabaseError) -> bool {
+    e.sqlstate().is_some_and(is_absent)
+}
+
+/// The value of a sequence in SQL text whose sequence is of an extension that was refused, and that refusal.
+fn value_of_missing_sequence(
+    job: &LoadContext,
+    sql: &str,
+    e: &DatabaseError,
+) -> Option<(Defined, Refusal)> {
+    if !says_absent(e) || job.left_out.is_consequence(e) {
+        return None;
+    }
+    let defined = sequence_set_by(sql)?;
+    let name = defined.entry.strip_prefix("SEQUENCE SET ")?;
+    let cause = job.left_out.missing_extension(name)?;
+    Some((defined, cause))
+}
+
 /// The extension that a statement refuses in the server's place.
 fn extension_in_place_of(sql: &str) -> Option<Defined> {
     let extension = extension_calls::refused_extension(sql)?;
@@ -359,6 +417,13 @@ fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
     }
     let what = format!("role \"{}\" does not exist", entry.owner);
     DatabaseError::new(DatabaseKind::RoleMissing, what).with_sqlstate("42704")
+}
+
+/// The server calls a missing access method a wrong value of a setting, and messages about values are dropped.
+fn without_method(entry: &TocEntry) -> DatabaseError {
+    let method = entry.table_am.as_deref().unwrap_or_default();
+    let what = format!("access method \"{method}\" does not exist");
+    DatabaseError::new(kind_of_sqlstate("42704", &what), what.as_str()).with_sqlstate("42704")
 }
 
 /// The error of a setting, with what the server lacks.
