@@ -342,6 +342,9 @@ pub struct VerificationReport {
     /// Tables and sequences that the backup defines without their data, if it lacks that of some: `schema.name`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without_data: Vec<String>,
+    /// Number of further ones that are not in `without_data`, because there are too many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub without_data_left_out: u64,
     /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat` (`members` has all objects).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -475,6 +478,7 @@ impl VerificationReport {
             one_of_several: false,
             contents: None,
             without_data: vec![],
+            without_data_left_out: 0,
             sha256: None,
             members: None,
             started_at: started,

@@ -3,10 +3,11 @@
 //!   proven, and newer proven ones have every table of which it has rows. If its database cannot be determined, it stays.
 //! - Only what is proven replaces rows; an empty table of a proven one does, too. A whole backup that was ever restored is compared
 //!   with whole ones alone, anything else also with parts. Its tables are those of its last restore, whatever later
-//!   verifications say; if there was none, those of its table of contents; if that cannot be had, it may have any rows.
-//! - If newer ones define a table and leave its rows out, a restored backup that has them stays without a limit. If it is not known
-//!   whether they were meant to go (dropped, `-T`, nobody restored it), it stays for `LEFT_OUT_DAYS`. That time begins when the
-//!   first newer whole backup was both made and proven.
+//!   verifications say; if there was none, those of its table of contents, or none if it was read to its end and has no rows; if
+//!   that cannot be had, it may have any rows.
+//! - If newer ones define a table and leave its rows out, or may do so, a restored backup that has them stays without a limit. If it
+//!   is not known whether they were meant to go (dropped, `-T`, nobody restored it), it stays for `LEFT_OUT_DAYS`. That time begins
+//!   when the first newer whole backup was both made and proven, and that one stays as long.
 //! - Tables in `drift.ignore` do not count, nor do partitions that went in turn, the lowest first.
 
 use std::collections::{HashMap, HashSet};
@@ -79,7 +80,7 @@ pub enum KnownRows {
     Listed,
     /// It never was, and nothing lists them; why.
     Unlisted(String),
-    /// It never was, and cannot be read: it has none that anybody could want.
+    /// It never was, and its last verification could not read it: it has none that anybody could want.
     Unreadable,
 }
 
@@ -96,8 +97,33 @@ pub struct RetainedSeries {
 #[derive(Debug, Default)]
 struct NewerInSeries {
     backups: usize,
-    /// When the first of them was made and proven.
-    proven_since: Option<jiff::Timestamp>,
+    first_proof: Option<FirstProof>,
+}
+
+/// The backup among the newer ones that was made and proven first.
+#[derive(Debug, Clone, Copy)]
+struct FirstProof {
+    since: jiff::Timestamp,
+    /// Its place among all backups.
+    place: usize,
+}
+
+impl NewerInSeries {
+    fn add(&mut self, place: usize, c: &Candidate) {
+        self.backups += 1;
+        if let Some(since) = c.proven_since
+            && self.first_proof.is_none_or(|first| since < first.since)
+        {
+            self.first_proof = Some(FirstProof { since, place });
+        }
+    }
+}
+
+/// That a backup is kept for rows that no newer one has, or may not have.
+struct RowsKept {
+    why: String,
+    /// For a time only.
+    is_limited: bool,
 }
 
 impl Candidate {
@@ -138,10 +164,19 @@ impl RetentionRules {
         c: &Candidate,
         since: jiff::Timestamp,
         now: jiff::Timestamp,
-    ) -> Option<String> {
+    ) -> Option<RowsKept> {
         let limited = |why: String| {
             let limit = self.keeps_long(since, now)?;
-            Some(format!("{why}; {limit}"))
+            Some(RowsKept {
+                why: format!("{why}; {limit}"),
+                is_limited: true,
+            })
+        };
+        let unlimited = |why: String| {
+            Some(RowsKept {
+                why,
+                is_limited: false,
+            })
         };
         match &c.rows {
             KnownRows::Unreadable => return None,
@@ -160,16 +195,21 @@ impl RetentionRules {
             SoleRows::Unlisted => limited(format!(
                 "it may have rows that no newer proven backup has: evidence lists only the largest of so many tables{bad}"
             )),
-            SoleRows::LeftOut(of) | SoleRows::Gone(of) if c.rows == KnownRows::Listed => {
+            SoleRows::LeftOut(of) | SoleRows::MaybeLeftOut(of) | SoleRows::Gone(of)
+                if c.rows == KnownRows::Listed =>
+            {
                 limited(format!(
                     "nobody restored it, and it has rows of {of}, which no newer proven backup has: verify it"
                 ))
             }
-            SoleRows::LeftOut(of) => Some(format!(
+            SoleRows::LeftOut(of) => unlimited(format!(
                 "it has rows of {of}, which newer proven backups leave out{bad}; if that is meant, add the tables to `drift.ignore` in the checks file"
             )),
+            SoleRows::MaybeLeftOut(of) => unlimited(format!(
+                "it has rows of {of}, which newer proven backups may leave out{bad}: evidence names only the first of so many tables without data; if that is meant, add the tables to `drift.ignore` in the checks file"
+            )),
             // That most tables are the same does not say for certain that the database is.
-            SoleRows::Gone(of) if c.unnamed.is_some() => Some(format!(
+            SoleRows::Gone(of) if c.unnamed.is_some() => unlimited(format!(
                 "it has rows of {of}, which no newer proven backup has{bad}; it names no database, and may be of another one: if it is not, delete it yourself, or add the tables to `drift.ignore` in the checks file"
             )),
             SoleRows::Gone(of) => limited(format!(
@@ -180,9 +220,20 @@ impl RetentionRules {
 
     /// That it is kept longer than others, from `since` on, and how long, unless that is over.
     fn keeps_long(&self, since: jiff::Timestamp, now: jiff::Timestamp) -> Option<String> {
-        let limit = self.days.saturating_mul(LEFT_OUT_FACTOR).max(LEFT_OUT_DAYS);
+        let limit = self.left_out_days();
         let time = jiff::SignedDuration::from_hours(24 * i64::from(limit));
         (now.duration_since(since) < time).then(|| format!("kept for {}", days(limit)))
+    }
+
+    fn left_out_days(&self) -> u32 {
+        self.days.saturating_mul(LEFT_OUT_FACTOR).max(LEFT_OUT_DAYS)
+    }
+
+    /// Why one is kept with whose proof the time begins for which older ones are kept: without it, a later one would begin that
+    /// time anew, again and again.
+    fn begins_time(&self) -> String {
+        let limit = days(self.left_out_days());
+        format!("older ones are kept until {limit} after its proof")
     }
 
     /// Why one is deleted of which a newer one is proven.
@@ -210,8 +261,9 @@ pub fn decide(
     let all_proven: HashSet<&RetainedSeries> =
         of_proven.filter_map(|(_, s)| s.as_ref().ok()).collect();
     let mut newer: HashMap<&RetainedSeries, NewerInSeries> = HashMap::new();
-    let mut decisions = Vec::with_capacity(backups.len());
-    for (c, series) in backups.into_iter().zip(&series) {
+    let mut decisions: Vec<Decision> = Vec::with_capacity(backups.len());
+    let mut begin_time: HashSet<usize> = HashSet::new();
+    for (place, (c, series)) in backups.into_iter().zip(&series).enumerate() {
         let keep = |why: &str| (false, why.to_owned());
         let young = rules.keeps_young(&c.object, now);
         let (delete, why) = match series {
@@ -222,22 +274,26 @@ pub fn decide(
             },
             Ok(series) => {
                 let newer = newer.entry(series).or_default();
-                let keeps_rows = || rules.keeps_rows(&c, newer.proven_since?, now);
+                let keeps_rows = || {
+                    let first = newer.first_proof?;
+                    let rows = rules.keeps_rows(&c, first.since, now)?;
+                    begin_time.extend(rows.is_limited.then_some(first.place));
+                    Some(rows.why)
+                };
                 let kept = young
                     .or_else(|| rules.keeps_few(newer.backups))
                     .or_else(keeps_rows);
                 let decided = match kept {
                     Some(why) => (false, why),
                     None if !any_proven => keep(NONE_PROVEN),
-                    None if newer.proven_since.is_some() => (true, rules.expired(c.is_proven())),
+                    None if newer.first_proof.is_some() => (true, rules.expired(c.is_proven())),
                     None => keep(match (c.is_proven(), all_proven.contains(series)) {
                         (true, _) => "the newest proven backup of its database",
                         (false, true) => "newer than the newest proven backup of its database",
                         (false, false) => "no backup of its database is proven",
                     }),
                 };
-                newer.backups += 1;
-                newer.proven_since = newer.proven_since.into_iter().chain(c.proven_since).min();
+                newer.add(place, &c);
                 decided
             }
         };
@@ -247,6 +303,12 @@ pub fn decide(
             delete,
             why,
         });
+    }
+    for (place, decision) in decisions.iter_mut().enumerate() {
+        if decision.delete && begin_time.contains(&place) {
+            decision.delete = false;
+            decision.why = rules.begins_time();
+        }
     }
     decisions
 }
@@ -558,6 +620,49 @@ mod tests {
             let why = all[1].why.as_str();
             assert!(why.contains("rows of public.orders"), "{why}");
             assert!(why.ends_with("replaces no whole backup"), "{why}");
+        }
+    }
+
+    /// Otherwise, the time would begin anew with a later proof. So it is if the older one is a part.
+    #[test]
+    fn the_backup_that_begins_the_time_stays_as_long() {
+        let rules = RetentionRules { days: 7, floor: 0 };
+        for part in [None, Some(BackupContents::Partial)] {
+            for (since, deleted) in [(34, &[1, 2, 5][..]), (35, &[1, 2, 3, 4, 5])] {
+                let of = |place: usize, age: i64| Candidate {
+                    object: made(place, age),
+                    proven_since: Some(day(age)),
+                    origin: Ok(BackupOrigin::Named("a".into())),
+                    unnamed: None,
+                    rows: KnownRows::Restored,
+                    is_bad: false,
+                    sole_rows: None,
+                };
+                let older = Candidate {
+                    proven_since: None,
+                    sole_rows: Some(SoleRows::Gone("public.orders".into())),
+                    ..of(4, 90)
+                };
+                // It was verified late.
+                let first = Candidate {
+                    proven_since: Some(day(since)),
+                    ..of(3, 80)
+                };
+                let backups = vec![
+                    (of(0, 1), None),
+                    (of(1, 20), None),
+                    (of(2, 21), None),
+                    (first, None),
+                    (older, part),
+                    (of(5, 95), None),
+                ];
+                let all = decide_with_parts(backups, day(0), rules);
+                let gone: Vec<usize> = (0..all.len()).filter(|i| all[*i].delete).collect();
+                assert_eq!(gone, deleted, "{part:?} {since}: {all:?}");
+                let why = all[3].why.as_str();
+                let begins = "older ones are kept until 35 days after its proof";
+                assert_eq!(why == begins, since == 34, "{why}");
+            }
         }
     }
 

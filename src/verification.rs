@@ -37,7 +37,6 @@ use crate::error::{RestoreError, report};
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
-pub(crate) use backup_contents::is_ignored;
 pub use backup_contents::{
     SeenData, comparable, contents_beside, contents_of, note_of, without_data,
 };
@@ -45,6 +44,7 @@ pub(crate) use changed_bytes::{
     changed_since, fail_as_damaged, have_same_bytes, lacks_members, note_unknown_change,
 };
 pub use data_checks::{Checks, ChecksFile};
+pub(crate) use drift::IGNORE_TABLES;
 pub use drift::{DriftPolicy, History};
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{

@@ -37,7 +37,7 @@ const HEADER: Range<u64> = 0..4 << 10;
 pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(120);
 /// Most backups that a message names.
 const MAX_NAMED: usize = 5;
-/// Least and most bytes that are decompressed to find a database's name.
+/// Least and most bytes that are decompressed for a look into a backup.
 const DECOMPRESSED: (u64, u64) = (64 << 20, 4 << 30);
 /// As many times its size may be decompressed of a backup between these: in a compressed tar, the table of contents may be
 /// the last member.
@@ -312,29 +312,28 @@ impl BackupCatalog {
 
     /// The name of the database, from the archive opened as far as it has to be.
     async fn open_for_name(&self, pinned: &PinnedBackup) -> Result<Option<String>, RestoreError> {
-        let limits = Limits {
-            max_decompressed: most_decompressed(pinned.object.size),
-            ..Limits::default()
-        };
         let name = |archive: &Archive| archive.header().database.clone();
-        let name = self.open_within_budget(pinned, limits, name).await?;
+        let name = self.open_within_budget(pinned, name).await?;
         Ok(name.filter(|d| !d.is_empty()))
     }
 
-    /// What an archive says that is opened within the memory reserved for looks, one at a time.
+    /// What an archive says that is opened within the memory reserved for looks, one at a time. Little of it is decompressed.
     ///
     /// # Errors
     /// Those of opening it; `timeout`.
     pub(super) async fn open_within_budget<T: Send + 'static>(
         &self,
         pinned: &PinnedBackup,
-        limits: Limits,
         look: impl FnOnce(&Archive) -> T + Send + 'static,
     ) -> Result<T, RestoreError> {
         let opening = self.known_databases.opening.clone();
         let permit = opening.acquire_owned().await;
         let permit = permit.map_err(|e| RestoreError::internal(e.to_string()))?;
         let keys = self.keys()?;
+        let limits = Limits {
+            max_decompressed: most_decompressed(pinned.object.size),
+            ..Limits::default()
+        };
         let limits = limits.with_memory(self.config.archive_memory.min(NAME_BUDGET));
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
@@ -401,7 +400,7 @@ fn named_by_any(reports: &[VerificationReport], object: &StoredObject) -> Option
     of_it.find_map(named_by)
 }
 
-/// Bytes that may be decompressed of a backup of this size to find its database's name.
+/// Bytes that may be decompressed of a backup of this size for a look into it.
 fn most_decompressed(size: u64) -> u64 {
     let (least, most) = DECOMPRESSED;
     size.saturating_mul(EXPANSION).clamp(least, most)

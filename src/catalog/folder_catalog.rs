@@ -71,8 +71,17 @@ pub(super) fn set_age(folder: &tempfile::TempDir, name: &str, seconds: u64) {
 
 /// The header of an archive in the custom format whose database has this name.
 pub(crate) fn archive_of(database: &str) -> Vec<u8> {
+    header_of(database, CUSTOM)
+}
+
+/// The marks of the formats in a header. A directory's `toc.dat` says that it is a tar's.
+const CUSTOM: u8 = 1;
+const TAR: u8 = 3;
+
+fn header_of(database: &str, format: u8) -> Vec<u8> {
     let int = |n: usize| [&[0u8][..], &(n as u32).to_le_bytes()].concat();
-    let mut bytes = b"PGDMP\x01\x0e\x00\x04\x08\x01".to_vec();
+    let mut bytes = b"PGDMP\x01\x0e\x00\x04\x08".to_vec();
+    bytes.push(format);
     for n in [6, 1, 2, 3, 22, 10, 126, 0] {
         bytes.extend(int(n));
     }
@@ -85,6 +94,15 @@ pub(crate) fn archive_of(database: &str) -> Vec<u8> {
 
 /// The table of contents of a database: tables, and whether the archive has their rows.
 pub(super) fn archive_with(database: &str, tables: &[(&str, bool)]) -> Vec<u8> {
+    contents_of(database, tables, CUSTOM)
+}
+
+/// The same as a directory's `toc.dat`: of N tables, the rows of the first one that has any are in the member `N+1.dat`.
+pub(super) fn toc_with(database: &str, tables: &[(&str, bool)]) -> Vec<u8> {
+    contents_of(database, tables, TAR)
+}
+
+fn contents_of(database: &str, tables: &[(&str, bool)], format: u8) -> Vec<u8> {
     let int = |n: i64| {
         let bytes = n.unsigned_abs().to_le_bytes();
         [&[u8::from(n < 0)], &bytes[..4]].concat()
@@ -110,8 +128,11 @@ pub(super) fn archive_with(database: &str, tables: &[(&str, bool)]) -> Vec<u8> {
             text("me"),
             text("false"),
             int(-1),
-            vec![if has_data { 1 } else { 3 }],
-            vec![0; 8],
+            match (format, has_data) {
+                (CUSTOM, _) => [vec![if has_data { 1 } else { 3 }], vec![0; 8]].concat(),
+                (_, true) => text(&format!("{id}.dat")),
+                (_, false) => text(""),
+            },
         ];
         fields.concat()
     };
@@ -120,7 +141,7 @@ pub(super) fn archive_with(database: &str, tables: &[(&str, bool)]) -> Vec<u8> {
     let all: Vec<(&str, &str)> = definitions
         .chain(rows.map(|(tag, _)| ("TABLE DATA", *tag)))
         .collect();
-    let mut bytes = archive_of(database);
+    let mut bytes = header_of(database, format);
     bytes.extend(int(all.len() as i64));
     for (id, (kind, tag)) in (1..).zip(all) {
         bytes.extend(entry(id, kind, tag));

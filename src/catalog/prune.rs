@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::database_names::LOOK_LIMIT;
 use super::evidence::{is_proven, last_of_each};
+use super::listed_rows::without_rows;
 use super::whole_backups::part_by;
 use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{
@@ -17,12 +17,12 @@ use crate::error::{
     ValidationKind, report as said,
 };
 use crate::policy::Depth;
-use crate::proof::{BackupOrigin, Verdict, VerificationReport};
+use crate::proof::{BackupContents, BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{
     Candidate, Decision, KnownRows, RetainedSeries, RetainedSet, RetentionRules, decide_with_parts,
 };
 use crate::store::{StoredObject, read_range};
-use crate::verification::{DocumentFolders, Evidence, Testimony, is_ignored};
+use crate::verification::{DocumentFolders, Evidence, Testimony};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -108,7 +108,8 @@ impl BackupCatalog {
         };
         let (mut incomplete, mut of_set) = (None, RetainedSet::default());
         let drift = self.drift_policy_of(set);
-        let deadline = Instant::now() + LOOK_LIMIT;
+        // Only looks count: to read the evidence takes long, too.
+        let mut left = LOOK_LIMIT;
         for object in backups {
             let known = match &evidence {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
@@ -119,12 +120,17 @@ impl BackupCatalog {
             let mut tables = known.tables;
             of_set.find_series(&mut candidate, tables.as_ref());
             let is_young = rules.keeps_young(&candidate.object, now).is_some();
-            let is_unlisted = matches!(candidate.rows, KnownRows::Unlisted(_));
-            if is_unlisted && !is_young && of_set.replaces(&candidate) {
-                (candidate.rows, tables) = self.rows_listed_in(&candidate.object, deadline).await;
+            if matches!(candidate.rows, KnownRows::Unlisted(_)) {
+                let is_schema = part == Some(BackupContents::SchemaOnly);
+                if let Some(none) = without_rows(&known.reports).filter(|_| is_schema) {
+                    (candidate.rows, tables) = (KnownRows::Listed, Some(none));
+                } else if !is_young && of_set.replaces(&candidate) {
+                    (candidate.rows, tables) =
+                        self.rows_listed_in(&candidate.object, &mut left).await;
+                }
             }
             of_set.compare(&mut candidate, part, tables.as_ref(), |name| {
-                is_ignored(&drift, name)
+                drift.ignores(name)
             });
             candidates.push((candidate, part));
             incomplete = incomplete.or(known.incomplete);
@@ -329,11 +335,14 @@ impl BackupCatalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::folder_catalog::{archive_of, archive_with, catalog_of, set_age, verified};
+    use crate::catalog::folder_catalog::{
+        archive_of, archive_with, catalog_of, set_age, toc_with, verified,
+    };
+    use crate::config::NAME_BUDGET;
     use crate::error::{Blame, ErrorBody};
     use crate::job::{BackupRef, VerifyJob};
     use crate::policy::Trigger;
-    use crate::proof::{BackupContents, TableProof};
+    use crate::proof::TableProof;
     use crate::store::faulty::{Call, StoreFault};
 
     /// The only backup of the other databases is not deleted on the word of a proof of one.
@@ -872,9 +881,10 @@ mod tests {
             ("2.dump", &dump),
             ("1.dump", &dump),
         ];
-        let damaged = &["5.dump", "4.dump", "3.dump", "2.dump", "1.dump"][..];
-        let all = [&["7.dump", "6.sql"], damaged].concat();
-        // What has the rows, and the text that may have them, stay for 35 days after the proof.
+        let damaged = &["5.dump", "3.dump", "2.dump", "1.dump"][..];
+        let all = files.iter().skip(1).map(|(name, _)| *name);
+        let all: Vec<&str> = all.collect();
+        // What has the rows, the text that may have them, and what no verification found damaged stay for 35 days after the proof.
         for (newest, bare, newer_has_orders, gone) in [
             (10, &[][..], false, damaged),
             (10, &["public.orders"][..], false, damaged),
@@ -909,27 +919,147 @@ mod tests {
         }
     }
 
-    /// The store does not let them be read; the answer comes late.
+    async fn backup(catalog: &BackupCatalog, name: &str) -> StoredObject {
+        let all = catalog.backups_of_set("default").await.unwrap();
+        all.into_iter().find(|o| o.name == name).unwrap()
+    }
+
+    /// The store does not let it be read, this worker has too little memory for it, or it looks damaged.
     #[tokio::test]
     async fn what_cannot_be_looked_into_stays() {
         let with_orders = archive_with("app", &[("orders", true), ("users", true)]);
-        let files: &[(&str, &[u8])] = &[("2.dump", &with_orders), ("1.dump", &with_orders)];
-        let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
-        for (age, (name, _)) in (10..).zip(files) {
-            set_age(&folder, name, age * DAY);
+        let tag = "t".repeat((NAME_BUDGET / 6 + (1 << 20)) as usize);
+        let (long, cut) = (archive_with("app", &[(&tag, false)]), archive_of("app"));
+        use StorageKind::{AccessDenied, KeyMissing};
+        for (older, fault, said) in [
+            (&with_orders, None, None),
+            (&with_orders, Some(KeyMissing), Some("was not read: ")),
+            (&with_orders, Some(AccessDenied), Some("was not read: ")),
+            (&long, None, Some("this worker has")),
+            (&cut, None, Some("cannot be read: ")),
+        ] {
+            let files: &[(&str, &[u8])] = &[("2.dump", &with_orders), ("1.dump", older)];
+            let (folder, store, catalog) = catalog_of(files, &FLAGS).await;
+            for (age, (name, _)) in (10..).zip(files) {
+                set_age(&folder, name, age * DAY);
+            }
+            let both = &["public.orders", "public.users"][..];
+            prove(&catalog, "2.dump", (both, &[]), |_| {}).await;
+            // Its database is known.
+            let object = backup(&catalog, "1.dump").await;
+            catalog.database_in(&object).await.unwrap();
+            if let Some(kind) = fault {
+                store.fail(Call::Read, "1.dump", StoreFault::Error(kind), 9);
+            }
+            let decisions = catalog.retention("default", true).await.unwrap();
+            let decision = decisions
+                .iter()
+                .find(|d| d.object.name == "1.dump")
+                .unwrap();
+            assert_eq!(decision.delete, said.is_none(), "{fault:?} {decision:?}");
+            let says = |part: &str| decision.why.contains(part);
+            assert!(said.is_none_or(says), "{fault:?} {decision:?}");
+            let is_limited = says("verify it; kept for 35 days");
+            assert_eq!(is_limited, said.is_some(), "{fault:?} {decision:?}");
         }
-        let both = &["public.orders", "public.users"][..];
-        prove(&catalog, "2.dump", (both, &[]), |_| {}).await;
-        assert_eq!(deleted(&catalog).await, ["1.dump"]);
-        let object = catalog.backups_of_set("default").await.unwrap();
-        let object = object.iter().find(|o| o.name == "1.dump").unwrap();
-        let past = Instant::now();
-        let (rows, tables) = catalog.rows_listed_in(object, past).await;
-        assert_eq!(tables, None);
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_looked_into() {
+        let toc = toc_with("app", &[("orders", true), ("users", true)]);
+        let files: &[(&str, &[u8])] = &[
+            ("night/toc.dat", &toc),
+            ("night/3.dat", b"1\n"),
+            ("night/4.dat", b"1\n"),
+        ];
+        let (_folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+        let object = backup(&catalog, "night/").await;
+        let mut left = LOOK_LIMIT;
+        let (rows, tables) = catalog.rows_listed_in(&object, &mut left).await;
+        assert_eq!(rows, KnownRows::Listed);
+        let tables = tables.unwrap();
+        let names: Vec<&str> = tables.names().map(String::as_str).collect();
+        assert_eq!(names, ["public.orders", "public.users"]);
+    }
+
+    /// What else takes long, such as reading the evidence, takes none of it.
+    #[tokio::test(start_paused = true)]
+    async fn looks_into_backups_have_a_time_of_their_own() {
+        let dump = archive_with("app", &[("orders", true)]);
+        let files: &[(&str, &[u8])] = &[("3.dump", &dump), ("2.dump", &dump), ("1.dump", &dump)];
+        let (_folder, store, catalog) = catalog_of(files, &FLAGS).await;
+        let mut left = std::time::Duration::from_secs(5);
+        tokio::time::advance(2 * LOOK_LIMIT).await;
+        let object = backup(&catalog, "3.dump").await;
+        let (rows, _) = catalog.rows_listed_in(&object, &mut left).await;
+        assert_eq!(rows, KnownRows::Listed);
+        // One takes all that is left, and no further one is read.
+        store.fail(Call::Read, "2.dump", StoreFault::Stall, 9);
+        store.fail(Call::Read, "1.dump", StoreFault::Stall, 9);
+        for name in ["2.dump", "1.dump"] {
+            let object = backup(&catalog, name).await;
+            let (rows, tables) = catalog.rows_listed_in(&object, &mut left).await;
+            assert_eq!(tables, None);
+            let KnownRows::Unlisted(why) = rows else {
+                panic!("{rows:?}");
+            };
+            let said = "for at most 2 minutes: run it with --apply again";
+            assert!(why.contains(said), "{why}");
+            assert!(left.is_zero(), "{left:?}");
+        }
+        assert_eq!(store.left("1.dump"), 9);
+    }
+
+    /// Nor is it opened, which waits for others.
+    #[tokio::test]
+    async fn a_look_into_text_costs_one_request() {
+        let text: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t ();\n";
+        let (_folder, store, catalog) = catalog_of(&[("1.sql", text)], &FLAGS).await;
+        let object = backup(&catalog, "1.sql").await;
+        let opening = catalog.known_databases.opening.clone();
+        let all = u32::try_from(opening.available_permits()).unwrap();
+        let _others = opening.acquire_many(all).await.unwrap();
+        // This fault changes no reading: it counts them.
+        store.fail(Call::Read, "1.sql", StoreFault::LostAnswer, 9);
+        let mut left = LOOK_LIMIT;
+        let (rows, _) = catalog.rows_listed_in(&object, &mut left).await;
         let KnownRows::Unlisted(why) = rows else {
             panic!("{rows:?}");
         };
-        assert!(why.contains("run it again"), "{why}");
+        assert!(why.contains("SQL text"), "{why}");
+        assert_eq!(store.left("1.sql"), 8);
+    }
+
+    /// A verification that read text to its end knows that it has no rows.
+    #[tokio::test]
+    async fn a_schema_that_was_only_read_goes() {
+        let dump = archive_of("app");
+        let text: &[u8] = b"--\n-- PostgreSQL database dump\n--\n\nCREATE DATABASE app;\n\\connect app\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
+        let files: &[(&str, &[u8])] = &[("2.dump", &dump), ("1.sql", text)];
+        for (depth, large_objects, is_deleted) in [
+            (Depth::Archive, 0, true),
+            (Depth::Archive, 5, false),
+            (Depth::Object, 0, false),
+        ] {
+            let (folder, _store, catalog) = catalog_of(files, &FLAGS).await;
+            for (age, (name, _)) in (10..).zip(files) {
+                set_age(&folder, name, age * DAY);
+            }
+            prove(&catalog, "2.dump", (&["public.users"], &[]), |_| {}).await;
+            verified(&catalog, "look", "1.sql", |r| {
+                r.database = Some("app".into());
+                (r.depth, r.depth_requested) = (Some(depth), Depth::Archive);
+                r.contents = Some(BackupContents::SchemaOnly);
+                r.large_objects = large_objects;
+            })
+            .await;
+            let deleted = deleted(&catalog).await;
+            assert_eq!(
+                deleted == ["1.sql"],
+                is_deleted,
+                "{depth:?} {large_objects}"
+            );
+        }
     }
 
     #[tokio::test]

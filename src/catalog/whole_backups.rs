@@ -11,8 +11,8 @@ use crate::job::LatestBackup;
 use crate::policy::Depth;
 use crate::proof::{BackupContents, VerificationReport};
 use crate::store::{StoredObject, read_range};
-use crate::verification::{ChecksFile, DriftPolicy, Testimony, contents_of};
-use pgdump_archive::{Limits, is_archive};
+use crate::verification::{ChecksFile, DriftPolicy, IGNORE_TABLES, Testimony, contents_of};
+use pgdump_archive::is_archive;
 
 /// Bytes that show whether a backup is an archive.
 const HEAD: Range<u64> = 0..4 << 10;
@@ -85,7 +85,7 @@ impl BackupCatalog {
             return Err(self.no_backup(wanted, &what));
         };
         pinned.notes.push(format!(
-            "no whole backup was found, and this one {}: if that is meant, add the tables to `drift.ignore` in the checks file",
+            "no whole backup was found, and this one {}: if that is meant, {IGNORE_TABLES}",
             BackupContents::Partial.phrase()
         ));
         Ok(pinned)
@@ -167,15 +167,10 @@ impl BackupCatalog {
         &self,
         pinned: &PinnedBackup,
     ) -> Result<Option<BackupContents>, RestoreError> {
-        if !pinned.is_folder() {
-            let first = pinned.members.first().unwrap_or(&pinned.object);
-            let head = read_range(pinned.store.as_ref(), first, HEAD).await?;
-            if !is_archive(&head) {
-                return Ok(None);
-            }
+        if !begins_with_contents(pinned).await? {
+            return Ok(None);
         }
-        let limits = Limits::default();
-        let coverage = self.open_within_budget(pinned, limits, |archive| archive.coverage());
+        let coverage = self.open_within_budget(pinned, |archive| archive.coverage());
         let coverage = coverage.await?;
         let set = self.config.verify.set_of(&pinned.object.name);
         let policy = self.drift_policy_of(set);
@@ -207,6 +202,17 @@ impl BackupCatalog {
             (Testimony::default(), false)
         })
     }
+}
+
+/// Whether a backup has a table of contents at its beginning: SQL text has none, and what is compressed as a whole would have
+/// to be unpacked.
+pub(super) async fn begins_with_contents(pinned: &PinnedBackup) -> Result<bool, StorageError> {
+    if pinned.is_folder() {
+        return Ok(true);
+    }
+    let first = pinned.members.first().unwrap_or(&pinned.object);
+    let head = read_range(pinned.store.as_ref(), first, HEAD).await?;
+    Ok(is_archive(&head))
 }
 
 /// What the newest report that knows it says of a backup; one that restored it knows more than one that only read it.

@@ -48,14 +48,14 @@ impl SeenArchive {
         verification::contents_beside(report.contents, &seen, history, &self.checks.drift)
     }
 
-    /// The names of what has no data in it, if it lacks that of some.
-    pub(super) fn without_data(&self, contents: Option<BackupContents>) -> Vec<String> {
+    /// The names of what has no data in it, if it lacks that of some, and how many more there are.
+    pub(super) fn without_data(&self, contents: Option<BackupContents>) -> (Vec<String>, u64) {
         let lacks = matches!(
             contents,
             Some(BackupContents::Partial | BackupContents::UsualPart)
         );
         let coverage = self.coverage.get().filter(|_| lacks);
-        coverage.map_or(vec![], |c| {
+        coverage.map_or((vec![], 0), |c| {
             verification::without_data(c, &self.checks.drift)
         })
     }

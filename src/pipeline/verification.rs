@@ -439,7 +439,8 @@ impl VerificationRun<'_> {
         report.contents = self.seen.restored_contents(&loaded).await;
         let history = verification::comparable(self.history, report.contents);
         report.contents = self.seen.contents_beside(report, &history);
-        report.without_data = self.seen.without_data(report.contents);
+        let without_data = self.seen.without_data(report.contents);
+        (report.without_data, report.without_data_left_out) = without_data;
         report.rto = Some(verdict::forecast(seconds, report.bytes, &history));
         report.trend = history.trend();
         if report.depth_requested < Depth::Data {

@@ -16,6 +16,8 @@ pub struct ListedTables {
     pub large_objects: u64,
     /// There were too many for the document: only the largest of those with data are listed.
     pub is_cut: bool,
+    /// There were too many without data: only the first of those are listed.
+    pub is_bare_cut: bool,
 }
 
 impl ListedTables {
@@ -36,7 +38,9 @@ impl VerificationReport {
         // Older evidence says in a note alone that some were left out.
         let is_note = |note: &String| note.starts_with(TABLES_LEFT_OUT);
         let is_cut = self.tables_left_out > 0 || self.notes.iter().any(is_note);
-        if self.tables.is_empty() && self.without_data.is_empty() && !is_cut {
+        let is_bare_cut = self.without_data_left_out > 0;
+        let lists_none = self.tables.is_empty() && self.without_data.is_empty();
+        if lists_none && !is_cut && !is_bare_cut {
             return None;
         }
         let mut listed = ListedTables {
@@ -44,6 +48,7 @@ impl VerificationReport {
             bare: self.without_data.iter().cloned().collect(),
             large_objects: self.large_objects,
             is_cut,
+            is_bare_cut,
         };
         for table in &self.tables {
             *listed.filled.entry(plain_name(&table.name)).or_default() |= table.rows > 0;
@@ -66,4 +71,27 @@ pub fn name_parts(name: &str) -> Vec<String> {
 /// A name without the numbers in it, which partitions have.
 pub fn without_digits(name: &str) -> String {
     name.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Depth, Trigger};
+
+    #[test]
+    fn a_report_says_whether_it_lists_all_tables() {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let mut report = VerificationReport::new("r", Trigger::Command, Depth::Data, at);
+        assert_eq!(report.listed_tables(), None);
+        // All that have names are ignored.
+        report.without_data_left_out = 1;
+        let listed = report.listed_tables().unwrap();
+        assert!(listed.is_bare_cut && !listed.is_cut, "{listed:?}");
+        report.without_data = vec!["public.log".into()];
+        let listed = report.listed_tables().unwrap();
+        assert!(listed.is_bare_cut && listed.bare.contains("public.log"));
+        (report.without_data_left_out, report.tables_left_out) = (0, 1);
+        let listed = report.listed_tables().unwrap();
+        assert!(listed.is_cut && !listed.is_bare_cut, "{listed:?}");
+    }
 }

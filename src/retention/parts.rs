@@ -25,7 +25,11 @@ pub fn decide_with_parts(
     let all = decide(all.collect(), now, rules);
     let decided = all.into_iter().zip(parts);
     let decided = decided.filter_map(|(decision, (proven, part))| match part {
-        None => of_whole.next(),
+        // Older parts may be kept for the time that begins with its proof.
+        None => {
+            let own = of_whole.next();
+            own.map(|own| if own.delete { decision } else { own })
+        }
         Some(part) => Some(of_part(decision, proven, part)),
     });
     decided.collect()

@@ -99,6 +99,8 @@ impl RetainedSet {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::super::{RetentionRules, decide_with_parts};
     use super::*;
     use crate::job::Generation;
@@ -128,6 +130,8 @@ mod tests {
         FoundBad,
         /// Its table of contents was read.
         Listed,
+        /// Nor could that be read.
+        Unlisted,
     }
 
     #[derive(Debug, Clone)]
@@ -137,36 +141,87 @@ mod tests {
         look: Look,
         is_part: bool,
         has: [Has; 4],
+        /// Only the first of its tables are listed.
+        is_cut: bool,
+        /// The numbers of its partitions.
+        partitions: Range<usize>,
+        large_objects: u64,
     }
+
+    /// Days since it was made, days from then to its proof, what is known of it, whether it is a part, and its tables.
+    type Drawn = (i64, i64, usize, bool, [usize; 4]);
+    /// Whether its list is cut, its first partition and how many it has, and its large objects.
+    type DrawnMore = (bool, usize, usize, u64);
 
     fn day(age: i64) -> jiff::Timestamp {
         jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap()
     }
 
     impl Backup {
-        /// Made so many days ago, verified so many days later.
-        fn drawn((age, later, look, is_part, has): (i64, i64, usize, bool, [usize; 4])) -> Self {
+        fn drawn(((age, later, look, is_part, has), more): (Drawn, DrawnMore)) -> Self {
             use Has::{Definition, NoRows, Nothing, Rows};
-            use Look::{FoundBad, Listed, Proven, Restored};
+            use Look::{FoundBad, Listed, Proven, Restored, Unlisted};
+            let (is_cut, first, count, large_objects) = more;
             Backup {
-                age,
                 proven: (age - later).max(0),
-                look: [Proven, Proven, Restored, FoundBad, Listed][look],
                 is_part,
-                has: has.map(|i| [Nothing, Definition, NoRows, Rows][i]),
+                is_cut,
+                partitions: first..first + count,
+                large_objects,
+                ..Backup::of(
+                    age,
+                    [Proven, Proven, Proven, Restored, FoundBad, Listed, Unlisted][look],
+                    has.map(|i| [Nothing, Definition, NoRows, Rows][i]),
+                )
             }
         }
 
+        /// Proven on the same day, if it is.
+        fn of(age: i64, look: Look, has: [Has; 4]) -> Self {
+            Backup {
+                age,
+                proven: age,
+                look,
+                is_part: false,
+                has,
+                is_cut: false,
+                partitions: 0..0,
+                large_objects: 0,
+            }
+        }
+
+        fn is_restored(&self) -> bool {
+            !matches!(self.look, Look::Listed | Look::Unlisted)
+        }
+
+        fn is_whole_proof(&self) -> bool {
+            self.look == Look::Proven && !self.is_part
+        }
+
         fn part(&self) -> Option<BackupContents> {
-            (self.is_part && self.look != Look::Listed).then_some(BackupContents::Partial)
+            (self.is_part && self.is_restored()).then_some(BackupContents::Partial)
+        }
+
+        /// Whether the list lacks a table with data.
+        fn hides(&self, table: usize) -> bool {
+            self.is_cut && table > 0
         }
 
         fn tables(&self) -> ListedTables {
-            let mut tables = ListedTables::default();
-            for (name, has) in TABLES.iter().zip(self.has) {
-                let name = (*name).to_owned();
+            let mut tables = ListedTables {
+                large_objects: self.large_objects,
+                is_cut: self.is_cut,
+                ..ListedTables::default()
+            };
+            if !self.is_cut {
+                let names = self.partitions.clone().map(|n| format!("ev_{n}"));
+                tables.filled.extend(names.map(|name| (name, true)));
+            }
+            for (table, has) in self.has.into_iter().enumerate() {
+                let name = TABLES[table].to_owned();
                 match has {
                     Has::Nothing => {}
+                    Has::NoRows | Has::Rows if self.hides(table) => {}
                     Has::Definition => {
                         tables.bare.insert(name);
                     }
@@ -190,6 +245,7 @@ mod tests {
                 unnamed: None,
                 rows: match self.look {
                     Look::Listed => KnownRows::Listed,
+                    Look::Unlisted => KnownRows::Unlisted("it is SQL text".into()),
                     _ => KnownRows::Restored,
                 },
                 is_bad: self.look == Look::FoundBad,
@@ -199,23 +255,39 @@ mod tests {
 
         /// Whether it can replace another one.
         fn replaces(&self, older: &Backup) -> bool {
-            self.look == Look::Proven && (!self.is_part || older.part().is_some())
+            let is_comparable = !self.is_part || older.part().is_some() || !older.is_restored();
+            self.look == Look::Proven && is_comparable
+        }
+
+        /// Whether it has all that an older one has, and lists it.
+        fn covers(&self, older: &Backup) -> bool {
+            let has_table = |t: usize| {
+                older.has[t] != Has::Rows || matches!(self.has[t], Has::NoRows | Has::Rows)
+            };
+            let mut partitions = older.partitions.clone();
+            !self.is_cut
+                && (0..3).all(has_table)
+                && partitions.all(|n| self.partitions.contains(&n))
+                && self.large_objects * 2 >= older.large_objects
         }
     }
 
-    fn decide_all(backups: &[Backup], floor: usize) -> (Vec<Decision>, RetainedSet) {
+    /// What is decided, and which backups have rows alone.
+    fn decide_all(backups: &[Backup], floor: usize) -> (Vec<Decision>, Vec<bool>, RetainedSet) {
         let mut set = RetainedSet::default();
         let compared = |(place, backup): (usize, &Backup)| {
             let mut candidate = backup.candidate(place);
-            let tables = backup.tables();
-            set.compare(&mut candidate, backup.part(), Some(&tables), |name| {
+            let tables = (backup.look != Look::Unlisted).then(|| backup.tables());
+            set.compare(&mut candidate, backup.part(), tables.as_ref(), |name| {
                 name == "tmp"
             });
             (candidate, backup.part())
         };
-        let all = backups.iter().enumerate().map(compared).collect();
+        let all: Vec<_> = backups.iter().enumerate().map(compared).collect();
+        let have_sole_rows = all.iter().map(|(c, _)| c.sole_rows.is_some());
+        let have_sole_rows: Vec<bool> = have_sole_rows.collect();
         let rules = RetentionRules { days: 7, floor };
-        (decide_with_parts(all, day(0), rules), set)
+        (decide_with_parts(all, day(0), rules), have_sole_rows, set)
     }
 
     /// The newer backups that can replace one.
@@ -223,8 +295,14 @@ mod tests {
         (0..place).filter(move |n| backups[*n].replaces(&backups[place]))
     }
 
-    /// Whether rows of a restored backup may be gone: the newest backup that has them, as far as one of its kind replaces it, was
-    /// kept, or newer ones have the table empty, or none defines it and the time is over.
+    /// Whether the time is over for which rows are kept that newer backups lack.
+    fn is_over(backups: &[Backup], place: usize) -> bool {
+        let whole = backups[..place].iter().filter(|b| b.is_whole_proof());
+        whole.map(|b| b.proven).max() >= Some(LIMIT)
+    }
+
+    /// Whether rows of a table may be gone: the newest backup that has them, as far as one of its kind replaces it, was kept, or
+    /// newer ones have the table empty, or the time is over and none defines it, or nobody knew that they were there.
     fn may_lose(backups: &[Backup], decisions: &[Decision], place: usize, table: usize) -> bool {
         let has = |i: usize| backups[i].has[table];
         let holder = newer_than(backups, place).find(|i| has(*i) == Has::Rows);
@@ -236,10 +314,44 @@ mod tests {
         if newer.iter().any(|i| has(*i) == Has::NoRows) {
             return true;
         }
-        let of_whole = (0..holder).filter(|i| backups[*i].look == Look::Proven);
-        let of_whole = of_whole.filter(|i| !backups[*i].is_part);
-        let first_proof = of_whole.map(|i| backups[i].proven).max();
-        newer.iter().all(|i| has(*i) == Has::Nothing) && first_proof >= Some(LIMIT)
+        let is_unknown = !backups[holder].is_restored() || backups[holder].hides(table);
+        let is_limited = is_unknown || newer.iter().all(|i| has(*i) == Has::Nothing);
+        is_limited && is_over(backups, holder)
+    }
+
+    /// Whether a partition may be gone: the newest backup that has it was kept, or there are as many with higher numbers, or the
+    /// time is over.
+    fn may_lose_partition(
+        backups: &[Backup],
+        decisions: &[Decision],
+        (place, number): (usize, usize),
+    ) -> bool {
+        let has = |i: &usize| backups[*i].partitions.contains(&number);
+        let holder = newer_than(backups, place).find(has).unwrap_or(place);
+        let newer = newer_than(backups, holder).map(|i| &backups[i].partitions);
+        let newer: Vec<&Range<usize>> = newer.filter(|p| !p.is_empty()).collect();
+        let most = newer.iter().map(|p| p.len()).max().unwrap_or_default();
+        let is_rotated = most > 1
+            && most >= backups[holder].partitions.len()
+            && newer.iter().all(|p| number < p.start);
+        !decisions[holder].delete || is_rotated || is_over(backups, holder)
+    }
+
+    fn may_lose_large_objects(backups: &[Backup], place: usize) -> bool {
+        let newer = newer_than(backups, place).map(|i| backups[i].large_objects);
+        let most = newer.max().unwrap_or_default();
+        backups[place].large_objects <= most * 2 || is_over(backups, place)
+    }
+
+    /// Whether a backup has to go: a newer whole one has all that it has, and it is neither young nor among the newest.
+    fn has_to_go(backups: &[Backup], floor: usize, place: usize) -> bool {
+        let (backup, newer) = (&backups[place], &backups[..place]);
+        let is_counted = |b: &&Backup| b.part().is_none() || backup.part().is_some();
+        let is_known = !backup.is_cut && backup.look != Look::Unlisted;
+        backup.age >= 7
+            && newer.iter().filter(is_counted).count() >= floor
+            && is_known
+            && newer.iter().any(|b| b.is_whole_proof() && b.covers(backup))
     }
 
     proptest::proptest! {
@@ -247,11 +359,14 @@ mod tests {
         fn no_rows_are_lost_unless_they_were_meant_to_go(
             drawn in proptest::collection::vec(
                 (
-                    0i64..120,
-                    0i64..90,
-                    0usize..5,
-                    proptest::bool::weighted(0.3),
-                    proptest::array::uniform4(0usize..4),
+                    (
+                        0i64..120,
+                        0i64..90,
+                        0usize..7,
+                        proptest::bool::weighted(0.3),
+                        proptest::array::uniform4(0usize..4),
+                    ),
+                    (proptest::bool::weighted(0.2), 0usize..4, 0usize..4, 0u64..6),
                 ),
                 0..12,
             ),
@@ -259,13 +374,23 @@ mod tests {
         ) {
             let mut backups: Vec<Backup> = drawn.into_iter().map(Backup::drawn).collect();
             backups.sort_by_key(|b| b.age);
-            let (decisions, set) = decide_all(&backups, floor);
+            let (decisions, have_sole_rows, set) = decide_all(&backups, floor);
             for (place, backup) in backups.iter().enumerate() {
-                let is_whole_proof = |b: &Backup| b.look == Look::Proven && !b.is_part;
-                proptest::prop_assert!(!decisions[place].delete || backups[..place].iter().any(is_whole_proof));
-                if !decisions[place].delete || backup.look == Look::Listed {
+                let decision = &decisions[place];
+                if !decision.delete {
+                    let begins_time = decision.why.contains("after its proof");
+                    proptest::prop_assert!(
+                        begins_time || !has_to_go(&backups, floor, place),
+                        "{place} is kept: {backups:?} {decisions:?}"
+                    );
+                    // It is the proof of a whole one that begins it, and an older one is kept for that time.
+                    let mut older = decisions[place + 1..].iter();
+                    let is_needed = older.any(|d| d.why.contains("kept for 35 days"));
+                    proptest::prop_assert!(!begins_time || (is_needed && backup.is_whole_proof()));
                     continue;
                 }
+                proptest::prop_assert!(backups[..place].iter().any(Backup::is_whole_proof));
+                proptest::prop_assert!(backup.look != Look::Unlisted || is_over(&backups, place));
                 // All but the last table, which is ignored.
                 for table in (0..3).filter(|t| backup.has[*t] == Has::Rows) {
                     proptest::prop_assert!(
@@ -274,16 +399,29 @@ mod tests {
                         TABLES[table]
                     );
                 }
+                for number in backup.partitions.clone() {
+                    proptest::prop_assert!(
+                        may_lose_partition(&backups, &decisions, (place, number)),
+                        "partition {number} of {place}: {backups:?} {decisions:?}"
+                    );
+                }
+                proptest::prop_assert!(
+                    may_lose_large_objects(&backups, place),
+                    "large objects of {place}: {backups:?} {decisions:?}"
+                );
             }
             // What is read again before anything is deleted has all that is kept because of it.
             let series = backups.first().and_then(|b| b.candidate(0).series().ok());
             let series: HashSet<&RetainedSeries> = series.iter().collect();
             let relied_on = set.relied_on_in(&series, &decisions);
-            let is_deleted = |b: &StoredObject| decisions.iter().any(|d| d.delete && d.object == *b);
-            proptest::prop_assert!(relied_on.iter().all(|o| !is_deleted(o)));
-            let newest = backups.iter().position(|b| b.look == Look::Proven && !b.is_part);
-            let newest = newest.map(|place| backups[place].candidate(place).object);
-            proptest::prop_assert!(newest.is_none_or(|o| relied_on.contains(&&o)));
+            let newest = backups.iter().position(Backup::is_whole_proof);
+            for (place, backup) in backups.iter().enumerate() {
+                let has_sole_rows = backup.look == Look::Proven && have_sole_rows[place];
+                let is_wanted = Some(place) == newest || has_sole_rows;
+                let wanted = is_wanted && !decisions[place].delete;
+                let object = backup.candidate(place).object;
+                proptest::prop_assert_eq!(relied_on.contains(&&object), wanted, "{}", place);
+            }
         }
     }
 
@@ -292,11 +430,8 @@ mod tests {
     fn a_whole_backup_is_replaced_by_proven_whole_ones_alone() {
         use Has::{Definition, NoRows, Nothing, Rows};
         let backup = |age: i64, look: Look, is_part: bool, orders: Has| Backup {
-            age,
-            proven: age,
-            look,
             is_part,
-            has: [orders, Rows, Nothing, Nothing],
+            ..Backup::of(age, look, [orders, Rows, Nothing, Nothing])
         };
         for look in [Look::Proven, Look::Restored, Look::FoundBad] {
             for newest in [Definition, Nothing] {
@@ -311,7 +446,7 @@ mod tests {
                         between.clone(),
                         backup(30, look, false, Rows),
                     ];
-                    let (decisions, _) = decide_all(&all, 0);
+                    let (decisions, ..) = decide_all(&all, 0);
                     assert!(!decisions[2].delete, "{look:?} {newest:?} {between:?}");
                     let why = decisions[2].why.as_str();
                     assert!(why.contains("rows of orders"), "{why}");
@@ -324,5 +459,72 @@ mod tests {
             ];
             assert!(decide_all(&emptied, 0).0[1].delete, "{look:?}");
         }
+    }
+
+    /// The nights whose backups are there on each day, if one is made in each of 200 nights, with these tables, and what may go
+    /// is deleted every day.
+    fn kept_on_each_day(made: impl Fn(i64) -> (Look, [Has; 4])) -> Vec<Vec<i64>> {
+        let mut kept: Vec<i64> = Vec::new();
+        let days = (0..=200).map(|day| {
+            kept.insert(0, day);
+            let backup = |night: &i64| {
+                let (look, has) = made(*night);
+                Backup::of(day - night, look, has)
+            };
+            let backups: Vec<Backup> = kept.iter().map(backup).collect();
+            let (decisions, ..) = decide_all(&backups, 3);
+            let left = kept.iter().zip(&decisions).filter(|(_, d)| !d.delete);
+            kept = left.map(|(night, _)| *night).collect();
+            kept.clone()
+        });
+        days.collect()
+    }
+
+    /// Their time begins with the next proof, and not with that of a later backup again and again.
+    #[test]
+    fn backups_that_nobody_restored_do_not_pile_up() {
+        use Has::{Nothing, Rows};
+        let proven = [Nothing, Rows, Nothing, Nothing];
+        let with_orders = [Rows, Rows, Nothing, Nothing];
+        for (look, has) in [
+            (Look::Unlisted, proven),
+            (Look::Listed, with_orders),
+            (Look::Restored, with_orders),
+        ] {
+            // One in seven is proven.
+            let days = kept_on_each_day(|night| {
+                if night % 7 == 0 {
+                    (Look::Proven, proven)
+                } else {
+                    (look, has)
+                }
+            });
+            for (day, kept) in (0..).zip(&days) {
+                assert!(kept.len() <= 42, "{look:?} {day}: {kept:?}");
+                for night in (0..=day).filter(|night| night % 7 != 0) {
+                    let next_proof = night + 7 - night % 7;
+                    let wanted = day < next_proof + LIMIT;
+                    assert_eq!(kept.contains(&night), wanted, "{look:?} {day}: {night}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_backup_of_a_dropped_table_goes_when_the_time_is_over() {
+        use Has::{Nothing, Rows};
+        let days = kept_on_each_day(|night| {
+            let orders = if night < 20 { Rows } else { Nothing };
+            (Look::Proven, [orders, Rows, Nothing, Nothing])
+        });
+        for (day, kept) in (0..).zip(&days) {
+            // The first one without the table begins the time.
+            for last in [19, 20] {
+                let wanted = (last..20 + LIMIT).contains(&day);
+                assert_eq!(kept.contains(&last), wanted, "{day}: {kept:?}");
+            }
+            assert!(kept.len() <= 9, "{day}: {kept:?}");
+        }
+        assert_eq!(days[200], [200, 199, 198, 197, 196, 195, 194]);
     }
 }

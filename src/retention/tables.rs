@@ -54,6 +54,8 @@ impl UnnamedDatabases {
 pub enum SoleRows {
     /// A newer one defines the table without data: it was left out.
     LeftOut(String),
+    /// None lists the table, and not all are listed that newer ones define without data.
+    MaybeLeftOut(String),
     /// None even defines it: it may have been dropped, or left out by mistake.
     Gone(String),
     /// There may be some: not all tables are known.
@@ -71,6 +73,8 @@ pub(super) struct NewerTables {
     large_objects: u64,
     /// Not all tables of each backup are known.
     is_cut: bool,
+    /// Nor those without data.
+    is_bare_cut: bool,
 }
 
 /// Tables with data whose names differ in their dates or last numbers only, such as partitions.
@@ -98,6 +102,9 @@ impl NewerTables {
             sole.partition(|name| self.bare.contains(*name));
         if let Some(of) = named(&left_out) {
             return Some(SoleRows::LeftOut(of));
+        }
+        if let Some(of) = named(&gone).filter(|_| self.is_bare_cut) {
+            return Some(SoleRows::MaybeLeftOut(of));
         }
         let gone = self.without_rotated(gone, older);
         let lacks_objects = older.large_objects > self.large_objects.saturating_mul(2);
@@ -140,6 +147,7 @@ impl NewerTables {
         self.bare.extend(tables.bare.iter().cloned());
         self.large_objects = self.large_objects.max(tables.large_objects);
         self.is_cut |= tables.is_cut;
+        self.is_bare_cut |= tables.is_bare_cut;
         let counts = alike(tables);
         let names = tables.filled.keys().filter_map(|n| NumberedName::of(n));
         for NumberedName {
@@ -313,6 +321,29 @@ mod tests {
         }
     }
 
+    /// Of very many tables without data, evidence names only the first: any other one may be among the rest.
+    #[test]
+    fn what_is_not_listed_may_have_been_left_out() {
+        let cut = ListedTables {
+            is_bare_cut: true,
+            ..tables(&["a", "t_2026_12"], &["b"])
+        };
+        let maybe = |of: &str| Some(SoleRows::MaybeLeftOut(of.to_owned()));
+        for (older, wanted) in [
+            (&["a"][..], None),
+            (&["a", "b", "c"], Some(SoleRows::LeftOut("b".into()))),
+            (&["a", "c"], maybe("c")),
+            (&["a", "t_2026_11"], maybe("t_2026_11")),
+            (&["a", "ignored"], None),
+        ] {
+            let mut known = NewerTables::default();
+            known.add(&tables(&["a"], &[]));
+            known.add(&cut);
+            let sole = known.sole_rows(&tables(older, &[]), |name| name == "ignored");
+            assert_eq!(sole, wanted, "{older:?}");
+        }
+    }
+
     /// A new table does not make up for another one that was left out meanwhile.
     #[test]
     fn partitions_go_from_the_lowest_number() {
@@ -337,8 +368,16 @@ mod tests {
                 true,
             ),
             // A single one is no row of partitions.
-            (&["tenant1.log"], &["tenant4.log"], false),
-            (&["tenant1.log"], &["tenant4.log", "tenant5.log"], true),
+            (&["tenant_1"], &["tenant_4"], false),
+            // A tenant is no partition, whatever its schema is called.
+            (&["tenant1.log"], &["tenant4.log", "tenant5.log"], false),
+            (
+                &["tenant1.log", "tenant2.log"],
+                &["tenant2.log", "tenant3.log"],
+                false,
+            ),
+            (&["cust_2001.orders"], &["cust_2002.orders"], false),
+            (&["shop.log_2026_11"], &["shop.log_2026_12"], true),
             (&["log_20261101"], &["log_20261102"], true),
             (&["tenant1.log_1"], &["tenant4.log_4"], false),
             (&["orders"], &["orders2"], false),
@@ -371,6 +410,11 @@ mod tests {
             ),
             (&["t_2026_11_2026_12"], &["t_2026_12_2027_1"], true),
             (&["tenant_2001_2026_11"], &["tenant_2002_2026_12"], false),
+            // The year may be the last.
+            (&["log_30_11_2026"], &["log_01_12_2026"], true),
+            (&["log_01_12_2026"], &["log_30_11_2026"], false),
+            (&["log_12_2026"], &["log_1_2027"], true),
+            (&["log_1_2027"], &["log_12_2026"], false),
             // A year is no day.
             (&["log_2026"], &["log_20261108"], false),
             (

@@ -129,9 +129,10 @@ fn without_usual<'a>(seen: &SeenData<'_>, history: &'a History) -> Cow<'a, Histo
     Cow::Owned(own)
 }
 
-/// Names of what the backup defines without data, if it lacks that of some.
-pub fn without_data(coverage: &DataCoverage, policy: &DriftPolicy) -> Vec<String> {
-    lacking(coverage, policy).map(plain).collect()
+/// Names of what the backup defines without data, if it lacks that of some, and how many more there are.
+pub fn without_data(coverage: &DataCoverage, policy: &DriftPolicy) -> (Vec<String>, u64) {
+    let names = lacking(coverage, policy).map(plain).collect();
+    (names, unnamed(coverage))
 }
 
 /// What a backup lacks, as a sentence; `None` if it is whole, as far as that is known.
@@ -207,7 +208,10 @@ pub(super) fn compare(
     } else {
         CheckStatus::Warned
     };
-    let fix = "see which options the backup job gives pg_dump; if this change is expected, add the tables to `drift.ignore` in the checks file";
+    let fix = format!(
+        "see which options the backup job gives pg_dump; if this change is expected, {}",
+        drift::IGNORE_TABLES
+    );
     let check = Check::new("drift", status, missing.join("; "));
     checks.retain(|c| c.status != CheckStatus::Passed);
     checks.insert(0, check.of("contents").fix(fix));
@@ -265,9 +269,7 @@ fn missing_tables(
     let filled = |tables: &[TableProof]| -> BTreeMap<String, u64> {
         let filled = tables.iter().filter(|t| t.rows > 0);
         let named = filled.map(|t| (plain_name(&t.name), t.rows));
-        named
-            .filter(|(name, _)| !is_ignored(policy, name))
-            .collect()
+        named.filter(|(name, _)| !policy.ignores(name)).collect()
     };
     let names = |tables: &[TableProof]| -> HashSet<String> {
         tables.iter().map(|t| plain_name(&t.name)).collect()
@@ -339,23 +341,17 @@ fn lacking<'a>(
     policy: &'a DriftPolicy,
 ) -> impl Iterator<Item = &'a BareRelation> {
     let bare = coverage.bare.iter();
-    bare.filter(|b| !b.is_unlogged && !is_ignored(policy, &plain(b)))
+    bare.filter(|b| !b.is_unlogged && !policy.ignores(&plain(b)))
 }
 
-/// Whether there are more such tables than names of them.
+/// How many such tables and sequences have no name here.
+fn unnamed(coverage: &DataCoverage) -> u64 {
+    let named = coverage.bare.iter().filter(|b| !b.is_unlogged).count();
+    coverage.lacking.saturating_sub(named as u64)
+}
+
 fn lacks_names(coverage: &DataCoverage) -> bool {
-    coverage.lacking > coverage.bare.len() as u64
-}
-
-/// `drift.ignore` has names as SQL writes them; here, they are compared without quotes.
-pub(crate) fn is_ignored(policy: &DriftPolicy, plain: &str) -> bool {
-    policy.ignore.iter().any(|ignored| {
-        let ignored = ignored.replace('"', "");
-        match ignored.strip_suffix('*') {
-            Some(start) => plain.starts_with(start),
-            None => plain == ignored,
-        }
-    })
+    unnamed(coverage) > 0
 }
 
 fn plain(relation: &BareRelation) -> String {
@@ -478,6 +474,13 @@ mod tests {
         ] {
             assert_eq!(contents_of(&found, &usual), wanted, "{found:?}");
         }
+        // Unlogged ones among the names say nothing of the others.
+        let mut more = coverage(&["a", "b"], 1);
+        (more.lacking, more.bare[0].is_unlogged) = (1, true);
+        assert_eq!(contents_of(&more, &usual), B::Partial);
+        assert_eq!(without_data(&more, &usual), (vec![], 1));
+        let named = (vec!["public.b".to_owned()], 0);
+        assert_eq!(without_data(&coverage(&["a", "b"], 1), &usual), named);
         // What is known to be left out makes no part, unless everything is.
         let log = ignoring(&["public.\"log\"", "tmp.*"]);
         assert_eq!(contents_of(&coverage(&["a", "log"], 1), &log), B::Whole);
@@ -751,6 +754,27 @@ mod tests {
         };
         let (checks, found) = compared(&before, (&[], Some(&none)), &off);
         assert_eq!((checks, found), (vec![], Some(BackupContents::Whole)));
+    }
+
+    /// Nothing else is left to do; so it says what that costs.
+    #[test]
+    fn the_fix_of_missing_tables_says_that_older_backups_go() {
+        let tables = [table("public.a", 200)];
+        let seen = SeenData {
+            tables: &tables,
+            large_objects: 0,
+            coverage: None,
+        };
+        let before = [("public.a", 200), ("public.b", 200), ("public.c", 200)];
+        let history = history(&[proof(&before, None)]);
+        let (_, checks) = compare(&seen, &history, &DriftPolicy::default());
+        assert_eq!(checks[0].subject.as_deref(), Some("contents"));
+        let fix = checks[0].fix.as_deref().unwrap();
+        assert!(fix.contains("`drift.ignore`"), "{fix}");
+        assert!(
+            fix.contains("`prune` then deletes the older backups"),
+            "{fix}"
+        );
     }
 
     #[test]

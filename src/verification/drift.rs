@@ -62,19 +62,35 @@ impl DriftPolicy {
             .ok_or_else(|| "drift: tolerance must be from 0 to 1".into())
     }
 
-    fn ignores(&self, table: &str) -> bool {
-        let plain = plain_name(table);
+    /// Whether a table is ignored, by its name without quotes. A name that has none in the file is meant as it stands, as lists
+    /// of names have it, or in lower case, as SQL has it.
+    pub fn ignores(&self, plain: &str) -> bool {
         self.ignore.iter().any(|i| match i.strip_suffix('*') {
-            Some(start) => table.starts_with(start) || plain.starts_with(&start.replace('"', "")),
-            None => i == table || plain_name(i) == plain,
+            Some(start) => readings(start).iter().any(|s| plain.starts_with(s)),
+            None => plain_name(i) == plain || readings(i).iter().any(|name| name == plain),
         })
     }
+}
+
+/// A name without its quotes: as it stands, and with what is not quoted in lower case.
+fn readings(written: &str) -> [String; 2] {
+    let mut folded = String::new();
+    for (place, part) in written.split('"').enumerate() {
+        match place % 2 {
+            0 => folded.push_str(&part.to_lowercase()),
+            _ => folded.push_str(part),
+        }
+    }
+    [written.replace('"', ""), folded]
 }
 
 /// `drift.ignore` would also let later backups leave the table out unnoticed, and `prune` delete the last one with its rows.
 const FIX_OF_LOSS: &str = "if this change is expected, raise `drift.tolerance` in the checks file until a backup is proven: later ones are compared with that one";
 const FIX_OF_CHANGE: &str =
     "if this change is expected, there is nothing to do: later backups are compared with this one";
+
+/// What to do where tables are meant to be missing from now on, as the end of a sentence.
+pub(crate) const IGNORE_TABLES: &str = "add the tables to `drift.ignore` in the checks file: `prune` then deletes the older backups with their rows";
 
 /// How many findings are listed one by one.
 const MAX_NAMED: usize = 20;
@@ -157,7 +173,7 @@ pub(super) fn compare(
             continue;
         };
         columns(name, old, table, &mut schema);
-        if policy.ignores(name) {
+        if policy.ignores(&plain_name(name)) {
             continue;
         }
         let past = reports.iter().filter_map(|r| r.get(key).copied());
@@ -423,7 +439,13 @@ mod tests {
         nulls.columns[0].name = "\"at\"".into();
         assert_eq!(status(nulls, &[1000]), failed);
         let policy = DriftPolicy {
-            ignore: vec!["public.t".into(), "\"Audit\".*".into()],
+            ignore: vec![
+                "public.t".into(),
+                "\"Audit\".*".into(),
+                "shop.Orders".into(),
+                "Log.*".into(),
+                "shop.\"a\"\"b\"".into(),
+            ],
             ..DriftPolicy::default()
         };
         for (name, is_ignored) in [
@@ -433,8 +455,15 @@ mod tests {
             ("\"Audit\".x", true),
             ("audit.x", false),
             ("\"public\".\"T\"", false),
+            // As SQL means it, and as it is in lists of names.
+            ("shop.orders", true),
+            ("shop.\"Orders\"", true),
+            ("shop.\"ORDERS\"", false),
+            ("log.x", true),
+            ("\"Log\".x", true),
+            ("shop.\"a\"\"b\"", true),
         ] {
-            assert_eq!(policy.ignores(name), is_ignored, "{name}");
+            assert_eq!(policy.ignores(&plain_name(name)), is_ignored, "{name}");
         }
     }
 
