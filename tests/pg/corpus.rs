@@ -364,7 +364,11 @@ fn names(result: &RestoreResult, name: &str) -> bool {
         _ => false,
     };
     let short = name.split('(').next().unwrap_or(name);
-    let short = short.rsplit([' ', '.']).next().unwrap_or(short);
+    // A result does not say whose default privileges they are.
+    let short = match short.split_once(".DEFAULT PRIVILEGES FOR ") {
+        Some((_, kind)) => kind.split(' ').next().unwrap_or(kind),
+        None => short.rsplit([' ', '.']).next().unwrap_or(short),
+    };
     let skipped = result.skipped.iter().map(|r| &r.entry);
     let rewritten = result.rewrites.iter().flat_map(|r| &r.examples);
     let mut said = skipped.chain(rewritten).chain(&result.notes);

@@ -135,9 +135,16 @@ pub async fn rehearse(
     })
 }
 
-/// Names the rows of an archive whose table is of an extension that was left out, also where there are none to load.
+/// Names the rows whose table was left out: those that SQL text has, and those of an archive whose table is of an extension,
+/// also where there are none to load.
 async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
-    let all = job.content.entries().iter();
+    let in_text = std::mem::take(&mut *job.tried.rows.lock());
+    // Names those whose table the text creates.
+    let in_text: Vec<TocEntry> = in_text
+        .into_values()
+        .filter(|data| !job.is_left_out(data))
+        .collect();
+    let all = job.content.entries().iter().chain(&in_text);
     let may_lack =
         |e: &&TocEntry| e.kind == EntryKind::TableData && job.left_out.may_lack_object_of(e);
     let undefined: Vec<&TocEntry> = all.filter(may_lack).collect();
@@ -151,7 +158,7 @@ async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
         .await?;
     for data in undefined {
         if lacks_table_of(&session, data).await {
-            job.left_out.leave_out_data(data);
+            job.leave_out_rows(data);
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! State that all sessions of one load share.
 
 use crate::stage::Stage;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -93,6 +93,8 @@ pub(crate) struct Totals {
 pub(crate) struct TriedText {
     /// Number of definitions.
     pub(crate) definitions: AtomicU64,
+    /// The rows that were passed over, by the name of their table.
+    pub(crate) rows: Mutex<BTreeMap<String, TocEntry>>,
     /// The rows before which it ended; `None` if it has tried all of the text.
     pub(crate) ended_before: Mutex<Option<String>>,
 }

@@ -305,9 +305,14 @@ impl ScriptProducer {
 
     /// Rows begin that are not loaded. Of a text that `pg_dump` did not write, what follows them may need them.
     fn begin_passing(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        self.chunks.job.rewriter.leaves_out_rows(entry);
+        let is_wanted = !self.chunks.job.rewriter.leaves_out_rows(entry);
         self.clean = false;
         self.passed.last = Some(entry.name());
+        if is_wanted && entry.kind == EntryKind::TableData {
+            let mut rows = self.chunks.job.tried.rows.lock();
+            rows.entry(entry.tag.clone())
+                .or_insert_with(|| entry.clone());
+        }
         if self.chunks.job.is_generic_sql {
             return Err(self.end_early());
         }

