@@ -475,8 +475,10 @@ COPY orders (a) FROM stdin;
     std::fs::write(&text, sql).unwrap();
     let (code, result) = restored(c, ("postgres", &[SKIP]), &text, "unqualified");
     assert_eq!(code, 3, "{result}");
-    let told = told(&result["skipped"]);
-    let rows: Vec<&(String, String)> = told
+    let skipped = told(&result["skipped"]);
+    let (_, rehearsal) = rehearsed(c, ("postgres", &[]), &text);
+    assert_eq!(told(&rehearsal["refusals"]), skipped, "{rehearsal}");
+    let rows: Vec<&(String, String)> = skipped
         .iter()
         .filter(|(entry, _)| entry.starts_with("TABLE DATA "))
         .collect();

@@ -80,9 +80,10 @@ struct State {
     refused: usize,
     /// The tables that are kept although what they depend on was refused, and that refusal.
     kept: HashMap<DumpId, Refusal>,
-    /// The refused tables of SQL text, and how often rows of it were left out.
+    /// The refused tables of SQL text, and those whose rows were left out: the search path if the name needs one, and the
+    /// name.
     tables: HashMap<String, Refusal>,
-    without_rows: u64,
+    without_rows: HashSet<(String, String)>,
     /// Whether the rows of a node are left out, as the first session that came to it has found.
     decided: HashMap<NodeId, bool>,
     /// The refused settings of SQL text, by their statements.
@@ -173,8 +174,8 @@ impl LeftOut {
     /// Number of tables whose rows are left out, among these entries or in SQL text.
     pub(crate) fn tables(&self, entries: &[TocEntry]) -> u64 {
         let rows = entries.iter().filter(|e| e.kind == EntryKind::TableData);
-        let of_text = self.state.lock().without_rows;
-        rows.filter(|e| self.has(e)).count() as u64 + of_text
+        let of_text = self.state.lock().without_rows.len();
+        (rows.filter(|e| self.has(e)).count() + of_text) as u64
     }
 
     /// Whether a table of SQL text with the name of these rows' table was refused.
@@ -185,19 +186,6 @@ impl LeftOut {
         }
         let table = table_named(&data.tag);
         table.is_some_and(|table| state.tables.contains_key(&table))
-    }
-
-    /// Leaves out rows of SQL text whose table was refused, and names them; false if it was not.
-    pub(crate) fn has_rows_of(&self, data: &TocEntry) -> bool {
-        let mut state = self.state.lock();
-        let table = table_named(&data.tag);
-        let Some(refusal) = table.and_then(|table| state.tables.get(&table)) else {
-            return false;
-        };
-        let rows = refusal.of_dependent(name_of_rows(data));
-        state.without_rows += 1;
-        self.refusals.add(rows);
-        true
     }
 
     /// Whether the rows of a node are left out, if that has been decided.
@@ -415,11 +403,20 @@ impl LeftOut {
         }
     }
 
-    /// The same for rows of SQL text, which are read, and dropped.
-    pub(crate) fn leave_out_rows_of_text(&self, data: &TocEntry) {
-        let refusal = self.of_missing_extension(&data.tag, name_of_rows(data));
-        if let Some(refusal) = refusal {
-            self.state.lock().without_rows += 1;
+    /// Leaves out rows of SQL text whose table was refused, or is of an extension that is left out. They are named once
+    /// for each table. `path`: the search path that the name needs.
+    pub(crate) fn leave_out_rows_of_text(&self, data: &TocEntry, path: &str) {
+        let mut state = self.state.lock();
+        let name = format!("TABLE DATA {}", data.tag);
+        let refused = table_named(&data.tag).and_then(|table| state.tables.get(&table));
+        let refusal = match refused {
+            Some(table) => Some(table.of_dependent(name)),
+            None => state.extensions.refusal_of(schema_in(&data.tag), name),
+        };
+        let table = (path.to_owned(), data.tag.clone());
+        if let Some(refusal) = refusal
+            && state.without_rows.insert(table)
+        {
             self.refusals.add(refusal);
         }
     }
@@ -427,9 +424,8 @@ impl LeftOut {
     /// The refusal of what belongs to an object with this name in SQL text, `schema.name`, that an extension would have
     /// created; `None` if no extension is missing.
     pub(crate) fn of_missing_extension(&self, name: &str, entry: String) -> Option<Refusal> {
-        let schema = name.split_once('.').map(|(schema, _)| schema);
-        let schema = schema.map(|schema| schema.trim_matches('"'));
-        self.state.lock().extensions.refusal_of(schema, entry)
+        let state = self.state.lock();
+        state.extensions.refusal_of(schema_in(name), entry)
     }
 
     /// The error of a load that stops at what the server refuses, with everything that was refused so far.
@@ -452,9 +448,10 @@ pub(crate) fn owner_of(name: &str) -> String {
     format!("OWNER OF {name}")
 }
 
-/// What rows of SQL text are called in results.
-fn name_of_rows(data: &TocEntry) -> String {
-    format!("TABLE DATA {}", data.tag)
+/// The schema in the name of an object in SQL text.
+fn schema_in(name: &str) -> Option<&str> {
+    let (schema, _) = name.split_once('.')?;
+    Some(schema.trim_matches('"'))
 }
 
 /// Whether an entry is stored by a table access method that it can do without.
@@ -772,7 +769,9 @@ mod tests {
         );
         let rows = |table: &str| TocEntry::bare(1, "TABLE DATA", table);
         let root_of = |table: &str| {
-            left_out.leave_out_rows_of_text(&rows(table));
+            for _ in 0..2 {
+                left_out.leave_out_rows_of_text(&rows(table), "");
+            }
             let last = refusals.found().pop().unwrap();
             assert_eq!(last.entry, format!("TABLE DATA {table}"));
             last.root

@@ -17,7 +17,7 @@ use crate::left_out::{LeftOut, RefusedPart};
 use crate::observer::LoadObserver;
 use crate::postgres::{Server, Session, ident};
 use crate::rewrite::Rewriter;
-use crate::script::ScriptStep;
+use crate::script::{ScriptStep, Settings};
 use crate::work_queue::WorkQueue;
 
 /// What to restore: entries of a table of contents, or steps of SQL text as they arrive.
@@ -93,10 +93,17 @@ pub(crate) struct Totals {
 pub(crate) struct TriedText {
     /// Number of definitions.
     pub(crate) definitions: AtomicU64,
-    /// The rows that were passed over, by the name of their table.
-    pub(crate) rows: Mutex<BTreeMap<String, TocEntry>>,
+    /// The rows that were passed over, by the search path and the name of their table.
+    pub(crate) rows: Mutex<BTreeMap<(String, String), RowsOfText>>,
     /// The rows before which it ended; `None` if it has tried all of the text.
     pub(crate) ended_before: Mutex<Option<String>>,
+}
+
+/// Rows of SQL text that a rehearsal has passed over.
+#[derive(Debug)]
+pub(crate) struct RowsOfText {
+    pub(crate) entry: TocEntry,
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// State that all sessions of one load share.
@@ -188,17 +195,36 @@ impl LoadContext {
 
     /// Decides whether the rows of a node are left out because their table does not exist. The first session that comes
     /// to the node decides that, and names them.
-    pub(crate) fn leaves_out_rows(&self, (node, data): (NodeId, &TocEntry), lacks: bool) -> bool {
-        let (is_left_out, is_new) = self.left_out.decide(node, lacks);
+    pub(crate) fn decide_rows(
+        &self,
+        (node, index): (NodeId, EntryIndex),
+        data: &TocEntry,
+        lacks_table: bool,
+    ) -> bool {
+        let (is_left_out, is_new) = self.left_out.decide(node, lacks_table);
         if is_left_out && is_new {
-            match &self.content {
-                LoadContent::Toc(_) if self.left_out.has(data) => {}
-                LoadContent::Toc(_) => self.left_out.leave_out_data(data),
-                LoadContent::Script(_) if self.left_out.has_rows_of(data) => {}
-                LoadContent::Script(_) => self.left_out.leave_out_rows_of_text(data),
+            match self.content.step(index, false).as_deref() {
+                Some(ScriptStep::Data { settings, .. }) => self.leave_out_rows(data, settings),
+                _ => self.leave_out_rows(data, &Settings::default()),
             }
         }
         is_left_out
+    }
+
+    /// Leaves out rows that have no table to go to. `settings`: those that they have in SQL text.
+    pub(crate) fn leave_out_rows(&self, data: &TocEntry, settings: &Settings) {
+        match &self.content {
+            // Named with its table.
+            LoadContent::Toc(_) if self.left_out.has(data) => {}
+            LoadContent::Toc(_) => self.left_out.leave_out_data(data),
+            LoadContent::Script(_) if names_schema(&data.tag) => {
+                self.left_out.leave_out_rows_of_text(data, "");
+            }
+            LoadContent::Script(_) => {
+                let path = settings.get("search_path").unwrap_or_default();
+                self.left_out.leave_out_rows_of_text(data, path);
+            }
+        }
     }
 
     /// The extension that created the table of an entry, and whose configuration is in it.

@@ -120,7 +120,7 @@ impl SessionLoop {
                 lacks_table_of(&self.session.session, entry).await
             }
         };
-        Ok(self.job.leaves_out_rows((node, entry), lacks))
+        Ok(self.job.decide_rows((node, index), entry, lacks))
     }
 
     /// Drops the rows that have arrived for a table that is left out. It does not wait for more, because the session may
