@@ -142,9 +142,7 @@ async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
     let in_text = std::mem::take(&mut *job.tried.rows.lock());
     let none = Settings::default();
     let in_toc = job.content.entries().iter().map(|entry| (entry, &none));
-    let in_text = in_text
-        .values()
-        .map(|rows| (&rows.entry, rows.settings.as_ref()));
+    let in_text = in_text.values().map(|rows| (&rows.entry, &*rows.settings));
     let mut undefined = vec![];
     for (data, settings) in in_toc.chain(in_text) {
         match job.lacks_table(data) {
