@@ -27,6 +27,13 @@ const END_LOADERS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_
 /// which must not have the copy emptied: the copy is another database, or another transaction wrote the record there.
 const HOME: &str = "(SELECT format('%s %s', oid, (SELECT xmin FROM pgrestored_fill.space LIMIT 1)) FROM pg_database WHERE datname = current_database())";
 
+/// The same with the identifier of the cluster: `pg_upgrade` keeps the rest, but not the OIDs that the record lists.
+const HOME_IN_CLUSTER: &str = "(SELECT format('%s %s %s', oid, (SELECT xmin FROM pgrestored_fill.space LIMIT 1),
+      (SELECT system_identifier FROM pg_control_system())) FROM pg_database WHERE datname = current_database())";
+
+/// Whether this role may read the identifier of the cluster. A managed service may deny that.
+const KNOWS_CLUSTER: &str = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')";
+
 /// The database that is filled, and the session that holds the lock of its contents.
 pub(super) struct FillTarget {
     /// The database's name means this database.
@@ -118,8 +125,9 @@ impl FillTarget {
             );
             return Err(DatabaseError::new(D::InsufficientPrivilege, what));
         }
+        let home = self.home().await?;
         let sql = format!(
-            "SELECT staging, attempt, is_closed, outcome FROM pgrestored_fill.fill WHERE home = {HOME}"
+            "SELECT staging, attempt, is_closed, outcome FROM pgrestored_fill.fill WHERE home IN ({HOME}, {home})"
         );
         let row = match client.query_opt(&sql, &[]).await.map_err(failed) {
             // A part of a copy.
@@ -171,9 +179,9 @@ impl FillTarget {
                 recording()
             ))
             .await?;
-        let is_closed = self.close().await?;
+        let (is_closed, home) = (self.close().await?, self.home().await?);
         let sql = format!(
-            "INSERT INTO pgrestored_fill.fill (staging, attempt, is_closed, home) VALUES ($1, $2, $3, {HOME})"
+            "INSERT INTO pgrestored_fill.fill (staging, attempt, is_closed, home) VALUES ($1, $2, $3, {home})"
         );
         let written = self
             .session
@@ -182,6 +190,13 @@ impl FillTarget {
             .await;
         written.map_err(failed)?;
         Ok(())
+    }
+
+    /// What makes a record that of this database, as far as this role may know it.
+    async fn home(&self) -> Result<&'static str, DatabaseError> {
+        let row = self.session.client().query_one(KNOWS_CLUSTER, &[]).await;
+        let knows_cluster: bool = row.map_err(failed)?.get(0);
+        Ok(if knows_cluster { HOME_IN_CLUSTER } else { HOME })
     }
 
     /// Closes the database to PUBLIC. Returns whether it was open to PUBLIC and is closed now.
@@ -266,10 +281,10 @@ impl FillTarget {
         ended
     }
 
-    /// As [`Filling::end`], of a fill that is complete: what its extensions run by themselves starts.
+    /// As [`FillTarget::end`], of a fill that is complete: what its extensions run by themselves starts.
     ///
     /// # Errors
-    /// As [`Filling::end`].
+    /// As [`FillTarget::end`].
     pub(super) async fn open_again(&self, marker: &Marker) -> Result<(), DatabaseError> {
         self.end(marker).await?;
         // A session of its own: the calls set its search path.

@@ -138,6 +138,15 @@ const DEFAULT_PRIVILEGES: &str = "WITH changed AS (
     2::int8
   FROM acl";
 
+/// The event triggers that were not there before the fill. Others stay enabled: the role may have become able to act for
+/// their owners since, and nobody would enable them again.
+const UNRECORDED_TRIGGERS: &str = "NOT EXISTS (SELECT FROM pgrestored_fill.present p
+    WHERE p.class = 'pg_event_trigger'::regclass AND p.object = t.oid)";
+
+/// How long to wait for each lock that somebody else may hold for good.
+const SHORT_WAITS: &str = "SET lock_timeout = '2s'";
+const ANY_WAITS: &str = "SET lock_timeout = 0";
+
 /// The names of the database's own settings, which hold for all roles.
 const SETTINGS: &str = "WITH setting AS (
     SELECT split_part(unnest(setconfig), '=', 1) AS name FROM pg_db_role_setting
@@ -186,10 +195,7 @@ pub(super) async fn first_objects(session: &Session) -> Result<Vec<String>, Data
         .map_err(failed)?;
     let mut found: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
     found.extend(names(session, RECORD).await?);
-    let prepared = names(session, PREPARED).await?.into_iter();
-    found.extend(prepared.map(|gid| format!("prepared transaction {gid}")));
-    let subscriptions = names(session, SUBSCRIPTIONS).await?.into_iter();
-    found.extend(subscriptions.map(|name| format!("subscription {name}")));
+    found.extend(blockers(session).await?);
     let most = usize::try_from(NAMED).unwrap_or_default();
     if found.len() > most {
         found.truncate(most);
@@ -205,23 +211,51 @@ async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseErro
 }
 
 /// Removes what keeps a database, or objects in it, from being dropped: prepared transactions, which hold locks, and
-/// subscriptions, without their slots on other servers.
-pub(super) async fn remove_blockers(session: &Session) -> Result<(), DatabaseError> {
+/// subscriptions, without their slots on other servers. Returns the first refusal: what belongs to others does not keep
+/// the rest.
+pub(super) async fn remove_blockers(
+    session: &Session,
+) -> Result<Option<DatabaseError>, DatabaseError> {
+    let mut first = None;
     for gid in names(session, PREPARED).await? {
-        session
-            .run(&format!("ROLLBACK PREPARED {}", literal(&gid)))
-            .await?;
+        let sql = format!("ROLLBACK PREPARED {}", literal(&gid));
+        let refused = unless_refused(session.run(&sql).await)?;
+        first = first.or(refused);
     }
     for name in names(session, SUBSCRIPTIONS).await? {
-        let s = ident(&name);
-        session
-            .run(&format!(
-                "ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"
-            ))
-            .await?;
-        session.run(&format!("DROP SUBSCRIPTION {s}")).await?;
+        let refused = unless_refused(remove_subscription(session, &ident(&name)).await)?;
+        first = first.or(refused);
     }
-    Ok(())
+    Ok(first)
+}
+
+async fn remove_subscription(session: &Session, s: &str) -> Result<(), DatabaseError> {
+    session
+        .run(&format!(
+            "ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"
+        ))
+        .await?;
+    session.run(&format!("DROP SUBSCRIPTION {s}")).await
+}
+
+/// The refusal, if it is one; other errors stay errors.
+fn unless_refused(done: Result<(), DatabaseError>) -> Result<Option<DatabaseError>, DatabaseError> {
+    match done {
+        Ok(()) => Ok(None),
+        Err(e) if is_refusal(&e) => Ok(Some(e)),
+        Err(e) => Err(e),
+    }
+}
+
+/// Prepared transactions and subscriptions of the database of a session. None of them was there before a fill.
+async fn blockers(session: &Session) -> Result<Vec<String>, DatabaseError> {
+    let prepared = names(session, PREPARED).await?.into_iter();
+    let mut found: Vec<String> = prepared
+        .map(|gid| format!("prepared transaction {gid}"))
+        .collect();
+    let subscriptions = names(session, SUBSCRIPTIONS).await?.into_iter();
+    found.extend(subscriptions.map(|name| format!("subscription {name}")));
+    Ok(found)
 }
 
 /// Removes everything from `database` that [`recording`] did not record, in transactions that take few locks. `server`
@@ -237,8 +271,13 @@ pub(super) async fn remove_unrecorded(
     // A session of its own: it lists the objects while the other one drops them.
     let lists = server.streaming_rows().connect(database, "listing").await?;
     // Those of the backup may refuse whatever follows.
-    session.run(&own_event_triggers(session).await?.0).await?;
-    remove_blockers(session).await?;
+    let (disable, _) = event_triggers(session, UNRECORDED_TRIGGERS).await?;
+    session.run(&disable).await?;
+    let blocked = remove_blockers(session).await?;
+    if blocked.is_some() {
+        // A prepared transaction holds its locks for good.
+        session.run(SHORT_WAITS).await?;
+    }
     let drops = drops(session.version());
     let mut refused = None;
     for _ in 0..PASSES {
@@ -247,11 +286,14 @@ pub(super) async fn remove_unrecorded(
             break;
         }
     }
+    let mut refused = blocked.or(refused);
     for undo in [DEFAULT_PRIVILEGES, SCHEMAS, resets().as_str()] {
         let also = run_allowed(&lists, session, undo).await?;
         refused = refused.or(also);
     }
-    let left = unrecorded(session, IS_SOMEBODYS).await?;
+    session.run(ANY_WAITS).await?;
+    let mut left = unrecorded(session, IS_SOMEBODYS).await?;
+    left.extend(blockers(session).await?);
     match refused {
         Some(e) if left.is_empty() => {
             // Such as an extension that belongs to the service that runs the server.
@@ -293,19 +335,17 @@ async fn run_allowed(
     let mut rows = lists.rows(query, &[]).await.map_err(failed)?;
     let mut first = None;
     while let Some(row) = rows.try_next().await.map_err(failed)? {
-        match session.run(row.get(0)).await {
-            Err(e) if is_refusal(&e) => first = first.or(Some(e)),
-            done => done?,
-        }
+        let refused = unless_refused(session.run(row.get(0)).await)?;
+        first = first.or(refused);
     }
     Ok(first)
 }
 
-/// Insufficient privileges, something that others depend on or use, something that has disappeared, or an event trigger of
-/// somebody else.
+/// Insufficient privileges, something that others depend on, use or lock, something that has disappeared, or an event
+/// trigger of somebody else.
 fn is_refusal(e: &DatabaseError) -> bool {
     let code = e.sqlstate().unwrap_or_default();
-    code.starts_with("42") || ["0LP01", "2BP01", "55006", "P0001"].contains(&code)
+    code.starts_with("42") || ["0LP01", "2BP01", "55006", "55P03", "P0001"].contains(&code)
 }
 
 /// Statements that disable the event triggers that this role may disable, and that enable them again as they were; not
@@ -313,13 +353,21 @@ fn is_refusal(e: &DatabaseError) -> bool {
 pub(super) async fn own_event_triggers(
     session: &Session,
 ) -> Result<(String, String), DatabaseError> {
+    event_triggers(session, "true").await
+}
+
+/// The same for those for which a condition holds.
+async fn event_triggers(
+    session: &Session,
+    condition: &str,
+) -> Result<(String, String), DatabaseError> {
     // Those of logins fire for no statement.
-    let sql = "SELECT coalesce(string_agg(format('ALTER EVENT TRIGGER %I DISABLE; ', evtname), ''), ''),
+    let sql = format!("SELECT coalesce(string_agg(format('ALTER EVENT TRIGGER %I DISABLE; ', evtname), ''), ''),
           coalesce(string_agg(format('ALTER EVENT TRIGGER %I ENABLE%s; ', evtname,
             CASE evtenabled WHEN 'R' THEN ' REPLICA' WHEN 'A' THEN ' ALWAYS' END), ''), '')
-        FROM pg_event_trigger AS t WHERE evtenabled <> 'D' AND evtevent <> 'login' AND pg_has_role(evtowner, 'USAGE')
-          AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_event_trigger'::regclass AND objid = t.oid AND deptype = 'e')";
-    let row = session.client().query_one(sql, &[]).await;
+        FROM pg_event_trigger AS t WHERE evtenabled <> 'D' AND evtevent <> 'login' AND pg_has_role(evtowner, 'USAGE') AND {condition}
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_event_trigger'::regclass AND objid = t.oid AND deptype = 'e')");
+    let row = session.client().query_one(&sql, &[]).await;
     let row = row.map_err(|e| map_pg_error(&e, "listing event triggers"))?;
     Ok((row.get(0), row.get(1)))
 }

@@ -392,7 +392,10 @@ pub(super) async fn force_drop(
 /// Connects to a database and removes prepared transactions and subscriptions, which prevent dropping it.
 async fn remove_drop_blockers(server: &Server, name: &str) -> Result<(), DatabaseError> {
     let session = server.connect(name, "cleanup").await?;
-    remove_blockers(&session).await
+    match remove_blockers(&session).await? {
+        Some(refused) => Err(refused),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -284,14 +284,58 @@ async fn clean_up(database: &TemporaryDatabase) {
     }
 }
 
+/// Opens a backup. A large one is rehearsed meanwhile, so that its download has started when that is done.
+///
+/// # Errors
+/// That of `open`, or what the server refuses, whichever comes first.
+pub(super) async fn open_and_rehearse<T>(
+    context: &RestoreContext<'_>,
+    pinned: &Pinned,
+    open: impl Future<Output = Result<T, RestoreError>>,
+) -> Result<T, RestoreError> {
+    let stop = context.cancel.child_token();
+    let stoppable = JobContext {
+        services: context.services,
+        job: context.job,
+        progress: context.progress,
+        cancel: &stop,
+        clock: context.clock,
+    };
+    let rehearse = Box::pin(before_rows(&stoppable, pinned));
+    unless_open_fails(open, rehearse, &stop).await
+}
+
+/// Waits for both. An error of `open` ends the rehearsal, which then only drops its database: what the server refuses of
+/// a backup that could not be read says nothing.
+async fn unless_open_fails<T>(
+    open: impl Future<Output = Result<T, RestoreError>>,
+    rehearse: impl Future<Output = Result<(), RestoreError>>,
+    stop: &CancellationToken,
+) -> Result<T, RestoreError> {
+    tokio::pin!(open);
+    tokio::pin!(rehearse);
+    tokio::select! {
+        opened = &mut open => {
+            if opened.is_err() {
+                stop.cancel();
+                let _ = rehearse.await;
+            } else {
+                rehearse.await?;
+            }
+            opened
+        }
+        rehearsed = &mut rehearse => {
+            rehearsed?;
+            open.await
+        }
+    }
+}
+
 /// Before rows move: rehearses a large restore. With `on_error: stop`, what the server refuses ends the restore.
 ///
 /// # Errors
 /// The first refusal, with all of them.
-pub(super) async fn before_rows(
-    context: &RestoreContext<'_>,
-    pinned: &Pinned,
-) -> Result<(), RestoreError> {
+async fn before_rows(context: &RestoreContext<'_>, pinned: &Pinned) -> Result<(), RestoreError> {
     if !is_due(context, pinned) {
         return Ok(());
     }
@@ -333,6 +377,8 @@ pub(super) async fn with_refusals(
 /// What the server refuses of a backup; nothing if that cannot be found out.
 async fn refusals_of(context: &RestoreContext<'_>, pinned: &Pinned) -> Vec<Refusal> {
     let own = Arc::new(Progress::default());
+    // Which has a limit of its own. The restore itself may have nothing to do meanwhile.
+    let _step = context.progress.long_step();
     let apart = JobContext {
         services: context.services,
         job: context.job,
@@ -345,6 +391,7 @@ async fn refusals_of(context: &RestoreContext<'_>, pinned: &Pinned) -> Vec<Refus
             let refusals = rehearsed.refusals.into_iter();
             refusals.map(|r| r.refusal).collect()
         }
+        Err(_) if context.cancel.is_cancelled() => vec![],
         // The restore itself finds out whether it can succeed.
         Err(e) => {
             tracing::warn!(error = said(&e), "the restore could not be rehearsed");
@@ -370,4 +417,40 @@ fn can_rehearse(context: &RestoreContext<'_>, pinned: &Pinned) -> bool {
     // Standard input cannot be read twice.
     let is_readable = pinned.backup().is_some();
     is_readable && is_allowed && has_server && !context.job.selection.data_only
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::FailureReason as R;
+
+    fn failed(kind: ValidationKind) -> RestoreError {
+        ValidationError::new(kind, "no").into()
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_download_ends_the_rehearsal_and_is_not_replaced() {
+        let stop = CancellationToken::new();
+        let rehearse = async {
+            stop.cancelled().await;
+            Err(failed(ValidationKind::InvalidRequest))
+        };
+        let open = async { Err::<(), _>(failed(ValidationKind::ArchiveCorrupt)) };
+        let done = unless_open_fails(open, rehearse, &stop).await;
+        assert_eq!(done.unwrap_err().reason(), R::ArchiveCorrupt);
+    }
+
+    #[tokio::test]
+    async fn a_restore_waits_for_both_and_ends_at_the_first_refusal() {
+        let stop = CancellationToken::new();
+        let opened = unless_open_fails(async { Ok(7) }, async { Ok(()) }, &stop).await;
+        assert_eq!(opened.unwrap(), 7);
+        let refused = || async { Err(failed(ValidationKind::InvalidRequest)) };
+        let waits = std::future::pending::<Result<(), RestoreError>>();
+        let done = unless_open_fails(waits, refused(), &stop).await;
+        assert_eq!(done.unwrap_err().reason(), R::InvalidRequest);
+        let done = unless_open_fails(async { Ok(()) }, refused(), &stop).await;
+        assert_eq!(done.unwrap_err().reason(), R::InvalidRequest);
+        assert!(!stop.is_cancelled());
+    }
 }

@@ -226,17 +226,6 @@ async fn restore_into_staging(
     }
 }
 
-/// Opens a backup. A large one is rehearsed meanwhile, so that its download has started when that is done.
-async fn open_and_rehearse<T>(
-    context: &RestoreContext<'_>,
-    pinned: &Pinned,
-    open: impl Future<Output = T>,
-) -> Result<T, RestoreError> {
-    let rehearse = Box::pin(rehearsal::before_rows(context, pinned));
-    let (opened, rehearsed) = tokio::join!(open, rehearse);
-    rehearsed.map(|()| opened)
-}
-
 /// A restore index only says where blocks are: a backup that fails with it is read once more from front to back, and that
 /// attempt counts.
 async fn restore_pinned(
@@ -255,31 +244,49 @@ async fn restore_pinned(
     };
     let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
         let open = pinned.open(context, job.database.as_deref());
-        let opened = open_and_rehearse(context, pinned, open).await??;
+        let opened = rehearsal::open_and_rehearse(context, pinned, open).await?;
         return Box::pin(load_and_prove(context, opened, claimed, draft)).await;
     };
     let notes = draft.summary.notes.len();
-    let open = Pinned::open_by_index(backup, index, context);
-    let opened = open_and_rehearse(context, pinned, open).await?;
-    let by_index = async { Box::pin(load_and_prove(context, opened?, claimed, draft)).await };
-    match by_index.await {
-        Err(e) if may_be_the_index(&e) && !context.cancel.is_cancelled() => {
-            tracing::warn!(
-                error = said(&e),
-                "reading by the restore index failed: the backup is read from front to back instead"
-            );
+    let open = async {
+        match Pinned::open_by_index(backup, index, context).await {
+            Err(e) if may_be_the_index(context, &e) => {
+                let opened = open_without_index(context, pinned, &e).await?;
+                Ok((opened, false))
+            }
+            opened => Ok((opened?, true)),
+        }
+    };
+    let (opened, is_by_index) = rehearsal::open_and_rehearse(context, pinned, open).await?;
+    match Box::pin(load_and_prove(context, opened, claimed, draft)).await {
+        Err(e) if is_by_index && may_be_the_index(context, &e) => {
             draft.summary.notes.truncate(notes);
-            context.progress.begin_again();
-            let opened = pinned.open(context, job.database.as_deref()).await?;
+            let opened = open_without_index(context, pinned, &e).await?;
             Box::pin(load_and_prove(context, opened, claimed, draft)).await
         }
         other => other,
     }
 }
 
+/// Opens the backup once more, to read it from front to back.
+async fn open_without_index(
+    context: &RestoreContext<'_>,
+    pinned: &Pinned,
+    e: &RestoreError,
+) -> Result<Opened, RestoreError> {
+    tracing::warn!(
+        error = said(e),
+        "reading by the restore index failed: the backup is read from front to back instead"
+    );
+    context.progress.begin_again();
+    let database = context.job.database.as_deref();
+    pinned.open(context, database).await
+}
+
 /// Whether a restore index that is wrong may be the cause, because it looks like a fault of the backup.
-fn may_be_the_index(e: &RestoreError) -> bool {
-    e.reason().blame() == Blame::Backup && e.blame() != Blame::Target
+fn may_be_the_index(context: &RestoreContext<'_>, e: &RestoreError) -> bool {
+    let is_of_backup = e.reason().blame() == Blame::Backup && e.blame() != Blame::Target;
+    is_of_backup && !context.cancel.is_cancelled()
 }
 
 async fn pin(

@@ -290,22 +290,35 @@ async fn interrupted(c: &Cluster, meanwhile: &str) -> JobOutcome {
 /// What this role may not drop does not keep the rest from being removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_made_meanwhile_does_not_keep_the_rest() {
-    let c = Cluster::start();
+    let c = Cluster::start_with("-c max_prepared_transactions=4");
     start(&c);
+    let before = "CREATE ROLE rdsadmin SUPERUSER; SET ROLE rdsadmin;
+        CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+        CREATE EVENT TRIGGER watches ON sql_drop EXECUTE FUNCTION public.watch();";
+    c.psql("app", before);
     let held = "SELECT to_regclass('public.t'), (SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrestored_fill'),
         has_database_privilege('visitor', current_database(), 'CONNECT')";
     // Such as an extension that belongs to the service that runs the server.
-    let done = interrupted(&c, "CREATE EXTENSION pg_trgm").await;
+    let meanwhile = "CREATE EXTENSION pg_trgm; GRANT rdsadmin TO tenant";
+    let done = interrupted(&c, meanwhile).await;
     assert_eq!(c.psql("app", held), "|0|t", "{:?}", done.result.notes);
-    let theirs = "CREATE SCHEMA theirs; CREATE TABLE theirs.kept (a int)";
+    // The role may act for its owner now, and did not make it.
+    let triggers =
+        "SELECT string_agg(evtname || ' ' || evtenabled::text, ', ') FROM pg_event_trigger";
+    assert_eq!(c.psql("app", triggers), "watches O");
+    c.psql("app", "REVOKE rdsadmin FROM tenant");
+    let theirs = "CREATE SCHEMA theirs; CREATE TABLE theirs.kept (a int);
+        BEGIN; LOCK TABLE theirs.kept; PREPARE TRANSACTION 'held';";
     let done = interrupted(&c, theirs).await;
     let notes = &done.result.notes;
-    let said = "database app still has table theirs.kept";
+    let said = "database app still has table theirs.kept, prepared transaction held";
     assert!(notes.iter().any(|n| n.contains(said)), "{notes:?}");
     let is_filled = notes.iter().any(|n| n.starts_with("filled in place"));
     assert!(!is_filled, "{notes:?}");
     assert_eq!(c.psql("app", held), "|1|f");
-    assert_eq!(c.psql("app", "SELECT count(*) FROM theirs.kept"), "0");
+    let kept = "SELECT count(*) FROM pg_class WHERE relname = 'kept'";
+    assert_eq!(c.psql("app", kept), "1");
+    c.psql("app", "ROLLBACK PREPARED 'held'");
     c.psql("app", "DROP SCHEMA theirs CASCADE");
     let dump = c.dump_as("src", Format::Custom);
     let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
@@ -569,7 +582,15 @@ async fn a_record_of_another_database_is_not_followed() {
         let kept = c.psql(target, "SELECT count(*) FROM public.precious");
         assert_eq!(kept, "0", "{target}");
     }
+    // pg_upgrade keeps the OID and the transaction, but not what the record lists.
+    let cluster = "SELECT split_part(home, ' ', 3) = (SELECT system_identifier::text FROM pg_control_system()) FROM pgrestored_fill.fill";
+    assert_eq!(c.psql("app", cluster), "t");
+    c.psql("app", "UPDATE pgrestored_fill.fill SET home = home || '1'");
+    let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
+    assert_eq!(done.failure, Some(R::TargetExists));
     // The database itself is filled by the next attempt.
+    let home = "UPDATE pgrestored_fill.fill SET home = left(home, -1)";
+    c.psql("app", home);
     let next = fill(&c, &dump, ("killed", ""));
     assert!(next.status.success(), "{next:?}");
 }

@@ -434,4 +434,61 @@ fn text_is_restored_without_what_it_was_refused() {
     }
     let granted = "SELECT has_table_privilege('role_a', 'u', 'SELECT'), (SELECT count(*) FROM u)";
     assert_eq!(c.psql("app", granted), "f|1");
+    text_without_schemas_loses_no_rows(&c);
+}
+
+/// Text of an old `pg_dump`, whose search path says which tables it means.
+fn text_without_schemas_loses_no_rows(c: &Cluster) {
+    let text = c.scratch("unqualified.sql");
+    let sql = "--\n-- PostgreSQL database dump\n--\n
+-- Dumped from database version 9.0.1
+-- Dumped by pg_dump version 9.0.1
+SET client_encoding = 'UTF8';
+CREATE SCHEMA gis;
+CREATE SCHEMA shop;
+CREATE EXTENSION pg_cron_not_there;
+CREATE EXTENSION postgis_not_there WITH SCHEMA gis;
+SET search_path = gis, pg_catalog;
+CREATE TABLE t (a poinx);
+SET search_path = shop, pg_catalog;
+CREATE TABLE t (a int);
+CREATE TABLE orders (a int);
+SET search_path = gis, pg_catalog;
+COPY t (a) FROM stdin;
+0
+\\.
+COPY gis.spatial (a) FROM stdin;
+0
+\\.
+SET search_path = shop, pg_catalog;
+COPY t (a) FROM stdin;
+1
+\\.
+COPY orders (a) FROM stdin;
+2
+3
+\\.
+--
+-- PostgreSQL database dump complete
+--
+";
+    std::fs::write(&text, sql).unwrap();
+    let (code, result) = restored(c, ("postgres", &[SKIP]), &text, "unqualified");
+    assert_eq!(code, 3, "{result}");
+    let skipped = told(&result["skipped"]);
+    let (_, rehearsal) = rehearsed(c, ("postgres", &[]), &text);
+    assert_eq!(told(&rehearsal["refusals"]), skipped, "{rehearsal}");
+    let rows: Vec<&(String, String)> = skipped
+        .iter()
+        .filter(|(entry, _)| entry.starts_with("TABLE DATA "))
+        .collect();
+    let of = |entry: &str, root: &str| (entry.to_owned(), root.to_owned());
+    let wanted = [
+        of("TABLE DATA gis.spatial", "EXTENSION postgis_not_there"),
+        of("TABLE DATA t", "TYPE poinx"),
+    ];
+    assert!(rows.into_iter().eq(&wanted), "{result}");
+    assert_eq!((&result["rows"], &result["tables"]), (&3.into(), &2.into()));
+    let loaded = "SELECT (SELECT sum(a) FROM shop.t), (SELECT sum(a) FROM shop.orders)";
+    assert_eq!(c.psql("unqualified", loaded), "1|5");
 }

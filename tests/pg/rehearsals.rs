@@ -160,6 +160,8 @@ async fn a_download_starts_while_the_restore_is_rehearsed() {
             }
         };
         let seen = tokio::time::timeout(Duration::from_secs(20), downloads).await;
+        // Nothing of the restore itself moves once the download waits for the rehearsal.
+        assert!(progress.is_in_long_step());
         holder.batch_execute("COMMIT").await.unwrap();
         assert!(seen.is_ok(), "nothing was downloaded");
     };

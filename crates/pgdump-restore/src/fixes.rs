@@ -128,8 +128,9 @@ impl<'a> Cause<'a> {
             format!(" or {}", self.leave_out())
         };
         (self.kind == "ROLE" && self.has_named).then(|| {
+            let map = shell_quoted(&format!("{name}=OTHER"));
             format!(
-                "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {name}=OTHER{skip}: \
+                "role {name}: create the role, or restore with --globals globals.sql, --create-roles, --owners map --role-map {map}{skip}: \
                  a policy or a user mapping names it"
             )
         })
@@ -167,8 +168,13 @@ impl<'a> Cause<'a> {
             "PROCEDURAL LANGUAGE" | "LANGUAGE" => format!(
                 "restore as a superuser: the language {name} is not trusted, so no other role may create functions in it"
             ),
-            "ACCESS METHOD" | "FOREIGN DATA WRAPPER" => format!(
-                "restore as a superuser, or with --skip '{kind} {name}': no other role may create it"
+            "ACCESS METHOD" => format!(
+                "restore as a superuser, or with --on-error skip, which makes tables with the access method {name} heaps: no \
+                 other role may create it"
+            ),
+            "FOREIGN DATA WRAPPER" => format!(
+                "restore as a superuser, or with {}: no other role may create it",
+                self.leave_out()
             ),
             "PARAMETER" => format!(
                 "GRANT SET ON PARAMETER {name} to the restoring role (from PostgreSQL 15 on), or restore as a superuser"
@@ -189,8 +195,8 @@ impl<'a> Cause<'a> {
                 "restore as a superuser, or with --on-error skip, which leaves out the event trigger {name}"
             ),
             "SUBSCRIPTION" => format!(
-                "restore as a superuser, or as a member of pg_create_subscription (from PostgreSQL 16 on), or with --skip \
-                 'SUBSCRIPTION {name}'"
+                "restore as a superuser, or as a member of pg_create_subscription (from PostgreSQL 16 on), or with {}",
+                self.leave_out()
             ),
             _ => return None,
         })
@@ -250,6 +256,15 @@ impl<'a> Cause<'a> {
     fn is_not_installed(&self) -> bool {
         matches!(self.code, "0A000" | "58P01")
     }
+}
+
+/// An argument as a shell reads it: a name of the backup may have any characters.
+pub(crate) fn shell_quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
 /// The fix for an extension that is installed, and needs a library that the server loads when it starts.
@@ -367,8 +382,25 @@ mod tests {
             ("LANGUAGE c", "42501", "", "as a superuser"),
             ("PROCEDURAL LANGUAGE plv8", "42704", "", "language plv8"),
             ("ACCESS METHOD rum", "42704", "", "access method rum"),
-            ("ACCESS METHOD a", "42501", "", "as a superuser"),
-            ("FOREIGN DATA WRAPPER w", "42501", "", "as a superuser"),
+            ("ACCESS METHOD a", "42501", "", "or with --on-error skip"),
+            (
+                "FOREIGN DATA WRAPPER w",
+                "42501",
+                "",
+                "as a superuser, or with --skip 'FOREIGN DATA WRAPPER w'",
+            ),
+            (
+                "FOREIGN DATA WRAPPER w'; rm x",
+                "42501",
+                "",
+                "or with --on-error skip:",
+            ),
+            (
+                "SUBSCRIPTION s'; rm x",
+                "42501",
+                "",
+                "or with --on-error skip",
+            ),
             ("FOREIGN-DATA WRAPPER w", "42501", "", "--skip 'SERVER s'"),
             ("FOREIGN-DATA WRAPPER w", "42704", "", "whole database"),
             ("LANGUAGE plv8", "42704", "", "whole database"),
@@ -485,6 +517,30 @@ mod tests {
         let fixes = fixes_of(&all, true);
         assert!(fixes["EVENT TRIGGER e"].contains("BACKUP_TRUST=full"));
         assert!(fixes["COLLATION c"].contains("locale"));
+    }
+
+    /// A command with the name is pasted into a shell.
+    #[test]
+    fn names_of_the_backup_are_quoted_for_a_shell() {
+        for (argument, wanted) in [
+            ("app=OTHER", "app=OTHER"),
+            ("my app=OTHER", "'my app=OTHER'"),
+            ("a$(rm x)=OTHER", "'a$(rm x)=OTHER'"),
+            ("a'; rm x", "'a'\\''; rm x'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_quoted(argument), wanted);
+        }
+        let refusal = Refusal {
+            entry: "POLICY public.t p".to_owned(),
+            sqlstate: Some("42704".to_owned()),
+            message: String::new(),
+            root: "ROLE $(rm x)".to_owned(),
+            caused_by: None,
+        };
+        let fixes = fixes_of(&[refusal], false);
+        let fix = &fixes["ROLE $(rm x)"];
+        assert!(fix.contains("--role-map '$(rm x)=OTHER' or"), "{fix}");
     }
 
     /// Only the server's own message says what it lacks.

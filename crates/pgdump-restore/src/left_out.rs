@@ -13,6 +13,7 @@ pub(crate) use self::extensions::is_absent;
 use crate::dependents::Dependents;
 use crate::error::DatabaseError;
 use crate::hints;
+use crate::ids::NodeId;
 use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
@@ -77,9 +78,14 @@ struct State {
     first: Option<DatabaseError>,
     /// Number of refusals that are no consequences of others.
     refused: usize,
-    /// The refused tables of SQL text, and the names of those whose rows were left out.
+    /// The tables that are kept although what they depend on was refused, and that refusal.
+    kept: HashMap<DumpId, Refusal>,
+    /// The refused tables of SQL text, and those whose rows were left out: the search path if the name needs one, and the
+    /// name.
     tables: HashMap<String, Refusal>,
-    without_rows: HashSet<String>,
+    without_rows: HashSet<(String, String)>,
+    /// Whether the rows of a node are left out, as the first session that came to it has found.
+    decided: HashMap<NodeId, bool>,
     /// The refused settings of SQL text, by their statements.
     settings: HashMap<String, Refusal>,
     /// Extensions that were refused or left out.
@@ -94,10 +100,20 @@ impl State {
     }
 
     /// A refusal with its cause, if it is about what an extension that is left out would have created: nothing in the table
-    /// of contents says that.
-    fn grouped(&self, entry: &TocEntry, refusal: Refusal) -> Refusal {
+    /// of contents says that, or the name of an access method does not.
+    fn grouped(&self, (entry, part): (&TocEntry, RefusedPart), refusal: Refusal) -> Refusal {
         let is_its_own_root = refusal.root == refusal.entry && refusal.caused_by.is_none();
         let is_absent = refusal.sqlstate.as_deref().is_some_and(is_absent);
+        if let Some(cause) = self.kept.get(&entry.dump_id)
+            && is_absent
+            && matches!(part, RefusedPart::Method | RefusedPart::Whole)
+        {
+            return Refusal {
+                root: cause.root.clone(),
+                caused_by: Some(cause.entry.clone()),
+                ..refusal
+            };
+        }
         let may_be_of_extension = is_its_own_root
             && is_absent
             && entry.kind == EntryKind::Acl
@@ -162,22 +178,28 @@ impl LeftOut {
         (rows.filter(|e| self.has(e)).count() + of_text) as u64
     }
 
-    /// Whether these rows of SQL text have no table to go to.
-    pub(crate) fn has_rows_of(&self, data: &TocEntry) -> bool {
-        let mut state = self.state.lock();
+    /// Whether a table of SQL text with the name of these rows' table was refused.
+    pub(crate) fn may_have_rows_of(&self, data: &TocEntry) -> bool {
+        let state = self.state.lock();
         if state.tables.is_empty() {
             return false;
         }
         let table = table_named(&data.tag);
-        let Some((table, refusal)) = table.and_then(|t| Some((t.clone(), state.tables.get(&t)?)))
-        else {
-            return false;
-        };
-        let rows = refusal.of_dependent(format!("TABLE DATA {}", data.tag));
-        if state.without_rows.insert(table) {
-            self.refusals.add(rows);
+        table.is_some_and(|table| state.tables.contains_key(&table))
+    }
+
+    /// Whether the rows of a node are left out, if that has been decided.
+    pub(crate) fn decided(&self, node: NodeId) -> Option<bool> {
+        self.state.lock().decided.get(&node).copied()
+    }
+
+    /// Decides whether the rows of a node are left out. All sessions do the same with them: a table whose rows some of them
+    /// have loaded would be incomplete. Returns what holds, and whether it was decided now.
+    pub(crate) fn decide(&self, node: NodeId, is_left_out: bool) -> (bool, bool) {
+        match self.state.lock().decided.entry(node) {
+            Entry::Occupied(decided) => (*decided.get(), false),
+            Entry::Vacant(place) => (*place.insert(is_left_out), true),
         }
-        true
     }
 
     /// The server refused a statement of SQL text, which is called `name` in the error of a load that stops.
@@ -239,6 +261,11 @@ impl LeftOut {
         self.add_statement(defined, cause.of_dependent(defined.entry.clone()));
     }
 
+    /// Leaves out the value of a sequence in SQL text, by this refusal.
+    pub(crate) fn leave_out_value(&self, defined: &Defined, refusal: Refusal) {
+        self.add_statement(defined, refusal);
+    }
+
     /// The server refused `part` of an entry with the error `e`.
     pub(crate) fn refuse(
         &self,
@@ -253,7 +280,7 @@ impl LeftOut {
         };
         let refusal = self.refusal_of(name, &e);
         let mut state = self.state.lock();
-        let refusal = state.grouped(entry, refusal);
+        let refusal = state.grouped((entry, part), refusal);
         let is_new = self.refusals.add(refusal.clone());
         state.refused += usize::from(is_new && refusal.caused_by.is_none());
         if state.first.is_none() {
@@ -318,22 +345,27 @@ impl LeftOut {
         state: &mut State,
     ) {
         let root = &refusal.root;
-        let roots = &mut state.roots;
+        let (roots, kept) = (&mut state.roots, &mut state.kept);
         roots.insert(entry.dump_id, root.clone());
         let graph = &*state.graph.get_or_insert_with(|| Graph::of(entries));
-        // A table goes without its access method.
+        // A table goes without its access method, which its extension may bring. It is tried: it may need more of it.
+        let brings_methods = matches!(entry.kind, EntryKind::AccessMethod | EntryKind::Extension);
         let is_kept = |id: DumpId| {
             let dependent = graph.places.get(&id).and_then(|place| entries.get(*place));
-            entry.kind == EntryKind::AccessMethod && dependent.is_some_and(is_stored)
+            brings_methods && dependent.is_some_and(is_stored)
         };
         let new = graph
             .dependents
             .of_entry(entry.dump_id, |id| match roots.entry(id) {
-                Entry::Vacant(place) if !is_kept(id) => {
+                Entry::Vacant(_) if is_kept(id) => {
+                    kept.entry(id).or_insert_with(|| refusal.clone());
+                    false
+                }
+                Entry::Vacant(place) => {
                     place.insert(root.clone());
                     true
                 }
-                _ => false,
+                Entry::Occupied(_) => false,
             });
         let places = new.iter().filter_map(|id| graph.places.get(id).copied());
         let mut places: Vec<usize> = places.collect();
@@ -362,29 +394,38 @@ impl LeftOut {
     pub(crate) fn leave_out_data(&self, data: &TocEntry) {
         let mut state = self.state.lock();
         let schema = data.namespace.as_deref();
-        let Some(cause) = state.extensions.of_schema_or_any(schema).cloned() else {
+        let Some(refusal) = state.extensions.refusal_of(schema, data.name()) else {
             return;
         };
-        let before = state.roots.insert(data.dump_id, cause.root.clone());
+        let before = state.roots.insert(data.dump_id, refusal.root.clone());
         if before.is_none() {
-            self.refusals.add(cause.of_dependent(data.name()));
+            self.refusals.add(refusal);
         }
     }
 
-    /// The same for rows of SQL text, which are named when they are read, and dropped.
-    pub(crate) fn leave_out_rows_of_text(&self, data: &TocEntry) {
-        let found = table_named(&data.tag).zip(self.missing_extension(&data.tag));
-        if let Some((table, cause)) = found {
-            self.state.lock().tables.insert(table, cause);
+    /// Leaves out rows of SQL text whose table was refused, or is of an extension that is left out. They are named once
+    /// for each table. `path`: the search path that the name needs.
+    pub(crate) fn leave_out_rows_of_text(&self, data: &TocEntry, path: &str) {
+        let mut state = self.state.lock();
+        let name = format!("TABLE DATA {}", data.tag);
+        let refused = table_named(&data.tag).and_then(|table| state.tables.get(&table));
+        let refusal = match refused {
+            Some(table) => Some(table.of_dependent(name)),
+            None => state.extensions.refusal_of(schema_in(&data.tag), name),
+        };
+        let table = (path.to_owned(), data.tag.clone());
+        if let Some(refusal) = refusal
+            && state.without_rows.insert(table)
+        {
+            self.refusals.add(refusal);
         }
     }
 
-    /// The refusal of the extension that an object with this name in SQL text, `schema.name`, is of.
-    pub(crate) fn missing_extension(&self, name: &str) -> Option<Refusal> {
-        let schema = name.split_once('.').map(|(schema, _)| schema);
-        let schema = schema.map(|schema| schema.trim_matches('"'));
+    /// The refusal of what belongs to an object with this name in SQL text, `schema.name`, that an extension would have
+    /// created; `None` if no extension is missing.
+    pub(crate) fn of_missing_extension(&self, name: &str, entry: String) -> Option<Refusal> {
         let state = self.state.lock();
-        state.extensions.of_schema_or_any(schema).cloned()
+        state.extensions.refusal_of(schema_in(name), entry)
     }
 
     /// The error of a load that stops at what the server refuses, with everything that was refused so far.
@@ -405,6 +446,12 @@ impl LeftOut {
 /// What the owner of an entry with this name is called.
 pub(crate) fn owner_of(name: &str) -> String {
     format!("OWNER OF {name}")
+}
+
+/// The schema in the name of an object in SQL text.
+fn schema_in(name: &str) -> Option<&str> {
+    let (schema, _) = name.split_once('.')?;
+    Some(schema.trim_matches('"'))
 }
 
 /// Whether an entry is stored by a table access method that it can do without.
@@ -716,18 +763,85 @@ mod tests {
     fn rows_of_text_go_with_the_extension_of_their_schema() {
         let refusals = Arc::new(Refusals::new(OnError::Skip));
         let left_out = LeftOut::new(refusals.clone(), "staging");
-        assert_eq!(left_out.missing_extension("cron.job"), None);
-        for sql in ["CREATE EXTENSION other;", "CREATE EXTENSION pg_cron;"] {
+        assert_eq!(
+            left_out.of_missing_extension("cron.job", String::new()),
+            None
+        );
+        let rows = |table: &str| TocEntry::bare(1, "TABLE DATA", table);
+        let root_of = |table: &str| {
+            for _ in 0..2 {
+                left_out.leave_out_rows_of_text(&rows(table), "");
+            }
+            let last = refusals.found().pop().unwrap();
+            assert_eq!(last.entry, format!("TABLE DATA {table}"));
+            last.root
+        };
+        for (i, sql) in [
+            "CREATE EXTENSION IF NOT EXISTS other WITH SCHEMA gis;",
+            "CREATE EXTENSION pg_cron WITH SCHEMA pg_catalog;",
+            "CREATE EXTENSION postgis WITH SCHEMA public;",
+        ]
+        .into_iter()
+        .enumerate()
+        {
             let defined = crate::script::defined_by(sql).unwrap();
             let e = refused("0A000", "extension \"x\" is not available");
             left_out.refuse_statement(&defined, ("line 1", e));
+            if i == 0 {
+                assert_eq!(root_of("apart"), "EXTENSION other", "there is no other one");
+            }
         }
-        let data = TocEntry::bare(1, "TABLE DATA", "cron.job");
-        assert!(left_out.may_lack_object_of(&data) && !left_out.has_rows_of(&data));
-        left_out.leave_out_rows_of_text(&data);
-        assert!(left_out.has_rows_of(&data));
-        let found = refusals.found();
-        let last = found.last().map(|r| (r.entry.as_str(), r.root.as_str()));
-        assert_eq!(last, Some(("TABLE DATA cron.job", "EXTENSION pg_cron")));
+        assert!(left_out.may_lack_object_of(&rows("cron.job")));
+        assert!(!left_out.may_have_rows_of(&rows("cron.job")));
+        assert_eq!(root_of("cron.job"), "EXTENSION pg_cron");
+        assert_eq!(root_of("public.spatial_ref_sys"), "EXTENSION postgis");
+        // Nothing says which one it is of.
+        assert_eq!(root_of("ours.t"), "TABLE DATA ours.t");
+        assert_eq!(left_out.tables(&[]), 4);
+    }
+
+    /// Some of its rows would be in the table, and it would count as loaded.
+    #[test]
+    fn all_sessions_do_the_same_with_the_rows_of_a_node() {
+        let left_out = LeftOut::new(Arc::new(Refusals::new(OnError::Skip)), "staging");
+        let (loaded, dropped) = (NodeId(1), NodeId(2));
+        assert_eq!(left_out.decided(loaded), None);
+        assert_eq!(left_out.decide(loaded, false), (false, true));
+        assert_eq!(left_out.decide(loaded, true), (false, false));
+        assert_eq!(left_out.decide(dropped, true), (true, true));
+        assert_eq!(left_out.decide(dropped, false), (true, false));
+        assert_eq!(left_out.decided(dropped), Some(true));
+    }
+
+    /// `pg_dump` lets such a table depend on the extension, and not on its access method.
+    #[test]
+    fn a_table_is_kept_without_the_extension_of_its_access_method() {
+        let stored = |id: i32, tag: &str| TocEntry {
+            table_am: Some("columnar".to_owned()),
+            ..entry(id, "TABLE", tag, &[1])
+        };
+        let entries = [
+            entry(1, "EXTENSION", "citus_columnar", &[]),
+            stored(2, "t"),
+            entry(3, "TABLE DATA", "t", &[2]),
+            stored(4, "u"),
+            entry(5, "TABLE DATA", "u", &[4]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        let e = refused("0A000", "extension \"citus_columnar\" is not available");
+        left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), e);
+        let e = refused("42704", "access method \"columnar\" does not exist");
+        left_out.refuse(&entries, (&entries[1], RefusedPart::Method), e);
+        assert!(!left_out.has(&entries[1]) && !left_out.has(&entries[2]));
+        // It needs more of the extension.
+        let e = refused("42704", "type \"public.vector\" does not exist");
+        left_out.refuse(&entries, (&entries[3], RefusedPart::Whole), e);
+        assert!(left_out.has(&entries[3]) && left_out.has(&entries[4]));
+        let root = "EXTENSION citus_columnar";
+        let wanted = [root, "ACCESS METHOD OF TABLE t", "TABLE u", "TABLE DATA u"];
+        let told = told(&refusals);
+        assert!(told.iter().all(|(_, r, _)| r == root), "{told:?}");
+        assert!(told.iter().map(|(entry, ..)| entry.as_str()).eq(wanted));
     }
 }

@@ -21,6 +21,7 @@ use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
 use crate::refusals::Refusals;
 use crate::rewrite::Rewriter;
+use crate::script::Settings;
 use crate::work_queue::WorkQueue;
 use crate::{extension_calls, producer, session_loop};
 
@@ -139,15 +140,18 @@ pub async fn rehearse(
 /// also where there are none to load.
 async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
     let in_text = std::mem::take(&mut *job.tried.rows.lock());
-    // Names those whose table the text creates.
-    let in_text: Vec<TocEntry> = in_text
-        .into_values()
-        .filter(|data| !job.is_left_out(data))
-        .collect();
-    let all = job.content.entries().iter().chain(&in_text);
-    let may_lack =
-        |e: &&TocEntry| e.kind == EntryKind::TableData && job.left_out.may_lack_object_of(e);
-    let undefined: Vec<&TocEntry> = all.filter(may_lack).collect();
+    let none = Settings::default();
+    let in_toc = job.content.entries().iter().map(|entry| (entry, &none));
+    let in_text = in_text.values().map(|rows| (&rows.entry, &*rows.settings));
+    let mut undefined = vec![];
+    for (data, settings) in in_toc.chain(in_text) {
+        match job.lacks_table(data) {
+            _ if data.kind != EntryKind::TableData => {}
+            Some(true) => job.leave_out_rows(data, settings),
+            Some(false) => {}
+            None => undefined.push((data, settings)),
+        }
+    }
     if undefined.is_empty() {
         return Ok(());
     }
@@ -156,9 +160,12 @@ async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
         .without_retry()
         .connect(&job.database, "restore")
         .await?;
-    for data in undefined {
+    for (data, settings) in undefined {
+        if let Some(path) = settings.get("search_path") {
+            session.run(path).await?;
+        }
         if lacks_table_of(&session, data).await {
-            job.leave_out_rows(data);
+            job.leave_out_rows(data, settings);
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use pgdump_archive::{ContentDigest, TextEncoding, TocEntry};
+use pgdump_archive::{ContentDigest, Dialect, TextEncoding, TocEntry, first_tokens};
 
 use crate::binary::Columns;
 use crate::ddl::DumpSettings;
@@ -17,7 +17,7 @@ use crate::left_out::{LeftOut, RefusedPart};
 use crate::observer::LoadObserver;
 use crate::postgres::{Server, Session, ident};
 use crate::rewrite::Rewriter;
-use crate::script::ScriptStep;
+use crate::script::{ScriptStep, Settings};
 use crate::work_queue::WorkQueue;
 
 /// What to restore: entries of a table of contents, or steps of SQL text as they arrive.
@@ -93,10 +93,17 @@ pub(crate) struct Totals {
 pub(crate) struct TriedText {
     /// Number of definitions.
     pub(crate) definitions: AtomicU64,
-    /// The rows that were passed over, by the name of their table.
-    pub(crate) rows: Mutex<BTreeMap<String, TocEntry>>,
+    /// The rows that were passed over, by the search path and the name of their table.
+    pub(crate) rows: Mutex<BTreeMap<(String, String), RowsOfText>>,
     /// The rows before which it ended; `None` if it has tried all of the text.
     pub(crate) ended_before: Mutex<Option<String>>,
+}
+
+/// Rows of SQL text that a rehearsal has passed over.
+#[derive(Debug)]
+pub(crate) struct RowsOfText {
+    pub(crate) entry: TocEntry,
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// State that all sessions of one load share.
@@ -143,7 +150,13 @@ fn table_of(entry: &TocEntry) -> String {
     }
 }
 
-/// Whether the database of a session does not have the table of an entry.
+/// Whether the name of a table in SQL text has a schema. Without one, the search path of the text says which table it is.
+fn names_schema(table: &str) -> bool {
+    let name = first_tokens(table, Dialect::default(), 2);
+    name.get(1).is_some_and(|dot| dot.is_symbol(b'.'))
+}
+
+/// Whether the database of a session does not have the table of an entry. The settings of SQL text must be in force.
 pub(crate) async fn lacks_table_of(session: &Session, entry: &TocEntry) -> bool {
     let sql = "SELECT pg_catalog.to_regclass($1::text) IS NULL";
     let asked = session.client().query_one(sql, &[&table_of(entry)]).await;
@@ -180,14 +193,36 @@ impl LoadContext {
         asked.await.is_some_and(|row| row.get(0))
     }
 
-    /// Leaves out rows whose table is of an extension that is left out.
-    pub(crate) fn leave_out_rows(&self, data: &TocEntry) {
+    /// Decides whether the rows of a node are left out because their table does not exist. The first session that comes
+    /// to the node decides that, and names them.
+    pub(crate) fn decide_rows(
+        &self,
+        (node, index): (NodeId, EntryIndex),
+        data: &TocEntry,
+        lacks_table: bool,
+    ) -> bool {
+        let (is_left_out, is_new) = self.left_out.decide(node, lacks_table);
+        if is_left_out && is_new {
+            match self.content.step(index, false).as_deref() {
+                Some(ScriptStep::Data { settings, .. }) => self.leave_out_rows(data, settings),
+                _ => self.leave_out_rows(data, &Settings::default()),
+            }
+        }
+        is_left_out
+    }
+
+    /// Leaves out rows that have no table to go to. `settings`: those that they have in SQL text.
+    pub(crate) fn leave_out_rows(&self, data: &TocEntry, settings: &Settings) {
         match &self.content {
+            // Named with its table.
+            LoadContent::Toc(_) if self.left_out.has(data) => {}
             LoadContent::Toc(_) => self.left_out.leave_out_data(data),
+            LoadContent::Script(_) if names_schema(&data.tag) => {
+                self.left_out.leave_out_rows_of_text(data, "");
+            }
             LoadContent::Script(_) => {
-                self.left_out.leave_out_rows_of_text(data);
-                // Names them.
-                self.left_out.has_rows_of(data);
+                let path = settings.get("search_path").unwrap_or_default();
+                self.left_out.leave_out_rows_of_text(data, path);
             }
         }
     }
@@ -226,12 +261,17 @@ impl LoadContext {
         matches!(self.content, LoadContent::Script(_)) && !self.totals.has_begun.load(Relaxed)
     }
 
-    /// Whether rows have no table to go to, because the server refused it.
-    pub(crate) fn is_left_out(&self, data: &TocEntry) -> bool {
-        match &self.content {
+    /// Whether rows have no table to go to, because the server refused it, or the extension that it is of; `None` if only
+    /// the server knows.
+    pub(crate) fn lacks_table(&self, data: &TocEntry) -> Option<bool> {
+        let is_refused = match &self.content {
             LoadContent::Toc(_) => self.left_out.has(data),
-            LoadContent::Script(_) => self.left_out.has_rows_of(data),
-        }
+            LoadContent::Script(_) => self.left_out.may_have_rows_of(data),
+        };
+        // A table of another schema may have the same name.
+        let is_known = matches!(self.content, LoadContent::Toc(_)) || names_schema(&data.tag);
+        let is_doubtful = is_refused && !is_known || self.left_out.may_lack_object_of(data);
+        (!is_doubtful || is_refused && is_known).then_some(is_refused)
     }
 
     /// The server refused this part of an entry.
@@ -255,6 +295,24 @@ impl LoadContext {
         match self.content.step(index, false).as_deref() {
             Some(ScriptStep::Data { entry, .. }) => Ok((**entry).clone()),
             _ => Err(RestoreError::internal("data for a step that has no data")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_sql_text_may_have_no_schema() {
+        for (table, wanted) in [
+            ("shop.orders", true),
+            ("\"S.s\".\"T\"", true),
+            ("orders", false),
+            ("\"shop.orders\"", false),
+            ("", false),
+        ] {
+            assert_eq!(names_schema(table), wanted, "{table}");
         }
     }
 }

@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use crate::copy::CopyTask;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
+use crate::fixes::shell_quoted;
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::load_context::{LoadContext, lacks_table_of};
@@ -84,13 +85,7 @@ impl SessionLoop {
         if self.job.is_before_rows_of_text() {
             self.stop_if_refused()?;
         }
-        if self.job.left_out.is_stopping() || self.job.is_left_out(&entry) {
-            self.discard(node);
-            return Ok(());
-        }
-        let session = &self.session.session;
-        if self.job.left_out.may_lack_object_of(&entry) && lacks_table_of(session, &entry).await {
-            self.job.leave_out_rows(&entry);
+        if self.job.left_out.is_stopping() || self.leaves_out((node, index), &entry).await? {
             self.discard(node);
             return Ok(());
         }
@@ -106,6 +101,26 @@ impl SessionLoop {
         self.job.rows_loaded(&entry.qualified_name(), rows);
         self.work_queue.change(|s| s.copier_done(node, rows));
         Ok(())
+    }
+
+    /// Whether the rows of a node are left out, because they have no table to go to.
+    async fn leaves_out(
+        &mut self,
+        (node, index): (NodeId, EntryIndex),
+        entry: &TocEntry,
+    ) -> Result<bool, RestoreError> {
+        if let Some(decided) = self.job.left_out.decided(node) {
+            return Ok(decided);
+        }
+        let lacks = match self.job.lacks_table(entry) {
+            Some(known) => known,
+            None => {
+                // A name of SQL text may have no schema.
+                self.session.before_data(&self.job, index, entry).await?;
+                lacks_table_of(&self.session.session, entry).await
+            }
+        };
+        Ok(self.job.decide_rows((node, index), entry, lacks))
     }
 
     /// Drops the rows that have arrived for a table that is left out. It does not wait for more, because the session may
@@ -246,8 +261,8 @@ const WERE_THERE: &str = "; the table of the target was not empty, and --data-on
 fn are_of_extension(extension: &str, entry: &TocEntry) -> String {
     format!(
         "; the extension {extension} of the server has created rows of its own in this table, which the backup's version of it \
-         does not have: install that version, or leave out the backup's rows with --skip '{}'",
-        entry.name()
+         does not have: install that version, or leave out the backup's rows with --skip {}",
+        shell_quoted(&entry.name())
     )
 }
 

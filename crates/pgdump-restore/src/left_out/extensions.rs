@@ -26,10 +26,12 @@ struct MissingExtension {
 }
 
 impl MissingExtension {
-    /// Whether objects in this schema are probably its own.
-    fn has_schema(&self, schema: &str) -> bool {
-        let is_called_after = self.name == schema || self.name.strip_prefix("pg_") == Some(schema);
-        is_called_after || self.schema.as_deref().is_some_and(|own| own == schema)
+    fn is_namesake_of(&self, schema: &str) -> bool {
+        self.name == schema || self.name.strip_prefix("pg_") == Some(schema)
+    }
+
+    fn is_in(&self, schema: &str) -> bool {
+        self.schema.as_deref().is_some_and(|own| own == schema)
     }
 }
 
@@ -50,7 +52,7 @@ impl MissingExtensions {
         if named.kind == "EXTENSION" {
             self.0.push(MissingExtension {
                 name: named.name.clone(),
-                schema: None,
+                schema: named.schema.clone(),
                 refusal: refusal.clone(),
             });
         }
@@ -60,16 +62,39 @@ impl MissingExtensions {
         self.0.is_empty()
     }
 
-    /// The refusal of the one that an object in this schema is probably of.
+    /// The refusal of the one that an object in this schema is probably of; `None` if several share the schema.
     pub(super) fn of_schema(&self, schema: Option<&str>) -> Option<&Refusal> {
         let schema = schema?;
-        let found = self.0.iter().find(|e| e.has_schema(schema));
+        let namesake = self.0.iter().find(|e| e.is_namesake_of(schema));
+        let shares_it = || only(self.0.iter().filter(|e| e.is_in(schema)));
+        let found = namesake.or_else(shares_it);
         found.map(|extension| &extension.refusal)
     }
 
-    /// The same, or the first one.
-    pub(super) fn of_schema_or_any(&self, schema: Option<&str>) -> Option<&Refusal> {
-        let first = || self.0.first().map(|extension| &extension.refusal);
-        self.of_schema(schema).or_else(first)
+    /// The refusal of rows or of the value of a sequence in this schema, which are left out because an extension that
+    /// creates their table is missing; `None` if none is.
+    pub(super) fn refusal_of(&self, schema: Option<&str>, entry: String) -> Option<Refusal> {
+        let the_only_one = || only(self.0.iter()).map(|extension| &extension.refusal);
+        match self.of_schema(schema).or_else(the_only_one) {
+            Some(cause) => Some(cause.of_dependent(entry)),
+            None if self.is_empty() => None,
+            None => Some(Refusal {
+                sqlstate: Some("42P01".to_owned()),
+                message: OF_AN_EXTENSION.to_owned(),
+                root: entry.clone(),
+                entry,
+                caused_by: None,
+            }),
+        }
     }
+}
+
+/// Why rows are left out if several extensions are missing, and nothing says which of them the rows are of.
+const OF_AN_EXTENSION: &str =
+    "what it belongs to does not exist: it is probably of one of the extensions that were refused";
+
+/// The item, unless there are several.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let first = items.next()?;
+    items.next().is_none().then_some(first)
 }

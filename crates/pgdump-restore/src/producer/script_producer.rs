@@ -11,6 +11,7 @@ use crate::conversion::Converter;
 use crate::dependence::{Definitions, Dependence};
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::{NodeId, TableId, sorted};
+use crate::load_context::RowsOfText;
 use crate::plan::{PlanNode, RestorePass};
 use crate::script::{
     OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
@@ -309,9 +310,13 @@ impl ScriptProducer {
         self.clean = false;
         self.passed.last = Some(entry.name());
         if is_wanted && entry.kind == EntryKind::TableData {
+            let path = self.settings.get("search_path").unwrap_or_default();
             let mut rows = self.chunks.job.tried.rows.lock();
-            rows.entry(entry.tag.clone())
-                .or_insert_with(|| entry.clone());
+            rows.entry((path.to_owned(), entry.tag.clone()))
+                .or_insert_with(|| RowsOfText {
+                    entry: entry.clone(),
+                    settings: self.settings.clone(),
+                });
         }
         if self.chunks.job.is_generic_sql {
             return Err(self.end_early());

@@ -45,11 +45,12 @@ impl Rewriter {
             notes.extend(self.apply_profile(service, entries));
             return notes;
         }
-        let users = if self.leaves_out_schemas(service) {
+        let mut users = if self.policy.leave_out_platform_rows {
             users_schemas(service, entries)
         } else {
             vec![]
         };
+        users.retain(|(schema, _)| self.may_leave_out_schema(service, schema));
         let schemas: Vec<&str> = users.iter().map(|(schema, _)| *schema).collect();
         self.state().platform = Some(self.platform_choice(service, &schemas));
         notes.extend(users.into_iter().map(|(_, note)| note));
@@ -196,18 +197,31 @@ impl Rewriter {
         !self.is_at_home(service) && self.policy.leave_out_platform_rows
     }
 
+    /// The platform's extensions that the server does not offer.
+    fn lacking_extensions(&self, service: &Service) -> impl Iterator<Item = &'static str> {
+        let all = service.all_extensions();
+        all.filter(move |e| !self.facts.extensions.contains(*e))
+    }
+
+    fn lacks_extension_of(&self, service: &Service, schema: &str) -> bool {
+        let mut lacking = self.lacking_extensions(service);
+        lacking.any(|extension| is_schema_of(extension, schema))
+    }
+
+    /// Whether a schema with this name, or the rows in it, would be left out of SQL text.
+    fn may_leave_out_schema(&self, service: &Service, schema: &str) -> bool {
+        self.leaves_out_schemas(service) || self.lacks_extension_of(service, schema)
+    }
+
     /// Which statements of SQL text are about objects of the platform. `users`: schemas that have the names of the
     /// platform's, and are the user's.
     fn platform_choice(&self, service: &Service, users: &[&str]) -> StatementChoice {
         let (facts, is_at_home) = (&self.facts, self.is_at_home(service));
-        let lacking: Vec<&str> = service
-            .all_extensions()
-            .filter(|e| !facts.extensions.contains(*e))
-            .collect();
-        let mut skip: Vec<String> = lacking.iter().map(|e| format!("EXTENSION {e}")).collect();
+        let lacking = self.lacking_extensions(service);
+        let mut skip: Vec<String> = lacking.map(|e| format!("EXTENSION {e}")).collect();
         if self.policy.leave_out_platform_rows {
-            let is_lacking = |s: &&&str| lacking.iter().any(|e| is_schema_of(e, s));
-            let own = service.schemas.iter().filter(is_lacking);
+            let own = service.schemas.iter();
+            let own = own.filter(|schema| self.lacks_extension_of(service, schema));
             let own = own.filter(|schema| !users.contains(*schema));
             skip.extend(own.map(|schema| format!("TABLE DATA {schema}.*")));
         }
@@ -561,6 +575,19 @@ mod tests {
         ] {
             assert_eq!(f.leaves_out(sql), is_out, "{sql}");
         }
+    }
+
+    /// Also on the service itself, if it lacks the extension that has such a schema.
+    #[test]
+    fn rows_in_a_schema_of_the_user_are_kept_on_the_service_itself() {
+        let mut f = ordinary(Profile::Auto);
+        f.facts.roles.insert("supabase_admin".into());
+        let notes = f.use_profile(&mut of_user(true), true);
+        let is_noted = notes.iter().any(|n| n.contains("TABLE vault.coins"));
+        assert!(is_noted, "{notes:?}");
+        let mut rows = TocEntry::bare(1, "TABLE DATA", "vault.coins");
+        rows.copy_stmt = "COPY vault.coins FROM stdin;".to_owned();
+        assert!(!f.leaves_out_rows(&rows));
     }
 
     #[test]

@@ -152,11 +152,21 @@ fn created(t: &[Token<'_>], sql: &str) -> Defined {
         return Defined::called(entry.unwrap_or_else(|| first_words(sql)));
     };
     let is_table = matches!(object.kind.as_str(), "TABLE" | "FOREIGN TABLE");
+    let mut named = object.named(&object.kind);
+    if object.kind == "EXTENSION" {
+        named.schema = schema_of_extension(t);
+    }
     Defined {
         entry: entry.unwrap_or_else(|| format!("{} {}", object.kind, object.name)),
-        named: Some(object.named(&object.kind)),
+        named: Some(named),
         table: is_table.then(|| table_named(object.text(sql))).flatten(),
     }
+}
+
+/// `EXTENSION postgis WITH SCHEMA gis`
+fn schema_of_extension(t: &[Token<'_>]) -> Option<String> {
+    let place = t.iter().rposition(|w| w.is("schema"))?;
+    t.get(place + 1)?.name()
 }
 
 /// `USER MAPPING FOR role SERVER server`

@@ -46,7 +46,7 @@ impl RestoreSession {
         if may_be_about_owner(&e, entry) && self.without_owner(job, entry, size).await? {
             job.refuse((entry, RefusedPart::Owner), e);
         } else if is_stored(entry) && self.as_heap(job, entry, size).await? {
-            job.refuse((entry, RefusedPart::Method), without_method(entry));
+            job.refuse((entry, RefusedPart::Method), of_method(e, entry));
         } else if has_independent_statements(entry) {
             self.each_statement(job, entry).await?;
         } else if says_absent(&e) && job.left_out.may_lack_object_of(entry) {
@@ -54,7 +54,7 @@ impl RestoreSession {
         } else if is_data(entry) && !job.definitions_only {
             return Err(explained(e, entry));
         } else {
-            job.refuse((entry, RefusedPart::Whole), e);
+            job.refuse((entry, RefusedPart::Whole), of_method(e, entry));
         }
         Ok(())
     }
@@ -251,9 +251,9 @@ impl RestoreSession {
         let ran = self.run_alone(job, sql.clone(), TaskCost::default()).await;
         let Err(e) = ran else { return Ok(()) };
         let failed = |e| RestoreError::from(hints::with_hint(e, None).context(&name));
-        if let Some((defined, cause)) = value_of_missing_sequence(job, &sql, &e) {
+        if let Some((defined, refusal)) = value_of_missing_sequence(job, &sql, &e) {
             self.session.run("ROLLBACK").await?;
-            job.left_out.leave_out_statement(&defined, &cause);
+            job.left_out.leave_out_value(&defined, refusal);
             return Ok(());
         }
         // What is no definition may be data.
@@ -349,7 +349,7 @@ fn says_absent(e: &DatabaseError) -> bool {
     e.sqlstate().is_some_and(is_absent)
 }
 
-/// The value of a sequence in SQL text whose sequence is of an extension that was refused, and that refusal.
+/// The value of a sequence in SQL text whose sequence is of an extension that was refused, and its own refusal.
 fn value_of_missing_sequence(
     job: &LoadContext,
     sql: &str,
@@ -360,8 +360,10 @@ fn value_of_missing_sequence(
     }
     let defined = sequence_set_by(sql)?;
     let name = defined.entry.strip_prefix("SEQUENCE SET ")?;
-    let cause = job.left_out.missing_extension(name)?;
-    Some((defined, cause))
+    let refusal = job
+        .left_out
+        .of_missing_extension(name, defined.entry.clone())?;
+    Some((defined, refusal))
 }
 
 /// The extension that a statement refuses in the server's place.
@@ -420,7 +422,12 @@ fn of_set_role(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
 }
 
 /// The server calls a missing access method a wrong value of a setting, and messages about values are dropped.
-fn without_method(entry: &TocEntry) -> DatabaseError {
+fn of_method(e: DatabaseError, entry: &TocEntry) -> DatabaseError {
+    const WRONG_VALUE: &str = "22023";
+    let is_of_value = e.sqlstate() == Some(WRONG_VALUE) && e.kind() == DatabaseKind::DataRejected;
+    if !is_of_value || !is_stored(entry) {
+        return e;
+    }
     let method = entry.table_am.as_deref().unwrap_or_default();
     let what = format!("access method \"{method}\" does not exist");
     DatabaseError::new(kind_of_sqlstate("42704", &what), what.as_str()).with_sqlstate("42704")
@@ -458,4 +465,39 @@ fn is_data(entry: &TocEntry) -> bool {
         entry.kind,
         EntryKind::SequenceSet | EntryKind::Blob | EntryKind::BlobMetadata
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_access_method_is_named_and_nothing_else_is_called_so() {
+        let stored = TocEntry {
+            table_am: Some("columnar".to_owned()),
+            ..TocEntry::bare(1, "TABLE", "t")
+        };
+        let error = |kind: DatabaseKind, code: &str| {
+            DatabaseError::new(kind, "statement: no").with_sqlstate(code)
+        };
+        let missing = of_method(error(DatabaseKind::DataRejected, "22023"), &stored);
+        assert_eq!(
+            (missing.sqlstate(), missing.to_string().as_str()),
+            (Some("42704"), "access method \"columnar\" does not exist")
+        );
+        for (kind, code) in [
+            (DatabaseKind::VersionIncompatible, "22023"),
+            (DatabaseKind::VersionIncompatible, "0A000"),
+            (DatabaseKind::StatementRejected, "XX000"),
+        ] {
+            let e = of_method(error(kind, code), &stored);
+            assert_eq!(
+                (e.sqlstate(), e.to_string().as_str()),
+                (Some(code), "statement: no")
+            );
+        }
+        let heap = TocEntry::bare(1, "TABLE", "t");
+        let e = of_method(error(DatabaseKind::DataRejected, "22023"), &heap);
+        assert_eq!(e.sqlstate(), Some("22023"));
+    }
 }
