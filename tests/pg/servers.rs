@@ -87,8 +87,7 @@ fn cells_of(source: u32, target: u32) -> Vec<(usize, usize)> {
         .collect()
 }
 
-/// Every version is a source and a target, from both sides where it has both, and each database meets each format from newer
-/// and from older versions.
+/// Every version is a source and a target, and each database meets each format from newer and from older versions.
 #[test]
 fn every_version_is_a_source_and_a_target() {
     let pairs = ACROSS
