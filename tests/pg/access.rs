@@ -36,16 +36,18 @@ async fn refusal(c: &Cluster, user: &str, password: &str, database: &str) -> Opt
 
 const PRIVILEGES: &str = "SELECT coalesce(datacl, acldefault('d', datdba)), pg_get_userbyid(datdba) FROM pg_database WHERE datname = ";
 
+/// The distribution's server creates and replaces every kind of database; each of the others, in `make test`, every other kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_can_connect_to_a_database_during_the_load() {
-    for bindir in bindirs() {
-        let c = Cluster::of(&bindir, "");
+    let bindirs = bindirs();
+    for (n, bindir) in bindirs.iter().enumerate() {
+        let c = Cluster::of(bindir, "");
         c.psql(
             "postgres",
             "CREATE ROLE visitor LOGIN; CREATE ROLE pgrestored_owner",
         );
         let dump = c.waiting_dump();
-        for (target, acl, trust) in [
+        for (i, (target, acl, trust)) in [
             ("fresh", None, "full"),
             ("usual", Some(""), "full"),
             (
@@ -67,7 +69,14 @@ async fn nobody_else_can_connect_to_a_database_during_the_load() {
                 Some("GRANT CREATE ON DATABASE untrusted TO role_a"),
                 "restricted",
             ),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let is_its_turn = n + 1 == bindirs.len() || i % 2 == n;
+            if !is_its_turn && !is_full_campaign() {
+                continue;
+            }
             if let Some(acl) = acl {
                 c.create(target, "");
                 c.psql("postgres", acl);
@@ -232,7 +241,12 @@ async fn changes_to_the_loading_role_are_undone() {
         let rows = "COPY public.t (a) FROM stdin;\nnone\n\\.\n";
         let done = pool.restore(&pool.with(&CHANGES, rows)).await;
         assert_eq!(done.failure, Some(R::DataRejected));
-        pool.check("a restore that failed").await;
+        if is_full_campaign() {
+            pool.check("a restore that failed").await;
+        } else {
+            // The restore below shows that the next one works.
+            pool.check_role("a restore that failed").await;
+        }
         // A restore that was killed undoes nothing, and a session of the role may still be open.
         let config = format!(
             "host={} user={LOADER} password=right dbname=postgres",

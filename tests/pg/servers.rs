@@ -1,5 +1,6 @@
 //! Dumps of one version restored into servers of another, and into servers that lack something.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -62,23 +63,68 @@ const DATABASES: [(&str, &str); 2] = [
     ("names", include_str!("names.sql")),
 ];
 
+const FORMATS: [Format; 2] = [Format::Custom, Format::Plain];
+
+/// A version, the servers into which `make test` restores its dumps, and those into which `make soak` does, too.
+static ACROSS: [(u32, &[u32], &[u32]); 6] = [
+    (13, &[18], &[]),
+    (14, &[17], &[]),
+    (15, &[13, 16, 18], &[14, 17]),
+    (16, &[15], &[13, 18]),
+    (17, &[14], &[]),
+    (18, &[13, 15], &[14, 16, 17]),
+];
+
+/// The databases that dumps of `source` restore into `target`, as indexes, and the forms of each. `make soak` restores both
+/// databases in both formats on every two servers; `make test` restores each in one of them, that of names where the versions
+/// are far apart.
+fn cells_of(source: u32, target: u32) -> Vec<(usize, usize)> {
+    let turn = (2 * source + target) as usize;
+    let has_names = source.abs_diff(target) >= 3;
+    let all = (0..DATABASES.len()).flat_map(|d| (0..FORMATS.len()).map(move |f| (d, f)));
+    let is_tested = |(d, f): &(usize, usize)| (turn + d + f) % 2 == 0 && (*d == 0 || has_names);
+    all.filter(|cell| is_tested(cell) || is_full_campaign())
+        .collect()
+}
+
+/// Every version is a source and a target, and each database meets each format from newer and from older versions.
+#[test]
+fn every_version_is_a_source_and_a_target() {
+    let pairs = ACROSS
+        .iter()
+        .flat_map(|(source, targets, _)| targets.iter().map(move |target| (*source, *target)));
+    let (mut sources, mut targets, mut cells) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for (source, target) in pairs {
+        sources.insert(source);
+        targets.insert(target);
+        let cells_here = cells_of(source, target).into_iter();
+        cells.extend(cells_here.map(|cell| (source < target, cell)));
+    }
+    assert_eq!((sources.len(), targets.len()), (6, 6));
+    assert_eq!(cells.len(), 2 * DATABASES.len() * FORMATS.len());
+}
+
 /// A dump of `source` restored into newer and older versions gives the result of `pg_restore` there; where `pg_restore`
-/// fails, a rule applies. `make soak` restores both databases in both formats on every two servers; `make test` restores
-/// each in one of them, that of names on half of the servers, and all where the versions are farthest apart.
-async fn across(source: u32, targets: &[u32]) {
+/// fails, a rule applies.
+async fn across(source: u32) {
     let (Some(pg_dump), Some(from)) = (newest_pg_dump(), server(source)) else {
         return;
     };
+    let (_, tested, others) = ACROSS.iter().find(|(s, _, _)| *s == source).unwrap();
+    let others = if is_full_campaign() {
+        &others[..]
+    } else {
+        &others[..0]
+    };
     let dumps = DATABASES.map(|(database, sql)| {
         from.create(database, sql);
-        [Format::Custom, Format::Plain].map(|format| from.dump_as(database, format))
+        FORMATS.map(|format| from.dump_as(database, format))
     });
-    for target in targets {
-        let Some(to) = server(*target) else { continue };
-        let has_all = is_full_campaign() || source.abs_diff(*target) == 5;
-        let turn = (source + target) as usize;
+    for target in [*tested, others].concat() {
+        let Some(to) = server(target) else { continue };
+        let cells = cells_of(source, target);
         for (d, ((database, _), forms)) in DATABASES.iter().zip(&dumps).enumerate() {
-            if d == 1 && turn % 2 == 1 && !has_all {
+            if cells.iter().all(|(of, _)| *of != d) {
                 continue;
             }
             to.psql("postgres", "CREATE DATABASE theirs TEMPLATE template0");
@@ -91,12 +137,12 @@ async fn across(source: u32, targets: &[u32]) {
             let wanted = content(&pg_dump, &to, "theirs");
             to.psql("postgres", "DROP DATABASE theirs");
             for (f, dump) in forms.iter().enumerate() {
-                if (turn + d + f) % 2 == 1 && !has_all {
+                if !cells.contains(&(d, f)) {
                     continue;
                 }
                 let result = to.restore(dump, "ours").await;
                 let what = format!("{database} of {source} into {target}, {}", dump.display());
-                if *target == 13 && source > 13 && d == 0 {
+                if target == 13 && source > 13 && d == 0 {
                     // pg_restore drops a type and its table here; we do not.
                     to.psql("ours", "DROP TABLE air.shift; DROP TYPE air.span");
                 }
@@ -114,23 +160,23 @@ async fn across(source: u32, targets: &[u32]) {
 }
 
 macro_rules! across {
-    ($($name:ident: $source:literal $targets:expr;)*) => {
+    ($($name:ident: $source:literal;)*) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                across($source, &$targets).await;
+                across($source).await;
             }
         )*
     };
 }
 
 across! {
-    from_13: 13 [18];
-    from_14: 14 [17];
-    from_15: 15 [13, 14, 16, 17, 18];
-    from_16: 16 [13, 15, 18];
-    from_17: 17 [14];
-    from_18: 18 [13, 14, 15, 16, 17];
+    from_13: 13;
+    from_14: 14;
+    from_15: 15;
+    from_16: 16;
+    from_17: 17;
+    from_18: 18;
 }
 
 /// A `pg_dump` older than the server it dumps prints a counter of that server in the options of columns,
@@ -170,39 +216,60 @@ async fn internal_column_options_of_a_server_are_removed() {
     }
 }
 
-/// The committed dumps of every installed `pg_dump`, into every server. `make soak` restores every form of every
-/// version into each; `make test` one form of each version, and the others of one version, in turn.
+const DUMPED_BY: [u32; 3] = [15, 16, 18];
+
+const DUMPED_AS: [&str; 5] = [
+    "custom.dump",
+    "plain.sql",
+    "inserts.sql",
+    "tar.gz",
+    "directory.tar.gz",
+];
+
+/// Which committed dumps are restored into a server, as indexes of version and form: by `make soak` all, by `make test` each
+/// form, of one version in turn.
+fn fixtures_of(target: u32) -> Vec<(usize, usize)> {
+    let all = (0..DUMPED_BY.len()).flat_map(|v| (0..DUMPED_AS.len()).map(move |f| (v, f)));
+    let is_its_turn = |(v, f): &(usize, usize)| (v + f) % DUMPED_BY.len() == target as usize % 3;
+    all.filter(|fixture| is_its_turn(fixture) || is_full_campaign())
+        .collect()
+}
+
+#[test]
+fn every_two_of_server_version_and_form_meet() {
+    let mut met = [HashSet::new(), HashSet::new(), HashSet::new()];
+    for target in 13..=18_usize {
+        for (v, f) in fixtures_of(target as u32) {
+            met[0].insert((target, v));
+            met[1].insert((target, f));
+            met[2].insert((v, f));
+        }
+    }
+    let (versions, forms) = (DUMPED_BY.len(), DUMPED_AS.len());
+    assert_eq!(
+        met.map(|m| m.len()),
+        [6 * versions, 6 * forms, versions * forms]
+    );
+}
+
+/// The committed dumps of every installed `pg_dump`, into every server: all are of one database.
 async fn fixtures(target: u32) {
     let (Some(pg_dump), Some(to)) = (newest_pg_dump(), server(target)) else {
         return;
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    for (v, version) in [15, 16, 18].into_iter().enumerate() {
-        let mut wanted: Option<String> = None;
-        for (f, form) in [
-            "custom.dump",
-            "plain.sql",
-            "inserts.sql",
-            "tar.gz",
-            "directory.tar.gz",
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let is_its_turn = f == 0 || (v + f) % 3 == target as usize % 3;
-            if !is_its_turn && !is_full_campaign() {
-                continue;
-            }
-            let name = format!("v{version}.{form}");
-            to.restore(&folder.join(&name), "ours").await;
-            let got = content(&pg_dump, &to, "ours");
-            let wanted = wanted.get_or_insert_with(|| got.clone());
-            assert_same(&got, wanted, &format!("{name} into {target}"));
-            to.psql("postgres", "DROP DATABASE ours");
-        }
-        assert!(wanted.is_some_and(|w| w.contains("COMMENT ON LARGE OBJECT 9001 IS 'coffee'")));
+    let mut wanted: Option<String> = None;
+    for (v, f) in fixtures_of(target) {
+        let name = format!("v{}.{}", DUMPED_BY[v], DUMPED_AS[f]);
+        to.restore(&folder.join(&name), "ours").await;
+        let got = content(&pg_dump, &to, "ours");
+        let wanted = wanted.get_or_insert_with(|| got.clone());
+        assert_same(&got, wanted, &format!("{name} into {target}"));
+        to.psql("postgres", "DROP DATABASE ours");
     }
-    if ![13, 15, 18].contains(&target) && !is_full_campaign() {
+    assert!(wanted.is_some_and(|w| w.contains("COMMENT ON LARGE OBJECT 9001 IS 'coffee'")));
+    // How an archive is compressed matters to no server.
+    if target != 13 && !is_full_campaign() {
         return;
     }
     let shop = folder.join("shop18.zstd.dir.tar");

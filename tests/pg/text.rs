@@ -202,7 +202,8 @@ const STOCK_BEFORE: &str = "INSERT INTO \"a;item\" (id, price, note) OVERRIDING 
     INSERT INTO b_part (id, day, item) VALUES (1000, '2020-01-02', 1000); INSERT INTO c_up VALUES (1000, 1000, NULL);";
 
 /// `pg_dump -a` as text, into existing tables: the result of `psql`, all of it or nothing. `make soak` breaks every form of
-/// both databases in every way; `make test` in half of the ways, so that every two of the three meet.
+/// both databases in every way; `make test` each but the last one, which is the first one's text, in half of the ways, so that
+/// every two of the three meet.
 #[tokio::test]
 async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
     let c = Cluster::start();
@@ -220,6 +221,13 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
     {
         c.create(name, &format!("{tables}{rows}"));
         let schema = pg_dump(&c, &["-s", "-d", name]);
+        c.psql("postgres", "DROP DATABASE IF EXISTS prepared");
+        c.create(
+            "prepared",
+            &format!("{schema}\nSET search_path = public; {before}"),
+        );
+        let untouched = c.content("prepared", &[]);
+        let mut wanted: Option<String> = None;
         // psql fires triggers; the restored rows had theirs fired before.
         let more: &[&str] = if name == "shop" {
             &["--disable-triggers"]
@@ -232,17 +240,18 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
             &["--column-inserts", "--rows-per-insert=7"],
             &["-b"],
         ];
-        for (f, form) in forms.into_iter().enumerate() {
+        let tested = if is_full_campaign() { 4 } else { 3 };
+        for (f, form) in forms.into_iter().enumerate().take(tested) {
             let what = format!("{name} {form:?}");
             let text = pg_dump(&c, &[&["-a", "-d", name], more, form].concat());
-            c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
-            c.create(
-                "ours",
-                &format!("{schema}\nSET search_path = public; {before}"),
-            );
-            c.copy("ours", "theirs");
-            c.psql("theirs", &text);
-            let untouched = c.content("ours", &[]);
+            c.copy("prepared", "ours");
+            // psql makes the same database of each form.
+            if wanted.is_none() || is_full_campaign() {
+                c.copy("prepared", "theirs");
+                c.psql("theirs", &text);
+                wanted = Some(c.content("theirs", &[]));
+            }
+            let wanted = wanted.as_deref().unwrap();
             for (b, (how, broken, reason)) in broken(&text).into_iter().enumerate() {
                 if b % 2 != (d + f) % 2 && !is_full_campaign() {
                     continue;
@@ -265,7 +274,7 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
             }
             let done = data_only(&c, &file(&c, "rows.sql", &text), "ours").await;
             assert_eq!(done.result.error, None, "{what}");
-            assert_same(&c.content("ours", &[]), &c.content("theirs", &[]), &what);
+            assert_same(&c.content("ours", &[]), wanted, &what);
             assert_same(
                 &c.content(&done.result.previous_database.unwrap(), &[]),
                 &untouched,
