@@ -10,6 +10,7 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
 use pgrestored::manager::JobOutcome;
 use pgrestored::postgres::Server;
+use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
@@ -74,14 +75,19 @@ impl Canaries {
             .replace("PORT", &self.port.to_string())
     }
 
-    /// Nothing happened outside of the database, and nothing from outside is in it.
-    fn check(&self, c: &Cluster, what: &str) {
+    /// Nothing happened outside of the server.
+    fn check_beside(&self, what: &str) {
         assert!(!self.file.exists(), "{what}: a file was written");
         assert_eq!(
             self.touches.load(Ordering::SeqCst),
             0,
             "{what}: a connection was opened"
         );
+    }
+
+    /// Nothing happened outside of the database, and nothing from outside is in it.
+    fn check(&self, c: &Cluster, what: &str) {
+        self.check_beside(what);
         // One statement needs no psql.
         let app = "SELECT count(*) FROM pg_database WHERE datname = 'app'";
         let now = c.psql("postgres", &format!("SELECT ({OUTSIDE}), ({app})"));
@@ -225,17 +231,28 @@ async fn attacks_are_refused_or_confined() {
     assert_eq!(restore(&c, &good, &[]).await.failure, None);
     c.psql("postgres", "DROP DATABASE app");
     let canaries = Canaries::set(&c);
-    let attack =
-        async |sql: &str| restore(&c, &with(&c, &plain, &canaries.fill(sql)), &[RESTRICTED]).await;
+    // Further connections have nothing to do: one statement follows the other.
+    let jobs = if is_full_campaign() { "3" } else { "1" };
+    let app = c.app(&[RESTRICTED, ("restore-jobs", jobs)]);
+    let attack = async |sql: &str| {
+        let file = with(&c, &plain, &canaries.fill(sql));
+        let job = job(&file, "app", OnExisting::Fail);
+        app.manager
+            .run(&job, Arc::default(), CancellationToken::new())
+            .await
+    };
     let mut allowed = vec![];
-    for &sql in REFUSED {
-        if attack(sql).await.failure.is_none() {
-            allowed.push(sql);
-        }
-        canaries.check(&c, sql);
-    }
-    // What is refused ends its restore; several of the others are in one.
+    // What is refused ends its restore; several of the others are in one. The server is looked at after several.
     let together = if is_full_campaign() { 1 } else { 5 };
+    for group in REFUSED.chunks(together) {
+        for &sql in group {
+            if attack(sql).await.failure.is_none() {
+                allowed.push(sql);
+            }
+            canaries.check_beside(sql);
+        }
+        canaries.check(&c, &group.join("\n"));
+    }
     for group in CONFINED.chunks(together) {
         let sql = group.join("\nSET search_path = public;\n");
         assert_eq!(attack(&sql).await.result.error, None, "{sql}");

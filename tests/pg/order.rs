@@ -8,7 +8,7 @@ use pgrestored::job::{BackupRef, OnExisting, VerifyJob};
 use pgrestored::policy::{Depth, Selection, Trigger};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, assert_same, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job};
 
 /// A large dictionary, tables whose rows look something up in it or in neighbouring tables, and a large table after
 /// these, of which they must see nothing.
@@ -60,11 +60,11 @@ const CONTENT: &str = "SELECT format('SELECT %L, tableoid::regclass, * FROM ONLY
     FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT IN ('a_dict', 'z_later') ORDER BY relname";
 
 fn content(c: &Cluster, database: &str) -> String {
-    let queries = c.psql(database, CONTENT);
+    // In one psql, which takes longer to start than to do this.
     c.psql(
         database,
         &format!(
-            "SET search_path = public; {queries} SELECT count(*) FROM a_dict; SELECT count(*) FROM z_later;"
+            "SET search_path = public;\n{CONTENT} \\gexec\nSELECT count(*) FROM a_dict; SELECT count(*) FROM z_later;"
         ),
     )
 }
@@ -137,7 +137,9 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
         dump(&c, "in.sql", &[NO_BLOCKS]),
         dump(&c, "in.d", &["-Fd", NO_BLOCKS]),
     );
-    assert_same(&theirs(&c, &text), &copied, "psql's is pg_restore's");
+    if is_full_campaign() {
+        assert_same(&theirs(&c, &text), &copied, "psql's is pg_restore's");
+    }
     // Packed by name: the dictionary does not precede the tables that read it.
     let packed = c.tar(&directory, &["--sort=name", "-C"], ".");
     let mut forms = vec![
@@ -170,15 +172,14 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
     );
     let inserted = dump(&c, "inserts.sql", &["--inserts"]);
     let one_by_one = theirs(&c, &inserted);
-    compare(&c, &inserted, &one_by_one, &["1", "4"], &[]).await;
-    compare(
-        &c,
-        &dump(&c, "inserts.dump", &["-Fc", "--column-inserts"]),
-        &one_by_one,
-        &["4"],
-        &[],
-    )
-    .await;
+    let with_columns = dump(&c, "inserts.dump", &["-Fc", "--column-inserts"]);
+    let jobs = if is_full_campaign() {
+        &["1", "4"][..]
+    } else {
+        &["4"]
+    };
+    compare(&c, &inserted, &one_by_one, jobs, &[]).await;
+    compare(&c, &with_columns, &one_by_one, jobs, &[]).await;
     let several = dump(&c, "several.sql", &["--rows-per-insert=1000"]);
     compare(&c, &several, &theirs(&c, &several), &["4"], &[]).await;
 }
@@ -215,20 +216,22 @@ async fn read_by_blocks(c: &Cluster, dump: &Path, expected: &str) {
         String::from_utf8_lossy(&walk.stdout).contains("index.json"),
         "there is no restore index"
     );
-    compare(c, Path::new("in.dump"), expected, &["4", "4"], &flags).await;
+    // Each time, others of these readers come first.
+    let times = if is_full_campaign() { 2 } else { 1 };
+    compare(
+        c,
+        Path::new("in.dump"),
+        expected,
+        &["4"; 2][..times],
+        &flags,
+    )
+    .await;
 }
 
 /// Data only, into existing tables: which rows depend on others is in their catalog.
 async fn data_only_rows(c: &Cluster, whole: &Path, rows: &Path) {
-    c.create("empty", "");
-    let of_schema = c
-        .sandbox
-        .command("pg_restore")
-        .args(["-s", "-d", "empty"])
-        .arg(whole)
-        .output()
-        .unwrap();
-    assert!(of_schema.status.success());
+    c.pg_restore(whole, "schema", &["-s"]);
+    c.copy("schema", "empty");
     let restored = c
         .sandbox
         .command("pg_restore")
@@ -243,16 +246,7 @@ async fn data_only_rows(c: &Cluster, whole: &Path, rows: &Path) {
     );
     let expected = content(c, "empty");
     for from in [whole, rows] {
-        c.create("ours", "");
-        assert!(
-            c.sandbox
-                .command("pg_restore")
-                .args(["-s", "-d", "ours"])
-                .arg(whole)
-                .status()
-                .unwrap()
-                .success()
-        );
+        c.copy("schema", "ours");
         let mut job = job(from, "ours", OnExisting::Replace);
         job.selection = Selection {
             data_only: true,

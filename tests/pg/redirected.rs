@@ -78,6 +78,36 @@ fn is_tried(version: u32, way: &str) -> bool {
     version != 16 || ["redirected", "appended"].contains(&way) || is_full_campaign()
 }
 
+/// Whether an archive is restored before its verification in depth, and whether after it, by the resulting restore index.
+/// `make soak` does both with each; `make test` with what is redirected, and else one of them in turn.
+fn turns(version: u32, way: &str) -> [bool; 2] {
+    let place = WAYS.iter().position(|(name, _)| *name == way).unwrap();
+    let is_first = (place % 2 == 0) == (version == 15);
+    let has_both = way == "redirected" || is_full_campaign();
+    [is_first || has_both, !is_first || has_both]
+}
+
+/// Each way with each of two versions, and both restores with each way and each version.
+#[test]
+fn every_two_of_version_way_and_restore_meet() {
+    for (turn, what) in ["before a verification", "by the restore index"]
+        .iter()
+        .enumerate()
+    {
+        let is_met = |version: u32, way: &str| is_tried(version, way) && turns(version, way)[turn];
+        for (way, _) in WAYS {
+            let versions = [15, 16, 18].into_iter();
+            assert!(versions.clone().any(|v| is_met(v, way)), "{way}, {what}");
+            let tried = versions.filter(|v| is_tried(*v, way)).count();
+            assert!(tried >= 2, "{way}");
+        }
+        for version in [15, 16, 18] {
+            let is_met = WAYS.iter().any(|(way, _)| is_met(version, way));
+            assert!(is_met, "{version}, {what}");
+        }
+    }
+}
+
 /// However a dump is written, it is restored and verified, and once more by the resulting restore index, with
 /// the same result as by `pg_restore`.
 #[tokio::test(flavor = "multi_thread")]
@@ -105,35 +135,22 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
                         .arg(&file),
                 );
             }
-            assert!(!restore_by(&app, &file, "ours").await, "{what}");
-            let deepest = if name == "redirected" {
-                Depth::Data
-            } else {
-                Depth::Archive
-            };
-            for depth in [Depth::Object, deepest] {
-                let proof = verify_as(
-                    &app,
-                    &format!("{what} {depth:?}"),
-                    file.to_str().unwrap(),
-                    depth,
-                )
-                .await;
-                assert_eq!(
-                    proof.verdict,
-                    Verdict::Verified,
-                    "{what}: {:?}",
-                    proof.error
-                );
+            let [before, after] = turns(version, name);
+            if before {
+                assert!(!restore_by(&app, &file, "ours").await, "{what}");
+                assert_restored(&c, "ours", &source, &what);
+                assert_verified(&app, &file, Depth::Object, &what).await;
             }
-            assert_eq!(
-                restore_by(&app, &file, "by_index").await,
-                name != "zipped",
-                "{what}"
-            );
-            for database in ["ours", "by_index"] {
-                assert_same(&c.content(database, &[]), &source, &what);
-                c.psql("postgres", &format!("DROP DATABASE {database}"));
+            if after {
+                let deepest = if name == "redirected" {
+                    Depth::Data
+                } else {
+                    Depth::Archive
+                };
+                assert_verified(&app, &file, deepest, &what).await;
+                let is_by_index = restore_by(&app, &file, "by_index").await;
+                assert_eq!(is_by_index, name != "zipped", "{what}");
+                assert_restored(&c, "by_index", &source, &what);
             }
             let seen = Command::new(env!("CARGO_BIN_EXE_pgrestored"))
                 .arg("inspect")
@@ -144,32 +161,59 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
         }
         assert_same(&c.content("theirs", &[]), &source, "pg_restore");
         c.psql("postgres", "DROP DATABASE theirs");
-        let more: &[&str] = if version >= 18 {
-            &["-s", "-a", "--statistics", "--statistics-only"]
-        } else {
-            &["-s", "-a"]
-        };
-        for options in more {
-            for way in ["> F", ">> F"] {
-                let file = c.scratch(&uuid::Uuid::new_v4().to_string());
-                dump(&c, &bindir, &format!("-d src {options}"), way, &file);
-                let origin = ArchiveSource::once(std::fs::File::open(&file).unwrap());
-                let archive =
-                    Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap();
-                let ledger = ContentDigest::of(&archive);
-                let read = archive.read_data(&mut DigestSink::new(&ledger, &|_| {}));
-                read.unwrap_or_else(|e| panic!("{options} {way} of {version}: {e}"));
-            }
-        }
+        parts_are_read(&c, version, &bindir);
     }
     two_archives_in_one_file(&c);
+}
+
+/// Compares a restored database with its source, and drops it.
+fn assert_restored(c: &Cluster, database: &str, source: &str, what: &str) {
+    assert_same(&c.content(database, &[]), source, what);
+    c.psql("postgres", &format!("DROP DATABASE {database}"));
+}
+
+async fn assert_verified(app: &App, file: &Path, depth: Depth, what: &str) {
+    let id = format!("{what} {depth:?}");
+    let proof = verify_as(app, &id, file.to_str().unwrap(), depth).await;
+    let error = &proof.error;
+    assert_eq!(proof.verdict, Verdict::Verified, "{what}: {error:?}");
+}
+
+/// Archives of a part of the database, written in both ways: by `make test`, the schema and the data of one version in one
+/// of them each, the other way around with 16.
+fn parts_are_read(c: &Cluster, version: u32, bindir: &Path) {
+    let ways = ["> F", ">> F"];
+    let mut parts = vec![];
+    for (n, options) in ["-s", "-a"].into_iter().enumerate() {
+        let turn = (n + usize::from(version == 16)) % 2;
+        let of_turn = |w: &usize| *w == turn || is_full_campaign();
+        parts.extend((0..2).filter(of_turn).map(|w| (options, ways[w])));
+    }
+    if version >= 18 {
+        let both = |options| ways.map(|way| (options, way));
+        parts.extend(
+            ["--statistics", "--statistics-only"]
+                .into_iter()
+                .flat_map(both),
+        );
+    }
+    for (options, way) in parts {
+        let file = c.scratch(&uuid::Uuid::new_v4().to_string());
+        dump(c, bindir, &format!("-d src {options}"), way, &file);
+        let origin = ArchiveSource::once(std::fs::File::open(&file).unwrap());
+        let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap();
+        let ledger = ContentDigest::of(&archive);
+        let read = archive.read_data(&mut DigestSink::new(&ledger, &|_| {}));
+        read.unwrap_or_else(|e| panic!("{options} {way} of {version}: {e}"));
+    }
 }
 
 /// A file that `pg_dump` wrote to twice is not one backup, and the message says where the second archive begins.
 fn two_archives_in_one_file(c: &Cluster) {
     for (version, bindir) in bindirs() {
-        let (file, first) = (c.scratch("two.dump"), c.scratch("first.dump"));
-        dump(c, &bindir, "-d src", "> F", &first);
+        let file = c.scratch("two.dump");
+        // The one that was restored.
+        let first = c.scratch(&format!("redirected.{version}.dump"));
         std::fs::copy(&first, &file).unwrap();
         dump(c, &bindir, "-d src", ">> F", &file);
         let origin = ArchiveSource::once(std::fs::File::open(&file).unwrap());

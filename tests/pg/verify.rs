@@ -162,50 +162,142 @@ fn the_self_test_passes() {
     assert!(answers.iter().all(|a| a["runs"] == rounds), "{answers:#?}");
 }
 
-/// The kinds of databases that are verified on every server, and one that is verified on two.
-const SETS: [&str; 5] = ["small", "samples", "vals", NAMES, "objects"];
+/// The kinds of databases that are verified on every server, and one that is verified on two; each with its letter below.
+const SETS: [(&str, &str); 5] = [
+    ("s", "small"),
+    ("a", "samples"),
+    ("v", "vals"),
+    ("n", NAMES),
+    ("o", "objects"),
+];
 const OBJECTS_ON: [u32; 2] = [15, 17];
 const NAMES: &str = "Odd \"Näme\" $1; --";
 
-/// The formats in which a database is verified on a server: every two of server, kind and format meet. `make soak`
-/// verifies each kind in each format on each server.
-fn formats_of(version: u32, database: &str) -> Vec<Format> {
-    let all = Format::ALL;
-    let set = SETS.iter().position(|s| *s == database).unwrap();
+/// What `make test` verifies in each format: for each of the servers 13 to 18, the letter of a kind, in capitals where that
+/// is in a sandbox. Where there is none, a committed dump is verified in this format on this server.
+const TURNS: [(Format, &str); 12] = [
+    (Format::Custom, "N - o - a v"),
+    (Format::CustomPiped, "a v o n s S"),
+    (Format::CustomUncompressed, "v n S a o s"),
+    (Format::Plain, "v - a - O n"),
+    (Format::PlainInserts, "- a V n o -"),
+    (Format::PlainCreate, "n S o v s a"),
+    (Format::PlainClean, "S a n v o s"),
+    (Format::Tar, "- N o a - v"),
+    (Format::Directory, "s s o A v n"),
+    (Format::DirectoryUncompressed, "a s v s o N"),
+    (Format::DirectoryTar, "- - v N o a"),
+    (Format::DirectoryTarTocFirst, "s v o s N a"),
+];
+
+/// The formats of the committed dumps of a small database, by the ends of their names.
+const FORMS: [(&str, Format); 5] = [
+    ("custom.dump", Format::Custom),
+    ("plain.sql", Format::Plain),
+    ("inserts.sql", Format::PlainInserts),
+    ("tar.gz", Format::Tar),
+    ("directory.tar.gz", Format::DirectoryTar),
+];
+
+/// A database that is dumped in a format and verified.
+#[derive(Clone, Copy)]
+struct CleanCell {
+    database: &'static str,
+    format: Format,
+    is_in_sandbox: bool,
+}
+
+/// The cells of one server in the product server × kind × format, one kind after another. `make soak` verifies all of
+/// them, `make test` 62 and the committed dumps, in which every two of server, kind, format and place meet.
+fn cells_of(version: u32) -> Vec<CleanCell> {
     let server = version as usize - 13;
-    let (from, count) = match (is_full_campaign(), database) {
-        (true, _) => (0, all.len()),
-        (false, "objects") => (3 * (server % 4), all.len() / 2),
-        (false, _) => (3 * set + 2 * server, 3),
+    let is_possible = |database: &str, format: Format| match database {
+        "objects" => OBJECTS_ON.contains(&version),
+        // Servers before 14 accept no DEFAULT in an INSERT of several rows.
+        "samples" => version > 13 || format != Format::PlainInserts,
+        _ => true,
     };
-    (from..from + count).map(|i| all[i % all.len()]).collect()
+    let mut cells = vec![];
+    for (letter, database) in SETS {
+        for (format, turns) in TURNS {
+            let turn = turns.split(' ').nth(server).unwrap();
+            let is_its_turn = turn.eq_ignore_ascii_case(letter);
+            if is_possible(database, format) && (is_its_turn || is_full_campaign()) {
+                let is_first = is_full_campaign() && format == Format::Custom;
+                cells.push(CleanCell {
+                    database,
+                    format,
+                    is_in_sandbox: is_first || (is_its_turn && turn != letter),
+                });
+            }
+        }
+    }
+    cells
 }
 
 #[test]
-fn every_two_of_server_kind_and_format_meet() {
-    for format in Format::ALL {
-        for database in SETS {
-            let servers = if database == "objects" {
-                OBJECTS_ON.to_vec()
-            } else {
-                (13..=18).collect()
-            };
-            let mut met = servers
-                .into_iter()
-                .filter(|v| formats_of(*v, database).contains(&format));
-            assert!(met.next().is_some(), "{database:?} and {format:?}");
+fn every_two_of_server_kind_format_and_place_meet() {
+    const PLACES: [&str; 2] = ["a scratch server", "a sandbox"];
+    let servers = 13..=18;
+    let mut met = HashSet::new();
+    let mut meet = |server: u32, database: &str, format: Format, place: &str| {
+        let (server, format) = (server.to_string(), format!("{format:?}"));
+        let all = [server.as_str(), database, &format, place].map(str::to_owned);
+        for (i, one) in all.iter().enumerate() {
+            let others = all[i + 1..].iter();
+            met.extend(others.map(|other| (one.clone(), other.clone())));
         }
-        for server in 13..=18 {
-            let mut met = SETS[..4]
-                .iter()
-                .filter(|s| formats_of(server, s).contains(&format));
-            assert!(met.next().is_some(), "{server} and {format:?}");
+    };
+    for server in servers.clone() {
+        for cell in cells_of(server) {
+            let place = PLACES[usize::from(cell.is_in_sandbox)];
+            meet(server, cell.database, cell.format, place);
+        }
+        for dump in fixtures_of(server) {
+            let name = dump.file_name().unwrap().to_str().unwrap();
+            let form = name.split_once('.').map(|(_, form)| form);
+            let found = FORMS.iter().find(|(end, _)| form == Some(*end));
+            if let Some((_, format)) = found.filter(|_| name.starts_with('v')) {
+                meet(server, "small", *format, PLACES[0]);
+            }
+        }
+    }
+    let is_met = |one: &str, other: &str| {
+        let pair = (one.to_owned(), other.to_owned());
+        assert!(met.contains(&pair), "{pair:?}");
+    };
+    for server in servers {
+        let number = server.to_string();
+        for (_, database) in SETS {
+            if database != "objects" || OBJECTS_ON.contains(&server) {
+                is_met(&number, database);
+            }
+        }
+        for place in PLACES {
+            is_met(&number, place);
+        }
+        for format in Format::ALL {
+            is_met(&number, &format!("{format:?}"));
+        }
+    }
+    for (_, database) in SETS {
+        for place in PLACES {
+            is_met(database, place);
+        }
+        for format in Format::ALL {
+            is_met(database, &format!("{format:?}"));
+        }
+    }
+    for format in Format::ALL {
+        let format = format!("{format:?}");
+        for place in PLACES {
+            is_met(&format, place);
         }
     }
 }
 
-/// No false alarms: a database of each kind, in several formats, at full depth; in the first format in a sandbox, in the
-/// others on a scratch server, which need not be started.
+/// No false alarms, at full depth: a database of each kind, in several formats, and the committed dumps. Few are verified
+/// in a sandbox, most on a scratch server, which need not be started.
 async fn verifies_clean(version: u32) {
     let Some(bindir) = bindir_for(version) else {
         return;
@@ -213,27 +305,36 @@ async fn verifies_clean(version: u32) {
     let (c, b) = (Cluster::of(&bindir, ""), Bench::of(&bindir));
     c.tablespace("space_a");
     let (sandboxes, scratch) = (b.app(&NO_EVIDENCE), b.app_on(&c, &NO_EVIDENCE));
+    let values = include_str!("values.sql");
+    let fewer = values.replacen("generate_series(1, 15000)", "generate_series(1, 3000)", 1);
+    assert_ne!(fewer, values);
     let texts = [
         SMALL,
         include_str!("samples.sql"),
-        include_str!("values.sql"),
+        if is_full_campaign() {
+            values
+        } else {
+            fewer.as_str()
+        },
         include_str!("names.sql"),
         include_str!("objects.sql"),
     ];
-    for (database, sql) in SETS.into_iter().zip(texts) {
-        if database == "objects" && !OBJECTS_ON.contains(&version) {
-            continue;
+    for ((_, database), sql) in SETS.into_iter().zip(texts) {
+        let mut cells = cells_of(version);
+        cells.retain(|cell| cell.database == database);
+        if !cells.is_empty() {
+            c.create(database, sql);
         }
-        c.create(database, sql);
-        for (n, format) in formats_of(version, database).into_iter().enumerate() {
-            if version == 13 && database == "samples" && format == Format::PlainInserts {
-                // Servers before 14 accept no DEFAULT in an INSERT of several rows.
-                continue;
-            }
-            let app = if n == 0 { &sandboxes } else { &scratch };
-            verifies_dump(&c, app, version, database, format).await;
+        for cell in cells {
+            let app = if cell.is_in_sandbox {
+                &sandboxes
+            } else {
+                &scratch
+            };
+            verifies_dump(&c, app, version, database, cell.format).await;
         }
     }
+    fixtures_verify_clean(version, &scratch).await;
     assert_eq!(leftovers(&c), "", "of verifications on {version}");
 }
 
@@ -298,7 +399,8 @@ clean! {
     clean_on_18: 18;
 }
 
-/// The committed dumps that are verified on a server: by `make soak` all of them, by `make test` a third in turn.
+/// The committed dumps that are verified on a server: by `make soak` all of them; by `make test` a third of those of the
+/// small database in turn, and each of the others, which differ in what the client alone decompresses, on one server.
 fn fixtures_of(version: u32) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let all = std::fs::read_dir(folder).unwrap();
@@ -306,10 +408,16 @@ fn fixtures_of(version: u32) -> Vec<PathBuf> {
     // Wrapped files have a list of their own.
     dumps.retain(|p| !p.is_dir() && !p.ends_with("small.sql") && !p.ends_with("README.md"));
     dumps.sort();
-    let is_its_turn = |n: usize| n % 3 == version as usize % 3 || is_full_campaign();
+    let is_its_turn = |n: usize, dump: &Path| {
+        let is_small = dump
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"v"));
+        let every = if is_small { 3 } else { 6 };
+        n % every == version as usize % every || is_full_campaign()
+    };
     let numbered = dumps.into_iter().enumerate();
     numbered
-        .filter(|(n, _)| is_its_turn(*n))
+        .filter(|(n, dump)| is_its_turn(*n, dump))
         .map(|(_, dump)| dump)
         .collect()
 }
@@ -332,15 +440,9 @@ fn every_two_of_server_version_and_form_meet() {
     assert!(all.len() >= 20, "{all:?}");
 }
 
-/// The committed dumps, on every installed server.
-async fn fixtures_verify_clean(version: u32) {
-    let Some(bindir) = bindir_for(version) else {
-        return;
-    };
-    let (c, b) = (Cluster::of(&bindir, ""), Bench::of(&bindir));
-    let (sandboxes, scratch) = (b.app(&NO_EVIDENCE), b.app_on(&c, &NO_EVIDENCE));
-    for (n, path) in fixtures_of(version).into_iter().enumerate() {
-        let app = if n == 0 { &sandboxes } else { &scratch };
+/// The committed dumps, on a server of this version.
+async fn fixtures_verify_clean(version: u32, app: &App) {
+    for path in fixtures_of(version) {
         let r = verify(app, path.to_str().unwrap()).await;
         assert_eq!(
             (r.verdict, r.contents),
@@ -350,26 +452,6 @@ async fn fixtures_verify_clean(version: u32) {
             why(&r)
         );
     }
-}
-
-macro_rules! fixtures {
-    ($($name:ident: $version:literal;)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                fixtures_verify_clean($version).await;
-            }
-        )*
-    };
-}
-
-fixtures! {
-    fixtures_clean_13: 13;
-    fixtures_clean_14: 14;
-    fixtures_clean_15: 15;
-    fixtures_clean_16: 16;
-    fixtures_clean_17: 17;
-    fixtures_clean_18: 18;
 }
 
 /// The archive, and the database restored from it.
@@ -446,7 +528,7 @@ async fn differences_from_the_archive_are_found() {
         "{clean:#?}"
     );
     // Changes that are made together are of different tables, or are found by different checks.
-    let together: [&[(&str, &str, &str)]; 14] = [
+    let together: [&[(&str, &str, &str)]; 5] = [
         &[
             (
                 "DELETE FROM s.child WHERE id = (SELECT max(id) FROM s.child)",
@@ -508,37 +590,53 @@ async fn differences_from_the_archive_are_found() {
             ),
             ("SELECT setval('s.parent_id_seq', 5)", "sequence values", ""),
         ],
-        &[(
-            "UPDATE s.child SET tags = NULL WHERE id = 1",
-            "rows",
-            "s.child",
-        )],
-        &[("DROP TABLE s.part_2", "rows", "s.part_2")],
-        &[("DROP INDEX s.part_b", "entries", "")],
-        &[(
-            "ALTER TABLE s.child DROP CONSTRAINT child_parent_id_fkey",
-            "entries",
-            "",
-        )],
-        &[("DROP TRIGGER nothing ON s.child", "entries", "")],
-        &[("DROP FUNCTION s.add", "entries", "")],
-        &[("DROP VIEW s.happy", "entries", "")],
-        &[("ALTER TABLE s.parent ALTER id DROP DEFAULT", "entries", "")],
-        &[(
-            "REFRESH MATERIALIZED VIEW s.counts WITH NO DATA",
-            "entries",
-            "",
-        )],
-        &[(
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass",
-            "indexes",
-            "",
-        )],
-        &[(
-            "CREATE OR REPLACE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN 1 WHEN a > b THEN -1 ELSE 0 END'",
-            "amcheck",
-            "",
-        )],
+        // Each missing entry is named.
+        &[
+            ("DROP INDEX s.part_b", "entries", "INDEX s.part_b"),
+            (
+                "ALTER TABLE s.child DROP CONSTRAINT child_parent_id_fkey",
+                "entries",
+                "FK CONSTRAINT s.child child_parent_id_fkey",
+            ),
+            (
+                "DROP TRIGGER nothing ON s.child",
+                "entries",
+                "TRIGGER s.child nothing",
+            ),
+            (
+                "DROP FUNCTION s.add",
+                "entries",
+                "FUNCTION s.add(integer, integer)",
+            ),
+            ("DROP VIEW s.happy", "entries", "VIEW s.happy"),
+            (
+                "ALTER TABLE s.parent ALTER id DROP DEFAULT",
+                "entries",
+                "DEFAULT s.parent id",
+            ),
+            (
+                "REFRESH MATERIALIZED VIEW s.counts WITH NO DATA",
+                "entries",
+                "MATERIALIZED VIEW DATA s.counts",
+            ),
+        ],
+        &[
+            (
+                "UPDATE s.child SET tags = NULL WHERE id = 1",
+                "rows",
+                "s.child",
+            ),
+            (
+                "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass",
+                "indexes",
+                "",
+            ),
+            (
+                "CREATE OR REPLACE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN 1 WHEN a > b THEN -1 ELSE 0 END'",
+                "amcheck",
+                "",
+            ),
+        ],
     ];
     for changes in together {
         let all: Vec<&str> = changes.iter().map(|(change, ..)| *change).collect();
@@ -547,23 +645,32 @@ async fn differences_from_the_archive_are_found() {
             let hit = found.iter().find(|c| {
                 c.status == CheckStatus::Failed
                     && c.name == *check
-                    && (subject.is_empty() || c.subject.as_deref() == Some(*subject))
+                    && (subject.is_empty()
+                        || c.subject.as_deref() == Some(*subject)
+                        || (*check == "entries" && c.message.contains(*subject)))
             });
             assert!(hit.is_some(), "{change}: {found:#?}");
         }
     }
-    for (change, wanted) in [
+    let gone = [
         (
             "ALTER TABLE s.child DROP COLUMN tags",
+            "s.child",
             "the restored table lacks the column \"tags\"",
         ),
         (
             "DROP TABLE s.part_2",
+            "s.part_2",
             "the table is not in the restored database",
         ),
-    ] {
-        let found = r.after(change).await;
-        let said = |c: &Check| c.name == "rows" && c.message == wanted;
+    ];
+    let found = r.after(&gone.map(|(change, ..)| change).join(";\n")).await;
+    for (change, table, wanted) in gone {
+        let said = |c: &Check| {
+            (c.name.as_str(), c.subject.as_deref()) == ("rows", Some(table))
+                && c.status == CheckStatus::Failed
+                && c.message == wanted
+        };
         assert!(found.iter().any(said), "{change}: {found:#?}");
     }
     // An error of a function says nothing about the index.
@@ -617,7 +724,7 @@ async fn what_is_as_in_the_source_fails_no_backup() {
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9); CREATE INDEX half ON ONLY p (a)",
     );
     c.psql("postgres", "ALTER DATABASE src SET bytea_output = escape");
-    let app = b.app(&[("evidence-location", "none")]);
+    let app = b.app_on(&c, &NO_EVIDENCE);
     for args in [
         &["-Fc"][..],
         &["-Fp", "--inserts"],
@@ -837,8 +944,9 @@ async fn a_table_read_in_ranges_is_read_completely() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create(
         "src",
-        "CREATE TABLE big (id int, at timestamptz, pad text); ALTER TABLE big ALTER pad SET STORAGE PLAIN; \
-         INSERT INTO big SELECT g, now(), repeat('x', 7000) FROM generate_series(1, 17000) g",
+        // Pages filled to a tenth hold one of these rows; the dump says so, too.
+        "CREATE TABLE big (id int, at timestamptz, pad text) WITH (fillfactor = 10); ALTER TABLE big ALTER pad SET STORAGE PLAIN; \
+         INSERT INTO big SELECT g, now(), repeat('x', 600) FROM generate_series(1, 17000) g",
     );
     assert!(
         c.psql(
@@ -889,7 +997,7 @@ async fn depths_include_each_other() {
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     b.put("a.dump", &dump);
-    let app = b.app(&[]);
+    let app = b.app_on(&c, &[]);
     for depth in [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data] {
         let r = verify_as(&app, depth.as_str(), "a.dump", depth).await;
         assert_eq!(
@@ -1779,7 +1887,9 @@ async fn replayed_evidence_deletes_nothing() {
         for i in 0..copies {
             b.put(&format!("{base}-{i:016x}.dsse.json"), &copy);
         }
-        for reader in &readers {
+        // To read thousands takes seconds: in `make soak` both do.
+        let first = usize::from(copies == 5_000 && !is_full_campaign());
+        for reader in &readers[first..] {
             let (gone, all) = gone(reader).await;
             if copies < 5_000 {
                 assert_eq!(gone, ["older.dump"], "{copies} {all:?}");
