@@ -470,7 +470,7 @@ mod tests {
     /// Evidence that may not be listed keeps nothing of its set from being shown, and nothing of it is deleted.
     #[tokio::test]
     async fn nothing_is_deleted_while_evidence_is_hidden() {
-        let dump = archive_of("app");
+        let dump = archive_with("app", &[]);
         let files: &[(&str, &[u8])] = &[("1.dump", &dump), ("2.dump", &dump)];
         let flags = [
             ("backup-retention-days", "1"),

@@ -148,13 +148,7 @@ fn theirs(c: &Cluster, file: &Path, format: &str, options: &str) -> String {
 
 async fn same_as_theirs(c: &Cluster, of: &str, args: &[&str], options: &str, what: &str) {
     let file = dump(c, of, args);
-    let is_text = args[0] == "-Fp";
-    // pg_restore converts nothing where the database has the encoding of the archive: it gives the source.
-    let wanted = if is_text || is_full_campaign() {
-        theirs(c, &file, args[0], options)
-    } else {
-        content(c, of)
-    };
+    let wanted = theirs(c, &file, args[0], options);
     restored_as(c, &file, &wanted, &format!("{what} {args:?}")).await;
 }
 
