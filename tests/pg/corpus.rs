@@ -56,10 +56,9 @@ fn cells_of(version: usize) -> Vec<Cell> {
     let mut cells = Vec::new();
     for target in 0..TARGETS.len() {
         for source in 0..SOURCES.len() {
-            for format in 0..FORMATS.len() {
+            for (format, of) in FORMATS.iter().enumerate() {
                 let here = (target, version - VERSIONS.start());
-                let is_tested =
-                    FORMATS[format] != Format::PlainInserts || WITH_INSERTS.contains(&source);
+                let is_tested = *of != Format::PlainInserts || WITH_INSERTS.contains(&source);
                 if turn(source, format) == here && is_tested || is_full_campaign() {
                     cells.push(Cell {
                         source,

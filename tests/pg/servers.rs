@@ -82,7 +82,8 @@ fn cells_of(source: u32, target: u32) -> Vec<(usize, usize)> {
     let turn = (2 * source + target) as usize;
     let has_names = source.abs_diff(target) >= 3;
     let all = (0..DATABASES.len()).flat_map(|d| (0..FORMATS.len()).map(move |f| (d, f)));
-    let is_tested = |(d, f): &(usize, usize)| (turn + d + f) % 2 == 0 && (*d == 0 || has_names);
+    let is_tested =
+        |(d, f): &(usize, usize)| (turn + d + f).is_multiple_of(2) && (*d == 0 || has_names);
     all.filter(|cell| is_tested(cell) || is_full_campaign())
         .collect()
 }
