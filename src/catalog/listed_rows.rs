@@ -70,7 +70,8 @@ impl BackupCatalog {
 pub(super) fn without_rows(reports: &[VerificationReport]) -> Option<ListedTables> {
     let has_none = |r: &&VerificationReport| {
         let is_read = r.depth >= Some(Depth::Archive) && !r.is_of_several();
-        is_read && r.known_contents() == Some(BackupContents::SchemaOnly)
+        // An extension's tables are not defined, and may have some.
+        is_read && r.rows == 0 && r.known_contents() == Some(BackupContents::SchemaOnly)
     };
     let large_objects = reports.iter().filter(has_none).map(|r| r.large_objects);
     Some(ListedTables {
@@ -177,5 +178,9 @@ mod tests {
             );
             assert!(found.is_none_or(|t| t.filled.is_empty() && !t.is_cut));
         }
+        // Rows of an extension's tables, which the backup does not define.
+        let mut has_rows = report(archive, SchemaOnly, 0);
+        has_rows.rows = 1;
+        assert_eq!(without_rows(&[has_rows]), None);
     }
 }

@@ -65,11 +65,7 @@ fn is_unreadable(reports: &[VerificationReport]) -> bool {
     let all: Vec<&VerificationReport> = reports.iter().collect();
     let is_damage = |r: &VerificationReport| {
         let reason = r.error.as_ref().map(|e| e.reason);
-        let damage = [
-            R::ArchiveCorrupt,
-            R::ArchiveUnsupported,
-            R::ChecksumMismatch,
-        ];
+        let damage = [R::ArchiveCorrupt, R::ChecksumMismatch];
         r.verdict == Verdict::Failed && reason.is_some_and(|reason| damage.contains(&reason))
     };
     last_of_each(&all).iter().any(|(_, r)| is_damage(r))

@@ -33,14 +33,14 @@ impl ListedTables {
 }
 
 impl VerificationReport {
-    /// The tables that it lists; `None` if it lists none.
+    /// The tables that it lists; `None` if it lists none, and no large objects.
     pub fn listed_tables(&self) -> Option<ListedTables> {
         // Older evidence says in a note alone that some were left out.
         let is_note = |note: &String| note.starts_with(TABLES_LEFT_OUT);
         let is_cut = self.tables_left_out > 0 || self.notes.iter().any(is_note);
         let is_bare_cut = self.without_data_left_out > 0;
         let lists_none = self.tables.is_empty() && self.without_data.is_empty();
-        if lists_none && !is_cut && !is_bare_cut {
+        if lists_none && self.large_objects == 0 && !is_cut && !is_bare_cut {
             return None;
         }
         let mut listed = ListedTables {
@@ -83,6 +83,9 @@ mod tests {
         let at = jiff::Timestamp::UNIX_EPOCH;
         let mut report = VerificationReport::new("r", Trigger::Command, Depth::Data, at);
         assert_eq!(report.listed_tables(), None);
+        // Large objects alone are compared, too.
+        report.large_objects = 1;
+        assert_eq!(report.listed_tables().unwrap().large_objects, 1);
         // All that have names are ignored.
         report.without_data_left_out = 1;
         let listed = report.listed_tables().unwrap();

@@ -32,13 +32,16 @@ impl UnnamedDatabases {
     ) -> UnnamedSeries {
         let names: BTreeSet<String> = tables.names().cloned().collect();
         let is_it = |(other, known): &(BackupOrigin, BTreeSet<String>)| {
+            if other != origin {
+                return false;
+            }
             let (fewer, more) = if known.len() < names.len() {
                 (known, &names)
             } else {
                 (&names, known)
             };
             let common = fewer.iter().filter(|name| more.contains(*name)).count();
-            other == origin && common * 2 > more.len()
+            common * 2 > more.len()
         };
         let place = self.0.iter().position(is_it).unwrap_or(self.0.len());
         match self.0.get_mut(place) {
@@ -103,10 +106,10 @@ impl NewerTables {
         if let Some(of) = named(&left_out) {
             return Some(SoleRows::LeftOut(of));
         }
+        let gone = self.without_rotated(gone, older);
         if let Some(of) = named(&gone).filter(|_| self.is_bare_cut) {
             return Some(SoleRows::MaybeLeftOut(of));
         }
-        let gone = self.without_rotated(gone, older);
         let lacks_objects = older.large_objects > self.large_objects.saturating_mul(2);
         let objects = if self.large_objects == 0 {
             "large objects"
@@ -333,7 +336,9 @@ mod tests {
             (&["a"][..], None),
             (&["a", "b", "c"], Some(SoleRows::LeftOut("b".into()))),
             (&["a", "c"], maybe("c")),
-            (&["a", "t_2026_11"], maybe("t_2026_11")),
+            // A partition was dropped in turn.
+            (&["a", "t_2026_11"], None),
+            (&["a", "t_2027_01"], maybe("t_2027_01")),
             (&["a", "ignored"], None),
         ] {
             let mut known = NewerTables::default();

@@ -491,4 +491,25 @@ COPY orders (a) FROM stdin;
     assert_eq!((&result["rows"], &result["tables"]), (&3.into(), &2.into()));
     let loaded = "SELECT (SELECT sum(a) FROM shop.t), (SELECT sum(a) FROM shop.orders)";
     assert_eq!(c.psql("unqualified", loaded), "1|5");
+    // Written by hand: rows of a refused table do not go into another schema's, and others are found without a path.
+    let sql = "CREATE EXTENSION nope_not_there;
+CREATE TABLE t (a int);
+INSERT INTO t VALUES (1);
+CREATE SCHEMA own;
+SET search_path = own, public;
+CREATE TABLE t (a poinx);
+INSERT INTO t VALUES (2);
+";
+    std::fs::write(&text, sql).unwrap();
+    let (code, result) = restored(c, ("postgres", &[SKIP]), &text, "by_hand");
+    assert_eq!(code, 3, "{result}");
+    let skipped = told(&result["skipped"]);
+    let rows = ("TABLE DATA t".to_owned(), "TYPE poinx".to_owned());
+    assert!(skipped.contains(&rows), "{result}");
+    assert_eq!(c.psql("by_hand", "SELECT sum(a) FROM public.t"), "1");
+    // It ends before the first rows, and names none of them.
+    let (_, rehearsal) = rehearsed(c, ("postgres", &[]), &text);
+    let foretold = told(&rehearsal["refusals"]);
+    let is_of_rows = |(entry, _): &(String, String)| entry.starts_with("TABLE DATA");
+    assert!(!foretold.iter().any(is_of_rows), "{rehearsal}");
 }

@@ -83,6 +83,8 @@ struct State {
     /// The refused tables of SQL text, and those whose rows were left out: the search path if the name needs one, and the
     /// name.
     tables: HashMap<String, Refusal>,
+    /// The search paths under which they were refused.
+    refused_under: HashMap<String, HashSet<String>>,
     without_rows: HashSet<(String, String)>,
     /// Whether the rows of a node are left out, as the first session that came to it has found.
     decided: HashMap<NodeId, bool>,
@@ -106,6 +108,7 @@ impl State {
         let is_absent = refusal.sqlstate.as_deref().is_some_and(is_absent);
         if let Some(cause) = self.kept.get(&entry.dump_id)
             && is_absent
+            && refusal.caused_by.is_none()
             && matches!(part, RefusedPart::Method | RefusedPart::Whole)
         {
             return Refusal {
@@ -188,6 +191,13 @@ impl LeftOut {
         table.is_some_and(|table| state.tables.contains_key(&table))
     }
 
+    /// Whether it was refused under this search path, so that these rows are of no other table.
+    pub(crate) fn is_refused_under(&self, data: &TocEntry, path: &str) -> bool {
+        let state = self.state.lock();
+        let under = table_named(&data.tag).and_then(|table| state.refused_under.get(&table));
+        under.is_some_and(|under| under.contains(path))
+    }
+
     /// Whether the rows of a node are left out, if that has been decided.
     pub(crate) fn decided(&self, node: NodeId) -> Option<bool> {
         self.state.lock().decided.get(&node).copied()
@@ -203,15 +213,20 @@ impl LeftOut {
     }
 
     /// The server refused a statement of SQL text, which is called `name` in the error of a load that stops.
-    pub(crate) fn refuse_statement(&self, defined: &Defined, (name, e): (&str, DatabaseError)) {
+    /// `path`: its statement that sets the search path, or nothing.
+    pub(crate) fn refuse_statement(
+        &self,
+        (defined, path): (&Defined, &str),
+        (name, e): (&str, DatabaseError),
+    ) {
         let refusal = self.refusal_of(defined.entry.clone(), &e);
         self.state
             .lock()
             .count(&refusal, || hints::with_hint(e, None).context(name));
-        self.add_statement(defined, refusal);
+        self.add_statement((defined, path), refusal);
     }
 
-    fn add_statement(&self, defined: &Defined, refusal: Refusal) {
+    fn add_statement(&self, (defined, path): (&Defined, &str), refusal: Refusal) {
         let mut state = self.state.lock();
         if let Some(named) = &defined.named {
             state.name(named.clone(), &refusal.root);
@@ -219,6 +234,8 @@ impl LeftOut {
         }
         if let Some(table) = &defined.table {
             state.tables.insert(table.clone(), refusal.clone());
+            let under = state.refused_under.entry(table.clone()).or_default();
+            under.insert(path.to_owned());
         }
         self.refusals.add(refusal);
     }
@@ -257,13 +274,13 @@ impl LeftOut {
     }
 
     /// Leaves out a statement of SQL text with what was refused before.
-    pub(crate) fn leave_out_statement(&self, defined: &Defined, cause: &Refusal) {
-        self.add_statement(defined, cause.of_dependent(defined.entry.clone()));
+    pub(crate) fn leave_out_statement(&self, (defined, path): (&Defined, &str), cause: &Refusal) {
+        self.add_statement((defined, path), cause.of_dependent(defined.entry.clone()));
     }
 
     /// Leaves out the value of a sequence in SQL text, by this refusal.
     pub(crate) fn leave_out_value(&self, defined: &Defined, refusal: Refusal) {
-        self.add_statement(defined, refusal);
+        self.add_statement((defined, ""), refusal);
     }
 
     /// The server refused `part` of an entry with the error `e`.
@@ -574,7 +591,7 @@ mod tests {
         );
         let cause = left_out.refused_setting(&settings).unwrap();
         let defined = crate::script::defined_by(grant).unwrap();
-        left_out.leave_out_statement(&defined, &cause);
+        left_out.leave_out_statement((&defined, ""), &cause);
         let set = "SET SESSION AUTHORIZATION gone".to_owned();
         let wanted = [
             (set.clone(), "ROLE gone".to_owned(), None),
@@ -606,7 +623,7 @@ mod tests {
             ),
         ] {
             let defined = crate::script::defined_by(sql).unwrap();
-            left_out.refuse_statement(&defined, ("line 1", refused(code, message)));
+            left_out.refuse_statement((&defined, ""), ("line 1", refused(code, message)));
         }
         assert!(left_out.is_stopping());
         let error = left_out.take_error().unwrap();
@@ -786,7 +803,7 @@ mod tests {
         {
             let defined = crate::script::defined_by(sql).unwrap();
             let e = refused("0A000", "extension \"x\" is not available");
-            left_out.refuse_statement(&defined, ("line 1", e));
+            left_out.refuse_statement((&defined, ""), ("line 1", e));
             if i == 0 {
                 assert_eq!(root_of("apart"), "EXTENSION other", "there is no other one");
             }

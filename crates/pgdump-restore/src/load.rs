@@ -145,7 +145,8 @@ async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
     let in_text = in_text.values().map(|rows| (&rows.entry, &*rows.settings));
     let mut undefined = vec![];
     for (data, settings) in in_toc.chain(in_text) {
-        match job.lacks_table(data) {
+        let path = settings.get("search_path").unwrap_or_default();
+        match job.lacks_table(data, path) {
             _ if data.kind != EntryKind::TableData => {}
             Some(true) => job.leave_out_rows(data, settings),
             Some(false) => {}
@@ -160,6 +161,10 @@ async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
         .without_retry()
         .connect(&job.database, "restore")
         .await?;
+    if job.is_generic_sql {
+        // Rows without a path of their own come first.
+        session.run("RESET search_path").await?;
+    }
     for (data, settings) in undefined {
         if let Some(path) = settings.get("search_path") {
             session.run(path).await?;

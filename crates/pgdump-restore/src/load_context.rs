@@ -261,15 +261,27 @@ impl LoadContext {
         matches!(self.content, LoadContent::Script(_)) && !self.totals.has_begun.load(Relaxed)
     }
 
+    /// The statement of SQL text that sets the search path of a step's rows, or nothing.
+    pub(crate) fn search_path_of(&self, index: EntryIndex) -> String {
+        match self.content.step(index, false).as_deref() {
+            Some(ScriptStep::Data { settings, .. }) => {
+                settings.get("search_path").unwrap_or_default().to_owned()
+            }
+            _ => String::new(),
+        }
+    }
+
     /// Whether rows have no table to go to, because the server refused it, or the extension that it is of; `None` if only
-    /// the server knows.
-    pub(crate) fn lacks_table(&self, data: &TocEntry) -> Option<bool> {
+    /// the server knows. `path`: the statement of SQL text that sets the search path of the rows, or nothing.
+    pub(crate) fn lacks_table(&self, data: &TocEntry, path: &str) -> Option<bool> {
         let is_refused = match &self.content {
             LoadContent::Toc(_) => self.left_out.has(data),
             LoadContent::Script(_) => self.left_out.may_have_rows_of(data),
         };
         // A table of another schema may have the same name.
-        let is_known = matches!(self.content, LoadContent::Toc(_)) || names_schema(&data.tag);
+        let is_known = matches!(self.content, LoadContent::Toc(_))
+            || names_schema(&data.tag)
+            || self.left_out.is_refused_under(data, path);
         let is_doubtful = is_refused && !is_known || self.left_out.may_lack_object_of(data);
         (!is_doubtful || is_refused && is_known).then_some(is_refused)
     }

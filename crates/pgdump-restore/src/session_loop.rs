@@ -112,7 +112,8 @@ impl SessionLoop {
         if let Some(decided) = self.job.left_out.decided(node) {
             return Ok(decided);
         }
-        let lacks = match self.job.lacks_table(entry) {
+        let path = self.job.search_path_of(index);
+        let lacks = match self.job.lacks_table(entry, &path) {
             Some(known) => known,
             None => {
                 // A name of SQL text may have no schema.

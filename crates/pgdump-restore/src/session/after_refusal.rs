@@ -241,11 +241,12 @@ impl RestoreSession {
     /// Runs one statement of SQL text, unless the server refuses it.
     async fn statement(&mut self, job: &LoadContext, one: OfText) -> Result<(), RestoreError> {
         let OfText { name, sql, under } = one;
+        let path = under.get("search_path").unwrap_or_default();
         if let Some(cause) = job.left_out.refused_setting(&under) {
             let Some(defined) = defined_by(&sql).or_else(|| sequence_set_by(&sql)) else {
                 return Err(refusal_error(vec![cause]).context(&name).into());
             };
-            job.left_out.leave_out_statement(&defined, &cause);
+            job.left_out.leave_out_statement((&defined, path), &cause);
             return Ok(());
         }
         let ran = self.run_alone(job, sql.clone(), TaskCost::default()).await;
@@ -265,7 +266,7 @@ impl RestoreSession {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
-        job.left_out.refuse_statement(&defined, (&name, e));
+        job.left_out.refuse_statement((&defined, path), (&name, e));
         Ok(())
     }
 }
