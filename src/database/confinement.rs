@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::advisory_locks::try_lock;
 use super::names::short_hash;
 use super::ownership;
-use super::pooled::Pooled;
+use super::pooled::{LoginRepair, Pooled};
 use super::powers::{
     insufficient_privilege, map_lookup_error, may_act_as, membership_options, power_of,
 };
@@ -60,7 +60,7 @@ impl TargetLock {
             // A killed restore may have left changes to the role.
             pooled.undo(&self.lock).await;
             pooled.check_state(&self.lock).await?;
-            let server = pooled.server.clone();
+            let server = LoginRepair::server(&self.server, role, roles.password.clone());
             let _ = self.pooled.set(pooled);
             return Ok(Loader {
                 server,
@@ -242,7 +242,7 @@ async fn temporary_loader(
         .map_err(|e| e.context("creating the loading role"))?;
     grant_to_self(session, &name).await?;
     reached("role");
-    let server = server.as_role(&role, Some(password.into()));
+    let server = LoginRepair::server(server, &role, Some(password.into()));
     Ok(Loader {
         server,
         role,

@@ -2,20 +2,24 @@
 //! set its own password and settings and, before 15, its members. This is undone before and after each use, by
 //! whichever role may do it: `DB_USER`, `DB_USER` after `SET ROLE`, or the role itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::powers::{
     insufficient_privilege, map_lookup_error, may_act_as, membership_options, power_of,
 };
 use crate::error::{DatabaseError, RestoreError, report};
-use crate::postgres::{Server, Session, ident};
+use crate::postgres::{RoleRepair, Server, Session, ident};
 
 /// How long to wait for the role's sessions to end.
 const ENDING_LIMIT: Duration = Duration::from_secs(5);
 const ENDING_PAUSE: Duration = Duration::from_millis(20);
 const DENIED: &str = "42501";
+/// A statement of the backup may be changing the role at the moment, in a transaction that stays open.
+const REPAIR_SETTINGS: &str = "SET lock_timeout = '5s'";
 
 /// From this version on, a role cannot administer its own membership.
 const NO_SELF_ADMIN: u32 = 150_000;
@@ -142,6 +146,22 @@ impl Pooled {
             )
             .await;
         }
+        self.set_password(session).await;
+        // Somebody who logged in with another password may still be connected, and could repeat the changes.
+        self.end_sessions(session).await?;
+        self.reset_settings(session).await?;
+        for member in self.members(session).await? {
+            self.attempt(
+                session,
+                &format!("REVOKE {role} FROM {}", ident(&member)),
+                "the members",
+            )
+            .await;
+        }
+        Ok(())
+    }
+
+    async fn set_password(&self, session: &Session) {
         // A SCRAM verifier, because a plaintext password would appear in the server's log.
         let password = match &self.password {
             Some(p) => {
@@ -153,12 +173,13 @@ impl Pooled {
         };
         self.attempt(
             session,
-            &format!("ALTER ROLE {role} PASSWORD {password}"),
+            &format!("ALTER ROLE {} PASSWORD {password}", ident(&self.role)),
             "the password",
         )
         .await;
-        // Somebody who logged in with another password may still be connected, and could repeat the changes.
-        self.end_sessions(session).await?;
+    }
+
+    async fn reset_settings(&self, session: &Session) -> Result<(), DatabaseError> {
         let settings = self.settings(session).await?;
         if !settings.is_empty() {
             // A session can only reset settings that it knows, and it learns PL/pgSQL's on first use.
@@ -170,16 +191,8 @@ impl Pooled {
                 .unwrap_or_default();
             self.attempt(
                 session,
-                &format!("ALTER ROLE {role}{place} RESET ALL"),
+                &format!("ALTER ROLE {}{place} RESET ALL", ident(&self.role)),
                 "the settings",
-            )
-            .await;
-        }
-        for member in self.members(session).await? {
-            self.attempt(
-                session,
-                &format!("REVOKE {role} FROM {}", ident(&member)),
-                "the members",
             )
             .await;
         }
@@ -277,5 +290,55 @@ impl Pooled {
             .await
             .map_err(map_lookup_error)?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
+    }
+}
+
+/// Undoes, during a load, what the backup has done to the role that loads it: the sessions that are opened next work as
+/// those that were open before.
+pub(super) struct LoginRepair {
+    /// Logs in as `DB_USER`.
+    by: Server,
+    role: Pooled,
+    /// Two sessions that change a role at once fail.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl LoginRepair {
+    /// The server for a role that `by` can change.
+    pub fn server(by: &Server, role: &str, password: Option<SecretString>) -> Server {
+        let role = Pooled::new(by, role, password);
+        let server = role.server.clone();
+        server.repaired_by(Arc::new(LoginRepair {
+            by: by.clone(),
+            role,
+            turn: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    async fn undo(&self) -> Result<(), DatabaseError> {
+        let session = self.by.maintenance("restricted").await?;
+        session.run(REPAIR_SETTINGS).await?;
+        self.role.set_password(&session).await;
+        self.role.reset_settings(&session).await
+    }
+}
+
+impl RoleRepair for LoginRepair {
+    fn repair(&self) -> BoxFuture<'_, ()> {
+        async {
+            let _turn = self.turn.lock().await;
+            tracing::warn!(
+                role = self.role.role,
+                "a loading role was refused, or has settings, which a backup may have made: its password and settings are set again"
+            );
+            if let Err(e) = self.undo().await {
+                tracing::warn!(
+                    role = self.role.role,
+                    error = report(&e),
+                    "failed to inspect a loading role"
+                );
+            }
+        }
+        .boxed()
     }
 }

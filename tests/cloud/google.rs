@@ -1,27 +1,24 @@
 //! What Google's Pub/Sub emulator checks. Its start takes seconds of processor time, so the scenarios share it, each with
 //! a project and a bucket of its own. They mostly wait for it, so some of them run concurrently; those that run one after
-//! another share a cluster.
+//! another share a cluster. When it delivers a nacked message again is not the same each time: the next worker's takeover
+//! is tested with our emulator only.
 
 use futures::FutureExt;
 
 use crate::cases;
 use crate::test_env::{GoogleEmulator, Kind::Google, Source};
-use crate::{examples, operator, process, service, verify, worker};
+use crate::{examples, operator, service, verify, worker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_worker_and_the_example_work_with_googles_emulator() {
     let Some(_running) = GoogleEmulator::shared().await else {
         return;
     };
-    let [long, signals, requests, others]: [Source; 4] = std::array::from_fn(|_| Source::new());
+    let [long, requests, others]: [Source; 3] = std::array::from_fn(|_| Source::new());
     cases::at_once([
         (
             "a long restore is delivered once",
             worker::a_long_restore_is_delivered_once(&long, Google).boxed_local(),
-        ),
-        (
-            "the next worker takes over",
-            process::the_next_worker_takes_over(&signals, Google, "TERM").boxed_local(),
         ),
         ("requests", requests_are_answered(&requests).boxed_local()),
         ("others", others_work(&others).boxed_local()),

@@ -22,7 +22,11 @@ async fn sigterm_and_sigkill_lose_no_request() {
     cases::each([
         (
             "sigkill",
-            the_next_worker_takes_over(&s, Kind::Emulator, "KILL").boxed_local(),
+            the_next_worker_takes_over(&s, "KILL").boxed_local(),
+        ),
+        (
+            "sigterm",
+            the_next_worker_takes_over(&s, "TERM").boxed_local(),
         ),
         (
             "a graceful stop finishes running restores",
@@ -194,17 +198,14 @@ impl Process {
 
 /// A worker ends while it restores, and the next one does the job: of a killed worker, once its lease has expired, and with
 /// the staging database that it left.
-pub async fn the_next_worker_takes_over(s: &Source, kind: Kind, signal: &str) {
-    let Some(env) = s.env_of(kind).await else {
-        return;
-    };
-    let c = &s.c;
-    env.emulator.storage.limit_rate(s.dump.len() as u64 / 20);
+async fn the_next_worker_takes_over(s: &Source, signal: &str) {
+    let (env, c) = (s.slow_env(20).await, &s.c);
+    let target = format!("taken_over_{}", signal.to_ascii_lowercase());
     let first = worker(&env, c, &[("drain-timeout", "1s")]).await;
-    env.publish(
-        r#"{"request_id":"taken-over","backup":{"name":"src.dump"},"target_db":"taken_over"}"#,
-    )
-    .await;
+    let request = serde_json::json!({
+        "request_id": target, "backup": { "name": "src.dump" }, "target_db": target
+    });
+    env.publish(&request.to_string()).await;
     first.until_stage("data").await;
     assert_eq!(c.leftovers().len(), 1);
     first.signal(signal);
@@ -213,15 +214,15 @@ pub async fn the_next_worker_takes_over(s: &Source, kind: Kind, signal: &str) {
         assert_eq!(code, Some(0));
         assert_eq!(c.leftovers(), Vec::<String>::new());
     }
-    assert!(!c.databases().contains(&"taken_over".to_owned()));
+    assert!(!c.databases().contains(&target));
     env.emulator.storage.limit_rate(0);
     let second = worker(&env, c, &[]).await;
     let result = env.result().await;
     assert_eq!(
         (result.status, result.request_id.as_str()),
-        (Status::Success, "taken-over")
+        (Status::Success, target.as_str())
     );
-    s.assert_restored("taken_over");
+    s.assert_restored(&target);
     assert_eq!(c.leftovers(), Vec::<String>::new());
     second.signal("TERM");
     assert_eq!(second.exit_code().await, Some(0));

@@ -121,6 +121,7 @@ async fn nobody_else_can_connect_to_a_database_during_the_load() {
 }
 
 const LOADER: &str = "pgrestored_load_1";
+const PASSWORD: &str = "SELECT rolpassword FROM pg_authid WHERE rolname = 'pgrestored_load_1'";
 
 /// A server with the roles of deploy/postgres, where the loading role needs its password.
 struct Pool {
@@ -173,6 +174,11 @@ impl Pool {
         self.c
             .restore_with(&job(file, "app", OnExisting::Fail), &flags)
             .await
+    }
+
+    /// The verifier of the role's password.
+    fn password(&self) -> String {
+        self.c.psql("postgres", PASSWORD)
     }
 
     /// Everything that a backup could have changed of the role.
@@ -262,6 +268,29 @@ async fn changes_to_the_loading_role_are_undone() {
         assert!(accomplice.await.unwrap().is_err() && client.is_closed());
         pool.check("a restore that was killed").await;
     }
+}
+
+/// What a backup does to the role that loads it changes nothing for the sessions that open afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn sessions_that_open_after_a_change_of_the_loading_role_work() {
+    let pool = Arc::new(Pool::of(Cluster::start()));
+    let before = pool.password();
+    let _failpoints = fail::FailScenario::setup();
+    let opened = std::sync::atomic::AtomicUsize::new(0);
+    let (seen, known) = (pool.clone(), before.clone());
+    fail::cfg_callback("session", move || {
+        // The first session changes the role, and the others open afterwards.
+        if opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0 {
+            tokio::task::block_in_place(|| while seen.password() == known {});
+        }
+    })
+    .unwrap();
+    let changes = "ALTER ROLE CURRENT_USER PASSWORD 'theirs'; ALTER ROLE CURRENT_USER SET default_transaction_read_only = on;
+        ALTER ROLE CURRENT_USER SET local_preload_libraries = 'none'";
+    let done = pool.restore(&pool.with(&[changes], "")).await;
+    assert_eq!(done.result.error, None);
+    assert_ne!(pool.password(), before);
+    pool.check_role("new sessions").await;
 }
 
 /// Before 15 a role can revoke memberships in itself, also that of the role that reassigns its objects.

@@ -22,7 +22,7 @@ pub use facts::ServerFacts;
 pub(crate) use facts::plain_locale;
 pub use first_contact::FirstContact;
 pub use membership::{MEMBERSHIP_OPTIONS, membership_options};
-pub use options::{DbConfig, PasswordSource, SslMode, TlsFiles};
+pub use options::{DbConfig, PasswordSource, RoleRepair, SslMode, TlsFiles};
 pub use quote::{ident, literal};
 pub use session::{AT_FIRST_WORD, Session};
 
@@ -42,8 +42,11 @@ use crate::retry::Backoff;
 use message_bounds::{Bounded, BoundedTls, MessageBounds};
 use socket::Socket;
 
-/// The server's version, and the database's OID.
-const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, oid FROM pg_database WHERE datname = current_database()";
+/// The server's version, the database's OID, and whether the role has settings of its own here.
+const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, d.oid,
+        EXISTS (SELECT FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole
+            WHERE rolname = session_user AND setdatabase IN (0, d.oid))
+    FROM pg_database d WHERE datname = current_database()";
 /// The SQLSTATE of a connection to a database that does not exist.
 pub const NO_DATABASE: &str = "3D000";
 /// Longest pause between attempts to connect.
@@ -62,6 +65,8 @@ pub struct Server {
     config: Arc<tokio_postgres::Config>,
     /// Issues the password of each login, if passwords expire.
     passwords: Option<Arc<dyn PasswordSource>>,
+    /// Undoes what the role has done to itself.
+    repair: Option<Arc<dyn RoleRepair>>,
     tls: Option<MakeRustlsConnect>,
     maintenance: Arc<str>,
     connect_budget: Duration,
@@ -81,6 +86,12 @@ fn unanswered(database: &str, limit: Duration) -> DatabaseError {
 /// Whether the server rejects the role, or its password.
 fn is_rejected_login(e: &DatabaseError) -> bool {
     e.sqlstate().is_some_and(|code| code.starts_with("28"))
+}
+
+/// Whether the role may be the reason why the server refuses a session.
+fn is_refused_session(e: &DatabaseError) -> bool {
+    let may_pass = matches!(e.kind(), D::Unavailable | D::LocksExhausted);
+    !may_pass && e.sqlstate().is_some_and(|code| code != NO_DATABASE)
 }
 
 /// Whether the server's name does not exist.
@@ -126,6 +137,7 @@ impl Server {
             port: db.port,
             config: Arc::new(config),
             passwords: db.passwords.clone(),
+            repair: None,
             tls,
             maintenance: db.maintenance.as_str().into(),
             connect_budget: db.connect_budget,
@@ -155,6 +167,16 @@ impl Server {
         Server {
             config: Arc::new(config),
             passwords: None,
+            repair: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same server, for a role that SQL of a backup runs as, and may therefore change: a login that the server refuses,
+    /// or whose session has settings of the role, is tried again once after `repair`.
+    pub fn repaired_by(&self, repair: Arc<dyn RoleRepair>) -> Self {
+        Server {
+            repair: Some(repair),
             ..self.clone()
         }
     }
@@ -325,7 +347,28 @@ impl Server {
         handshake.map_err(|e| DatabaseError::new(D::AccessDenied, format!("{what}: {e}")))
     }
 
+    /// One attempt to connect; two if the role's own changes of itself are in the way.
     async fn connect_once(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
+        let opened = self.open_session(database, purpose).await;
+        let Some(repair) = &self.repair else {
+            return Ok(opened?.0);
+        };
+        match opened {
+            Ok((session, has_settings)) if !has_settings => Ok(session),
+            Err(e) if !is_refused_session(&e) => Err(e),
+            _ => {
+                repair.repair().await;
+                Ok(self.open_session(database, purpose).await?.0)
+            }
+        }
+    }
+
+    /// A new session, and whether it has settings of its role.
+    async fn open_session(
+        &self,
+        database: &str,
+        purpose: &str,
+    ) -> Result<(Session, bool), DatabaseError> {
         let what = format!("connecting to database {database}");
         let (client, driver) = self.log_in(database, purpose, &what).await?;
         let row = client.query_one(IDENTITY, &[]).await;
@@ -337,7 +380,7 @@ impl Server {
         let version = row.get::<_, i32>(0).unsigned_abs();
         let session = Session::new(client, version, driver);
         session.run(&session.own_settings()).await?;
-        Ok(session)
+        Ok((session, row.get(2)))
     }
 
     /// Whether `database` is pinned to another OID than this one.

@@ -35,6 +35,7 @@ pub(crate) async fn run(
     work_queue: Arc<WorkQueue>,
     id: SessionId,
 ) -> Result<(), RestoreError> {
+    reached("session");
     let session = RestoreSession::open(&job).await?;
     let this = SessionLoop {
         job,

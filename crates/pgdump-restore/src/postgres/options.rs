@@ -68,6 +68,13 @@ pub trait PasswordSource: fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<SecretString, DatabaseError>>;
 }
 
+/// Undoes what SQL of a backup has done to the role that loads it.
+pub trait RoleRepair: Send + Sync {
+    /// Lets the role log in again with its password, and without settings of its own. What could not be undone shows in
+    /// the next login.
+    fn repair(&self) -> BoxFuture<'_, ()>;
+}
+
 /// Where a server is, and how to log in to it.
 #[derive(Debug, Clone)]
 pub struct DbConfig {
