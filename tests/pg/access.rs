@@ -1,7 +1,7 @@
 //! Access to a database while it is created, and what a backup can change of the role that loads it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
@@ -169,6 +169,7 @@ impl Pool {
             ("backup-trust", "restricted"),
             ("db-restricted-user", LOADER),
             ("db-restricted-password", "right"),
+            ("restore-jobs", "2"),
         ];
         self.c.psql("postgres", "DROP DATABASE IF EXISTS app");
         self.c
@@ -274,14 +275,15 @@ async fn changes_to_the_loading_role_are_undone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn sessions_that_open_after_a_change_of_the_loading_role_work() {
     let pool = Arc::new(Pool::of(Cluster::start()));
-    let before = pool.password();
     let _failpoints = fail::FailScenario::setup();
-    let opened = std::sync::atomic::AtomicUsize::new(0);
-    let (seen, known) = (pool.clone(), before.clone());
+    let opened = Arc::new(Mutex::new(vec![]));
+    let (seen, before) = (pool.clone(), opened.clone());
     fail::cfg_callback("session", move || {
-        // The first session changes the role, and the others open afterwards.
-        if opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0 {
-            tokio::task::block_in_place(|| while seen.password() == known {});
+        let mut before = before.lock().unwrap();
+        before.push(seen.password());
+        // The first session changes the role, and the other opens afterwards.
+        if before.len() > 1 {
+            tokio::task::block_in_place(|| while seen.password() == before[0] {});
         }
     })
     .unwrap();
@@ -289,7 +291,7 @@ async fn sessions_that_open_after_a_change_of_the_loading_role_work() {
         ALTER ROLE CURRENT_USER SET local_preload_libraries = 'none'";
     let done = pool.restore(&pool.with(&[changes], "")).await;
     assert_eq!(done.result.error, None);
-    assert_ne!(pool.password(), before);
+    assert_eq!(opened.lock().unwrap().len(), 2);
     pool.check_role("new sessions").await;
 }
 
