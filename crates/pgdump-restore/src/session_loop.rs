@@ -143,6 +143,9 @@ impl SessionLoop {
         }
         match self.job.extension_of(entry).await {
             Some(extension) => rows_exist(&e, &are_of_extension(&extension, entry)).into(),
+            None if self.job.left_out.are_for_existing(entry) => {
+                e.followed_by(&are_for_existing(entry)).into()
+            }
             None => e.into(),
         }
     }
@@ -163,7 +166,8 @@ impl SessionLoop {
             entry,
             node,
             id: self.id,
-            fresh,
+            // A table that was there may have rows.
+            fresh: fresh && !self.job.left_out.are_for_existing(entry),
             in_order: self.work_queue.is_in_order(node),
         };
         task.run().await
@@ -264,6 +268,15 @@ fn are_of_extension(extension: &str, entry: &TocEntry) -> String {
     format!(
         "; the extension {extension} of the server has created rows of its own in this table, which the backup's version of it \
          does not have: install that version, or leave out the backup's rows with --skip {}",
+        shell_quoted(&entry.name())
+    )
+}
+
+/// Such as a table that two joined texts have.
+fn are_for_existing(entry: &TocEntry) -> String {
+    format!(
+        "; the table was there before the backup's statement that creates it, which the server refused, and has rows: restore \
+         texts that were joined one by one, or leave out the rows of this table with --skip {}",
         shell_quoted(&entry.name())
     )
 }

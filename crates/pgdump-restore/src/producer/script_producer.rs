@@ -312,7 +312,8 @@ impl ScriptProducer {
         if is_wanted && entry.kind == EntryKind::TableData {
             let path = self.settings.get("search_path").unwrap_or_default();
             let mut rows = self.chunks.job.tried.rows.lock();
-            rows.entry((path.to_owned(), entry.tag.clone()))
+            let table = format!("{} {}", entry.tag, entry.copy_stmt);
+            rows.entry((path.to_owned(), table))
                 .or_insert_with(|| RowsOfText {
                     entry: entry.clone(),
                     settings: self.settings.clone(),
