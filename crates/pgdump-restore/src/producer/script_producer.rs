@@ -395,6 +395,7 @@ impl ScriptProducer {
             class,
             StatementClass::Setting { .. }
                 | StatementClass::ResetAll
+                | StatementClass::DiscardAll
                 | StatementClass::Transaction
                 | StatementClass::Rollback
                 | StatementClass::Sequence
@@ -443,6 +444,7 @@ impl ScriptProducer {
         match class {
             Class::Setting { name, sql } => self.set(name, sql)?,
             Class::ResetAll => self.reset_all()?,
+            Class::DiscardAll => self.discard_all(&statement)?,
             Class::Transaction if self.chunks.job.is_generic_sql => self.transaction(statement)?,
             Class::Transaction => {}
             Class::Alone => self.add_alone(statement)?,
@@ -467,6 +469,20 @@ impl ScriptProducer {
     fn reset_all(&mut self) -> Result<(), RestoreError> {
         self.flush()?;
         self.settings = Arc::new(self.settings.reset());
+        Ok(())
+    }
+
+    /// Without the statements that this program has prepared.
+    fn discard_all(&mut self, statement: &Statement) -> Result<(), RestoreError> {
+        self.flush()?;
+        self.settings = Arc::default();
+        for text in ["DISCARD TEMP;", "DISCARD SEQUENCES;"] {
+            self.add_serial(Statement {
+                text: text.to_owned(),
+                line: statement.line,
+                standard_strings: statement.standard_strings,
+            })?;
+        }
         Ok(())
     }
 
