@@ -157,15 +157,21 @@ fn names_schema(table: &str) -> bool {
     name.get(1).is_some_and(|dot| dot.is_symbol(b'.'))
 }
 
-/// Whether the database of a session does not have the table of an entry, or something that cannot hold the entry's rows has
-/// its name. The settings of SQL text must be in force.
-pub(crate) async fn lacks_table_of(session: &Session, entry: &TocEntry) -> bool {
-    // With partitions or without, or foreign.
-    let sql = "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class \
-        WHERE oid = pg_catalog.to_regclass($1::text)::pg_catalog.oid AND relkind IN ('r', 'p', 'f'))";
+/// Whether the database of a session does not have the table of an entry. The settings of SQL text must be in force.
+async fn has_no_table_of(session: &Session, entry: &TocEntry) -> bool {
+    let sql = "SELECT pg_catalog.to_regclass($1::text) IS NULL";
     let asked = session.client().query_one(sql, &[&table_of(entry)]).await;
-    // Whatever else is wrong, loading the rows shows it.
-    asked.is_ok_and(|row| row.get(0)) || lacks_columns_of(session, entry).await
+    // Whatever is wrong, loading the rows shows it.
+    asked.is_ok_and(|row| row.get(0))
+}
+
+/// Whether what has the name of an entry's table is no table, such as a view.
+async fn has_other_kind_of(session: &Session, entry: &TocEntry) -> bool {
+    // Tables, also with partitions, and foreign ones.
+    let sql = "SELECT relkind NOT IN ('r', 'p', 'f') FROM pg_catalog.pg_class \
+        WHERE oid = pg_catalog.to_regclass($1::text)::pg_catalog.oid";
+    let asked = session.client().query_one(sql, &[&table_of(entry)]).await;
+    asked.is_ok_and(|row| row.get(0))
 }
 
 /// Whether the table of an entry does not have all columns of its rows.
@@ -285,7 +291,8 @@ impl LoadContext {
     }
 
     /// Whether rows have no table to go to, because the server refused it, or the extension that it is of; `None` if only
-    /// the server knows, as of a table that was refused because there was one of its name. `path`: the statement of SQL text that sets the search path of the rows, or nothing.
+    /// the server knows, as of a table that was refused because there was one of its name. `path`: the statement of SQL text
+    /// that sets the search path of the rows, or nothing.
     pub(crate) fn lacks_table(&self, data: &TocEntry, path: &str) -> Option<bool> {
         let left_out = &self.left_out;
         let (is_refused, is_known) = match &self.content {
@@ -300,6 +307,14 @@ impl LoadContext {
             || left_out.are_for_existing(data)
             || left_out.may_lack_object_of(data);
         (!is_doubtful || is_refused && is_known).then_some(is_refused)
+    }
+
+    /// Whether rows have no table to go to, as the server knows it. What has the name of a table that was refused may be
+    /// something else, or have other columns. The settings of SQL text must be in force.
+    pub(crate) async fn lacks_table_in(&self, session: &Session, data: &TocEntry) -> bool {
+        has_no_table_of(session, data).await
+            || self.left_out.are_for_existing(data)
+                && (has_other_kind_of(session, data).await || lacks_columns_of(session, data).await)
     }
 
     /// The server refused this part of an entry.

@@ -11,7 +11,7 @@ use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, V
 use crate::fixes::shell_quoted;
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
-use crate::load_context::{LoadContext, lacks_table_of};
+use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
@@ -119,7 +119,7 @@ impl SessionLoop {
             None => {
                 // A name of SQL text may have no schema.
                 self.session.before_data(&self.job, index, entry).await?;
-                lacks_table_of(&self.session.session, entry).await
+                self.job.lacks_table_in(&self.session.session, entry).await
             }
         };
         Ok(self.job.decide_rows((node, index), entry, lacks))
