@@ -21,7 +21,7 @@ use crate::error::{
 use crate::event::{Kind, RestoreResult};
 use crate::job::{OnExisting, Rehearsal, RehearsedRefusal, RestoreJob};
 use crate::policy::{InPlace, OnError, Policy, Rehearse};
-use crate::postgres::{Session, map_pg_error};
+use crate::postgres::{Server, Session, ident, map_pg_error};
 use crate::progress::Progress;
 use pgdump_restore::{Refusal, Rehearsed, Stage, fixes_of, hooks_of, refusal_error};
 
@@ -149,6 +149,7 @@ async fn rehearse(
         let Some(database) = &claimed.0 else {
             return Err(RestoreError::internal("a rehearsal without a database"));
         };
+        check_right(server, database.session()).await?;
         let tried = try_definitions(context, opened, database, pinned.as_ref()).await;
         match tried {
             Ok(tried) => Ok(tried),
@@ -167,6 +168,25 @@ async fn rehearse(
         note,
         duration_seconds: clock.seconds(),
     })
+}
+
+/// Whether the role may create the database of a rehearsal.
+async fn check_right(server: &Server, session: &Session) -> Result<(), RestoreError> {
+    let sql =
+        "SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    let asked = session.client().query_one(sql, &[]).await;
+    let asked = asked.map_err(|e| map_pg_error(&e, "looking up the role"))?;
+    if asked.get(0) {
+        return Ok(());
+    }
+    let what = format!(
+        "a rehearsal creates a database, and role {0} may not create databases: ALTER ROLE {1} CREATEDB; or rehearse on another \
+         server that has the same roles and extensions (--db-host), or restore with --into-empty, which empties the database \
+         again if the server refuses anything, and names it",
+        server.user(),
+        ident(server.user())
+    );
+    Err(DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into())
 }
 
 fn with_fixes(refusals: Vec<Refusal>, trust: Trust) -> Vec<RehearsedRefusal> {

@@ -435,6 +435,101 @@ fn text_is_restored_without_what_it_was_refused() {
     let granted = "SELECT has_table_privilege('role_a', 'u', 'SELECT'), (SELECT count(*) FROM u)";
     assert_eq!(c.psql("app", granted), "f|1");
     text_without_schemas_loses_no_rows(&c);
+    joined_texts_lose_no_rows(&c);
+    rows_of_archives_go_into_the_table_that_is_there(&c);
+}
+
+/// Two dumps, of which the second creates tables that the first has created: its rows go into them if they fit.
+fn joined_texts_lose_no_rows(c: &Cluster) {
+    let dump = |body: &str| {
+        format!(
+            "--\n-- PostgreSQL database dump\n--\n
+-- Dumped from database version 15.1
+-- Dumped by pg_dump version 15.1
+{body}--
+-- PostgreSQL database dump complete
+--
+
+"
+        )
+    };
+    let first = dump(
+        "CREATE TABLE public.joined (a integer, b text);
+CREATE VIEW public.shown AS SELECT 1 AS a;
+CREATE TABLE public.other (a integer);
+COPY public.joined (a, b) FROM stdin;
+1\tx
+\\.
+COPY public.other (a) FROM stdin;
+7
+\\.
+ALTER TABLE ONLY public.joined ADD CONSTRAINT k PRIMARY KEY (a);
+",
+    );
+    let second = dump(
+        "CREATE TABLE public.joined (a integer, b text);
+CREATE TABLE public.shown (a integer);
+CREATE TABLE public.other (b integer);
+COPY public.joined (a, b) FROM stdin;
+2\ty
+\\.
+COPY public.shown (a) FROM stdin;
+3
+\\.
+COPY public.other (b) FROM stdin;
+4
+\\.
+",
+    );
+    let text = c.scratch("joined.sql");
+    std::fs::write(&text, format!("{first}{second}")).unwrap();
+    let (code, result) = restored(c, ("postgres", &[SKIP]), &text, "joined");
+    assert_eq!(code, 3, "{result}");
+    let skipped = told(&result["skipped"]);
+    let wanted = [
+        ("TABLE DATA public.other", "TABLE public.other"),
+        ("TABLE DATA public.shown", "TABLE public.shown"),
+        ("TABLE public.joined", "TABLE public.joined"),
+        ("TABLE public.other", "TABLE public.other"),
+        ("TABLE public.shown", "TABLE public.shown"),
+    ];
+    let wanted = wanted.map(|(entry, root)| (entry.to_owned(), root.to_owned()));
+    assert_eq!(skipped, wanted, "{result}");
+    let loaded = "SELECT (SELECT sum(a) FROM joined), (SELECT sum(a) FROM other)";
+    assert_eq!(c.psql("joined", loaded), "3|7");
+    let (_, rehearsal) = rehearsed(c, ("postgres", &[]), &text);
+    assert_eq!(told(&rehearsal["refusals"]), skipped, "{rehearsal}");
+    let fix = rehearsal["refusals"][0]["fix"].as_str().unwrap();
+    assert!(fix.contains("which keeps it"), "{fix}");
+    // Rows that are there fail the restore, like all that the server rejects.
+    std::fs::write(&text, format!("{first}{}", second.replace("2\ty", "1\ty"))).unwrap();
+    let (code, result) = restored(c, ("postgres", &[SKIP]), &text, "again");
+    assert_eq!(code, 1, "{result}");
+    let message = result["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("--skip 'TABLE DATA public.joined'"),
+        "{message}"
+    );
+}
+
+/// The table that is there keeps the rows that it has, and what depends on the refused one is restored.
+fn rows_of_archives_go_into_the_table_that_is_there(c: &Cluster) {
+    c.create(
+        "twice",
+        "CREATE TABLE tabl_a (a int); INSERT INTO tabl_a VALUES (1), (2);
+         CREATE TABLE tabl_b (a int); INSERT INTO tabl_b VALUES (3);
+         CREATE VIEW v AS SELECT a FROM tabl_b;",
+    );
+    let dump = c.dump_to_file("twice", &[]);
+    patched(&dump, &[("tabl_b", "tabl_a")]);
+    let env = [SKIP, ("RESTORE_JOBS", "1")];
+    let (code, result) = restored(c, ("postgres", &env), &dump, "once");
+    assert_eq!(code, 3, "{result}");
+    let table = "TABLE public.tabl_a".to_owned();
+    assert_eq!(told(&result["skipped"]), [(table.clone(), table)]);
+    assert_eq!(c.psql("once", "SELECT sum(a), count(*) FROM v"), "6|3");
+    let (_, rehearsal) = rehearsed(c, ("postgres", &[]), &dump);
+    assert_eq!(told(&rehearsal["refusals"]), told(&result["skipped"]));
 }
 
 /// Text of an old `pg_dump`, whose search path says which tables it means.

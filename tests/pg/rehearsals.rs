@@ -208,4 +208,13 @@ fn text_is_tried_to_its_end_unless_it_has_many_rows() {
     let note = text["note"].as_str().unwrap();
     let wanted = "SQL text: only the statements before TABLE DATA public.t were tried";
     assert!(note.starts_with(wanted), "{note}");
+    // A role that may only fill a database.
+    c.psql("postgres", "ALTER ROLE creator NOCREATEDB");
+    let denied = rehearsed(&c, &dump, &[]);
+    let error = &denied["error"];
+    assert_eq!(error["reason"], "insufficient_privilege", "{denied}");
+    let message = error["message"].as_str().unwrap();
+    for part in ["ALTER ROLE \"creator\" CREATEDB", "--into-empty"] {
+        assert!(message.contains(part), "{message}");
+    }
 }

@@ -45,6 +45,16 @@ CREATE INDEX CONCURRENTLY i ON c (p);
 VACUUM;
 CREATE SCHEMA s;
 SET search_path = s;
+CREATE TABLE of_path (a text);
+RESET ALL;
+CREATE TABLE of_default_path (a text);
+SET ROLE role_a;
+SELECT count(*) FROM pg_class;
+DISCARD ALL;
+CREATE TEMP TABLE x AS SELECT 8 AS v;
+INSERT INTO p SELECT v FROM x;
+CREATE TABLE of_first_role (a text);
+SET search_path = s;
 CREATE TABLE t (a text);
 \\echo done
 INSERT INTO t VALUES ('no semicolon')";

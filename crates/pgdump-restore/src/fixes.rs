@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::extension_hooks::hooks_of;
 use crate::hints::MISSING_ROLE;
 use crate::refusal::Refusal;
+use crate::refusals::is_duplicate;
 
 /// Most entries that a fix names.
 const NAMED: usize = 3;
@@ -106,12 +107,22 @@ impl<'a> Cause<'a> {
 
     fn fix(&self) -> String {
         let of_denial = || self.of_denial().filter(|_| self.is_denied());
-        self.of_named_role()
+        self.of_duplicate()
+            .or_else(|| self.of_named_role())
             .or_else(of_denial)
             .or_else(|| self.of_absence().filter(|_| !self.is_denied()))
             .or_else(|| of_message(self.message))
             .or_else(|| of_code(self.code))
             .unwrap_or_else(|| OTHERWISE.to_owned())
+    }
+
+    /// What to do if there is such an object already.
+    fn of_duplicate(&self) -> Option<String> {
+        is_duplicate(self.code).then(|| {
+            "what the message names is there already, from an extension or from earlier in the backup: restore with --on-error \
+             skip, which keeps it, or remove one of the two from the source"
+                .to_owned()
+        })
     }
 
     /// Whether the server has what it refused, and a role lacks the right to it.
@@ -378,6 +389,8 @@ mod tests {
                 "can only create extension in database a",
                 "database that the server's configuration names",
             ),
+            ("TABLE public.t", "42P07", "", "which keeps it"),
+            ("TYPE public.t", "42710", "", "which keeps it"),
             ("LIBRARY $libdir/x", "58P01", "", "library $libdir/x"),
             ("LANGUAGE c", "42501", "", "as a superuser"),
             ("PROCEDURAL LANGUAGE plv8", "42704", "", "language plv8"),

@@ -17,7 +17,9 @@ use crate::ids::NodeId;
 use crate::plan::is_skipped;
 use crate::policy::OnError;
 use crate::refusal::Refusal;
-use crate::refusals::{Named, Refusals, absent_names, cause_in, message_of};
+use crate::refusals::{
+    Named, Refusals, absent_names, cause_in, is_duplicate, message_of, short_name,
+};
 use crate::script::{Defined, Settings, alone, is_needed, table_named};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
@@ -72,7 +74,9 @@ struct State {
     graph: Option<Graph>,
     /// The root cause of each entry that is left out.
     roots: HashMap<DumpId, String>,
-    /// The same by the names that messages have, without schemas.
+    /// The entries that were refused because there is such an object. What depends on them is tried with that one.
+    existing: HashMap<DumpId, (Named, Refusal)>,
+    /// The root causes by the names that messages have, without schemas.
     by_name: HashMap<String, Vec<(Named, String)>>,
     /// The first refusal, as an error of the load.
     first: Option<DatabaseError>,
@@ -132,6 +136,22 @@ impl State {
         }
     }
 
+    /// The refusal of the table of these rows, if there was one of its name.
+    fn of_existing_table(&self, data: &TocEntry) -> Option<&Refusal> {
+        let is_table =
+            |named: &Named| named.schema == data.namespace && named.name == short_name(&data.tag);
+        let mut existing = self.existing.values();
+        let of_toc = existing.find_map(|(named, refusal)| is_table(named).then_some(refusal));
+        let of_text = || {
+            if self.tables.is_empty() {
+                return None;
+            }
+            let refusal = self.tables.get(&table_named(&data.tag)?)?;
+            is_there(("TABLE", refusal)).then_some(refusal)
+        };
+        of_toc.or_else(of_text)
+    }
+
     /// Whether an entry is about something that no entry defines, and that an extension that is left out may create.
     fn may_be_of_extension(&self, entry: &TocEntry) -> bool {
         let graph = self.graph.as_ref();
@@ -154,9 +174,17 @@ impl LeftOut {
         }
     }
 
-    /// Whether an entry is not to be restored.
+    /// Whether an entry, or the rest of it, is not to be restored.
     pub(crate) fn has(&self, entry: &TocEntry) -> bool {
-        self.state.lock().roots.contains_key(&entry.dump_id)
+        let state = self.state.lock();
+        let id = &entry.dump_id;
+        state.roots.contains_key(id) || state.existing.contains_key(id)
+    }
+
+    /// Whether the backup's table of these rows was refused because there is one of its name: they are for that one, which
+    /// may have rows already.
+    pub(crate) fn are_for_existing(&self, data: &TocEntry) -> bool {
+        self.state.lock().of_existing_table(data).is_some()
     }
 
     /// Whether the load is about to fail, because a definition was refused.
@@ -228,14 +256,22 @@ impl LeftOut {
 
     fn add_statement(&self, (defined, path): (&Defined, &str), refusal: Refusal) {
         let mut state = self.state.lock();
+        let kind = defined.named.as_ref().map(|named| named.kind.as_str());
+        let exists = is_there((kind.unwrap_or_default(), &refusal));
         if let Some(named) = &defined.named {
             state.name(named.clone(), &refusal.root);
-            state.extensions.add_of_text(named, &refusal);
+            if !exists {
+                state.extensions.add_of_text(named, &refusal);
+            }
         }
         if let Some(table) = &defined.table {
             state.tables.insert(table.clone(), refusal.clone());
             let under = state.refused_under.entry(table.clone()).or_default();
-            under.insert(path.to_owned());
+            if exists {
+                under.remove(path);
+            } else {
+                under.insert(path.to_owned());
+            }
         }
         self.refusals.add(refusal);
     }
@@ -304,7 +340,14 @@ impl LeftOut {
             let error = hints::with_hint(e, Some(entry)).context(&entry.name());
             state.first = Some(error);
         }
-        if part == RefusedPart::Whole {
+        if part != RefusedPart::Whole {
+            return;
+        }
+        if is_there((entry.kind.as_str(), &refusal)) {
+            let named = Named::of(entry);
+            state.name(named.clone(), &refusal.root);
+            state.existing.insert(entry.dump_id, (named, refusal));
+        } else {
             self.leave_out(entries, (entry, &refusal), &mut state);
         }
     }
@@ -407,11 +450,15 @@ impl LeftOut {
         is_data && may_be && !self.has(data)
     }
 
-    /// Leaves out rows, or the value of a sequence: the server does not have what they belong to.
+    /// Leaves out rows, or the value of a sequence: the server does not have what they belong to, or something else by its
+    /// name.
     pub(crate) fn leave_out_data(&self, data: &TocEntry) {
         let mut state = self.state.lock();
         let schema = data.namespace.as_deref();
-        let Some(refusal) = state.extensions.refusal_of(schema, data.name()) else {
+        let of_table = state.of_existing_table(data);
+        let of_table = of_table.map(|table| table.of_dependent(data.name()));
+        let of_extension = || state.extensions.refusal_of(schema, data.name());
+        let Some(refusal) = of_table.or_else(of_extension) else {
             return;
         };
         let before = state.roots.insert(data.dump_id, refusal.root.clone());
@@ -458,6 +505,14 @@ impl LeftOut {
         };
         Some(error.with_refusals(self.refusals.found()))
     }
+}
+
+/// Whether the server refused an object of this kind because there is one, so that what depends on it may go in. The script
+/// of an extension may be what creates an object that is there: the extension itself is missing then.
+fn is_there((kind, refusal): (&str, &Refusal)) -> bool {
+    let is_duplicate = refusal.sqlstate.as_deref().is_some_and(is_duplicate);
+    let is_about_it = kind != "EXTENSION" || refusal.message.starts_with("extension ");
+    is_duplicate && is_about_it && refusal.caused_by.is_none()
 }
 
 /// What the owner of an entry with this name is called.
@@ -566,6 +621,82 @@ mod tests {
             roots,
             ["LANGUAGE plv8", "LANGUAGE plv8", "TRIGGER t x", "RULE t y"]
         );
+    }
+
+    /// What depends on it is tried with the one that is there, and the refusal is reported once.
+    #[test]
+    fn an_object_that_is_there_leaves_nothing_out() {
+        let entries = [
+            of_schema(1, "TABLE", ("s", "t"), &[]),
+            of_schema(2, "TABLE DATA", ("s", "t"), &[1]),
+            of_schema(3, "INDEX", ("s", "i"), &[1]),
+            of_schema(4, "TABLE DATA", ("s", "u"), &[]),
+            of_schema(5, "EXTENSION", ("s", "x"), &[]),
+            of_schema(6, "VIEW", ("s", "v"), &[5]),
+        ];
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        let e = refused("42P07", "relation \"t\" already exists");
+        left_out.refuse(&entries, (&entries[0], RefusedPart::Whole), e);
+        assert_eq!(told(&refusals).len(), 1);
+        // Its other steps would be refused, too.
+        let left: Vec<bool> = entries.iter().map(|e| left_out.has(e)).collect();
+        assert_eq!(left, [true, false, false, false, false, false]);
+        assert!(left_out.are_for_existing(&entries[1]));
+        assert!(!left_out.are_for_existing(&entries[3]));
+        // The one that is there is not a table, or has other columns.
+        left_out.leave_out_data(&entries[1]);
+        left_out.leave_out_data(&entries[1]);
+        let wanted = [
+            ("TABLE s.t", "TABLE s.t", None),
+            ("TABLE DATA s.t", "TABLE s.t", Some("TABLE s.t")),
+        ];
+        let wanted = wanted.map(|(entry, root, by)| {
+            let caused_by = by.map(str::to_owned);
+            (entry.to_owned(), root.to_owned(), caused_by)
+        });
+        assert_eq!(told(&refusals), wanted);
+        // The extension's script creates what is there: the extension is missing.
+        let e = refused(
+            "42723",
+            "function \"f\" already exists with same argument types",
+        );
+        left_out.refuse(&entries, (&entries[4], RefusedPart::Whole), e);
+        assert!(left_out.has(&entries[5]));
+    }
+
+    #[test]
+    fn rows_of_text_are_for_the_table_that_is_there() {
+        let refusals = Arc::new(Refusals::new(OnError::Skip));
+        let left_out = LeftOut::new(refusals.clone(), "staging");
+        let rows = |table: &str| TocEntry::bare(1, "TABLE DATA", table);
+        for (sql, code, message) in [
+            (
+                "CREATE TABLE shop.t (a int);",
+                "42P07",
+                "relation \"t\" already exists",
+            ),
+            (
+                "CREATE TABLE shop.u (a poinx);",
+                "42704",
+                "type \"poinx\" does not exist",
+            ),
+            (
+                "CREATE EXTENSION x;",
+                "42710",
+                "extension \"x\" already exists",
+            ),
+        ] {
+            let defined = crate::script::defined_by(sql).unwrap();
+            left_out.refuse_statement((&defined, "p"), ("line 1", refused(code, message)));
+        }
+        assert!(left_out.are_for_existing(&rows("shop.t")));
+        assert!(!left_out.are_for_existing(&rows("shop.u")));
+        assert!(!left_out.is_refused_under(&rows("shop.t"), "p"));
+        assert!(left_out.is_refused_under(&rows("shop.u"), "p"));
+        // The extension is not missing.
+        assert!(!left_out.may_lack_object_of(&rows("x.job")));
+        assert_eq!(refusals.found().len(), 3, "each once");
     }
 
     /// Privileges that another role grants are not granted by the restoring role.

@@ -15,7 +15,7 @@ use crate::dependence::Dependence;
 use crate::error::{DatabaseError, RestoreError};
 use crate::ids::SessionId;
 use crate::left_out::LeftOut;
-use crate::load_context::{LoadContent, LoadContext, Totals, TriedText, lacks_table_of};
+use crate::load_context::{LoadContent, LoadContext, Totals, TriedText};
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
@@ -169,7 +169,7 @@ async fn leave_out_undefined(job: &LoadContext) -> Result<(), DatabaseError> {
         if let Some(path) = settings.get("search_path") {
             session.run(path).await?;
         }
-        if lacks_table_of(&session, data).await {
+        if job.lacks_table_in(&session, data).await {
             job.leave_out_rows(data, settings);
         }
     }

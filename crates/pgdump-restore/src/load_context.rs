@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio_postgres::error::SqlState;
 
 use pgdump_archive::{ContentDigest, Dialect, TextEncoding, TocEntry, first_tokens};
 
 use crate::binary::Columns;
-use crate::ddl::DumpSettings;
+use crate::ddl::{DumpSettings, columns_sql};
 use crate::error::{DatabaseError, RestoreError};
 use crate::ids::{EntryIndex, NodeId};
 use crate::left_out::{LeftOut, RefusedPart};
@@ -93,7 +94,7 @@ pub(crate) struct Totals {
 pub(crate) struct TriedText {
     /// Number of definitions.
     pub(crate) definitions: AtomicU64,
-    /// The rows that were passed over, by the search path and the name of their table.
+    /// The rows that were passed over, by the search path and the name of their table, and its columns.
     pub(crate) rows: Mutex<BTreeMap<(String, String), RowsOfText>>,
     /// The rows before which it ended; `None` if it has tried all of the text.
     pub(crate) ended_before: Mutex<Option<String>>,
@@ -157,11 +158,29 @@ fn names_schema(table: &str) -> bool {
 }
 
 /// Whether the database of a session does not have the table of an entry. The settings of SQL text must be in force.
-pub(crate) async fn lacks_table_of(session: &Session, entry: &TocEntry) -> bool {
+async fn has_no_table_of(session: &Session, entry: &TocEntry) -> bool {
     let sql = "SELECT pg_catalog.to_regclass($1::text) IS NULL";
     let asked = session.client().query_one(sql, &[&table_of(entry)]).await;
     // Whatever is wrong, loading the rows shows it.
     asked.is_ok_and(|row| row.get(0))
+}
+
+/// Whether what has the name of an entry's table is no table, such as a view.
+async fn has_other_kind_of(session: &Session, entry: &TocEntry) -> bool {
+    // Tables, also with partitions, and foreign ones.
+    let sql = "SELECT relkind NOT IN ('r', 'p', 'f') FROM pg_catalog.pg_class \
+        WHERE oid = pg_catalog.to_regclass($1::text)::pg_catalog.oid";
+    let asked = session.client().query_one(sql, &[&table_of(entry)]).await;
+    asked.is_ok_and(|row| row.get(0))
+}
+
+/// Whether the table of an entry does not have all columns of its rows.
+async fn lacks_columns_of(session: &Session, entry: &TocEntry) -> bool {
+    let Some(sql) = columns_sql(entry) else {
+        return false;
+    };
+    let asked = session.client().prepare(&sql).await;
+    asked.is_err_and(|e| e.code() == Some(&SqlState::UNDEFINED_COLUMN))
 }
 
 impl LoadContext {
@@ -272,18 +291,30 @@ impl LoadContext {
     }
 
     /// Whether rows have no table to go to, because the server refused it, or the extension that it is of; `None` if only
-    /// the server knows. `path`: the statement of SQL text that sets the search path of the rows, or nothing.
+    /// the server knows, as of a table that was refused because there was one of its name. `path`: the statement of SQL text
+    /// that sets the search path of the rows, or nothing.
     pub(crate) fn lacks_table(&self, data: &TocEntry, path: &str) -> Option<bool> {
-        let is_refused = match &self.content {
-            LoadContent::Toc(_) => self.left_out.has(data),
-            LoadContent::Script(_) => self.left_out.may_have_rows_of(data),
+        let left_out = &self.left_out;
+        let (is_refused, is_known) = match &self.content {
+            LoadContent::Toc(_) => (left_out.has(data), true),
+            // A later statement may have created it. Without a schema, it may be another table of the name.
+            LoadContent::Script(_) => (
+                left_out.may_have_rows_of(data),
+                !names_schema(&data.tag) && left_out.is_refused_under(data, path),
+            ),
         };
-        // A table of another schema may have the same name.
-        let is_known = matches!(self.content, LoadContent::Toc(_))
-            || names_schema(&data.tag)
-            || self.left_out.is_refused_under(data, path);
-        let is_doubtful = is_refused && !is_known || self.left_out.may_lack_object_of(data);
+        let is_doubtful = is_refused && !is_known
+            || left_out.are_for_existing(data)
+            || left_out.may_lack_object_of(data);
         (!is_doubtful || is_refused && is_known).then_some(is_refused)
+    }
+
+    /// Whether rows have no table to go to, as the server knows it. What has the name of a table that was refused may be
+    /// something else, or have other columns. The settings of SQL text must be in force.
+    pub(crate) async fn lacks_table_in(&self, session: &Session, data: &TocEntry) -> bool {
+        has_no_table_of(session, data).await
+            || self.left_out.are_for_existing(data)
+                && (has_other_kind_of(session, data).await || lacks_columns_of(session, data).await)
     }
 
     /// The server refused this part of an entry.

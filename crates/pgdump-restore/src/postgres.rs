@@ -24,6 +24,7 @@ pub use first_contact::FirstContact;
 pub use membership::{MEMBERSHIP_OPTIONS, membership_options};
 pub use options::{DbConfig, PasswordSource, RoleRepair, SslMode, TlsFiles};
 pub use quote::{ident, literal};
+pub(crate) use session::own_setting;
 pub use session::{AT_FIRST_WORD, Session};
 
 use std::sync::Arc;

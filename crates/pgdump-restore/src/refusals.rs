@@ -88,6 +88,12 @@ pub(crate) fn message_of(e: &DatabaseError) -> String {
     message.unwrap_or_else(|| text.to_owned())
 }
 
+/// Whether a SQLSTATE says that an object cannot be created because there is one: schema, relation, function, or another
+/// kind.
+pub(crate) fn is_duplicate(sqlstate: &str) -> bool {
+    matches!(sqlstate, "42P06" | "42P07" | "42723" | "42710")
+}
+
 /// SQLSTATEs that say that something does not exist.
 const ABSENT: [&str; 5] = ["42P01", "42704", "42883", "3F000", "42703"];
 

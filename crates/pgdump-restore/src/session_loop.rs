@@ -11,7 +11,7 @@ use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, V
 use crate::fixes::shell_quoted;
 use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
-use crate::load_context::{LoadContext, lacks_table_of};
+use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
@@ -119,7 +119,7 @@ impl SessionLoop {
             None => {
                 // A name of SQL text may have no schema.
                 self.session.before_data(&self.job, index, entry).await?;
-                lacks_table_of(&self.session.session, entry).await
+                self.job.lacks_table_in(&self.session.session, entry).await
             }
         };
         Ok(self.job.decide_rows((node, index), entry, lacks))
@@ -143,6 +143,9 @@ impl SessionLoop {
         }
         match self.job.extension_of(entry).await {
             Some(extension) => rows_exist(&e, &are_of_extension(&extension, entry)).into(),
+            None if self.job.left_out.are_for_existing(entry) => {
+                e.followed_by(&are_for_existing(entry)).into()
+            }
             None => e.into(),
         }
     }
@@ -163,7 +166,8 @@ impl SessionLoop {
             entry,
             node,
             id: self.id,
-            fresh,
+            // A table that was there may have rows.
+            fresh: fresh && !self.job.left_out.are_for_existing(entry),
             in_order: self.work_queue.is_in_order(node),
         };
         task.run().await
@@ -264,6 +268,15 @@ fn are_of_extension(extension: &str, entry: &TocEntry) -> String {
     format!(
         "; the extension {extension} of the server has created rows of its own in this table, which the backup's version of it \
          does not have: install that version, or leave out the backup's rows with --skip {}",
+        shell_quoted(&entry.name())
+    )
+}
+
+/// Such as a table that two joined texts have.
+fn are_for_existing(entry: &TocEntry) -> String {
+    format!(
+        "; the table was there before the backup's statement that creates it, which the server refused, and has rows: restore \
+         texts that were joined one by one, or leave out the rows of this table with --skip {}",
         shell_quoted(&entry.name())
     )
 }

@@ -19,6 +19,27 @@ const LARGE: usize = 1 << 20;
 /// not know.
 pub const AT_FIRST_WORD: &str = ", the first word of a statement";
 
+/// Settings of every session: the first version of PostgreSQL that has it, name and value.
+const OWN: [(u32, &str, &str); 10] = [
+    (0, "statement_timeout", "0"),
+    (0, "lock_timeout", "0"),
+    (0, "idle_in_transaction_session_timeout", "0"),
+    (0, "search_path", "pg_catalog"),
+    (0, "client_min_messages", "warning"),
+    // The server notices a vanished worker and ends its sessions, which releases their locks.
+    (0, "tcp_keepalives_idle", "30"),
+    (0, "tcp_keepalives_interval", "10"),
+    (0, "tcp_keepalives_count", "3"),
+    (140000, "client_connection_check_interval", "'1s'"),
+    (170000, "transaction_timeout", "0"),
+];
+
+/// The value that a setting has in every session, whatever the defaults of a role or database.
+pub(crate) fn own_setting(name: &str) -> Option<&'static str> {
+    let found = OWN.iter().find(|(_, own, _)| *own == name);
+    found.map(|(_, _, value)| *value)
+}
+
 /// One connection. Dropping it closes the connection, and the server rolls back an open transaction.
 pub struct Session {
     client: Client,
@@ -61,21 +82,10 @@ impl Session {
 
     /// Session settings that defaults of a role or database must not change.
     pub(super) fn own_settings(&self) -> String {
-        let mut s = String::from(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-             SET search_path = pg_catalog; SET client_min_messages = warning;",
-        );
-        // The server notices a vanished worker and ends its sessions, which releases their locks.
-        s.push_str(
-            "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;",
-        );
-        if self.version >= 140000 {
-            s.push_str("SET client_connection_check_interval = '1s';");
-        }
-        if self.version >= 170000 {
-            s.push_str("SET transaction_timeout = 0;");
-        }
-        s
+        let known = OWN.iter().filter(|(since, ..)| self.version >= *since);
+        known
+            .map(|(_, name, value)| format!("SET {name} = {value};"))
+            .collect()
     }
 
     /// Runs one or more statements without parameters.

@@ -312,7 +312,8 @@ impl ScriptProducer {
         if is_wanted && entry.kind == EntryKind::TableData {
             let path = self.settings.get("search_path").unwrap_or_default();
             let mut rows = self.chunks.job.tried.rows.lock();
-            rows.entry((path.to_owned(), entry.tag.clone()))
+            let table = format!("{} {}", entry.tag, entry.copy_stmt);
+            rows.entry((path.to_owned(), table))
                 .or_insert_with(|| RowsOfText {
                     entry: entry.clone(),
                     settings: self.settings.clone(),
@@ -394,6 +395,7 @@ impl ScriptProducer {
             class,
             StatementClass::Setting { .. }
                 | StatementClass::ResetAll
+                | StatementClass::DiscardAll
                 | StatementClass::Transaction
                 | StatementClass::Rollback
                 | StatementClass::Sequence
@@ -442,6 +444,7 @@ impl ScriptProducer {
         match class {
             Class::Setting { name, sql } => self.set(name, sql)?,
             Class::ResetAll => self.reset_all()?,
+            Class::DiscardAll => self.discard_all(&statement)?,
             Class::Transaction if self.chunks.job.is_generic_sql => self.transaction(statement)?,
             Class::Transaction => {}
             Class::Alone => self.add_alone(statement)?,
@@ -466,6 +469,20 @@ impl ScriptProducer {
     fn reset_all(&mut self) -> Result<(), RestoreError> {
         self.flush()?;
         self.settings = Arc::new(self.settings.reset());
+        Ok(())
+    }
+
+    /// Without the statements that this program has prepared.
+    fn discard_all(&mut self, statement: &Statement) -> Result<(), RestoreError> {
+        self.flush()?;
+        self.settings = Arc::default();
+        for text in ["DISCARD TEMP;", "DISCARD SEQUENCES;"] {
+            self.add_serial(Statement {
+                text: text.to_owned(),
+                line: statement.line,
+                standard_strings: statement.standard_strings,
+            })?;
+        }
         Ok(())
     }
 

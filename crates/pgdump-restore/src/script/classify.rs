@@ -33,6 +33,8 @@ pub(crate) enum StatementClass {
     },
     /// RESET ALL: earlier settings are no longer in force.
     ResetAll,
+    /// DISCARD ALL: the same, and a role, temporary tables and the last values of sequences are gone, too.
+    DiscardAll,
     /// BEGIN or COMMIT: the whole restore becomes visible in one step anyway.
     Transaction,
     Rollback,
@@ -95,7 +97,8 @@ pub(crate) fn classify(sql: &str) -> StatementClass {
         return StatementClass::Serial;
     };
     match first.as_str() {
-        "reset" | "discard" if is_words(&t[1..], &["all"]) => StatementClass::ResetAll,
+        "reset" if is_words(&t[1..], &["all"]) => StatementClass::ResetAll,
+        "discard" if is_words(&t[1..], &["all"]) => StatementClass::DiscardAll,
         "set" | "reset" => setting(&t, sql),
         "select" => call(&t, sql),
         "savepoint" | "release" | "begin" | "commit" | "end" => StatementClass::Transaction,
@@ -246,6 +249,9 @@ mod tests {
                 "SELECT pg_catalog.setval('public.s', 3, true);",
                 StatementClass::Sequence,
             ),
+            ("RESET ALL;", StatementClass::ResetAll),
+            ("DISCARD ALL;", StatementClass::DiscardAll),
+            ("DISCARD TEMP;", StatementClass::Serial),
             ("BEGIN;", StatementClass::Transaction),
             ("ROLLBACK;", StatementClass::Rollback),
             ("SET LOCAL x = 1;", StatementClass::Serial),

@@ -11,7 +11,7 @@ use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::postgres::kind_of_sqlstate;
 use crate::refusal::Refusal;
-use crate::refusals::{Named, is_refusal, refusal_error};
+use crate::refusals::{Named, is_duplicate, is_refusal, refusal_error};
 use crate::script::{self, Defined, alone, can_be_left_out, defined_by, lacking, sequence_set_by};
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
@@ -381,9 +381,9 @@ fn extension_in_place_of(sql: &str) -> Option<Defined> {
     })
 }
 
-/// Whether another session has restored an entry meanwhile: duplicate object, table, function.
+/// Whether another session has restored an entry meanwhile.
 fn is_there(e: &DatabaseError) -> bool {
-    matches!(e.sqlstate(), Some("42710" | "42P07" | "42723"))
+    e.sqlstate().is_some_and(is_duplicate)
 }
 
 /// Whether an entry costs nothing and needs only what exists.
