@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
-    BackupRef, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob, check_jobs, check_request_id,
-    digest_of,
+    BackupRef, Job, OWN_MESSAGE, OnExisting, Rehearsal, RestoreJob, VerifyJob, check_jobs,
+    check_request_id, digest_of,
 };
 use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
@@ -89,7 +89,13 @@ pub struct BackupSpec {
 )]
 #[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
-    /// Chosen by the requester; a second message with the same id is the same request.
+    /// Chosen by the requester; a second message with the same id is the same request. Without it, each message is a
+    /// request of its own, whose id is `message:` and the id of the Pub/Sub message.
+    #[serde(
+        default,
+        deserialize_with = "named_id",
+        skip_serializing_if = "String::is_empty"
+    )]
     #[schemars(length(min = 1, max = 200))]
     pub request_id: String,
     pub backup: BackupSpec,
@@ -124,6 +130,18 @@ pub struct RestoreRequest {
     /// What to do about definitions that the server refuses; without it, as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+}
+
+/// An id that is there. One that is left out is empty, so an empty one is an error.
+fn named_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    use serde::Deserialize;
+    let id = String::deserialize(deserializer)?;
+    if id.is_empty() {
+        return Err(serde::de::Error::custom(
+            "request_id: must not be empty; without it, the message's id is taken",
+        ));
+    }
+    Ok(id)
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -274,6 +292,11 @@ impl GcsNotification {
     }
 }
 
+/// The id of a request whose message names none. Every delivery of a message has the same one.
+pub fn id_of_message(message_id: &str) -> String {
+    format!("{OWN_MESSAGE}{message_id}")
+}
+
 impl RestoreRequest {
     /// Parses a message in any of the three forms.
     ///
@@ -320,9 +343,36 @@ impl RestoreRequest {
     /// # Errors
     /// `invalid_request`.
     pub fn into_job(self, default_db: Option<&str>) -> Result<Job, RestoreError> {
-        let digest = self.digest();
-        check_texts(&serde_json::to_value(&self).map_err(|e| invalid(e.to_string()))?)?;
+        self.check_texts()?;
         check_request_id(&self.request_id)?;
+        let digest = self.digest();
+        self.into_checked_job(digest, default_db)
+    }
+
+    /// As [`into_job`](Self::into_job), for a request without an id of its own: it gets that of its message.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn into_job_of_message(
+        mut self,
+        message_id: &str,
+        default_db: Option<&str>,
+    ) -> Result<Job, RestoreError> {
+        self.check_texts()?;
+        let digest = self.digest();
+        self.request_id = id_of_message(message_id);
+        self.into_checked_job(digest, default_db)
+    }
+
+    fn check_texts(&self) -> Result<(), RestoreError> {
+        check_texts(&serde_json::to_value(self).map_err(|e| invalid(e.to_string()))?)
+    }
+
+    fn into_checked_job(
+        self,
+        digest: String,
+        default_db: Option<&str>,
+    ) -> Result<Job, RestoreError> {
         let backup = match (&self.backup.name, &self.backup.uri) {
             (Some(name), None) => {
                 BackupRef::from_name(name, "")?.of_database(self.backup.database.as_deref())
@@ -762,6 +812,24 @@ mod tests {
     }
 
     #[test]
+    fn a_request_without_an_id_has_that_of_its_message() {
+        let body = br#"{"backup":{"name":"a.dump"},"target_db":"app"}"#;
+        let request = || RestoreRequest::from_message(body, &attrs(&[])).unwrap();
+        let job = |message: &str| request().into_job_of_message(message, None).unwrap();
+        assert_eq!(job("17").request_id(), "message:17");
+        assert_ne!(job("17").request_id(), job("18").request_id());
+        // It is written as it was read, and no requester may choose such an id.
+        assert!(
+            !String::from_utf8(serde_json::to_vec(&request()).unwrap())
+                .unwrap()
+                .contains("request_id")
+        );
+        let chosen = br#"{"request_id":"message:17","backup":{"name":"a.dump"},"target_db":"app"}"#;
+        let chosen = RestoreRequest::from_message(chosen, &attrs(&[])).unwrap();
+        assert!(chosen.into_job(None).is_err());
+    }
+
+    #[test]
     fn unknown_fields_and_invalid_values_are_rejected() {
         let none = attrs(&[]);
         for bad in [
@@ -769,7 +837,8 @@ mod tests {
             "{",
             "[]",
             r#"{"request_id":"r","backup":{"name":"a"},"if_exists":"x"}"#,
-            r#"{"backup":{"name":"a"}}"#,
+            r#"{"request_id":"","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"request_id":null,"backup":{"name":"a"},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{"name":"a","dsn":"x"}}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"on_existing":"drop"}"#,
         ] {
@@ -777,7 +846,7 @@ mod tests {
             assert_eq!(e.reason(), FailureReason::InvalidRequest, "{bad}");
         }
         for bad in [
-            r#"{"request_id":"","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"backup":{"name":"a"},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{"name":"a","uri":"gs://bkt/a"},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{"name":"a"}}"#,

@@ -312,9 +312,11 @@ fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
+/// Prefix of the ids of requests whose messages name none.
+pub const OWN_MESSAGE: &str = "message:";
 /// Prefixes of generated ids: of jobs from notifications, the schedule and the self-test, and of messages
-/// that cannot be read.
-pub const OWN_IDS: [&str; 4] = ["gcs:", "schedule:", "selftest:", "message:"];
+/// that name no id or cannot be read.
+pub const OWN_IDS: [&str; 4] = ["gcs:", "schedule:", "selftest:", OWN_MESSAGE];
 /// Part of the generated id of a job that verifies an older backup for a bisection.
 pub const OWN_PROBE: &str = ":bisect:";
 

@@ -27,7 +27,7 @@ use tracing::Instrument;
 
 use crate::admission::Admission;
 use crate::error::{FailureReason as R, RestoreError, report};
-use crate::event::{Kind, RestoreRequest, RestoreResult};
+use crate::event::{Kind, RestoreRequest, RestoreResult, id_of_message};
 use crate::job::{Job, VerifyJob, check_request_id, is_own_id};
 use crate::manager::{JobOutcome, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
@@ -505,7 +505,8 @@ impl Worker {
     ) {
         let now = jiff::Timestamp::now();
         let request_id = match &request {
-            Ok(r) if !r.request_id.is_empty() && !is_own_id(&r.request_id) => r.request_id.clone(),
+            Ok(r) if r.request_id.is_empty() => id_of_message(&received.delivery.message_id),
+            Ok(r) if !is_own_id(&r.request_id) => r.request_id.clone(),
             _ => request_id_of(&received.delivery),
         };
         tracing::Span::current().record("request_id", request_id.as_str());
@@ -572,7 +573,13 @@ impl Worker {
     ) -> Result<Job, RestoreError> {
         let admission = &self.settings.admission;
         admission.check_signature(&delivery.data, &delivery.attributes, delivery.published)?;
-        let job = request?.into_job(self.settings.default_db.as_deref())?;
+        let (request, default_db) = (request?, self.settings.default_db.as_deref());
+        let job = if request.request_id.is_empty() {
+            admission.check_may_lack_id()?;
+            request.into_job_of_message(&delivery.message_id, default_db)?
+        } else {
+            request.into_job(default_db)?
+        };
         admission.check(&job)?;
         self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
@@ -698,5 +705,5 @@ fn request_id_of(delivery: &Delivery) -> String {
     // Never answer under an id of the form that the program generates: the event could be taken for that
     // of another job.
     let named = named.filter(|id| check_request_id(id).is_ok());
-    named.map_or_else(|| format!("message:{}", delivery.message_id), str::to_owned)
+    named.map_or_else(|| id_of_message(&delivery.message_id), str::to_owned)
 }
