@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
-    BackupRef, Job, OWN_MESSAGE, OnExisting, Rehearsal, RestoreJob, VerifyJob, check_jobs,
-    check_request_id, digest_of,
+    BackupRef, FinishedSql, Finishing, Job, OWN_MESSAGE, OnExisting, Rehearsal, RestoreJob,
+    VerifyJob, check_finish_names, check_jobs, check_request_id, digest_of,
 };
 use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
@@ -130,6 +130,11 @@ pub struct RestoreRequest {
     /// What to do about definitions that the server refuses; without it, as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// Files of SQL in the worker's RESTORE_FINISH_FROM, which run in this order in the restored database before it takes the
+    /// target's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub finish: Vec<String>,
 }
 
 /// An id that is there. One that is left out is empty, so an empty one is an error.
@@ -230,6 +235,9 @@ pub struct RestoreResult {
     /// Number of all that was left out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_total: u64,
+    /// After a success: the files of SQL that ran in the restored database before it took the target's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finish: Vec<FinishedSql>,
     /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -396,6 +404,7 @@ impl RestoreRequest {
         }
         let jobs = self.jobs.map(|n| n as usize);
         check_jobs("jobs", jobs)?;
+        self.check_finish()?;
         if self.mode == Mode::Verify {
             if self.target_db.is_some()
                 || !is_default(&self.select)
@@ -454,6 +463,10 @@ impl RestoreRequest {
             selection: self.select,
             in_place: self.in_place,
             on_error: self.on_error,
+            finish: Finishing {
+                names: self.finish,
+                ..Finishing::default()
+            },
             is_rehearsal,
             digest,
         })))
@@ -461,6 +474,14 @@ impl RestoreRequest {
 }
 
 impl RestoreRequest {
+    /// Only a restored database is finished.
+    fn check_finish(&self) -> Result<(), RestoreError> {
+        if self.mode != Mode::Restore && !self.finish.is_empty() {
+            return Err(invalid("finish: is only for mode restore"));
+        }
+        check_finish_names(&self.finish)
+    }
+
     /// A rehearsal has a database of its own, whatever the target has, and names all that is refused.
     fn check_rehearsal(&self) -> Result<(), RestoreError> {
         let is_restore = self.target_db.is_some()
@@ -618,6 +639,7 @@ impl RestoreResult {
             complete: None,
             skipped: vec![],
             skipped_total: 0,
+            finish: vec![],
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! Jobs, restores and verifications, as the worker and the command line describe them.
 
+mod finishing;
 mod rehearsal;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,9 @@ use crate::config::{Location, MAX_JOBS};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
 
+pub use finishing::{
+    FinishedSql, Finishing, FinishingFile, MAX_FINISHING_FILES, check_finish_names,
+};
 pub use rehearsal::{Rehearsal, RehearsedRefusal};
 
 /// What to do when the target database exists.
@@ -126,6 +130,8 @@ pub struct RestoreJob {
     pub in_place: Option<InPlace>,
     /// Overrides the policy's value.
     pub on_error: Option<OnError>,
+    /// What runs in the restored database before it takes the target's place.
+    pub finish: Finishing,
     /// Only the definitions are tried, in a database of its own; there is no target.
     pub is_rehearsal: bool,
     /// Digest of the request, to tell a duplicate from another request with the same id.
@@ -152,6 +158,7 @@ impl RestoreJob {
             selection: Selection::default(),
             in_place: None,
             on_error: None,
+            finish: Finishing::default(),
             is_rehearsal: false,
             digest,
         }
