@@ -2,20 +2,26 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
+mod message_ids;
+mod text_checks;
+
 use pgdump_restore::{LISTED_REFUSALS, Refusal, Stage};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
-    BackupRef, FinishedSql, Finishing, Job, OWN_MESSAGE, OnExisting, Rehearsal, RestoreJob,
-    VerifyJob, check_finish_names, check_jobs, check_request_id, digest_of,
+    BackupRef, FinishedSql, Finishing, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob,
+    check_finish_names, check_jobs, check_request_id, digest_of,
 };
 use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
+use text_checks::check_attributes;
 
 pub use crate::error::ErrorBody;
 pub use crate::job::{Completeness, ResultBackup};
 pub use crate::proof::Verdict;
+pub use message_ids::id_of_message;
+pub use text_checks::check_texts;
 
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
 pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
@@ -93,7 +99,7 @@ pub struct RestoreRequest {
     /// request of its own, whose id is `message:` and the id of the Pub/Sub message.
     #[serde(
         default,
-        deserialize_with = "named_id",
+        deserialize_with = "message_ids::named_id",
         skip_serializing_if = "String::is_empty"
     )]
     #[schemars(length(min = 1, max = 200))]
@@ -135,18 +141,6 @@ pub struct RestoreRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub finish: Vec<String>,
-}
-
-/// An id that is there. One that is left out is empty, so an empty one is an error.
-fn named_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    use serde::Deserialize;
-    let id = String::deserialize(deserializer)?;
-    if id.is_empty() {
-        return Err(serde::de::Error::custom(
-            "request_id: must not be empty; without it, the message's id is taken",
-        ));
-    }
-    Ok(id)
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -298,11 +292,6 @@ impl GcsNotification {
             self.bucket_id, self.object_id, self.object_generation
         )
     }
-}
-
-/// The id of a request whose message names none. Every delivery of a message has the same one.
-pub fn id_of_message(message_id: &str) -> String {
-    format!("{OWN_MESSAGE}{message_id}")
 }
 
 impl RestoreRequest {
@@ -495,77 +484,6 @@ impl RestoreRequest {
         }
         Ok(())
     }
-}
-
-/// Longest string in a request, in bytes.
-const MAX_STRING: usize = 1024;
-/// Most strings in a request.
-const MAX_STRINGS: usize = 2000;
-
-/// Checks that every string of a request, including keys, can be stored in the journal, a message and a
-/// record, so that recording the outcome cannot fail after the work.
-///
-/// # Errors
-/// `invalid_request`, with the position in the document.
-pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
-    let mut strings = 0;
-    // Values still to check, with their paths.
-    let mut rest = vec![(String::new(), document)];
-    while let Some((place, value)) = rest.pop() {
-        let below = |name: &str| {
-            if place.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{place}.{name}")
-            }
-        };
-        match value {
-            serde_json::Value::String(text) => {
-                check_text(&place, text)?;
-                strings += 1;
-            }
-            serde_json::Value::Array(all) => rest.extend(all.iter().map(|v| (place.clone(), v))),
-            serde_json::Value::Object(fields) => {
-                for (name, v) in fields {
-                    check_text(&format!("a name in {place}"), name)?;
-                    strings += 1;
-                    rest.push((below(name), v));
-                }
-            }
-            _ => {}
-        }
-        if strings > MAX_STRINGS {
-            return Err(invalid(format!(
-                "the request has more than {MAX_STRINGS} strings"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn check_text(place: &str, text: &str) -> Result<(), RestoreError> {
-    if text.len() > MAX_STRING {
-        return Err(invalid(format!(
-            "{place}: must not be longer than {MAX_STRING} bytes"
-        )));
-    }
-    match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(invalid(format!(
-            "{place}: must not contain control characters ({})",
-            c.escape_unicode()
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Checks the attributes that this program reads in the same way.
-fn check_attributes(attributes: &HashMap<String, String>) -> Result<(), RestoreError> {
-    let is_read =
-        |key: &str| key.starts_with("ce-") || matches!(key, "request_id" | "content-type");
-    attributes
-        .iter()
-        .filter(|(key, _)| is_read(key))
-        .try_for_each(|(key, value)| check_text(&format!("attribute {key}"), value))
 }
 
 /// Limits the number of rewrites, and the length of their texts.
@@ -876,6 +794,9 @@ mod tests {
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","jobs":0}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","jobs":257}"#,
             r#"{"request_id":"r\nx","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","finish":["../a.sql"]}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"mode":"verify","finish":["a.sql"]}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"mode":"rehearse","finish":["a.sql"]}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","depth":"object"}"#,
             r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"target_db":"d"}"#,
             r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"on_existing":"replace"}"#,

@@ -67,11 +67,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().join("own");
         std::fs::create_dir(&own).unwrap();
-        let link = own.join("link.sql");
+        let (link, large) = (own.join("link.sql"), " ".repeat(2 << 20));
         for (path, text) in [
             (own.join("a.sql"), "SELECT 1"),
             (own.join("bad.sql"), "SELECT 1; COMMIT"),
-            (own.join("large.sql"), &" ".repeat(2 << 20)),
+            (own.join("large.sql"), large.as_str()),
             (folder.path().join("outside.sql"), "SELECT 1"),
         ] {
             std::fs::write(path, text).unwrap();

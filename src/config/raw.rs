@@ -394,7 +394,7 @@ pub struct RawConfig {
     )]
     pub(super) restore_in_place: Option<String>,
     /// Where the files of SQL are that requests may name to finish a restore: gs://bucket/prefix or file:///folder. Whoever may write
-    /// there may run SQL as DB_USER [default: none]
+    /// there may run SQL as DB_USER
     #[arg(
         long,
         env = "RESTORE_FINISH_FROM",

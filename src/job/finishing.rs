@@ -61,7 +61,9 @@ impl FinishingFile {
 /// # Errors
 /// `invalid_request`.
 pub fn check_finish_names(names: &[String]) -> Result<(), RestoreError> {
-    let invalid = |what: String| ValidationError::new(ValidationKind::InvalidRequest, what).into();
+    let invalid = |what: String| {
+        RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what))
+    };
     if names.len() > MAX_FINISHING_FILES {
         return Err(invalid(format!(
             "finish: must have at most {MAX_FINISHING_FILES} files"

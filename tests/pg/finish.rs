@@ -239,10 +239,8 @@ async fn nobody_sees_a_half_finished_database() {
     let (c, dump, old) = start();
     c.psql("postgres", "CREATE ROLE visitor LOGIN");
     let wait = "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'go_on') LOOP PERFORM pg_sleep(0.01); END LOOP; END $$";
-    let job = replacing(
-        &dump,
-        sql(&[("f.sql", &format!("UPDATE t SET email = 'x'; {wait}"))]),
-    );
+    let text = format!("UPDATE t SET email = 'x'; {wait}");
+    let job = replacing(&dump, sql(&[("f.sql", text.as_str())]));
     let look = async {
         let staging = c
             .until("SELECT datname FROM pg_stat_activity WHERE application_name = 'pgrestored finish' AND query LIKE 'DO %'")
