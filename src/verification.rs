@@ -43,7 +43,7 @@ pub use backup_contents::{
 pub(crate) use changed_bytes::{
     changed_since, fail_as_damaged, have_same_bytes, lacks_members, note_unknown_change,
 };
-pub(crate) use data_checks::{AskedDatabase, ask};
+pub(crate) use data_checks::{AskedDatabase, ask_all};
 pub use data_checks::{Checks, ChecksFile};
 pub(crate) use drift::IGNORE_TABLES;
 pub use drift::{DriftPolicy, History};
@@ -153,7 +153,7 @@ pub async fn examine(
             database: subject.database,
             backup_created: subject.backup_created,
         };
-        data_checks::ask(&asked, checks).await
+        data_checks::ask_all(&asked, checks).await
     };
     e.checks.extend(timed("asked", true, asked).await?);
     // Last, because it calls functions of the dump, which may crash the server.

@@ -83,7 +83,7 @@ impl FinishingSteps {
             database,
             backup_created: backup.map_or_else(jiff::Timestamp::now, |b| b.object.created),
         };
-        let answers = verification::ask(&asked, &file.of_set(set)).await?;
+        let answers = verification::ask_all(&asked, &file.of_set(set)).await?;
         let open: Vec<String> = answers
             .iter()
             .filter(|c| c.status != CheckStatus::Passed)

@@ -205,7 +205,7 @@ pub(crate) struct AskedDatabase<'a> {
 ///
 /// # Errors
 /// Those of the connection.
-pub(crate) async fn ask(
+pub(crate) async fn ask_all(
     subject: &AskedDatabase<'_>,
     checks: &Checks,
 ) -> Result<Vec<Check>, RestoreError> {
