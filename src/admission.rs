@@ -191,6 +191,20 @@ impl Admission {
         }
     }
 
+    /// Checks that a request may be without an id of its own. A signed one may not: whoever may publish could repeat its
+    /// message under a new message id until the signature expires.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn check_may_lack_id(&self) -> Result<(), RestoreError> {
+        if self.rules.keys.is_empty() {
+            return Ok(());
+        }
+        Err(invalid(
+            "request_id: required, because this subscription requires signed requests: without it, a copy of the message would be another request",
+        ))
+    }
+
     /// Checks that the policy allows this job on the subscription.
     ///
     /// # Errors
@@ -406,6 +420,7 @@ mod tests {
         ] {
             assert_eq!(ask(body), Err(reason), "{body}");
         }
+        assert!(a.check_may_lack_id().is_ok());
         let closed = admission(policy, "another").unwrap();
         assert!(closed.check_signature(b"{}", &HashMap::new(), 0).is_err());
         for wrong in [
@@ -434,6 +449,7 @@ mod tests {
         );
         let a = admission(&policy, "s").unwrap();
         std::fs::remove_file(&secret).unwrap();
+        assert!(a.check_may_lack_id().is_err());
         let now: jiff::Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
         let later: jiff::Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
         let attributes = |key: &str, id: &str, data: &[u8]| -> HashMap<String, String> {

@@ -10,6 +10,7 @@ mod database_names;
 mod denied_object;
 mod due_verifications;
 mod evidence;
+mod finishing_files;
 #[cfg(test)]
 mod folder_catalog;
 mod grouped_backups;

@@ -72,6 +72,10 @@ pub struct Config {
     pub signing_key: Option<(String, SecretString)>,
     /// Where idempotency records are kept.
     pub records: Option<Location>,
+    /// Where the files of SQL are that requests may name to finish a restore.
+    pub finish_from: Option<Location>,
+    /// Time limit of each of them.
+    pub finish_timeout: Duration,
     /// Limit of the uncompressed table data of one backup, in bytes.
     pub max_bytes: Option<u64>,
     /// Time limits of individual stages, by stage name.
@@ -250,6 +254,13 @@ impl Config {
             }),
             records: non_empty(&raw.restore_records)
                 .map(|place| errors.location("RESTORE_RECORDS", place)),
+            finish_from: non_empty(&raw.restore_finish_from)
+                .map(|place| errors.location("RESTORE_FINISH_FROM", place)),
+            finish_timeout: errors.duration(
+                "RESTORE_FINISH_TIMEOUT",
+                &raw.restore_finish_timeout,
+                30 * 60 * SECOND,
+            ),
             max_bytes: non_empty(&raw.restore_max_gib)
                 .map(|_| errors.at_least_one("RESTORE_MAX_GIB", &raw.restore_max_gib, 1) as u64)
                 .map(|gib| gib << 30),

@@ -2,20 +2,26 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
+mod message_ids;
+mod text_checks;
+
 use pgdump_restore::{LISTED_REFUSALS, Refusal, Stage};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
-    BackupRef, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob, check_jobs, check_request_id,
-    digest_of,
+    BackupRef, FinishedSql, Finishing, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob,
+    check_finish_names, check_jobs, check_request_id, digest_of,
 };
 use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
+use text_checks::check_attributes;
 
 pub use crate::error::ErrorBody;
 pub use crate::job::{Completeness, ResultBackup};
 pub use crate::proof::Verdict;
+pub use message_ids::id_of_message;
+pub use text_checks::check_texts;
 
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
 pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
@@ -89,7 +95,13 @@ pub struct BackupSpec {
 )]
 #[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
-    /// Chosen by the requester; a second message with the same id is the same request.
+    /// Chosen by the requester; a second message with the same id is the same request. Without it, each message is a
+    /// request of its own, whose id is `message:` and the id of the Pub/Sub message.
+    #[serde(
+        default,
+        deserialize_with = "message_ids::named_id",
+        skip_serializing_if = "String::is_empty"
+    )]
     #[schemars(length(min = 1, max = 200))]
     pub request_id: String,
     pub backup: BackupSpec,
@@ -124,6 +136,11 @@ pub struct RestoreRequest {
     /// What to do about definitions that the server refuses; without it, as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// Files of SQL in the worker's RESTORE_FINISH_FROM, which run in this order in the restored database before it takes the
+    /// target's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub finish: Vec<String>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -212,6 +229,9 @@ pub struct RestoreResult {
     /// Number of all that was left out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_total: u64,
+    /// After a success: the files of SQL that ran in the restored database before it took the target's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finish: Vec<FinishedSql>,
     /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -320,9 +340,36 @@ impl RestoreRequest {
     /// # Errors
     /// `invalid_request`.
     pub fn into_job(self, default_db: Option<&str>) -> Result<Job, RestoreError> {
-        let digest = self.digest();
-        check_texts(&serde_json::to_value(&self).map_err(|e| invalid(e.to_string()))?)?;
+        self.check_texts()?;
         check_request_id(&self.request_id)?;
+        let digest = self.digest();
+        self.into_checked_job(digest, default_db)
+    }
+
+    /// As [`into_job`](Self::into_job), for a request without an id of its own: it gets that of its message.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn into_job_of_message(
+        mut self,
+        message_id: &str,
+        default_db: Option<&str>,
+    ) -> Result<Job, RestoreError> {
+        self.check_texts()?;
+        let digest = self.digest();
+        self.request_id = id_of_message(message_id);
+        self.into_checked_job(digest, default_db)
+    }
+
+    fn check_texts(&self) -> Result<(), RestoreError> {
+        check_texts(&serde_json::to_value(self).map_err(|e| invalid(e.to_string()))?)
+    }
+
+    fn into_checked_job(
+        self,
+        digest: String,
+        default_db: Option<&str>,
+    ) -> Result<Job, RestoreError> {
         let backup = match (&self.backup.name, &self.backup.uri) {
             (Some(name), None) => {
                 BackupRef::from_name(name, "")?.of_database(self.backup.database.as_deref())
@@ -346,6 +393,7 @@ impl RestoreRequest {
         }
         let jobs = self.jobs.map(|n| n as usize);
         check_jobs("jobs", jobs)?;
+        self.check_finish()?;
         if self.mode == Mode::Verify {
             if self.target_db.is_some()
                 || !is_default(&self.select)
@@ -404,6 +452,10 @@ impl RestoreRequest {
             selection: self.select,
             in_place: self.in_place,
             on_error: self.on_error,
+            finish: Finishing {
+                names: self.finish,
+                ..Finishing::default()
+            },
             is_rehearsal,
             digest,
         })))
@@ -411,6 +463,14 @@ impl RestoreRequest {
 }
 
 impl RestoreRequest {
+    /// Only a restored database is finished.
+    fn check_finish(&self) -> Result<(), RestoreError> {
+        if self.mode != Mode::Restore && !self.finish.is_empty() {
+            return Err(invalid("finish: is only for mode restore"));
+        }
+        check_finish_names(&self.finish)
+    }
+
     /// A rehearsal has a database of its own, whatever the target has, and names all that is refused.
     fn check_rehearsal(&self) -> Result<(), RestoreError> {
         let is_restore = self.target_db.is_some()
@@ -424,77 +484,6 @@ impl RestoreRequest {
         }
         Ok(())
     }
-}
-
-/// Longest string in a request, in bytes.
-const MAX_STRING: usize = 1024;
-/// Most strings in a request.
-const MAX_STRINGS: usize = 2000;
-
-/// Checks that every string of a request, including keys, can be stored in the journal, a message and a
-/// record, so that recording the outcome cannot fail after the work.
-///
-/// # Errors
-/// `invalid_request`, with the position in the document.
-pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
-    let mut strings = 0;
-    // Values still to check, with their paths.
-    let mut rest = vec![(String::new(), document)];
-    while let Some((place, value)) = rest.pop() {
-        let below = |name: &str| {
-            if place.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{place}.{name}")
-            }
-        };
-        match value {
-            serde_json::Value::String(text) => {
-                check_text(&place, text)?;
-                strings += 1;
-            }
-            serde_json::Value::Array(all) => rest.extend(all.iter().map(|v| (place.clone(), v))),
-            serde_json::Value::Object(fields) => {
-                for (name, v) in fields {
-                    check_text(&format!("a name in {place}"), name)?;
-                    strings += 1;
-                    rest.push((below(name), v));
-                }
-            }
-            _ => {}
-        }
-        if strings > MAX_STRINGS {
-            return Err(invalid(format!(
-                "the request has more than {MAX_STRINGS} strings"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn check_text(place: &str, text: &str) -> Result<(), RestoreError> {
-    if text.len() > MAX_STRING {
-        return Err(invalid(format!(
-            "{place}: must not be longer than {MAX_STRING} bytes"
-        )));
-    }
-    match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(invalid(format!(
-            "{place}: must not contain control characters ({})",
-            c.escape_unicode()
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Checks the attributes that this program reads in the same way.
-fn check_attributes(attributes: &HashMap<String, String>) -> Result<(), RestoreError> {
-    let is_read =
-        |key: &str| key.starts_with("ce-") || matches!(key, "request_id" | "content-type");
-    attributes
-        .iter()
-        .filter(|(key, _)| is_read(key))
-        .try_for_each(|(key, value)| check_text(&format!("attribute {key}"), value))
 }
 
 /// Limits the number of rewrites, and the length of their texts.
@@ -568,6 +557,7 @@ impl RestoreResult {
             complete: None,
             skipped: vec![],
             skipped_total: 0,
+            finish: vec![],
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),
@@ -762,6 +752,24 @@ mod tests {
     }
 
     #[test]
+    fn a_request_without_an_id_has_that_of_its_message() {
+        let body = br#"{"backup":{"name":"a.dump"},"target_db":"app"}"#;
+        let request = || RestoreRequest::from_message(body, &attrs(&[])).unwrap();
+        let job = |message: &str| request().into_job_of_message(message, None).unwrap();
+        assert_eq!(job("17").request_id(), "message:17");
+        assert_ne!(job("17").request_id(), job("18").request_id());
+        // It is written as it was read, and no requester may choose such an id.
+        assert!(
+            !String::from_utf8(serde_json::to_vec(&request()).unwrap())
+                .unwrap()
+                .contains("request_id")
+        );
+        let chosen = br#"{"request_id":"message:17","backup":{"name":"a.dump"},"target_db":"app"}"#;
+        let chosen = RestoreRequest::from_message(chosen, &attrs(&[])).unwrap();
+        assert!(chosen.into_job(None).is_err());
+    }
+
+    #[test]
     fn unknown_fields_and_invalid_values_are_rejected() {
         let none = attrs(&[]);
         for bad in [
@@ -769,7 +777,8 @@ mod tests {
             "{",
             "[]",
             r#"{"request_id":"r","backup":{"name":"a"},"if_exists":"x"}"#,
-            r#"{"backup":{"name":"a"}}"#,
+            r#"{"request_id":"","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"request_id":null,"backup":{"name":"a"},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{"name":"a","dsn":"x"}}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"on_existing":"drop"}"#,
         ] {
@@ -777,7 +786,7 @@ mod tests {
             assert_eq!(e.reason(), FailureReason::InvalidRequest, "{bad}");
         }
         for bad in [
-            r#"{"request_id":"","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"backup":{"name":"a"},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{"name":"a","uri":"gs://bkt/a"},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{"name":"a"}}"#,
@@ -785,6 +794,9 @@ mod tests {
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","jobs":0}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","jobs":257}"#,
             r#"{"request_id":"r\nx","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","finish":["../a.sql"]}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"mode":"verify","finish":["a.sql"]}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"mode":"rehearse","finish":["a.sql"]}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","depth":"object"}"#,
             r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"target_db":"d"}"#,
             r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"on_existing":"replace"}"#,

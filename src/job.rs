@@ -1,5 +1,6 @@
 //! Jobs, restores and verifications, as the worker and the command line describe them.
 
+mod finishing;
 mod rehearsal;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,9 @@ use crate::config::{Location, MAX_JOBS};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
 
+pub use finishing::{
+    FinishedSql, Finishing, FinishingFile, MAX_FINISHING_FILES, check_finish_names,
+};
 pub use rehearsal::{Rehearsal, RehearsedRefusal};
 
 /// What to do when the target database exists.
@@ -126,6 +130,8 @@ pub struct RestoreJob {
     pub in_place: Option<InPlace>,
     /// Overrides the policy's value.
     pub on_error: Option<OnError>,
+    /// What runs in the restored database before it takes the target's place.
+    pub finish: Finishing,
     /// Only the definitions are tried, in a database of its own; there is no target.
     pub is_rehearsal: bool,
     /// Digest of the request, to tell a duplicate from another request with the same id.
@@ -152,6 +158,7 @@ impl RestoreJob {
             selection: Selection::default(),
             in_place: None,
             on_error: None,
+            finish: Finishing::default(),
             is_rehearsal: false,
             digest,
         }
@@ -312,9 +319,11 @@ fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
+/// Prefix of the ids of requests whose messages name none.
+pub const OWN_MESSAGE: &str = "message:";
 /// Prefixes of generated ids: of jobs from notifications, the schedule and the self-test, and of messages
-/// that cannot be read.
-pub const OWN_IDS: [&str; 4] = ["gcs:", "schedule:", "selftest:", "message:"];
+/// that name no id or cannot be read.
+pub const OWN_IDS: [&str; 4] = ["gcs:", "schedule:", "selftest:", OWN_MESSAGE];
 /// Part of the generated id of a job that verifies an older backup for a bisection.
 pub const OWN_PROBE: &str = ":bisect:";
 

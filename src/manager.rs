@@ -84,6 +84,7 @@ impl RestoreManager {
             selection: Default::default(),
             in_place: None,
             on_error: None,
+            finish: Default::default(),
             is_rehearsal: false,
             digest: String::new(),
         };

@@ -11,6 +11,7 @@ mod completeness;
 mod completion;
 mod destination;
 mod diagnosis;
+mod finish;
 mod job_context;
 mod job_outcome;
 mod limits;

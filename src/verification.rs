@@ -43,6 +43,7 @@ pub use backup_contents::{
 pub(crate) use changed_bytes::{
     changed_since, fail_as_damaged, have_same_bytes, lacks_members, note_unknown_change,
 };
+pub(crate) use data_checks::{AskedDatabase, ask_all};
 pub use data_checks::{Checks, ChecksFile};
 pub(crate) use drift::IGNORE_TABLES;
 pub use drift::{DriftPolicy, History};
@@ -147,7 +148,12 @@ pub async fn examine(
     e.checks.extend(damage);
     let asked = async {
         let _step = subject.progress.long_step();
-        data_checks::run(subject, checks).await
+        let asked = AskedDatabase {
+            server: subject.server,
+            database: subject.database,
+            backup_created: subject.backup_created,
+        };
+        data_checks::ask_all(&asked, checks).await
     };
     e.checks.extend(timed("asked", true, asked).await?);
     // Last, because it calls functions of the dump, which may crash the server.

@@ -9,6 +9,7 @@
 mod maintenance;
 mod notification;
 mod permits;
+mod request_ids;
 mod settlement;
 mod state;
 
@@ -28,7 +29,7 @@ use tracing::Instrument;
 use crate::admission::Admission;
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::{Kind, RestoreRequest, RestoreResult};
-use crate::job::{Job, VerifyJob, check_request_id, is_own_id};
+use crate::job::{Job, VerifyJob};
 use crate::manager::{JobOutcome, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
 use crate::outcome::Settle;
@@ -36,6 +37,7 @@ use crate::progress::Progress;
 use crate::queue::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
 use crate::telemetry;
 use permits::{Permit, Permits};
+use request_ids::id_of;
 use state::HeldMessage;
 
 pub use state::{
@@ -504,10 +506,7 @@ impl Worker {
         context: &WorkerContext,
     ) {
         let now = jiff::Timestamp::now();
-        let request_id = match &request {
-            Ok(r) if !r.request_id.is_empty() && !is_own_id(&r.request_id) => r.request_id.clone(),
-            _ => request_id_of(&received.delivery),
-        };
+        let request_id = id_of(&request, &received.delivery);
         tracing::Span::current().record("request_id", request_id.as_str());
         let attempt = self.count_delivery(&received.delivery, &request_id, now);
         let digest = request
@@ -572,7 +571,13 @@ impl Worker {
     ) -> Result<Job, RestoreError> {
         let admission = &self.settings.admission;
         admission.check_signature(&delivery.data, &delivery.attributes, delivery.published)?;
-        let job = request?.into_job(self.settings.default_db.as_deref())?;
+        let (request, default_db) = (request?, self.settings.default_db.as_deref());
+        let job = if request.request_id.is_empty() {
+            admission.check_may_lack_id()?;
+            request.into_job_of_message(&delivery.message_id, default_db)?
+        } else {
+            request.into_job(default_db)?
+        };
         admission.check(&job)?;
         self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
@@ -682,21 +687,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// The id under which to answer a request that cannot be parsed: from its body, its attribute or the
-/// message id.
-fn request_id_of(delivery: &Delivery) -> String {
-    /// The only field that is kept: a message may have 10 MB, and anything in it.
-    #[derive(serde::Deserialize)]
-    struct Identified {
-        request_id: String,
-    }
-    let body: Option<Identified> = serde_json::from_slice(&delivery.data).ok();
-    let in_body = body.as_ref().map(|b| b.request_id.as_str());
-    let named = in_body.or(delivery.attributes.get("request_id").map(String::as_str));
-    // Never answer under an id of the form that the program generates: the event could be taken for that
-    // of another job.
-    let named = named.filter(|id| check_request_id(id).is_ok());
-    named.map_or_else(|| format!("message:{}", delivery.message_id), str::to_owned)
 }

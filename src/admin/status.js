@@ -16,7 +16,7 @@ const cell = (content, cls) => {
   td.setAttribute("role", "cell");
   return td;
 };
-const order = ["prepare", "download", "sandbox", "schema", "data", "indexes", "analyze", "check", "swap", "bisect", "evidence"];
+const order = ["prepare", "download", "sandbox", "schema", "data", "indexes", "analyze", "check", "finish", "swap", "bisect", "evidence"];
 const secs = (s) => s == null ? "–" : s < 10 ? s.toFixed(1) + " s" : s < 120 ? Math.round(s) + " s" : s < 7200 ? Math.round(s / 60) + " min" : s < 172800 ? (s / 3600).toFixed(1) + " h" : (s / 86400).toFixed(1) + " days";
 const bytes = (n) => { const u = ["B", "KiB", "MiB", "GiB", "TiB"]; let i = 0; while (n >= 1024 && i < 4) { n /= 1024; i++; } return n.toFixed(i ? 1 : 0) + " " + u[i]; };
 const count = (n, noun) => n.toLocaleString("en") + " " + noun + (n === 1 ? "" : "s");

@@ -307,6 +307,7 @@ fn request() -> RestoreRequest {
         select: Default::default(),
         in_place: None,
         on_error: None,
+        finish: vec![],
     }
 }
 

@@ -4,22 +4,27 @@ use crate::job::Generation;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pgdump_restore::{Stage, UseList};
+use pgdump_restore::{FinishingSql, MAX_FINISHING_BYTES, Stage, UseList};
 use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of};
 use super::display;
-use super::exit::{CommandError, CommandResult, Exit};
+use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
 use super::help;
 use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::signals::until_signal;
 use super::terminal;
 use crate::app::App;
+use crate::config::Document;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
 use crate::event::{NOT_EMPTIED, RestoreResult, check_texts};
-use crate::job::{OnExisting, RestoreJob, check_request_id, digest_of, parse_jobs};
+use crate::job::{
+    Finishing, FinishingFile, MAX_FINISHING_FILES, OnExisting, RestoreJob, check_request_id,
+    digest_of, parse_jobs,
+};
 use crate::progress::Progress;
+use crate::verification::ChecksFile;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RestoreArgs {
@@ -64,6 +69,18 @@ pub(super) struct RestoreArgs {
     /// that of this program.
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::SELECTION)]
     use_list: Option<PathBuf>,
+    /// File of SQL to run in the restored database before it is put in place; repeatable
+    ///
+    /// Each file is one transaction of at most RESTORE_FINISH_TIMEOUT, run as DB_USER or, if the restore is restricted, as
+    /// the role that loads it. If one fails, nothing is changed. In a request, these are names of files in
+    /// RESTORE_FINISH_FROM.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::TARGET)]
+    finish: Vec<PathBuf>,
+    /// File with checks that must pass in the restored database before it is put in place, after --finish
+    ///
+    /// It has the form of VERIFY_CHECKS.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::TARGET)]
+    finish_checks: Option<PathBuf>,
     #[command(flatten)]
     select: crate::policy::Selection,
 }
@@ -95,11 +112,43 @@ fn read_list(file: &Path) -> Result<UseList, CommandError> {
     Ok(UseList::parse(&name, &String::from_utf8_lossy(&text))?)
 }
 
+fn read_sql(file: &Path) -> Result<Arc<FinishingFile>, CommandError> {
+    let name = file.display().to_string();
+    let about = std::fs::metadata(file).map_err(|e| files::fault(file, "read", &e))?;
+    if about.len() > MAX_FINISHING_BYTES {
+        return Err(RestoreError::from(FinishingSql::too_large(&name)).into());
+    }
+    Ok(Arc::new(FinishingFile::parse(&name, &files::read(file)?)?))
+}
+
+/// The files of SQL, and the checks, that finish the restore.
+fn read_finishing(args: &RestoreArgs) -> Result<Finishing, CommandError> {
+    if args.finish.len() > MAX_FINISHING_FILES {
+        let what = format!("--finish: must be given at most {MAX_FINISHING_FILES} times");
+        return Err(usage(what));
+    }
+    let sql: Result<Vec<_>, CommandError> = args.finish.iter().map(|file| read_sql(file)).collect();
+    let checks = args.finish_checks.as_ref().map(|file| {
+        let document = Document {
+            path: file.display().to_string(),
+            text: files::read_text(file)?,
+        };
+        ChecksFile::parse_as("--finish-checks", &document)?;
+        Ok::<_, CommandError>(document)
+    });
+    Ok(Finishing {
+        files: sql?,
+        names: vec![],
+        checks: checks.transpose()?,
+    })
+}
+
 pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -> CommandResult {
     let list = args.use_list.as_deref().map(read_list).transpose()?;
     args.select.use_list = list.map(Arc::new);
+    let finishing = read_finishing(&args)?;
     let backup = args.backup.clone();
-    let job = job_of(&app, args)?;
+    let job = job_of(&app, args, finishing)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let display = tokio::spawn(display::show(progress.clone()));
     let (mut finished, signalled) =
@@ -131,13 +180,21 @@ pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
     }
 }
 
-fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
+/// Tells what finishes a restore from other SQL and checks under the same names.
+fn digests_of(finish: &Finishing) -> Vec<String> {
+    let checks = finish.checks.iter().map(|c| digest_of(&c.text));
+    let files = finish.files.iter().map(|f| f.sha256.clone());
+    files.chain(checks).collect()
+}
+
+fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what));
     let on_existing = args.on_existing();
     let target = args.target.or_else(|| app.config.db_name.clone());
+    let files: Vec<&str> = finish.files.iter().map(|f| f.sql.name()).collect();
     check_texts(
-        &serde_json::json!({ "--target": target, "--request-id": args.request_id, "part": args.select }),
+        &serde_json::json!({ "--target": target, "--request-id": args.request_id, "--finish": files, "part": args.select }),
     )?;
     let request_id = args
         .request_id
@@ -150,6 +207,10 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
     });
     if let Some(list) = &args.select.use_list {
         asked["use_list"] = list.ids().map(|id| id.0).collect();
+    }
+    let finishing = digests_of(&finish);
+    if !finishing.is_empty() {
+        asked["finish"] = finishing.into();
     }
     let digest = digest_of(&asked);
     Ok(RestoreJob {
@@ -174,6 +235,7 @@ fn job_of(app: &App, args: RestoreArgs) -> Result<RestoreJob, RestoreError> {
         selection: args.select,
         in_place: None,
         on_error: None,
+        finish,
         is_rehearsal: false,
     })
 }
@@ -244,6 +306,9 @@ fn print_result(r: &RestoreResult) {
                 human_bytes(r.bytes)
             );
             out!("  {}", stages_of(r));
+            for file in &r.finish {
+                out!("  {} ran in {}", file.name, duration(file.seconds));
+            }
             if let Some(old) = &r.previous_database {
                 out!("  the replaced database is kept as {old}");
             }

@@ -393,6 +393,23 @@ pub struct RawConfig {
         require_equals = true
     )]
     pub(super) restore_in_place: Option<String>,
+    /// Where the files of SQL are that requests may name to finish a restore: gs://bucket/prefix or file:///folder. Whoever may write
+    /// there may run SQL as DB_USER
+    #[arg(
+        long,
+        env = "RESTORE_FINISH_FROM",
+        global = true,
+        value_name = "LOCATION"
+    )]
+    pub(super) restore_finish_from: Option<String>,
+    /// Time limit of each file of SQL that finishes a restore [default: 30m]
+    #[arg(
+        long,
+        env = "RESTORE_FINISH_TIMEOUT",
+        global = true,
+        value_name = "TIME"
+    )]
+    pub(super) restore_finish_timeout: Option<String>,
     /// Do not run ANALYZE after the load [default: false]
     #[arg(long, visible_alias = "no-analyze", env = "RESTORE_NO_ANALYZE", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_no_analyze: Option<String>,

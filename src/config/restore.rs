@@ -174,8 +174,8 @@ fn check_role_map(
 }
 
 /// Stages of a job, as progress and metrics name them.
-const STAGES: [&str; 7] = [
-    "prepare", "schema", "data", "indexes", "analyze", "check", "sandbox",
+const STAGES: [&str; 8] = [
+    "prepare", "schema", "data", "indexes", "analyze", "check", "finish", "sandbox",
 ];
 
 pub(super) fn stage_limits(

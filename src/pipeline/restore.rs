@@ -11,6 +11,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::diagnosis::diagnose;
+use super::finish::{Finished, FinishingSteps};
 use super::job_context::{Bounds, JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, end_spans};
 use super::states::{LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Proven, policy_under};
@@ -55,6 +56,8 @@ struct ResultDraft {
     summary: LoadSummary,
     completeness: Option<Completeness>,
     contents: Option<BackupContents>,
+    finishing: FinishingSteps,
+    finished: Finished,
 }
 
 /// Runs one restore to its end: there is always a result.
@@ -219,6 +222,7 @@ async fn restore_into_staging(
     claimed: &TargetLock,
     draft: &mut ResultDraft,
 ) -> Result<Proven, RestoreError> {
+    draft.finishing = FinishingSteps::of(context).await?;
     let pinned = pin(context, draft).await?;
     match Box::pin(restore_pinned(context, claimed, &pinned, draft)).await {
         Ok(proven) => Ok(proven),
@@ -286,7 +290,9 @@ async fn open_without_index(
 /// Whether a restore index that is wrong may be the cause, because it looks like a fault of the backup.
 fn may_be_the_index(context: &RestoreContext<'_>, e: &RestoreError) -> bool {
     let is_of_backup = e.reason().blame() == Blame::Backup && e.blame() != Blame::Target;
-    is_of_backup && !context.cancel.is_cancelled()
+    // A check of the requester has failed: the database is loaded.
+    let is_loaded = context.progress.stage() == Stage::Finish;
+    is_of_backup && !is_loaded && !context.cancel.is_cancelled()
 }
 
 async fn pin(
@@ -373,6 +379,8 @@ async fn load_and_prove(
         suspended.close(&own_server, &proven.staging.name).await?;
     }
     run_post_load(context, &proven, &mut draft.summary).await?;
+    let finishing = draft.finishing.run(context, &proven, draft.pinned.as_ref());
+    draft.finished = finishing.await?;
     if let Some(loader) = destination.into_loader() {
         let notes = claimed.reassign_owned(&loader, &mut proven.staging).await?;
         draft.summary.notes.extend(notes);
@@ -460,6 +468,7 @@ async fn swap(
     let outcome = database::outcome_of(&result)?;
     // Unless it has waited for sessions on the target.
     context.progress.advance(Stage::Check, Stage::Swap);
+    context.progress.advance(Stage::Finish, Stage::Swap);
     let staging = proven.into_staging();
     if claimed.is_fill() {
         claimed.finish_fill(&staging, &outcome).await?;
@@ -642,6 +651,8 @@ impl ResultDraft {
         r.labels = job.labels.clone();
         if error.is_none() {
             self.summary.tell_refusals(&mut r);
+            r.finish = self.finished.sql.clone();
+            r.notes.extend(self.finished.notes.iter().cloned());
         }
         r.completeness = self.completeness.filter(|_| error.is_none());
         r.contents = self.contents.filter(|_| error.is_none());

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::drift::DriftPolicy;
-use super::restored_database::RestoredDatabase;
 use crate::config::Document;
 use crate::error::{
     DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind, report,
 };
-use crate::postgres::{Session, map_pg_error};
+use crate::postgres::{Server, Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 
 /// A checks file: checks for every set of backups, and further ones for some sets.
@@ -115,8 +114,16 @@ impl ChecksFile {
     /// `invalid_request`, with the file's path, and the name of the check or the position in the file; never a value
     /// or a query of it.
     pub fn parse(document: &Document) -> Result<Self, RestoreError> {
+        Self::parse_as("VERIFY_CHECKS", document)
+    }
+
+    /// The same; `setting` is what named the file.
+    ///
+    /// # Errors
+    /// As [`ChecksFile::parse`].
+    pub fn parse_as(setting: &str, document: &Document) -> Result<Self, RestoreError> {
         let wrong = |what: String| {
-            let what = format!("VERIFY_CHECKS: {what}");
+            let what = format!("{setting}: {what}");
             RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what))
         };
         let file: ChecksFile = document.parse().map_err(wrong)?;
@@ -186,9 +193,20 @@ impl Checks {
     }
 }
 
+/// The database that the checks are about.
+pub(crate) struct AskedDatabase<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) database: &'a str,
+    /// When its backup was created.
+    pub(crate) backup_created: jiff::Timestamp,
+}
+
 /// Runs all checks, each independent of the others.
-pub(super) async fn run(
-    subject: &RestoredDatabase<'_>,
+///
+/// # Errors
+/// Those of the connection.
+pub(crate) async fn ask_all(
+    subject: &AskedDatabase<'_>,
     checks: &Checks,
 ) -> Result<Vec<Check>, RestoreError> {
     let mut answers = Vec::new();
@@ -215,7 +233,7 @@ pub(super) async fn run(
     Ok(answers)
 }
 
-async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseError> {
+async fn connect(subject: &AskedDatabase<'_>) -> Result<Session, DatabaseError> {
     let session = subject
         .server
         .connect(subject.database, "assertions")
@@ -331,7 +349,7 @@ fn value_of(rows: &[serde_json::Value]) -> Result<&serde_json::Value, String> {
 
 async fn freshness(
     session: &Session,
-    subject: &RestoredDatabase<'_>,
+    subject: &AskedDatabase<'_>,
     f: &Freshness,
 ) -> Result<Check, DatabaseError> {
     let column = crate::postgres::ident(&f.column);

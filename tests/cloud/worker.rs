@@ -48,6 +48,10 @@ async fn requests_are_answered_and_a_long_restore_is_delivered_once() {
             a_request_that_waits_for_its_target_holds_no_permit(&s).boxed_local(),
         ),
         (
+            "a request without an id has that of its message",
+            a_request_without_an_id_has_that_of_its_message(&s).boxed_local(),
+        ),
+        (
             "an unpublished result is published by a rerun",
             an_unpublished_result_is_published_by_a_rerun(&s).boxed_local(),
         ),
@@ -351,6 +355,42 @@ async fn an_unpublished_result_is_published_by_a_rerun(s: &Source) {
     let next = env.worker(&s.c, &[]).await;
     assert_eq!(env.result().await.status, Status::Success);
     assert_eq!(oid(), restored);
+    next.stop().await;
+}
+
+/// A scheduler publishes the same body every night: each message is a request of its own, and its redelivery is not.
+async fn a_request_without_an_id_has_that_of_its_message(s: &Source) {
+    let env = s.env().await;
+    let body = r#"{"backup":{"name":"src.dump"},"target_db":"nightly","on_existing":"replace"}"#;
+    let oid = || {
+        let query = "SELECT oid FROM pg_database WHERE datname = 'nightly'";
+        s.c.psql("postgres", query)
+    };
+    // The first delivery restores; its result cannot be published, so that there is a second one.
+    let running = env
+        .worker(&s.c, &[("restore-completion-topic", "missing-topic")])
+        .await;
+    env.publish(body).await;
+    running
+        .until_metric("restore_result_publish_failure_total 1")
+        .await;
+    let first_night = oid();
+    running.stop().await;
+    let next = env.worker(&s.c, &[]).await;
+    let first = env.result().await;
+    assert_eq!(
+        (first.status, oid()),
+        (Status::Success, first_night.clone())
+    );
+    // Neither is an attribute of the message an id: the publisher would repeat it with the body.
+    env.publish_with(body, &[("request_id", "nightly")]).await;
+    let second = env.result().await;
+    assert_eq!((second.status, second.error), (Status::Success, None));
+    assert_ne!(oid(), first_night, "not restored again");
+    for id in [&first.request_id, &second.request_id] {
+        assert!(id.starts_with("message:"), "{id}");
+    }
+    assert_ne!(first.request_id, second.request_id);
     next.stop().await;
 }
 

@@ -197,6 +197,17 @@ fn every_example_matches_its_schema_and_its_type() {
     }
 }
 
+/// A publisher that always sends the same body leaves the id out.
+#[test]
+fn the_request_schema_needs_no_id() {
+    let mut request = example("restore-request.json");
+    request.as_object_mut().unwrap().remove("request_id");
+    assert!(validator("restore-request").is_valid(&request));
+    let request: RestoreRequest = serde_json::from_value(request).unwrap();
+    let job = request.into_job_of_message("7", Some("app")).unwrap();
+    assert_eq!(job.request_id(), "message:7");
+}
+
 /// The schema rejects what the type rejects.
 #[test]
 fn the_request_schema_is_as_strict_as_the_type() {

@@ -11,6 +11,7 @@ mod causes;
 mod damage;
 mod faults;
 mod fill;
+mod finish;
 mod encodings;
 mod extensions;
 mod formats;

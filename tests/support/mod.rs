@@ -402,6 +402,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         selection: Default::default(),
         in_place: None,
         on_error: None,
+        finish: Default::default(),
         is_rehearsal: false,
         digest: format!("{archive:?} {target}"),
     }

@@ -561,6 +561,22 @@ pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> 
     found
 }
 
+/// Where a quote or comment begins that does not end, and what it is.
+pub fn unterminated(sql: &str, dialect: Dialect) -> Option<(usize, &'static str)> {
+    let mut at = 0;
+    let dialect = Dialect {
+        multibyte: Multibyte::AsciiSafe,
+        ..dialect
+    };
+    loop {
+        match lexeme(&sql.as_bytes()[at..], dialect, true) {
+            Ok(Some((_, n))) => at += n,
+            Ok(None) => return None,
+            Err(Unterminated(what)) => return Some((at, what)),
+        }
+    }
+}
+
 /// Splits SQL text into its statements, each with its semicolon.
 pub fn statements(sql: &str, dialect: Dialect) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), sql);
@@ -609,6 +625,15 @@ mod tests {
             multibyte: Multibyte::AsciiSafe,
         };
         assert_eq!(statements("SELECT 'a\\';'; SELECT 2;", old).len(), 2);
+    }
+
+    #[test]
+    fn what_does_not_end_is_found() {
+        let found = |sql| unterminated(sql, Dialect::default());
+        assert_eq!(found("SELECT 'a', \"b\", $$c$$; -- d"), None);
+        assert_eq!(found("SELECT 'a"), Some((7, "a quote")));
+        assert_eq!(found("SELECT $x$a$$"), Some((7, "a dollar quote")));
+        assert_eq!(found("SELECT 1 /* /* */"), Some((9, "a comment")));
     }
 
     #[test]

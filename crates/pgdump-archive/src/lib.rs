@@ -79,7 +79,9 @@ pub use index::{BlockIndex, Extent, IndexedBlock, RangeSource};
 pub use input_files::FIRST_TAKE;
 
 pub use chunks::{Chunk, DataSink, Statement};
-pub use lexer::{Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens};
+pub use lexer::{
+    Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens, unterminated,
+};
 pub use list::{toc_line, toc_list};
 pub use row_digest::RowDigest;
 pub use table_digests::TableDigest;

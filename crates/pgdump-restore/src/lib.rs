@@ -59,6 +59,7 @@ mod dependency_groups;
 mod dependents;
 mod extension_calls;
 mod extension_hooks;
+mod finishing;
 mod fixes;
 mod globals;
 mod hints;
@@ -103,6 +104,7 @@ pub use extension_calls::resume_extensions;
 pub use extension_hooks::{
     ExtensionHooks, HOOKS, Preload, WithoutLibrary, hooks_of, says_restoring,
 };
+pub use finishing::{FinishingSql, MAX_FINISHING_BYTES, finish};
 pub use fixes::fixes_of;
 pub use globals::roles_of;
 pub use load::{LoadOptions, Loaded, Rehearsed, load, rehearse};

@@ -26,6 +26,8 @@ pub enum Stage {
     Analyze,
     /// The loaded database is checked.
     Check,
+    /// The team's own SQL and checks run in the loaded database.
+    Finish,
     /// The loaded database is swapped into place.
     Swap,
     /// The report of a verification is stored.
@@ -38,7 +40,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order in which a job goes through them.
-    pub const ALL: [Stage; 14] = [
+    pub const ALL: [Stage; 15] = [
         Stage::Request,
         Stage::Queued,
         Stage::Prepare,
@@ -49,6 +51,7 @@ impl Stage {
         Stage::Indexes,
         Stage::Analyze,
         Stage::Check,
+        Stage::Finish,
         Stage::Swap,
         Stage::Evidence,
         Stage::Bisect,
@@ -68,6 +71,7 @@ impl Stage {
             Stage::Indexes => "indexes",
             Stage::Analyze => "analyze",
             Stage::Check => "check",
+            Stage::Finish => "finish",
             Stage::Swap => "swap",
             Stage::Evidence => "evidence",
             Stage::Bisect => "bisect",

@@ -98,6 +98,7 @@ impl From<ErrorBody> for RestoreError {
             (R::DataRejected, Blame::Infrastructure) => of_job(J::TooMuchData, message),
             (R::DataRejected, Blame::Target) => of_server(D::RowsExist, message),
             (R::DataRejected, _) => of_server(D::DataRejected, message),
+            (R::RestoreError, Blame::Request) => of_server(D::FinishingRejected, message),
             (R::RestoreError, _) => of_server(D::StatementRejected, message),
             (R::VerificationFailed, _) => invalid(V::VerificationFailed, message),
             (R::Timeout, _) => of_job(J::Timeout, message),

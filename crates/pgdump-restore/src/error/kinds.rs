@@ -95,9 +95,11 @@ kinds! {
         RowsExist => DataRejected blamed on Target,
         /// The server rejected a statement.
         StatementRejected => RestoreError,
+        /// The server rejected a statement of the requester's own SQL, which finishes a restore.
+        FinishingRejected => RestoreError blamed on Request,
         /// The server's table of locks is full, whose size is a setting of the server.
         LocksExhausted => RestoreError,
-        /// A query of a check was not answered in its time.
+        /// A query of a check, or the requester's own SQL, did not end in its time.
         NoAnswer => Timeout,
     }
 }
@@ -272,10 +274,14 @@ mod tests {
                     "Job::TooMuchData",
                 ],
             ),
-            // The statement, and a limit of the server.
+            // The statement, of the dump or of the requester, and a limit of the server.
             (
                 R::RestoreError,
-                &["Database::StatementRejected", "Database::LocksExhausted"],
+                &[
+                    "Database::StatementRejected",
+                    "Database::FinishingRejected",
+                    "Database::LocksExhausted",
+                ],
             ),
             (R::VerificationFailed, &["Validation::VerificationFailed"]),
             // Of a query, and of the job.
@@ -305,6 +311,7 @@ mod tests {
         let wanted = [
             "Database::AnswerTooLarge",
             "Database::RowsExist",
+            "Database::FinishingRejected",
             "Storage::KeyMissing",
             "Storage::ListingTooLong",
             "Job::PieceMissing",
@@ -316,6 +323,7 @@ mod tests {
         ];
         let blamed = |name| match name {
             "Database::RowsExist" => (name, Blame::Target),
+            "Database::FinishingRejected" => (name, Blame::Request),
             _ => (name, Blame::Infrastructure),
         };
         assert_eq!(others, wanted.map(blamed));
