@@ -8,7 +8,8 @@
 //! - If newer ones define a table and leave its rows out, or may do so, a restored backup that has them stays without a limit. If it
 //!   is not known whether they were meant to go (dropped, `-T`, nobody restored it), it stays for `LEFT_OUT_DAYS`. That time begins
 //!   when the first newer whole backup was both made and proven, and that one stays as long.
-//! - Tables in `drift.ignore` do not count, nor do partitions that went in turn, the lowest first.
+//! - Tables in `drift.ignore` do not count, nor do partitions that went in turn, the lowest first. If newer ones
+//!   leave out more tables than are listed, those partitions may be among them, and count for `LEFT_OUT_DAYS`.
 
 use std::collections::{HashMap, HashSet};
 

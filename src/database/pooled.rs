@@ -309,7 +309,7 @@ impl LoginRepair {
         let role = Pooled::new(by, role, password);
         let server = role.server.clone();
         server.repaired_by(Arc::new(LoginRepair {
-            by: by.clone(),
+            by: by.without_retry(),
             role,
             turn: tokio::sync::Mutex::default(),
         }))
@@ -329,13 +329,13 @@ impl RoleRepair for LoginRepair {
             let _turn = self.turn.lock().await;
             tracing::warn!(
                 role = self.role.role,
-                "a loading role was refused, or has settings, which a backup may have made: its password and settings are set again"
+                "a session of a loading role was refused, or has settings of the role, which the backup may have changed: trying to set its password and settings again"
             );
             if let Err(e) = self.undo().await {
                 tracing::warn!(
                     role = self.role.role,
                     error = report(&e),
-                    "failed to inspect a loading role"
+                    "failed to set the password and settings of a loading role again"
                 );
             }
         }

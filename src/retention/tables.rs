@@ -106,9 +106,14 @@ impl NewerTables {
         if let Some(of) = named(&left_out) {
             return Some(SoleRows::LeftOut(of));
         }
+        let all_gone = named(&gone).filter(|_| self.is_bare_cut);
         let gone = self.without_rotated(gone, older);
         if let Some(of) = named(&gone).filter(|_| self.is_bare_cut) {
             return Some(SoleRows::MaybeLeftOut(of));
+        }
+        // A partition that is not listed may have been left out, too; those that are dropped in turn do not stay for ever.
+        if let Some(of) = all_gone {
+            return Some(SoleRows::Gone(of));
         }
         let lacks_objects = older.large_objects > self.large_objects.saturating_mul(2);
         let objects = if self.large_objects == 0 {
@@ -336,8 +341,11 @@ mod tests {
             (&["a"][..], None),
             (&["a", "b", "c"], Some(SoleRows::LeftOut("b".into()))),
             (&["a", "c"], maybe("c")),
-            // A partition was dropped in turn.
-            (&["a", "t_2026_11"], None),
+            // A partition was dropped in turn, or left out.
+            (
+                &["a", "t_2026_11"],
+                Some(SoleRows::Gone("t_2026_11".into())),
+            ),
             (&["a", "t_2027_01"], maybe("t_2027_01")),
             (&["a", "ignored"], None),
         ] {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
@@ -121,7 +122,6 @@ async fn nobody_else_can_connect_to_a_database_during_the_load() {
 }
 
 const LOADER: &str = "pgrestored_load_1";
-const PASSWORD: &str = "SELECT rolpassword FROM pg_authid WHERE rolname = 'pgrestored_load_1'";
 
 /// A server with the roles of deploy/postgres, where the loading role needs its password.
 struct Pool {
@@ -177,9 +177,12 @@ impl Pool {
             .await
     }
 
-    /// The verifier of the role's password.
-    fn password(&self) -> String {
-        self.c.psql("postgres", PASSWORD)
+    /// What the role can change of its next logins.
+    fn login(&self) -> String {
+        let sql =
+            "SELECT rolpassword || (SELECT count(*) FROM pg_db_role_setting WHERE setrole = r.oid)
+            FROM pg_authid r WHERE rolname = 'pgrestored_load_1'";
+        self.c.psql("postgres", sql)
     }
 
     /// Everything that a backup could have changed of the role.
@@ -276,23 +279,38 @@ async fn changes_to_the_loading_role_are_undone() {
 async fn sessions_that_open_after_a_change_of_the_loading_role_work() {
     let pool = Arc::new(Pool::of(Cluster::start()));
     let _failpoints = fail::FailScenario::setup();
-    let opened = Arc::new(Mutex::new(vec![]));
-    let (seen, before) = (pool.clone(), opened.clone());
-    fail::cfg_callback("session", move || {
-        let mut before = before.lock().unwrap();
-        before.push(seen.password());
-        // The first session changes the role, and the other opens afterwards.
-        if before.len() > 1 {
-            tokio::task::block_in_place(|| while seen.password() == before[0] {});
-        }
-    })
-    .unwrap();
-    let changes = "ALTER ROLE CURRENT_USER PASSWORD 'theirs'; ALTER ROLE CURRENT_USER SET default_transaction_read_only = on;
-        ALTER ROLE CURRENT_USER SET local_preload_libraries = 'none'";
-    let done = pool.restore(&pool.with(&[changes], "")).await;
-    assert_eq!(done.result.error, None);
-    assert_eq!(opened.lock().unwrap().len(), 2);
-    pool.check_role("new sessions").await;
+    let hidden = "CREATE SCHEMA evil; CREATE VIEW evil.pg_database AS SELECT datname, oid::int8 AS oid FROM pg_catalog.pg_database;
+        ALTER ROLE CURRENT_USER SET search_path = evil, pg_catalog";
+    for changes in [
+        "ALTER ROLE CURRENT_USER PASSWORD 'theirs'",
+        "ALTER ROLE CURRENT_USER SET default_transaction_read_only = on",
+        "ALTER ROLE CURRENT_USER SET local_preload_libraries = 'none'",
+        "ALTER ROLE CURRENT_USER SET statement_timeout = 1; ALTER ROLE CURRENT_USER SET idle_session_timeout = 1",
+        hidden,
+    ] {
+        // What the role has when each session opens.
+        let opened = Arc::new(Mutex::new(vec![]));
+        let (seen, logins) = (pool.clone(), opened.clone());
+        fail::cfg_callback("session", move || {
+            let mut logins = logins.lock().unwrap();
+            logins.push(seen.login());
+            if logins.len() == 1 {
+                return;
+            }
+            // The first session changes the role, and the other opens afterwards.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            tokio::task::block_in_place(|| {
+                while seen.login() == logins[0] {
+                    assert!(Instant::now() < deadline, "the role was not changed");
+                }
+            });
+        })
+        .unwrap();
+        let done = pool.restore(&pool.with(&[changes], "")).await;
+        assert_eq!(done.result.error, None, "{changes}");
+        assert_eq!(opened.lock().unwrap().len(), 2, "{changes}");
+        pool.check_role(changes).await;
+    }
 }
 
 /// Before 15 a role can revoke memberships in itself, also that of the role that reassigns its objects.

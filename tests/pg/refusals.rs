@@ -457,6 +457,7 @@ fn joined_texts_lose_no_rows(c: &Cluster) {
         "CREATE TABLE public.joined (a integer, b text);
 CREATE VIEW public.shown AS SELECT 1 AS a;
 CREATE TABLE public.other (a integer);
+CREATE TABLE public.swapped (b integer, a integer);
 COPY public.joined (a, b) FROM stdin;
 1\tx
 \\.
@@ -470,6 +471,8 @@ ALTER TABLE ONLY public.joined ADD CONSTRAINT k PRIMARY KEY (a);
         "CREATE TABLE public.joined (a integer, b text);
 CREATE TABLE public.shown (a integer);
 CREATE TABLE public.other (b integer);
+CREATE TABLE public.swapped (a integer, b integer);
+INSERT INTO public.swapped VALUES (10, 20);
 COPY public.joined (a, b) FROM stdin;
 2\ty
 \\.
@@ -489,9 +492,11 @@ COPY public.other (b) FROM stdin;
     let wanted = [
         ("TABLE DATA public.other", "TABLE public.other"),
         ("TABLE DATA public.shown", "TABLE public.shown"),
+        ("TABLE DATA public.swapped", "TABLE public.swapped"),
         ("TABLE public.joined", "TABLE public.joined"),
         ("TABLE public.other", "TABLE public.other"),
         ("TABLE public.shown", "TABLE public.shown"),
+        ("TABLE public.swapped", "TABLE public.swapped"),
     ];
     let wanted = wanted.map(|(entry, root)| (entry.to_owned(), root.to_owned()));
     assert_eq!(skipped, wanted, "{result}");

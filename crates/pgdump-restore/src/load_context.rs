@@ -165,19 +165,19 @@ async fn has_no_table_of(session: &Session, entry: &TocEntry) -> bool {
     asked.is_ok_and(|row| row.get(0))
 }
 
-/// Whether what has the name of an entry's table is no table, such as a view.
-async fn has_other_kind_of(session: &Session, entry: &TocEntry) -> bool {
+/// Whether what has the name of an entry's table takes no rows: it is no table, such as a view, or the role may not insert.
+async fn takes_no_rows_of(session: &Session, entry: &TocEntry) -> bool {
     // Tables, also with partitions, and foreign ones.
-    let sql = "SELECT relkind NOT IN ('r', 'p', 'f') FROM pg_catalog.pg_class \
-        WHERE oid = pg_catalog.to_regclass($1::text)::pg_catalog.oid";
+    let sql = "SELECT relkind NOT IN ('r', 'p', 'f') OR NOT pg_catalog.has_table_privilege(oid, 'INSERT') \
+        FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1::text)::pg_catalog.oid";
     let asked = session.client().query_one(sql, &[&table_of(entry)]).await;
     asked.is_ok_and(|row| row.get(0))
 }
 
-/// Whether the table of an entry does not have all columns of its rows.
+/// Whether the table of an entry may not have the columns of its rows. Rows that do not name theirs might go into others.
 async fn lacks_columns_of(session: &Session, entry: &TocEntry) -> bool {
     let Some(sql) = columns_sql(entry) else {
-        return false;
+        return true;
     };
     let asked = session.client().prepare(&sql).await;
     asked.is_err_and(|e| e.code() == Some(&SqlState::UNDEFINED_COLUMN))
@@ -314,7 +314,7 @@ impl LoadContext {
     pub(crate) async fn lacks_table_in(&self, session: &Session, data: &TocEntry) -> bool {
         has_no_table_of(session, data).await
             || self.left_out.are_for_existing(data)
-                && (has_other_kind_of(session, data).await || lacks_columns_of(session, data).await)
+                && (takes_no_rows_of(session, data).await || lacks_columns_of(session, data).await)
     }
 
     /// The server refused this part of an entry.

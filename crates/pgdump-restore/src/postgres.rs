@@ -43,11 +43,14 @@ use crate::retry::Backoff;
 use message_bounds::{Bounded, BoundedTls, MessageBounds};
 use socket::Socket;
 
-/// The server's version, the database's OID, and whether the role has settings of its own here.
+/// The server's version, the database's OID, and whether the role has settings of its own here. The server runs it after
+/// [`AT_FIRST`], so that it finds nothing of a backup.
 const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, d.oid,
-        EXISTS (SELECT FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole
+        EXISTS (SELECT FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_roles r ON r.oid = setrole
             WHERE rolname = session_user AND setdatabase IN (0, d.oid))
-    FROM pg_database d WHERE datname = current_database()";
+    FROM pg_catalog.pg_database d WHERE datname = current_database()";
+/// Settings of the role or database under which no query of ours may run.
+const AT_FIRST: &str = "SET statement_timeout = 0; SET search_path = pg_catalog";
 /// The SQLSTATE of a connection to a database that does not exist.
 pub const NO_DATABASE: &str = "3D000";
 /// Longest pause between attempts to connect.
@@ -89,10 +92,38 @@ fn is_rejected_login(e: &DatabaseError) -> bool {
     e.sqlstate().is_some_and(|code| code.starts_with("28"))
 }
 
-/// Whether the role may be the reason why the server refuses a session.
-fn is_refused_session(e: &DatabaseError) -> bool {
-    let may_pass = matches!(e.kind(), D::Unavailable | D::LocksExhausted);
-    !may_pass && e.sqlstate().is_some_and(|code| code != NO_DATABASE)
+/// Why there is no session.
+struct NotOpened {
+    error: DatabaseError,
+    is_logged_in: bool,
+}
+
+impl From<DatabaseError> for NotOpened {
+    /// The error of a login.
+    fn from(error: DatabaseError) -> Self {
+        NotOpened {
+            error,
+            is_logged_in: false,
+        }
+    }
+}
+
+impl NotOpened {
+    fn after_login(error: DatabaseError) -> Self {
+        NotOpened {
+            error,
+            is_logged_in: true,
+        }
+    }
+
+    /// Whether changes of the role may be the reason. A server that is starting or full refuses logins of any role; a session
+    /// may end by its own timeouts.
+    fn may_be_the_roles(&self) -> bool {
+        let e = &self.error;
+        let is_the_servers = matches!(e.kind(), D::Unavailable | D::LocksExhausted);
+        let is_said = e.sqlstate().is_some_and(|code| code != NO_DATABASE);
+        is_said && (self.is_logged_in || !is_the_servers)
+    }
 }
 
 /// Whether the server's name does not exist.
@@ -352,14 +383,15 @@ impl Server {
     async fn connect_once(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
         let opened = self.open_session(database, purpose).await;
         let Some(repair) = &self.repair else {
-            return Ok(opened?.0);
+            return opened.map(|(session, _)| session).map_err(|e| e.error);
         };
         match opened {
             Ok((session, has_settings)) if !has_settings => Ok(session),
-            Err(e) if !is_refused_session(&e) => Err(e),
+            Err(e) if !e.may_be_the_roles() => Err(e.error),
             _ => {
                 repair.repair().await;
-                Ok(self.open_session(database, purpose).await?.0)
+                let opened = self.open_session(database, purpose).await;
+                opened.map(|(session, _)| session).map_err(|e| e.error)
             }
         }
     }
@@ -369,18 +401,26 @@ impl Server {
         &self,
         database: &str,
         purpose: &str,
-    ) -> Result<(Session, bool), DatabaseError> {
+    ) -> Result<(Session, bool), NotOpened> {
         let what = format!("connecting to database {database}");
         let (client, driver) = self.log_in(database, purpose, &what).await?;
-        let row = client.query_one(IDENTITY, &[]).await;
-        let row = row.map_err(|e| map_pg_error(&e, &what))?;
+        // Both are sent at once, and run in this order.
+        let asked = futures::future::try_join(
+            client.batch_execute(AT_FIRST),
+            client.query_one(IDENTITY, &[]),
+        );
+        let ((), row) = asked
+            .await
+            .map_err(|e| NotOpened::after_login(map_pg_error(&e, &what)))?;
         if self.is_replaced(database, row.get(1)) {
             let what = format!("{what}: the database of this name is a different one");
-            return Err(DatabaseError::new(D::StatementRejected, what).with_sqlstate(NO_DATABASE));
+            let e = DatabaseError::new(D::StatementRejected, what).with_sqlstate(NO_DATABASE);
+            return Err(NotOpened::after_login(e));
         }
         let version = row.get::<_, i32>(0).unsigned_abs();
         let session = Session::new(client, version, driver);
-        session.run(&session.own_settings()).await?;
+        let own = session.run(&session.own_settings()).await;
+        own.map_err(NotOpened::after_login)?;
         Ok((session, row.get(2)))
     }
 

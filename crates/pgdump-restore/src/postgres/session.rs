@@ -20,7 +20,7 @@ const LARGE: usize = 1 << 20;
 pub const AT_FIRST_WORD: &str = ", the first word of a statement";
 
 /// Settings of every session: the first version of PostgreSQL that has it, name and value.
-const OWN: [(u32, &str, &str); 10] = [
+const OWN: [(u32, &str, &str); 11] = [
     (0, "statement_timeout", "0"),
     (0, "lock_timeout", "0"),
     (0, "idle_in_transaction_session_timeout", "0"),
@@ -30,6 +30,7 @@ const OWN: [(u32, &str, &str); 10] = [
     (0, "tcp_keepalives_idle", "30"),
     (0, "tcp_keepalives_interval", "10"),
     (0, "tcp_keepalives_count", "3"),
+    (140000, "idle_session_timeout", "0"),
     (140000, "client_connection_check_interval", "'1s'"),
     (170000, "transaction_timeout", "0"),
 ];
