@@ -48,16 +48,14 @@ impl Permutations {
     /// A digit is greater than 9.
     pub(crate) fn digits(&self, digits: &mut [u16]) -> Result<(), &'static str> {
         let blocks = (digits.len() / BLOCK).max(1);
-        let mut rest = digits;
         for number in 0..blocks {
-            let length = if number + 1 == blocks {
-                rest.len()
+            let start = number * BLOCK;
+            let end = if number + 1 == blocks {
+                digits.len()
             } else {
-                BLOCK
+                start + BLOCK
             };
-            let (block, others) = rest.split_at_mut(length);
-            self.block(number, block)?;
-            rest = others;
+            self.block(number, &mut digits[start..end])?;
         }
         Ok(())
     }

@@ -48,19 +48,19 @@ impl RowsSpec {
         matches!(self, Self::Some(conditions) if conditions.share.is_some())
     }
 
-    fn check(self) -> Result<Self, &'static str> {
-        let Self::Some(conditions) = &self else {
-            return Ok(self);
+    fn check(&self) -> Result<(), &'static str> {
+        let Self::Some(conditions) = self else {
+            return Ok(());
         };
         match (conditions.share, &conditions.by) {
-            (Some(share), Some(_)) if (0.0..=100.0).contains(&share) => Ok(self),
+            (Some(share), Some(_)) if (0.0..=100.0).contains(&share) => Ok(()),
             (Some(_), Some(_)) => Err("share is per cent: write a number from 0 to 100"),
             (Some(_), None) => Err("share needs by: the column whose values are chosen"),
             (None, Some(_)) => Err("by needs share: per cent of its values"),
             (None, None) if conditions.conditions.0.is_empty() => {
                 Err("write none, a share with by, or where")
             }
-            (None, None) => Ok(self),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -85,8 +85,10 @@ impl<'de> Visitor<'de> for RowsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RowsSpec, A::Error> {
         let conditions = RowConditions::deserialize(MapAccessDeserializer::new(map))?;
-        let rows = RowsSpec::Some(conditions).check();
-        rows.map_err(|why| A::Error::custom(format!("rows: {why}")))
+        let rows = RowsSpec::Some(conditions);
+        rows.check()
+            .map_err(|why| A::Error::custom(format!("rows: {why}")))?;
+        Ok(rows)
     }
 }
 

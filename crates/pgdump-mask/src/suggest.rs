@@ -30,9 +30,10 @@ struct Sign {
 
 const EMAIL: &[&str] = &["{ fake: email }", "{ hash: true }"];
 const DIGITS: &[&str] = &["{ digits: true }", "{ hash: true }"];
+const NAME: &[&str] = &["{ fake: name }", "{ hash: true }"];
 const TEXT: &[&str] = &["{ fake: text }", "{ hash: true }"];
 
-const SIGNS: [Sign; 16] = [
+static SIGNS: [Sign; 16] = [
     Sign {
         what: "an e-mail address",
         names: r"e_?mail|_mail_",
@@ -66,7 +67,7 @@ const SIGNS: [Sign; 16] = [
     Sign {
         what: "a person's name",
         names: r"full_?name|display_?name|contact_?name|customer_?name|holder|_author_|_recipient_",
-        rules: &["{ fake: name }", "{ hash: true }"],
+        rules: NAME,
     },
     Sign {
         what: "a city",
@@ -126,7 +127,7 @@ const PEOPLE: &str = r"user|customer|client|person|people|employee|member|contac
 const FREE_TEXT: &str = r"_notes?_|comment|_message_|_remarks?_|feedback|_bio_|_body_|_memo_";
 
 /// Values that look personal, whatever the column is called.
-const VALUES: [(&str, &str, &[&str]); 4] = [
+static VALUES: [(&str, &str, &[&str]); 4] = [
     (
         "e-mail addresses",
         r"(?i)^[^@\s]+@[^@\s]+\.[a-z]{2,}$",
@@ -206,7 +207,7 @@ fn by_name(shape: &TableShape, column: &ColumnShape) -> Option<(String, &'static
     }
     if name == "_name_" && matches(PEOPLE, &words(&shape.table)) {
         let why = "it is the name in a table of people".to_owned();
-        return Some((why, &["{ fake: name }", "{ hash: true }"]));
+        return Some((why, NAME));
     }
     matches(FREE_TEXT, &name).then(|| ("its name is that of free text".to_owned(), TEXT))
 }
@@ -227,7 +228,7 @@ fn by_values<'v>(
         count > 0 && count * 2 >= values.len()
     };
     let (what, _, rules) = VALUES.iter().find(|(_, pattern, _)| looks_like(pattern))?;
-    Some((format!("its values look like {what}"), rules))
+    Some((format!("its values look like {what}"), *rules))
 }
 
 /// The rule in the form that fits the column: with its entity for a shift, for the elements of an array, for the strings in JSON.

@@ -103,8 +103,9 @@ impl Transform for FloatNoise {
         let number: f64 = text.parse().map_err(|_| "not a number")?;
         let span = match self.noise {
             Noise::Absolute(most) => float(most),
-            Noise::Percent(percent) => number.abs() * float(percent) / 100.0,
+            Noise::Percent(percent) => number.abs() * (float(percent) / 100.0),
         };
+        let span = span.min(f64::MAX);
         let mut draws = self.key.prf.draws(PURPOSE, value);
         // 53 bits are what a double holds exactly.
         let share = (draws.number() >> 11) as f64 / (1_u64 << 53) as f64;
