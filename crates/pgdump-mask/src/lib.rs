@@ -1,4 +1,5 @@
-//! Masks and cuts down rows of `pg_dump` in the stream.
+#![doc = include_str!("../README.md")]
+//! # Map
 //!
 //! ```text
 //! MaskFile (YAML) ─┐
@@ -8,35 +9,6 @@
 //!
 //! A rule is compiled for its column once; rows are then changed in one pass over their text. Nothing here reads a file, a
 //! variable or the clock, and no error contains a value.
-//!
-//! ```
-//! use pgdump_mask::{ColumnShape, MaskCounts, MaskFile, MaskKey, Masking, TableShape};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let file = MaskFile::parse(
-//!     "version: 1\ntables:\n  shop.customer:\n    columns:\n      note: { set: \"x\" }\n      name: { fake: name }\n",
-//! )?;
-//! let key = MaskKey::new("a secret of 16 bytes or more".to_owned().into())?;
-//! let masking = Masking::new(file, Some(key))?;
-//! let column = |name: &str, sql_type: &str| ColumnShape {
-//!     name: name.to_owned(),
-//!     sql_type: sql_type.to_owned(),
-//!     ..ColumnShape::default()
-//! };
-//! let shape = TableShape {
-//!     schema: "shop".to_owned(),
-//!     table: "customer".to_owned(),
-//!     columns: vec![column("id", "integer"), column("name", "text"), column("note", "text")],
-//!     parents: Vec::new(),
-//! };
-//! let mask = masking.table(&shape).map_err(|misfits| misfits[0].to_string())?.ok_or("nothing to change")?;
-//! let (mut rows, mut counts) = (Vec::new(), MaskCounts::default());
-//! mask.mask_rows(b"1\tAda Lovelace\tcall back\n", &mut rows, &mut counts)?;
-//! assert!(rows.starts_with(b"1\t") && rows.ends_with(b"\tx\n"));
-//! assert_eq!(counts.changed, [1, 1]);
-//! # Ok(())
-//! # }
-//! ```
 
 mod error;
 mod shape;
