@@ -67,8 +67,8 @@ pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&value[copied..]);
 }
 
-/// Where the first `count` fields of a line begin and end.
-pub(crate) fn split(line: &[u8], count: usize, fields: &mut Vec<(usize, usize)>) {
+/// Finds where the first `count` fields of a line begin and end; returns how many fields it has.
+pub(crate) fn split(line: &[u8], count: usize, fields: &mut Vec<(usize, usize)>) -> usize {
     fields.clear();
     let mut start = 0;
     for tab in memchr_iter(b'\t', line).take(count) {
@@ -77,7 +77,9 @@ pub(crate) fn split(line: &[u8], count: usize, fields: &mut Vec<(usize, usize)>)
     }
     if fields.len() < count {
         fields.push((start, line.len()));
+        return fields.len();
     }
+    fields.len() + 1 + memchr_iter(b'\t', &line[start..]).count()
 }
 
 #[cfg(test)]
@@ -119,11 +121,11 @@ mod tests {
     #[test]
     fn fields_end_at_tabs() {
         let mut fields = Vec::new();
-        split(b"a\t\tbc", 3, &mut fields);
+        assert_eq!(split(b"a\t\tbc", 3, &mut fields), 3);
         assert_eq!(fields, [(0, 1), (2, 2), (3, 5)]);
-        split(b"a\tb\tc", 2, &mut fields);
+        assert_eq!(split(b"a\tb\tc", 2, &mut fields), 3);
         assert_eq!(fields, [(0, 1), (2, 3)]);
-        split(b"a", 2, &mut fields);
+        assert_eq!(split(b"a", 2, &mut fields), 1);
         assert_eq!(fields, [(0, 1)]);
     }
 }

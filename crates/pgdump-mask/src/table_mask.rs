@@ -122,7 +122,7 @@ impl TableMask {
     /// changes are copied as they are.
     ///
     /// # Errors
-    /// A row has too few fields, or a value is not what its column's type says. `out` then holds the rows before it.
+    /// A row does not have a field per column, or a value is not what its column's type says. `out` then holds the rows before it.
     pub fn mask_rows(
         &self,
         rows: &[u8],
@@ -160,7 +160,7 @@ impl TableMask {
     /// Masks one row of decoded values in place; `None` is NULL. Returns false if the row is left out.
     ///
     /// # Errors
-    /// There are too few values, or one is not what its column's type says.
+    /// There is not a value per column, or one is not what its column's type says.
     pub fn mask_values(
         &self,
         values: &mut [Option<Vec<u8>>],
@@ -227,9 +227,9 @@ impl RowValues for DecodedValues<'_> {
     }
 }
 
-const TOO_FEW: RowFault = RowFault {
+const OTHER_FIELDS: RowFault = RowFault {
     column: None,
-    why: "it has fewer fields than the table has columns",
+    why: "it does not have as many fields as the table has columns",
 };
 
 impl Rules {
@@ -264,9 +264,9 @@ impl Rules {
         // pg_dump escapes carriage returns of values: this one ends the line, as on Windows.
         let content = content.strip_suffix(b"\r").unwrap_or(content);
         let needed = self.fields_needed();
-        copy_text::split(content, needed, &mut scratch.fields);
-        if scratch.fields.len() < needed {
-            return Err(TOO_FEW);
+        // A row of another shape would have its values under the wrong rules.
+        if copy_text::split(content, needed, &mut scratch.fields) != self.column_count {
+            return Err(OTHER_FIELDS);
         }
         self.decode(content, scratch);
         let Scratch {
@@ -334,8 +334,8 @@ impl Rules {
         values: &mut [Option<Vec<u8>>],
         counts: &mut MaskCounts,
     ) -> Result<bool, RowFault> {
-        if values.len() < self.column_count {
-            return Err(TOO_FEW);
+        if values.len() != self.column_count {
+            return Err(OTHER_FIELDS);
         }
         let mut masked = MaskedRow::default();
         let row = DecodedValues {

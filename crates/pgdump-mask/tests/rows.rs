@@ -349,7 +349,11 @@ fn errors_of_rows_name_the_place_and_no_value() {
     let error = table
         .mask_rows(b"1\n", &mut Vec::new(), &mut counts)
         .unwrap_err();
-    assert!(error.to_string().contains("fewer fields"), "{error}");
+    assert!(error.to_string().contains("as many fields"), "{error}");
+    for rows in ["1\n", "1\t1990-05-17\tsecret\n"] {
+        let error = table.mask_rows(rows.as_bytes(), &mut Vec::new(), &mut counts);
+        assert!(error.is_err(), "{rows}");
+    }
     assert!(table.mask_values(&mut [None], &mut counts).is_err());
 }
 
