@@ -33,4 +33,5 @@ run() {
 for target in lexer archive script folder wrapped tar; do
   run "$archive" "$target"
 done
+run crates/pgdump-mask/fuzz rows
 run fuzz request

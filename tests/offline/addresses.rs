@@ -44,7 +44,11 @@ fn every_link_to_a_runbook_begins_with_the_repository() {
         }
     }
     assert!(links > 20, "{links}");
-    for part in ["crates/pgdump-archive", "crates/pgdump-restore"] {
+    for part in [
+        "crates/pgdump-archive",
+        "crates/pgdump-mask",
+        "crates/pgdump-restore",
+    ] {
         let cargo = text_of(&format!("{part}/Cargo.toml"));
         assert!(cargo.contains("\nrepository.workspace = true\n"), "{part}");
     }

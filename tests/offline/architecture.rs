@@ -67,7 +67,12 @@ pub(crate) fn sources(dir: &Path) -> Vec<PathBuf> {
 /// Every source file of the library crates: its path relative to the workspace, and its lines outside tests.
 fn library_crates() -> Vec<(String, Vec<String>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let crates = ["gcp-emulator", "pgdump-archive", "pgdump-restore"];
+    let crates = [
+        "gcp-emulator",
+        "pgdump-archive",
+        "pgdump-mask",
+        "pgdump-restore",
+    ];
     let files = crates
         .iter()
         .flat_map(|name| sources(&root.join("crates").join(name).join("src")));

@@ -1,0 +1,131 @@
+//! Fields of COPY's text format.
+
+use memchr::{memchr, memchr_iter};
+
+pub(crate) const NULL: &[u8] = b"\\N";
+
+/// Appends the value of a field that contains a backslash, and is not NULL, as COPY FROM reads it.
+pub(crate) fn unescape(field: &[u8], out: &mut Vec<u8>) {
+    let mut rest = field;
+    while let Some(at) = memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let (byte, used) = escaped(&rest[at + 1..]);
+        out.extend(byte);
+        rest = &rest[at + 1 + used..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The byte after a backslash stands for, and how much of the text spells it.
+fn escaped(text: &[u8]) -> (Option<u8>, usize) {
+    match text.first() {
+        None => (Some(b'\\'), 0),
+        Some(b'b') => (Some(0x08), 1),
+        Some(b'f') => (Some(0x0c), 1),
+        Some(b'n') => (Some(b'\n'), 1),
+        Some(b'r') => (Some(b'\r'), 1),
+        Some(b't') => (Some(b'\t'), 1),
+        Some(b'v') => (Some(0x0b), 1),
+        Some(b'0'..=b'7') => number(text, 3, 8),
+        Some(b'x') if text.get(1).is_some_and(u8::is_ascii_hexdigit) => {
+            let (byte, used) = number(&text[1..], 2, 16);
+            (byte, used + 1)
+        }
+        Some(other) => (Some(*other), 1),
+    }
+}
+
+/// A number of at most `most` digits.
+fn number(text: &[u8], most: usize, radix: u32) -> (Option<u8>, usize) {
+    let digits = text.iter().take(most);
+    let (mut value, mut used) = (0_u32, 0);
+    for digit in digits.map_while(|b| char::from(*b).to_digit(radix)) {
+        value = value * radix + digit;
+        used += 1;
+    }
+    (u8::try_from(value & 0xff).ok(), used)
+}
+
+/// Appends a value as a field.
+pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
+    let mut copied = 0;
+    for (at, b) in value.iter().enumerate() {
+        let letter = match b {
+            b'\\' => b'\\',
+            b'\n' => b'n',
+            b'\t' => b't',
+            b'\r' => b'r',
+            0x08 => b'b',
+            0x0c => b'f',
+            0x0b => b'v',
+            _ => continue,
+        };
+        out.extend_from_slice(&value[copied..at]);
+        out.extend_from_slice(&[b'\\', letter]);
+        copied = at + 1;
+    }
+    out.extend_from_slice(&value[copied..]);
+}
+
+/// Finds where the first `count` fields of a line begin and end; returns how many fields it has.
+pub(crate) fn split(line: &[u8], count: usize, fields: &mut Vec<(usize, usize)>) -> usize {
+    fields.clear();
+    let mut start = 0;
+    for tab in memchr_iter(b'\t', line).take(count) {
+        fields.push((start, tab));
+        start = tab + 1;
+    }
+    if fields.len() < count {
+        fields.push((start, line.len()));
+        return fields.len();
+    }
+    fields.len() + 1 + memchr_iter(b'\t', &line[start..]).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(field: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        unescape(field.as_bytes(), &mut out);
+        out
+    }
+
+    #[test]
+    fn escapes_are_read_as_copy_reads_them() {
+        for (field, expected) in [
+            ("a\\tb\\nc", &b"a\tb\nc"[..]),
+            ("\\\\N", b"\\N"),
+            ("\\b\\f\\v\\r", b"\x08\x0c\x0b\r"),
+            ("\\101\\x41\\q\\.", b"AAq."),
+            ("\\1018", b"A8"),
+            ("\\xzz", b"xzz"),
+            ("a\\", b"a\\"),
+        ] {
+            assert_eq!(read(field), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let all: Vec<u8> = (0..=255).collect();
+        let mut field = Vec::new();
+        escape(&all, &mut field);
+        assert!(!field.contains(&b'\t') && !field.contains(&b'\n'));
+        let mut value = Vec::new();
+        unescape(&field, &mut value);
+        assert_eq!(value, all);
+    }
+
+    #[test]
+    fn fields_end_at_tabs() {
+        let mut fields = Vec::new();
+        assert_eq!(split(b"a\t\tbc", 3, &mut fields), 3);
+        assert_eq!(fields, [(0, 1), (2, 2), (3, 5)]);
+        assert_eq!(split(b"a\tb\tc", 2, &mut fields), 3);
+        assert_eq!(fields, [(0, 1), (2, 3)]);
+        assert_eq!(split(b"a", 2, &mut fields), 1);
+        assert_eq!(fields, [(0, 1)]);
+    }
+}

@@ -1,0 +1,411 @@
+//! The mask file with its key, and the rules that it has for a table.
+
+use std::sync::Arc;
+
+use crate::compile::{Target, compile};
+use crate::error::{MaskFileError, Misfit};
+use crate::file::MaskFile;
+use crate::key::MaskKey;
+use crate::label::rule_of;
+use crate::row_filter::{RowFilter, Share, Test, Wanted};
+use crate::rows_spec::{Condition, RowConditions, RowsSpec};
+use crate::rule_book::{RuleBook, TableRuleset};
+use crate::rule_spec::RuleSpec;
+use crate::shape::{ColumnShape, TableShape};
+use crate::sql_type::SqlType;
+use crate::table_mask::{Action, ColumnRule, Rules, Slot, TableMask, TemplatePart};
+use crate::template::{self, Piece};
+use crate::transform::Transform;
+
+/// A mask file and its key.
+#[derive(Clone)]
+pub struct Masking(Arc<Inner>);
+
+struct Inner {
+    book: RuleBook,
+    refuses_unlisted: bool,
+    digest: String,
+    key: Option<MaskKey>,
+}
+
+impl Masking {
+    /// Takes the file and the key.
+    ///
+    /// # Errors
+    /// A rule needs a key, and there is none.
+    pub fn new(file: MaskFile, key: Option<MaskKey>) -> Result<Self, MaskFileError> {
+        file.check()?;
+        if let (None, Some(place)) = (&key, file.needs_key()) {
+            return Err(MaskFileError(format!(
+                "{place} needs a key: set MASK_KEY, or MASK_KEY_FILE to the file that holds it"
+            )));
+        }
+        Ok(Self(Arc::new(Inner {
+            book: RuleBook::new(&file),
+            refuses_unlisted: file.refuses_unlisted(),
+            digest: file.digest(),
+            key,
+        })))
+    }
+
+    /// Compiles the rules for a table; `None` if nothing of it changes.
+    ///
+    /// # Errors
+    /// Every rule that does not fit the table, and with `unlisted: refuse` every column without a rule.
+    pub fn table(&self, shape: &TableShape) -> Result<Option<TableMask>, Vec<Misfit>> {
+        let rules = self.0.book.of_table(shape);
+        if rules.rows() == Some(&RowsSpec::None) {
+            return Ok(Some(TableMask::new(Rules {
+                table: shape.full_name(),
+                names: Vec::new(),
+                columns: Vec::new(),
+                slots: Vec::new(),
+                column_count: shape.columns.len(),
+                filter: RowFilter::default(),
+                is_empty: true,
+            })));
+        }
+        let mut builder = Builder::new(shape, &self.0);
+        builder.add_columns(&rules);
+        builder.add_rows(rules.rows());
+        builder.finish()
+    }
+
+    /// The patterns of the file that match none of these tables (schema, name).
+    #[must_use]
+    pub fn unmatched(&self, tables: &[(String, String)]) -> Vec<String> {
+        self.0.book.unmatched(tables)
+    }
+
+    /// SHA-256 of the file's meaning, in hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        self.0.digest.clone()
+    }
+
+    /// [`MaskKey::id`] of the key.
+    #[must_use]
+    pub fn key_id(&self) -> Option<String> {
+        self.0.key.as_ref().map(MaskKey::id)
+    }
+
+    /// Whether a column without a rule stops the job.
+    #[must_use]
+    pub fn refuses_unlisted(&self) -> bool {
+        self.0.refuses_unlisted
+    }
+}
+
+/// Compiles the rules of a table and collects what does not fit.
+struct Builder<'a> {
+    shape: &'a TableShape,
+    types: Vec<SqlType>,
+    key: Option<&'a MaskKey>,
+    refuses_unlisted: bool,
+    /// The columns that rules read; their slots are numbered at the end.
+    read: Vec<usize>,
+    pending: Vec<Pending>,
+    tests: Vec<(usize, Wanted)>,
+    misfits: Vec<Misfit>,
+}
+
+/// A changed column with the columns that its rule reads, by their index.
+struct Pending {
+    column: usize,
+    in_words: String,
+    what: PendingAction,
+}
+
+enum PendingAction {
+    Transform {
+        rule: Box<dyn Transform>,
+        by: Option<usize>,
+    },
+    Template(Vec<Piece>),
+}
+
+impl<'a> Builder<'a> {
+    fn new(shape: &'a TableShape, masking: &'a Inner) -> Self {
+        Self {
+            shape,
+            types: shape
+                .columns
+                .iter()
+                .map(|c| SqlType::parse(&c.sql_type))
+                .collect(),
+            key: masking.key.as_ref(),
+            refuses_unlisted: masking.refuses_unlisted,
+            read: Vec::new(),
+            pending: Vec::new(),
+            tests: Vec::new(),
+            misfits: Vec::new(),
+        }
+    }
+
+    fn refuse(&mut self, column: Option<&str>, why: impl Into<String>) {
+        self.misfits.push(Misfit {
+            table: self.shape.full_name(),
+            column: column.map(str::to_owned),
+            why: why.into(),
+        });
+    }
+
+    /// The index of a column that a rule reads.
+    fn column(&self, name: &str) -> Result<usize, String> {
+        let found = self.shape.columns.iter().position(|c| c.name == name);
+        found.ok_or_else(|| format!("the rows have no column {name}"))
+    }
+
+    fn add_columns(&mut self, rules: &TableRuleset<'_>) {
+        for missing in rules.missing_columns(self.shape) {
+            self.refuse(
+                Some(missing),
+                "the rows have no such column: it does not exist, or it is generated; remove the rule",
+            );
+        }
+        let shape = self.shape;
+        for (index, column) in shape.columns.iter().enumerate() {
+            let rule = match (rules.rule(&column.name), &column.label) {
+                (Some(rule), _) => Ok(rule.clone()),
+                (None, Some(label)) => rule_of(label),
+                (None, None) if self.refuses_unlisted => Err(
+                    "no rule names the column (unlisted: refuse); write a rule, or keep".to_owned(),
+                ),
+                (None, None) => continue,
+            };
+            if let Err(why) = rule.and_then(|rule| self.add_column(index, column, &rule)) {
+                self.refuse(Some(&column.name), why);
+            }
+        }
+    }
+
+    fn add_column(
+        &mut self,
+        index: usize,
+        column: &ColumnShape,
+        rule: &RuleSpec,
+    ) -> Result<(), String> {
+        let what = match rule {
+            RuleSpec::Template(text) => self.template(column, index, text)?,
+            _ => {
+                let target = Target {
+                    ty: &self.types[index],
+                    unique: column.unique,
+                    not_null: column.not_null,
+                    key: self.key,
+                };
+                let Some(compiled) = compile(rule, target)? else {
+                    return Ok(());
+                };
+                let by = match rule {
+                    RuleSpec::Shift { by: Some(by), .. } => Some(self.column(by)?),
+                    _ => None,
+                };
+                PendingAction::Transform { rule: compiled, by }
+            }
+        };
+        self.read.push(index);
+        if let PendingAction::Transform { by: Some(by), .. } = &what {
+            self.read.push(*by);
+        }
+        self.pending.push(Pending {
+            column: index,
+            in_words: rule.in_words(),
+            what,
+        });
+        Ok(())
+    }
+
+    fn template(
+        &mut self,
+        column: &ColumnShape,
+        index: usize,
+        text: &str,
+    ) -> Result<PendingAction, String> {
+        if !self.types[index].is_text() {
+            return Err(format!(
+                "template is for text, and the column is {}",
+                self.types[index].in_words()
+            ));
+        }
+        let pieces = template::parse(text)?;
+        let max = self.types[index].max_characters();
+        let fixed = template::fixed_length(&pieces);
+        if max.is_some_and(|max| fixed > max) {
+            return Err(format!(
+                "template writes at least {fixed} characters, and the column holds {}",
+                max.unwrap_or_default()
+            ));
+        }
+        let mut refers_to_unique = false;
+        let mut read = Vec::new();
+        for piece in &pieces {
+            if let Piece::Column(name) = piece {
+                let referred = self.column(name)?;
+                if referred == index {
+                    return Err("template refers to its own column, which it is to mask".to_owned());
+                }
+                refers_to_unique |= self.shape.columns[referred].unique;
+                read.push(referred);
+            }
+        }
+        if column.unique && !refers_to_unique {
+            return Err(
+                "template cannot keep a unique column unique; refer to a unique column in it"
+                    .to_owned(),
+            );
+        }
+        self.read.extend(read);
+        Ok(PendingAction::Template(pieces))
+    }
+
+    fn add_rows(&mut self, rows: Option<&RowsSpec>) {
+        let Some(RowsSpec::Some(conditions)) = rows else {
+            return;
+        };
+        if let Err(why) = self.add_share(conditions) {
+            self.refuse(None, format!("rows: {why}; give the table rows of its own"));
+        }
+        for (name, condition) in &conditions.conditions.0 {
+            if let Err(why) = self.add_condition(name, condition) {
+                self.refuse(None, format!("rows: where: {name}: {why}"));
+            }
+        }
+    }
+
+    fn add_share(&mut self, conditions: &RowConditions) -> Result<(), String> {
+        let (Some(share), Some(by)) = (conditions.share, &conditions.by) else {
+            return Ok(());
+        };
+        let column = self.column(by)?;
+        let key = self
+            .key
+            .ok_or("share needs a key: set MASK_KEY or MASK_KEY_FILE")?;
+        let share = Share::new(key.keyed().clone(), share);
+        self.test(column, Wanted::Share(share));
+        Ok(())
+    }
+
+    fn add_condition(&mut self, name: &str, condition: &Condition) -> Result<(), String> {
+        let column = self.column(name)?;
+        let ty = &self.types[column];
+        let spelled = |text: &str| {
+            Test::spelled(ty, text).ok_or_else(|| format!("{text} is not {}", ty.in_words()))
+        };
+        let bound = |text: &Option<String>| text.as_deref().map(spelled).transpose();
+        let wanted = match condition {
+            Condition::OneOf(values) => {
+                let values: Result<Vec<_>, String> = values.iter().map(bound).collect();
+                Wanted::OneOf(values?)
+            }
+            Condition::Range { from, to } => Wanted::Range {
+                from: bound(from)?,
+                to: bound(to)?,
+            },
+        };
+        self.test(column, wanted);
+        Ok(())
+    }
+
+    fn test(&mut self, column: usize, wanted: Wanted) {
+        self.read.push(column);
+        self.tests.push((column, wanted));
+    }
+
+    /// Numbers the slots, in the order of the table, and puts the rules together.
+    fn finish(mut self) -> Result<Option<TableMask>, Vec<Misfit>> {
+        self.refuse_templates_of_templates();
+        if !self.misfits.is_empty() {
+            return Err(self.misfits);
+        }
+        if self.pending.is_empty() && self.tests.is_empty() {
+            return Ok(None);
+        }
+        self.read.sort_unstable();
+        self.read.dedup();
+        let read = self.read;
+        let slot_of = |column: usize| read.binary_search(&column).unwrap_or(usize::MAX);
+        let changed: Vec<usize> = self.pending.iter().map(|p| p.column).collect();
+        let columns = self.pending.into_iter().map(|pending| {
+            let shape = &self.shape.columns[pending.column];
+            let action = match pending.what {
+                PendingAction::Transform { rule, by } => Action::Transform {
+                    rule,
+                    by: by.map(slot_of),
+                },
+                PendingAction::Template(pieces) => Action::Template {
+                    parts: pieces
+                        .into_iter()
+                        .filter_map(|piece| match piece {
+                            Piece::Text(text) => Some(TemplatePart::Text(text.into_bytes())),
+                            Piece::Column(name) => {
+                                let column =
+                                    self.shape.columns.iter().position(|c| c.name == name)?;
+                                Some(TemplatePart::Value {
+                                    slot: slot_of(column),
+                                    rule: changed.iter().position(|c| *c == column),
+                                })
+                            }
+                        })
+                        .collect(),
+                    max: self.types[pending.column].max_characters(),
+                    unique: shape.unique,
+                },
+            };
+            ColumnRule {
+                in_words: pending.in_words,
+                slot: slot_of(pending.column),
+                action,
+            }
+        });
+        let columns = columns.collect();
+        let tests = self.tests.into_iter().map(|(column, wanted)| Test {
+            slot: slot_of(column),
+            ty: self.types[column].clone(),
+            wanted,
+        });
+        let filter = RowFilter(tests.collect());
+        let slots = read.iter().map(|column| Slot {
+            column: *column,
+            ty: self.types[*column].clone(),
+        });
+        let names = changed.iter().map(|c| self.shape.columns[*c].name.clone());
+        Ok(Some(TableMask::new(Rules {
+            table: self.shape.full_name(),
+            names: names.collect(),
+            columns,
+            slots: slots.collect(),
+            column_count: self.shape.columns.len(),
+            filter,
+            is_empty: false,
+        })))
+    }
+
+    fn refuse_templates_of_templates(&mut self) {
+        let is_template = |name: &str| {
+            self.pending.iter().any(|p| {
+                matches!(p.what, PendingAction::Template(_))
+                    && self.shape.columns[p.column].name == name
+            })
+        };
+        let mut wrong = Vec::new();
+        for pending in &self.pending {
+            if let PendingAction::Template(pieces) = &pending.what {
+                let refers = pieces.iter().find_map(|piece| match piece {
+                    Piece::Column(name) if is_template(name) => Some(name.clone()),
+                    _ => None,
+                });
+                wrong.extend(refers.map(|name| (pending.column, name)));
+            }
+        }
+        let shape = self.shape;
+        for (column, name) in wrong {
+            self.refuse(
+                Some(&shape.columns[column].name),
+                format!(
+                    "template refers to {name}, which is a template, too; refer to other columns"
+                ),
+            );
+        }
+    }
+}

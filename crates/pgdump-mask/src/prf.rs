@@ -1,0 +1,123 @@
+//! The pseudorandom function under the key: HMAC-SHA-256 of values, separated by purpose.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::error::MaskFileError;
+
+/// The pseudorandom function under the key.
+#[derive(Clone)]
+pub(crate) struct Prf(Hmac<Sha256>);
+
+impl Prf {
+    pub(crate) fn new(secret: &[u8]) -> Result<Self, MaskFileError> {
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret);
+        mac.map(Self)
+            .map_err(|_| MaskFileError("the masking key is not usable".to_owned()))
+    }
+
+    /// The HMAC of a value for a purpose. Purposes contain no NUL, so that no two pairs are the same message.
+    pub(crate) fn mac(&self, purpose: &[u8], value: &[u8]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(purpose);
+        mac.update(&[0]);
+        mac.update(value);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Draws that follow from a value.
+    pub(crate) fn draws(&self, purpose: &[u8], value: &[u8]) -> Draws<'_> {
+        Draws {
+            prf: self,
+            block: self.mac(purpose, value),
+            used: 0,
+        }
+    }
+}
+
+/// Pseudorandom numbers that follow from the key and a value.
+pub(crate) struct Draws<'k> {
+    prf: &'k Prf,
+    block: [u8; 32],
+    used: usize,
+}
+
+impl Draws<'_> {
+    pub(crate) fn number(&mut self) -> u64 {
+        if self.used + 8 > self.block.len() {
+            self.block = self.prf.mac(b"next block", &self.block);
+            self.used = 0;
+        }
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.block[self.used..self.used + 8]);
+        self.used += 8;
+        u64::from_be_bytes(bytes)
+    }
+
+    /// A number below `limit`. The bias of the multiplication is below 2^-32 for every limit that is used.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        let wide = u128::from(self.number()) * u128::from(limit);
+        (wide >> 64) as u64
+    }
+
+    /// A number from 0 to `limit`, inclusive; 0 for a negative limit.
+    pub(crate) fn up_to(&mut self, limit: i128) -> i128 {
+        let wide = (u128::from(self.number()) << 64) | u128::from(self.number());
+        match u128::try_from(limit) {
+            Ok(limit) => i128::try_from(wide % (limit + 1)).unwrap_or(0),
+            Err(_) => 0,
+        }
+    }
+
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        usize::try_from(self.below(length)).unwrap_or(0)
+    }
+
+    pub(crate) fn pick<'t>(&mut self, table: &[&'t str]) -> &'t str {
+        let at = self.index(table.len());
+        table.get(at).copied().unwrap_or_default()
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Appends bytes as hexadecimal digits.
+pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    for b in bytes {
+        out.push(HEX[usize::from(b >> 4)]);
+        out.push(HEX[usize::from(b & 15)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The HMAC is the standard one: test case 2 of RFC 4231 (whose key is too short for a mask).
+    #[test]
+    fn the_function_is_hmac_sha_256() {
+        let prf = Prf::new(b"Jefe").unwrap();
+        let mut mac = prf.0.clone();
+        mac.update(b"what do ya want for nothing?");
+        let bytes: [u8; 32] = mac.finalize().into_bytes().into();
+        let mut hex = Vec::new();
+        push_hex(&bytes, &mut hex);
+        assert_eq!(
+            String::from_utf8(hex).unwrap(),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+
+    #[test]
+    fn draws_are_below_their_limit_and_repeat() {
+        let prf = Prf::new(b"key").unwrap();
+        let numbers = || {
+            let mut draws = prf.draws(b"test", b"v");
+            (0..100).map(move |_| draws.below(7)).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(), numbers());
+        assert!(numbers().iter().all(|n| *n < 7));
+        assert!((0..7).all(|n| numbers().contains(&n)));
+    }
+}

@@ -1,0 +1,79 @@
+//! Paths into JSON: `$.a.b`, `$.a[*].b`, `$[*].x`, `$["a b"]`, `$.*`.
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    Key(String),
+    AnyKey,
+    AnyElement,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JsonPath(Vec<Step>);
+
+/// The deepest path that is accepted.
+const MAX_STEPS: usize = 64;
+
+impl JsonPath {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut rest = text.strip_prefix('$')?;
+        let mut steps = Vec::new();
+        while !rest.is_empty() {
+            let (step, after) = step(rest)?;
+            steps.push(step);
+            rest = after;
+        }
+        (steps.len() <= MAX_STEPS).then_some(Self(steps))
+    }
+
+    pub(crate) fn step(&self, depth: usize) -> Option<&Step> {
+        self.0.get(depth)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn step(text: &str) -> Option<(Step, &str)> {
+    if let Some(rest) = text.strip_prefix("[*]") {
+        return Some((Step::AnyElement, rest));
+    }
+    if let Some(rest) = text.strip_prefix(".*") {
+        return Some((Step::AnyKey, rest));
+    }
+    for quote in ['"', '\''] {
+        let quoted = text.strip_prefix('[').and_then(|t| t.strip_prefix(quote));
+        if let Some(quoted) = quoted {
+            let (key, rest) = quoted.split_once(quote)?;
+            return Some((Step::Key(key.to_owned()), rest.strip_prefix(']')?));
+        }
+    }
+    let name = text.strip_prefix('.')?;
+    let end = name.find(['.', '[']).unwrap_or(name.len());
+    let (key, rest) = name.split_at(end);
+    (!key.is_empty()).then(|| (Step::Key(key.to_owned()), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read() {
+        let key = |k: &str| Step::Key(k.to_owned());
+        for (text, expected) in [
+            ("$", Some(vec![])),
+            ("$.a.b", Some(vec![key("a"), key("b")])),
+            ("$.a[*].b", Some(vec![key("a"), Step::AnyElement, key("b")])),
+            ("$[*].x", Some(vec![Step::AnyElement, key("x")])),
+            ("$[\"a b\"].c", Some(vec![key("a b"), key("c")])),
+            ("$.*", Some(vec![Step::AnyKey])),
+            ("a.b", None),
+            ("$.", None),
+            ("$..a", None),
+            ("$[0]", None),
+        ] {
+            assert_eq!(JsonPath::parse(text), expected.map(JsonPath), "{text}");
+        }
+    }
+}

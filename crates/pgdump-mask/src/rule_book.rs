@@ -1,0 +1,162 @@
+//! The rules that apply to a table, the most specific first.
+
+use std::cmp::Reverse;
+
+use crate::file::MaskFile;
+use crate::pattern::{NamePattern, TablePattern, most_specific_first};
+use crate::rows_spec::RowsSpec;
+use crate::rule_spec::RuleSpec;
+use crate::shape::TableShape;
+
+/// The file's rules with their patterns read.
+pub(crate) struct RuleBook(Vec<Entry>);
+
+/// The rules under a pattern of tables.
+pub(crate) struct Entry {
+    written: String,
+    pattern: TablePattern,
+    columns: Vec<(NamePattern, RuleSpec)>,
+    rows: Option<RowsSpec>,
+}
+
+impl RuleBook {
+    pub(crate) fn new(file: &MaskFile) -> Self {
+        let entries = file.tables.0.iter().filter_map(|(written, rules)| {
+            let columns = rules.columns.0.iter();
+            Some(Entry {
+                written: written.clone(),
+                // The file is checked before: every pattern can be read.
+                pattern: TablePattern::parse(written)?,
+                columns: columns
+                    .map(|(name, rule)| (NamePattern::parse(name), rule.clone()))
+                    .collect(),
+                rows: rules.rows.clone(),
+            })
+        });
+        Self(entries.collect())
+    }
+
+    /// The entries for a table. Its own name is more specific than that of a parent, which is more specific than a pattern with
+    /// wildcards: rules of a partitioned table hold for its partitions, whatever else matches them.
+    pub(crate) fn of_table(&self, shape: &TableShape) -> TableRuleset<'_> {
+        let mut found = Vec::new();
+        for (position, entry) in self.0.iter().enumerate() {
+            let is_own = entry.pattern.matches(&shape.schema, &shape.table);
+            let is_of_parent = || {
+                let mut parents = shape.parents.iter();
+                parents.any(|(schema, table)| entry.pattern.matches(schema, table))
+            };
+            if is_own || is_of_parent() {
+                let (is_exact, literals, position) = entry.pattern.specificity(position);
+                found.push(((is_exact, is_own, literals, position), entry));
+            }
+        }
+        found.sort_by_key(|(rank, _)| Reverse(*rank));
+        TableRuleset(found.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// The patterns, as they are written, that match none of these tables.
+    pub(crate) fn unmatched(&self, tables: &[(String, String)]) -> Vec<String> {
+        let matches_none = |entry: &&Entry| {
+            let mut tables = tables.iter();
+            !tables.any(|(schema, table)| entry.pattern.matches(schema, table))
+        };
+        let unmatched = self.0.iter().filter(matches_none);
+        unmatched.map(|entry| entry.written.clone()).collect()
+    }
+}
+
+/// The entries that apply to a table, the most specific first. The first one that says something about a column, or about rows,
+/// decides.
+pub(crate) struct TableRuleset<'b>(Vec<&'b Entry>);
+
+impl<'b> TableRuleset<'b> {
+    pub(crate) fn rule(&self, column: &str) -> Option<&'b RuleSpec> {
+        self.0.iter().find_map(|entry| entry.rule(column))
+    }
+
+    pub(crate) fn rows(&self) -> Option<&'b RowsSpec> {
+        self.0.iter().find_map(|entry| entry.rows.as_ref())
+    }
+
+    /// Columns that entries for exactly this table or a parent name, and that it does not have.
+    pub(crate) fn missing_columns(&self, shape: &TableShape) -> Vec<&'b str> {
+        let has = |name: &str| shape.columns.iter().any(|c| c.name == name);
+        let exact = self.0.iter().filter(|entry| entry.pattern.is_exact());
+        let names = exact.flat_map(|entry| entry.columns.iter().filter_map(|(p, _)| p.exact()));
+        names.filter(|name| !has(name)).collect()
+    }
+}
+
+impl Entry {
+    fn rule(&self, column: &str) -> Option<&RuleSpec> {
+        let mut found: Vec<_> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, (pattern, _))| pattern.matches(column))
+            .map(|(position, (pattern, rule))| (pattern.specificity(position), rule))
+            .collect();
+        most_specific_first(&mut found);
+        found.first().map(|(_, rule)| *rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(table: &str, parent: Option<&str>) -> TableShape {
+        TableShape {
+            schema: "s".to_owned(),
+            table: table.to_owned(),
+            columns: Vec::new(),
+            parents: parent
+                .map(|p| ("s".to_owned(), p.to_owned()))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_rule_decides_column_by_column() {
+        let file = MaskFile::parse(
+            "version: 1\ntables:\n\
+             \x20 \"*.*\": { columns: { \"*\": keep, \"*mail*\": { hash: true } } }\n\
+             \x20 s.t: { columns: { email: { fake: email }, \"e*\": { null: true } } }\n\
+             \x20 s.part: { columns: { note: { set: x } } }\n",
+        )
+        .unwrap();
+        let book = RuleBook::new(&file);
+        let rule = |table: &str, parent, column: &str| {
+            book.of_table(&shape(table, parent))
+                .rule(column)
+                .unwrap()
+                .in_words()
+        };
+        assert_eq!(rule("t", None, "email"), "fake email");
+        assert_eq!(rule("t", None, "extra"), "null");
+        assert_eq!(rule("t", None, "mailbox"), "keyed hash");
+        assert_eq!(rule("t", None, "plain"), "keep");
+        assert_eq!(rule("u", None, "email"), "keyed hash");
+        // A parent's own rules come before wildcards that match the partition.
+        assert_eq!(rule("t_1", Some("t"), "email"), "fake email");
+        assert_eq!(rule("part", Some("t"), "note"), "constant");
+    }
+
+    #[test]
+    fn patterns_without_a_table_and_columns_that_do_not_exist_are_named() {
+        let file = MaskFile::parse(
+            "version: 1\ntables: { s.t: { columns: { emial: { hash: true } } }, gone.*: { rows: none } }\n",
+        )
+        .unwrap();
+        let book = RuleBook::new(&file);
+        let tables = [("s".to_owned(), "t".to_owned())];
+        assert_eq!(book.unmatched(&tables), ["gone.*"]);
+        assert_eq!(
+            book.of_table(&shape("t", None))
+                .missing_columns(&shape("t", None)),
+            ["emial"]
+        );
+    }
+}

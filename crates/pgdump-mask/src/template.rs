@@ -1,0 +1,74 @@
+//! Texts with references to other columns of the row, after their masking: `user-{id}@example.org`. `{{` and `}}` are braces.
+
+/// A part of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Text(String),
+    /// The name of a column.
+    Column(String),
+}
+
+/// Reads a template.
+///
+/// # Errors
+/// A brace is alone.
+pub(crate) fn parse(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        literal.push_str(&rest[..at]);
+        let (brace, after) = rest[at..].split_at(1);
+        if let Some(after) = after.strip_prefix(brace) {
+            literal.push_str(brace);
+            rest = after;
+            continue;
+        }
+        let (column, after) = (brace == "{")
+            .then(|| after.split_once('}'))
+            .flatten()
+            .ok_or("template: a brace is alone; write {COLUMN}, or {{ and }} for braces")?;
+        if !literal.is_empty() {
+            pieces.push(Piece::Text(std::mem::take(&mut literal)));
+        }
+        pieces.push(Piece::Column(column.to_owned()));
+        rest = after;
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        pieces.push(Piece::Text(literal));
+    }
+    Ok(pieces)
+}
+
+/// The number of characters that the template writes in every row.
+pub(crate) fn fixed_length(pieces: &[Piece]) -> usize {
+    pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => text.chars().count(),
+            Piece::Column(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_and_braces_are_read() {
+        let text = |t: &str| Piece::Text(t.to_owned());
+        let column = |c: &str| Piece::Column(c.to_owned());
+        assert_eq!(
+            parse("user-{id}@example.org").unwrap(),
+            [text("user-"), column("id"), text("@example.org")]
+        );
+        assert_eq!(parse("{a}{b}").unwrap(), [column("a"), column("b")]);
+        assert_eq!(parse("{{x}}").unwrap(), [text("{x}")]);
+        assert_eq!(fixed_length(&parse("ü-{id}").unwrap()), 2);
+        for wrong in ["{a", "a}", "{"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
