@@ -20,6 +20,10 @@ pub struct MaskFile {
     /// What happens to columns without a rule
     #[serde(default)]
     unlisted: Unlisted,
+    /// What happens to the contents of large objects; without it, they stay, and `unlisted: refuse` stops a backup that has
+    /// some
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    large_objects: Option<LargeObjects>,
     /// Rules by pattern of `schema.table`; `*` and `?` are wildcards, and the most specific pattern wins
     #[serde(default)]
     pub(crate) tables: Ordered<TableRules>,
@@ -34,6 +38,16 @@ enum Unlisted {
     Keep,
     /// They stop the job.
     Refuse,
+}
+
+/// What happens to the contents of large objects, which no rule can mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LargeObjects {
+    /// They stay as they are.
+    Keep,
+    /// They are left out.
+    None,
 }
 
 /// Rules of the tables that match a pattern.
@@ -84,6 +98,10 @@ impl MaskFile {
 
     pub(crate) fn refuses_unlisted(&self) -> bool {
         self.unlisted == Unlisted::Refuse
+    }
+
+    pub(crate) fn large_objects(&self) -> Option<LargeObjects> {
+        self.large_objects
     }
 
     /// Where the file first needs a key.
@@ -147,6 +165,16 @@ tables:
             file.needs_key().unwrap(),
             "shop.customer, column email: fake email"
         );
+    }
+
+    #[test]
+    fn large_objects_are_kept_left_out_or_not_mentioned() {
+        let of = |yaml: &str| MaskFile::parse(yaml).map(|file| file.large_objects());
+        assert_eq!(of("version: 1\n"), Ok(None));
+        let (keep, none) = (LargeObjects::Keep, LargeObjects::None);
+        assert_eq!(of("version: 1\nlarge_objects: keep\n"), Ok(Some(keep)));
+        assert_eq!(of("version: 1\nlarge_objects: none\n"), Ok(Some(none)));
+        assert!(of("version: 1\nlarge_objects: mask\n").is_err());
     }
 
     #[test]

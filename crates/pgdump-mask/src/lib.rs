@@ -37,7 +37,7 @@ mod suggest;
 
 pub use counts::MaskCounts;
 pub use error::{MaskError, MaskFileError, Misfit};
-pub use file::MaskFile;
+pub use file::{LargeObjects, MaskFile};
 pub use key::MaskKey;
 pub use masking::Masking;
 pub use shape::{ColumnShape, TableShape};

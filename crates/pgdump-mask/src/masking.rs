@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::compile::{Target, compile};
 use crate::error::{MaskFileError, Misfit};
-use crate::file::MaskFile;
+use crate::file::{LargeObjects, MaskFile};
 use crate::key::MaskKey;
 use crate::label::rule_of;
 use crate::row_filter::{RowFilter, Share, Test, Wanted};
@@ -24,6 +24,7 @@ pub struct Masking(Arc<Inner>);
 struct Inner {
     book: RuleBook,
     refuses_unlisted: bool,
+    large_objects: Option<LargeObjects>,
     digest: String,
     key: Option<MaskKey>,
 }
@@ -43,6 +44,7 @@ impl Masking {
         Ok(Self(Arc::new(Inner {
             book: RuleBook::new(&file),
             refuses_unlisted: file.refuses_unlisted(),
+            large_objects: file.large_objects(),
             digest: file.digest(),
             key,
         })))
@@ -87,6 +89,12 @@ impl Masking {
     #[must_use]
     pub fn key_id(&self) -> Option<String> {
         self.0.key.as_ref().map(MaskKey::id)
+    }
+
+    /// What happens to the contents of large objects; `None` if the file does not say.
+    #[must_use]
+    pub fn large_objects(&self) -> Option<LargeObjects> {
+        self.0.large_objects
     }
 
     /// Whether a column without a rule stops the job.
