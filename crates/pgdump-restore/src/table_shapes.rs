@@ -1,0 +1,780 @@
+//! What masking rules have to know of tables: columns, types, keys, labels and parents, from the statements that define
+//! them. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use pgdump_archive::{Dialect, EntryKind, TocEntry, Token, statements, tokens};
+use pgdump_mask::{ColumnShape, TableShape};
+
+use crate::dependence::{at_commas, outer, parenthesized};
+
+/// Schema and name, as the catalog has them.
+type Name = (String, String);
+
+/// Most domains that are based on each other, and most generations of parents.
+const MAX_DEPTH: usize = 32;
+
+/// The shapes of the tables that these entries define, by schema and name. Generated columns are in them, too: see
+/// [`shape_for_copy`].
+pub fn table_shapes(entries: &[TocEntry]) -> HashMap<(String, String), TableShape> {
+    TableDefinitions::of(entries).shapes()
+}
+
+/// The shape of a table with the columns of a COPY in their order; `None`: all of the table's. What the backup does not
+/// define is unknown: a table of a backup without definitions has columns without types.
+pub fn shape_for_copy(
+    shapes: &HashMap<(String, String), TableShape>,
+    schema: &str,
+    table: &str,
+    copy_columns: Option<&[String]>,
+) -> TableShape {
+    let name = (schema.to_owned(), table.to_owned());
+    let known = shapes.get(&name);
+    let mut shape = known.cloned().unwrap_or_else(|| unknown_shape(&name));
+    if let Some(columns) = copy_columns {
+        shape.columns = in_order_of(&shape.columns, columns);
+    }
+    shape
+}
+
+fn unknown_shape((schema, table): &Name) -> TableShape {
+    TableShape {
+        schema: schema.clone(),
+        table: table.clone(),
+        columns: vec![],
+        parents: vec![],
+    }
+}
+
+/// The columns of these names; an unknown one has no type.
+pub(crate) fn in_order_of(known: &[ColumnShape], names: &[String]) -> Vec<ColumnShape> {
+    let find = |name: &String| known.iter().find(|c| c.name == *name).cloned();
+    let unknown = |name: &String| ColumnShape {
+        name: name.clone(),
+        sql_type: String::new(),
+        not_null: false,
+        unique: false,
+        label: None,
+    };
+    let shapes = names.iter();
+    shapes
+        .map(|name| find(name).unwrap_or_else(|| unknown(name)))
+        .collect()
+}
+
+/// A column as its table or type declares it.
+#[derive(Debug, Clone)]
+struct Column {
+    name: String,
+    sql_type: String,
+    /// The type if it is named with or without a schema, to find a domain.
+    type_name: Option<Name>,
+    not_null: bool,
+}
+
+/// What one table, or one composite type, declares.
+#[derive(Debug, Clone, Default)]
+struct Declared {
+    /// Its own columns.
+    columns: Vec<Column>,
+    /// Tables and types whose columns come before its own: parents in its own definition, LIKE, OF.
+    columns_of: Vec<Name>,
+    /// Parents of a partition or an inheriting table.
+    parents: Vec<Name>,
+    /// Some columns are unknown: the table was made from a query, or altered in a way that is not followed.
+    is_incomplete: bool,
+    is_type: bool,
+}
+
+/// What later statements add to the columns of a table.
+#[derive(Debug, Clone, Default)]
+struct Added {
+    not_null: HashSet<String>,
+    unique: HashSet<String>,
+    labels: HashMap<String, String>,
+}
+
+#[derive(Debug)]
+struct DomainType {
+    base: String,
+    base_name: Option<Name>,
+    not_null: bool,
+}
+
+/// The definitions of a backup so far, as far as they concern the columns of tables.
+#[derive(Debug, Default)]
+pub(crate) struct TableDefinitions {
+    tables: HashMap<Name, Declared>,
+    added: HashMap<Name, Added>,
+    domains: HashMap<Name, DomainType>,
+}
+
+impl TableDefinitions {
+    pub(crate) fn of(entries: &[TocEntry]) -> Self {
+        let mut all = TableDefinitions::default();
+        for entry in entries.iter().filter(|e| concerns_columns(&e.kind)) {
+            let schema = entry.namespace.as_deref().unwrap_or_default();
+            for sql in statements(&entry.defn, Dialect::default()) {
+                all.learn(sql, schema);
+            }
+        }
+        all
+    }
+
+    /// Learns from one statement. `schema`: that of names without one.
+    pub(crate) fn learn(&mut self, sql: &str, schema: &str) {
+        let t = tokens(sql, Dialect::default());
+        let Some(first) = t.first() else {
+            return;
+        };
+        let learned = if first.is("create") {
+            self.create(sql, &t[1..], schema)
+        } else if first.is("alter") {
+            self.alter(sql, &t[1..], schema)
+        } else if first.is("security") {
+            self.label(&t[1..], schema)
+        } else {
+            None
+        };
+        // What cannot be parsed teaches nothing: its table has unknown columns.
+        let _ = learned;
+    }
+
+    /// All shapes, by schema and name.
+    pub(crate) fn shapes(&self) -> HashMap<Name, TableShape> {
+        let tables = self.tables.iter().filter(|(_, declared)| !declared.is_type);
+        tables
+            .filter_map(|(name, _)| Some((name.clone(), self.shape(name)?)))
+            .collect()
+    }
+
+    /// The shape of a table; `None` if nothing defines it.
+    pub(crate) fn shape(&self, name: &Name) -> Option<TableShape> {
+        self.tables.get(name)?;
+        let parents = self.ancestors(name);
+        let columns = self.columns(name, MAX_DEPTH);
+        let shapes = columns.iter().map(|c| self.column(name, &parents, c));
+        Some(TableShape {
+            schema: name.0.clone(),
+            table: name.1.clone(),
+            columns: shapes.collect(),
+            parents,
+        })
+    }
+
+    /// Whether all columns of a table are known, in their order.
+    pub(crate) fn is_complete(&self, name: &Name) -> bool {
+        self.is_complete_within(name, MAX_DEPTH)
+    }
+
+    fn is_complete_within(&self, name: &Name, depth: usize) -> bool {
+        let (Some(declared), Some(depth)) = (self.tables.get(name), depth.checked_sub(1)) else {
+            return false;
+        };
+        let mut others = declared.columns_of.iter();
+        !declared.is_incomplete && others.all(|other| self.is_complete_within(other, depth))
+    }
+
+    /// The schema of the only table of this name.
+    pub(crate) fn only_schema_of(&self, table: &str) -> Option<&str> {
+        let mut found = self.tables.keys().filter(|(_, name)| name == table);
+        let (schema, _) = found.next()?;
+        found.next().is_none().then_some(schema.as_str())
+    }
+
+    fn column(&self, table: &Name, parents: &[Name], column: &Column) -> ColumnShape {
+        let (sql_type, not_null_domain) = self.base_type(column);
+        let own = self.added.get(table);
+        let of_parents = || parents.iter().filter_map(|p| self.added.get(p));
+        let label = |a: &Added| a.labels.get(&column.name).cloned();
+        let is_not_null = |a: &Added| a.not_null.contains(&column.name);
+        ColumnShape {
+            name: column.name.clone(),
+            sql_type,
+            not_null: column.not_null
+                || not_null_domain
+                || own.is_some_and(is_not_null)
+                || of_parents().any(is_not_null),
+            // An index of a partitioned table has a part on each partition, which the partition's own statements define
+            // unless the text was written by hand.
+            unique: own
+                .into_iter()
+                .chain(of_parents())
+                .any(|a| a.unique.contains(&column.name)),
+            label: own.and_then(label).or_else(|| of_parents().find_map(label)),
+        }
+    }
+
+    /// The type of a column, with domains replaced by what they are based on, and whether a domain rejects NULL.
+    fn base_type(&self, column: &Column) -> (String, bool) {
+        let (mut written, mut not_null) = (column.sql_type.clone(), false);
+        let mut name = column.type_name.as_ref();
+        for _ in 0..MAX_DEPTH {
+            let Some(domain) = name.and_then(|n| self.domains.get(n)) else {
+                break;
+            };
+            written.clone_from(&domain.base);
+            not_null |= domain.not_null;
+            name = domain.base_name.as_ref();
+        }
+        (written, not_null)
+    }
+
+    /// Parents, their parents, and so on.
+    fn ancestors(&self, name: &Name) -> Vec<Name> {
+        let mut found: Vec<Name> = vec![];
+        let mut next = vec![name.clone()];
+        for _ in 0..MAX_DEPTH {
+            let declared = next.iter().filter_map(|n| self.tables.get(n));
+            let parents = declared.flat_map(|t| t.parents.iter().cloned());
+            next = parents
+                .filter(|p| p != name && !found.contains(p))
+                .collect();
+            next.dedup();
+            if next.is_empty() {
+                break;
+            }
+            found.extend(next.iter().cloned());
+        }
+        found
+    }
+
+    /// All columns in the order of the table: those that it has from others come first.
+    fn columns(&self, name: &Name, depth: usize) -> Vec<Column> {
+        let (Some(declared), Some(depth)) = (self.tables.get(name), depth.checked_sub(1)) else {
+            return vec![];
+        };
+        let others = declared.columns_of.iter();
+        let from_others = others.flat_map(|other| self.columns(other, depth));
+        let mut all: Vec<Column> = vec![];
+        for column in from_others.chain(declared.columns.iter().cloned()) {
+            match all.iter_mut().find(|known| known.name == column.name) {
+                Some(known) => known.merge(column),
+                None => all.push(column),
+            }
+        }
+        all
+    }
+}
+
+impl Column {
+    /// The column of a parent, which its child declares again. A partition may do so without the type.
+    fn merge(&mut self, own: Column) {
+        self.not_null |= own.not_null;
+        if !own.sql_type.is_empty() {
+            (self.sql_type, self.type_name) = (own.sql_type, own.type_name);
+        }
+    }
+}
+
+fn concerns_columns(kind: &EntryKind) -> bool {
+    matches!(
+        kind,
+        EntryKind::Table
+            | EntryKind::ForeignTable
+            | EntryKind::TableAttach
+            | EntryKind::Type
+            | EntryKind::Domain
+            | EntryKind::Constraint
+            | EntryKind::Index
+            | EntryKind::SecurityLabel
+    )
+}
+
+/// Statements.
+impl TableDefinitions {
+    /// The tokens follow `CREATE`.
+    fn create(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let adjectives = [
+            "global",
+            "local",
+            "temporary",
+            "temp",
+            "unlogged",
+            "foreign",
+        ];
+        let t = after(t, &adjectives);
+        let is_unique = t.first()?.is("unique");
+        let t = after(t, &["unique"]);
+        let rest = after(t.get(1..)?, &["if", "not", "exists", "concurrently"]);
+        match t.first()? {
+            kind if kind.is("table") => self.create_table(sql, rest, schema),
+            kind if kind.is("type") => self.create_type(sql, rest, schema),
+            kind if kind.is("domain") => self.create_domain(sql, rest, schema),
+            kind if kind.is("index") && is_unique => self.create_unique_index(rest, schema),
+            _ => None,
+        }
+    }
+
+    fn create_table(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let (name, mut rest) = relation(t, schema)?;
+        let mut declared = Declared::default();
+        if let [partition, of, ..] = rest
+            && partition.is("partition")
+            && of.is("of")
+        {
+            let (parent, more) = relation(&rest[2..], schema)?;
+            declared.columns_of.push(parent.clone());
+            declared.parents.push(parent);
+            rest = more;
+        } else if rest.first().is_some_and(|w| w.is("of")) {
+            let (of, more) = relation(&rest[1..], schema)?;
+            declared.columns_of.push(of);
+            rest = more;
+        }
+        let has_source = !declared.columns_of.is_empty();
+        let mut added = Added::default();
+        match parenthesized(rest) {
+            Some((body, tail)) => {
+                for item in at_commas(body) {
+                    add_item(sql, item, schema, &mut declared, &mut added);
+                }
+                if let Some(at) = outer(tail).find(|(_, w)| w.is("inherits")) {
+                    let (parents, _) = parenthesized(tail.get(at.0 + 1..)?)?;
+                    let parents = at_commas(parents);
+                    let parents = parents.iter().filter_map(|p| relation(p, schema));
+                    let parents: Vec<Name> = parents.map(|(parent, _)| parent).collect();
+                    declared.columns_of.extend(parents.iter().cloned());
+                    declared.parents.extend(parents);
+                }
+                declared.is_incomplete = outer(tail).any(|(_, w)| w.is("as"));
+            }
+            None => declared.is_incomplete = !has_source,
+        }
+        self.tables.insert(name.clone(), declared);
+        self.added.insert(name, added);
+        Some(())
+    }
+
+    fn create_type(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let (name, rest) = relation(t, schema)?;
+        let (body, _) = parenthesized(rest.get(1..).filter(|_| rest[0].is("as"))?)?;
+        let mut declared = Declared {
+            is_type: true,
+            ..Declared::default()
+        };
+        let items = at_commas(body).into_iter();
+        declared.columns = items.filter_map(|item| column(sql, item, schema)).collect();
+        self.tables.insert(name, declared);
+        Some(())
+    }
+
+    fn create_domain(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let (name, rest) = relation(t, schema)?;
+        let rest = after(rest, &["as"]);
+        let (base, base_name) = type_of(sql, rest, schema)?;
+        let domain = DomainType {
+            base,
+            base_name,
+            not_null: rejects_null(rest),
+        };
+        self.domains.insert(name, domain);
+        Some(())
+    }
+
+    /// `CREATE UNIQUE INDEX i ON ONLY s.t USING btree (lower(email))`: an expression makes its only column unique, too.
+    fn create_unique_index(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let on = t.iter().position(|w| w.is("on"))?;
+        let (name, rest) = relation(after(t.get(on + 1..)?, &["only"]), schema)?;
+        let open = rest.iter().position(|w| w.is_symbol(b'('))?;
+        let (body, _) = parenthesized(&rest[open..])?;
+        let [item] = at_commas(body)[..] else {
+            return None;
+        };
+        let known = self.columns(&name, MAX_DEPTH);
+        let names = item.iter().filter_map(Token::name);
+        let columns = names.filter(|n| known.iter().any(|c| c.name == *n));
+        self.added.entry(name).or_default().unique.extend(columns);
+        Some(())
+    }
+
+    /// The tokens follow `ALTER`.
+    fn alter(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let t = after(t, &["foreign"]);
+        let is_table = t.first()?.is("table");
+        let t = after(t.get(1..).filter(|_| is_table)?, &["if", "exists", "only"]);
+        let (name, rest) = relation(t, schema)?;
+        for action in at_commas(rest) {
+            self.alter_table(sql, &name, action, schema);
+        }
+        Some(())
+    }
+
+    /// A table that may have been created by something that is not followed.
+    fn declared(&mut self, name: Name) -> &mut Declared {
+        let unknown = || Declared {
+            is_incomplete: true,
+            ..Declared::default()
+        };
+        self.tables.entry(name).or_insert_with(unknown)
+    }
+
+    fn alter_table(
+        &mut self,
+        sql: &str,
+        table: &Name,
+        action: &[Token<'_>],
+        schema: &str,
+    ) -> Option<()> {
+        let is = |words: &[&str]| begins(action, words);
+        if is(&["attach", "partition"]) {
+            let (partition, _) = relation(&action[2..], schema)?;
+            let partition = self.declared(partition);
+            partition.parents.push(table.clone());
+        } else if is(&["inherit"]) {
+            let (parent, _) = relation(&action[1..], schema)?;
+            let child = self.declared(table.clone());
+            child.parents.push(parent);
+        } else if is(&["add", "column"]) || is(&["add"]) && !is_constraint(&action[1..]) {
+            let item = after(&action[1..], &["column", "if", "not", "exists"]);
+            let declared = self.tables.get_mut(table)?;
+            let added = self.added.entry(table.clone()).or_default();
+            add_item(sql, item, schema, declared, added);
+        } else if is(&["add"]) {
+            let added = self.added.entry(table.clone()).or_default();
+            add_constraint(&action[1..], added);
+        } else if is(&["alter"]) {
+            let rest = after(&action[1..], &["column"]);
+            if begins(rest.get(1..)?, &["set", "not", "null"]) {
+                let added = self.added.entry(table.clone()).or_default();
+                added.not_null.insert(rest.first()?.name()?);
+            } else if begins(rest.get(1..)?, &["type"])
+                || begins(rest.get(1..)?, &["set", "data", "type"])
+            {
+                self.tables.get_mut(table)?.is_incomplete = true;
+            }
+        } else if is(&["drop", "column"]) || is(&["rename"]) {
+            self.tables.get_mut(table)?.is_incomplete = true;
+        }
+        Some(())
+    }
+
+    /// `SECURITY LABEL FOR anon ON COLUMN s.t.c IS '…'`; the tokens follow `SECURITY`.
+    fn label(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let provider = t.get(2)?;
+        let provider = provider.name().or_else(|| provider.string())?;
+        let on = t.get(3..5)?;
+        let is_of_column = begins(t, &["label", "for"]) && begins(on, &["on", "column"]);
+        if !is_of_column || provider != "anon" {
+            return None;
+        }
+        let is = t.iter().rposition(|w| w.is("is"))?;
+        let parts: Option<Vec<String>> = t.get(5..is)?.iter().step_by(2).map(Token::name).collect();
+        let (table, column) = match parts?.as_slice() {
+            [schema, table, column] => ((schema.clone(), table.clone()), column.clone()),
+            [table, column] => ((schema.to_owned(), table.clone()), column.clone()),
+            _ => return None,
+        };
+        let label = t.get(is + 1)?.string()?;
+        self.added
+            .entry(table)
+            .or_default()
+            .labels
+            .insert(column, label);
+        Some(())
+    }
+}
+
+/// Adds a column or a constraint of a table.
+fn add_item(
+    sql: &str,
+    item: &[Token<'_>],
+    schema: &str,
+    declared: &mut Declared,
+    added: &mut Added,
+) -> Option<()> {
+    if item.first()?.is("like") {
+        declared.columns_of.push(relation(&item[1..], schema)?.0);
+        return Some(());
+    }
+    if is_constraint(item) {
+        return add_constraint(item, added);
+    }
+    let column = column(sql, item, schema)?;
+    let has = |words: [&str; 2]| {
+        let places: Vec<&Token<'_>> = outer(item).map(|(_, w)| w).collect();
+        places
+            .windows(2)
+            .any(|w| w[0].is(words[0]) && w[1].is(words[1]))
+    };
+    if has(["primary", "key"]) {
+        added.not_null.insert(column.name.clone());
+        added.unique.insert(column.name.clone());
+    }
+    if outer(item).any(|(i, w)| i > 0 && w.is("unique")) {
+        added.unique.insert(column.name.clone());
+    }
+    declared.columns.push(column);
+    Some(())
+}
+
+fn is_constraint(item: &[Token<'_>]) -> bool {
+    const FIRST: [&str; 7] = [
+        "constraint",
+        "primary",
+        "unique",
+        "check",
+        "foreign",
+        "exclude",
+        "not",
+    ];
+    item.first().is_some_and(|w| FIRST.iter().any(|f| w.is(f)))
+}
+
+/// Keys of one column, and NOT NULL constraints of a table, which PostgreSQL 18 names.
+fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
+    let body = if item.first()?.is("constraint") {
+        item.get(2..)?
+    } else {
+        item
+    };
+    if begins(body, &["not", "null"]) {
+        added.not_null.insert(body.get(2)?.name()?);
+        return Some(());
+    }
+    let is_primary = begins(body, &["primary", "key"]);
+    if !is_primary && !begins(body, &["unique"]) {
+        return None;
+    }
+    let open = body.iter().position(|w| w.is_symbol(b'('))?;
+    let (columns, _) = parenthesized(&body[open..])?;
+    let columns = at_commas(columns).into_iter();
+    let columns: Option<Vec<String>> = columns.map(|c| c.first()?.name()).collect();
+    let columns = columns?;
+    if is_primary {
+        added.not_null.extend(columns.iter().cloned());
+    }
+    if let [only] = columns.as_slice() {
+        added.unique.insert(only.clone());
+    }
+    Some(())
+}
+
+fn column(sql: &str, item: &[Token<'_>], schema: &str) -> Option<Column> {
+    let name = item.first()?.name()?;
+    let rest = item.get(1..)?;
+    // A column of a partition or a typed table may have constraints only.
+    let (sql_type, type_name) = type_of(sql, rest, schema).unwrap_or_default();
+    Some(Column {
+        name,
+        sql_type,
+        type_name,
+        not_null: rejects_null(rest),
+    })
+}
+
+fn rejects_null(t: &[Token<'_>]) -> bool {
+    let outside: Vec<&Token<'_>> = outer(t).map(|(_, w)| w).collect();
+    outside
+        .windows(2)
+        .any(|w| w[0].is("not") && w[1].is("null"))
+}
+
+/// Words that end a type.
+const AFTER_TYPE: [&str; 15] = [
+    "check",
+    "collate",
+    "compression",
+    "constraint",
+    "default",
+    "exclude",
+    "generated",
+    "not",
+    "null",
+    "options",
+    "primary",
+    "references",
+    "storage",
+    "unique",
+    "deferrable",
+];
+
+/// The type at the start, as it is written, and its name, if it may be that of a domain.
+fn type_of(sql: &str, t: &[Token<'_>], schema: &str) -> Option<(String, Option<Name>)> {
+    let ends = |(i, w): &(usize, &Token<'_>)| {
+        let has_options = w.is("with") && t.get(i + 1).is_some_and(|o| o.is("options"));
+        has_options || w.is_symbol(b';') || AFTER_TYPE.iter().any(|word| w.is(word))
+    };
+    let end = outer(t).find(ends).map_or(t.len(), |(i, _)| i);
+    let (first, last) = (t.first()?, t.get(end.checked_sub(1)?)?);
+    let written = sql.get(first.at..last.at + last.text.len())?;
+    let name = relation(&t[..end], schema).filter(|(_, rest)| rest.is_empty());
+    Some((written.to_owned(), name.map(|(name, _)| name)))
+}
+
+/// A name at the start, and the rest.
+fn relation<'a, 'b>(t: &'b [Token<'a>], schema: &str) -> Option<(Name, &'b [Token<'a>])> {
+    let first = t.first()?.name()?;
+    match t.get(1) {
+        Some(dot) if dot.is_symbol(b'.') => Some(((first, t.get(2)?.name()?), &t[3..])),
+        _ => Some(((schema.to_owned(), first), &t[1..])),
+    }
+}
+
+/// What follows any of these words.
+fn after<'a, 'b>(t: &'b [Token<'a>], words: &[&str]) -> &'b [Token<'a>] {
+    let is_skipped = |w: &Token<'_>| words.iter().any(|word| w.is(word));
+    let n = t.iter().take_while(|w| is_skipped(w)).count();
+    &t[n..]
+}
+
+fn begins(t: &[Token<'_>], words: &[&str]) -> bool {
+    words.len() <= t.len() && words.iter().zip(t).all(|(word, w)| w.is(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(table: &str) -> Name {
+        ("shop".to_owned(), table.to_owned())
+    }
+
+    fn learned(sql: &[&str]) -> TableDefinitions {
+        let mut all = TableDefinitions::default();
+        for sql in sql {
+            all.learn(sql, "shop");
+        }
+        all
+    }
+
+    /// Columns as `name type`, with `!` if they are not null and `*` if they are unique.
+    fn shown(all: &TableDefinitions, table: &str) -> Vec<String> {
+        let shape = all.shape(&name(table)).unwrap();
+        let columns = shape.columns.iter();
+        columns
+            .map(|c| {
+                let not_null = if c.not_null { "!" } else { "" };
+                let unique = if c.unique { "*" } else { "" };
+                format!("{} {}{not_null}{unique}", c.name, c.sql_type)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn columns_and_keys_of_a_table_are_read() {
+        let all = learned(&[
+            "CREATE DOMAIN shop.mail AS character varying(40) NOT NULL;",
+            "CREATE UNLOGGED TABLE shop.customer (\n    id bigint DEFAULT nextval('shop.q'::regclass) NOT NULL,\n    \
+             \"E, mail\" shop.mail,\n    price numeric(8,2) DEFAULT (1 + 2),\n    tags text[] COLLATE \"C\",\n    \
+             at timestamp with time zone DEFAULT now(),\n    \
+             low text GENERATED ALWAYS AS (lower((code)::text)) STORED,\n    code text,\n    \
+             CONSTRAINT c CHECK ((price > 0))\n)\nWITH (fillfactor='70');",
+            "ALTER TABLE ONLY shop.customer\n    ADD CONSTRAINT customer_pkey PRIMARY KEY (id);",
+            "ALTER TABLE ONLY shop.customer\n    ADD CONSTRAINT two UNIQUE (price, tags);",
+            "CREATE UNIQUE INDEX low ON shop.customer USING btree (lower((code)::text)) WHERE (price > 1);",
+        ]);
+        let wanted = [
+            "id bigint!*",
+            "E, mail character varying(40)!",
+            "price numeric(8,2)",
+            "tags text[]",
+            "at timestamp with time zone",
+            "low text",
+            "code text*",
+        ];
+        // `lower` is a function here, and the name of no column.
+        assert_eq!(shown(&all, "customer"), wanted);
+        assert!(all.is_complete(&name("customer")));
+        let copied = ["code".to_owned(), "gone".to_owned(), "id".to_owned()];
+        let shape = shape_for_copy(&all.shapes(), "shop", "customer", Some(&copied));
+        let types: Vec<&str> = shape.columns.iter().map(|c| c.sql_type.as_str()).collect();
+        assert_eq!(types, ["text", "", "bigint"]);
+        let unknown = shape_for_copy(&all.shapes(), "other", "t", Some(&copied));
+        assert_eq!(
+            (unknown.schema.as_str(), unknown.columns.len()),
+            ("other", 3)
+        );
+    }
+
+    #[test]
+    fn partitions_and_children_have_the_columns_of_their_parents() {
+        let all = learned(&[
+            "CREATE TABLE shop.root (id integer NOT NULL, at date) PARTITION BY RANGE (at);",
+            "CREATE TABLE shop.p1 (at date, id integer NOT NULL);",
+            "ALTER TABLE ONLY shop.root ATTACH PARTITION shop.p1 FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');",
+            "CREATE TABLE shop.p2 PARTITION OF shop.root DEFAULT;",
+            "CREATE TABLE shop.child (extra text, CONSTRAINT n NOT NULL at) INHERITS (shop.root);",
+            "CREATE TYPE shop.pair AS (a integer, b character varying(3));",
+            "CREATE TABLE shop.typed OF shop.pair (a WITH OPTIONS NOT NULL, PRIMARY KEY (b));",
+            "CREATE TABLE shop.twin (LIKE shop.pair INCLUDING ALL, c uuid UNIQUE);",
+            "CREATE TABLE shop.made AS SELECT 1;",
+        ]);
+        assert_eq!(shown(&all, "p1"), ["at date", "id integer!"]);
+        assert_eq!(shown(&all, "p2"), ["id integer!", "at date"]);
+        assert_eq!(
+            shown(&all, "child"),
+            ["id integer!", "at date!", "extra text"]
+        );
+        assert_eq!(
+            shown(&all, "typed"),
+            ["a integer!", "b character varying(3)!*"]
+        );
+        assert_eq!(
+            shown(&all, "twin"),
+            ["a integer", "b character varying(3)", "c uuid*"]
+        );
+        for child in ["p1", "p2", "child"] {
+            let shape = all.shape(&name(child)).unwrap();
+            assert_eq!(shape.parents, [name("root")], "{child}");
+        }
+        assert!(all.is_complete(&name("twin")) && !all.is_complete(&name("made")));
+        assert!(!all.shapes().contains_key(&name("pair")));
+    }
+
+    #[test]
+    fn labels_and_alterations_are_read() {
+        let all = learned(&[
+            "CREATE TABLE t (a text, b text);",
+            "ALTER TABLE t ADD COLUMN c character(3) NOT NULL, ALTER COLUMN a SET NOT NULL;",
+            "SECURITY LABEL FOR anon ON COLUMN shop.t.a IS 'MASKED WITH FUNCTION anon.fake_email()';",
+            "SECURITY LABEL FOR other ON COLUMN shop.t.b IS 'x';",
+            "SECURITY LABEL FOR anon ON TABLE shop.t IS 'x';",
+        ]);
+        assert_eq!(shown(&all, "t"), ["a text!", "b text", "c character(3)!"]);
+        let shape = all.shape(&name("t")).unwrap();
+        let labels: Vec<Option<&str>> = shape.columns.iter().map(|c| c.label.as_deref()).collect();
+        let label = Some("MASKED WITH FUNCTION anon.fake_email()");
+        assert_eq!(labels, [label, None, None]);
+        assert_eq!(all.only_schema_of("t"), Some("shop"));
+        let mut changed = all;
+        changed.learn("ALTER TABLE t RENAME COLUMN a TO z;", "shop");
+        assert!(!changed.is_complete(&name("t")));
+    }
+
+    #[test]
+    fn entries_of_a_table_of_contents_are_read() {
+        let mut table = TocEntry::bare(1, "TABLE", "t");
+        table.namespace = Some("old".into());
+        table.defn = "CREATE TABLE t (\n    a integer\n);\nALTER TABLE ONLY t ALTER COLUMN a SET NOT NULL;\n".into();
+        let shapes = table_shapes(&[table]);
+        let shape = &shapes[&("old".to_owned(), "t".to_owned())];
+        assert!(shape.columns[0].not_null);
+    }
+
+    #[test]
+    fn statements_that_end_early_do_not_panic() {
+        let sql = "CREATE TABLE s.t (a int NOT NULL, LIKE x, CONSTRAINT c UNIQUE (a)) INHERITS (p)";
+        for end in 0..=sql.len() {
+            learned(&[&sql[..end]]);
+        }
+        for sql in [
+            "ALTER TABLE t ADD",
+            "ALTER TABLE t ATTACH PARTITION",
+            "ALTER TABLE t INHERIT",
+            "ALTER TABLE t ALTER a",
+            "CREATE TYPE",
+            "CREATE TYPE t",
+            "CREATE DOMAIN d",
+            "CREATE UNIQUE INDEX i ON",
+            "SECURITY LABEL FOR",
+            "SECURITY LABEL FOR anon ON COLUMN a IS",
+            "ALTER FOREIGN",
+            "CREATE",
+            "CREATE TABLE t OF",
+            "CREATE TABLE t PARTITION OF",
+        ] {
+            learned(&[sql]);
+        }
+    }
+}
