@@ -2,7 +2,7 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
-use pgdump_restore::{LISTED_REFUSALS, Refusal, Stage};
+use pgdump_restore::{LISTED_REFUSALS, LISTED_TABLES, MaskingReport, Refusal, Stage};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
@@ -212,6 +212,9 @@ pub struct RestoreResult {
     /// Number of all that was left out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_total: u64,
+    /// What was masked, and by which rules. After a failure, as far as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<Box<MaskingReport>>,
     /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -568,6 +571,7 @@ impl RestoreResult {
             complete: None,
             skipped: vec![],
             skipped_total: 0,
+            masking: None,
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),
@@ -598,6 +602,9 @@ impl RestoreResult {
             error.message = one_line(&error.message);
             bound_refusals(&mut error.refusals);
         }
+        if let Some(masking) = &mut self.masking {
+            masking.tables.truncate(LISTED_TABLES);
+        }
         if let Some(verification) = &mut self.verification {
             verification.bound();
         }
@@ -619,6 +626,7 @@ impl RestoreResult {
         let error = self.error.as_ref().map(|e| ErrorBody {
             message: short(&e.message),
             refusals: vec![],
+            misfits: vec![],
             ..e.clone()
         });
         RestoreResult {
@@ -632,6 +640,7 @@ impl RestoreResult {
             )],
             rewrites: vec![],
             skipped: vec![],
+            masking: self.masking.as_ref().map(|m| Box::new(m.reduced())),
             labels: BTreeMap::new(),
             verification: None,
             rehearsal: self.rehearsal.as_ref().map(|r| {

@@ -118,8 +118,7 @@ pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -
         (None, _) => Exit::of_success(&finished.result),
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
         (Some(reason), _) => {
-            let error = finished.result.error.as_ref();
-            Exit::of_failure(reason, error.and_then(|e| e.sqlstate.as_deref()))
+            Exit::of_error(reason, finished.result.error.as_ref())
         }
     })
 }

@@ -67,6 +67,7 @@ mod left_out;
 mod load;
 mod load_context;
 mod load_turns;
+mod masking;
 mod notes;
 mod observer;
 mod parallelism;
@@ -107,6 +108,9 @@ pub use extension_hooks::{
 pub use fixes::fixes_of;
 pub use globals::roles_of;
 pub use load::{LoadOptions, Loaded, Rehearsed, load, rehearse};
+pub use masking::{
+    LISTED_TABLES, LoadMasking, MaskedColumn, MaskedTable, MaskingReport, check_masking,
+};
 pub use notes::{NameList, listed};
 pub use observer::LoadObserver;
 pub use post_load::{HealthReport, analyze, check, rename_schemas, survey};

@@ -70,6 +70,7 @@ struct Column {
     /// The type if it is named with or without a schema, to find a domain.
     type_name: Option<Name>,
     not_null: bool,
+    is_generated: bool,
 }
 
 /// What one table, or one composite type, declares.
@@ -84,6 +85,13 @@ struct Declared {
     /// Some columns are unknown: the table was made from a query, or altered in a way that is not followed.
     is_incomplete: bool,
     is_type: bool,
+}
+
+/// A column that a row of an INSERT has a value for, or `DEFAULT` if the column is generated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowColumn {
+    pub(crate) name: String,
+    pub(crate) is_generated: bool,
 }
 
 /// What later statements add to the columns of a table.
@@ -107,6 +115,8 @@ pub(crate) struct TableDefinitions {
     tables: HashMap<Name, Declared>,
     added: HashMap<Name, Added>,
     domains: HashMap<Name, DomainType>,
+    /// Tables that others are partitions or children of.
+    with_children: HashSet<Name>,
 }
 
 impl TableDefinitions {
@@ -175,11 +185,30 @@ impl TableDefinitions {
         !declared.is_incomplete && others.all(|other| self.is_complete_within(other, depth))
     }
 
-    /// The schema of the only table of this name.
-    pub(crate) fn only_schema_of(&self, table: &str) -> Option<&str> {
-        let mut found = self.tables.keys().filter(|(_, name)| name == table);
-        let (schema, _) = found.next()?;
-        found.next().is_none().then_some(schema.as_str())
+    /// Whether a statement has created this table.
+    pub(crate) fn knows(&self, name: &Name) -> bool {
+        self.tables.get(name).is_some_and(|t| !t.is_type)
+    }
+
+    /// Whether other tables are partitions or children of this one.
+    pub(crate) fn has_children(&self, name: &Name) -> bool {
+        self.with_children.contains(name)
+    }
+
+    /// All tables, by schema and name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        let tables = self.tables.iter().filter(|(_, t)| !t.is_type);
+        tables.map(|(name, _)| name)
+    }
+
+    /// The columns that the values of an INSERT without a list of columns are for.
+    pub(crate) fn row_columns(&self, name: &Name) -> Vec<RowColumn> {
+        let columns = self.columns(name, MAX_DEPTH).into_iter();
+        let row_column = |c: Column| RowColumn {
+            name: c.name,
+            is_generated: c.is_generated,
+        };
+        columns.map(row_column).collect()
     }
 
     fn column(&self, table: &Name, parents: &[Name], column: &Column) -> ColumnShape {
@@ -261,6 +290,7 @@ impl Column {
     /// The column of a parent, which its child declares again. A partition may do so without the type.
     fn merge(&mut self, own: Column) {
         self.not_null |= own.not_null;
+        self.is_generated |= own.is_generated;
         if !own.sql_type.is_empty() {
             (self.sql_type, self.type_name) = (own.sql_type, own.type_name);
         }
@@ -341,6 +371,7 @@ impl TableDefinitions {
             }
             None => declared.is_incomplete = !has_source,
         }
+        self.with_children.extend(declared.parents.iter().cloned());
         self.tables.insert(name.clone(), declared);
         self.added.insert(name, added);
         Some(())
@@ -421,10 +452,12 @@ impl TableDefinitions {
             let (partition, _) = relation(&action[2..], schema)?;
             let partition = self.declared(partition);
             partition.parents.push(table.clone());
+            self.with_children.insert(table.clone());
         } else if is(&["inherit"]) {
             let (parent, _) = relation(&action[1..], schema)?;
             let child = self.declared(table.clone());
-            child.parents.push(parent);
+            child.parents.push(parent.clone());
+            self.with_children.insert(parent);
         } else if is(&["add", "column"]) || is(&["add"]) && !is_constraint(&action[1..]) {
             let item = after(&action[1..], &["column", "if", "not", "exists"]);
             let declared = self.tables.get_mut(table)?;
@@ -560,7 +593,15 @@ fn column(sql: &str, item: &[Token<'_>], schema: &str) -> Option<Column> {
         sql_type,
         type_name,
         not_null: rejects_null(rest),
+        is_generated: is_generated(rest),
     })
+}
+
+/// `GENERATED ALWAYS AS (…)`, unlike `GENERATED ALWAYS AS IDENTITY`.
+fn is_generated(t: &[Token<'_>]) -> bool {
+    let outside: Vec<&Token<'_>> = outer(t).map(|(_, w)| w).collect();
+    let mut pairs = outside.windows(2);
+    pairs.any(|w| w[0].is("as") && w[1].is_symbol(b'('))
 }
 
 fn rejects_null(t: &[Token<'_>]) -> bool {
@@ -676,6 +717,9 @@ mod tests {
         // `lower` is a function here, and the name of no column.
         assert_eq!(shown(&all, "customer"), wanted);
         assert!(all.is_complete(&name("customer")));
+        let generated = all.row_columns(&name("customer")).into_iter();
+        let generated: Vec<bool> = generated.map(|c| c.is_generated).collect();
+        assert_eq!(generated, [false, false, false, false, false, true, false]);
         let copied = ["code".to_owned(), "gone".to_owned(), "id".to_owned()];
         let shape = shape_for_copy(&all.shapes(), "shop", "customer", Some(&copied));
         let types: Vec<&str> = shape.columns.iter().map(|c| c.sql_type.as_str()).collect();
@@ -714,6 +758,7 @@ mod tests {
             shown(&all, "twin"),
             ["a integer", "b character varying(3)", "c uuid*"]
         );
+        assert!(all.has_children(&name("root")) && !all.has_children(&name("p1")));
         for child in ["p1", "p2", "child"] {
             let shape = all.shape(&name(child)).unwrap();
             assert_eq!(shape.parents, [name("root")], "{child}");
@@ -736,7 +781,7 @@ mod tests {
         let labels: Vec<Option<&str>> = shape.columns.iter().map(|c| c.label.as_deref()).collect();
         let label = Some("MASKED WITH FUNCTION anon.fake_email()");
         assert_eq!(labels, [label, None, None]);
-        assert_eq!(all.only_schema_of("t"), Some("shop"));
+        assert!(all.knows(&name("t")) && !all.knows(&name("u")));
         let mut changed = all;
         changed.learn("ALTER TABLE t RENAME COLUMN a TO z;", "shop");
         assert!(!changed.is_complete(&name("t")));
