@@ -76,8 +76,8 @@ impl MaskedTable {
             let rule = rules.iter().find(|(name, _)| name == column);
             rule.map(|(_, rule)| rule.clone()).unwrap_or_default()
         };
-        let columns = mask.column_names().iter().enumerate();
-        let columns = columns.map(|(i, name)| MaskedColumn {
+        let names = mask.column_names();
+        let columns = names.iter().enumerate().map(|(i, name)| MaskedColumn {
             name: name.clone(),
             rule: rule_of(name),
             changed: counts.changed.get(i).copied().unwrap_or_default(),

@@ -177,7 +177,7 @@ impl RowEditor for Editor<'_> {
         let positions: Result<Vec<Option<usize>>, RestoreError> = match columns {
             Some(names) => {
                 let names = names.iter();
-                names.map(|name| Ok(Some(self.position(name)?))).collect()
+                names.map(|name| self.position(name).map(Some)).collect()
             }
             None => {
                 let columns = self.mask.row_columns.iter();
@@ -194,5 +194,84 @@ impl RowEditor for Editor<'_> {
 
     fn row(&mut self, values: &mut [InsertValue]) -> Result<bool, ArchiveError> {
         Ok(self.masked(values)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgdump_mask::{MaskFile, Masking, TableShape};
+
+    use super::*;
+    use crate::table_shapes::in_order_of;
+
+    const RULES: &str = "version: 1\ntables:\n  s.t:\n    columns:\n      b: { set: \"it's\" }\n      c: { null: true }\n    \
+         rows: { where: { a: [1, 2] } }\n";
+
+    fn row_mask(columns: &[&str], row_columns: &[(&str, bool)]) -> RowMask {
+        let masking = Masking::new(MaskFile::parse(RULES).unwrap(), None).unwrap();
+        let columns: Vec<String> = columns.iter().map(|c| (*c).to_owned()).collect();
+        let mut shape = TableShape {
+            schema: "s".into(),
+            table: "t".into(),
+            columns: in_order_of(&[], &columns),
+            ..TableShape::default()
+        };
+        for column in &mut shape.columns {
+            let is_number = column.name == "a";
+            column.sql_type = if is_number { "integer" } else { "text" }.to_owned();
+        }
+        let table = masking.table(&shape).map_err(|m| m[0].to_string());
+        let row_columns = row_columns.iter().map(|(name, is_generated)| RowColumn {
+            name: (*name).to_owned(),
+            is_generated: *is_generated,
+        });
+        let table = table.unwrap().unwrap();
+        RowMask::new(table, "s.t".into(), columns, row_columns.collect())
+    }
+
+    fn inserts(mask: &RowMask, sql: &str) -> Result<(String, MaskCounts), RestoreError> {
+        let mut counts = MaskCounts::default();
+        Ok((mask.inserts(sql, true, &mut counts)?, counts))
+    }
+
+    #[test]
+    fn copy_rows_and_inserts_give_the_same() {
+        let row_columns = [("a", false), ("g", true), ("b", false), ("c", false)];
+        let mask = row_mask(&["a", "b", "c"], &row_columns);
+        let mut counts = MaskCounts::default();
+        let rows = mask.rows(b"1\told\tx\n3\told\tx\n2\told\t\\N\n", 0, &mut counts);
+        assert_eq!(rows.unwrap(), b"1\tit's\t\\N\n2\tit's\t\\N\n");
+        let sql = "INSERT INTO s.t VALUES (1, DEFAULT, 'old', 'x'), (3, DEFAULT, 'old', 'x');\n\
+             INSERT INTO s.t (c, a, b) VALUES (NULL, 2, 'old');\nINSERT INTO s.t VALUES (4, DEFAULT, 'old', 'x');\n";
+        let (written, of_inserts) = inserts(&mask, sql).unwrap();
+        assert_eq!(
+            written,
+            "INSERT INTO s.t VALUES (1, DEFAULT, 'it''s', NULL);\n\
+             INSERT INTO s.t (c, a, b) VALUES (NULL, 2, 'it''s');\n"
+        );
+        assert_eq!((counts.rows, counts.rows_kept), (3, 2));
+        assert_eq!((of_inserts.rows, of_inserts.rows_kept), (4, 2));
+        assert_eq!(counts.changed, of_inserts.changed);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        let mask = row_mask(
+            &["a", "b", "c"],
+            &[("a", false), ("b", false), ("c", false)],
+        );
+        for sql in [
+            "INSERT INTO s.other VALUES (1, 'secret', NULL);",
+            "INSERT INTO s.t VALUES (1, 'secret', NULL, 'secret');",
+            "INSERT INTO s.t (a, b, d) VALUES (1, 'secret', 'secret');",
+            "INSERT INTO s.t VALUES (1, lower('secret'), NULL);",
+        ] {
+            let e = inserts(&mask, sql).unwrap_err();
+            let [misfit] = e.misfits() else {
+                panic!("{sql}: {e}");
+            };
+            assert!(misfit.starts_with("s.t: an INSERT"), "{misfit}");
+            assert!(!e.to_string().contains("secret"), "{e}");
+        }
     }
 }
