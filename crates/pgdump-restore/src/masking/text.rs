@@ -174,10 +174,11 @@ impl TextMasking {
 
 /// The schemas that a statement puts into the search path; that of the server's default, if there is none.
 fn path_of(setting: &str) -> Vec<String> {
-    if setting.is_empty() {
+    let t = tokens(setting, Dialect::default());
+    let is_reset = t.first().is_none_or(|w| w.is("reset"));
+    if is_reset || t.iter().rev().take(2).any(|w| w.is("default")) {
         return vec!["public".to_owned()];
     }
-    let t = tokens(setting, Dialect::default());
     let named: Vec<String> = if t.first().is_some_and(|w| w.is("select")) {
         // SELECT pg_catalog.set_config('search_path', 'shop, public', false);
         let list = t.iter().filter_map(Token::string).nth(1);
@@ -318,6 +319,8 @@ mod tests {
     fn the_search_path_is_read_as_it_was_set() {
         for (setting, wanted) in [
             ("", &["public"][..]),
+            ("RESET search_path;", &["public"]),
+            ("SET search_path TO DEFAULT;", &["public"]),
             ("SET search_path = shop, pg_catalog;", &["shop"]),
             (
                 "SET search_path TO '$user', \"My s\", public;",
