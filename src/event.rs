@@ -2,7 +2,7 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
-use pgdump_restore::{LISTED_REFUSALS, LISTED_TABLES, MaskingReport, Refusal, Stage};
+use pgdump_restore::{LISTED_REFUSALS, MaskingReport, Refusal, Stage};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
@@ -601,9 +601,6 @@ impl RestoreResult {
         if let Some(error) = &mut self.error {
             error.message = one_line(&error.message);
             bound_refusals(&mut error.refusals);
-        }
-        if let Some(masking) = &mut self.masking {
-            masking.tables.truncate(LISTED_TABLES);
         }
         if let Some(verification) = &mut self.verification {
             verification.bound();

@@ -108,9 +108,7 @@ pub use extension_hooks::{
 pub use fixes::fixes_of;
 pub use globals::roles_of;
 pub use load::{LoadOptions, Loaded, Rehearsed, load, rehearse};
-pub use masking::{
-    LISTED_TABLES, LoadMasking, MaskedColumn, MaskedTable, MaskingReport, check_masking,
-};
+pub use masking::{LoadMasking, MaskedColumn, MaskedTable, MaskingReport, check_masking};
 pub use notes::{NameList, listed};
 pub use observer::LoadObserver;
 pub use post_load::{HealthReport, analyze, check, rename_schemas, survey};

@@ -13,7 +13,7 @@ mod toc;
 
 pub use self::load_masking::LoadMasking;
 pub(crate) use self::misfits::do_not_fit;
-pub use self::report::{LISTED_TABLES, MaskedColumn, MaskedTable, MaskingReport};
+pub use self::report::{MaskedColumn, MaskedTable, MaskingReport};
 pub(crate) use self::row_mask::RowMask;
 pub(crate) use self::text::TextMasking;
 pub use self::toc::check_masking;

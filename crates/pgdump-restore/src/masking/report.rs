@@ -3,7 +3,7 @@
 use pgdump_mask::{MaskCounts, TableMask};
 
 /// Most tables in a report; their number is beside them.
-pub const LISTED_TABLES: usize = 200;
+const LISTED_TABLES: usize = 200;
 /// Most columns of a table in a report.
 const LISTED_COLUMNS: usize = 100;
 
