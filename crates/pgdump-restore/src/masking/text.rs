@@ -200,15 +200,14 @@ fn path_of(setting: &str) -> Vec<String> {
 
 /// The key word of a statement that may bring rows.
 fn not_understood(sql: &str) -> Option<String> {
-    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let t = tokens(sql, Dialect::default());
     let first = t.first()?;
     let word = || first.short().unwrap_or_default().to_uppercase();
     let is_understood = if first.is("select") {
         let is_of_catalog = t.get(1).is_some_and(|w| w.is("pg_catalog"))
             && t.get(2).is_some_and(|w| w.is_symbol(b'.'));
-        is_of_catalog
-            && t.get(3)
-                .is_some_and(|f| UNDERSTOOD_CALLS.iter().any(|call| f.is(call)))
+        let is_call = |f: &Token<'_>| UNDERSTOOD_CALLS.iter().any(|call| f.is(call));
+        is_of_catalog && t.get(3).is_some_and(is_call) && !t.iter().any(|w| w.is("into"))
     } else if first.is("create") {
         return creates_from_query(&t).then(|| "CREATE TABLE AS".to_owned());
     } else if first.is("alter") {
@@ -248,13 +247,13 @@ fn moves_table(t: &[Token<'_>]) -> bool {
 
 /// `SELECT * FROM pg_catalog.pg_restore_attribute_stats(…)`
 fn brings_statistics(sql: &str) -> bool {
-    let t = first_tokens(sql, Dialect::default(), 10);
-    let is_query = t.first().is_some_and(|w| w.is("select"));
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let head: Option<String> = t.iter().take(5).map(Token::short).collect();
     let is_call = |w: &Token<'_>| {
         w.short()
             .is_some_and(|name| name.starts_with("pg_restore_") && name.ends_with("_stats"))
     };
-    is_query && t.iter().any(is_call)
+    head.as_deref() == Some("select*frompg_catalog.") && t.get(5).is_some_and(is_call)
 }
 
 fn relation_of_statistics(sql: &str) -> Option<Name> {
@@ -289,6 +288,8 @@ mod tests {
             "PREPARE x AS SELECT 1;",
             "VALUES (1);",
             "TABLE t;",
+            "SELECT pg_catalog.setval('q', 1) AS a, 'x' AS b INTO t;",
+            "SELECT 'x', pg_catalog.pg_restore_relation_stats('relname', 't');",
             "CREATE TABLE t AS SELECT 1;",
             "CREATE UNLOGGED TABLE s.t (a, b) AS VALUES (1, 2);",
             "ALTER TABLE a RENAME TO b;",
@@ -313,6 +314,9 @@ mod tests {
         ] {
             assert_eq!(not_understood(sql), None, "{sql}");
         }
+        let columns: Vec<String> = (0..100).map(|i| format!("c{i}")).collect();
+        let late = format!("CREATE TABLE t ({}) AS VALUES ('x');", columns.join(", "));
+        assert!(not_understood(&late).is_some());
     }
 
     #[test]
