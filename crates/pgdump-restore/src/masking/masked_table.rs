@@ -90,3 +90,99 @@ pub(super) fn keeps_statistics(
         && !definitions.has_children(name)
         && shape.is_some_and(is_unmasked)
 }
+
+#[cfg(test)]
+mod tests {
+    use pgdump_mask::MaskFile;
+
+    use super::*;
+
+    const RULES: &str =
+        "version: 1\ntables:\n  s.t: { columns: { a: { set: x } } }\n  s.part1: { rows: none }\n";
+
+    fn masking(yaml: &str) -> Masking {
+        Masking::new(MaskFile::parse(yaml).unwrap(), None).unwrap()
+    }
+
+    fn defined(sql: &[&str]) -> TableDefinitions {
+        let mut definitions = TableDefinitions::default();
+        for sql in sql {
+            definitions.learn(sql, "s");
+        }
+        definitions
+    }
+
+    fn name(table: &str) -> Name {
+        ("s".to_owned(), table.to_owned())
+    }
+
+    /// Whether rows are masked, or what does not fit.
+    fn is_masked(
+        definitions: &TableDefinitions,
+        (table, copied): (&str, Option<&[&str]>),
+        encoding: &str,
+        rules: &Masking,
+    ) -> Result<bool, String> {
+        let copied = copied.map(|names| names.iter().map(|n| (*n).to_owned()).collect());
+        let target = MaskedTarget {
+            definitions,
+            name: &name(table),
+            copied,
+            encoding: &TextEncoding::new(encoding),
+        };
+        let mask = target.mask(rules);
+        mask.map(|m| m.is_some()).map_err(|all| all.join("; "))
+    }
+
+    #[test]
+    fn rows_with_unknown_columns_are_refused_if_a_rule_may_be_about_them() {
+        let nothing = TableDefinitions::default();
+        let of = |table: &str, rules: &Masking| is_masked(&nothing, (table, None), "UTF8", rules);
+        let keep = masking(RULES);
+        assert!(
+            of("t", &keep)
+                .unwrap_err()
+                .starts_with("s.t: the backup does not say")
+        );
+        assert_eq!(of("other", &keep), Ok(false));
+        let refuse = masking(&RULES.replace("tables:", "unlisted: refuse\ntables:"));
+        assert!(of("other", &refuse).is_err());
+        // A COPY lists them.
+        let copied: &[&str] = &["b", "a"];
+        let masked = is_masked(&nothing, ("t", Some(copied)), "UTF8", &keep);
+        assert_eq!(masked, Ok(true));
+        let known = defined(&["CREATE TABLE s.t (a text, g text GENERATED ALWAYS AS (a) STORED);"]);
+        assert_eq!(is_masked(&known, ("t", None), "UTF8", &keep), Ok(true));
+    }
+
+    #[test]
+    fn only_rows_in_utf8_are_masked() {
+        let known = defined(&["CREATE TABLE s.t (a text);", "CREATE TABLE s.u (a text);"]);
+        let rules = masking(RULES);
+        let refused = is_masked(&known, ("t", Some(&["a"])), "LATIN1", &rules);
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.contains("LATIN1") && refused.contains("--encoding=UTF8"),
+            "{refused}"
+        );
+        assert_eq!(
+            is_masked(&known, ("u", Some(&["a"])), "LATIN1", &rules),
+            Ok(false)
+        );
+    }
+
+    #[test]
+    fn statistics_that_may_hold_masked_values_are_left_out() {
+        let definitions = defined(&[
+            "CREATE TABLE s.t (a text);",
+            "CREATE TABLE s.u (a text);",
+            "CREATE TABLE s.root (a text) PARTITION BY LIST (a);",
+            "CREATE TABLE s.part1 (a text);",
+            "ALTER TABLE ONLY s.root ATTACH PARTITION s.part1 DEFAULT;",
+        ]);
+        let rules = masking(RULES);
+        let relations = ["t", "u", "root", "part1", "t_pkey"];
+        let kept = relations.map(|table| keeps_statistics(&definitions, &name(table), &rules));
+        assert_eq!(kept, [false, true, false, false, false]);
+    }
+}
