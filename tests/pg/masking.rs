@@ -27,11 +27,13 @@ const SOURCE: &str = "CREATE SCHEMA shop;
     INSERT INTO shop.orders SELECT i, 1 + i % 400, 'qz7tok' || (1 + i % 400), i FROM generate_series(1, 1200) i;
     INSERT INTO shop.line SELECT 1 + i % 1200, 1 + (1 + i % 1200) % 400, 'sku' || i, 'qz7gift' || i FROM generate_series(1, 2400) i;
     INSERT INTO shop.log SELECT now(), 'qz7log' || i FROM generate_series(1, 50) i;
+    SELECT lo_from_bytea(4000, 'qz7object');
     CREATE MATERIALIZED VIEW shop.mails AS SELECT email FROM shop.customer;
     ANALYZE;";
 
 const RULES: &str = r#"version: 1
 unlisted: refuse
+large_objects: none
 tables:
   shop.customer:
     columns:
@@ -214,6 +216,10 @@ fn check_joins(c: &Cluster, copy: &str) {
             "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated",
             "3",
         ),
+        (
+            "SELECT count(*) || ' ' || sum(length(lo_get(oid))) FROM pg_largeobject_metadata",
+            "1 0",
+        ),
         // The planner has statistics of the masked rows.
         (
             "SELECT count(*) > 0 FROM pg_stats WHERE schemaname = 'shop' AND tablename = 'customer'",
@@ -258,10 +264,12 @@ async fn check_share(c: &Cluster, dumps: &[PathBuf]) {
 fn check_refusals(c: &Cluster, dumps: &[PathBuf]) {
     let before = c.databases();
     let without_note = RULES.replace("      note: { set: \"x\" }\n", "");
+    let silent = RULES.replace("large_objects: none\n", "");
     let misspelt = RULES.replace("shop.line:", "shop.lines:");
     let wrong_type = RULES.replace("born: { shift: 30d, by: id }", "born: { fake: email }");
     for (name, text, wanted) in [
         ("new.yaml", &without_note, &["shop.customer", "note"][..]),
+        ("objects.yaml", &silent, &["large objects"]),
         ("misspelt.yaml", &misspelt, &["shop.line"]),
         ("type.yaml", &wrong_type, &["shop.customer", "born"]),
     ] {
