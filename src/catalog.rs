@@ -12,6 +12,7 @@ mod due_verifications;
 mod evidence;
 #[cfg(test)]
 mod folder_catalog;
+mod former_generations;
 mod grouped_backups;
 mod idempotency_records;
 mod latest;
@@ -30,6 +31,7 @@ pub(crate) use archived_database::ArchivedDatabase;
 pub use backup_catalog::BackupCatalog;
 #[cfg(test)]
 pub(crate) use folder_catalog::archive_of;
+pub use former_generations::RestoredGeneration;
 pub use proofs::{BackupProof, ClusterDatabaseProof, ProvenBackup, ProvenListing};
 pub(crate) use reader::{WantedBackup, describe};
 pub use set_status::{BackupSetStatus, DatabaseStatus};
