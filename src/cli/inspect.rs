@@ -29,7 +29,7 @@ use pgdump_restore::{Finding, Level, Requirements};
 pub(super) struct InspectArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
     ///
-    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
+    /// latest@TIME and latest-proven@TIME choose what was the newest at that time, also an age such as 2d.
     backup: String,
     /// Prefix under which `latest` and `latest-proven` search
     ///
