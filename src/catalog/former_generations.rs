@@ -269,3 +269,313 @@ async fn soft_deleted_as(
         StorageError::new(StorageKind::NotFound, what)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![cfg(feature = "emulator")]
+
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::catalog::folder_catalog::{archive_of, catalog_of, verified};
+    use crate::config::{Config, RawConfig};
+    use crate::emulator::{BucketOptions, Emulator, ObjectHolds};
+    use crate::error::{FailureReason as R, report};
+    use crate::metrics::RestoreMetricsManager;
+    use crate::policy::{Depth, Trigger};
+    use crate::proof::{Verdict, VerificationReport};
+    use crate::store::Stores;
+
+    const BUCKET: &str = "backups";
+    const NAME: &str = "app.dump";
+    const VERSIONED: BucketOptions = BucketOptions {
+        versioning: true,
+        soft_delete: false,
+        retention: None,
+        is_retention_locked: false,
+    };
+    const SOFT_DELETING: BucketOptions = BucketOptions {
+        versioning: false,
+        soft_delete: true,
+        ..VERSIONED
+    };
+
+    /// A catalogue of a bucket in an emulator.
+    async fn bucket_of(
+        options: BucketOptions,
+        flags: &[(&str, &str)],
+    ) -> (Emulator, BackupCatalog) {
+        let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
+        emulator.storage.set_bucket(BUCKET, options);
+        let (bucket, host) = (format!("gs://{BUCKET}"), emulator.host());
+        let own = [
+            ("backup-bucket", bucket.as_str()),
+            ("storage-emulator-host", host.as_str()),
+        ];
+        let raw = RawConfig::from_flags(&[&own, flags].concat()).unwrap();
+        let config = Config::new(&raw).unwrap();
+        let stores = Stores::new(config.storage_emulator.clone());
+        let metrics = RestoreMetricsManager::new(0.0);
+        let catalog = BackupCatalog::new(Arc::new(config), Arc::new(stores), metrics);
+        (emulator, catalog)
+    }
+
+    fn days_ago(days: u64) -> SystemTime {
+        SystemTime::now() - Duration::from_secs(days * 24 * 3600)
+    }
+
+    /// Overwrites one name every night, the last time a day ago; returns the generations, oldest first.
+    fn overwrite_nightly(emulator: &Emulator, name: &str, nights: u64) -> Vec<Generation> {
+        let storage = &emulator.storage;
+        let mut all = Vec::new();
+        for night in 0..nights {
+            let dump = [archive_of("app"), vec![u8::try_from(night).unwrap()]].concat();
+            all.push(storage.put(BUCKET, name, dump));
+            storage.set_created(BUCKET, name, days_ago(nights - night));
+        }
+        for (generation, age) in all.iter().zip((1..=nights).rev()) {
+            storage.set_times(
+                (BUCKET, name, *generation),
+                days_ago(age),
+                days_ago(age - 1),
+            );
+        }
+        all.into_iter().map(Generation).collect()
+    }
+
+    async fn chosen(
+        catalog: &BackupCatalog,
+        text: &str,
+        of_all_generations: bool,
+    ) -> Result<(Generation, Vec<String>), RestoreError> {
+        let wanted = match BackupRef::parse(text, "").unwrap() {
+            BackupRef::Latest(wanted) => BackupRef::Latest(LatestBackup {
+                of_all_generations,
+                ..wanted
+            }),
+            other => other,
+        };
+        let pinned = catalog.pin(&wanted, None, None).await?.unwrap();
+        Ok((pinned.object.generation, pinned.notes))
+    }
+
+    fn named(name: &str) -> BackupRef {
+        BackupRef::from_name(name, "").unwrap()
+    }
+
+    /// Says of the live generation that it was verified, with this verdict.
+    async fn judge(catalog: &BackupCatalog, id: &str, verdict: Verdict) {
+        verified(catalog, id, NAME, |r| r.verdict = verdict).await;
+    }
+
+    #[tokio::test]
+    async fn latest_at_a_time_is_the_generation_of_that_time() {
+        let (emulator, catalog) = bucket_of(VERSIONED, &[]).await;
+        let nights = overwrite_nightly(&emulator, NAME, 3);
+        for (text, wanted) in [
+            ("latest@60h", nights[0]),
+            ("latest@36h", nights[1]),
+            ("latest@12h", nights[2]),
+            ("latest", nights[2]),
+        ] {
+            let (generation, _) = chosen(&catalog, text, false).await.unwrap();
+            assert_eq!(generation, wanted, "{text}");
+        }
+        let e = chosen(&catalog, "latest@90h", false).await.unwrap_err();
+        assert_eq!(e.reason(), R::BackupNotFound);
+        // A generation is pinned by its number, whether or not it is live.
+        let pinned = catalog.pin(&named(NAME), Some(nights[0]), None).await;
+        assert_eq!(pinned.unwrap().unwrap().object.generation, nights[0]);
+    }
+
+    /// Each generation has evidence of its own, and only with all of them one that is not live is chosen.
+    #[tokio::test]
+    async fn a_proof_is_of_one_generation() {
+        let (emulator, catalog) = bucket_of(VERSIONED, &[]).await;
+        let storage = &emulator.storage;
+        let mut nights = Vec::new();
+        for (night, verdict) in [Some(Verdict::Verified), Some(Verdict::Failed), None]
+            .into_iter()
+            .enumerate()
+        {
+            let dump = [archive_of("app"), vec![u8::try_from(night).unwrap()]].concat();
+            nights.push(Generation(storage.put(BUCKET, NAME, dump)));
+            if let Some(verdict) = verdict {
+                judge(&catalog, &night.to_string(), verdict).await;
+            }
+        }
+        let e = chosen(&catalog, "latest-proven", false).await.unwrap_err();
+        assert_eq!(e.reason(), R::BackupNotFound);
+        let (generation, notes) = chosen(&catalog, "latest-proven", true).await.unwrap();
+        assert_eq!(generation, nights[0]);
+        let refuted = format!("{NAME}#{} (its verification failed", nights[1]);
+        assert!(notes.iter().any(|n| n.contains(&refuted)), "{notes:?}");
+        let listed = catalog.list_generations("").await.unwrap();
+        let listed: Vec<_> = listed
+            .generations
+            .into_iter()
+            .map(|g| (g.backup.generation, g.proof.map(|p| p.verdict)))
+            .collect();
+        let of = |night: usize, verdict| (nights[night].to_string(), verdict);
+        assert_eq!(
+            listed,
+            [
+                of(2, None),
+                of(1, Some(Verdict::Failed)),
+                of(0, Some(Verdict::Verified))
+            ]
+        );
+    }
+
+    /// What was live then and can only be restored is named, and no older backup is taken in its place.
+    #[tokio::test]
+    async fn a_soft_deleted_generation_is_restored_only_on_demand() {
+        let (emulator, catalog) = bucket_of(SOFT_DELETING, &[]).await;
+        let nights = overwrite_nightly(&emulator, NAME, 2);
+        let (former, live) = (nights[0], nights[1]);
+        let storage = &emulator.storage;
+        storage.put(BUCKET, "other.dump", archive_of("app"));
+        storage.set_created(BUCKET, "other.dump", days_ago(9));
+        let how =
+            format!("pgrestored restore 'gs://{BUCKET}/{NAME}#{former}' --restore-soft-deleted");
+        let by_number = catalog.pin(&named(NAME), Some(former), None).await;
+        let said = report(&by_number.err().unwrap());
+        assert!(
+            said.contains(&how) && said.contains(" keeps it until "),
+            "{said}"
+        );
+        // Another name may be that of another database: it is a note there.
+        let (_, notes) = chosen(&catalog, "latest@36h", false).await.unwrap();
+        assert!(notes.iter().any(|n| n.contains(&how)), "{notes:?}");
+        storage.delete(BUCKET, "other.dump");
+        let e = chosen(&catalog, "latest@36h", false).await.unwrap_err();
+        let said = report(&e);
+        assert_eq!(e.reason(), R::BackupNotFound);
+        assert!(
+            said.contains(&how) && said.contains(" keeps it until "),
+            "{said}"
+        );
+        let e = catalog.undelete(&named(NAME), Some(former), false).await;
+        let said = report(&e.unwrap_err());
+        assert!(said.contains(&format!("#{live} is live")), "{said}");
+        assert!(said.contains("--replace-live"), "{said}");
+        let restored = catalog.undelete(&named(NAME), Some(former), true).await;
+        let restored = restored.unwrap().unwrap();
+        assert_eq!((restored.former, restored.replaced), (former, Some(live)));
+        let pinned = catalog.pin(&named(NAME), Some(restored.generation), None);
+        assert!(pinned.await.unwrap().is_some());
+        let bytes = storage.get(BUCKET, NAME).unwrap();
+        assert_eq!(bytes.last(), Some(&0));
+        // What can be read needs no restoring.
+        let again = catalog.undelete(&named(NAME), None, false).await.unwrap();
+        assert!(again.is_none());
+        for wanted in ["latest", "latest@2d", "night/"] {
+            let wanted = BackupRef::parse(wanted, "").unwrap();
+            let e = catalog.undelete(&wanted, None, false).await.unwrap_err();
+            assert_eq!(e.reason(), R::InvalidRequest);
+        }
+        let e = catalog.undelete(&named("never.dump"), None, false).await;
+        assert_eq!(e.unwrap_err().reason(), R::BackupNotFound);
+    }
+
+    /// Where one name is overwritten every night, its generations are the older backups.
+    #[tokio::test]
+    async fn bisections_and_samples_have_former_generations() {
+        let flags = [("verify-schedule", "24h"), ("verify-sample", "5")];
+        let (emulator, catalog) = bucket_of(VERSIONED, &flags).await;
+        let nights = overwrite_nightly(&emulator, NAME, 3);
+        let pinned = catalog.pin(&named(NAME), None, None).await.unwrap();
+        let pinned = pinned.unwrap();
+        let now = jiff::Timestamp::now();
+        let failed = VerificationReport {
+            verdict: Verdict::Failed,
+            backup: crate::catalog::describe(&pinned),
+            backup_created: Some(pinned.object.created),
+            backup_set: "default".into(),
+            ..VerificationReport::new("r", Trigger::Command, Depth::Data, now)
+        };
+        let (itself, older) = catalog.older_backups(&failed).await.unwrap();
+        assert_eq!(itself.unwrap().generation, nights[2]);
+        let older: Vec<Generation> = older.iter().map(|o| o.generation).collect();
+        assert_eq!(older, [nights[1], nights[0]]);
+        let due = catalog.due(now).await;
+        let of = |trigger: Trigger| {
+            let jobs = due.iter().filter(|j| j.trigger == trigger);
+            let mut found: Vec<Generation> = jobs.filter_map(|j| j.generation).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(of(Trigger::Schedule), [nights[2]]);
+        assert_eq!(of(Trigger::Sample), nights[..2]);
+        // One that was deleted since is the newest of none.
+        emulator.storage.delete(BUCKET, NAME);
+        assert!(catalog.due(now).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_the_bucket_keeps_is_known_before_it_is_deleted() {
+        let retained = BucketOptions {
+            retention: Some(Duration::from_secs(30 * 24 * 3600)),
+            is_retention_locked: true,
+            ..VERSIONED
+        };
+        let (emulator, catalog) = bucket_of(retained, &[]).await;
+        let storage = &emulator.storage;
+        for (name, age) in [
+            ("a.dump", 1),
+            ("b.dump", 40),
+            ("c.dump", 40),
+            ("d.dump", 40),
+        ] {
+            storage.put(BUCKET, name, archive_of("app"));
+            storage.set_created(BUCKET, name, days_ago(age));
+        }
+        let hold = ObjectHolds {
+            temporary: true,
+            ..ObjectHolds::default()
+        };
+        storage.set_holds(BUCKET, "b.dump", hold);
+        let own = ObjectHolds {
+            retain_until: Some(SystemTime::now() + Duration::from_secs(3600)),
+            ..ObjectHolds::default()
+        };
+        storage.set_holds(BUCKET, "c.dump", own);
+        let locks = catalog.locks("default", jiff::Timestamp::now()).await;
+        let locks = locks.unwrap();
+        let backups = catalog.backups_of_set("default").await.unwrap();
+        for (name, said) in [
+            ("a.dump", Some("retention policy until ")),
+            ("b.dump", Some("held (temporary hold)")),
+            ("c.dump", Some("retention policy until ")),
+            ("d.dump", None),
+        ] {
+            let object = backups.iter().find(|o| o.name == name).unwrap();
+            let phrase = locks.of(object).map(|l| l.phrase("gs://backups/"));
+            match said {
+                Some(said) => assert!(phrase.unwrap().starts_with(said), "{name}"),
+                None => assert_eq!(phrase, None),
+            }
+            let store = catalog.store().await.unwrap();
+            let deleted = store.delete(object).await;
+            let is_kept = deleted.is_err_and(|e| e.kind() == StorageKind::Retained);
+            assert_eq!(is_kept, said.is_some(), "{name}");
+        }
+        let a = backups.iter().find(|o| o.name == "a.dump").unwrap();
+        let phrase = locks.of(a).unwrap().phrase("gs://backups/");
+        assert!(phrase.ends_with("(the policy is locked: nobody can end it earlier)"));
+    }
+
+    #[tokio::test]
+    async fn a_folder_has_no_former_generations() {
+        let app = archive_of("app");
+        let files: &[(&str, &[u8])] = &[(NAME, &app)];
+        let (_folder, _store, catalog) = catalog_of(files, &[]).await;
+        let e = catalog.list_generations("").await.unwrap_err();
+        assert_eq!(e.reason(), R::InvalidRequest);
+        assert!(report(&e).contains("is a folder"), "{}", report(&e));
+        let e = chosen(&catalog, "latest-proven", true).await.unwrap_err();
+        assert_eq!(e.reason(), R::InvalidRequest);
+        let e = catalog.undelete(&named(NAME), None, false).await;
+        assert_eq!(e.unwrap_err().reason(), R::InvalidRequest);
+    }
+}
