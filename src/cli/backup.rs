@@ -50,7 +50,8 @@ pub(super) fn with_generation<'a>(
     given: Option<Generation>,
 ) -> Result<(&'a str, Option<Generation>), RestoreError> {
     let is_in_folder = matches!(config.bucket, Location::Folder(_)) && is_name(backup);
-    if is_in_folder || is_of_this_machine(backup) || backup.starts_with("file://") {
+    let is_local = is_in_folder || is_local(config, backup) || is_of_this_machine(backup);
+    if is_local || backup.starts_with("file://") {
         return Ok((backup, given));
     }
     let named = backup.rsplit_once('#').filter(|(_, digits)| {
