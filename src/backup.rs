@@ -3,6 +3,7 @@
 
 mod checked_read;
 mod download;
+mod generations;
 mod members;
 mod pieces;
 mod rotation;
@@ -29,6 +30,7 @@ use rotation::{UnclearSeries, sort_by_content};
 pub use checked_read::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
+pub(crate) use generations::{FormerBackups, formers_below, newest_former_first};
 pub use members::encode_crc32c;
 pub(crate) use members::with_checksums;
 pub use pieces::{has_extension, is_first_piece, whole_of};
@@ -161,6 +163,19 @@ pub(crate) struct FoundBackup {
     pub(crate) object: StoredObject,
     /// The pieces, if it is a split file.
     series: Option<Series>,
+    /// The members of a directory dump that may not be live any more.
+    members: Vec<StoredObject>,
+}
+
+impl FoundBackup {
+    /// One object, or a directory dump as it is now.
+    fn single(object: StoredObject) -> Self {
+        FoundBackup {
+            object,
+            series: None,
+            members: vec![],
+        }
+    }
 }
 
 /// The backups of a listing.
@@ -611,30 +626,43 @@ pub(crate) async fn newest_first(
     let listed = list_objects(store, prefix, with_checksums).await;
     let mut objects = listed.map_err(of_bucket).map_err(of_object)?;
     let unlisted = Unlisted::take_from(store, &mut objects);
-    let FoundBackups { single, series, .. } = find_backups(store, objects, manifest).await?;
-    let single = single.into_iter().map(|object| FoundBackup {
-        object,
-        series: None,
-    });
-    let series = series.into_iter().map(|series| FoundBackup {
-        object: series.whole(),
-        series: Some(series),
-    });
-    let mut all: Vec<FoundBackup> = single.chain(series).collect();
-    all.retain(|f| {
-        excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s))
-            && at.is_none_or(|t| f.object.created <= t)
-    });
-    if all.is_empty() {
-        unlisted.check_newest(None)?;
-        return Err(not_found(
-            store,
-            prefix,
-            &format!("no backup{}", not_after(at)),
-        ));
-    }
+    let is_excluded = |name: &str| excluded_suffix.is_some_and(|s| name.ends_with(s));
+    let mut all = found_in(store, objects, manifest).await?;
+    all.retain(|f| !is_excluded(&f.object.name) && at.is_none_or(|t| f.object.created <= t));
+    check_any(store, prefix, at, (&all, &unlisted))?;
     all.sort_by(|a, b| newer_first(&a.object, &b.object));
     Ok((all, unlisted))
+}
+
+/// The backups of a listing.
+async fn found_in(
+    store: &dyn BackupStore,
+    objects: Vec<StoredObject>,
+    manifest: Option<&str>,
+) -> Result<Vec<FoundBackup>, StorageError> {
+    let FoundBackups { single, series, .. } = find_backups(store, objects, manifest).await?;
+    let single = single.into_iter().map(FoundBackup::single);
+    let series = series.into_iter().map(|series| FoundBackup {
+        series: Some(series.clone()),
+        ..FoundBackup::single(series.whole())
+    });
+    Ok(single.chain(series).collect())
+}
+
+/// # Errors
+/// `backup_not_found` if there is none, `access_denied` if there may be some where this account may not look.
+fn check_any(
+    store: &dyn BackupStore,
+    prefix: &str,
+    at: Option<jiff::Timestamp>,
+    (found, unlisted): (&[FoundBackup], &Unlisted),
+) -> Result<(), RestoreError> {
+    if !found.is_empty() {
+        return Ok(());
+    }
+    unlisted.check_newest(None)?;
+    let what = format!("no backup{}", not_after(at));
+    Err(not_found(store, prefix, &what))
 }
 
 /// The order of backups from the newest to the oldest; of two with the same time, the one whose name sorts last is first.
@@ -658,7 +686,18 @@ pub(crate) async fn pin_found(
     unlisted: &Unlisted,
 ) -> Result<PinnedBackup, RestoreError> {
     unlisted.check_newest(Some(&found.object))?;
-    let FoundBackup { object, series } = found;
+    let FoundBackup {
+        object,
+        series,
+        members,
+    } = found;
+    if !members.is_empty() {
+        return Ok(PinnedBackup {
+            members,
+            expected_crc32c: None,
+            ..PinnedBackup::single(store, object)
+        });
+    }
     if object.name.ends_with('/') {
         return pin_folder(store, &object.name, Some(object.generation)).await;
     }

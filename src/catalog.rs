@@ -13,10 +13,12 @@ mod evidence;
 mod finishing_files;
 #[cfg(test)]
 mod folder_catalog;
+mod former_generations;
 mod grouped_backups;
 mod idempotency_records;
 mod latest;
 mod listed_rows;
+mod locked_backups;
 mod past_outcomes;
 mod proofs;
 mod prune;
@@ -31,7 +33,12 @@ pub(crate) use archived_database::ArchivedDatabase;
 pub use backup_catalog::BackupCatalog;
 #[cfg(test)]
 pub(crate) use folder_catalog::archive_of;
-pub use proofs::{BackupProof, ClusterDatabaseProof, ProvenBackup, ProvenListing};
+pub use former_generations::RestoredGeneration;
+pub use locked_backups::{BackupLock, BackupLocks};
+pub use proofs::{
+    BackupProof, ClusterDatabaseProof, GenerationListing, ProvenBackup, ProvenGeneration,
+    ProvenListing,
+};
 pub(crate) use reader::{WantedBackup, describe};
 pub use set_status::{BackupSetStatus, DatabaseStatus};
 pub(crate) use settled_verdict::settle_without_evidence;

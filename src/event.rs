@@ -67,7 +67,7 @@ pub enum Mode {
 #[schemars(extend("oneOf" = [{ "required": ["name"] }, { "required": ["uri"] }]))]
 pub struct BackupSpec {
     /// Object name in the configured bucket, or `latest` (the newest) or `latest-proven` (the newest that is proven),
-    /// also with `@TIME` (not after that time).
+    /// also with `@TIME` (the newest of that time, or of an age such as `2d`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `gs://bucket/object`, inside the bucket or a trusted source.

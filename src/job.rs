@@ -71,6 +71,8 @@ pub struct LatestBackup {
     pub database: Option<String>,
     /// Their newest conclusive evidence says that they are proven.
     pub is_proven: bool,
+    /// They may be former generations of their names, whether or not these were live at the time.
+    pub of_all_generations: bool,
 }
 
 /// SHA-256 of the JSON form of what was asked, in hexadecimal. It tells a repeated request from another one with the
@@ -449,16 +451,17 @@ impl BackupRef {
         if word == LATEST || word == LATEST_PROVEN {
             let not_a_time = || {
                 invalid(format!(
-                    "{word}@ must be followed by a time such as 2026-11-20T00:00Z"
+                    "{word}@ must be followed by a time such as 2026-11-20T00:00Z, or an age such as 2d or 12h"
                 ))
             };
             return Ok(BackupRef::Latest(LatestBackup {
                 prefix: prefix.to_owned(),
                 at: time
-                    .map(|t| parse_time(t).ok_or_else(not_a_time))
+                    .map(|t| parse_time_or_age(t, jiff::Timestamp::now()).ok_or_else(not_a_time))
                     .transpose()?,
                 database: None,
                 is_proven: word == LATEST_PROVEN,
+                of_all_generations: false,
             }));
         }
         if name.is_empty() || name.len() > 1024 || name.chars().any(char::is_control) {
@@ -474,6 +477,19 @@ impl BackupRef {
             name: name.to_owned(),
         })
     }
+}
+
+/// Parses a time, or an age: how long before `now` it was.
+fn parse_time_or_age(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let ago = || {
+        let age = text
+            .parse::<jiff::Span>()
+            .ok()
+            .filter(|s| s.is_positive())?;
+        let age = age.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+        now.checked_sub(age.ok()?).ok()
+    };
+    parse_time(text).or_else(ago)
 }
 
 /// Parses RFC 3339; the seconds, or the whole time of day, may be left out.
@@ -556,6 +572,7 @@ mod tests {
                 at: at.map(|t| t.parse().unwrap()),
                 database: None,
                 is_proven,
+                of_all_generations: false,
             })
         };
         let latest = |at| newest(at, false);
@@ -614,6 +631,23 @@ mod tests {
         ] {
             let e = BackupRef::parse(text, "").unwrap_err();
             assert_eq!(e.reason(), FailureReason::InvalidRequest, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_age_is_a_time_before_now() {
+        let now: jiff::Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        for (text, wanted) in [
+            ("2d", Some("2026-11-20T12:00:00Z")),
+            ("36h", Some("2026-11-21T00:00:00Z")),
+            ("1d12h", Some("2026-11-21T00:00:00Z")),
+            ("2026-11-20", Some("2026-11-20T00:00:00Z")),
+            ("-2d", None),
+            ("2", None),
+            ("", None),
+        ] {
+            let found = parse_time_or_age(text, now);
+            assert_eq!(found, wanted.map(|t| t.parse().unwrap()), "{text}");
         }
     }
 

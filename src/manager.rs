@@ -21,7 +21,8 @@ use pgdump_archive::Archive;
 use pgdump_restore::Finding;
 
 pub use crate::catalog::{
-    BackupCatalog, BackupProof, BackupSetStatus, ClusterDatabaseProof, DatabaseStatus, ProvenBackup,
+    BackupCatalog, BackupProof, BackupSetStatus, ClusterDatabaseProof, DatabaseStatus,
+    ProvenBackup, ProvenGeneration,
 };
 pub use crate::pipeline::JobOutcome;
 

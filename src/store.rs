@@ -26,7 +26,8 @@ use crate::error::{StorageError, StorageKind};
 use crate::retry::Backoff;
 
 pub use backup_store::{
-    BackupStore, NameFilter, NewestObjects, ObjectBytes, Obstacle, StoredObject,
+    BackupStore, GenerationState, Hold, NameFilter, NewestObjects, ObjectBytes, ObjectGeneration,
+    ObjectLock, Obstacle, StoredObject,
 };
 pub(crate) use denial::can_read_another;
 use gcs_errors::Billing;

@@ -255,15 +255,22 @@ impl BackupCatalog {
         })
     }
 
-    /// The backup that failed, if it is still there, and those of its set that were made before, newest first.
+    /// The backup that failed, if it is still there, and those of its set that were made before, newest first; also former
+    /// generations of their names.
     pub(crate) async fn older_backups(
         &self,
         failed: &VerificationReport,
     ) -> Result<(Option<StoredObject>, Vec<StoredObject>), RestoreError> {
         let mut all = self.backups_of_set(&failed.backup_set).await?;
+        all.extend(self.former_backups_of_set(&failed.backup_set).await?);
         let itself = all.iter().find(|o| is_of(failed, o)).cloned();
         let before = failed.backup_created.unwrap_or(failed.started_at);
-        all.retain(|o| o.created <= before && Some(&o.name) != failed.backup.name.as_ref());
+        let subject = failed.subject();
+        all.retain(|o| {
+            let generation = o.generation.to_string();
+            o.created <= before && subject != Some((o.name.as_str(), generation.as_str()))
+        });
+        all.sort_by(backup::newer_first);
         Ok((itself, all))
     }
 

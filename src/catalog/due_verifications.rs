@@ -8,8 +8,9 @@ use super::backup_sets::SetListing;
 use super::grouped_backups::DatabaseBackups;
 use super::set_status::DatabaseStatus;
 use super::whole_backups::leave_out_parts;
+use crate::backup::newer_first;
 use crate::error::{RestoreError, report as said};
-use crate::job::{BackupRef, VerifyJob};
+use crate::job::{BackupRef, Generation, VerifyJob};
 use crate::policy::Trigger;
 use crate::proof::{Verdict, VerificationReport};
 use crate::store::StoredObject;
@@ -66,12 +67,26 @@ impl BackupCatalog {
             .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
             .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
             .collect();
-        let SetListing { backups, unlisted } = self.listing_of_set(set).await?;
+        let SetListing {
+            mut backups,
+            unlisted,
+        } = self.listing_of_set(set).await?;
         if backups.is_empty() {
             unlisted.check_newest(None)?;
         }
+        let live: HashSet<(String, Generation)> = backups
+            .iter()
+            .map(|o| (o.name.clone(), o.generation))
+            .collect();
+        let is_live = |o: &StoredObject| live.contains(&(o.name.clone(), o.generation));
+        // A sample is also of those that were overwritten, in a bucket that keeps them.
+        if self.config.verify.sample > 0 {
+            backups.extend(self.former_backups_of_set(set).await?);
+            backups.sort_by(newer_first);
+        }
         let mut jobs = Vec::new();
         for mut own in self.by_database(backups, &reports).await {
+            let former: Vec<StoredObject> = own.backups.extract_if(.., |o| !is_live(o)).collect();
             leave_out_parts(&mut own.backups, &reports);
             if !is_due(&own, &reports, every, now) {
                 continue;
@@ -89,7 +104,7 @@ impl BackupCatalog {
                 continue;
             }
             jobs.push(job(newest, Trigger::Schedule));
-            let mut sample: Vec<&StoredObject> = older.iter().collect();
+            let mut sample: Vec<&StoredObject> = older.iter().chain(&former).collect();
             // The same in every look of a turn, also of other workers.
             fastrand::Rng::with_seed(turn.unsigned_abs()).shuffle(&mut sample);
             let is_proven =

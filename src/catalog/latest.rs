@@ -10,8 +10,9 @@ use super::backup_catalog::BackupCatalog;
 use super::companions::{is_beside, names_of, without_companions};
 use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::{is_proven, last_of_each, why_bad};
+use super::former_generations::{check_deleted, or_soft_deleted};
 use super::whole_backups::PassedBackup;
-use crate::backup::{self, FoundBackup, PinnedBackup, Unlisted, not_after};
+use crate::backup::{self, FormerBackups, FoundBackup, PinnedBackup, Unlisted, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::job::LatestBackup;
 use crate::proof::{BackupOrigin, VerificationReport, pattern_of};
@@ -61,13 +62,11 @@ impl BackupCatalog {
         passed: &[PassedBackup],
     ) -> Result<PinnedBackup, RestoreError> {
         let store = self.store().await?;
-        let globals = self.config.policy.globals.as_deref();
-        let (place, manifest) = ((wanted.prefix.as_str(), wanted.at), self.manifest());
-        // Evidence is about bytes: it counts only with the checksum of the backup.
-        let with_checksums = wanted.is_proven;
-        let found = backup::newest_first(store.as_ref(), place, globals, manifest, with_checksums);
-        let (found, mut unlisted) = found.await?;
-        let found = without_companions(found, |f| &f.object);
+        let FormerBackups {
+            found,
+            mut unlisted,
+            deleted,
+        } = self.candidates(store.as_ref(), wanted).await?;
         // There is no evidence about them, so none is proven.
         let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
         let deadline = Instant::now() + LOOK_LIMIT;
@@ -76,13 +75,15 @@ impl BackupCatalog {
         }
         let found = self.without(passed, found, wanted)?;
         let chosen = match (&wanted.database, wanted.is_proven) {
-            (None, false) => self.newest_of_any(wanted, deadline, &found).await?,
-            (Some(_), false) => self.newest_of(wanted, deadline, &found).await?,
+            (None, false) => self.newest_of_any(wanted, deadline, &found).await,
+            (Some(_), false) => self.newest_of(wanted, deadline, &found).await,
             (_, true) => {
                 self.newest_proven(wanted, deadline, (found.as_slice(), &mut unlisted))
-                    .await?
+                    .await
             }
         };
+        let chosen = chosen.map_err(|e| or_soft_deleted(store.as_ref(), &deleted, e))?;
+        let newer = check_deleted(store.as_ref(), &deleted, &found[chosen.place].object)?;
         let others = match wanted.database {
             None => self.note_of_others(deadline, &found, chosen.place).await?,
             Some(_) => None,
@@ -94,6 +95,7 @@ impl BackupCatalog {
             pinned.notes.push(UNSIGNED.to_owned());
         }
         pinned.notes.extend(chosen.notes());
+        pinned.notes.extend(newer);
         pinned.notes.extend(others);
         Ok(pinned)
     }
@@ -324,7 +326,8 @@ impl BackupCatalog {
                 let other = known.of_other_bytes.as_deref();
                 let why = why_refuted(&reports, other.filter(|r| may_be_about(r)));
                 if refuted.len() <= MAX_LISTED {
-                    refuted.extend(why.map(|why| format!("{} ({why})", object.name)));
+                    let which = label(object, wanted.of_all_generations);
+                    refuted.extend(why.map(|why| format!("{which} ({why})")));
                 }
                 continue;
             }
@@ -567,6 +570,15 @@ fn why_refuted(
         "it has other bytes or members than when it was proven at {}",
         proof.finished_at
     ))
+}
+
+/// What a message calls a backup: with its generation, where there may be others of the same name.
+fn label(object: &StoredObject, with_generation: bool) -> String {
+    if with_generation {
+        format!("{}#{}", object.name, object.generation)
+    } else {
+        object.name.clone()
+    }
 }
 
 fn objects_of(found: &[FoundBackup]) -> Vec<StoredObject> {

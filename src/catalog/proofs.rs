@@ -5,10 +5,10 @@ use std::cmp::Reverse;
 use super::backup_catalog::BackupCatalog;
 use super::evidence::last_of_each;
 use crate::backup::{Backup, Unlisted};
-use crate::error::{RestoreError, report as said};
+use crate::error::{RestoreError, StorageError, report as said};
 use crate::policy::Depth;
 use crate::proof::{BackupContents, Verdict, VerificationReport};
-use crate::store::StoredObject;
+use crate::store::{GenerationState, StoredObject};
 use crate::verification::{Found, SearchLimit, is_of};
 
 /// The newest reports that a listing reads.
@@ -68,7 +68,67 @@ pub struct ProvenListing {
     pub unlisted: Unlisted,
 }
 
+/// A generation of an object, and what the evidence says about it.
+#[derive(Debug)]
+pub struct ProvenGeneration {
+    pub backup: Backup,
+    pub state: GenerationState,
+    pub proof: Option<BackupProof>,
+}
+
+/// Generations with their proofs.
+#[derive(Debug)]
+pub struct GenerationListing {
+    /// By name, newest first.
+    pub generations: Vec<ProvenGeneration>,
+    /// Why proofs may be missing.
+    pub incomplete: Option<String>,
+    /// Why there are no soft-deleted ones.
+    pub without_deleted: Option<StorageError>,
+}
+
 impl BackupCatalog {
+    /// All generations of the objects below `prefix`, each with what the evidence says about exactly its bytes.
+    ///
+    /// # Errors
+    /// `invalid_request` for a folder, which has none, and `StorageError` if the listing fails.
+    pub async fn list_generations(&self, prefix: &str) -> Result<GenerationListing, RestoreError> {
+        let (all, without_deleted) = self.generations(prefix).await?;
+        let (reports, incomplete) = self.reports_for_list(prefix).await;
+        let is_signed = !self.keyring()?.is_empty();
+        let generations = all.into_iter().map(|g| ProvenGeneration {
+            state: g.state,
+            proof: proof_of(&g.object, &reports, is_signed),
+            backup: Backup::from(g.object),
+        });
+        Ok(GenerationListing {
+            generations: generations.collect(),
+            incomplete,
+            without_deleted,
+        })
+    }
+
+    /// The newest reports, and why others may be missing.
+    async fn reports_for_list(&self, prefix: &str) -> (Vec<VerificationReport>, Option<String>) {
+        match self.newest_reports(prefix).await {
+            Ok(found) if found.reports.len() >= READ.reports || found.is_cut => {
+                let what = format!(
+                    "only the newest {} verifications were read",
+                    found.reports.len()
+                );
+                (found.reports, Some(what))
+            }
+            Ok(found) => {
+                let incomplete = found.incomplete();
+                (found.reports, incomplete)
+            }
+            Err(e) => (
+                vec![],
+                Some(format!("the evidence cannot be read: {}", said(&e))),
+            ),
+        }
+    }
+
     /// The backups below `prefix`, of one database if it is given, by name, each with what the evidence says about exactly
     /// its bytes.
     ///
@@ -87,23 +147,7 @@ impl BackupCatalog {
                 (backups, unlisted, 0)
             }
         };
-        let (reports, incomplete) = match self.newest_reports(prefix).await {
-            Ok(found) if found.reports.len() >= READ.reports || found.is_cut => {
-                let what = format!(
-                    "only the newest {} verifications were read",
-                    found.reports.len()
-                );
-                (found.reports, Some(what))
-            }
-            Ok(found) => {
-                let incomplete = found.incomplete();
-                (found.reports, incomplete)
-            }
-            Err(e) => (
-                vec![],
-                Some(format!("the evidence cannot be read: {}", said(&e))),
-            ),
-        };
+        let (reports, incomplete) = self.reports_for_list(prefix).await;
         let is_signed = !self.keyring()?.is_empty();
         let databases = match database {
             Some(database) => vec![Some(database.to_owned()); backups.len()],

@@ -337,7 +337,21 @@ impl BackupCatalog {
         database: Option<&str>,
         stop: CancellationToken,
     ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
-        let pinned = self.pin(wanted, None, None).await?;
+        self.open_generation(wanted, None, database, stop).await
+    }
+
+    /// The same of one generation of the object.
+    ///
+    /// # Errors
+    /// As [`RestoreManager::open_database`].
+    pub async fn open_generation(
+        &self,
+        wanted: &BackupRef,
+        generation: Option<Generation>,
+        database: Option<&str>,
+        stop: CancellationToken,
+    ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
+        let pinned = self.pin(wanted, generation, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
         let from = WantedBackup {
             source,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use maud::{Markup, html};
 use tokio_util::sync::CancellationToken;
 
-use super::backup::{backup_of, hint_of};
+use super::backup::{backup_of, hint_of, with_generation};
 use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
 use super::help;
@@ -29,7 +29,8 @@ use pgdump_restore::{Finding, Level, Requirements};
 pub(super) struct InspectArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
     ///
-    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
+    /// latest@TIME and latest-proven@TIME choose what was the newest at that time, also an age such as 2d; NAME#GENERATION is one
+    /// generation of an object.
     backup: String,
     /// Prefix under which `latest` and `latest-proven` search
     ///
@@ -112,11 +113,12 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     // Ends the download of what is not read, however this ends.
     let _stop = stop.clone().drop_guard();
     let database = args.database.as_deref();
-    let wanted = backup_of(&app.config, &args.backup, (&args.prefix, database))?;
+    let (named, generation) = with_generation(&app.config, &args.backup, None)?;
+    let wanted = backup_of(&app.config, named, (&args.prefix, database))?;
     let opened = app
         .manager
         .catalog()
-        .open_database(&wanted, database, stop.clone())
+        .open_generation(&wanted, generation, database, stop.clone())
         .await;
     let (pinned, mut archive) = opened.map_err(|e| match hint_of(&args.backup, e.reason()) {
         Some(hint) => StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into(),

@@ -1,5 +1,8 @@
 //! `list`: lists the backups at the configured location.
 
+pub(super) mod generations;
+mod proof_text;
+
 use indicatif::HumanCount;
 
 use super::exit::{CommandResult, Exit};
@@ -8,8 +11,7 @@ use super::output::{OutputFormat, count, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::manager::{BackupProof, ProvenBackup};
-use crate::policy::Depth;
-use crate::proof::Verdict;
+use proof_text::proof_text;
 
 /// Widest column of the names of databases.
 const WIDEST: usize = 30;
@@ -24,6 +26,11 @@ pub(super) struct ListArgs {
     /// Only backups of this database, as their archives name it
     #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
     database: Option<String>,
+    /// List all generations of each object: live, non-current and soft-deleted ones
+    ///
+    /// Only buckets have former generations, with Object Versioning or soft deletion.
+    #[arg(long, conflicts_with = "database", help_heading = help::SELECTION)]
+    versions: bool,
 }
 
 /// A backup as `list` prints it.
@@ -50,6 +57,9 @@ impl From<ProvenBackup> for ListedBackup {
 }
 
 pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> CommandResult {
+    if args.versions {
+        return generations::run(&app, &args.prefix, output).await;
+    }
     let (catalog, database) = (app.manager.catalog(), args.database.as_deref());
     let listing = catalog.list_proven(&args.prefix, database).await?;
     if let n @ 1.. = listing.not_looked_into {
@@ -111,36 +121,9 @@ fn cells_of(b: &ListedBackup) -> [String; 6] {
     ]
 }
 
-/// Such as `verified (data) 2026-11-28`, or `verified (data), schema only 2026-11-28` of a part; of a dump of a whole
-/// cluster, also how many of its databases that is said of.
-fn proof_text(p: &BackupProof) -> String {
-    let depth = p.depth.filter(|_| p.verdict == Verdict::Verified);
-    let depth = depth.map(|d| format!(" ({})", Depth::as_str(d)));
-    let part = p.contents.filter(|c| c.is_part());
-    let part = part.map(|c| format!(", {}", c.label()));
-    let of_cluster = match p.databases.as_slice() {
-        [] => String::new(),
-        [only] => format!(", only database {}", only.database),
-        all => {
-            let same = all.iter().filter(|d| d.verdict == p.verdict).count();
-            format!(", {same} of {} databases looked at", all.len())
-        }
-    };
-    format!(
-        "{}{}{} {}{}{of_cluster}",
-        p.verdict.as_str(),
-        depth.unwrap_or_default(),
-        part.unwrap_or_default(),
-        p.finished_at.strftime("%Y-%m-%d"),
-        if p.is_signed { "" } else { " unsigned" }
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::ClusterDatabaseProof;
-    use crate::proof::BackupContents;
 
     #[test]
     fn every_backup_has_a_line_with_its_database() {
@@ -172,45 +155,5 @@ mod tests {
             " ".repeat(29)
         )));
         assert!(lines[3].ends_with(&format!("  {long}  none   b.dump")));
-    }
-
-    #[test]
-    fn a_proof_is_named_with_its_depth_and_its_signature() {
-        let mut proof = BackupProof {
-            verdict: Verdict::Verified,
-            depth: Some(Depth::Data),
-            finished_at: jiff::Timestamp::UNIX_EPOCH,
-            contents: None,
-            is_signed: true,
-            databases: vec![],
-        };
-        assert_eq!(proof_text(&proof), "verified (data) 1970-01-01");
-        let of = |database: &str, verdict| ClusterDatabaseProof {
-            database: database.to_owned(),
-            verdict,
-            depth: Some(Depth::Data),
-            finished_at: jiff::Timestamp::UNIX_EPOCH,
-        };
-        proof.databases = vec![of("app", Verdict::Verified)];
-        assert_eq!(
-            proof_text(&proof),
-            "verified (data) 1970-01-01, only database app"
-        );
-        proof.databases.push(of("shop", Verdict::Failed));
-        proof.verdict = Verdict::Failed;
-        assert_eq!(
-            proof_text(&proof),
-            "failed 1970-01-01, 1 of 2 databases looked at"
-        );
-        proof.databases.clear();
-        proof.verdict = Verdict::Verified;
-        proof.contents = Some(BackupContents::SchemaOnly);
-        assert_eq!(
-            proof_text(&proof),
-            "verified (data), schema only 1970-01-01"
-        );
-        proof.contents = Some(BackupContents::Whole);
-        (proof.verdict, proof.is_signed) = (Verdict::Failed, false);
-        assert_eq!(proof_text(&proof), "failed 1970-01-01 unsigned");
     }
 }

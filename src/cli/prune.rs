@@ -7,11 +7,15 @@ use super::help;
 use super::output::{OutputFormat, count, human_bytes, print_json};
 use crate::app::App;
 use crate::backup::Backup;
-use crate::error::report;
+use crate::catalog::{BackupLock, BackupLocks};
+use crate::error::{RestoreError, StorageKind, report};
+use crate::retention::Decision;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PruneArgs {
     /// Delete the backups; without this flag, only show them
+    ///
+    /// What a hold or a retention policy of the bucket keeps is shown as held or retained, and left as it is.
     #[arg(long, help_heading = help::POLICY)]
     apply: bool,
     /// Only this set of backups
@@ -29,9 +33,50 @@ pub(super) struct Pruned {
     #[serde(flatten)]
     backup: Backup,
     proven: bool,
-    /// keep, delete (would be), deleted or failed
+    /// keep, delete (would be), deleted, held (by a hold), retained (by a retention policy) or failed
     action: &'static str,
     why: String,
+}
+
+impl Pruned {
+    /// Whether it is deleted, or would be, or should have been.
+    fn is_selected(&self) -> bool {
+        !["keep", HELD, RETAINED].contains(&self.action)
+    }
+}
+
+/// The actions for what the bucket keeps.
+const HELD: &str = "held";
+const RETAINED: &str = "retained";
+
+/// What becomes of a backup that is to be deleted, and why it is not if it is not; the exit code is `exit` then.
+async fn delete(
+    app: &App,
+    decision: &Decision,
+    apply: bool,
+    (lock, exit): (Option<BackupLock>, &mut Exit),
+) -> (&'static str, Option<String>) {
+    if let Some(lock) = lock {
+        let action = match lock {
+            BackupLock::Held { .. } => HELD,
+            BackupLock::Retained { .. } => RETAINED,
+        };
+        return (action, Some(lock.phrase(&app.config.bucket.uri(""))));
+    }
+    if !apply {
+        return ("delete", None);
+    }
+    match app.manager.catalog().delete_backup(&decision.object).await {
+        Ok(()) => ("deleted", None),
+        // The listing did not say so yet.
+        Err(RestoreError::Storage(e)) if e.kind() == StorageKind::Retained => {
+            (RETAINED, Some(format!("not deleted: {}", report(&e))))
+        }
+        Err(e) => {
+            *exit = Exit::of(e.reason());
+            ("failed", Some(format!("not deleted: {}", report(&e))))
+        }
+    }
 }
 
 pub(super) async fn run(app: App, args: PruneArgs, output: OutputFormat) -> CommandResult {
@@ -41,24 +86,24 @@ pub(super) async fn run(app: App, args: PruneArgs, output: OutputFormat) -> Comm
         if args.set.as_ref().is_some_and(|wanted| *wanted != set.name) {
             continue;
         }
-        for decision in app
-            .manager
-            .catalog()
-            .retention(&set.name, args.trust_unsigned)
-            .await?
-        {
-            let mut why = decision.why.clone();
-            let action = match (decision.delete, args.apply) {
-                (false, _) => "keep",
-                (true, false) => "delete",
-                (true, true) => match app.manager.catalog().delete_backup(&decision.object).await {
-                    Ok(()) => "deleted",
-                    Err(e) => {
-                        exit = Exit::of(e.reason());
-                        why = format!("{why}; not deleted: {}", report(&e));
-                        "failed"
-                    }
-                },
+        let catalog = app.manager.catalog();
+        let decisions = catalog.retention(&set.name, args.trust_unsigned).await?;
+        let is_any_deleted = decisions.iter().any(|d| d.delete);
+        let locks = if is_any_deleted {
+            catalog.locks(&set.name, jiff::Timestamp::now()).await?
+        } else {
+            BackupLocks::default()
+        };
+        for decision in decisions {
+            let (action, but) = if decision.delete {
+                let lock = locks.of(&decision.object);
+                delete(&app, &decision, args.apply, (lock, &mut exit)).await
+            } else {
+                ("keep", None)
+            };
+            let why = match but {
+                Some(but) => format!("{}; {but}", decision.why),
+                None => decision.why.clone(),
             };
             let (set, backup) = (set.name.clone(), Backup::from(decision.object));
             all.push(Pruned {
@@ -85,7 +130,7 @@ pub(super) async fn run(app: App, args: PruneArgs, output: OutputFormat) -> Comm
             p.why
         );
     }
-    let selected = all.iter().filter(|p| p.action != "keep");
+    let selected = all.iter().filter(|p| p.is_selected());
     let bytes: u64 = selected.clone().map(|p| p.backup.size).sum();
     let done = if args.apply {
         "selected for deletion"

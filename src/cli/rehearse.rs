@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::backup::{backup_of, hint_of};
+use super::backup::{backup_of, hint_of, with_generation};
 use super::exit::{CommandError, CommandResult, Exit};
 use super::failure;
 use super::help;
@@ -27,7 +27,8 @@ const SHOWN: usize = 5;
 pub(super) struct RehearseArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
     ///
-    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
+    /// latest@TIME and latest-proven@TIME choose what was the newest at that time, also an age such as 2d; NAME#GENERATION is one
+    /// generation of an object.
     backup: String,
     /// Number of connections that try definitions, 1 to 256 [default: RESTORE_JOBS]
     #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, help_heading = help::TARGET)]
@@ -52,9 +53,10 @@ pub(super) struct RehearseArgs {
 pub(super) async fn run(app: App, args: RehearseArgs, output: OutputFormat) -> CommandResult {
     check_texts(&serde_json::json!({ "part": args.select }))?;
     let named = (args.prefix.as_str(), args.database.as_deref());
-    let wanted = backup_of(&app.config, &args.backup, named)?;
+    let (backup, generation) = with_generation(&app.config, &args.backup, args.generation)?;
+    let wanted = backup_of(&app.config, backup, named)?;
     let job = RestoreJob {
-        generation: args.generation,
+        generation,
         jobs: args.jobs,
         selection: args.select,
         ..job_of(wanted, args.database)

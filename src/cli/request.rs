@@ -1,7 +1,7 @@
 //! `request`: publishes a request for a restore or a verification and, with `--wait`, waits for its
 //! result.
 
-use super::backup::{is_local, is_of_this_machine};
+use super::backup::{is_local, is_of_this_machine, with_generation};
 use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::help;
 use super::output::{OutputFormat, print_json};
@@ -142,11 +142,12 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
         url: status::url(&app.config, args.url)?,
         limit: args.timeout,
     };
-    let is_uri = args.backup.contains("://");
-    let (uri, name) = if is_uri {
-        (Some(args.backup), None)
+    let (backup, generation) = with_generation(&app.config, &args.backup, None)?;
+    let backup = backup.to_owned();
+    let (uri, name) = if backup.contains("://") {
+        (Some(backup), None)
     } else {
-        (None, Some(args.backup))
+        (None, Some(backup))
     };
     let request = RestoreRequest {
         request_id: args
@@ -155,6 +156,7 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
         backup: BackupSpec {
             name,
             uri,
+            generation: generation.map(|g| g.to_string()),
             database: args.database,
             ..BackupSpec::default()
         },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pgdump_restore::{FinishingSql, MAX_FINISHING_BYTES, MaskingReport, Stage, UseList};
 use tokio_util::sync::CancellationToken;
 
-use super::backup::{backup_of, hint_of};
+use super::backup::{backup_of, hint_of, of_generations, with_generation};
 use super::display;
 use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
@@ -30,7 +30,8 @@ use crate::verification::ChecksFile;
 pub(super) struct RestoreArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
     ///
-    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
+    /// latest@TIME and latest-proven@TIME choose what was the newest at that time, also an age such as 2d; NAME#GENERATION is one
+    /// generation of an object.
     backup: String,
     /// Database to restore into [default: DB_NAME]
     #[arg(long, value_name = "DB", help_heading = help::TARGET)]
@@ -55,6 +56,19 @@ pub(super) struct RestoreArgs {
     /// Only this generation of the object
     #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
     generation: Option<Generation>,
+    /// Let latest-proven also choose a former generation of an object
+    #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
+    versions: bool,
+    /// If the object is soft-deleted, make it live again first
+    ///
+    /// It gets a new generation. list --versions shows which objects are soft-deleted, and until when they can be restored.
+    #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
+    restore_soft_deleted: bool,
+    /// With --restore-soft-deleted, also if another generation is live
+    ///
+    /// With Object Versioning, that one becomes non-current, otherwise soft-deleted.
+    #[arg(long, requires = "restore_soft_deleted", hide_short_help = true, help_heading = help::SELECTION)]
+    replace_live: bool,
     /// Only this database: of latest, or of a whole cluster's dump
     ///
     /// latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken.
@@ -148,7 +162,11 @@ pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -
     args.select.use_list = list.map(Arc::new);
     let finishing = read_finishing(&args)?;
     let backup = args.backup.clone();
-    let job = job_of(&app, args, finishing)?;
+    let undelete = args.restore_soft_deleted.then_some(args.replace_live);
+    let mut job = job_of(&app, args, finishing)?;
+    if let Some(may_replace) = undelete {
+        restore_soft_deleted(&app, &mut job, may_replace).await?;
+    }
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let display = tokio::spawn(display::show(progress.clone()));
     let (mut finished, signalled) =
@@ -184,6 +202,29 @@ fn digests_of(finish: &Finishing) -> Vec<String> {
     files.chain(checks).collect()
 }
 
+/// Makes the backup of a job live again if it is soft-deleted; the job is then about the generation that it has now.
+async fn restore_soft_deleted(
+    app: &App,
+    job: &mut RestoreJob,
+    may_replace: bool,
+) -> Result<(), RestoreError> {
+    let catalog = app.manager.catalog();
+    let undeleted = catalog.undelete(&job.backup, job.generation, may_replace);
+    let Some(restored) = undeleted.await? else {
+        return Ok(());
+    };
+    let (uri, generation) = (&restored.uri, restored.generation);
+    err!(
+        "{uri}#{} was soft-deleted: it is live again, as generation {generation}",
+        restored.former
+    );
+    if let Some(replaced) = restored.replaced {
+        err!("{uri}#{replaced} was live before: list --versions shows what became of it");
+    }
+    job.generation = Some(generation);
+    Ok(())
+}
+
 fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what));
@@ -198,6 +239,9 @@ fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob,
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&request_id)?;
     let target = target.ok_or_else(|| invalid("no target database: set --target or DB_NAME"))?;
+    let (backup, generation) = with_generation(&app.config, &args.backup, args.generation)?;
+    let wanted = (args.prefix.as_str(), args.database.as_deref());
+    let wanted = of_generations(backup_of(&app.config, backup, wanted)?, args.versions)?;
     let mut asked = serde_json::json!({
         "backup": args.backup, "prefix": args.prefix, "generation": args.generation.map(|g| g.0),
         "database": args.database, "target_db": target, "on_existing": on_existing, "part": args.select,
@@ -212,15 +256,14 @@ fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob,
     if let Some(rules) = &app.config.masking {
         asked["mask"] = rules.0.digest().into();
     }
+    if args.versions {
+        asked["versions"] = true.into();
+    }
     let digest = digest_of(&asked);
     Ok(RestoreJob {
         request_id,
-        backup: backup_of(
-            &app.config,
-            &args.backup,
-            (&args.prefix, args.database.as_deref()),
-        )?,
-        generation: args.generation,
+        backup: wanted,
+        generation,
         crc32c: None,
         target_db: target,
         on_existing,

@@ -14,7 +14,7 @@ use crate::verification::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
-    /// restore-request, restore-result, gcs-notification, backup-list, inspection, rehearsal, proof-report, evidence,
+    /// restore-request, restore-result, gcs-notification, backup-list, generation-list, inspection, rehearsal, proof-report, evidence,
     /// request-policy, checks, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status, diagnosis or
     /// command-failure
     #[arg(required_unless_present = "write")]
@@ -59,6 +59,10 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         (
             "backup-list",
             schema_of::<Vec<super::list::ListedBackup>>("backup-list", false),
+        ),
+        (
+            "generation-list",
+            schema_of::<Vec<super::list::generations::ListedGeneration>>("generation-list", false),
         ),
         (
             "inspection",

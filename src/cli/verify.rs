@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::backup::backup_of;
+use super::backup::{backup_of, of_generations, with_generation};
 use super::display;
 use super::exit::{CommandError, CommandResult, Exit};
 use super::files;
@@ -29,7 +29,8 @@ use crate::verification::{DocumentLink, junit, page};
 pub(super) struct VerifyArgs {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
     ///
-    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
+    /// latest@TIME and latest-proven@TIME choose what was the newest at that time, also an age such as 2d; NAME#GENERATION is one
+    /// generation of an object.
     backup: String,
     /// Depth of the verification [default: VERIFY_DEPTH]
     #[arg(long, value_enum, help_heading = help::POLICY)]
@@ -45,6 +46,9 @@ pub(super) struct VerifyArgs {
     /// Only this generation of the object
     #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
     generation: Option<Generation>,
+    /// Let latest-proven also choose a former generation of an object
+    #[arg(long, hide_short_help = true, help_heading = help::SELECTION)]
+    versions: bool,
     /// Only this database: of latest, or of a whole cluster's dump
     ///
     /// latest is its newest backup, and of a whole cluster's dump (pg_dumpall) only it is taken.
@@ -121,9 +125,11 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
         .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&id)?;
     let database = args.database.as_deref();
-    let backup = backup_of(&app.config, &args.backup, (&args.prefix, database))?;
+    let (named, generation) = with_generation(&app.config, &args.backup, args.generation)?;
+    let backup = backup_of(&app.config, named, (&args.prefix, database))?;
+    let backup = of_generations(backup, args.versions)?;
     let job = VerifyJob {
-        generation: args.generation,
+        generation,
         depth: args.depth,
         database: args.database,
         jobs: args.jobs,
@@ -280,16 +286,8 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
         out!("  {mark:<11} {}: {}", c.title(), c.message);
     }
     if let Some(b) = &r.bisection {
-        let name = |o: &Option<crate::event::ResultBackup>| {
-            o.as_ref()
-                .and_then(|b| b.name.clone())
-                .unwrap_or_else(|| "none found".into())
-        };
-        out!(
-            "  last good: {}; first bad: {}",
-            name(&b.last_good),
-            name(&b.first_bad)
-        );
+        let (last_good, first_bad) = b.names();
+        out!("  last good: {last_good}; first bad: {first_bad}");
         if let Some(left_out) = b.left_out_note() {
             out!("  {left_out}");
         }

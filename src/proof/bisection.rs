@@ -36,6 +36,22 @@ pub struct Bisection {
 }
 
 impl Bisection {
+    /// What the last good and the first bad backup are called, with their generations if they have one name.
+    pub fn names(&self) -> (String, String) {
+        let name_of = |b: &Option<ResultBackup>| b.as_ref().and_then(|b| b.name.clone());
+        let has_one_name =
+            self.last_good.is_some() && name_of(&self.last_good) == name_of(&self.first_bad);
+        let called = |b: &Option<ResultBackup>| {
+            let generation = b.as_ref().and_then(|b| b.generation.as_deref());
+            match (name_of(b), generation.filter(|_| has_one_name)) {
+                (None, _) => "none found".to_owned(),
+                (Some(name), None) => name,
+                (Some(name), Some(generation)) => format!("{name}#{generation}"),
+            }
+        };
+        (called(&self.last_good), called(&self.first_bad))
+    }
+
     /// That backups between the two were not considered, if there are any.
     pub fn left_out_note(&self) -> Option<String> {
         let names = self.left_out.iter().filter_map(|b| b.name.as_deref());
@@ -50,6 +66,38 @@ impl Bisection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn generations_of_one_name_are_told_apart() {
+        let backup = |name: &str, generation: &str| {
+            Some(ResultBackup {
+                name: Some(name.to_owned()),
+                generation: Some(generation.to_owned()),
+                ..ResultBackup::default()
+            })
+        };
+        let names = |last_good, first_bad| {
+            let found = Bisection {
+                last_good,
+                first_bad,
+                ..Bisection::default()
+            };
+            found.names()
+        };
+        let two = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            names(backup("1.dump", "7"), backup("2.dump", "8")),
+            two("1.dump", "2.dump")
+        );
+        assert_eq!(
+            names(backup("app.dump", "7"), backup("app.dump", "8")),
+            two("app.dump#7", "app.dump#8")
+        );
+        assert_eq!(
+            names(None, backup("1.dump", "7")),
+            two("none found", "1.dump")
+        );
+    }
 
     #[test]
     fn backups_that_were_left_out_are_named() {

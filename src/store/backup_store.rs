@@ -59,6 +59,58 @@ impl StoredObject {
     }
 }
 
+/// What became of a generation of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationState {
+    Live,
+    /// It was overwritten or deleted in a bucket with Object Versioning, and can still be read.
+    NonCurrent {
+        since: jiff::Timestamp,
+    },
+    /// It was overwritten or deleted, and can be read only after it has been restored, until that time.
+    SoftDeleted {
+        since: jiff::Timestamp,
+        until: Option<jiff::Timestamp>,
+    },
+}
+
+/// One generation of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectGeneration {
+    pub object: StoredObject,
+    pub state: GenerationState,
+}
+
+impl ObjectGeneration {
+    /// Whether its name meant this generation at that time.
+    pub fn was_live_at(&self, at: jiff::Timestamp) -> bool {
+        self.object.created <= at
+            && match self.state {
+                GenerationState::Live => true,
+                GenerationState::NonCurrent { since }
+                | GenerationState::SoftDeleted { since, .. } => at < since,
+            }
+    }
+}
+
+/// A hold on an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    Temporary,
+    EventBased,
+}
+
+/// What keeps one generation of an object from being deleted: a hold, a retention, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectLock {
+    /// Name relative to the store's location.
+    pub name: String,
+    pub generation: Generation,
+    pub hold: Option<Hold>,
+    /// The end of its retention, by the policy of the bucket or its own.
+    pub until: Option<jiff::Timestamp>,
+}
+
 /// The newest objects of a listing.
 #[derive(Debug, Default)]
 pub struct NewestObjects {
@@ -116,17 +168,31 @@ impl Listing {
             }
             return Ok(());
         }
+        self.charge(&object)?;
+        self.objects.push(object);
+        Ok(())
+    }
+
+    /// Reserves memory for an object that is kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`Listing::push`].
+    pub fn reserve(&mut self, object: &StoredObject) -> Result<(), StorageError> {
+        self.all += 1;
+        self.charge(object)
+    }
+
+    fn charge(&mut self, object: &StoredObject) -> Result<(), StorageError> {
         self.bytes += size_of::<StoredObject>() + object.name.len() + Self::BESIDE;
         if self.bytes > Self::MAX_BYTES {
             let what = format!(
                 "{}: more than {} objects, whose names do not fit into {} MiB: choose a longer prefix (BACKUP_BUCKET, BACKUP_SETS)",
                 self.uri,
-                indicatif::HumanCount(self.objects.len() as u64),
+                indicatif::HumanCount(self.all.saturating_sub(1) as u64),
                 Self::MAX_BYTES >> 20
             );
             return Err(StorageError::new(StorageKind::ListingTooLong, what));
         }
-        self.objects.push(object);
         Ok(())
     }
 
@@ -319,8 +385,76 @@ pub trait BackupStore: Send + Sync {
         Box::pin(async { None })
     }
 
+    /// Whether objects that are overwritten or deleted may be kept as former generations of their names.
+    fn has_generations(&self) -> bool {
+        false
+    }
+
+    /// All live and non-current generations of the objects whose name starts with `prefix` and is `wanted`.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`]; `invalid_request` if the store has no generations.
+    fn generations<'a>(
+        &'a self,
+        _prefix: &'a str,
+        _wanted: NameFilter,
+    ) -> BoxFuture<'a, Result<Vec<ObjectGeneration>, StorageError>> {
+        Box::pin(async { Err(no_generations(self.uri(""))) })
+    }
+
+    /// The soft-deleted ones.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`]; `access_denied` also if this account may list only the others.
+    fn soft_deleted<'a>(
+        &'a self,
+        _prefix: &'a str,
+        _wanted: NameFilter,
+    ) -> BoxFuture<'a, Result<Vec<ObjectGeneration>, StorageError>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+
+    /// Makes a copy of a soft-deleted generation the live one of its name, in the place of the generation `live`, if there is
+    /// one. Returns the copy, which has a generation of its own.
+    ///
+    /// # Errors
+    /// `backup_changed` if another generation is live, `backup_not_found`, `access_denied`, `download_failed`;
+    /// `invalid_request` if the store has no generations.
+    fn undelete<'a>(
+        &'a self,
+        _name: &'a str,
+        _generation: Generation,
+        _live: Option<Generation>,
+    ) -> BoxFuture<'a, Result<StoredObject, StorageError>> {
+        Box::pin(async { Err(no_generations(self.uri(""))) })
+    }
+
+    /// The objects whose name starts with `prefix` and that a hold or, at the time `now`, a retention keeps from being
+    /// deleted.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn locks<'a>(
+        &'a self,
+        _prefix: &'a str,
+        _now: jiff::Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<ObjectLock>, StorageError>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+
+    /// Whether the retention policy of the bucket is locked, so that nobody can end it early; `None` if there is none, or
+    /// this account may not look.
+    fn is_retention_locked(&self) -> BoxFuture<'_, Option<bool>> {
+        Box::pin(async { None })
+    }
+
     /// `gs://…` or `file://…`.
     fn uri(&self, name: &str) -> String;
+}
+
+fn no_generations(uri: String) -> StorageError {
+    let what = format!("{uri}: a folder keeps no former generations of a file");
+    StorageError::new(StorageKind::CallRejected, what)
 }
 
 #[cfg(test)]

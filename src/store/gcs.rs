@@ -15,13 +15,15 @@ use google_cloud_gax::error::rpc::{Code, StatusDetails};
 use google_cloud_gax::options::RequestOptionsBuilder;
 use google_cloud_gax::paginator::ItemPaginator as _;
 use google_cloud_gax::retry_policy::{NeverRetry, RetryPolicyExt as _};
+use google_cloud_storage::builder::storage_control::ListObjects;
 use google_cloud_storage::client::{Storage, StorageControl};
 use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
 
 use super::backup_store::{
-    BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, StoredObject,
+    BackupStore, GenerationState, Hold, Listing, NameFilter, NewestObjects, ObjectBytes,
+    ObjectGeneration, ObjectLock, StoredObject,
 };
 use super::gcs_errors::{Answer, AnswerStatus, Billing, GcsCall, GcsRequest, shell_word};
 use crate::config::StorageEmulator;
@@ -32,6 +34,9 @@ const CALL_BUDGET: Duration = Duration::from_secs(60);
 
 /// How long to look for a deleted object: whether it is found only changes the words of an error.
 const DELETED_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long to look for the retention policy of the bucket: it only explains what is kept.
+const BUCKET_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) struct GcsStore {
     control: StorageControl,
@@ -118,13 +123,7 @@ impl GcsStore {
         prefix: &str,
         wanted: NameFilter,
     ) -> Result<Listing, StorageError> {
-        let full_prefix = format!("{}{prefix}", self.prefix);
-        let list = self
-            .control
-            .list_objects()
-            .set_parent(self.resource())
-            .set_prefix(full_prefix);
-        let mut pages = self.billed(list).by_item();
+        let mut pages = self.listing(prefix).by_item();
         while let Some(object) = pages.next().await {
             let object = self.object(object.map_err(|e| self.fault(e, GcsCall::List, prefix))?);
             if wanted(&object.name) {
@@ -134,10 +133,39 @@ impl GcsStore {
         Ok(found)
     }
 
+    /// A listing of the objects below a prefix.
+    fn listing(&self, prefix: &str) -> ListObjects {
+        let list = self
+            .control
+            .list_objects()
+            .set_parent(self.resource())
+            .set_prefix(format!("{}{prefix}", self.prefix));
+        self.billed(list)
+    }
+
+    /// All pages of a listing of generations.
+    async fn generations_of(
+        &self,
+        list: ListObjects,
+        prefix: &str,
+        wanted: NameFilter,
+    ) -> Result<Vec<ObjectGeneration>, StorageError> {
+        let mut memory = Listing::of(&self.uri(prefix));
+        let (mut found, mut pages) = (vec![], list.by_item());
+        while let Some(object) = pages.next().await {
+            let o = object.map_err(|e| self.fault(e, GcsCall::List, prefix))?;
+            let state = state_of(&o);
+            let object = self.object(o);
+            if wanted(&object.name) {
+                memory.reserve(&object)?;
+                found.push(ObjectGeneration { object, state });
+            }
+        }
+        Ok(found)
+    }
+
     fn object(&self, o: google_cloud_storage::model::Object) -> StoredObject {
-        let created = o
-            .create_time
-            .and_then(|t| jiff::Timestamp::new(t.seconds(), t.nanos()).ok());
+        let created = o.create_time.and_then(|t| time_of(t.seconds(), t.nanos()));
         StoredObject {
             name: o
                 .name
@@ -232,6 +260,46 @@ fn status_of(e: &google_cloud_gax::error::Error) -> AnswerStatus {
         (Some(429), _) | (None, Some(Code::ResourceExhausted)) => AnswerStatus::TooMany,
         _ => AnswerStatus::Unavailable,
     }
+}
+
+/// What became of a generation that a listing has.
+fn state_of(o: &google_cloud_storage::model::Object) -> GenerationState {
+    // One that was non-current first ended then.
+    let ended = o.delete_time.as_ref();
+    let ended = ended.and_then(|t| time_of(t.seconds(), t.nanos()));
+    let deleted = o.soft_delete_time.as_ref();
+    let until = o.hard_delete_time.as_ref();
+    match deleted.and_then(|t| time_of(t.seconds(), t.nanos())) {
+        Some(deleted) => GenerationState::SoftDeleted {
+            since: ended.unwrap_or(deleted),
+            until: until.and_then(|t| whole_second(t.seconds())),
+        },
+        None => ended.map_or(GenerationState::Live, |since| GenerationState::NonCurrent {
+            since,
+        }),
+    }
+}
+
+/// What keeps an object from being deleted: a hold, and the end of its retention if that is later than `now`.
+fn lock_of(
+    o: &google_cloud_storage::model::Object,
+    now: jiff::Timestamp,
+) -> (Option<Hold>, Option<jiff::Timestamp>) {
+    let hold = if o.temporary_hold {
+        Some(Hold::Temporary)
+    } else {
+        (o.event_based_hold == Some(true)).then_some(Hold::EventBased)
+    };
+    let own = o.retention.as_ref();
+    let own = own.and_then(|r| r.retain_until_time.as_ref());
+    let own = own.and_then(|t| whole_second(t.seconds()));
+    let by_policy = o.retention_expire_time.as_ref();
+    let by_policy = by_policy.and_then(|t| whole_second(t.seconds()));
+    (hold, by_policy.max(own).filter(|until| *until > now))
+}
+
+fn time_of(seconds: i64, nanos: i32) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::new(seconds, nanos).ok()
 }
 
 /// A time of the service, without the fraction of its second.
@@ -461,10 +529,102 @@ impl BackupStore for GcsStore {
             } else {
                 format!("gs://{}/{folder}**", self.bucket)
             };
+            let what_is_named = shell_word(&what);
+            let by_flag = if newest.name == full {
+                format!("pgrestored restore {what_is_named} --restore-soft-deleted, or ")
+            } else {
+                String::new()
+            };
             Some(format!(
-                "it was deleted{at}, and Cloud Storage keeps it{until}: gcloud storage restore {}",
-                shell_word(&what)
+                "it was deleted{at}, and Cloud Storage keeps it{until}: {by_flag}gcloud storage restore {what_is_named}"
             ))
+        })
+    }
+
+    fn has_generations(&self) -> bool {
+        true
+    }
+
+    fn generations<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
+    ) -> BoxFuture<'a, Result<Vec<ObjectGeneration>, StorageError>> {
+        Box::pin(async move {
+            let list = self.listing(prefix).set_versions(true);
+            self.generations_of(list, prefix, wanted).await
+        })
+    }
+
+    fn soft_deleted<'a>(
+        &'a self,
+        prefix: &'a str,
+        wanted: NameFilter,
+    ) -> BoxFuture<'a, Result<Vec<ObjectGeneration>, StorageError>> {
+        Box::pin(async move {
+            let list = self.listing(prefix).set_soft_deleted(true);
+            self.generations_of(list, prefix, wanted).await
+        })
+    }
+
+    fn undelete<'a>(
+        &'a self,
+        name: &'a str,
+        generation: Generation,
+        live: Option<Generation>,
+    ) -> BoxFuture<'a, Result<StoredObject, StorageError>> {
+        Box::pin(async move {
+            let restore = self
+                .control
+                .restore_object()
+                .set_bucket(self.resource())
+                .set_object(format!("{}{name}", self.prefix))
+                .set_generation(generation.0)
+                .set_if_generation_match(live.map_or(0, |g| g.0));
+            let restored = self.billed(restore).send().await;
+            let restored = restored.map_err(|e| self.fault(e, GcsCall::Undelete, name))?;
+            Ok(self.object(restored))
+        })
+    }
+
+    fn locks<'a>(
+        &'a self,
+        prefix: &'a str,
+        now: jiff::Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<ObjectLock>, StorageError>> {
+        Box::pin(async move {
+            let mut memory = Listing::of(&self.uri(prefix));
+            let (mut found, mut pages) = (vec![], self.listing(prefix).by_item());
+            while let Some(object) = pages.next().await {
+                let o = object.map_err(|e| self.fault(e, GcsCall::List, prefix))?;
+                let (hold, until) = lock_of(&o, now);
+                if hold.is_none() && until.is_none() {
+                    continue;
+                }
+                let object = self.object(o);
+                memory.reserve(&object)?;
+                found.push(ObjectLock {
+                    name: object.name,
+                    generation: object.generation,
+                    hold,
+                    until,
+                });
+            }
+            Ok(found)
+        })
+    }
+
+    fn is_retention_locked(&self) -> BoxFuture<'_, Option<bool>> {
+        Box::pin(async move {
+            let ask = self
+                .control
+                .get_bucket()
+                .set_name(self.resource())
+                .with_retry_policy(NeverRetry);
+            // It needs a permission (storage.buckets.get) that nothing else does.
+            let asked = tokio::time::timeout(BUCKET_LIMIT, self.billed(ask).send()).await;
+            let policy = asked.ok()?.ok()?.retention_policy?;
+            Some(policy.is_locked)
         })
     }
 

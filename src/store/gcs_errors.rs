@@ -51,6 +51,8 @@ pub(super) enum GcsCall {
     Create,
     /// On condition that the object has not been replaced.
     Delete,
+    /// Restoring a soft-deleted generation, on condition that the live one has not been replaced.
+    Undelete,
 }
 
 /// Who pays for requests to a bucket.
@@ -268,7 +270,7 @@ impl Answer {
             AnswerStatus::Forbidden => self.sign(asked).unwrap_or(R::PermissionMissing),
             AnswerStatus::Invalid => self.sign(asked).unwrap_or(R::Invalid),
             AnswerStatus::Precondition => self.sign(asked).unwrap_or(match asked.call {
-                GcsCall::Create | GcsCall::Delete => R::Changed,
+                GcsCall::Create | GcsCall::Delete | GcsCall::Undelete => R::Changed,
                 // No condition was made: it is a state of the bucket that this program does not know.
                 GcsCall::List | GcsCall::Describe | GcsCall::Read => R::Unavailable,
             }),
@@ -519,6 +521,7 @@ impl GcsRequest {
             GcsCall::List | GcsCall::Describe | GcsCall::Read => "roles/storage.objectViewer",
             GcsCall::Create => "roles/storage.objectCreator",
             GcsCall::Delete => "roles/storage.objectUser",
+            GcsCall::Undelete => "roles/storage.objectAdmin",
         };
         let bucket = &self.bucket;
         format!(
@@ -534,7 +537,7 @@ impl GcsRequest {
             GcsCall::List | GcsCall::Create => {
                 format!("gcloud storage buckets describe gs://{}", self.bucket)
             }
-            GcsCall::Describe | GcsCall::Read | GcsCall::Delete => {
+            GcsCall::Describe | GcsCall::Read | GcsCall::Delete | GcsCall::Undelete => {
                 let uri = shell_word(&self.uri());
                 format!("gcloud storage objects describe {uri}")
             }

@@ -202,15 +202,11 @@ fn bisection(r: &VerificationReport) -> Markup {
     let Some(b) = &r.bisection else {
         return html! {};
     };
-    let name = |o: &Option<crate::event::ResultBackup>| {
-        o.as_ref()
-            .and_then(|b| b.name.clone())
-            .unwrap_or_else(|| "none found".into())
-    };
+    let (last_good, first_bad) = b.names();
     html! {
         h2 { "First bad backup" }
         p {
-            "Last good backup: " b { (name(&b.last_good)) } ". First bad backup: " b { (name(&b.first_bad)) } "."
+            "Last good backup: " b { (last_good) } ". First bad backup: " b { (first_bad) } "."
             @if !b.exact && b.left_out.is_empty() { " Backups between them were not verified." }
             " " span.soft { @if b.probes.len() == 1 { "1 older backup was verified." } @else { (b.probes.len()) " older backups were verified." } }
         }

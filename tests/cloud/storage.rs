@@ -1,10 +1,11 @@
 //! Backups in Cloud Storage: listing, selection, and faults of downloads.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 
-use pgrestored::emulator::StorageFault as F;
+use pgrestored::emulator::{BucketOptions, StorageFault as F};
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,10 @@ async fn backups_are_selected_and_downloaded() {
             a_long_listing_is_complete(&s).boxed_local(),
         ),
         ("a limited read moves", a_limited_read_moves().boxed_local()),
+        (
+            "a former generation of a name is restored",
+            a_former_generation_of_a_name_is_restored(&s).boxed_local(),
+        ),
     ])
     .await;
     cases::at_once([
@@ -92,6 +97,44 @@ async fn a_cut_download_resumes_at_the_last_good_byte(s: &Source) {
         .unwrap();
     let retries: usize = retries.rsplit(" ").next().unwrap().parse().unwrap();
     assert_eq!(retries, faults.len());
+}
+
+/// A job overwrites one name every night, and the last night went wrong.
+async fn a_former_generation_of_a_name_is_restored(s: &Source) {
+    let env = s.env().await;
+    let (app, storage) = (env.app(&s.c, &[]), &env.emulator.storage);
+    let versioned = BucketOptions {
+        versioning: true,
+        ..BucketOptions::default()
+    };
+    storage.set_bucket(BUCKET, versioned);
+    let good = storage.put(BUCKET, "nightly.dump", s.dump.clone());
+    let cut = s.dump[..s.dump.len() / 2].to_vec();
+    let bad = storage.put(BUCKET, "nightly.dump", cut);
+    let hours_ago = |h: u64| SystemTime::now() - Duration::from_secs(h * 3600);
+    storage.set_times((BUCKET, "nightly.dump", good), hours_ago(48), hours_ago(24));
+    storage.set_times((BUCKET, "nightly.dump", bad), hours_ago(24), hours_ago(0));
+    for (text, target) in [
+        ("latest@36h".to_owned(), "former"),
+        (format!("nightly.dump#{good}"), "by_number"),
+    ] {
+        let (name, generation) = match text.split_once('#') {
+            Some((name, generation)) => (name, Some(generation.parse().unwrap())),
+            None => (text.as_str(), None),
+        };
+        let job = RestoreJob {
+            backup: BackupRef::parse(name, "").unwrap(),
+            generation,
+            ..job("/x".as_ref(), target, OnExisting::Fail)
+        };
+        let run = app
+            .manager
+            .run(&job, Arc::default(), CancellationToken::new());
+        let done = run.await;
+        assert_eq!(done.result.error, None, "{text}");
+        assert_eq!(done.result.backup.generation, Some(good.to_string()));
+        s.assert_restored(target);
+    }
 }
 
 async fn a_download_without_progress_fails(s: &Source) {

@@ -4,6 +4,7 @@
 
 mod access;
 mod grpc;
+mod object_versions;
 mod pubsub;
 mod storage;
 mod storage_errors;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
 pub use access::Access;
+pub use object_versions::{BucketOptions, ObjectHolds};
 pub use pubsub::{PubSubService, Published, SubscriptionOptions};
 pub use storage::{FinalizedObject, StorageFault, StorageService};
 pub use storage_errors::{StorageCall, StorageErrorResponse, StorageErrors};

@@ -1,7 +1,7 @@
 //! Cloud Storage: objects with generations and checksums. Metadata over gRPC; bytes over JSON/HTTP with ranges and
 //! preconditions; simple uploads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use base64::Engine;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -23,28 +23,11 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::grpc::unary;
+use super::object_versions::{
+    BucketOptions, Object, ObjectContent, ObjectHolds, ObjectVersions, bucket_of,
+};
 
 const CHUNK: u64 = 256 << 10;
-
-/// How long a soft-deleted object is kept, as buckets do by default.
-const SOFT_DELETION: Duration = Duration::from_secs(7 * 24 * 3600);
-
-#[derive(Debug, Clone)]
-enum ObjectContent {
-    Memory(Bytes),
-    File(PathBuf),
-}
-
-#[derive(Debug, Clone)]
-struct Object {
-    content: ObjectContent,
-    size: u64,
-    crc32c: u32,
-    generation: i64,
-    created: SystemTime,
-    /// `Content-Encoding: gzip`: clients that do not accept gzip get the object decompressed.
-    is_gzip: bool,
-}
 
 /// A fault of one read of an object's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +60,7 @@ pub struct FinalizedObject {
 
 #[derive(Debug, Default)]
 struct StorageState {
-    objects: BTreeMap<(String, String), Object>,
-    /// Soft-deleted objects, and when they were deleted.
-    deleted: BTreeMap<(String, String), (Object, SystemTime)>,
-    last_generation: i64,
+    versions: ObjectVersions,
     /// Faults of the next reads, in order.
     faults: std::collections::VecDeque<StorageFault>,
     /// Chooses the fault of each further read.
@@ -96,6 +76,22 @@ struct StorageState {
     next_slot: Option<tokio::time::Instant>,
     /// Who is told of objects that are stored.
     listener: Option<mpsc::UnboundedSender<FinalizedObject>>,
+}
+
+impl StorageState {
+    /// Makes an object the live one of its name, and tells the listener.
+    fn store(&mut self, bucket: &str, name: &str, object: Object) {
+        let generation = object.generation;
+        self.versions.insert(bucket, name, object);
+        if let Some(listener) = &self.listener {
+            // A listener that has gone wants nothing.
+            let _ = listener.send(FinalizedObject {
+                bucket: bucket.to_owned(),
+                name: name.to_owned(),
+                generation,
+            });
+        }
+    }
 }
 
 /// The Cloud Storage side of an emulator.
@@ -145,14 +141,7 @@ impl StorageService {
         crc32c: u32,
     ) -> i64 {
         let mut inner = self.lock();
-        let micros = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_micros();
-        let generation = i64::try_from(micros)
-            .unwrap_or(i64::MAX)
-            .max(inner.last_generation + 1);
-        inner.last_generation = generation;
+        let generation = inner.versions.next_generation();
         let object = Object {
             content,
             size,
@@ -160,18 +149,9 @@ impl StorageService {
             generation,
             created: SystemTime::now(),
             is_gzip: false,
+            holds: ObjectHolds::default(),
         };
-        inner
-            .objects
-            .insert((bucket.to_owned(), name.to_owned()), object);
-        if let Some(listener) = &inner.listener {
-            // A listener that has gone wants nothing.
-            let _ = listener.send(FinalizedObject {
-                bucket: bucket.to_owned(),
-                name: name.to_owned(),
-                generation,
-            });
-        }
+        inner.store(bucket, name, object);
         generation
     }
 
@@ -184,46 +164,52 @@ impl StorageService {
 
     /// Makes the metadata of an object claim another CRC32C than its bytes have.
     pub fn set_crc32c(&self, bucket: &str, name: &str, crc32c: u32) {
-        if let Some(o) = self
-            .lock()
-            .objects
-            .get_mut(&(bucket.to_owned(), name.to_owned()))
-        {
+        if let Some(o) = self.lock().versions.live_mut(bucket, name) {
             o.crc32c = crc32c;
         }
     }
 
     /// Sets `Content-Encoding: gzip` in the metadata of an object.
     pub fn set_gzip_encoding(&self, bucket: &str, name: &str) {
-        if let Some(o) = self
-            .lock()
-            .objects
-            .get_mut(&(bucket.to_owned(), name.to_owned()))
-        {
+        if let Some(o) = self.lock().versions.live_mut(bucket, name) {
             o.is_gzip = true;
         }
     }
 
     pub fn delete(&self, bucket: &str, name: &str) {
         self.lock()
-            .objects
+            .versions
+            .live
             .remove(&(bucket.to_owned(), name.to_owned()));
     }
 
     /// Deletes an object, and keeps it for a week.
     pub fn soft_delete(&self, bucket: &str, name: &str) {
-        let (key, mut inner) = ((bucket.to_owned(), name.to_owned()), self.lock());
-        if let Some(object) = inner.objects.remove(&key) {
-            inner.deleted.insert(key, (object, SystemTime::now()));
+        self.lock().versions.soft_delete(bucket, name);
+    }
+
+    /// Sets what a bucket does with its objects.
+    pub fn set_bucket(&self, bucket: &str, options: BucketOptions) {
+        self.lock().versions.set_bucket(bucket, options);
+    }
+
+    /// Sets what keeps the live object of a name.
+    pub fn set_holds(&self, bucket: &str, name: &str, holds: ObjectHolds) {
+        if let Some(o) = self.lock().versions.live_mut(bucket, name) {
+            o.holds = holds;
         }
+    }
+
+    /// Sets when a generation was made and, if it is not live any more, when it ended.
+    pub fn set_times(&self, object: (&str, &str, i64), created: SystemTime, ended: SystemTime) {
+        self.lock().versions.set_times(object, created, ended);
     }
 
     /// Stores the same bytes as a new generation.
     fn overwrite(&self, bucket: &str, name: &str) {
         let mut inner = self.lock();
-        inner.last_generation += 1;
-        let generation = inner.last_generation;
-        if let Some(object) = inner.objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+        let generation = inner.versions.next_generation();
+        if let Some(object) = inner.versions.live_mut(bucket, name) {
             object.generation = generation;
         }
     }
@@ -267,7 +253,8 @@ impl StorageService {
     /// Names and generations of a bucket's objects.
     pub fn objects(&self, bucket: &str) -> Vec<(String, i64)> {
         let inner = self.lock();
-        let own = inner.objects.iter().filter(|((b, _), _)| b == bucket);
+        let live = inner.versions.live.iter();
+        let own = live.filter(|((b, _), _)| b == bucket);
         own.map(|((_, name), o)| (name.clone(), o.generation))
             .collect()
     }
@@ -282,85 +269,31 @@ impl StorageService {
 
     /// Sets the creation time of an object.
     pub fn set_created(&self, bucket: &str, name: &str, created: SystemTime) {
-        if let Some(o) = self
-            .lock()
-            .objects
-            .get_mut(&(bucket.to_owned(), name.to_owned()))
-        {
+        if let Some(o) = self.lock().versions.live_mut(bucket, name) {
             o.created = created;
         }
     }
 
-    fn delete_object(&self, r: &pb::DeleteObjectRequest) -> Result<(), Status> {
-        let key = (bucket_of(&r.bucket).to_owned(), r.object.clone());
+    /// Makes a soft-deleted object live again.
+    fn restore_object(&self, r: &pb::RestoreObjectRequest) -> Result<pb::Object, Status> {
         let mut inner = self.lock();
-        let there = inner
-            .objects
-            .get(&key)
-            .ok_or_else(|| Status::not_found("No such object"))?;
-        if r.if_generation_match.is_some_and(|g| g != there.generation) {
-            return Err(Status::failed_precondition("conditionNotMet"));
-        }
-        inner.objects.remove(&key);
-        Ok(())
+        let object = inner.versions.restored(r)?;
+        let bucket = bucket_of(&r.bucket);
+        let described = inner.versions.described(bucket, &r.object, &object);
+        inner.store(bucket, &r.object, object);
+        Ok(described)
+    }
+
+    fn get_object(&self, r: &pb::GetObjectRequest) -> Result<pb::Object, Status> {
+        let (inner, bucket) = (self.lock(), bucket_of(&r.bucket));
+        let found = inner.versions.find(bucket, &r.object, r.generation);
+        let found = found.map(|o| inner.versions.described(bucket, &r.object, o));
+        found.ok_or_else(|| Status::not_found("No such object"))
     }
 
     fn find(&self, bucket: &str, name: &str, generation: i64) -> Option<Object> {
-        let found = self
-            .lock()
-            .objects
-            .get(&(bucket.to_owned(), name.to_owned()))
-            .cloned();
-        found.filter(|o| generation == 0 || generation == o.generation)
-    }
-
-    /// The soft-deleted objects of a listing, in one page.
-    fn list_deleted(&self, r: &pb::ListObjectsRequest) -> pb::ListObjectsResponse {
-        let (bucket, inner) = (bucket_of(&r.parent), self.lock());
-        let found = inner.deleted.iter();
-        let found = found.filter(|((b, name), _)| b == bucket && name.starts_with(&r.prefix));
-        let objects = found.map(|((b, name), (o, deleted))| pb::Object {
-            soft_delete_time: Some((*deleted).into()),
-            hard_delete_time: Some((*deleted + SOFT_DELETION).into()),
-            ..described(b, name, o)
-        });
-        pb::ListObjectsResponse {
-            objects: objects.collect(),
-            ..Default::default()
-        }
-    }
-
-    fn list(&self, r: &pb::ListObjectsRequest) -> pb::ListObjectsResponse {
-        if r.soft_deleted {
-            return self.list_deleted(r);
-        }
-        let bucket = bucket_of(&r.parent);
-        let page = usize::try_from(r.page_size)
-            .ok()
-            .filter(|n| *n > 0)
-            .unwrap_or(1000);
         let inner = self.lock();
-        let mut matching = inner.objects.iter().filter(|((b, name), _)| {
-            b == bucket
-                && name.starts_with(&r.prefix)
-                && (r.page_token.is_empty() || *name > r.page_token)
-        });
-        let objects: Vec<_> = matching
-            .by_ref()
-            .take(page)
-            .map(|((b, name), o)| described(b, name, o))
-            .collect();
-        let more = matching.next().is_some();
-        let next_page_token = objects
-            .last()
-            .filter(|_| more)
-            .map(|o| o.name.clone())
-            .unwrap_or_default();
-        pb::ListObjectsResponse {
-            objects,
-            next_page_token,
-            ..Default::default()
-        }
+        inner.versions.find(bucket, name, generation).cloned()
     }
 
     /// How many bytes to send at once: those of a read that is limited are due within a twentieth of a second, so that it
@@ -396,8 +329,20 @@ impl StorageService {
         tokio::time::sleep_until(turn).await;
     }
 
+    /// A method that is answered at once.
+    fn unary<Q, R>(
+        &self,
+        answer: impl Fn(&Self, Q) -> Result<R, Status> + Clone + Send + Sync + 'static,
+    ) -> MethodRouter
+    where
+        Q: prost::Message + Default + Send + 'static,
+        R: prost::Message + Default + Send + 'static,
+    {
+        let service = self.clone();
+        unary(move |r: Q| std::future::ready(answer(&service, r)))
+    }
+
     pub(super) fn router(&self) -> Router {
-        let (list, get_object, delete) = (self.clone(), self.clone(), self.clone());
         let rest = Router::new()
             .route("/storage/v1/b/{bucket}/o/{object}", get(read))
             .route("/upload/storage/v1/b/{bucket}/o", post(upload))
@@ -406,47 +351,27 @@ impl StorageService {
         Router::new()
             .route(
                 "/google.storage.v2.Storage/ListObjects",
-                unary(move |r: pb::ListObjectsRequest| std::future::ready(Ok(list.list(&r)))),
+                self.unary(|s, r: pb::ListObjectsRequest| Ok(s.lock().versions.list(&r))),
             )
             .route(
                 "/google.storage.v2.Storage/GetObject",
-                unary(move |r: pb::GetObjectRequest| {
-                    let bucket = bucket_of(&r.bucket);
-                    let found = get_object.find(bucket, &r.object, r.generation);
-                    let answer = found.map(|o| described(bucket, &r.object, &o));
-                    std::future::ready(answer.ok_or_else(|| Status::not_found("No such object")))
-                }),
+                self.unary(|s, r: pb::GetObjectRequest| s.get_object(&r)),
             )
             .route(
                 "/google.storage.v2.Storage/DeleteObject",
-                unary(move |r: pb::DeleteObjectRequest| {
-                    std::future::ready(delete.delete_object(&r))
+                self.unary(|s, r: pb::DeleteObjectRequest| s.lock().versions.delete(&r)),
+            )
+            .route(
+                "/google.storage.v2.Storage/RestoreObject",
+                self.unary(|s, r: pb::RestoreObjectRequest| s.restore_object(&r)),
+            )
+            .route(
+                "/google.storage.v2.Storage/GetBucket",
+                self.unary(|s, r: pb::GetBucketRequest| {
+                    Ok(s.lock().versions.describe_bucket(&r.name))
                 }),
             )
             .merge(rest)
-    }
-}
-
-fn bucket_of(resource: &str) -> &str {
-    resource
-        .strip_prefix("projects/_/buckets/")
-        .unwrap_or(resource)
-}
-
-fn described(bucket: &str, name: &str, o: &Object) -> pb::Object {
-    pb::Object {
-        name: name.to_owned(),
-        bucket: format!("projects/_/buckets/{bucket}"),
-        generation: o.generation,
-        metageneration: 1,
-        size: i64::try_from(o.size).unwrap_or(i64::MAX),
-        create_time: Some(o.created.into()),
-        update_time: Some(o.created.into()),
-        checksums: Some(pb::ObjectChecksums {
-            crc32c: Some(o.crc32c),
-            ..Default::default()
-        }),
-        ..Default::default()
     }
 }
 
@@ -623,7 +548,13 @@ async fn upload(
     let Some(name) = query.get("name") else {
         return (StatusCode::BAD_REQUEST, "name").into_response();
     };
-    let there = s.find(&bucket, name, 0).map_or(0, |o| o.generation);
+    let there = s.find(&bucket, name, 0);
+    if let Some(kept) = &there
+        && let Err(e) = s.lock().versions.check_not_kept(&bucket, name, kept)
+    {
+        return (StatusCode::FORBIDDEN, e.message().to_owned()).into_response();
+    }
+    let there = there.map_or(0, |o| o.generation);
     let wanted = query
         .get("ifGenerationMatch")
         .and_then(|g| g.parse::<i64>().ok());
