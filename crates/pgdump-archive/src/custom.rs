@@ -23,8 +23,8 @@ use super::{
 };
 use crate::error::ArchiveError;
 
-const BLOCK_DATA: u8 = 1;
-const BLOCK_LARGE_OBJECTS: u8 = 3;
+pub(super) const BLOCK_DATA: u8 = 1;
+pub(super) const BLOCK_LARGE_OBJECTS: u8 = 3;
 
 /// The data blocks, next in `input`, or at the locations of an index.
 pub(super) struct CustomBlocks {
@@ -480,8 +480,8 @@ fn read_large_objects(
     let mut splitter = ObjectSplitter::default();
     loop {
         let oid = int(input, form, what)?;
-        let oid = u32::try_from(oid)
-            .map_err(|_| corrupt(format!("{oid} is not a valid OID of a large object")))?;
+        let oid = object_oid(oid)
+            .ok_or_else(|| corrupt(format!("{oid} is not a valid OID of a large object")))?;
         if oid == 0 {
             return Ok(());
         }
@@ -493,6 +493,12 @@ fn read_large_objects(
         }
         body.finish(what)?;
     }
+}
+
+/// The OID of a large object. `pg_dump` writes it as an `int`, of which the upper half of all OIDs are negative.
+fn object_oid(written: i64) -> Option<u32> {
+    let negative = i32::try_from(written).ok().map(i32::cast_unsigned);
+    negative.or_else(|| u32::try_from(written).ok())
 }
 
 /// Skips a block that nobody needs.
@@ -576,5 +582,24 @@ impl<R: BufRead> Read for BlockBody<'_, R> {
         out[..n].copy_from_slice(&buf[..n]);
         self.consume(n);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oids_of_large_objects_have_32_bits() {
+        for (written, oid) in [
+            (16_385, Some(16_385)),
+            (-1, Some(u32::MAX)),
+            (i64::from(i32::MIN), Some(1 << 31)),
+            (1 << 31, Some(1 << 31)),
+            (1 << 32, None),
+            (-(1 << 32), None),
+        ] {
+            assert_eq!(object_oid(written), oid, "{written}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 #![warn(missing_docs, unreachable_pub)]
 #![doc = include_str!("../README.md")]
 
+mod block_encoder;
 mod block_form;
 pub mod bounded;
 mod chunks;
@@ -52,6 +53,8 @@ mod text_item;
 mod timestamps;
 mod toc;
 mod toc_entry;
+mod toc_writer;
+mod writer;
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -84,6 +87,7 @@ pub use list::{toc_line, toc_list};
 pub use row_digest::RowDigest;
 pub use table_digests::TableDigest;
 pub use toc::{DataOffset, TocEntry, TocSection};
+pub use writer::{ArchiveWriter, check_writable};
 
 /// A stream of bytes.
 pub type ByteStream = Box<dyn Read + Send>;
