@@ -18,7 +18,7 @@ use super::peek_reader::{PeekReader, buffered};
 use super::tail::{SHOWN_BYTES, no_block, offsets_at_end, other_bytes, peek, read_tail};
 use super::toc::{Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, ArchiveBody, BlockIndex, DataOffset, DumpId, Format, Limits, RangeSource, ReadContext,
+    Archive, ArchiveBody, BlockIndex, ByteStream, DataOffset, DumpId, Format, Limits, RangeSource, ReadContext,
     TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
@@ -187,6 +187,22 @@ impl CustomBlocks {
         let mut input = CountingReader::new(buffered(ranges.open(tail)?));
         let offsets = read_tail(&mut input, &self.form, entries, &InputFiles::default())?;
         offsets.ok_or_else(|| wrong_index("the archive ends after the table of contents"))
+    }
+
+    /// Hands the block of one entry to `sink`; it begins where `bytes` do.
+    pub(crate) fn read_entry(
+        &self,
+        entry: &TocEntry,
+        bytes: ByteStream,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
+        let mut input = buffered(bytes);
+        let elsewhere = || corrupt(format!("the data of {} is not at its offset", entry.name()));
+        let kind = next_kind(&mut input)?.ok_or_else(elsewhere)?;
+        if int(&mut input, &self.form, "block header")? != i64::from(entry.dump_id.0) {
+            return Err(elsewhere());
+        }
+        read_block(&mut input, &self.form, kind, entry, sink)
     }
 
     /// With an index, blocks of a lower turn are read first; within a turn, the largest first.

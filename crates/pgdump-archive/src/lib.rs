@@ -488,6 +488,23 @@ impl Archive {
         }
     }
 
+    /// Hands the data of one entry of a custom archive to `sink`. `bytes` begin at its offset ([`DataOffset::At`]). Nothing
+    /// else is read, so nothing shows that the archive is complete: for samples.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Corrupt`] if the data is not there, or damaged; the errors of the reader and of the sink.
+    pub fn read_entry(
+        &self,
+        entry: &TocEntry,
+        bytes: ByteStream,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
+        match &self.body {
+            ArchiveBody::Custom(blocks) => blocks.read_entry(entry, bytes, sink),
+            _ => Err(toc::corrupt("only a custom archive has data at an offset")),
+        }
+    }
+
     /// Stored bytes of each entry's data, by dump id, if the archive has them before its data. `stored`: bytes of the
     /// whole input, if known; the last block of a custom archive ends there.
     pub fn sizes(&self, stored: Option<u64>) -> std::collections::HashMap<DumpId, u64> {

@@ -231,3 +231,27 @@ fn names_keep_their_encoding() {
     assert!(bytes.windows(4).any(|w| w == b"caf\xe9"));
     assert_eq!(open(&bytes).unwrap().entries()[1].tag, name.tag);
 }
+
+/// The data of an entry that has an offset can be read by itself.
+#[test]
+fn one_entry_is_read_at_its_offset() {
+    let bytes = bytes_of("shop18.zstd.dump");
+    let archive = open(&bytes).unwrap();
+    let all = read_all(&bytes).unwrap();
+    let with_rows = |e: &&TocEntry| e.has_data && !e.copy_stmt.is_empty();
+    let mut read = 0;
+    for entry in archive.entries().iter().filter(with_rows) {
+        let DataOffset::At(at) = entry.offset else {
+            panic!("{}", entry.name());
+        };
+        let at_offset = |at: usize| Box::new(std::io::Cursor::new(bytes[at..].to_vec()));
+        let mut one = Collect::default();
+        let at = usize::try_from(at).unwrap();
+        archive.read_entry(entry, at_offset(at), &mut one).unwrap();
+        assert!(all.data.contains(&one.data[0]), "{}", entry.name());
+        let e = archive.read_entry(entry, at_offset(at + 1), &mut one);
+        assert_eq!(e.err().map(|e| kind(&e)), Some(Kind::Corrupt));
+        read += 1;
+    }
+    assert!(read > 2, "{read}");
+}
