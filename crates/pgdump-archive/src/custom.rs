@@ -18,8 +18,8 @@ use super::peek_reader::{PeekReader, buffered};
 use super::tail::{SHOWN_BYTES, no_block, offsets_at_end, other_bytes, peek, read_tail};
 use super::toc::{Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, ArchiveBody, BlockIndex, ByteStream, DataOffset, DumpId, Format, Limits, RangeSource, ReadContext,
-    TocEntry, dialect_of,
+    Archive, ArchiveBody, BlockIndex, ByteStream, DataOffset, DumpId, Format, Limits, RangeSource,
+    ReadContext, TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
