@@ -43,3 +43,4 @@ mod text;
 mod order;
 mod parts;
 mod choosing;
+mod mask_commands;
