@@ -27,6 +27,8 @@ const MAX_TABLE_BYTES: usize = 8 << 20;
 const MAX_BYTES: u64 = 4 << 30;
 /// How long rows are looked at.
 const MAX_TIME: Duration = Duration::from_secs(60);
+/// Most bytes of rows that are kept until the keys of SQL text are known, which come after all rows.
+const MAX_WAITING: usize = 64 << 20;
 /// Most bytes of a value that are looked at.
 const MAX_VALUE: usize = 1 << 10;
 
@@ -192,6 +194,10 @@ struct Sampler {
     statements: Vec<TocEntry>,
     known: usize,
     open: Option<OpenTable>,
+    /// Tables of SQL text, and the bytes of their rows.
+    waiting: Vec<OpenTable>,
+    waiting_bytes: usize,
+    is_script: bool,
     seen: HashSet<Name>,
     found: BTreeMap<Name, Vec<SuggestedColumn>>,
     budget: Budget,
@@ -217,6 +223,13 @@ struct OpenTable {
 }
 
 impl OpenTable {
+    fn kept_bytes(&self) -> usize {
+        let values = self.rows.iter().flatten();
+        values
+            .map(|v| v.as_ref().map_or(0, Vec::len) + size_of::<Option<Vec<u8>>>())
+            .sum()
+    }
+
     fn is_full(&self) -> bool {
         self.rows.len() >= MAX_ROWS || self.bytes >= MAX_TABLE_BYTES
     }
@@ -323,6 +336,9 @@ impl Sampler {
                 .any(|e| e.kind == EntryKind::Blobs && e.has_data),
             was_cut: false,
             open: None,
+            waiting: vec![],
+            waiting_bytes: 0,
+            is_script: archive.is_script(),
             seen: HashSet::new(),
             found: BTreeMap::new(),
             budget: Budget {
@@ -352,6 +368,17 @@ impl Sampler {
         let Some(open) = self.open.take() else {
             return;
         };
+        self.seen.insert(open.name.clone());
+        let kept = open.kept_bytes();
+        if self.is_script && self.waiting_bytes + kept <= MAX_WAITING {
+            self.waiting_bytes += kept;
+            self.waiting.push(open);
+        } else {
+            self.judge(open);
+        }
+    }
+
+    fn judge(&mut self, open: OpenTable) {
         let (schema, table) = &open.name;
         let mut shape = shape_for_copy(&self.shapes, schema, table, open.columns.as_deref());
         let mut rows = open.rows;
@@ -362,7 +389,6 @@ impl Sampler {
             .map(|row| without(row, is_generated))
             .collect();
         self.suggest(&shape, &rows);
-        self.seen.insert(open.name);
     }
 
     /// Adds what is suggested for a table. A partition's columns are those of its parent, whose rules it has.
@@ -391,6 +417,9 @@ impl Sampler {
     }
 
     fn finish(mut self, database: Option<String>, entries: &[TocEntry]) -> MaskSuggestion {
+        self.learn();
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_iter().for_each(|open| self.judge(open));
         let mut unseen = 0_usize;
         for entry in entries.iter().filter(|e| has_rows(e)) {
             let name = name_of(entry);

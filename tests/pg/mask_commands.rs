@@ -53,11 +53,12 @@ tables:
 "#;
 
 /// What is as it was, and what still belongs together.
-const KEPT: &str = "SELECT (SELECT count(*) || md5(string_agg(id || ' ' || customer_id || ' ' || total || at, ',' ORDER BY id)) FROM shop.orders),
+const KEPT: &str = "SELECT concat_ws(' ',
+        (SELECT count(*) || md5(string_agg(concat_ws(' ', id, customer_id, total, at), ',' ORDER BY id)) FROM shop.orders),
         (SELECT md5(string_agg(a || b, ',' ORDER BY a)) FROM shop.plain),
         (SELECT count(*) || ' ' || sum(id) FROM shop.customer),
         (SELECT count(*) FROM shop.orders o JOIN shop.customer c ON c.token = o.token AND c.id = o.customer_id),
-        (SELECT md5(lo_get(77)) || lo_get(78)::text || lo_get(4000000000)::text)";
+        md5(lo_get(77)), lo_get(78), lo_get(4000000000))";
 
 fn mask(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
