@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use pgdump_archive::{
     Archive, Dialect, DumpId, EntryKind, TextEncoding, TocEntry, Token, copy_target, tokens,
 };
-use pgdump_mask::{MaskCounts, Masking};
+use pgdump_mask::{MaskCounts, Masking, TableShape};
 
 use crate::error::RestoreError;
 use crate::masking::{LoadMasking, MaskingReport, RowMask};
@@ -29,12 +29,29 @@ pub fn columns_without_rule(entries: &[TocEntry], masking: &Masking) -> Vec<(Str
         let schema = entry.namespace.as_deref().unwrap_or_default();
         let copied = copied_columns(&entry.copy_stmt);
         let shape = shape_for_copy(&shapes, schema, &entry.tag, copied.as_deref());
-        let columns = masking.without_rule(&shape);
+        let columns = without_rule(&shape, masking);
         if !columns.is_empty() {
             found.push((format!("{schema}.{}", entry.tag), columns));
         }
     }
     found
+}
+
+/// The columns of a table that neither a rule nor a label names. A label that nobody knows counts where no rule does, and is
+/// refused there.
+fn without_rule(shape: &TableShape, masking: &Masking) -> Vec<String> {
+    let refused = |shape: &TableShape| -> HashSet<String> {
+        let misfits = masking.table(shape).err().unwrap_or_default();
+        misfits.into_iter().filter_map(|m| m.column).collect()
+    };
+    let mut labelled = shape.clone();
+    for column in labelled.columns.iter_mut().filter(|c| c.label.is_none()) {
+        column.label = Some("no such label".to_owned());
+    }
+    let (before, after) = (refused(shape), refused(&labelled));
+    let columns = shape.columns.iter().map(|c| &c.name);
+    let without = columns.filter(|name| after.contains(*name) && !before.contains(*name));
+    without.cloned().collect()
 }
 
 /// How the data of an archive is masked, and what that has changed so far.
