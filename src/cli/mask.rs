@@ -2,7 +2,8 @@
 //! and `mask check` compares rules with a backup.
 
 pub(super) mod check;
-pub(super) mod suggest;
+mod source;
+mod suggest;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use super::rehearse::with_hint;
 use super::signals::until_signal;
 use super::terminal;
 use crate::app::App;
-use crate::config::MaskingRules;
 use crate::job::BackupRef;
 use crate::manager::{MaskDestination, MaskJob, MaskedArchive};
 use crate::progress::Progress;
 use pgdump_archive::Codec;
+use source::{MaskSource, rules};
 
 #[derive(Debug, clap::Args)]
 #[command(subcommand_negates_reqs = true)]
@@ -75,23 +76,6 @@ enum MaskAction {
     Check(MaskSource),
 }
 
-/// A backup that rules are for.
-#[derive(Debug, clap::Args)]
-pub(super) struct MaskSource {
-    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest-proven
-    ///
-    /// latest@TIME and latest-proven@TIME leave out what was made after that time.
-    backup: String,
-    /// Prefix under which `latest` and `latest-proven` search
-    ///
-    /// It is an error with a backup that is named.
-    #[arg(long, default_value = "", hide_default_value = true, help_heading = help::SELECTION)]
-    prefix: String,
-    /// Only this database: of latest, or of a whole cluster's dump
-    #[arg(long, value_name = "NAME", help_heading = help::SELECTION)]
-    database: Option<String>,
-}
-
 /// Compression of the new archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Compression {
@@ -119,13 +103,6 @@ impl MaskArgs {
     }
 }
 
-impl MaskSource {
-    fn backup(&self, app: &App) -> Result<BackupRef, CommandError> {
-        let place = (self.prefix.as_str(), self.database.as_deref());
-        Ok(backup_of(&app.config, &self.backup, place)?)
-    }
-}
-
 pub(super) async fn run(app: App, args: MaskArgs, output: OutputFormat) -> CommandResult {
     let is_given = args.backup.is_some() || args.to.is_some();
     match (args.action, args.backup, args.to) {
@@ -147,12 +124,6 @@ pub(super) async fn run(app: App, args: MaskArgs, output: OutputFormat) -> Comma
         }
         (None, ..) => Err(usage("mask needs a backup and --to")),
     }
-}
-
-/// The rules of `--mask`.
-fn rules(app: &App) -> Result<MaskingRules, CommandError> {
-    let what = "there are no masking rules: name their file with --mask (pgrestored mask suggest writes one to start from)";
-    app.config.masking.clone().ok_or_else(|| usage(what))
 }
 
 fn destination(to: &str, output: OutputFormat) -> Result<MaskDestination, CommandError> {

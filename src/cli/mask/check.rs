@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{MaskSource, rules};
+use super::source::{MaskSource, rules};
 use crate::app::App;
 use crate::cli::exit::{CommandResult, Exit};
 use crate::cli::output::{OutputFormat, count, print_json};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tokio_util::sync::CancellationToken;
 
-use super::MaskSource;
+use super::source::MaskSource;
 use crate::app::App;
 use crate::cli::exit::{CommandResult, Exit};
 use crate::cli::failure;
