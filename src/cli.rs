@@ -20,6 +20,7 @@ mod help;
 mod inspect;
 mod ledger;
 mod list;
+mod mask;
 mod output;
 mod promote;
 mod prune;
@@ -128,6 +129,11 @@ enum Command {
     /// Show what a backup contains and needs
     #[command(after_help = "Example:\n  pgrestored inspect latest --against")]
     Inspect(inspect::InspectArgs),
+    /// Write a masked copy of a backup as an archive, without a database
+    #[command(
+        after_help = "Examples:\n  pgrestored mask suggest latest > mask.yaml\n  pgrestored mask check latest --mask mask.yaml\n  pgrestored mask latest --mask mask.yaml --to gs://for-vendor/app.dump"
+    )]
+    Mask(mask::MaskArgs),
     /// Publish a request for a restore or a verification
     #[command(
         after_help = "Examples:\n  pgrestored request latest --target orders_restored --wait\n  pgrestored request latest --verify --wait"
@@ -185,6 +191,7 @@ impl Command {
             | Command::Prune(_)
             | Command::Report(_)
             | Command::List(_)
+            | Command::Mask(_)
             | Command::Request(_)
             | Command::Watch(_)
             | Command::Status(_)
@@ -209,9 +216,7 @@ impl Command {
 
 const EXAMPLES: &str = "Examples:
   pgrestored restore latest --target app_copy
-  pgrestored restore ./app.dump --target app --on-existing replace
-  pgrestored verify latest --html proof.html
-  pgrestored list --output json";
+  pgrestored verify latest --html proof.html";
 
 fn after_help() -> String {
     let codes = Exit::ALL
@@ -274,6 +279,10 @@ impl Cli {
         let raw = match reader {
             LogReader::Operator => self.config.clone(),
             LogReader::Person(_) => self.config.clone().for_person(),
+        };
+        let raw = match &self.command {
+            Command::Mask(args) if args.needs_no_key() => raw.with_any_mask_key(),
+            _ => raw,
         };
         let config = match self.command {
             Command::Worker(_) | Command::Request(_) => Config::with_queue(&raw),
@@ -380,6 +389,7 @@ impl Cli {
             Command::Promote(args) => promote::run(App::new(config?)?, args, output).await,
             Command::Reap => reap::run(App::new(config?)?, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
+            Command::Mask(args) => mask::run(App::new(config?)?, args, output).await,
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,
         }
     }

@@ -24,7 +24,10 @@ pub use crate::catalog::{
     BackupCatalog, BackupProof, BackupSetStatus, ClusterDatabaseProof, DatabaseStatus,
     ProvenBackup, ProvenGeneration,
 };
-pub use crate::pipeline::JobOutcome;
+pub use crate::pipeline::{
+    JobOutcome, MaskDestination, MaskJob, MaskSuggestion, MaskedArchive, SuggestedColumn,
+    SuggestedTable,
+};
 
 /// Core component responsible for database restore operations.
 #[derive(Clone)]
@@ -161,6 +164,35 @@ impl RestoreManager {
     ) -> Result<Rehearsal, RestoreError> {
         let rehearsed = pipeline::rehearsal::run(&self.services, job, progress, stop);
         Box::pin(rehearsed).await
+    }
+
+    /// Writes a masked copy of a backup as an archive, without a database.
+    ///
+    /// # Errors
+    /// The backup cannot be read, the rules do not fit it, or the archive cannot be written. Then there is no archive, or its
+    /// end is missing.
+    pub async fn mask(
+        &self,
+        job: MaskJob,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Result<MaskedArchive, RestoreError> {
+        let masked = pipeline::masked_archive::run(&self.services, job, progress, stop);
+        Box::pin(masked).await
+    }
+
+    /// Looks at a backup for columns that masking rules should name.
+    ///
+    /// # Errors
+    /// The backup cannot be opened, or what is read of it is damaged.
+    pub async fn suggest_masks(
+        &self,
+        backup: &BackupRef,
+        database: Option<String>,
+        stop: CancellationToken,
+    ) -> Result<MaskSuggestion, RestoreError> {
+        let found = pipeline::mask_samples::run(&self.services, backup, database, stop);
+        Box::pin(found).await
     }
 
     /// Counts a request that has its final outcome.

@@ -8,6 +8,7 @@ mod gcs;
 mod gcs_errors;
 mod kept_bytes;
 mod local;
+mod object_body;
 
 use pgdump_archive::Crc32c;
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ pub use backup_store::{
 pub(crate) use denial::can_read_another;
 use gcs_errors::Billing;
 pub(crate) use kept_bytes::bytes_of;
+pub use object_body::{BodyWriter, IncompleteBody, ObjectBody, object_body};
 
 /// Reads a small object whole, checks its size and checksum, and retries reads that fail or stall. It takes as long as the
 /// bytes take that keep arriving.

@@ -19,7 +19,9 @@ use crate::job::{BackupRef, LATEST, LATEST_PROVEN, ResultBackup, VerifyJob};
 use crate::policy::{Policy, Trigger};
 use crate::progress::Progress;
 use crate::store::{BackupStore, StoredObject, read_range};
-use pgdump_archive::{self, Archive, CutOff, DecryptionKeys, Limits};
+use pgdump_archive::{
+    self, Archive, ArchiveSource, CutOff, DecryptionKeys, Limits, ReopenableSource,
+};
 
 /// Largest globals file that is read, in bytes.
 const MAX_GLOBALS: u64 = 16 << 20;
@@ -78,6 +80,17 @@ impl BackupCatalog {
     /// `access_denied` where there is no client for it.
     pub async fn store(&self) -> Result<Arc<dyn BackupStore>, RestoreError> {
         Ok(self.stores.at(&self.config.bucket).await?)
+    }
+
+    /// The store at a location.
+    ///
+    /// # Errors
+    /// As [`BackupCatalog::store`].
+    pub(crate) async fn store_at(
+        &self,
+        place: &Location,
+    ) -> Result<Arc<dyn BackupStore>, RestoreError> {
+        Ok(self.stores.at(place).await?)
     }
 
     /// The same below `prefix`.
@@ -446,11 +459,36 @@ impl BackupCatalog {
     ) -> Result<(Archive, IntegrityCheck), RestoreError> {
         let (origin, expected) =
             backup::open(source, reach, self.download_options(), progress, stop);
+        Ok((self.open_origin(origin, database).await?, expected))
+    }
+
+    /// The same for samples: nothing is checked in the end. Also how to open the bytes at another place, if they are those of
+    /// one stream that can be read again.
+    pub(crate) async fn read_reopenable(
+        &self,
+        WantedBackup { source, database }: WantedBackup,
+        reach: ReadHint,
+        stop: CancellationToken,
+    ) -> Result<(Archive, Option<Arc<dyn ReopenableSource>>), RestoreError> {
+        let (origin, _) =
+            backup::open(source, reach, self.download_options(), Arc::default(), stop);
+        let reopen = match &origin {
+            ArchiveSource::Stream { reopen, .. } => reopen.clone(),
+            ArchiveSource::Directory(_) => None,
+        };
+        Ok((self.open_origin(origin, database).await?, reopen))
+    }
+
+    async fn open_origin(
+        &self,
+        origin: ArchiveSource,
+        database: Option<String>,
+    ) -> Result<Archive, RestoreError> {
         let (keys, bounds) = (self.keys()?, self.archive_limits());
         let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
         let archive = tokio::task::spawn_blocking(open)
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
-        Ok((archive, expected))
+        Ok(archive)
     }
 }

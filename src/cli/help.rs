@@ -20,7 +20,7 @@ const OPERATION: &str = "Operation";
 const OTHER: &str = "Configuration";
 
 /// Topics of the options that every command has, by the beginning of their ids; the first that fits counts.
-const TOPICS: [(&str, &str); 49] = [
+const TOPICS: [(&str, &str); 51] = [
     ("output", OUTPUT),
     ("log_url_template", OPERATION),
     ("trace_url_template", OPERATION),
@@ -51,6 +51,8 @@ const TOPICS: [(&str, &str); 49] = [
     ("restore_on_error", POLICY),
     ("restore_profile", POLICY),
     ("restore_rehearse", POLICY),
+    ("restore_mask", POLICY),
+    ("mask_", POLICY),
     ("restore_in_place", POLICY),
     ("restore_globals", POLICY),
     ("restore_require_complete", POLICY),
@@ -73,7 +75,7 @@ const TOPICS: [(&str, &str); 49] = [
 ];
 
 /// Texts of one line for the configuration that `-h` shows.
-const SHORT: [(&str, &str); 12] = [
+const SHORT: [(&str, &str); 14] = [
     (
         "backup_bucket",
         "Bucket name, gs://bucket/prefix or file:///folder",
@@ -93,6 +95,8 @@ const SHORT: [(&str, &str); 12] = [
     ("restore_no_privileges", "Leave out GRANT and REVOKE"),
     ("restore_extensions", "If missing: require or skip-missing"),
     ("restore_on_error", "If refused: stop or skip"),
+    ("restore_mask", "File with the masking rules (YAML)"),
+    ("mask_key_file", "File with the key of the rules"),
     ("verify_checks", "File with checks of the data (YAML)"),
     ("admin_addr", "Address of the status page and /metrics"),
 ];
@@ -133,6 +137,7 @@ fn shown(command: &str) -> &'static [&'static str] {
             "google_cloud_project",
         ],
         "list" => &["backup_bucket"],
+        "mask" => &["backup_bucket", "restore_mask", "mask_key_file"],
         "prune" | "report" => &["backup_bucket", "backup_sets"],
         "request" | "watch" => &["google_cloud_project"],
         _ => &[],

@@ -103,7 +103,8 @@ pub(super) async fn rehearse(
     Ok(Ok(done.map_err(|e| with_hint(e, named))?))
 }
 
-fn with_hint(e: RestoreError, named: &str) -> RestoreError {
+/// The same error; for a backup that was not found, with the file that may be meant.
+pub(super) fn with_hint(e: RestoreError, named: &str) -> RestoreError {
     match hint_of(named, e.reason()) {
         Some(hint) => StorageError::new(StorageKind::NotFound, format!("{e}; {hint}")).into(),
         None => e,

@@ -9,13 +9,16 @@ use super::files;
 use crate::admission::PolicyFile;
 use crate::database::{Promoted, Reaped, RetainedDatabase, RolledBack};
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
+use crate::manager::{MaskSuggestion, MaskedArchive};
 use crate::proof::VerificationReport;
 use crate::verification::{ChecksFile, Envelope};
+use pgdump_mask::MaskFile;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
     /// restore-request, restore-result, gcs-notification, backup-list, generation-list, inspection, rehearsal, proof-report, evidence,
-    /// request-policy, checks, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status, diagnosis or
+    /// request-policy, checks, mask, masked-archive, mask-suggestion, mask-check, pruned, reaped, kept, rolled-back, promoted, selftest,
+    /// ledger, worker-status, diagnosis or
     /// command-failure
     #[arg(required_unless_present = "write")]
     name: Option<String>,
@@ -82,6 +85,19 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
             schema_of::<PolicyFile>("request-policy", true),
         ),
         ("checks", schema_of::<ChecksFile>("checks", true)),
+        ("mask", schema_of::<MaskFile>("mask", true)),
+        (
+            "masked-archive",
+            schema_of::<MaskedArchive>("masked-archive", false),
+        ),
+        (
+            "mask-suggestion",
+            schema_of::<MaskSuggestion>("mask-suggestion", false),
+        ),
+        (
+            "mask-check",
+            schema_of::<super::mask::check::MaskCheck>("mask-check", false),
+        ),
         (
             "pruned",
             schema_of::<Vec<super::prune::Pruned>>("pruned", false),

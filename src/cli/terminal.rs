@@ -112,6 +112,11 @@ pub(super) fn print_bytes(text: &[u8]) {
     let _ = output.write_all(text);
 }
 
+/// Standard output for bytes that are no text of ours, such as an archive.
+pub(super) fn raw_output() -> Box<dyn Write + Send> {
+    Box::new(std::io::stdout())
+}
+
 pub(super) fn has_printed_document() -> bool {
     HAS_DOCUMENT.load(Relaxed)
 }

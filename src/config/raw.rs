@@ -653,6 +653,20 @@ impl RawConfig {
         raw.with_libpq_settings(&|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
     }
 
+    /// The values for a command that changes no rows: whether masking rules fit a backup does not depend on their key.
+    pub fn with_any_mask_key(self) -> Self {
+        if non_empty(&self.mask_key)
+            .or(non_empty(&self.mask_key_file))
+            .is_some()
+        {
+            return self;
+        }
+        RawConfig {
+            mask_key: Some("no row is masked with this key".to_owned()),
+            ..self
+        }
+    }
+
     /// How long a server or service may take to answer for the first time; `None`: as long as later.
     pub(super) fn first_contact(&self) -> Option<std::time::Duration> {
         self.is_for_person.then_some(FIRST_CONTACT)

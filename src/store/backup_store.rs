@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use super::object_body::ObjectBody;
 use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
 use crate::proof::MembersProof;
@@ -353,6 +354,18 @@ pub trait BackupStore: Send + Sync {
         &'a self,
         name: &'a str,
         content: Bytes,
+        content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>>;
+
+    /// Creates an object of bytes that are still being made; `None` if one of that name exists, which is left unchanged. If
+    /// they end early, there is no object.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`; `cancelled` if the bytes end early.
+    fn create_of<'a>(
+        &'a self,
+        name: &'a str,
+        body: ObjectBody,
         content_type: &'a str,
     ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>>;
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::backup_store::{BackupStore, NameFilter, NewestObjects, ObjectBytes, StoredObject};
 use super::local::LocalStore;
+use super::object_body::ObjectBody;
 use crate::error::{StorageError, StorageKind};
 use crate::job::Generation;
 
@@ -251,6 +252,18 @@ impl BackupStore for FaultyStore {
                 ));
             }
             made
+        })
+    }
+
+    fn create_of<'a>(
+        &'a self,
+        name: &'a str,
+        body: ObjectBody,
+        content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
+        Box::pin(async move {
+            self.meet(Call::Create, name).await?;
+            self.folder.create_of(name, body, content_type).await
         })
     }
 

@@ -20,17 +20,22 @@ use google_cloud_storage::client::{Storage, StorageControl};
 use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
+use google_cloud_storage::streaming_source::StreamingSource;
 
 use super::backup_store::{
     BackupStore, GenerationState, Hold, Listing, NameFilter, NewestObjects, ObjectBytes,
     ObjectGeneration, ObjectLock, StoredObject,
 };
 use super::gcs_errors::{Answer, AnswerStatus, Billing, GcsCall, GcsRequest, shell_word};
+use super::object_body::{IncompleteBody, ObjectBody};
 use crate::config::StorageEmulator;
 use crate::error::{StorageError, StorageKind, report};
 
 /// How long the clients retry one call.
 const CALL_BUDGET: Duration = Duration::from_secs(60);
+
+/// How many attempts the requests of one long upload have together. A time limit would end it, however well it proceeds.
+const UPLOAD_ATTEMPTS: u32 = 20;
 
 /// How long to look for a deleted object: whether it is found only changes the words of an error.
 const DELETED_LIMIT: Duration = Duration::from_secs(5);
@@ -307,6 +312,17 @@ fn whole_second(seconds: i64) -> Option<jiff::Timestamp> {
     jiff::Timestamp::from_second(seconds).ok()
 }
 
+/// The bytes of an upload. They cannot be read again, so the client keeps those of one request (8 MiB).
+struct UploadedBody(ObjectBody);
+
+impl StreamingSource for UploadedBody {
+    type Error = IncompleteBody;
+
+    async fn next(&mut self) -> Option<Result<Bytes, IncompleteBody>> {
+        self.0.next().await
+    }
+}
+
 impl BackupStore for GcsStore {
     fn greet(&self, within: Duration) -> BoxFuture<'_, Result<(), StorageError>> {
         Box::pin(async move {
@@ -457,6 +473,33 @@ impl BackupStore for GcsStore {
             match written.map_err(|e| self.fault(e, GcsCall::Create, name)) {
                 Ok(object) => Ok(Some(self.object(object))),
                 // This may also be a retry of an attempt that succeeded but whose answer was lost.
+                Err(e) if e.kind() == StorageKind::Changed => Ok(None),
+                Err(e) => Err(e),
+            }
+        })
+    }
+
+    fn create_of<'a>(
+        &'a self,
+        name: &'a str,
+        body: ObjectBody,
+        content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
+        Box::pin(async move {
+            let full = format!("{}{name}", self.prefix);
+            let mut write = self
+                .data
+                .write_object(self.resource(), full, UploadedBody(body))
+                .set_if_generation_match(0_i64)
+                .set_content_type(content_type)
+                .with_retry_policy(RetryableErrors.with_attempt_limit(UPLOAD_ATTEMPTS));
+            if let Some(project) = self.user_project() {
+                write = write.with_quota_project(project);
+            }
+            // Nothing exists before the last request, so an upload that is dropped leaves nothing.
+            let written = write.send_buffered().await;
+            match written.map_err(|e| self.fault(e, GcsCall::Create, name)) {
+                Ok(object) => Ok(Some(self.object(object))),
                 Err(e) if e.kind() == StorageKind::Changed => Ok(None),
                 Err(e) => Err(e),
             }

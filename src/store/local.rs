@@ -14,11 +14,12 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::StreamExt;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::backup_store::{
     BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, Obstacle, StoredObject,
 };
+use super::object_body::ObjectBody;
 use crate::error::{StorageError, StorageKind};
 
 const CHUNK: usize = 256 << 10;
@@ -101,6 +102,33 @@ fn locate_new(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
         real(folder, there)?;
     }
     Ok(path)
+}
+
+/// A file under a temporary name, which is removed in the end.
+struct PartFile(PathBuf);
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The path of a file to create, and that of its part in the same folder, which is created if it is missing.
+fn locate_part(root: &Path, name: &str) -> Result<(PathBuf, PartFile), StorageError> {
+    let path = locate_new(root, name)?;
+    let folder = path.parent().unwrap_or(&path);
+    std::fs::create_dir_all(folder).map_err(|e| fault(e, folder))?;
+    let part = folder.join(format!(".{}.part", uuid::Uuid::new_v4().simple()));
+    Ok((path, PartFile(part)))
+}
+
+/// Gives a part that is complete its name: atomic, and impossible if the name is taken.
+fn link(part: &PartFile, path: &Path, name: String) -> Result<Option<StoredObject>, StorageError> {
+    match std::fs::hard_link(&part.0, path) {
+        Ok(()) => describe(path, name).map(Some),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
+        Err(e) => Err(fault(e, path)),
+    }
 }
 
 /// Opens a regular file. `O_NONBLOCK` keeps the open from hanging if a pipe has taken its place.
@@ -522,21 +550,42 @@ impl BackupStore for LocalStore {
     ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
         let (root, name) = (self.folder.clone(), name.to_owned());
         Box::pin(blocking(move || {
-            let path = locate_new(&root, &name)?;
-            let folder = path.parent().unwrap_or(&path);
-            std::fs::create_dir_all(folder).map_err(|e| fault(e, folder))?;
-            // Atomic: written under a temporary name, then linked, which fails if the name is taken.
-            let temporary = folder.join(format!(".{}.part", uuid::Uuid::new_v4().simple()));
-            let linked = std::fs::write(&temporary, &content)
-                .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
-                .and_then(|()| std::fs::hard_link(&temporary, &path));
-            let _ = std::fs::remove_file(&temporary);
-            match linked {
-                Ok(()) => describe(&path, name).map(Some),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
-                Err(e) => Err(fault(e, &path)),
-            }
+            let (path, part) = locate_part(&root, &name)?;
+            let written = std::fs::write(&part.0, &content)
+                .and_then(|()| std::fs::File::open(&part.0)?.sync_all());
+            written.map_err(|e| fault(e, &path))?;
+            link(&part, &path, name)
         }))
+    }
+
+    fn create_of<'a>(
+        &'a self,
+        name: &'a str,
+        mut body: ObjectBody,
+        _content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
+        let (root, name) = (self.folder.clone(), name.to_owned());
+        Box::pin(async move {
+            let located = name.clone();
+            let created = blocking(move || {
+                let (path, part) = locate_part(&root, &located)?;
+                let file = std::fs::File::create_new(&part.0).map_err(|e| fault(e, &path))?;
+                Ok((path, part, file))
+            });
+            let (path, part, file) = created.await?;
+            let mut file = tokio::fs::File::from_std(file);
+            while let Some(bytes) = body.next().await {
+                let bytes = bytes.map_err(|e| {
+                    let path = path.display().to_string();
+                    StorageError::new(StorageKind::Stopped, path).with_source(e)
+                })?;
+                file.write_all(&bytes).await.map_err(|e| fault(e, &path))?;
+            }
+            // Errors of a write may come with the next call.
+            file.flush().await.map_err(|e| fault(e, &path))?;
+            file.sync_all().await.map_err(|e| fault(e, &path))?;
+            blocking(move || link(&part, &path, name)).await
+        })
     }
 
     fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>> {
@@ -864,5 +913,37 @@ mod tests {
         assert!(
             store.stat("a.dump", None).await.is_ok() && store.stat("inside", None).await.is_err()
         );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_appears_when_it_is_complete() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(folder.path().to_owned());
+        let files = || {
+            let entries = std::fs::read_dir(folder.path()).unwrap();
+            let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+            names.collect::<Vec<_>>()
+        };
+        let create = async |name: &str, is_finished: bool| {
+            let stall = std::time::Duration::from_secs(60);
+            let (mut writer, body) = crate::store::object_body(stall);
+            let written = tokio::task::spawn_blocking(move || {
+                writer.write_all(b"rows").unwrap();
+                if is_finished {
+                    writer.finish().unwrap();
+                }
+            });
+            let created = store.create_of(name, body, "").await;
+            written.await.unwrap();
+            created
+        };
+        let e = create("x", false).await.unwrap_err();
+        assert_eq!(e.kind(), StorageKind::Stopped);
+        assert!(files().is_empty(), "{:?}", files());
+        let made = create("x", true).await.unwrap().unwrap();
+        assert_eq!((made.name.as_str(), made.size), ("x", 4));
+        assert_eq!(create("x", true).await.unwrap(), None, "it exists");
+        assert_eq!(files(), ["x"]);
     }
 }

@@ -252,6 +252,37 @@ async fn restore_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn masked_copies() {
+    let mut reader = Reader::with_backups_of("orders").await;
+    let dump = reader.cluster.dump_to_file("orders", &[]);
+    reader.upload(BUCKET, "orders.dump", &dump);
+    reader.replace_hosts(&["db.internal"]);
+    reader.follow("docs/guides/masked-copies.md", "").await;
+    let rules = std::fs::read_to_string(reader.path("mask.yaml")).unwrap();
+    let suggested = [
+        "  shop.customers:\n",
+        "      name: { fake: name }",
+        "      placed_at: keep\n",
+    ];
+    suggested
+        .iter()
+        .for_each(|line| assert!(rules.contains(line), "{rules}"));
+    let archive = reader.emulator.storage.get("for-vendor", "orders.dump");
+    let vendor = reader.cluster.scratch("vendor.dump");
+    std::fs::write(&vendor, archive.unwrap()).unwrap();
+    reader.cluster.pg_restore(&vendor, "vendor", &[]);
+    let counts = |database| {
+        let sql = "SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE name LIKE 'customer %'), (SELECT count(*) FROM shop.order_lines)) FROM shop.customers";
+        reader.cluster.psql(database, sql)
+    };
+    let rows = counts("orders");
+    assert_eq!(rows, "100 100 2000");
+    for database in ["vendor", "orders_staging"] {
+        assert_eq!(counts(database), "100 0 2000", "{database}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn migration() {
     // The documents install nothing: the newest server that the tests have.
     let Some(newest) = bindir_of(18) else {

@@ -13,6 +13,7 @@ mod formats;
 mod google;
 mod guides;
 mod index;
+mod masked_archives;
 mod operator;
 mod page;
 mod test_env;

@@ -14,6 +14,7 @@ const COUNTS: [(&str, usize, usize); 10] = [
     ("docs/guides/disaster-day.md", 9, 0),
     ("docs/guides/gke.md", 0, 9),
     ("docs/guides/least-privilege.md", 1, 0),
+    ("docs/guides/masked-copies.md", 6, 0),
     ("docs/guides/migration.md", 4, 0),
     ("docs/guides/one-name.md", 0, 4),
     ("docs/guides/restore-once.md", 6, 0),

@@ -23,6 +23,7 @@ mod deploy_terraform;
 mod documents;
 mod mistakes;
 mod guides;
+mod mask;
 mod platforms;
 mod setup;
 mod snapshots;

@@ -45,3 +45,4 @@ mod order;
 mod parts;
 mod choosing;
 mod masking;
+mod mask_commands;

@@ -6,8 +6,10 @@ mod access;
 mod grpc;
 mod object_versions;
 mod pubsub;
+mod resumable;
 mod storage;
 mod storage_errors;
+mod uploads;
 
 use std::net::SocketAddr;
 
@@ -40,6 +42,7 @@ impl Emulator {
         let address = listener.local_addr()?;
         let (access, storage_errors) = (Access::default(), StorageErrors::default());
         let of_storage = storage.router().merge(access.storage_router());
+        let of_storage = of_storage.merge(uploads::router(storage.clone()));
         let routes = pubsub
             .router()
             .merge(storage_errors.guard(of_storage))

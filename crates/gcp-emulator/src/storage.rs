@@ -1,5 +1,5 @@
 //! Cloud Storage: objects with generations and checksums. Metadata over gRPC; bytes over JSON/HTTP with ranges and
-//! preconditions; simple uploads.
+//! preconditions; simple and resumable uploads.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get};
 use base64::Engine;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -26,6 +26,7 @@ use super::grpc::unary;
 use super::object_versions::{
     BucketOptions, Object, ObjectContent, ObjectHolds, ObjectVersions, bucket_of,
 };
+use super::resumable::ResumableUploads;
 
 const CHUNK: u64 = 256 << 10;
 
@@ -98,6 +99,7 @@ impl StorageState {
 #[derive(Debug, Clone, Default)]
 pub struct StorageService {
     inner: Arc<Mutex<StorageState>>,
+    pub(super) uploads: ResumableUploads,
 }
 
 impl StorageService {
@@ -153,6 +155,16 @@ impl StorageService {
         };
         inner.store(bucket, name, object);
         generation
+    }
+
+    /// The generation of an object; 0 if it does not exist.
+    pub(super) fn generation_of(&self, bucket: &str, name: &str) -> i64 {
+        self.find(bucket, name, 0).map_or(0, |o| o.generation)
+    }
+
+    /// How many resumable uploads have begun and not ended.
+    pub fn open_uploads(&self) -> usize {
+        self.uploads.open()
     }
 
     /// Every object that is stored from now on, in place of an earlier listener.
@@ -345,8 +357,6 @@ impl StorageService {
     pub(super) fn router(&self) -> Router {
         let rest = Router::new()
             .route("/storage/v1/b/{bucket}/o/{object}", get(read))
-            .route("/upload/storage/v1/b/{bucket}/o", post(upload))
-            .layer(DefaultBodyLimit::disable())
             .with_state(self.clone());
         Router::new()
             .route(
@@ -535,63 +545,4 @@ fn body_of(
         }
     });
     Body::from_stream(stream.boxed())
-}
-
-/// `uploadType=media`: the body is the object; `multipart`: its second part is.
-async fn upload(
-    State(s): State<StorageService>,
-    Path(bucket): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-    data: Bytes,
-) -> Response {
-    let Some(name) = query.get("name") else {
-        return (StatusCode::BAD_REQUEST, "name").into_response();
-    };
-    let there = s.find(&bucket, name, 0);
-    if let Some(kept) = &there
-        && let Err(e) = s.lock().versions.check_not_kept(&bucket, name, kept)
-    {
-        return (StatusCode::FORBIDDEN, e.message().to_owned()).into_response();
-    }
-    let there = there.map_or(0, |o| o.generation);
-    let wanted = query
-        .get("ifGenerationMatch")
-        .and_then(|g| g.parse::<i64>().ok());
-    if wanted.is_some_and(|g| g != there) {
-        return (StatusCode::PRECONDITION_FAILED, "conditionNotMet").into_response();
-    }
-    let data = match query.get("uploadType").map(String::as_str) {
-        Some("multipart") => match second_part(&headers, &data) {
-            Some(media) => media,
-            None => return (StatusCode::BAD_REQUEST, "multipart").into_response(),
-        },
-        _ => data,
-    };
-    let (size, crc32c) = (data.len(), crc32c::crc32c(&data));
-    let generation = s.put(&bucket, name, data);
-    let crc32c = base64::engine::general_purpose::STANDARD.encode(crc32c.to_be_bytes());
-    let body = serde_json::json!({
-        "kind": "storage#object", "bucket": bucket, "name": name, "crc32c": crc32c,
-        "generation": generation.to_string(), "size": size.to_string(),
-    });
-    axum::Json(body).into_response()
-}
-
-/// The object in a multipart body: the part that follows the description.
-fn second_part(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let boundary = kind.split("boundary=").nth(1)?.trim_matches('"');
-    let mark = format!("--{boundary}");
-    let find = |what: &[u8], from: usize| {
-        body[from..]
-            .windows(what.len())
-            .position(|w| w == what)
-            .map(|i| i + from)
-    };
-    let first = find(mark.as_bytes(), 0)?;
-    let second = find(mark.as_bytes(), first + mark.len())?;
-    let start = find(b"\r\n\r\n", second)? + 4;
-    let end = find(format!("\r\n{mark}").as_bytes(), start)?;
-    Some(body.slice(start..end))
 }

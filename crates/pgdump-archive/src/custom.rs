@@ -18,13 +18,13 @@ use super::peek_reader::{PeekReader, buffered};
 use super::tail::{SHOWN_BYTES, no_block, offsets_at_end, other_bytes, peek, read_tail};
 use super::toc::{Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, ArchiveBody, BlockIndex, DataOffset, DumpId, Format, Limits, RangeSource, ReadContext,
-    TocEntry, dialect_of,
+    Archive, ArchiveBody, BlockIndex, ByteStream, DataOffset, DumpId, Format, Limits, RangeSource,
+    ReadContext, TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
-const BLOCK_DATA: u8 = 1;
-const BLOCK_LARGE_OBJECTS: u8 = 3;
+pub(super) const BLOCK_DATA: u8 = 1;
+pub(super) const BLOCK_LARGE_OBJECTS: u8 = 3;
 
 /// The data blocks, next in `input`, or at the locations of an index.
 pub(super) struct CustomBlocks {
@@ -187,6 +187,22 @@ impl CustomBlocks {
         let mut input = CountingReader::new(buffered(ranges.open(tail)?));
         let offsets = read_tail(&mut input, &self.form, entries, &InputFiles::default())?;
         offsets.ok_or_else(|| wrong_index("the archive ends after the table of contents"))
+    }
+
+    /// Hands the block of one entry to `sink`; it begins where `bytes` do.
+    pub(crate) fn read_entry(
+        &self,
+        entry: &TocEntry,
+        bytes: ByteStream,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
+        let mut input = buffered(bytes);
+        let elsewhere = || corrupt(format!("the data of {} is not at its offset", entry.name()));
+        let kind = next_kind(&mut input)?.ok_or_else(elsewhere)?;
+        if int(&mut input, &self.form, "block header")? != i64::from(entry.dump_id.0) {
+            return Err(elsewhere());
+        }
+        read_block(&mut input, &self.form, kind, entry, sink)
     }
 
     /// With an index, blocks of a lower turn are read first; within a turn, the largest first.
@@ -480,8 +496,8 @@ fn read_large_objects(
     let mut splitter = ObjectSplitter::default();
     loop {
         let oid = int(input, form, what)?;
-        let oid = u32::try_from(oid)
-            .map_err(|_| corrupt(format!("{oid} is not a valid OID of a large object")))?;
+        let oid = object_oid(oid)
+            .ok_or_else(|| corrupt(format!("{oid} is not a valid OID of a large object")))?;
         if oid == 0 {
             return Ok(());
         }
@@ -493,6 +509,12 @@ fn read_large_objects(
         }
         body.finish(what)?;
     }
+}
+
+/// The OID of a large object. `pg_dump` writes it as an `int`, of which the upper half of all OIDs are negative.
+fn object_oid(written: i64) -> Option<u32> {
+    let negative = i32::try_from(written).ok().map(i32::cast_unsigned);
+    negative.or_else(|| u32::try_from(written).ok())
 }
 
 /// Skips a block that nobody needs.
@@ -576,5 +598,24 @@ impl<R: BufRead> Read for BlockBody<'_, R> {
         out[..n].copy_from_slice(&buf[..n]);
         self.consume(n);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oids_of_large_objects_have_32_bits() {
+        for (written, oid) in [
+            (16_385, Some(16_385)),
+            (-1, Some(u32::MAX)),
+            (i64::from(i32::MIN), Some(1 << 31)),
+            (1 << 31, Some(1 << 31)),
+            (1 << 32, None),
+            (-(1 << 32), None),
+        ] {
+            assert_eq!(object_oid(written), oid, "{written}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 #![warn(missing_docs, unreachable_pub)]
 #![doc = include_str!("../README.md")]
 
+mod block_encoder;
 mod block_form;
 pub mod bounded;
 mod chunks;
@@ -53,6 +54,8 @@ mod text_item;
 mod timestamps;
 mod toc;
 mod toc_entry;
+mod toc_writer;
+mod writer;
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -88,6 +91,7 @@ pub use list::{toc_line, toc_list};
 pub use row_digest::RowDigest;
 pub use table_digests::TableDigest;
 pub use toc::{DataOffset, TocEntry, TocSection};
+pub use writer::{ArchiveWriter, check_writable};
 
 /// A stream of bytes.
 pub type ByteStream = Box<dyn Read + Send>;
@@ -485,6 +489,23 @@ impl Archive {
         match &mut self.body {
             ArchiveBody::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
             _ => Err(toc::corrupt("the restore index is another archive's")),
+        }
+    }
+
+    /// Hands the data of one entry of a custom archive to `sink`. `bytes` begin at its offset ([`DataOffset::At`]). Nothing
+    /// else is read, so nothing shows that the archive is complete: for samples.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Corrupt`] if the data is not there, or damaged; the errors of the reader and of the sink.
+    pub fn read_entry(
+        &self,
+        entry: &TocEntry,
+        bytes: ByteStream,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
+        match &self.body {
+            ArchiveBody::Custom(blocks) => blocks.read_entry(entry, bytes, sink),
+            _ => Err(toc::corrupt("only a custom archive has data at an offset")),
         }
     }
 

@@ -44,6 +44,7 @@ pub mod postgres;
 pub mod retry;
 pub mod steps;
 
+mod archive_masking;
 mod arrivals;
 mod binary;
 mod choice;
@@ -97,6 +98,7 @@ mod unsupported;
 mod use_list;
 mod work_queue;
 
+pub use archive_masking::{ArchiveMasking, columns_without_rule, copied_columns};
 pub use binary::Columns;
 pub use conversion::convert_texts;
 pub use data_only::{SuspendedConstraints, open_tables};

@@ -15,7 +15,7 @@ use crate::{Kind, fixtures, kind, sample};
 use crate::synthetic::synthetic;
 
 /// Every fixture: file, codec, whether it has offsets.
-const CORPUS: [(&str, Codec, bool); 6] = [
+pub const CORPUS: [(&str, Codec, bool); 6] = [
     ("shop18.gzip.dump", Codec::Gzip, true),
     ("shop18.lz4.dump", Codec::Lz4, true),
     ("shop18.lz4.piped.dump", Codec::Lz4, false),
@@ -24,7 +24,7 @@ const CORPUS: [(&str, Codec, bool); 6] = [
     ("shop18.zstd.piped.dump", Codec::Zstd, false),
 ];
 
-fn bytes_of(name: &str) -> Vec<u8> {
+pub fn bytes_of(name: &str) -> Vec<u8> {
     let raw = std::fs::read(fixtures().join(name)).unwrap();
     if !name.ends_with(".gz") {
         return raw;
@@ -36,7 +36,7 @@ fn bytes_of(name: &str) -> Vec<u8> {
     out
 }
 
-fn open(bytes: &[u8]) -> Result<Archive, ArchiveError> {
+pub fn open(bytes: &[u8]) -> Result<Archive, ArchiveError> {
     let origin = ArchiveSource::once(std::io::Cursor::new(bytes.to_vec()));
     Archive::open(origin, Limits::default(), &DecryptionKeys::default())
 }
@@ -78,14 +78,14 @@ impl DataSink for Collect {
     }
 }
 
-fn read_all(bytes: &[u8]) -> Result<Collect, ArchiveError> {
+pub fn read_all(bytes: &[u8]) -> Result<Collect, ArchiveError> {
     let mut sink = Collect::default();
     open(bytes)?.read_data(&mut sink)?;
     Ok(sink)
 }
 
 /// Every other fixture: file, format, filters. `tests/pg/servers.rs` restores them.
-const FORMATS: [(&str, Format, &[Filter]); 16] = [
+pub const FORMATS: [(&str, Format, &[Filter]); 16] = [
     ("shop18.zstd.dir.tar", Format::DirectoryTar, &[]),
     ("v15.custom.dump", Format::Custom, &[]),
     (
@@ -117,7 +117,7 @@ const FORMATS: [(&str, Format, &[Filter]); 16] = [
 ];
 
 /// A file that can be read again.
-struct File(PathBuf);
+pub struct File(pub PathBuf);
 
 impl ReopenableSource for File {
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {

@@ -9,6 +9,7 @@ mod members;
 mod tail;
 mod text;
 mod wrappings;
+mod written;
 
 use std::path::{Path, PathBuf};
 
