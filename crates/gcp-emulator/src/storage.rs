@@ -60,8 +60,8 @@ pub struct FinalizedObject {
 }
 
 #[derive(Debug, Default)]
-struct StorageState {
-    versions: ObjectVersions,
+pub(super) struct StorageState {
+    pub(super) versions: ObjectVersions,
     /// Faults of the next reads, in order.
     faults: std::collections::VecDeque<StorageFault>,
     /// Chooses the fault of each further read.
@@ -103,7 +103,7 @@ pub struct StorageService {
 }
 
 impl StorageService {
-    fn lock(&self) -> MutexGuard<'_, StorageState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, StorageState> {
         self.inner.lock()
     }
 
@@ -303,7 +303,7 @@ impl StorageService {
         found.ok_or_else(|| Status::not_found("No such object"))
     }
 
-    fn find(&self, bucket: &str, name: &str, generation: i64) -> Option<Object> {
+    pub(super) fn find(&self, bucket: &str, name: &str, generation: i64) -> Option<Object> {
         let inner = self.lock();
         inner.versions.find(bucket, name, generation).cloned()
     }
