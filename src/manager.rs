@@ -80,6 +80,7 @@ impl RestoreManager {
             published_us: None,
             attempt: 1,
             policy: None,
+            keep_previous: None,
             database: None,
             selection: Default::default(),
             in_place: None,
