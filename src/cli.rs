@@ -33,6 +33,7 @@ mod rollback;
 mod schema;
 mod selftest;
 mod signals;
+mod standing;
 mod status;
 mod style;
 mod verify;
@@ -128,6 +129,12 @@ enum Command {
     /// Show what a backup contains and needs
     #[command(after_help = "Example:\n  pgrestored inspect latest --against")]
     Inspect(inspect::InspectArgs),
+    /// Show, run or pause standing restores
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pgrestored standing list\n  pgrestored standing run staging\n  pgrestored standing pause staging --resume"
+    )]
+    Standing(standing::StandingArgs),
     /// Publish a request for a restore or a verification
     #[command(
         after_help = "Examples:\n  pgrestored request latest --target orders_restored --wait\n  pgrestored request latest --verify --wait"
@@ -178,6 +185,7 @@ impl Command {
             | Command::Inspect(_)
             | Command::Check
             | Command::Doctor => true,
+            Command::Standing(args) => args.connects_to_target(),
             Command::Worker(_)
             | Command::Verify(_)
             | Command::Evidence(_)
@@ -380,6 +388,7 @@ impl Cli {
             Command::Promote(args) => promote::run(App::new(config?)?, args, output).await,
             Command::Reap => reap::run(App::new(config?)?, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
+            Command::Standing(args) => standing::run(App::new(config?)?, args, output).await,
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,
         }
     }

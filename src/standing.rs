@@ -3,10 +3,12 @@
 //! backup, so each backup is restored once, whatever is delivered, and by however many workers.
 
 mod due;
+mod newest;
 mod orders;
 mod schedule;
 mod state;
 
 pub use due::{Due, Waiting, due};
+pub use newest::newest;
 pub use orders::{Candidate, OrderTrigger, StandingFile, StandingOrder, orders};
 pub use state::{OrderHistory, RunOutcome, StandingRun, StandingStates, StandingStatus};

@@ -64,6 +64,7 @@ const TOPICS: [(&str, &str); 49] = [
     ("drain_", LIMITS),
     ("reap_", OPERATION),
     ("admin_", OPERATION),
+    ("standing_", OPERATION),
     ("otel_", OPERATION),
     ("verify_", VERIFICATION),
     ("sandbox_", VERIFICATION),
@@ -73,7 +74,7 @@ const TOPICS: [(&str, &str); 49] = [
 ];
 
 /// Texts of one line for the configuration that `-h` shows.
-const SHORT: [(&str, &str); 12] = [
+const SHORT: [(&str, &str); 13] = [
     (
         "backup_bucket",
         "Bucket name, gs://bucket/prefix or file:///folder",
@@ -95,6 +96,7 @@ const SHORT: [(&str, &str); 12] = [
     ("restore_on_error", "If refused: stop or skip"),
     ("verify_checks", "File with checks of the data (YAML)"),
     ("admin_addr", "Address of the status page and /metrics"),
+    ("standing_restores", "File with the orders (YAML)"),
 ];
 
 /// The configuration that `-h` of a command shows besides the command's own options.
@@ -134,6 +136,7 @@ fn shown(command: &str) -> &'static [&'static str] {
         ],
         "list" => &["backup_bucket"],
         "prune" | "report" => &["backup_bucket", "backup_sets"],
+        "standing" => &["backup_bucket", "db_host", "db_user", "standing_restores"],
         "request" | "watch" => &["google_cloud_project"],
         _ => &[],
     }

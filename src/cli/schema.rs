@@ -10,12 +10,13 @@ use crate::admission::PolicyFile;
 use crate::database::{Promoted, Reaped, RetainedDatabase, RolledBack};
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
 use crate::proof::VerificationReport;
+use crate::standing::{StandingFile, StandingStatus};
 use crate::verification::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, rehearsal, proof-report, evidence,
-    /// request-policy, checks, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status, diagnosis or
+    /// request-policy, checks, standing-restores, standing-list, pruned, reaped, kept, rolled-back, promoted, selftest, ledger, worker-status, diagnosis or
     /// command-failure
     #[arg(required_unless_present = "write")]
     name: Option<String>,
@@ -78,6 +79,14 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
             schema_of::<PolicyFile>("request-policy", true),
         ),
         ("checks", schema_of::<ChecksFile>("checks", true)),
+        (
+            "standing-restores",
+            schema_of::<StandingFile>("standing-restores", true),
+        ),
+        (
+            "standing-list",
+            schema_of::<Vec<StandingStatus>>("standing-list", false),
+        ),
         (
             "pruned",
             schema_of::<Vec<super::prune::Pruned>>("pruned", false),

@@ -205,8 +205,18 @@ impl StandingOrder {
         format!("{OWN_STANDING}{}/{generation}", self.name)
     }
 
-    /// The restore of a backup. The order's settings are not part of its digest: whoever changes them does not make
-    /// another request of a run that has happened.
+    /// Digest of what a run restores. The order's settings are not part of it: whoever changes them does not make another
+    /// request of a run that has happened.
+    pub fn digest(&self, backup: &Candidate) -> String {
+        digest_of(&(&self.name, &backup.name, backup.generation.0))
+    }
+
+    /// The labels of the results of runs.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(LABEL.to_owned(), self.name.clone())])
+    }
+
+    /// The restore of a backup.
     ///
     /// # Errors
     /// `invalid_request`.
@@ -215,7 +225,6 @@ impl StandingOrder {
         backup: &Candidate,
         request_id: String,
     ) -> Result<Box<RestoreJob>, RestoreError> {
-        let digest = digest_of(&(&self.name, &backup.name, backup.generation.0));
         let request = RestoreRequest {
             request_id,
             backup: BackupSpec {
@@ -230,12 +239,12 @@ impl StandingOrder {
             depth: None,
             jobs: None,
             deadline: None,
-            labels: BTreeMap::from([(LABEL.to_owned(), self.name.clone())]),
+            labels: self.labels(),
             select: self.select.clone(),
             in_place: None,
             on_error: None,
         };
-        match request.into_own_job(digest)? {
+        match request.into_own_job(self.digest(backup))? {
             Job::Restore(mut job) => {
                 job.policy.clone_from(&self.policy);
                 job.keep_previous = self.keep_previous;

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::orders::{Candidate, StandingOrder};
 use crate::catalog::BackupCatalog;
 use crate::error::{FailureReason as R, RestoreError, RetryClass, report};
 use crate::event::{RestoreResult, Status};
@@ -116,11 +117,32 @@ pub struct StandingStatus {
     pub waiting: Option<String>,
 }
 
+impl StandingStatus {
+    /// How an order stands. `waiting` is the backup whose run waits.
+    pub fn of(
+        order: &StandingOrder,
+        history: &OrderHistory,
+        waiting: Option<&Candidate>,
+        now: jiff::Timestamp,
+    ) -> Self {
+        StandingStatus {
+            order: order.name.clone(),
+            target_db: order.target_db.clone(),
+            when: order.when.clone(),
+            last_success: history.last_success.clone(),
+            last_failure: history.last_failure.clone(),
+            next_due: order.next_due(now),
+            paused_since: history.paused_since,
+            waiting: waiting.map(|backup| backup.name.clone()),
+        }
+    }
+}
+
 /// What the name of an object says.
 #[derive(Debug, PartialEq, Eq)]
 enum Named<'a> {
     Run(RunOutcome, &'a str),
-    Paused(bool),
+    Paused(bool, &'a str),
 }
 
 fn folder(order: &str) -> String {
@@ -139,8 +161,8 @@ fn named<'a>(folder: &str, name: &'a str) -> Option<Named<'a>> {
         "success" => Some(Named::Run(RunOutcome::Success, tag)),
         "failure" => Some(Named::Run(RunOutcome::Failure, tag)),
         "superseded" => Some(Named::Run(RunOutcome::Superseded, tag)),
-        "paused" => Some(Named::Paused(true)),
-        "resumed" => Some(Named::Paused(false)),
+        "paused" => Some(Named::Paused(true, tag)),
+        "resumed" => Some(Named::Paused(false, tag)),
         _ => None,
     }
 }
@@ -169,14 +191,16 @@ impl OrderHistory {
 
     /// Since when the order is paused: what was said last counts.
     fn pause(&self) -> Option<jiff::Timestamp> {
-        let mut said = self.objects.iter().filter_map(|o| {
-            let Named::Paused(is_paused) = named(&self.folder, &o.name)? else {
+        let said = self.objects.iter().filter_map(|o| {
+            let Named::Paused(is_paused, tag) = named(&self.folder, &o.name)? else {
                 return None;
             };
-            Some((o.created, is_paused))
+            // Some stores know the time of an object only to a few milliseconds.
+            let micros: i64 = tag.parse().unwrap_or_default();
+            Some((o.created, micros, is_paused))
         });
-        said.next()
-            .and_then(|(at, is_paused)| is_paused.then_some(at))
+        let (at, _, is_paused) = said.max()?;
+        is_paused.then_some(at)
     }
 }
 
@@ -243,7 +267,8 @@ impl StandingStates {
                 tag == own || (outcome == RunOutcome::Success && tag.starts_with(&by_person))
             };
             let found = history.runs(outcome).filter(|(_, tag)| is_its(tag));
-            for (object, _) in found.take(READ) {
+            let found: Vec<&StoredObject> = found.map(|(object, _)| object).take(READ).collect();
+            for object in found {
                 let run = self.read(object, order, outcome).await?;
                 if run.is_some_and(|run| run.generation == own) {
                     return Ok(true);
@@ -259,7 +284,9 @@ impl StandingStates {
         outcome: RunOutcome,
         order: &str,
     ) -> Result<Option<StandingRun>, RestoreError> {
-        for (object, _) in history.runs(outcome).take(READ) {
+        let found = history.runs(outcome).map(|(object, _)| object);
+        let found: Vec<&StoredObject> = found.take(READ).collect();
+        for object in found {
             if let Some(run) = self.read(object, order, outcome).await? {
                 return Ok(Some(run));
             }

@@ -3,9 +3,9 @@
 
 use crate::cli::{run, text};
 
-pub const COMMANDS: [&str; 18] = [
+pub const COMMANDS: [&str; 19] = [
     "worker", "restore", "rollback", "promote", "reap", "verify", "evidence", "selftest", "prune",
-    "report", "list", "inspect", "request", "watch", "status", "check", "doctor", "demo",
+    "report", "list", "inspect", "request", "watch", "status", "check", "doctor", "demo", "standing",
 ];
 
 #[test]
