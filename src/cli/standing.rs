@@ -201,7 +201,11 @@ async fn remember(
     (backup, id): (&Candidate, &str),
     result: &crate::event::RestoreResult,
 ) {
-    let run = StandingRun::of(&order.name, (&backup.name, backup.generation), result);
+    let run = StandingRun::of(
+        &order.name,
+        (backup.name.as_str(), backup.generation),
+        result,
+    );
     let remembered = async {
         let states = StandingStates::open(app.manager.catalog()).await?;
         states.record(run, Some(id)).await
