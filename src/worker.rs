@@ -2,7 +2,7 @@
 //! published, and settles it by the table in `outcome`. It stops in two steps: graceful (`soft`: take
 //! nothing new, finish running jobs), then immediate (`hard`: cancel, clean up, nack).
 //!
-//! Requests, notifications of new backups and the schedule are handled independently, so that a backlog
+//! Requests, notifications of new backups, the schedule and standing restores are handled independently, so that a backlog
 //! in one does not delay the others. Requests take precedence over verifications that notifications or
 //! the schedule started (`permits`).
 

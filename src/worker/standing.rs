@@ -213,8 +213,12 @@ impl Worker {
             (superseded, known.backups.waits().cloned())
         };
         self.show_order(order, &look.history, waits.as_ref(), now);
-        if let (Some(older), Some(newer)) = (superseded, &look.newest) {
-            self.supersede(order, &older, newer).await;
+        if let (Some(older), Some(newer)) = (superseded, look.newest) {
+            let (worker, order) = (self.clone(), order.clone());
+            // Whole, also if the worker stops meanwhile.
+            context
+                .tasks
+                .spawn(async move { worker.supersede(&order, &older, &newer).await });
         }
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
         if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {

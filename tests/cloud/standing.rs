@@ -271,10 +271,7 @@ async fn two_workers_restore_a_backup_once(s: &Source) {
     two.stop().await;
     s.assert_restored("shared");
     // A second restore would have kept the first one.
-    let kept = s.c.databases();
-    assert!(
-        !kept.iter().any(|d| d.starts_with("pgrestored_p_shared")),
-        "{kept:?}"
-    );
+    let kept = env.app(&s.c, &[]).manager.kept("shared").await.unwrap();
+    assert!(kept.is_empty(), "{kept:?}");
     assert_eq!(told(&env, "shared").len(), 1);
 }

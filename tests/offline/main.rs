@@ -26,3 +26,4 @@ mod guides;
 mod platforms;
 mod setup;
 mod snapshots;
+mod standing;

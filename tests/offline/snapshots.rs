@@ -5,7 +5,8 @@ use crate::cli::{run, text};
 
 pub const COMMANDS: [&str; 19] = [
     "worker", "restore", "rollback", "promote", "reap", "verify", "evidence", "selftest", "prune",
-    "report", "list", "inspect", "request", "watch", "status", "check", "doctor", "demo", "standing",
+    "report", "list", "inspect", "request", "watch", "status", "check", "doctor", "demo",
+    "standing",
 ];
 
 #[test]
