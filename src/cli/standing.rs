@@ -175,7 +175,12 @@ async fn run_now(app: &App, order: &StandingOrder, output: OutputFormat) -> Comm
     display.abort();
     let _ = display.await;
     app.manager.record_completion(&finished);
-    if finished.failure != Some(FailureReason::Cancelled) {
+    // Otherwise it did not run.
+    let has_run = !matches!(
+        finished.failure,
+        Some(FailureReason::Cancelled | FailureReason::TargetBusy)
+    );
+    if has_run {
         remember(app, order, (&backup, &id), &finished.result).await;
     }
     match output {

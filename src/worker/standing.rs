@@ -238,6 +238,8 @@ impl Worker {
         let change = followed.order.next_change(now).and_then(until);
         let held_back = followed.not_before.filter(|_| followed.attempt.is_none());
         let held_back = held_back.map(|t| t.saturating_duration_since(Instant::now()));
+        // What is over holds nothing back.
+        let held_back = held_back.filter(|pause| !pause.is_zero());
         let pauses = [Some(usual), change, held_back];
         let pause = pauses.into_iter().flatten().min().unwrap_or(usual);
         pause.max(MIN_PAUSE)
