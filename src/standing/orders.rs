@@ -63,7 +63,7 @@ pub struct OrderSpec {
     /// The file with the masking rules.
     #[serde(default)]
     pub mask: Option<String>,
-    /// Names of SQL files that finish the copy before it takes the target's place, in this order.
+    /// Names of SQL files in RESTORE_FINISH_FROM that run in the copy before it takes the target's place, in this order.
     #[serde(default)]
     pub finish: Vec<String>,
     /// How long the replaced database is kept, such as `24h`; `0`: not at all. Without it, RESTORE_KEEP_PREVIOUS.
@@ -195,6 +195,7 @@ pub struct StandingOrder {
     /// The backups that it restores the newest of.
     pub wanted: LatestBackup,
     select: Selection,
+    finish: Vec<String>,
     policy: Option<Policy>,
     keep_previous: Option<Duration>,
 }
@@ -243,6 +244,7 @@ impl StandingOrder {
             select: self.select.clone(),
             in_place: None,
             on_error: None,
+            finish: self.finish.clone(),
         };
         match request.into_own_job(self.digest(backup))? {
             Job::Restore(mut job) => {
@@ -371,6 +373,7 @@ impl OrderCheck<'_> {
             window: check.window(),
             wanted: check.wanted(),
             select: spec.select.clone(),
+            finish: spec.finish.clone(),
             policy: check.policy(),
             keep_previous: check.keep_previous(),
         };
@@ -417,9 +420,10 @@ impl OrderCheck<'_> {
             self.wrong
                 .push("mask: standing restores cannot mask yet: leave the order out".into());
         }
-        if !self.spec.finish.is_empty() {
-            self.wrong
-                .push("finish: standing restores cannot finish copies yet: leave it out".into());
+        if !self.spec.finish.is_empty() && self.config.finish_from.is_none() {
+            self.wrong.push(
+                "finish: no folder or prefix has files for it: set RESTORE_FINISH_FROM".into(),
+            );
         }
     }
 
@@ -672,6 +676,26 @@ orders:
             );
             assert!(all[0].contains(part), "{all:?}");
         }
+    }
+
+    #[test]
+    fn an_order_names_the_files_that_finish_its_copies() {
+        let file = |names: &str| {
+            format!(
+                "version: 1\norders:\n  - {{ name: a, when: proven, target: t, finish: [{names}] }}"
+            )
+        };
+        let flags = [("restore-finish-from", "gs://sql/finish")];
+        let orders = read(&flags, &file("grants.sql, users.sql")).unwrap();
+        let backup = Candidate {
+            name: "x.dump".into(),
+            generation: Generation(1),
+            created: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let job = orders[0].job(&backup, "standing/a/1".into()).unwrap();
+        assert_eq!(job.finish.names, ["grants.sql", "users.sql"]);
+        let all = read(&flags, &file("../grants.sql")).unwrap_err();
+        assert!(all[0].contains("order a: finish: "), "{all:?}");
     }
 
     /// A copy that should be masked is never made unmasked.
