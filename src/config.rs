@@ -7,6 +7,7 @@ mod document;
 mod libpq;
 mod location;
 mod login;
+mod masking;
 mod memory;
 mod pgpass;
 mod raw;
@@ -33,6 +34,7 @@ pub use document::Document;
 pub use libpq::SettingOrigins;
 pub use location::Location;
 pub use login::DbAuth;
+pub use masking::{MaskingRules, rules_of};
 pub(crate) use memory::{NAME_BUDGET, SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
 pub use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 pub use raw::RawConfig;
@@ -134,6 +136,10 @@ pub struct Config {
     pub in_place: InPlace,
     /// Whether definitions are tried before the first row moves.
     pub rehearse: Rehearse,
+    /// Rules by which every restore masks rows.
+    pub masking: Option<MaskingRules>,
+    /// The key of masking rules.
+    pub mask_key: Option<SecretString>,
     /// Text of age identities.
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
@@ -210,7 +216,10 @@ impl Config {
             "BACKUP_BUCKET",
             non_empty(&raw.backup_bucket).unwrap_or("secureai-backups"),
         );
+        let mask_key = masking::mask_key(raw, &mut errors);
         let config = Config {
+            masking: masking::masking(raw, mask_key.as_ref(), &mut errors),
+            mask_key,
             user_project: user_project(raw, &bucket, &mut errors),
             bucket,
             is_bucket_set: non_empty(&raw.backup_bucket).is_some(),

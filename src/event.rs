@@ -6,7 +6,7 @@ mod message_ids;
 mod own_request;
 mod text_checks;
 
-use pgdump_restore::{LISTED_REFUSALS, Refusal, Stage};
+use pgdump_restore::{LISTED_REFUSALS, MaskingReport, Refusal, Stage};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
@@ -233,6 +233,9 @@ pub struct RestoreResult {
     /// After a success: the files of SQL that ran in the restored database before it took the target's place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub finish: Vec<FinishedSql>,
+    /// What was masked, and by which rules. After a failure, as far as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<Box<MaskingReport>>,
     /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -560,6 +563,7 @@ impl RestoreResult {
             skipped: vec![],
             skipped_total: 0,
             finish: vec![],
+            masking: None,
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),
@@ -611,6 +615,7 @@ impl RestoreResult {
         let error = self.error.as_ref().map(|e| ErrorBody {
             message: short(&e.message),
             refusals: vec![],
+            misfits: vec![],
             ..e.clone()
         });
         RestoreResult {
@@ -624,6 +629,7 @@ impl RestoreResult {
             )],
             rewrites: vec![],
             skipped: vec![],
+            masking: self.masking.as_ref().map(|m| Box::new(m.reduced())),
             labels: BTreeMap::new(),
             verification: None,
             rehearsal: self.rehearsal.as_ref().map(|r| {

@@ -715,6 +715,7 @@ mod tests {
                 sqlstate: None,
                 refusals: vec![],
                 refusals_total: 0,
+                misfits: vec![],
                 retryable: false,
             });
         }

@@ -2,7 +2,9 @@
 
 use crate::app::AppError;
 use crate::config::ConfigErrors;
-use crate::error::{FailureReason as R, RestoreError, ValidationError, ValidationKind, report};
+use crate::error::{
+    ErrorBody, FailureReason as R, RestoreError, ValidationError, ValidationKind, report,
+};
 use crate::event::RestoreResult;
 use crate::postgres::NO_DATABASE;
 use crate::queue::QueueError;
@@ -45,7 +47,9 @@ impl Exit {
             Exit::Failed => "the restore or verification failed",
             Exit::Usage => "invalid command line, or it names a file that does not exist",
             Exit::Incomplete => "restored without what the server refused (--on-error skip)",
-            Exit::BadData => "a message or an archive cannot be read",
+            Exit::BadData => {
+                "a message or an archive cannot be read, or masking rules do not fit the backup"
+            }
             Exit::Unavailable => "a server or service does not respond",
             Exit::Permission => "missing credentials or permissions",
             Exit::Config => "invalid configuration",
@@ -77,6 +81,14 @@ impl Exit {
             Exit::Failed
         } else {
             Exit::Ok
+        }
+    }
+
+    /// The exit code for a failure that a result tells of.
+    pub(super) fn of_error(reason: R, error: Option<&ErrorBody>) -> Self {
+        match error {
+            Some(e) if !e.misfits.is_empty() => Exit::BadData,
+            other => Exit::of_failure(reason, other.and_then(|e| e.sqlstate.as_deref())),
         }
     }
 
@@ -171,6 +183,7 @@ impl CommandError {
                 QueueError::Refused(_) => Exit::BadData,
                 QueueError::Transient(_) => Exit::Unavailable,
             },
+            CommandError::Restore(e) if !e.misfits().is_empty() => Exit::BadData,
             CommandError::Restore(e) => Exit::of_failure(e.reason(), e.sqlstate()),
             CommandError::Other(_) => Exit::Failed,
         }
@@ -194,5 +207,25 @@ mod tests {
             Exit::of_success(&result).code()
         };
         assert_eq!([None, Some(true), Some(false)].map(of), [0, 0, 3]);
+    }
+
+    #[test]
+    fn rules_that_do_not_fit_have_the_exit_code_of_bad_data() {
+        let invalid = || ValidationError::new(ValidationKind::InvalidRequest, "no");
+        let of = |e: ValidationError| {
+            let body = ErrorBody::new(&e.into(), pgdump_restore::Stage::Prepare);
+            Exit::of_error(body.reason, Some(&body)).code()
+        };
+        let unfit = || {
+            let e = ValidationError::new(ValidationKind::MaskMisfit, "no");
+            e.with_misfits(vec!["s.t, column a: no rule".to_owned()])
+        };
+        assert_eq!((of(invalid()), of(unfit())), (2, 65));
+        assert_eq!(
+            CommandError::from(RestoreError::from(unfit()))
+                .exit()
+                .code(),
+            65
+        );
     }
 }

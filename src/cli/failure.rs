@@ -92,6 +92,7 @@ fn body((reason, blame): (R, Blame), message: &str) -> ErrorBody {
         sqlstate: None,
         refusals: vec![],
         refusals_total: 0,
+        misfits: vec![],
         retryable: reason.retry_class() != RetryClass::Permanent,
     }
 }
@@ -118,8 +119,13 @@ fn body_of(e: &CommandError) -> ErrorBody {
         }
         other => report(other),
     };
+    let misfits = match e {
+        CommandError::Restore(e) => e.misfits().to_vec(),
+        _ => vec![],
+    };
     ErrorBody {
         sqlstate: sqlstate.map(str::to_owned),
+        misfits,
         ..body(cause, &message)
     }
 }

@@ -4,7 +4,7 @@ use crate::job::Generation;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pgdump_restore::{FinishingSql, MAX_FINISHING_BYTES, Stage, UseList};
+use pgdump_restore::{FinishingSql, MAX_FINISHING_BYTES, MaskingReport, Stage, UseList};
 use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of};
@@ -166,10 +166,7 @@ pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -
     Ok(match (finished.failure, signalled) {
         (None, _) => Exit::of_success(&finished.result),
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
-        (Some(reason), _) => {
-            let error = finished.result.error.as_ref();
-            Exit::of_failure(reason, error.and_then(|e| e.sqlstate.as_deref()))
-        }
+        (Some(reason), _) => Exit::of_error(reason, finished.result.error.as_ref()),
     })
 }
 
@@ -211,6 +208,9 @@ fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob,
     let finishing = digests_of(&finish);
     if !finishing.is_empty() {
         asked["finish"] = finishing.into();
+    }
+    if let Some(rules) = &app.config.masking {
+        asked["mask"] = rules.0.digest().into();
     }
     let digest = digest_of(&asked);
     Ok(RestoreJob {
@@ -262,6 +262,33 @@ fn stages_of(r: &RestoreResult) -> String {
     ran.collect::<Vec<_>>().join(", ") + overlap
 }
 
+/// What was masked, in one line.
+fn masked(masking: &MaskingReport) -> String {
+    let tables = &masking.tables;
+    let columns = tables.iter().map(|t| t.columns.len() as u64).sum();
+    let all_columns = tables.iter().flat_map(|t| &t.columns);
+    let values = all_columns.map(|c| c.changed).sum();
+    let (rows, kept) = tables.iter().fold((0, 0), |(rows, kept), t| {
+        (rows + t.rows, kept + t.rows_kept)
+    });
+    let mut line = format!(
+        "masked: {}, {}, {}",
+        count(masking.tables_total, "table"),
+        count(columns, "column"),
+        count(values, "value")
+    );
+    if kept < rows {
+        line.push_str(&format!("; {kept} of {} kept", count(rows, "row")));
+    }
+    let rules = masking.digest.get(..8).unwrap_or_default();
+    line.push_str(&format!(" (rules {rules}"));
+    if let Some(key) = &masking.key_id {
+        line.push_str(&format!(", key {key}"));
+    }
+    line.push(')');
+    line
+}
+
 /// What is refused, each with what depends on it; after a failure, that of the stage that failed.
 fn print_refusals(r: &RestoreResult, say: fn(&str)) {
     let of_error = r.error.as_ref();
@@ -309,6 +336,9 @@ pub(super) fn print_result(r: &RestoreResult) {
             out!("  {}", stages_of(r));
             for file in &r.finish {
                 out!("  {} ran in {}", file.name, duration(file.seconds));
+            }
+            if let Some(masking) = &r.masking {
+                out!("  {}", masked(masking));
             }
             if let Some(old) = &r.previous_database {
                 out!("  the replaced database is kept as {old}");
@@ -367,6 +397,36 @@ mod tests {
         assert_eq!(
             stages_of(&result(&stages, &[])),
             "prepare 0.0 s, data 1 min 1 s, analyze 0.5 s, swap 1.0 s"
+        );
+    }
+
+    #[test]
+    fn a_masked_restore_says_so_in_one_line() {
+        let column = |name: &str, changed| pgdump_restore::MaskedColumn {
+            name: name.to_owned(),
+            rule: "fake email".to_owned(),
+            changed,
+        };
+        let table = |rows, rows_kept| pgdump_restore::MaskedTable {
+            table: "shop.customer".to_owned(),
+            columns: vec![column("email", 5), column("name", 3)],
+            rows,
+            rows_kept,
+        };
+        let mut report = MaskingReport {
+            digest: "0123456789abcdef".to_owned(),
+            key_id: Some("89abcdef".to_owned()),
+            tables: vec![table(100, 5)],
+            tables_total: 1,
+        };
+        assert_eq!(
+            masked(&report),
+            "masked: 1 table, 2 columns, 8 values; 5 of 100 rows kept (rules 01234567, key 89abcdef)"
+        );
+        (report.tables, report.key_id) = (vec![table(7, 7)], None);
+        assert_eq!(
+            masked(&report),
+            "masked: 1 table, 2 columns, 8 values (rules 01234567)"
         );
     }
 

@@ -3,12 +3,13 @@
 use std::os::unix::process::CommandExt;
 
 /// Flags with secret values, and their variables.
-const SECRETS: [(&str, &str); 6] = [
+const SECRETS: [(&str, &str); 7] = [
     ("--db-password", "DB_PASSWORD"),
     ("--db-restricted-password", "DB_RESTRICTED_PASSWORD"),
     ("--scratch-db-password", "SCRATCH_DB_PASSWORD"),
     ("--backup-age-identity", "BACKUP_AGE_IDENTITY"),
     ("--evidence-signing-key", "EVIDENCE_SIGNING_KEY"),
+    ("--mask-key", "MASK_KEY"),
     ("--request-signing-key", "REQUEST_SIGNING_KEY"),
 ];
 

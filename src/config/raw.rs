@@ -358,6 +358,27 @@ pub struct RawConfig {
         value_name = "SERVICE"
     )]
     pub(super) restore_profile: Option<String>,
+    /// Mask and cut down rows in the stream by the rules of this file (YAML), before they reach the server
+    #[arg(
+        long,
+        visible_alias = "mask",
+        env = "RESTORE_MASK",
+        global = true,
+        value_name = "FILE"
+    )]
+    pub(super) restore_mask: Option<String>,
+    /// Key of the masking rules, at least 16 bytes: the same key gives the same copy
+    #[arg(
+        long,
+        env = "MASK_KEY",
+        global = true,
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub(super) mask_key: Option<String>,
+    /// File with that key
+    #[arg(long, env = "MASK_KEY_FILE", global = true, value_name = "FILE")]
+    pub(super) mask_key_file: Option<String>,
     /// How long a swap waits for sessions on the target that DB_USER may not end, such as those of a managed service's own
     /// administrator; without it, a swap tries for 30 seconds. All others are ended at the swap
     #[arg(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use pgdump_mask::Masking;
 use tokio_util::sync::CancellationToken;
 
 use super::limits;
@@ -13,7 +14,7 @@ use crate::backup::PinnedBackup;
 use crate::catalog::BackupCatalog;
 use crate::config::Config;
 use crate::error::{JobError, JobKind, RestoreError};
-use crate::job::BackupRef;
+use crate::job::{BackupRef, RestoreJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::postgres::Server;
 use crate::progress::Progress;
@@ -87,6 +88,14 @@ impl<'a, J> JobContext<'a, J> {
         let look = async { Ok(self.catalog().is_denied_alone(asked, e).await) };
         let looked = self.end_bounds("job").within(look).await;
         looked.unwrap_or(false)
+    }
+}
+
+impl JobContext<'_, RestoreJob> {
+    /// The rules by which rows are masked.
+    pub(super) fn masking(&self) -> Option<Masking> {
+        let rules = self.config().masking.as_ref();
+        rules.map(|rules| rules.0.clone())
     }
 }
 

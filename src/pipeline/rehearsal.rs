@@ -215,6 +215,7 @@ async fn try_definitions(
         },
         selection: &job.selection,
         backup,
+        masking: context.masking(),
     };
     let server = &context.services.server;
     let loader = loader(database, trust).await?;

@@ -36,6 +36,8 @@ use pgdump_restore::Loaded;
 
 const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognized, and an older request is not distinguished from a newer one (pgrestored doctor says what to grant)";
 
+const WITHOUT_STATISTICS: &str = "planner statistics of the backup were left out where they may hold values of masked rows: run ANALYZE";
+
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
 
@@ -336,6 +338,7 @@ async fn load_and_prove(
         policy: policy_under(trust, policy_of(job, config)),
         selection: &job.selection,
         backup: draft.pinned.as_ref(),
+        masking: context.masking(),
     };
     let mut destination = TargetDestination::announce(context, claimed, trust).await?;
     let prepared = opened
@@ -419,11 +422,14 @@ async fn run_post_load(
     if !renames.is_empty() {
         pgdump_restore::rename_schemas(server, database, renames).await?;
     }
-    if proven.rewriter.policy.analyze && !proven.rewriter.has_statistics() {
+    let has_statistics = proven.rewriter.has_statistics() && !summary.lacks_statistics();
+    if proven.rewriter.policy.analyze && !has_statistics {
         context.progress.enter(Stage::Analyze);
         let _step = context.progress.long_step();
         let notes = pgdump_restore::analyze(server, database, proven.sessions).await?;
         summary.notes.extend(notes);
+    } else if summary.lacks_statistics() {
+        summary.notes.push(WITHOUT_STATISTICS.to_owned());
     }
     context.progress.enter(Stage::Check);
     let notes = pgdump_restore::check(server, database, proven.sessions).await?;
@@ -648,6 +654,8 @@ impl ResultDraft {
             .as_ref()
             .map(|rewriter| rewriter.report())
             .unwrap_or_default();
+        let masking = self.summary.masking.as_ref();
+        r.masking = masking.map(|masking| Box::new(masking.report()));
         r.labels = job.labels.clone();
         if error.is_none() {
             self.summary.tell_refusals(&mut r);

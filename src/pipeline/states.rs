@@ -16,7 +16,8 @@ use crate::policy::{OnError, Owners, Policy, Selection};
 use crate::postgres::{Server, ServerConnections};
 use crate::progress::Progress;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
-use pgdump_restore::{LoadOptions, Loaded, Refusals, Rehearsed, Rewriter};
+use pgdump_mask::Masking;
+use pgdump_restore::{LoadMasking, LoadOptions, Loaded, Refusals, Rehearsed, Rewriter};
 
 /// One generation of a backup, or standard input.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub(super) struct LoadRequest<'a> {
     pub(super) selection: &'a Selection,
     /// The object, beside which the globals file is; `None` for standard input.
     pub(super) backup: Option<&'a PinnedBackup>,
+    /// How rows are masked, if they are.
+    pub(super) masking: Option<Masking>,
 }
 
 /// What preparing and loading leave for the result, also when one of them fails.
@@ -46,9 +49,18 @@ pub(super) struct LoadSummary {
     pub(super) rewriter: Option<Arc<Rewriter>>,
     /// What the server refused.
     pub(super) refusals: Option<Arc<Refusals>>,
+    /// What was masked.
+    pub(super) masking: Option<Arc<LoadMasking>>,
 }
 
 impl LoadSummary {
+    /// Whether planner statistics of the backup were left out, because they may hold values of masked rows.
+    pub(super) fn lacks_statistics(&self) -> bool {
+        self.masking
+            .as_ref()
+            .is_some_and(|masking| masking.left_out_statistics())
+    }
+
     /// Writes into a result what the load left out, if it was to leave out what the server refuses.
     pub(super) fn tell_refusals(&self, result: &mut RestoreResult) {
         let refusals = self.refusals.as_ref();
@@ -69,6 +81,7 @@ pub(super) struct Prepared {
     roles: Vec<String>,
     create_options: CreateOptions,
     rewriter: Arc<Rewriter>,
+    masking: Option<Masking>,
 }
 
 /// An empty database that the loading role, and no one else, can connect to.
@@ -77,6 +90,7 @@ pub(super) struct CreatedStaging {
     integrity: IntegrityCheck,
     entries: Vec<TocEntry>,
     rewriter: Arc<Rewriter>,
+    masking: Option<Masking>,
     pub(super) staging: Staging,
     /// The server as the role that loads; the database's name means this database.
     pub(super) server: Server,
@@ -194,6 +208,7 @@ impl Opened {
             policy,
             selection,
             backup,
+            masking,
         } = request;
         let globals = context
             .catalog()
@@ -215,6 +230,10 @@ impl Opened {
         let stored = backup.map(|b| b.object.size);
         let prepared = pgdump_restore::prepare(&self.archive, selection, stored, &rewriter)?;
         summary.notes.extend(prepared.notes);
+        if let Some(masking) = &masking {
+            let fit = pgdump_restore::check_masking(&self.archive, &prepared.entries, masking);
+            summary.notes.extend(fit?);
+        }
         Ok(Prepared {
             archive: self.archive,
             integrity: self.integrity,
@@ -222,6 +241,7 @@ impl Opened {
             roles: prepared.roles,
             create_options,
             rewriter,
+            masking,
         })
     }
 }
@@ -271,6 +291,7 @@ impl Prepared {
             integrity: self.integrity,
             entries: self.entries,
             rewriter: self.rewriter,
+            masking: self.masking,
             server: staging.on(destination.loading_server()),
             staging,
         })
@@ -340,6 +361,8 @@ impl CreatedStaging {
     ) -> LoadOptions {
         let refusals = Arc::new(Refusals::new(self.rewriter.policy.on_error));
         summary.refusals = Some(refusals.clone());
+        let masking = self.masking.clone().map(LoadMasking::new);
+        summary.masking = masking.map(Arc::new);
         LoadOptions {
             sessions,
             queue_bytes: config.queue_bytes,
@@ -349,6 +372,7 @@ impl CreatedStaging {
             in_order_into: style.in_order_into,
             copy_of: style.copy_of,
             refusals,
+            masking: summary.masking.clone(),
         }
     }
 

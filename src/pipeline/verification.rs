@@ -418,6 +418,7 @@ impl VerificationRun<'_> {
             policy: verification_policy(context.config(), destination.is_confined()),
             selection: &selection,
             backup: self.pinned,
+            masking: None,
         };
         let prepared = opened
             .prepare(context, destination, request, summary)

@@ -130,6 +130,7 @@ pub(crate) fn fail_as_damaged(report: &mut VerificationReport, proof: &Verificat
         retryable: false,
         refusals: vec![],
         refusals_total: 0,
+        misfits: vec![],
     });
     if !is_failed {
         (error.blame, error.retryable) = (Blame::Backup, false);

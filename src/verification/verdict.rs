@@ -47,6 +47,7 @@ pub fn judge(report: &mut VerificationReport, stage: Stage) {
         sqlstate: None,
         refusals: vec![],
         refusals_total: 0,
+        misfits: vec![],
         retryable: reason.retry_class() != RetryClass::Permanent,
     });
 }

@@ -44,3 +44,4 @@ mod text;
 mod order;
 mod parts;
 mod choosing;
+mod masking;

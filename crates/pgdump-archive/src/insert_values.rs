@@ -5,21 +5,27 @@ use super::lexer::{Token, TokenKind};
 /// A value of an INSERT as COPY writes what the server makes of it; `None` for what `pg_dump` does not write, such as an
 /// expression: only the server knows its value.
 pub(super) fn copy_field(t: &[Token<'_>], standard_strings: bool) -> Option<String> {
+    let value = value(t, standard_strings)?;
+    Some(value.map_or_else(|| "\\N".to_owned(), |text| escaped(&text)))
+}
+
+/// The same value as text, `None` for NULL.
+pub(super) fn value(t: &[Token<'_>], standard_strings: bool) -> Option<Option<String>> {
     match t {
-        [one] if one.is("null") => Some("\\N".into()),
-        [one] if one.is("true") => Some("t".into()),
-        [one] if one.is("false") => Some("f".into()),
-        [one] if one.kind == TokenKind::StringConstant => constant(one, standard_strings),
-        other => plain_number(other.iter().map(|w| w.text).collect()),
+        [one] if one.is("null") => Some(None),
+        [one] if one.is("true") => Some(Some("t".into())),
+        [one] if one.is("false") => Some(Some("f".into())),
+        [one] if one.kind == TokenKind::StringConstant => constant(one, standard_strings).map(Some),
+        other => plain_number(other.iter().map(|w| w.text).collect()).map(Some),
     }
 }
 
 fn constant(token: &Token<'_>, standard_strings: bool) -> Option<String> {
     match (token.string(), token.text.split_at_checked(1)?) {
         (Some(text), (prefix, _)) if !standard_strings || matches!(prefix, "E" | "e") => {
-            Some(escaped(&unescaped(&text)?))
+            unescaped(&text)
         }
-        (Some(text), _) => Some(escaped(&text)),
+        (Some(text), _) => Some(text),
         (None, ("B" | "b", bits)) => Some(unquoted(bits)?.to_owned()),
         (None, ("X" | "x", hex)) => unquoted(hex)?.chars().map(four_bits).collect(),
         (None, _) => None,

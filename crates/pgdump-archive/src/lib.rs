@@ -27,6 +27,7 @@ mod header;
 mod index;
 mod inflate;
 mod input_files;
+mod insert_edit;
 mod insert_rows;
 mod insert_values;
 mod kept_memory;
@@ -77,6 +78,7 @@ pub use filters::{DecryptionKeys, Filter};
 pub use header::{Format, Header, database_in};
 pub use index::{BlockIndex, Extent, IndexedBlock, RangeSource};
 pub use input_files::FIRST_TAKE;
+pub use insert_edit::{InsertValue, RowEditor, edit_inserts};
 
 pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{

@@ -13,11 +13,13 @@ use super::copy_lines::{ChunkLines, CopyLines};
 use super::ddl::CopyAs;
 use super::ids::{NodeId, SessionId};
 use super::load_context::LoadContext;
+use super::masking::{RowMask, do_not_fit};
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::{conversion, ddl};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Session, map_error_of_rows, map_pg_error};
 use pgdump_archive::{Chunk, TocEntry};
+use pgdump_mask::MaskCounts;
 
 /// One COPY ends after this many bytes, because the server reports a rejected row only at its end.
 const COPY_BYTES: usize = 64 << 20;
@@ -39,6 +41,8 @@ pub(super) struct CopyTask<'a> {
     /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
     /// restore.
     pub in_order: bool,
+    /// How the rows are masked, if they are.
+    pub mask: Option<RowMask>,
 }
 
 impl CopyTask<'_> {
@@ -80,6 +84,7 @@ impl CopyTask<'_> {
             copying: None,
             rows: 0,
             begins_row: true,
+            masked: self.mask.as_ref().map(MaskedRows::new),
         };
         let mut next = Some(first);
         while let Some(queued) = next {
@@ -164,9 +169,11 @@ impl CopyTask<'_> {
             };
             let encoding = &self.job.encoding;
             let is_decoded = encoding.is_utf8() || bytes.is_ascii();
-            let sql = encoding.decode(bytes)?;
+            let sql = self.masked_inserts(encoding.decode(bytes)?, standard_strings)?;
             let sql = self.job.rewriter.respelled_rows(sql, standard_strings);
-            rows += if is_decoded {
+            rows += if sql.is_empty() {
+                0
+            } else if is_decoded {
                 simple_insert(self.session, sql).await?
             } else {
                 conversion::insert(self.session, encoding, &sql).await?
@@ -175,6 +182,23 @@ impl CopyTask<'_> {
             next = self.take().await?;
         }
         Ok(rows)
+    }
+
+    /// INSERT statements as they are sent; empty if no row of them is left.
+    fn masked_inserts(
+        &self,
+        sql: String,
+        standard_strings: Option<bool>,
+    ) -> Result<String, RestoreError> {
+        let (Some(mask), Some(masking)) = (&self.mask, &self.job.masking) else {
+            return Ok(sql);
+        };
+        let of_archive = || self.job.settings.has_standard_strings();
+        let standard_strings = standard_strings.unwrap_or_else(of_archive);
+        let mut counts = MaskCounts::default();
+        let masked = mask.inserts(&sql, standard_strings, &mut counts)?;
+        masking.count(mask, &counts);
+        Ok(masked)
     }
 
     /// Objects exist already (their entries precede the data), and pages of one object do not overlap between
@@ -252,6 +276,7 @@ struct RowSender<'a> {
     /// The next chunk begins with the beginning of a row. A chunk may end within a row that is longer than a
     /// chunk; such chunks are not converted.
     begins_row: bool,
+    masked: Option<MaskedRows<'a>>,
 }
 
 impl<'a> RowSender<'a> {
@@ -260,16 +285,38 @@ impl<'a> RowSender<'a> {
         let Chunk::Rows { text, ends_row } = chunk else {
             return Err(RestoreError::internal("rows mixed with other data"));
         };
-        let (size, has_whole_rows) = (text.len(), self.begins_row && ends_row);
+        let size = text.len();
+        let Some((text, lines)) = self.mask(text, ends_row, lines)? else {
+            return Ok(true);
+        };
+        let has_whole_rows = self.begins_row && ends_row;
         self.begins_row = ends_row;
         let (bytes, binary) = self.convert(text, has_whole_rows);
         let copying = self.copying_as(binary).await?;
         copying.sent += size;
-        copying.lines.add(lines);
+        lines.into_iter().for_each(|l| copying.lines.add(l));
         // If sending fails, `finish` returns the server's error.
         let is_sent = copying.feed(bytes).await.is_ok();
         let is_full = ends_row && copying.sent >= COPY_BYTES && !self.task.in_order;
         Ok(is_sent && !is_full)
+    }
+
+    /// The rows to send, and where they are in the table's data. A masked row is sent once it is complete, so there may be
+    /// nothing to send yet, or nothing at all if no row of the chunk is kept.
+    fn mask(
+        &mut self,
+        text: Vec<u8>,
+        ends_row: bool,
+        lines: ChunkLines,
+    ) -> Result<Option<(Vec<u8>, Vec<ChunkLines>)>, RestoreError> {
+        let Some(masked) = &mut self.masked else {
+            return Ok(Some((text, vec![lines])));
+        };
+        if !masked.take(text, lines)? || !ends_row {
+            return Ok(None);
+        }
+        let (rows, lines) = masked.masked()?;
+        Ok((!rows.is_empty()).then_some((rows, lines)))
     }
 
     /// The bytes to send, and whether they are tuples.
@@ -299,10 +346,90 @@ impl<'a> RowSender<'a> {
 
     /// Ends the running COPY; returns the number of rows that the server counted in all of them.
     async fn finish(self) -> Result<u64, RestoreError> {
-        match self.copying {
-            Some(last) => Ok(self.rows + last.finish().await?),
-            None => Ok(self.rows),
+        let rows = match self.copying {
+            Some(last) => self.rows + last.finish().await?,
+            None => self.rows,
+        };
+        if let Some(masked) = self.masked {
+            masked.end(self.task.job, rows)?;
         }
+        Ok(rows)
+    }
+}
+
+/// Most bytes of a row that is masked: it has to be in memory as a whole.
+const MASKED_ROW_BYTES: usize = 64 << 20;
+
+/// Rows of one copier on their way through the mask.
+struct MaskedRows<'a> {
+    mask: &'a RowMask,
+    counts: MaskCounts,
+    /// Rows that have not been masked yet; the last one may be incomplete.
+    waiting: Vec<u8>,
+    /// Where they are in the table's data.
+    lines: Vec<ChunkLines>,
+}
+
+impl<'a> MaskedRows<'a> {
+    fn new(mask: &'a RowMask) -> Self {
+        MaskedRows {
+            mask,
+            counts: MaskCounts::default(),
+            waiting: vec![],
+            lines: vec![],
+        }
+    }
+
+    /// Adds a chunk; false if there is nothing to mask.
+    fn take(&mut self, text: Vec<u8>, lines: ChunkLines) -> Result<bool, RestoreError> {
+        if self.waiting.len() + text.len() > MASKED_ROW_BYTES {
+            return Err(do_not_fit(vec![format!(
+                "{}: the row after line {} has more than {} MiB, which is too large to be masked: leave the table out \
+                 (--exclude-table-data), or restore it without its rows (rows: none)",
+                self.mask.name(),
+                self.lines.first().map_or(lines.before, |l| l.before),
+                MASKED_ROW_BYTES >> 20
+            )]));
+        }
+        if self.waiting.is_empty() {
+            self.waiting = text;
+        } else {
+            self.waiting.extend_from_slice(&text);
+        }
+        self.lines.push(lines);
+        Ok(!self.waiting.is_empty())
+    }
+
+    /// The rows that were waiting, and where they are. If rows are left out, the server's lines are none of the table's data.
+    fn masked(&mut self) -> Result<(Vec<u8>, Vec<ChunkLines>), RestoreError> {
+        let rows = std::mem::take(&mut self.waiting);
+        let mut lines = std::mem::take(&mut self.lines);
+        let before = lines.first().map_or(0, |l| l.before);
+        let rows = self.mask.rows(&rows, before, &mut self.counts)?;
+        if self.mask.table.leaves_out_rows() || self.mask.table.leaves_out_all_rows() {
+            lines.clear();
+        }
+        Ok((rows, lines))
+    }
+
+    /// All rows were sent, and the server has counted `rows` of them.
+    fn end(self, job: &LoadContext, rows: u64) -> Result<(), RestoreError> {
+        if !self.waiting.is_empty() {
+            return Err(RestoreError::internal("rows that were not masked"));
+        }
+        // Triggers, which only tables have that were there before, may leave out rows.
+        let is_counted = job.copy_of.is_none() && !job.is_generic_sql;
+        if is_counted && rows != self.counts.rows_kept {
+            return Err(RestoreError::internal(format!(
+                "{}: {} masked rows were sent, and the server counted {rows}",
+                self.mask.name(),
+                self.counts.rows_kept
+            )));
+        }
+        if let Some(masking) = &job.masking {
+            masking.count(self.mask, &self.counts);
+        }
+        Ok(())
     }
 }
 

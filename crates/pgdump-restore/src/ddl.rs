@@ -40,6 +40,12 @@ impl DumpSettings {
         }
     }
 
+    /// Whether a backslash in the archive's string constants is an ordinary character.
+    pub(crate) fn has_standard_strings(&self) -> bool {
+        let setting = self.standard_strings.as_deref();
+        setting.is_none_or(|sql| sql.contains("'on'"))
+    }
+
     /// Statements for a new session on the staging database.
     pub(crate) fn session_sql(&self) -> String {
         let mut sql = String::from(

@@ -13,5 +13,6 @@ mod text;
 mod toc;
 
 pub(super) use catalog::dependent_tables;
+pub(super) use definition::{at_commas, outer, parenthesized};
 pub(super) use text::Definitions;
 pub(super) use toc::Dependence;

@@ -40,6 +40,13 @@ struct ServerDetails {
     refusals: Vec<Refusal>,
 }
 
+/// What only an error of a request has.
+#[derive(Debug, Default)]
+struct RequestDetails {
+    /// Masking rules that do not fit the backup, one by one.
+    misfits: Vec<String>,
+}
+
 /// What only an error of the store has.
 #[derive(Debug, Default)]
 struct StoreDetails {
@@ -111,7 +118,7 @@ macro_rules! family_member {
 
 family_member! {
     /// The request or the backup is invalid; nothing was changed.
-    ValidationError of ValidationKind
+    ValidationError of ValidationKind with RequestDetails
 }
 family_member! {
     /// PostgreSQL returned an error, is not available, or the connection was lost.
@@ -124,6 +131,14 @@ family_member! {
 family_member! {
     /// The job was stopped, or failed in the worker itself: a limit of it, timeout, shutdown, an internal error.
     JobError of JobKind
+}
+
+impl ValidationError {
+    /// The same error with all masking rules that do not fit.
+    pub fn with_misfits(mut self, misfits: Vec<String>) -> Self {
+        self.0.details.misfits = misfits;
+        self
+    }
 }
 
 impl DatabaseError {
@@ -220,6 +235,14 @@ impl RestoreError {
     pub fn refusals(&self) -> &[Refusal] {
         self.of_server()
             .map_or(&[], |e| e.0.details.refusals.as_slice())
+    }
+
+    /// All masking rules that do not fit the backup.
+    pub fn misfits(&self) -> &[String] {
+        match self {
+            RestoreError::Validation(e) => &e.0.details.misfits,
+            RestoreError::Database(_) | RestoreError::Storage(_) | RestoreError::Job(_) => &[],
+        }
     }
 
     /// The same error of a server with everything that it refused; another error as it is.
@@ -354,6 +377,11 @@ mod tests {
         let refused = DatabaseError::new(DatabaseKind::AccessDenied, "no").with_sqlstate("28P01");
         let again = RestoreError::from(ErrorBody::new(&refused.into(), Stage::Prepare));
         assert_eq!(again.sqlstate(), Some("28P01"));
+        let unfit = ValidationError::new(ValidationKind::MaskMisfit, "no")
+            .with_misfits(vec!["public.t, column a: no rule".to_owned()]);
+        let again = RestoreError::from(ErrorBody::new(&unfit.into(), Stage::Prepare));
+        assert_eq!(again.misfits(), ["public.t, column a: no rule"]);
+        assert_eq!(again.reason(), FailureReason::InvalidRequest);
     }
 
     /// Other sessions of the job may have left it already.

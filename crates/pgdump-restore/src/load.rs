@@ -16,6 +16,7 @@ use crate::error::{DatabaseError, RestoreError};
 use crate::ids::SessionId;
 use crate::left_out::LeftOut;
 use crate::load_context::{LoadContent, LoadContext, Totals, TriedText};
+use crate::masking::LoadMasking;
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
@@ -49,6 +50,8 @@ pub struct LoadOptions {
     pub copy_of: Option<String>,
     /// Receives what the server refuses, and says whether that ends the load.
     pub refusals: Arc<Refusals>,
+    /// Masks rows, and receives what that has changed.
+    pub masking: Option<Arc<LoadMasking>>,
 }
 
 /// Proof that everything in the archive is in the staging database, except what [`Refusals`] names.
@@ -69,7 +72,9 @@ pub struct Loaded {
 /// # Errors
 /// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; errors of the
 /// archive and the download. If the server refused definitions, the error has all of that stage, unless they are to be
-/// left out ([`OnError::Skip`](crate::policy::OnError::Skip)). The database is then partly filled: drop it.
+/// left out ([`OnError::Skip`](crate::policy::OnError::Skip)). The database is then partly filled: drop it. Masking rules
+/// that do not fit are an error before the first row of their table is sent, and before anything if there is a table of
+/// contents.
 pub async fn load(
     server: &Server,
     database: &str,
@@ -79,9 +84,17 @@ pub async fn load(
     rewriter: Arc<Rewriter>,
     observer: Arc<dyn LoadObserver>,
 ) -> Result<Loaded, RestoreError> {
-    let entries = if archive.is_script() { vec![] } else { entries };
+    let mut entries = if archive.is_script() { vec![] } else { entries };
+    let masks = match &options.masking {
+        Some(masking) => masking.begin(&archive, &mut entries)?,
+        None => HashMap::new(),
+    };
     let place = (server, database);
-    let (job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
+    let (mut job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
+    match Arc::get_mut(&mut job) {
+        Some(job) => job.masks = masks,
+        None => return Err(RestoreError::internal("a load has begun without its masks")),
+    }
     run(job.clone(), Some(archive), plan, &options).await?;
     leave_out_undefined(&job).await?;
     let called = job.rewriter.called_extensions();
@@ -219,6 +232,8 @@ fn begin(
         definitions_only: false,
         tried: TriedText::default(),
         settings_changed: AtomicU64::new(0),
+        masking: options.masking.clone(),
+        masks: HashMap::new(),
     };
     (Arc::new(job), plan)
 }

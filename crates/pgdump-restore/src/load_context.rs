@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use tokio_postgres::error::SqlState;
 
-use pgdump_archive::{ContentDigest, Dialect, TextEncoding, TocEntry, first_tokens};
+use pgdump_archive::{
+    ContentDigest, Dialect, DumpId, EntryKind, TextEncoding, TocEntry, first_tokens,
+};
 
 use crate::binary::Columns;
 use crate::ddl::{DumpSettings, columns_sql};
 use crate::error::{DatabaseError, RestoreError};
 use crate::ids::{EntryIndex, NodeId};
 use crate::left_out::{LeftOut, RefusedPart};
+use crate::masking::{LoadMasking, RowMask};
 use crate::observer::LoadObserver;
 use crate::postgres::{Server, Session, ident};
 use crate::rewrite::Rewriter;
@@ -140,6 +143,9 @@ pub(crate) struct LoadContext {
     pub(crate) tried: TriedText,
     /// How often an extension has changed settings of the database, which only new sessions have.
     pub(crate) settings_changed: AtomicU64,
+    pub(crate) masking: Option<Arc<LoadMasking>>,
+    /// How the rows of an archive's entries are masked; `None` if nothing in them is to be changed.
+    pub(crate) masks: HashMap<DumpId, Option<RowMask>>,
 }
 
 /// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the
@@ -328,6 +334,27 @@ impl LoadContext {
 
     pub(crate) fn columns(&self) -> MutexGuard<'_, HashMap<NodeId, Option<Arc<Columns>>>> {
         self.columns.lock()
+    }
+
+    /// How the data of an entry is masked.
+    ///
+    /// # Errors
+    /// `internal` if rows are masked, and nobody has decided it for these.
+    pub(crate) fn mask_of(
+        &self,
+        index: EntryIndex,
+        entry: &TocEntry,
+    ) -> Result<Option<RowMask>, RestoreError> {
+        if self.masking.is_none() || entry.kind == EntryKind::Blobs {
+            return Ok(None);
+        }
+        let decided = match self.content.step(index, false).as_deref() {
+            Some(ScriptStep::Data { mask, .. }) => Some(mask.clone()),
+            _ => self.masks.get(&entry.dump_id).cloned(),
+        };
+        decided.ok_or_else(|| {
+            RestoreError::internal(format!("{}: not known how to mask it", entry.name()))
+        })
     }
 
     /// The entry whose data a copier loads.

@@ -34,6 +34,7 @@ pub(super) fn run(
             producer.flush()?;
             // What was not read may have the names that the selection has.
             if !has_ended_early {
+                producer.check_masked()?;
                 job.rewriter.check_selection()?;
             }
         }

@@ -14,6 +14,7 @@ pub(super) use self::defined::{
 };
 pub(super) use self::order::StatementOrder;
 pub(super) use self::settings::Settings;
+use super::masking::RowMask;
 use super::work_queue::MemoryPermit;
 use pgdump_archive::{Statement, TocEntry};
 
@@ -23,6 +24,8 @@ pub(super) enum ScriptStep {
     Data {
         entry: Box<TocEntry>,
         settings: std::sync::Arc<Settings>,
+        /// How the rows are masked, if they are.
+        mask: Option<RowMask>,
     },
     Statements(Statements),
     /// No work; other nodes wait for it.

@@ -169,6 +169,7 @@ impl SessionLoop {
             // A table that was there may have rows.
             fresh: fresh && !self.job.left_out.are_for_existing(entry),
             in_order: self.work_queue.is_in_order(node),
+            mask: self.job.mask_of(index, entry)?,
         };
         task.run().await
     }

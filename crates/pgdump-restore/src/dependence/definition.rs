@@ -39,7 +39,9 @@ pub(super) fn relation<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [T
 }
 
 /// The contents of the parentheses at the start, and the rest.
-fn parenthesized<'a, 'b>(t: &'b [Token<'a>]) -> Option<(&'b [Token<'a>], &'b [Token<'a>])> {
+pub(crate) fn parenthesized<'a, 'b>(
+    t: &'b [Token<'a>],
+) -> Option<(&'b [Token<'a>], &'b [Token<'a>])> {
     let mut depth = 0_usize;
     for (i, token) in t.iter().enumerate() {
         match token {
@@ -58,7 +60,7 @@ fn parenthesized<'a, 'b>(t: &'b [Token<'a>]) -> Option<(&'b [Token<'a>], &'b [To
 }
 
 /// The tokens outside of parentheses, each with its position.
-fn outer<'a, 'b>(t: &'b [Token<'a>]) -> impl Iterator<Item = (usize, &'b Token<'a>)> {
+pub(crate) fn outer<'a, 'b>(t: &'b [Token<'a>]) -> impl Iterator<Item = (usize, &'b Token<'a>)> {
     let mut depth = 0_usize;
     t.iter().enumerate().filter(move |(_, token)| {
         let is_open = token.is_symbol(b'(') || token.is_symbol(b'[');
@@ -74,7 +76,8 @@ fn outer<'a, 'b>(t: &'b [Token<'a>]) -> impl Iterator<Item = (usize, &'b Token<'
     })
 }
 
-fn at_commas<'a, 'b>(t: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
+/// The tokens between top-level commas.
+pub(crate) fn at_commas<'a, 'b>(t: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
     let (mut items, mut start) = (vec![], 0);
     let commas: Vec<usize> = outer(t)
         .filter(|(_, w)| w.is_symbol(b','))

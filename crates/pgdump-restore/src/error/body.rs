@@ -2,7 +2,8 @@
 
 use super::{
     Blame, DatabaseError, DatabaseKind as D, FailureReason, JobError, JobKind as J, RestoreError,
-    RetryClass, StorageError, StorageKind as S, ValidationError, ValidationKind as V, report,
+    RetryClass, StorageError, StorageKind as S, ValidationError, ValidationKind as V, line_of,
+    report,
 };
 use crate::refusal::{LISTED_REFUSALS, Refusal};
 use crate::stage::Stage;
@@ -28,8 +29,21 @@ pub struct ErrorBody {
     /// Number of all of them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refusals_total: u64,
+    /// Masking rules that do not fit the backup: the first 100, each with its table and column.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub misfits: Vec<String>,
     /// Whether the same request may succeed later.
     pub retryable: bool,
+}
+
+/// Most misfits in a body.
+const LISTED_MISFITS: usize = 100;
+/// Most bytes of each.
+const MISFIT_BYTES: usize = 500;
+
+fn bounded(misfits: &[String]) -> Vec<String> {
+    let listed = misfits.iter().take(LISTED_MISFITS);
+    listed.map(|text| line_of(text, MISFIT_BYTES)).collect()
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -49,6 +63,7 @@ impl ErrorBody {
             sqlstate: error.sqlstate().map(str::to_owned),
             refusals: refusals.iter().take(LISTED_REFUSALS).cloned().collect(),
             refusals_total: refusals.len() as u64,
+            misfits: bounded(error.misfits()),
             retryable: match reason.retry_class() {
                 C::Permanent => false,
                 C::Transient | C::Environment | C::Busy | C::Interrupted => true,
@@ -62,7 +77,7 @@ impl ErrorBody {
 impl From<ErrorBody> for RestoreError {
     fn from(body: ErrorBody) -> Self {
         use FailureReason as R;
-        let message = body.message;
+        let (message, misfits) = (body.message, body.misfits);
         let invalid = |kind, message| ValidationError::new(kind, message).into();
         let of_server = |kind, message| {
             let e = DatabaseError::new(kind, message);
@@ -74,6 +89,10 @@ impl From<ErrorBody> for RestoreError {
         let of_store = |kind, message| StorageError::new(kind, message).into();
         let of_job = |kind, message| JobError::new(kind, message).into();
         match (body.reason, body.blame) {
+            (R::InvalidRequest, _) if !misfits.is_empty() => {
+                let e = ValidationError::new(V::MaskMisfit, message);
+                e.with_misfits(misfits).into()
+            }
             (R::InvalidRequest, _) => invalid(V::InvalidRequest, message),
             (R::TargetNotAllowed, _) => invalid(V::TargetNotAllowed, message),
             (R::TargetExists, _) => invalid(V::TargetExists, message),

@@ -40,6 +40,8 @@ kinds! {
     ValidationKind {
         /// The request or the command is invalid.
         InvalidRequest => InvalidRequest,
+        /// Masking rules do not fit the backup.
+        MaskMisfit => InvalidRequest,
         /// This worker may not restore from the backup's location. Inside an allowed folder, it is
         /// [`StorageKind::OutsideFolder`].
         SourceNotAllowed => SourceNotAllowed,

@@ -12,6 +12,7 @@ use crate::dependence::{Definitions, Dependence};
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::{NodeId, TableId, sorted};
 use crate::load_context::RowsOfText;
+use crate::masking::{RowMask, TextMasking};
 use crate::plan::{PlanNode, RestorePass};
 use crate::script::{
     OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
@@ -67,11 +68,14 @@ pub(super) struct ScriptProducer {
     has_post_data: bool,
     passed: PassedRows,
     has_ended_early: bool,
+    /// Decides how rows are masked, and what is not understood.
+    masking: Option<TextMasking>,
 }
 
 impl ScriptProducer {
     pub(super) fn new(chunks: ChunkPusher) -> Self {
         let job = &chunks.job;
+        let masking = job.masking.clone().map(TextMasking::new);
         ScriptProducer {
             converter: Converter::new(&job.server, &job.database, &job.encoding),
             chunks,
@@ -87,7 +91,13 @@ impl ScriptProducer {
             has_post_data: false,
             passed: PassedRows::default(),
             has_ended_early: false,
+            masking,
         }
+    }
+
+    /// All of the text has been read: now it is known which tables it has.
+    pub(super) fn check_masked(&self) -> Result<(), RestoreError> {
+        self.masking.as_ref().map_or(Ok(()), TextMasking::end)
     }
 
     /// Whether reading ended at rows, because only definitions are wanted.
@@ -282,9 +292,10 @@ impl ScriptProducer {
             return self.begin_passing(&entry);
         }
         self.flush()?;
-        if self.chunks.job.rewriter.leaves_out_rows(&entry) {
+        if self.chunks.job.rewriter.leaves_out_rows(&entry) || self.leaves_out_objects(&entry) {
             return Ok(());
         }
+        let mask = self.mask_of(&entry)?;
         self.clean = false;
         self.report_rows(&entry);
         let group = if self.must_load_in_order(&entry) {
@@ -295,6 +306,7 @@ impl ScriptProducer {
         let step = ScriptStep::Data {
             entry: Box::new(entry.clone()),
             settings: self.settings.clone(),
+            mask,
         };
         let node = self.add(step, group, Locked::default())?;
         self.current = Some(node);
@@ -304,9 +316,27 @@ impl ScriptProducer {
         self.chunks.begin(node, &entry)
     }
 
+    /// How the rows are masked.
+    fn mask_of(&mut self, entry: &TocEntry) -> Result<Option<RowMask>, RestoreError> {
+        let Some(masking) = &mut self.masking else {
+            return Ok(None);
+        };
+        let path = self.settings.get("search_path").unwrap_or_default();
+        masking.rows(entry, path, &self.chunks.job.encoding)
+    }
+
+    /// Whether these are large objects whose contents the copy is not to have.
+    fn leaves_out_objects(&self, entry: &TocEntry) -> bool {
+        let masking = self.chunks.job.masking.as_ref();
+        entry.kind == EntryKind::Blobs && masking.is_some_and(|m| !m.keeps_large_objects())
+    }
+
     /// Rows begin that are not loaded. Of a text that `pg_dump` did not write, what follows them may need them.
     fn begin_passing(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         let is_wanted = !self.chunks.job.rewriter.leaves_out_rows(entry);
+        if is_wanted {
+            self.mask_of(entry)?;
+        }
         self.clean = false;
         self.passed.last = Some(entry.name());
         if is_wanted && entry.kind == EntryKind::TableData {
@@ -410,6 +440,12 @@ impl ScriptProducer {
         rewriter.respell(&mut statement);
         if rewriter.leaves_out(&statement.text) {
             return Ok(None);
+        }
+        if let Some(masking) = &mut self.masking {
+            let path = self.settings.get("search_path").unwrap_or_default();
+            if !masking.statement(&statement.text, statement.line, path)? {
+                return Ok(None);
+            }
         }
         let Some(rewritten) = rewriter.statement(&statement.text, self.clean)? else {
             return Ok(None);

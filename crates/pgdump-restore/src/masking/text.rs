@@ -1,0 +1,358 @@
+//! Follows SQL text as far as masking has to: which table rows are for, and which statements bring rows in a way that is
+//! not understood. Those are refused: what they bring could not be masked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pgdump_archive::{Dialect, EntryKind, TextEncoding, TocEntry, Token, first_tokens, tokens};
+use pgdump_mask::Masking;
+
+use super::load_masking::LoadMasking;
+use super::masked_table::{MaskedTarget, Name, copied_columns, keeps_statistics};
+use super::misfits::{do_not_fit, misfit_of_large_objects, unmatched};
+use super::row_mask::RowMask;
+use crate::error::RestoreError;
+use crate::table_shapes::TableDefinitions;
+
+/// Tokens examined to find out what a statement does.
+const LOOKED_AT: usize = 64;
+
+/// Statements that bring no rows.
+const UNDERSTOOD: [&str; 25] = [
+    "alter",
+    "analyze",
+    "begin",
+    "cluster",
+    "comment",
+    "commit",
+    "create",
+    "discard",
+    "drop",
+    "end",
+    "grant",
+    "import",
+    "lock",
+    "refresh",
+    "reindex",
+    "release",
+    "reset",
+    "revoke",
+    "rollback",
+    "savepoint",
+    "security",
+    "set",
+    "start",
+    "truncate",
+    "vacuum",
+];
+
+/// Functions of `pg_catalog` that `pg_dump` calls, and that bring no rows.
+const UNDERSTOOD_CALLS: [&str; 7] = [
+    "lo_close",
+    "lo_create",
+    "lo_open",
+    "lo_unlink",
+    "set_config",
+    "setval",
+    "pg_extension_config_dump",
+];
+
+/// The masking of SQL text, whose tables are known as far as it has been read.
+pub(crate) struct TextMasking {
+    masking: Arc<LoadMasking>,
+    definitions: TableDefinitions,
+    /// The tables that have rows.
+    tables: BTreeSet<Name>,
+}
+
+impl TextMasking {
+    pub(crate) fn new(masking: Arc<LoadMasking>) -> Self {
+        TextMasking {
+            masking,
+            definitions: TableDefinitions::default(),
+            tables: BTreeSet::new(),
+        }
+    }
+
+    fn rules(&self) -> &Masking {
+        self.masking.rules()
+    }
+
+    /// Learns from a statement; false if it is to be left out. `path`: the statement that sets the search path.
+    ///
+    /// # Errors
+    /// `invalid_request` for a statement that may bring rows.
+    pub(crate) fn statement(
+        &mut self,
+        sql: &str,
+        line: u64,
+        path: &str,
+    ) -> Result<bool, RestoreError> {
+        if brings_statistics(sql) {
+            let of = relation_of_statistics(sql);
+            let is_kept =
+                of.is_some_and(|name| keeps_statistics(&self.definitions, &name, self.rules()));
+            self.masking.leave_out_statistics(!is_kept);
+            return Ok(is_kept);
+        }
+        if let Some(what) = not_understood(sql) {
+            return Err(do_not_fit(vec![format!(
+                "line {line}: {what}, which may bring rows that are not masked: take it out of the text, or restore a backup of \
+                 pg_dump"
+            )]));
+        }
+        let schema = path_of(path).into_iter().next();
+        self.definitions
+            .learn(sql, schema.as_deref().unwrap_or("public"));
+        Ok(true)
+    }
+
+    /// How the rows that follow are masked.
+    ///
+    /// # Errors
+    /// `invalid_request` with everything that does not fit.
+    pub(crate) fn rows(
+        &mut self,
+        entry: &TocEntry,
+        path: &str,
+        encoding: &TextEncoding,
+    ) -> Result<Option<RowMask>, RestoreError> {
+        if entry.kind == EntryKind::Blobs {
+            return match misfit_of_large_objects(self.rules()) {
+                Some(misfit) => Err(do_not_fit(vec![misfit])),
+                None => Ok(None),
+            };
+        }
+        let name = self.table_named(&entry.tag, path).ok_or_else(|| {
+            let what = "the text does not say which schema this table is in, so that rules cannot be applied: write the \
+                        name with its schema";
+            do_not_fit(vec![format!("{}: {what}", entry.tag)])
+        })?;
+        let target = MaskedTarget {
+            definitions: &self.definitions,
+            name: &name,
+            copied: copied_columns(&entry.copy_stmt),
+            encoding,
+        };
+        let mask = target.mask(self.rules()).map_err(do_not_fit)?;
+        if let Some(mask) = &mask {
+            self.masking.add(mask);
+        }
+        self.tables.insert(name);
+        Ok(mask)
+    }
+
+    /// All of the text has been read.
+    ///
+    /// # Errors
+    /// `invalid_request` if the file names tables that the text does not have.
+    pub(crate) fn end(&self) -> Result<(), RestoreError> {
+        let names = self.definitions.names().chain(&self.tables);
+        let names: Vec<Name> = names.cloned().collect();
+        let (misfits, _) = unmatched(self.rules(), &names);
+        if misfits.is_empty() {
+            Ok(())
+        } else {
+            Err(do_not_fit(misfits))
+        }
+    }
+
+    /// Schema and name of a table as the text writes it; `None` if its schema is not known.
+    fn table_named(&self, written: &str, path: &str) -> Option<Name> {
+        let t = tokens(written, Dialect::default());
+        let first = t.first()?.name()?;
+        match t.get(2) {
+            Some(table) => Some((first, table.name()?)),
+            None => {
+                let schemas = path_of(path).into_iter();
+                let mut names = schemas.map(|schema| (schema, first.clone()));
+                names.find(|name| self.definitions.knows(name))
+            }
+        }
+    }
+}
+
+/// The schemas that a statement puts into the search path; that of the server's default, if there is none.
+fn path_of(setting: &str) -> Vec<String> {
+    let t = tokens(setting, Dialect::default());
+    let is_reset = t.first().is_none_or(|w| w.is("reset"));
+    if is_reset || t.iter().rev().take(2).any(|w| w.is("default")) {
+        return vec!["public".to_owned()];
+    }
+    let named: Vec<String> = if t.first().is_some_and(|w| w.is("select")) {
+        // SELECT pg_catalog.set_config('search_path', 'shop, public', false);
+        let list = t.iter().filter_map(Token::string).nth(1);
+        let list = list.unwrap_or_default();
+        let names = tokens(&list, Dialect::default());
+        names.iter().filter_map(Token::name).collect()
+    } else {
+        let values = t.iter().position(|w| w.is_symbol(b'=') || w.is("to"));
+        let values = t.iter().skip(values.map_or(2, |at| at + 1));
+        values
+            .filter_map(|w| w.name().or_else(|| w.string()))
+            .collect()
+    };
+    let schemas = named.into_iter();
+    schemas
+        .filter(|s| !s.is_empty() && s != "$user" && s != "pg_catalog")
+        .collect()
+}
+
+/// The key word of a statement that may bring rows.
+fn not_understood(sql: &str) -> Option<String> {
+    let t = tokens(sql, Dialect::default());
+    let first = t.first()?;
+    let word = || first.short().unwrap_or_default().to_uppercase();
+    let is_understood = if first.is("select") {
+        let is_of_catalog = t.get(1).is_some_and(|w| w.is("pg_catalog"))
+            && t.get(2).is_some_and(|w| w.is_symbol(b'.'));
+        let is_call = |f: &Token<'_>| UNDERSTOOD_CALLS.iter().any(|call| f.is(call));
+        is_of_catalog && t.get(3).is_some_and(is_call) && !t.iter().any(|w| w.is("into"))
+    } else if first.is("create") {
+        return creates_from_query(&t).then(|| "CREATE TABLE AS".to_owned());
+    } else if first.is("alter") {
+        return moves_table(&t).then(|| "ALTER TABLE, which gives a table another name".to_owned());
+    } else if first.is("update") {
+        // Old pg_dump disables triggers so.
+        t.get(1).is_some_and(|w| w.is("pg_catalog"))
+    } else {
+        first.is_symbol(b';') || UNDERSTOOD.iter().any(|word| first.is(word))
+    };
+    (!is_understood).then(word)
+}
+
+/// `CREATE TABLE t AS SELECT …`
+fn creates_from_query(t: &[Token<'_>]) -> bool {
+    let adjectives = ["create", "global", "local", "temporary", "temp", "unlogged"];
+    let mut rest = t
+        .iter()
+        .skip_while(|w| adjectives.iter().any(|word| w.is(word)));
+    if !rest.next().is_some_and(|w| w.is("table")) {
+        return false;
+    }
+    let mut depth = 0_usize;
+    rest.any(|w| {
+        depth += usize::from(w.is_symbol(b'('));
+        depth = depth.saturating_sub(usize::from(w.is_symbol(b')')));
+        depth == 0 && w.is("as")
+    })
+}
+
+/// `ALTER TABLE t RENAME TO u`, `ALTER TABLE t SET SCHEMA s`: rules would be about another table than the rows.
+fn moves_table(t: &[Token<'_>]) -> bool {
+    let is_table = t.get(1).is_some_and(|w| w.is("table") || w.is("schema"));
+    let has = |a: &str, b: &str| t.windows(2).any(|w| w[0].is(a) && w[1].is(b));
+    is_table && (has("rename", "to") || has("set", "schema"))
+}
+
+/// `SELECT * FROM pg_catalog.pg_restore_attribute_stats(…)`
+fn brings_statistics(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let head: Option<String> = t.iter().take(5).map(Token::short).collect();
+    let is_call = |w: &Token<'_>| {
+        w.short()
+            .is_some_and(|name| name.starts_with("pg_restore_") && name.ends_with("_stats"))
+    };
+    head.as_deref() == Some("select*frompg_catalog.") && t.get(5).is_some_and(is_call)
+}
+
+fn relation_of_statistics(sql: &str) -> Option<Name> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let strings: Vec<String> = t.iter().filter_map(Token::string).collect();
+    let after = |key: &str| {
+        let at = strings.iter().position(|text| text == key)?;
+        strings.get(at + 1).cloned()
+    };
+    Some((after("schemaname")?, after("relname")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_may_bring_rows_are_not_understood() {
+        for sql in [
+            "INSERT INTO t SELECT 1;",
+            "UPDATE t SET a = 1;",
+            "DELETE FROM t WHERE a = 'x';",
+            "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x;",
+            "SELECT f('x');",
+            "SELECT 1 INTO t;",
+            "SELECT pg_catalog.query_to_xml('x');",
+            "DO $$ BEGIN END $$;",
+            "CALL p('x');",
+            "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE;",
+            "COPY t FROM PROGRAM 'x';",
+            "EXECUTE x;",
+            "PREPARE x AS SELECT 1;",
+            "VALUES (1);",
+            "TABLE t;",
+            "SELECT pg_catalog.setval('q', 1) AS a, 'x' AS b INTO t;",
+            "SELECT 'x', pg_catalog.pg_restore_relation_stats('relname', 't');",
+            "CREATE TABLE t AS SELECT 1;",
+            "CREATE UNLOGGED TABLE s.t (a, b) AS VALUES (1, 2);",
+            "ALTER TABLE a RENAME TO b;",
+            "ALTER TABLE IF EXISTS a SET SCHEMA b;",
+            "ALTER SCHEMA a RENAME TO b;",
+        ] {
+            assert!(not_understood(sql).is_some(), "{sql}");
+        }
+        for sql in [
+            "SET client_encoding = 'UTF8';",
+            "SELECT pg_catalog.set_config('search_path', '', false);",
+            "SELECT pg_catalog.setval('s.q', 3, true);",
+            "SELECT pg_catalog.lo_create('1');",
+            "CREATE TABLE s.t (a text DEFAULT (1)::text, b text GENERATED ALWAYS AS (lower(a)) STORED);",
+            "CREATE VIEW v AS SELECT 1;",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';",
+            "ALTER TABLE ONLY s.t ADD CONSTRAINT p PRIMARY KEY (a);",
+            "ALTER TABLE s.t RENAME COLUMN a TO b;",
+            "COMMENT ON TABLE t IS 'x';",
+            "REFRESH MATERIALIZED VIEW v;",
+            "UPDATE pg_catalog.pg_class SET reltriggers = 0;",
+        ] {
+            assert_eq!(not_understood(sql), None, "{sql}");
+        }
+        let columns: Vec<String> = (0..100).map(|i| format!("c{i}")).collect();
+        let late = format!("CREATE TABLE t ({}) AS VALUES ('x');", columns.join(", "));
+        assert!(not_understood(&late).is_some());
+    }
+
+    #[test]
+    fn the_search_path_is_read_as_it_was_set() {
+        for (setting, wanted) in [
+            ("", &["public"][..]),
+            ("RESET search_path;", &["public"]),
+            ("SET search_path TO DEFAULT;", &["public"]),
+            ("SET search_path = shop, pg_catalog;", &["shop"]),
+            (
+                "SET search_path TO '$user', \"My s\", public;",
+                &["My s", "public"],
+            ),
+            (
+                "SELECT pg_catalog.set_config('search_path', 'a, \"B\"', false);",
+                &["a", "B"],
+            ),
+            (
+                "SELECT pg_catalog.set_config('search_path', '', false);",
+                &[],
+            ),
+        ] {
+            assert_eq!(path_of(setting), wanted, "{setting}");
+        }
+    }
+
+    #[test]
+    fn statistics_are_recognized_with_their_table() {
+        let sql = "SELECT * FROM pg_catalog.pg_restore_attribute_stats(\n\t'version', '180000'::integer,\n\t\
+             'schemaname', 'shop',\n\t'relname', 'customer',\n\t'attname', 'email',\n\t\
+             'most_common_vals', '{a@b.c}'::text\n);";
+        assert!(brings_statistics(sql));
+        let wanted = ("shop".to_owned(), "customer".to_owned());
+        assert_eq!(relation_of_statistics(sql), Some(wanted));
+        assert!(!brings_statistics(
+            "SELECT pg_catalog.setval('pg_restore_x_stats', 1);"
+        ));
+    }
+}

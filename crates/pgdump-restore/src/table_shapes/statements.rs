@@ -1,0 +1,378 @@
+//! Learns from the statements that define tables, their columns and keys.
+
+use pgdump_archive::{Dialect, Token, tokens};
+
+use super::{Added, Column, Declared, DomainType, MAX_COLUMNS, Name, TableDefinitions};
+use crate::dependence::{at_commas, outer, parenthesized};
+
+impl TableDefinitions {
+    /// Learns from one statement. `schema`: that of names without one.
+    pub(crate) fn learn(&mut self, sql: &str, schema: &str) {
+        let t = tokens(sql, Dialect::default());
+        let Some(first) = t.first() else {
+            return;
+        };
+        let learned = if first.is("create") {
+            self.create(sql, &t[1..], schema)
+        } else if first.is("alter") {
+            self.alter(sql, &t[1..], schema)
+        } else if first.is("security") {
+            self.label(&t[1..], schema)
+        } else {
+            None
+        };
+        // What cannot be parsed teaches nothing: its table has unknown columns.
+        let _ = learned;
+    }
+
+    /// The tokens follow `CREATE`.
+    fn create(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let adjectives = [
+            "global",
+            "local",
+            "temporary",
+            "temp",
+            "unlogged",
+            "foreign",
+        ];
+        let t = after(t, &adjectives);
+        let is_unique = t.first()?.is("unique");
+        let t = after(t, &["unique"]);
+        let rest = after(t.get(1..)?, &["if", "not", "exists", "concurrently"]);
+        match t.first()? {
+            kind if kind.is("table") => self.create_table(sql, rest, schema),
+            kind if kind.is("type") => self.create_type(sql, rest, schema),
+            kind if kind.is("domain") => self.create_domain(sql, rest, schema),
+            kind if kind.is("index") && is_unique => self.create_unique_index(rest, schema),
+            _ => None,
+        }
+    }
+
+    fn create_table(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let (name, mut rest) = relation(t, schema)?;
+        let mut declared = Declared::default();
+        if let [partition, of, ..] = rest
+            && partition.is("partition")
+            && of.is("of")
+        {
+            let (parent, more) = relation(&rest[2..], schema)?;
+            declared.columns_of.push(parent.clone());
+            declared.parents.push(parent);
+            rest = more;
+        } else if rest.first().is_some_and(|w| w.is("of")) {
+            let (of, more) = relation(&rest[1..], schema)?;
+            declared.columns_of.push(of);
+            rest = more;
+        }
+        let has_source = !declared.columns_of.is_empty();
+        let mut added = Added::default();
+        match parenthesized(rest) {
+            Some((body, tail)) => {
+                for item in at_commas(body) {
+                    add_item(sql, item, schema, &mut declared, &mut added);
+                }
+                if let Some(at) = outer(tail).find(|(_, w)| w.is("inherits")) {
+                    let (parents, _) = parenthesized(tail.get(at.0 + 1..)?)?;
+                    let parents = at_commas(parents);
+                    let parents = parents.iter().filter_map(|p| relation(p, schema));
+                    let parents: Vec<Name> = parents.map(|(parent, _)| parent).collect();
+                    declared.columns_of.extend(parents.iter().cloned());
+                    declared.parents.extend(parents);
+                }
+                declared.is_incomplete = outer(tail).any(|(_, w)| w.is("as"));
+            }
+            None => declared.is_incomplete = !has_source,
+        }
+        declared.is_incomplete |= declared.columns.len() > MAX_COLUMNS;
+        declared.columns.truncate(MAX_COLUMNS);
+        self.with_children.extend(declared.parents.iter().cloned());
+        self.tables.insert(name.clone(), declared);
+        self.added.insert(name, added);
+        Some(())
+    }
+
+    fn create_type(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let (name, rest) = relation(t, schema)?;
+        let (body, _) = parenthesized(rest.get(1..).filter(|_| rest[0].is("as"))?)?;
+        let mut declared = Declared {
+            is_type: true,
+            ..Declared::default()
+        };
+        let items = at_commas(body).into_iter();
+        declared.columns = items.filter_map(|item| column(sql, item, schema)).collect();
+        self.tables.insert(name, declared);
+        Some(())
+    }
+
+    fn create_domain(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let (name, rest) = relation(t, schema)?;
+        let rest = after(rest, &["as"]);
+        let (base, base_name) = type_of(sql, rest, schema)?;
+        let domain = DomainType {
+            base,
+            base_name,
+            not_null: rejects_null(rest),
+        };
+        self.domains.insert(name, domain);
+        Some(())
+    }
+
+    /// `CREATE UNIQUE INDEX i ON ONLY s.t USING btree (lower(email))`: an expression makes its only column unique, too.
+    fn create_unique_index(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let on = t.iter().position(|w| w.is("on"))?;
+        let (name, rest) = relation(after(t.get(on + 1..)?, &["only"]), schema)?;
+        let open = rest.iter().position(|w| w.is_symbol(b'('))?;
+        let (body, _) = parenthesized(&rest[open..])?;
+        let [item] = at_commas(body)[..] else {
+            return None;
+        };
+        let known = self.columns(&name);
+        let names = item.iter().filter_map(Token::name);
+        let columns = names.filter(|n| known.iter().any(|c| c.name == *n));
+        self.added.entry(name).or_default().unique.extend(columns);
+        Some(())
+    }
+
+    /// The tokens follow `ALTER`.
+    fn alter(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let t = after(t, &["foreign"]);
+        let is_table = t.first()?.is("table");
+        let t = after(t.get(1..).filter(|_| is_table)?, &["if", "exists", "only"]);
+        let (name, rest) = relation(t, schema)?;
+        for action in at_commas(rest) {
+            self.alter_table(sql, &name, action, schema);
+        }
+        Some(())
+    }
+
+    /// A table that may have been created by something that is not followed.
+    fn declared(&mut self, name: Name) -> &mut Declared {
+        let unknown = || Declared {
+            is_incomplete: true,
+            ..Declared::default()
+        };
+        self.tables.entry(name).or_insert_with(unknown)
+    }
+
+    fn alter_table(
+        &mut self,
+        sql: &str,
+        table: &Name,
+        action: &[Token<'_>],
+        schema: &str,
+    ) -> Option<()> {
+        let is = |words: &[&str]| begins(action, words);
+        if is(&["attach", "partition"]) {
+            let (partition, _) = relation(&action[2..], schema)?;
+            let partition = self.declared(partition);
+            partition.parents.push(table.clone());
+            self.with_children.insert(table.clone());
+        } else if is(&["inherit"]) {
+            let (parent, _) = relation(&action[1..], schema)?;
+            let child = self.declared(table.clone());
+            child.parents.push(parent.clone());
+            self.with_children.insert(parent);
+        } else if is(&["add", "column"]) || is(&["add"]) && !is_constraint(&action[1..]) {
+            let item = after(&action[1..], &["column", "if", "not", "exists"]);
+            let declared = self.tables.get_mut(table)?;
+            let added = self.added.entry(table.clone()).or_default();
+            add_item(sql, item, schema, declared, added);
+        } else if is(&["add"]) {
+            let added = self.added.entry(table.clone()).or_default();
+            add_constraint(&action[1..], added);
+        } else if is(&["alter"]) {
+            let rest = after(&action[1..], &["column"]);
+            if begins(rest.get(1..)?, &["set", "not", "null"]) {
+                let added = self.added.entry(table.clone()).or_default();
+                added.not_null.insert(rest.first()?.name()?);
+            } else if begins(rest.get(1..)?, &["type"])
+                || begins(rest.get(1..)?, &["set", "data", "type"])
+            {
+                self.tables.get_mut(table)?.is_incomplete = true;
+            }
+        } else if is(&["drop", "column"]) || is(&["rename"]) {
+            self.tables.get_mut(table)?.is_incomplete = true;
+        }
+        Some(())
+    }
+
+    /// `SECURITY LABEL FOR anon ON COLUMN s.t.c IS '…'`; the tokens follow `SECURITY`.
+    fn label(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let provider = t.get(2)?;
+        let provider = provider.name().or_else(|| provider.string())?;
+        let on = t.get(3..5)?;
+        let is_of_column = begins(t, &["label", "for"]) && begins(on, &["on", "column"]);
+        if !is_of_column || provider != "anon" {
+            return None;
+        }
+        let is = t.iter().rposition(|w| w.is("is"))?;
+        let parts: Option<Vec<String>> = t.get(5..is)?.iter().step_by(2).map(Token::name).collect();
+        let (table, column) = match parts?.as_slice() {
+            [schema, table, column] => ((schema.clone(), table.clone()), column.clone()),
+            [table, column] => ((schema.to_owned(), table.clone()), column.clone()),
+            _ => return None,
+        };
+        let label = t.get(is + 1)?.string()?;
+        self.added
+            .entry(table)
+            .or_default()
+            .labels
+            .insert(column, label);
+        Some(())
+    }
+}
+
+/// Adds a column or a constraint of a table.
+fn add_item(
+    sql: &str,
+    item: &[Token<'_>],
+    schema: &str,
+    declared: &mut Declared,
+    added: &mut Added,
+) -> Option<()> {
+    if item.first()?.is("like") {
+        declared.columns_of.push(relation(&item[1..], schema)?.0);
+        return Some(());
+    }
+    if is_constraint(item) {
+        return add_constraint(item, added);
+    }
+    let column = column(sql, item, schema)?;
+    let has = |words: [&str; 2]| {
+        let places: Vec<&Token<'_>> = outer(item).map(|(_, w)| w).collect();
+        places
+            .windows(2)
+            .any(|w| w[0].is(words[0]) && w[1].is(words[1]))
+    };
+    if has(["primary", "key"]) {
+        added.not_null.insert(column.name.clone());
+        added.unique.insert(column.name.clone());
+    }
+    if outer(item).any(|(i, w)| i > 0 && w.is("unique")) {
+        added.unique.insert(column.name.clone());
+    }
+    declared.columns.push(column);
+    Some(())
+}
+
+fn is_constraint(item: &[Token<'_>]) -> bool {
+    const FIRST: [&str; 7] = [
+        "constraint",
+        "primary",
+        "unique",
+        "check",
+        "foreign",
+        "exclude",
+        "not",
+    ];
+    item.first().is_some_and(|w| FIRST.iter().any(|f| w.is(f)))
+}
+
+/// Keys of one column, and NOT NULL constraints of a table, which PostgreSQL 18 names.
+fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
+    let body = if item.first()?.is("constraint") {
+        item.get(2..)?
+    } else {
+        item
+    };
+    if begins(body, &["not", "null"]) {
+        added.not_null.insert(body.get(2)?.name()?);
+        return Some(());
+    }
+    let is_primary = begins(body, &["primary", "key"]);
+    if !is_primary && !begins(body, &["unique"]) {
+        return None;
+    }
+    let open = body.iter().position(|w| w.is_symbol(b'('))?;
+    let (columns, _) = parenthesized(&body[open..])?;
+    let columns = at_commas(columns).into_iter();
+    let columns: Option<Vec<String>> = columns.map(|c| c.first()?.name()).collect();
+    let columns = columns?;
+    if is_primary {
+        added.not_null.extend(columns.iter().cloned());
+    }
+    if let [only] = columns.as_slice() {
+        added.unique.insert(only.clone());
+    }
+    Some(())
+}
+
+fn column(sql: &str, item: &[Token<'_>], schema: &str) -> Option<Column> {
+    let name = item.first()?.name()?;
+    let rest = item.get(1..)?;
+    // A column of a partition or a typed table may have constraints only.
+    let (sql_type, type_name) = type_of(sql, rest, schema).unwrap_or_default();
+    Some(Column {
+        name,
+        sql_type,
+        type_name,
+        not_null: rejects_null(rest),
+        is_generated: is_generated(rest),
+    })
+}
+
+/// `GENERATED ALWAYS AS (…)`, unlike `GENERATED ALWAYS AS IDENTITY`.
+fn is_generated(t: &[Token<'_>]) -> bool {
+    let outside: Vec<&Token<'_>> = outer(t).map(|(_, w)| w).collect();
+    let mut pairs = outside.windows(2);
+    pairs.any(|w| w[0].is("as") && w[1].is_symbol(b'('))
+}
+
+fn rejects_null(t: &[Token<'_>]) -> bool {
+    let outside: Vec<&Token<'_>> = outer(t).map(|(_, w)| w).collect();
+    outside
+        .windows(2)
+        .any(|w| w[0].is("not") && w[1].is("null"))
+}
+
+/// Words that end a type.
+const AFTER_TYPE: [&str; 15] = [
+    "check",
+    "collate",
+    "compression",
+    "constraint",
+    "default",
+    "exclude",
+    "generated",
+    "not",
+    "null",
+    "options",
+    "primary",
+    "references",
+    "storage",
+    "unique",
+    "deferrable",
+];
+
+/// The type at the start, as it is written, and its name, if it may be that of a domain.
+fn type_of(sql: &str, t: &[Token<'_>], schema: &str) -> Option<(String, Option<Name>)> {
+    let ends = |(i, w): &(usize, &Token<'_>)| {
+        let has_options = w.is("with") && t.get(i + 1).is_some_and(|o| o.is("options"));
+        has_options || w.is_symbol(b';') || AFTER_TYPE.iter().any(|word| w.is(word))
+    };
+    let end = outer(t).find(ends).map_or(t.len(), |(i, _)| i);
+    let (first, last) = (t.first()?, t.get(end.checked_sub(1)?)?);
+    let written = sql.get(first.at..last.at + last.text.len())?;
+    let name = relation(&t[..end], schema).filter(|(_, rest)| rest.is_empty());
+    Some((written.to_owned(), name.map(|(name, _)| name)))
+}
+
+/// A name at the start, and the rest.
+fn relation<'a, 'b>(t: &'b [Token<'a>], schema: &str) -> Option<(Name, &'b [Token<'a>])> {
+    let first = t.first()?.name()?;
+    match t.get(1) {
+        Some(dot) if dot.is_symbol(b'.') => Some(((first, t.get(2)?.name()?), &t[3..])),
+        _ => Some(((schema.to_owned(), first), &t[1..])),
+    }
+}
+
+/// What follows any of these words.
+fn after<'a, 'b>(t: &'b [Token<'a>], words: &[&str]) -> &'b [Token<'a>] {
+    let is_skipped = |w: &Token<'_>| words.iter().any(|word| w.is(word));
+    let n = t.iter().take_while(|w| is_skipped(w)).count();
+    &t[n..]
+}
+
+fn begins(t: &[Token<'_>], words: &[&str]) -> bool {
+    words.len() <= t.len() && words.iter().zip(t).all(|(word, w)| w.is(word))
+}
