@@ -453,6 +453,7 @@ impl RestoreRequest {
             attempt: 1,
             policy: None,
             keep_previous: None,
+            masking: None,
             database: self.backup.database,
             selection: self.select,
             in_place: self.in_place,

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Location, MAX_JOBS};
+use crate::config::{Location, MAX_JOBS, MaskingRules};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
 
@@ -126,6 +126,8 @@ pub struct RestoreJob {
     pub policy: Option<Policy>,
     /// Overrides how long the replaced database is kept.
     pub keep_previous: Option<Duration>,
+    /// Overrides the configured rules by which rows are masked.
+    pub masking: Option<MaskingRules>,
     /// Database to take from a dump of a whole cluster.
     pub database: Option<String>,
     pub selection: Selection,
@@ -158,6 +160,7 @@ impl RestoreJob {
             attempt: 1,
             policy: None,
             keep_previous: None,
+            masking: None,
             database: None,
             selection: Selection::default(),
             in_place: None,

@@ -81,6 +81,7 @@ impl RestoreManager {
             attempt: 1,
             policy: None,
             keep_previous: None,
+            masking: None,
             database: None,
             selection: Default::default(),
             in_place: None,

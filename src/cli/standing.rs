@@ -192,10 +192,7 @@ async fn run_now(app: &App, order: &StandingOrder, output: OutputFormat) -> Comm
     Ok(match (finished.failure, signalled) {
         (None, _) => Exit::of_success(&finished.result),
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
-        (Some(reason), _) => {
-            let error = finished.result.error.as_ref();
-            Exit::of_failure(reason, error.and_then(|e| e.sqlstate.as_deref()))
-        }
+        (Some(reason), _) => Exit::of_error(reason, finished.result.error.as_ref()),
     })
 }
 

@@ -1,11 +1,12 @@
 //! The orders: the file of STANDING_RESTORES. All of its mistakes are found at the start, each with the order's name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use super::schedule::{Schedule, Window};
 use crate::admission::Admission;
-use crate::config::{Config, Document};
+use crate::config::{Config, Document, MaskingRules, rules_of};
 use crate::error::{RestoreError, report};
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::{Generation, Job, LatestBackup, OWN_STANDING, OnExisting, RestoreJob, digest_of};
@@ -60,7 +61,7 @@ pub struct OrderSpec {
     /// What of the backup is restored.
     #[serde(default)]
     pub select: Selection,
-    /// The file with the masking rules.
+    /// The file with the masking rules, relative to the folder of the file of orders. Without it, RESTORE_MASK.
     #[serde(default)]
     pub mask: Option<String>,
     /// Names of SQL files in RESTORE_FINISH_FROM that run in the copy before it takes the target's place, in this order.
@@ -196,6 +197,7 @@ pub struct StandingOrder {
     pub wanted: LatestBackup,
     select: Selection,
     finish: Vec<String>,
+    masking: Option<MaskingRules>,
     policy: Option<Policy>,
     keep_previous: Option<Duration>,
 }
@@ -250,6 +252,7 @@ impl StandingOrder {
             Job::Restore(mut job) => {
                 job.policy.clone_from(&self.policy);
                 job.keep_previous = self.keep_previous;
+                job.masking.clone_from(&self.masking);
                 Ok(job)
             }
             Job::Verify(_) => Err(RestoreError::internal(
@@ -363,7 +366,7 @@ impl OrderCheck<'_> {
             wrong: vec![],
         };
         check.target();
-        check.unsupported();
+        check.finish();
         let (trigger, when) = check.trigger();
         let order = StandingOrder {
             name: spec.name.clone(),
@@ -374,6 +377,7 @@ impl OrderCheck<'_> {
             wanted: check.wanted(),
             select: spec.select.clone(),
             finish: spec.finish.clone(),
+            masking: check.masking(),
             policy: check.policy(),
             keep_previous: check.keep_previous(),
         };
@@ -414,12 +418,24 @@ impl OrderCheck<'_> {
         }
     }
 
-    /// What an order asks for and no run would do is refused: a copy that should be masked must not be made unmasked.
-    fn unsupported(&mut self) {
-        if self.spec.mask.is_some() {
-            self.wrong
-                .push("mask: standing restores cannot mask yet: leave the order out".into());
-        }
+    /// The rules of the masking file. Without them, an order with such a file would make an unmasked copy.
+    fn masking(&mut self) -> Option<MaskingRules> {
+        let name = self.spec.mask.as_deref()?;
+        let orders = self.config.standing_restores.as_ref();
+        let folder = orders.and_then(|document| Path::new(&document.path).parent());
+        let path = folder.unwrap_or(Path::new("")).join(name);
+        let shown = path.display().to_string();
+        let rules = match std::fs::read_to_string(&path) {
+            Ok(text) => rules_of(
+                &Document { path: shown, text },
+                self.config.mask_key.as_ref(),
+            ),
+            Err(e) => Err(format!("{shown}: cannot be read: {}", e.kind())),
+        };
+        self.ok(rules.map_err(|what| format!("mask: {what}")))
+    }
+
+    fn finish(&mut self) {
         if !self.spec.finish.is_empty() && self.config.finish_from.is_none() {
             self.wrong.push(
                 "finish: no folder or prefix has files for it: set RESTORE_FINISH_FROM".into(),
@@ -700,14 +716,46 @@ orders:
 
     /// A copy that should be masked is never made unmasked.
     #[test]
-    fn what_no_run_would_do_is_refused() {
-        for field in ["mask: rules.yaml", "finish: [grants.sql]"] {
-            let file =
-                format!("version: 1\norders:\n  - {{ name: a, when: proven, target: t, {field} }}");
-            let all = read(&[], &file).unwrap_err();
-            assert_eq!(all.len(), 1, "{all:?}");
-            assert!(all[0].contains("order a: "), "{all:?}");
+    fn an_order_has_rules_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let rules =
+            "version: 1\ntables:\n  shop.customer:\n    columns:\n      email: { fake: email }\n";
+        std::fs::write(folder.path().join("rules.yaml"), rules).unwrap();
+        let orders_with = |mask: &str, flags: &[(&str, &str)]| {
+            let order = format!("name: a, when: proven, target: t, mask: {mask}");
+            let mut config = config(flags, &format!("version: 1\norders:\n  - {{ {order} }}"));
+            let path = folder.path().join("standing.yaml").display().to_string();
+            config.standing_restores.as_mut().unwrap().path = path;
+            let admission = Admission::new(&config, "restore-requests").unwrap();
+            orders(&config, &admission)
+        };
+        let backup = Candidate {
+            name: "x.dump".into(),
+            generation: Generation(1),
+            created: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let key = ("mask-key", "a key of at least sixteen bytes");
+        let orders = orders_with("rules.yaml", &[key]).unwrap();
+        let job = orders[0].job(&backup, "standing/a/1".into()).unwrap();
+        assert!(job.masking.is_some());
+        // Without the key, or the file, there is no order.
+        for (mask, flags, part) in [
+            ("rules.yaml", &[][..], "MASK_KEY"),
+            ("none.yaml", &[key][..], "cannot be read"),
+        ] {
+            let all = orders_with(mask, flags).unwrap_err();
+            assert!(all[0].contains("order a: mask: "), "{all:?}");
+            assert!(all[0].contains(part), "{all:?}");
         }
+    }
+
+    #[test]
+    fn files_that_finish_need_a_place() {
+        let file =
+            "version: 1\norders:\n  - { name: a, when: proven, target: t, finish: [grants.sql] }";
+        let all = read(&[], file).unwrap_err();
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].contains("order a: finish: no folder"), "{all:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pgrestored::event::{Kind as EventKind, Message, RestoreResult, Status};
 use pgrestored::queue::ResultSink;
 
 use crate::cases;
-use crate::test_env::{BUCKET, Kind, Source, TestEnv};
+use crate::test_env::{BUCKET, Kind, ROWS, Source, TestEnv};
 
 const NOTIFICATIONS: &str = "backup-notifications";
 
@@ -34,6 +34,10 @@ async fn copies_are_as_fresh_as_the_backups() {
         (
             "only the newest backup waits for the window",
             only_the_newest_backup_waits_for_the_window(&s).boxed_local(),
+        ),
+        (
+            "a copy is masked and finished before anybody sees it",
+            a_copy_is_masked_and_finished_before_anybody_sees_it(&s).boxed_local(),
         ),
         (
             "two workers restore a backup once",
@@ -258,6 +262,33 @@ async fn only_the_newest_backup_waits_for_the_window(s: &Source) {
     running.stop().await;
     assert!(!s.c.databases().contains(&"window".to_owned()));
     assert_eq!(told(&env, "window"), [format!("superseded-{older}.json")]);
+}
+
+async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let rules = "version: 1\nunlisted: refuse\ntables:\n  public.t:\n    columns: { id: keep, v: { set: masked } }\n";
+    std::fs::write(s.c.scratch("rules.yaml"), rules).unwrap();
+    let finishing = s.c.scratch("finishing");
+    std::fs::create_dir(&finishing).unwrap();
+    let sql = "CREATE VIEW team AS SELECT DISTINCT v FROM t;\n";
+    std::fs::write(finishing.join("team.sql"), sql).unwrap();
+    let what = "when: finalized, mask: rules.yaml, finish: [team.sql]";
+    let file = order(s, "masked", what);
+    let place = format!("file://{}", finishing.display());
+    let flags = [
+        ("standing-restores", file.as_str()),
+        ("restore-finish-from", place.as_str()),
+    ];
+    upload(&env, "a.dump", &s.dump, 1);
+    let running = env.worker(&s.c, &flags).await;
+    let result = env.result().await;
+    assert_eq!(result.error, None);
+    running.stop().await;
+    assert_eq!(result.finish[0].name, "team.sql");
+    assert!(result.masking.is_some());
+    assert_eq!(s.c.psql("masked", "SELECT v FROM team"), "masked");
+    let rows = s.c.psql("masked", "SELECT count(*) FROM t");
+    assert_eq!(rows, ROWS.to_string());
 }
 
 async fn two_workers_restore_a_backup_once(s: &Source) {

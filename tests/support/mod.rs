@@ -399,6 +399,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         attempt: 1,
         policy: None,
         keep_previous: None,
+        masking: None,
         database: None,
         selection: Default::default(),
         in_place: None,
