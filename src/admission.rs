@@ -79,6 +79,10 @@ fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
 }
 
+fn not_in_policy() -> RestoreError {
+    invalid("this subscription is not in REQUEST_POLICY")
+}
+
 impl Admission {
     /// The rules for `subscription`; without a policy file, everything is allowed.
     ///
@@ -148,7 +152,7 @@ impl Admission {
         published: i64,
     ) -> Result<(), RestoreError> {
         if self.is_closed {
-            return Err(invalid("this subscription is not in REQUEST_POLICY"));
+            return Err(not_in_policy());
         }
         if self.rules.keys.is_empty() {
             return Ok(());
@@ -243,6 +247,17 @@ impl Admission {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Checks that the policy allows a job that the configuration asks for, and that needs no signature.
+    ///
+    /// # Errors
+    /// As [`Admission::check`].
+    pub fn check_own(&self, job: &Job) -> Result<(), RestoreError> {
+        if self.is_closed {
+            return Err(not_in_policy());
+        }
+        self.check(job)
     }
 
     fn is_source(&self, backup: &BackupRef) -> bool {

@@ -18,6 +18,7 @@ use crate::manager::RestoreManager;
 use crate::metrics::{RestoreMetricsManager, now_seconds};
 use crate::postgres::Server;
 use crate::queue::{PubSub, PubSubConfig, QueueError, RequestQueue, Resource};
+use crate::standing;
 use crate::store::Stores;
 use crate::verification::{ChecksFile, Keyring};
 use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
@@ -124,7 +125,11 @@ impl App {
             };
         let admission = Admission::new(&self.config, &self.config.request_subscription)
             .map_err(ConfigErrors)?;
-        let settings = WorkerSettings::new(&self.config, admission);
+        let standing = standing::orders(&self.config, &admission).map_err(ConfigErrors)?;
+        let settings = WorkerSettings {
+            standing,
+            ..WorkerSettings::new(&self.config, admission)
+        };
         let worker = Worker::new(
             self.manager.clone(),
             results,
@@ -184,7 +189,7 @@ impl App {
     }
 }
 
-/// Checks the documents that the configuration names (keys, checks, request policy) at the start, and
+/// Checks the documents that the configuration names (keys, checks, request policy, standing restores) at the start, and
 /// not only when they are needed.
 ///
 /// # Errors
@@ -207,12 +212,9 @@ pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
         .flatten()
         .filter_map(|r| r.err().map(|e| report(&e)))
         .collect();
-    wrong.extend(
-        Admission::new(config, &config.request_subscription)
-            .err()
-            .into_iter()
-            .flatten(),
-    );
+    let admission = Admission::new(config, &config.request_subscription);
+    let orders = admission.and_then(|admission| standing::orders(config, &admission));
+    wrong.extend(orders.err().into_iter().flatten());
     if let Some((id, key)) = &config.signing_key {
         let signed = admission::sign(key.expose_secret(), id, jiff::Timestamp::UNIX_EPOCH, b"");
         wrong.extend(signed.err().map(|e| format!("REQUEST_SIGNING_KEY: {e}")));

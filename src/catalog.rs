@@ -25,6 +25,7 @@ mod prune;
 mod reader;
 mod set_status;
 mod settled_verdict;
+mod standing_place;
 mod stored_indexes;
 mod trusted_sources;
 mod whole_backups;

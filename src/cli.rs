@@ -34,6 +34,7 @@ mod rollback;
 mod schema;
 mod selftest;
 mod signals;
+mod standing;
 mod status;
 mod style;
 mod verify;
@@ -134,6 +135,12 @@ enum Command {
         after_help = "Examples:\n  pgrestored mask suggest latest > mask.yaml\n  pgrestored mask check latest --mask mask.yaml\n  pgrestored mask latest --mask mask.yaml --to gs://for-vendor/app.dump"
     )]
     Mask(mask::MaskArgs),
+    /// Show, run or pause standing restores
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pgrestored standing list\n  pgrestored standing run staging\n  pgrestored standing pause staging --resume"
+    )]
+    Standing(standing::StandingArgs),
     /// Publish a request for a restore or a verification
     #[command(
         after_help = "Examples:\n  pgrestored request latest --target orders_restored --wait\n  pgrestored request latest --verify --wait"
@@ -184,6 +191,7 @@ impl Command {
             | Command::Inspect(_)
             | Command::Check
             | Command::Doctor => true,
+            Command::Standing(args) => args.connects_to_target(),
             Command::Worker(_)
             | Command::Verify(_)
             | Command::Evidence(_)
@@ -390,6 +398,7 @@ impl Cli {
             Command::Reap => reap::run(App::new(config?)?, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
             Command::Mask(args) => mask::run(App::new(config?)?, args, output).await,
+            Command::Standing(args) => standing::run(App::new(config?)?, args, output).await,
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,
         }
     }

@@ -68,6 +68,8 @@ pub struct Config {
     pub protected_databases: Vec<String>,
     /// The policy file for requests.
     pub request_policy: Option<Document>,
+    /// The orders of standing restores.
+    pub standing_restores: Option<Document>,
     /// Requests that were published longer ago than this are refused.
     pub request_max_age: Duration,
     /// Key that signs requests: its id and its text.
@@ -244,6 +246,11 @@ impl Config {
             allowed_targets: list(&raw.allowed_targets),
             protected_databases: list(&raw.protected_databases),
             request_policy: Document::read("REQUEST_POLICY", &raw.request_policy, &mut errors),
+            standing_restores: Document::read(
+                "STANDING_RESTORES",
+                &raw.standing_restores,
+                &mut errors,
+            ),
             request_max_age: errors.duration(
                 "REQUEST_MAX_AGE",
                 &raw.request_max_age,

@@ -3,6 +3,7 @@
 //! accepted too. `schemas/` is generated from these types.
 
 mod message_ids;
+mod own_request;
 mod text_checks;
 
 use pgdump_restore::{LISTED_REFUSALS, MaskingReport, Refusal, Stage};
@@ -451,6 +452,8 @@ impl RestoreRequest {
             published_us: None,
             attempt: 1,
             policy: None,
+            keep_previous: None,
+            masking: None,
             database: self.backup.database,
             selection: self.select,
             in_place: self.in_place,

@@ -6,8 +6,9 @@ mod rehearsal;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
-use crate::config::{Location, MAX_JOBS};
+use crate::config::{Location, MAX_JOBS, MaskingRules};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
 
@@ -125,6 +126,10 @@ pub struct RestoreJob {
     pub attempt: u32,
     /// Overrides the configured policy.
     pub policy: Option<Policy>,
+    /// Overrides how long the replaced database is kept.
+    pub keep_previous: Option<Duration>,
+    /// Overrides the configured rules by which rows are masked.
+    pub masking: Option<MaskingRules>,
     /// Database to take from a dump of a whole cluster.
     pub database: Option<String>,
     pub selection: Selection,
@@ -156,6 +161,8 @@ impl RestoreJob {
             published_us: None,
             attempt: 1,
             policy: None,
+            keep_previous: None,
+            masking: None,
             database: None,
             selection: Selection::default(),
             in_place: None,
@@ -323,9 +330,11 @@ fn invalid(what: impl Into<String>) -> RestoreError {
 
 /// Prefix of the ids of requests whose messages name none.
 pub const OWN_MESSAGE: &str = "message:";
-/// Prefixes of generated ids: of jobs from notifications, the schedule and the self-test, and of messages
-/// that name no id or cannot be read.
-pub const OWN_IDS: [&str; 4] = ["gcs:", "schedule:", "selftest:", OWN_MESSAGE];
+/// Prefix of the ids of runs of standing restores.
+pub const OWN_STANDING: &str = "standing/";
+/// Prefixes of generated ids: of jobs from notifications, the schedule, standing restores and the self-test, and of
+/// messages that name no id or cannot be read.
+pub const OWN_IDS: [&str; 5] = ["gcs:", "schedule:", "selftest:", OWN_MESSAGE, OWN_STANDING];
 /// Part of the generated id of a job that verifies an older backup for a bisection.
 pub const OWN_PROBE: &str = ":bisect:";
 
@@ -672,6 +681,7 @@ mod tests {
             "schedule:default:1:2",
             "selftest:1",
             "message:7",
+            "standing/staging/7",
             "r:bisect:9",
         ] {
             assert_eq!(

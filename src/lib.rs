@@ -22,6 +22,7 @@ pub mod cli;
 pub mod catalog;
 pub mod manager;
 pub mod pipeline;
+pub mod standing;
 pub mod worker;
 
 // Backups, and the servers that they are restored on.

@@ -84,6 +84,8 @@ impl RestoreManager {
             published_us: None,
             attempt: 1,
             policy: None,
+            keep_previous: None,
+            masking: None,
             database: None,
             selection: Default::default(),
             in_place: None,

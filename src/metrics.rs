@@ -107,6 +107,8 @@ pub struct RestoreMetricsManager {
     verification_last_success: Gauge<f64>,
     rto: Gauge<f64>,
     rto_forecast: Gauge<f64>,
+    standing_last_success: Gauge<f64>,
+    standing_last_failure: Gauge<f64>,
 }
 
 /// Counts a restore as in progress until it is dropped.
@@ -219,6 +221,14 @@ impl RestoreMetricsManager {
                 "restore_rto_forecast_seconds",
                 "How long the next restore of the set is likely to take",
             ),
+            standing_last_success: gauge(
+                "restore_standing_last_success_timestamp_seconds",
+                "When a run of the standing restore last succeeded",
+            ),
+            standing_last_failure: gauge(
+                "restore_standing_last_failure_timestamp_seconds",
+                "When a run of the standing restore last failed",
+            ),
             _provider: provider,
         };
         metrics.zero();
@@ -286,6 +296,14 @@ impl RestoreMetricsManager {
         self.rto_forecast.record(forecast, &set);
     }
 
+    /// Records when a run of a standing restore last succeeded and last failed, in seconds since 1970; 0 means never. Runs by
+    /// other workers count as well.
+    pub fn record_standing(&self, order: &str, success: f64, failure: f64) {
+        let order = [KeyValue::new("order", order.to_owned())];
+        self.standing_last_success.record(success, &order);
+        self.standing_last_failure.record(failure, &order);
+    }
+
     /// Records the end of a self-test: whether every case had the expected verdict.
     pub fn record_selftest(&self, passed: bool) {
         let status = SELFTEST_STATUS[usize::from(!passed)];
@@ -336,6 +354,7 @@ impl RestoreMetricsManager {
         m.record_restore_completion(1.0, 1, true, None);
         m.record_verification(VerificationStatus::Success, Some("default"));
         m.record_rto("default", 1.0, 1.0);
+        m.record_standing("staging", 1.0, 1.0);
         m.record_stage(Stage::Data, 1.0);
         m.record_queue_delay(1.0);
         m.exposition()

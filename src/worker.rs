@@ -2,7 +2,7 @@
 //! published, and settles it by the table in `outcome`. It stops in two steps: graceful (`soft`: take
 //! nothing new, finish running jobs), then immediate (`hard`: cancel, clean up, nack).
 //!
-//! Requests, notifications of new backups and the schedule are handled independently, so that a backlog
+//! Requests, notifications of new backups, the schedule and standing restores are handled independently, so that a backlog
 //! in one does not delay the others. Requests take precedence over verifications that notifications or
 //! the schedule started (`permits`).
 
@@ -10,7 +10,9 @@ mod maintenance;
 mod notification;
 mod permits;
 mod request_ids;
+mod settings;
 mod settlement;
+mod standing;
 mod state;
 
 use pgdump_restore::Stage;
@@ -21,12 +23,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::admission::Admission;
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::{Kind, RestoreRequest, RestoreResult};
 use crate::job::{Job, VerifyJob};
@@ -40,6 +41,7 @@ use permits::{Permit, Permits};
 use request_ids::id_of;
 use state::HeldMessage;
 
+pub use settings::WorkerSettings;
 pub use state::{
     JobLinks, JobStatus, QueueStatus, RecentResult, WaitReason, WaitingMessages, WorkerState,
     WorkerStatus,
@@ -52,48 +54,6 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Requests whose deliveries are counted.
 const MAX_COUNTED: usize = 10_000;
-
-/// Bounds of the interval at which the schedule is checked.
-const SCHEDULE_MIN: Duration = Duration::from_secs(1);
-const SCHEDULE_MAX: Duration = Duration::from_secs(3600);
-
-/// Settings of a worker.
-#[derive(Clone)]
-pub struct WorkerSettings {
-    pub max_concurrent: usize,
-    /// Deliveries of one request before a transient failure becomes final.
-    pub max_attempts: u32,
-    /// Target database of requests that do not name one.
-    pub default_db: Option<String>,
-    /// Bounds of the backoff before a message is nacked.
-    pub nack_backoff: (Duration, Duration),
-    /// Pause between attempts while another restore holds the target.
-    pub busy_pause: Duration,
-    /// How long running jobs may take to finish after a graceful stop begins.
-    pub drain_timeout: Duration,
-    /// What requests are allowed to ask for.
-    pub admission: Arc<Admission>,
-    /// How often to check for due verifications; `None` without a schedule.
-    pub schedule_pause: Option<Duration>,
-}
-
-impl WorkerSettings {
-    pub fn new(config: &crate::config::Config, admission: Admission) -> Self {
-        WorkerSettings {
-            admission: Arc::new(admission),
-            max_concurrent: config.max_concurrent,
-            max_attempts: config.max_attempts,
-            default_db: config.db_name.clone(),
-            nack_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
-            busy_pause: Duration::from_secs(5),
-            drain_timeout: config.drain_timeout,
-            schedule_pause: config
-                .verify
-                .schedule
-                .map(|every| (every / 10).clamp(SCHEDULE_MIN, SCHEDULE_MAX)),
-        }
-    }
-}
 
 /// The two steps of a shutdown.
 #[derive(Debug, Clone, Default)]
@@ -200,6 +160,8 @@ pub struct Worker {
     deliveries: Arc<Mutex<HashMap<String, u32>>>,
     /// Limits how many messages are held without a permit.
     waiting: Arc<Semaphore>,
+    /// Tells of new backups, and of new proofs, for standing restores.
+    backup_news: Arc<watch::Sender<()>>,
 }
 
 impl Worker {
@@ -219,6 +181,7 @@ impl Worker {
             in_flight: Arc::default(),
             deliveries: Arc::default(),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            backup_news: Arc::default(),
         }
     }
 
@@ -251,7 +214,7 @@ impl Worker {
             context.soft.cancel();
             ended
         };
-        let (requested, notified, (), (), ()) = tokio::join!(
+        let (requested, notified, (), (), (), ()) = tokio::join!(
             async { end(self.take_requests(requests.as_mut(), &context).await) },
             async {
                 match notifications.as_deref_mut() {
@@ -260,6 +223,7 @@ impl Worker {
                 }
             },
             self.run_scheduler(&context),
+            self.run_standing(&context),
             self.run_reaper(&context),
             self.load_history(&context),
         );
@@ -338,6 +302,7 @@ impl Worker {
                     continue;
                 }
             };
+            self.backup_news.send_replace(());
             let shown = received.held.waits_for(WaitReason::Permit);
             let Some(permit) = context.until_soft(context.permits.verification()).await else {
                 return Ok(());

@@ -31,7 +31,7 @@ function put(parent, children) {
 }
 
 // Elements by key, made anew only if their data changed. Each has a function `tick` for what changes with time.
-const made = { sets: new Map(), recent: new Map(), running: new Map() };
+const made = { sets: new Map(), standing: new Map(), recent: new Map(), running: new Map() };
 function reuse(kind, items, keyOf, build) {
   const old = made[kind], now = new Map();
   for (const item of items) {
@@ -140,6 +140,15 @@ function set(x) {
     cell(trend(x.trend)), cell(x.last_verdict, shade[x.last_verdict])), when, x.last_proof);
 }
 
+// A standing restore.
+function standing(x) {
+  const good = x.last_success, bad = x.last_failure, isWorse = bad && (!good || Date.parse(bad.finished_at) > Date.parse(good.finished_at));
+  const when = cell(ago(good?.finished_at), good ? "when" : "bad");
+  const state = x.paused_since ? "paused since " + x.paused_since : x.waiting ? "waits: " + x.waiting : x.next_due ? "next run " + x.next_due : "";
+  return since(row("standing", cell(x.order), cell(x.target_db), when, cell(good?.backup), cell(bad ? bad.finished_at + (bad.reason ? ": " + bad.reason : "") : "", isWorse ? "bad" : null),
+    cell(x.when), cell(state, x.paused_since ? "warn" : null)), when, good?.finished_at);
+}
+
 function result(r) {
   const word = r.verdict ?? r.status, request = make("div", r.request_id);
   request.append(links(r.request_id, r.trace_id, r.verification?.evidence));
@@ -185,6 +194,8 @@ function show(s) {
   const jobs = reuse("running", s.running, (j) => j.request_id + j.started_at, job);
   put($("running"), jobs.length ? jobs : [none]);
   put($("sets"), reuse("sets", s.sets, (x) => x.name, set));
+  $("orders").hidden = !s.standing?.length;
+  put($("standing"), reuse("standing", s.standing ?? [], (x) => x.order, standing));
   put($("recent"), reuse("recent", s.recent, (r) => r.kind + r.request_id, result));
   filter();
 }

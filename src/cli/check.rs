@@ -45,6 +45,7 @@ pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
         "evidence_trusted_keys": if v.trusted_keys.is_some() { "set" } else { "not set" },
         "backup_sets": v.sets.iter().map(|s| s.name.clone()).collect::<Vec<_>>(),
         "db_taken_from": taken_from(config),
+        "standing_restores": if config.standing_restores.is_some() { "read" } else { "not set" },
         "scratch_db_host": v.scratch.as_ref().map(|s| &s.host),
     });
     if output == OutputFormat::Json {

@@ -66,6 +66,7 @@ const TOPICS: [(&str, &str); 51] = [
     ("drain_", LIMITS),
     ("reap_", OPERATION),
     ("admin_", OPERATION),
+    ("standing_", OPERATION),
     ("otel_", OPERATION),
     ("verify_", VERIFICATION),
     ("sandbox_", VERIFICATION),
@@ -75,7 +76,7 @@ const TOPICS: [(&str, &str); 51] = [
 ];
 
 /// Texts of one line for the configuration that `-h` shows.
-const SHORT: [(&str, &str); 14] = [
+const SHORT: [(&str, &str); 15] = [
     (
         "backup_bucket",
         "Bucket name, gs://bucket/prefix or file:///folder",
@@ -99,6 +100,7 @@ const SHORT: [(&str, &str); 14] = [
     ("mask_key_file", "File with the key of the rules"),
     ("verify_checks", "File with checks of the data (YAML)"),
     ("admin_addr", "Address of the status page and /metrics"),
+    ("standing_restores", "File with the orders (YAML)"),
 ];
 
 /// The configuration that `-h` of a command shows besides the command's own options.
@@ -139,6 +141,7 @@ fn shown(command: &str) -> &'static [&'static str] {
         "list" => &["backup_bucket"],
         "mask" => &["backup_bucket", "restore_mask", "mask_key_file"],
         "prune" | "report" => &["backup_bucket", "backup_sets"],
+        "standing" => &["backup_bucket", "db_host", "db_user", "standing_restores"],
         "request" | "watch" => &["google_cloud_project"],
         _ => &[],
     }

@@ -273,6 +273,8 @@ fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob,
         published_us: None,
         attempt: 1,
         policy: None,
+        keep_previous: None,
+        masking: None,
         digest,
         database: args.database,
         selection: args.select,
@@ -356,7 +358,7 @@ fn print_refusals(r: &RestoreResult, say: fn(&str)) {
 }
 
 /// A failure goes to standard error: standard output has results only.
-fn print_result(r: &RestoreResult) {
+pub(super) fn print_result(r: &RestoreResult) {
     let what = r.backup.uri.as_deref().unwrap_or("standard input");
     let target = r.target_db.as_deref().unwrap_or("-");
     let say: fn(&str) = match r.error {

@@ -11,14 +11,15 @@ use crate::database::{Promoted, Reaped, RetainedDatabase, RolledBack};
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
 use crate::manager::{MaskSuggestion, MaskedArchive};
 use crate::proof::VerificationReport;
+use crate::standing::{StandingFile, StandingStatus};
 use crate::verification::{ChecksFile, Envelope};
 use pgdump_mask::MaskFile;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
     /// restore-request, restore-result, gcs-notification, backup-list, generation-list, inspection, rehearsal, proof-report, evidence,
-    /// request-policy, checks, mask, masked-archive, mask-suggestion, mask-check, pruned, reaped, kept, rolled-back, promoted, selftest,
-    /// ledger, worker-status, diagnosis or
+    /// request-policy, checks, mask, masked-archive, mask-suggestion, mask-check, standing-restores, standing-list, pruned, reaped, kept,
+    /// rolled-back, promoted, selftest, ledger, worker-status, diagnosis or
     /// command-failure
     #[arg(required_unless_present = "write")]
     name: Option<String>,
@@ -97,6 +98,14 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         (
             "mask-check",
             schema_of::<super::mask::check::MaskCheck>("mask-check", false),
+        ),
+        (
+            "standing-restores",
+            schema_of::<StandingFile>("standing-restores", true),
+        ),
+        (
+            "standing-list",
+            schema_of::<Vec<StandingStatus>>("standing-list", false),
         ),
         (
             "pruned",

@@ -8,6 +8,7 @@ use super::style;
 use crate::config::Config;
 use crate::event::RestoreResult;
 use crate::manager::DatabaseStatus;
+use crate::standing::{StandingRun, StandingStatus};
 use crate::worker::{JobStatus, QueueStatus, WaitReason, WorkerStatus};
 
 /// How long to wait for a worker's response.
@@ -240,6 +241,12 @@ fn print(s: &WorkerStatus) {
         out!("  {}: {proven}{}", set.name, rto.unwrap_or_default());
         set.databases.iter().for_each(print_database);
     }
+    if !s.standing.is_empty() {
+        out!("standing restores");
+    }
+    s.standing
+        .iter()
+        .for_each(|order| out!("  {}", standing_line(order)));
     out!("last results");
     s.recent
         .iter()
@@ -248,6 +255,35 @@ fn print(s: &WorkerStatus) {
     if s.recent.is_empty() {
         out!("  {}", style::soft("none"));
     }
+}
+
+/// One line about a standing restore.
+fn standing_line(s: &StandingStatus) -> String {
+    let age = |run: &StandingRun| {
+        let age = jiff::Timestamp::now().duration_since(run.finished_at);
+        span(age.as_secs_f64())
+    };
+    let success = match &s.last_success {
+        Some(run) => format!("restored into {} {} ago", s.target_db, age(run)),
+        None => style::warn("never restored"),
+    };
+    let since = s.last_success.as_ref().map(|run| run.finished_at);
+    let failure = s.last_failure.as_ref();
+    let failure = failure.filter(|run| since.is_none_or(|since| run.finished_at > since));
+    let failure = failure.map(|run| {
+        let reason = run.reason.map(|r| format!(": {r}")).unwrap_or_default();
+        style::bad(&format!("; a run failed {} ago{reason}", age(run)))
+    });
+    let paused = if s.paused_since.is_some() {
+        "; paused"
+    } else {
+        ""
+    };
+    format!(
+        "{}: {success}{}{paused}",
+        s.order,
+        failure.unwrap_or_default()
+    )
 }
 
 /// One line about a database of a set with several.

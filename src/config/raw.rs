@@ -112,6 +112,9 @@ pub struct RawConfig {
     /// File that defines what the requests of each subscription may ask for (YAML; `schema request-policy` prints its schema)
     #[arg(long, env = "REQUEST_POLICY", global = true, value_name = "FILE")]
     pub(super) request_policy: Option<String>,
+    /// File with the orders of standing restores, which keep databases as fresh as the backups (YAML; `schema standing-restores` prints its schema)
+    #[arg(long, env = "STANDING_RESTORES", global = true, value_name = "FILE")]
+    pub(super) standing_restores: Option<String>,
     /// Refuse requests that were published longer ago than this [default: 7d]
     #[arg(long, env = "REQUEST_MAX_AGE", global = true, value_name = "TIME")]
     pub(super) request_max_age: Option<String>,

@@ -94,7 +94,8 @@ impl<'a, J> JobContext<'a, J> {
 impl JobContext<'_, RestoreJob> {
     /// The rules by which rows are masked.
     pub(super) fn masking(&self) -> Option<Masking> {
-        let rules = self.config().masking.as_ref();
+        let configured = self.config().masking.as_ref();
+        let rules = self.job.masking.as_ref().or(configured);
         rules.map(|rules| rules.0.clone())
     }
 }

@@ -144,7 +144,7 @@ async fn claim_and_restore(
         bounds.within(looked).await?;
     }
     context.catalog().open_ahead(&job.backup);
-    let terms = targets::claim_policy(config);
+    let terms = targets::claim_policy_of(config, job);
     let claim = bounds.within(database::claim(&context.services.server, job, terms));
     let mut claimed = match claim.await? {
         Claim::Granted(claimed) => claimed,

@@ -92,6 +92,15 @@ fn check_limits(config: &Config, field: &str, name: &str) -> Result<(), RestoreE
     }
 }
 
+/// The conditions under which the target of a job is claimed.
+pub(super) fn claim_policy_of(config: &Config, job: &RestoreJob) -> ClaimPolicy {
+    let configured = claim_policy(config);
+    ClaimPolicy {
+        keep: job.keep_previous.unwrap_or(configured.keep),
+        ..configured
+    }
+}
+
 /// The conditions under which a target is claimed.
 pub(crate) fn claim_policy(config: &Config) -> ClaimPolicy {
     ClaimPolicy {
@@ -126,7 +135,7 @@ pub(super) fn replaces_nothing() -> RestoreError {
 
 /// A part of a backup becomes a new database; rows alone go into a copy of an existing one. Anything else
 /// would lose what the part does not contain, unless that is nothing but kinds that no table needs. Whether definitions are only a part is known once the backup is open.
-pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
+pub(crate) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     let replaces = job.on_existing == OnExisting::Replace;
     let invalid = |what| ValidationError::new(ValidationKind::InvalidRequest, what);
     job.selection.check().map_err(invalid)?;

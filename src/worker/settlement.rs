@@ -124,6 +124,9 @@ impl Worker {
         }
         self.forget(&finished.result.request_id);
         self.state.finished(finished);
+        if finished.proof.is_some() {
+            self.backup_news.send_replace(());
+        }
     }
 
     pub(super) fn forget(&self, request_id: &str) {

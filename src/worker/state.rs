@@ -13,6 +13,7 @@ use crate::job::{BackupRef, Job, LATEST, LATEST_PROVEN};
 use crate::manager::{BackupSetStatus, JobOutcome};
 use crate::progress::{Progress, Snapshot};
 use crate::queue::Health;
+use crate::standing::StandingStatus;
 use crate::telemetry;
 
 /// How many recent results are kept.
@@ -25,6 +26,8 @@ pub struct WorkerState {
     /// Newest first.
     recent: Mutex<VecDeque<RecentResult>>,
     sets: Mutex<Vec<BackupSetStatus>>,
+    /// In the order of the configuration.
+    orders: Mutex<Vec<StandingStatus>>,
     next: AtomicU64,
     broken: AtomicBool,
     stopping: AtomicBool,
@@ -220,6 +223,9 @@ pub struct WorkerStatus {
     pub recent: Vec<RecentResult>,
     /// The status of each backup set.
     pub sets: Vec<BackupSetStatus>,
+    /// The status of each standing restore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standing: Vec<StandingStatus>,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -339,6 +345,15 @@ impl WorkerState {
         *lock(&self.sets) = sets;
     }
 
+    /// Shows how a standing restore stands.
+    pub(super) fn set_order(&self, status: StandingStatus) {
+        let mut orders = lock(&self.orders);
+        match orders.iter_mut().find(|o| o.order == status.order) {
+            Some(there) => *there = status,
+            None => orders.push(status),
+        }
+    }
+
     pub(super) fn set_ready(&self, ready: bool) {
         self.broken.store(!ready, Relaxed);
     }
@@ -395,6 +410,7 @@ impl WorkerState {
             running: lock(&self.running).iter().map(describe).collect(),
             recent: lock(&self.recent).iter().cloned().collect(),
             sets: lock(&self.sets).clone(),
+            standing: lock(&self.orders).clone(),
             problems: self.problems(),
             queue: self.queue(),
             links: self.links.clone(),

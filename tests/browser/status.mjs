@@ -92,17 +92,19 @@ const said = {
   version: "0", ready: false, stopping: false, problems: ["topic " + name],
   running: [{ request_id: "id\u202e", kind: "restore", backup: name, target_db: name, started_at: at(5), attempt: 1, progress }],
   sets: [{ name, last_proof: at(60), proven_backup: name, proven_depth: "data", last_verdict: "verified", rto: { measured_seconds: 6, forecast_seconds: 7, samples: 2 }, trend: [sample(at(90), 3), sample(at(60), 6)], is_signed: true }],
+  standing: [{ order: "staging", target_db: name, when: "proven", last_success: { order: "staging", outcome: "success", request_id: "standing/staging/1", backup: name, generation: "1", finished_at: at(90) },
+    last_failure: { order: "staging", outcome: "failure", request_id: "standing/staging/2", backup: name, generation: "2", finished_at: at(60), reason: "archive_corrupt" }, waiting: name }],
   recent: [ended],
   queue: { held: 4, oldest: at(3600), waiting: [{ reason: "target_busy", messages: 2, oldest: at(3600) }, { reason: "retry", messages: 1, oldest: at(300) }], last_delay_seconds: 2 },
   links: { log: "https://log.example/?q={request_id}", trace: "https://trace.example/{trace_id}" },
 };
 await page.route("**/status.json", (route) => route.fulfill({ json: said }));
 await page.waitForFunction(() => document.querySelectorAll("#recent tr").length === 1, null, { timeout: 30000, polling: 100 });
-const shown = await page.evaluate(() => Object.fromEntries(["state", "queue", "running", "sets", "recent"].map((id) => [id, document.getElementById(id).textContent])));
-for (const part of ["state", "running", "sets", "recent"]) must(shown[part].includes(shownName), `${part}: the name is not escaped: ${shown[part]}`);
+const shown = await page.evaluate(() => Object.fromEntries(["state", "queue", "running", "sets", "standing", "recent"].map((id) => [id, document.getElementById(id).textContent])));
+for (const part of ["state", "running", "sets", "standing", "recent"]) must(shown[part].includes(shownName), `${part}: the name is not escaped: ${shown[part]}`);
 const texts = await page.evaluate(() => {
   const of = (e) => [e.textContent, ...[...e.attributes].filter((a) => a.name !== "href").map((a) => a.value)];
-  return ["state", "queue", "running", "sets", "recent"].flatMap((id) => [...document.querySelectorAll(`#${id}, #${id} *`)].flatMap(of));
+  return ["state", "queue", "running", "sets", "standing", "recent"].flatMap((id) => [...document.querySelectorAll(`#${id}, #${id} *`)].flatMap(of));
 });
 const raw = texts.find((text) => /[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/u.test(text));
 must(raw === undefined, "a control or direction character: " + JSON.stringify(raw));
@@ -110,6 +112,7 @@ must(shown.queue === "Queue: 4 messages held by this worker, the oldest publishe
   + "1 message waits for the next attempt after a failure, the oldest published 5 min ago; the last new one had waited 2.0 s.", shown.queue);
 must((await page.textContent("main")).includes("pubsub.googleapis.com/subscription/num_undelivered_messages"), "the page does not say where the backlog is");
 must((await page.locator("#sets svg rect").count()) === 2, "no trend");
+must(shown.standing.includes("archive_corrupt") && (await page.locator("#standing td.bad").count()) === 1, "the failure after the last success is not marked: " + shown.standing);
 // The addresses of links have the names themselves.
 const hrefs = await page.locator("#recent a").evaluateAll((all) => all.map((a) => a.href));
 const expected = ["https://log.example/?q=id%E2%80%AE", "https://trace.example/t", "https://storage.cloud.google.com/b/x%E2%80%AE/1.html"];

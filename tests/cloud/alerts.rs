@@ -163,7 +163,11 @@ impl Stack {
             deploy.join("prometheus/restore.alerts.yml"),
             &[("seconds > 3600", "seconds > 2"), ("for: 5m", "for: 0s")],
         );
-        for name in ["proof.alerts.yml", "worker.alerts.yml"] {
+        for name in [
+            "proof.alerts.yml",
+            "worker.alerts.yml",
+            "standing.alerts.yml",
+        ] {
             place(deploy.join("prometheus").join(name), &[]);
         }
         let config = place(

@@ -315,6 +315,26 @@ async fn verification_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn standing_restores() {
+    let mut reader = Reader::with_backups_of("shop").await;
+    let dump = reader.cluster.dump_to_file("shop", &[]);
+    reader.upload(BUCKET, "shop/2026-11-22.dump", &dump);
+    reader.replace_hosts(&["staging-db"]);
+    let before = format!("BACKUP_BUCKET=gs://{BUCKET} pgrestored verify latest");
+    let document = "docs/guides/standing-restores.md";
+    let said = reader.follow(document, &before).await;
+    assert!(
+        said.contains("restored gs://my-backups/shop/2026-11-22.dump into staging"),
+        "{said}"
+    );
+    assert!(said.contains("order staging goes on"), "{said}");
+    let rows = reader
+        .cluster
+        .psql("staging", "SELECT count(*) FROM shop.orders");
+    assert_eq!(rows, "500");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn disaster_day() {
     let mut reader = Reader::with_backups_of("orders").await;
     let dump = reader.cluster.dump_to_file("orders", &[]);

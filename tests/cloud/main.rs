@@ -23,6 +23,7 @@ mod queue;
 mod race;
 mod refusals;
 mod service;
+mod standing;
 mod storage;
 mod store_answers;
 mod telemetry;

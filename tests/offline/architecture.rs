@@ -25,7 +25,7 @@ const LAYERS: [(u8, &[&str]); 12] = [
     (4, &["verification"]),
     (5, &["catalog"]),
     (6, &["pipeline"]),
-    (7, &["manager"]),
+    (7, &["manager", "standing"]),
     (8, &["worker"]),
     (9, &["admin"]),
     (10, &["app"]),
@@ -209,6 +209,9 @@ fn pure_modules_are_not_async() {
         "verification/server_version.rs",
         "verification/verdict.rs",
         "worker/notification.rs",
+        "standing/due.rs",
+        "standing/orders.rs",
+        "standing/schedule.rs",
         "outcome.rs",
     ] {
         let (_, _, lines) = source_files()

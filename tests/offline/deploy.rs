@@ -99,16 +99,22 @@ pub fn names_of_series(text: &str) -> Vec<String> {
 }
 
 /// Files of rules, and the files that test them.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("proof.alerts.yml", "proof.test.yml"),
     ("worker.alerts.yml", "worker.test.yml"),
+    ("standing.alerts.yml", "standing.test.yml"),
     ("restore.rules.yml", "restore.test.yml"),
     ("restore.alerts.yml", "restore.test.yml"),
 ];
 
 #[test]
 fn the_tests_of_the_rules_pass() {
-    for test in ["proof.test.yml", "worker.test.yml", "restore.test.yml"] {
+    for test in [
+        "proof.test.yml",
+        "worker.test.yml",
+        "standing.test.yml",
+        "restore.test.yml",
+    ] {
         // One by one, as they find the mutants.
         for group in groups_of(&text_of(&format!("deploy/prometheus/{test}"))) {
             let folder = copy_of_rules();
@@ -213,6 +219,11 @@ fn mutants_of_the_proof_alerts_are_found() {
 #[test]
 fn mutants_of_the_worker_alerts_are_found() {
     every_mutant_is_found("worker.alerts.yml", 30);
+}
+
+#[test]
+fn mutants_of_the_standing_alerts_are_found() {
+    every_mutant_is_found("standing.alerts.yml", 12);
 }
 
 #[test]

@@ -130,9 +130,8 @@ fn every_selector_matches_one_workload(all: &[Rendered]) {
     }
 }
 
-/// The component for the Prometheus operator, which no overlay contains.
-#[test]
-fn the_prometheus_operator_finds_the_workers() {
+/// The base with a component that no overlay contains.
+fn with_component(component: &str) -> Option<Vec<Value>> {
     let folder = tempfile::tempdir().unwrap();
     // kustomize accepts relative paths only.
     let depth = folder.path().canonicalize().unwrap().components().count() - 1;
@@ -140,11 +139,16 @@ fn the_prometheus_operator_finds_the_workers() {
     let up = format!("{}{}", "../".repeat(depth), &base.to_str().unwrap()[1..]);
     let kustomization = json!({
         "resources": [format!("{up}/deploy/kubernetes/base")],
-        "components": [format!("{up}/deploy/kubernetes/components/prometheus-operator")],
+        "components": [format!("{up}/deploy/kubernetes/components/{component}")],
     });
     let file = folder.path().join("kustomization.yaml");
     std::fs::write(file, kustomization.to_string()).unwrap();
-    let Some(documents) = kustomize(folder.path()) else {
+    kustomize(folder.path())
+}
+
+#[test]
+fn the_prometheus_operator_finds_the_workers() {
+    let Some(documents) = with_component("prometheus-operator") else {
         return;
     };
     assert_eq!(check_selectors("prometheus-operator", &documents), 5);
@@ -153,6 +157,26 @@ fn the_prometheus_operator_finds_the_workers() {
     assert_eq!(labels[text(&monitor["jobLabel"])], "pgrestored");
     let port = &worker_pod(&documents)["containers"][0]["ports"][0]["name"];
     assert_eq!(monitor["podMetricsEndpoints"][0]["port"], *port);
+}
+
+#[test]
+fn the_workers_get_the_orders_of_standing_restores() {
+    let Some(documents) = with_component("standing-restores") else {
+        return;
+    };
+    let pod = worker_pod(&documents);
+    let volumes = list(&pod["volumes"]);
+    let orders = volumes.iter().find(|v| v["name"] == "standing").unwrap();
+    let config = text(&orders["configMap"]["name"]);
+    let file = documents.iter().find(|d| d["metadata"]["name"] == config);
+    assert!(file.unwrap()["data"]["standing.yaml"].is_string());
+    let mounts = list(&pod["containers"][0]["volumeMounts"]);
+    let mount = mounts.iter().find(|m| m["name"] == "standing").unwrap();
+    let path = format!("{}/standing.yaml", text(&mount["mountPath"]));
+    let settings = documents
+        .iter()
+        .find(|d| d["data"]["STANDING_RESTORES"] == path.as_str());
+    assert!(settings.is_some(), "{path}");
 }
 
 /// Whether a rule of a NetworkPolicy contains this port.

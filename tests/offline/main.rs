@@ -27,3 +27,4 @@ mod mask;
 mod platforms;
 mod setup;
 mod snapshots;
+mod standing;

@@ -3,9 +3,10 @@
 
 use crate::cli::{run, text};
 
-pub const COMMANDS: [&str; 19] = [
+pub const COMMANDS: [&str; 20] = [
     "worker", "restore", "rollback", "promote", "reap", "verify", "evidence", "selftest", "prune",
     "report", "list", "inspect", "mask", "request", "watch", "status", "check", "doctor", "demo",
+    "standing",
 ];
 
 #[test]

@@ -398,6 +398,8 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         published_us: published_us(0),
         attempt: 1,
         policy: None,
+        keep_previous: None,
+        masking: None,
         database: None,
         selection: Default::default(),
         in_place: None,

@@ -157,11 +157,6 @@ impl StorageService {
         generation
     }
 
-    /// The generation of an object; 0 if it does not exist.
-    pub(super) fn generation_of(&self, bucket: &str, name: &str) -> i64 {
-        self.find(bucket, name, 0).map_or(0, |o| o.generation)
-    }
-
     /// How many resumable uploads have begun and not ended.
     pub fn open_uploads(&self) -> usize {
         self.uploads.open()

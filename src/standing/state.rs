@@ -1,0 +1,516 @@
+//! What is known of the runs of each order, so that every worker and the command line see the same: objects beside
+//! outcomes or evidence, which are created once and never changed. Their names say what happened:
+//!
+//! ```text
+//! standing.pgrestored/ORDER/success-GENERATION.json     a run by a worker; also failure-, superseded-
+//! standing.pgrestored/ORDER/success-GENERATION-ID.json  a run by `standing run`; also failure-
+//! standing.pgrestored/ORDER/paused-MICROSECONDS.json    also resumed-; the newest of both counts
+//! ```
+
+use std::sync::Arc;
+
+use super::orders::{Candidate, StandingOrder};
+use crate::catalog::BackupCatalog;
+use crate::error::{FailureReason as R, RestoreError, RetryClass, report};
+use crate::event::{RestoreResult, Status};
+use crate::job::Generation;
+use crate::proof::EVIDENCE_SUFFIX;
+use crate::store::{BackupStore, StoredObject, create_unless_taken, read_small};
+use crate::verification::{Keyring, Signature};
+
+/// What a signature of a run is over, beside the run itself.
+const SIGNED: &str = "application/vnd.pgrestored.standing+json";
+/// Objects of an order of which a listing keeps the metadata: the newest.
+const LISTED: usize = 5_000;
+/// Bytes of an object.
+const MAX_BYTES: u64 = 64 << 10;
+/// Objects of one kind that are read until one counts.
+const READ: usize = 5;
+
+/// How a run of an order ended.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    Success,
+    Failure,
+    /// It did not begin before a newer backup was there.
+    Superseded,
+}
+
+impl RunOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            RunOutcome::Success => "success",
+            RunOutcome::Failure => "failure",
+            RunOutcome::Superseded => "superseded",
+        }
+    }
+}
+
+/// A run of an order that has ended.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct StandingRun {
+    pub order: String,
+    pub outcome: RunOutcome,
+    pub request_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// An int64 as a string.
+    pub generation: String,
+    pub finished_at: jiff::Timestamp,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<R>,
+    /// The run that superseded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<String>,
+}
+
+impl StandingRun {
+    /// The run of an order that gave this result.
+    pub fn of(order: &str, backup: (&str, Generation), result: &RestoreResult) -> Self {
+        StandingRun {
+            order: order.to_owned(),
+            outcome: match result.status {
+                Status::Success => RunOutcome::Success,
+                Status::Failure => RunOutcome::Failure,
+            },
+            request_id: result.request_id.clone(),
+            backup: Some(backup.0.to_owned()),
+            generation: backup.1.to_string(),
+            finished_at: result.finished_at,
+            reason: result.error.as_ref().map(|e| e.reason),
+            superseded_by: None,
+        }
+    }
+}
+
+/// A run as it is stored.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StoredRun {
+    run: StandingRun,
+    /// Where there is a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<Signature>,
+}
+
+/// An order, and how it stands.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct StandingStatus {
+    pub order: String,
+    pub target_db: String,
+    /// `proven`, `finalized`, or the schedule and its time zone.
+    pub when: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<StandingRun>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<StandingRun>,
+    /// By its schedule; an order without one runs when there is a new backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_due: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_since: Option<jiff::Timestamp>,
+    /// The backup whose run waits, as far as this worker knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+}
+
+impl StandingStatus {
+    /// How an order stands. `waiting` is the backup whose run waits.
+    pub fn of(
+        order: &StandingOrder,
+        history: &OrderHistory,
+        waiting: Option<&Candidate>,
+        now: jiff::Timestamp,
+    ) -> Self {
+        StandingStatus {
+            order: order.name.clone(),
+            target_db: order.target_db.clone(),
+            when: order.when.clone(),
+            last_success: history.last_success.clone(),
+            last_failure: history.last_failure.clone(),
+            next_due: order.next_due(now),
+            paused_since: history.paused_since,
+            waiting: waiting.map(|backup| backup.name.clone()),
+        }
+    }
+}
+
+/// What the name of an object says.
+#[derive(Debug, PartialEq, Eq)]
+enum Named<'a> {
+    Run(RunOutcome, &'a str),
+    Paused(bool, &'a str),
+}
+
+fn folder(order: &str) -> String {
+    format!("standing{EVIDENCE_SUFFIX}{order}/")
+}
+
+/// What the name of an object in the folder of an order says; `None` if it is none of ours.
+fn named<'a>(folder: &str, name: &'a str) -> Option<Named<'a>> {
+    let own = name.strip_prefix(folder)?.strip_suffix(".json")?;
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let (word, tag) = own.split_once('-')?;
+    if !tag.bytes().all(is_plain) {
+        return None;
+    }
+    match word {
+        "success" => Some(Named::Run(RunOutcome::Success, tag)),
+        "failure" => Some(Named::Run(RunOutcome::Failure, tag)),
+        "superseded" => Some(Named::Run(RunOutcome::Superseded, tag)),
+        "paused" => Some(Named::Paused(true, tag)),
+        "resumed" => Some(Named::Paused(false, tag)),
+        _ => None,
+    }
+}
+
+/// What is known of one order.
+#[derive(Debug, Default)]
+pub struct OrderHistory {
+    folder: String,
+    /// Newest first.
+    objects: Vec<StoredObject>,
+    pub last_success: Option<StandingRun>,
+    pub last_failure: Option<StandingRun>,
+    pub paused_since: Option<jiff::Timestamp>,
+}
+
+impl OrderHistory {
+    /// The objects that tell of runs with this outcome, newest first.
+    fn runs(&self, outcome: RunOutcome) -> impl Iterator<Item = (&StoredObject, &str)> {
+        self.objects.iter().filter_map(move |o| {
+            let Named::Run(found, tag) = named(&self.folder, &o.name)? else {
+                return None;
+            };
+            (found == outcome).then_some((o, tag))
+        })
+    }
+
+    /// Since when the order is paused: what was said last counts.
+    fn pause(&self) -> Option<jiff::Timestamp> {
+        let said = self.objects.iter().filter_map(|o| {
+            let Named::Paused(is_paused, tag) = named(&self.folder, &o.name)? else {
+                return None;
+            };
+            // Some stores know the time of an object only to a few milliseconds.
+            let micros: i64 = tag.parse().unwrap_or_default();
+            Some((o.created, micros, is_paused))
+        });
+        let (at, _, is_paused) = said.max()?;
+        is_paused.then_some(at)
+    }
+}
+
+/// The objects with the state of all orders.
+pub struct StandingStates {
+    store: Arc<dyn BackupStore>,
+    keys: Keyring,
+}
+
+impl StandingStates {
+    /// # Errors
+    /// `access_denied` where there is no client for the store, `invalid_request` for a key.
+    pub async fn open(catalog: &BackupCatalog) -> Result<Self, RestoreError> {
+        Ok(StandingStates {
+            store: catalog.standing_store().await?,
+            keys: catalog.keyring()?,
+        })
+    }
+
+    /// What is known of an order.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn history(&self, order: &str) -> Result<OrderHistory, RestoreError> {
+        let folder = folder(order);
+        let own = folder.clone();
+        let wanted = Arc::new(move |name: &str| named(&own, name).is_some());
+        let listed = self.store.newest_members(&folder, wanted, LISTED).await;
+        let mut objects = match listed {
+            Err(e) if e.reason() == R::BackupNotFound => vec![],
+            listed => listed?.objects,
+        };
+        objects.retain(|o| !o.is_unlisted && o.obstacle.is_none());
+        let mut history = OrderHistory {
+            folder,
+            objects,
+            ..OrderHistory::default()
+        };
+        history.paused_since = history.pause();
+        history.last_success = self.newest(&history, RunOutcome::Success, order).await?;
+        history.last_failure = self.newest(&history, RunOutcome::Failure, order).await?;
+        Ok(history)
+    }
+
+    /// Whether the run of this generation has ended, or a person has restored it. What a person tried in vain does not
+    /// count.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn had_run(
+        &self,
+        history: &OrderHistory,
+        (order, generation): (&str, Generation),
+    ) -> Result<bool, RestoreError> {
+        let own = generation.to_string();
+        let by_person = format!("{own}-");
+        let of_run = [
+            RunOutcome::Success,
+            RunOutcome::Failure,
+            RunOutcome::Superseded,
+        ];
+        for outcome in of_run {
+            let is_its = |tag: &str| {
+                tag == own || (outcome == RunOutcome::Success && tag.starts_with(&by_person))
+            };
+            let found = history.runs(outcome).filter(|(_, tag)| is_its(tag));
+            let found: Vec<&StoredObject> = found.map(|(object, _)| object).take(READ).collect();
+            for object in found {
+                let run = self.read(object, order, outcome).await?;
+                if run.is_some_and(|run| run.generation == own) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn newest(
+        &self,
+        history: &OrderHistory,
+        outcome: RunOutcome,
+        order: &str,
+    ) -> Result<Option<StandingRun>, RestoreError> {
+        let found = history.runs(outcome).map(|(object, _)| object);
+        let found: Vec<&StoredObject> = found.take(READ).collect();
+        for object in found {
+            if let Some(run) = self.read(object, order, outcome).await? {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The run that an object tells of; `None` if it does not count: whoever may create objects there can write one.
+    async fn read(
+        &self,
+        object: &StoredObject,
+        order: &str,
+        outcome: RunOutcome,
+    ) -> Result<Option<StandingRun>, RestoreError> {
+        let text = match read_small(self.store.as_ref(), object, MAX_BYTES).await {
+            Ok(text) => text,
+            Err(e) if e.reason().retry_class() == RetryClass::Permanent => {
+                self.warn(object, &report(&e));
+                return Ok(None);
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let stored: StoredRun = match serde_json::from_slice(&text) {
+            Ok(stored) => stored,
+            Err(e) => {
+                self.warn(object, &e.to_string());
+                return Ok(None);
+            }
+        };
+        let is_its = stored.run.order == order && stored.run.outcome == outcome;
+        if !is_its || !self.is_believed(&stored)? {
+            self.warn(object, "it is another order's, or not signed");
+            return Ok(None);
+        }
+        Ok(Some(stored.run))
+    }
+
+    fn warn(&self, object: &StoredObject, why: &str) {
+        let name = self.store.uri(&object.name);
+        tracing::warn!(
+            name,
+            why,
+            "what is known of a standing restore does not count"
+        );
+    }
+
+    /// With a signing key, every run must be signed.
+    fn is_believed(&self, stored: &StoredRun) -> Result<bool, RestoreError> {
+        if !self.keys.signs() {
+            return Ok(true);
+        }
+        let text = json(&stored.run)?;
+        let signature = stored.signature.as_ref();
+        Ok(signature.is_some_and(|s| self.keys.has_signed(SIGNED, &text, s)))
+    }
+
+    /// Remembers how a run ended. `person` is the id of a run that a person made, and that is no run of the order itself.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn record(&self, run: StandingRun, person: Option<&str>) -> Result<(), RestoreError> {
+        let (folder, word) = (folder(&run.order), run.outcome.as_str());
+        let by = person.map(|id| format!("-{id}")).unwrap_or_default();
+        let name = format!("{folder}{word}-{}{by}.json", run.generation);
+        let stored = StoredRun {
+            signature: self.keys.sign(SIGNED, &json(&run)?),
+            run,
+        };
+        self.create(&name, &stored).await
+    }
+
+    /// Pauses an order, or lets it go on.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn pause(
+        &self,
+        order: &str,
+        is_paused: bool,
+        now: jiff::Timestamp,
+    ) -> Result<(), RestoreError> {
+        let word = if is_paused { "paused" } else { "resumed" };
+        let name = format!("{}{word}-{}.json", folder(order), now.as_microsecond());
+        self.create(&name, &serde_json::json!({ "order": order, "at": now }))
+            .await
+    }
+
+    async fn create(&self, name: &str, what: &impl serde::Serialize) -> Result<(), RestoreError> {
+        let text = json(what)?.into();
+        let made = create_unless_taken(self.store.as_ref(), name, text, "application/json").await;
+        // Whoever came first said the same: an object of this name tells of the same run.
+        made.map_err(|e| e.context("the state of the standing restore"))?;
+        Ok(())
+    }
+}
+
+fn json(what: &impl serde::Serialize) -> Result<Vec<u8>, RestoreError> {
+    serde_json::to_vec(what).map_err(|e| RestoreError::internal(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, RawConfig};
+    use crate::metrics::RestoreMetricsManager;
+    use crate::store::Stores;
+    use crate::verification::TEST_SIGNING_KEY as KEY;
+
+    /// The states in a folder, with a signing key or without one.
+    async fn states(folder: &std::path::Path, flags: &[(&str, &str)]) -> StandingStates {
+        let bucket = format!("file://{}", folder.display());
+        let flags = [&[("backup-bucket", bucket.as_str())], flags].concat();
+        let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+        let metrics = RestoreMetricsManager::new(0.0);
+        let catalog = BackupCatalog::new(config.into(), Stores::new(None).into(), metrics);
+        StandingStates::open(&catalog).await.unwrap()
+    }
+
+    fn run(generation: i64, outcome: RunOutcome) -> StandingRun {
+        StandingRun {
+            order: "a".into(),
+            outcome,
+            request_id: format!("standing/a/{generation}"),
+            backup: Some("x.dump".into()),
+            generation: generation.to_string(),
+            finished_at: jiff::Timestamp::from_second(generation).unwrap(),
+            reason: None,
+            superseded_by: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_worker_knows_how_the_runs_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path(), &[]).await;
+        let history = states.history("a").await.unwrap();
+        assert!(history.last_success.is_none() && history.paused_since.is_none());
+        for (generation, outcome) in [
+            (1, RunOutcome::Success),
+            (2, RunOutcome::Failure),
+            (3, RunOutcome::Superseded),
+        ] {
+            states.record(run(generation, outcome), None).await.unwrap();
+        }
+        // A person's runs: a success counts for the order, a failure does not.
+        for (generation, outcome) in [(4, RunOutcome::Success), (5, RunOutcome::Failure)] {
+            let run = run(generation, outcome);
+            states.record(run, Some("0a1b")).await.unwrap();
+        }
+        // Another worker may record the same run.
+        let again = run(1, RunOutcome::Success);
+        states.record(again, None).await.unwrap();
+        let history = states.history("a").await.unwrap();
+        assert_eq!(history.last_success.as_ref().unwrap().generation, "4");
+        assert_eq!(history.last_failure.as_ref().unwrap().generation, "5");
+        for (generation, ended) in [(1, true), (2, true), (3, true), (4, true), (5, false)] {
+            let asked = ("a", Generation(generation));
+            let had_run = states.had_run(&history, asked).await.unwrap();
+            assert_eq!(had_run, ended, "{generation}");
+        }
+        // Another order knows nothing of it.
+        let other = states.history("b").await.unwrap();
+        assert!(other.last_success.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_said_last_about_a_pause_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path(), &[]).await;
+        for (second, is_paused) in [(1, true), (2, false), (3, true)] {
+            let now = jiff::Timestamp::from_second(second).unwrap();
+            states.pause("a", is_paused, now).await.unwrap();
+            let history = states.history("a").await.unwrap();
+            assert_eq!(history.paused_since.is_some(), is_paused, "{second}");
+        }
+    }
+
+    /// Whoever may create objects there could otherwise keep an order from running.
+    #[tokio::test]
+    async fn with_a_key_only_signed_runs_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let unsigned = states(folder.path(), &[]).await;
+        unsigned
+            .record(run(1, RunOutcome::Success), None)
+            .await
+            .unwrap();
+        let signed = states(folder.path(), &[("evidence-signing-key", KEY)]).await;
+        let history = signed.history("a").await.unwrap();
+        assert_eq!(history.last_success, None);
+        assert!(
+            !signed
+                .had_run(&history, ("a", Generation(1)))
+                .await
+                .unwrap()
+        );
+        signed
+            .record(run(2, RunOutcome::Success), None)
+            .await
+            .unwrap();
+        let history = signed.history("a").await.unwrap();
+        assert_eq!(history.last_success.as_ref().unwrap().generation, "2");
+        assert!(
+            signed
+                .had_run(&history, ("a", Generation(2)))
+                .await
+                .unwrap()
+        );
+    }
+
+    #[test]
+    fn only_our_own_names_are_read() {
+        let folder = folder("a");
+        let of = |own: &str| named(&folder, &format!("{folder}{own}")).is_some();
+        for own in ["success-1.json", "failure-1-0a1b.json", "paused-17.json"] {
+            assert!(of(own), "{own}");
+        }
+        for own in [
+            "success.json",
+            "other-1.json",
+            "success-a/b.json",
+            "success-1",
+        ] {
+            assert!(!of(own), "{own}");
+        }
+        assert!(crate::proof::is_ours(&folder));
+    }
+}

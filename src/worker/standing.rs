@@ -1,0 +1,444 @@
+//! Standing restores: each order is followed by a loop of its own, which looks for the newest backup and begins its run
+//! when it is due. Nothing depends on a message or on one worker: every look starts from what the bucket has. If two workers
+//! begin the same run, the lock of the target lets one of them work, and the other one finds the outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::join_all;
+use parking_lot::Mutex;
+use pgdump_restore::Stage;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{Worker, WorkerContext};
+use crate::error::{FailureReason as R, RestoreError, ValidationError, ValidationKind, report};
+use crate::event::{Kind, RestoreResult};
+use crate::job::{Generation, Job};
+use crate::manager::JobOutcome;
+use crate::outcome::disposition;
+use crate::retry::Backoff;
+use crate::standing::{
+    Candidate, Due, OrderHistory, RunOutcome, StandingOrder, StandingRun, StandingStates,
+    StandingStatus, Waiting, due, newest,
+};
+
+/// The shortest and the longest pause before an order is looked at again of which something cannot be read.
+const UNREAD_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The shortest pause between two looks.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// How many times longer than for a message the target of an order is left alone while it is busy: most of the time,
+/// another worker restores the same backup into it.
+const BUSY_FACTOR: u32 = 4;
+
+/// What one worker knows of an order, beside what the bucket says.
+#[derive(Default)]
+struct Known {
+    backups: Waiting,
+    /// The last backup that was tried, and how often.
+    tried: Option<(Generation, u32)>,
+    /// The last backup of which this worker has published an outcome.
+    answered: Option<Generation>,
+}
+
+impl Known {
+    /// The backup whose run begins, and the number of this attempt.
+    fn begin(&mut self) -> Option<(Candidate, u32)> {
+        let backup = self.backups.begin()?;
+        let before = self.tried.filter(|(tried, _)| *tried == backup.generation);
+        let attempt = before.map_or(1, |(_, attempts)| attempts + 1);
+        self.tried = Some((backup.generation, attempt));
+        Some((backup, attempt))
+    }
+
+    /// The attempt has ended. Returns the backup that need not be tried again, because a newer one waits, and that one.
+    fn end(&mut self, generation: Generation, end: AttemptEnd) -> Option<(Candidate, Candidate)> {
+        let again = match end {
+            AttemptEnd::Answered => {
+                self.answered = Some(generation);
+                false
+            }
+            AttemptEnd::Busy => {
+                // It was not tried.
+                self.tried = None;
+                true
+            }
+            AttemptEnd::Again(_) => true,
+        };
+        let older = self.backups.end(again)?;
+        Some((older, self.backups.waits()?.clone()))
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AttemptEnd {
+    /// Its outcome was published, or there was nothing to do any more.
+    Answered,
+    /// The target is in use.
+    Busy,
+    /// Another attempt can help; the number of this one.
+    Again(u32),
+}
+
+/// An order that is followed.
+struct Followed<'a> {
+    order: &'a StandingOrder,
+    known: Arc<Mutex<Known>>,
+    attempt: Option<JoinHandle<AttemptEnd>>,
+    /// No attempt begins before this.
+    not_before: Option<Instant>,
+    /// Looks in a row at which something could not be read.
+    unread: u32,
+}
+
+impl Followed<'_> {
+    /// Waits until the attempt that runs has ended.
+    async fn attempt_ended(&mut self) -> AttemptEnd {
+        match &mut self.attempt {
+            None => std::future::pending().await,
+            Some(attempt) => {
+                let ended = attempt.await;
+                self.attempt = None;
+                ended.unwrap_or_else(|e| {
+                    tracing::error!(
+                        order = self.order.name,
+                        error = %e,
+                        "internal error: an attempt at a standing restore ended without an outcome"
+                    );
+                    self.known.lock().backups.end(true);
+                    AttemptEnd::Again(1)
+                })
+            }
+        }
+    }
+}
+
+/// What a look at an order found.
+struct Look {
+    history: OrderHistory,
+    newest: Option<Candidate>,
+    had_run: bool,
+}
+
+impl Worker {
+    /// Follows all orders until a graceful stop begins.
+    pub(super) async fn run_standing(&self, context: &WorkerContext) {
+        let orders = &self.settings.standing;
+        let now = jiff::Timestamp::now();
+        for order in orders {
+            self.show_order(order, &OrderHistory::default(), None, now);
+        }
+        let followed = orders.iter().map(|o| self.follow_order(o, context).boxed());
+        join_all(followed.collect::<Vec<_>>()).await;
+    }
+
+    async fn follow_order(&self, order: &StandingOrder, context: &WorkerContext) {
+        let mut news = self.backup_news.subscribe();
+        let mut followed = Followed {
+            order,
+            known: Arc::default(),
+            attempt: None,
+            not_before: None,
+            unread: 0,
+        };
+        loop {
+            news.mark_unchanged();
+            let looked = context.until_soft(self.look_at_order(&mut followed, context));
+            let Some(pause) = looked.await else { return };
+            let next = async {
+                tokio::select! {
+                    _ = news.changed() => None,
+                    () = tokio::time::sleep(pause) => None,
+                    end = followed.attempt_ended() => Some(end),
+                }
+            };
+            let Some(ended) = context.until_soft(next).await else {
+                return;
+            };
+            followed.not_before = match ended {
+                None => followed.not_before,
+                Some(end) => self.pause_after(end).map(|pause| Instant::now() + pause),
+            };
+        }
+    }
+
+    /// How long no further attempt begins.
+    fn pause_after(&self, end: AttemptEnd) -> Option<Duration> {
+        match end {
+            AttemptEnd::Answered => None,
+            AttemptEnd::Busy => {
+                let pause = self.settings.busy_pause * BUSY_FACTOR;
+                Some(pause.mul_f64(0.5 + fastrand::f64()))
+            }
+            AttemptEnd::Again(attempt) => {
+                let (first, longest) = self.settings.nack_backoff;
+                Some(Backoff::after(attempt, first, longest))
+            }
+        }
+    }
+
+    /// Looks at an order, begins its run if that is due, and returns how long nothing else will be due.
+    async fn look_at_order(
+        &self,
+        followed: &mut Followed<'_>,
+        context: &WorkerContext,
+    ) -> Duration {
+        let (order, now) = (followed.order, jiff::Timestamp::now());
+        let look = match self.look(order, &followed.known, now).await {
+            Ok(look) => look,
+            Err(e) => {
+                tracing::warn!(
+                    order = order.name,
+                    error = report(&e),
+                    "failed to look for the backups of a standing restore"
+                );
+                followed.unread += 1;
+                return Backoff::after(followed.unread, UNREAD_PAUSE.0, UNREAD_PAUSE.1);
+            }
+        };
+        followed.unread = 0;
+        let is_paused = look.history.paused_since.is_some();
+        let found = (look.newest.as_ref(), look.had_run, is_paused);
+        let due = due(order, found, now);
+        let (superseded, waits) = {
+            let mut known = followed.known.lock();
+            let newer = look.newest.clone().filter(|_| !is_paused);
+            let superseded = newer.and_then(|newer| known.backups.put(newer));
+            if due == Due::Nothing {
+                known.backups.clear();
+            }
+            (superseded, known.backups.waits().cloned())
+        };
+        self.show_order(order, &look.history, waits.as_ref(), now);
+        if let (Some(older), Some(newer)) = (superseded, look.newest) {
+            let (worker, order) = (self.clone(), order.clone());
+            // Whole, also if the worker stops meanwhile.
+            context
+                .tasks
+                .spawn(async move { worker.supersede(&order, &older, &newer).await });
+        }
+        let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
+        if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {
+            followed.not_before = None;
+            let attempt =
+                self.clone()
+                    .attempt(order.clone(), followed.known.clone(), context.clone());
+            // Tracked, so that the drain timeout applies to it too.
+            followed.attempt = Some(context.tasks.spawn(attempt));
+        }
+        self.pause_of(followed, now)
+    }
+
+    fn pause_of(&self, followed: &Followed<'_>, now: jiff::Timestamp) -> Duration {
+        let usual = self.settings.standing_pause.mul_f64(0.5 + fastrand::f64());
+        let until = |t: jiff::Timestamp| Duration::try_from(t.duration_since(now)).ok();
+        let change = followed.order.next_change(now).and_then(until);
+        let held_back = followed.not_before.filter(|_| followed.attempt.is_none());
+        let held_back = held_back.map(|t| t.saturating_duration_since(Instant::now()));
+        // What is over holds nothing back.
+        let held_back = held_back.filter(|pause| !pause.is_zero());
+        let pauses = [Some(usual), change, held_back];
+        let pause = pauses.into_iter().flatten().min().unwrap_or(usual);
+        pause.max(MIN_PAUSE)
+    }
+
+    /// Reads what is known of an order, and its newest backup, unless it is paused.
+    async fn look(
+        &self,
+        order: &StandingOrder,
+        known: &Mutex<Known>,
+        now: jiff::Timestamp,
+    ) -> Result<Look, RestoreError> {
+        let catalog = self.manager.catalog();
+        let states = StandingStates::open(catalog).await?;
+        let history = states.history(&order.name).await?;
+        let wanted = order.wanted_at(now);
+        let newest = match wanted.filter(|_| history.paused_since.is_none()) {
+            Some(wanted) => newest(catalog, wanted).await?,
+            None => None,
+        };
+        let answered = known.lock().answered;
+        let had_run = match &newest {
+            Some(backup) if answered == Some(backup.generation) => true,
+            Some(backup) => {
+                let run = (order.name.as_str(), backup.generation);
+                states.had_run(&history, run).await?
+            }
+            None => false,
+        };
+        Ok(Look {
+            history,
+            newest,
+            had_run,
+        })
+    }
+
+    /// Shows how an order stands, in the status and in the metrics.
+    fn show_order(
+        &self,
+        order: &StandingOrder,
+        history: &OrderHistory,
+        waits: Option<&Candidate>,
+        now: jiff::Timestamp,
+    ) {
+        let at = |run: &Option<StandingRun>| {
+            let finished = run.as_ref().map(|run| run.finished_at.as_microsecond());
+            finished.unwrap_or_default() as f64 / 1e6
+        };
+        let (success, failure) = (at(&history.last_success), at(&history.last_failure));
+        self.metrics.record_standing(&order.name, success, failure);
+        let status = StandingStatus::of(order, history, waits, now);
+        self.state.set_order(status);
+    }
+
+    /// One attempt at the newest backup that waits, once there is a permit.
+    async fn attempt(
+        self,
+        order: StandingOrder,
+        known: Arc<Mutex<Known>>,
+        context: WorkerContext,
+    ) -> AttemptEnd {
+        let Some(permit) = context.until_soft(context.permits.restore()).await else {
+            return AttemptEnd::Again(1);
+        };
+        let now = jiff::Timestamp::now();
+        // The window may have closed meanwhile, or the order may be paused: then nothing waits.
+        let begun = (order.opens(now) <= now).then(|| known.lock().begin());
+        let Some((backup, attempt)) = begun.flatten() else {
+            return AttemptEnd::Answered;
+        };
+        let span = tracing::info_span!(
+            "standing_restore",
+            order = order.name,
+            request_id = order.request_id(backup.generation)
+        );
+        let end = self
+            .restore_backup(&order, (&backup, attempt), &context)
+            .instrument(span)
+            .await;
+        drop(permit);
+        let superseded = known.lock().end(backup.generation, end);
+        if let Some((older, newer)) = superseded {
+            self.supersede(&order, &older, &newer).await;
+        }
+        end
+    }
+
+    /// Restores a backup for an order. The outcome is recorded and published like that of a request.
+    async fn restore_backup(
+        &self,
+        order: &StandingOrder,
+        (backup, attempt): (&Candidate, u32),
+        context: &WorkerContext,
+    ) -> AttemptEnd {
+        let (id, digest) = (order.request_id(backup.generation), order.digest(backup));
+        let catalog = self.manager.catalog();
+        let recorded = catalog.recorded((&id, Kind::Restore), &digest).await;
+        let job = order.job(backup, id.clone());
+        let mut finished = match job.and_then(|job| Ok((job, recorded?))) {
+            Ok((_, Some(result))) => JobOutcome::recorded(result),
+            Ok((mut job, None)) => {
+                job.attempt = attempt;
+                self.run_guarded(&Job::Restore(job), &context.shutdown.hard)
+                    .await
+            }
+            Err(e) => {
+                tracing::warn!(error = report(&e), "the standing restore cannot begin");
+                JobOutcome::failed(failure(order, backup, &e), e.reason())
+            }
+        };
+        if finished.failure == Some(R::TargetBusy) {
+            return AttemptEnd::Busy;
+        }
+        let attempts = if finished.is_final { u32::MAX } else { attempt };
+        let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
+        if !d.publish {
+            return AttemptEnd::Again(attempt);
+        }
+        if let Err(e) = self.record_and_publish(&mut finished, Some(&digest)).await {
+            tracing::error!(error = e, "failed to publish the result");
+            self.metrics.record_publish_failure();
+            return AttemptEnd::Again(attempt);
+        }
+        self.completed(&finished);
+        let backup = (backup.name.as_str(), backup.generation);
+        self.remember(StandingRun::of(&order.name, backup, &finished.result))
+            .await;
+        AttemptEnd::Answered
+    }
+
+    /// Publishes that a run will not begin, because a newer backup is there.
+    async fn supersede(&self, order: &StandingOrder, older: &Candidate, newer: &Candidate) {
+        if self.had_run_elsewhere(order, older).await {
+            return;
+        }
+        let by = order.request_id(newer.generation);
+        let what = format!(
+            "superseded: the newer run {by} restores {} into {}",
+            newer.name, order.target_db
+        );
+        let e: RestoreError = ValidationError::new(ValidationKind::TargetNotAllowed, what).into();
+        let result = failure(order, older, &e);
+        tracing::info!(
+            order = order.name,
+            request_id = result.request_id,
+            superseded_by = by,
+            "the run of a standing restore is superseded by a newer one"
+        );
+        let mut finished = JobOutcome::failed(result, e.reason());
+        let digest = order.digest(older);
+        if let Err(e) = self.record_and_publish(&mut finished, Some(&digest)).await {
+            tracing::error!(error = e, "failed to publish the result");
+            self.metrics.record_publish_failure();
+        }
+        self.state.finished(&finished);
+        let backup = (older.name.as_str(), older.generation);
+        self.remember(StandingRun {
+            outcome: RunOutcome::Superseded,
+            superseded_by: Some(by),
+            ..StandingRun::of(&order.name, backup, &finished.result)
+        })
+        .await;
+    }
+
+    /// Whether the run of a backup has ended, as far as that can be read.
+    async fn had_run_elsewhere(&self, order: &StandingOrder, backup: &Candidate) -> bool {
+        let had_run = async {
+            let states = StandingStates::open(self.manager.catalog()).await?;
+            let history = states.history(&order.name).await?;
+            let run = (order.name.as_str(), backup.generation);
+            states.had_run(&history, run).await
+        };
+        had_run.await.unwrap_or(false)
+    }
+
+    /// Writes down how a run ended. If that fails, the run is begun again later, and its recorded outcome is found.
+    async fn remember(&self, run: StandingRun) {
+        let order = run.order.clone();
+        let remembered = async {
+            let states = StandingStates::open(self.manager.catalog()).await?;
+            states.record(run, None).await
+        };
+        if let Err(e) = remembered.await {
+            tracing::warn!(
+                order,
+                error = report(&e),
+                "failed to write down how a run of a standing restore ended"
+            );
+        }
+    }
+}
+
+/// The result of a run that did not begin.
+fn failure(order: &StandingOrder, backup: &Candidate, e: &RestoreError) -> RestoreResult {
+    let (id, now) = (order.request_id(backup.generation), jiff::Timestamp::now());
+    let mut result = RestoreResult::failure(&id, e, Stage::Request, (now, now));
+    result.target_db = Some(order.target_db.clone());
+    result.labels = order.labels();
+    result.backup.name = Some(backup.name.clone());
+    result.backup.generation = Some(backup.generation.to_string());
+    result
+}
