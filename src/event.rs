@@ -724,6 +724,7 @@ fn wire_name(value: &impl serde::Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::text_checks::{MAX_STRING, MAX_STRINGS};
     use super::*;
     use crate::error::FailureReason;
 

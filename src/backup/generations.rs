@@ -1,6 +1,6 @@
 //! Backups of buckets that keep former generations of a name: as the bucket was at a time, and all generations of each name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::unlisted::Unlisted;
@@ -9,7 +9,6 @@ use super::{
     whole_of,
 };
 use crate::error::{RestoreError, StorageError};
-use crate::job::Generation;
 use crate::proof::is_ours;
 use crate::store::{BackupStore, GenerationState, ObjectGeneration, StoredObject};
 use pgdump_archive::member_name;

@@ -462,7 +462,8 @@ mod tests {
         let restored = catalog.undelete(&named(NAME), Some(former), true).await;
         let restored = restored.unwrap().unwrap();
         assert_eq!((restored.former, restored.replaced), (former, Some(live)));
-        let pinned = catalog.pin(&named(NAME), Some(restored.generation), None);
+        let by_name = named(NAME);
+        let pinned = catalog.pin(&by_name, Some(restored.generation), None);
         assert!(pinned.await.unwrap().is_some());
         let bytes = storage.get(BUCKET, NAME).unwrap();
         assert_eq!(bytes.last(), Some(&0));

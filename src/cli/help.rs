@@ -20,7 +20,7 @@ const OPERATION: &str = "Operation";
 const OTHER: &str = "Configuration";
 
 /// Topics of the options that every command has, by the beginning of their ids; the first that fits counts.
-const TOPICS: [(&str, &str); 51] = [
+const TOPICS: [(&str, &str); 52] = [
     ("output", OUTPUT),
     ("log_url_template", OPERATION),
     ("trace_url_template", OPERATION),

@@ -9,9 +9,9 @@ fn invalid(what: String) -> RestoreError {
 }
 
 /// Longest string in a request, in bytes.
-const MAX_STRING: usize = 1024;
+pub(super) const MAX_STRING: usize = 1024;
 /// Most strings in a request.
-const MAX_STRINGS: usize = 2000;
+pub(super) const MAX_STRINGS: usize = 2000;
 
 /// Checks that every string of a request, including keys, can be stored in the journal, a message and a
 /// record, so that recording the outcome cannot fail after the work.

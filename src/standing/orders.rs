@@ -475,6 +475,7 @@ impl OrderCheck<'_> {
             at: None,
             database: self.spec.database.clone(),
             is_proven: state == BackupState::Proven,
+            of_all_generations: false,
         }
     }
 

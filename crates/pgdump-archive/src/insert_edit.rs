@@ -85,10 +85,6 @@ impl<'a> Edit<'a> {
         self.t.get(self.at).is_some_and(|w| w.is_symbol(symbol))
     }
 
-    fn is_word(&self, word: &str) -> bool {
-        self.t.get(self.at).is_some_and(|w| w.is(word))
-    }
-
     fn skip_words(&mut self, words: &[&str]) -> bool {
         let ahead = self.t.get(self.at..self.at + words.len());
         let are = ahead.is_some_and(|t| t.iter().zip(words).all(|(t, word)| t.is(word)));
