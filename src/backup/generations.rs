@@ -165,6 +165,7 @@ fn live_at(all: &[ObjectGeneration], at: jiff::Timestamp) -> Vec<StoredObject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Generation;
 
     fn at(second: i64) -> jiff::Timestamp {
         jiff::Timestamp::from_second(second).unwrap()

@@ -144,7 +144,6 @@ fn shuffled(prf: &Prf, size: usize) -> Vec<u32> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::*;
     use crate::key::test_key;
 
     #[test]
