@@ -1,12 +1,12 @@
 //! Backups of buckets that keep former generations of a name: as the bucket was at a time, and all generations of each name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::unlisted::Unlisted;
 use super::{
-    FoundBackup, check_any, file_of, folder_of, found_in, newer_first, of_bucket, of_object,
-    whole_of,
+    FoundBackup, check_any, file_of, folder_of, found_in, is_first_piece, newer_first, of_bucket,
+    of_object, whole_of,
 };
 use crate::error::{RestoreError, StorageError};
 use crate::proof::is_ours;
@@ -44,17 +44,27 @@ pub(crate) async fn formers_below(
     prefix: &str,
 ) -> Result<Vec<StoredObject>, StorageError> {
     let all = generations_below(store, prefix).await?;
-    let former = all.into_iter().filter_map(former_single);
-    Ok(former.collect())
+    Ok(former_singles(all))
 }
 
-fn former_single(generation: ObjectGeneration) -> Option<StoredObject> {
-    let ObjectGeneration { object, state } = generation;
-    let name = &object.name;
-    let is_member = !folder_of(name).is_empty() && member_name::may_hold_data(file_of(name));
-    let is_former = matches!(state, GenerationState::NonCurrent { .. });
-    let is_single = !is_member && whole_of(name).is_none() && !name.ends_with('/');
-    (is_former && is_single).then_some(object)
+/// The former generations that may be backups by themselves: no members of directories, and no pieces of files that were split.
+fn former_singles(all: Vec<ObjectGeneration>) -> Vec<StoredObject> {
+    let names = all.iter().map(|g| g.object.name.as_str());
+    let first_pieces = names.filter(|name| is_first_piece(name));
+    let split: HashSet<String> = first_pieces
+        .filter_map(whole_of)
+        .map(str::to_owned)
+        .collect();
+    let is_single = |name: &str| {
+        let is_member = !folder_of(name).is_empty() && member_name::may_hold_data(file_of(name));
+        let is_piece = whole_of(name).is_some_and(|whole| split.contains(whole));
+        !is_member && !is_piece && !name.ends_with('/')
+    };
+    all.into_iter()
+        .filter(|g| matches!(g.state, GenerationState::NonCurrent { .. }))
+        .map(|g| g.object)
+        .filter(|o| is_single(&o.name))
+        .collect()
 }
 
 /// The backups under `prefix` as [`super::newest_first`] finds them: at the time `at`, those that their names meant then; with
@@ -94,7 +104,7 @@ pub(crate) async fn newest_former_first(
                 |f: &FoundBackup| f.object.name == o.name && f.object.generation == o.generation;
             found.iter().any(is_it)
         };
-        let mut former: Vec<StoredObject> = all.into_iter().filter_map(former_single).collect();
+        let mut former = former_singles(all);
         former.retain(|o| at.is_none_or(|t| o.created <= t) && !is_there(o));
         found.extend(former.into_iter().map(FoundBackup::single));
     }
@@ -241,9 +251,9 @@ mod tests {
             ("night/3001.dat.gz", false),
             ("app.dump.aa", false),
         ] {
-            let former = former_single(generation(name, 1, Some(2)));
-            assert_eq!(former.is_some(), is_single, "{name}");
-            assert!(former_single(generation(name, 1, None)).is_none());
+            let former = former_singles(vec![generation(name, 1, Some(2))]);
+            assert_eq!(!former.is_empty(), is_single, "{name}");
+            assert!(former_singles(vec![generation(name, 1, None)]).is_empty());
         }
     }
 }

@@ -194,6 +194,7 @@ mod tests {
                 R::InvalidRequest,
                 &[
                     "Validation::InvalidRequest",
+                    "Validation::MaskMisfit",
                     "Database::NotRecordable",
                     "Storage::CallRejected",
                 ],
