@@ -118,6 +118,11 @@ fn pg_restore_restores_a_masked_archive() {
         let to = c.scratch(&format!("{name}.dump"));
         let uri = format!("file://{}", to.display());
         let dump = dump.to_str().unwrap();
+        // Archives of 15 and earlier know gzip only.
+        let codec = match codec {
+            "lz4" | "zstd" if c.version() < 160000 => "gzip",
+            other => other,
+        };
         let done = mask(&[
             dump,
             "--mask",
