@@ -8,7 +8,7 @@ mod orders;
 mod schedule;
 mod state;
 
-pub use due::{Due, Waiting, due};
+pub use due::{Due, KnownOfOrder, Waiting, due};
 pub use newest::newest;
 pub use orders::{Candidate, OrderTrigger, StandingFile, StandingOrder, orders};
 pub use state::{OrderHistory, RunOutcome, StandingRun, StandingStates, StandingStatus};

@@ -203,11 +203,7 @@ async fn remember(
     (backup, id): (&Candidate, &str),
     result: &crate::event::RestoreResult,
 ) {
-    let run = StandingRun::of(
-        &order.name,
-        (backup.name.as_str(), backup.generation),
-        result,
-    );
+    let run = StandingRun::of(order, backup, result);
     let remembered = async {
         let states = StandingStates::open(app.manager.catalog()).await?;
         states.record(run, Some(id)).await
@@ -263,6 +259,7 @@ mod tests {
             request_id: "standing/staging/7".into(),
             backup: Some("a.dump".into()),
             generation: "7".into(),
+            backup_created: None,
             finished_at: time(at),
             reason,
             superseded_by: None,

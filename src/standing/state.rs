@@ -59,6 +59,9 @@ pub struct StandingRun {
     pub backup: Option<String>,
     /// An int64 as a string.
     pub generation: String,
+    /// When the backup was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_created: Option<jiff::Timestamp>,
     pub finished_at: jiff::Timestamp,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,16 +73,17 @@ pub struct StandingRun {
 
 impl StandingRun {
     /// The run of an order that gave this result.
-    pub fn of(order: &str, backup: (&str, Generation), result: &RestoreResult) -> Self {
+    pub fn of(order: &StandingOrder, backup: &Candidate, result: &RestoreResult) -> Self {
         StandingRun {
-            order: order.to_owned(),
+            order: order.name.clone(),
             outcome: match result.status {
                 Status::Success => RunOutcome::Success,
                 Status::Failure => RunOutcome::Failure,
             },
             request_id: result.request_id.clone(),
-            backup: Some(backup.0.to_owned()),
-            generation: backup.1.to_string(),
+            backup: Some(backup.name.clone()),
+            generation: backup.generation.to_string(),
+            backup_created: Some(backup.created),
             finished_at: result.finished_at,
             reason: result.error.as_ref().map(|e| e.reason),
             superseded_by: None,
@@ -412,6 +416,7 @@ mod tests {
             request_id: format!("standing/a/{generation}"),
             backup: Some("x.dump".into()),
             generation: generation.to_string(),
+            backup_created: Some(jiff::Timestamp::from_second(generation).unwrap()),
             finished_at: jiff::Timestamp::from_second(generation).unwrap(),
             reason: None,
             superseded_by: None,

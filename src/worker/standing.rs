@@ -21,7 +21,7 @@ use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 use crate::retry::Backoff;
 use crate::standing::{
-    Candidate, Due, OrderHistory, RunOutcome, StandingOrder, StandingRun, StandingStates,
+    Candidate, Due, KnownOfOrder, OrderHistory, RunOutcome, StandingOrder, StandingRun, StandingStates,
     StandingStatus, Waiting, due, newest,
 };
 
@@ -123,6 +123,19 @@ struct Look {
     had_run: bool,
 }
 
+impl Look {
+    fn due(&self, order: &StandingOrder, now: jiff::Timestamp) -> Due {
+        let last = self.history.last_success.as_ref();
+        let known = KnownOfOrder {
+            newest: self.newest.as_ref(),
+            had_run: self.had_run,
+            is_paused: self.history.paused_since.is_some(),
+            restored: last.and_then(|run| run.backup_created),
+        };
+        due(order, known, now)
+    }
+}
+
 impl Worker {
     /// Follows all orders until a graceful stop begins.
     pub(super) async fn run_standing(&self, context: &WorkerContext) {
@@ -201,8 +214,7 @@ impl Worker {
         };
         followed.unread = 0;
         let is_paused = look.history.paused_since.is_some();
-        let found = (look.newest.as_ref(), look.had_run, is_paused);
-        let due = due(order, found, now);
+        let due = look.due(order, now);
         let (superseded, waits) = {
             let mut known = followed.known.lock();
             let newer = look.newest.clone().filter(|_| !is_paused);
@@ -364,8 +376,7 @@ impl Worker {
             return AttemptEnd::Again(attempt);
         }
         self.completed(&finished);
-        let backup = (backup.name.as_str(), backup.generation);
-        self.remember(StandingRun::of(&order.name, backup, &finished.result))
+        self.remember(StandingRun::of(order, backup, &finished.result))
             .await;
         AttemptEnd::Answered
     }
@@ -395,11 +406,10 @@ impl Worker {
             self.metrics.record_publish_failure();
         }
         self.state.finished(&finished);
-        let backup = (older.name.as_str(), older.generation);
         self.remember(StandingRun {
             outcome: RunOutcome::Superseded,
             superseded_by: Some(by),
-            ..StandingRun::of(&order.name, backup, &finished.result)
+            ..StandingRun::of(order, older, &finished.result)
         })
         .await;
     }
