@@ -250,23 +250,45 @@ impl StandingStates {
     }
 
     /// Whether the run of this generation has ended, or a person has restored it. What a person tried in vain does not
-    /// count.
+    /// count, nor does a run that was superseded: it did not begin, and its backup may be the newest one again.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
     pub async fn had_run(
         &self,
         history: &OrderHistory,
-        (order, generation): (&str, Generation),
+        run: (&str, Generation),
     ) -> Result<bool, RestoreError> {
-        let own = generation.to_string();
-        let by_person = format!("{own}-");
-        let of_run = [
+        let ends = [RunOutcome::Success, RunOutcome::Failure];
+        self.ended(history, run, &ends).await
+    }
+
+    /// The same, also of a run that was superseded.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn is_answered(
+        &self,
+        history: &OrderHistory,
+        run: (&str, Generation),
+    ) -> Result<bool, RestoreError> {
+        let ends = [
             RunOutcome::Success,
             RunOutcome::Failure,
             RunOutcome::Superseded,
         ];
-        for outcome in of_run {
+        self.ended(history, run, &ends).await
+    }
+
+    async fn ended(
+        &self,
+        history: &OrderHistory,
+        (order, generation): (&str, Generation),
+        ends: &[RunOutcome],
+    ) -> Result<bool, RestoreError> {
+        let own = generation.to_string();
+        let by_person = format!("{own}-");
+        for outcome in ends.iter().copied() {
             let is_its = |tag: &str| {
                 tag == own || (outcome == RunOutcome::Success && tag.starts_with(&by_person))
             };
@@ -447,10 +469,12 @@ mod tests {
         let history = states.history("a").await.unwrap();
         assert_eq!(history.last_success.as_ref().unwrap().generation, "4");
         assert_eq!(history.last_failure.as_ref().unwrap().generation, "5");
-        for (generation, ended) in [(1, true), (2, true), (3, true), (4, true), (5, false)] {
+        for (generation, ended) in [(1, true), (2, true), (3, false), (4, true), (5, false)] {
             let asked = ("a", Generation(generation));
             let had_run = states.had_run(&history, asked).await.unwrap();
             assert_eq!(had_run, ended, "{generation}");
+            let is_answered = states.is_answered(&history, asked).await.unwrap();
+            assert_eq!(is_answered, ended || generation == 3, "{generation}");
         }
         // Another order knows nothing of it.
         let other = states.history("b").await.unwrap();

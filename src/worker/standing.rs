@@ -21,8 +21,8 @@ use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 use crate::retry::Backoff;
 use crate::standing::{
-    Candidate, Due, KnownOfOrder, OrderHistory, RunOutcome, StandingOrder, StandingRun, StandingStates,
-    StandingStatus, Waiting, due, newest,
+    Candidate, Due, KnownOfOrder, OrderHistory, RunOutcome, StandingOrder, StandingRun,
+    StandingStates, StandingStatus, Waiting, due, newest,
 };
 
 /// The shortest and the longest pause before an order is looked at again of which something cannot be read.
@@ -32,11 +32,18 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// How many times longer than for a message the target of an order is left alone while it is busy: most of the time,
 /// another worker restores the same backup into it.
 const BUSY_FACTOR: u32 = 4;
+/// Most runs of an order that are superseded and not answered.
+const MAX_SUPERSEDED: usize = 100;
+
+/// A backup whose run will not begin, and the newer one in its place.
+type SupersededRun = (Candidate, Candidate);
 
 /// What one worker knows of an order, beside what the bucket says.
 #[derive(Default)]
 struct Known {
     backups: Waiting,
+    /// Runs that are superseded, unless another worker has begun them; nothing is published of them yet.
+    superseded: Vec<SupersededRun>,
     /// The last backup that was tried, and how often.
     tried: Option<(Generation, u32)>,
     /// The last backup of which this worker has published an outcome.
@@ -44,6 +51,23 @@ struct Known {
 }
 
 impl Known {
+    /// A backup whose run is due, or will be when the window opens.
+    fn put(&mut self, newest: Candidate) {
+        // It may be the newest one again.
+        self.superseded
+            .retain(|(older, _)| older.generation != newest.generation);
+        if let Some(older) = self.backups.put(newest.clone()) {
+            self.supersede(older, newest);
+        }
+    }
+
+    /// Of runs that could not be answered for long, the oldest are forgotten.
+    fn supersede(&mut self, older: Candidate, newer: Candidate) {
+        self.superseded.push((older, newer));
+        let too_many = self.superseded.len().saturating_sub(MAX_SUPERSEDED);
+        self.superseded.drain(..too_many);
+    }
+
     /// The backup whose run begins, and the number of this attempt.
     fn begin(&mut self) -> Option<(Candidate, u32)> {
         let backup = self.backups.begin()?;
@@ -53,8 +77,8 @@ impl Known {
         Some((backup, attempt))
     }
 
-    /// The attempt has ended. Returns the backup that need not be tried again, because a newer one waits, and that one.
-    fn end(&mut self, generation: Generation, end: AttemptEnd) -> Option<(Candidate, Candidate)> {
+    /// The attempt has ended. Its backup need not be tried again if a newer one waits.
+    fn end(&mut self, generation: Generation, end: AttemptEnd) {
         let again = match end {
             AttemptEnd::Answered => {
                 self.answered = Some(generation);
@@ -67,8 +91,10 @@ impl Known {
             }
             AttemptEnd::Again(_) => true,
         };
-        let older = self.backups.end(again)?;
-        Some((older, self.backups.waits()?.clone()))
+        let older = self.backups.end(again);
+        if let (Some(older), Some(newer)) = (older, self.backups.waits().cloned()) {
+            self.supersede(older, newer);
+        }
     }
 }
 
@@ -215,23 +241,18 @@ impl Worker {
         followed.unread = 0;
         let is_paused = look.history.paused_since.is_some();
         let due = look.due(order, now);
-        let (superseded, waits) = {
+        let waits = {
             let mut known = followed.known.lock();
-            let newer = look.newest.clone().filter(|_| !is_paused);
-            let superseded = newer.and_then(|newer| known.backups.put(newer));
+            if let Some(newest) = look.newest.clone().filter(|_| !is_paused) {
+                known.put(newest);
+            }
             if due == Due::Nothing {
                 known.backups.clear();
             }
-            (superseded, known.backups.waits().cloned())
+            known.backups.waits().cloned()
         };
         self.show_order(order, &look.history, waits.as_ref(), now);
-        if let (Some(older), Some(newer)) = (superseded, look.newest) {
-            let (worker, order) = (self.clone(), order.clone());
-            // Whole, also if the worker stops meanwhile.
-            context
-                .tasks
-                .spawn(async move { worker.supersede(&order, &older, &newer).await });
-        }
+        self.answer_superseded(order, &followed.known, context);
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
         if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {
             followed.not_before = None;
@@ -332,10 +353,9 @@ impl Worker {
             .instrument(span)
             .await;
         drop(permit);
-        let superseded = known.lock().end(backup.generation, end);
-        if let Some((older, newer)) = superseded {
-            self.supersede(&order, &older, &newer).await;
-        }
+        known.lock().end(backup.generation, end);
+        // The target is free now.
+        self.answer_superseded(&order, &known, &context);
         end
     }
 
@@ -381,10 +401,48 @@ impl Worker {
         AttemptEnd::Answered
     }
 
-    /// Publishes that a run will not begin, because a newer backup is there.
-    async fn supersede(&self, order: &StandingOrder, older: &Candidate, newer: &Candidate) {
-        if self.had_run_elsewhere(order, older).await {
+    /// Answers the runs that are superseded, in a task of its own. What cannot be answered now is tried at the next look.
+    fn answer_superseded(
+        &self,
+        order: &StandingOrder,
+        known: &Arc<Mutex<Known>>,
+        context: &WorkerContext,
+    ) {
+        let superseded = std::mem::take(&mut known.lock().superseded);
+        if superseded.is_empty() {
             return;
+        }
+        let (worker, order, known) = (self.clone(), order.clone(), known.clone());
+        // Whole, also if the worker stops meanwhile.
+        context.tasks.spawn(async move {
+            for run in superseded {
+                if !worker.supersede(&order, &run).await {
+                    known.lock().supersede(run.0, run.1);
+                }
+            }
+        });
+    }
+
+    /// Publishes that a run will not begin, because a newer backup is there. Returns whether it is answered. That nobody
+    /// works on the target, and that the run has no outcome, is certain only while its locks are held: another worker may
+    /// have begun it. Nothing is recorded under its id, as it can begin after all if the newer backup does not stay.
+    async fn supersede(&self, order: &StandingOrder, (older, newer): &SupersededRun) -> bool {
+        let id = order.request_id(older.generation);
+        let held = match self.manager.hold_idle(&order.target_db, &id).await {
+            Ok(held) => held,
+            Err(e) => {
+                tracing::debug!(
+                    order = order.name,
+                    error = report(&e),
+                    "a run that is superseded is not answered yet"
+                );
+                return false;
+            }
+        };
+        match self.is_answered(order, older).await {
+            Ok(is_answered) if is_answered || held.has_outcome() => return true,
+            Ok(_) => {}
+            Err(_) => return false,
         }
         let by = order.request_id(newer.generation);
         let what = format!(
@@ -400,10 +458,10 @@ impl Worker {
             "the run of a standing restore is superseded by a newer one"
         );
         let mut finished = JobOutcome::failed(result, e.reason());
-        let digest = order.digest(older);
-        if let Err(e) = self.record_and_publish(&mut finished, Some(&digest)).await {
+        if let Err(e) = self.record_and_publish(&mut finished, None).await {
             tracing::error!(error = e, "failed to publish the result");
             self.metrics.record_publish_failure();
+            return false;
         }
         self.state.finished(&finished);
         self.remember(StandingRun {
@@ -412,17 +470,20 @@ impl Worker {
             ..StandingRun::of(order, older, &finished.result)
         })
         .await;
+        drop(held);
+        true
     }
 
-    /// Whether the run of a backup has ended, as far as that can be read.
-    async fn had_run_elsewhere(&self, order: &StandingOrder, backup: &Candidate) -> bool {
-        let had_run = async {
-            let states = StandingStates::open(self.manager.catalog()).await?;
-            let history = states.history(&order.name).await?;
-            let run = (order.name.as_str(), backup.generation);
-            states.had_run(&history, run).await
-        };
-        had_run.await.unwrap_or(false)
+    /// Whether the run of a backup has ended, or was superseded before.
+    async fn is_answered(
+        &self,
+        order: &StandingOrder,
+        backup: &Candidate,
+    ) -> Result<bool, RestoreError> {
+        let states = StandingStates::open(self.manager.catalog()).await?;
+        let history = states.history(&order.name).await?;
+        let run = (order.name.as_str(), backup.generation);
+        states.is_answered(&history, run).await
     }
 
     /// Writes down how a run ended. If that fails, the run is begun again later, and its recorded outcome is found.
