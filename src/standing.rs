@@ -9,6 +9,6 @@ mod schedule;
 mod state;
 
 pub use due::{Due, KnownOfOrder, Waiting, due};
-pub use newest::newest;
+pub use newest::{NewestBackup, newest};
 pub use orders::{Candidate, OrderTrigger, StandingFile, StandingOrder, orders};
 pub use state::{OrderHistory, RunOutcome, StandingRun, StandingStates, StandingStatus};

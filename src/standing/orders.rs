@@ -214,6 +214,16 @@ impl StandingOrder {
         digest_of(&(&self.name, &backup.name, backup.generation.0))
     }
 
+    /// Why none of the backups that there are can be taken.
+    pub fn why_none(&self, why: &str) -> String {
+        match &self.trigger {
+            OrderTrigger::NewBackup => why.to_owned(),
+            OrderTrigger::Schedule(_) => format!(
+                "{why}; a scheduled run takes what was there when it was due, so the bucket needs Object Versioning, or each backup a name of its own"
+            ),
+        }
+    }
+
     /// The labels of the results of runs.
     pub fn labels(&self) -> BTreeMap<String, String> {
         BTreeMap::from([(LABEL.to_owned(), self.name.clone())])

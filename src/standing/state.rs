@@ -119,16 +119,14 @@ pub struct StandingStatus {
     /// The backup whose run waits, as far as this worker knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+    /// What keeps it from making a copy, as far as this worker knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 impl StandingStatus {
-    /// How an order stands. `waiting` is the backup whose run waits.
-    pub fn of(
-        order: &StandingOrder,
-        history: &OrderHistory,
-        waiting: Option<&Candidate>,
-        now: jiff::Timestamp,
-    ) -> Self {
+    /// How an order stands, as far as the bucket says.
+    pub fn of(order: &StandingOrder, history: &OrderHistory, now: jiff::Timestamp) -> Self {
         StandingStatus {
             order: order.name.clone(),
             target_db: order.target_db.clone(),
@@ -137,7 +135,8 @@ impl StandingStatus {
             last_failure: history.last_failure.clone(),
             next_due: order.next_due(now),
             paused_since: history.paused_since,
-            waiting: waiting.map(|backup| backup.name.clone()),
+            waiting: None,
+            problem: None,
         }
     }
 }

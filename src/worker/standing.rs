@@ -21,8 +21,8 @@ use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 use crate::retry::Backoff;
 use crate::standing::{
-    Candidate, Due, KnownOfOrder, OrderHistory, RunOutcome, StandingOrder, StandingRun,
-    StandingStates, StandingStatus, Waiting, due, newest,
+    Candidate, Due, KnownOfOrder, NewestBackup, OrderHistory, RunOutcome, StandingOrder,
+    StandingRun, StandingStates, StandingStatus, Waiting, due, newest,
 };
 
 /// The shortest and the longest pause before an order is looked at again of which something cannot be read.
@@ -118,9 +118,26 @@ struct Followed<'a> {
     not_before: Option<Instant>,
     /// Looks in a row at which something could not be read.
     unread: u32,
+    /// What kept it from making a copy, when that was logged last.
+    told: Option<String>,
 }
 
 impl Followed<'_> {
+    /// Logs what keeps the order from making a copy, if that is new.
+    fn tell(&mut self, problem: Option<&str>) {
+        if self.told.as_deref() == problem {
+            return;
+        }
+        if let Some(why) = problem {
+            tracing::warn!(
+                order = self.order.name,
+                why,
+                "a standing restore makes no copy"
+            );
+        }
+        self.told = problem.map(str::to_owned);
+    }
+
     /// Waits until the attempt that runs has ended.
     async fn attempt_ended(&mut self) -> AttemptEnd {
         match &mut self.attempt {
@@ -147,6 +164,8 @@ struct Look {
     history: OrderHistory,
     newest: Option<Candidate>,
     had_run: bool,
+    /// Why there is none, although there are backups.
+    problem: Option<String>,
 }
 
 impl Look {
@@ -168,7 +187,7 @@ impl Worker {
         let orders = &self.settings.standing;
         let now = jiff::Timestamp::now();
         for order in orders {
-            self.show_order(order, &OrderHistory::default(), None, now);
+            self.show_order(order, &OrderHistory::default(), (None, None), now);
         }
         let followed = orders.iter().map(|o| self.follow_order(o, context).boxed());
         join_all(followed.collect::<Vec<_>>()).await;
@@ -182,6 +201,7 @@ impl Worker {
             attempt: None,
             not_before: None,
             unread: 0,
+            told: None,
         };
         loop {
             news.mark_unchanged();
@@ -229,9 +249,11 @@ impl Worker {
         let look = match self.look(order, &followed.known, now).await {
             Ok(look) => look,
             Err(e) => {
+                let error = report(&e);
+                self.state.set_problem(&order.name, &error);
                 tracing::warn!(
                     order = order.name,
-                    error = report(&e),
+                    error,
                     "failed to look for the backups of a standing restore"
                 );
                 followed.unread += 1;
@@ -251,7 +273,9 @@ impl Worker {
             }
             known.backups.waits().cloned()
         };
-        self.show_order(order, &look.history, waits.as_ref(), now);
+        followed.tell(look.problem.as_deref());
+        let shown = (waits.as_ref(), look.problem);
+        self.show_order(order, &look.history, shown, now);
         self.answer_superseded(order, &followed.known, context);
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
         if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {
@@ -289,9 +313,14 @@ impl Worker {
         let states = StandingStates::open(catalog).await?;
         let history = states.history(&order.name).await?;
         let wanted = order.wanted_at(now);
-        let newest = match wanted.filter(|_| history.paused_since.is_none()) {
+        let found = match wanted.filter(|_| history.paused_since.is_none()) {
             Some(wanted) => newest(catalog, wanted).await?,
-            None => None,
+            None => NewestBackup::Nothing,
+        };
+        let (newest, problem) = match found {
+            NewestBackup::Found(backup) => (Some(backup), None),
+            NewestBackup::Nothing => (None, None),
+            NewestBackup::NoneOfThem(e) => (None, Some(order.why_none(&report(&e)))),
         };
         let answered = known.lock().answered;
         let had_run = match &newest {
@@ -306,6 +335,7 @@ impl Worker {
             history,
             newest,
             had_run,
+            problem,
         })
     }
 
@@ -314,7 +344,7 @@ impl Worker {
         &self,
         order: &StandingOrder,
         history: &OrderHistory,
-        waits: Option<&Candidate>,
+        (waits, problem): (Option<&Candidate>, Option<String>),
         now: jiff::Timestamp,
     ) {
         let at = |run: &Option<StandingRun>| {
@@ -323,8 +353,11 @@ impl Worker {
         };
         let (success, failure) = (at(&history.last_success), at(&history.last_failure));
         self.metrics.record_standing(&order.name, success, failure);
-        let status = StandingStatus::of(order, history, waits, now);
-        self.state.set_order(status);
+        self.state.set_order(StandingStatus {
+            waiting: waits.map(|backup| backup.name.clone()),
+            problem,
+            ..StandingStatus::of(order, history, now)
+        });
     }
 
     /// One attempt at the newest backup that waits, once there is a permit.
