@@ -167,7 +167,7 @@ async fn job_of(
         );
         return Err(StorageError::new(StorageKind::NotFound, what).into());
     };
-    let request_id = format!("{}/{id}", order.request_id(backup.generation));
+    let request_id = format!("{}/{id}", order.request_id(&backup));
     let job = order.job(&backup, request_id)?;
     Ok((backup, job))
 }
@@ -266,6 +266,7 @@ mod tests {
             request_id: "standing/staging/7".into(),
             backup: Some("a.dump".into()),
             generation: "7".into(),
+            rules: None,
             backup_created: None,
             finished_at: time(at),
             reason,

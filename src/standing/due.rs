@@ -46,7 +46,7 @@ impl StandingOrder {
 /// What a worker does about an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing: it is paused, there is no backup, the newest one had its run, or the target has a newer one.
+    /// Nothing: it is paused, there is no backup, the newest one had its run, the target has a newer one, or a masked one.
     Nothing,
     /// The window opens later.
     Later(Timestamp),
@@ -60,8 +60,10 @@ pub struct KnownOfOrder<'a> {
     /// The run of the newest backup has ended.
     pub had_run: bool,
     pub is_paused: bool,
-    /// When the backup was made that the target has.
+    /// When the backup was made that the target has, if its copy is masked by the order's rules.
     pub restored: Option<Timestamp>,
+    /// The target has a masked copy, and the order has no rules.
+    pub would_unmask: bool,
 }
 
 /// What is due. A backup that is older than the one in the target is never restored: the newest one may be older, because
@@ -71,7 +73,7 @@ pub fn due(order: &StandingOrder, known: KnownOfOrder<'_>, now: Timestamp) -> Du
         return Due::Nothing;
     };
     let is_older = known.restored.is_some_and(|t| newest.created <= t);
-    if known.had_run || known.is_paused || is_older {
+    if known.had_run || known.is_paused || known.would_unmask || is_older {
         return Due::Nothing;
     }
     match order.opens(now) {
@@ -190,7 +192,7 @@ mod tests {
                 newest: Some(&newest),
                 had_run,
                 is_paused,
-                restored: None,
+                ..KnownOfOrder::default()
             };
             due(order, known, now)
         };
@@ -225,6 +227,12 @@ mod tests {
             };
             let wanted = if is_due { Due::Now } else { Due::Nothing };
             assert_eq!(due(&order, known, now), wanted, "{restored:?}");
+            // A worker that has another file than the one that made the copy.
+            let known = KnownOfOrder {
+                would_unmask: true,
+                ..known
+            };
+            assert_eq!(due(&order, known, now), Due::Nothing);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::run_key::RunKey;
 use super::schedule::{Schedule, Window};
 use crate::admission::Admission;
 use crate::config::{Config, Document, MaskingRules, rules_of};
@@ -198,20 +199,37 @@ pub struct StandingOrder {
     select: Selection,
     finish: Vec<String>,
     masking: Option<MaskingRules>,
+    /// Digest of the rules by which its copies are masked: its own, or those of RESTORE_MASK.
+    rules: Option<String>,
     policy: Option<Policy>,
     keep_previous: Option<Duration>,
 }
 
 impl StandingOrder {
-    /// The id of the run that restores this generation: a duplicate of it is the same request.
-    pub fn request_id(&self, generation: Generation) -> String {
-        format!("{OWN_STANDING}{}/{generation}", self.name)
+    /// The run that restores a backup.
+    pub fn run_of(&self, backup: &Candidate) -> RunKey {
+        RunKey {
+            order: self.name.clone(),
+            backup: backup.name.clone(),
+            generation: backup.generation.to_string(),
+            rules: self.rules.clone(),
+        }
     }
 
-    /// Digest of what a run restores. The order's settings are not part of it: whoever changes them does not make another
-    /// request of a run that has happened.
+    /// The id of the run that restores a backup: a duplicate of it is the same request.
+    pub fn request_id(&self, backup: &Candidate) -> String {
+        format!("{OWN_STANDING}{}/{}", self.name, self.run_of(backup).tag())
+    }
+
+    /// Digest of what a run restores, and of the rules by which it masks. The order's other settings are not part of it:
+    /// whoever changes them does not make another request of a run that has happened.
     pub fn digest(&self, backup: &Candidate) -> String {
-        digest_of(&(&self.name, &backup.name, backup.generation.0))
+        digest_of(&(&self.name, &backup.name, backup.generation.0, &self.rules))
+    }
+
+    /// Digest of the rules by which its copies are masked.
+    pub fn rules(&self) -> Option<&str> {
+        self.rules.as_deref()
     }
 
     /// Why none of the backups that there are can be taken.
@@ -378,6 +396,9 @@ impl OrderCheck<'_> {
         check.target();
         check.finish();
         let (trigger, when) = check.trigger();
+        let masking = check.masking();
+        let rules = masking.as_ref().or(config.masking.as_ref());
+        let rules = rules.map(|rules| rules.0.digest());
         let order = StandingOrder {
             name: spec.name.clone(),
             target_db: spec.target.clone(),
@@ -387,7 +408,8 @@ impl OrderCheck<'_> {
             wanted: check.wanted(),
             select: spec.select.clone(),
             finish: spec.finish.clone(),
-            masking: check.masking(),
+            masking,
+            rules,
             policy: check.policy(),
             keep_previous: check.keep_previous(),
         };
@@ -538,7 +560,7 @@ impl OrderCheck<'_> {
             generation: Generation(1),
             created: jiff::Timestamp::UNIX_EPOCH,
         };
-        let checked = order.job(&backup, order.request_id(backup.generation));
+        let checked = order.job(&backup, order.request_id(&backup));
         let checked = checked.and_then(|job| {
             targets::check_part(&job)?;
             admission.check_own(&Job::Restore(job))
@@ -611,9 +633,7 @@ orders:
             created: jiff::Timestamp::UNIX_EPOCH,
         };
         let order = &orders[0];
-        let job = order
-            .job(&backup, order.request_id(backup.generation))
-            .unwrap();
+        let job = order.job(&backup, order.request_id(&backup)).unwrap();
         assert_eq!(job.request_id, "standing/staging/17");
         assert_eq!(job.generation, Some(Generation(17)));
         assert_eq!(
@@ -747,8 +767,22 @@ orders:
         };
         let key = ("mask-key", "a key of at least sixteen bytes");
         let orders = orders_with("rules.yaml", &[key]).unwrap();
-        let job = orders[0].job(&backup, "standing/a/1".into()).unwrap();
+        let order = &orders[0];
+        let job = order.job(&backup, order.request_id(&backup)).unwrap();
         assert!(job.masking.is_some());
+        // A copy by other rules is no copy of this order.
+        let rules = job.masking.as_ref().unwrap().0.digest();
+        assert_eq!(order.rules(), Some(rules.as_str()));
+        assert_eq!(
+            job.request_id,
+            format!("standing/a/1-m{}", rules.get(..16).unwrap())
+        );
+        let plain = StandingOrder {
+            rules: None,
+            ..order.clone()
+        };
+        assert_eq!(plain.request_id(&backup), "standing/a/1");
+        assert_ne!(plain.digest(&backup), order.digest(&backup));
         // Without the key, or the file, there is no order.
         for (mask, flags, part) in [
             ("rules.yaml", &[][..], "MASK_KEY"),

@@ -6,14 +6,16 @@
 //! standing.pgrestored/ORDER/success-GENERATION-ID.json  a run by `standing run`; also failure-
 //! standing.pgrestored/ORDER/paused-MICROSECONDS.json    also resumed-; the newest of both counts
 //! ```
+//!
+//! With masking rules, the generation is followed by `-m` and the beginning of their digest.
 
 use std::sync::Arc;
 
 use super::orders::{Candidate, StandingOrder};
+use super::run_key::{RunKey, tag_of};
 use crate::catalog::BackupCatalog;
 use crate::error::{FailureReason as R, RestoreError, RetryClass, report};
 use crate::event::{RestoreResult, Status};
-use crate::job::Generation;
 use crate::proof::EVIDENCE_SUFFIX;
 use crate::store::{BackupStore, StoredObject, create_unless_taken, read_small};
 use crate::verification::{Keyring, Signature};
@@ -59,6 +61,9 @@ pub struct StandingRun {
     pub backup: Option<String>,
     /// An int64 as a string.
     pub generation: String,
+    /// Digest of the rules by which the copy is masked (SHA-256 in hexadecimal).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
     /// When the backup was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_created: Option<jiff::Timestamp>,
@@ -72,6 +77,13 @@ pub struct StandingRun {
 }
 
 impl StandingRun {
+    /// Whether it is this run. Two files of a folder may have the same generation.
+    fn is(&self, key: &RunKey) -> bool {
+        self.generation == key.generation
+            && self.rules == key.rules
+            && self.backup.as_ref().is_none_or(|name| *name == key.backup)
+    }
+
     /// The run of an order that gave this result.
     pub fn of(order: &StandingOrder, backup: &Candidate, result: &RestoreResult) -> Self {
         StandingRun {
@@ -83,6 +95,7 @@ impl StandingRun {
             request_id: result.request_id.clone(),
             backup: Some(backup.name.clone()),
             generation: backup.generation.to_string(),
+            rules: order.rules().map(str::to_owned),
             backup_created: Some(backup.created),
             finished_at: result.finished_at,
             reason: result.error.as_ref().map(|e| e.reason),
@@ -136,7 +149,7 @@ impl StandingStatus {
             next_due: order.next_due(now),
             paused_since: history.paused_since,
             waiting: None,
-            problem: None,
+            problem: history.mask_problem(order.rules()),
         }
     }
 }
@@ -182,6 +195,40 @@ pub struct OrderHistory {
 }
 
 impl OrderHistory {
+    /// The last run that succeeded, if it masked by these rules.
+    pub fn last_by(&self, rules: Option<&str>) -> Option<&StandingRun> {
+        let last = self.last_success.as_ref();
+        last.filter(|run| run.rules.as_deref() == rules)
+    }
+
+    /// Whether the target has a masked copy, and these rules are none.
+    pub fn would_unmask(&self, rules: Option<&str>) -> bool {
+        let last = self.last_success.as_ref();
+        rules.is_none() && last.is_some_and(|run| run.rules.is_some())
+    }
+
+    /// What is wrong with the copy in the target, if it was made by other rules.
+    pub fn mask_problem(&self, rules: Option<&str>) -> Option<String> {
+        let last = self.last_success.as_ref();
+        let last = last.filter(|run| run.rules.as_deref() != rules)?;
+        let made = format!(
+            "the copy of {} was made",
+            last.backup.as_deref().unwrap_or("the last run")
+        );
+        Some(match (&last.rules, rules) {
+            (Some(_), None) => format!(
+                "{made} with masking rules, and the order has none here: give this machine the current file of orders, or make an unmasked copy on purpose with `pgrestored standing run {}`",
+                last.order
+            ),
+            (None, _) => format!(
+                "{made} without masking rules: the next run replaces it; the copy that is then kept for a rollback is not masked"
+            ),
+            (Some(_), Some(_)) => {
+                format!("{made} with other masking rules: the next run replaces it")
+            }
+        })
+    }
+
     /// The objects that tell of runs with this outcome, newest first.
     fn runs(&self, outcome: RunOutcome) -> impl Iterator<Item = (&StoredObject, &str)> {
         self.objects.iter().filter_map(move |o| {
@@ -248,15 +295,15 @@ impl StandingStates {
         Ok(history)
     }
 
-    /// Whether the run of this generation has ended, or a person has restored it. What a person tried in vain does not
-    /// count, nor does a run that was superseded: it did not begin, and its backup may be the newest one again.
+    /// Whether a run has ended, or a person has restored its backup. What a person tried in vain does not count, nor does
+    /// a run that was superseded: it did not begin, and its backup may be the newest one again.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
     pub async fn had_run(
         &self,
         history: &OrderHistory,
-        run: (&str, Generation),
+        run: &RunKey,
     ) -> Result<bool, RestoreError> {
         let ends = [RunOutcome::Success, RunOutcome::Failure];
         self.ended(history, run, &ends).await
@@ -269,7 +316,7 @@ impl StandingStates {
     pub async fn is_answered(
         &self,
         history: &OrderHistory,
-        run: (&str, Generation),
+        run: &RunKey,
     ) -> Result<bool, RestoreError> {
         let ends = [
             RunOutcome::Success,
@@ -282,20 +329,24 @@ impl StandingStates {
     async fn ended(
         &self,
         history: &OrderHistory,
-        (order, generation): (&str, Generation),
+        key: &RunKey,
         ends: &[RunOutcome],
     ) -> Result<bool, RestoreError> {
-        let own = generation.to_string();
-        let by_person = format!("{own}-");
+        let own = key.tag();
         for outcome in ends.iter().copied() {
-            let is_its = |tag: &str| {
-                tag == own || (outcome == RunOutcome::Success && tag.starts_with(&by_person))
+            let is_its = |tag: &str| match tag.strip_prefix(own.as_str()) {
+                Some("") => true,
+                // Behind `-m` is a digest: that run has other rules.
+                Some(by) => {
+                    outcome == RunOutcome::Success && by.starts_with('-') && !by.starts_with("-m")
+                }
+                None => false,
             };
             let found = history.runs(outcome).filter(|(_, tag)| is_its(tag));
             let found: Vec<&StoredObject> = found.map(|(object, _)| object).take(READ).collect();
             for object in found {
-                let run = self.read(object, order, outcome).await?;
-                if run.is_some_and(|run| run.generation == own) {
+                let run = self.read(object, &key.order, outcome).await?;
+                if run.is_some_and(|run| run.is(key)) {
                     return Ok(true);
                 }
             }
@@ -375,7 +426,8 @@ impl StandingStates {
     pub async fn record(&self, run: StandingRun, person: Option<&str>) -> Result<(), RestoreError> {
         let (folder, word) = (folder(&run.order), run.outcome.as_str());
         let by = person.map(|id| format!("-{id}")).unwrap_or_default();
-        let name = format!("{folder}{word}-{}{by}.json", run.generation);
+        let tag = tag_of(&run.generation, run.rules.as_deref());
+        let name = format!("{folder}{word}-{tag}{by}.json");
         let stored = StoredRun {
             signature: self.keys.sign(SIGNED, &json(&run)?),
             run,
@@ -437,10 +489,20 @@ mod tests {
             request_id: format!("standing/a/{generation}"),
             backup: Some("x.dump".into()),
             generation: generation.to_string(),
+            rules: None,
             backup_created: Some(jiff::Timestamp::from_second(generation).unwrap()),
             finished_at: jiff::Timestamp::from_second(generation).unwrap(),
             reason: None,
             superseded_by: None,
+        }
+    }
+
+    fn key(generation: i64) -> RunKey {
+        RunKey {
+            order: "a".into(),
+            backup: "x.dump".into(),
+            generation: generation.to_string(),
+            rules: None,
         }
     }
 
@@ -469,15 +531,51 @@ mod tests {
         assert_eq!(history.last_success.as_ref().unwrap().generation, "4");
         assert_eq!(history.last_failure.as_ref().unwrap().generation, "5");
         for (generation, ended) in [(1, true), (2, true), (3, false), (4, true), (5, false)] {
-            let asked = ("a", Generation(generation));
-            let had_run = states.had_run(&history, asked).await.unwrap();
+            let asked = key(generation);
+            let had_run = states.had_run(&history, &asked).await.unwrap();
             assert_eq!(had_run, ended, "{generation}");
-            let is_answered = states.is_answered(&history, asked).await.unwrap();
+            let is_answered = states.is_answered(&history, &asked).await.unwrap();
             assert_eq!(is_answered, ended || generation == 3, "{generation}");
         }
         // Another order knows nothing of it.
         let other = states.history("b").await.unwrap();
         assert!(other.last_success.is_none());
+    }
+
+    /// Rules that were added, changed or removed make another copy necessary.
+    #[tokio::test]
+    async fn a_copy_by_other_rules_is_no_copy_of_the_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path(), &[]).await;
+        let by = |rules: Option<&str>| StandingRun {
+            rules: rules.map(str::to_owned),
+            ..run(1, RunOutcome::Success)
+        };
+        let of = |rules: Option<&str>| RunKey {
+            rules: rules.map(str::to_owned),
+            ..key(1)
+        };
+        let (one, two) = (Some("1".repeat(64)), Some("2".repeat(64)));
+        let (one, two) = (one.as_deref(), two.as_deref());
+        states.record(by(None), None).await.unwrap();
+        let history = states.history("a").await.unwrap();
+        assert!(states.had_run(&history, &of(None)).await.unwrap());
+        assert!(!states.had_run(&history, &of(one)).await.unwrap());
+        assert!(history.last_by(None).is_some() && history.last_by(one).is_none());
+        assert!(history.mask_problem(one).unwrap().contains("without"));
+        assert_eq!(history.mask_problem(None), None);
+        states.record(by(one), None).await.unwrap();
+        let history = states.history("a").await.unwrap();
+        assert!(states.had_run(&history, &of(one)).await.unwrap());
+        assert!(!states.had_run(&history, &of(two)).await.unwrap());
+        assert!(history.would_unmask(None) && !history.would_unmask(two));
+        assert!(history.mask_problem(two).unwrap().contains("other"));
+        // Another file with the same generation is another backup.
+        let other = RunKey {
+            backup: "y.dump".into(),
+            ..of(one)
+        };
+        assert!(!states.had_run(&history, &other).await.unwrap());
     }
 
     #[tokio::test]
@@ -504,24 +602,14 @@ mod tests {
         let signed = states(folder.path(), &[("evidence-signing-key", KEY)]).await;
         let history = signed.history("a").await.unwrap();
         assert_eq!(history.last_success, None);
-        assert!(
-            !signed
-                .had_run(&history, ("a", Generation(1)))
-                .await
-                .unwrap()
-        );
+        assert!(!signed.had_run(&history, &key(1)).await.unwrap());
         signed
             .record(run(2, RunOutcome::Success), None)
             .await
             .unwrap();
         let history = signed.history("a").await.unwrap();
         assert_eq!(history.last_success.as_ref().unwrap().generation, "2");
-        assert!(
-            signed
-                .had_run(&history, ("a", Generation(2)))
-                .await
-                .unwrap()
-        );
+        assert!(signed.had_run(&history, &key(2)).await.unwrap());
     }
 
     #[test]

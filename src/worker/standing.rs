@@ -164,18 +164,19 @@ struct Look {
     history: OrderHistory,
     newest: Option<Candidate>,
     had_run: bool,
-    /// Why there is none, although there are backups.
+    /// Why there is none, although there are backups, or what is wrong with the copy in the target.
     problem: Option<String>,
 }
 
 impl Look {
     fn due(&self, order: &StandingOrder, now: jiff::Timestamp) -> Due {
-        let last = self.history.last_success.as_ref();
+        let last = self.history.last_by(order.rules());
         let known = KnownOfOrder {
             newest: self.newest.as_ref(),
             had_run: self.had_run,
             is_paused: self.history.paused_since.is_some(),
             restored: last.and_then(|run| run.backup_created),
+            would_unmask: self.history.would_unmask(order.rules()),
         };
         due(order, known, now)
     }
@@ -325,12 +326,10 @@ impl Worker {
         let answered = known.lock().answered;
         let had_run = match &newest {
             Some(backup) if answered == Some(backup.generation) => true,
-            Some(backup) => {
-                let run = (order.name.as_str(), backup.generation);
-                states.had_run(&history, run).await?
-            }
+            Some(backup) => states.had_run(&history, &order.run_of(backup)).await?,
             None => false,
         };
+        let problem = problem.or_else(|| history.mask_problem(order.rules()));
         Ok(Look {
             history,
             newest,
@@ -379,7 +378,7 @@ impl Worker {
         let span = tracing::info_span!(
             "standing_restore",
             order = order.name,
-            request_id = order.request_id(backup.generation)
+            request_id = order.request_id(&backup)
         );
         let end = self
             .restore_backup(&order, (&backup, attempt), &context)
@@ -399,7 +398,7 @@ impl Worker {
         (backup, attempt): (&Candidate, u32),
         context: &WorkerContext,
     ) -> AttemptEnd {
-        let (id, digest) = (order.request_id(backup.generation), order.digest(backup));
+        let (id, digest) = (order.request_id(backup), order.digest(backup));
         let catalog = self.manager.catalog();
         let recorded = catalog.recorded((&id, Kind::Restore), &digest).await;
         let job = order.job(backup, id.clone());
@@ -460,7 +459,7 @@ impl Worker {
     /// works on the target, and that the run has no outcome, is certain only while its locks are held: another worker may
     /// have begun it. Nothing is recorded under its id, as it can begin after all if the newer backup does not stay.
     async fn supersede(&self, order: &StandingOrder, (older, newer): &SupersededRun) -> bool {
-        let id = order.request_id(older.generation);
+        let id = order.request_id(older);
         let held = match self.manager.hold_idle(&order.target_db, &id).await {
             Ok(held) => held,
             Err(e) => {
@@ -477,7 +476,7 @@ impl Worker {
             Ok(_) => {}
             Err(_) => return false,
         }
-        let by = order.request_id(newer.generation);
+        let by = order.request_id(newer);
         let what = format!(
             "superseded: the newer run {by} restores {} into {}",
             newer.name, order.target_db
@@ -515,8 +514,7 @@ impl Worker {
     ) -> Result<bool, RestoreError> {
         let states = StandingStates::open(self.manager.catalog()).await?;
         let history = states.history(&order.name).await?;
-        let run = (order.name.as_str(), backup.generation);
-        states.is_answered(&history, run).await
+        states.is_answered(&history, &order.run_of(backup)).await
     }
 
     /// Writes down how a run ended. If that fails, the run is begun again later, and its recorded outcome is found.
@@ -538,7 +536,7 @@ impl Worker {
 
 /// The result of a run that did not begin.
 fn failure(order: &StandingOrder, backup: &Candidate, e: &RestoreError) -> RestoreResult {
-    let (id, now) = (order.request_id(backup.generation), jiff::Timestamp::now());
+    let (id, now) = (order.request_id(backup), jiff::Timestamp::now());
     let mut result = RestoreResult::failure(&id, e, Stage::Request, (now, now));
     result.target_db = Some(order.target_db.clone());
     result.labels = order.labels();
