@@ -3,6 +3,7 @@
 //! and its masking rules, so each backup is restored once, whatever is delivered, and by however many workers.
 
 mod due;
+mod empty_fields;
 mod newest;
 mod orders;
 mod run_key;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::empty_fields::empty_fields;
 use super::run_key::RunKey;
 use super::schedule::{Schedule, Window};
 use crate::admission::Admission;
@@ -326,11 +327,30 @@ pub fn orders(config: &Config, admission: &Admission) -> Result<Vec<StandingOrde
             }
         }
     }
+    wrong.extend(without_value(document));
     wrong.extend(shared_targets(&orders));
     if wrong.is_empty() {
         return Ok(orders);
     }
     Err(of_file(document, wrong))
+}
+
+/// Fields of orders that are there and have no value, which would be as if they were not there.
+fn without_value(document: &Document) -> Vec<String> {
+    let Ok(file) = document.parse::<serde_json::Value>() else {
+        return vec![];
+    };
+    let orders = file["orders"].as_array().into_iter().flatten();
+    let mut wrong = Vec::new();
+    for (place, order) in (1..).zip(orders) {
+        let name = order["name"].as_str();
+        let name = name.map_or_else(|| place.to_string(), str::to_owned);
+        let of_order = |field: String| {
+            format!("order {name}: {field}: has no value: give it one, or leave the field out")
+        };
+        wrong.extend(empty_fields(order).into_iter().map(of_order));
+    }
+    wrong
 }
 
 fn of_file(document: &Document, wrong: Vec<String>) -> Vec<String> {
@@ -700,6 +720,37 @@ orders:
             assert!(found.is_some_and(|e| e.contains(part)), "{said}: {all:#?}");
         }
         assert_eq!(all.len(), 15, "{all:#?}");
+    }
+
+    /// A copy without rules, or outside the window, is not what `mask:` or `window:` with nothing behind it means.
+    #[test]
+    fn a_field_without_a_value_is_refused() {
+        for (field, name) in [
+            ("set:", "set"),
+            ("prefix:", "prefix"),
+            ("database: ~", "database"),
+            ("mask:", "mask"),
+            ("mask: null", "mask"),
+            ("window:", "window"),
+            ("keep_previous:", "keep_previous"),
+            ("policy: { privileges: }", "policy.privileges"),
+            ("policy:\n      role_map:", "policy.role_map"),
+            (
+                "select: { exclude_table_data: [~] }",
+                "select.exclude_table_data[1]",
+            ),
+            ("on_existing:", "on_existing"),
+        ] {
+            let file = format!(
+                "version: 1\norders:\n  - name: a\n    when: proven\n    target: t\n    {field}\n"
+            );
+            let all = read(&[], &file).unwrap_err();
+            let wanted = format!("order a: {name}: has no value");
+            let is_said = all.iter().any(|said| said.contains(&wanted));
+            // Some types refuse it by themselves.
+            let is_refused = all.iter().any(|said| said.contains("expected"));
+            assert!(is_said || is_refused, "{field}: {all:?}");
+        }
     }
 
     #[test]
