@@ -22,6 +22,11 @@ impl BackupCatalog {
         Ok(self.stores.at(place).await?)
     }
 
+    /// Whether outcomes are recorded, so that a repeated request gets its outcome.
+    pub(crate) fn records_outcomes(&self) -> bool {
+        self.config.records.is_some()
+    }
+
     /// Whether there are objects below `prefix`, or have been and are kept as former or soft-deleted ones.
     ///
     /// # Errors

@@ -250,13 +250,7 @@ impl Worker {
         let look = match self.look(order, &followed.known, now).await {
             Ok(look) => look,
             Err(e) => {
-                let error = report(&e);
-                self.state.set_problem(&order.name, &error);
-                tracing::warn!(
-                    order = order.name,
-                    error,
-                    "failed to look for the backups of a standing restore"
-                );
+                self.cannot_look(order, &e);
                 followed.unread += 1;
                 return Backoff::after(followed.unread, UNREAD_PAUSE.0, UNREAD_PAUSE.1);
             }
@@ -288,6 +282,16 @@ impl Worker {
             followed.attempt = Some(context.tasks.spawn(attempt));
         }
         self.pause_of(followed, now)
+    }
+
+    fn cannot_look(&self, order: &StandingOrder, e: &RestoreError) {
+        let error = report(e);
+        self.state.set_problem(&order.name, &error);
+        tracing::warn!(
+            order = order.name,
+            error,
+            "failed to look for the backups of a standing restore"
+        );
     }
 
     fn pause_of(&self, followed: &Followed<'_>, now: jiff::Timestamp) -> Duration {
@@ -369,10 +373,23 @@ impl Worker {
         let Some(permit) = context.until_soft(context.permits.restore()).await else {
             return AttemptEnd::Again(1);
         };
+        // Meanwhile the window may have closed, the order may be paused, or another worker may have restored the backup.
         let now = jiff::Timestamp::now();
-        // The window may have closed meanwhile, or the order may be paused: then nothing waits.
-        let begun = (order.opens(now) <= now).then(|| known.lock().begin());
-        let Some((backup, attempt)) = begun.flatten() else {
+        let look = match context.until_soft(self.look(&order, &known, now)).await {
+            Some(Ok(look)) => look,
+            Some(Err(e)) => {
+                self.cannot_look(&order, &e);
+                return AttemptEnd::Again(1);
+            }
+            None => return AttemptEnd::Again(1),
+        };
+        let is_due = look.due(&order, now) == Due::Now;
+        let begun = look.newest.filter(|_| is_due).and_then(|newest| {
+            let mut known = known.lock();
+            known.put(newest);
+            known.begin()
+        });
+        let Some((backup, attempt)) = begun else {
             return AttemptEnd::Answered;
         };
         let span = tracing::info_span!(
@@ -422,15 +439,44 @@ impl Worker {
         if !d.publish {
             return AttemptEnd::Again(attempt);
         }
-        if let Err(e) = self.record_and_publish(&mut finished, Some(&digest)).await {
+        if let Err(e) = self.record(&mut finished, Some(&digest)).await {
             tracing::error!(error = e, "failed to publish the result");
             self.metrics.record_publish_failure();
             return AttemptEnd::Again(attempt);
         }
-        self.completed(&finished);
-        self.remember(StandingRun::of(order, backup, &finished.result))
-            .await;
+        let run = StandingRun::of(order, backup, &finished.result);
+        if catalog.records_outcomes() {
+            // Whoever begins it again finds its outcome, and publishes that.
+            if let Err(e) = self.publish(&finished.result).await {
+                tracing::error!(error = e, "failed to publish the result");
+                self.metrics.record_publish_failure();
+                return AttemptEnd::Again(attempt);
+            }
+            self.completed(&finished);
+            self.remember(run).await;
+        } else {
+            // Otherwise another worker would restore the backup once more, over a copy that people use already.
+            self.remember(run).await;
+            self.publish_remembered(&finished, context).await;
+            self.completed(&finished);
+        }
         AttemptEnd::Answered
+    }
+
+    /// Publishes the outcome of a run that will not begin again.
+    async fn publish_remembered(&self, finished: &JobOutcome, context: &WorkerContext) {
+        let (first, longest) = self.settings.nack_backoff;
+        for attempt in 1..=self.settings.max_attempts {
+            let Err(e) = self.publish(&finished.result).await else {
+                return;
+            };
+            tracing::error!(error = e, "failed to publish the result");
+            self.metrics.record_publish_failure();
+            let pause = tokio::time::sleep(Backoff::after(attempt, first, longest));
+            if context.until_soft(pause).await.is_none() {
+                return;
+            }
+        }
     }
 
     /// Answers the runs that are superseded, in a task of its own. What cannot be answered now is tried at the next look.
