@@ -8,7 +8,7 @@ use super::{
     FoundBackup, check_any, file_of, folder_of, found_in, is_first_piece, newer_first, of_bucket,
     of_object, whole_of,
 };
-use crate::error::{RestoreError, StorageError};
+use crate::error::{RestoreError, StorageError, StorageKind};
 use crate::proof::is_ours;
 use crate::store::{BackupStore, GenerationState, ObjectGeneration, StoredObject};
 use pgdump_archive::member_name;
@@ -20,6 +20,8 @@ pub(crate) struct FormerBackups {
     pub(crate) unlisted: Unlisted,
     /// Soft-deleted objects that would be among them, newest first. None where this account may not list such objects.
     pub(crate) deleted: Vec<ObjectGeneration>,
+    /// What to know about them.
+    pub(crate) notes: Vec<String>,
 }
 
 /// All live and non-current generations below `prefix`, but those of evidence.
@@ -108,7 +110,7 @@ pub(crate) async fn newest_former_first(
         former.retain(|o| at.is_none_or(|t| o.created <= t) && !is_there(o));
         found.extend(former.into_iter().map(FoundBackup::single));
     }
-    let deleted = deleted_at((store, prefix), at, excluded_suffix).await;
+    let (deleted, unknown) = deleted_at((store, prefix), at, excluded_suffix).await?;
     if deleted.is_empty() {
         check_any(store, prefix, at, (&found, &unlisted))?;
     }
@@ -117,27 +119,45 @@ pub(crate) async fn newest_former_first(
         found,
         unlisted,
         deleted,
+        notes: unknown.into_iter().collect(),
     })
 }
 
-/// The soft-deleted objects that were live at a time, newest first; without a time, none.
+/// The soft-deleted objects that were live at a time, newest first, and a note if they are not known; without a time, none.
+///
+/// # Errors
+/// The store's own: what is not known because a call failed could be the newest backup of then.
 async fn deleted_at(
     (store, prefix): (&dyn BackupStore, &str),
     at: Option<jiff::Timestamp>,
     excluded_suffix: Option<&str>,
-) -> Vec<ObjectGeneration> {
+) -> Result<(Vec<ObjectGeneration>, Option<String>), RestoreError> {
     let Some(at) = at else {
-        return vec![];
+        return Ok((vec![], None));
     };
     let is_wanted = Arc::new(|name: &str| !is_ours(name) && !name.ends_with('/'));
-    // Without soft deletion or the permission for it, nothing is known.
-    let listed = store.soft_deleted(prefix, is_wanted).await;
-    let mut deleted = listed.unwrap_or_default();
+    let mut deleted = match store.soft_deleted(prefix, is_wanted).await {
+        Ok(deleted) => deleted,
+        Err(e) => return Ok((vec![], Some(not_known(e)?))),
+    };
     deleted.retain(|g| {
         g.was_live_at(at) && excluded_suffix.is_none_or(|s| !g.object.name.ends_with(s))
     });
     deleted.sort_by(|a, b| newer_first(&a.object, &b.object));
-    deleted
+    Ok((deleted, None))
+}
+
+/// That soft-deleted objects are not known to this account, or in a bucket without them.
+///
+/// # Errors
+/// The error, if another attempt could tell.
+fn not_known(e: StorageError) -> Result<String, StorageError> {
+    match e.kind() {
+        StorageKind::AccessDenied | StorageKind::CallRejected => Ok(format!(
+            "soft-deleted objects of then were not looked at ({e}): a newer backup may be among them"
+        )),
+        _ => Err(e),
+    }
 }
 
 /// Whether objects of a directory dump or a split file came after a time: it was being uploaded then, or was overwritten since.
@@ -240,6 +260,20 @@ mod tests {
         assert!(!has_later_parts(&folder, &all[..2], at(12)));
         let single = FoundBackup::single(StoredObject::named("other/x.dump"));
         assert!(!has_later_parts(&single, &all, at(1)));
+    }
+
+    /// An older backup is never chosen because a call failed.
+    #[test]
+    fn only_what_stays_unknown_is_a_note() {
+        for (kind, is_note) in [
+            (StorageKind::AccessDenied, true),
+            (StorageKind::CallRejected, true),
+            (StorageKind::DownloadFailed, false),
+            (StorageKind::NotFound, false),
+        ] {
+            let said = not_known(StorageError::new(kind, "gs://b/: no"));
+            assert_eq!(said.is_ok(), is_note, "{kind:?}");
+        }
     }
 
     #[test]

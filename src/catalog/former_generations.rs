@@ -114,6 +114,7 @@ impl BackupCatalog {
                 found,
                 unlisted,
                 deleted: vec![],
+                notes: vec![],
             }
         };
         listed.found = without_companions(listed.found, |f| &f.object);

@@ -66,6 +66,7 @@ impl BackupCatalog {
             found,
             mut unlisted,
             deleted,
+            notes,
         } = self.candidates(store.as_ref(), wanted).await?;
         // There is no evidence about them, so none is proven.
         let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
@@ -95,6 +96,7 @@ impl BackupCatalog {
             pinned.notes.push(UNSIGNED.to_owned());
         }
         pinned.notes.extend(chosen.notes());
+        pinned.notes.extend(notes);
         pinned.notes.extend(newer);
         pinned.notes.extend(others);
         Ok(pinned)
