@@ -48,6 +48,8 @@ struct Known {
     tried: Option<(Generation, u32)>,
     /// The last backup of which this worker has published an outcome.
     answered: Option<Generation>,
+    /// Why the last attempt has to be made again.
+    problem: Option<String>,
 }
 
 impl Known {
@@ -258,18 +260,19 @@ impl Worker {
         followed.unread = 0;
         let is_paused = look.history.paused_since.is_some();
         let due = look.due(order, now);
-        let waits = {
+        let (waits, failed) = {
             let mut known = followed.known.lock();
             if let Some(newest) = look.newest.clone().filter(|_| !is_paused) {
                 known.put(newest);
             }
             if due == Due::Nothing {
                 known.backups.clear();
+                known.problem = None;
             }
-            known.backups.waits().cloned()
+            (known.backups.waits().cloned(), known.problem.clone())
         };
         followed.tell(look.problem.as_deref());
-        let shown = (waits.as_ref(), look.problem);
+        let shown = (waits.as_ref(), failed.or(look.problem));
         self.show_order(order, &look.history, shown, now);
         self.answer_superseded(order, &followed.known, context);
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
@@ -397,29 +400,34 @@ impl Worker {
             order = order.name,
             request_id = order.request_id(&backup)
         );
-        let end = self
+        let (end, problem) = self
             .restore_backup(&order, (&backup, attempt), &context)
             .instrument(span)
             .await;
         drop(permit);
-        known.lock().end(backup.generation, end);
+        {
+            let mut known = known.lock();
+            known.end(backup.generation, end);
+            known.problem = problem;
+        }
         // The target is free now.
         self.answer_superseded(&order, &known, &context);
         end
     }
 
-    /// Restores a backup for an order. The outcome is recorded and published like that of a request.
+    /// Restores a backup for an order. The outcome is recorded and published like that of a request. Returns also why
+    /// another attempt is needed.
     async fn restore_backup(
         &self,
         order: &StandingOrder,
         (backup, attempt): (&Candidate, u32),
         context: &WorkerContext,
-    ) -> AttemptEnd {
+    ) -> (AttemptEnd, Option<String>) {
         let (id, digest) = (order.request_id(backup), order.digest(backup));
         let catalog = self.manager.catalog();
         let recorded = catalog.recorded((&id, Kind::Restore), &digest).await;
         let job = order.job(backup, id.clone());
-        let mut finished = match job.and_then(|job| Ok((job, recorded?))) {
+        let finished = match job.and_then(|job| Ok((job, recorded?))) {
             Ok((_, Some(result))) => JobOutcome::recorded(result),
             Ok((mut job, None)) => {
                 job.attempt = attempt;
@@ -432,26 +440,42 @@ impl Worker {
             }
         };
         if finished.failure == Some(R::TargetBusy) {
-            return AttemptEnd::Busy;
+            return (AttemptEnd::Busy, None);
         }
         let attempts = if finished.is_final { u32::MAX } else { attempt };
         let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
+        // Somebody has to act: the same that a request says.
+        self.state.set_ready(d.ready);
         if !d.publish {
-            return AttemptEnd::Again(attempt);
+            return (AttemptEnd::Again(attempt), why_again(&finished));
         }
-        if let Err(e) = self.record(&mut finished, Some(&digest)).await {
-            tracing::error!(error = e, "failed to publish the result");
-            self.metrics.record_publish_failure();
-            return AttemptEnd::Again(attempt);
-        }
-        let run = StandingRun::of(order, backup, &finished.result);
-        if catalog.records_outcomes() {
-            // Whoever begins it again finds its outcome, and publishes that.
-            if let Err(e) = self.publish(&finished.result).await {
+        match self
+            .answer(order, backup, (finished, &digest), context)
+            .await
+        {
+            Ok(()) => (AttemptEnd::Answered, None),
+            Err(e) => {
                 tracing::error!(error = e, "failed to publish the result");
                 self.metrics.record_publish_failure();
-                return AttemptEnd::Again(attempt);
+                let why = format!("the result is not published: {e}");
+                (AttemptEnd::Again(attempt), Some(why))
             }
+        }
+    }
+
+    /// Records, publishes and remembers how a run ended.
+    async fn answer(
+        &self,
+        order: &StandingOrder,
+        backup: &Candidate,
+        (mut finished, digest): (JobOutcome, &str),
+        context: &WorkerContext,
+    ) -> Result<(), String> {
+        self.record(&mut finished, Some(digest)).await?;
+        let run = StandingRun::of(order, backup, &finished.result);
+        if self.manager.catalog().records_outcomes() {
+            // Whoever begins it again finds its outcome, and publishes that.
+            self.publish(&finished.result).await?;
             self.completed(&finished);
             self.remember(run).await;
         } else {
@@ -460,7 +484,7 @@ impl Worker {
             self.publish_remembered(&finished, context).await;
             self.completed(&finished);
         }
-        AttemptEnd::Answered
+        Ok(())
     }
 
     /// Publishes the outcome of a run that will not begin again.
@@ -580,6 +604,13 @@ impl Worker {
     }
 }
 
+/// Why another attempt is needed. One that was cancelled has no reason of its own.
+fn why_again(finished: &JobOutcome) -> Option<String> {
+    let error = finished.result.error.as_ref();
+    let error = error.filter(|_| finished.failure != Some(R::Cancelled))?;
+    Some(format!("{}: {}", error.reason, error.message))
+}
+
 /// The result of a run that did not begin.
 fn failure(order: &StandingOrder, backup: &Candidate, e: &RestoreError) -> RestoreResult {
     let (id, now) = (order.request_id(backup), jiff::Timestamp::now());
@@ -589,4 +620,67 @@ fn failure(order: &StandingOrder, backup: &Candidate, e: &RestoreError) -> Resto
     result.backup.name = Some(backup.name.clone());
     result.backup.generation = Some(backup.generation.to_string());
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{StorageError, StorageKind};
+
+    fn backup(generation: i64) -> Candidate {
+        Candidate {
+            name: format!("{generation}.dump"),
+            generation: Generation(generation),
+            created: jiff::Timestamp::from_second(generation).unwrap(),
+        }
+    }
+
+    fn superseded(known: &Known) -> Vec<(i64, i64)> {
+        let runs = known.superseded.iter();
+        runs.map(|(older, newer)| (older.generation.0, newer.generation.0))
+            .collect()
+    }
+
+    /// Another worker may have begun it: whether it is answered is decided later, under the target's lock.
+    #[test]
+    fn a_run_that_found_its_target_busy_waits_for_its_answer() {
+        let mut known = Known::default();
+        known.put(backup(1));
+        let (running, attempt) = known.begin().unwrap();
+        assert_eq!((running, attempt), (backup(1), 1));
+        known.put(backup(2));
+        known.end(Generation(1), AttemptEnd::Busy);
+        assert_eq!(superseded(&known), [(1, 2)]);
+        // The newer one was deleted: the older one is not superseded any more.
+        known.backups.clear();
+        known.put(backup(1));
+        assert_eq!(superseded(&known), []);
+    }
+
+    #[test]
+    fn the_oldest_runs_without_an_answer_are_forgotten() {
+        let mut known = Known::default();
+        for generation in 0..=i64::try_from(MAX_SUPERSEDED).unwrap() + 1 {
+            known.put(backup(generation));
+        }
+        assert_eq!(known.superseded.len(), MAX_SUPERSEDED);
+        assert_eq!(superseded(&known)[0], (1, 2));
+    }
+
+    #[test]
+    fn what_makes_another_attempt_necessary_is_shown() {
+        let failed = |e: RestoreError| {
+            let t = jiff::Timestamp::UNIX_EPOCH;
+            let result = RestoreResult::failure("r", &e, Stage::Request, (t, t));
+            JobOutcome::failed(result, e.reason())
+        };
+        let denied = StorageError::new(StorageKind::AccessDenied, "gs://b/x: no");
+        let shown = why_again(&failed(denied.into())).unwrap();
+        assert!(
+            shown.starts_with("access_denied: ") && shown.contains("gs://b/x"),
+            "{shown}"
+        );
+        let stopped = RestoreError::cancelled("the worker is stopping");
+        assert_eq!(why_again(&failed(stopped)), None);
+    }
 }
