@@ -7,7 +7,8 @@
 //! standing.pgrestored/ORDER/paused-MICROSECONDS.json    also resumed-; the newest of both counts
 //! ```
 //!
-//! With masking rules, the generation is followed by `-m` and the beginning of their digest.
+//! With masking rules, the generation is followed by `-m` and the beginning of their digest. If the name of a run is taken by
+//! what does not count, it gets a further one, with `~` and more behind it.
 
 use std::sync::Arc;
 
@@ -168,11 +169,13 @@ fn folder(order: &str) -> String {
 /// What the name of an object in the folder of an order says; `None` if it is none of ours.
 fn named<'a>(folder: &str, name: &'a str) -> Option<Named<'a>> {
     let own = name.strip_prefix(folder)?.strip_suffix(".json")?;
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'~');
     let (word, tag) = own.split_once('-')?;
     if !tag.bytes().all(is_plain) {
         return None;
     }
+    // What follows makes it a further name of the same.
+    let tag = tag.split_once('~').map_or(tag, |(tag, _)| tag);
     match word {
         "success" => Some(Named::Run(RunOutcome::Success, tag)),
         "failure" => Some(Named::Run(RunOutcome::Failure, tag)),
@@ -427,12 +430,55 @@ impl StandingStates {
         let (folder, word) = (folder(&run.order), run.outcome.as_str());
         let by = person.map(|id| format!("-{id}")).unwrap_or_default();
         let tag = tag_of(&run.generation, run.rules.as_deref());
-        let name = format!("{folder}{word}-{tag}{by}.json");
+        let stem = format!("{folder}{word}-{tag}{by}");
         let stored = StoredRun {
             signature: self.keys.sign(SIGNED, &json(&run)?),
             run,
         };
-        self.create(&name, &stored).await
+        for name in self.names_of(&stem) {
+            if self.create(&name, &stored).await? || self.has(&name, &stored.run).await? {
+                return Ok(());
+            }
+        }
+        let name = self.store.uri(&format!("{stem}.json"));
+        tracing::error!(
+            name,
+            "how a run of a standing restore ended is not written down: what does not count takes its names"
+        );
+        Ok(())
+    }
+
+    /// The names of a run, in the order in which they are tried: of the second and third, nobody without the signing key can
+    /// predict any.
+    fn names_of(&self, stem: &str) -> [String; 3] {
+        let further = |n: usize| {
+            let own = self.keys.secret_name(&format!("standing {n}\n{stem}"));
+            format!("{stem}~{}.json", own.unwrap_or_else(|| n.to_string()))
+        };
+        [format!("{stem}.json"), further(2), further(3)]
+    }
+
+    /// Whether this object tells of the same run, and counts.
+    async fn has(&self, name: &str, run: &StandingRun) -> Result<bool, RestoreError> {
+        let found = match self.store.stat(name, None).await {
+            Ok(object) => self.read(&object, &run.order, run.outcome).await,
+            Err(e) => Err(e.into()),
+        };
+        match found {
+            Ok(found) => Ok(found.is_some_and(|found| {
+                (found.generation, found.rules, found.backup)
+                    == (
+                        run.generation.clone(),
+                        run.rules.clone(),
+                        run.backup.clone(),
+                    )
+            })),
+            Err(e) => match e.reason().retry_class() {
+                // Nor does one that may not be read.
+                RetryClass::Permanent | RetryClass::Environment => Ok(false),
+                RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => Err(e),
+            },
+        }
     }
 
     /// Pauses an order, or lets it go on.
@@ -447,16 +493,18 @@ impl StandingStates {
     ) -> Result<(), RestoreError> {
         let word = if is_paused { "paused" } else { "resumed" };
         let name = format!("{}{word}-{}.json", folder(order), now.as_microsecond());
+        // One of this microsecond says the same.
         self.create(&name, &serde_json::json!({ "order": order, "at": now }))
-            .await
+            .await?;
+        Ok(())
     }
 
-    async fn create(&self, name: &str, what: &impl serde::Serialize) -> Result<(), RestoreError> {
+    /// Returns whether it was created; otherwise there is an object of this name.
+    async fn create(&self, name: &str, what: &impl serde::Serialize) -> Result<bool, RestoreError> {
         let text = json(what)?.into();
         let made = create_unless_taken(self.store.as_ref(), name, text, "application/json").await;
-        // Whoever came first said the same: an object of this name tells of the same run.
-        made.map_err(|e| e.context("the state of the standing restore"))?;
-        Ok(())
+        let made = made.map_err(|e| e.context("the state of the standing restore"))?;
+        Ok(made.is_some())
     }
 }
 
@@ -610,6 +658,32 @@ mod tests {
         let history = signed.history("a").await.unwrap();
         assert_eq!(history.last_success.as_ref().unwrap().generation, "2");
         assert!(signed.had_run(&history, &key(2)).await.unwrap());
+    }
+
+    /// Otherwise it would be restored again and again, and nobody would be told.
+    #[tokio::test]
+    async fn what_does_not_count_keeps_no_run_from_being_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("standing.pgrestored/a");
+        std::fs::create_dir_all(&own).unwrap();
+        for key_given in [None, Some(("evidence-signing-key", KEY))] {
+            let states = states(folder.path(), key_given.as_slice()).await;
+            let generation = if key_given.is_some() { 2 } else { 1 };
+            let taken = own.join(format!("success-{generation}.json"));
+            std::fs::write(&taken, "{}").unwrap();
+            for _ in 0..2 {
+                let run = run(generation, RunOutcome::Success);
+                states.record(run, None).await.unwrap();
+            }
+            let history = states.history("a").await.unwrap();
+            assert!(states.had_run(&history, &key(generation)).await.unwrap());
+            assert_eq!(std::fs::read(&taken).unwrap(), b"{}");
+            let begin = format!("success-{generation}");
+            let all = std::fs::read_dir(&own).unwrap();
+            let names = all.map(|f| f.unwrap().file_name().into_string().unwrap());
+            let written = names.filter(|name| name.starts_with(&begin)).count();
+            assert_eq!(written, 2, "one more for both");
+        }
     }
 
     #[test]

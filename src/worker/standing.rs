@@ -654,7 +654,7 @@ mod tests {
         // The newer one was deleted: the older one is not superseded any more.
         known.backups.clear();
         known.put(backup(1));
-        assert_eq!(superseded(&known), []);
+        assert!(superseded(&known).is_empty());
     }
 
     #[test]
