@@ -12,6 +12,6 @@ mod state;
 
 pub use due::{Due, KnownOfOrder, Waiting, due};
 pub use newest::{NewestBackup, newest};
-pub use orders::{Candidate, OrderTrigger, StandingFile, StandingOrder, orders};
+pub use orders::{Candidate, OrderTrigger, StandingFile, StandingOrder, check_masked, orders};
 pub use run_key::RunKey;
 pub use state::{OrderHistory, RunOutcome, StandingRun, StandingStates, StandingStatus};

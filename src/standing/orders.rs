@@ -9,7 +9,7 @@ use super::run_key::RunKey;
 use super::schedule::{Schedule, Window};
 use crate::admission::Admission;
 use crate::config::{Config, Document, MaskingRules, rules_of};
-use crate::error::{RestoreError, report};
+use crate::error::{RestoreError, ValidationError, ValidationKind, report};
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::{Generation, Job, LatestBackup, OWN_STANDING, OnExisting, RestoreJob, digest_of};
 use crate::pipeline::targets;
@@ -287,6 +287,36 @@ impl StandingOrder {
             Job::Verify(_) => Err(RestoreError::internal(
                 "a standing restore is no verification",
             )),
+        }
+    }
+}
+
+/// Refuses a request into the target of an order that would not be masked by the order's rules: requests name none.
+///
+/// # Errors
+/// `target_not_allowed`.
+pub fn check_masked(
+    orders: &[StandingOrder],
+    job: &Job,
+    configured: Option<&MaskingRules>,
+) -> Result<(), RestoreError> {
+    let Job::Restore(restore) = job else {
+        return Ok(());
+    };
+    let rules = restore.masking.as_ref().or(configured);
+    let rules = rules.map(|rules| rules.0.digest());
+    let is_other = |o: &&StandingOrder| o.rules.is_some() && o.rules != rules;
+    let mut of_target = orders
+        .iter()
+        .filter(|o| job.target_db() == Some(o.target_db.as_str()));
+    match of_target.find(is_other) {
+        None => Ok(()),
+        Some(order) => {
+            let what = format!(
+                "database {} has the copies of the standing restore {}, which are masked by rules that requests do not have: restore into another database, or run `pgrestored standing run {}`",
+                order.target_db, order.name, order.name
+            );
+            Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
         }
     }
 }
@@ -828,6 +858,16 @@ orders:
         };
         assert_eq!(plain.request_id(&backup), "standing/a/1");
         assert_ne!(plain.digest(&backup), order.digest(&backup));
+        // A request into its target would make an unmasked copy, unless the same rules are configured.
+        let request = |target: &str| {
+            Job::Restore(Box::new(RestoreJob::replacing("r", target, String::new())))
+        };
+        let e = check_masked(&orders, &request("t"), None).unwrap_err();
+        assert_eq!(e.reason(), crate::error::FailureReason::TargetNotAllowed);
+        assert!(report(&e).contains("standing restore a"), "{}", report(&e));
+        assert!(check_masked(&orders, &request("t"), job.masking.as_ref()).is_ok());
+        assert!(check_masked(&orders, &request("other"), None).is_ok());
+        assert!(check_masked(&[plain], &request("t"), None).is_ok());
         // Without the key, or the file, there is no order.
         for (mask, flags, part) in [
             ("rules.yaml", &[][..], "MASK_KEY"),
