@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::unlisted::Unlisted;
 use super::{
-    FoundBackup, check_any, file_of, folder_of, found_in, is_first_piece, newer_first, of_bucket,
-    of_object, whole_of,
+    FoundBackup, check_any, file_of, folder_of, found_in, is_first_piece, newer_first, not_after,
+    not_found, of_bucket, of_object, whole_of,
 };
 use crate::error::{RestoreError, StorageError, StorageKind};
 use crate::proof::is_ours;
@@ -90,9 +90,18 @@ pub(crate) async fn newest_former_first(
     };
     let unlisted = Unlisted::take_from(store, &mut snapshot);
     let mut found = found_in(store, snapshot.clone(), manifest).await?;
+    let mut passed = Vec::new();
     if let Some(at) = at {
         found.retain(|f| !has_later_parts(f, &all, at));
+        found.retain(|f| {
+            let has_former = has_former_parts(f, &all, at);
+            if has_former {
+                passed.push(f.object.name.clone());
+            }
+            !has_former
+        });
     }
+    let passed = note_of_passed(&passed);
     for folder in found.iter_mut().filter(|f| f.object.name.ends_with('/')) {
         let name = &folder.object.name;
         let is_member = |o: &&StoredObject| {
@@ -111,6 +120,10 @@ pub(crate) async fn newest_former_first(
         found.extend(former.into_iter().map(FoundBackup::single));
     }
     let (deleted, unknown) = deleted_at((store, prefix), at, excluded_suffix).await?;
+    if let Some(note) = passed.as_ref().filter(|_| found.is_empty()) {
+        let what = format!("no backup{}; {note}", not_after(at));
+        return Err(not_found(store, prefix, &what));
+    }
     if deleted.is_empty() {
         check_any(store, prefix, at, (&found, &unlisted))?;
     }
@@ -119,7 +132,7 @@ pub(crate) async fn newest_former_first(
         found,
         unlisted,
         deleted,
-        notes: unknown.into_iter().collect(),
+        notes: unknown.into_iter().chain(passed).collect(),
     })
 }
 
@@ -160,17 +173,44 @@ fn not_known(e: StorageError) -> Result<String, StorageError> {
     }
 }
 
+/// Whether an object of this name is part of a directory dump or a split file.
+fn is_part(found: &FoundBackup, name: &str) -> bool {
+    let own = found.object.name.as_str();
+    match &found.series {
+        Some(series) => name.starts_with(&series.prefix),
+        None => {
+            own.ends_with('/')
+                && folder_of(name) == own
+                && member_name::may_hold_data(file_of(name))
+        }
+    }
+}
+
 /// Whether objects of a directory dump or a split file came after a time: it was being uploaded then, or was overwritten since.
 /// Which of its generations were one backup is not known, and those of two would be a mixture.
 fn has_later_parts(found: &FoundBackup, all: &[ObjectGeneration], at: jiff::Timestamp) -> bool {
-    let own = found.object.name.as_str();
-    let is_part = |name: &str| match &found.series {
-        Some(series) => name.starts_with(&series.prefix),
-        None => folder_of(name) == own && member_name::may_hold_data(file_of(name)),
-    };
-    let is_of_several = found.series.is_some() || own.ends_with('/');
     let mut later = all.iter().filter(|g| g.object.created > at);
-    is_of_several && later.any(|g| is_part(&g.object.name))
+    later.any(|g| is_part(found, &g.object.name))
+}
+
+/// Whether objects of a directory dump or a split file are not live any more. Such a backup is read by its name, and what is
+/// live of it is not what it was.
+fn has_former_parts(found: &FoundBackup, all: &[ObjectGeneration], at: jiff::Timestamp) -> bool {
+    let of_then = all.iter().filter(|g| g.was_live_at(at));
+    let mut former = of_then.filter(|g| g.state != GenerationState::Live);
+    former.any(|g| is_part(found, &g.object.name))
+}
+
+/// That backups of several objects were not chosen from, of which some are not live any more.
+fn note_of_passed(passed: &[String]) -> Option<String> {
+    let first = passed.first()?;
+    let others = match passed.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    Some(format!(
+        "not chosen: {first}{others}, of whose objects of then some are not live any more"
+    ))
 }
 
 fn live_now(all: &[ObjectGeneration]) -> Vec<StoredObject> {
@@ -256,10 +296,18 @@ mod tests {
         for (second, is) in [(11, true), (39, true), (40, true), (41, false)] {
             assert_eq!(has_later_parts(&folder, &all, at(second)), is, "{second}");
         }
-        // One that was only deleted is as it was.
+        // One that was only deleted is as it was, and cannot be read by its name.
         assert!(!has_later_parts(&folder, &all[..2], at(12)));
+        assert!(has_former_parts(&folder, &all[..2], at(12)));
+        assert!(!has_former_parts(&folder, &all[2..], at(42)));
         let single = FoundBackup::single(StoredObject::named("other/x.dump"));
         assert!(!has_later_parts(&single, &all, at(1)));
+        // A single object is read by its generation.
+        let former = [generation("app.dump", 10, Some(20))];
+        let single = FoundBackup::single(StoredObject::named("app.dump"));
+        assert!(!has_former_parts(&single, &former, at(12)));
+        let note = note_of_passed(&["night/".into(), "noon/".into()]).unwrap();
+        assert!(note.contains("night/ and 1 more"), "{note}");
     }
 
     /// An older backup is never chosen because a call failed.

@@ -248,6 +248,22 @@ impl StandingOrder {
         BTreeMap::from([(LABEL.to_owned(), self.name.clone())])
     }
 
+    /// The restore of a backup that the request policy allows: at the start, an order is checked with a name that a backup of
+    /// it could have.
+    ///
+    /// # Errors
+    /// As [`Admission::check`].
+    pub fn admitted_job(
+        &self,
+        backup: &Candidate,
+        request_id: String,
+        admission: &Admission,
+    ) -> Result<Box<RestoreJob>, RestoreError> {
+        let job = self.job(backup, request_id)?;
+        admission.check_own(&Job::Restore(job.clone()))?;
+        Ok(job)
+    }
+
     /// The restore of a backup.
     ///
     /// # Errors
@@ -901,6 +917,27 @@ orders:
             let admission = Admission::new(&config, "restore-requests").unwrap();
             orders(&config, &admission).map(|o| o.len())
         };
+        let mut in_folder = config(
+            &[("backup-bucket", "file:///backups")],
+            &file.replace("shop/", "shop"),
+        );
+        in_folder.request_policy = Some(Document {
+            path: "policy.yaml".to_owned(),
+            text: "subscriptions:\n  restore-requests: { sources: ['file:///backups/shopbackup'] }"
+                .to_owned(),
+        });
+        let admission = Admission::new(&in_folder, "restore-requests").unwrap();
+        let all = orders(&in_folder, &admission).unwrap();
+        let backup = |name: &str| Candidate {
+            name: name.into(),
+            generation: Generation(1),
+            created: jiff::Timestamp::UNIX_EPOCH,
+        };
+        // The names of its backups are known only when there are some.
+        for (name, is_allowed) in [("shopbackup/a.dump", true), ("shop/a.dump", false)] {
+            let job = all[0].admitted_job(&backup(name), "x".into(), &admission);
+            assert_eq!(job.is_ok(), is_allowed, "{name}");
+        }
         let allowed = "restore-requests: { sources: [gs://bkt/shop], targets: [staging], on_existing: [replace] }";
         assert_eq!(with(allowed), Ok(1));
         for (policy, part) in [

@@ -426,7 +426,7 @@ impl Worker {
         let (id, digest) = (order.request_id(backup), order.digest(backup));
         let catalog = self.manager.catalog();
         let recorded = catalog.recorded((&id, Kind::Restore), &digest).await;
-        let job = order.job(backup, id.clone());
+        let job = order.admitted_job(backup, id.clone(), &self.settings.admission);
         let finished = match job.and_then(|job| Ok((job, recorded?))) {
             Ok((_, Some(result))) => JobOutcome::recorded(result),
             Ok((mut job, None)) => {
