@@ -471,9 +471,10 @@ impl Worker {
         (mut finished, digest): (JobOutcome, &str),
         context: &WorkerContext,
     ) -> Result<(), String> {
+        let may_repeat = finished.lacks_journal() && !self.manager.catalog().records_outcomes();
         self.record(&mut finished, Some(digest)).await?;
         let run = StandingRun::of(order, backup, &finished.result);
-        if self.manager.catalog().records_outcomes() {
+        if !may_repeat {
             // Whoever begins it again finds its outcome, and publishes that.
             self.publish(&finished.result).await?;
             self.completed(&finished);
