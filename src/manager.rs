@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backup::{Backup, PinnedBackup};
 use crate::config::Config;
-use crate::database::{self, Promoted, Promotion, Reaped, RetainedDatabase, RolledBack};
+use crate::database::{
+    self, IdleTarget, Promoted, Promotion, Reaped, RetainedDatabase, RolledBack,
+};
 use crate::error::{RestoreError, report};
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, OnExisting, Rehearsal, RestoreJob, VerifyJob};
@@ -243,6 +245,18 @@ impl RestoreManager {
     /// Whether the target server has answered: if not, nothing can have happened there.
     pub fn has_reached_target(&self) -> bool {
         self.services.server.is_reached()
+    }
+
+    /// Holds a target and a request on which no restore works.
+    ///
+    /// # Errors
+    /// As [`database::hold_idle`].
+    pub(crate) async fn hold_idle(
+        &self,
+        target_db: &str,
+        request_id: &str,
+    ) -> Result<IdleTarget, RestoreError> {
+        database::hold_idle(&self.services.server, target_db, request_id).await
     }
 
     /// Exchanges `target_db` with the database that it replaced last, or with `wanted`.

@@ -36,6 +36,7 @@ use crate::metrics::RestoreMetricsManager;
 use crate::outcome::Settle;
 use crate::progress::Progress;
 use crate::queue::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
+use crate::standing::check_masked;
 use crate::telemetry;
 use permits::{Permit, Permits};
 use request_ids::id_of;
@@ -544,6 +545,8 @@ impl Worker {
             request.into_job(default_db)?
         };
         admission.check(&job)?;
+        let configured = self.manager.config().masking.as_ref();
+        check_masked(&self.settings.standing, &job, configured)?;
         self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
             self.manager.check_served(target, job.is_fill())?;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::unlisted::Unlisted;
 use super::{
-    FoundBackup, check_any, file_of, folder_of, found_in, is_first_piece, newer_first, of_bucket,
-    of_object, whole_of,
+    FoundBackup, check_any, file_of, folder_of, found_in, is_first_piece, newer_first, not_after,
+    not_found, of_bucket, of_object, whole_of,
 };
-use crate::error::{RestoreError, StorageError};
+use crate::error::{RestoreError, StorageError, StorageKind};
 use crate::proof::is_ours;
 use crate::store::{BackupStore, GenerationState, ObjectGeneration, StoredObject};
 use pgdump_archive::member_name;
@@ -20,6 +20,8 @@ pub(crate) struct FormerBackups {
     pub(crate) unlisted: Unlisted,
     /// Soft-deleted objects that would be among them, newest first. None where this account may not list such objects.
     pub(crate) deleted: Vec<ObjectGeneration>,
+    /// What to know about them.
+    pub(crate) notes: Vec<String>,
 }
 
 /// All live and non-current generations below `prefix`, but those of evidence.
@@ -88,9 +90,18 @@ pub(crate) async fn newest_former_first(
     };
     let unlisted = Unlisted::take_from(store, &mut snapshot);
     let mut found = found_in(store, snapshot.clone(), manifest).await?;
+    let mut passed = Vec::new();
     if let Some(at) = at {
         found.retain(|f| !has_later_parts(f, &all, at));
+        found.retain(|f| {
+            let has_former = has_former_parts(f, &all, at);
+            if has_former {
+                passed.push(f.object.name.clone());
+            }
+            !has_former
+        });
     }
+    let passed = note_of_passed(&passed);
     for folder in found.iter_mut().filter(|f| f.object.name.ends_with('/')) {
         let name = &folder.object.name;
         let is_member = |o: &&StoredObject| {
@@ -108,7 +119,11 @@ pub(crate) async fn newest_former_first(
         former.retain(|o| at.is_none_or(|t| o.created <= t) && !is_there(o));
         found.extend(former.into_iter().map(FoundBackup::single));
     }
-    let deleted = deleted_at((store, prefix), at, excluded_suffix).await;
+    let (deleted, unknown) = deleted_at((store, prefix), at, excluded_suffix).await?;
+    if let Some(note) = passed.as_ref().filter(|_| found.is_empty()) {
+        let what = format!("no backup{}; {note}", not_after(at));
+        return Err(not_found(store, prefix, &what));
+    }
     if deleted.is_empty() {
         check_any(store, prefix, at, (&found, &unlisted))?;
     }
@@ -117,40 +132,85 @@ pub(crate) async fn newest_former_first(
         found,
         unlisted,
         deleted,
+        notes: unknown.into_iter().chain(passed).collect(),
     })
 }
 
-/// The soft-deleted objects that were live at a time, newest first; without a time, none.
+/// The soft-deleted objects that were live at a time, newest first, and a note if they are not known; without a time, none.
+///
+/// # Errors
+/// The store's own: what is not known because a call failed could be the newest backup of then.
 async fn deleted_at(
     (store, prefix): (&dyn BackupStore, &str),
     at: Option<jiff::Timestamp>,
     excluded_suffix: Option<&str>,
-) -> Vec<ObjectGeneration> {
+) -> Result<(Vec<ObjectGeneration>, Option<String>), RestoreError> {
     let Some(at) = at else {
-        return vec![];
+        return Ok((vec![], None));
     };
     let is_wanted = Arc::new(|name: &str| !is_ours(name) && !name.ends_with('/'));
-    // Without soft deletion or the permission for it, nothing is known.
-    let listed = store.soft_deleted(prefix, is_wanted).await;
-    let mut deleted = listed.unwrap_or_default();
+    let mut deleted = match store.soft_deleted(prefix, is_wanted).await {
+        Ok(deleted) => deleted,
+        Err(e) => return Ok((vec![], Some(not_known(e)?))),
+    };
     deleted.retain(|g| {
         g.was_live_at(at) && excluded_suffix.is_none_or(|s| !g.object.name.ends_with(s))
     });
     deleted.sort_by(|a, b| newer_first(&a.object, &b.object));
-    deleted
+    Ok((deleted, None))
+}
+
+/// That soft-deleted objects are not known to this account, or in a bucket without them.
+///
+/// # Errors
+/// The error, if another attempt could tell.
+fn not_known(e: StorageError) -> Result<String, StorageError> {
+    match e.kind() {
+        StorageKind::AccessDenied | StorageKind::CallRejected => Ok(format!(
+            "soft-deleted objects of then were not looked at ({e}): a newer backup may be among them"
+        )),
+        _ => Err(e),
+    }
+}
+
+/// Whether an object of this name is part of a directory dump or a split file.
+fn is_part(found: &FoundBackup, name: &str) -> bool {
+    let own = found.object.name.as_str();
+    match &found.series {
+        Some(series) => name.starts_with(&series.prefix),
+        None => {
+            own.ends_with('/')
+                && folder_of(name) == own
+                && member_name::may_hold_data(file_of(name))
+        }
+    }
 }
 
 /// Whether objects of a directory dump or a split file came after a time: it was being uploaded then, or was overwritten since.
 /// Which of its generations were one backup is not known, and those of two would be a mixture.
 fn has_later_parts(found: &FoundBackup, all: &[ObjectGeneration], at: jiff::Timestamp) -> bool {
-    let own = found.object.name.as_str();
-    let is_part = |name: &str| match &found.series {
-        Some(series) => name.starts_with(&series.prefix),
-        None => folder_of(name) == own && member_name::may_hold_data(file_of(name)),
-    };
-    let is_of_several = found.series.is_some() || own.ends_with('/');
     let mut later = all.iter().filter(|g| g.object.created > at);
-    is_of_several && later.any(|g| is_part(&g.object.name))
+    later.any(|g| is_part(found, &g.object.name))
+}
+
+/// Whether objects of a directory dump or a split file are not live any more. Such a backup is read by its name, and what is
+/// live of it is not what it was.
+fn has_former_parts(found: &FoundBackup, all: &[ObjectGeneration], at: jiff::Timestamp) -> bool {
+    let of_then = all.iter().filter(|g| g.was_live_at(at));
+    let mut former = of_then.filter(|g| g.state != GenerationState::Live);
+    former.any(|g| is_part(found, &g.object.name))
+}
+
+/// That backups of several objects were not chosen from, of which some are not live any more.
+fn note_of_passed(passed: &[String]) -> Option<String> {
+    let first = passed.first()?;
+    let others = match passed.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    Some(format!(
+        "not chosen: {first}{others}, of whose objects of then some are not live any more"
+    ))
 }
 
 fn live_now(all: &[ObjectGeneration]) -> Vec<StoredObject> {
@@ -236,10 +296,32 @@ mod tests {
         for (second, is) in [(11, true), (39, true), (40, true), (41, false)] {
             assert_eq!(has_later_parts(&folder, &all, at(second)), is, "{second}");
         }
-        // One that was only deleted is as it was.
+        // One that was only deleted is as it was, and cannot be read by its name.
         assert!(!has_later_parts(&folder, &all[..2], at(12)));
+        assert!(has_former_parts(&folder, &all[..2], at(12)));
+        assert!(!has_former_parts(&folder, &all[2..], at(42)));
         let single = FoundBackup::single(StoredObject::named("other/x.dump"));
         assert!(!has_later_parts(&single, &all, at(1)));
+        // A single object is read by its generation.
+        let former = [generation("app.dump", 10, Some(20))];
+        let single = FoundBackup::single(StoredObject::named("app.dump"));
+        assert!(!has_former_parts(&single, &former, at(12)));
+        let note = note_of_passed(&["night/".into(), "noon/".into()]).unwrap();
+        assert!(note.contains("night/ and 1 more"), "{note}");
+    }
+
+    /// An older backup is never chosen because a call failed.
+    #[test]
+    fn only_what_stays_unknown_is_a_note() {
+        for (kind, is_note) in [
+            (StorageKind::AccessDenied, true),
+            (StorageKind::CallRejected, true),
+            (StorageKind::DownloadFailed, false),
+            (StorageKind::NotFound, false),
+        ] {
+            let said = not_known(StorageError::new(kind, "gs://b/: no"));
+            assert_eq!(said.is_ok(), is_note, "{kind:?}");
+        }
     }
 
     #[test]

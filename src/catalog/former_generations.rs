@@ -114,6 +114,7 @@ impl BackupCatalog {
                 found,
                 unlisted,
                 deleted: vec![],
+                notes: vec![],
             }
         };
         listed.found = without_companions(listed.found, |f| &f.object);
@@ -370,7 +371,8 @@ mod tests {
 
     #[tokio::test]
     async fn latest_at_a_time_is_the_generation_of_that_time() {
-        let (emulator, catalog) = bucket_of(VERSIONED, &[]).await;
+        let flags = [("restore-globals", "globals.sql")];
+        let (emulator, catalog) = bucket_of(VERSIONED, &flags).await;
         let nights = overwrite_nightly(&emulator, NAME, 3);
         for (text, wanted) in [
             ("latest@60h", nights[0]),
@@ -378,8 +380,10 @@ mod tests {
             ("latest@12h", nights[2]),
             ("latest", nights[2]),
         ] {
-            let (generation, _) = chosen(&catalog, text, false).await.unwrap();
+            let (generation, notes) = chosen(&catalog, text, false).await.unwrap();
             assert_eq!(generation, wanted, "{text}");
+            let is_noted = notes.iter().any(|n| n.starts_with("globals.sql "));
+            assert_eq!(is_noted, text.contains('@'), "{text}: {notes:?}");
         }
         let e = chosen(&catalog, "latest@90h", false).await.unwrap_err();
         assert_eq!(e.reason(), R::BackupNotFound);

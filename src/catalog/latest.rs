@@ -66,6 +66,7 @@ impl BackupCatalog {
             found,
             mut unlisted,
             deleted,
+            notes,
         } = self.candidates(store.as_ref(), wanted).await?;
         // There is no evidence about them, so none is proven.
         let unusable = wanted.is_proven.then(|| unlisted.take_unusable());
@@ -89,12 +90,20 @@ impl BackupCatalog {
             Some(_) => None,
         };
         let found = found[chosen.place].clone();
+        let globals = self.config.policy.globals.as_ref();
+        let globals = globals.filter(|_| wanted.at.is_some() && store.has_generations());
         let mut pinned = backup::pin_found(store, found, &unlisted).await?;
         pinned.notes.extend(unusable.unwrap_or(unlisted).note());
         if wanted.is_proven && self.keyring()?.is_empty() {
             pinned.notes.push(UNSIGNED.to_owned());
         }
         pinned.notes.extend(chosen.notes());
+        pinned.notes.extend(notes);
+        pinned.notes.extend(globals.map(|name| {
+            format!(
+                "{name} beside it is read as it is now, and not as it was then (RESTORE_GLOBALS)"
+            )
+        }));
         pinned.notes.extend(newer);
         pinned.notes.extend(others);
         Ok(pinned)

@@ -66,6 +66,11 @@ pub(super) fn run(config: &Config, output: OutputFormat) -> CommandResult {
     if config.project.is_none() {
         out!("  GOOGLE_CLOUD_PROJECT is not set; `worker` and `request` need it.");
     }
+    if config.standing_restores.is_some() && config.records.is_none() {
+        out!(
+            "  RESTORE_RECORDS is not set: unless the target server has a journal (`pgrestored doctor` says so), two workers can restore a backup twice for an order."
+        );
+    }
     Ok(Exit::Ok)
 }
 

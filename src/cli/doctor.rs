@@ -378,8 +378,14 @@ async fn journal(app: &App) -> DiagnosticResult {
     match checked.await {
         Ok(None) => DiagnosticResult::ok(name, "requests can be recorded in the schema pgrestored"),
         Ok(Some(why)) => {
+            let has_orders = app.config.standing_restores.is_some();
+            let of_orders = if has_orders && app.config.records.is_none() {
+                ", as does a standing restore whose worker was killed (RESTORE_RECORDS is not set either)"
+            } else {
+                ""
+            };
             let message = format!(
-                "requests cannot be recorded, and a repeated request restores again: {why}"
+                "requests cannot be recorded, and a repeated request restores again{of_orders}: {why}"
             );
             DiagnosticResult::new(name, CheckHealth::Warning, message)
                 .fix("grant that, or run psql -f deploy/postgres/roles.sql, which creates the schema for the worker's role")

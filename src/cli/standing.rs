@@ -16,7 +16,8 @@ use crate::error::{FailureReason, RestoreError, StorageError, StorageKind, repor
 use crate::job::RestoreJob;
 use crate::progress::Progress;
 use crate::standing::{
-    Candidate, StandingOrder, StandingRun, StandingStates, StandingStatus, newest, orders,
+    Candidate, NewestBackup, StandingOrder, StandingRun, StandingStates, StandingStatus, newest,
+    orders,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -80,7 +81,7 @@ async fn list(app: &App, orders: &[StandingOrder], output: OutputFormat) -> Comm
     let mut all = Vec::new();
     for order in orders {
         let history = states.history(&order.name).await?;
-        all.push(StandingStatus::of(order, &history, None, now));
+        all.push(StandingStatus::of(order, &history, now));
     }
     if output == OutputFormat::Json {
         return print_json(&all);
@@ -147,7 +148,13 @@ async fn job_of(
     id: &str,
 ) -> Result<(Candidate, Box<RestoreJob>), RestoreError> {
     let wanted = order.wanted.clone();
-    let Some(backup) = newest(app.manager.catalog(), wanted).await? else {
+    let found = newest(app.manager.catalog(), wanted).await?;
+    let backup = match found {
+        NewestBackup::Found(backup) => Some(backup),
+        NewestBackup::Nothing => None,
+        NewestBackup::NoneOfThem(e) => return Err(e),
+    };
+    let Some(backup) = backup else {
         let proven = if order.wanted.is_proven {
             " that is proven"
         } else {
@@ -160,7 +167,7 @@ async fn job_of(
         );
         return Err(StorageError::new(StorageKind::NotFound, what).into());
     };
-    let request_id = format!("{}/{id}", order.request_id(backup.generation));
+    let request_id = format!("{}/{id}", order.request_id(&backup));
     let job = order.job(&backup, request_id)?;
     Ok((backup, job))
 }
@@ -203,11 +210,7 @@ async fn remember(
     (backup, id): (&Candidate, &str),
     result: &crate::event::RestoreResult,
 ) {
-    let run = StandingRun::of(
-        &order.name,
-        (backup.name.as_str(), backup.generation),
-        result,
-    );
+    let run = StandingRun::of(order, backup, result);
     let remembered = async {
         let states = StandingStates::open(app.manager.catalog()).await?;
         states.record(run, Some(id)).await
@@ -234,7 +237,7 @@ async fn pause(
     }
     if output == OutputFormat::Json {
         let history = states.history(&order.name).await?;
-        return print_json(&StandingStatus::of(order, &history, None, now));
+        return print_json(&StandingStatus::of(order, &history, now));
     }
     match (is_paused, was_paused) {
         (true, true) => out!("order {} was paused already", order.name),
@@ -263,6 +266,8 @@ mod tests {
             request_id: "standing/staging/7".into(),
             backup: Some("a.dump".into()),
             generation: "7".into(),
+            rules: None,
+            backup_created: None,
             finished_at: time(at),
             reason,
             superseded_by: None,
@@ -276,6 +281,7 @@ mod tests {
             next_due: None,
             paused_since: None,
             waiting: None,
+            problem: None,
         };
         let all = [
             StandingStatus {

@@ -279,10 +279,13 @@ fn standing_line(s: &StandingStatus) -> String {
     } else {
         ""
     };
+    let problem = s.problem.as_ref();
+    let problem = problem.map(|what| style::bad(&format!("; {what}")));
     format!(
-        "{}: {success}{}{paused}",
+        "{}: {success}{}{paused}{}",
         s.order,
-        failure.unwrap_or_default()
+        failure.unwrap_or_default(),
+        problem.unwrap_or_default()
     )
 }
 

@@ -5,6 +5,9 @@ use crate::event::RestoreResult;
 use crate::progress::Progress;
 use crate::proof::VerificationReport;
 
+/// The note of a restore on a server without a journal.
+pub(super) const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognized, and an older request is not distinguished from a newer one (pgrestored doctor says what to grant)";
+
 /// How a job ended: the body of its result event, and the reason if it failed.
 #[derive(Debug, Clone)]
 pub struct JobOutcome {
@@ -22,6 +25,11 @@ pub struct JobOutcome {
 }
 
 impl JobOutcome {
+    /// Whether the target server keeps no outcome of this restore, so that a repeated request restores again.
+    pub(crate) fn lacks_journal(&self) -> bool {
+        self.result.notes.iter().any(|note| note == NO_JOURNAL)
+    }
+
     /// Whether, and when, another attempt can help; `None` after a success. What was answered before stays the answer.
     pub fn retry_class(&self) -> Option<RetryClass> {
         let has_answer = self.repeated || self.is_denied_alone;
@@ -68,5 +76,20 @@ pub(super) fn end_spans(progress: &Progress, failure: Option<R>) {
         let job = tracing::Span::current();
         job.record("failure_reason", reason.as_str());
         job.record("otel.status_code", "ERROR");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_without_a_journal_is_told_from_others() {
+        let t = jiff::Timestamp::UNIX_EPOCH;
+        let mut result = RestoreResult::new("r", (t, t));
+        result.notes = vec!["another note".to_owned()];
+        assert!(!JobOutcome::recorded(result.clone()).lacks_journal());
+        result.notes.push(NO_JOURNAL.to_owned());
+        assert!(JobOutcome::recorded(result).lacks_journal());
     }
 }

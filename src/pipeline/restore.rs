@@ -13,7 +13,7 @@ use tracing::field::Empty;
 use super::diagnosis::diagnose;
 use super::finish::{Finished, FinishingSteps};
 use super::job_context::{Bounds, JobClock, JobContext, Services};
-use super::job_outcome::{JobOutcome, end_spans};
+use super::job_outcome::{JobOutcome, NO_JOURNAL, end_spans};
 use super::states::{LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Proven, policy_under};
 use super::target_destination::TargetDestination;
 use super::{completeness, completion, rehearsal, replacement, targets};
@@ -33,8 +33,6 @@ use crate::progress::Progress;
 use crate::proof::BackupContents;
 use crate::steps::reached;
 use pgdump_restore::Loaded;
-
-const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognized, and an older request is not distinguished from a newer one (pgrestored doctor says what to grant)";
 
 const WITHOUT_STATISTICS: &str = "planner statistics of the backup were left out where they may hold values of masked rows: run ANALYZE";
 

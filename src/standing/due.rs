@@ -46,20 +46,34 @@ impl StandingOrder {
 /// What a worker does about an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing: it is paused, there is no backup, or the newest one had its run.
+    /// Nothing: it is paused, there is no backup, the newest one had its run, the target has a newer one, or a masked one.
     Nothing,
     /// The window opens later.
     Later(Timestamp),
     Now,
 }
 
-/// What is due if `newest` is the newest backup. `had_run` says whether its run has ended.
-pub fn due(
-    order: &StandingOrder,
-    (newest, had_run, is_paused): (Option<&Candidate>, bool, bool),
-    now: Timestamp,
-) -> Due {
-    if newest.is_none() || had_run || is_paused {
+/// What is known of an order when it is decided what is due.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct KnownOfOrder<'a> {
+    pub newest: Option<&'a Candidate>,
+    /// The run of the newest backup has ended.
+    pub had_run: bool,
+    pub is_paused: bool,
+    /// When the backup was made that the target has, if its copy is masked by the order's rules.
+    pub restored: Option<Timestamp>,
+    /// The target has a masked copy, and the order has no rules.
+    pub would_unmask: bool,
+}
+
+/// What is due. A backup that is older than the one in the target is never restored: the newest one may be older, because
+/// the newer one was deleted or found bad, or because a person has restored what came after a scheduled run was due.
+pub fn due(order: &StandingOrder, known: KnownOfOrder<'_>, now: Timestamp) -> Due {
+    let Some(newest) = known.newest else {
+        return Due::Nothing;
+    };
+    let is_older = known.restored.is_some_and(|t| newest.created <= t);
+    if known.had_run || known.is_paused || known.would_unmask || is_older {
         return Due::Nothing;
     }
     match order.opens(now) {
@@ -174,7 +188,13 @@ mod tests {
         let mut order = order("proven");
         let (newest, noon) = (backup(7), t("2026-11-30T12:00:00Z"));
         let ask = |order: &StandingOrder, had_run, is_paused, now| {
-            due(order, (Some(&newest), had_run, is_paused), now)
+            let known = KnownOfOrder {
+                newest: Some(&newest),
+                had_run,
+                is_paused,
+                ..KnownOfOrder::default()
+            };
+            due(order, known, now)
         };
         assert_eq!(ask(&order, false, false, noon), Due::Now);
         order.window = Some(Window::parse("22:00", "06:00", "UTC").unwrap());
@@ -185,7 +205,35 @@ mod tests {
         assert_eq!(order.next_change(opens), None);
         assert_eq!(ask(&order, true, false, opens), Due::Nothing);
         assert_eq!(ask(&order, false, true, opens), Due::Nothing);
-        assert_eq!(due(&order, (None, false, false), opens), Due::Nothing);
+        assert_eq!(due(&order, KnownOfOrder::default(), opens), Due::Nothing);
+    }
+
+    /// A person has restored a newer backup, or the newer one was deleted or found bad since.
+    #[test]
+    fn no_older_backup_replaces_a_newer_copy() {
+        let order = order("proven");
+        let now = t("2026-11-30T22:00:00Z");
+        for (newest, restored, is_due) in [
+            (7, None, true),
+            (7, Some(6), true),
+            (7, Some(7), false),
+            (7, Some(8), false),
+        ] {
+            let newest = backup(newest);
+            let known = KnownOfOrder {
+                newest: Some(&newest),
+                restored: restored.map(|s| Timestamp::from_second(s).unwrap()),
+                ..KnownOfOrder::default()
+            };
+            let wanted = if is_due { Due::Now } else { Due::Nothing };
+            assert_eq!(due(&order, known, now), wanted, "{restored:?}");
+            // A worker that has another file than the one that made the copy.
+            let known = KnownOfOrder {
+                would_unmask: true,
+                ..known
+            };
+            assert_eq!(due(&order, known, now), Due::Nothing);
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::empty_fields::empty_fields;
+use super::run_key::RunKey;
 use super::schedule::{Schedule, Window};
 use crate::admission::Admission;
 use crate::config::{Config, Document, MaskingRules, rules_of};
-use crate::error::{RestoreError, report};
+use crate::error::{RestoreError, ValidationError, ValidationKind, report};
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::{Generation, Job, LatestBackup, OWN_STANDING, OnExisting, RestoreJob, digest_of};
 use crate::pipeline::targets;
@@ -198,25 +200,68 @@ pub struct StandingOrder {
     select: Selection,
     finish: Vec<String>,
     masking: Option<MaskingRules>,
+    /// Digest of the rules by which its copies are masked: its own, or those of RESTORE_MASK.
+    rules: Option<String>,
     policy: Option<Policy>,
     keep_previous: Option<Duration>,
 }
 
 impl StandingOrder {
-    /// The id of the run that restores this generation: a duplicate of it is the same request.
-    pub fn request_id(&self, generation: Generation) -> String {
-        format!("{OWN_STANDING}{}/{generation}", self.name)
+    /// The run that restores a backup.
+    pub fn run_of(&self, backup: &Candidate) -> RunKey {
+        RunKey {
+            order: self.name.clone(),
+            backup: backup.name.clone(),
+            generation: backup.generation.to_string(),
+            rules: self.rules.clone(),
+        }
     }
 
-    /// Digest of what a run restores. The order's settings are not part of it: whoever changes them does not make another
-    /// request of a run that has happened.
+    /// The id of the run that restores a backup: a duplicate of it is the same request.
+    pub fn request_id(&self, backup: &Candidate) -> String {
+        format!("{OWN_STANDING}{}/{}", self.name, self.run_of(backup).tag())
+    }
+
+    /// Digest of what a run restores, and of the rules by which it masks. The order's other settings are not part of it:
+    /// whoever changes them does not make another request of a run that has happened.
     pub fn digest(&self, backup: &Candidate) -> String {
-        digest_of(&(&self.name, &backup.name, backup.generation.0))
+        digest_of(&(&self.name, &backup.name, backup.generation.0, &self.rules))
+    }
+
+    /// Digest of the rules by which its copies are masked.
+    pub fn rules(&self) -> Option<&str> {
+        self.rules.as_deref()
+    }
+
+    /// Why none of the backups that there are can be taken.
+    pub fn why_none(&self, why: &str) -> String {
+        match &self.trigger {
+            OrderTrigger::NewBackup => why.to_owned(),
+            OrderTrigger::Schedule(_) => format!(
+                "{why}; a scheduled run takes what was there when it was due, so the bucket needs Object Versioning, or each backup a name of its own"
+            ),
+        }
     }
 
     /// The labels of the results of runs.
     pub fn labels(&self) -> BTreeMap<String, String> {
         BTreeMap::from([(LABEL.to_owned(), self.name.clone())])
+    }
+
+    /// The restore of a backup that the request policy allows: at the start, an order is checked with a name that a backup of
+    /// it could have.
+    ///
+    /// # Errors
+    /// As [`Admission::check`].
+    pub fn admitted_job(
+        &self,
+        backup: &Candidate,
+        request_id: String,
+        admission: &Admission,
+    ) -> Result<Box<RestoreJob>, RestoreError> {
+        let job = self.job(backup, request_id)?;
+        admission.check_own(&Job::Restore(job.clone()))?;
+        Ok(job)
     }
 
     /// The restore of a backup.
@@ -262,6 +307,36 @@ impl StandingOrder {
     }
 }
 
+/// Refuses a request into the target of an order that would not be masked by the order's rules: requests name none.
+///
+/// # Errors
+/// `target_not_allowed`.
+pub fn check_masked(
+    orders: &[StandingOrder],
+    job: &Job,
+    configured: Option<&MaskingRules>,
+) -> Result<(), RestoreError> {
+    let Job::Restore(restore) = job else {
+        return Ok(());
+    };
+    let rules = restore.masking.as_ref().or(configured);
+    let rules = rules.map(|rules| rules.0.digest());
+    let is_other = |o: &&StandingOrder| o.rules.is_some() && o.rules != rules;
+    let mut of_target = orders
+        .iter()
+        .filter(|o| job.target_db() == Some(o.target_db.as_str()));
+    match of_target.find(is_other) {
+        None => Ok(()),
+        Some(order) => {
+            let what = format!(
+                "database {} has the copies of the standing restore {}, which are masked by rules that requests do not have: restore into another database, or run `pgrestored standing run {}`",
+                order.target_db, order.name, order.name
+            );
+            Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())
+        }
+    }
+}
+
 /// The orders of the configuration.
 ///
 /// # Errors
@@ -298,11 +373,30 @@ pub fn orders(config: &Config, admission: &Admission) -> Result<Vec<StandingOrde
             }
         }
     }
+    wrong.extend(without_value(document));
     wrong.extend(shared_targets(&orders));
     if wrong.is_empty() {
         return Ok(orders);
     }
     Err(of_file(document, wrong))
+}
+
+/// Fields of orders that are there and have no value, which would be as if they were not there.
+fn without_value(document: &Document) -> Vec<String> {
+    let Ok(file) = document.parse::<serde_json::Value>() else {
+        return vec![];
+    };
+    let orders = file["orders"].as_array().into_iter().flatten();
+    let mut wrong = Vec::new();
+    for (place, order) in (1..).zip(orders) {
+        let name = order["name"].as_str();
+        let name = name.map_or_else(|| place.to_string(), str::to_owned);
+        let of_order = |field: String| {
+            format!("order {name}: {field}: has no value: give it one, or leave the field out")
+        };
+        wrong.extend(empty_fields(order).into_iter().map(of_order));
+    }
+    wrong
 }
 
 fn of_file(document: &Document, wrong: Vec<String>) -> Vec<String> {
@@ -368,6 +462,9 @@ impl OrderCheck<'_> {
         check.target();
         check.finish();
         let (trigger, when) = check.trigger();
+        let masking = check.masking();
+        let rules = masking.as_ref().or(config.masking.as_ref());
+        let rules = rules.map(|rules| rules.0.digest());
         let order = StandingOrder {
             name: spec.name.clone(),
             target_db: spec.target.clone(),
@@ -377,7 +474,8 @@ impl OrderCheck<'_> {
             wanted: check.wanted(),
             select: spec.select.clone(),
             finish: spec.finish.clone(),
-            masking: check.masking(),
+            masking,
+            rules,
             policy: check.policy(),
             keep_previous: check.keep_previous(),
         };
@@ -528,7 +626,7 @@ impl OrderCheck<'_> {
             generation: Generation(1),
             created: jiff::Timestamp::UNIX_EPOCH,
         };
-        let checked = order.job(&backup, order.request_id(backup.generation));
+        let checked = order.job(&backup, order.request_id(&backup));
         let checked = checked.and_then(|job| {
             targets::check_part(&job)?;
             admission.check_own(&Job::Restore(job))
@@ -601,9 +699,7 @@ orders:
             created: jiff::Timestamp::UNIX_EPOCH,
         };
         let order = &orders[0];
-        let job = order
-            .job(&backup, order.request_id(backup.generation))
-            .unwrap();
+        let job = order.job(&backup, order.request_id(&backup)).unwrap();
         assert_eq!(job.request_id, "standing/staging/17");
         assert_eq!(job.generation, Some(Generation(17)));
         assert_eq!(
@@ -672,6 +768,31 @@ orders:
         assert_eq!(all.len(), 15, "{all:#?}");
     }
 
+    /// A copy without rules, or outside the window, is not what `mask:` or `window:` with nothing behind it means.
+    #[test]
+    fn a_field_without_a_value_is_refused() {
+        for (field, name) in [
+            ("set:", "set"),
+            ("prefix:", "prefix"),
+            ("database: ~", "database"),
+            ("mask:", "mask"),
+            ("mask: null", "mask"),
+            ("window:", "window"),
+            ("keep_previous:", "keep_previous"),
+            ("policy: { privileges: }", "policy.privileges"),
+            ("policy:\n      role_map:", "policy.role_map"),
+            ("on_existing:", "on_existing"),
+        ] {
+            let file = format!(
+                "version: 1\norders:\n  - name: a\n    when: proven\n    target: t\n    {field}\n"
+            );
+            let all = read(&[], &file).unwrap_err();
+            let wanted = format!("order a: {name}: has no value");
+            let is_said = all.iter().any(|said| said.contains(&wanted));
+            assert!(is_said, "{field}: {all:?}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_read_names_the_file() {
         for (file, part) in [
@@ -737,8 +858,32 @@ orders:
         };
         let key = ("mask-key", "a key of at least sixteen bytes");
         let orders = orders_with("rules.yaml", &[key]).unwrap();
-        let job = orders[0].job(&backup, "standing/a/1".into()).unwrap();
+        let order = &orders[0];
+        let job = order.job(&backup, order.request_id(&backup)).unwrap();
         assert!(job.masking.is_some());
+        // A copy by other rules is no copy of this order.
+        let rules = job.masking.as_ref().unwrap().0.digest();
+        assert_eq!(order.rules(), Some(rules.as_str()));
+        assert_eq!(
+            job.request_id,
+            format!("standing/a/1-m{}", rules.get(..16).unwrap())
+        );
+        let plain = StandingOrder {
+            rules: None,
+            ..order.clone()
+        };
+        assert_eq!(plain.request_id(&backup), "standing/a/1");
+        assert_ne!(plain.digest(&backup), order.digest(&backup));
+        // A request into its target would make an unmasked copy, unless the same rules are configured.
+        let request = |target: &str| {
+            Job::Restore(Box::new(RestoreJob::replacing("r", target, String::new())))
+        };
+        let e = check_masked(&orders, &request("t"), None).unwrap_err();
+        assert_eq!(e.reason(), crate::error::FailureReason::TargetNotAllowed);
+        assert!(report(&e).contains("standing restore a"), "{}", report(&e));
+        assert!(check_masked(&orders, &request("t"), job.masking.as_ref()).is_ok());
+        assert!(check_masked(&orders, &request("other"), None).is_ok());
+        assert!(check_masked(&[plain], &request("t"), None).is_ok());
         // Without the key, or the file, there is no order.
         for (mask, flags, part) in [
             ("rules.yaml", &[][..], "MASK_KEY"),
@@ -772,6 +917,27 @@ orders:
             let admission = Admission::new(&config, "restore-requests").unwrap();
             orders(&config, &admission).map(|o| o.len())
         };
+        let mut in_folder = config(
+            &[("backup-bucket", "file:///backups")],
+            &file.replace("shop/", "shop"),
+        );
+        in_folder.request_policy = Some(Document {
+            path: "policy.yaml".to_owned(),
+            text: "subscriptions:\n  restore-requests: { sources: ['file:///backups/shopbackup'] }"
+                .to_owned(),
+        });
+        let admission = Admission::new(&in_folder, "restore-requests").unwrap();
+        let all = orders(&in_folder, &admission).unwrap();
+        let backup = |name: &str| Candidate {
+            name: name.into(),
+            generation: Generation(1),
+            created: jiff::Timestamp::UNIX_EPOCH,
+        };
+        // The names of its backups are known only when there are some.
+        for (name, is_allowed) in [("shopbackup/a.dump", true), ("shop/a.dump", false)] {
+            let job = all[0].admitted_job(&backup(name), "x".into(), &admission);
+            assert_eq!(job.is_ok(), is_allowed, "{name}");
+        }
         let allowed = "restore-requests: { sources: [gs://bkt/shop], targets: [staging], on_existing: [replace] }";
         assert_eq!(with(allowed), Ok(1));
         for (policy, part) in [

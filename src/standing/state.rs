@@ -6,14 +6,17 @@
 //! standing.pgrestored/ORDER/success-GENERATION-ID.json  a run by `standing run`; also failure-
 //! standing.pgrestored/ORDER/paused-MICROSECONDS.json    also resumed-; the newest of both counts
 //! ```
+//!
+//! With masking rules, the generation is followed by `-m` and the beginning of their digest. If the name of a run is taken by
+//! what does not count, it gets a further one, with `~` and more behind it.
 
 use std::sync::Arc;
 
 use super::orders::{Candidate, StandingOrder};
+use super::run_key::{RunKey, tag_of};
 use crate::catalog::BackupCatalog;
 use crate::error::{FailureReason as R, RestoreError, RetryClass, report};
 use crate::event::{RestoreResult, Status};
-use crate::job::Generation;
 use crate::proof::EVIDENCE_SUFFIX;
 use crate::store::{BackupStore, StoredObject, create_unless_taken, read_small};
 use crate::verification::{Keyring, Signature};
@@ -59,6 +62,12 @@ pub struct StandingRun {
     pub backup: Option<String>,
     /// An int64 as a string.
     pub generation: String,
+    /// Digest of the rules by which the copy is masked (SHA-256 in hexadecimal).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
+    /// When the backup was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_created: Option<jiff::Timestamp>,
     pub finished_at: jiff::Timestamp,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,17 +78,26 @@ pub struct StandingRun {
 }
 
 impl StandingRun {
+    /// Whether it is this run. Two files of a folder may have the same generation.
+    fn is(&self, key: &RunKey) -> bool {
+        self.generation == key.generation
+            && self.rules == key.rules
+            && self.backup.as_ref().is_none_or(|name| *name == key.backup)
+    }
+
     /// The run of an order that gave this result.
-    pub fn of(order: &str, backup: (&str, Generation), result: &RestoreResult) -> Self {
+    pub fn of(order: &StandingOrder, backup: &Candidate, result: &RestoreResult) -> Self {
         StandingRun {
-            order: order.to_owned(),
+            order: order.name.clone(),
             outcome: match result.status {
                 Status::Success => RunOutcome::Success,
                 Status::Failure => RunOutcome::Failure,
             },
             request_id: result.request_id.clone(),
-            backup: Some(backup.0.to_owned()),
-            generation: backup.1.to_string(),
+            backup: Some(backup.name.clone()),
+            generation: backup.generation.to_string(),
+            rules: order.rules().map(str::to_owned),
+            backup_created: Some(backup.created),
             finished_at: result.finished_at,
             reason: result.error.as_ref().map(|e| e.reason),
             superseded_by: None,
@@ -115,16 +133,14 @@ pub struct StandingStatus {
     /// The backup whose run waits, as far as this worker knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+    /// What keeps it from making a copy, as far as this worker knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 impl StandingStatus {
-    /// How an order stands. `waiting` is the backup whose run waits.
-    pub fn of(
-        order: &StandingOrder,
-        history: &OrderHistory,
-        waiting: Option<&Candidate>,
-        now: jiff::Timestamp,
-    ) -> Self {
+    /// How an order stands, as far as the bucket says.
+    pub fn of(order: &StandingOrder, history: &OrderHistory, now: jiff::Timestamp) -> Self {
         StandingStatus {
             order: order.name.clone(),
             target_db: order.target_db.clone(),
@@ -133,7 +149,8 @@ impl StandingStatus {
             last_failure: history.last_failure.clone(),
             next_due: order.next_due(now),
             paused_since: history.paused_since,
-            waiting: waiting.map(|backup| backup.name.clone()),
+            waiting: None,
+            problem: history.mask_problem(order.rules()),
         }
     }
 }
@@ -152,11 +169,13 @@ fn folder(order: &str) -> String {
 /// What the name of an object in the folder of an order says; `None` if it is none of ours.
 fn named<'a>(folder: &str, name: &'a str) -> Option<Named<'a>> {
     let own = name.strip_prefix(folder)?.strip_suffix(".json")?;
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'~');
     let (word, tag) = own.split_once('-')?;
     if !tag.bytes().all(is_plain) {
         return None;
     }
+    // What follows makes it a further name of the same.
+    let tag = tag.split_once('~').map_or(tag, |(tag, _)| tag);
     match word {
         "success" => Some(Named::Run(RunOutcome::Success, tag)),
         "failure" => Some(Named::Run(RunOutcome::Failure, tag)),
@@ -179,6 +198,40 @@ pub struct OrderHistory {
 }
 
 impl OrderHistory {
+    /// The last run that succeeded, if it masked by these rules.
+    pub fn last_by(&self, rules: Option<&str>) -> Option<&StandingRun> {
+        let last = self.last_success.as_ref();
+        last.filter(|run| run.rules.as_deref() == rules)
+    }
+
+    /// Whether the target has a masked copy, and these rules are none.
+    pub fn would_unmask(&self, rules: Option<&str>) -> bool {
+        let last = self.last_success.as_ref();
+        rules.is_none() && last.is_some_and(|run| run.rules.is_some())
+    }
+
+    /// What is wrong with the copy in the target, if it was made by other rules.
+    pub fn mask_problem(&self, rules: Option<&str>) -> Option<String> {
+        let last = self.last_success.as_ref();
+        let last = last.filter(|run| run.rules.as_deref() != rules)?;
+        let made = format!(
+            "the copy of {} was made",
+            last.backup.as_deref().unwrap_or("the last run")
+        );
+        Some(match (&last.rules, rules) {
+            (Some(_), None) => format!(
+                "{made} with masking rules, and the order has none here: give this machine the current file of orders, or make an unmasked copy on purpose with `pgrestored standing run {}`",
+                last.order
+            ),
+            (None, _) => format!(
+                "{made} without masking rules: the next run replaces it; the copy that is then kept for a rollback is not masked"
+            ),
+            (Some(_), Some(_)) => {
+                format!("{made} with other masking rules: the next run replaces it")
+            }
+        })
+    }
+
     /// The objects that tell of runs with this outcome, newest first.
     fn runs(&self, outcome: RunOutcome) -> impl Iterator<Item = (&StoredObject, &str)> {
         self.objects.iter().filter_map(move |o| {
@@ -245,32 +298,58 @@ impl StandingStates {
         Ok(history)
     }
 
-    /// Whether the run of this generation has ended, or a person has restored it. What a person tried in vain does not
-    /// count.
+    /// Whether a run has ended, or a person has restored its backup. What a person tried in vain does not count, nor does
+    /// a run that was superseded: it did not begin, and its backup may be the newest one again.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
     pub async fn had_run(
         &self,
         history: &OrderHistory,
-        (order, generation): (&str, Generation),
+        run: &RunKey,
     ) -> Result<bool, RestoreError> {
-        let own = generation.to_string();
-        let by_person = format!("{own}-");
-        let of_run = [
+        let ends = [RunOutcome::Success, RunOutcome::Failure];
+        self.ended(history, run, &ends).await
+    }
+
+    /// The same, also of a run that was superseded.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    pub async fn is_answered(
+        &self,
+        history: &OrderHistory,
+        run: &RunKey,
+    ) -> Result<bool, RestoreError> {
+        let ends = [
             RunOutcome::Success,
             RunOutcome::Failure,
             RunOutcome::Superseded,
         ];
-        for outcome in of_run {
-            let is_its = |tag: &str| {
-                tag == own || (outcome == RunOutcome::Success && tag.starts_with(&by_person))
+        self.ended(history, run, &ends).await
+    }
+
+    async fn ended(
+        &self,
+        history: &OrderHistory,
+        key: &RunKey,
+        ends: &[RunOutcome],
+    ) -> Result<bool, RestoreError> {
+        let own = key.tag();
+        for outcome in ends.iter().copied() {
+            let is_its = |tag: &str| match tag.strip_prefix(own.as_str()) {
+                Some("") => true,
+                // Behind `-m` is a digest: that run has other rules.
+                Some(by) => {
+                    outcome == RunOutcome::Success && by.starts_with('-') && !by.starts_with("-m")
+                }
+                None => false,
             };
             let found = history.runs(outcome).filter(|(_, tag)| is_its(tag));
             let found: Vec<&StoredObject> = found.map(|(object, _)| object).take(READ).collect();
             for object in found {
-                let run = self.read(object, order, outcome).await?;
-                if run.is_some_and(|run| run.generation == own) {
+                let run = self.read(object, &key.order, outcome).await?;
+                if run.is_some_and(|run| run.is(key)) {
                     return Ok(true);
                 }
             }
@@ -350,12 +429,56 @@ impl StandingStates {
     pub async fn record(&self, run: StandingRun, person: Option<&str>) -> Result<(), RestoreError> {
         let (folder, word) = (folder(&run.order), run.outcome.as_str());
         let by = person.map(|id| format!("-{id}")).unwrap_or_default();
-        let name = format!("{folder}{word}-{}{by}.json", run.generation);
+        let tag = tag_of(&run.generation, run.rules.as_deref());
+        let stem = format!("{folder}{word}-{tag}{by}");
         let stored = StoredRun {
             signature: self.keys.sign(SIGNED, &json(&run)?),
             run,
         };
-        self.create(&name, &stored).await
+        for name in self.names_of(&stem) {
+            if self.create(&name, &stored).await? || self.has(&name, &stored.run).await? {
+                return Ok(());
+            }
+        }
+        let name = self.store.uri(&format!("{stem}.json"));
+        tracing::error!(
+            name,
+            "how a run of a standing restore ended is not written down: what does not count takes its names"
+        );
+        Ok(())
+    }
+
+    /// The names of a run, in the order in which they are tried: of the second and third, nobody without the signing key can
+    /// predict any.
+    fn names_of(&self, stem: &str) -> [String; 3] {
+        let further = |n: usize| {
+            let own = self.keys.secret_name(&format!("standing {n}\n{stem}"));
+            format!("{stem}~{}.json", own.unwrap_or_else(|| n.to_string()))
+        };
+        [format!("{stem}.json"), further(2), further(3)]
+    }
+
+    /// Whether this object tells of the same run, and counts.
+    async fn has(&self, name: &str, run: &StandingRun) -> Result<bool, RestoreError> {
+        let found = match self.store.stat(name, None).await {
+            Ok(object) => self.read(&object, &run.order, run.outcome).await,
+            Err(e) => Err(e.into()),
+        };
+        match found {
+            Ok(found) => Ok(found.is_some_and(|found| {
+                (found.generation, found.rules, found.backup)
+                    == (
+                        run.generation.clone(),
+                        run.rules.clone(),
+                        run.backup.clone(),
+                    )
+            })),
+            Err(e) => match e.reason().retry_class() {
+                // Nor does one that may not be read.
+                RetryClass::Permanent | RetryClass::Environment => Ok(false),
+                RetryClass::Transient | RetryClass::Busy | RetryClass::Interrupted => Err(e),
+            },
+        }
     }
 
     /// Pauses an order, or lets it go on.
@@ -370,16 +493,18 @@ impl StandingStates {
     ) -> Result<(), RestoreError> {
         let word = if is_paused { "paused" } else { "resumed" };
         let name = format!("{}{word}-{}.json", folder(order), now.as_microsecond());
+        // One of this microsecond says the same.
         self.create(&name, &serde_json::json!({ "order": order, "at": now }))
-            .await
+            .await?;
+        Ok(())
     }
 
-    async fn create(&self, name: &str, what: &impl serde::Serialize) -> Result<(), RestoreError> {
+    /// Returns whether it was created; otherwise there is an object of this name.
+    async fn create(&self, name: &str, what: &impl serde::Serialize) -> Result<bool, RestoreError> {
         let text = json(what)?.into();
         let made = create_unless_taken(self.store.as_ref(), name, text, "application/json").await;
-        // Whoever came first said the same: an object of this name tells of the same run.
-        made.map_err(|e| e.context("the state of the standing restore"))?;
-        Ok(())
+        let made = made.map_err(|e| e.context("the state of the standing restore"))?;
+        Ok(made.is_some())
     }
 }
 
@@ -412,9 +537,20 @@ mod tests {
             request_id: format!("standing/a/{generation}"),
             backup: Some("x.dump".into()),
             generation: generation.to_string(),
+            rules: None,
+            backup_created: Some(jiff::Timestamp::from_second(generation).unwrap()),
             finished_at: jiff::Timestamp::from_second(generation).unwrap(),
             reason: None,
             superseded_by: None,
+        }
+    }
+
+    fn key(generation: i64) -> RunKey {
+        RunKey {
+            order: "a".into(),
+            backup: "x.dump".into(),
+            generation: generation.to_string(),
+            rules: None,
         }
     }
 
@@ -442,14 +578,52 @@ mod tests {
         let history = states.history("a").await.unwrap();
         assert_eq!(history.last_success.as_ref().unwrap().generation, "4");
         assert_eq!(history.last_failure.as_ref().unwrap().generation, "5");
-        for (generation, ended) in [(1, true), (2, true), (3, true), (4, true), (5, false)] {
-            let asked = ("a", Generation(generation));
-            let had_run = states.had_run(&history, asked).await.unwrap();
+        for (generation, ended) in [(1, true), (2, true), (3, false), (4, true), (5, false)] {
+            let asked = key(generation);
+            let had_run = states.had_run(&history, &asked).await.unwrap();
             assert_eq!(had_run, ended, "{generation}");
+            let is_answered = states.is_answered(&history, &asked).await.unwrap();
+            assert_eq!(is_answered, ended || generation == 3, "{generation}");
         }
         // Another order knows nothing of it.
         let other = states.history("b").await.unwrap();
         assert!(other.last_success.is_none());
+    }
+
+    /// Rules that were added, changed or removed make another copy necessary.
+    #[tokio::test]
+    async fn a_copy_by_other_rules_is_no_copy_of_the_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path(), &[]).await;
+        let by = |rules: Option<&str>| StandingRun {
+            rules: rules.map(str::to_owned),
+            ..run(1, RunOutcome::Success)
+        };
+        let of = |rules: Option<&str>| RunKey {
+            rules: rules.map(str::to_owned),
+            ..key(1)
+        };
+        let (one, two) = (Some("1".repeat(64)), Some("2".repeat(64)));
+        let (one, two) = (one.as_deref(), two.as_deref());
+        states.record(by(None), None).await.unwrap();
+        let history = states.history("a").await.unwrap();
+        assert!(states.had_run(&history, &of(None)).await.unwrap());
+        assert!(!states.had_run(&history, &of(one)).await.unwrap());
+        assert!(history.last_by(None).is_some() && history.last_by(one).is_none());
+        assert!(history.mask_problem(one).unwrap().contains("without"));
+        assert_eq!(history.mask_problem(None), None);
+        states.record(by(one), None).await.unwrap();
+        let history = states.history("a").await.unwrap();
+        assert!(states.had_run(&history, &of(one)).await.unwrap());
+        assert!(!states.had_run(&history, &of(two)).await.unwrap());
+        assert!(history.would_unmask(None) && !history.would_unmask(two));
+        assert!(history.mask_problem(two).unwrap().contains("other"));
+        // Another file with the same generation is another backup.
+        let other = RunKey {
+            backup: "y.dump".into(),
+            ..of(one)
+        };
+        assert!(!states.had_run(&history, &other).await.unwrap());
     }
 
     #[tokio::test]
@@ -476,24 +650,40 @@ mod tests {
         let signed = states(folder.path(), &[("evidence-signing-key", KEY)]).await;
         let history = signed.history("a").await.unwrap();
         assert_eq!(history.last_success, None);
-        assert!(
-            !signed
-                .had_run(&history, ("a", Generation(1)))
-                .await
-                .unwrap()
-        );
+        assert!(!signed.had_run(&history, &key(1)).await.unwrap());
         signed
             .record(run(2, RunOutcome::Success), None)
             .await
             .unwrap();
         let history = signed.history("a").await.unwrap();
         assert_eq!(history.last_success.as_ref().unwrap().generation, "2");
-        assert!(
-            signed
-                .had_run(&history, ("a", Generation(2)))
-                .await
-                .unwrap()
-        );
+        assert!(signed.had_run(&history, &key(2)).await.unwrap());
+    }
+
+    /// Otherwise it would be restored again and again, and nobody would be told.
+    #[tokio::test]
+    async fn what_does_not_count_keeps_no_run_from_being_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("standing.pgrestored/a");
+        std::fs::create_dir_all(&own).unwrap();
+        for key_given in [None, Some(("evidence-signing-key", KEY))] {
+            let states = states(folder.path(), key_given.as_slice()).await;
+            let generation = if key_given.is_some() { 2 } else { 1 };
+            let taken = own.join(format!("success-{generation}.json"));
+            std::fs::write(&taken, "{}").unwrap();
+            for _ in 0..2 {
+                let run = run(generation, RunOutcome::Success);
+                states.record(run, None).await.unwrap();
+            }
+            let history = states.history("a").await.unwrap();
+            assert!(states.had_run(&history, &key(generation)).await.unwrap());
+            assert_eq!(std::fs::read(&taken).unwrap(), b"{}");
+            let begin = format!("success-{generation}");
+            let all = std::fs::read_dir(&own).unwrap();
+            let names = all.map(|f| f.unwrap().file_name().into_string().unwrap());
+            let written = names.filter(|name| name.starts_with(&begin)).count();
+            assert_eq!(written, 2, "one more for both");
+        }
     }
 
     #[test]

@@ -64,6 +64,17 @@ impl Worker {
         finished: &mut JobOutcome,
         digest: Option<&str>,
     ) -> Result<(), String> {
+        self.record(finished, digest).await?;
+        self.publish(&finished.result).await?;
+        Ok(())
+    }
+
+    /// Records an outcome; if another worker has recorded one before, it becomes that one.
+    pub(super) async fn record(
+        &self,
+        finished: &mut JobOutcome,
+        digest: Option<&str>,
+    ) -> Result<(), String> {
         finished.result.bound();
         let counts = match digest {
             Some(digest) => {
@@ -78,8 +89,6 @@ impl Worker {
             // Another worker recorded its outcome first: publish that one.
             *finished = JobOutcome::recorded(counts);
         }
-        self.publish(&finished.result).await?;
-        reached("published");
         Ok(())
     }
 
@@ -134,7 +143,7 @@ impl Worker {
     }
 
     /// Publishes the result or, if Pub/Sub rejects its content, a reduced one without that content.
-    async fn publish(&self, result: &RestoreResult) -> Result<(), String> {
+    pub(super) async fn publish(&self, result: &RestoreResult) -> Result<(), String> {
         let mut message = result.to_message().map_err(|e| report(&e))?;
         telemetry::inject(&mut message.attributes);
         let id = match self.results.publish(message).await {
@@ -150,6 +159,7 @@ impl Worker {
         };
         let id = id.map_err(|e| e.to_string())?;
         tracing::info!(event_message_id = id, "result published");
+        reached("published");
         Ok(())
     }
 }

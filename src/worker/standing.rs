@@ -21,8 +21,8 @@ use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 use crate::retry::Backoff;
 use crate::standing::{
-    Candidate, Due, OrderHistory, RunOutcome, StandingOrder, StandingRun, StandingStates,
-    StandingStatus, Waiting, due, newest,
+    Candidate, Due, KnownOfOrder, NewestBackup, OrderHistory, RunOutcome, StandingOrder,
+    StandingRun, StandingStates, StandingStatus, Waiting, due, newest,
 };
 
 /// The shortest and the longest pause before an order is looked at again of which something cannot be read.
@@ -32,18 +32,44 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// How many times longer than for a message the target of an order is left alone while it is busy: most of the time,
 /// another worker restores the same backup into it.
 const BUSY_FACTOR: u32 = 4;
+/// Most runs of an order that are superseded and not answered.
+const MAX_SUPERSEDED: usize = 100;
+
+/// A backup whose run will not begin, and the newer one in its place.
+type SupersededRun = (Candidate, Candidate);
 
 /// What one worker knows of an order, beside what the bucket says.
 #[derive(Default)]
 struct Known {
     backups: Waiting,
+    /// Runs that are superseded, unless another worker has begun them; nothing is published of them yet.
+    superseded: Vec<SupersededRun>,
     /// The last backup that was tried, and how often.
     tried: Option<(Generation, u32)>,
     /// The last backup of which this worker has published an outcome.
     answered: Option<Generation>,
+    /// Why the last attempt has to be made again.
+    problem: Option<String>,
 }
 
 impl Known {
+    /// A backup whose run is due, or will be when the window opens.
+    fn put(&mut self, newest: Candidate) {
+        // It may be the newest one again.
+        self.superseded
+            .retain(|(older, _)| older.generation != newest.generation);
+        if let Some(older) = self.backups.put(newest.clone()) {
+            self.supersede(older, newest);
+        }
+    }
+
+    /// Of runs that could not be answered for long, the oldest are forgotten.
+    fn supersede(&mut self, older: Candidate, newer: Candidate) {
+        self.superseded.push((older, newer));
+        let too_many = self.superseded.len().saturating_sub(MAX_SUPERSEDED);
+        self.superseded.drain(..too_many);
+    }
+
     /// The backup whose run begins, and the number of this attempt.
     fn begin(&mut self) -> Option<(Candidate, u32)> {
         let backup = self.backups.begin()?;
@@ -53,8 +79,8 @@ impl Known {
         Some((backup, attempt))
     }
 
-    /// The attempt has ended. Returns the backup that need not be tried again, because a newer one waits, and that one.
-    fn end(&mut self, generation: Generation, end: AttemptEnd) -> Option<(Candidate, Candidate)> {
+    /// The attempt has ended. Its backup need not be tried again if a newer one waits.
+    fn end(&mut self, generation: Generation, end: AttemptEnd) {
         let again = match end {
             AttemptEnd::Answered => {
                 self.answered = Some(generation);
@@ -67,8 +93,10 @@ impl Known {
             }
             AttemptEnd::Again(_) => true,
         };
-        let older = self.backups.end(again)?;
-        Some((older, self.backups.waits()?.clone()))
+        let older = self.backups.end(again);
+        if let (Some(older), Some(newer)) = (older, self.backups.waits().cloned()) {
+            self.supersede(older, newer);
+        }
     }
 }
 
@@ -92,9 +120,26 @@ struct Followed<'a> {
     not_before: Option<Instant>,
     /// Looks in a row at which something could not be read.
     unread: u32,
+    /// What kept it from making a copy, when that was logged last.
+    told: Option<String>,
 }
 
 impl Followed<'_> {
+    /// Logs what keeps the order from making a copy, if that is new.
+    fn tell(&mut self, problem: Option<&str>) {
+        if self.told.as_deref() == problem {
+            return;
+        }
+        if let Some(why) = problem {
+            tracing::warn!(
+                order = self.order.name,
+                why,
+                "a standing restore makes no copy"
+            );
+        }
+        self.told = problem.map(str::to_owned);
+    }
+
     /// Waits until the attempt that runs has ended.
     async fn attempt_ended(&mut self) -> AttemptEnd {
         match &mut self.attempt {
@@ -121,6 +166,22 @@ struct Look {
     history: OrderHistory,
     newest: Option<Candidate>,
     had_run: bool,
+    /// Why there is none, although there are backups, or what is wrong with the copy in the target.
+    problem: Option<String>,
+}
+
+impl Look {
+    fn due(&self, order: &StandingOrder, now: jiff::Timestamp) -> Due {
+        let last = self.history.last_by(order.rules());
+        let known = KnownOfOrder {
+            newest: self.newest.as_ref(),
+            had_run: self.had_run,
+            is_paused: self.history.paused_since.is_some(),
+            restored: last.and_then(|run| run.backup_created),
+            would_unmask: self.history.would_unmask(order.rules()),
+        };
+        due(order, known, now)
+    }
 }
 
 impl Worker {
@@ -129,7 +190,7 @@ impl Worker {
         let orders = &self.settings.standing;
         let now = jiff::Timestamp::now();
         for order in orders {
-            self.show_order(order, &OrderHistory::default(), None, now);
+            self.show_order(order, &OrderHistory::default(), (None, None), now);
         }
         let followed = orders.iter().map(|o| self.follow_order(o, context).boxed());
         join_all(followed.collect::<Vec<_>>()).await;
@@ -143,6 +204,7 @@ impl Worker {
             attempt: None,
             not_before: None,
             unread: 0,
+            told: None,
         };
         loop {
             news.mark_unchanged();
@@ -190,36 +252,29 @@ impl Worker {
         let look = match self.look(order, &followed.known, now).await {
             Ok(look) => look,
             Err(e) => {
-                tracing::warn!(
-                    order = order.name,
-                    error = report(&e),
-                    "failed to look for the backups of a standing restore"
-                );
+                self.cannot_look(order, &e);
                 followed.unread += 1;
                 return Backoff::after(followed.unread, UNREAD_PAUSE.0, UNREAD_PAUSE.1);
             }
         };
         followed.unread = 0;
         let is_paused = look.history.paused_since.is_some();
-        let found = (look.newest.as_ref(), look.had_run, is_paused);
-        let due = due(order, found, now);
-        let (superseded, waits) = {
+        let due = look.due(order, now);
+        let (waits, failed) = {
             let mut known = followed.known.lock();
-            let newer = look.newest.clone().filter(|_| !is_paused);
-            let superseded = newer.and_then(|newer| known.backups.put(newer));
+            if let Some(newest) = look.newest.clone().filter(|_| !is_paused) {
+                known.put(newest);
+            }
             if due == Due::Nothing {
                 known.backups.clear();
+                known.problem = None;
             }
-            (superseded, known.backups.waits().cloned())
+            (known.backups.waits().cloned(), known.problem.clone())
         };
-        self.show_order(order, &look.history, waits.as_ref(), now);
-        if let (Some(older), Some(newer)) = (superseded, look.newest) {
-            let (worker, order) = (self.clone(), order.clone());
-            // Whole, also if the worker stops meanwhile.
-            context
-                .tasks
-                .spawn(async move { worker.supersede(&order, &older, &newer).await });
-        }
+        followed.tell(look.problem.as_deref());
+        let shown = (waits.as_ref(), failed.or(look.problem));
+        self.show_order(order, &look.history, shown, now);
+        self.answer_superseded(order, &followed.known, context);
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
         if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {
             followed.not_before = None;
@@ -230,6 +285,16 @@ impl Worker {
             followed.attempt = Some(context.tasks.spawn(attempt));
         }
         self.pause_of(followed, now)
+    }
+
+    fn cannot_look(&self, order: &StandingOrder, e: &RestoreError) {
+        let error = report(e);
+        self.state.set_problem(&order.name, &error);
+        tracing::warn!(
+            order = order.name,
+            error,
+            "failed to look for the backups of a standing restore"
+        );
     }
 
     fn pause_of(&self, followed: &Followed<'_>, now: jiff::Timestamp) -> Duration {
@@ -256,23 +321,27 @@ impl Worker {
         let states = StandingStates::open(catalog).await?;
         let history = states.history(&order.name).await?;
         let wanted = order.wanted_at(now);
-        let newest = match wanted.filter(|_| history.paused_since.is_none()) {
+        let found = match wanted.filter(|_| history.paused_since.is_none()) {
             Some(wanted) => newest(catalog, wanted).await?,
-            None => None,
+            None => NewestBackup::Nothing,
+        };
+        let (newest, problem) = match found {
+            NewestBackup::Found(backup) => (Some(backup), None),
+            NewestBackup::Nothing => (None, None),
+            NewestBackup::NoneOfThem(e) => (None, Some(order.why_none(&report(&e)))),
         };
         let answered = known.lock().answered;
         let had_run = match &newest {
             Some(backup) if answered == Some(backup.generation) => true,
-            Some(backup) => {
-                let run = (order.name.as_str(), backup.generation);
-                states.had_run(&history, run).await?
-            }
+            Some(backup) => states.had_run(&history, &order.run_of(backup)).await?,
             None => false,
         };
+        let problem = problem.or_else(|| history.mask_problem(order.rules()));
         Ok(Look {
             history,
             newest,
             had_run,
+            problem,
         })
     }
 
@@ -281,7 +350,7 @@ impl Worker {
         &self,
         order: &StandingOrder,
         history: &OrderHistory,
-        waits: Option<&Candidate>,
+        (waits, problem): (Option<&Candidate>, Option<String>),
         now: jiff::Timestamp,
     ) {
         let at = |run: &Option<StandingRun>| {
@@ -290,8 +359,11 @@ impl Worker {
         };
         let (success, failure) = (at(&history.last_success), at(&history.last_failure));
         self.metrics.record_standing(&order.name, success, failure);
-        let status = StandingStatus::of(order, history, waits, now);
-        self.state.set_order(status);
+        self.state.set_order(StandingStatus {
+            waiting: waits.map(|backup| backup.name.clone()),
+            problem,
+            ..StandingStatus::of(order, history, now)
+        });
     }
 
     /// One attempt at the newest backup that waits, once there is a permit.
@@ -304,41 +376,58 @@ impl Worker {
         let Some(permit) = context.until_soft(context.permits.restore()).await else {
             return AttemptEnd::Again(1);
         };
+        // Meanwhile the window may have closed, the order may be paused, or another worker may have restored the backup.
         let now = jiff::Timestamp::now();
-        // The window may have closed meanwhile, or the order may be paused: then nothing waits.
-        let begun = (order.opens(now) <= now).then(|| known.lock().begin());
-        let Some((backup, attempt)) = begun.flatten() else {
+        let look = match context.until_soft(self.look(&order, &known, now)).await {
+            Some(Ok(look)) => look,
+            Some(Err(e)) => {
+                self.cannot_look(&order, &e);
+                return AttemptEnd::Again(1);
+            }
+            None => return AttemptEnd::Again(1),
+        };
+        let is_due = look.due(&order, now) == Due::Now;
+        let begun = look.newest.filter(|_| is_due).and_then(|newest| {
+            let mut known = known.lock();
+            known.put(newest);
+            known.begin()
+        });
+        let Some((backup, attempt)) = begun else {
             return AttemptEnd::Answered;
         };
         let span = tracing::info_span!(
             "standing_restore",
             order = order.name,
-            request_id = order.request_id(backup.generation)
+            request_id = order.request_id(&backup)
         );
-        let end = self
+        let (end, problem) = self
             .restore_backup(&order, (&backup, attempt), &context)
             .instrument(span)
             .await;
         drop(permit);
-        let superseded = known.lock().end(backup.generation, end);
-        if let Some((older, newer)) = superseded {
-            self.supersede(&order, &older, &newer).await;
+        {
+            let mut known = known.lock();
+            known.end(backup.generation, end);
+            known.problem = problem;
         }
+        // The target is free now.
+        self.answer_superseded(&order, &known, &context);
         end
     }
 
-    /// Restores a backup for an order. The outcome is recorded and published like that of a request.
+    /// Restores a backup for an order. The outcome is recorded and published like that of a request. Returns also why
+    /// another attempt is needed.
     async fn restore_backup(
         &self,
         order: &StandingOrder,
         (backup, attempt): (&Candidate, u32),
         context: &WorkerContext,
-    ) -> AttemptEnd {
-        let (id, digest) = (order.request_id(backup.generation), order.digest(backup));
+    ) -> (AttemptEnd, Option<String>) {
+        let (id, digest) = (order.request_id(backup), order.digest(backup));
         let catalog = self.manager.catalog();
         let recorded = catalog.recorded((&id, Kind::Restore), &digest).await;
-        let job = order.job(backup, id.clone());
-        let mut finished = match job.and_then(|job| Ok((job, recorded?))) {
+        let job = order.admitted_job(backup, id.clone(), &self.settings.admission);
+        let finished = match job.and_then(|job| Ok((job, recorded?))) {
             Ok((_, Some(result))) => JobOutcome::recorded(result),
             Ok((mut job, None)) => {
                 job.attempt = attempt;
@@ -351,31 +440,114 @@ impl Worker {
             }
         };
         if finished.failure == Some(R::TargetBusy) {
-            return AttemptEnd::Busy;
+            return (AttemptEnd::Busy, None);
         }
         let attempts = if finished.is_final { u32::MAX } else { attempt };
         let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
+        // Somebody has to act: the same that a request says.
+        self.state.set_ready(d.ready);
         if !d.publish {
-            return AttemptEnd::Again(attempt);
+            return (AttemptEnd::Again(attempt), why_again(&finished));
         }
-        if let Err(e) = self.record_and_publish(&mut finished, Some(&digest)).await {
-            tracing::error!(error = e, "failed to publish the result");
-            self.metrics.record_publish_failure();
-            return AttemptEnd::Again(attempt);
+        match self
+            .answer(order, backup, (finished, &digest), context)
+            .await
+        {
+            Ok(()) => (AttemptEnd::Answered, None),
+            Err(e) => {
+                tracing::error!(error = e, "failed to publish the result");
+                self.metrics.record_publish_failure();
+                let why = format!("the result is not published: {e}");
+                (AttemptEnd::Again(attempt), Some(why))
+            }
         }
-        self.completed(&finished);
-        let backup = (backup.name.as_str(), backup.generation);
-        self.remember(StandingRun::of(&order.name, backup, &finished.result))
-            .await;
-        AttemptEnd::Answered
     }
 
-    /// Publishes that a run will not begin, because a newer backup is there.
-    async fn supersede(&self, order: &StandingOrder, older: &Candidate, newer: &Candidate) {
-        if self.had_run_elsewhere(order, older).await {
+    /// Records, publishes and remembers how a run ended.
+    async fn answer(
+        &self,
+        order: &StandingOrder,
+        backup: &Candidate,
+        (mut finished, digest): (JobOutcome, &str),
+        context: &WorkerContext,
+    ) -> Result<(), String> {
+        let may_repeat = finished.lacks_journal() && !self.manager.catalog().records_outcomes();
+        self.record(&mut finished, Some(digest)).await?;
+        let run = StandingRun::of(order, backup, &finished.result);
+        if !may_repeat {
+            // Whoever begins it again finds its outcome, and publishes that.
+            self.publish(&finished.result).await?;
+            self.completed(&finished);
+            self.remember(run).await;
+        } else {
+            // Otherwise another worker would restore the backup once more, over a copy that people use already.
+            self.remember(run).await;
+            self.publish_remembered(&finished, context).await;
+            self.completed(&finished);
+        }
+        Ok(())
+    }
+
+    /// Publishes the outcome of a run that will not begin again.
+    async fn publish_remembered(&self, finished: &JobOutcome, context: &WorkerContext) {
+        let (first, longest) = self.settings.nack_backoff;
+        for attempt in 1..=self.settings.max_attempts {
+            let Err(e) = self.publish(&finished.result).await else {
+                return;
+            };
+            tracing::error!(error = e, "failed to publish the result");
+            self.metrics.record_publish_failure();
+            let pause = tokio::time::sleep(Backoff::after(attempt, first, longest));
+            if context.until_soft(pause).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Answers the runs that are superseded, in a task of its own. What cannot be answered now is tried at the next look.
+    fn answer_superseded(
+        &self,
+        order: &StandingOrder,
+        known: &Arc<Mutex<Known>>,
+        context: &WorkerContext,
+    ) {
+        let superseded = std::mem::take(&mut known.lock().superseded);
+        if superseded.is_empty() {
             return;
         }
-        let by = order.request_id(newer.generation);
+        let (worker, order, known) = (self.clone(), order.clone(), known.clone());
+        // Whole, also if the worker stops meanwhile.
+        context.tasks.spawn(async move {
+            for run in superseded {
+                if !worker.supersede(&order, &run).await {
+                    known.lock().supersede(run.0, run.1);
+                }
+            }
+        });
+    }
+
+    /// Publishes that a run will not begin, because a newer backup is there. Returns whether it is answered. That nobody
+    /// works on the target, and that the run has no outcome, is certain only while its locks are held: another worker may
+    /// have begun it. Nothing is recorded under its id, as it can begin after all if the newer backup does not stay.
+    async fn supersede(&self, order: &StandingOrder, (older, newer): &SupersededRun) -> bool {
+        let id = order.request_id(older);
+        let held = match self.manager.hold_idle(&order.target_db, &id).await {
+            Ok(held) => held,
+            Err(e) => {
+                tracing::debug!(
+                    order = order.name,
+                    error = report(&e),
+                    "a run that is superseded is not answered yet"
+                );
+                return false;
+            }
+        };
+        match self.is_answered(order, older).await {
+            Ok(is_answered) if is_answered || held.has_outcome() => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+        let by = order.request_id(newer);
         let what = format!(
             "superseded: the newer run {by} restores {} into {}",
             newer.name, order.target_db
@@ -389,30 +561,31 @@ impl Worker {
             "the run of a standing restore is superseded by a newer one"
         );
         let mut finished = JobOutcome::failed(result, e.reason());
-        let digest = order.digest(older);
-        if let Err(e) = self.record_and_publish(&mut finished, Some(&digest)).await {
+        if let Err(e) = self.record_and_publish(&mut finished, None).await {
             tracing::error!(error = e, "failed to publish the result");
             self.metrics.record_publish_failure();
+            return false;
         }
         self.state.finished(&finished);
-        let backup = (older.name.as_str(), older.generation);
         self.remember(StandingRun {
             outcome: RunOutcome::Superseded,
             superseded_by: Some(by),
-            ..StandingRun::of(&order.name, backup, &finished.result)
+            ..StandingRun::of(order, older, &finished.result)
         })
         .await;
+        drop(held);
+        true
     }
 
-    /// Whether the run of a backup has ended, as far as that can be read.
-    async fn had_run_elsewhere(&self, order: &StandingOrder, backup: &Candidate) -> bool {
-        let had_run = async {
-            let states = StandingStates::open(self.manager.catalog()).await?;
-            let history = states.history(&order.name).await?;
-            let run = (order.name.as_str(), backup.generation);
-            states.had_run(&history, run).await
-        };
-        had_run.await.unwrap_or(false)
+    /// Whether the run of a backup has ended, or was superseded before.
+    async fn is_answered(
+        &self,
+        order: &StandingOrder,
+        backup: &Candidate,
+    ) -> Result<bool, RestoreError> {
+        let states = StandingStates::open(self.manager.catalog()).await?;
+        let history = states.history(&order.name).await?;
+        states.is_answered(&history, &order.run_of(backup)).await
     }
 
     /// Writes down how a run ended. If that fails, the run is begun again later, and its recorded outcome is found.
@@ -432,13 +605,83 @@ impl Worker {
     }
 }
 
+/// Why another attempt is needed. One that was cancelled has no reason of its own.
+fn why_again(finished: &JobOutcome) -> Option<String> {
+    let error = finished.result.error.as_ref();
+    let error = error.filter(|_| finished.failure != Some(R::Cancelled))?;
+    Some(format!("{}: {}", error.reason, error.message))
+}
+
 /// The result of a run that did not begin.
 fn failure(order: &StandingOrder, backup: &Candidate, e: &RestoreError) -> RestoreResult {
-    let (id, now) = (order.request_id(backup.generation), jiff::Timestamp::now());
+    let (id, now) = (order.request_id(backup), jiff::Timestamp::now());
     let mut result = RestoreResult::failure(&id, e, Stage::Request, (now, now));
     result.target_db = Some(order.target_db.clone());
     result.labels = order.labels();
     result.backup.name = Some(backup.name.clone());
     result.backup.generation = Some(backup.generation.to_string());
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{StorageError, StorageKind};
+
+    fn backup(generation: i64) -> Candidate {
+        Candidate {
+            name: format!("{generation}.dump"),
+            generation: Generation(generation),
+            created: jiff::Timestamp::from_second(generation).unwrap(),
+        }
+    }
+
+    fn superseded(known: &Known) -> Vec<(i64, i64)> {
+        let runs = known.superseded.iter();
+        runs.map(|(older, newer)| (older.generation.0, newer.generation.0))
+            .collect()
+    }
+
+    /// Another worker may have begun it: whether it is answered is decided later, under the target's lock.
+    #[test]
+    fn a_run_that_found_its_target_busy_waits_for_its_answer() {
+        let mut known = Known::default();
+        known.put(backup(1));
+        let (running, attempt) = known.begin().unwrap();
+        assert_eq!((running, attempt), (backup(1), 1));
+        known.put(backup(2));
+        known.end(Generation(1), AttemptEnd::Busy);
+        assert_eq!(superseded(&known), [(1, 2)]);
+        // The newer one was deleted: the older one is not superseded any more.
+        known.backups.clear();
+        known.put(backup(1));
+        assert!(superseded(&known).is_empty());
+    }
+
+    #[test]
+    fn the_oldest_runs_without_an_answer_are_forgotten() {
+        let mut known = Known::default();
+        for generation in 0..=i64::try_from(MAX_SUPERSEDED).unwrap() + 1 {
+            known.put(backup(generation));
+        }
+        assert_eq!(known.superseded.len(), MAX_SUPERSEDED);
+        assert_eq!(superseded(&known)[0], (1, 2));
+    }
+
+    #[test]
+    fn what_makes_another_attempt_necessary_is_shown() {
+        let failed = |e: RestoreError| {
+            let t = jiff::Timestamp::UNIX_EPOCH;
+            let result = RestoreResult::failure("r", &e, Stage::Request, (t, t));
+            JobOutcome::failed(result, e.reason())
+        };
+        let denied = StorageError::new(StorageKind::AccessDenied, "gs://b/x: no");
+        let shown = why_again(&failed(denied.into())).unwrap();
+        assert!(
+            shown.starts_with("access_denied: ") && shown.contains("gs://b/x"),
+            "{shown}"
+        );
+        let stopped = RestoreError::cancelled("the worker is stopping");
+        assert_eq!(why_again(&failed(stopped)), None);
+    }
 }

@@ -354,6 +354,14 @@ impl WorkerState {
         }
     }
 
+    /// Shows what keeps a standing restore from making a copy.
+    pub(super) fn set_problem(&self, order: &str, what: &str) {
+        let mut orders = lock(&self.orders);
+        if let Some(there) = orders.iter_mut().find(|o| o.order == order) {
+            there.problem = Some(what.to_owned());
+        }
+    }
+
     pub(super) fn set_ready(&self, ready: bool) {
         self.broken.store(!ready, Relaxed);
     }

@@ -36,6 +36,10 @@ async fn copies_are_as_fresh_as_the_backups() {
             only_the_newest_backup_waits_for_the_window(&s).boxed_local(),
         ),
         (
+            "a run of another worker is not superseded",
+            a_run_of_another_worker_is_not_superseded(&s).boxed_local(),
+        ),
+        (
             "a copy is masked and finished before anybody sees it",
             a_copy_is_masked_and_finished_before_anybody_sees_it(&s).boxed_local(),
         ),
@@ -262,6 +266,53 @@ async fn only_the_newest_backup_waits_for_the_window(s: &Source) {
     running.stop().await;
     assert!(!s.c.databases().contains(&"window".to_owned()));
     assert_eq!(told(&env, "window"), [format!("superseded-{older}.json")]);
+}
+
+/// The other worker has the lock of the target, and its run has ended when it lets go of it.
+async fn a_run_of_another_worker_is_not_superseded(s: &Source) {
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    env.subscription(NOTIFICATIONS).await;
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    let at = |hours: i64| {
+        let then = now.saturating_add(jiff::SignedDuration::from_hours(hours));
+        then.strftime("%H:%M").to_string()
+    };
+    let window = format!("window: {{ from: '{}', to: '{}' }}", at(2), at(3));
+    let file = order(s, "held", &format!("when: finalized, {window}"));
+    let flags = [
+        ("backup-notification-subscription", NOTIFICATIONS),
+        ("standing-restores", file.as_str()),
+        ("verify-depth", "object"),
+    ];
+    let older = upload(&env, "a.dump", &s.dump, 2);
+    let running = env.worker(&s.c, &flags).await;
+    running.until_status("\"waiting\":\"a.dump\"").await;
+    let config = format!("host={} user=postgres dbname=postgres", s.c.sandbox.host());
+    let connected = tokio_postgres::connect(&config, tokio_postgres::NoTls).await;
+    let (other, connection) = connected.unwrap();
+    let driver = tokio::spawn(connection);
+    let lock = "SELECT pg_advisory_lock(hashtextextended('pgrestored:held', 7))";
+    other.batch_execute(lock).await.unwrap();
+    let newer = upload(&env, "b.dump", &s.dump, 1);
+    notify(&env, "b.dump", newer).await;
+    running.until_status("\"waiting\":\"b.dump\"").await;
+    let run = serde_json::json!({ "run": {
+        "order": "held",
+        "outcome": "success",
+        "request_id": format!("standing/held/{older}"),
+        "backup": "a.dump",
+        "generation": older.to_string(),
+        "finished_at": jiff::Timestamp::now(),
+    }});
+    let ended = format!("success-{older}.json");
+    let name = format!("standing.pgrestored/held/{ended}");
+    env.emulator
+        .storage
+        .put(BUCKET, &name, run.to_string().into_bytes());
+    drop(other);
+    driver.await.unwrap().unwrap();
+    running.stop().await;
+    assert_eq!(told(&env, "held"), [ended]);
 }
 
 async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {

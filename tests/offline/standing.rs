@@ -47,6 +47,12 @@ fn all_mistakes_are_found_at_once_each_with_its_order() {
     std::fs::write(&file, right).unwrap();
     let out = run(&["check"], &env);
     assert!(out.status.success(), "{}", text(&out.stderr));
+    // Nothing else tells a second worker what the first one has restored.
+    let warning = "RESTORE_RECORDS is not set: unless the target server has a journal";
+    assert!(text(&out.stdout).contains(warning), "{}", text(&out.stdout));
+    let records = ("RESTORE_RECORDS", "gs://outcomes");
+    let out = run(&["check"], &[&env[..], &[records]].concat());
+    assert!(!text(&out.stdout).contains(warning));
 }
 
 /// The example of deploy/.

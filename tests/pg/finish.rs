@@ -163,6 +163,25 @@ async fn a_failure_leaves_nothing() {
     assert_untouched(&c, &old, "timeout");
 }
 
+/// What ends the transaction can look like text: here, a setting moves the end of a string.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_leaves_its_transaction_fails() {
+    let (c, dump, old) = start();
+    let hidden =
+        "SET standard_conforming_strings = off;\nSELECT 'a\\', '; COMMIT; --';\nDELETE FROM t";
+    let done = c
+        .restore_with(&replacing(&dump, sql(&[("f.sql", hidden)])), &[])
+        .await;
+    let error = done.result.error.unwrap();
+    assert_eq!(
+        (error.reason, error.blame),
+        (R::RestoreError, Blame::Request)
+    );
+    let begins = "finishing SQL f.sql: a statement of it ended the transaction";
+    assert!(error.message.starts_with(begins), "{}", error.message);
+    assert_untouched(&c, &old, "a hidden COMMIT");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn checks_are_asked_after_it() {
     let (c, dump, old) = start();

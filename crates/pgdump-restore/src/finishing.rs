@@ -26,6 +26,14 @@ const CONTROL: [&str; 7] = [
 /// Those whose second word decides.
 const CONTROL_OF_TRANSACTION: [&str; 2] = ["start", "prepare"];
 
+/// Begins the transaction of a file. That the savepoint is still there at the end shows that it is the same transaction: a
+/// statement can hide what ends it from a reader of its text, such as behind what looks like a function's body.
+const BEGIN: &str = "RESET search_path; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SAVEPOINT pgrestored_finish";
+/// Fails outside the transaction of [`BEGIN`].
+const RELEASE: &str = "RELEASE SAVEPOINT pgrestored_finish";
+/// Why that fails: no such savepoint, no transaction.
+const LEFT: [&str; 2] = ["3B001", "25P01"];
+
 /// A file of finishing SQL that can be run as one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishingSql {
@@ -160,6 +168,21 @@ impl FinishingSql {
         }
     }
 
+    /// The error of [`RELEASE`].
+    fn not_released(&self, is_alive: bool, e: DatabaseError) -> DatabaseError {
+        let Some(code) = e
+            .sqlstate()
+            .filter(|code| LEFT.iter().any(|left| left == code))
+        else {
+            return self.rejected(self.statements.len(), is_alive, e);
+        };
+        let what = format!(
+            "finishing SQL {}: a statement of it ended the transaction that the whole file is, such as a COMMIT that is not recognized as one: leave it out; what the file did to roles and other objects of the whole server before that remains",
+            self.name
+        );
+        DatabaseError::new(DatabaseKind::FinishingRejected, what).with_sqlstate(code)
+    }
+
     fn late(&self, index: usize, limit: Duration) -> DatabaseError {
         let place = match self.statements.get(index) {
             Some(statement) => format!("{} was running", statement.place()),
@@ -226,7 +249,8 @@ fn control(tokens: &[Token<'_>]) -> Option<String> {
 ///
 /// # Errors
 /// `restore_error` with the statement's number and line and the SQLSTATE, blamed on the request; `timeout`;
-/// `target_unavailable`, `insufficient_space`. Nothing of the file has happened then.
+/// `target_unavailable`, `insufficient_space`. Nothing of the file has happened then, unless a statement of it left the
+/// transaction, which is such an error, too.
 pub async fn finish(
     server: &Server,
     database: &str,
@@ -237,16 +261,19 @@ pub async fn finish(
     let session = server.discarding_rows().connect(database, "finish").await?;
     let current = AtomicUsize::new(0);
     let work = async {
-        let begin = "RESET search_path; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-        session.run(begin).await?;
-        let all = sql.statements.iter().map(|s| s.sql.as_str());
-        for (index, statement) in all.chain(["COMMIT"]).enumerate() {
+        session.run(BEGIN).await?;
+        let is_alive = || !session.client().is_closed();
+        for (index, statement) in sql.statements.iter().enumerate() {
             current.store(index, Relaxed);
-            session
-                .run(statement)
-                .await
-                .map_err(|e| sql.rejected(index, !session.client().is_closed(), e))?;
+            let ran = session.run(&statement.sql).await;
+            ran.map_err(|e| sql.rejected(index, is_alive(), e))?;
         }
+        let end = sql.statements.len();
+        current.store(end, Relaxed);
+        let released = session.run(RELEASE).await;
+        released.map_err(|e| sql.not_released(is_alive(), e))?;
+        let committed = session.run("COMMIT").await;
+        committed.map_err(|e| sql.rejected(end, is_alive(), e))?;
         Ok::<(), DatabaseError>(())
     };
     // The session ends here, and the server undoes the transaction.
@@ -330,6 +357,21 @@ mod tests {
             "CREATE TABLE commit (rollback int)",
         ] {
             assert!(parsed(text).is_ok(), "{text}: {:?}", parsed(text));
+        }
+    }
+
+    #[test]
+    fn a_file_that_left_its_transaction_is_told_from_other_errors() {
+        let sql = FinishingSql::parse("f.sql", b"SELECT 1").unwrap();
+        let of = |code: &str| {
+            let e = DatabaseError::new(DatabaseKind::StatementRejected, "no").with_sqlstate(code);
+            sql.not_released(true, e)
+        };
+        for (code, is_left) in [("3B001", true), ("25P01", true), ("25P02", false)] {
+            let e = of(code);
+            assert_eq!(e.to_string().contains("ended the transaction"), is_left);
+            assert_eq!(e.kind(), DatabaseKind::FinishingRejected, "{code}");
+            assert_eq!(e.sqlstate(), Some(code));
         }
     }
 
