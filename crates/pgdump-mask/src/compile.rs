@@ -254,11 +254,19 @@ fn json(rules: &Ordered<RuleSpec>, target: Target<'_>) -> Result<Box<dyn Transfo
     if *target.ty != SqlType::Json {
         return Err(misfit("json", target.ty, "json and jsonb"));
     }
-    let mut compiled = Vec::new();
+    let mut compiled: Vec<(JsonPath, JsonLeaf)> = Vec::new();
     for (path, rule) in &rules.0 {
         let leads = JsonPath::parse(path).ok_or_else(|| {
             format!("json: {path} is no path; write one such as $.a.b, $.a[*].b or $[*].x")
         })?;
+        let earlier = compiled.iter().zip(&rules.0);
+        let mut conflicting = earlier.filter(|((other, _), _)| other.conflicts_with(&leads));
+        if let Some((_, (other, _))) = conflicting.next() {
+            return Err(format!(
+                "json: {path} and {other} lead to the same values, and neither is more specific; write a path without \
+                 wildcards for them"
+            ));
+        }
         let leaf = json_leaf(rule, target).map_err(|why| format!("json: {path}: {why}"))?;
         compiled.push((leads, leaf));
     }
