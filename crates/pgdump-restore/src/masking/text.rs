@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pgdump_archive::{Dialect, EntryKind, TextEncoding, TocEntry, Token, first_tokens, tokens};
+use pgdump_archive::{
+    Dialect, EntryKind, Statement, TextEncoding, TocEntry, Token, first_tokens, tokens,
+};
 use pgdump_mask::Masking;
 
 use super::load_masking::LoadMasking;
@@ -78,16 +80,24 @@ impl TextMasking {
         self.masking.rules()
     }
 
-    /// Learns from a statement; false if it is to be left out. `path`: the statement that sets the search path.
+    /// Learns from a statement, also from one that the copy is not to have: it says how rows are masked. `path`: the statement
+    /// that sets the search path.
+    ///
+    /// # Errors
+    /// `invalid_request` for a statement that is not understood.
+    pub(crate) fn learn(&mut self, statement: &Statement, path: &str) -> Result<(), RestoreError> {
+        let schema = path_of(path).into_iter().next();
+        let schema = schema.as_deref().unwrap_or("public");
+        self.definitions.learn(&statement.text, schema);
+        Ok(())
+    }
+
+    /// Whether a statement is run; false if it is to be left out.
     ///
     /// # Errors
     /// `invalid_request` for a statement that may bring rows.
-    pub(crate) fn statement(
-        &mut self,
-        sql: &str,
-        line: u64,
-        path: &str,
-    ) -> Result<bool, RestoreError> {
+    pub(crate) fn keeps(&self, statement: &Statement) -> Result<bool, RestoreError> {
+        let (sql, line) = (statement.text.as_str(), statement.line);
         if brings_statistics(sql) {
             let of = relation_of_statistics(sql);
             let is_kept =
@@ -101,9 +111,6 @@ impl TextMasking {
                  pg_dump"
             )]));
         }
-        let schema = path_of(path).into_iter().next();
-        self.definitions
-            .learn(sql, schema.as_deref().unwrap_or("public"));
         Ok(true)
     }
 
