@@ -3,6 +3,8 @@
 
 mod statements;
 
+pub(crate) use self::statements::labelled_table;
+
 use std::collections::{HashMap, HashSet};
 
 use pgdump_archive::{Dialect, EntryKind, TocEntry};
@@ -84,8 +86,9 @@ struct Declared {
     columns_of: Vec<Name>,
     /// Parents of a partition or an inheriting table.
     parents: Vec<Name>,
-    /// Some columns are unknown: the table was made from a query, or altered in a way that is not followed.
+    /// Some columns, or their order, are unknown: the table was made from a query, or altered in a way that is not followed.
     is_incomplete: bool,
+    is_partitioned: bool,
     is_type: bool,
 }
 
@@ -104,6 +107,14 @@ struct Added {
     labels: HashMap<String, String>,
 }
 
+impl Added {
+    fn merge(&mut self, other: Added) {
+        self.not_null.extend(other.not_null);
+        self.unique.extend(other.unique);
+        self.labels.extend(other.labels);
+    }
+}
+
 #[derive(Debug)]
 struct DomainType {
     base: String,
@@ -119,6 +130,12 @@ pub(crate) struct TableDefinitions {
     domains: HashMap<Name, DomainType>,
     /// Tables that others are partitions or children of.
     with_children: HashSet<Name>,
+    /// Relations that are no tables with rows of their own.
+    views: HashSet<Name>,
+    schemas: HashSet<String>,
+    has_extensions: bool,
+    /// A statement has named a table without its schema, and none was given for such names.
+    is_unplaced: bool,
 }
 
 impl TableDefinitions {
@@ -194,6 +211,59 @@ impl TableDefinitions {
         self.tables.get(name).is_some_and(|t| !t.is_type)
     }
 
+    /// Whether a statement has created a view of this name.
+    pub(crate) fn is_view(&self, name: &Name) -> bool {
+        self.views.contains(name)
+    }
+
+    /// Whether no statement has created a table.
+    pub(crate) fn has_no_tables(&self) -> bool {
+        self.names().next().is_none()
+    }
+
+    /// Whether extensions may have created tables.
+    pub(crate) fn has_extensions(&self) -> bool {
+        self.has_extensions
+    }
+
+    /// Whether a statement has created a schema.
+    pub(crate) fn has_own_schemas(&self) -> bool {
+        self.schemas.iter().any(|schema| schema != "public")
+    }
+
+    /// Whether a statement since the last call has named a table without its schema although `schema` was empty.
+    pub(crate) fn take_unplaced(&mut self) -> bool {
+        std::mem::take(&mut self.is_unplaced)
+    }
+
+    /// The label of a column, also of one that no statement has declared.
+    pub(crate) fn label(&self, table: &Name, column: &str) -> Option<String> {
+        let parents = self.ancestors(table);
+        let mut added = std::iter::once(table).chain(&parents);
+        added.find_map(|name| self.added.get(name)?.labels.get(column).cloned())
+    }
+
+    /// Whether a column of a table has a label.
+    pub(crate) fn has_labels(&self, table: &Name) -> bool {
+        let parents = self.ancestors(table);
+        let mut added = std::iter::once(table).chain(&parents);
+        added.any(|name| self.added.get(name).is_some_and(|a| !a.labels.is_empty()))
+    }
+
+    /// Whether rows that are written to a table go to its partitions.
+    pub(crate) fn is_partitioned(&self, name: &Name) -> bool {
+        self.tables.get(name).is_some_and(|t| t.is_partitioned)
+    }
+
+    /// Partitions and children, theirs, and so on.
+    pub(crate) fn descendants(&self, name: &Name) -> Vec<Name> {
+        if !self.has_children(name) {
+            return vec![];
+        }
+        let below = self.names().filter(|n| self.ancestors(n).contains(name));
+        below.cloned().collect()
+    }
+
     /// Whether other tables are partitions or children of this one.
     pub(crate) fn has_children(&self, name: &Name) -> bool {
         self.with_children.contains(name)
@@ -254,7 +324,7 @@ impl TableDefinitions {
     }
 
     /// Parents, their parents, and so on.
-    fn ancestors(&self, name: &Name) -> Vec<Name> {
+    pub(crate) fn ancestors(&self, name: &Name) -> Vec<Name> {
         let mut seen = HashSet::from([name]);
         let (mut found, mut next) = (vec![], vec![name]);
         for _ in 0..MAX_DEPTH {
@@ -446,6 +516,68 @@ mod tests {
         let mut changed = all;
         changed.learn("ALTER TABLE t RENAME COLUMN a TO z;", "shop");
         assert!(!changed.is_complete(&name("t")));
+    }
+
+    #[test]
+    fn columns_whose_order_is_not_that_of_the_server_are_not_known() {
+        let all = learned(&[
+            "CREATE TABLE pair (x int, y int);",
+            "CREATE TABLE first (LIKE pair, a text);",
+            "CREATE TABLE last (a text, LIKE pair);",
+            "CREATE TABLE heir (LIKE pair, a text) INHERITS (last);",
+            "CREATE TABLE root (a text);",
+            "CREATE TABLE child (b text) INHERITS (root);",
+            "CREATE TABLE grandchild (c text) INHERITS (child);",
+            "ALTER TABLE root ADD COLUMN z text;",
+            "CREATE TABLE twice (a text, b text);",
+            "CREATE TABLE IF NOT EXISTS twice (b text, a text);",
+            "CREATE TABLE added (a text, b text);",
+            "ALTER TABLE added ADD COLUMN IF NOT EXISTS a text;",
+            "CREATE TABLE source (a text);",
+            "CREATE TABLE copied (LIKE source, b text);",
+            "ALTER TABLE source ADD c text;",
+        ]);
+        for (table, is_complete) in [
+            ("first", true),
+            ("last", false),
+            ("heir", false),
+            ("root", true),
+            ("child", false),
+            ("grandchild", false),
+            ("twice", false),
+            ("added", false),
+            ("source", true),
+            ("copied", false),
+        ] {
+            assert_eq!(all.is_complete(&name(table)), is_complete, "{table}");
+        }
+        assert_eq!(shown(&all, "twice"), ["a text", "b text"]);
+    }
+
+    #[test]
+    fn labels_stay_with_their_columns() {
+        let all = learned(&[
+            "CREATE TABLE t (a text, b text);",
+            "SECURITY LABEL ON COLUMN t.a IS 'MASKED WITH VALUE NULL';",
+            "SECURITY LABEL FOR devtests ON COLUMN t.b IS 'masked  with value ''x''';",
+            "ALTER TABLE t RENAME a TO c;",
+            "SECURITY LABEL FOR anon ON COLUMN u.d IS 'MASKED WITH VALUE NULL';",
+            "CREATE TABLE part (d text);",
+            "ALTER TABLE u ATTACH PARTITION part DEFAULT;",
+        ]);
+        let label = |table: &str, column: &str| all.label(&name(table), column);
+        assert_eq!(label("t", "c").as_deref(), Some("MASKED WITH VALUE NULL"));
+        assert_eq!(label("t", "a"), None);
+        // The rules know no such label, so that the column needs one of its own.
+        assert!(label("t", "b").is_some_and(|l| l.starts_with("provider devtests: ")));
+        assert!(label("part", "d").is_some() && all.has_labels(&name("part")));
+        assert!(!all.has_labels(&name("pair")));
+        let sql = "SECURITY LABEL FOR anon ON COLUMN t.a IS 'x'";
+        let labelled = |schema: &str| labelled_table(sql, schema);
+        assert_eq!(labelled("shop"), Some(name("t")));
+        let mut unplaced = TableDefinitions::default();
+        unplaced.learn(sql, "");
+        assert!(unplaced.take_unplaced() && !unplaced.take_unplaced());
     }
 
     #[test]
