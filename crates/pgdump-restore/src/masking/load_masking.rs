@@ -18,6 +18,7 @@ pub struct LoadMasking {
     masking: Masking,
     tables: Mutex<BTreeMap<String, MaskedRows>>,
     left_out_statistics: AtomicBool,
+    notes: Mutex<Vec<String>>,
 }
 
 impl std::fmt::Debug for LoadMasking {
@@ -39,12 +40,22 @@ impl LoadMasking {
             masking,
             tables: Mutex::default(),
             left_out_statistics: AtomicBool::new(false),
+            notes: Mutex::default(),
         }
     }
 
     /// Whether planner statistics of the backup were left out, so that tables need ANALYZE.
     pub fn left_out_statistics(&self) -> bool {
         self.left_out_statistics.load(Relaxed)
+    }
+
+    /// What of the rules has had no effect, as far as that is known.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().clone()
+    }
+
+    pub(super) fn note(&self, what: Option<String>) {
+        self.notes.lock().extend(what);
     }
 
     /// What was masked, by which rules, and how much of it.

@@ -65,6 +65,8 @@ pub(crate) struct TextMasking {
     definitions: TableDefinitions,
     /// The tables that have rows.
     tables: BTreeSet<Name>,
+    /// Whether the rules were compared with the tables that the text creates before its first rows.
+    is_compared: bool,
 }
 
 impl TextMasking {
@@ -73,6 +75,7 @@ impl TextMasking {
             masking,
             definitions: TableDefinitions::default(),
             tables: BTreeSet::new(),
+            is_compared: false,
         }
     }
 
@@ -135,6 +138,7 @@ impl TextMasking {
                         name with its schema";
             do_not_fit(vec![format!("{}: {what}", entry.tag)])
         })?;
+        self.compare_names()?;
         let target = MaskedTarget {
             definitions: &self.definitions,
             name: &name,
@@ -149,15 +153,40 @@ impl TextMasking {
         Ok(mask)
     }
 
+    /// Refuses names in the file that are no table, before the first row is sent: a misspelt name would leave its table unmasked.
+    /// Text without definitions is checked at its end.
+    fn compare_names(&mut self) -> Result<(), RestoreError> {
+        if self.is_compared || self.definitions.has_no_tables() {
+            return Ok(());
+        }
+        self.is_compared = true;
+        let names: Vec<Name> = self.definitions.names().cloned().collect();
+        let (mut misfits, note) = unmatched(self.rules(), &names);
+        if self.definitions.has_extensions() {
+            let hint = "; if an extension creates it, write the name with a wildcard";
+            misfits.iter_mut().for_each(|misfit| misfit.push_str(hint));
+        }
+        if misfits.is_empty() {
+            self.masking.note(note);
+            Ok(())
+        } else {
+            Err(do_not_fit(misfits))
+        }
+    }
+
     /// All of the text has been read.
     ///
     /// # Errors
     /// `invalid_request` if the file names tables that the text does not have.
     pub(crate) fn end(&self) -> Result<(), RestoreError> {
+        if self.is_compared {
+            return Ok(());
+        }
         let names = self.definitions.names().chain(&self.tables);
         let names: Vec<Name> = names.cloned().collect();
-        let (misfits, _) = unmatched(self.rules(), &names);
+        let (misfits, note) = unmatched(self.rules(), &names);
         if misfits.is_empty() {
+            self.masking.note(note);
             Ok(())
         } else {
             Err(do_not_fit(misfits))
@@ -348,6 +377,67 @@ mod tests {
         ] {
             assert_eq!(path_of(setting), wanted, "{setting}");
         }
+    }
+
+    fn masking(rules: &str) -> TextMasking {
+        let yaml = format!("version: 1\ntables:\n{rules}");
+        let file = pgdump_mask::MaskFile::parse(&yaml).unwrap();
+        let masking = Masking::new(file, None).unwrap();
+        TextMasking::new(Arc::new(LoadMasking::new(masking)))
+    }
+
+    impl TextMasking {
+        /// Reads statements under a search path.
+        fn read(&mut self, path: &str, sql: &[&str]) -> Result<(), String> {
+            for (i, text) in sql.iter().enumerate() {
+                let statement = Statement {
+                    text: (*text).to_owned(),
+                    line: i as u64 + 1,
+                    standard_strings: true,
+                };
+                let read = self.learn(&statement, path);
+                read.map_err(|e| e.to_string())?;
+                let kept = self.keeps(&statement);
+                kept.map_err(|e| e.to_string())?;
+            }
+            Ok(())
+        }
+
+        /// Whether rows of a COPY, or of an INSERT without a list of columns, are masked.
+        fn masks(
+            &mut self,
+            path: &str,
+            (table, columns): (&str, Option<&str>),
+        ) -> Result<bool, String> {
+            let mut entry = TocEntry::bare(1, "TABLE DATA", table);
+            let copy = columns.map(|columns| format!("COPY {table} ({columns}) FROM stdin;"));
+            entry.copy_stmt = copy.unwrap_or_default();
+            let mask = self.rows(&entry, path, &TextEncoding::new("UTF8"));
+            mask.map(|m| m.is_some()).map_err(|e| e.to_string())
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_table_are_refused_before_the_first_row() {
+        let tables = ["CREATE TABLE s.t (a text);", "CREATE TABLE s.u (a text);"];
+        let mut misspelt = masking("  s.v: { columns: { a: { set: x } } }\n");
+        misspelt.read("", &tables).unwrap();
+        let refused = misspelt.masks("", ("s.t", Some("a"))).unwrap_err();
+        assert!(refused.contains("s.v"), "{refused}");
+        let mut idle = masking("  s.u: { columns: { a: { set: x } } }\n  w.*: { rows: none }\n");
+        idle.read("", &tables).unwrap();
+        assert_eq!(idle.masks("", ("s.t", Some("a"))), Ok(false));
+        assert_eq!(idle.masks("", ("s.u", Some("a"))), Ok(true));
+        idle.end().unwrap();
+        let notes = idle.masking.notes();
+        assert!(
+            matches!(&notes[..], [note] if note.contains("w.*")),
+            "{notes:?}"
+        );
+        // Text of rows only has its tables as they come.
+        let mut rows_only = masking("  s.u: { columns: { a: { set: x } } }\n");
+        assert_eq!(rows_only.masks("", ("s.t", Some("a"))), Ok(false));
+        assert!(rows_only.end().is_err());
     }
 
     #[test]
