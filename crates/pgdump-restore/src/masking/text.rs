@@ -139,6 +139,7 @@ impl TextMasking {
             do_not_fit(vec![format!("{}: {what}", entry.tag)])
         })?;
         self.compare_names()?;
+        self.check_is_table(&name, &entry.tag)?;
         let target = MaskedTarget {
             definitions: &self.definitions,
             name: &name,
@@ -151,6 +152,19 @@ impl TextMasking {
         }
         self.tables.insert(name);
         Ok(mask)
+    }
+
+    /// Refuses rows for something that is no table of the text: through a view, they would reach its table as they are. An
+    /// extension may have created a table that the text only has rows of.
+    fn check_is_table(&self, name: &Name, written: &str) -> Result<(), RestoreError> {
+        let all = &self.definitions;
+        let may_be_table = all.has_no_tables() || all.has_extensions();
+        if all.knows(name) || (may_be_table && !all.is_view(name)) {
+            return Ok(());
+        }
+        let what = "is no table that the text creates, so that it is not known which rules its rows need: restore a backup of \
+                    pg_dump";
+        Err(do_not_fit(vec![format!("{written}: {what}")]))
     }
 
     /// Refuses names in the file that are no table, before the first row is sent: a misspelt name would leave its table unmasked.
@@ -195,15 +209,14 @@ impl TextMasking {
 
     /// Schema and name of a table as the text writes it; `None` if its schema is not known.
     fn table_named(&self, written: &str, path: &str) -> Option<Name> {
-        let t = tokens(written, Dialect::default());
-        let first = t.first()?.name()?;
-        match t.get(2) {
-            Some(table) => Some((first, table.name()?)),
-            None => {
+        match tokens(written, Dialect::default()).as_slice() {
+            [schema, dot, table] if dot.is_symbol(b'.') => Some((schema.name()?, table.name()?)),
+            [table] => {
                 let schemas = path_of(path).into_iter();
-                let mut names = schemas.map(|schema| (schema, first.clone()));
+                let mut names = schemas.map(|schema| (schema, table.name().unwrap_or_default()));
                 names.find(|name| self.definitions.knows(name))
             }
+            _ => None,
         }
     }
 }
@@ -245,9 +258,9 @@ fn not_understood(sql: &str) -> Option<String> {
         let is_call = |f: &Token<'_>| UNDERSTOOD_CALLS.iter().any(|call| f.is(call));
         is_of_catalog && t.get(3).is_some_and(is_call) && !t.iter().any(|w| w.is("into"))
     } else if first.is("create") {
-        return creates_from_query(&t).then(|| "CREATE TABLE AS".to_owned());
+        return creates_otherwise(&t).map(str::to_owned);
     } else if first.is("alter") {
-        return moves_table(&t).then(|| "ALTER TABLE, which gives a table another name".to_owned());
+        return moves(&t).then(|| "ALTER, which gives something another name".to_owned());
     } else if first.is("update") {
         // Old pg_dump disables triggers so.
         t.get(1).is_some_and(|w| w.is("pg_catalog"))
@@ -274,11 +287,26 @@ fn creates_from_query(t: &[Token<'_>]) -> bool {
     })
 }
 
-/// `ALTER TABLE t RENAME TO u`, `ALTER TABLE t SET SCHEMA s`: rules would be about another table than the rows.
-fn moves_table(t: &[Token<'_>]) -> bool {
-    let is_table = t.get(1).is_some_and(|w| w.is("table") || w.is("schema"));
+/// What creates tables in a way that is not followed.
+fn creates_otherwise(t: &[Token<'_>]) -> Option<&'static str> {
+    let has_elements = || {
+        let is_schema = t.get(1).is_some_and(|w| w.is("schema"));
+        is_schema && t.iter().skip(2).any(|w| w.is("create"))
+    };
+    if creates_from_query(t) {
+        Some("CREATE TABLE AS")
+    } else if has_elements() {
+        Some("CREATE SCHEMA with what is in it")
+    } else {
+        None
+    }
+}
+
+/// `ALTER TABLE t RENAME TO u`, `ALTER TABLE t SET SCHEMA s`: rules would be about another table than the rows. The server
+/// takes the name of a table after `ALTER INDEX` and others, too.
+fn moves(t: &[Token<'_>]) -> bool {
     let has = |a: &str, b: &str| t.windows(2).any(|w| w[0].is(a) && w[1].is(b));
-    is_table && (has("rename", "to") || has("set", "schema"))
+    has("rename", "to") || has("set", "schema")
 }
 
 /// `SELECT * FROM pg_catalog.pg_restore_attribute_stats(…)`
@@ -331,6 +359,10 @@ mod tests {
             "ALTER TABLE a RENAME TO b;",
             "ALTER TABLE IF EXISTS a SET SCHEMA b;",
             "ALTER SCHEMA a RENAME TO b;",
+            "ALTER INDEX t RENAME TO u;",
+            "ALTER SEQUENCE IF EXISTS t RENAME TO u;",
+            "ALTER VIEW t SET SCHEMA b;",
+            "CREATE SCHEMA a CREATE VIEW v AS SELECT * FROM t;",
         ] {
             assert!(not_understood(sql).is_some(), "{sql}");
         }
@@ -438,6 +470,37 @@ mod tests {
         let mut rows_only = masking("  s.u: { columns: { a: { set: x } } }\n");
         assert_eq!(rows_only.masks("", ("s.t", Some("a"))), Ok(false));
         assert!(rows_only.end().is_err());
+    }
+
+    #[test]
+    fn rows_of_what_is_no_table_are_refused() {
+        let defined = [
+            "CREATE TABLE s.t (a text);",
+            "CREATE OR REPLACE VIEW s.v AS SELECT a FROM s.t;",
+        ];
+        let rules = "  s.t: { columns: { a: { set: x } } }\n";
+        let mut text = masking(rules);
+        text.read("", &defined).unwrap();
+        let columns = Some("a");
+        for table in ["s.v", "s.unknown", "app.s.t", "s t", "s.t.a.b"] {
+            assert!(text.masks("", (table, columns)).is_err(), "{table}");
+        }
+        assert_eq!(text.masks("", ("s.t", columns)), Ok(true));
+        let long = format!("s.{}", "t".repeat(70));
+        let created = format!("CREATE TABLE s.{} (a text);", "t".repeat(63));
+        let mut cut = masking(&format!(
+            "  {}: {{ columns: {{ a: {{ set: x }} }} }}\n",
+            &long[..65]
+        ));
+        cut.read("", &[&created]).unwrap();
+        assert_eq!(cut.masks("", (&long, columns)), Ok(true));
+        let mut extended = masking(rules);
+        extended.read("", &defined).unwrap();
+        extended
+            .read("", &["CREATE EXTENSION IF NOT EXISTS x;"])
+            .unwrap();
+        assert_eq!(extended.masks("", ("s.config", columns)), Ok(false));
+        assert!(extended.masks("", ("s.v", columns)).is_err());
     }
 
     #[test]
