@@ -67,6 +67,8 @@ pub(crate) struct TextMasking {
     tables: BTreeSet<Name>,
     /// Whether the rules were compared with the tables that the text creates before its first rows.
     is_compared: bool,
+    /// The server's default of the search path is not that of a new database.
+    has_other_path: bool,
 }
 
 impl TextMasking {
@@ -76,6 +78,7 @@ impl TextMasking {
             definitions: TableDefinitions::default(),
             tables: BTreeSet::new(),
             is_compared: false,
+            has_other_path: false,
         }
     }
 
@@ -89,10 +92,34 @@ impl TextMasking {
     /// # Errors
     /// `invalid_request` for a statement that is not understood.
     pub(crate) fn learn(&mut self, statement: &Statement, path: &str) -> Result<(), RestoreError> {
-        let schema = path_of(path).into_iter().next();
-        let schema = schema.as_deref().unwrap_or("public");
-        self.definitions.learn(&statement.text, schema);
+        let (sql, line) = (statement.text.as_str(), statement.line);
+        let schema = self.schema_of_names(path);
+        self.definitions
+            .learn(sql, schema.as_deref().unwrap_or_default());
+        let refused = |what: &str| Err(do_not_fit(vec![format!("line {line}: {what}")]));
+        if let Some(sets) = sets_path_elsewhere(sql) {
+            return refused(&format!(
+                "{sets}: it is not followed which tables names without a schema mean after it; write them with their schema"
+            ));
+        }
+        if self.definitions.take_unplaced() {
+            return refused(
+                "a name without a schema, which the search path does not give for certain: write names with their schema, or \
+                 set search_path to one schema",
+            );
+        }
         Ok(())
+    }
+
+    /// The schema that a name without one is in. The server looks for it in one schema after the other, so that it is certain
+    /// only if there is one; that of the role comes into question if the text creates schemas.
+    fn schema_of_names(&self, path: &str) -> Option<String> {
+        let mut schemas = path_of(path);
+        if !self.definitions.has_own_schemas() && !self.has_other_path {
+            schemas.retain(|schema| schema != USER);
+        }
+        let only = schemas.pop().filter(|schema| schema != USER)?;
+        schemas.is_empty().then_some(only)
     }
 
     /// Whether a statement is run; false if it is to be left out.
@@ -134,8 +161,8 @@ impl TextMasking {
             };
         }
         let name = self.table_named(&entry.tag, path).ok_or_else(|| {
-            let what = "the text does not say which schema this table is in, so that rules cannot be applied: write the \
-                        name with its schema";
+            let what = "the text does not say for certain which schema this table is in, so that rules cannot be applied: write \
+                        the name with its schema, or set search_path to one schema";
             do_not_fit(vec![format!("{}: {what}", entry.tag)])
         })?;
         self.compare_names()?;
@@ -211,22 +238,19 @@ impl TextMasking {
     fn table_named(&self, written: &str, path: &str) -> Option<Name> {
         match tokens(written, Dialect::default()).as_slice() {
             [schema, dot, table] if dot.is_symbol(b'.') => Some((schema.name()?, table.name()?)),
-            [table] => {
-                let schemas = path_of(path).into_iter();
-                let mut names = schemas.map(|schema| (schema, table.name().unwrap_or_default()));
-                names.find(|name| self.definitions.knows(name))
-            }
+            [table] => Some((self.schema_of_names(path)?, table.name()?)),
             _ => None,
         }
     }
 }
 
-/// The schemas that a statement puts into the search path; that of the server's default, if there is none.
+/// The schemas that a statement puts into the search path; those of the server's default, if there is none. `pg_catalog` has
+/// no tables of the text.
 fn path_of(setting: &str) -> Vec<String> {
     let t = tokens(setting, Dialect::default());
     let is_reset = t.first().is_none_or(|w| w.is("reset"));
     if is_reset || t.iter().rev().take(2).any(|w| w.is("default")) {
-        return vec!["public".to_owned()];
+        return vec![USER.to_owned(), "public".to_owned()];
     }
     let named: Vec<String> = if t.first().is_some_and(|w| w.is("select")) {
         // SELECT pg_catalog.set_config('search_path', 'shop, public', false);
@@ -235,16 +259,51 @@ fn path_of(setting: &str) -> Vec<String> {
         let names = tokens(&list, Dialect::default());
         names.iter().filter_map(Token::name).collect()
     } else {
-        let values = t.iter().position(|w| w.is_symbol(b'=') || w.is("to"));
-        let values = t.iter().skip(values.map_or(2, |at| at + 1));
+        // SET SESSION search_path TO shop, public; SET SCHEMA 'shop';
+        let words = ["set", "session", "search_path", "schema", "to"];
+        let is_before = |w: &&Token<'_>| w.is_symbol(b'=') || words.iter().any(|word| w.is(word));
+        let values = t.iter().skip_while(is_before);
         values
             .filter_map(|w| w.name().or_else(|| w.string()))
             .collect()
     };
     let schemas = named.into_iter();
     schemas
-        .filter(|s| !s.is_empty() && s != "$user" && s != "pg_catalog")
+        .filter(|s| !s.is_empty() && s != "pg_catalog")
         .collect()
+}
+
+/// The schema of the session's role, in a search path.
+const USER: &str = "$user";
+
+/// A statement that changes the search path for less, or for more, than the rest of the text.
+fn sets_path_elsewhere(sql: &str) -> Option<&'static str> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let has = |word: &str| t.iter().any(|w| w.is(word));
+    let first = t.first()?;
+    let is_path = |w: &Token<'_>| w.is("search_path") || w.is("schema");
+    if first.is("set") && t.get(1)?.is("local") {
+        return t
+            .get(2)
+            .is_some_and(is_path)
+            .then_some("SET LOCAL search_path");
+    }
+    let sets_path = t.iter().find_map(Token::string).as_deref() == Some("search_path");
+    let is_plain = || {
+        let value = t.get(7).and_then(Token::string);
+        value.is_some() && t.get(9).is_some_and(|w| w.is("false"))
+    };
+    let is_call = first.is("select") && has("set_config") && sets_path;
+    (is_call && !is_plain()).then_some("set_config('search_path', …)")
+}
+
+/// `ALTER DATABASE d SET search_path TO s`, `ALTER ROLE r SET search_path TO s`: sessions may begin with another one.
+fn changes_default_path(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let kinds = ["database", "role", "user"];
+    let is_of = |w: &Token<'_>| kinds.iter().any(|kind| w.is(kind));
+    let is_alter = t.first().is_some_and(|w| w.is("alter")) && t.get(1).is_some_and(is_of);
+    is_alter && t.iter().any(|w| w.is("search_path"))
 }
 
 /// The key word of a statement that may bring rows.
@@ -390,13 +449,16 @@ mod tests {
     #[test]
     fn the_search_path_is_read_as_it_was_set() {
         for (setting, wanted) in [
-            ("", &["public"][..]),
-            ("RESET search_path;", &["public"]),
-            ("SET search_path TO DEFAULT;", &["public"]),
+            ("", &["$user", "public"][..]),
+            ("RESET search_path;", &["$user", "public"]),
+            ("SET search_path TO DEFAULT;", &["$user", "public"]),
+            ("SET SCHEMA 'crm';", &["crm"]),
+            ("SET SESSION SCHEMA 'crm';", &["crm"]),
+            ("SET SESSION search_path TO crm;", &["crm"]),
             ("SET search_path = shop, pg_catalog;", &["shop"]),
             (
                 "SET search_path TO '$user', \"My s\", public;",
-                &["My s", "public"],
+                &["$user", "My s", "public"],
             ),
             (
                 "SELECT pg_catalog.set_config('search_path', 'a, \"B\"', false);",
@@ -501,6 +563,46 @@ mod tests {
             .unwrap();
         assert_eq!(extended.masks("", ("s.config", columns)), Ok(false));
         assert!(extended.masks("", ("s.v", columns)).is_err());
+    }
+
+    #[test]
+    fn names_without_a_schema_are_read_where_it_is_certain() {
+        let rules =
+            "  crm.t: { columns: { a: { set: x } } }\n  \"*.*\": { columns: { b: keep } }\n";
+        let table = ["CREATE TABLE t (a text);"];
+        for (path, is_masked) in [
+            ("SET SCHEMA 'crm';", Some(true)),
+            ("SET search_path = crm, pg_catalog;", Some(true)),
+            ("SET search_path = crm, public;", None),
+            ("SET search_path = gone, crm;", None),
+            ("SET search_path = \"$user\", crm;", None),
+            ("", None),
+            (
+                "SELECT pg_catalog.set_config('search_path', '', false);",
+                None,
+            ),
+        ] {
+            let mut text = masking(rules);
+            text.read("", &["CREATE SCHEMA crm;"]).unwrap();
+            let read = text.read(path, &table);
+            let masked = read.and_then(|()| text.masks(path, ("t", Some("a"))));
+            assert_eq!(masked.clone().ok(), is_masked, "{path}: {masked:?}");
+        }
+        let mut default = masking("  public.t: { columns: { a: { set: x } } }\n");
+        default.read("", &table).unwrap();
+        assert_eq!(default.masks("", ("t", Some("a"))), Ok(true));
+        let altered = ["ALTER DATABASE app SET search_path TO 'crm';"];
+        default.read("", &altered).unwrap();
+        assert!(default.masks("", ("t", Some("a"))).is_err());
+        for sql in [
+            "SET LOCAL search_path = crm;",
+            "SET LOCAL SCHEMA 'crm';",
+            "SELECT pg_catalog.set_config('search_path', 'crm', true);",
+            "SELECT pg_catalog.set_config('search_path', 'c' || 'rm', false);",
+        ] {
+            let e = masking(rules).read("", &[sql]).unwrap_err();
+            assert!(e.contains("search_path"), "{sql}: {e}");
+        }
     }
 
     #[test]
