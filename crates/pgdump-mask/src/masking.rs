@@ -73,6 +73,24 @@ impl Masking {
         builder.finish()
     }
 
+    /// Whether rows of `other` that come as rows of `one` are masked and kept as if they came by themselves: its columns have the
+    /// same rules and labels, and its rows the same conditions.
+    #[must_use]
+    pub fn agree(&self, one: &TableShape, other: &TableShape) -> bool {
+        let (rules, wanted) = (self.0.book.of_table(one), self.0.book.of_table(other));
+        let label = |name: &str| {
+            let column = one.columns.iter().find(|c| c.name == name);
+            column.and_then(|c| c.label.as_ref())
+        };
+        let mut columns = other.columns.iter();
+        rules.rows() == wanted.rows()
+            && columns.all(|column| {
+                let rule = rules.rule(&column.name);
+                let same_label = rule.is_some() || label(&column.name) == column.label.as_ref();
+                rule == wanted.rule(&column.name) && same_label
+            })
+    }
+
     /// The patterns of the file that match none of these tables (schema, name).
     #[must_use]
     pub fn unmatched(&self, tables: &[(String, String)]) -> Vec<String> {

@@ -9,14 +9,14 @@ use pgdump_archive::{Archive, DumpId, EntryKind, TocEntry};
 use pgdump_mask::{LargeObjects, MaskCounts, Masking};
 
 use super::report::{MaskedTable, MaskingReport};
-use super::row_mask::RowMask;
+use super::row_mask::{Name, RowMask};
 use super::toc::{Masks, is_statistics};
 use crate::error::RestoreError;
 
 /// The masking of one load, and what it has changed so far.
 pub struct LoadMasking {
     masking: Masking,
-    tables: Mutex<BTreeMap<String, MaskedRows>>,
+    tables: Mutex<BTreeMap<Name, MaskedRows>>,
     left_out_statistics: AtomicBool,
     notes: Mutex<Vec<String>>,
 }
@@ -62,7 +62,8 @@ impl LoadMasking {
     pub fn report(&self) -> MaskingReport {
         let tables = self.tables.lock();
         let all = tables.iter();
-        let all = all.map(|(table, rows)| MaskedTable::of(table, &rows.mask.table, &rows.counts));
+        let all =
+            all.map(|(_, rows)| MaskedTable::of(rows.mask.name(), &rows.mask.table, &rows.counts));
         MaskingReport::new(self.masking.digest(), self.masking.key_id(), all.collect())
     }
 
@@ -105,13 +106,13 @@ impl LoadMasking {
             mask: mask.clone(),
             counts: MaskCounts::default(),
         };
-        tables.entry(mask.name().to_owned()).or_insert_with(rows);
+        tables.entry(mask.key()).or_insert_with(rows);
     }
 
     /// Counts rows that were masked.
     pub(crate) fn count(&self, mask: &RowMask, counts: &MaskCounts) {
         self.add(mask);
-        if let Some(rows) = self.tables.lock().get_mut(mask.name()) {
+        if let Some(rows) = self.tables.lock().get_mut(&mask.key()) {
             rows.counts.add(counts);
         }
     }

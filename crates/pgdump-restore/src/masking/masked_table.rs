@@ -3,11 +3,8 @@
 use pgdump_archive::{Dialect, TextEncoding, Token, copy_target, tokens};
 use pgdump_mask::{Masking, Misfit, TableShape};
 
-use super::row_mask::RowMask;
+use super::row_mask::{Name, RowMask};
 use crate::table_shapes::{TableDefinitions, in_order_of};
-
-/// Schema and name, as the catalog has them.
-pub(super) type Name = (String, String);
 
 /// What the rules have to fit, of one table.
 pub(super) struct MaskedTarget<'a> {
@@ -56,7 +53,9 @@ impl MaskedTarget<'_> {
             )]);
         }
         let columns = shape.columns.into_iter().map(|c| c.name).collect();
-        Ok(Some(RowMask::new(table, full_name, columns, row_columns)))
+        let mut names = vec![self.name.clone()];
+        names.extend(shape.parents);
+        Ok(Some(RowMask::new(table, names, columns, row_columns)))
     }
 }
 

@@ -10,9 +10,9 @@ use pgdump_archive::{
 use pgdump_mask::Masking;
 
 use super::load_masking::LoadMasking;
-use super::masked_table::{MaskedTarget, Name, copied_columns, keeps_statistics};
+use super::masked_table::{MaskedTarget, copied_columns, keeps_statistics};
 use super::misfits::{do_not_fit, misfit_of_large_objects, unmatched};
-use super::row_mask::RowMask;
+use super::row_mask::{Name, RowMask};
 use crate::error::RestoreError;
 use crate::table_shapes::TableDefinitions;
 
@@ -167,6 +167,7 @@ impl TextMasking {
         })?;
         self.compare_names()?;
         self.check_is_table(&name, &entry.tag)?;
+        self.check_partitions(&name)?;
         let target = MaskedTarget {
             definitions: &self.definitions,
             name: &name,
@@ -192,6 +193,26 @@ impl TextMasking {
         let what = "is no table that the text creates, so that it is not known which rules its rows need: restore a backup of \
                     pg_dump";
         Err(do_not_fit(vec![format!("{written}: {what}")]))
+    }
+
+    /// Refuses rows that a partitioned table has instead of its partitions (`--load-via-partition-root`) unless all of them have
+    /// the same rules: which one a row is for is not known.
+    fn check_partitions(&self, name: &Name) -> Result<(), RestoreError> {
+        let all = &self.definitions;
+        let Some(root) = all.shape(name).filter(|_| all.is_partitioned(name)) else {
+            return Ok(());
+        };
+        let below = all.descendants(name);
+        let shapes = below.iter().filter_map(|partition| all.shape(partition));
+        let mut others = shapes.filter(|shape| !self.rules().agree(&root, shape));
+        let Some(other) = others.next() else {
+            return Ok(());
+        };
+        let what = "rows of its partitions come under its name (--load-via-partition-root), and the rules of its partition";
+        Err(do_not_fit(vec![format!(
+            "{}.{}: {what} {}.{} are others: give both the same rules, or dump without that option",
+            name.0, name.1, other.schema, other.table
+        )]))
     }
 
     /// Refuses names in the file that are no table, before the first row is sent: a misspelt name would leave its table unmasked.
@@ -602,6 +623,33 @@ mod tests {
         ] {
             let e = masking(rules).read("", &[sql]).unwrap_err();
             assert!(e.contains("search_path"), "{sql}: {e}");
+        }
+    }
+
+    #[test]
+    fn rows_of_partitions_under_the_name_of_their_root_need_one_set_of_rules() {
+        let defined = [
+            "CREATE TABLE s.root (a text, b text) PARTITION BY LIST (a);",
+            "CREATE TABLE s.p1 (b text, a text);",
+            "ALTER TABLE ONLY s.root ATTACH PARTITION s.p1 FOR VALUES IN ('x');",
+        ];
+        let of_root = "  s.root: { columns: { b: { set: x } } }\n";
+        let of_part = "  s.p1: { columns: { b: { null: true } } }\n";
+        let same = "  s.p1: { columns: { b: { set: x } } }\n";
+        let labelled = "SECURITY LABEL FOR anon ON COLUMN s.p1.a IS 'MASKED WITH VALUE NULL';";
+        for (rules, label, is_masked) in [
+            (of_root.to_owned(), None, true),
+            (format!("{of_root}{same}"), None, true),
+            (of_root.to_owned(), Some(labelled), false),
+            (format!("{of_root}{of_part}"), None, false),
+            (format!("{of_root}  s.p?: {{ rows: none }}\n"), None, false),
+        ] {
+            let mut text = masking(&rules);
+            text.read("", &defined).unwrap();
+            text.read("", label.as_slice()).unwrap();
+            let masked = text.masks("", ("s.root", Some("a, b")));
+            assert_eq!(masked.is_ok(), is_masked, "{rules}: {masked:?}");
+            assert!(text.masks("", ("s.p1", Some("a, b"))).is_ok(), "{rules}");
         }
     }
 
