@@ -14,7 +14,7 @@ use super::masked_table::{MaskedTarget, copied_columns, keeps_statistics};
 use super::misfits::{do_not_fit, misfit_of_large_objects, unmatched};
 use super::row_mask::{Name, RowMask};
 use crate::error::RestoreError;
-use crate::table_shapes::TableDefinitions;
+use crate::table_shapes::{TableDefinitions, labelled_table};
 
 /// Tokens examined to find out what a statement does.
 const LOOKED_AT: usize = 64;
@@ -100,6 +100,13 @@ impl TextMasking {
         if let Some(sets) = sets_path_elsewhere(sql) {
             return refused(&format!(
                 "{sets}: it is not followed which tables names without a schema mean after it; write them with their schema"
+            ));
+        }
+        let labelled = labelled_table(sql, schema.as_deref().unwrap_or_default());
+        if let Some(table) = labelled.filter(|table| self.tables.contains(table)) {
+            return refused(&format!(
+                "a label on a column of {}.{} comes after rows of it: write it before them",
+                table.0, table.1
             ));
         }
         if self.definitions.take_unplaced() {
@@ -651,6 +658,16 @@ mod tests {
             assert_eq!(masked.is_ok(), is_masked, "{rules}: {masked:?}");
             assert!(text.masks("", ("s.p1", Some("a, b"))).is_ok(), "{rules}");
         }
+    }
+
+    #[test]
+    fn a_label_after_the_rows_is_refused() {
+        let mut text = masking("  s.u*: { rows: none }\n");
+        text.read("", &["CREATE TABLE s.t (a text);"]).unwrap();
+        assert_eq!(text.masks("", ("s.t", Some("a"))), Ok(false));
+        let label = "SECURITY LABEL FOR anon ON COLUMN s.t.a IS 'MASKED WITH VALUE NULL';";
+        let refused = text.read("", &[label]).unwrap_err();
+        assert!(refused.contains("s.t comes after rows"), "{refused}");
     }
 
     #[test]
