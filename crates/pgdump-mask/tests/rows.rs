@@ -88,6 +88,23 @@ fn columns_change_by_their_rules_and_the_rest_stays_byte_for_byte() {
 }
 
 #[test]
+fn values_that_stay_as_they_were_are_not_counted() {
+    let shape = shape("s.t", &["a text", "b jsonb", "c text"]);
+    let yaml = "tables: { s.t: { columns: { a: { replace: { regex: z, with: y } }, b: { json: { $.none: { null: true } } }, c: { set: x } } } }";
+    let table = table(yaml, "a", &shape);
+    let rows = "a\\\\b\t{\"k\": 1}\tx\n";
+    let (masked, counts) = mask(&table, rows);
+    assert_eq!(
+        (masked.as_str(), &counts.changed[..]),
+        (rows, &[0, 0, 0][..])
+    );
+    let mut values = ["a\\b", "{\"k\": 1}", "x"].map(|v| Some(v.as_bytes().to_vec()));
+    let mut decoded = MaskCounts::default();
+    assert!(table.mask_values(&mut values, &mut decoded).unwrap());
+    assert_eq!(decoded, counts);
+}
+
+#[test]
 fn a_file_that_keeps_everything_changes_nothing() {
     let masking = masking(
         "unlisted: refuse\ntables: { \"*.*\": { columns: { \"*\": keep } } }",
