@@ -130,7 +130,7 @@ fn keyed(target: Target<'_>) -> Result<Arc<Keyed>, String> {
 fn hash(target: Target<'_>) -> Result<Box<dyn Transform>, String> {
     let key = keyed(target)?;
     match target.ty {
-        SqlType::Text { .. } | SqlType::UserDefined => {
+        SqlType::Text { .. } | SqlType::CaseInsensitive | SqlType::UserDefined => {
             let length = target.ty.max_characters().unwrap_or(TEXT_DIGITS);
             let least = if target.unique {
                 LEAST_UNIQUE_HASH
@@ -189,7 +189,7 @@ fn fake(kind: FakeKind, target: Target<'_>) -> Result<Box<dyn Transform>, String
 
 fn digits(target: Target<'_>) -> Result<Box<dyn Transform>, String> {
     let of = match target.ty {
-        SqlType::Text { .. } | SqlType::UserDefined => DigitsOf::Text,
+        SqlType::Text { .. } | SqlType::CaseInsensitive | SqlType::UserDefined => DigitsOf::Text,
         SqlType::Integer(width) => DigitsOf::Integer(*width),
         SqlType::Numeric(_) => DigitsOf::Numeric,
         other => return Err(misfit("digits", other, "text, integers and numeric")),
@@ -352,7 +352,7 @@ fn accepts(ty: &SqlType, text: &str) -> bool {
         SqlType::Json => is_json(text),
         SqlType::Array(_) => text.starts_with(['{', '[']),
         // The server checks it.
-        SqlType::Other(_) | SqlType::UserDefined => true,
+        SqlType::Other(_) | SqlType::CaseInsensitive | SqlType::UserDefined => true,
     }
 }
 

@@ -62,6 +62,7 @@ impl RowFilter {
 impl Test {
     fn holds(&self, value: Option<&[u8]>) -> bool {
         let value = value.map(|v| self.ty.canonical(v));
+        let value = value.as_deref();
         match &self.wanted {
             Wanted::Share(share) => value.is_some_and(|v| share.contains(v)),
             Wanted::OneOf(values) => values.iter().any(|wanted| wanted.as_deref() == value),
@@ -86,8 +87,8 @@ impl Test {
             },
             _ => text,
         };
-        let bytes = ty.canonical(text.as_bytes());
-        (compare(ty, bytes, bytes) == Some(Ordering::Equal)).then(|| bytes.to_vec())
+        let bytes = ty.canonical(text.as_bytes()).into_owned();
+        (compare(ty, &bytes, &bytes) == Some(Ordering::Equal)).then_some(bytes)
     }
 }
 

@@ -424,6 +424,7 @@ impl Rules {
             let ty = &self.slots.get(by)?.ty;
             Some(ty.canonical(row.value(by)?))
         });
+        let entity = entity.as_deref();
         let start = bytes.len();
         Ok(match rule.apply(value, entity, bytes)? {
             Masked::Null => Outcome::Null,

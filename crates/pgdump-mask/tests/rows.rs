@@ -105,6 +105,18 @@ fn values_that_stay_as_they_were_are_not_counted() {
 }
 
 #[test]
+fn values_that_differ_in_case_stay_equal_in_citext() {
+    let shape = shape("s.t", &["a citext", "b public.citext", "c citext"]);
+    let yaml = "tables: { s.t: { columns: { a: { hash: true }, b: { hash: true }, c: { fake: email } } } }";
+    let table = table(yaml, "a", &shape);
+    let (rows, _) = mask(&table, "A@x.org\ta@X.org\tA@x.org\nB\tb\ta@x.org\n");
+    let rows: Vec<Vec<&str>> = rows.lines().map(|l| l.split('\t').collect()).collect();
+    assert_eq!(rows[0][0], rows[0][1]);
+    assert_eq!(rows[1][0], rows[1][1]);
+    assert_eq!(rows[0][2], rows[1][2]);
+}
+
+#[test]
 fn a_file_that_keeps_everything_changes_nothing() {
     let masking = masking(
         "unlisted: refuse\ntables: { \"*.*\": { columns: { \"*\": keep } } }",
