@@ -29,6 +29,8 @@ pub(crate) struct Target<'a> {
     pub(crate) ty: &'a SqlType,
     pub(crate) unique: bool,
     pub(crate) not_null: bool,
+    /// Only one row may be NULL.
+    pub(crate) one_null: bool,
     pub(crate) key: Option<&'a MaskKey>,
 }
 
@@ -45,6 +47,12 @@ pub(crate) fn compile(rule: &RuleSpec, target: Target<'_>) -> Compiled {
         RuleSpec::Keep => return Ok(None),
         RuleSpec::Null if target.not_null => {
             return Err("null: the column is NOT NULL; use set or a fake".to_owned());
+        }
+        RuleSpec::Null if target.one_null => {
+            return Err(
+                "null: a unique index of the column is NULLS NOT DISTINCT; use hash or digits"
+                    .to_owned(),
+            );
         }
         RuleSpec::Null => Box::new(Null),
         RuleSpec::Set(text) => {
@@ -191,6 +199,12 @@ fn digits(target: Target<'_>) -> Result<Box<dyn Transform>, String> {
     let of = match target.ty {
         SqlType::Text { .. } | SqlType::CaseInsensitive | SqlType::UserDefined => DigitsOf::Text,
         SqlType::Integer(width) => DigitsOf::Integer(*width),
+        SqlType::Numeric(None) if target.unique => {
+            return Err(
+                "digits cannot keep a unique numeric without a scale unique, in which 1.5 and 1.50 are equal; use hash"
+                    .to_owned(),
+            );
+        }
         SqlType::Numeric(_) => DigitsOf::Numeric,
         other => return Err(misfit("digits", other, "text, integers and numeric")),
     };
@@ -244,6 +258,7 @@ fn each(rule: &RuleSpec, target: Target<'_>) -> Compiled {
         ty: element,
         unique: false,
         not_null: false,
+        one_null: false,
         key: target.key,
     };
     let compiled = compile(rule, target)?;
@@ -278,6 +293,7 @@ fn json_leaf(rule: &RuleSpec, target: Target<'_>) -> Result<JsonLeaf, String> {
         ty,
         unique: false,
         not_null: false,
+        one_null: false,
         key: target.key,
     };
     let text = SqlType::Text {
@@ -369,6 +385,7 @@ mod tests {
             ty: &ty,
             unique,
             not_null,
+            one_null: false,
             key: Some(&key),
         };
         compile(&file.tables.0[0].1.columns.0[0].1, target).map(|_| ())
@@ -476,6 +493,13 @@ mod tests {
             let error = fits(rule, ty, true, false).unwrap_err();
             assert!(error.contains("unique"), "{rule}: {error}");
         }
+        let error = fits("{ digits: true }", "numeric", true, false).unwrap_err();
+        assert!(error.contains("without a scale"), "{error}");
+        assert_eq!(
+            fits("{ digits: true }", "numeric(9,2)", true, false),
+            Ok(())
+        );
+        assert_eq!(fits("{ digits: true }", "numeric", false, false), Ok(()));
         for (rule, ty) in [
             ("{ hash: true }", "character varying(15)"),
             ("{ hash: true }", "numeric(10,2)"),
@@ -489,11 +513,25 @@ mod tests {
     }
 
     #[test]
+    fn a_column_that_may_have_one_null_is_not_nulled() {
+        let target = Target {
+            ty: &SqlType::Uuid,
+            unique: true,
+            not_null: false,
+            one_null: true,
+            key: None,
+        };
+        let error = compile(&RuleSpec::Null, target).err().unwrap();
+        assert!(error.contains("NULLS NOT DISTINCT"), "{error}");
+    }
+
+    #[test]
     fn a_rule_without_its_key_names_the_variables() {
         let target = Target {
             ty: &SqlType::Uuid,
             unique: false,
             not_null: false,
+            one_null: false,
             key: None,
         };
         let error = compile(&RuleSpec::Hash, target).err().unwrap();

@@ -218,6 +218,7 @@ impl<'a> Builder<'a> {
                     ty: &self.types[index],
                     unique: column.unique,
                     not_null: column.not_null,
+                    one_null: column.one_null,
                     key: self.key,
                 };
                 let Some(compiled) = compile(rule, target)? else {
@@ -271,13 +272,15 @@ impl<'a> Builder<'a> {
                 if referred == index {
                     return Err("template refers to its own column, which it is to mask".to_owned());
                 }
-                refers_to_unique |= self.shape.columns[referred].unique;
+                // Values that are unique in some rows only, or NULL, would make equal texts.
+                let column = &self.shape.columns[referred];
+                refers_to_unique |= column.is_key && column.not_null;
                 read.push(referred);
             }
         }
         if column.unique && !refers_to_unique {
             return Err(
-                "template cannot keep a unique column unique; refer to a unique column in it"
+                "template cannot keep a unique column unique; refer in it to a column that is unique in all rows and NOT NULL"
                     .to_owned(),
             );
         }

@@ -27,7 +27,8 @@ fn column(text: &str) -> ColumnShape {
         sql_type: sql_type.to_owned(),
         not_null: is_key,
         unique: is_key,
-        label: None,
+        is_key,
+        ..ColumnShape::default()
     }
 }
 

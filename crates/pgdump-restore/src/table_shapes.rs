@@ -58,6 +58,8 @@ pub(crate) fn in_order_of(known: &[ColumnShape], names: &[String]) -> Vec<Column
         sql_type: String::new(),
         not_null: false,
         unique: false,
+        is_key: false,
+        one_null: false,
         label: None,
     };
     let shapes = names.iter();
@@ -103,7 +105,12 @@ pub(crate) struct RowColumn {
 #[derive(Debug, Clone, Default)]
 struct Added {
     not_null: HashSet<String>,
+    /// Columns of which an index or key has values, or expressions of them, once.
     unique: HashSet<String>,
+    /// Those that an index or key has by themselves, of all rows.
+    keys: HashSet<String>,
+    /// Those of which only one row may be NULL.
+    one_null: HashSet<String>,
     labels: HashMap<String, String>,
 }
 
@@ -111,6 +118,8 @@ impl Added {
     fn merge(&mut self, other: Added) {
         self.not_null.extend(other.not_null);
         self.unique.extend(other.unique);
+        self.keys.extend(other.keys);
+        self.one_null.extend(other.one_null);
         self.labels.extend(other.labels);
     }
 }
@@ -290,20 +299,20 @@ impl TableDefinitions {
         let own = self.added.get(table);
         let of_parents = || parents.iter().filter_map(|p| self.added.get(p));
         let label = |a: &Added| a.labels.get(&column.name).cloned();
-        let is_not_null = |a: &Added| a.not_null.contains(&column.name);
+        // An index of a partitioned table has a part on each partition, which the partition's own statements define unless the
+        // text was written by hand.
+        let is_in = |set: fn(&Added) -> &HashSet<String>| {
+            let mut all = own.into_iter().chain(of_parents());
+            all.any(|a| set(a).contains(&column.name))
+        };
         ColumnShape {
             name: column.name.clone(),
             sql_type,
-            not_null: column.not_null
-                || not_null_domain
-                || own.is_some_and(is_not_null)
-                || of_parents().any(is_not_null),
-            // An index of a partitioned table has a part on each partition, which the partition's own statements define
-            // unless the text was written by hand.
-            unique: own
-                .into_iter()
-                .chain(of_parents())
-                .any(|a| a.unique.contains(&column.name)),
+            not_null: column.not_null || not_null_domain || is_in(|a| &a.not_null),
+            unique: is_in(|a| &a.unique),
+            // Children have no keys of their parents.
+            is_key: own.is_some_and(|a| a.keys.contains(&column.name)),
+            one_null: is_in(|a| &a.one_null),
             label: own.and_then(label).or_else(|| of_parents().find_map(label)),
         }
     }
@@ -552,6 +561,26 @@ mod tests {
             assert_eq!(all.is_complete(&name(table)), is_complete, "{table}");
         }
         assert_eq!(shown(&all, "twice"), ["a text", "b text"]);
+    }
+
+    #[test]
+    fn an_index_of_some_rows_or_of_an_expression_is_no_key() {
+        let all = learned(&[
+            "CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE NULLS NOT DISTINCT, c text, d text, e text, f text, g text);",
+            "ALTER TABLE ONLY t ADD CONSTRAINT k UNIQUE (c);",
+            "CREATE UNIQUE INDEX i ON t USING btree (lower(d));",
+            "CREATE UNIQUE INDEX i ON t USING btree (e) WHERE (d IS NULL);",
+            "CREATE UNIQUE INDEX i ON t USING btree (f text_pattern_ops) INCLUDE (d) NULLS NOT DISTINCT;",
+            "ALTER TABLE ONLY t ADD CONSTRAINT k UNIQUE NULLS NOT DISTINCT (g);",
+        ]);
+        let shape = all.shape(&name("t")).unwrap();
+        let columns = |is: fn(&ColumnShape) -> bool| -> String {
+            let columns = shape.columns.iter().filter(|c| is(c));
+            columns.map(|c| c.name.as_str()).collect()
+        };
+        assert_eq!(columns(|c| c.unique), "abcdefg");
+        assert_eq!(columns(|c| c.is_key), "abcfg");
+        assert_eq!(columns(|c| c.one_null), "bfg");
     }
 
     #[test]

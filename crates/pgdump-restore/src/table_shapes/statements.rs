@@ -176,8 +176,20 @@ impl TableDefinitions {
         };
         let known = self.columns(&name);
         let names = item.iter().filter_map(Token::name);
-        let columns = names.filter(|n| known.iter().any(|c| c.name == *n));
-        self.added.entry(name).or_default().unique.extend(columns);
+        let columns: Vec<String> = names
+            .filter(|n| known.iter().any(|c| c.name == *n))
+            .collect();
+        let is_partial = outer(rest).any(|(_, w)| w.is("where"));
+        let is_expression = item.iter().any(|w| w.is_symbol(b'('));
+        let added = self.added.entry(name).or_default();
+        if !is_partial && !is_expression {
+            let column = item.first().and_then(Token::name);
+            added.keys.extend(column.filter(|c| columns.contains(c)));
+        }
+        if is_not_distinct(rest) {
+            added.one_null.extend(columns.iter().cloned());
+        }
+        added.unique.extend(columns);
         Some(())
     }
 
@@ -289,7 +301,8 @@ impl TableDefinitions {
             if let Some(label) = added.labels.remove(from) {
                 added.labels.insert(to.to_owned(), label);
             }
-            for set in [&mut added.not_null, &mut added.unique] {
+            let keys = [&mut added.unique, &mut added.keys, &mut added.one_null];
+            for set in [&mut added.not_null].into_iter().chain(keys) {
                 if set.remove(from) {
                     set.insert(to.to_owned());
                 }
@@ -408,9 +421,14 @@ fn add_item(
     if has(["primary", "key"]) {
         added.not_null.insert(column.name.clone());
         added.unique.insert(column.name.clone());
+        added.keys.insert(column.name.clone());
     }
     if outer(item).any(|(i, w)| i > 0 && w.is("unique")) {
         added.unique.insert(column.name.clone());
+        added.keys.insert(column.name.clone());
+        if is_not_distinct(item) {
+            added.one_null.insert(column.name.clone());
+        }
     }
     declared.columns.push(column);
     Some(())
@@ -454,8 +472,18 @@ fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
     }
     if let [only] = columns.as_slice() {
         added.unique.insert(only.clone());
+        added.keys.insert(only.clone());
+        if is_not_distinct(body) {
+            added.one_null.insert(only.clone());
+        }
     }
     Some(())
+}
+
+/// `NULLS NOT DISTINCT`
+fn is_not_distinct(t: &[Token<'_>]) -> bool {
+    let words = ["nulls", "not", "distinct"];
+    t.windows(words.len()).any(|w| begins(w, &words))
 }
 
 fn column(sql: &str, item: &[Token<'_>], schema: &str) -> Option<Column> {
