@@ -232,13 +232,17 @@ impl TrimSuffix for [u8] {
     }
 }
 
-/// The type before the last brackets of an array type.
+/// The type before the brackets of an array type.
 fn array_element(text: &str) -> Option<&str> {
-    let inner = text.strip_suffix(']')?;
-    let open = inner.rfind('[')?;
-    let element = inner[..open].trim_end();
-    // Brackets of a type's own dimensions are one array.
-    Some(array_element(element).unwrap_or(element))
+    // Brackets of several dimensions are one array.
+    let (mut element, mut rest) = (None, text);
+    while let Some(inner) = rest.strip_suffix(']')
+        && let Some(open) = inner.rfind('[')
+    {
+        rest = inner[..open].trim_end();
+        element = Some(rest);
+    }
+    element
 }
 
 /// A type's name in lower case without its limits, and the limits.
@@ -308,6 +312,13 @@ mod tests {
         ] {
             assert_eq!(SqlType::parse(written), expected, "{written}");
         }
+    }
+
+    #[test]
+    fn many_dimensions_need_no_stack() {
+        let written = format!("integer{}", "[] ".repeat(1_000_000));
+        let integer = SqlType::Integer(IntegerWidth::Normal);
+        assert_eq!(SqlType::parse(&written), SqlType::Array(Box::new(integer)));
     }
 
     #[test]
