@@ -343,7 +343,12 @@ fn not_understood(sql: &str) -> Option<String> {
         let is_of_catalog = t.get(1).is_some_and(|w| w.is("pg_catalog"))
             && t.get(2).is_some_and(|w| w.is_symbol(b'.'));
         let is_call = |f: &Token<'_>| UNDERSTOOD_CALLS.iter().any(|call| f.is(call));
-        is_of_catalog && t.get(3).is_some_and(is_call) && !t.iter().any(|w| w.is("into"))
+        let is_other = |w: &Token<'_>| w.is("into") || w.is("select");
+        let arguments = t.get(4..).unwrap_or_default();
+        is_of_catalog
+            && t.get(3).is_some_and(is_call)
+            && !arguments.iter().any(is_other)
+            && !calls_function(arguments)
     } else if first.is("create") {
         return creates_otherwise(&t).map(str::to_owned);
     } else if first.is("alter") {
@@ -372,6 +377,12 @@ fn creates_from_query(t: &[Token<'_>]) -> bool {
         depth = depth.saturating_sub(usize::from(w.is_symbol(b')')));
         depth == 0 && w.is("as")
     })
+}
+
+/// Whether a name is followed by a parenthesis.
+fn calls_function(t: &[Token<'_>]) -> bool {
+    t.windows(2)
+        .any(|w| w[0].name().is_some() && w[1].is_symbol(b'('))
 }
 
 /// What creates tables in a way that is not followed.
@@ -431,6 +442,10 @@ mod tests {
             "SELECT f('x');",
             "SELECT 1 INTO t;",
             "SELECT pg_catalog.query_to_xml('x');",
+            "SELECT pg_catalog.setval('s.q', f('x'));",
+            "SELECT pg_catalog.setval('s.q', 1), public.f();",
+            "SELECT pg_catalog.lo_create(1) FROM s.\"F\" ('x');",
+            "SELECT pg_catalog.setval('s.q', (SELECT a FROM v));",
             "DO $$ BEGIN END $$;",
             "CALL p('x');",
             "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE;",
@@ -458,6 +473,7 @@ mod tests {
             "SELECT pg_catalog.set_config('search_path', '', false);",
             "SELECT pg_catalog.setval('s.q', 3, true);",
             "SELECT pg_catalog.lo_create('1');",
+            "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = '1';",
             "CREATE TABLE s.t (a text DEFAULT (1)::text, b text GENERATED ALWAYS AS (lower(a)) STORED);",
             "CREATE VIEW v AS SELECT 1;",
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';",
