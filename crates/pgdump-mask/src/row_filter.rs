@@ -68,6 +68,7 @@ impl Test {
             Wanted::OneOf(values) => values.iter().any(|wanted| match (wanted, value) {
                 (Some(wanted), Some(value)) => {
                     compare(&self.ty, value, wanted) == Some(Ordering::Equal)
+                        && (self.ty != SqlType::Timestamp || fraction(value) == fraction(wanted))
                 }
                 (wanted, value) => wanted.is_none() && value.is_none(),
             }),
@@ -107,6 +108,17 @@ fn compare(ty: &SqlType, one: &[u8], other: &[u8]) -> Option<Ordering> {
         SqlType::Uuid => Some(one.to_ascii_lowercase().cmp(&other.to_ascii_lowercase())),
         _ => Some(one.cmp(other)),
     }
+}
+
+/// The fraction of a timestamp's second, without zeros at its end.
+fn fraction(timestamp: &[u8]) -> &[u8] {
+    let Some(point) = timestamp.iter().position(|b| *b == b'.') else {
+        return b"";
+    };
+    let digits = &timestamp[point + 1..];
+    let count = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+    let last = digits[..count].iter().rposition(|b| *b != b'0');
+    &digits[..last.map_or(0, |last| last + 1)]
 }
 
 fn compare_numbers(one: &[u8], other: &[u8]) -> Option<Ordering> {
@@ -160,6 +172,18 @@ mod tests {
                 "timestamp without time zone",
                 "2024-01-02",
                 "2024-01-02 00:00:01",
+                false,
+            ),
+            (
+                "timestamp with time zone",
+                "2024-01-02 00:00:00.5",
+                "2024-01-02 00:00:00.50+01",
+                true,
+            ),
+            (
+                "timestamp with time zone",
+                "2024-01-02 00:00:00.5",
+                "2024-01-02 00:00:00.25+01",
                 false,
             ),
             (
