@@ -453,6 +453,11 @@ mod tests {
                 "text",
                 "json is for",
             ),
+            (
+                "{ json: { \"$.a.*\": keep, \"$.*.b\": { null: true } } }",
+                "jsonb",
+                "neither is more specific",
+            ),
         ] {
             let error = fits(rule, ty, false, false).unwrap_err();
             assert!(error.contains(why), "{rule} {ty}: {error}");
