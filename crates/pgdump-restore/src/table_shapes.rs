@@ -333,7 +333,7 @@ impl TableDefinitions {
     }
 
     /// Parents, their parents, and so on.
-    pub(crate) fn ancestors(&self, name: &Name) -> Vec<Name> {
+    fn ancestors(&self, name: &Name) -> Vec<Name> {
         let mut seen = HashSet::from([name]);
         let (mut found, mut next) = (vec![], vec![name]);
         for _ in 0..MAX_DEPTH {

@@ -238,8 +238,8 @@ impl TableDefinitions {
         } else if is(&["add", "column"]) || is(&["add"]) && !is_constraint(&action[1..]) {
             let item = after(&action[1..], &["column", "if", "not", "exists"]);
             let known = self.columns(table);
-            let may_exist = item.first().and_then(Token::name);
-            let is_known = known.iter().any(|c| Some(&c.name) == may_exist.as_ref());
+            let name = item.first().and_then(Token::name);
+            let is_known = known.iter().any(|c| Some(&c.name) == name.as_ref());
             // Children have the new column at their end, and copies of the table do not have it.
             self.lose_columns_below(table);
             let declared = self.tables.get_mut(table)?;
