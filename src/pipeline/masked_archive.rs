@@ -111,13 +111,14 @@ pub(crate) async fn run(
     };
     let written = output.write(copy, services.config.retry_budget, &cancel);
     let written = written.await?;
+    notes.extend(written.masked.notes);
     Ok(MaskedArchive {
         backup,
         to: written.to,
         generation: written.generation,
         size: written.size.to_string(),
         compression: job.codec.as_str(),
-        masking: written.report,
+        masking: written.masked.report,
         left_out,
         notes,
     })
@@ -156,7 +157,13 @@ struct Written {
     to: String,
     generation: Option<String>,
     size: u64,
+    masked: Masked,
+}
+
+/// What was masked, and what of the rules has had no effect.
+struct Masked {
     report: MaskingReport,
+    notes: Vec<String>,
 }
 
 impl Output {
@@ -186,27 +193,27 @@ impl Output {
             Output::Object { store, name } => {
                 let upload = upload(copy, store.as_ref(), &name, stall);
                 let done = cancel.run_until_cancelled(upload).await;
-                let (object, report) = done.unwrap_or_else(|| Err(stopped()))?;
+                let (object, masked) = done.unwrap_or_else(|| Err(stopped()))?;
                 Ok(Written {
                     to: store.uri(&name),
                     generation: Some(object.generation.to_string()),
                     size: object.size,
-                    report,
+                    masked,
                 })
             }
             Output::Stream(out) => {
                 let writing = tokio::task::spawn_blocking(move || {
-                    let (out, report) = copy.write_to(HeldBack::new(out))?;
-                    Ok::<_, RestoreError>((out.finish()?, report))
+                    let (out, masked) = copy.write_to(HeldBack::new(out))?;
+                    Ok::<_, RestoreError>((out.finish()?, masked))
                 });
                 // Whoever reads the other end may have stopped reading.
                 let done = cancel.run_until_cancelled(writing).await;
-                let (size, report) = done.map_or_else(|| Err(stopped()), joined)?;
+                let (size, masked) = done.map_or_else(|| Err(stopped()), joined)?;
                 Ok(Written {
                     to: "-".to_owned(),
                     generation: None,
                     size,
-                    report,
+                    masked,
                 })
             }
         }
@@ -235,12 +242,12 @@ async fn upload(
     store: &dyn BackupStore,
     name: &str,
     stall: Duration,
-) -> Result<(StoredObject, MaskingReport), RestoreError> {
+) -> Result<(StoredObject, Masked), RestoreError> {
     let (writer, body) = object_body(stall);
     let mut writing = tokio::task::spawn_blocking(move || {
-        let (writer, report) = copy.write_to(writer)?;
+        let (writer, masked) = copy.write_to(writer)?;
         writer.finish()?;
-        Ok::<_, RestoreError>(report)
+        Ok::<_, RestoreError>(masked)
     });
     let mut creating = store.create_of(name, body, CONTENT_TYPE);
     let (written, created) = tokio::select! {
@@ -255,7 +262,7 @@ async fn upload(
         created = &mut creating => (joined(writing.await), created),
     };
     match (written, created) {
-        (Ok(report), Ok(Some(object))) => Ok((object, report)),
+        (Ok(masked), Ok(Some(object))) => Ok((object, masked)),
         // The writer only knows that nobody takes its bytes.
         (_, Ok(None)) => Err(exists(&store.uri(name))),
         (Err(e), Err(of_store)) if is_stopped(&e) => Err(of_store.into()),
@@ -279,7 +286,7 @@ struct MaskedCopy {
 
 impl MaskedCopy {
     /// Writes all of it, and returns the output once the backup has proved to be whole.
-    fn write_to<W: Write>(self, out: W) -> Result<(W, MaskingReport), RestoreError> {
+    fn write_to<W: Write>(self, out: W) -> Result<(W, Masked), RestoreError> {
         let archive = self.archive;
         let writer = {
             let entries: Vec<&TocEntry> = self.masking.entries().iter().collect();
@@ -298,7 +305,11 @@ impl MaskedCopy {
         archive.read_data(&mut data)?;
         self.integrity.check()?;
         let out = data.writer.finish()?;
-        Ok((out, data.masking.report()))
+        let masked = Masked {
+            report: data.masking.report(),
+            notes: data.masking.notes(),
+        };
+        Ok((out, masked))
     }
 }
 

@@ -341,6 +341,8 @@ impl CreatedStaging {
         );
         let loaded = Box::pin(loaded).await?;
         summary.notes.extend(self.rewriter.unused_patterns());
+        let of_masking = summary.masking.as_ref().map(|masking| masking.notes());
+        summary.notes.extend(of_masking.unwrap_or_default());
         Ok(LoadedStaging {
             staging: self.staging,
             server: self.server,

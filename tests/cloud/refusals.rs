@@ -70,10 +70,7 @@ fn envelopes() -> Vec<Bad> {
         ("a string", "\"x\""),
         ("an array", "[]"),
         ("an empty object", "{}"),
-        (
-            "no id",
-            r#"{"backup":{"name":"good.dump"},"target_db":"app"}"#,
-        ),
+        ("neither id nor backup", r#"{"target_db":"app"}"#),
         (
             "no backup",
             r#"{"request_id":"no-backup","target_db":"app"}"#,

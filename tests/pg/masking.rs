@@ -157,6 +157,7 @@ async fn no_value_reaches_the_server_and_every_format_gives_the_same_copy() {
     let host = Path::new(c.sandbox.host());
     assert_eq!(marked(host), Vec::<PathBuf>::new());
     check_refusals(&c, &dumps);
+    check_by_hand(&c);
     assert_eq!(marked(host), Vec::<PathBuf>::new());
     // The search finds what is there.
     c.restore(&dumps[1], "open").await;
@@ -311,11 +312,62 @@ fn check_refusals(c: &Cluster, dumps: &[PathBuf]) {
     assert_eq!(c.databases(), before);
 }
 
+/// SQL text that `pg_dump` did not write, or of which a selection leaves out what says how rows are masked.
+fn check_by_hand(c: &Cluster) {
+    let file = rules(
+        c,
+        "by_hand.yaml",
+        "version: 1\ntables:\n  crm.t: { columns: { b: { set: x } } }\n",
+    );
+    let labelled = "CREATE SCHEMA crm; SET SCHEMA 'crm';\nCREATE TABLE t (a text, b text);\n\
+         SECURITY LABEL FOR anon ON COLUMN crm.t.a IS 'MASKED WITH VALUE NULL';\n\
+         COPY t (a, b) FROM stdin;\nqz7hand\tqz7hand\n\\.\n";
+    let equal = "CREATE SCHEMA crm; CREATE TABLE crm.t (a text, b text, UNIQUE (a, b));\n\
+         INSERT INTO crm.t VALUES ('k', 'qz7hand1') ON CONFLICT DO NOTHING;\n\
+         INSERT INTO crm.t VALUES ('k', 'qz7hand2') ON CONFLICT DO NOTHING;\n";
+    for (name, text, extra, wanted) in [
+        (
+            "labelled.sql",
+            labelled,
+            &["--skip", "SECURITY LABEL *"][..],
+            Ok("x null"),
+        ),
+        ("equal.sql", equal, &[], Err("ON CONFLICT DO NOTHING")),
+    ] {
+        let dump = c.scratch(name);
+        std::fs::write(&dump, text).unwrap();
+        let target = name.trim_end_matches(".sql");
+        let (code, result) = run_into(c, (&dump, target), &file, extra);
+        match wanted {
+            Ok(row) => {
+                assert_eq!(code, 0, "{name}: {result}");
+                let found = c.psql(target, "SELECT b || coalesce(a, ' null') FROM crm.t");
+                assert_eq!(found.trim(), row, "{name}");
+            }
+            Err(why) => {
+                assert_eq!(code, 65, "{name}: {result}");
+                let message = result["error"]["message"].as_str().unwrap();
+                assert!(message.contains(why), "{name}: {message}");
+            }
+        }
+    }
+}
+
 /// The command line's exit code and result.
 fn run(c: &Cluster, dump: &Path, rules: &Path) -> (i32, Value) {
+    run_into(c, (dump, "never"), rules, &[])
+}
+
+fn run_into(
+    c: &Cluster,
+    (dump, target): (&Path, &str),
+    rules: &Path,
+    extra: &[&str],
+) -> (i32, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command
-        .args(["restore", dump.to_str().unwrap(), "--target", "never"])
+        .args(["restore", dump.to_str().unwrap(), "--target", target])
+        .args(extra)
         .args(["--mask", rules.to_str().unwrap(), "--output", "json"])
         .env_clear()
         .env("DB_HOST", c.sandbox.host())

@@ -42,7 +42,7 @@ impl Emulator {
         let address = listener.local_addr()?;
         let (access, storage_errors) = (Access::default(), StorageErrors::default());
         let of_storage = storage.router().merge(access.storage_router());
-        let of_storage = of_storage.merge(uploads::router(storage.clone()));
+        let of_storage = of_storage.merge(uploads::router(storage.clone(), address.port()));
         let routes = pubsub
             .router()
             .merge(storage_errors.guard(of_storage))

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -43,12 +44,15 @@ pub(super) enum Resumed {
 }
 
 impl ResumableUploads {
-    /// Begins an upload, which goes on at the `Location` of the answer.
-    pub(super) fn begin(&self, target: UploadTarget, headers: &HeaderMap) -> Response {
+    /// Begins an upload, which goes on at the `Location` of the answer: at the host that the client has named, and at `port`
+    /// unless the client has named one. Google's client leaves it out.
+    pub(super) fn begin(&self, target: UploadTarget, headers: &HeaderMap, port: u16) -> Response {
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-        let Some(host) = host.map(str::to_owned) else {
+        let host: Option<Authority> = host.and_then(|h| h.parse().ok());
+        let Some(host) = host else {
             return (StatusCode::BAD_REQUEST, "host").into_response();
         };
+        let (port, host) = (host.port_u16().unwrap_or(port), host.host());
         let mut sessions = self.0.lock();
         sessions.last += 1;
         let (id, bucket) = (sessions.last.to_string(), target.bucket.clone());
@@ -58,7 +62,7 @@ impl ResumableUploads {
         };
         sessions.open.insert(id.clone(), session);
         let location = format!(
-            "http://{host}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={id}"
+            "http://{host}:{port}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={id}"
         );
         (StatusCode::OK, [(header::LOCATION, location)]).into_response()
     }
@@ -149,14 +153,22 @@ mod tests {
             name: "n".into(),
             if_generation_match: None,
         };
+        for (named, wanted) in [
+            ("localhost:1", "localhost:1"),
+            ("127.0.0.1", "127.0.0.1:2"),
+            ("[::1]", "[::1]:2"),
+        ] {
+            let uploads = ResumableUploads::default();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, named.parse().unwrap());
+            let begun = uploads.begin(target.clone(), &headers, 2);
+            let location = begun.headers()[header::LOCATION].to_str().unwrap();
+            let path = "/upload/storage/v1/b/b/o?uploadType=resumable&upload_id=1";
+            assert_eq!(location, format!("http://{wanted}{path}"));
+        }
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, "localhost:1".parse().unwrap());
-        let begun = uploads.begin(target, &headers);
-        let location = begun.headers()[header::LOCATION].to_str().unwrap();
-        assert_eq!(
-            location,
-            "http://localhost:1/upload/storage/v1/b/b/o?uploadType=resumable&upload_id=1"
-        );
+        headers.insert(header::HOST, "localhost".parse().unwrap());
+        uploads.begin(target, &headers, 2);
         let more = Err(StatusCode::PERMANENT_REDIRECT);
         assert_eq!(put(&uploads, "bytes */*", b""), more);
         assert_eq!(put(&uploads, "bytes 0-2/*", b"abc"), more);

@@ -13,21 +13,30 @@ use bytes::Bytes;
 use super::resumable::{Resumed, UploadTarget};
 use super::storage::StorageService;
 
-pub(super) fn router(storage: StorageService) -> Router {
+/// What the routes answer with.
+#[derive(Clone)]
+struct Uploads {
+    storage: StorageService,
+    /// The port of this server, where resumable uploads go on.
+    port: u16,
+}
+
+pub(super) fn router(storage: StorageService, port: u16) -> Router {
     Router::new()
         .route("/upload/storage/v1/b/{bucket}/o", post(upload).put(resume))
         .layer(DefaultBodyLimit::disable())
-        .with_state(storage)
+        .with_state(Uploads { storage, port })
 }
 
 /// `uploadType=media`: the body is the object; `multipart`: its second part is; `resumable`: further requests bring it.
 async fn upload(
-    State(s): State<StorageService>,
+    State(uploads): State<Uploads>,
     Path(bucket): Path<String>,
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
     data: Bytes,
 ) -> Response {
+    let s = uploads.storage;
     let Some(name) = query.get("name").cloned() else {
         return (StatusCode::BAD_REQUEST, "name").into_response();
     };
@@ -41,7 +50,7 @@ async fn upload(
         return refused;
     }
     match query.get("uploadType").map(String::as_str) {
-        Some("resumable") => s.uploads.begin(target, &headers),
+        Some("resumable") => s.uploads.begin(target, &headers, uploads.port),
         Some("multipart") => match second_part(&headers, &data) {
             Some(media) => store(&s, &target, media),
             None => (StatusCode::BAD_REQUEST, "multipart").into_response(),
@@ -52,7 +61,7 @@ async fn upload(
 
 /// A request of a resumable upload.
 async fn resume(
-    State(s): State<StorageService>,
+    State(Uploads { storage: s, .. }): State<Uploads>,
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
     data: Bytes,

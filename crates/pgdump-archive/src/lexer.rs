@@ -482,6 +482,9 @@ impl StatementEnd {
     }
 }
 
+/// Most bytes of a name.
+const MAX_NAME: usize = 63;
+
 /// A word, constant or symbol of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token<'a> {
@@ -509,17 +512,23 @@ impl Token<'_> {
         self.kind == TokenKind::Symbol(symbol)
     }
 
-    /// The name that a word stands for: unquoted, or in lower case.
+    /// The name that a word stands for: unquoted, or in lower case, and cut off where PostgreSQL cuts it off.
     pub fn name(&self) -> Option<String> {
-        match self.kind {
-            TokenKind::Word => Some(self.text.to_lowercase()),
+        let mut name = match self.kind {
+            TokenKind::Word => self.text.to_lowercase(),
             TokenKind::QuotedIdentifier => self
                 .text
                 .strip_prefix('"')?
-                .strip_suffix('"')
-                .map(|t| t.replace("\"\"", "\"")),
-            _ => None,
+                .strip_suffix('"')?
+                .replace("\"\"", "\""),
+            _ => return None,
+        };
+        let mut end = name.len().min(MAX_NAME);
+        while !name.is_char_boundary(end) {
+            end -= 1;
         }
+        name.truncate(end);
+        Some(name)
     }
 
     /// The text of a string constant without escapes; `None` for anything else.
@@ -603,6 +612,15 @@ mod tests {
 
     fn split(sql: &str) -> Vec<&str> {
         statements(sql, Dialect::default())
+    }
+
+    #[test]
+    fn names_end_where_the_server_cuts_them_off() {
+        let name = |sql: &str| tokens(sql, Dialect::default())[0].name().unwrap();
+        assert_eq!(name(&"A".repeat(70)), "a".repeat(63));
+        // Not within a character.
+        let quoted = format!("\"{}\"", "é".repeat(40));
+        assert_eq!(name(&quoted), "é".repeat(31));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Target<'a> {
     pub(crate) ty: &'a SqlType,
     pub(crate) unique: bool,
     pub(crate) not_null: bool,
+    /// Only one row may be NULL.
+    pub(crate) one_null: bool,
     pub(crate) key: Option<&'a MaskKey>,
 }
 
@@ -45,6 +47,12 @@ pub(crate) fn compile(rule: &RuleSpec, target: Target<'_>) -> Compiled {
         RuleSpec::Keep => return Ok(None),
         RuleSpec::Null if target.not_null => {
             return Err("null: the column is NOT NULL; use set or a fake".to_owned());
+        }
+        RuleSpec::Null if target.one_null => {
+            return Err(
+                "null: a unique index of the column is NULLS NOT DISTINCT; use hash or digits"
+                    .to_owned(),
+            );
         }
         RuleSpec::Null => Box::new(Null),
         RuleSpec::Set(text) => {
@@ -130,7 +138,7 @@ fn keyed(target: Target<'_>) -> Result<Arc<Keyed>, String> {
 fn hash(target: Target<'_>) -> Result<Box<dyn Transform>, String> {
     let key = keyed(target)?;
     match target.ty {
-        SqlType::Text { .. } | SqlType::UserDefined => {
+        SqlType::Text { .. } | SqlType::CaseInsensitive | SqlType::UserDefined => {
             let length = target.ty.max_characters().unwrap_or(TEXT_DIGITS);
             let least = if target.unique {
                 LEAST_UNIQUE_HASH
@@ -189,8 +197,14 @@ fn fake(kind: FakeKind, target: Target<'_>) -> Result<Box<dyn Transform>, String
 
 fn digits(target: Target<'_>) -> Result<Box<dyn Transform>, String> {
     let of = match target.ty {
-        SqlType::Text { .. } | SqlType::UserDefined => DigitsOf::Text,
+        SqlType::Text { .. } | SqlType::CaseInsensitive | SqlType::UserDefined => DigitsOf::Text,
         SqlType::Integer(width) => DigitsOf::Integer(*width),
+        SqlType::Numeric(None) if target.unique => {
+            return Err(
+                "digits cannot keep a unique numeric without a scale unique, in which 1.5 and 1.50 are equal; use hash"
+                    .to_owned(),
+            );
+        }
         SqlType::Numeric(_) => DigitsOf::Numeric,
         other => return Err(misfit("digits", other, "text, integers and numeric")),
     };
@@ -244,6 +258,7 @@ fn each(rule: &RuleSpec, target: Target<'_>) -> Compiled {
         ty: element,
         unique: false,
         not_null: false,
+        one_null: false,
         key: target.key,
     };
     let compiled = compile(rule, target)?;
@@ -254,11 +269,19 @@ fn json(rules: &Ordered<RuleSpec>, target: Target<'_>) -> Result<Box<dyn Transfo
     if *target.ty != SqlType::Json {
         return Err(misfit("json", target.ty, "json and jsonb"));
     }
-    let mut compiled = Vec::new();
+    let mut compiled: Vec<(JsonPath, JsonLeaf)> = Vec::new();
     for (path, rule) in &rules.0 {
         let leads = JsonPath::parse(path).ok_or_else(|| {
             format!("json: {path} is no path; write one such as $.a.b, $.a[*].b or $[*].x")
         })?;
+        let earlier = compiled.iter().zip(&rules.0);
+        let mut conflicting = earlier.filter(|((other, _), _)| other.conflicts_with(&leads));
+        if let Some((_, (other, _))) = conflicting.next() {
+            return Err(format!(
+                "json: {path} and {other} lead to the same values, and neither is more specific; write a path without \
+                 wildcards for them"
+            ));
+        }
         let leaf = json_leaf(rule, target).map_err(|why| format!("json: {path}: {why}"))?;
         compiled.push((leads, leaf));
     }
@@ -270,6 +293,7 @@ fn json_leaf(rule: &RuleSpec, target: Target<'_>) -> Result<JsonLeaf, String> {
         ty,
         unique: false,
         not_null: false,
+        one_null: false,
         key: target.key,
     };
     let text = SqlType::Text {
@@ -344,7 +368,7 @@ fn accepts(ty: &SqlType, text: &str) -> bool {
         SqlType::Json => is_json(text),
         SqlType::Array(_) => text.starts_with(['{', '[']),
         // The server checks it.
-        SqlType::Other(_) | SqlType::UserDefined => true,
+        SqlType::Other(_) | SqlType::CaseInsensitive | SqlType::UserDefined => true,
     }
 }
 
@@ -361,6 +385,7 @@ mod tests {
             ty: &ty,
             unique,
             not_null,
+            one_null: false,
             key: Some(&key),
         };
         compile(&file.tables.0[0].1.columns.0[0].1, target).map(|_| ())
@@ -428,6 +453,11 @@ mod tests {
                 "text",
                 "json is for",
             ),
+            (
+                "{ json: { \"$.a.*\": keep, \"$.*.b\": { null: true } } }",
+                "jsonb",
+                "neither is more specific",
+            ),
         ] {
             let error = fits(rule, ty, false, false).unwrap_err();
             assert!(error.contains(why), "{rule} {ty}: {error}");
@@ -468,6 +498,13 @@ mod tests {
             let error = fits(rule, ty, true, false).unwrap_err();
             assert!(error.contains("unique"), "{rule}: {error}");
         }
+        let error = fits("{ digits: true }", "numeric", true, false).unwrap_err();
+        assert!(error.contains("without a scale"), "{error}");
+        assert_eq!(
+            fits("{ digits: true }", "numeric(9,2)", true, false),
+            Ok(())
+        );
+        assert_eq!(fits("{ digits: true }", "numeric", false, false), Ok(()));
         for (rule, ty) in [
             ("{ hash: true }", "character varying(15)"),
             ("{ hash: true }", "numeric(10,2)"),
@@ -481,11 +518,25 @@ mod tests {
     }
 
     #[test]
+    fn a_column_that_may_have_one_null_is_not_nulled() {
+        let target = Target {
+            ty: &SqlType::Uuid,
+            unique: true,
+            not_null: false,
+            one_null: true,
+            key: None,
+        };
+        let error = compile(&RuleSpec::Null, target).err().unwrap();
+        assert!(error.contains("NULLS NOT DISTINCT"), "{error}");
+    }
+
+    #[test]
     fn a_rule_without_its_key_names_the_variables() {
         let target = Target {
             ty: &SqlType::Uuid,
             unique: false,
             not_null: false,
+            one_null: false,
             key: None,
         };
         let error = compile(&RuleSpec::Hash, target).err().unwrap();

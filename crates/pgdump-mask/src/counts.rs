@@ -7,7 +7,7 @@ pub struct MaskCounts {
     pub rows: u64,
     /// Rows that were not left out.
     pub rows_kept: u64,
-    /// Values that a rule replaced, per column of [`crate::TableMask::column_names`]. A NULL that stays NULL does not count.
+    /// Values that a rule changed, per column of [`crate::TableMask::column_names`]. What stays as it was does not count.
     pub changed: Vec<u64>,
 }
 

@@ -73,6 +73,24 @@ impl Masking {
         builder.finish()
     }
 
+    /// Whether rows of `other` that come as rows of `one` are masked and kept as if they came by themselves: its columns have the
+    /// same rules and labels, and its rows the same conditions.
+    #[must_use]
+    pub fn agree(&self, one: &TableShape, other: &TableShape) -> bool {
+        let (rules, wanted) = (self.0.book.of_table(one), self.0.book.of_table(other));
+        let label = |name: &str| {
+            let column = one.columns.iter().find(|c| c.name == name);
+            column.and_then(|c| c.label.as_ref())
+        };
+        let mut columns = other.columns.iter();
+        rules.rows() == wanted.rows()
+            && columns.all(|column| {
+                let rule = rules.rule(&column.name);
+                let same_label = rule.is_some() || label(&column.name) == column.label.as_ref();
+                rule == wanted.rule(&column.name) && same_label
+            })
+    }
+
     /// The patterns of the file that match none of these tables (schema, name).
     #[must_use]
     pub fn unmatched(&self, tables: &[(String, String)]) -> Vec<String> {
@@ -200,6 +218,7 @@ impl<'a> Builder<'a> {
                     ty: &self.types[index],
                     unique: column.unique,
                     not_null: column.not_null,
+                    one_null: column.one_null,
                     key: self.key,
                 };
                 let Some(compiled) = compile(rule, target)? else {
@@ -253,13 +272,15 @@ impl<'a> Builder<'a> {
                 if referred == index {
                     return Err("template refers to its own column, which it is to mask".to_owned());
                 }
-                refers_to_unique |= self.shape.columns[referred].unique;
+                // Values that are unique in some rows only, or NULL, would make equal texts.
+                let column = &self.shape.columns[referred];
+                refers_to_unique |= column.is_key && column.not_null;
                 read.push(referred);
             }
         }
         if column.unique && !refers_to_unique {
             return Err(
-                "template cannot keep a unique column unique; refer to a unique column in it"
+                "template cannot keep a unique column unique; refer in it to a column that is unique in all rows and NOT NULL"
                     .to_owned(),
             );
         }

@@ -1,4 +1,4 @@
-//! Patterns of names: `*` stands for any characters, `?` for one.
+//! Patterns of names: `*` stands for any characters, `?` for one. With them, case does not matter.
 
 use std::cmp::Reverse;
 
@@ -37,7 +37,8 @@ impl NamePattern {
         if self.is_exact {
             self.text == name
         } else {
-            glob(&self.text, name)
+            // Who writes `*email*` means workEmail, too.
+            glob(&self.text.to_lowercase(), &name.to_lowercase())
         }
     }
 
@@ -154,6 +155,9 @@ mod tests {
             ("*a*b", "xaxxbc", false),
             ("log_?", "log_1", true),
             ("log_?", "log_", false),
+            ("*email*", "workEmail", true),
+            ("E*", "email", true),
+            ("Email", "email", false),
             ("\"a*\"", "ab", false),
             ("\"a*\"", "a*", true),
         ] {

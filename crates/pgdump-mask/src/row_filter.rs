@@ -62,9 +62,16 @@ impl RowFilter {
 impl Test {
     fn holds(&self, value: Option<&[u8]>) -> bool {
         let value = value.map(|v| self.ty.canonical(v));
+        let value = value.as_deref();
         match &self.wanted {
             Wanted::Share(share) => value.is_some_and(|v| share.contains(v)),
-            Wanted::OneOf(values) => values.iter().any(|wanted| wanted.as_deref() == value),
+            Wanted::OneOf(values) => values.iter().any(|wanted| match (wanted, value) {
+                (Some(wanted), Some(value)) => {
+                    compare(&self.ty, value, wanted) == Some(Ordering::Equal)
+                        && (self.ty != SqlType::Timestamp || fraction(value) == fraction(wanted))
+                }
+                (wanted, value) => wanted.is_none() && value.is_none(),
+            }),
             Wanted::Range { from, to } => value.is_some_and(|v| {
                 let is = |bound: &Option<Vec<u8>>, out: Ordering| {
                     bound
@@ -86,8 +93,8 @@ impl Test {
             },
             _ => text,
         };
-        let bytes = ty.canonical(text.as_bytes());
-        (compare(ty, bytes, bytes) == Some(Ordering::Equal)).then(|| bytes.to_vec())
+        let bytes = ty.canonical(text.as_bytes()).into_owned();
+        (compare(ty, &bytes, &bytes) == Some(Ordering::Equal)).then_some(bytes)
     }
 }
 
@@ -98,8 +105,20 @@ fn compare(ty: &SqlType, one: &[u8], other: &[u8]) -> Option<Ordering> {
             compare_numbers(one, other)
         }
         SqlType::Date | SqlType::Timestamp => Some(moment(one)?.cmp(&moment(other)?)),
+        SqlType::Uuid => Some(one.to_ascii_lowercase().cmp(&other.to_ascii_lowercase())),
         _ => Some(one.cmp(other)),
     }
+}
+
+/// The fraction of a timestamp's second, without zeros at its end.
+fn fraction(timestamp: &[u8]) -> &[u8] {
+    let Some(point) = timestamp.iter().position(|b| *b == b'.') else {
+        return b"";
+    };
+    let digits = &timestamp[point + 1..];
+    let count = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+    let last = digits[..count].iter().rposition(|b| *b != b'0');
+    &digits[..last.map_or(0, |last| last + 1)]
 }
 
 fn compare_numbers(one: &[u8], other: &[u8]) -> Option<Ordering> {
@@ -135,6 +154,53 @@ mod tests {
             from: bound(from),
             to: bound(to),
         }
+    }
+
+    #[test]
+    fn a_value_is_wanted_in_any_spelling_of_its_type() {
+        for (ty, wanted, value, expected) in [
+            ("double precision", "1", "1.0", true),
+            ("double precision", "100", "1e2", true),
+            ("numeric", "5", "5.00", true),
+            (
+                "timestamp without time zone",
+                "2024-01-02",
+                "2024-01-02 00:00:00",
+                true,
+            ),
+            (
+                "timestamp without time zone",
+                "2024-01-02",
+                "2024-01-02 00:00:01",
+                false,
+            ),
+            (
+                "timestamp with time zone",
+                "2024-01-02 00:00:00.5",
+                "2024-01-02 00:00:00.50+01",
+                true,
+            ),
+            (
+                "timestamp with time zone",
+                "2024-01-02 00:00:00.5",
+                "2024-01-02 00:00:00.25+01",
+                false,
+            ),
+            (
+                "uuid",
+                "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                true,
+            ),
+            ("citext", "EU", "eu", true),
+            ("text", "EU", "eu", false),
+        ] {
+            let spelled = Test::spelled(&SqlType::parse(ty), wanted);
+            let one_of = Wanted::OneOf(vec![Some(spelled.unwrap())]);
+            assert_eq!(holds(ty, one_of, Some(value)), expected, "{ty} {wanted}");
+        }
+        assert!(holds("integer", Wanted::OneOf(vec![None]), None));
+        assert!(!holds("integer", Wanted::OneOf(vec![None]), Some("1")));
     }
 
     #[test]

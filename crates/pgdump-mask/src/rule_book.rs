@@ -37,7 +37,8 @@ impl RuleBook {
     }
 
     /// The entries for a table. Its own name is more specific than that of a parent, which is more specific than a pattern with
-    /// wildcards: rules of a partitioned table hold for its partitions, whatever else matches them.
+    /// wildcards: rules of a partitioned table hold for its partitions, whatever else matches them. Of patterns, that with more
+    /// literal characters is, whether it matches the table or a parent.
     pub(crate) fn of_table(&self, shape: &TableShape) -> TableRuleset<'_> {
         let mut found = Vec::new();
         for (position, entry) in self.0.iter().enumerate() {
@@ -48,7 +49,9 @@ impl RuleBook {
             };
             if is_own || is_of_parent() {
                 let (is_exact, literals, position) = entry.pattern.specificity(position);
-                found.push(((is_exact, is_own, literals, position), entry));
+                // The names of parents are names: how long they are says nothing.
+                let literals = if is_exact { 0 } else { literals };
+                found.push(((is_exact, literals, is_own, position), entry));
             }
         }
         found.sort_by_key(|(rank, _)| Reverse(*rank));
@@ -142,6 +145,27 @@ mod tests {
         // A parent's own rules come before wildcards that match the partition.
         assert_eq!(rule("t_1", Some("t"), "email"), "fake email");
         assert_eq!(rule("part", Some("t"), "note"), "constant");
+    }
+
+    #[test]
+    fn a_better_pattern_of_a_parent_comes_before_one_that_matches_everything() {
+        let file = MaskFile::parse(
+            "version: 1\ntables:\n\
+             \x20 \"*.*\": { columns: { \"*\": keep } }\n\
+             \x20 \"s.cust*\": { columns: { email: { null: true } } }\n\
+             \x20 s.customers: { columns: { name: { null: true } } }\n\
+             \x20 s.p1: { columns: { name: { set: x } } }\n",
+        )
+        .unwrap();
+        let book = RuleBook::new(&file);
+        let rule = |table: &str, column: &str| {
+            let shape = shape(table, Some("customers"));
+            book.of_table(&shape).rule(column).unwrap().in_words()
+        };
+        assert_eq!(rule("p2024", "email"), "null");
+        assert_eq!(rule("p2024", "name"), "null");
+        // Its own name comes before that of its parent, which is longer.
+        assert_eq!(rule("p1", "name"), "constant");
     }
 
     #[test]

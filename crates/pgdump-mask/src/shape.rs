@@ -24,6 +24,10 @@ pub struct ColumnShape {
     pub not_null: bool,
     /// Whether it is alone under a unique index or key.
     pub unique: bool,
+    /// Whether a unique index or key is over the column itself, in all rows: not over an expression of it, nor over some rows.
+    pub is_key: bool,
+    /// Whether such an index takes NULLs for equal (`NULLS NOT DISTINCT`), so that only one row may have one.
+    pub one_null: bool,
     /// `SECURITY LABEL FOR anon` on it.
     pub label: Option<String>,
 }

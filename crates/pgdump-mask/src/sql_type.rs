@@ -1,5 +1,7 @@
 //! Column types, as far as rules tell them apart.
 
+use std::borrow::Cow;
+
 /// Widths of PostgreSQL's integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IntegerWidth {
@@ -40,6 +42,8 @@ pub(crate) enum SqlType {
         max: Option<usize>,
         padded: bool,
     },
+    /// citext, whose values are equal in any case.
+    CaseInsensitive,
     Integer(IntegerWidth),
     Numeric(Option<NumericLimits>),
     Float {
@@ -125,7 +129,8 @@ impl SqlType {
         let (name, limits) = split_limits(text);
         let first = limits.first().and_then(|l| usize::try_from(*l).ok());
         match name.as_str() {
-            "text" | "citext" | "public.citext" => Self::text(None),
+            "text" => Self::text(None),
+            "citext" => Self::CaseInsensitive,
             "name" => Self::text(Some(63)),
             "\"char\"" => Self::text(Some(1)),
             "character varying" | "varchar" => Self::text(first),
@@ -151,6 +156,7 @@ impl SqlType {
             | "timestamp without time zone"
             | "timestamp with time zone" => Self::Timestamp,
             "json" | "jsonb" => Self::Json,
+            other if other.ends_with(".citext") => Self::CaseInsensitive,
             other if OTHER.contains(&other) => Self::Other(other.to_owned()),
             other if other.starts_with("interval") => Self::Other(other.to_owned()),
             _ => Self::UserDefined,
@@ -170,14 +176,17 @@ impl SqlType {
     }
 
     pub(crate) fn is_text(&self) -> bool {
-        matches!(self, Self::Text { .. } | Self::UserDefined)
+        matches!(
+            self,
+            Self::Text { .. } | Self::CaseInsensitive | Self::UserDefined
+        )
     }
 
     /// The kind of the type, for messages.
     pub(crate) fn in_words(&self) -> String {
         match self {
             Self::Text { max: Some(n), .. } => format!("text of at most {n} characters"),
-            Self::Text { max: None, .. } => "text".to_owned(),
+            Self::Text { max: None, .. } | Self::CaseInsensitive => "text".to_owned(),
             Self::Integer(_) => "an integer".to_owned(),
             Self::Numeric(_) => "numeric".to_owned(),
             Self::Float { .. } => "a floating-point number".to_owned(),
@@ -193,14 +202,18 @@ impl SqlType {
     }
 
     /// The text of a value that is the same for equal values: without the padding of `character(n)` and the zeros at the end
-    /// of a fraction. Hashes and shares are computed from it.
-    pub(crate) fn canonical<'v>(&self, value: &'v [u8]) -> &'v [u8] {
+    /// of a fraction, and in lower case if case does not matter. Hashes and shares are computed from it.
+    pub(crate) fn canonical<'v>(&self, value: &'v [u8]) -> Cow<'v, [u8]> {
         match self {
-            Self::Text { padded: true, .. } => value.trim_suffix_of(b' '),
+            Self::Text { padded: true, .. } => value.trim_suffix_of(b' ').into(),
             Self::Numeric(_) if value.contains(&b'.') => {
-                value.trim_suffix_of(b'0').trim_suffix_of(b'.')
+                value.trim_suffix_of(b'0').trim_suffix_of(b'.').into()
             }
-            _ => value,
+            Self::CaseInsensitive => match std::str::from_utf8(value) {
+                Ok(text) => text.to_lowercase().into_bytes().into(),
+                Err(_) => value.to_ascii_lowercase().into(),
+            },
+            _ => value.into(),
         }
     }
 }
@@ -219,13 +232,17 @@ impl TrimSuffix for [u8] {
     }
 }
 
-/// The type before the last brackets of an array type.
+/// The type before the brackets of an array type.
 fn array_element(text: &str) -> Option<&str> {
-    let inner = text.strip_suffix(']')?;
-    let open = inner.rfind('[')?;
-    let element = inner[..open].trim_end();
-    // Brackets of a type's own dimensions are one array.
-    Some(array_element(element).unwrap_or(element))
+    // Brackets of several dimensions are one array.
+    let (mut element, mut rest) = (None, text);
+    while let Some(inner) = rest.strip_suffix(']')
+        && let Some(open) = inner.rfind('[')
+    {
+        rest = inner[..open].trim_end();
+        element = Some(rest);
+    }
+    element
 }
 
 /// A type's name in lower case without its limits, and the limits.
@@ -264,6 +281,7 @@ mod tests {
             ("character varying(40)", text(Some(40), false)),
             ("character(5)", text(Some(5), true)),
             ("bpchar", text(None, true)),
+            ("extensions.citext", SqlType::CaseInsensitive),
             ("\"char\"", text(Some(1), false)),
             ("integer", SqlType::Integer(IntegerWidth::Normal)),
             ("pg_catalog.int8", SqlType::Integer(IntegerWidth::Big)),
@@ -297,6 +315,13 @@ mod tests {
     }
 
     #[test]
+    fn many_dimensions_need_no_stack() {
+        let written = format!("integer{}", "[] ".repeat(1_000_000));
+        let integer = SqlType::Integer(IntegerWidth::Normal);
+        assert_eq!(SqlType::parse(&written), SqlType::Array(Box::new(integer)));
+    }
+
+    #[test]
     fn equal_values_have_one_canonical_text() {
         let canonical = |ty: &str, v: &'static str| {
             String::from_utf8(SqlType::parse(ty).canonical(v.as_bytes()).to_vec()).unwrap()
@@ -306,5 +331,6 @@ mod tests {
         assert_eq!(canonical("numeric(8,2)", "5.00"), "5");
         assert_eq!(canonical("numeric", "100"), "100");
         assert_eq!(canonical("numeric", "1.50"), "1.5");
+        assert_eq!(canonical("public.citext", "Ä@Example.ORG"), "ä@example.org");
     }
 }

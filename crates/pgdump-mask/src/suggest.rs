@@ -253,6 +253,7 @@ fn fitting(rule: &str, shape: &TableShape, column: &ColumnShape, key: &MaskKey) 
         ty: &ty,
         unique: column.unique,
         not_null: column.not_null,
+        one_null: column.one_null,
         key: Some(key),
     };
     compile(&parsed, target).ok().map(|_| written)
@@ -287,7 +288,7 @@ mod tests {
             sql_type: (*ty).to_owned(),
             not_null: *name == "id",
             unique: *name == "id",
-            label: None,
+            ..ColumnShape::default()
         });
         TableShape {
             schema: "shop".to_owned(),

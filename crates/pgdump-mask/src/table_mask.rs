@@ -292,7 +292,14 @@ impl Rules {
             .zip(&mut counts.changed)
         {
             let field = self.slots.get(rule.slot).and_then(|s| fields.get(s.column));
-            let (Some((start, end)), true) = (field, *result != Outcome::Unchanged) else {
+            let is_changed = match *result {
+                Outcome::Unchanged => false,
+                Outcome::Null => row.value(rule.slot).is_some(),
+                Outcome::Value { start, end } => {
+                    row.value(rule.slot) != Some(&masked.bytes[start..end])
+                }
+            };
+            let (Some((start, end)), true) = (field, is_changed) else {
                 continue;
             };
             out.extend_from_slice(&content[copied..*start]);
@@ -358,7 +365,8 @@ impl Rules {
                 Outcome::Value { start, end } => Some(masked.bytes[start..end].to_vec()),
             };
             let column = self.slots.get(rule.slot).map(|s| s.column);
-            if let Some(value) = column.and_then(|c| values.get_mut(c)) {
+            let value = column.and_then(|c| values.get_mut(c));
+            if let Some(value) = value.filter(|value| **value != new) {
                 *value = new;
                 *changed += 1;
             }
@@ -416,6 +424,7 @@ impl Rules {
             let ty = &self.slots.get(by)?.ty;
             Some(ty.canonical(row.value(by)?))
         });
+        let entity = entity.as_deref();
         let start = bytes.len();
         Ok(match rule.apply(value, entity, bytes)? {
             Masked::Null => Outcome::Null,

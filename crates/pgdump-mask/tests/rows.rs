@@ -27,7 +27,8 @@ fn column(text: &str) -> ColumnShape {
         sql_type: sql_type.to_owned(),
         not_null: is_key,
         unique: is_key,
-        label: None,
+        is_key,
+        ..ColumnShape::default()
     }
 }
 
@@ -85,6 +86,35 @@ fn columns_change_by_their_rules_and_the_rest_stays_byte_for_byte() {
     assert_eq!(counts.changed, [2, 1, 1]);
     let rules = table.rule_names();
     assert_eq!(rules[0], ("b".to_owned(), "constant".to_owned()));
+}
+
+#[test]
+fn values_that_stay_as_they_were_are_not_counted() {
+    let shape = shape("s.t", &["a text", "b jsonb", "c text"]);
+    let yaml = "tables: { s.t: { columns: { a: { replace: { regex: z, with: y } }, b: { json: { $.none: { null: true } } }, c: { set: x } } } }";
+    let table = table(yaml, "a", &shape);
+    let rows = "a\\\\b\t{\"k\": 1}\tx\n";
+    let (masked, counts) = mask(&table, rows);
+    assert_eq!(
+        (masked.as_str(), &counts.changed[..]),
+        (rows, &[0, 0, 0][..])
+    );
+    let mut values = ["a\\b", "{\"k\": 1}", "x"].map(|v| Some(v.as_bytes().to_vec()));
+    let mut decoded = MaskCounts::default();
+    assert!(table.mask_values(&mut values, &mut decoded).unwrap());
+    assert_eq!(decoded, counts);
+}
+
+#[test]
+fn values_that_differ_in_case_stay_equal_in_citext() {
+    let shape = shape("s.t", &["a citext", "b public.citext", "c citext"]);
+    let yaml = "tables: { s.t: { columns: { a: { hash: true }, b: { hash: true }, c: { fake: email } } } }";
+    let table = table(yaml, "a", &shape);
+    let (rows, _) = mask(&table, "A@x.org\ta@X.org\tA@x.org\nB\tb\ta@x.org\n");
+    let rows: Vec<Vec<&str>> = rows.lines().map(|l| l.split('\t').collect()).collect();
+    assert_eq!(rows[0][0], rows[0][1]);
+    assert_eq!(rows[1][0], rows[1][1]);
+    assert_eq!(rows[0][2], rows[1][2]);
 }
 
 #[test]

@@ -137,6 +137,11 @@ impl ArchiveMasking {
         Ok(masked.into_bytes())
     }
 
+    /// What of the rules has had no effect, as far as that is known.
+    pub fn notes(&self) -> Vec<String> {
+        self.masking.notes()
+    }
+
     /// What was masked, by which rules, and how much of it.
     pub fn report(&self) -> MaskingReport {
         self.masking.report()

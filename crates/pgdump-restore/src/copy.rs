@@ -169,36 +169,38 @@ impl CopyTask<'_> {
             };
             let encoding = &self.job.encoding;
             let is_decoded = encoding.is_utf8() || bytes.is_ascii();
-            let sql = self.masked_inserts(encoding.decode(bytes)?, standard_strings)?;
+            let (sql, kept) = self.masked_inserts(encoding.decode(bytes)?, standard_strings)?;
             let sql = self.job.rewriter.respelled_rows(sql, standard_strings);
-            rows += if sql.is_empty() {
+            let inserted = if sql.is_empty() {
                 0
             } else if is_decoded {
                 simple_insert(self.session, sql).await?
             } else {
                 conversion::insert(self.session, encoding, &sql).await?
             };
+            check_inserted(self.mask.as_ref(), kept, inserted)?;
+            rows += inserted;
             drop(permit);
             next = self.take().await?;
         }
         Ok(rows)
     }
 
-    /// INSERT statements as they are sent; empty if no row of them is left.
+    /// INSERT statements as they are sent, and how many rows they have if they are masked; empty if no row of them is left.
     fn masked_inserts(
         &self,
         sql: String,
         standard_strings: Option<bool>,
-    ) -> Result<String, RestoreError> {
+    ) -> Result<(String, Option<u64>), RestoreError> {
         let (Some(mask), Some(masking)) = (&self.mask, &self.job.masking) else {
-            return Ok(sql);
+            return Ok((sql, None));
         };
         let of_archive = || self.job.settings.has_standard_strings();
         let standard_strings = standard_strings.unwrap_or_else(of_archive);
         let mut counts = MaskCounts::default();
         let masked = mask.inserts(&sql, standard_strings, &mut counts)?;
         masking.count(mask, &counts);
-        Ok(masked)
+        Ok((masked, Some(counts.rows_kept)))
     }
 
     /// Objects exist already (their entries precede the data), and pages of one object do not overlap between
@@ -236,6 +238,25 @@ impl CopyTask<'_> {
                 .flatten();
         }
         batch
+    }
+}
+
+/// With ON CONFLICT DO NOTHING, the server leaves out masked rows whose keys have become equal, and only its count says so.
+fn check_inserted(
+    mask: Option<&RowMask>,
+    kept: Option<u64>,
+    inserted: u64,
+) -> Result<(), RestoreError> {
+    let (Some(mask), Some(kept)) = (mask, kept) else {
+        return Ok(());
+    };
+    match kept.checked_sub(inserted) {
+        None | Some(0) => Ok(()),
+        Some(lost) => Err(do_not_fit(vec![format!(
+            "{}: the server left out {lost} of {kept} masked rows of INSERT statements (ON CONFLICT DO NOTHING, a rule or a \
+             trigger): their keys may have become equal; use a rule that keeps them apart",
+            mask.name()
+        )])),
     }
 }
 

@@ -9,6 +9,7 @@ mod misfits;
 mod report;
 mod row_mask;
 mod text;
+mod text_statements;
 mod toc;
 
 pub use self::load_masking::LoadMasking;

@@ -3,6 +3,8 @@
 
 mod statements;
 
+pub(crate) use self::statements::labelled_table;
+
 use std::collections::{HashMap, HashSet};
 
 use pgdump_archive::{Dialect, EntryKind, TocEntry};
@@ -56,6 +58,8 @@ pub(crate) fn in_order_of(known: &[ColumnShape], names: &[String]) -> Vec<Column
         sql_type: String::new(),
         not_null: false,
         unique: false,
+        is_key: false,
+        one_null: false,
         label: None,
     };
     let shapes = names.iter();
@@ -84,8 +88,9 @@ struct Declared {
     columns_of: Vec<Name>,
     /// Parents of a partition or an inheriting table.
     parents: Vec<Name>,
-    /// Some columns are unknown: the table was made from a query, or altered in a way that is not followed.
+    /// Some columns, or their order, are unknown: the table was made from a query, or altered in a way that is not followed.
     is_incomplete: bool,
+    is_partitioned: bool,
     is_type: bool,
 }
 
@@ -100,8 +105,23 @@ pub(crate) struct RowColumn {
 #[derive(Debug, Clone, Default)]
 struct Added {
     not_null: HashSet<String>,
+    /// Columns of which an index or key has values, or expressions of them, once.
     unique: HashSet<String>,
+    /// Those that an index or key has by themselves, of all rows.
+    keys: HashSet<String>,
+    /// Those of which only one row may be NULL.
+    one_null: HashSet<String>,
     labels: HashMap<String, String>,
+}
+
+impl Added {
+    fn merge(&mut self, other: Added) {
+        self.not_null.extend(other.not_null);
+        self.unique.extend(other.unique);
+        self.keys.extend(other.keys);
+        self.one_null.extend(other.one_null);
+        self.labels.extend(other.labels);
+    }
 }
 
 #[derive(Debug)]
@@ -119,6 +139,12 @@ pub(crate) struct TableDefinitions {
     domains: HashMap<Name, DomainType>,
     /// Tables that others are partitions or children of.
     with_children: HashSet<Name>,
+    /// Relations that are no tables with rows of their own.
+    views: HashSet<Name>,
+    schemas: HashSet<String>,
+    has_extensions: bool,
+    /// A statement has named a table without its schema, and none was given for such names.
+    is_unplaced: bool,
 }
 
 impl TableDefinitions {
@@ -194,6 +220,59 @@ impl TableDefinitions {
         self.tables.get(name).is_some_and(|t| !t.is_type)
     }
 
+    /// Whether a statement has created a view of this name.
+    pub(crate) fn is_view(&self, name: &Name) -> bool {
+        self.views.contains(name)
+    }
+
+    /// Whether no statement has created a table.
+    pub(crate) fn has_no_tables(&self) -> bool {
+        self.names().next().is_none()
+    }
+
+    /// Whether extensions may have created tables.
+    pub(crate) fn has_extensions(&self) -> bool {
+        self.has_extensions
+    }
+
+    /// Whether a statement has created a schema.
+    pub(crate) fn has_own_schemas(&self) -> bool {
+        self.schemas.iter().any(|schema| schema != "public")
+    }
+
+    /// Whether a statement since the last call has named a table without its schema although `schema` was empty.
+    pub(crate) fn take_unplaced(&mut self) -> bool {
+        std::mem::take(&mut self.is_unplaced)
+    }
+
+    /// The label of a column, also of one that no statement has declared.
+    pub(crate) fn label(&self, table: &Name, column: &str) -> Option<String> {
+        let parents = self.ancestors(table);
+        let mut added = std::iter::once(table).chain(&parents);
+        added.find_map(|name| self.added.get(name)?.labels.get(column).cloned())
+    }
+
+    /// Whether a column of a table has a label.
+    pub(crate) fn has_labels(&self, table: &Name) -> bool {
+        let parents = self.ancestors(table);
+        let mut added = std::iter::once(table).chain(&parents);
+        added.any(|name| self.added.get(name).is_some_and(|a| !a.labels.is_empty()))
+    }
+
+    /// Whether rows that are written to a table go to its partitions.
+    pub(crate) fn is_partitioned(&self, name: &Name) -> bool {
+        self.tables.get(name).is_some_and(|t| t.is_partitioned)
+    }
+
+    /// Partitions and children, theirs, and so on.
+    pub(crate) fn descendants(&self, name: &Name) -> Vec<Name> {
+        if !self.has_children(name) {
+            return vec![];
+        }
+        let below = self.names().filter(|n| self.ancestors(n).contains(name));
+        below.cloned().collect()
+    }
+
     /// Whether other tables are partitions or children of this one.
     pub(crate) fn has_children(&self, name: &Name) -> bool {
         self.with_children.contains(name)
@@ -220,20 +299,20 @@ impl TableDefinitions {
         let own = self.added.get(table);
         let of_parents = || parents.iter().filter_map(|p| self.added.get(p));
         let label = |a: &Added| a.labels.get(&column.name).cloned();
-        let is_not_null = |a: &Added| a.not_null.contains(&column.name);
+        // An index of a partitioned table has a part on each partition, which the partition's own statements define unless the
+        // text was written by hand.
+        let is_in = |set: fn(&Added) -> &HashSet<String>| {
+            let mut all = own.into_iter().chain(of_parents());
+            all.any(|a| set(a).contains(&column.name))
+        };
         ColumnShape {
             name: column.name.clone(),
             sql_type,
-            not_null: column.not_null
-                || not_null_domain
-                || own.is_some_and(is_not_null)
-                || of_parents().any(is_not_null),
-            // An index of a partitioned table has a part on each partition, which the partition's own statements define
-            // unless the text was written by hand.
-            unique: own
-                .into_iter()
-                .chain(of_parents())
-                .any(|a| a.unique.contains(&column.name)),
+            not_null: column.not_null || not_null_domain || is_in(|a| &a.not_null),
+            unique: is_in(|a| &a.unique),
+            // Children have no keys of their parents.
+            is_key: own.is_some_and(|a| a.keys.contains(&column.name)),
+            one_null: is_in(|a| &a.one_null),
             label: own.and_then(label).or_else(|| of_parents().find_map(label)),
         }
     }
@@ -446,6 +525,88 @@ mod tests {
         let mut changed = all;
         changed.learn("ALTER TABLE t RENAME COLUMN a TO z;", "shop");
         assert!(!changed.is_complete(&name("t")));
+    }
+
+    #[test]
+    fn columns_whose_order_is_not_that_of_the_server_are_not_known() {
+        let all = learned(&[
+            "CREATE TABLE pair (x int, y int);",
+            "CREATE TABLE first (LIKE pair, a text);",
+            "CREATE TABLE last (a text, LIKE pair);",
+            "CREATE TABLE heir (LIKE pair, a text) INHERITS (last);",
+            "CREATE TABLE root (a text);",
+            "CREATE TABLE child (b text) INHERITS (root);",
+            "CREATE TABLE grandchild (c text) INHERITS (child);",
+            "ALTER TABLE root ADD COLUMN z text;",
+            "CREATE TABLE twice (a text, b text);",
+            "CREATE TABLE IF NOT EXISTS twice (b text, a text);",
+            "CREATE TABLE added (a text, b text);",
+            "ALTER TABLE added ADD COLUMN IF NOT EXISTS a text;",
+            "CREATE TABLE source (a text);",
+            "CREATE TABLE copied (LIKE source, b text);",
+            "ALTER TABLE source ADD c text;",
+        ]);
+        for (table, is_complete) in [
+            ("first", true),
+            ("last", false),
+            ("heir", false),
+            ("root", true),
+            ("child", false),
+            ("grandchild", false),
+            ("twice", false),
+            ("added", false),
+            ("source", true),
+            ("copied", false),
+        ] {
+            assert_eq!(all.is_complete(&name(table)), is_complete, "{table}");
+        }
+        assert_eq!(shown(&all, "twice"), ["a text", "b text"]);
+    }
+
+    #[test]
+    fn an_index_of_some_rows_or_of_an_expression_is_no_key() {
+        let all = learned(&[
+            "CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE NULLS NOT DISTINCT, c text, d text, e text, f text, g text);",
+            "ALTER TABLE ONLY t ADD CONSTRAINT k UNIQUE (c);",
+            "CREATE UNIQUE INDEX i ON t USING btree (lower(d));",
+            "CREATE UNIQUE INDEX i ON t USING btree (e) WHERE (d IS NULL);",
+            "CREATE UNIQUE INDEX i ON t USING btree (f text_pattern_ops) INCLUDE (d) NULLS NOT DISTINCT;",
+            "ALTER TABLE ONLY t ADD CONSTRAINT k UNIQUE NULLS NOT DISTINCT (g);",
+        ]);
+        let shape = all.shape(&name("t")).unwrap();
+        let columns = |is: fn(&ColumnShape) -> bool| -> String {
+            let columns = shape.columns.iter().filter(|c| is(c));
+            columns.map(|c| c.name.as_str()).collect()
+        };
+        assert_eq!(columns(|c| c.unique), "abcdefg");
+        assert_eq!(columns(|c| c.is_key), "abcfg");
+        assert_eq!(columns(|c| c.one_null), "bfg");
+    }
+
+    #[test]
+    fn labels_stay_with_their_columns() {
+        let all = learned(&[
+            "CREATE TABLE t (a text, b text);",
+            "SECURITY LABEL ON COLUMN t.a IS 'MASKED WITH VALUE NULL';",
+            "SECURITY LABEL FOR devtests ON COLUMN t.b IS 'masked  with value ''x''';",
+            "ALTER TABLE t RENAME a TO c;",
+            "SECURITY LABEL FOR anon ON COLUMN u.d IS 'MASKED WITH VALUE NULL';",
+            "CREATE TABLE part (d text);",
+            "ALTER TABLE u ATTACH PARTITION part DEFAULT;",
+        ]);
+        let label = |table: &str, column: &str| all.label(&name(table), column);
+        assert_eq!(label("t", "c").as_deref(), Some("MASKED WITH VALUE NULL"));
+        assert_eq!(label("t", "a"), None);
+        // The rules know no such label, so that the column needs one of its own.
+        assert!(label("t", "b").is_some_and(|l| l.starts_with("provider devtests: ")));
+        assert!(label("part", "d").is_some() && all.has_labels(&name("part")));
+        assert!(!all.has_labels(&name("pair")));
+        let sql = "SECURITY LABEL FOR anon ON COLUMN t.a IS 'x'";
+        let labelled = |schema: &str| labelled_table(sql, schema);
+        assert_eq!(labelled("shop"), Some(name("t")));
+        let mut unplaced = TableDefinitions::default();
+        unplaced.learn(sql, "");
+        assert!(unplaced.take_unplaced() && !unplaced.take_unplaced());
     }
 
     #[test]

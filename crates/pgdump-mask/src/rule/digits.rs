@@ -1,5 +1,6 @@
 //! Other digits in the same places: all digits of a value are one string, which is permuted; everything else stays.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::hash::integer;
@@ -42,6 +43,7 @@ impl Digits {
 
 impl Transform for Digits {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
+        let value = &*in_ascii(value);
         let mut digits: Vec<u16> = value
             .iter()
             .filter(|b| b.is_ascii_digit())
@@ -65,6 +67,95 @@ impl Transform for Digits {
         put(&mut out[start..], &digits);
         Ok(Masked::Value)
     }
+}
+
+/// The zeros of other scripts, each of which its other digits follow (Unicode's category Nd).
+const ZEROS: [char; 67] = [
+    '\u{660}',
+    '\u{6f0}',
+    '\u{7c0}',
+    '\u{966}',
+    '\u{9e6}',
+    '\u{a66}',
+    '\u{ae6}',
+    '\u{b66}',
+    '\u{be6}',
+    '\u{c66}',
+    '\u{ce6}',
+    '\u{d66}',
+    '\u{de6}',
+    '\u{e50}',
+    '\u{ed0}',
+    '\u{f20}',
+    '\u{1040}',
+    '\u{1090}',
+    '\u{17e0}',
+    '\u{1810}',
+    '\u{1946}',
+    '\u{19d0}',
+    '\u{1a80}',
+    '\u{1a90}',
+    '\u{1b50}',
+    '\u{1bb0}',
+    '\u{1c40}',
+    '\u{1c50}',
+    '\u{a620}',
+    '\u{a8d0}',
+    '\u{a900}',
+    '\u{a9d0}',
+    '\u{a9f0}',
+    '\u{aa50}',
+    '\u{abf0}',
+    '\u{ff10}',
+    '\u{104a0}',
+    '\u{10d30}',
+    '\u{11066}',
+    '\u{110f0}',
+    '\u{11136}',
+    '\u{111d0}',
+    '\u{112f0}',
+    '\u{11450}',
+    '\u{114d0}',
+    '\u{11650}',
+    '\u{116c0}',
+    '\u{11730}',
+    '\u{118e0}',
+    '\u{11950}',
+    '\u{11c50}',
+    '\u{11d50}',
+    '\u{11da0}',
+    '\u{11f50}',
+    '\u{16a60}',
+    '\u{16ac0}',
+    '\u{16b50}',
+    '\u{1d7ce}',
+    '\u{1d7d8}',
+    '\u{1d7e2}',
+    '\u{1d7ec}',
+    '\u{1d7f6}',
+    '\u{1e140}',
+    '\u{1e2f0}',
+    '\u{1e4f0}',
+    '\u{1e950}',
+    '\u{1fbf0}',
+];
+
+/// The text with the digits of all scripts as 0 to 9, so that none of them stays.
+fn in_ascii(value: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(text) = std::str::from_utf8(value) else {
+        return value.into();
+    };
+    if value.is_ascii() {
+        return value.into();
+    }
+    let ascii = |c: char| {
+        let after = ZEROS.partition_point(|zero| *zero <= c);
+        let zero = after.checked_sub(1).and_then(|at| ZEROS.get(at));
+        let digit = zero.and_then(|zero| char::from_digit(u32::from(c) - u32::from(*zero), 10));
+        digit.unwrap_or(c)
+    };
+    let text: String = text.chars().map(ascii).collect();
+    text.into_bytes().into()
 }
 
 /// Writes the digits into the places of the text's digits.
@@ -97,6 +188,17 @@ mod tests {
             .apply(value.as_bytes(), None, &mut out)
             .unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn digits_of_other_scripts_do_not_stay() {
+        assert!(ZEROS.is_sorted());
+        let ascii = |text: &str| String::from_utf8(in_ascii(text.as_bytes()).into_owned()).unwrap();
+        assert_eq!(ascii("٠٩-１２ Ü½\u{1d7d9}"), "09-12 Ü½1");
+        assert_eq!(
+            masked(DigitsOf::Text, "１２3456"),
+            masked(DigitsOf::Text, "123456")
+        );
     }
 
     #[test]

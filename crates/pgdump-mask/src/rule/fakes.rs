@@ -52,7 +52,7 @@ pub(crate) struct Fake {
 
 impl Transform for Fake {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
-        let value = self.ty.canonical(value);
+        let value = &*self.ty.canonical(value);
         let mut draws = self.key.prf.draws(self.purpose(), value);
         let max = self.ty.max_characters().unwrap_or(usize::MAX);
         let start = out.len();

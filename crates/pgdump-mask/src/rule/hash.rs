@@ -19,7 +19,7 @@ pub(crate) struct HashText {
 
 impl Transform for HashText {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
-        let mac = self.key.prf.mac(PURPOSE, self.ty.canonical(value));
+        let mac = self.key.prf.mac(PURPOSE, &self.ty.canonical(value));
         let start = out.len();
         push_hex(&mac, out);
         let digits = self.ty.max_characters().unwrap_or(TEXT_DIGITS);
@@ -97,7 +97,7 @@ pub(crate) struct HashNumeric {
 impl Transform for HashNumeric {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
         let canonical = SqlType::Numeric(None).canonical(value);
-        let mut draws = self.key.prf.draws(PURPOSE, canonical);
+        let mut draws = self.key.prf.draws(PURPOSE, &canonical);
         let masked = draws.below(10_u64.pow(self.digits.min(18)));
         out.extend_from_slice(masked.to_string().as_bytes());
         Ok(Masked::Value)

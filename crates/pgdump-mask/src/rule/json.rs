@@ -13,7 +13,8 @@ use crate::transform::{Fault, Masked, Transform};
 const MAX_DEPTH: usize = 128;
 const NOT_JSON: Fault = "not JSON that can be read";
 
-/// What is done with the values at a path. Objects and arrays there are masked value by value.
+/// What is done with the values at a path. Objects and arrays there are masked value by value, except where a longer path
+/// says something else.
 pub(crate) enum JsonLeaf {
     Keep,
     Null,
@@ -47,121 +48,128 @@ impl Transform for JsonRules {
             out,
         };
         let open: Vec<usize> = (0..self.0.len()).collect();
-        self.visit(root, &open, 0, &mut edit)?;
+        self.visit(root, &open, &JsonLeaf::Keep, 0, &mut edit)?;
         edit.finish();
         Ok(Masked::Value)
     }
 }
 
 impl JsonRules {
-    /// Visits a value to which the paths of the `open` rules lead.
+    /// Visits a value to which the paths of the `open` rules lead. `outer`: what is done with the value around it, unless one of
+    /// them ends here: the longest path decides, and of two equally long ones that with more keys.
     fn visit(
         &self,
         node: &RawValue,
         open: &[usize],
+        outer: &JsonLeaf,
         depth: usize,
         edit: &mut Edit<'_>,
     ) -> Result<(), Fault> {
         let reached = open
             .iter()
             .filter_map(|rule| self.0.get(*rule))
-            .find(|(path, _)| path.len() == depth);
-        if let Some((_, leaf)) = reached {
-            return mask(leaf, node, depth, edit);
+            .filter(|(path, _)| path.len() == depth)
+            .max_by_key(|(path, _)| path.keys());
+        let leaf = reached.map_or(outer, |(_, leaf)| leaf);
+        match leaf {
+            JsonLeaf::Keep => {}
+            JsonLeaf::Null => {
+                edit.replace(node, b"null");
+                return Ok(());
+            }
+            JsonLeaf::Set { string, number } => {
+                let is_number = matches!(kind(node), Kind::Number);
+                let constant = number.as_ref().filter(|_| is_number).unwrap_or(string);
+                edit.replace(node, constant);
+                return Ok(());
+            }
+            JsonLeaf::Rule { .. } if depth > MAX_DEPTH => {
+                edit.replace(node, b"null");
+                return Ok(());
+            }
+            JsonLeaf::Rule { .. } => {}
         }
-        match node.get().as_bytes().first() {
-            Some(b'{') => {
+        match kind(node) {
+            Kind::Object => {
                 for (key, member) in members(node)? {
-                    let on = |step: &Step| match step {
+                    let leads_to = |step: &Step| match step {
                         Step::Key(wanted) => *wanted == key,
                         Step::AnyKey => true,
                         Step::AnyElement => false,
                     };
-                    self.descend(member, open, depth, on, edit)?;
+                    let open = self.going_on(open, depth, leads_to);
+                    self.descend(member, &open, leaf, depth, edit)?;
                 }
                 Ok(())
             }
-            Some(b'[') => {
+            Kind::Array => {
+                let open = self.going_on(open, depth, |step| *step == Step::AnyElement);
                 for element in elements(node)? {
-                    self.descend(element, open, depth, |s| *s == Step::AnyElement, edit)?;
+                    self.descend(element, &open, leaf, depth, edit)?;
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            scalar => {
+                mask_scalar(leaf, node, &scalar, edit);
+                Ok(())
+            }
         }
     }
 
-    /// Visits a member or an element with the rules whose next step leads to it.
-    fn descend(
+    /// The rules whose next step leads to a member or an element.
+    fn going_on(
         &self,
-        child: &RawValue,
         open: &[usize],
         depth: usize,
         leads_to: impl Fn(&Step) -> bool,
-        edit: &mut Edit<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Vec<usize> {
         let goes_on = |rule: &usize| {
             let path = self.0.get(*rule).map(|(path, _)| path);
             path.and_then(|p| p.step(depth)).is_some_and(&leads_to)
         };
-        let open: Vec<usize> = open.iter().copied().filter(goes_on).collect();
-        if open.is_empty() {
+        open.iter().copied().filter(goes_on).collect()
+    }
+
+    /// Visits a member or an element, unless nothing in it is to be changed.
+    fn descend(
+        &self,
+        child: &RawValue,
+        open: &[usize],
+        outer: &JsonLeaf,
+        depth: usize,
+        edit: &mut Edit<'_>,
+    ) -> Result<(), Fault> {
+        if open.is_empty() && matches!(outer, JsonLeaf::Keep) {
             return Ok(());
         }
-        self.visit(child, &open, depth + 1, edit)
+        self.visit(child, open, outer, depth + 1, edit)
     }
 }
 
-/// Masks a value that a rule is for, and everything in it.
-fn mask(leaf: &JsonLeaf, node: &RawValue, depth: usize, edit: &mut Edit<'_>) -> Result<(), Fault> {
-    let (string, number) = match leaf {
-        JsonLeaf::Keep => return Ok(()),
-        JsonLeaf::Null => {
-            edit.replace(node, b"null");
-            return Ok(());
-        }
-        JsonLeaf::Set { string, number } => {
-            let is_number = matches!(kind(node), Kind::Number);
-            let constant = number.as_ref().filter(|_| is_number).unwrap_or(string);
-            edit.replace(node, constant);
-            return Ok(());
-        }
-        JsonLeaf::Rule { string, number } => (string.as_ref(), number.as_deref()),
+/// Masks a value that is no object and no array.
+fn mask_scalar(leaf: &JsonLeaf, node: &RawValue, kind: &Kind, edit: &mut Edit<'_>) {
+    let JsonLeaf::Rule { string, number } = leaf else {
+        return;
     };
-    if depth > MAX_DEPTH {
-        edit.replace(node, b"null");
-        return Ok(());
-    }
-    match kind(node) {
-        Kind::Object => {
-            for (_, member) in members(node)? {
-                mask(leaf, member, depth + 1, edit)?;
-            }
-        }
-        Kind::Array => {
-            for element in elements(node)? {
-                mask(leaf, element, depth + 1, edit)?;
-            }
-        }
-        Kind::String => {
+    match (kind, number) {
+        (Kind::String, _) => {
             let text: Result<String, _> = serde_json::from_str(node.get());
-            let masked = text.ok().and_then(|t| edit.masked(string, t.as_bytes()));
+            let masked = text
+                .ok()
+                .and_then(|t| edit.masked(string.as_ref(), t.as_bytes()));
             edit.replace_with_string(node, masked.as_deref());
         }
-        Kind::Number => match number {
-            Some(rule) => {
-                let masked = edit.masked(rule, node.get().as_bytes());
-                edit.replace(node, masked.as_deref().unwrap_or(b"null"));
-            }
-            None => {
-                let masked = edit.masked(string, node.get().as_bytes());
-                edit.replace_with_string(node, masked.as_deref());
-            }
-        },
-        Kind::Boolean => edit.replace(node, b"null"),
-        Kind::Null => {}
+        (Kind::Number, Some(rule)) => {
+            let masked = edit.masked(rule.as_ref(), node.get().as_bytes());
+            edit.replace(node, masked.as_deref().unwrap_or(b"null"));
+        }
+        (Kind::Number, None) => {
+            let masked = edit.masked(string.as_ref(), node.get().as_bytes());
+            edit.replace_with_string(node, masked.as_deref());
+        }
+        (Kind::Boolean, _) => edit.replace(node, b"null"),
+        (Kind::Null | Kind::Object | Kind::Array, _) => {}
     }
-    Ok(())
 }
 
 enum Kind {
@@ -320,10 +328,43 @@ mod tests {
     }
 
     #[test]
-    fn the_first_path_that_ends_at_a_value_decides() {
-        let rules = vec![("$.a.keep", JsonLeaf::Keep), ("$.a.*", JsonLeaf::Null)];
-        let result = masked(rules, r#"{"a":{"keep":"x","other":"y"}}"#).unwrap();
-        assert_eq!(result, r#"{"a":{"keep":"x","other":null}}"#);
+    fn the_longest_path_decides_and_then_the_one_with_more_keys() {
+        let text = r#"{"email":"xy","address":{"street":"uv","city":"st"}}"#;
+        for (rules, expected) in [
+            (
+                vec![("$.*", JsonLeaf::Keep), ("$.email", JsonLeaf::Null)],
+                r#"{"email":null,"address":{"street":"uv","city":"st"}}"#,
+            ),
+            (
+                vec![("$.email", JsonLeaf::Keep), ("$.*", JsonLeaf::Null)],
+                r#"{"email":"xy","address":null}"#,
+            ),
+            (
+                vec![
+                    ("$.address", JsonLeaf::Keep),
+                    ("$.address.street", JsonLeaf::Null),
+                ],
+                r#"{"email":"xy","address":{"street":null,"city":"st"}}"#,
+            ),
+            (
+                vec![("$", first()), ("$.address.street", JsonLeaf::Null)],
+                r#"{"email":"x","address":{"street":null,"city":"s"}}"#,
+            ),
+            (
+                vec![("$.address", first()), ("$.address.city", JsonLeaf::Keep)],
+                r#"{"email":"xy","address":{"street":"u","city":"st"}}"#,
+            ),
+            // What is replaced as a whole has no values for longer paths.
+            (
+                vec![
+                    ("$.address", JsonLeaf::Null),
+                    ("$.address.city", JsonLeaf::Keep),
+                ],
+                r#"{"email":"xy","address":null}"#,
+            ),
+        ] {
+            assert_eq!(masked(rules, text).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -32,6 +32,27 @@ impl JsonPath {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
+
+    /// How many of its steps are keys, and not wildcards.
+    pub(crate) fn keys(&self) -> usize {
+        let keys = self.0.iter().filter(|s| matches!(s, Step::Key(_)));
+        keys.count()
+    }
+
+    /// Whether both lead to the same values, and neither is the more specific one.
+    pub(crate) fn conflicts_with(&self, other: &Self) -> bool {
+        let steps = || self.0.iter().zip(&other.0);
+        let is_common = |(a, b): (&Step, &Step)| match (a, b) {
+            (Step::AnyKey, Step::Key(_)) | (Step::Key(_), Step::AnyKey) => true,
+            (a, b) => a == b,
+        };
+        let differ = |(a, b): (&Step, &Step)| a != b;
+        let is_wider = |(a, b): (&Step, &Step)| *a == Step::AnyKey && a != b;
+        let is_narrower = |(a, b): (&Step, &Step)| *b == Step::AnyKey && a != b;
+        self.0.len() == other.0.len()
+            && steps().all(is_common)
+            && (!steps().any(differ) || (steps().any(is_wider) && steps().any(is_narrower)))
+    }
 }
 
 fn step(text: &str) -> Option<(Step, &str)> {
@@ -74,6 +95,22 @@ mod tests {
             ("$[0]", None),
         ] {
             assert_eq!(JsonPath::parse(text), expected.map(JsonPath), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_conflict_if_neither_is_more_specific() {
+        for (a, b, expected) in [
+            ("$.a.*", "$.*.b", true),
+            ("$.a", "$[\"a\"]", true),
+            ("$.*", "$.a", false),
+            ("$.a.*", "$.c.b", false),
+            ("$.a", "$.a.b", false),
+            ("$[*].a", "$.*.a", false),
+        ] {
+            let path = |text| JsonPath::parse(text).unwrap();
+            assert_eq!(path(a).conflicts_with(&path(b)), expected, "{a} {b}");
+            assert_eq!(path(b).conflicts_with(&path(a)), expected, "{b} {a}");
         }
     }
 }

@@ -9,15 +9,17 @@ use pgdump_archive::{Archive, DumpId, EntryKind, TocEntry};
 use pgdump_mask::{LargeObjects, MaskCounts, Masking};
 
 use super::report::{MaskedTable, MaskingReport};
-use super::row_mask::RowMask;
+use super::row_mask::{Name, RowMask};
 use super::toc::{Masks, is_statistics};
 use crate::error::RestoreError;
+use crate::notes::listed;
 
 /// The masking of one load, and what it has changed so far.
 pub struct LoadMasking {
     masking: Masking,
-    tables: Mutex<BTreeMap<String, MaskedRows>>,
+    tables: Mutex<BTreeMap<Name, MaskedRows>>,
     left_out_statistics: AtomicBool,
+    notes: Mutex<Vec<String>>,
 }
 
 impl std::fmt::Debug for LoadMasking {
@@ -32,6 +34,25 @@ struct MaskedRows {
     counts: MaskCounts,
 }
 
+impl MaskedRows {
+    /// Columns of which a rule has changed nothing, although it is to find something in them. A column that is NULL in all rows
+    /// cannot be told apart.
+    fn idle(&self) -> Vec<String> {
+        let rules = self.mask.table.rule_names().into_iter().enumerate();
+        let seeks = |rule: &str| rule.starts_with("json: ") || rule == "regular expression";
+        let is_idle = |at: usize| {
+            self.counts
+                .changed
+                .get(at)
+                .is_none_or(|changed| *changed == 0)
+        };
+        let idle = rules.filter(|(at, (_, rule))| seeks(rule) && is_idle(*at));
+        let name = self.mask.name();
+        let columns = idle.map(|(_, (column, _))| format!("{name}.{column}"));
+        columns.filter(|_| self.counts.rows_kept > 0).collect()
+    }
+}
+
 impl LoadMasking {
     /// A masking that has changed nothing yet.
     pub fn new(masking: Masking) -> Self {
@@ -39,6 +60,7 @@ impl LoadMasking {
             masking,
             tables: Mutex::default(),
             left_out_statistics: AtomicBool::new(false),
+            notes: Mutex::default(),
         }
     }
 
@@ -47,11 +69,27 @@ impl LoadMasking {
         self.left_out_statistics.load(Relaxed)
     }
 
+    /// What of the rules has had no effect, as far as that is known.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.notes.lock().clone();
+        let tables = self.tables.lock();
+        let idle: Vec<String> = tables.values().flat_map(MaskedRows::idle).collect();
+        let what =
+            "mask file: nothing was changed, so that a path or a regular expression may be wrong";
+        notes.extend(listed(what, &idle));
+        notes
+    }
+
+    pub(super) fn note(&self, what: Option<String>) {
+        self.notes.lock().extend(what);
+    }
+
     /// What was masked, by which rules, and how much of it.
     pub fn report(&self) -> MaskingReport {
         let tables = self.tables.lock();
         let all = tables.iter();
-        let all = all.map(|(table, rows)| MaskedTable::of(table, &rows.mask.table, &rows.counts));
+        let all =
+            all.map(|(_, rows)| MaskedTable::of(rows.mask.name(), &rows.mask.table, &rows.counts));
         MaskingReport::new(self.masking.digest(), self.masking.key_id(), all.collect())
     }
 
@@ -94,14 +132,55 @@ impl LoadMasking {
             mask: mask.clone(),
             counts: MaskCounts::default(),
         };
-        tables.entry(mask.name().to_owned()).or_insert_with(rows);
+        tables.entry(mask.key()).or_insert_with(rows);
     }
 
     /// Counts rows that were masked.
     pub(crate) fn count(&self, mask: &RowMask, counts: &MaskCounts) {
         self.add(mask);
-        if let Some(rows) = self.tables.lock().get_mut(mask.name()) {
+        if let Some(rows) = self.tables.lock().get_mut(&mask.key()) {
             rows.counts.add(counts);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgdump_mask::{ColumnShape, MaskFile, TableShape};
+
+    use super::*;
+
+    #[test]
+    fn rules_that_find_nothing_are_noted() {
+        let rules = "version: 1\ntables: { s.t: { columns: { a: { json: { $.x: { null: true } } }, \
+             b: { replace: { regex: x, with: y } }, c: { truncate: 3 } } } }\n";
+        let masking = Masking::new(MaskFile::parse(rules).unwrap(), None).unwrap();
+        let columns = [("a", "jsonb"), ("b", "text"), ("c", "text")];
+        let columns = columns.map(|(name, sql_type)| ColumnShape {
+            name: name.into(),
+            sql_type: sql_type.into(),
+            ..ColumnShape::default()
+        });
+        let shape = TableShape {
+            schema: "s".into(),
+            table: "t".into(),
+            columns: columns.into(),
+            parents: vec![],
+        };
+        let table = masking.table(&shape).map_err(|m| m[0].to_string());
+        let (table, names) = (table.unwrap().unwrap(), vec![("s".into(), "t".into())]);
+        let columns = ["a", "b", "c"].map(str::to_owned);
+        let mask = RowMask::new(table, names, columns.into(), vec![]);
+        let load = LoadMasking::new(masking);
+        load.add(&mask);
+        assert_eq!(load.notes(), Vec::<String>::new());
+        let mut counts = MaskCounts::default();
+        mask.rows(b"{}\tx\tabc\n", 0, &mut counts).unwrap();
+        load.count(&mask, &counts);
+        let notes = load.notes();
+        assert!(
+            matches!(&notes[..], [note] if note.ends_with("be wrong: s.t.a")),
+            "{notes:?}"
+        );
     }
 }

@@ -3,11 +3,8 @@
 use pgdump_archive::{Dialect, TextEncoding, Token, copy_target, tokens};
 use pgdump_mask::{Masking, Misfit, TableShape};
 
-use super::row_mask::RowMask;
+use super::row_mask::{Name, RowMask};
 use crate::table_shapes::{TableDefinitions, in_order_of};
-
-/// Schema and name, as the catalog has them.
-pub(super) type Name = (String, String);
 
 /// What the rules have to fit, of one table.
 pub(super) struct MaskedTarget<'a> {
@@ -29,19 +26,27 @@ impl MaskedTarget<'_> {
             ..TableShape::default()
         });
         let row_columns = self.definitions.row_columns(self.name);
-        match self.copied {
-            Some(columns) => shape.columns = in_order_of(&shape.columns, &columns),
+        match self.copied.clone() {
+            Some(columns) => {
+                self.check_columns(&shape, &columns)?;
+                shape.columns = in_order_of(&shape.columns, &columns);
+            }
             None if self.definitions.is_complete(self.name) => {
                 let of_rows = row_columns.iter().filter(|c| !c.is_generated);
                 let names: Vec<String> = of_rows.map(|c| c.name.clone()).collect();
                 shape.columns = in_order_of(&shape.columns, &names);
             }
-            None if !may_concern(masking, &shape) => return Ok(None),
+            None if !self.may_concern(masking, &shape) => return Ok(None),
             None => {
                 let what = "the backup does not say which columns its rows have, so that rules cannot be applied: \
                      write it again with the definitions of its tables, or with COPY";
                 return Err(vec![format!("{full_name}: {what}")]);
             }
+        }
+        // A column that no statement has declared may have a label.
+        for column in &mut shape.columns {
+            let label = || self.definitions.label(self.name, &column.name);
+            column.label = column.label.take().or_else(label);
         }
         let found = masking.table(&shape);
         let found = found.map_err(|all| all.iter().map(Misfit::to_string).collect::<Vec<_>>())?;
@@ -56,17 +61,30 @@ impl MaskedTarget<'_> {
             )]);
         }
         let columns = shape.columns.into_iter().map(|c| c.name).collect();
-        Ok(Some(RowMask::new(table, full_name, columns, row_columns)))
+        let mut names = vec![self.name.clone()];
+        names.extend(shape.parents);
+        Ok(Some(RowMask::new(table, names, columns, row_columns)))
     }
-}
 
-/// Whether a rule, a label or `unlisted: refuse` may be about a table whose columns are not known.
-fn may_concern(masking: &Masking, shape: &TableShape) -> bool {
-    let mut names = vec![(shape.schema.clone(), shape.table.clone())];
-    names.extend(shape.parents.iter().cloned());
-    let is_named = masking.unmatched(&names).len() < masking.unmatched(&[]).len();
-    let is_labelled = shape.columns.iter().any(|c| c.label.is_some());
-    masking.refuses_unlisted() || is_named || is_labelled
+    /// Refuses columns that the table does not have: the server may know them by other names, for which there are rules.
+    fn check_columns(&self, shape: &TableShape, copied: &[String]) -> Result<(), Vec<String>> {
+        let is_unknown = |name: &&String| shape.columns.iter().all(|c| c.name != **name);
+        match copied.iter().find(is_unknown) {
+            Some(name) if self.definitions.is_complete(self.name) => Err(vec![format!(
+                "{}.{}: its rows have the column {name}, which its definition does not have",
+                self.name.0, self.name.1
+            )]),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a rule, a label or `unlisted: refuse` may be about a table whose columns are not known.
+    fn may_concern(&self, masking: &Masking, shape: &TableShape) -> bool {
+        let mut names = vec![self.name.clone()];
+        names.extend(shape.parents.iter().cloned());
+        let is_named = masking.unmatched(&names).len() < masking.unmatched(&[]).len();
+        masking.refuses_unlisted() || is_named || self.definitions.has_labels(self.name)
+    }
 }
 
 /// The names of the columns of a COPY; `None` if it lists none.
@@ -153,6 +171,20 @@ mod tests {
         assert_eq!(masked, Ok(true));
         let known = defined(&["CREATE TABLE s.t (a text, g text GENERATED ALWAYS AS (a) STORED);"]);
         assert_eq!(is_masked(&known, ("t", None), "UTF8", &keep), Ok(true));
+    }
+
+    #[test]
+    fn labels_of_columns_without_a_definition_are_used() {
+        let label = "SECURITY LABEL FOR anon ON COLUMN s.u.a IS 'MASKED WITH VALUE NULL';";
+        let rules = masking(RULES);
+        let unknown = defined(&[label]);
+        let masked = |columns| is_masked(&unknown, ("u", columns), "UTF8", &rules);
+        assert_eq!(masked(Some(&["b", "a"])), Ok(true));
+        assert_eq!(masked(Some(&["b"])), Ok(false));
+        assert!(masked(None).is_err());
+        let known = defined(&["CREATE TABLE s.u (b text);", label]);
+        let refused = is_masked(&known, ("u", Some(&["a"])), "UTF8", &rules).unwrap_err();
+        assert!(refused.contains("the column a"), "{refused}");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct MaskedColumn {
     pub name: String,
     /// Its rule, in words.
     pub rule: String,
-    /// Number of its values that the rule replaced.
+    /// Number of its values that the rule changed.
     pub changed: u64,
 }
 

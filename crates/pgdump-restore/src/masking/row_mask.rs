@@ -9,11 +9,16 @@ use super::misfits::do_not_fit;
 use crate::error::RestoreError;
 use crate::table_shapes::RowColumn;
 
+/// Schema and name, as the catalog has them.
+pub(super) type Name = (String, String);
+
 /// How the rows of one table are masked.
 #[derive(Clone)]
 pub(crate) struct RowMask {
     pub(crate) table: TableMask,
     name: Arc<str>,
+    /// Those of the table, and of the tables that its rows may be written to instead: `--load-via-partition-root`.
+    names: Arc<[Name]>,
     /// The columns of the mask, in its order.
     columns: Arc<[String]>,
     /// The columns that the values of an INSERT without a list are for.
@@ -21,16 +26,20 @@ pub(crate) struct RowMask {
 }
 
 impl RowMask {
-    /// `columns`: those of the shape that `table` was made for.
+    /// `names`: the table and its parents. `columns`: those of the shape that `table` was made for.
     pub(super) fn new(
         table: TableMask,
-        name: String,
+        names: Vec<Name>,
         columns: Vec<String>,
         row_columns: Vec<RowColumn>,
     ) -> Self {
+        let name = names
+            .first()
+            .map(|(schema, table)| format!("{schema}.{table}"));
         RowMask {
             table,
-            name: name.into(),
+            name: name.unwrap_or_default().into(),
+            names: names.into(),
             columns: columns.into(),
             row_columns: row_columns.into(),
         }
@@ -39,6 +48,11 @@ impl RowMask {
     /// Schema and name of the table.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same in two parts: names may have dots.
+    pub(super) fn key(&self) -> Name {
+        self.names.first().cloned().unwrap_or_default()
     }
 
     /// Whole rows of COPY text, masked. `before`: lines of the table's data before them.
@@ -107,13 +121,18 @@ impl Editor<'_> {
         })
     }
 
-    /// Whether the name as written is that of the mask's table.
+    /// Whether the name as written is that of the mask's table, or of one that its rows are written to.
     fn is_of_table(&self, relation: &str) -> bool {
         let t = tokens(relation, Dialect::default());
-        let written = t.last().and_then(Token::name);
-        written.is_some_and(|name| {
-            let rest = self.mask.name.strip_suffix(name.as_str());
-            rest.is_some_and(|schema| schema.ends_with('.'))
+        let (schema, table) = match t.as_slice() {
+            [table] => (None, table.name()),
+            [schema, dot, table] if dot.is_symbol(b'.') => (Some(schema.name()), table.name()),
+            _ => return false,
+        };
+        let mut names = self.mask.names.iter();
+        names.any(|(in_schema, name)| {
+            let fits = |schema: &Option<String>| schema.as_ref() == Some(in_schema);
+            table.as_ref() == Some(name) && schema.as_ref().is_none_or(fits)
         })
     }
 
@@ -226,7 +245,9 @@ mod tests {
             is_generated: *is_generated,
         });
         let table = table.unwrap().unwrap();
-        RowMask::new(table, "s.t".into(), columns, row_columns.collect())
+        let names = [("s", "t"), ("s", "root")];
+        let names = names.map(|(schema, table)| (schema.to_owned(), table.to_owned()));
+        RowMask::new(table, names.into(), columns, row_columns.collect())
     }
 
     fn inserts(mask: &RowMask, sql: &str) -> Result<(String, MaskCounts), RestoreError> {
@@ -242,12 +263,12 @@ mod tests {
         let rows = mask.rows(b"1\told\tx\n3\told\tx\n2\told\t\\N\n", 0, &mut counts);
         assert_eq!(rows.unwrap(), b"1\tit's\t\\N\n2\tit's\t\\N\n");
         let sql = "INSERT INTO s.t VALUES (1, DEFAULT, 'old', 'x'), (3, DEFAULT, 'old', 'x');\n\
-             INSERT INTO s.t (c, a, b) VALUES (NULL, 2, 'old');\nINSERT INTO s.t VALUES (4, DEFAULT, 'old', 'x');\n";
+             INSERT INTO s.root (c, a, b) VALUES (NULL, 2, 'old');\nINSERT INTO t VALUES (4, DEFAULT, 'old', 'x');\n";
         let (written, of_inserts) = inserts(&mask, sql).unwrap();
         assert_eq!(
             written,
             "INSERT INTO s.t VALUES (1, DEFAULT, 'it''s', NULL);\n\
-             INSERT INTO s.t (c, a, b) VALUES (NULL, 2, 'it''s');\n"
+             INSERT INTO s.root (c, a, b) VALUES (NULL, 2, 'it''s');\n"
         );
         assert_eq!((counts.rows, counts.rows_kept), (3, 2));
         assert_eq!((of_inserts.rows, of_inserts.rows_kept), (4, 2));
@@ -262,6 +283,7 @@ mod tests {
         );
         for sql in [
             "INSERT INTO s.other VALUES (1, 'secret', NULL);",
+            "INSERT INTO other.t VALUES (1, 'secret', NULL);",
             "INSERT INTO s.t VALUES (1, 'secret', NULL, 'secret');",
             "INSERT INTO s.t (a, b, d) VALUES (1, 'secret', 'secret');",
             "INSERT INTO s.t VALUES (1, lower('secret'), NULL);",

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use pgdump_archive::{Archive, DumpId, EntryKind, TextEncoding, TocEntry};
 use pgdump_mask::Masking;
 
-use super::masked_table::{MaskedTarget, Name, copied_columns, keeps_statistics};
+use super::masked_table::{MaskedTarget, copied_columns, keeps_statistics};
 use super::misfits::{do_not_fit, misfit_of_large_objects, unmatched};
-use super::row_mask::RowMask;
+use super::row_mask::{Name, RowMask};
 use crate::error::RestoreError;
 use crate::table_shapes::TableDefinitions;
 

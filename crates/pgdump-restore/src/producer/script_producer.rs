@@ -438,14 +438,16 @@ impl ScriptProducer {
         self.chunks.wait(self.converter.statement(&mut statement))?;
         let rewriter = &self.chunks.job.rewriter;
         rewriter.respell(&mut statement);
-        if rewriter.leaves_out(&statement.text) {
-            return Ok(None);
-        }
+        let is_left_out = rewriter.leaves_out(&statement.text);
         if let Some(masking) = &mut self.masking {
             let path = self.settings.get("search_path").unwrap_or_default();
-            if !masking.statement(&statement.text, statement.line, path)? {
+            masking.learn(&statement, path)?;
+            if !is_left_out && !masking.keeps(&statement)? {
                 return Ok(None);
             }
+        }
+        if is_left_out {
+            return Ok(None);
         }
         let Some(rewritten) = rewriter.statement(&statement.text, self.clean)? else {
             return Ok(None);

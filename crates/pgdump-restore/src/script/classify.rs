@@ -135,6 +135,8 @@ fn setting(t: &[Token<'_>], sql: &str) -> StatementClass {
             StatementClass::setting("session_authorization", "RESET SESSION AUTHORIZATION;")
         }
         Some("authorization") => StatementClass::setting("session_authorization", sql),
+        // Another spelling of the search path.
+        Some("schema") if t[0].is("set") => StatementClass::setting("search_path", sql),
         Some(name) => StatementClass::setting(name, sql),
     }
 }
@@ -263,6 +265,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(name("SET default_tablespace = '';"), "default_tablespace");
+        assert_eq!(name("SET SCHEMA 'crm';"), "search_path");
+        assert_eq!(name("SET SESSION SCHEMA 'crm';"), "search_path");
         assert_eq!(
             name("SET SESSION AUTHORIZATION 'x';"),
             "session_authorization"

@@ -34,23 +34,64 @@ impl TableDefinitions {
             "temp",
             "unlogged",
             "foreign",
+            "or",
+            "replace",
+            "recursive",
+            "materialized",
         ];
         let t = after(t, &adjectives);
         let is_unique = t.first()?.is("unique");
         let t = after(t, &["unique"]);
+        let may_exist = begins(t.get(1..)?, &["if", "not", "exists"]);
         let rest = after(t.get(1..)?, &["if", "not", "exists", "concurrently"]);
         match t.first()? {
-            kind if kind.is("table") => self.create_table(sql, rest, schema),
+            kind if kind.is("table") => self.create_table(sql, (rest, may_exist), schema),
             kind if kind.is("type") => self.create_type(sql, rest, schema),
             kind if kind.is("domain") => self.create_domain(sql, rest, schema),
             kind if kind.is("index") && is_unique => self.create_unique_index(rest, schema),
+            kind if kind.is("view") => {
+                let (name, _) = relation(rest, schema)?;
+                self.note_place(&name);
+                self.views.insert(name);
+                Some(())
+            }
+            kind if kind.is("schema") => {
+                let named = after(rest, &["authorization"]).first()?.name()?;
+                self.schemas.insert(named);
+                Some(())
+            }
+            kind if kind.is("extension") => {
+                self.has_extensions = true;
+                Some(())
+            }
             _ => None,
         }
     }
 
-    fn create_table(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
+    /// Notes whether the schema of a table is not known.
+    fn note_place(&mut self, name: &Name) {
+        self.is_unplaced |= name.0.is_empty();
+    }
+
+    fn create_table(
+        &mut self,
+        sql: &str,
+        (t, may_exist): (&[Token<'_>], bool),
+        schema: &str,
+    ) -> Option<()> {
         let (name, mut rest) = relation(t, schema)?;
-        let mut declared = Declared::default();
+        self.note_place(&name);
+        // Which of the two definitions holds is not known: the server may refuse the second one.
+        let exists = self.knows(&name);
+        if let Some(known) = self.tables.get_mut(&name).filter(|_| exists && may_exist) {
+            known.is_incomplete = true;
+            return Some(());
+        }
+        let mut declared = Declared {
+            is_incomplete: exists,
+            is_partitioned: t.windows(2).any(|w| w[0].is("partition") && w[1].is("by")),
+            ..Declared::default()
+        };
         if let [partition, of, ..] = rest
             && partition.is("partition")
             && of.is("of")
@@ -72,6 +113,8 @@ impl TableDefinitions {
                     add_item(sql, item, schema, &mut declared, &mut added);
                 }
                 if let Some(at) = outer(tail).find(|(_, w)| w.is("inherits")) {
+                    // Columns of parents come before those of LIKE.
+                    declared.is_incomplete |= !declared.columns_of.is_empty();
                     let (parents, _) = parenthesized(tail.get(at.0 + 1..)?)?;
                     let parents = at_commas(parents);
                     let parents = parents.iter().filter_map(|p| relation(p, schema));
@@ -79,20 +122,23 @@ impl TableDefinitions {
                     declared.columns_of.extend(parents.iter().cloned());
                     declared.parents.extend(parents);
                 }
-                declared.is_incomplete = outer(tail).any(|(_, w)| w.is("as"));
+                declared.is_incomplete |= outer(tail).any(|(_, w)| w.is("as"));
             }
-            None => declared.is_incomplete = !has_source,
+            None => declared.is_incomplete |= !has_source,
         }
         declared.is_incomplete |= declared.columns.len() > MAX_COLUMNS;
         declared.columns.truncate(MAX_COLUMNS);
+        let mut others = declared.columns_of.iter().chain(&declared.parents);
+        self.is_unplaced |= others.any(|other| other.0.is_empty());
         self.with_children.extend(declared.parents.iter().cloned());
         self.tables.insert(name.clone(), declared);
-        self.added.insert(name, added);
+        self.added.entry(name).or_default().merge(added);
         Some(())
     }
 
     fn create_type(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
         let (name, rest) = relation(t, schema)?;
+        self.note_place(&name);
         let (body, _) = parenthesized(rest.get(1..).filter(|_| rest[0].is("as"))?)?;
         let mut declared = Declared {
             is_type: true,
@@ -106,6 +152,7 @@ impl TableDefinitions {
 
     fn create_domain(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
         let (name, rest) = relation(t, schema)?;
+        self.note_place(&name);
         let rest = after(rest, &["as"]);
         let (base, base_name) = type_of(sql, rest, schema)?;
         let domain = DomainType {
@@ -121,6 +168,7 @@ impl TableDefinitions {
     fn create_unique_index(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
         let on = t.iter().position(|w| w.is("on"))?;
         let (name, rest) = relation(after(t.get(on + 1..)?, &["only"]), schema)?;
+        self.note_place(&name);
         let open = rest.iter().position(|w| w.is_symbol(b'('))?;
         let (body, _) = parenthesized(&rest[open..])?;
         let [item] = at_commas(body)[..] else {
@@ -128,8 +176,20 @@ impl TableDefinitions {
         };
         let known = self.columns(&name);
         let names = item.iter().filter_map(Token::name);
-        let columns = names.filter(|n| known.iter().any(|c| c.name == *n));
-        self.added.entry(name).or_default().unique.extend(columns);
+        let columns: Vec<String> = names
+            .filter(|n| known.iter().any(|c| c.name == *n))
+            .collect();
+        let is_partial = outer(rest).any(|(_, w)| w.is("where"));
+        let is_expression = item.iter().any(|w| w.is_symbol(b'('));
+        let added = self.added.entry(name).or_default();
+        if !is_partial && !is_expression {
+            let column = item.first().and_then(Token::name);
+            added.keys.extend(column.filter(|c| columns.contains(c)));
+        }
+        if is_not_distinct(rest) {
+            added.one_null.extend(columns.iter().cloned());
+        }
+        added.unique.extend(columns);
         Some(())
     }
 
@@ -139,6 +199,7 @@ impl TableDefinitions {
         let is_table = t.first()?.is("table");
         let t = after(t.get(1..).filter(|_| is_table)?, &["if", "exists", "only"]);
         let (name, rest) = relation(t, schema)?;
+        self.note_place(&name);
         for action in at_commas(rest) {
             self.alter_table(sql, &name, action, schema);
         }
@@ -164,17 +225,25 @@ impl TableDefinitions {
         let is = |words: &[&str]| begins(action, words);
         if is(&["attach", "partition"]) {
             let (partition, _) = relation(&action[2..], schema)?;
+            self.note_place(&partition);
             let partition = self.declared(partition);
             partition.parents.push(table.clone());
             self.with_children.insert(table.clone());
         } else if is(&["inherit"]) {
             let (parent, _) = relation(&action[1..], schema)?;
+            self.note_place(&parent);
             let child = self.declared(table.clone());
             child.parents.push(parent.clone());
             self.with_children.insert(parent);
         } else if is(&["add", "column"]) || is(&["add"]) && !is_constraint(&action[1..]) {
             let item = after(&action[1..], &["column", "if", "not", "exists"]);
+            let known = self.columns(table);
+            let name = item.first().and_then(Token::name);
+            let is_known = known.iter().any(|c| Some(&c.name) == name.as_ref());
+            // Children have the new column at their end, and copies of the table do not have it.
+            self.lose_columns_below(table);
             let declared = self.tables.get_mut(table)?;
+            declared.is_incomplete |= is_known;
             let added = self.added.entry(table.clone()).or_default();
             add_item(sql, item, schema, declared, added);
         } else if is(&["add"]) {
@@ -188,38 +257,141 @@ impl TableDefinitions {
             } else if begins(rest.get(1..)?, &["type"])
                 || begins(rest.get(1..)?, &["set", "data", "type"])
             {
-                self.tables.get_mut(table)?.is_incomplete = true;
+                self.lose_columns(table);
             }
-        } else if is(&["drop", "column"]) || is(&["rename"]) {
-            self.tables.get_mut(table)?.is_incomplete = true;
+        } else if is(&["rename"]) {
+            self.lose_columns(table);
+            let rest = after(&action[1..], &["column"]);
+            let [from, to, into] = rest.get(..3)? else {
+                return None;
+            };
+            if to.is("to") {
+                self.rename_column(table, &from.name()?, &into.name()?);
+            }
+        } else if is(&["drop", "column"]) {
+            self.lose_columns(table);
         }
         Some(())
     }
 
-    /// `SECURITY LABEL FOR anon ON COLUMN s.t.c IS '…'`; the tokens follow `SECURITY`.
-    fn label(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
-        let provider = t.get(2)?;
-        let provider = provider.name().or_else(|| provider.string())?;
-        let on = t.get(3..5)?;
-        let is_of_column = begins(t, &["label", "for"]) && begins(on, &["on", "column"]);
-        if !is_of_column || provider != "anon" {
-            return None;
+    /// The columns of a table, and of those that have columns of it, are not known any more.
+    fn lose_columns(&mut self, table: &Name) {
+        if let Some(declared) = self.tables.get_mut(table) {
+            declared.is_incomplete = true;
         }
-        let is = t.iter().rposition(|w| w.is("is"))?;
-        let parts: Option<Vec<String>> = t.get(5..is)?.iter().step_by(2).map(Token::name).collect();
-        let (table, column) = match parts?.as_slice() {
-            [schema, table, column] => ((schema.clone(), table.clone()), column.clone()),
-            [table, column] => ((schema.to_owned(), table.clone()), column.clone()),
-            _ => return None,
-        };
-        let label = t.get(is + 1)?.string()?;
-        self.added
-            .entry(table)
-            .or_default()
-            .labels
-            .insert(column, label);
+        self.lose_columns_below(table);
+    }
+
+    fn lose_columns_below(&mut self, table: &Name) {
+        let below = self.descendants(table);
+        for (name, declared) in &mut self.tables {
+            declared.is_incomplete |= below.contains(name) || declared.columns_of.contains(table);
+        }
+    }
+
+    /// What is known of a column stays with it under its new name.
+    fn rename_column(&mut self, table: &Name, from: &str, to: &str) {
+        if let Some(declared) = self.tables.get_mut(table) {
+            let mut columns = declared.columns.iter_mut();
+            if let Some(column) = columns.find(|c| c.name == from) {
+                to.clone_into(&mut column.name);
+            }
+        }
+        if let Some(added) = self.added.get_mut(table) {
+            if let Some(label) = added.labels.remove(from) {
+                added.labels.insert(to.to_owned(), label);
+            }
+            let keys = [&mut added.unique, &mut added.keys, &mut added.one_null];
+            for set in [&mut added.not_null].into_iter().chain(keys) {
+                if set.remove(from) {
+                    set.insert(to.to_owned());
+                }
+            }
+        }
+    }
+
+    fn label(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let ColumnLabel {
+            table,
+            column,
+            label,
+        } = column_label(t, schema)?;
+        self.note_place(&table);
+        let labels = &mut self.added.entry(table).or_default().labels;
+        // What one provider masks is not taken back by another one.
+        let known = labels.get(&column);
+        if known.is_none_or(|known| !is_of_other_provider(known)) {
+            labels.insert(column, label);
+        }
         Some(())
     }
+}
+
+/// The table that a statement labels a column of; `None` for any other statement.
+pub(crate) fn labelled_table(sql: &str, schema: &str) -> Option<Name> {
+    let t = tokens(sql, Dialect::default());
+    let first = t.first().filter(|w| w.is("security"));
+    column_label(first.and_then(|_| t.get(1..))?, schema).map(|l| l.table)
+}
+
+/// A label by which a column is masked.
+struct ColumnLabel {
+    table: Name,
+    column: String,
+    label: String,
+}
+
+/// `SECURITY LABEL FOR anon ON COLUMN s.t.c IS '…'`; the tokens follow `SECURITY`. Providers of other names may be those of
+/// PostgreSQL Anonymizer, too: what they mask is labelled in a way that stands for no rule, so that one has to be written.
+fn column_label(t: &[Token<'_>], schema: &str) -> Option<ColumnLabel> {
+    let t = t.get(1..).filter(|_| t[0].is("label"))?;
+    let (provider, t) = match t {
+        [by, provider, rest @ ..] if by.is("for") => {
+            (provider.name().or_else(|| provider.string())?, rest)
+        }
+        _ => ("anon".to_owned(), t),
+    };
+    let named = t.get(2..).filter(|_| begins(t, &["on", "column"]))?;
+    let is = named.iter().rposition(|w| w.is("is"))?;
+    let parts: Option<Vec<String>> = named[..is].iter().step_by(2).map(Token::name).collect();
+    let (table, column) = match parts?.as_slice() {
+        [schema, table, column] => ((schema.clone(), table.clone()), column.clone()),
+        [table, column] => ((schema.to_owned(), table.clone()), column.clone()),
+        _ => return None,
+    };
+    let value = named.get(is + 1)?;
+    let text = value.string();
+    let is_masked = text.as_ref().is_none_or(|text| masks(text));
+    // What cannot be read stands for no rule either.
+    let text = text.unwrap_or_else(|| value.text.to_owned());
+    let label = if provider == "anon" {
+        text
+    } else if is_masked {
+        format!("{OTHER_PROVIDER}{provider}: {text}")
+    } else {
+        return None;
+    };
+    Some(ColumnLabel {
+        table,
+        column,
+        label,
+    })
+}
+
+/// How the label of another provider than anon begins here.
+const OTHER_PROVIDER: &str = "provider ";
+
+fn is_of_other_provider(label: &str) -> bool {
+    label.starts_with(OTHER_PROVIDER)
+}
+
+/// `MASKED WITH …`
+fn masks(label: &str) -> bool {
+    let mut words = label.split_whitespace();
+    words
+        .next()
+        .is_some_and(|w| w.eq_ignore_ascii_case("masked"))
+        && words.next().is_some_and(|w| w.eq_ignore_ascii_case("with"))
 }
 
 /// Adds a column or a constraint of a table.
@@ -231,6 +403,8 @@ fn add_item(
     added: &mut Added,
 ) -> Option<()> {
     if item.first()?.is("like") {
+        // Columns of other tables come first here.
+        declared.is_incomplete |= !declared.columns.is_empty();
         declared.columns_of.push(relation(&item[1..], schema)?.0);
         return Some(());
     }
@@ -247,9 +421,14 @@ fn add_item(
     if has(["primary", "key"]) {
         added.not_null.insert(column.name.clone());
         added.unique.insert(column.name.clone());
+        added.keys.insert(column.name.clone());
     }
     if outer(item).any(|(i, w)| i > 0 && w.is("unique")) {
         added.unique.insert(column.name.clone());
+        added.keys.insert(column.name.clone());
+        if is_not_distinct(item) {
+            added.one_null.insert(column.name.clone());
+        }
     }
     declared.columns.push(column);
     Some(())
@@ -293,8 +472,18 @@ fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
     }
     if let [only] = columns.as_slice() {
         added.unique.insert(only.clone());
+        added.keys.insert(only.clone());
+        if is_not_distinct(body) {
+            added.one_null.insert(only.clone());
+        }
     }
     Some(())
+}
+
+/// `NULLS NOT DISTINCT`
+fn is_not_distinct(t: &[Token<'_>]) -> bool {
+    let words = ["nulls", "not", "distinct"];
+    t.windows(words.len()).any(|w| begins(w, &words))
 }
 
 fn column(sql: &str, item: &[Token<'_>], schema: &str) -> Option<Column> {

@@ -1,0 +1,307 @@
+//! What single statements of SQL text mean for masking: which schemas names without one are in, and which rows it brings.
+
+use pgdump_archive::{Dialect, Token, first_tokens, tokens};
+
+use super::row_mask::Name;
+
+/// Tokens examined to find out what a statement does.
+const LOOKED_AT: usize = 64;
+
+/// Statements that bring no rows.
+const UNDERSTOOD: [&str; 25] = [
+    "alter",
+    "analyze",
+    "begin",
+    "cluster",
+    "comment",
+    "commit",
+    "create",
+    "discard",
+    "drop",
+    "end",
+    "grant",
+    "import",
+    "lock",
+    "refresh",
+    "reindex",
+    "release",
+    "reset",
+    "revoke",
+    "rollback",
+    "savepoint",
+    "security",
+    "set",
+    "start",
+    "truncate",
+    "vacuum",
+];
+
+/// Functions of `pg_catalog` that `pg_dump` calls, and that bring no rows.
+const UNDERSTOOD_CALLS: [&str; 7] = [
+    "lo_close",
+    "lo_create",
+    "lo_open",
+    "lo_unlink",
+    "set_config",
+    "setval",
+    "pg_extension_config_dump",
+];
+
+/// The schemas that a statement puts into the search path; those of the server's default, if there is none. `pg_catalog` has
+/// no tables of the text.
+pub(super) fn path_of(setting: &str) -> Vec<String> {
+    let t = tokens(setting, Dialect::default());
+    let is_reset = t.first().is_none_or(|w| w.is("reset"));
+    if is_reset || t.iter().rev().take(2).any(|w| w.is("default")) {
+        return vec![USER.to_owned(), "public".to_owned()];
+    }
+    let named: Vec<String> = if t.first().is_some_and(|w| w.is("select")) {
+        // SELECT pg_catalog.set_config('search_path', 'shop, public', false);
+        let list = t.iter().filter_map(Token::string).nth(1);
+        let list = list.unwrap_or_default();
+        let names = tokens(&list, Dialect::default());
+        names.iter().filter_map(Token::name).collect()
+    } else {
+        // SET SESSION search_path TO shop, public; SET SCHEMA 'shop';
+        let words = ["set", "session", "search_path", "schema", "to"];
+        let is_before = |w: &&Token<'_>| w.is_symbol(b'=') || words.iter().any(|word| w.is(word));
+        let values = t.iter().skip_while(is_before);
+        values
+            .filter_map(|w| w.name().or_else(|| w.string()))
+            .collect()
+    };
+    let schemas = named.into_iter();
+    schemas
+        .filter(|s| !s.is_empty() && s != "pg_catalog")
+        .collect()
+}
+
+/// The schema of the session's role, in a search path.
+pub(super) const USER: &str = "$user";
+
+/// A statement that changes the search path for less, or for more, than the rest of the text.
+pub(super) fn sets_path_elsewhere(sql: &str) -> Option<&'static str> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let has = |word: &str| t.iter().any(|w| w.is(word));
+    let first = t.first()?;
+    let is_path = |w: &Token<'_>| w.is("search_path") || w.is("schema");
+    if first.is("set") && t.get(1)?.is("local") {
+        return t
+            .get(2)
+            .is_some_and(is_path)
+            .then_some("SET LOCAL search_path");
+    }
+    let sets_path = t.iter().find_map(Token::string).as_deref() == Some("search_path");
+    let is_plain = || {
+        let value = t.get(7).and_then(Token::string);
+        value.is_some() && t.get(9).is_some_and(|w| w.is("false"))
+    };
+    let is_call = first.is("select") && has("set_config") && sets_path;
+    (is_call && !is_plain()).then_some("set_config('search_path', …)")
+}
+
+/// `ALTER DATABASE d SET search_path TO s`, `ALTER ROLE r SET search_path TO s`: sessions may begin with another one.
+pub(super) fn changes_default_path(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let kinds = ["database", "role", "user"];
+    let is_of = |w: &Token<'_>| kinds.iter().any(|kind| w.is(kind));
+    let is_alter = t.first().is_some_and(|w| w.is("alter")) && t.get(1).is_some_and(is_of);
+    is_alter && t.iter().any(|w| w.is("search_path"))
+}
+
+/// The key word of a statement that may bring rows.
+pub(super) fn not_understood(sql: &str) -> Option<String> {
+    let t = tokens(sql, Dialect::default());
+    let first = t.first()?;
+    let word = || first.short().unwrap_or_default().to_uppercase();
+    let is_understood = if first.is("select") {
+        let is_of_catalog = t.get(1).is_some_and(|w| w.is("pg_catalog"))
+            && t.get(2).is_some_and(|w| w.is_symbol(b'.'));
+        let is_call = |f: &Token<'_>| UNDERSTOOD_CALLS.iter().any(|call| f.is(call));
+        let is_other = |w: &Token<'_>| w.is("into") || w.is("select");
+        let arguments = t.get(4..).unwrap_or_default();
+        is_of_catalog
+            && t.get(3).is_some_and(is_call)
+            && !arguments.iter().any(is_other)
+            && !calls_function(arguments)
+    } else if first.is("create") {
+        return creates_otherwise(&t).map(str::to_owned);
+    } else if first.is("alter") {
+        return moves(&t).then(|| "ALTER, which gives something another name".to_owned());
+    } else if first.is("update") {
+        // Old pg_dump disables triggers so.
+        t.get(1).is_some_and(|w| w.is("pg_catalog"))
+    } else {
+        first.is_symbol(b';') || UNDERSTOOD.iter().any(|word| first.is(word))
+    };
+    (!is_understood).then(word)
+}
+
+/// `CREATE TABLE t AS SELECT …`
+fn creates_from_query(t: &[Token<'_>]) -> bool {
+    let adjectives = ["create", "global", "local", "temporary", "temp", "unlogged"];
+    let mut rest = t
+        .iter()
+        .skip_while(|w| adjectives.iter().any(|word| w.is(word)));
+    if !rest.next().is_some_and(|w| w.is("table")) {
+        return false;
+    }
+    let mut depth = 0_usize;
+    rest.any(|w| {
+        depth += usize::from(w.is_symbol(b'('));
+        depth = depth.saturating_sub(usize::from(w.is_symbol(b')')));
+        depth == 0 && w.is("as")
+    })
+}
+
+/// Whether a name is followed by a parenthesis.
+fn calls_function(t: &[Token<'_>]) -> bool {
+    t.windows(2)
+        .any(|w| w[0].name().is_some() && w[1].is_symbol(b'('))
+}
+
+/// What creates tables in a way that is not followed.
+fn creates_otherwise(t: &[Token<'_>]) -> Option<&'static str> {
+    let has_elements = || {
+        let is_schema = t.get(1).is_some_and(|w| w.is("schema"));
+        is_schema && t.iter().skip(2).any(|w| w.is("create"))
+    };
+    if creates_from_query(t) {
+        Some("CREATE TABLE AS")
+    } else if has_elements() {
+        Some("CREATE SCHEMA with what is in it")
+    } else {
+        None
+    }
+}
+
+/// `ALTER TABLE t RENAME TO u`, `ALTER TABLE t SET SCHEMA s`: rules would be about another table than the rows. The server
+/// takes the name of a table after `ALTER INDEX` and others, too.
+fn moves(t: &[Token<'_>]) -> bool {
+    let has = |a: &str, b: &str| t.windows(2).any(|w| w[0].is(a) && w[1].is(b));
+    has("rename", "to") || has("set", "schema")
+}
+
+/// `SELECT * FROM pg_catalog.pg_restore_attribute_stats(…)`
+pub(super) fn brings_statistics(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let head: Option<String> = t.iter().take(5).map(Token::short).collect();
+    let is_call = |w: &Token<'_>| {
+        w.short()
+            .is_some_and(|name| name.starts_with("pg_restore_") && name.ends_with("_stats"))
+    };
+    head.as_deref() == Some("select*frompg_catalog.") && t.get(5).is_some_and(is_call)
+}
+
+pub(super) fn relation_of_statistics(sql: &str) -> Option<Name> {
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
+    let strings: Vec<String> = t.iter().filter_map(Token::string).collect();
+    let after = |key: &str| {
+        let at = strings.iter().position(|text| text == key)?;
+        strings.get(at + 1).cloned()
+    };
+    Some((after("schemaname")?, after("relname")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_may_bring_rows_are_not_understood() {
+        for sql in [
+            "INSERT INTO t SELECT 1;",
+            "UPDATE t SET a = 1;",
+            "DELETE FROM t WHERE a = 'x';",
+            "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x;",
+            "SELECT f('x');",
+            "SELECT 1 INTO t;",
+            "SELECT pg_catalog.query_to_xml('x');",
+            "SELECT pg_catalog.setval('s.q', f('x'));",
+            "SELECT pg_catalog.setval('s.q', 1), public.f();",
+            "SELECT pg_catalog.lo_create(1) FROM s.\"F\" ('x');",
+            "SELECT pg_catalog.setval('s.q', (SELECT a FROM v));",
+            "DO $$ BEGIN END $$;",
+            "CALL p('x');",
+            "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE;",
+            "COPY t FROM PROGRAM 'x';",
+            "EXECUTE x;",
+            "PREPARE x AS SELECT 1;",
+            "VALUES (1);",
+            "TABLE t;",
+            "SELECT pg_catalog.setval('q', 1) AS a, 'x' AS b INTO t;",
+            "SELECT 'x', pg_catalog.pg_restore_relation_stats('relname', 't');",
+            "CREATE TABLE t AS SELECT 1;",
+            "CREATE UNLOGGED TABLE s.t (a, b) AS VALUES (1, 2);",
+            "ALTER TABLE a RENAME TO b;",
+            "ALTER TABLE IF EXISTS a SET SCHEMA b;",
+            "ALTER SCHEMA a RENAME TO b;",
+            "ALTER INDEX t RENAME TO u;",
+            "ALTER SEQUENCE IF EXISTS t RENAME TO u;",
+            "ALTER VIEW t SET SCHEMA b;",
+            "CREATE SCHEMA a CREATE VIEW v AS SELECT * FROM t;",
+        ] {
+            assert!(not_understood(sql).is_some(), "{sql}");
+        }
+        for sql in [
+            "SET client_encoding = 'UTF8';",
+            "SELECT pg_catalog.set_config('search_path', '', false);",
+            "SELECT pg_catalog.setval('s.q', 3, true);",
+            "SELECT pg_catalog.lo_create('1');",
+            "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = '1';",
+            "CREATE TABLE s.t (a text DEFAULT (1)::text, b text GENERATED ALWAYS AS (lower(a)) STORED);",
+            "CREATE VIEW v AS SELECT 1;",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';",
+            "ALTER TABLE ONLY s.t ADD CONSTRAINT p PRIMARY KEY (a);",
+            "ALTER TABLE s.t RENAME COLUMN a TO b;",
+            "COMMENT ON TABLE t IS 'x';",
+            "REFRESH MATERIALIZED VIEW v;",
+            "UPDATE pg_catalog.pg_class SET reltriggers = 0;",
+        ] {
+            assert_eq!(not_understood(sql), None, "{sql}");
+        }
+        let columns: Vec<String> = (0..100).map(|i| format!("c{i}")).collect();
+        let late = format!("CREATE TABLE t ({}) AS VALUES ('x');", columns.join(", "));
+        assert!(not_understood(&late).is_some());
+    }
+
+    #[test]
+    fn the_search_path_is_read_as_it_was_set() {
+        for (setting, wanted) in [
+            ("", &["$user", "public"][..]),
+            ("RESET search_path;", &["$user", "public"]),
+            ("SET search_path TO DEFAULT;", &["$user", "public"]),
+            ("SET SCHEMA 'crm';", &["crm"]),
+            ("SET SESSION SCHEMA 'crm';", &["crm"]),
+            ("SET SESSION search_path TO crm;", &["crm"]),
+            ("SET search_path = shop, pg_catalog;", &["shop"]),
+            (
+                "SET search_path TO '$user', \"My s\", public;",
+                &["$user", "My s", "public"],
+            ),
+            (
+                "SELECT pg_catalog.set_config('search_path', 'a, \"B\"', false);",
+                &["a", "B"],
+            ),
+            (
+                "SELECT pg_catalog.set_config('search_path', '', false);",
+                &[],
+            ),
+        ] {
+            assert_eq!(path_of(setting), wanted, "{setting}");
+        }
+    }
+
+    #[test]
+    fn statistics_are_recognized_with_their_table() {
+        let sql = "SELECT * FROM pg_catalog.pg_restore_attribute_stats(\n\t'version', '180000'::integer,\n\t\
+             'schemaname', 'shop',\n\t'relname', 'customer',\n\t'attname', 'email',\n\t\
+             'most_common_vals', '{a@b.c}'::text\n);";
+        assert!(brings_statistics(sql));
+        let wanted = ("shop".to_owned(), "customer".to_owned());
+        assert_eq!(relation_of_statistics(sql), Some(wanted));
+        assert!(!brings_statistics(
+            "SELECT pg_catalog.setval('pg_restore_x_stats', 1);"
+        ));
+    }
+}
