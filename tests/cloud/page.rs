@@ -13,15 +13,7 @@ use crate::test_env::{Source, TIMEOUT};
 /// A browser under its driver; `None`, with a message, if either is not installed.
 fn browser() -> Option<Command> {
     let modules = tools::installed("node/node_modules")?;
-    let browsers = [
-        "/usr/bin/chromium",
-        "/usr/bin/google-chrome",
-        "/usr/bin/chromium-browser",
-    ];
-    let Some(chromium) = browsers.iter().map(Path::new).find(|p| p.exists()) else {
-        tools::skip("Chromium");
-        return None;
-    };
+    let chromium = tools::installed("chromium")?;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let mut command = Command::new("node");
     command

@@ -1,6 +1,5 @@
 //! The test environment: our emulator, Google's Pub/Sub emulator, and a worker connected to them and a cluster.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -33,23 +32,6 @@ impl Drop for GoogleEmulator {
     }
 }
 
-fn launcher() -> Option<PathBuf> {
-    let sdks = [
-        "/usr/lib/google-cloud-sdk",
-        "/usr/share/google-cloud-sdk",
-        "/opt/google-cloud-sdk",
-        "/snap/google-cloud-cli/current",
-    ];
-    let found = sdks
-        .iter()
-        .map(|s| PathBuf::from(s).join("platform/pubsub-emulator/bin/cloud-pubsub-emulator"));
-    let found = found.into_iter().find(|p| p.is_file());
-    if found.is_none() {
-        crate::support::tools::skip("Google's Pub/Sub emulator");
-    }
-    found
-}
-
 impl GoogleEmulator {
     /// The one that this process runs now, or a new one. Environments that share it have different projects.
     pub async fn shared() -> Option<Arc<Self>> {
@@ -65,7 +47,7 @@ impl GoogleEmulator {
     }
 
     async fn start() -> Option<Self> {
-        let launcher = launcher()?;
+        let launcher = crate::support::tools::installed("pubsub-emulator")?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()

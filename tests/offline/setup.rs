@@ -1,5 +1,7 @@
 //! `make`: what setup says is missing, the summary after the tests, and what is built twice.
 
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::deploy::{root, text_of};
@@ -24,6 +26,8 @@ fn setup_says_at_once_what_is_missing_and_what_goes_untested() {
         setup
             .arg("missing")
             .env("PATH", "/nowhere")
+            .env("PGRESTORED_TOOLS", "/nowhere/tools")
+            .env("XDG_CACHE_HOME", "/nowhere")
             .output()
             .unwrap(),
     );
@@ -45,6 +49,123 @@ fn setup_says_at_once_what_is_missing_and_what_goes_untested() {
     }
     let setup = text_of("scripts/setup.sh");
     assert!(setup.contains("Google's Pub/Sub emulator is missing"));
+}
+
+/// What commands print that call the functions of `scripts/tools.sh`, where `tools` in `folder` is the shared folder.
+fn with_tools(folder: &Path, commands: &str) -> String {
+    let mut bash = Command::new("/bin/bash");
+    bash.args(["-c", &format!(". \"$1\"; {commands}"), "bash"])
+        .arg(root().join("scripts/tools.sh"))
+        .env("PGRESTORED_TOOLS", folder.join("tools"))
+        .env("XDG_CACHE_HOME", folder.join("cache"));
+    said(bash.output().unwrap()).trim_end().to_owned()
+}
+
+/// The folders for tools: the shared one, and the two that a user's own ones may be in.
+fn folders(folder: &Path) -> [String; 3] {
+    let all = with_tools(
+        folder,
+        "printf '%s\\n' \"$shared_tools\" \"${own_tools[@]}\"",
+    );
+    let all: Vec<String> = all.lines().map(str::to_owned).collect();
+    all.try_into().unwrap()
+}
+
+/// A venv of the right version whose programs run `program`.
+fn create_venv(folder: &Path, tools: &str, program: &Path) {
+    let venv = Path::new(tools).join("python");
+    std::fs::create_dir_all(venv.join("bin")).unwrap();
+    for name in ["yamllint", "hadolint"] {
+        let name = venv.join("bin").join(name);
+        let _ = std::fs::remove_file(&name);
+        symlink(program, name).unwrap();
+    }
+    let version = with_tools(folder, "echo \"$python_packages\"");
+    std::fs::write(venv.join("installed"), version + "\n").unwrap();
+}
+
+fn write_program(path: &Path, text: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_user_who_cannot_run_a_shared_tool_uses_an_own_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let [shared, beside, cached] = folders(folder);
+    let python = || with_tools(folder, "place_of python || echo none");
+    let refusing = folder.join("refusing");
+    write_program(&refusing, "exit 126");
+    assert_eq!(python(), "none");
+    for unusable in [Path::new("/nowhere/python3"), refusing.as_path()] {
+        create_venv(folder, &shared, unusable);
+        assert_eq!(python(), "none", "{}", unusable.display());
+    }
+    for own in [cached, beside] {
+        create_venv(folder, &own, Path::new("/bin/true"));
+        assert_eq!(python(), format!("{own}/python"));
+    }
+    create_venv(folder, &shared, Path::new("/bin/true"));
+    assert_eq!(python(), format!("{shared}/python"));
+
+    let mut tools = script("scripts/tools.sh");
+    tools.arg("python").env("PGRESTORED_TOOLS", &shared);
+    assert_eq!(said(tools.output().unwrap()), format!("{shared}/python\n"));
+    let out = tools.arg("more").output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    let mut tools = script("scripts/tools.sh");
+    let none = tools.arg("helm").env("PGRESTORED_TOOLS", &shared);
+    let out = none.env("XDG_CACHE_HOME", folder).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    let why = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        why.contains(&shared) && why.ends_with(": run make setup\n"),
+        "{why}"
+    );
+}
+
+/// A file in the place of a folder keeps even root from writing there.
+#[test]
+fn setup_installs_in_the_first_folder_that_can_be_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let room = || with_tools(folder, "room_for python || echo none");
+    for place in folders(folder) {
+        assert_eq!(room(), place);
+        let left = std::fs::read_dir(&place).unwrap().count();
+        assert_eq!(left, 0, "{place}");
+        std::fs::remove_dir(&place).unwrap();
+        std::fs::write(&place, "").unwrap();
+    }
+    assert_eq!(room(), "none");
+}
+
+#[test]
+fn the_shared_venv_is_of_a_python_that_every_user_can_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let home = folder.join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::set_permissions(&home, PermissionsExt::from_mode(0o700)).unwrap();
+    let closed = home.join("python3.11");
+    let [first, second] = ["first", "second"].map(|f| folder.join(f));
+    for (path, interpreter) in [(&first, closed.as_path()), (&second, Path::new("/bin/sh"))] {
+        std::fs::create_dir(path).unwrap();
+        let says = format!("echo '{}'", interpreter.display());
+        write_program(&path.join("python3"), &says);
+    }
+    write_program(&closed, "");
+    // Bash remembers where a program is that it ran.
+    let choose = |path: &str, whose: &str| {
+        let commands = format!("PATH={path}; python3 >&2; python_for {whose} || echo none");
+        with_tools(folder, &commands)
+    };
+    let rest = "/usr/bin:/bin";
+    let (first, second) = (first.display(), second.display());
+    let both = format!("{first}:{second}:{rest}");
+    assert_eq!(choose(&both, "all"), "/bin/sh");
+    assert_eq!(choose(&both, ""), closed.to_str().unwrap());
 }
 
 #[test]

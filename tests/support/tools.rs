@@ -1,6 +1,9 @@
-//! Finds tools that `make setup` downloads for the tests.
+//! Finds tools that `make setup` installs for the tests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
 
 /// Says that a test does not check everything because a tool is not installed. `make test` repeats it at its end.
 ///
@@ -12,13 +15,35 @@ pub fn skip(tool: &str) {
     eprintln!("SKIPPED: {why}");
 }
 
-/// A path in the folder of tools; `None` if it does not exist, and the test is skipped.
+/// A tool of `scripts/tools.sh`, or a path in it (`python/bin/yamllint`); `None` if this user has none that runs, and the
+/// test is skipped.
 pub fn installed(part: &str) -> Option<PathBuf> {
-    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
-    let path = Path::new(&tools).join(part);
-    if !path.exists() {
-        skip(&path.display().to_string());
-        return None;
+    let path = match part.split_once('/') {
+        Some((tool, within)) => place_of(tool).map(|place| place.join(within)),
+        None => place_of(part),
+    };
+    let path = path.filter(|path| path.exists());
+    if path.is_none() {
+        skip(part);
     }
-    Some(path)
+    path
+}
+
+/// Asks once for each tool, because the script tries whether it runs.
+fn place_of(tool: &str) -> Option<PathBuf> {
+    static PLACES: Mutex<BTreeMap<String, Option<PathBuf>>> = Mutex::new(BTreeMap::new());
+    let mut places = PLACES.lock().unwrap();
+    let place = places.entry(tool.to_owned());
+    place.or_insert_with(|| look_for(tool)).clone()
+}
+
+fn look_for(tool: &str) -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/tools.sh");
+    let out = Command::new("/bin/bash")
+        .arg(script)
+        .arg(tool)
+        .output()
+        .unwrap();
+    let place = String::from_utf8(out.stdout).unwrap();
+    out.status.success().then(|| place.trim_end().into())
 }
