@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
 use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::find_bindir;
+use tokio::time::Instant;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
