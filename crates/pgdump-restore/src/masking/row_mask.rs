@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgdump_archive::{ArchiveError, Dialect, InsertValue, RowEditor, Token, edit_inserts, tokens};
+use pgdump_archive::{ArchiveError, Dialect, InsertValue, RowEditor, edit_inserts, tokens};
 use pgdump_mask::{MaskCounts, TableMask};
 
 use super::misfits::do_not_fit;

@@ -17,7 +17,7 @@ impl TableDefinitions {
         } else if first.is("alter") {
             self.alter(sql, &t[1..], schema)
         } else if first.is("security") {
-            self.label(&t[1..], schema)
+            self.read_label(&t[1..], schema)
         } else {
             None
         };
@@ -310,7 +310,7 @@ impl TableDefinitions {
         }
     }
 
-    fn label(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
+    fn read_label(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
         let ColumnLabel {
             table,
             column,
