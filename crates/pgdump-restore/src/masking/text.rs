@@ -52,6 +52,7 @@ impl TextMasking {
     /// `invalid_request` for a statement that is not understood.
     pub(crate) fn learn(&mut self, statement: &Statement, path: &str) -> Result<(), RestoreError> {
         let (sql, line) = (statement.text.as_str(), statement.line);
+        self.has_other_path |= changes_default_path(sql);
         let schema = self.schema_of_names(path);
         self.definitions
             .learn(sql, schema.as_deref().unwrap_or_default());
