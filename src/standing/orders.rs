@@ -191,6 +191,8 @@ pub enum OrderTrigger {
 pub struct StandingOrder {
     pub name: String,
     pub target_db: String,
+    /// Host of the target's server.
+    server: String,
     /// When, in the order's words.
     pub when: String,
     pub trigger: OrderTrigger,
@@ -226,6 +228,11 @@ impl StandingOrder {
     /// whoever changes them does not make another request of a run that has happened.
     pub fn digest(&self, backup: &Candidate) -> String {
         digest_of(&(&self.name, &backup.name, backup.generation.0, &self.rules))
+    }
+
+    /// Host of the target's server, as the configuration has it.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// Digest of the rules by which its copies are masked.
@@ -468,6 +475,7 @@ impl OrderCheck<'_> {
         let order = StandingOrder {
             name: spec.name.clone(),
             target_db: spec.target.clone(),
+            server: config.db.host.clone(),
             when,
             trigger: trigger.unwrap_or(OrderTrigger::NewBackup),
             window: check.window(),

@@ -79,6 +79,12 @@ impl Known {
         Some((backup, attempt))
     }
 
+    /// Nothing is due any more, as if the order was paused. Returns whether an attempt was to be made again.
+    fn give_up(&mut self) -> bool {
+        self.backups.clear();
+        self.problem.take().is_some()
+    }
+
     /// The attempt has ended. Its backup need not be tried again if a newer one waits.
     fn end(&mut self, generation: Generation, end: AttemptEnd) {
         let again = match end {
@@ -266,8 +272,11 @@ impl Worker {
                 known.put(newest);
             }
             if due == Due::Nothing {
-                known.backups.clear();
-                known.problem = None;
+                let was_tried = known.give_up();
+                if was_tried {
+                    // No attempt follows that could show that the worker lacks nothing any more.
+                    self.state.set_ready(true);
+                }
             }
             (known.backups.waits().cloned(), known.problem.clone())
         };
@@ -336,7 +345,10 @@ impl Worker {
             Some(backup) => states.had_run(&history, &order.run_of(backup)).await?,
             None => false,
         };
-        let problem = problem.or_else(|| history.mask_problem(order.rules()));
+        let too_old = newest.as_ref().filter(|_| !had_run);
+        let problem = problem
+            .or_else(|| history.copy_problem(order))
+            .or_else(|| history.older_problem(order, too_old?));
         Ok(Look {
             history,
             newest,
@@ -656,6 +668,21 @@ mod tests {
         known.backups.clear();
         known.put(backup(1));
         assert!(superseded(&known).is_empty());
+    }
+
+    /// The worker must not stay unready because of a run that nobody waits for.
+    #[test]
+    fn a_run_that_is_given_up_is_no_problem_any_more() {
+        let mut known = Known::default();
+        known.put(backup(1));
+        assert!(!known.give_up());
+        known.put(backup(1));
+        known.begin();
+        known.end(Generation(1), AttemptEnd::Again(1));
+        known.problem = Some("access_denied: gs://b/x: no".to_owned());
+        assert!(known.give_up());
+        assert!(known.backups.waits().is_none() && known.problem.is_none());
+        assert!(!known.give_up());
     }
 
     #[test]
