@@ -128,6 +128,8 @@ struct Followed<'a> {
     unread: u32,
     /// What kept it from making a copy, when that was logged last.
     told: Option<String>,
+    /// Its metrics have values.
+    is_measured: bool,
 }
 
 impl Followed<'_> {
@@ -196,7 +198,9 @@ impl Worker {
         let orders = &self.settings.standing;
         let now = jiff::Timestamp::now();
         for order in orders {
-            self.show_order(order, &OrderHistory::default(), (None, None), now);
+            // Not in the metrics: what they said last counts until the bucket was looked at.
+            let unknown = StandingStatus::of(order, &OrderHistory::default(), now);
+            self.state.set_order(unknown);
         }
         let followed = orders.iter().map(|o| self.follow_order(o, context).boxed());
         join_all(followed.collect::<Vec<_>>()).await;
@@ -211,6 +215,7 @@ impl Worker {
             not_before: None,
             unread: 0,
             told: None,
+            is_measured: false,
         };
         loop {
             news.mark_unchanged();
@@ -259,6 +264,10 @@ impl Worker {
             Ok(look) => look,
             Err(e) => {
                 self.cannot_look(order, &e);
+                if !followed.is_measured {
+                    // Otherwise an order whose state can never be read would raise no alert.
+                    self.metrics.record_standing(&order.name, 0.0, 0.0);
+                }
                 followed.unread += 1;
                 return Backoff::after(followed.unread, UNREAD_PAUSE.0, UNREAD_PAUSE.1);
             }
@@ -283,6 +292,7 @@ impl Worker {
         followed.tell(look.problem.as_deref());
         let shown = (waits.as_ref(), failed.or(look.problem));
         self.show_order(order, &look.history, shown, now);
+        followed.is_measured = true;
         self.answer_superseded(order, &followed.known, context);
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
         if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {
