@@ -152,7 +152,7 @@ async fn claim_and_restore(
         draft.summary.notes.push(NO_JOURNAL.into());
     }
     let check = async {
-        let notes = claimed.check(deliveries_of(job)).await?;
+        let notes = claimed.check(job.deliveries()).await?;
         claimed.check_owner_of_replaced().await?;
         Ok((notes, ServerDisk::of(claimed.session()).await))
     };
@@ -160,7 +160,7 @@ async fn claim_and_restore(
         Ok((notes, disk)) => (Ok(notes), disk),
         Err(e) => (Err(e), None),
     };
-    draft.is_quarantined = claimed.is_quarantined(deliveries_of(job));
+    draft.is_quarantined = claimed.is_quarantined(job.deliveries());
     let proven = match checked {
         Err(e) => Err(e),
         Ok(notes) => {
@@ -562,16 +562,6 @@ fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
     Ok(JobOutcome::recorded(result))
 }
 
-/// Attempts of which some may have crashed, as far as their number says. Only a message comes again without anybody knowing
-/// why; the earlier attempts of anything else have ended in this process.
-fn deliveries_of(job: &RestoreJob) -> u32 {
-    if job.published_us.is_some() {
-        job.attempt
-    } else {
-        1
-    }
-}
-
 /// Whether a request that failed so is redelivered. Only messages are: a command has one attempt.
 fn is_redelivered(job: &RestoreJob, attempt: u32, class: RetryClass, max_attempts: u32) -> bool {
     job.published_us.is_some() && !disposition(Some(class), attempt, max_attempts).publish
@@ -701,7 +691,7 @@ mod tests {
             // What no message asks for is never taken for what crashes, however often it is tried.
             let deliveries = if published_us.is_some() { attempt } else { 1 };
             job.attempt = attempt;
-            assert_eq!(deliveries_of(&job), deliveries);
+            assert_eq!(job.deliveries(), deliveries);
         }
     }
 }

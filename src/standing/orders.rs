@@ -576,8 +576,10 @@ impl OrderCheck<'_> {
             When::NewBackup(state) => *state,
             When::Schedule(schedule) => schedule.backup,
         };
+        let prefix = self.prefix();
         LatestBackup {
-            prefix: self.prefix(),
+            other_sets: self.other_sets(&prefix),
+            prefix,
             at: None,
             database: self.spec.database.clone(),
             is_proven: state == BackupState::Proven,
@@ -602,6 +604,16 @@ impl OrderCheck<'_> {
             }
             (None, prefix) => prefix.clone().unwrap_or_default(),
         }
+    }
+
+    /// The prefixes of other sets below that of the order's set: a backup belongs to the set with the longest one.
+    fn other_sets(&self, prefix: &str) -> Vec<String> {
+        if self.spec.set.is_none() {
+            return vec![];
+        }
+        let sets = self.config.verify.sets.iter().map(|s| &s.prefix);
+        let below = sets.filter(|p| p.len() > prefix.len() && p.starts_with(prefix));
+        below.cloned().collect()
     }
 
     fn policy(&mut self) -> Option<Policy> {
@@ -690,10 +702,13 @@ orders:
     #[test]
     fn an_order_becomes_a_restore() {
         let flags = [
-            ("backup-sets", "shop=shop/"),
+            ("backup-sets", "shop=shop/,eu=shop/eu/,blog=blog/"),
             ("restore-extensions", "skip-missing"),
         ];
         let orders = read(&flags, WHOLE).unwrap();
+        // Backups of a set whose prefix is longer are none of this one.
+        assert_eq!(orders[0].wanted.other_sets, ["shop/eu/"]);
+        assert!(orders[1].wanted.other_sets.is_empty());
         let words: Vec<&str> = orders.iter().map(|o| o.when.as_str()).collect();
         assert_eq!(words, ["proven", "0 3 * * * Europe/Berlin", "finalized"]);
         let wanted: Vec<_> = orders
