@@ -66,6 +66,8 @@ pub enum BackupRef {
 pub struct LatestBackup {
     /// Their names begin with this.
     pub prefix: String,
+    /// Their names begin with none of these, which belong to other backup sets.
+    pub other_sets: Vec<String>,
     /// They were not made after this.
     pub at: Option<jiff::Timestamp>,
     /// They are of this database.
@@ -74,6 +76,13 @@ pub struct LatestBackup {
     pub is_proven: bool,
     /// They may be former generations of their names, whether or not these were live at the time.
     pub of_all_generations: bool,
+}
+
+impl LatestBackup {
+    /// Whether an object below the prefix is not one of another backup set.
+    pub fn includes(&self, name: &str) -> bool {
+        !self.other_sets.iter().any(|p| name.starts_with(p))
+    }
 }
 
 /// SHA-256 of the JSON form of what was asked, in hexadecimal. It tells a repeated request from another one with the
@@ -171,6 +180,12 @@ impl RestoreJob {
             is_rehearsal: false,
             digest,
         }
+    }
+
+    /// Attempts of which the earlier ones may have crashed. Only a message comes again without anybody knowing why; the
+    /// earlier attempts of anything else have ended in this process.
+    pub fn deliveries(&self) -> u32 {
+        self.published_us.map_or(1, |_| self.attempt)
     }
 }
 
@@ -465,6 +480,7 @@ impl BackupRef {
             };
             return Ok(BackupRef::Latest(LatestBackup {
                 prefix: prefix.to_owned(),
+                other_sets: vec![],
                 at: time
                     .map(|t| parse_time_or_age(t, jiff::Timestamp::now()).ok_or_else(not_a_time))
                     .transpose()?,
@@ -578,6 +594,7 @@ mod tests {
         let newest = |at: Option<&str>, is_proven| {
             BackupRef::Latest(LatestBackup {
                 prefix: "p/".into(),
+                other_sets: vec![],
                 at: at.map(|t| t.parse().unwrap()),
                 database: None,
                 is_proven,

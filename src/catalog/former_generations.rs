@@ -117,6 +117,8 @@ impl BackupCatalog {
                 notes: vec![],
             }
         };
+        listed.found.retain(|f| wanted.includes(&f.object.name));
+        listed.deleted.retain(|g| wanted.includes(&g.object.name));
         listed.found = without_companions(listed.found, |f| &f.object);
         if listed.found.is_empty() && !listed.deleted.is_empty() {
             let what = format!(

@@ -645,6 +645,32 @@ mod tests {
         verified(catalog, id, backup, |r| r.verdict = verdict).await;
     }
 
+    /// A backup belongs to the set with the longest prefix.
+    #[tokio::test]
+    async fn a_backup_of_another_set_is_not_chosen() {
+        let app = archive_of("app");
+        let files: &[(&str, &[u8])] = &[("shop/a.dump", &app), ("shop/eu/b.dump", &app)];
+        let (folder, _store, catalog) = catalog_of(files, &[]).await;
+        set_age(&folder, "shop/a.dump", 60);
+        for (other_sets, chosen) in [
+            (vec![], Some("shop/eu/b.dump")),
+            (vec!["shop/eu/".to_owned()], Some("shop/a.dump")),
+            (vec!["shop/".to_owned()], None),
+        ] {
+            let wanted = BackupRef::Latest(LatestBackup {
+                prefix: "shop/".into(),
+                other_sets,
+                ..LatestBackup::default()
+            });
+            let pinned = catalog.pin(&wanted, None, None).await;
+            match (pinned, chosen) {
+                (Ok(Some(pinned)), Some(chosen)) => assert_eq!(pinned.object.name, chosen),
+                (Err(e), None) => assert_eq!(e.reason(), R::BackupNotFound),
+                (pinned, _) => panic!("{:?}", pinned.err()),
+            }
+        }
+    }
+
     #[tokio::test]
     async fn the_newest_backup_of_one_database_is_chosen() {
         let (app, shop) = (archive_of("app"), archive_of("shop"));

@@ -264,6 +264,8 @@ mod tests {
             order: "staging".into(),
             outcome,
             request_id: "standing/staging/7".into(),
+            target_db: None,
+            server: None,
             backup: Some("a.dump".into()),
             generation: "7".into(),
             rules: None,

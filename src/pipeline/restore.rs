@@ -152,7 +152,7 @@ async fn claim_and_restore(
         draft.summary.notes.push(NO_JOURNAL.into());
     }
     let check = async {
-        let notes = claimed.check(job.attempt).await?;
+        let notes = claimed.check(job.deliveries()).await?;
         claimed.check_owner_of_replaced().await?;
         Ok((notes, ServerDisk::of(claimed.session()).await))
     };
@@ -160,7 +160,7 @@ async fn claim_and_restore(
         Ok((notes, disk)) => (Ok(notes), disk),
         Err(e) => (Err(e), None),
     };
-    draft.is_quarantined = claimed.is_quarantined(job.attempt);
+    draft.is_quarantined = claimed.is_quarantined(job.deliveries());
     let proven = match checked {
         Err(e) => Err(e),
         Ok(notes) => {
@@ -683,10 +683,15 @@ mod tests {
             // A command has one attempt.
             (None, 1, R::DownloadFailed, false),
             (None, 1, R::Cancelled, false),
+            (None, 9, R::AccessDenied, false),
         ] {
             job.published_us = published_us;
             let is = is_redelivered(&job, attempt, reason.retry_class(), 4);
             assert_eq!(is, wanted, "{published_us:?} {attempt} {reason}");
+            // What no message asks for is never taken for what crashes, however often it is tried.
+            let deliveries = if published_us.is_some() { attempt } else { 1 };
+            job.attempt = attempt;
+            assert_eq!(job.deliveries(), deliveries);
         }
     }
 }

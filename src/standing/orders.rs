@@ -191,6 +191,8 @@ pub enum OrderTrigger {
 pub struct StandingOrder {
     pub name: String,
     pub target_db: String,
+    /// Host of the target's server.
+    server: String,
     /// When, in the order's words.
     pub when: String,
     pub trigger: OrderTrigger,
@@ -226,6 +228,11 @@ impl StandingOrder {
     /// whoever changes them does not make another request of a run that has happened.
     pub fn digest(&self, backup: &Candidate) -> String {
         digest_of(&(&self.name, &backup.name, backup.generation.0, &self.rules))
+    }
+
+    /// Host of the target's server, as the configuration has it.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// Digest of the rules by which its copies are masked.
@@ -468,6 +475,7 @@ impl OrderCheck<'_> {
         let order = StandingOrder {
             name: spec.name.clone(),
             target_db: spec.target.clone(),
+            server: config.db.host.clone(),
             when,
             trigger: trigger.unwrap_or(OrderTrigger::NewBackup),
             window: check.window(),
@@ -568,8 +576,10 @@ impl OrderCheck<'_> {
             When::NewBackup(state) => *state,
             When::Schedule(schedule) => schedule.backup,
         };
+        let prefix = self.prefix();
         LatestBackup {
-            prefix: self.prefix(),
+            other_sets: self.other_sets(&prefix),
+            prefix,
             at: None,
             database: self.spec.database.clone(),
             is_proven: state == BackupState::Proven,
@@ -594,6 +604,16 @@ impl OrderCheck<'_> {
             }
             (None, prefix) => prefix.clone().unwrap_or_default(),
         }
+    }
+
+    /// The prefixes of other sets below that of the order's set: a backup belongs to the set with the longest one.
+    fn other_sets(&self, prefix: &str) -> Vec<String> {
+        if self.spec.set.is_none() {
+            return vec![];
+        }
+        let sets = self.config.verify.sets.iter().map(|s| &s.prefix);
+        let below = sets.filter(|p| p.len() > prefix.len() && p.starts_with(prefix));
+        below.cloned().collect()
     }
 
     fn policy(&mut self) -> Option<Policy> {
@@ -682,10 +702,13 @@ orders:
     #[test]
     fn an_order_becomes_a_restore() {
         let flags = [
-            ("backup-sets", "shop=shop/"),
+            ("backup-sets", "shop=shop/,eu=shop/eu/,blog=blog/"),
             ("restore-extensions", "skip-missing"),
         ];
         let orders = read(&flags, WHOLE).unwrap();
+        // Backups of a set whose prefix is longer are none of this one.
+        assert_eq!(orders[0].wanted.other_sets, ["shop/eu/"]);
+        assert!(orders[1].wanted.other_sets.is_empty());
         let words: Vec<&str> = orders.iter().map(|o| o.when.as_str()).collect();
         assert_eq!(words, ["proven", "0 3 * * * Europe/Berlin", "finalized"]);
         let wanted: Vec<_> = orders

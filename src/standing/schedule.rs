@@ -4,7 +4,7 @@
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
-use jiff::civil::{DateTime, Time};
+use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -118,14 +118,29 @@ impl Window {
         Ok(Window { from, to, zone })
     }
 
+    /// When the window opens that begins on a day, and when it closes. One that a change of the clock skips as a whole comes
+    /// after it, and is as long: a run that is skipped does, too.
+    fn on(&self, day: Date) -> Option<(Timestamp, Timestamp)> {
+        let last = if self.from < self.to {
+            day
+        } else {
+            day.tomorrow().ok()?
+        };
+        let (from, to) = (day.to_datetime(self.from), last.to_datetime(self.to));
+        let instant = |at: DateTime| self.zone.to_ambiguous_timestamp(at).compatible().ok();
+        let (opens, closes) = (instant(from)?, instant(to)?);
+        if opens < closes {
+            return Some((opens, closes));
+        }
+        Some((opens, opens.checked_add(to.duration_since(from)).ok()?))
+    }
+
     /// Whether a run may begin now. It may end later.
     pub fn is_open(&self, now: Timestamp) -> bool {
-        let time = self.zone.to_datetime(now).time();
-        if self.from < self.to {
-            self.from <= time && time < self.to
-        } else {
-            self.from <= time || time < self.to
-        }
+        let today = self.zone.to_datetime(now).date();
+        let days = [today.yesterday().ok(), Some(today)];
+        let mut windows = days.into_iter().flatten().filter_map(|day| self.on(day));
+        windows.any(|(opens, closes)| opens <= now && now < closes)
     }
 
     /// When a run may begin that is due at `now`.
@@ -135,10 +150,8 @@ impl Window {
         }
         let today = self.zone.to_datetime(now).date();
         let days = [Some(today), today.tomorrow().ok()];
-        let openings = days.into_iter().flatten().filter_map(|day| {
-            let at = day.to_datetime(self.from);
-            self.zone.to_ambiguous_timestamp(at).compatible().ok()
-        });
+        let windows = days.into_iter().flatten().filter_map(|day| self.on(day));
+        let openings = windows.map(|(opens, _)| opens);
         openings.filter(|t| *t > now).min().unwrap_or(now)
     }
 }
@@ -258,5 +271,28 @@ mod tests {
             assert!(Window::parse(from, to, "UTC").is_err(), "{from} {to}");
         }
         assert!(Window::parse("22:00", "22:00", "UTC").is_err());
+    }
+
+    /// In Berlin, 02:00 to 03:00 was skipped on 29 March 2026. No night is without a window.
+    #[test]
+    fn a_window_that_the_clock_skips_comes_after_the_gap() {
+        for (from, to, now, opens) in [
+            ("02:00", "03:00", "29T00:59:59", "29T01:00:00"),
+            ("02:00", "03:00", "29T01:30:00", "29T01:30:00"),
+            ("02:00", "03:00", "29T02:00:00", "30T00:00:00"),
+            // A part of it is there.
+            ("01:30", "02:30", "29T00:45:00", "29T00:45:00"),
+            ("01:30", "02:30", "29T01:30:00", "29T23:30:00"),
+            ("02:30", "04:00", "29T01:00:00", "29T01:30:00"),
+            ("02:30", "04:00", "29T01:59:59", "29T01:59:59"),
+        ] {
+            let window = Window::parse(from, to, "Europe/Berlin").unwrap();
+            let (now, opens) = (t_of_march(now), t_of_march(opens));
+            assert_eq!(window.opens(now), opens, "{from} {to} {now}");
+        }
+    }
+
+    fn t_of_march(time: &str) -> Timestamp {
+        t(&format!("2026-03-{time}Z"))
     }
 }

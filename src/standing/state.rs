@@ -58,6 +58,12 @@ pub struct StandingRun {
     pub order: String,
     pub outcome: RunOutcome,
     pub request_id: String,
+    /// The database that it replaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_db: Option<String>,
+    /// Host of that database's server, as the worker's configuration has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
     /// An int64 as a string.
@@ -94,6 +100,8 @@ impl StandingRun {
                 Status::Failure => RunOutcome::Failure,
             },
             request_id: result.request_id.clone(),
+            target_db: Some(order.target_db.clone()),
+            server: Some(order.server().to_owned()),
             backup: Some(backup.name.clone()),
             generation: backup.generation.to_string(),
             rules: order.rules().map(str::to_owned),
@@ -150,9 +158,15 @@ impl StandingStatus {
             next_due: order.next_due(now),
             paused_since: history.paused_since,
             waiting: None,
-            problem: history.mask_problem(order.rules()),
+            problem: history.copy_problem(order),
         }
     }
+}
+
+/// Whether a host is this machine, such as a proxy on it: what is behind that is not known.
+fn is_local(host: &str) -> bool {
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || host.starts_with('/') || address.is_ok_and(|a| a.is_loopback())
 }
 
 /// What the name of an object says.
@@ -230,6 +244,41 @@ impl OrderHistory {
                 format!("{made} with other masking rules: the next run replaces it")
             }
         })
+    }
+
+    /// What is wrong with the copy that was made last: by other rules, or in another place.
+    pub fn copy_problem(&self, order: &StandingOrder) -> Option<String> {
+        let of_rules = self.mask_problem(order.rules());
+        of_rules.or_else(|| self.place_problem((order.server(), &order.target_db)))
+    }
+
+    /// That the last copy was made in another place: each backup is restored once, so it is not made here, too.
+    fn place_problem(&self, (server, target): (&str, &str)) -> Option<String> {
+        let last = self.last_success.as_ref()?;
+        let run = format!("`pgrestored standing run {}` makes a copy now", last.order);
+        let other_target = last.target_db.as_deref().filter(|was| *was != target);
+        if let Some(was) = other_target {
+            return Some(format!(
+                "the last copy is in database {was}, and the target is {target} now: it gets the next backup; {run}"
+            ));
+        }
+        let other_server = last.server.as_deref().filter(|was| *was != server);
+        let was = other_server.filter(|was| !is_local(was) && !is_local(server))?;
+        Some(format!(
+            "the last copy was made on {was}, and this is {server}: what was restored there is not restored here, too. Orders for several servers need different names where their state is in one place. If the server was replaced, {run}"
+        ))
+    }
+
+    /// Why the newest backup is not restored, although it had no run: the target has a newer one.
+    pub fn older_problem(&self, order: &StandingOrder, newest: &Candidate) -> Option<String> {
+        let last = self.last_by(order.rules())?;
+        last.backup_created.filter(|t| newest.created <= *t)?;
+        Some(format!(
+            "{} is not newer than {}, of which the target has the copy: it waits for a newer backup; `pgrestored standing run {}` restores the newest one all the same",
+            newest.name,
+            last.backup.as_deref().unwrap_or("the backup"),
+            last.order
+        ))
     }
 
     /// The objects that tell of runs with this outcome, newest first.
@@ -535,6 +584,8 @@ mod tests {
             order: "a".into(),
             outcome,
             request_id: format!("standing/a/{generation}"),
+            target_db: Some("a".into()),
+            server: Some("db".into()),
             backup: Some("x.dump".into()),
             generation: generation.to_string(),
             rules: None,
@@ -624,6 +675,36 @@ mod tests {
             ..of(one)
         };
         assert!(!states.had_run(&history, &other).await.unwrap());
+    }
+
+    /// Each backup is restored once under the name of an order, so a changed target and a second server stay without a copy
+    /// until the next one. That must not look as if all were well.
+    #[test]
+    fn a_copy_in_another_place_is_shown() {
+        let made = |server: &str| OrderHistory {
+            last_success: Some(StandingRun {
+                server: Some(server.into()),
+                ..run(1, RunOutcome::Success)
+            }),
+            ..OrderHistory::default()
+        };
+        for (server, place, said) in [
+            ("db", ("db", "a"), None),
+            ("db", ("db", "b"), Some("in database a")),
+            ("db", ("other", "a"), Some("made on db")),
+            // A proxy leads to any server.
+            ("127.0.0.1", ("db", "a"), None),
+            ("db", ("localhost", "a"), None),
+            ("/run/postgresql", ("db", "a"), None),
+        ] {
+            let problem = made(server).place_problem(place);
+            let is_right = match said {
+                Some(said) => problem.as_ref().is_some_and(|p| p.contains(said)),
+                None => problem.is_none(),
+            };
+            assert!(is_right, "{server} {place:?}: {problem:?}");
+        }
+        assert_eq!(OrderHistory::default().place_problem(("db", "a")), None);
     }
 
     #[tokio::test]

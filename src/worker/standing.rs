@@ -79,6 +79,12 @@ impl Known {
         Some((backup, attempt))
     }
 
+    /// Nothing is due any more, as if the order was paused. Returns whether an attempt was to be made again.
+    fn give_up(&mut self) -> bool {
+        self.backups.clear();
+        self.problem.take().is_some()
+    }
+
     /// The attempt has ended. Its backup need not be tried again if a newer one waits.
     fn end(&mut self, generation: Generation, end: AttemptEnd) {
         let again = match end {
@@ -122,6 +128,8 @@ struct Followed<'a> {
     unread: u32,
     /// What kept it from making a copy, when that was logged last.
     told: Option<String>,
+    /// Its metrics have values.
+    is_measured: bool,
 }
 
 impl Followed<'_> {
@@ -190,7 +198,9 @@ impl Worker {
         let orders = &self.settings.standing;
         let now = jiff::Timestamp::now();
         for order in orders {
-            self.show_order(order, &OrderHistory::default(), (None, None), now);
+            // Not in the metrics: what they said last counts until the bucket was looked at.
+            let unknown = StandingStatus::of(order, &OrderHistory::default(), now);
+            self.state.set_order(unknown);
         }
         let followed = orders.iter().map(|o| self.follow_order(o, context).boxed());
         join_all(followed.collect::<Vec<_>>()).await;
@@ -205,6 +215,7 @@ impl Worker {
             not_before: None,
             unread: 0,
             told: None,
+            is_measured: false,
         };
         loop {
             news.mark_unchanged();
@@ -253,6 +264,10 @@ impl Worker {
             Ok(look) => look,
             Err(e) => {
                 self.cannot_look(order, &e);
+                if !followed.is_measured {
+                    // Otherwise an order whose state can never be read would raise no alert.
+                    self.metrics.record_standing(&order.name, 0.0, 0.0);
+                }
                 followed.unread += 1;
                 return Backoff::after(followed.unread, UNREAD_PAUSE.0, UNREAD_PAUSE.1);
             }
@@ -266,14 +281,18 @@ impl Worker {
                 known.put(newest);
             }
             if due == Due::Nothing {
-                known.backups.clear();
-                known.problem = None;
+                let was_tried = known.give_up();
+                if was_tried {
+                    // No attempt follows that could show that the worker lacks nothing any more.
+                    self.state.set_ready(true);
+                }
             }
             (known.backups.waits().cloned(), known.problem.clone())
         };
         followed.tell(look.problem.as_deref());
         let shown = (waits.as_ref(), failed.or(look.problem));
         self.show_order(order, &look.history, shown, now);
+        followed.is_measured = true;
         self.answer_superseded(order, &followed.known, context);
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
         if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {
@@ -336,7 +355,10 @@ impl Worker {
             Some(backup) => states.had_run(&history, &order.run_of(backup)).await?,
             None => false,
         };
-        let problem = problem.or_else(|| history.mask_problem(order.rules()));
+        let too_old = newest.as_ref().filter(|_| !had_run);
+        let problem = problem
+            .or_else(|| history.copy_problem(order))
+            .or_else(|| history.older_problem(order, too_old?));
         Ok(Look {
             history,
             newest,
@@ -656,6 +678,21 @@ mod tests {
         known.backups.clear();
         known.put(backup(1));
         assert!(superseded(&known).is_empty());
+    }
+
+    /// The worker must not stay unready because of a run that nobody waits for.
+    #[test]
+    fn a_run_that_is_given_up_is_no_problem_any_more() {
+        let mut known = Known::default();
+        known.put(backup(1));
+        assert!(!known.give_up());
+        known.put(backup(1));
+        known.begin();
+        known.end(Generation(1), AttemptEnd::Again(1));
+        known.problem = Some("access_denied: gs://b/x: no".to_owned());
+        assert!(known.give_up());
+        assert!(known.backups.waits().is_none() && known.problem.is_none());
+        assert!(!known.give_up());
     }
 
     #[test]
