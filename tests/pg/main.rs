@@ -46,3 +46,4 @@ mod parts;
 mod choosing;
 mod masking;
 mod mask_commands;
+mod leaks;

@@ -238,18 +238,34 @@ pub(super) fn not_taken(does_psql: bool, what: String) -> ArchiveError {
 }
 
 fn rejected_command(line: &str, name: &str, at: u64) -> ArchiveError {
-    let behind = name.strip_prefix('\\').unwrap_or_default();
-    let is_known = has_command(behind.as_bytes());
-    let name: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
     let why = if line.contains('`') {
         ", which runs a program"
     } else {
         ""
     };
     let what = format!(
-        "line {at}: the psql command {name}{why}: psql commands are not run (pg_dump writes none of them)"
+        "line {at}: {}{why}: psql commands are not run (pg_dump writes none of them)",
+        in_words(name)
     );
-    not_taken(is_known, what)
+    not_taken(is_known(name), what)
+}
+
+/// Whether this is the name of a command of `psql`, with its backslash.
+fn is_known(name: &str) -> bool {
+    let behind = name.strip_prefix('\\').unwrap_or_default();
+    has_command(behind.as_bytes())
+}
+
+/// A command for messages. Any other word may be one of a row, where text before it is lost: it is not repeated.
+pub(super) fn in_words(name: &str) -> String {
+    if !is_known(name) {
+        return "a backslash that begins no psql command".to_owned();
+    }
+    // Another backslash ends the name, and anything may follow `\;`.
+    let behind = name.strip_prefix('\\').unwrap_or_default();
+    let word = behind.split(['\\', ';']).next().unwrap_or_default();
+    let word = if word.is_empty() { ";" } else { word };
+    format!("the psql command \\{word}")
 }
 
 #[cfg(test)]
@@ -314,6 +330,33 @@ mod tests {
             let is_known = !["\\", "\\.", "\\!touch"].contains(&line);
             let is_limit = matches!(e, ArchiveError::Limit(_));
             assert_eq!(is_limit, is_known, "{line}: {e}");
+            assert_eq!(
+                e.to_string().contains("the psql command"),
+                is_known,
+                "{line}: {e}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_command_is_not_repeated() {
+        for line in ["\\secret\t1", "\\\\secret", "\\N\\secret `"] {
+            let e = command(line, 7).unwrap_err().to_string();
+            assert!(
+                e.contains("line 7: a backslash") && !e.contains("secret"),
+                "{line}: {e}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_is_named_without_what_follows_it() {
+        for (name, words) in [
+            ("\\gexec", "the psql command \\gexec"),
+            ("\\g\\secret", "the psql command \\g"),
+            ("\\;secret", "the psql command \\;"),
+        ] {
+            assert_eq!(in_words(name), words);
         }
     }
 

@@ -506,9 +506,7 @@ fn begins_copy_options(word: &Token<'_>) -> bool {
 }
 
 fn command_too_long(line: &str, at: u64) -> ArchiveError {
-    let name = line.chars().take_while(|c| !c.is_whitespace()).take(40);
-    let (name, most) = (name.collect::<String>(), psql::MAX_COMMAND >> 10);
-    limit_error(format!(
-        "line {at}: the psql command {name} has more than {most} KiB"
-    ))
+    let name = line.split_whitespace().next().unwrap_or_default();
+    let (command, most) = (psql::in_words(name), psql::MAX_COMMAND >> 10);
+    limit_error(format!("line {at}: {command} has more than {most} KiB"))
 }

@@ -36,6 +36,35 @@ const UNDERSTOOD: [&str; 25] = [
     "vacuum",
 ];
 
+/// Key words of other statements, for messages. Any other first word may be one of a row, in text whose COPY line is lost: it is
+/// not repeated.
+const OTHERS: [&str; 24] = [
+    "abort",
+    "call",
+    "checkpoint",
+    "close",
+    "copy",
+    "deallocate",
+    "declare",
+    "delete",
+    "do",
+    "execute",
+    "explain",
+    "fetch",
+    "insert",
+    "listen",
+    "load",
+    "merge",
+    "notify",
+    "prepare",
+    "reassign",
+    "select",
+    "table",
+    "update",
+    "values",
+    "with",
+];
+
 /// Functions of `pg_catalog` that `pg_dump` calls, and that bring no rows.
 const UNDERSTOOD_CALLS: [&str; 7] = [
     "lo_close",
@@ -109,11 +138,17 @@ pub(super) fn changes_default_path(sql: &str) -> bool {
     is_alter && t.iter().any(|w| w.is("search_path"))
 }
 
-/// The key word of a statement that may bring rows.
+/// The key word of a statement that may bring rows, or what else is said of it.
 pub(super) fn not_understood(sql: &str) -> Option<String> {
     let t = tokens(sql, Dialect::default());
     let first = t.first()?;
-    let word = || first.short().unwrap_or_default().to_uppercase();
+    let word = || {
+        let known = OTHERS.iter().find(|word| first.is(word));
+        known.map_or_else(
+            || "a statement of an unknown kind".to_owned(),
+            |word| word.to_uppercase(),
+        )
+    };
     let is_understood = if first.is("select") {
         let is_of_catalog = t.get(1).is_some_and(|w| w.is("pg_catalog"))
             && t.get(2).is_some_and(|w| w.is_symbol(b'.'));
@@ -206,6 +241,21 @@ pub(super) fn relation_of_statistics(sql: &str) -> Option<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_key_words_are_repeated() {
+        let said = |sql: &str| not_understood(sql).unwrap();
+        assert_eq!(said("insert INTO t SELECT 1;"), "INSERT");
+        assert_eq!(said("WITH x AS (SELECT 1) SELECT 1;"), "WITH");
+        for sql in [
+            "secret@example.org\t1\n\\.\n;",
+            "'secret'\t1;",
+            "\"secret\";",
+            "(secret);",
+        ] {
+            assert_eq!(said(sql), "a statement of an unknown kind", "{sql}");
+        }
+    }
 
     #[test]
     fn statements_that_may_bring_rows_are_not_understood() {
