@@ -83,7 +83,7 @@ impl Half {
         if digits.len() > MOST_OF_HALF || digits.iter().any(|d| *d > 9) {
             return None;
         }
-        let (mut number, mut end) = (0, 1);
+        let (mut number, mut end): (u128, u128) = (0, 1);
         for digit in digits {
             number = number * 10 + u128::from(*digit);
             end *= 10;
