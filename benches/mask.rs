@@ -3,8 +3,8 @@
 //! much in SQL, then VACUUM FULL, which removes the original values from the table's files (and not from the WAL). The restore
 //! before the UPDATE is the plain one of the same round. Each round checks that nothing of the original e-mail addresses is left.
 //!
-//! Greenmask is not in the comparison: it masks while it dumps a running server and cannot read an existing backup, and no package
-//! registry has it. `docs/comparison.md` compares it from its documentation.
+//! Greenmask is not measured: it masks while it dumps a running server, and PyPI, npm and Debian have no package of it.
+//! `docs/comparison.md` compares it from its documentation.
 //!
 //! `BENCH_SCALE` (1: about 400 MB of table data), `BENCH_PAIRS` (5). Results: `target/bench/mask.json` and, from a scale of 1 on, the
 //! figures of `docs/masked-restores.md`.
