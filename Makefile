@@ -38,9 +38,9 @@ reference: ## Write docs/reference/ from the code
 	@$(BUILD) --quiet
 	@$(PROGRAM) reference docs/reference
 
-bench: ## Compare with download + pg_restore -j; measure the cost of a proof, its growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
+bench: ## Compare with download + pg_restore -j; measure the cost of a proof and of masking, growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
 	@scripts/setup.sh demo
-	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling
+	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling --bench mask
 
 smoke: ## Run the first benchmark on some 20 MB of each dataset, once and unoptimized, to see that it works
 	@scripts/setup.sh demo

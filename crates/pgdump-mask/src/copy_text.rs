@@ -48,6 +48,12 @@ fn number(text: &[u8], most: usize, radix: u32) -> (Option<u8>, usize) {
 
 /// Appends a value as a field.
 pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
+    // Most values have nothing to escape. This loop does not branch on their bytes.
+    let is_plain = |plain: bool, b: &u8| plain & (*b > b'\r') & (*b != b'\\');
+    if value.iter().fold(true, is_plain) {
+        out.extend_from_slice(value);
+        return;
+    }
     let mut copied = 0;
     for (at, b) in value.iter().enumerate() {
         let letter = match b {

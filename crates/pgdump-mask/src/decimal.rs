@@ -1,5 +1,7 @@
 //! Exact decimal numbers, for noise on `numeric`.
 
+use std::io::Write;
+
 /// `mantissa / 10^scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Decimal {
@@ -55,17 +57,13 @@ impl Decimal {
         if self.mantissa < 0 {
             out.push(b'-');
         }
-        let digits = self.mantissa.unsigned_abs().to_string();
+        let digits = self.mantissa.unsigned_abs();
         let scale = self.scale as usize;
-        if scale == 0 {
-            out.extend_from_slice(digits.as_bytes());
-            return;
+        // Writing to memory does not fail.
+        let _ = write!(out, "{digits:0width$}", width = scale + 1);
+        if scale > 0 {
+            out.insert(out.len() - scale, b'.');
         }
-        let padded = format!("{digits:0>width$}", width = scale + 1);
-        let (whole, fraction) = padded.split_at(padded.len() - scale);
-        out.extend_from_slice(whole.as_bytes());
-        out.push(b'.');
-        out.extend_from_slice(fraction.as_bytes());
     }
 }
 

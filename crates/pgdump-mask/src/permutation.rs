@@ -6,10 +6,11 @@
 
 use std::sync::OnceLock;
 
-use aes::Aes256;
-use fpe::ff1::{BinaryNumeralString, FF1, FlexibleNumeralString};
+use aes::Aes256Enc;
+use fpe::ff1::FF1;
 
 use crate::error::MaskFileError;
+use crate::numerals::Numerals;
 use crate::prf::Prf;
 
 /// The shortest string of decimal digits that FF1 permutes.
@@ -19,10 +20,12 @@ const BLOCK: usize = 32;
 
 const SMALL_BITS: usize = 1 << 15;
 
+const NO_DIGITS: &str = "not a string of digits";
+
 pub(crate) struct Permutations {
     prf: Prf,
-    digits: FF1<Aes256>,
-    bits: FF1<Aes256>,
+    digits: FF1<Aes256Enc>,
+    bits: FF1<Aes256Enc>,
     short: [OnceLock<Vec<u32>>; FF1_MIN_DIGITS],
     small: OnceLock<Vec<u32>>,
 }
@@ -30,7 +33,7 @@ pub(crate) struct Permutations {
 impl Permutations {
     pub(crate) fn new(prf: &Prf) -> Result<Self, MaskFileError> {
         let ff1 = |purpose: &[u8], radix| {
-            FF1::<Aes256>::new(&prf.mac(purpose, &[]), radix)
+            FF1::<Aes256Enc>::new(&prf.mac(purpose, &[]), radix)
                 .map_err(|e| MaskFileError(format!("format-preserving encryption: {e}")))
         };
         Ok(Self {
@@ -65,13 +68,9 @@ impl Permutations {
             self.short_block(block);
             return Ok(());
         }
-        let plain = FlexibleNumeralString::from(block.to_vec());
-        let masked = self
-            .digits
-            .encrypt(&number.to_be_bytes(), &plain)
-            .map_err(|_| "not a string of digits")?;
-        let masked: Vec<u16> = masked.into();
-        block.copy_from_slice(&masked);
+        let plain = Numerals::of_digits(block).ok_or(NO_DIGITS)?;
+        let masked = self.digits.encrypt(&number.to_be_bytes(), &plain);
+        masked.map_err(|_| NO_DIGITS)?.write_digits(block);
         Ok(())
     }
 
@@ -98,12 +97,12 @@ impl Permutations {
 
     /// Permutes 0 to 2^31 - 1.
     pub(crate) fn normal(&self, value: u64) -> Result<u64, &'static str> {
-        self.walk(value, 4, |masked| masked < 1 << 31)
+        self.walk(value, 32, |masked| masked < 1 << 31)
     }
 
     /// Permutes 2^31 to 2^63 - 1.
     pub(crate) fn big(&self, value: u64) -> Result<u64, &'static str> {
-        self.walk(value, 8, |masked| (1 << 31..1 << 63).contains(&masked))
+        self.walk(value, 64, |masked| (1 << 31..1 << 63).contains(&masked))
     }
 
     /// Encrypts until the result is in the range of the value (cycle walking), which keeps it a permutation of that range. It
@@ -111,19 +110,14 @@ impl Permutations {
     fn walk(
         &self,
         value: u64,
-        bytes: usize,
+        bits: usize,
         in_range: impl Fn(u64) -> bool,
     ) -> Result<u64, &'static str> {
         let mut masked = value;
         loop {
-            let plain = BinaryNumeralString::from_bytes_le(&masked.to_le_bytes()[..bytes]);
-            let cipher = self
-                .bits
-                .encrypt(&[], &plain)
-                .map_err(|_| "not an integer")?;
-            let mut le = [0; 8];
-            le[..bytes].copy_from_slice(&cipher.to_bytes_le());
-            masked = u64::from_le_bytes(le);
+            let plain = Numerals::of_bits(masked, bits);
+            let cipher = self.bits.encrypt(&[], &plain);
+            masked = cipher.map_err(|_| "not an integer")?.to_bits();
             if in_range(masked) {
                 return Ok(masked);
             }

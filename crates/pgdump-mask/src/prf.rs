@@ -84,9 +84,9 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Appends bytes as hexadecimal digits.
 pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    out.reserve(2 * bytes.len());
     for b in bytes {
-        out.push(HEX[usize::from(b >> 4)]);
-        out.push(HEX[usize::from(b & 15)]);
+        out.extend_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
     }
 }
 

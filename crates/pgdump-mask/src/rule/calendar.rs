@@ -1,5 +1,7 @@
 //! Dates as PostgreSQL writes them (ISO), over its whole range: 4714 BC to 5874897 AD, which is more than date libraries hold.
 
+use std::io::Write;
+
 /// A date, perhaps with a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment<'t> {
@@ -68,12 +70,13 @@ impl<'t> Moment<'t> {
         } else {
             (1 - year, true)
         };
-        out.extend_from_slice(format!("{shown:04}-{month:02}-{day:02}").as_bytes());
+        // Writing to memory does not fail.
+        let _ = write!(out, "{shown:04}-{month:02}-{day:02}");
         if let Some(time) = self.time {
             let (hours, minutes) = (time.seconds / 3600, time.seconds / 60 % 60);
             let seconds = time.seconds % 60;
             out.push(time.separator);
-            out.extend_from_slice(format!("{hours:02}:{minutes:02}:{seconds:02}").as_bytes());
+            let _ = write!(out, "{hours:02}:{minutes:02}:{seconds:02}");
             out.extend_from_slice(time.rest);
         }
         if is_bc {

@@ -129,22 +129,22 @@ fn named(kind: FakeKind, draws: &mut Draws<'_>, out: &mut Vec<u8>) {
 
 /// `anna.meyer.3f9a1c0b12345678@example.com`, or without the name if that does not fit.
 fn email(draws: &mut Draws<'_>, max: usize, out: &mut Vec<u8>) {
-    let mut suffix = Vec::new();
-    push_hex(&draws.number().to_be_bytes(), &mut suffix);
-    let mut name = Vec::new();
+    let number = draws.number();
+    let start = out.len();
     for part in [first_name(draws), last_name(draws)] {
         let letters = part.bytes().filter(u8::is_ascii_alphabetic);
-        name.extend(letters.map(|b| b.to_ascii_lowercase()));
-        name.push(b'.');
+        out.extend(letters.map(|b| b.to_ascii_lowercase()));
+        out.push(b'.');
     }
-    if name.len() + suffix.len() + DOMAIN.len() > max {
-        name = b"u".to_vec();
+    if out.len() - start + SUFFIX_DIGITS + DOMAIN.len() > max {
+        out.truncate(start);
+        out.push(b'u');
     }
-    let digits = max.saturating_sub(name.len() + DOMAIN.len());
-    suffix.truncate(digits);
-    for part in [name.as_slice(), &suffix, DOMAIN] {
-        out.extend_from_slice(part);
-    }
+    let suffix = out.len();
+    let digits = max.saturating_sub(suffix - start + DOMAIN.len());
+    push_hex(&number.to_be_bytes(), out);
+    out.truncate(suffix + digits.min(SUFFIX_DIGITS));
+    out.extend_from_slice(DOMAIN);
 }
 
 fn digit(draws: &mut Draws<'_>) -> u8 {

@@ -21,7 +21,7 @@ impl Transform for HashText {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
         let mac = self.key.prf.mac(PURPOSE, &self.ty.canonical(value));
         let start = out.len();
-        push_hex(&mac, out);
+        push_hex(&mac[..TEXT_DIGITS / 2], out);
         let digits = self.ty.max_characters().unwrap_or(TEXT_DIGITS);
         out.truncate(start + digits.min(TEXT_DIGITS));
         Ok(Masked::Value)

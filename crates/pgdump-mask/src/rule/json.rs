@@ -1,5 +1,6 @@
 //! Rules by path inside json and jsonb. Only the values at the paths are replaced; the rest of the text stays byte for byte.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -93,7 +94,7 @@ impl JsonRules {
             Kind::Object => {
                 for (key, member) in members(node)? {
                     let leads_to = |step: &Step| match step {
-                        Step::Key(wanted) => *wanted == key,
+                        Step::Key(wanted) => key.0 == *wanted,
                         Step::AnyKey => true,
                         Step::AnyElement => false,
                     };
@@ -153,10 +154,10 @@ fn mask_scalar(leaf: &JsonLeaf, node: &RawValue, kind: &Kind, edit: &mut Edit<'_
     };
     match (kind, number) {
         (Kind::String, _) => {
-            let text: Result<String, _> = serde_json::from_str(node.get());
+            let text: Result<Text<'_>, _> = serde_json::from_str(node.get());
             let masked = text
                 .ok()
-                .and_then(|t| edit.masked(string.as_ref(), t.as_bytes()));
+                .and_then(|t| edit.masked(string.as_ref(), t.0.as_bytes()));
             edit.replace_with_string(node, masked.as_deref());
         }
         (Kind::Number, Some(rule)) => {
@@ -233,7 +234,7 @@ impl Edit<'_> {
 }
 
 /// The members of an object in their order, also of keys that occur twice.
-fn members(node: &RawValue) -> Result<Vec<(String, &RawValue)>, Fault> {
+fn members(node: &RawValue) -> Result<Vec<(Text<'_>, &RawValue)>, Fault> {
     let members: Members<'_> = serde_json::from_str(node.get()).map_err(|_| NOT_JSON)?;
     Ok(members.0)
 }
@@ -242,7 +243,12 @@ fn elements(node: &RawValue) -> Result<Vec<&RawValue>, Fault> {
     serde_json::from_str(node.get()).map_err(|_| NOT_JSON)
 }
 
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// A string or a key, which is part of the text unless it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
 struct MembersVisitor;
 
@@ -255,7 +261,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
+        while let Some(member) = map.next_entry::<Text<'de>, &'de RawValue>()? {
             members.push(member);
         }
         Ok(Members(members))
