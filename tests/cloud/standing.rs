@@ -323,7 +323,14 @@ async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
     std::fs::create_dir(&finishing).unwrap();
     let sql = "CREATE VIEW team AS SELECT DISTINCT v FROM t;\n";
     std::fs::write(finishing.join("team.sql"), sql).unwrap();
-    let what = "when: finalized, mask: rules.yaml, finish: [team.sql]";
+    let checks = |masked: usize| {
+        let sql = "SELECT count(*) FROM public.team WHERE v = 'masked'";
+        let text =
+            format!("assertions: [{{ name: only masked, sql: \"{sql}\", expect: {masked} }}]");
+        std::fs::write(finishing.join("team.yaml"), text).unwrap();
+    };
+    checks(1);
+    let what = "when: finalized, mask: rules.yaml, finish: [team.sql], finish_checks: team.yaml";
     let file = order(s, "masked", what);
     let place = format!("file://{}", finishing.display());
     let flags = [
@@ -337,9 +344,25 @@ async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
     running.stop().await;
     assert_eq!(result.finish[0].name, "team.sql");
     assert!(result.masking.is_some());
-    assert_eq!(s.c.psql("masked", "SELECT v FROM team"), "masked");
-    let rows = s.c.psql("masked", "SELECT count(*) FROM t");
-    assert_eq!(rows, ROWS.to_string());
+    let note = "checks of team.yaml: 1 passed".to_owned();
+    assert!(result.notes.contains(&note), "{:?}", result.notes);
+    let assert_there = || {
+        assert_eq!(s.c.psql("masked", "SELECT v FROM team"), "masked");
+        let rows = s.c.psql("masked", "SELECT count(*) FROM t");
+        assert_eq!(rows, ROWS.to_string());
+    };
+    assert_there();
+    let run = standing(&env, s, &file, &["list"]).await[0]["last_success"].clone();
+    assert_eq!(run["finish"][0]["name"], "team.sql", "{run}");
+    assert_eq!(run["finish"][0]["sha256"], result.finish[0].sha256);
+    // A copy that does not pass the team's checks takes nobody's place.
+    checks(2);
+    upload(&env, "b.dump", &s.dump, 0);
+    let running = env.worker(&s.c, &flags).await;
+    let error = env.result().await.error.unwrap();
+    assert_eq!(error.reason, R::VerificationFailed, "{}", error.message);
+    running.stop().await;
+    assert_there();
 }
 
 async fn two_workers_restore_a_backup_once(s: &Source) {
