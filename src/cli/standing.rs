@@ -267,6 +267,8 @@ mod tests {
             backup: Some("a.dump".into()),
             generation: "7".into(),
             rules: None,
+            mask_key: None,
+            finish: vec![],
             backup_created: None,
             finished_at: time(at),
             reason,
@@ -278,9 +280,11 @@ mod tests {
             when: "proven".into(),
             last_success: None,
             last_failure: None,
+            last_superseded: None,
             next_due: None,
             paused_since: None,
             waiting: None,
+            waiting_generation: None,
             problem: None,
         };
         let all = [

@@ -262,7 +262,10 @@ async fn only_the_newest_backup_waits_for_the_window(s: &Source) {
     assert_eq!(error.reason, R::TargetNotAllowed);
     let by = format!("superseded: the newer run standing/window/{newer} ");
     assert!(error.message.starts_with(&by), "{}", error.message);
-    running.until_status("\"waiting\":\"b.dump\"").await;
+    let shown = format!("\"waiting\":\"b.dump\",\"waiting_generation\":\"{newer}\"");
+    running.until_status(&shown).await;
+    let shown = format!("\"superseded_by\":\"standing/window/{newer}\"");
+    running.until_status(&shown).await;
     running.stop().await;
     assert!(!s.c.databases().contains(&"window".to_owned()));
     assert_eq!(told(&env, "window"), [format!("superseded-{older}.json")]);
@@ -343,7 +346,6 @@ async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
     assert_eq!(result.error, None);
     running.stop().await;
     assert_eq!(result.finish[0].name, "team.sql");
-    assert!(result.masking.is_some());
     let note = "checks of team.yaml: 1 passed".to_owned();
     assert!(result.notes.contains(&note), "{:?}", result.notes);
     let assert_there = || {
@@ -352,9 +354,14 @@ async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
         assert_eq!(rows, ROWS.to_string());
     };
     assert_there();
-    let run = standing(&env, s, &file, &["list"]).await[0]["last_success"].clone();
+    // What is kept of the run says how the copy was made.
+    let name = format!("standing.pgrestored/masked/{}", told(&env, "masked")[0]);
+    let kept = env.emulator.storage.get(BUCKET, &name).unwrap();
+    let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    let run = &kept["run"];
     assert_eq!(run["finish"][0]["name"], "team.sql", "{run}");
     assert_eq!(run["finish"][0]["sha256"], result.finish[0].sha256);
+    assert_eq!(run["rules"], result.masking.unwrap().digest);
     // A copy that does not pass the team's checks takes nobody's place.
     checks(2);
     upload(&env, "b.dump", &s.dump, 0);
