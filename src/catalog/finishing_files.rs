@@ -50,6 +50,17 @@ impl BackupCatalog {
         })
     }
 
+    /// Whether RESTORE_FINISH_FROM, if it is set, exists and may be listed.
+    ///
+    /// # Errors
+    /// `backup_not_found`, `access_denied`, `download_failed`.
+    pub(crate) async fn check_finishing_place(&self) -> Result<(), RestoreError> {
+        if let Some(place) = &self.config.finish_from {
+            self.stores.at(place).await?.check_exists().await?;
+        }
+        Ok(())
+    }
+
     /// Reads a file of RESTORE_FINISH_FROM that `field` of a request or an order names.
     async fn finishing_bytes(&self, field: &str, name: &str) -> Result<Vec<u8>, RestoreError> {
         let Some(place) = &self.config.finish_from else {

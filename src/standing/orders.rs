@@ -237,6 +237,11 @@ impl StandingOrder {
         self.rules.as_deref()
     }
 
+    /// The names of the files of SQL that finish its copies, and of the checks file.
+    pub fn finishing(&self) -> (&[String], Option<&str>) {
+        (&self.finish, self.finish_checks.as_deref())
+    }
+
     /// Why none of the backups that there are can be taken.
     pub fn why_none(&self, why: &str) -> String {
         match &self.trigger {
