@@ -77,7 +77,7 @@ pub(super) async fn run(app: App, args: StandingArgs, output: OutputFormat) -> C
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub(in crate::cli) fn orders_of(app: &App) -> Result<Vec<StandingOrder>, Vec<String>> {
+pub(super) fn orders_of(app: &App) -> Result<Vec<StandingOrder>, Vec<String>> {
     let admission = Admission::new(&app.config, &app.config.request_subscription)?;
     orders(&app.config, &admission)
 }
