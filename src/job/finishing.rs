@@ -98,7 +98,7 @@ pub fn check_finish_checks(name: Option<&str>) -> Result<(), RestoreError> {
 fn is_name(name: &str, ends: &[&str]) -> bool {
     let is_part = |part: &str| !matches!(part, "" | "." | "..");
     name.len() <= MAX_NAME
-        && ends.iter().any(|end| name.ends_with(end))
+        && ends.iter().any(|end| name.ends_with(*end))
         && name.split('/').all(is_part)
         && !name.chars().any(|c| c == '\\' || c.is_control())
 }
