@@ -304,7 +304,9 @@ async fn a_failure_pages_a_long_restore_warns_and_both_alerts_resolve() {
     let size = dump.len() as u64;
     env.emulator.storage.put(BUCKET, "src.dump", dump);
     let orders = order_without_backups(&env, &c);
-    let running = env.worker(&c, &[("standing-restores", orders.as_str())]).await;
+    let running = env
+        .worker(&c, &[("standing-restores", orders.as_str())])
+        .await;
     let Some(stack) = Stack::start(running.worker.admin).await else {
         return;
     };
