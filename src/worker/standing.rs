@@ -383,6 +383,7 @@ impl Worker {
         self.metrics.record_standing(&order.name, success, failure);
         self.state.set_order(StandingStatus {
             waiting: waits.map(|backup| backup.name.clone()),
+            waiting_generation: waits.map(|backup| backup.generation.to_string()),
             problem,
             ..StandingStatus::of(order, history, now)
         });
@@ -589,12 +590,13 @@ impl Worker {
             return false;
         }
         self.state.finished(&finished);
-        self.remember(StandingRun {
+        let run = StandingRun {
             outcome: RunOutcome::Superseded,
             superseded_by: Some(by),
             ..StandingRun::of(order, older, &finished.result)
-        })
-        .await;
+        };
+        self.state.set_superseded(&run);
+        self.remember(run).await;
         drop(held);
         true
     }
