@@ -247,6 +247,7 @@ impl Nights {
             ("standing-restores", file),
             ("backup-notification-subscription", NOTIFICATIONS.to_owned()),
             ("verify-depth", self.depth.to_owned()),
+            ("verify-bisect", "0".to_owned()),
             ("reap-every", "0".to_owned()),
         ]
     }
