@@ -196,7 +196,7 @@ impl Worker {
     /// Follows all orders until a graceful stop begins.
     pub(super) async fn run_standing(&self, context: &WorkerContext) {
         let orders = &self.settings.standing;
-        let now = jiff::Timestamp::now();
+        let now = (self.settings.clock)();
         for order in orders {
             // Not in the metrics: what they said last counts until the bucket was looked at.
             let unknown = StandingStatus::of(order, &OrderHistory::default(), now);
@@ -259,7 +259,7 @@ impl Worker {
         followed: &mut Followed<'_>,
         context: &WorkerContext,
     ) -> Duration {
-        let (order, now) = (followed.order, jiff::Timestamp::now());
+        let (order, now) = (followed.order, (self.settings.clock)());
         let look = match self.look(order, &followed.known, now).await {
             Ok(look) => look,
             Err(e) => {
@@ -400,7 +400,7 @@ impl Worker {
             return AttemptEnd::Again(1);
         };
         // Meanwhile the window may have closed, the order may be paused, or another worker may have restored the backup.
-        let now = jiff::Timestamp::now();
+        let now = (self.settings.clock)();
         let look = match context.until_soft(self.look(&order, &known, now)).await {
             Some(Ok(look)) => look,
             Some(Err(e)) => {

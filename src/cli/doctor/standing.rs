@@ -92,7 +92,7 @@ async fn look_at(app: &App, order: &StandingOrder) -> Result<DiagnosticResult, R
             return Ok(warn(why).fix("`pgrestored list` shows what there is"));
         }
     };
-    if let Some(problem) = history.mask_problem(order.rules()) {
+    if let Some(problem) = history.copy_problem(order) {
         return Ok(warn(problem));
     }
     let mut what = format!("{backup} is its newest backup");
