@@ -3,7 +3,7 @@
 
 mod statements;
 
-pub(crate) use self::statements::labelled_table;
+pub(crate) use self::statements::{attached_table, labelled_table};
 
 use std::collections::{HashMap, HashSet};
 
@@ -564,6 +564,44 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_go_away_leave_their_order_in_doubt() {
+        let defined = [
+            "CREATE TYPE shop.kind AS (a text, b text);",
+            "CREATE TABLE shop.typed OF shop.kind;",
+            "CREATE TABLE shop.t (a text, b text, CONSTRAINT c CHECK (true));",
+        ];
+        for (sql, table, is_complete) in [
+            ("ALTER TABLE shop.t DROP COLUMN a;", "t", false),
+            ("ALTER TABLE shop.t DROP a;", "t", false),
+            ("ALTER TABLE shop.t DROP IF EXISTS a CASCADE;", "t", false),
+            ("ALTER TABLE shop.t * DROP COLUMN a;", "t", false),
+            ("ALTER TABLE ONLY (shop.t) DROP COLUMN a;", "t", false),
+            ("ALTER VIEW shop.t RENAME COLUMN a TO c;", "t", false),
+            ("ALTER TABLE shop.t DROP CONSTRAINT c;", "t", true),
+            (
+                "ALTER TYPE shop.kind DROP ATTRIBUTE a CASCADE;",
+                "typed",
+                false,
+            ),
+            ("ALTER TYPE shop.kind OWNER TO app;", "typed", true),
+        ] {
+            let all = learned(&[&defined[..], &[sql]].concat());
+            assert_eq!(all.is_complete(&name(table)), is_complete, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_column_may_be_called_exclude() {
+        let all = learned(&[
+            "CREATE TABLE shop.t (exclude text, b int4range, EXCLUDE USING gist (b WITH &&));",
+            "CREATE TABLE shop.u (a text);",
+            "ALTER TABLE shop.u ADD exclude boolean;",
+        ]);
+        assert_eq!(shown(&all, "t"), ["exclude text", "b int4range"]);
+        assert_eq!(shown(&all, "u"), ["a text", "exclude boolean"]);
+    }
+
+    #[test]
     fn an_index_of_some_rows_or_of_an_expression_is_no_key() {
         let all = learned(&[
             "CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE NULLS NOT DISTINCT, c text, d text, e text, f text, g text);",
@@ -601,6 +639,14 @@ mod tests {
         assert!(label("t", "b").is_some_and(|l| l.starts_with("provider devtests: ")));
         assert!(label("part", "d").is_some() && all.has_labels(&name("part")));
         assert!(!all.has_labels(&name("pair")));
+        for (sql, attached) in [
+            ("ALTER TABLE ONLY u ATTACH PARTITION t DEFAULT;", Some("t")),
+            ("ALTER TABLE t NO INHERIT u, INHERIT part;", Some("t")),
+            ("ALTER TABLE t ADD inherit text;", None),
+            ("ALTER INDEX u ATTACH PARTITION t;", None),
+        ] {
+            assert_eq!(attached_table(sql, "shop"), attached.map(name), "{sql}");
+        }
         let sql = "SECURITY LABEL FOR anon ON COLUMN t.a IS 'x'";
         let labelled = |schema: &str| labelled_table(sql, schema);
         assert_eq!(labelled("shop"), Some(name("t")));
@@ -637,6 +683,11 @@ mod tests {
             "SECURITY LABEL FOR",
             "SECURITY LABEL FOR anon ON COLUMN a IS",
             "ALTER FOREIGN",
+            "ALTER TYPE",
+            "ALTER TABLE (",
+            "ALTER TABLE t *",
+            "ALTER TABLE t DROP",
+            "CREATE TABLE t (exclude",
             "CREATE",
             "CREATE TABLE t OF",
             "CREATE TABLE t PARTITION OF",
