@@ -308,6 +308,29 @@ fn what_does_not_fit_is_refused_by_name_before_rows_move() {
 }
 
 #[test]
+fn templates_on_unique_columns_keep_rows_apart() {
+    let shape = shape(
+        "s.t",
+        &["id integer!", "code text!", "name text", "email text!"],
+    );
+    let misfits_of = |template: &str| {
+        let columns = format!("columns: {{ email: {{ template: \"{template}\" }} }}");
+        let masking = masking(&format!("tables: {{ s.t: {{ {columns} }} }}"), "a");
+        masking.table(&shape).err().unwrap_or_default().len()
+    };
+    for (template, misfits) in [
+        ("{code}@example.org", 0),
+        ("{name}.{id}@example.org", 0),
+        // (1, 23) and (12, 3), ("a", "b.c") and ("a.b", "c")
+        ("{id}{name}", 1),
+        ("{code}.{name}", 1),
+        ("{name}", 1),
+    ] {
+        assert_eq!(misfits_of(template), misfits, "{template}");
+    }
+}
+
+#[test]
 fn unlisted_columns_are_refused_by_name() {
     let yaml =
         "unlisted: refuse\ntables: { s.t: { columns: { id: keep } }, s.empty: { rows: none } }";
