@@ -121,8 +121,8 @@ const OTHER: [&str; 54] = [
 
 impl SqlType {
     pub(crate) fn parse(text: &str) -> Self {
-        let text = text.trim();
-        let text = text.strip_prefix("pg_catalog.").unwrap_or(text);
+        let text = without_quotes(text.trim());
+        let text = text.strip_prefix("pg_catalog.").unwrap_or(&text);
         if let Some(element) = array_element(text) {
             return Self::Array(Box::new(Self::parse(element)));
         }
@@ -232,6 +232,17 @@ impl TrimSuffix for [u8] {
     }
 }
 
+/// A type as `pg_dump` writes it without `--quote-all-identifiers`. `"char"` is another type than `char`, and a name that needs
+/// its quotes is none of PostgreSQL's.
+fn without_quotes(text: &str) -> Cow<'_, str> {
+    let needs_them = || text.contains("\"char\"") || text.bytes().any(|b| b.is_ascii_uppercase());
+    if text.contains('"') && !needs_them() {
+        text.replace('"', "").into()
+    } else {
+        text.into()
+    }
+}
+
 /// The type before the brackets of an array type.
 fn array_element(text: &str) -> Option<&str> {
     // Brackets of several dimensions are one array.
@@ -303,6 +314,11 @@ mod tests {
                 SqlType::Other("interval day to second".into()),
             ),
             ("public.mood", SqlType::UserDefined),
+            ("\"date\"", SqlType::Date),
+            ("\"public\".\"mood\"", SqlType::UserDefined),
+            ("\"Date\"", SqlType::UserDefined),
+            ("\"public\".\"citext\"", SqlType::CaseInsensitive),
+            ("\"uuid\"[]", SqlType::Array(Box::new(SqlType::Uuid))),
             ("", SqlType::UserDefined),
             ("text[]", SqlType::Array(Box::new(text(None, false)))),
             (
