@@ -63,6 +63,13 @@ impl<'t> Moment<'t> {
         self.days >= FIRST_DAY && self.days < days_from_civil(last_year + 1, 1, 1)
     }
 
+    /// Whether nothing but a fraction of a second and an offset follows the time, as PostgreSQL writes it. A string in JSON may
+    /// go on with anything.
+    pub(crate) fn is_only_a_moment(&self) -> bool {
+        self.time
+            .is_none_or(|time| is_fraction_and_offset(time.rest))
+    }
+
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let (year, month, day) = civil_from_days(self.days);
         let (shown, is_bc) = if year > 0 {
@@ -100,6 +107,28 @@ impl<'t> Time<'t> {
 
     pub(crate) fn at(self, seconds: i64) -> Self {
         Self { seconds, ..self }
+    }
+}
+
+/// `.123456+05:30`, or a part of it; `Z` in JSON.
+fn is_fraction_and_offset(rest: &[u8]) -> bool {
+    let offset = match rest.strip_prefix(b".") {
+        Some(fraction) => {
+            let digits = fraction.iter().take_while(|b| b.is_ascii_digit()).count();
+            if !(1..=9).contains(&digits) {
+                return false;
+            }
+            &fraction[digits..]
+        }
+        None => rest,
+    };
+    match offset {
+        [] | [b'Z'] => true,
+        [b'+' | b'-', offset @ ..] => {
+            let mut bytes = offset.iter();
+            (2..=8).contains(&offset.len()) && bytes.all(|b| b.is_ascii_digit() || *b == b':')
+        }
+        _ => false,
     }
 }
 

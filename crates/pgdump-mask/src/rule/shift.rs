@@ -41,7 +41,8 @@ impl Transform for Shift {
             out.extend_from_slice(value);
             return Ok(Masked::Value);
         }
-        let moment = Moment::parse(value).ok_or("not a date in ISO form")?;
+        let moment = Moment::parse(value).filter(Moment::is_only_a_moment);
+        let moment = moment.ok_or("not a date in ISO form")?;
         let seconds = self.seconds(entity.unwrap_or(value));
         let there = moved(moment, seconds);
         // At the ends of the range, the other direction is left.
@@ -138,5 +139,31 @@ mod tests {
     fn infinity_stays() {
         assert_eq!(shifted("30d", "a", None, "infinity"), "infinity");
         assert_eq!(shifted("30d", "a", None, "-infinity"), "-infinity");
+    }
+
+    #[test]
+    fn what_follows_a_date_is_not_copied() {
+        let rule = Shift {
+            key: test_key("a").keyed().clone(),
+            most: Span::parse("30d").unwrap(),
+        };
+        let mut out = Vec::new();
+        for value in [
+            "2024-02-29T23:59:59 Ada Lovelace",
+            "2024-02-29 23:59:59.123, Ada",
+            "2024-02-29 23:59:59.1234567890123456",
+            "2024-02-29 23:59:59+Ada",
+            "2024-02-29 23:59:59 4111111111111111",
+        ] {
+            let result = rule.apply(value.as_bytes(), None, &mut out);
+            assert!(result.is_err() && out.is_empty(), "{value}");
+        }
+        for value in [
+            "2024-02-29T23:59:59Z",
+            "2024-02-29T23:59:59.123456789+0530",
+            "2024-02-29 23:59:59-00:01:15",
+        ] {
+            rule.apply(value.as_bytes(), None, &mut out).unwrap();
+        }
     }
 }
