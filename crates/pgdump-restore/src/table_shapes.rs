@@ -604,8 +604,10 @@ mod tests {
     #[test]
     fn an_index_of_some_rows_or_of_an_expression_is_no_key() {
         let all = learned(&[
-            "CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE NULLS NOT DISTINCT, c text, d text, e text, f text, g text);",
+            "CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE NULLS NOT DISTINCT, c text, d text, e text, f text, g text, h text, \
+             i text, EXCLUDE USING gist (i WITH =, h WITH &&));",
             "ALTER TABLE ONLY t ADD CONSTRAINT k UNIQUE (c);",
+            "ALTER TABLE ONLY t ADD CONSTRAINT k EXCLUDE USING gist (h gist_text_ops WITH =) WHERE (d IS NULL);",
             "CREATE UNIQUE INDEX i ON t USING btree (lower(d));",
             "CREATE UNIQUE INDEX i ON t USING btree (e) WHERE (d IS NULL);",
             "CREATE UNIQUE INDEX i ON t USING btree (f text_pattern_ops) INCLUDE (d) NULLS NOT DISTINCT;",
@@ -616,7 +618,7 @@ mod tests {
             let columns = shape.columns.iter().filter(|c| is(c));
             columns.map(|c| c.name.as_str()).collect()
         };
-        assert_eq!(columns(|c| c.unique), "abcdefg");
+        assert_eq!(columns(|c| c.unique), "abcdefgh");
         assert_eq!(columns(|c| c.is_key), "abcfg");
         assert_eq!(columns(|c| c.one_null), "bfg");
     }
@@ -688,6 +690,7 @@ mod tests {
             "ALTER TABLE t *",
             "ALTER TABLE t DROP",
             "CREATE TABLE t (exclude",
+            "CREATE TABLE t (a int, EXCLUDE (WITH =), EXCLUDE (), EXCLUDE USING",
             "CREATE",
             "CREATE TABLE t OF",
             "CREATE TABLE t PARTITION OF",

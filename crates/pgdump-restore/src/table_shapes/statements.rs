@@ -495,6 +495,9 @@ fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
         added.not_null.insert(body.get(2)?.name()?);
         return Some(());
     }
+    if begins(body, &["exclude"]) {
+        return add_exclusion(body, added);
+    }
     let is_primary = begins(body, &["primary", "key"]);
     if !is_primary && !begins(body, &["unique"]) {
         return None;
@@ -513,6 +516,23 @@ fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
         if is_not_distinct(body) {
             added.one_null.insert(only.clone());
         }
+    }
+    Some(())
+}
+
+/// `EXCLUDE USING gist (a WITH =)` keeps the values of one column apart, as a unique index does.
+fn add_exclusion(body: &[Token<'_>], added: &mut Added) -> Option<()> {
+    let open = body.iter().position(|w| w.is_symbol(b'('))?;
+    let (elements, _) = parenthesized(&body[open..])?;
+    let [only] = at_commas(elements)[..] else {
+        return None;
+    };
+    if let [column, between @ .., with, operator] = only
+        && with.is("with")
+        && operator.is_symbol(b'=')
+        && !between.iter().any(|w| w.is_symbol(b'('))
+    {
+        added.unique.insert(column.name()?);
     }
     Some(())
 }
