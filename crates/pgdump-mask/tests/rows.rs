@@ -275,6 +275,27 @@ fn the_key_decides_the_copy() {
     assert!((0..5).all(|column| a[&column] != b[&column]));
 }
 
+/// Dates in arrays and in JSON move with those in columns.
+#[test]
+fn all_dates_of_an_entity_move_together() {
+    let shape = shape(
+        "s.t",
+        &["id integer!", "born date", "seen date[]", "meta jsonb"],
+    );
+    let yaml = "tables: { s.t: { columns: { born: { shift: 30d, by: id }, seen: { each: { shift: 30d, by: id } }, meta: { json: { $.at: { shift: 30d, by: id }, $.x: keep } } } } }";
+    let rows = "7\t1990-05-17\t{1990-05-17,NULL}\t{\"at\": \"1990-05-17\"}\n";
+    let masked = mask(&table(yaml, "a", &shape), rows).0;
+    let moved = masked.split('\t').nth(1).unwrap();
+    assert_ne!(moved, "1990-05-17");
+    assert_eq!(masked, rows.replace("1990-05-17", moved));
+    let two = "tables: { s.t: { columns: { meta: { json: { $.a: { shift: 30d, by: id }, $.b: { shift: 30d, by: born } } } } } }";
+    let found = misfits(two, &shape);
+    assert!(found[0].why.contains("by born, and by id"), "{found:?}");
+    let gone = "tables: { s.t: { columns: { seen: { each: { shift: 30d, by: gone } } } } }";
+    let found = misfits(gone, &shape);
+    assert!(found[0].why.contains("no column gone"), "{found:?}");
+}
+
 #[test]
 fn what_does_not_fit_is_refused_by_name_before_rows_move() {
     let shape = shape(
