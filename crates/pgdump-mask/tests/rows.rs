@@ -1,6 +1,7 @@
 //! Rows through the crate's interface: what stays, what changes, what is left out and what is refused.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use pgdump_mask::{
     ColumnShape, MaskCounts, MaskFile, MaskKey, Masking, Misfit, TableMask, TableShape, suggest,
@@ -453,4 +454,32 @@ fn suggestions_are_a_file_that_fits() {
     }
     let masking = Masking::new(MaskFile::parse(&yaml).unwrap(), Some(key("a"))).unwrap();
     assert!(masking.table(&shape).unwrap().is_some());
+}
+
+/// Both where nothing is compiled and where every value is read: the text of a dump stays as it is.
+#[test]
+fn rules_that_change_nothing_keep_every_byte_of_a_dump() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    for name in ["v15.plain.sql", "v16.plain.sql", "v18.plain.sql"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let blocks: Vec<&str> = text.split("\nCOPY ").skip(1).collect();
+        assert!(!blocks.is_empty(), "{name}");
+        for block in blocks {
+            let (head, after) = block.split_once(" FROM stdin;\n").unwrap();
+            // The mark stands on a line of its own: a row may end as it does.
+            let end = format!("\n{after}").find("\n\\.\n").unwrap();
+            let rows = &after[..end];
+            let columns = head.split(", ").count();
+            let columns: Vec<String> = (0..columns).map(|i| format!("c{i} text")).collect();
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            let shape = shape("s.t", &columns);
+            let with =
+                |rule: &str| format!("tables: {{ s.t: {{ columns: {{ \"*\": {rule} }} }} }}");
+            assert!(masking(&with("keep"), "a").table(&shape).unwrap().is_none());
+            let rule = "{ replace: { regex: \"no such text\", with: x } }";
+            let (masked, counts) = mask(&table(&with(rule), "a", &shape), rows);
+            assert!(masked == rows, "{name}: {head}");
+            assert!(counts.changed.iter().all(|n| *n == 0) && counts.rows == counts.rows_kept);
+        }
+    }
 }
