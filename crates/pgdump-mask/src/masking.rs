@@ -224,10 +224,7 @@ impl<'a> Builder<'a> {
                 let Some(compiled) = compile(rule, target)? else {
                     return Ok(());
                 };
-                let by = match rule {
-                    RuleSpec::Shift { by: Some(by), .. } => Some(self.column(by)?),
-                    _ => None,
-                };
+                let by = rule.entity()?.map(|by| self.column(by)).transpose()?;
                 PendingAction::Transform { rule: compiled, by }
             }
         };

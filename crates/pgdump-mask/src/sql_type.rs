@@ -55,14 +55,16 @@ pub(crate) enum SqlType {
     Timestamp,
     Json,
     Array(Box<SqlType>),
-    /// Another type of PostgreSQL, which no rule but constants, templates and NULL can fill.
+    /// An enum: rules that make one of its labels of another one are for it, those that make any text are not.
+    Enum,
+    /// Another type of PostgreSQL, a range or a composite type, which no rule but constants and NULL can fill.
     Other(String),
-    /// A domain, an enum, an extension's type, or not known. Rules treat it as text; the server checks the result.
+    /// An extension's type, or not known. Rules treat it as text; the server checks the result.
     UserDefined,
 }
 
-/// Built-in types that are no text.
-const OTHER: [&str; 54] = [
+/// Built-in types that are no text, and what defined types are based on.
+const OTHER: [&str; 61] = [
     "interval",
     "time without time zone",
     "time with time zone",
@@ -115,8 +117,15 @@ const OTHER: [&str; 54] = [
     "int4multirange",
     "int8multirange",
     "nummultirange",
+    "tsmultirange",
+    "tstzmultirange",
     "datemultirange",
     "jsonpath",
+    "aclitem",
+    "int2vector",
+    "oidvector",
+    "range",
+    "composite type",
 ];
 
 impl SqlType {
@@ -156,6 +165,7 @@ impl SqlType {
             | "timestamp without time zone"
             | "timestamp with time zone" => Self::Timestamp,
             "json" | "jsonb" => Self::Json,
+            "enum" => Self::Enum,
             other if other.ends_with(".citext") => Self::CaseInsensitive,
             other if OTHER.contains(&other) => Self::Other(other.to_owned()),
             other if other.starts_with("interval") => Self::Other(other.to_owned()),
@@ -196,6 +206,7 @@ impl SqlType {
             Self::Timestamp => "timestamp".to_owned(),
             Self::Json => "json".to_owned(),
             Self::Array(_) => "an array".to_owned(),
+            Self::Enum => "an enum".to_owned(),
             Self::Other(name) => name.clone(),
             Self::UserDefined => "a user-defined type".to_owned(),
         }
@@ -319,6 +330,9 @@ mod tests {
             ("\"Date\"", SqlType::UserDefined),
             ("\"public\".\"citext\"", SqlType::CaseInsensitive),
             ("\"uuid\"[]", SqlType::Array(Box::new(SqlType::Uuid))),
+            ("enum", SqlType::Enum),
+            ("tstzmultirange", SqlType::Other("tstzmultirange".into())),
+            ("bit varying(9)", SqlType::Other("bit varying".into())),
             ("", SqlType::UserDefined),
             ("text[]", SqlType::Array(Box::new(text(None, false)))),
             (

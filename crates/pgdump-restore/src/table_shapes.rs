@@ -136,6 +136,7 @@ struct DomainType {
 pub(crate) struct TableDefinitions {
     tables: HashMap<Name, Declared>,
     added: HashMap<Name, Added>,
+    /// Domains, and types of their own.
     domains: HashMap<Name, DomainType>,
     /// Tables that others are partitions or children of.
     with_children: HashSet<Name>,
@@ -418,6 +419,11 @@ mod tests {
     fn columns_and_keys_of_a_table_are_read() {
         let all = learned(&[
             "CREATE DOMAIN shop.mail AS character varying(40) NOT NULL;",
+            "CREATE TYPE shop.mood AS ENUM ('a', 'b');",
+            "CREATE TYPE shop.times AS RANGE (subtype = time);",
+            "CREATE TYPE shop.pair AS (a integer, b text);",
+            "CREATE DOMAIN shop.temper AS shop.mood;",
+            "CREATE TABLE shop.felt (a shop.mood, b shop.temper NOT NULL, c mood, d shop.times, e shop.pair, f other.mood);",
             "CREATE UNLOGGED TABLE shop.customer (\n    id bigint DEFAULT nextval('shop.q'::regclass) NOT NULL,\n    \
              \"E, mail\" shop.mail,\n    price numeric(8,2) DEFAULT (1 + 2),\n    tags text[] COLLATE \"C\",\n    \
              at timestamp with time zone DEFAULT now(),\n    \
@@ -436,6 +442,15 @@ mod tests {
             "low text",
             "code text*",
         ];
+        let wanted_types = [
+            "a enum",
+            "b enum!",
+            "c enum",
+            "d range",
+            "e composite type",
+            "f other.mood",
+        ];
+        assert_eq!(shown(&all, "felt"), wanted_types);
         // `lower` is a function here, and the name of no column.
         assert_eq!(shown(&all, "customer"), wanted);
         assert!(all.is_complete(&name("customer")));

@@ -41,8 +41,7 @@ impl Transform for Shift {
             out.extend_from_slice(value);
             return Ok(Masked::Value);
         }
-        let moment = Moment::parse(value).filter(Moment::is_only_a_moment);
-        let moment = moment.ok_or("not a date in ISO form")?;
+        let moment = Moment::parse(value).ok_or("not a date in ISO form")?;
         let seconds = self.seconds(entity.unwrap_or(value));
         let there = moved(moment, seconds);
         // At the ends of the range, the other direction is left.
@@ -120,6 +119,8 @@ mod tests {
             "0001-01-01 00:00:00 BC",
             "294276-12-31 23:59:59.999999",
             "4714-11-24 00:00:00+00 BC",
+            "4714-11-24 05:30:00+05:30 BC",
+            "294276-12-31 19:03:57.5-04:56:02",
         ] {
             for unit in ["30d", "36h", "90m", "10s"] {
                 let result = shifted(unit, "a", Some("7"), value);

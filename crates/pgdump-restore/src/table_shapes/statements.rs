@@ -139,7 +139,21 @@ impl TableDefinitions {
     fn create_type(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
         let (name, rest) = relation(t, schema)?;
         self.note_place(&name);
-        let (body, _) = parenthesized(rest.get(1..).filter(|_| rest[0].is("as"))?)?;
+        let definition = rest.get(1..).filter(|_| rest[0].is("as"))?;
+        let kind = ["enum", "range"]
+            .into_iter()
+            .find(|kind| definition.first().is_some_and(|w| w.is(kind)));
+        // What columns of the type have, in the words of the rules.
+        let base = DomainType {
+            base: kind.unwrap_or("composite type").to_owned(),
+            base_name: None,
+            not_null: false,
+        };
+        self.domains.insert(name.clone(), base);
+        if kind.is_some() {
+            return Some(());
+        }
+        let (body, _) = parenthesized(definition)?;
         let mut declared = Declared {
             is_type: true,
             ..Declared::default()
