@@ -548,7 +548,7 @@ fn shapes(archive: &Path) -> HashMap<(String, String), TableShape> {
 
 /// The rows of each table in COPY's text format, with their line ends, by the table's name.
 fn copied(dump: &str) -> HashMap<&str, String> {
-    let mut all = HashMap::new();
+    let mut all: HashMap<_, String> = HashMap::new();
     let mut table = None;
     for line in dump.split_inclusive('\n') {
         let named = line.strip_prefix("COPY v.");
