@@ -130,7 +130,8 @@ fn has_rows(entry: &TocEntry) -> bool {
 fn has_offsets(archive: &Archive) -> bool {
     let is_at = |e: &TocEntry| matches!(e.offset, DataOffset::At(_));
     let mut with_rows = archive.entries().iter().filter(|e| has_rows(e));
-    archive.header().filters.is_empty() && with_rows.all(is_at)
+    // The tables of SQL text come with its rows.
+    !archive.is_script() && archive.header().filters.is_empty() && with_rows.all(is_at)
 }
 
 fn by_offset(

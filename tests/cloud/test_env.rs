@@ -325,6 +325,13 @@ impl Running {
         self.until_page("/metrics", line, has_line).await;
     }
 
+    /// Waits until `/metrics` has another value than this line's.
+    pub async fn until_other_metric(&self, line: &str) {
+        let has_other = |text: &str| text.lines().all(|l| l != line);
+        let what = format!("other value than {line}");
+        self.until_page("/metrics", &what, has_other).await;
+    }
+
     /// Waits until `/status.json` contains this text.
     pub async fn until_status(&self, part: &str) {
         let has_part = |text: &str| text.contains(part);

@@ -223,22 +223,24 @@ fn texts_with_very_many_names_are_refused_within_the_memory_limit() {
     let folder = tempfile::tempdir().unwrap();
     let data = "CREATE TABLE public.t (a text);\nCOPY public.t (a) FROM stdin;\nx\n\\.\n";
     let names = "keeping the databases, variables and savepoints of the SQL text needs";
-    // Fewer long names are read in less time than many short ones.
+    // Fewer long names are read in less time than many short ones. Those of SQL have at most 63 bytes.
     let long = "x".repeat(4_000);
-    const NAMES: u32 = 9_000;
+    const LONG: u32 = 9_000;
+    const SHORT: u32 = 300_000;
     let variable = |i: u32| format!("\\set {long}{i} 1\n");
-    let created = |i: u32| format!("CREATE DATABASE {long}{i};\n");
-    let savepoint = |i: u32| format!("SAVEPOINT {long}{i};\n");
-    let connected = |i: u32| format!("\\connect {long}{i}\n");
+    let created = |i: u32| format!("CREATE DATABASE x{i:062};\n");
+    let savepoint = |i: u32| format!("SAVEPOINT x{i:062};\n");
+    let connected = |i: u32| format!("\\connect x{i:062}\n");
     let statement = |_: u32| "a;".to_owned();
     let table = |i: u32| format!("COPY public.t/*{long}{i}*/ (a) FROM stdin;\n\\.\n");
     // They share one limit: if one kind of them were not counted, the others would not reach it.
     let together = |i: u32| {
-        if i < NAMES / 3 {
+        let (begin, end) = (LONG / 3, LONG / 3 + SHORT / 3);
+        if i < begin {
             variable(i)
-        } else if i < NAMES / 3 * 2 {
+        } else if i < end {
             created(i)
-        } else if i == NAMES / 3 * 2 {
+        } else if i == end {
             format!("BEGIN;\n{}", savepoint(i))
         } else {
             savepoint(i)
@@ -246,13 +248,20 @@ fn texts_with_very_many_names_are_refused_within_the_memory_limit() {
     };
     let before = data.to_owned();
     let cases: [Many<'_>; 4] = [
-        ("names", HEAD, before.clone(), &together, NAMES, names),
+        (
+            "names",
+            HEAD,
+            before.clone(),
+            &together,
+            LONG / 3 + SHORT / 3 * 2,
+            names,
+        ),
         (
             "databases of a cluster",
             CLUSTER_HEAD,
             String::new(),
             &connected,
-            NAMES,
+            SHORT,
             names,
         ),
         (
@@ -268,7 +277,7 @@ fn texts_with_very_many_names_are_refused_within_the_memory_limit() {
             HEAD,
             before.clone(),
             &table,
-            NAMES,
+            LONG,
             "the list of the backup's tables and large objects needs",
         ),
     ];
@@ -276,9 +285,9 @@ fn texts_with_very_many_names_are_refused_within_the_memory_limit() {
     let is_full_campaign = std::env::var("CAMPAIGN").is_ok_and(|c| c == "full");
     let begun = format!("{data}BEGIN;\n");
     let alone: [Many<'_>; 3] = [
-        ("variables", HEAD, before.clone(), &variable, NAMES, names),
-        ("created databases", HEAD, before, &created, NAMES, names),
-        ("savepoints", HEAD, begun, &savepoint, NAMES, names),
+        ("variables", HEAD, before.clone(), &variable, LONG, names),
+        ("created databases", HEAD, before, &created, SHORT, names),
+        ("savepoints", HEAD, begun, &savepoint, SHORT, names),
     ];
     let alone = alone.into_iter().filter(|_| is_full_campaign);
     for (name, head, before, line, count, message) in cases.into_iter().chain(alone) {
