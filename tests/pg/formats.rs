@@ -49,7 +49,7 @@ impl Format {
         self.container() != Container::Folder
     }
 
-    fn container(self) -> Container {
+    pub fn container(self) -> Container {
         match self {
             Format::Custom | Format::CustomPiped | Format::CustomUncompressed => Container::Archive,
             Format::Plain | Format::PlainInserts | Format::PlainCreate | Format::PlainClean => {
@@ -63,7 +63,7 @@ impl Format {
 
 /// What the bytes of a dump are, whatever is in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Container {
+pub enum Container {
     Archive,
     Text,
     Tar,
