@@ -21,6 +21,30 @@ for seed in tests/fixtures/v*.sql; do
   # The target reads the chunk size from a byte after the text.
   cp "$seed" "$archive/corpus/script/"
 done
+mask=crates/pgdump-mask/fuzz
+mkdir -p "$mask/corpus/rules"
+# A file of rules, a byte 0, and a row of the target's table.
+{
+  cat <<'YAML'
+version: 1
+unlisted: keep
+tables:
+  s.t:
+    columns:
+      a: { hash: true }
+      b: { fake: email }
+      c: { template: "x{a}" }
+      d: { replace: { regex: "[a-z]", with: "$0" } }
+      e: { noise: 10% }
+      f: { digits: true }
+      i: { shift: 30d, by: a }
+      k: { json: { $.a: { set: 1 }, "$.b[*]": { null: true } } }
+      l: { each: { truncate: 2 } }
+    rows: { share: 50, by: a, where: { e: { from: 1 } } }
+  "*.*": { columns: { "*": keep } }
+YAML
+  printf '\0%s\n' $'7\tAda\tx\ty\t5\t0.1234\t1.5\t00000000-0000-0000-0000-000000000000\t2024-01-31\t2024-01-31 12:00:00+00\t{"a": 1, "b": ["x"]}\t{ab,NULL}'
+} >"$mask/corpus/rules/seed"
 run() {
   local folder="$1" target="$2"
   echo "fuzz: $target for $seconds s"
@@ -33,5 +57,7 @@ run() {
 for target in lexer archive script folder wrapped tar; do
   run "$archive" "$target"
 done
-run crates/pgdump-mask/fuzz rows
+for target in rows rules; do
+  run "$mask" "$target"
+done
 run fuzz request

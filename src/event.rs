@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
     BackupRef, FinishedSql, Finishing, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob,
-    check_finish_names, check_jobs, check_request_id, digest_of,
+    check_finish_checks, check_finish_names, check_jobs, check_request_id, digest_of,
 };
 use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
@@ -142,6 +142,10 @@ pub struct RestoreRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub finish: Vec<String>,
+    /// A checks file in the worker's RESTORE_FINISH_FROM, all of whose checks must pass in the restored database after `finish`, and
+    /// before it takes the target's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_checks: Option<String>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -460,6 +464,7 @@ impl RestoreRequest {
             on_error: self.on_error,
             finish: Finishing {
                 names: self.finish,
+                checks_name: self.finish_checks,
                 ..Finishing::default()
             },
             is_rehearsal,
@@ -474,7 +479,11 @@ impl RestoreRequest {
         if self.mode != Mode::Restore && !self.finish.is_empty() {
             return Err(invalid("finish: is only for mode restore"));
         }
-        check_finish_names(&self.finish)
+        if self.mode != Mode::Restore && self.finish_checks.is_some() {
+            return Err(invalid("finish_checks: is only for mode restore"));
+        }
+        check_finish_names(&self.finish)?;
+        check_finish_checks(self.finish_checks.as_deref())
     }
 
     /// A rehearsal has a database of its own, whatever the target has, and names all that is refused.
@@ -807,6 +816,8 @@ mod tests {
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","finish":["../a.sql"]}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"mode":"verify","finish":["a.sql"]}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"mode":"rehearse","finish":["a.sql"]}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","finish_checks":"../a.yaml"}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"mode":"verify","finish_checks":"a.yaml"}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","depth":"object"}"#,
             r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"target_db":"d"}"#,
             r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"on_existing":"replace"}"#,

@@ -13,7 +13,8 @@ use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::policy::{Depth, InPlace, OnError, Policy, Selection, Trigger};
 
 pub use finishing::{
-    FinishedSql, Finishing, FinishingFile, MAX_FINISHING_FILES, check_finish_names,
+    FinishedSql, Finishing, FinishingFile, MAX_FINISHING_FILES, check_finish_checks,
+    check_finish_names,
 };
 pub use rehearsal::{Rehearsal, RehearsedRefusal};
 

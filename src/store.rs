@@ -6,6 +6,7 @@ mod denial;
 pub(crate) mod faulty;
 mod gcs;
 mod gcs_errors;
+mod gcs_lifecycle;
 mod kept_bytes;
 mod local;
 mod object_body;

@@ -108,3 +108,9 @@ variable "records" {
   default     = false
   description = "Whether the worker may write to the bucket although it verifies nothing (RESTORE_RECORDS)."
 }
+
+variable "finish_bucket" {
+  type        = string
+  default     = ""
+  description = "The bucket of RESTORE_FINISH_FROM, which the worker may then list and read. Whoever may write there may run SQL as DB_USER."
+}

@@ -49,6 +49,14 @@ resource "google_storage_bucket_iam_member" "worker_reads" {
   member = local.worker
 }
 
+# Lists and reads the SQL and checks that orders and requests name.
+resource "google_storage_bucket_iam_member" "worker_reads_finishing" {
+  count  = var.finish_bucket == "" ? 0 : 1
+  bucket = var.finish_bucket
+  role   = "roles/storage.objectViewer"
+  member = local.worker
+}
+
 # Creates evidence and records beside the backups; may neither change nor delete an object.
 resource "google_storage_bucket_iam_member" "worker_writes_evidence" {
   count  = var.verify || var.records ? 1 : 0

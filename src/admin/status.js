@@ -144,8 +144,11 @@ function set(x) {
 function standing(x) {
   const good = x.last_success, bad = x.last_failure, isWorse = bad && (!good || Date.parse(bad.finished_at) > Date.parse(good.finished_at));
   const when = cell(ago(good?.finished_at), good ? "when" : "bad");
-  const state = x.problem ? x.problem : x.paused_since ? "paused since " + x.paused_since : x.waiting ? "waits: " + x.waiting : x.next_due ? "next run " + x.next_due : "";
-  return since(row("standing", cell(x.order), cell(x.target_db), when, cell(good?.backup), cell(bad ? bad.finished_at + (bad.reason ? ": " + bad.reason : "") : "", isWorse ? "bad" : null),
+  const of = (name, generation) => name + (generation ? "#" + generation : ""), old = x.last_superseded;
+  const isNew = old && (!good || Date.parse(old.finished_at) > Date.parse(good.finished_at));
+  const state = [x.problem, x.paused_since && "paused since " + x.paused_since, x.waiting && "waits: " + of(x.waiting, x.waiting_generation),
+    isNew && "superseded: " + of(old.backup ?? "–", old.generation), !x.paused_since && !x.waiting && x.next_due && "next run " + x.next_due].filter(Boolean).join("; ");
+  return since(row("standing", cell(x.order), cell(x.target_db), when, cell(good && of(good.backup ?? "–", good.generation) + (good.rules ? ", masked" : "")), cell(bad ? bad.finished_at + (bad.reason ? ": " + bad.reason : "") : "", isWorse ? "bad" : null),
     cell(x.when), cell(state, x.problem ? "bad" : x.paused_since ? "warn" : null)), when, good?.finished_at);
 }
 

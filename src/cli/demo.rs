@@ -308,6 +308,7 @@ fn request() -> RestoreRequest {
         in_place: None,
         on_error: None,
         finish: vec![],
+        finish_checks: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(super) mod diagnostic_result;
 mod queues;
+mod standing;
 
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub(super) async fn run(mut config: Config, output: OutputFormat) -> CommandResu
     } else {
         report_all(target(&app).await);
         report_all(newest_backups(&app).await);
+        report_all(vec![standing::finishing_place(&app).await]);
+        report_all(standing::orders(&app).await);
     }
     report_all(sandbox(&app).await);
     report_all(vec![traces(&app.config).await]);

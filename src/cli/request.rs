@@ -19,11 +19,12 @@ use crate::telemetry;
 const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Options that a verification does not have.
-const ONLY_RESTORES: [&str; 15] = [
+const ONLY_RESTORES: [&str; 16] = [
     "target",
     "on_existing",
     "into_empty",
     "finish",
+    "finish_checks",
     "schemas",
     "exclude_schemas",
     "tables",
@@ -56,6 +57,9 @@ pub(super) struct RequestArgs {
     /// File of SQL in the worker's RESTORE_FINISH_FROM to run in the restored database before it is put in place; repeatable
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = help::TARGET)]
     finish: Vec<String>,
+    /// Checks file in the worker's RESTORE_FINISH_FROM; all its checks must pass in the restored database before it is put in place
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = help::TARGET)]
+    finish_checks: Option<String>,
     /// Number of connections that load, 1 to 256
     #[arg(long, value_name = "N", value_parser = parse_jobs, allow_negative_numbers = true, hide_short_help = true, help_heading = help::TARGET)]
     jobs: Option<usize>,
@@ -71,7 +75,7 @@ pub(super) struct RequestArgs {
     #[arg(long, conflicts_with_all = ONLY_RESTORES, help_heading = help::REQUEST)]
     verify: bool,
     /// Request a rehearsal: all definitions on the target's server, without rows
-    #[arg(long, conflicts_with_all = ["verify", "target", "on_existing", "into_empty", "finish", "data_only"], hide_short_help = true, help_heading = help::REQUEST)]
+    #[arg(long, conflicts_with_all = ["verify", "target", "on_existing", "into_empty", "finish", "finish_checks", "data_only"], hide_short_help = true, help_heading = help::REQUEST)]
     rehearse: bool,
     /// With --verify: depth of the verification
     #[arg(long, value_enum, requires = "verify", help_heading = help::REQUEST)]
@@ -175,6 +179,7 @@ pub(super) async fn run(app: App, args: RequestArgs, output: OutputFormat) -> Co
         in_place: Some(app.config.in_place).filter(|p| is_restore && *p != InPlace::Auto),
         on_error: Some(app.config.policy.on_error).filter(|p| is_restore && *p != OnError::Stop),
         finish: args.finish,
+        finish_checks: args.finish_checks,
     };
     // Refuse here what the worker would refuse.
     request

@@ -152,8 +152,8 @@ fn read_finishing(args: &RestoreArgs) -> Result<Finishing, CommandError> {
     });
     Ok(Finishing {
         files: sql?,
-        names: vec![],
         checks: checks.transpose()?,
+        ..Finishing::default()
     })
 }
 

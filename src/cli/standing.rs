@@ -55,9 +55,7 @@ pub(super) async fn run(app: App, args: StandingArgs, output: OutputFormat) -> C
         let what = "STANDING_RESTORES: required: the file with the orders";
         return Err(ConfigErrors(vec![what.to_owned()]).into());
     }
-    let admission = Admission::new(&app.config, &app.config.request_subscription);
-    let orders = admission.and_then(|admission| orders(&app.config, &admission));
-    let orders = orders.map_err(ConfigErrors)?;
+    let orders = orders_of(&app).map_err(ConfigErrors)?;
     let named = |name: &str| {
         let found = orders.iter().find(|o| o.name == name);
         found.ok_or_else(|| {
@@ -73,6 +71,15 @@ pub(super) async fn run(app: App, args: StandingArgs, output: OutputFormat) -> C
         StandingArgs::Run { name } => run_now(&app, named(name)?, output).await,
         StandingArgs::Pause { name, resume } => pause(&app, named(name)?, (!resume, output)).await,
     }
+}
+
+/// The orders of the configuration.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn orders_of(app: &App) -> Result<Vec<StandingOrder>, Vec<String>> {
+    let admission = Admission::new(&app.config, &app.config.request_subscription)?;
+    orders(&app.config, &admission)
 }
 
 async fn list(app: &App, orders: &[StandingOrder], output: OutputFormat) -> CommandResult {
@@ -269,6 +276,8 @@ mod tests {
             backup: Some("a.dump".into()),
             generation: "7".into(),
             rules: None,
+            mask_key: None,
+            finish: vec![],
             backup_created: None,
             finished_at: time(at),
             reason,
@@ -280,9 +289,11 @@ mod tests {
             when: "proven".into(),
             last_success: None,
             last_failure: None,
+            last_superseded: None,
             next_due: None,
             paused_since: None,
             waiting: None,
+            waiting_generation: None,
             problem: None,
         };
         let all = [

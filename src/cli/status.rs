@@ -279,10 +279,14 @@ fn standing_line(s: &StandingStatus) -> String {
     } else {
         ""
     };
+    let waits = s.waiting.as_ref();
+    let waits = waits
+        .map(|backup| format!("; {backup} waits"))
+        .unwrap_or_default();
     let problem = s.problem.as_ref();
     let problem = problem.map(|what| style::bad(&format!("; {what}")));
     format!(
-        "{}: {success}{}{paused}{}",
+        "{}: {success}{}{paused}{waits}{}",
         s.order,
         failure.unwrap_or_default(),
         problem.unwrap_or_default()

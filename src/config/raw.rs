@@ -417,8 +417,8 @@ pub struct RawConfig {
         require_equals = true
     )]
     pub(super) restore_in_place: Option<String>,
-    /// Where the files of SQL are that requests may name to finish a restore: gs://bucket/prefix or file:///folder. Whoever may write
-    /// there may run SQL as DB_USER
+    /// Where the files of SQL and of checks are that requests and orders may name to finish a restore: gs://bucket/prefix or
+    /// file:///folder. Whoever may write there may run SQL as DB_USER
     #[arg(
         long,
         env = "RESTORE_FINISH_FROM",

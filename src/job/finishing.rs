@@ -19,8 +19,10 @@ pub struct Finishing {
     pub files: Vec<Arc<FinishingFile>>,
     /// Names of files in RESTORE_FINISH_FROM, which are read when the restore begins.
     pub names: Vec<String>,
-    /// A checks file, all of whose checks must pass afterwards.
+    /// A checks file that is read already, all of whose checks must pass afterwards.
     pub checks: Option<Document>,
+    /// The name of a checks file in RESTORE_FINISH_FROM, for the same, which is read when the restore begins.
+    pub checks_name: Option<String>,
 }
 
 /// A file of SQL that was read and can be run.
@@ -69,7 +71,7 @@ pub fn check_finish_names(names: &[String]) -> Result<(), RestoreError> {
             "finish: must have at most {MAX_FINISHING_FILES} files"
         )));
     }
-    match names.iter().find(|name| !is_name(name)) {
+    match names.iter().find(|name| !is_name(name, &[".sql"])) {
         None => Ok(()),
         Some(name) => Err(invalid(format!(
             "finish: {name} must be the name of a file in RESTORE_FINISH_FROM that ends in .sql, such as staging.sql, with at most \
@@ -78,10 +80,25 @@ pub fn check_finish_names(names: &[String]) -> Result<(), RestoreError> {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Checks the name of the checks file that a request or an order names: relative to RESTORE_FINISH_FROM, and inside it.
+///
+/// # Errors
+/// `invalid_request`.
+pub fn check_finish_checks(name: Option<&str>) -> Result<(), RestoreError> {
+    let Some(name) = name.filter(|name| !is_name(name, &[".yaml", ".yml"])) else {
+        return Ok(());
+    };
+    let what = format!(
+        "finish_checks: {name} must be the name of a file in RESTORE_FINISH_FROM that ends in .yaml, such as staging.yaml, with at most \
+         {MAX_NAME} bytes and without .."
+    );
+    Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
+}
+
+fn is_name(name: &str, ends: &[&str]) -> bool {
     let is_part = |part: &str| !matches!(part, "" | "." | "..");
     name.len() <= MAX_NAME
-        && name.ends_with(".sql")
+        && ends.iter().any(|end| name.ends_with(*end))
         && name.split('/').all(is_part)
         && !name.chars().any(|c| c == '\\' || c.is_control())
 }
@@ -119,6 +136,18 @@ mod tests {
         let many = vec!["a.sql".to_owned(); MAX_FINISHING_FILES + 1];
         assert!(check_finish_names(&many).is_err());
         assert!(check_finish_names(&many[1..]).is_ok());
+        for (name, is_right) in [
+            ("staging.yaml", true),
+            ("team/staging.yml", true),
+            ("staging.sql", false),
+            ("../staging.yaml", false),
+            ("/staging.yaml", false),
+            ("", false),
+        ] {
+            let checked = check_finish_checks(Some(name));
+            assert_eq!(checked.is_ok(), is_right, "{name}");
+        }
+        assert!(check_finish_checks(None).is_ok());
     }
 
     #[test]

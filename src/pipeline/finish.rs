@@ -38,12 +38,15 @@ impl FinishingSteps {
         let finishing = &context.job.finish;
         let mut files = finishing.files.clone();
         files.extend(context.catalog().finishing_files(&finishing.names).await?);
-        let checks = finishing.checks.as_ref();
-        let checks = checks.map(|document| ChecksFile::parse_as("--finish-checks", document));
-        Ok(FinishingSteps {
-            files,
-            checks: checks.transpose()?,
-        })
+        let checks = match (&finishing.checks, &finishing.checks_name) {
+            (Some(document), _) => Some(ChecksFile::parse_as("--finish-checks", document)?),
+            (None, Some(name)) => {
+                let document = context.catalog().finishing_checks(name).await?;
+                Some(ChecksFile::parse_as("finish_checks", &document)?)
+            }
+            (None, None) => None,
+        };
+        Ok(FinishingSteps { files, checks })
     }
 
     /// Runs everything as the role that has loaded the database.

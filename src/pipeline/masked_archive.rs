@@ -334,7 +334,8 @@ impl<W: Write> MaskedData<W> {
         if !self.masking.changes(id) {
             return self.writer.table_data(&text);
         }
-        let text = if self.row.is_empty() && ends_row {
+        let is_whole = self.row.is_empty() && ends_row;
+        let text = if is_whole || self.masking.leaves_out_all_rows(id) {
             text
         } else {
             self.row.extend_from_slice(&text);

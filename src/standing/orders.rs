@@ -69,6 +69,9 @@ pub struct OrderSpec {
     /// Names of SQL files in RESTORE_FINISH_FROM that run in the copy before it takes the target's place, in this order.
     #[serde(default)]
     pub finish: Vec<String>,
+    /// The name of a checks file in RESTORE_FINISH_FROM, all of whose checks must pass in the copy after that.
+    #[serde(default)]
+    pub finish_checks: Option<String>,
     /// How long the replaced database is kept, such as `24h`; `0`: not at all. Without it, RESTORE_KEEP_PREVIOUS.
     #[serde(default)]
     pub keep_previous: Option<String>,
@@ -201,6 +204,7 @@ pub struct StandingOrder {
     pub wanted: LatestBackup,
     select: Selection,
     finish: Vec<String>,
+    finish_checks: Option<String>,
     masking: Option<MaskingRules>,
     /// Digest of the rules by which its copies are masked: its own, or those of RESTORE_MASK.
     rules: Option<String>,
@@ -238,6 +242,11 @@ impl StandingOrder {
     /// Digest of the rules by which its copies are masked.
     pub fn rules(&self) -> Option<&str> {
         self.rules.as_deref()
+    }
+
+    /// The names of the files of SQL that finish its copies, and of the checks file.
+    pub fn finishing(&self) -> (&[String], Option<&str>) {
+        (&self.finish, self.finish_checks.as_deref())
     }
 
     /// Why none of the backups that there are can be taken.
@@ -299,6 +308,7 @@ impl StandingOrder {
             in_place: None,
             on_error: None,
             finish: self.finish.clone(),
+            finish_checks: self.finish_checks.clone(),
         };
         match request.into_own_job(self.digest(backup))? {
             Job::Restore(mut job) => {
@@ -482,6 +492,7 @@ impl OrderCheck<'_> {
             wanted: check.wanted(),
             select: spec.select.clone(),
             finish: spec.finish.clone(),
+            finish_checks: spec.finish_checks.clone(),
             masking,
             rules,
             policy: check.policy(),
@@ -542,10 +553,17 @@ impl OrderCheck<'_> {
     }
 
     fn finish(&mut self) {
-        if !self.spec.finish.is_empty() && self.config.finish_from.is_none() {
-            self.wrong.push(
-                "finish: no folder or prefix has files for it: set RESTORE_FINISH_FROM".into(),
-            );
+        if self.config.finish_from.is_some() {
+            return;
+        }
+        let named = [
+            ("finish", !self.spec.finish.is_empty()),
+            ("finish_checks", self.spec.finish_checks.is_some()),
+        ];
+        for (field, _) in named.into_iter().filter(|(_, is_named)| *is_named) {
+            self.wrong.push(format!(
+                "{field}: no folder or prefix has files for it: set RESTORE_FINISH_FROM"
+            ));
         }
     }
 
@@ -857,6 +875,21 @@ orders:
         assert_eq!(job.finish.names, ["grants.sql", "users.sql"]);
         let all = read(&flags, &file("../grants.sql")).unwrap_err();
         assert!(all[0].contains("order a: finish: "), "{all:?}");
+        let checked = |name: &str| {
+            format!(
+                "version: 1\norders:\n  - {{ name: a, when: proven, target: t, finish_checks: {name} }}"
+            )
+        };
+        let orders = read(&flags, &checked("team.yaml")).unwrap();
+        let job = orders[0].job(&backup, "standing/a/1".into()).unwrap();
+        assert_eq!(job.finish.checks_name.as_deref(), Some("team.yaml"));
+        let all = read(&flags, &checked("team.sql")).unwrap_err();
+        assert!(all[0].contains("order a: finish_checks: "), "{all:?}");
+        let all = read(&[], &checked("team.yaml")).unwrap_err();
+        assert!(
+            all[0].contains("order a: finish_checks: no folder"),
+            "{all:?}"
+        );
     }
 
     /// A copy that should be masked is never made unmasked.

@@ -17,6 +17,7 @@ use super::run_key::{RunKey, tag_of};
 use crate::catalog::BackupCatalog;
 use crate::error::{FailureReason as R, RestoreError, RetryClass, report};
 use crate::event::{RestoreResult, Status};
+use crate::job::FinishedSql;
 use crate::proof::EVIDENCE_SUFFIX;
 use crate::store::{BackupStore, StoredObject, create_unless_taken, read_small};
 use crate::verification::{Keyring, Signature};
@@ -71,6 +72,12 @@ pub struct StandingRun {
     /// Digest of the rules by which the copy is masked (SHA-256 in hexadecimal).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
+    /// Id of the key by which the copy is masked. Missing if no rule needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_key: Option<String>,
+    /// The files of SQL that ran in the copy before it took the target's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finish: Vec<FinishedSql>,
     /// When the backup was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_created: Option<jiff::Timestamp>,
@@ -105,6 +112,8 @@ impl StandingRun {
             backup: Some(backup.name.clone()),
             generation: backup.generation.to_string(),
             rules: order.rules().map(str::to_owned),
+            mask_key: result.masking.as_ref().and_then(|m| m.key_id.clone()),
+            finish: result.finish.clone(),
             backup_created: Some(backup.created),
             finished_at: result.finished_at,
             reason: result.error.as_ref().map(|e| e.reason),
@@ -133,6 +142,9 @@ pub struct StandingStatus {
     pub last_success: Option<StandingRun>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<StandingRun>,
+    /// The last run that did not begin, because a newer backup was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_superseded: Option<StandingRun>,
     /// By its schedule; an order without one runs when there is a new backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_due: Option<jiff::Timestamp>,
@@ -141,6 +153,9 @@ pub struct StandingStatus {
     /// The backup whose run waits, as far as this worker knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+    /// Its generation, an int64 as a string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_generation: Option<String>,
     /// What keeps it from making a copy, as far as this worker knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -155,10 +170,12 @@ impl StandingStatus {
             when: order.when.clone(),
             last_success: history.last_success.clone(),
             last_failure: history.last_failure.clone(),
+            last_superseded: history.last_superseded.clone(),
             next_due: order.next_due(now),
             paused_since: history.paused_since,
             waiting: None,
             problem: history.copy_problem(order),
+            waiting_generation: None,
         }
     }
 }
@@ -208,6 +225,7 @@ pub struct OrderHistory {
     objects: Vec<StoredObject>,
     pub last_success: Option<StandingRun>,
     pub last_failure: Option<StandingRun>,
+    pub last_superseded: Option<StandingRun>,
     pub paused_since: Option<jiff::Timestamp>,
 }
 
@@ -344,6 +362,7 @@ impl StandingStates {
         history.paused_since = history.pause();
         history.last_success = self.newest(&history, RunOutcome::Success, order).await?;
         history.last_failure = self.newest(&history, RunOutcome::Failure, order).await?;
+        history.last_superseded = self.newest(&history, RunOutcome::Superseded, order).await?;
         Ok(history)
     }
 
@@ -589,6 +608,8 @@ mod tests {
             backup: Some("x.dump".into()),
             generation: generation.to_string(),
             rules: None,
+            mask_key: None,
+            finish: vec![],
             backup_created: Some(jiff::Timestamp::from_second(generation).unwrap()),
             finished_at: jiff::Timestamp::from_second(generation).unwrap(),
             reason: None,
@@ -629,6 +650,8 @@ mod tests {
         let history = states.history("a").await.unwrap();
         assert_eq!(history.last_success.as_ref().unwrap().generation, "4");
         assert_eq!(history.last_failure.as_ref().unwrap().generation, "5");
+        let superseded = history.last_superseded.as_ref().unwrap();
+        assert_eq!(superseded.generation, "3");
         for (generation, ended) in [(1, true), (2, true), (3, false), (4, true), (5, false)] {
             let asked = key(generation);
             let had_run = states.had_run(&history, &asked).await.unwrap();

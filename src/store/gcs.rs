@@ -23,10 +23,11 @@ use google_cloud_storage::retry_policy::RetryableErrors;
 use google_cloud_storage::streaming_source::StreamingSource;
 
 use super::backup_store::{
-    BackupStore, GenerationState, Hold, Listing, NameFilter, NewestObjects, ObjectBytes,
-    ObjectGeneration, ObjectLock, StoredObject,
+    BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, ObjectGeneration, ObjectLock,
+    StoredObject,
 };
 use super::gcs_errors::{Answer, AnswerStatus, Billing, GcsCall, GcsRequest, shell_word};
+use super::gcs_lifecycle::{lock_of, state_of, time_of, whole_second};
 use super::object_body::{IncompleteBody, ObjectBody};
 use crate::config::StorageEmulator;
 use crate::error::{StorageError, StorageKind, report};
@@ -265,51 +266,6 @@ fn status_of(e: &google_cloud_gax::error::Error) -> AnswerStatus {
         (Some(429), _) | (None, Some(Code::ResourceExhausted)) => AnswerStatus::TooMany,
         _ => AnswerStatus::Unavailable,
     }
-}
-
-/// What became of a generation that a listing has.
-fn state_of(o: &google_cloud_storage::model::Object) -> GenerationState {
-    // One that was non-current first ended then.
-    let ended = o.delete_time.as_ref();
-    let ended = ended.and_then(|t| time_of(t.seconds(), t.nanos()));
-    let deleted = o.soft_delete_time.as_ref();
-    let until = o.hard_delete_time.as_ref();
-    match deleted.and_then(|t| time_of(t.seconds(), t.nanos())) {
-        Some(deleted) => GenerationState::SoftDeleted {
-            since: ended.unwrap_or(deleted),
-            until: until.and_then(|t| whole_second(t.seconds())),
-        },
-        None => ended.map_or(GenerationState::Live, |since| GenerationState::NonCurrent {
-            since,
-        }),
-    }
-}
-
-/// What keeps an object from being deleted: a hold, and the end of its retention if that is later than `now`.
-fn lock_of(
-    o: &google_cloud_storage::model::Object,
-    now: jiff::Timestamp,
-) -> (Option<Hold>, Option<jiff::Timestamp>) {
-    let hold = if o.temporary_hold {
-        Some(Hold::Temporary)
-    } else {
-        (o.event_based_hold == Some(true)).then_some(Hold::EventBased)
-    };
-    let own = o.retention.as_ref();
-    let own = own.and_then(|r| r.retain_until_time.as_ref());
-    let own = own.and_then(|t| whole_second(t.seconds()));
-    let by_policy = o.retention_expire_time.as_ref();
-    let by_policy = by_policy.and_then(|t| whole_second(t.seconds()));
-    (hold, by_policy.max(own).filter(|until| *until > now))
-}
-
-fn time_of(seconds: i64, nanos: i32) -> Option<jiff::Timestamp> {
-    jiff::Timestamp::new(seconds, nanos).ok()
-}
-
-/// A time of the service, without the fraction of its second.
-fn whole_second(seconds: i64) -> Option<jiff::Timestamp> {
-    jiff::Timestamp::from_second(seconds).ok()
 }
 
 /// The bytes of an upload. They cannot be read again, so the client keeps those of one request (8 MiB).

@@ -36,6 +36,8 @@ pub struct WorkerSettings {
     pub standing: Vec<StandingOrder>,
     /// How often to look for backups that are new for a standing restore and that no notification told of.
     pub standing_pause: Duration,
+    /// What time it is for the schedules and windows of standing restores.
+    pub clock: fn() -> jiff::Timestamp,
 }
 
 impl WorkerSettings {
@@ -54,6 +56,7 @@ impl WorkerSettings {
                 .map(|every| (every / 10).clamp(SCHEDULE_MIN, SCHEDULE_MAX)),
             standing: vec![],
             standing_pause: STANDING_PAUSE,
+            clock: jiff::Timestamp::now,
         }
     }
 }

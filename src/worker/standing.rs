@@ -196,7 +196,7 @@ impl Worker {
     /// Follows all orders until a graceful stop begins.
     pub(super) async fn run_standing(&self, context: &WorkerContext) {
         let orders = &self.settings.standing;
-        let now = jiff::Timestamp::now();
+        let now = (self.settings.clock)();
         for order in orders {
             // Not in the metrics: what they said last counts until the bucket was looked at.
             let unknown = StandingStatus::of(order, &OrderHistory::default(), now);
@@ -259,7 +259,7 @@ impl Worker {
         followed: &mut Followed<'_>,
         context: &WorkerContext,
     ) -> Duration {
-        let (order, now) = (followed.order, jiff::Timestamp::now());
+        let (order, now) = (followed.order, (self.settings.clock)());
         let look = match self.look(order, &followed.known, now).await {
             Ok(look) => look,
             Err(e) => {
@@ -383,6 +383,7 @@ impl Worker {
         self.metrics.record_standing(&order.name, success, failure);
         self.state.set_order(StandingStatus {
             waiting: waits.map(|backup| backup.name.clone()),
+            waiting_generation: waits.map(|backup| backup.generation.to_string()),
             problem,
             ..StandingStatus::of(order, history, now)
         });
@@ -399,7 +400,7 @@ impl Worker {
             return AttemptEnd::Again(1);
         };
         // Meanwhile the window may have closed, the order may be paused, or another worker may have restored the backup.
-        let now = jiff::Timestamp::now();
+        let now = (self.settings.clock)();
         let look = match context.until_soft(self.look(&order, &known, now)).await {
             Some(Ok(look)) => look,
             Some(Err(e)) => {
@@ -589,12 +590,13 @@ impl Worker {
             return false;
         }
         self.state.finished(&finished);
-        self.remember(StandingRun {
+        let run = StandingRun {
             outcome: RunOutcome::Superseded,
             superseded_by: Some(by),
             ..StandingRun::of(order, older, &finished.result)
-        })
-        .await;
+        };
+        self.state.set_superseded(&run);
+        self.remember(run).await;
         drop(held);
         true
     }

@@ -13,7 +13,7 @@ use crate::job::{BackupRef, Job, LATEST, LATEST_PROVEN};
 use crate::manager::{BackupSetStatus, JobOutcome};
 use crate::progress::{Progress, Snapshot};
 use crate::queue::Health;
-use crate::standing::StandingStatus;
+use crate::standing::{StandingRun, StandingStatus};
 use crate::telemetry;
 
 /// How many recent results are kept.
@@ -346,11 +346,28 @@ impl WorkerState {
     }
 
     /// Shows how a standing restore stands.
-    pub(super) fn set_order(&self, status: StandingStatus) {
+    pub(super) fn set_order(&self, mut status: StandingStatus) {
         let mut orders = lock(&self.orders);
         match orders.iter_mut().find(|o| o.order == status.order) {
-            Some(there) => *there = status,
+            Some(there) => {
+                // It was read from the bucket perhaps before this worker wrote there.
+                let known = [there.last_superseded.take(), status.last_superseded.take()];
+                let newest = known
+                    .into_iter()
+                    .flatten()
+                    .max_by_key(|run| run.finished_at);
+                status.last_superseded = newest;
+                *there = status;
+            }
             None => orders.push(status),
+        }
+    }
+
+    /// Shows the last run of a standing restore that did not begin.
+    pub(super) fn set_superseded(&self, run: &StandingRun) {
+        let mut orders = lock(&self.orders);
+        if let Some(there) = orders.iter_mut().find(|o| o.order == run.order) {
+            there.last_superseded = Some(run.clone());
         }
     }
 

@@ -85,6 +85,7 @@ for (const view of views) {
 const name = "a\u202etxt\u001b[31m\n\u0000é.dump", at = (seconds) => new Date(Date.now() - seconds * 1000).toISOString();
 const shownName = "a\\u{202e}txt\\u{1b}[31m\\n\\u{0}é.dump";
 const progress = { stage: "data", object_bytes: 5, object_size: 10, data_bytes: 5, rows: 1, tables_done: 0, tables: 1, tasks_done: 0, tasks: 0, latest_tables: [{ name, rows: 1, is_read: false }] };
+const pausedAt = at(60);
 const sample = (finished_at, measured_seconds) => ({ finished_at, measured_seconds, bytes: 1 << 20 });
 const ended = { request_id: "id\u202e", kind: "verification", status: "failure", verdict: "failed", backup: { name }, target_db: name, started_at: at(9), finished_at: at(5), duration_seconds: 4,
   rows: 7, stages: { data: 3 }, trace_id: "t", error: { reason: "archive_corrupt", message: name }, verification: { depth: "data", evidence: "gs://b/x\u202e/1.dsse.json" } };
@@ -93,7 +94,10 @@ const said = {
   running: [{ request_id: "id\u202e", kind: "restore", backup: name, target_db: name, started_at: at(5), attempt: 1, progress }],
   sets: [{ name, last_proof: at(60), proven_backup: name, proven_depth: "data", last_verdict: "verified", rto: { measured_seconds: 6, forecast_seconds: 7, samples: 2 }, trend: [sample(at(90), 3), sample(at(60), 6)], is_signed: true }],
   standing: [{ order: "staging", target_db: name, when: "proven", last_success: { order: "staging", outcome: "success", request_id: "standing/staging/1", backup: name, generation: "1", finished_at: at(90) },
-    last_failure: { order: "staging", outcome: "failure", request_id: "standing/staging/2", backup: name, generation: "2", finished_at: at(60), reason: "archive_corrupt" }, waiting: name }],
+    last_failure: { order: "staging", outcome: "failure", request_id: "standing/staging/2", backup: name, generation: "2", finished_at: at(60), reason: "archive_corrupt" }, waiting: name, waiting_generation: "4",
+    last_superseded: { order: "staging", outcome: "superseded", request_id: "standing/staging/3", backup: name, generation: "3", finished_at: at(30), superseded_by: "standing/staging/4" } },
+    { order: "reports", target_db: "reports", when: "0 3 * * * UTC", last_success: { order: "reports", outcome: "success", request_id: "standing/reports/1", generation: "1", rules: "0a", finished_at: at(90) },
+      paused_since: pausedAt, next_due: at(-60) }],
   recent: [ended],
   queue: { held: 4, oldest: at(3600), waiting: [{ reason: "target_busy", messages: 2, oldest: at(3600) }, { reason: "retry", messages: 1, oldest: at(300) }], last_delay_seconds: 2 },
   links: { log: "https://log.example/?q={request_id}", trace: "https://trace.example/{trace_id}" },
@@ -112,6 +116,7 @@ must(shown.queue === "Queue: 4 messages held by this worker, the oldest publishe
   + "1 message waits for the next attempt after a failure, the oldest published 5 min ago; the last new one had waited 2.0 s.", shown.queue);
 must((await page.textContent("main")).includes("pubsub.googleapis.com/subscription/num_undelivered_messages"), "the page does not say where the backlog is");
 must((await page.locator("#sets svg rect").count()) === 2, "no trend");
+for (const part of [`waits: ${shownName}#4; superseded: ${shownName}#3`, `${shownName}#1`, "–#1, masked", "paused since " + pausedAt]) must(shown.standing.includes(part), part + ": " + shown.standing);
 must(shown.standing.includes("archive_corrupt") && (await page.locator("#standing td.bad").count()) === 1, "the failure after the last success is not marked: " + shown.standing);
 // The addresses of links have the names themselves.
 const hrefs = await page.locator("#recent a").evaluateAll((all) => all.map((a) => a.href));

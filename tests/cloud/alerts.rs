@@ -270,6 +270,28 @@ async fn check_dashboard_queries(stack: &Stack) {
     assert!(asked > 20, "{asked}");
 }
 
+/// A file with an order that restores nothing here, and had a run that failed before one that did not.
+fn order_without_backups(env: &TestEnv, c: &Cluster) -> String {
+    let now = jiff::Timestamp::now();
+    for (outcome, seconds) in [("failure", 60), ("success", 30)] {
+        let run = serde_json::json!({ "run": {
+            "order": "fresh",
+            "outcome": outcome,
+            "request_id": "standing/fresh/1",
+            "generation": "1",
+            "finished_at": now - jiff::SignedDuration::from_secs(seconds),
+        }});
+        let name = format!("standing.pgrestored/fresh/{outcome}-1.json");
+        env.emulator
+            .storage
+            .put(BUCKET, &name, run.to_string().into_bytes());
+    }
+    let file = c.scratch("standing.yaml");
+    let order = "{ name: fresh, prefix: nothing/, when: finalized, target: fresh }";
+    std::fs::write(&file, format!("version: 1\norders: [{order}]\n")).unwrap();
+    file.display().to_string()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_pages_a_long_restore_warns_and_both_alerts_resolve() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -281,7 +303,10 @@ async fn a_failure_pages_a_long_restore_warns_and_both_alerts_resolve() {
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     let size = dump.len() as u64;
     env.emulator.storage.put(BUCKET, "src.dump", dump);
-    let running = env.worker(&c, &[]).await;
+    let orders = order_without_backups(&env, &c);
+    let running = env
+        .worker(&c, &[("standing-restores", orders.as_str())])
+        .await;
     let Some(stack) = Stack::start(running.worker.admin).await else {
         return;
     };

@@ -328,10 +328,12 @@ async fn standing_restores() {
         "{said}"
     );
     assert!(said.contains("order staging goes on"), "{said}");
-    let rows = reader
-        .cluster
-        .psql("staging", "SELECT count(*) FROM shop.orders");
-    assert_eq!(rows, "500");
+    let rows = "SELECT concat_ws(' ', count(*), (SELECT count(*) FROM shop.customers WHERE name LIKE 'customer %'), (SELECT count(*) FROM shop.newest_orders)) FROM shop.orders";
+    assert_eq!(reader.cluster.psql("staging", rows), "500 0 100");
+    // The unmasked copy before it is gone.
+    let databases = reader.cluster.databases();
+    let previous = databases.iter().filter(|d| d.starts_with("pgrestored_o_"));
+    assert_eq!(previous.count(), 0, "{databases:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ mod google;
 mod guides;
 mod index;
 mod masked_archives;
+mod nights;
 mod operator;
 mod page;
 mod test_env;

@@ -28,6 +28,10 @@ async fn commands_tell_operators_what_they_need() {
             doctor_finds_what_is_missing_and_says_how_to_fix_it(&s).boxed_local(),
         ),
         (
+            "doctor looks at orders and at what finishes their copies",
+            doctor_looks_at_orders_and_at_what_finishes_their_copies(&s).boxed_local(),
+        ),
+        (
             "a worker without a target only verifies",
             a_worker_without_a_target_only_verifies(&s).boxed_local(),
         ),
@@ -302,6 +306,52 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it(s: &Source) {
     assert_eq!(health, "ok", "{said:#?}");
     let message = said["message"].as_str().unwrap();
     assert!(message.ends_with(", requests billed to payer"), "{message}");
+}
+
+async fn doctor_looks_at_orders_and_at_what_finishes_their_copies(s: &Source) {
+    let (env, c) = (s.env().await, &s.c);
+    let finishing = c.open_folder("doctor_finishing");
+    std::fs::write(finishing.join("team.sql"), "SELECT 1").unwrap();
+    std::fs::write(finishing.join("team.yaml"), "assertions: nothing").unwrap();
+    let orders = [
+        "name: good, target: a, finish: [team.sql]",
+        "name: lacking, target: b, finish: [other.sql]",
+        "name: wrong, target: c, finish_checks: team.yaml",
+        "name: empty, target: d, prefix: nothing/",
+    ];
+    let orders = orders.map(|order| format!("  - {{ when: finalized, {order} }}\n"));
+    let file = c.scratch("doctor_orders.yaml");
+    std::fs::write(&file, format!("version: 1\norders:\n{}", orders.concat())).unwrap();
+    let (file, place) = (
+        file.display().to_string(),
+        format!("file://{}", finishing.display()),
+    );
+    let with_orders = [
+        "--standing-restores",
+        &file,
+        "--restore-finish-from",
+        &place,
+    ];
+    let (found, _) = diagnosis(&env, c, &[&with_orders[..], &NO_SANDBOX].concat()).await;
+    assert_eq!(health(&found, "finishing files"), "ok", "{found:#?}");
+    for (order, health, said) in [
+        ("good", "ok", "src.dump is its newest backup; 1 file of SQL"),
+        ("lacking", "failure", "other.sql does not exist"),
+        ("wrong", "failure", "finish_checks: team.yaml: "),
+        ("empty", "warning", "no backups"),
+    ] {
+        let begin = format!("order {order}: ");
+        let all = found.iter().filter(|(name, ..)| name == "standing restore");
+        let message = |d: &Value| d["message"].as_str().unwrap().to_owned();
+        let mut its = all.filter(|(.., d)| message(d).starts_with(&begin));
+        let (_, found, d) = its.next().unwrap_or_else(|| panic!("{order}: {found:#?}"));
+        assert_eq!(found, health, "{d:#?}");
+        assert!(message(d).contains(said), "{d:#?}");
+    }
+    let nowhere = ["--restore-finish-from", "file:///nowhere/at/all"];
+    let (found, _) = diagnosis(&env, c, &[&nowhere[..], &NO_SANDBOX].concat()).await;
+    assert_eq!(health(&found, "finishing files"), "failure", "{found:#?}");
+    assert_eq!(health(&found, "standing restore"), "skipped", "{found:#?}");
 }
 
 /// A worker without a target server is set up well if it only verifies, and then refuses restores.

@@ -262,7 +262,10 @@ async fn only_the_newest_backup_waits_for_the_window(s: &Source) {
     assert_eq!(error.reason, R::TargetNotAllowed);
     let by = format!("superseded: the newer run standing/window/{newer} ");
     assert!(error.message.starts_with(&by), "{}", error.message);
-    running.until_status("\"waiting\":\"b.dump\"").await;
+    let shown = format!("\"waiting\":\"b.dump\",\"waiting_generation\":\"{newer}\"");
+    running.until_status(&shown).await;
+    let shown = format!("\"superseded_by\":\"standing/window/{newer}\"");
+    running.until_status(&shown).await;
     running.stop().await;
     assert!(!s.c.databases().contains(&"window".to_owned()));
     assert_eq!(told(&env, "window"), [format!("superseded-{older}.json")]);
@@ -323,7 +326,14 @@ async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
     std::fs::create_dir(&finishing).unwrap();
     let sql = "CREATE VIEW team AS SELECT DISTINCT v FROM t;\n";
     std::fs::write(finishing.join("team.sql"), sql).unwrap();
-    let what = "when: finalized, mask: rules.yaml, finish: [team.sql]";
+    let checks = |masked: usize| {
+        let sql = "SELECT count(*) FROM public.team WHERE v = 'masked'";
+        let text =
+            format!("assertions: [{{ name: only masked, sql: \"{sql}\", expect: {masked} }}]");
+        std::fs::write(finishing.join("team.yaml"), text).unwrap();
+    };
+    checks(1);
+    let what = "when: finalized, mask: rules.yaml, finish: [team.sql], finish_checks: team.yaml";
     let file = order(s, "masked", what);
     let place = format!("file://{}", finishing.display());
     let flags = [
@@ -336,10 +346,30 @@ async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
     assert_eq!(result.error, None);
     running.stop().await;
     assert_eq!(result.finish[0].name, "team.sql");
-    assert!(result.masking.is_some());
-    assert_eq!(s.c.psql("masked", "SELECT v FROM team"), "masked");
-    let rows = s.c.psql("masked", "SELECT count(*) FROM t");
-    assert_eq!(rows, ROWS.to_string());
+    let note = "checks of team.yaml: 1 passed".to_owned();
+    assert!(result.notes.contains(&note), "{:?}", result.notes);
+    let assert_there = || {
+        assert_eq!(s.c.psql("masked", "SELECT v FROM team"), "masked");
+        let rows = s.c.psql("masked", "SELECT count(*) FROM t");
+        assert_eq!(rows, ROWS.to_string());
+    };
+    assert_there();
+    // What is kept of the run says how the copy was made.
+    let name = format!("standing.pgrestored/masked/{}", told(&env, "masked")[0]);
+    let kept = env.emulator.storage.get(BUCKET, &name).unwrap();
+    let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    let run = &kept["run"];
+    assert_eq!(run["finish"][0]["name"], "team.sql", "{run}");
+    assert_eq!(run["finish"][0]["sha256"], result.finish[0].sha256);
+    assert_eq!(run["rules"], result.masking.unwrap().digest);
+    // A copy that does not pass the team's checks takes nobody's place.
+    checks(2);
+    upload(&env, "b.dump", &s.dump, 0);
+    let running = env.worker(&s.c, &flags).await;
+    let error = env.result().await.error.unwrap();
+    assert_eq!(error.reason, R::VerificationFailed, "{}", error.message);
+    running.stop().await;
+    assert_there();
 }
 
 async fn two_workers_restore_a_backup_once(s: &Source) {

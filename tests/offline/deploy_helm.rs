@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::deploy::{root, text_of};
+use crate::deploy_rendered::{list, text, worker_pod};
 use crate::platforms::{documents_of, of_kind, overlay};
 use crate::tools::installed;
 
@@ -116,6 +117,8 @@ fn wrong_values_are_refused() {
         ("autoscaling.enabled=true", "/autoscaling/project"),
         ("image.repository=", "image.repository"),
         ("replicas=many", "/replicas"),
+        ("finishing.files.a\\.txt=x", "a.txt"),
+        ("standing.masks.x\\.yaml=x", "standing.orders"),
     ] {
         let Some(out) = template("plain", &["--set", given]) else {
             return;
@@ -130,6 +133,61 @@ fn wrong_values_are_refused() {
     };
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert!(stderr.contains("monitoring.podMonitoring"), "{stderr}");
+}
+
+/// The files that the pods get are at the places that the variables name, and the program accepts them.
+#[test]
+fn the_chart_gives_the_workers_orders_and_what_these_name() {
+    let example = format!("{CHART}/examples/standing.yaml");
+    let Some(documents) = chart("plain", &["--values", &example]) else {
+        return;
+    };
+    let data_of = |name: &Value| {
+        let is_it = |d: &&Value| d["kind"] == "ConfigMap" && d["metadata"]["name"] == *name;
+        &documents.iter().find(is_it).unwrap()["data"]
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let here = |path: &str| path.replace("/etc/", &format!("{}/etc/", folder.path().display()));
+    let pod = worker_pod(&documents);
+    for mount in list(&pod["containers"][0]["volumeMounts"]) {
+        let of_mount = |v: &&Value| v["name"] == mount["name"];
+        let volume = list(&pod["volumes"]).iter().find(of_mount).unwrap();
+        let config = &volume["configMap"]["name"];
+        if config.is_null() {
+            continue;
+        }
+        let place = std::path::PathBuf::from(here(text(&mount["mountPath"])));
+        std::fs::create_dir_all(&place).unwrap();
+        for (name, file) in data_of(config).as_object().unwrap() {
+            std::fs::write(place.join(name), text(file)).unwrap();
+        }
+    }
+    let settings = data_of(&Value::from("pgrestored"));
+    let setting = |name: &str| here(text(&settings[name]));
+    assert_eq!(setting("MASK_KEY_FILE"), "/run/secrets/pgrestored/mask-key");
+    let key = folder.path().join("mask-key");
+    std::fs::write(&key, "a key of at least sixteen bytes").unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    check
+        .arg("check")
+        .env_clear()
+        .env("DB_HOST", "db.example.com")
+        .env("MASK_KEY_FILE", &key);
+    for name in [
+        "ALLOWED_TARGETS",
+        "STANDING_RESTORES",
+        "RESTORE_FINISH_FROM",
+    ] {
+        check.env(name, setting(name));
+    }
+    let out = check.output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{stderr}");
+    let finishing = setting("RESTORE_FINISH_FROM");
+    let finishing = std::path::Path::new(finishing.strip_prefix("file://").unwrap());
+    for file in ["staging.sql", "staging.checks.yaml"] {
+        assert!(finishing.join(file).is_file(), "{file}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ const COUNTS: [(&str, usize, usize); 12] = [
     ("docs/guides/migration.md", 4, 0),
     ("docs/guides/one-name.md", 0, 4),
     ("docs/guides/restore-once.md", 6, 0),
-    ("docs/guides/standing-restores.md", 4, 0),
+    ("docs/guides/standing-restores.md", 7, 0),
     ("docs/guides/verification-only.md", 4, 0),
 ];
 

@@ -45,5 +45,7 @@ mod order;
 mod parts;
 mod choosing;
 mod masking;
+mod masked_joins;
+mod masked_values;
 mod mask_commands;
 mod leaks;

@@ -54,7 +54,7 @@ tables:
 
 const KEY: &str = "a key of at least sixteen bytes";
 
-fn rules(c: &Cluster, name: &str, text: &str) -> PathBuf {
+pub(super) fn rules(c: &Cluster, name: &str, text: &str) -> PathBuf {
     let file = c.scratch(name);
     std::fs::write(&file, text).unwrap();
     file
@@ -83,7 +83,7 @@ fn dumps(source: &Cluster) -> Vec<PathBuf> {
     [folder].into_iter().chain(files).collect()
 }
 
-async fn restored(
+pub(super) async fn restored(
     c: &Cluster,
     dump: &Path,
     target: &str,

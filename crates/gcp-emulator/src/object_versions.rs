@@ -123,9 +123,9 @@ impl ObjectVersions {
         generation
     }
 
-    /// Makes an object the live one of its name.
+    /// Makes an object the live one of its name. The one before it ends when it begins.
     pub(super) fn insert(&mut self, bucket: &str, name: &str, object: Object) {
-        self.retire(bucket, name, SystemTime::now());
+        self.retire(bucket, name, object.created);
         self.live.insert(key_of(bucket, name), object);
     }
 

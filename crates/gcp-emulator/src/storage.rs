@@ -109,9 +109,23 @@ impl StorageService {
 
     /// Stores an object and returns its generation.
     pub fn put(&self, bucket: &str, name: &str, data: impl Into<Bytes>) -> i64 {
-        let data = data.into();
+        self.put_bytes((bucket, name), data.into(), None)
+    }
+
+    /// The same as if it had been stored at `time`, when the generation before it ended.
+    pub fn put_at(
+        &self,
+        bucket: &str,
+        name: &str,
+        data: impl Into<Bytes>,
+        time: SystemTime,
+    ) -> i64 {
+        self.put_bytes((bucket, name), data.into(), Some(time))
+    }
+
+    fn put_bytes(&self, key: (&str, &str), data: Bytes, time: Option<SystemTime>) -> i64 {
         let (size, crc32c) = (data.len() as u64, crc32c::crc32c(&data));
-        self.insert(bucket, name, ObjectContent::Memory(data), size, crc32c)
+        self.insert(key, ObjectContent::Memory(data), (size, crc32c), time)
     }
 
     /// Stores an object whose bytes stay in a file.
@@ -131,16 +145,16 @@ impl StorageService {
                 }
             }
         }
-        Ok(self.insert(bucket, name, ObjectContent::File(path), size, crc))
+        Ok(self.insert((bucket, name), ObjectContent::File(path), (size, crc), None))
     }
 
+    /// Stores an object as if at a time; without one, now.
     fn insert(
         &self,
-        bucket: &str,
-        name: &str,
+        (bucket, name): (&str, &str),
         content: ObjectContent,
-        size: u64,
-        crc32c: u32,
+        (size, crc32c): (u64, u32),
+        time: Option<SystemTime>,
     ) -> i64 {
         let mut inner = self.lock();
         let generation = inner.versions.next_generation();
@@ -149,7 +163,7 @@ impl StorageService {
             size,
             crc32c,
             generation,
-            created: SystemTime::now(),
+            created: time.unwrap_or_else(SystemTime::now),
             is_gzip: false,
             holds: ObjectHolds::default(),
         };

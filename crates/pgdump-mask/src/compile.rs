@@ -76,7 +76,9 @@ pub(crate) fn compile(rule: &RuleSpec, target: Target<'_>) -> Compiled {
             })
         }
         RuleSpec::Replace { regex, with } => {
-            need_text("replace", target.ty)?;
+            if *target.ty != SqlType::Enum {
+                need_text("replace", target.ty)?;
+            }
             let regex = regex::bytes::Regex::new(regex).map_err(|e| format!("replace: {e}"))?;
             Box::new(Replace {
                 regex,
@@ -205,11 +207,27 @@ fn digits(target: Target<'_>) -> Result<Box<dyn Transform>, String> {
                     .to_owned(),
             );
         }
-        SqlType::Numeric(_) => DigitsOf::Numeric,
+        SqlType::Numeric(limits) => DigitsOf::Numeric {
+            zeros: leading_zeros("digits", *limits)?,
+        },
         other => return Err(misfit("digits", other, "text, integers and numeric")),
     };
     let key = keyed(target)?;
     Ok(Box::new(Digits { key, of }))
+}
+
+/// How many digits after the point are always 0, if the whole part is, too: those of `numeric(3,5)`.
+fn leading_zeros(rule: &str, limits: Option<NumericLimits>) -> Result<Option<usize>, String> {
+    let Some(NumericLimits { precision, scale }) = limits else {
+        return Ok(None);
+    };
+    let Ok(scale) = u32::try_from(scale) else {
+        return Err(format!(
+            "{rule} cannot keep the zeros before the point of numeric({precision},{scale}); use hash, set or null"
+        ));
+    };
+    let zeros = scale.checked_sub(precision);
+    Ok(zeros.and_then(|zeros| usize::try_from(zeros).ok()))
 }
 
 fn shift(most: Span, target: Target<'_>) -> Result<Box<dyn Transform>, String> {
@@ -228,7 +246,10 @@ fn number_noise(noise: Noise, target: Target<'_>) -> Result<Box<dyn Transform>, 
     let key = keyed(target)?;
     let (width, limits) = match target.ty {
         SqlType::Integer(width) => (Some(*width), None),
-        SqlType::Numeric(limits) => (None, *limits),
+        SqlType::Numeric(limits) => {
+            leading_zeros("noise", *limits)?;
+            (None, *limits)
+        }
         SqlType::Float { double } => {
             let is_double = *double;
             return Ok(Box::new(FloatNoise {
@@ -253,6 +274,9 @@ fn each(rule: &RuleSpec, target: Target<'_>) -> Compiled {
     };
     if matches!(rule, RuleSpec::Each(_)) {
         return Err("each: elements of every dimension are masked; write it once".to_owned());
+    }
+    if matches!(&**element, SqlType::Other(name) if name == "box") {
+        return Err("each: a box has commas in it; use null or set for the whole array".to_owned());
     }
     let target = Target {
         ty: element,
@@ -350,26 +374,61 @@ fn accepts(ty: &SqlType, text: &str) -> bool {
         SqlType::Integer(width) => integer(bytes, *width).is_some(),
         SqlType::Numeric(limits) => {
             let number = Decimal::parse(bytes);
-            let fits = |number: Decimal| {
-                let most = 10_u128.checked_pow(whole_digits(*limits));
-                let whole = number.at_scale(0).map(i128::unsigned_abs);
-                limits.is_none() || whole.is_some_and(|whole| most.is_none_or(|most| whole < most))
-            };
-            text == "NaN" || number.is_some_and(fits)
+            text == "NaN" || number.is_some_and(|number| limits.is_none_or(|l| fits(number, l)))
         }
-        SqlType::Float { .. } => text.parse::<f64>().is_ok(),
+        SqlType::Float { double } => is_float(text, *double),
         SqlType::Boolean => ["t", "f", "true", "false"].contains(&text),
-        SqlType::Uuid => {
-            let digits = text.bytes().filter(|b| *b != b'-');
-            digits.clone().count() == 32 && digits.clone().all(|b| b.is_ascii_hexdigit())
-        }
+        SqlType::Uuid => is_uuid(bytes),
         SqlType::Date => is_date(bytes),
         SqlType::Timestamp => is_timestamp(bytes),
         SqlType::Json => is_json(text),
         SqlType::Array(_) => text.starts_with(['{', '[']),
         // The server checks it.
-        SqlType::Other(_) | SqlType::CaseInsensitive | SqlType::UserDefined => true,
+        SqlType::Enum | SqlType::Other(_) | SqlType::CaseInsensitive | SqlType::UserDefined => true,
     }
+}
+
+/// Whether the number fits once the server has rounded it to the scale.
+fn fits(number: Decimal, limits: NumericLimits) -> bool {
+    let scale = u32::try_from(limits.scale).unwrap_or(0);
+    let digits = match limits.scale {
+        0.. => limits.precision,
+        _ => whole_digits(Some(limits)),
+    };
+    let most = 10_u128.checked_pow(digits);
+    let rounded = number.rounded(scale).map(i128::unsigned_abs);
+    rounded.is_some_and(|rounded| most.is_none_or(|most| rounded < most))
+}
+
+/// Whether the type holds the number: what is too large for it, or so small that it would be 0, is refused by the server.
+fn is_float(text: &str, is_double: bool) -> bool {
+    let is_number = text.bytes().any(|b| b.is_ascii_digit());
+    let mut mantissa = text.bytes().take_while(|b| !b"eE".contains(b));
+    let is_zero = mantissa.all(|b| !(b'1'..=b'9').contains(&b));
+    text.parse::<f64>().is_ok_and(|value| {
+        let held = if is_double {
+            value
+        } else {
+            f64::from(value as f32)
+        };
+        !is_number || held.is_finite() && (held != 0.0 || is_zero)
+    })
+}
+
+/// 32 hexadecimal digits, with a hyphen after any four of them.
+fn is_uuid(text: &[u8]) -> bool {
+    let (mut digits, mut after_hyphen) = (0, true);
+    for b in text {
+        match b {
+            b'-' if !after_hyphen && digits % 4 == 0 && digits < 32 => after_hyphen = true,
+            _ if b.is_ascii_hexdigit() => {
+                digits += 1;
+                after_hyphen = false;
+            }
+            _ => return false,
+        }
+    }
+    digits == 32
 }
 
 #[cfg(test)]
@@ -399,6 +458,14 @@ mod tests {
             ("{ set: \"(0,0)\" }", "point"),
             ("{ set: 5 }", "smallint"),
             ("{ set: 2024-01-31 }", "date"),
+            ("{ set: 999.994 }", "numeric(5,2)"),
+            ("{ set: 0.00999 }", "numeric(3,5)"),
+            ("{ set: 1e300 }", "double precision"),
+            ("{ set: 0e-400 }", "real"),
+            ("{ set: NaN }", "real"),
+            ("{ set: 0123-4567-89abcdef-0123-456789abcdef }", "uuid"),
+            ("{ set: happy }", "enum"),
+            ("{ replace: { regex: sad, with: ok } }", "enum"),
             ("{ set: \"{}\" }", "text[]"),
             ("{ hash: true }", "uuid"),
             ("{ hash: true }", "numeric(12,2)"),
@@ -441,6 +508,28 @@ mod tests {
             ("{ set: 40000 }", "smallint", "not an integer"),
             ("{ set: abcdef }", "character(5)", "at most 5"),
             ("{ set: 1000 }", "numeric(5,2)", "not numeric"),
+            ("{ set: 999.995 }", "numeric(5,2)", "not numeric"),
+            ("{ set: 0.1 }", "numeric(3,5)", "not numeric"),
+            ("{ set: 1e400 }", "double precision", "not a floating-point"),
+            ("{ set: 1e39 }", "real", "not a floating-point"),
+            ("{ set: 1e-60 }", "real", "not a floating-point"),
+            (
+                "{ set: -00000000000000000000000000000000 }",
+                "uuid",
+                "not uuid",
+            ),
+            ("{ set: 0000-01-01 }", "date", "not date"),
+            (
+                "{ set: 2024-01-31 12:00:00 x }",
+                "timestamp",
+                "not timestamp",
+            ),
+            ("{ hash: true }", "enum", "column is an enum"),
+            ("{ fake: text }", "composite type", "is composite type"),
+            ("{ hash: true }", "tsmultirange", "hash is for"),
+            ("{ digits: true }", "numeric(5,-2)", "numeric(5,-2)"),
+            ("{ noise: 5% }", "numeric(5,-2)", "numeric(5,-2)"),
+            ("{ each: { null: true } }", "box[]", "commas"),
             ("{ each: { hash: true } }", "text", "each is for arrays"),
             ("{ json: { a: { hash: true } } }", "json", "is no path"),
             (

@@ -53,6 +53,15 @@ impl Decimal {
         }
     }
 
+    /// The mantissa of the same number with another scale, rounded half away from zero, as the server does.
+    pub(crate) fn rounded(self, scale: u32) -> Option<i128> {
+        if scale >= self.scale {
+            return self.at_scale(scale);
+        }
+        let one_more = self.at_scale(scale + 1)?;
+        Some((one_more + 5 * one_more.signum()) / 10)
+    }
+
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         if self.mantissa < 0 {
             out.push(b'-');
@@ -104,5 +113,11 @@ mod tests {
         };
         assert_eq!(five.at_scale(2), Some(550));
         assert_eq!(five.at_scale(0), Some(5));
+        assert_eq!(five.rounded(0), Some(6));
+        assert_eq!(five.rounded(3), Some(5500));
+        let rounded = |text: &[u8]| Decimal::parse(text).and_then(|d| d.rounded(2));
+        assert_eq!(rounded(b"-999.995"), Some(-100_000));
+        assert_eq!(rounded(b"999.9949"), Some(99_999));
+        assert_eq!(rounded(b"0.004"), Some(0));
     }
 }

@@ -224,10 +224,7 @@ impl<'a> Builder<'a> {
                 let Some(compiled) = compile(rule, target)? else {
                     return Ok(());
                 };
-                let by = match rule {
-                    RuleSpec::Shift { by: Some(by), .. } => Some(self.column(by)?),
-                    _ => None,
-                };
+                let by = rule.entity()?.map(|by| self.column(by)).transpose()?;
                 PendingAction::Transform { rule: compiled, by }
             }
         };
@@ -264,7 +261,6 @@ impl<'a> Builder<'a> {
                 max.unwrap_or_default()
             ));
         }
-        let mut refers_to_unique = false;
         let mut read = Vec::new();
         for piece in &pieces {
             if let Piece::Column(name) = piece {
@@ -272,20 +268,41 @@ impl<'a> Builder<'a> {
                 if referred == index {
                     return Err("template refers to its own column, which it is to mask".to_owned());
                 }
-                // Values that are unique in some rows only, or NULL, would make equal texts.
-                let column = &self.shape.columns[referred];
-                refers_to_unique |= column.is_key && column.not_null;
                 read.push(referred);
             }
         }
-        if column.unique && !refers_to_unique {
+        if column.unique && !self.keeps_rows_apart(&pieces) {
             return Err(
-                "template cannot keep a unique column unique; refer in it to a column that is unique in all rows and NOT NULL"
+                "template cannot keep a unique column unique; refer in it to a column that is unique in all rows and NOT NULL, \
+                 and beside it to others only if that one is an integer or uuid, such as {id} in {name}.{id}"
                     .to_owned(),
             );
         }
         self.read.extend(read);
         Ok(PendingAction::Template(pieces))
+    }
+
+    /// Whether no two rows fill a template with the same text: it has the values of a key, and shows which part of it they are.
+    fn keeps_rows_apart(&self, pieces: &[Piece]) -> bool {
+        pieces.iter().enumerate().any(|(at, piece)| {
+            let Piece::Column(name) = piece else {
+                return false;
+            };
+            // Values that are unique in some rows only, or NULL, would make equal texts.
+            let is_key = |c: &ColumnShape| c.name == *name && c.is_key && c.not_null;
+            let Some(key) = self.shape.columns.iter().position(is_key) else {
+                return false;
+            };
+            let is_only = pieces
+                .iter()
+                .all(|p| matches!(p, Piece::Text(_)) || p == piece);
+            is_only
+                || match &self.types[key] {
+                    SqlType::Integer(_) => template::shows_integer(pieces, at),
+                    SqlType::Uuid => template::is_at_an_end(pieces, at),
+                    _ => false,
+                }
+        })
     }
 
     fn add_rows(&mut self, rows: Option<&RowsSpec>) {

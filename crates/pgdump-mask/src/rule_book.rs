@@ -36,22 +36,29 @@ impl RuleBook {
         Self(entries.collect())
     }
 
-    /// The entries for a table. Its own name is more specific than that of a parent, which is more specific than a pattern with
-    /// wildcards: rules of a partitioned table hold for its partitions, whatever else matches them. Of patterns, that with more
+    /// The entries for a table. Its own name is more specific than that of a parent, this than that of the parent's parent, and
+    /// every name than a pattern with wildcards: rules of a partitioned table hold for its partitions, whatever else matches them. Of patterns, that with more
     /// literal characters is, whether it matches the table or a parent.
     pub(crate) fn of_table(&self, shape: &TableShape) -> TableRuleset<'_> {
         let mut found = Vec::new();
         for (position, entry) in self.0.iter().enumerate() {
             let is_own = entry.pattern.matches(&shape.schema, &shape.table);
-            let is_of_parent = || {
+            let of_parent = || {
                 let mut parents = shape.parents.iter();
-                parents.any(|(schema, table)| entry.pattern.matches(schema, table))
+                let at =
+                    parents.position(|(schema, table)| entry.pattern.matches(schema, table))?;
+                Some(at + 1)
             };
-            if is_own || is_of_parent() {
+            let distance = if is_own { Some(0) } else { of_parent() };
+            if let Some(distance) = distance {
                 let (is_exact, literals, position) = entry.pattern.specificity(position);
-                // The names of parents are names: how long they are says nothing.
-                let literals = if is_exact { 0 } else { literals };
-                found.push(((is_exact, literals, is_own, position), entry));
+                // The names of parents are names: how long they are says nothing, and the nearest one counts.
+                let (literals, distance) = if is_exact {
+                    (0, distance)
+                } else {
+                    (literals, distance.min(1))
+                };
+                found.push(((is_exact, literals, Reverse(distance), position), entry));
             }
         }
         found.sort_by_key(|(rank, _)| Reverse(*rank));
@@ -166,6 +173,22 @@ mod tests {
         assert_eq!(rule("p2024", "name"), "null");
         // Its own name comes before that of its parent, which is longer.
         assert_eq!(rule("p1", "name"), "constant");
+    }
+
+    #[test]
+    fn the_nearest_parent_decides_wherever_it_is_in_the_file() {
+        let file = MaskFile::parse(
+            "version: 1\ntables:\n\
+             \x20 s.near: { columns: { email: { null: true } } }\n\
+             \x20 s.far: { columns: { \"*\": keep } }\n",
+        )
+        .unwrap();
+        let book = RuleBook::new(&file);
+        let mut leaf = shape("leaf", Some("near"));
+        leaf.parents.push(("s".to_owned(), "far".to_owned()));
+        let rules = book.of_table(&leaf);
+        assert_eq!(rules.rule("email").unwrap().in_words(), "null");
+        assert_eq!(rules.rule("id").unwrap().in_words(), "keep");
     }
 
     #[test]

@@ -132,6 +132,33 @@ impl RuleSpec {
         }
     }
 
+    /// The column that names the entity whose dates move together, also of dates in arrays and in JSON.
+    ///
+    /// # Errors
+    /// Rules for one column name more than one.
+    pub(crate) fn entity(&self) -> Result<Option<&str>, String> {
+        match self {
+            Self::Shift { by, .. } => Ok(by.as_deref()),
+            Self::Each(rule) => rule.entity(),
+            Self::Json(rules) => {
+                let mut entity: Option<&str> = None;
+                for (path, rule) in &rules.0 {
+                    match (entity, rule.entity()?) {
+                        (Some(one), Some(other)) if one != other => {
+                            return Err(format!(
+                                "json: {path}: shift is by {other}, and by {one} at another path; write the same column"
+                            ));
+                        }
+                        (_, Some(by)) => entity = Some(by),
+                        (_, None) => {}
+                    }
+                }
+                Ok(entity)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The rule, for results and evidence.
     pub(crate) fn in_words(&self) -> String {
         match self {

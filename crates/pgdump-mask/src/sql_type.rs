@@ -55,14 +55,16 @@ pub(crate) enum SqlType {
     Timestamp,
     Json,
     Array(Box<SqlType>),
-    /// Another type of PostgreSQL, which no rule but constants, templates and NULL can fill.
+    /// An enum: rules that make one of its labels of another one are for it, those that make any text are not.
+    Enum,
+    /// Another type of PostgreSQL, a range or a composite type, which no rule but constants and NULL can fill.
     Other(String),
-    /// A domain, an enum, an extension's type, or not known. Rules treat it as text; the server checks the result.
+    /// An extension's type, or not known. Rules treat it as text; the server checks the result.
     UserDefined,
 }
 
-/// Built-in types that are no text.
-const OTHER: [&str; 54] = [
+/// Built-in types that are no text, and what defined types are based on.
+const OTHER: [&str; 61] = [
     "interval",
     "time without time zone",
     "time with time zone",
@@ -115,14 +117,21 @@ const OTHER: [&str; 54] = [
     "int4multirange",
     "int8multirange",
     "nummultirange",
+    "tsmultirange",
+    "tstzmultirange",
     "datemultirange",
     "jsonpath",
+    "aclitem",
+    "int2vector",
+    "oidvector",
+    "range",
+    "composite type",
 ];
 
 impl SqlType {
     pub(crate) fn parse(text: &str) -> Self {
-        let text = text.trim();
-        let text = text.strip_prefix("pg_catalog.").unwrap_or(text);
+        let text = without_quotes(text.trim());
+        let text = text.strip_prefix("pg_catalog.").unwrap_or(&text);
         if let Some(element) = array_element(text) {
             return Self::Array(Box::new(Self::parse(element)));
         }
@@ -156,6 +165,7 @@ impl SqlType {
             | "timestamp without time zone"
             | "timestamp with time zone" => Self::Timestamp,
             "json" | "jsonb" => Self::Json,
+            "enum" => Self::Enum,
             other if other.ends_with(".citext") => Self::CaseInsensitive,
             other if OTHER.contains(&other) => Self::Other(other.to_owned()),
             other if other.starts_with("interval") => Self::Other(other.to_owned()),
@@ -196,6 +206,7 @@ impl SqlType {
             Self::Timestamp => "timestamp".to_owned(),
             Self::Json => "json".to_owned(),
             Self::Array(_) => "an array".to_owned(),
+            Self::Enum => "an enum".to_owned(),
             Self::Other(name) => name.clone(),
             Self::UserDefined => "a user-defined type".to_owned(),
         }
@@ -229,6 +240,17 @@ impl TrimSuffix for [u8] {
             .rposition(|b| *b != byte)
             .map_or(0, |last| last + 1);
         &self[..kept]
+    }
+}
+
+/// A type as `pg_dump` writes it without `--quote-all-identifiers`. `"char"` is another type than `char`, and a name that needs
+/// its quotes is none of PostgreSQL's.
+fn without_quotes(text: &str) -> Cow<'_, str> {
+    let needs_them = || text.contains("\"char\"") || text.bytes().any(|b| b.is_ascii_uppercase());
+    if text.contains('"') && !needs_them() {
+        text.replace('"', "").into()
+    } else {
+        text.into()
     }
 }
 
@@ -303,6 +325,14 @@ mod tests {
                 SqlType::Other("interval day to second".into()),
             ),
             ("public.mood", SqlType::UserDefined),
+            ("\"date\"", SqlType::Date),
+            ("\"public\".\"mood\"", SqlType::UserDefined),
+            ("\"Date\"", SqlType::UserDefined),
+            ("\"public\".\"citext\"", SqlType::CaseInsensitive),
+            ("\"uuid\"[]", SqlType::Array(Box::new(SqlType::Uuid))),
+            ("enum", SqlType::Enum),
+            ("tstzmultirange", SqlType::Other("tstzmultirange".into())),
+            ("bit varying(9)", SqlType::Other("bit varying".into())),
             ("", SqlType::UserDefined),
             ("text[]", SqlType::Array(Box::new(text(None, false)))),
             (

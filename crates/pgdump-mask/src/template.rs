@@ -52,6 +52,32 @@ pub(crate) fn fixed_length(pieces: &[Piece]) -> usize {
         .sum()
 }
 
+/// Whether only fixed text is before the piece at this place, or only fixed text is behind it.
+pub(crate) fn is_at_an_end(pieces: &[Piece], at: usize) -> bool {
+    is_fixed(&pieces[..at]) || is_fixed(&pieces[at + 1..])
+}
+
+/// Whether the text shows which part of it is the integer of the piece at this place: it is at an end, and what is on its other
+/// side cannot belong to it.
+pub(crate) fn shows_integer(pieces: &[Piece], at: usize) -> bool {
+    let (before, after) = (&pieces[..at], &pieces[at + 1..]);
+    let ends = || match after.first() {
+        None => true,
+        Some(Piece::Text(text)) => !text.starts_with(|c: char| c.is_ascii_digit()),
+        Some(Piece::Column(_)) => false,
+    };
+    let begins = || match before.last() {
+        None => true,
+        Some(Piece::Text(text)) => !text.ends_with(|c: char| c.is_ascii_digit() || c == '-'),
+        Some(Piece::Column(_)) => false,
+    };
+    (is_fixed(before) && ends()) || (is_fixed(after) && begins())
+}
+
+fn is_fixed(pieces: &[Piece]) -> bool {
+    pieces.iter().all(|p| matches!(p, Piece::Text(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +95,26 @@ mod tests {
         assert_eq!(fixed_length(&parse("ü-{id}").unwrap()), 2);
         for wrong in ["{a", "a}", "{"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn integers_are_seen_at_an_end_beside_other_characters() {
+        for (text, shows) in [
+            ("{a}.{id}@example.org", true),
+            ("{id}: {a}", true),
+            ("x{id} {a}", true),
+            ("{a}{id}", false),
+            ("{id}{a}", false),
+            ("{a}-{id}", false),
+            ("{a}.1{id}", false),
+            ("{id}0{a}", false),
+            ("{a} {id} {b}", false),
+        ] {
+            let pieces = parse(text).unwrap();
+            let is_id = |p: &Piece| *p == Piece::Column("id".to_owned());
+            let at = pieces.iter().position(is_id).unwrap();
+            assert_eq!(shows_integer(&pieces, at), shows, "{text}");
         }
     }
 }

@@ -6,7 +6,7 @@ use pgdump_mask::{ColumnShape, MaskCounts, MaskFile, MaskKey, Masking, TableMask
 use proptest::prelude::*;
 
 /// Rules by the type that they are for.
-const RULES: [(&str, &[&str]); 11] = [
+const RULES: [(&str, &[&str]); 17] = [
     (
         "text",
         &[
@@ -53,11 +53,37 @@ const RULES: [(&str, &[&str]); 11] = [
         "numeric(12,3)",
         &["{ hash: true }", "{ digits: true }", "{ noise: 33% }"],
     ),
+    ("numeric(4,4)", &["{ digits: true }", "{ noise: 33% }"]),
     ("double precision", &["{ noise: 33% }", "{ noise: 0.5 }"]),
+    ("real", &["{ noise: 33% }", "{ noise: 1000000 }"]),
+    ("uuid", &["{ hash: true }"]),
+    (
+        "character(9)",
+        &[
+            "{ hash: true }",
+            "{ digits: true }",
+            "{ fake: text }",
+            "{ fake: phone }",
+            "{ replace: { regex: \".\", with: \"$0$0\" } }",
+            "{ template: \"x{other}\" }",
+        ],
+    ),
     ("date", &["{ shift: 30d }", "{ shift: 52w, by: other }"]),
     (
         "timestamp without time zone",
         &["{ shift: 30d }", "{ shift: 90m, by: other }"],
+    ),
+    (
+        "timestamp with time zone",
+        &["{ shift: 30d }", "{ shift: 90m, by: other }"],
+    ),
+    (
+        "integer[]",
+        &[
+            "{ each: { hash: true } }",
+            "{ each: { digits: true } }",
+            "{ each: { noise: 50% } }",
+        ],
     ),
     (
         "jsonb",
@@ -118,6 +144,31 @@ fn value_of(ty: &str) -> BoxedStrategy<String> {
         "numeric(12,3)" => (-999_999_999_i64..=999_999_999, 0..1000)
             .prop_map(|(whole, fraction)| format!("{whole}.{fraction:03}"))
             .boxed(),
+        "numeric(4,4)" => (any::<bool>(), 0..10_000)
+            .prop_map(|(is_negative, digits)| {
+                let sign = if is_negative && digits > 0 { "-" } else { "" };
+                format!("{sign}0.{digits:04}")
+            })
+            .boxed(),
+        "real" => any::<f32>()
+            .prop_filter("finite", |v| v.is_finite())
+            .prop_map(|v| format!("{v:e}"))
+            .boxed(),
+        "uuid" => any::<u128>()
+            .prop_map(|v| {
+                let digits = format!("{v:032x}");
+                let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
+                parts.map(|part| digits[part].to_owned()).join("-")
+            })
+            .boxed(),
+        "character(9)" => "\\PC{0,9}".prop_map(|v| format!("{v:<9}")).boxed(),
+        "integer[]" => proptest::collection::vec(any::<Option<i32>>(), 0..4)
+            .prop_map(|elements| {
+                let elements = elements.into_iter();
+                let written = elements.map(|e| e.map_or("NULL".to_owned(), |e| e.to_string()));
+                format!("{{{}}}", written.collect::<Vec<_>>().join(","))
+            })
+            .boxed(),
         "double precision" => any::<f64>()
             .prop_filter("finite", |v| v.is_finite())
             .prop_map(|v| format!("{v:e}"))
@@ -127,6 +178,9 @@ fn value_of(ty: &str) -> BoxedStrategy<String> {
             .boxed(),
         "timestamp without time zone" => (3..9000_i32, 1..=12, 1..=28, 0..24, 0..60)
             .prop_map(|(y, m, d, h, s)| format!("{y:04}-{m:02}-{d:02} {h:02}:00:{s:02}.25"))
+            .boxed(),
+        "timestamp with time zone" => (3..9000_i32, 1..=12, 1..=28, 0..24)
+            .prop_map(|(y, m, d, h)| format!("{y:04}-{m:02}-{d:02} {h:02}:59:01+05:30"))
             .boxed(),
         "jsonb" => (any::<String>(), any::<i32>(), any::<bool>())
             .prop_map(|(text, number, flag)| {
@@ -186,11 +240,31 @@ fn accepts(ty: &str, original: &str, value: &str) -> bool {
             let digits = whole.trim_start_matches('-');
             digits.len() <= 9 && digits.parse::<u64>().is_ok() && fraction.len() <= 3
         }
+        "numeric(4,4)" => {
+            let fraction = value.trim_start_matches('-').strip_prefix("0.");
+            fraction.is_some_and(|f| f.len() == 4 && f.parse::<u32>().is_ok())
+        }
         "double precision" => value.parse::<f64>().is_ok_and(f64::is_finite),
+        "real" => value.parse::<f32>().is_ok_and(f32::is_finite),
+        "uuid" => {
+            let parts: Vec<usize> = value.split('-').map(str::len).collect();
+            parts == [8, 4, 4, 4, 12]
+        }
+        "character(9)" => value.chars().count() <= 9,
+        "integer[]" => {
+            let inner = value.trim_matches(['{', '}']);
+            let mut all = inner.split(',').filter(|e| !e.is_empty());
+            let is_integer = |e: &str| e == "NULL" || e.parse::<i32>().is_ok();
+            elements(value) == elements(original) && all.all(is_integer)
+        }
         "date" => value
             .parse::<jiff::civil::Date>()
             .is_ok_and(|d| d.to_string() == value),
         "timestamp without time zone" => value.parse::<jiff::civil::DateTime>().is_ok(),
+        "timestamp with time zone" => {
+            let local = value.strip_suffix("+05:30");
+            local.is_some_and(|l| l.parse::<jiff::civil::DateTime>().is_ok())
+        }
         "jsonb" => {
             let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
             let keys = |text: &str| {
@@ -214,7 +288,7 @@ fn any_case() -> impl Strategy<Value = (&'static str, &'static str, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_masked_value_is_one_of_its_type((ty, rule, value) in any_case()) {

@@ -1,6 +1,7 @@
 //! Rows through the crate's interface: what stays, what changes, what is left out and what is refused.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use pgdump_mask::{
     ColumnShape, MaskCounts, MaskFile, MaskKey, Masking, Misfit, TableMask, TableShape, suggest,
@@ -275,6 +276,27 @@ fn the_key_decides_the_copy() {
     assert!((0..5).all(|column| a[&column] != b[&column]));
 }
 
+/// Dates in arrays and in JSON move with those in columns.
+#[test]
+fn all_dates_of_an_entity_move_together() {
+    let shape = shape(
+        "s.t",
+        &["id integer!", "born date", "seen date[]", "meta jsonb"],
+    );
+    let yaml = "tables: { s.t: { columns: { born: { shift: 30d, by: id }, seen: { each: { shift: 30d, by: id } }, meta: { json: { $.at: { shift: 30d, by: id }, $.x: keep } } } } }";
+    let rows = "7\t1990-05-17\t{1990-05-17,NULL}\t{\"at\": \"1990-05-17\"}\n";
+    let masked = mask(&table(yaml, "a", &shape), rows).0;
+    let moved = masked.split('\t').nth(1).unwrap();
+    assert_ne!(moved, "1990-05-17");
+    assert_eq!(masked, rows.replace("1990-05-17", moved));
+    let two = "tables: { s.t: { columns: { meta: { json: { $.a: { shift: 30d, by: id }, $.b: { shift: 30d, by: born } } } } } }";
+    let found = misfits(two, &shape);
+    assert!(found[0].why.contains("by born, and by id"), "{found:?}");
+    let gone = "tables: { s.t: { columns: { seen: { each: { shift: 30d, by: gone } } } } }";
+    let found = misfits(gone, &shape);
+    assert!(found[0].why.contains("no column gone"), "{found:?}");
+}
+
 #[test]
 fn what_does_not_fit_is_refused_by_name_before_rows_move() {
     let shape = shape(
@@ -305,6 +327,29 @@ fn what_does_not_fit_is_refused_by_name_before_rows_move() {
         );
     }
     assert_eq!(texts.len(), 6, "{texts:#?}");
+}
+
+#[test]
+fn templates_on_unique_columns_keep_rows_apart() {
+    let shape = shape(
+        "s.t",
+        &["id integer!", "code text!", "name text", "email text!"],
+    );
+    let misfits_of = |template: &str| {
+        let columns = format!("columns: {{ email: {{ template: \"{template}\" }} }}");
+        let masking = masking(&format!("tables: {{ s.t: {{ {columns} }} }}"), "a");
+        masking.table(&shape).err().unwrap_or_default().len()
+    };
+    for (template, misfits) in [
+        ("{code}@example.org", 0),
+        ("{name}.{id}@example.org", 0),
+        // (1, 23) and (12, 3), ("a", "b.c") and ("a.b", "c")
+        ("{id}{name}", 1),
+        ("{code}.{name}", 1),
+        ("{name}", 1),
+    ] {
+        assert_eq!(misfits_of(template), misfits, "{template}");
+    }
 }
 
 #[test]
@@ -432,4 +477,32 @@ fn suggestions_are_a_file_that_fits() {
     }
     let masking = Masking::new(MaskFile::parse(&yaml).unwrap(), Some(key("a"))).unwrap();
     assert!(masking.table(&shape).unwrap().is_some());
+}
+
+/// Both where nothing is compiled and where every value is read: the text of a dump stays as it is.
+#[test]
+fn rules_that_change_nothing_keep_every_byte_of_a_dump() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    for name in ["v15.plain.sql", "v16.plain.sql", "v18.plain.sql"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let blocks: Vec<&str> = text.split("\nCOPY ").skip(1).collect();
+        assert!(!blocks.is_empty(), "{name}");
+        for block in blocks {
+            let (head, after) = block.split_once(" FROM stdin;\n").unwrap();
+            // The mark stands on a line of its own: a row may end as it does.
+            let end = format!("\n{after}").find("\n\\.\n").unwrap();
+            let rows = &after[..end];
+            let columns = head.split(", ").count();
+            let columns: Vec<String> = (0..columns).map(|i| format!("c{i} text")).collect();
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            let shape = shape("s.t", &columns);
+            let with =
+                |rule: &str| format!("tables: {{ s.t: {{ columns: {{ \"*\": {rule} }} }} }}");
+            assert!(masking(&with("keep"), "a").table(&shape).unwrap().is_none());
+            let rule = "{ replace: { regex: \"no such text\", with: x } }";
+            let (masked, counts) = mask(&table(&with(rule), "a", &shape), rows);
+            assert!(masked == rows, "{name}: {head}");
+            assert!(counts.changed.iter().all(|n| *n == 0) && counts.rows == counts.rows_kept);
+        }
+    }
 }

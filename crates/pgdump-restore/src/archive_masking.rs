@@ -107,6 +107,12 @@ impl ArchiveMasking {
         self.masks.contains_key(&entry)
     }
 
+    /// Whether no row of this entry is kept, so that parts of rows may be given to [`Self::rows`], too.
+    pub fn leaves_out_all_rows(&self, entry: DumpId) -> bool {
+        let mask = self.masks.get(&entry);
+        mask.is_some_and(|mask| mask.table.leaves_out_all_rows())
+    }
+
     /// Whole rows of an entry in COPY's text format, masked.
     ///
     /// # Errors

@@ -403,6 +403,11 @@ impl<'a> MaskedRows<'a> {
 
     /// Adds a chunk; false if there is nothing to mask.
     fn take(&mut self, text: Vec<u8>, lines: ChunkLines) -> Result<bool, RestoreError> {
+        if self.mask.table.leaves_out_all_rows() {
+            // Rows of any length are only counted.
+            self.mask.rows(&text, lines.before, &mut self.counts)?;
+            return Ok(false);
+        }
         if self.waiting.len() + text.len() > MASKED_ROW_BYTES {
             return Err(do_not_fit(vec![format!(
                 "{}: the row after line {} has more than {} MiB, which is too large to be masked: leave the table out \
@@ -427,7 +432,7 @@ impl<'a> MaskedRows<'a> {
         let mut lines = std::mem::take(&mut self.lines);
         let before = lines.first().map_or(0, |l| l.before);
         let rows = self.mask.rows(&rows, before, &mut self.counts)?;
-        if self.mask.table.leaves_out_rows() || self.mask.table.leaves_out_all_rows() {
+        if self.mask.table.leaves_out_rows() {
             lines.clear();
         }
         Ok((rows, lines))
@@ -508,4 +513,50 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
         };
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use pgdump_mask::{ColumnShape, MaskFile, Masking, TableShape};
+
+    use super::*;
+
+    fn mask(rules: &str) -> RowMask {
+        let yaml = format!("version: 1\ntables: {{ s.t: {rules} }}\n");
+        let masking = Masking::new(MaskFile::parse(&yaml).unwrap(), None).unwrap();
+        let column = ColumnShape {
+            name: "a".into(),
+            sql_type: "text".into(),
+            ..ColumnShape::default()
+        };
+        let shape = TableShape {
+            schema: "s".into(),
+            table: "t".into(),
+            columns: vec![column],
+            parents: vec![],
+        };
+        let table = masking.table(&shape).map_err(|all| all[0].to_string());
+        let (table, name) = (table.unwrap().unwrap(), ("s".to_owned(), "t".to_owned()));
+        RowMask::new(table, vec![name], vec!["a".to_owned()], vec![])
+    }
+
+    #[test]
+    fn rows_that_nobody_keeps_may_be_of_any_length() {
+        let half_of_row = || vec![b'x'; MASKED_ROW_BYTES / 2 + 1];
+        let lines = || ChunkLines {
+            before: 0,
+            count: 0,
+        };
+        let none = mask("{ rows: none }");
+        let mut empty = MaskedRows::new(&none);
+        for text in [half_of_row(), half_of_row(), b"x\ny\n".to_vec()] {
+            assert!(!empty.take(text, lines()).unwrap());
+        }
+        assert_eq!((empty.counts.rows, empty.counts.rows_kept), (2, 0));
+        let set = mask("{ columns: { a: { set: x } } }");
+        let mut masked = MaskedRows::new(&set);
+        assert!(masked.take(half_of_row(), lines()).unwrap());
+        let refused = masked.take(half_of_row(), lines()).unwrap_err();
+        assert!(refused.to_string().contains("more than 64 MiB"));
+    }
 }

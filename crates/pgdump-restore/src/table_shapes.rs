@@ -3,7 +3,7 @@
 
 mod statements;
 
-pub(crate) use self::statements::labelled_table;
+pub(crate) use self::statements::{attached_table, labelled_table};
 
 use std::collections::{HashMap, HashSet};
 
@@ -136,6 +136,7 @@ struct DomainType {
 pub(crate) struct TableDefinitions {
     tables: HashMap<Name, Declared>,
     added: HashMap<Name, Added>,
+    /// Domains, and types of their own.
     domains: HashMap<Name, DomainType>,
     /// Tables that others are partitions or children of.
     with_children: HashSet<Name>,
@@ -418,6 +419,11 @@ mod tests {
     fn columns_and_keys_of_a_table_are_read() {
         let all = learned(&[
             "CREATE DOMAIN shop.mail AS character varying(40) NOT NULL;",
+            "CREATE TYPE shop.mood AS ENUM ('a', 'b');",
+            "CREATE TYPE shop.times AS RANGE (subtype = time);",
+            "CREATE TYPE shop.pair AS (a integer, b text);",
+            "CREATE DOMAIN shop.temper AS shop.mood;",
+            "CREATE TABLE shop.felt (a shop.mood, b shop.temper NOT NULL, c mood, d shop.times, e shop.pair, f other.mood);",
             "CREATE UNLOGGED TABLE shop.customer (\n    id bigint DEFAULT nextval('shop.q'::regclass) NOT NULL,\n    \
              \"E, mail\" shop.mail,\n    price numeric(8,2) DEFAULT (1 + 2),\n    tags text[] COLLATE \"C\",\n    \
              at timestamp with time zone DEFAULT now(),\n    \
@@ -436,6 +442,15 @@ mod tests {
             "low text",
             "code text*",
         ];
+        let wanted_types = [
+            "a enum",
+            "b enum!",
+            "c enum",
+            "d range",
+            "e composite type",
+            "f other.mood",
+        ];
+        assert_eq!(shown(&all, "felt"), wanted_types);
         // `lower` is a function here, and the name of no column.
         assert_eq!(shown(&all, "customer"), wanted);
         assert!(all.is_complete(&name("customer")));
@@ -564,10 +579,50 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_go_away_leave_their_order_in_doubt() {
+        let defined = [
+            "CREATE TYPE shop.kind AS (a text, b text);",
+            "CREATE TABLE shop.typed OF shop.kind;",
+            "CREATE TABLE shop.t (a text, b text, CONSTRAINT c CHECK (true));",
+        ];
+        for (sql, table, is_complete) in [
+            ("ALTER TABLE shop.t DROP COLUMN a;", "t", false),
+            ("ALTER TABLE shop.t DROP a;", "t", false),
+            ("ALTER TABLE shop.t DROP IF EXISTS a CASCADE;", "t", false),
+            ("ALTER TABLE shop.t * DROP COLUMN a;", "t", false),
+            ("ALTER TABLE ONLY (shop.t) DROP COLUMN a;", "t", false),
+            ("ALTER VIEW shop.t RENAME COLUMN a TO c;", "t", false),
+            ("ALTER TABLE shop.t DROP CONSTRAINT c;", "t", true),
+            (
+                "ALTER TYPE shop.kind DROP ATTRIBUTE a CASCADE;",
+                "typed",
+                false,
+            ),
+            ("ALTER TYPE shop.kind OWNER TO app;", "typed", true),
+        ] {
+            let all = learned(&[&defined[..], &[sql]].concat());
+            assert_eq!(all.is_complete(&name(table)), is_complete, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_column_may_be_called_exclude() {
+        let all = learned(&[
+            "CREATE TABLE shop.t (exclude text, b int4range, EXCLUDE USING gist (b WITH &&));",
+            "CREATE TABLE shop.u (a text);",
+            "ALTER TABLE shop.u ADD exclude boolean;",
+        ]);
+        assert_eq!(shown(&all, "t"), ["exclude text", "b int4range"]);
+        assert_eq!(shown(&all, "u"), ["a text", "exclude boolean"]);
+    }
+
+    #[test]
     fn an_index_of_some_rows_or_of_an_expression_is_no_key() {
         let all = learned(&[
-            "CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE NULLS NOT DISTINCT, c text, d text, e text, f text, g text);",
+            "CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE NULLS NOT DISTINCT, c text, d text, e text, f text, g text, h text, \
+             i text, EXCLUDE USING gist (i WITH =, h WITH &&));",
             "ALTER TABLE ONLY t ADD CONSTRAINT k UNIQUE (c);",
+            "ALTER TABLE ONLY t ADD CONSTRAINT k EXCLUDE USING gist (h gist_text_ops WITH =) WHERE (d IS NULL);",
             "CREATE UNIQUE INDEX i ON t USING btree (lower(d));",
             "CREATE UNIQUE INDEX i ON t USING btree (e) WHERE (d IS NULL);",
             "CREATE UNIQUE INDEX i ON t USING btree (f text_pattern_ops) INCLUDE (d) NULLS NOT DISTINCT;",
@@ -578,7 +633,7 @@ mod tests {
             let columns = shape.columns.iter().filter(|c| is(c));
             columns.map(|c| c.name.as_str()).collect()
         };
-        assert_eq!(columns(|c| c.unique), "abcdefg");
+        assert_eq!(columns(|c| c.unique), "abcdefgh");
         assert_eq!(columns(|c| c.is_key), "abcfg");
         assert_eq!(columns(|c| c.one_null), "bfg");
     }
@@ -601,6 +656,14 @@ mod tests {
         assert!(label("t", "b").is_some_and(|l| l.starts_with("provider devtests: ")));
         assert!(label("part", "d").is_some() && all.has_labels(&name("part")));
         assert!(!all.has_labels(&name("pair")));
+        for (sql, attached) in [
+            ("ALTER TABLE ONLY u ATTACH PARTITION t DEFAULT;", Some("t")),
+            ("ALTER TABLE t NO INHERIT u, INHERIT part;", Some("t")),
+            ("ALTER TABLE t ADD inherit text;", None),
+            ("ALTER INDEX u ATTACH PARTITION t;", None),
+        ] {
+            assert_eq!(attached_table(sql, "shop"), attached.map(name), "{sql}");
+        }
         let sql = "SECURITY LABEL FOR anon ON COLUMN t.a IS 'x'";
         let labelled = |schema: &str| labelled_table(sql, schema);
         assert_eq!(labelled("shop"), Some(name("t")));
@@ -637,6 +700,12 @@ mod tests {
             "SECURITY LABEL FOR",
             "SECURITY LABEL FOR anon ON COLUMN a IS",
             "ALTER FOREIGN",
+            "ALTER TYPE",
+            "ALTER TABLE (",
+            "ALTER TABLE t *",
+            "ALTER TABLE t DROP",
+            "CREATE TABLE t (exclude",
+            "CREATE TABLE t (a int, EXCLUDE (WITH =), EXCLUDE (), EXCLUDE USING",
             "CREATE",
             "CREATE TABLE t OF",
             "CREATE TABLE t PARTITION OF",

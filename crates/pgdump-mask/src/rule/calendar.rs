@@ -17,6 +17,8 @@ pub(crate) struct Time<'t> {
     pub(crate) seconds: i64,
     /// Fraction of a second and offset from UTC.
     rest: &'t [u8],
+    /// The offset in seconds.
+    ahead: i64,
 }
 
 /// 24 November 4714 BC, day 0 of the Julian period.
@@ -40,6 +42,10 @@ impl<'t> Moment<'t> {
             return None;
         }
         let (year, month, day) = (number(year)?, number(month)?, number(day)?);
+        // 1 BC comes before 1 AD.
+        if year == 0 {
+            return None;
+        }
         let year = if is_bc { 1 - year } else { year };
         if !(1..=12).contains(&month) || !(1..=days_of_month(year, month)).contains(&day) {
             return None;
@@ -56,11 +62,15 @@ impl<'t> Moment<'t> {
 
     /// Whether PostgreSQL has a value for it.
     pub(crate) fn is_in_range(&self) -> bool {
-        let last_year = match self.time {
-            Some(_) => LAST_YEAR_OF_TIMESTAMPS,
-            None => LAST_YEAR_OF_DATES,
+        let (days, last_year) = match self.time {
+            Some(time) => {
+                let of_utc = time.seconds - time.ahead;
+                let days = self.days + of_utc.div_euclid(86_400);
+                (days, LAST_YEAR_OF_TIMESTAMPS)
+            }
+            None => (self.days, LAST_YEAR_OF_DATES),
         };
-        self.days >= FIRST_DAY && self.days < days_from_civil(last_year + 1, 1, 1)
+        days >= FIRST_DAY && days < days_from_civil(last_year + 1, 1, 1)
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
@@ -91,16 +101,50 @@ impl<'t> Time<'t> {
         let (hours, minutes) = (number(&clock[..2])?, number(&clock[3..5])?);
         let seconds = number(&clock[6..])?;
         let is_clock = clock[2] == b':' && clock[5] == b':';
+        let ahead = offset(&text[8..])?;
         (is_clock && hours < 24 && minutes < 60 && seconds < 60).then_some(Self {
             separator,
             seconds: hours * 3600 + minutes * 60 + seconds,
             rest: &text[8..],
+            ahead,
         })
     }
 
     pub(crate) fn at(self, seconds: i64) -> Self {
         Self { seconds, ..self }
     }
+}
+
+/// The seconds of the offset from UTC after a fraction, such as `.25+05:30`; `None` if there is anything else, which no shift
+/// would mask.
+fn offset(text: &[u8]) -> Option<i64> {
+    let zone = match text.strip_prefix(b".") {
+        Some(fraction) => {
+            let digits = fraction.iter().take_while(|b| b.is_ascii_digit()).count();
+            if !(1..=9).contains(&digits) {
+                return None;
+            }
+            &fraction[digits..]
+        }
+        None => text,
+    };
+    let (sign, places) = match zone.split_first() {
+        None | Some((b'Z', [])) => return Some(0),
+        Some((b'+', places)) => (1, places),
+        Some((b'-', places)) => (-1, places),
+        Some(_) => return None,
+    };
+    let parts: Vec<&[u8]> = if places.contains(&b':') {
+        places.split(|b| *b == b':').collect()
+    } else {
+        places.chunks(2).collect()
+    };
+    if !(1..=3).contains(&parts.len()) || parts.iter().any(|part| part.len() != 2) {
+        return None;
+    }
+    let units = parts.iter().zip([3600, 60, 1]);
+    let seconds: Option<i64> = units.map(|(part, unit)| Some(number(part)? * unit)).sum();
+    seconds.map(|seconds| sign * seconds)
 }
 
 /// `infinity` and `-infinity`, which no shift moves.
@@ -215,6 +259,11 @@ mod tests {
             "2024-13-01",
             "24-01-01",
             "2024-01-01 25:00:00",
+            "2024-01-31 12:00:00 Ada Lovelace",
+            "2024-01-31 12:00:00.5x",
+            "2024-01-31 12:00:00+5",
+            "2024-01-31 12:00:00+",
+            "0000-01-01",
             "soon",
             "",
         ] {
@@ -223,6 +272,9 @@ mod tests {
         assert!(!is_date(b"5874898-01-01"));
         assert!(!is_timestamp(b"294277-01-01 00:00:00"));
         assert!(!is_date(b"4714-11-23 BC"));
+        assert!(is_timestamp(b"294277-01-01 05:29:59+05:30"));
+        assert!(!is_timestamp(b"294276-12-31 20:00:00-0400"));
+        assert!(!is_timestamp(b"4714-11-24 00:00:00+00:00:01 BC"));
     }
 
     #[test]

@@ -12,7 +12,10 @@ use crate::transform::{Fault, Masked, Transform};
 pub(crate) enum DigitsOf {
     Text,
     Integer(IntegerWidth),
-    Numeric,
+    Numeric {
+        /// How many digits after the point have to stay 0, and with them the whole part.
+        zeros: Option<usize>,
+    },
 }
 
 pub(crate) struct Digits {
@@ -32,12 +35,23 @@ impl Digits {
                 // -0 is written as 0, which would be the masked value of another one.
                 has_plain_form(&text) && integer(&text, *width).is_some()
             }
-            DigitsOf::Numeric => {
+            DigitsOf::Numeric { .. } => {
                 let mut text = value.to_vec();
                 put(&mut text, digits);
                 has_plain_form(&text)
             }
         }
+    }
+}
+
+impl Digits {
+    /// How many of the first digits are 0 in every value of the column.
+    fn fixed(&self, value: &[u8]) -> usize {
+        let DigitsOf::Numeric { zeros: Some(zeros) } = self.of else {
+            return 0;
+        };
+        let whole = value.iter().take_while(|b| **b != b'.');
+        zeros + whole.filter(|b| b.is_ascii_digit()).count()
     }
 }
 
@@ -55,11 +69,13 @@ impl Transform for Digits {
         if digits.is_empty() {
             return Ok(Masked::Value);
         }
-        if !self.fits(value, &digits) {
+        let fixed = self.fixed(value).min(digits.len());
+        let stays = digits[..fixed].iter().all(|digit| *digit == 0);
+        if !stays || !self.fits(value, &digits) {
             return Err("not a number of the column's type");
         }
         loop {
-            self.key.permutations.digits(&mut digits)?;
+            self.key.permutations.digits(&mut digits[fixed..])?;
             if self.fits(value, &digits) {
                 break;
             }
@@ -217,7 +233,7 @@ mod tests {
             assert_eq!(shape(&result), shape(value));
         }
         assert_ne!(masked(DigitsOf::Text, "123-45-6789"), "123-45-6789");
-        assert_eq!(masked(DigitsOf::Numeric, "NaN"), "NaN");
+        assert_eq!(masked(DigitsOf::Numeric { zeros: None }, "NaN"), "NaN");
     }
 
     #[test]
@@ -237,9 +253,28 @@ mod tests {
     }
 
     #[test]
+    fn fractions_stay_as_small_as_their_type_is() {
+        let masked = |zeros, value: &str| masked(DigitsOf::Numeric { zeros: Some(zeros) }, value);
+        for (zeros, value) in [(0, "0.12"), (0, "-0.5"), (0, "0.0000"), (2, "0.00123")] {
+            let result = masked(zeros, value);
+            let start = value.find('.').unwrap() + 1 + zeros;
+            assert_eq!(result[..start], value[..start], "{value}");
+            assert_eq!(result.len(), value.len());
+        }
+        let all: HashSet<_> = (0..1000)
+            .map(|v| masked(2, &format!("0.00{v:03}")))
+            .collect();
+        assert_eq!(all.len(), 1000);
+        let key = test_key("a").keyed().clone();
+        let of = DigitsOf::Numeric { zeros: Some(0) };
+        let rule = Digits { key, of };
+        assert!(rule.apply(b"7.31", None, &mut Vec::new()).is_err());
+    }
+
+    #[test]
     fn decimals_keep_their_scale() {
         for value in ["1234.50", "0.05", "-17.3"] {
-            let result = masked(DigitsOf::Numeric, value);
+            let result = masked(DigitsOf::Numeric { zeros: None }, value);
             assert_eq!(result.len(), value.len());
             assert!(has_plain_form(result.as_bytes()), "{result}");
             assert_eq!(result.find('.'), value.find('.'));

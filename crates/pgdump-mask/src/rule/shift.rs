@@ -119,6 +119,8 @@ mod tests {
             "0001-01-01 00:00:00 BC",
             "294276-12-31 23:59:59.999999",
             "4714-11-24 00:00:00+00 BC",
+            "4714-11-24 05:30:00+05:30 BC",
+            "294276-12-31 19:03:57.5-04:56:02",
         ] {
             for unit in ["30d", "36h", "90m", "10s"] {
                 let result = shifted(unit, "a", Some("7"), value);
@@ -138,5 +140,31 @@ mod tests {
     fn infinity_stays() {
         assert_eq!(shifted("30d", "a", None, "infinity"), "infinity");
         assert_eq!(shifted("30d", "a", None, "-infinity"), "-infinity");
+    }
+
+    #[test]
+    fn what_follows_a_date_is_not_copied() {
+        let rule = Shift {
+            key: test_key("a").keyed().clone(),
+            most: Span::parse("30d").unwrap(),
+        };
+        let mut out = Vec::new();
+        for value in [
+            "2024-02-29T23:59:59 Ada Lovelace",
+            "2024-02-29 23:59:59.123, Ada",
+            "2024-02-29 23:59:59.1234567890123456",
+            "2024-02-29 23:59:59+Ada",
+            "2024-02-29 23:59:59 4111111111111111",
+        ] {
+            let result = rule.apply(value.as_bytes(), None, &mut out);
+            assert!(result.is_err() && out.is_empty(), "{value}");
+        }
+        for value in [
+            "2024-02-29T23:59:59Z",
+            "2024-02-29T23:59:59.123456789+0530",
+            "2024-02-29 23:59:59-00:01:15",
+        ] {
+            rule.apply(value.as_bytes(), None, &mut out).unwrap();
+        }
     }
 }

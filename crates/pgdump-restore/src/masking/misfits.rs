@@ -24,12 +24,21 @@ pub(super) fn unmatched(
     let unmatched = masking.unmatched(names);
     let (patterns, exact): (Vec<String>, Vec<String>) = unmatched
         .into_iter()
-        .partition(|pattern| pattern.contains(['*', '?']));
+        .partition(|pattern| has_wildcards(pattern));
     let misfits = exact.iter().map(|name| {
         format!("{name}: the backup has no such table; correct the name in the mask file, or take it out")
     });
     let note = listed("mask file: no table of the backup matches", &patterns);
     (misfits.collect(), note)
+}
+
+/// Whether a pattern has wildcards outside of quotes.
+fn has_wildcards(pattern: &str) -> bool {
+    let mut is_quoted = false;
+    pattern.chars().any(|c| {
+        is_quoted ^= c == '"';
+        !is_quoted && ['*', '?'].contains(&c)
+    })
 }
 
 /// The error for rules that do not fit the backup.
@@ -40,4 +49,21 @@ pub(crate) fn do_not_fit(misfits: Vec<String>) -> RestoreError {
     );
     let error = ValidationError::new(ValidationKind::MaskMisfit, what);
     error.with_misfits(misfits).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use pgdump_mask::MaskFile;
+
+    use super::*;
+
+    #[test]
+    fn names_in_quotes_have_no_wildcards() {
+        let file = "version: 1\ntables: { 's.\"a*\"': {}, 's.b*': {}, s.c: {} }\n";
+        let masking = Masking::new(MaskFile::parse(file).unwrap(), None).unwrap();
+        let (misfits, note) = unmatched(&masking, &[]);
+        assert_eq!(misfits.len(), 2, "{misfits:?}");
+        assert!(misfits[0].starts_with("s.\"a*\": "));
+        assert!(note.unwrap().ends_with("s.b*"));
+    }
 }

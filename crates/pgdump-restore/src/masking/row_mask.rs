@@ -27,7 +27,7 @@ pub(crate) struct RowMask {
 
 impl RowMask {
     /// `names`: the table and its parents. `columns`: those of the shape that `table` was made for.
-    pub(super) fn new(
+    pub(crate) fn new(
         table: TableMask,
         names: Vec<Name>,
         columns: Vec<String>,

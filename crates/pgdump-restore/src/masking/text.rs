@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pgdump_archive::{Dialect, EntryKind, Statement, TextEncoding, TocEntry, tokens};
-use pgdump_mask::Masking;
+use pgdump_mask::{Masking, TableShape};
 
 use super::load_masking::LoadMasking;
 use super::masked_table::{MaskedTarget, copied_columns, keeps_statistics};
@@ -16,7 +16,7 @@ use super::text_statements::{
     sets_path_elsewhere,
 };
 use crate::error::RestoreError;
-use crate::table_shapes::{TableDefinitions, labelled_table};
+use crate::table_shapes::{TableDefinitions, attached_table, labelled_table};
 
 /// The masking of SQL text, whose tables are known as far as it has been read.
 pub(crate) struct TextMasking {
@@ -54,15 +54,22 @@ impl TextMasking {
         let (sql, line) = (statement.text.as_str(), statement.line);
         self.has_other_path |= changes_default_path(sql);
         let schema = self.schema_of_names(path);
-        self.definitions
-            .learn(sql, schema.as_deref().unwrap_or_default());
+        let schema = schema.as_deref().unwrap_or_default();
+        let attached = self.tables_attached(sql, schema);
+        self.definitions.learn(sql, schema);
         let refused = |what: &str| Err(do_not_fit(vec![format!("line {line}: {what}")]));
+        if let Some(table) = attached.iter().find(|before| !self.has_same_rules(before)) {
+            return refused(&format!(
+                "{}.{} becomes a partition or a child, whose rules are others, after rows of it: write that before them",
+                table.schema, table.table
+            ));
+        }
         if let Some(sets) = sets_path_elsewhere(sql) {
             return refused(&format!(
                 "{sets}: it is not followed which tables names without a schema mean after it; write them with their schema"
             ));
         }
-        let labelled = labelled_table(sql, schema.as_deref().unwrap_or_default());
+        let labelled = labelled_table(sql, schema);
         if let Some(table) = labelled.filter(|table| self.tables.contains(table)) {
             return refused(&format!(
                 "a label on a column of {}.{} comes after rows of it: write it before them",
@@ -78,10 +85,37 @@ impl TextMasking {
         Ok(())
     }
 
+    /// The tables with rows that a statement gives a parent, or whose parent it gives one, as they were before it.
+    fn tables_attached(&self, sql: &str, schema: &str) -> Vec<TableShape> {
+        let Some(table) = attached_table(sql, schema) else {
+            return vec![];
+        };
+        let mut below = self.definitions.descendants(&table);
+        below.sort_unstable();
+        let all = std::iter::once(table).chain(below);
+        let with_rows = all.filter(|name| self.tables.contains(name));
+        with_rows.map(|name| self.shape(name)).collect()
+    }
+
+    fn shape(&self, name: Name) -> TableShape {
+        let known = self.definitions.shape(&name);
+        known.unwrap_or_else(|| TableShape {
+            schema: name.0,
+            table: name.1,
+            ..TableShape::default()
+        })
+    }
+
+    /// Whether the rules of a table are still those that it had with this shape.
+    fn has_same_rules(&self, before: &TableShape) -> bool {
+        let now = self.shape((before.schema.clone(), before.table.clone()));
+        self.rules().agree(before, &now)
+    }
+
     /// The schema that a name without one is in. The server looks for it in one schema after the other, so that it is certain
     /// only if there is one; that of the role comes into question if the text creates schemas.
     fn schema_of_names(&self, path: &str) -> Option<String> {
-        let mut schemas = path_of(path);
+        let mut schemas = path_of(path)?;
         if !self.definitions.has_own_schemas() && !self.has_other_path {
             schemas.retain(|schema| schema != USER);
         }
@@ -339,6 +373,7 @@ mod tests {
             ("SET search_path = crm, public;", None),
             ("SET search_path = gone, crm;", None),
             ("SET search_path = \"$user\", crm;", None),
+            ("SET search_path TO U&\"gone\", crm;", None),
             ("", None),
             (
                 "SELECT pg_catalog.set_config('search_path', '', false);",
@@ -393,6 +428,28 @@ mod tests {
             assert_eq!(masked.is_ok(), is_masked, "{rules}: {masked:?}");
             assert!(text.masks("", ("s.p1", Some("a, b"))).is_ok(), "{rules}");
         }
+    }
+
+    #[test]
+    fn a_table_with_rows_gets_no_parent_with_other_rules() {
+        let defined = [
+            "CREATE TABLE s.root (a text) PARTITION BY LIST (a);",
+            "CREATE TABLE s.p (a text) PARTITION BY LIST (a);",
+            "CREATE TABLE s.leaf PARTITION OF s.p DEFAULT;",
+            "CREATE TABLE s.other (a text);",
+        ];
+        let attach = ["ALTER TABLE ONLY s.root ATTACH PARTITION s.p FOR VALUES IN ('x');"];
+        let mut text = masking("  s.root: { columns: { a: { set: x } } }\n");
+        text.read("", &defined).unwrap();
+        assert_eq!(text.masks("", ("s.other", Some("a"))), Ok(false));
+        text.read("", &["ALTER TABLE s.other INHERIT s.leaf;"])
+            .unwrap();
+        assert_eq!(text.masks("", ("s.leaf", Some("a"))), Ok(false));
+        let refused = text.read("", &attach).unwrap_err();
+        assert!(refused.contains("s.leaf becomes a partition"), "{refused}");
+        let mut first = masking("  s.root: { columns: { a: { set: x } } }\n");
+        first.read("", &[&defined[..], &attach].concat()).unwrap();
+        assert_eq!(first.masks("", ("s.leaf", Some("a"))), Ok(true));
     }
 
     #[test]

@@ -77,65 +77,111 @@ const UNDERSTOOD_CALLS: [&str; 7] = [
 ];
 
 /// The schemas that a statement puts into the search path; those of the server's default, if there is none. `pg_catalog` has
-/// no tables of the text.
-pub(super) fn path_of(setting: &str) -> Vec<String> {
+/// no tables of the text. `None`: it is not certain which ones.
+pub(super) fn path_of(setting: &str) -> Option<Vec<String>> {
     let t = tokens(setting, Dialect::default());
     let is_reset = t.first().is_none_or(|w| w.is("reset"));
     if is_reset || t.iter().rev().take(2).any(|w| w.is("default")) {
-        return vec![USER.to_owned(), "public".to_owned()];
+        return Some(vec![USER.to_owned(), "public".to_owned()]);
     }
-    let named: Vec<String> = if t.first().is_some_and(|w| w.is("select")) {
+    let named: Vec<String> = if t[0].is("select") {
         // SELECT pg_catalog.set_config('search_path', 'shop, public', false);
-        let list = t.iter().filter_map(Token::string).nth(1);
-        let list = list.unwrap_or_default();
-        let names = tokens(&list, Dialect::default());
-        names.iter().filter_map(Token::name).collect()
+        let list = plain_string(t.get(7)?)?;
+        each_at_commas(&tokens(&list, Dialect::default()), Token::name)?
     } else {
-        // SET SESSION search_path TO shop, public; SET SCHEMA 'shop';
-        let words = ["set", "session", "search_path", "schema", "to"];
-        let is_before = |w: &&Token<'_>| w.is_symbol(b'=') || words.iter().any(|word| w.is(word));
-        let values = t.iter().skip_while(is_before);
-        values
-            .filter_map(|w| w.name().or_else(|| w.string()))
-            .collect()
+        each_at_commas(values_of_path(&t)?, |w| {
+            w.name().or_else(|| plain_string(w))
+        })?
     };
     let schemas = named.into_iter();
-    schemas
-        .filter(|s| !s.is_empty() && s != "pg_catalog")
-        .collect()
+    let schemas = schemas.filter(|s| !s.is_empty() && s != "pg_catalog");
+    Some(schemas.collect())
 }
+
+/// `SET SESSION search_path TO shop, public;` → `shop, public`; `SET SCHEMA 'shop';` → `'shop'`
+fn values_of_path<'a, 'b>(t: &'b [Token<'a>]) -> Option<&'b [Token<'a>]> {
+    let t = t.split_first().filter(|(w, _)| w.is("set"))?.1;
+    let session = t.split_first().filter(|(w, _)| w.is("session"));
+    let t = session.map_or(t, |(_, rest)| rest);
+    let end = t.split_last().filter(|(w, _)| w.is_symbol(b';'));
+    let t = end.map_or(t, |(_, rest)| rest);
+    match t {
+        [path, to, values @ ..] if is_path(path) && (to.is_symbol(b'=') || to.is("to")) => {
+            Some(values)
+        }
+        [schema, values @ ..] if schema.is("schema") => Some(values),
+        _ => None,
+    }
+}
+
+/// What `read` makes of each token of a list, whose items have one each.
+fn each_at_commas<'a>(
+    t: &[Token<'a>],
+    read: impl Fn(&Token<'a>) -> Option<String>,
+) -> Option<Vec<String>> {
+    if t.is_empty() {
+        return Some(vec![]);
+    }
+    let items = t.split(|w| w.is_symbol(b','));
+    let one = |item: &[Token<'a>]| match item {
+        [only] => read(only),
+        _ => None,
+    };
+    items.map(one).collect()
+}
+
+/// A string that means what is written, whatever `standard_conforming_strings` is.
+fn plain_string(w: &Token<'_>) -> Option<String> {
+    let is_plain = w.text.starts_with('\'') && !w.text.contains('\\');
+    w.string().filter(|_| is_plain)
+}
+
+/// The names of settings are the same in any case, also in quotes.
+fn is_path(w: &Token<'_>) -> bool {
+    let name = w.name();
+    name.is_some_and(|name| name.eq_ignore_ascii_case(SEARCH_PATH))
+}
+
+const SEARCH_PATH: &str = "search_path";
 
 /// The schema of the session's role, in a search path.
 pub(super) const USER: &str = "$user";
 
-/// A statement that changes the search path for less, or for more, than the rest of the text.
+/// A statement that changes the search path for less, or for more, than the rest of the text, or may do so.
 pub(super) fn sets_path_elsewhere(sql: &str) -> Option<&'static str> {
     let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
-    let has = |word: &str| t.iter().any(|w| w.is(word));
     let first = t.first()?;
-    let is_path = |w: &Token<'_>| w.is("search_path") || w.is("schema");
     if first.is("set") && t.get(1)?.is("local") {
+        let is_local = |w: &Token<'_>| is_path(w) || w.is("schema");
         return t
             .get(2)
-            .is_some_and(is_path)
+            .is_some_and(is_local)
             .then_some("SET LOCAL search_path");
     }
-    let sets_path = t.iter().find_map(Token::string).as_deref() == Some("search_path");
-    let is_plain = || {
-        let value = t.get(7).and_then(Token::string);
-        value.is_some() && t.get(9).is_some_and(|w| w.is("false"))
+    let is_call = first.is("select") && t.iter().any(|w| w.is("set_config"));
+    (is_call && !is_plain_call(&t)).then_some("set_config('search_path', …)")
+}
+
+/// `SELECT pg_catalog.set_config('search_path', 'shop', false)`, or the same of another setting.
+fn is_plain_call(t: &[Token<'_>]) -> bool {
+    let string = |at: usize| t.get(at).and_then(plain_string);
+    let is_comma = |at: usize| t.get(at).is_some_and(|w| w.is_symbol(b','));
+    let Some(name) = string(5).filter(|_| is_comma(6)) else {
+        return false;
     };
-    let is_call = first.is("select") && has("set_config") && sets_path;
-    (is_call && !is_plain()).then_some("set_config('search_path', …)")
+    let is_for_session = || t.get(9).is_some_and(|w| w.is("false"));
+    let ends = || t.get(10).is_some_and(|w| w.is_symbol(b')'));
+    !name.eq_ignore_ascii_case(SEARCH_PATH)
+        || (string(7).is_some() && is_comma(8) && is_for_session() && ends())
 }
 
 /// `ALTER DATABASE d SET search_path TO s`, `ALTER ROLE r SET search_path TO s`: sessions may begin with another one.
 pub(super) fn changes_default_path(sql: &str) -> bool {
     let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
-    let kinds = ["database", "role", "user"];
+    let kinds = ["database", "role", "user", "system"];
     let is_of = |w: &Token<'_>| kinds.iter().any(|kind| w.is(kind));
     let is_alter = t.first().is_some_and(|w| w.is("alter")) && t.get(1).is_some_and(is_of);
-    is_alter && t.iter().any(|w| w.is("search_path"))
+    is_alter && t.iter().any(is_path)
 }
 
 /// The key word of a statement that may bring rows, or what else is said of it.
@@ -324,6 +370,10 @@ mod tests {
             ("SET SCHEMA 'crm';", &["crm"]),
             ("SET SESSION SCHEMA 'crm';", &["crm"]),
             ("SET SESSION search_path TO crm;", &["crm"]),
+            (
+                "SET \"Search_Path\" TO schema, session;",
+                &["schema", "session"],
+            ),
             ("SET search_path = shop, pg_catalog;", &["shop"]),
             (
                 "SET search_path TO '$user', \"My s\", public;",
@@ -338,7 +388,44 @@ mod tests {
                 &[],
             ),
         ] {
-            assert_eq!(path_of(setting), wanted, "{setting}");
+            let wanted = wanted.iter().map(|s| (*s).to_owned()).collect();
+            assert_eq!(path_of(setting), Some(wanted), "{setting}");
+        }
+        for setting in [
+            "SET search_path TO U&\"crm\", shop;",
+            "SET search_path = E'c\\162m';",
+            "SELECT pg_catalog.set_config('search_path', 'c\\162m', false);",
+            "SELECT pg_catalog.set_config('search_path', '$user, shop', false);",
+        ] {
+            assert_eq!(path_of(setting), None, "{setting}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_the_search_path_is_recognized() {
+        for sql in [
+            "SELECT pg_catalog.set_config('SEARCH_PATH', 'crm', true);",
+            "SELECT pg_catalog.set_config(U&'search_path', 'crm', false);",
+            "SELECT pg_catalog.set_config(E'search\\137path', 'crm', false);",
+            "SELECT pg_catalog.set_config('search' || '_path', 'crm', false);",
+            "SELECT pg_catalog.set_config('search_path', 'crm'::text, false);",
+            "SET LOCAL \"SEARCH_PATH\" = crm;",
+        ] {
+            assert!(sets_path_elsewhere(sql).is_some(), "{sql}");
+        }
+        for sql in [
+            "SELECT pg_catalog.set_config('Search_Path', 'crm', false);",
+            "SELECT pg_catalog.set_config('role', 'app', true);",
+            "SET LOCAL role = app;",
+        ] {
+            assert_eq!(sets_path_elsewhere(sql), None, "{sql}");
+        }
+        for (sql, expected) in [
+            ("ALTER ROLE ALL SET \"Search_Path\" TO crm;", true),
+            ("ALTER SYSTEM SET search_path = crm;", true),
+            ("ALTER ROLE app SET work_mem = 4;", false),
+        ] {
+            assert_eq!(changes_default_path(sql), expected, "{sql}");
         }
     }
 

@@ -73,7 +73,9 @@ impl Masks {
 
     /// Whether planner statistics hold no value of a masked row. Those of an index or a materialized view may.
     pub(super) fn keeps_statistics(&self, entry: &TocEntry, masking: &Masking) -> bool {
-        keeps_statistics(&self.definitions, &name_of(entry), masking)
+        // Extended statistics have names of their own, which may be those of other tables.
+        entry.kind == EntryKind::StatisticsData
+            && keeps_statistics(&self.definitions, &name_of(entry), masking)
     }
 }
 
@@ -115,4 +117,39 @@ fn mask_of_entry(
         encoding,
     };
     target.mask(masking)
+}
+
+#[cfg(test)]
+mod tests {
+    use pgdump_mask::MaskFile;
+
+    use super::*;
+
+    #[test]
+    fn statistics_are_kept_of_unmasked_tables_by_their_name_only() {
+        let file = "version: 1\ntables: { s.t: { columns: { a: { set: x } } } }\n";
+        let masking = Masking::new(MaskFile::parse(file).unwrap(), None).unwrap();
+        let mut definitions = TableDefinitions::default();
+        for sql in ["CREATE TABLE s.t (a text);", "CREATE TABLE s.u (a text);"] {
+            definitions.learn(sql, "s");
+        }
+        let masks = Masks {
+            definitions,
+            of_entry: HashMap::new(),
+            notes: vec![],
+        };
+        for (kind, name, is_kept) in [
+            ("STATISTICS DATA", "u", true),
+            ("STATISTICS DATA", "t", false),
+            ("STATISTICS DATA", "index_of_t", false),
+            // It may be about s.t.
+            ("EXTENDED STATISTICS DATA", "u", false),
+        ] {
+            let mut entry = TocEntry::bare(1, kind, name);
+            entry.namespace = Some("s".to_owned());
+            assert!(is_statistics(&entry.kind));
+            let kept = masks.keeps_statistics(&entry, &masking);
+            assert_eq!(kept, is_kept, "{kind} {name}");
+        }
+    }
 }

@@ -44,7 +44,9 @@ pub(crate) enum StatementClass {
 
 impl StatementClass {
     fn setting(name: impl Into<String>, sql: impl Into<String>) -> Self {
-        let (name, sql) = (name.into(), sql.into());
+        let (mut name, sql): (String, String) = (name.into(), sql.into());
+        // Names of settings are the same in any case, also in quotes.
+        name.make_ascii_lowercase();
         StatementClass::Setting { name, sql }
     }
 
@@ -266,6 +268,7 @@ mod tests {
         };
         assert_eq!(name("SET default_tablespace = '';"), "default_tablespace");
         assert_eq!(name("SET SCHEMA 'crm';"), "search_path");
+        assert_eq!(name("SET \"Search_Path\" TO crm;"), "search_path");
         assert_eq!(name("SET SESSION SCHEMA 'crm';"), "search_path");
         assert_eq!(
             name("SET SESSION AUTHORIZATION 'x';"),

@@ -139,7 +139,21 @@ impl TableDefinitions {
     fn create_type(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
         let (name, rest) = relation(t, schema)?;
         self.note_place(&name);
-        let (body, _) = parenthesized(rest.get(1..).filter(|_| rest[0].is("as"))?)?;
+        let definition = rest.get(1..).filter(|_| rest[0].is("as"))?;
+        let kind = ["enum", "range"]
+            .into_iter()
+            .find(|kind| definition.first().is_some_and(|w| w.is(kind)));
+        // What columns of the type have, in the words of the rules.
+        let base = DomainType {
+            base: kind.unwrap_or("composite type").to_owned(),
+            base_name: None,
+            not_null: false,
+        };
+        self.domains.insert(name.clone(), base);
+        if kind.is_some() {
+            return Some(());
+        }
+        let (body, _) = parenthesized(definition)?;
         let mut declared = Declared {
             is_type: true,
             ..Declared::default()
@@ -195,13 +209,23 @@ impl TableDefinitions {
 
     /// The tokens follow `ALTER`.
     fn alter(&mut self, sql: &str, t: &[Token<'_>], schema: &str) -> Option<()> {
-        let t = after(t, &["foreign"]);
-        let is_table = t.first()?.is("table");
-        let t = after(t.get(1..).filter(|_| is_table)?, &["if", "exists", "only"]);
-        let (name, rest) = relation(t, schema)?;
+        if t.first()?.is("type") {
+            return self.alter_type(&t[1..], schema);
+        }
+        let (name, actions) = altered(t, schema)?;
         self.note_place(&name);
-        for action in at_commas(rest) {
+        for action in at_commas(actions) {
             self.alter_table(sql, &name, action, schema);
+        }
+        Some(())
+    }
+
+    /// Attributes of a composite type are columns of the tables that are made of it.
+    fn alter_type(&mut self, t: &[Token<'_>], schema: &str) -> Option<()> {
+        let (name, actions) = relation(t, schema)?;
+        if actions.iter().any(|w| w.is("attribute")) {
+            self.note_place(&name);
+            self.lose_columns(&name);
         }
         Some(())
     }
@@ -268,7 +292,8 @@ impl TableDefinitions {
             if to.is("to") {
                 self.rename_column(table, &from.name()?, &into.name()?);
             }
-        } else if is(&["drop", "column"]) {
+        } else if is(&["drop"]) && !is(&["drop", "constraint"]) {
+            // DROP [COLUMN] [IF EXISTS] a
             self.lose_columns(table);
         }
         Some(())
@@ -325,6 +350,34 @@ impl TableDefinitions {
         }
         Some(())
     }
+}
+
+/// The table that a statement makes a partition or a child of another one; `None` for any other statement.
+pub(crate) fn attached_table(sql: &str, schema: &str) -> Option<Name> {
+    let t = tokens(sql, Dialect::default());
+    let first = t.first().filter(|w| w.is("alter"));
+    let (name, actions) = altered(first.and_then(|_| t.get(1..))?, schema)?;
+    at_commas(actions).into_iter().find_map(|action| {
+        if begins(action, &["attach", "partition"]) {
+            Some(relation(&action[2..], schema)?.0)
+        } else {
+            begins(action, &["inherit"]).then(|| name.clone())
+        }
+    })
+}
+
+/// The table that an ALTER is about, and its actions; the tokens follow `ALTER`. `ALTER VIEW` renames columns of tables, too.
+fn altered<'a, 'b>(t: &'b [Token<'a>], schema: &str) -> Option<(Name, &'b [Token<'a>])> {
+    let t = after(t, &["foreign", "materialized"]);
+    let is_known = t.first()?.is("table") || t[0].is("view");
+    let t = after(t.get(1..).filter(|_| is_known)?, &["if", "exists", "only"]);
+    // ONLY (s.t), and s.t *
+    let (name, actions) = match parenthesized(t) {
+        Some((named, actions)) => (relation(named, schema)?.0, actions),
+        None => relation(t, schema)?,
+    };
+    let has_star = actions.first().is_some_and(|w| w.is_symbol(b'*'));
+    Some((name, &actions[usize::from(has_star)..]))
 }
 
 /// The table that a statement labels a column of; `None` for any other statement.
@@ -435,16 +488,14 @@ fn add_item(
 }
 
 fn is_constraint(item: &[Token<'_>]) -> bool {
-    const FIRST: [&str; 7] = [
-        "constraint",
-        "primary",
-        "unique",
-        "check",
-        "foreign",
-        "exclude",
-        "not",
-    ];
-    item.first().is_some_and(|w| FIRST.iter().any(|f| w.is(f)))
+    const FIRST: [&str; 6] = ["constraint", "primary", "unique", "check", "foreign", "not"];
+    // EXCLUDE is not reserved: pg_dump writes a column of this name without quotes.
+    let excludes = || {
+        let next = item.get(1).filter(|_| item[0].is("exclude"));
+        next.is_some_and(|w| w.is("using") || w.is_symbol(b'('))
+    };
+    let is_first = |w: &Token<'_>| FIRST.iter().any(|f| w.is(f));
+    item.first().is_some_and(|w| is_first(w) || excludes())
 }
 
 /// Keys of one column, and NOT NULL constraints of a table, which PostgreSQL 18 names.
@@ -457,6 +508,9 @@ fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
     if begins(body, &["not", "null"]) {
         added.not_null.insert(body.get(2)?.name()?);
         return Some(());
+    }
+    if begins(body, &["exclude"]) {
+        return add_exclusion(body, added);
     }
     let is_primary = begins(body, &["primary", "key"]);
     if !is_primary && !begins(body, &["unique"]) {
@@ -476,6 +530,23 @@ fn add_constraint(item: &[Token<'_>], added: &mut Added) -> Option<()> {
         if is_not_distinct(body) {
             added.one_null.insert(only.clone());
         }
+    }
+    Some(())
+}
+
+/// `EXCLUDE USING gist (a WITH =)` keeps the values of one column apart, as a unique index does.
+fn add_exclusion(body: &[Token<'_>], added: &mut Added) -> Option<()> {
+    let open = body.iter().position(|w| w.is_symbol(b'('))?;
+    let (elements, _) = parenthesized(&body[open..])?;
+    let [only] = at_commas(elements)[..] else {
+        return None;
+    };
+    if let [column, between @ .., with, operator] = only
+        && with.is("with")
+        && operator.is_symbol(b'=')
+        && !between.iter().any(|w| w.is_symbol(b'('))
+    {
+        added.unique.insert(column.name()?);
     }
     Some(())
 }

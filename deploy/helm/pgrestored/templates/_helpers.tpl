@@ -42,6 +42,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $_ := set $own "SANDBOX_DIR" "/sandbox/work" }}
 {{- $_ := set $own "SANDBOX_ISOLATION" "prefer" }}
 {{- end }}
+{{- if .Values.standing.orders }}
+{{- $_ := set $own "STANDING_RESTORES" "/etc/pgrestored/standing/standing.yaml" }}
+{{- end }}
+{{- with .Values.standing.maskKey }}
+{{- $_ := set $own "MASK_KEY_FILE" (printf "/run/secrets/pgrestored/%s" .) }}
+{{- end }}
+{{- if .Values.finishing.files }}
+{{- $_ := set $own "RESTORE_FINISH_FROM" "file:///etc/pgrestored/finishing" }}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 {{- if kindIs "invalid" $value }}
 {{- $_ := unset $own $name }}
@@ -51,4 +60,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 {{- toYaml $own }}
+{{- end }}
+
+{{/* The files of standing restores: the orders, and the masking rules that they name. */}}
+{{- define "pgrestored.standing" -}}
+{{- merge (dict "standing.yaml" .Values.standing.orders) .Values.standing.masks | toYaml }}
+{{- end }}
+
+{{/* Differs when a file of standing restores or finishing SQL does. */}}
+{{- define "pgrestored.files" -}}
+{{- printf "%s\n%s" (include "pgrestored.standing" .) (toYaml .Values.finishing.files) | sha256sum }}
 {{- end }}
