@@ -305,9 +305,10 @@ type Lists = &'static [(u32, &'static [Format], &'static [Format])];
 // tests restore the samples on each of them.
 const OF_OBJECTS: Lists = &[(
     15,
-    &[PlainInserts, PlainCreate, PlainClean, DirectoryTar],
+    &[PlainInserts, PlainClean, DirectoryTar],
     &[
         Plain,
+        PlainCreate,
         Tar,
         Directory,
         DirectoryUncompressed,
@@ -317,8 +318,8 @@ const OF_OBJECTS: Lists = &[(
 const OF_NAMES: Lists = &[
     (
         15,
-        &[PlainClean, Tar, DirectoryTar],
-        &[Plain, PlainInserts, PlainCreate, Directory],
+        &[PlainClean, Tar],
+        &[Plain, PlainInserts, PlainCreate, Directory, DirectoryTar],
     ),
     (16, &[PlainInserts, Directory], &[PlainCreate]),
     (18, &[PlainCreate], &[PlainInserts, Directory]),

@@ -249,6 +249,10 @@ async fn pgbench() {
                 .args(["-i", "-q", "-s", "1", "--foreign-keys", "bench"]),
         )
         .unwrap();
+    if !is_full_campaign() {
+        let fewer = "DELETE FROM pgbench_accounts WHERE aid > 20000";
+        c.psql("bench", fewer);
+    }
     let file = c.dump_to_file("bench", &[]);
     let source = c.content("bench", &[]);
     equal_to(&c, &file, &source, ways(0), "pgbench, file").await;
@@ -619,8 +623,9 @@ async fn every_archive_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line() {
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 20000) i");
+    c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 2000) i");
     let archive = c.dump_through_pipe("src", &[]);
+    let source = c.content("src", &[]);
     for (backup, target) in [
         (archive.to_str().unwrap(), "from_path"),
         ("-", "from_stdin"),
@@ -649,13 +654,13 @@ async fn the_command_line() {
             serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(
             (body.rows, body.tables, body.target_db.as_deref()),
-            (20000, 1, Some(target))
+            (2000, 1, Some(target))
         );
         let crc = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c::of(
             &std::fs::read(&archive).unwrap(),
         ));
         assert_eq!(body.backup.crc32c, Some(crc));
-        assert_same(&c.content(target, &[]), &c.content("src", &[]), backup);
+        assert_same(&c.content(target, &[]), &source, backup);
     }
 }
 
