@@ -919,7 +919,7 @@ async fn generated_columns_that_depend_on_other_rows_are_reported() {
         "a.dump",
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
-    let r = verify(&b.app(&[]), "a.dump").await;
+    let r = verify(&b.app_on(&c, &[]), "a.dump").await;
     assert_eq!(
         (r.verdict, r.blame(), r.depth),
         (Verdict::Verified, None, Some(Depth::Data)),
@@ -972,7 +972,7 @@ async fn a_table_read_in_ranges_is_read_completely() {
         "a.dump",
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
-    let r = verify(&b.app(&[]), "a.dump").await;
+    let r = verify(&b.app_on(&c, &[]), "a.dump").await;
     assert!(r.is_verified(), "{}", why(&r));
     assert_eq!(r.rows, 17000);
 }
@@ -992,7 +992,7 @@ async fn a_log_of_schema_changes_makes_no_difference() {
         "a.dump",
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
-    let r = verify(&b.app(&[]), "a.dump").await;
+    let r = verify(&b.app_on(&c, &[]), "a.dump").await;
     assert!(r.is_verified(), "{}", why(&r));
     assert!(
         r.checks
@@ -1453,7 +1453,7 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_its_plan() {
     // Without any proof, nothing is deleted.
     assert_eq!(keeps(&prune(&["--apply"])).len(), 8);
     assert_eq!(
-        verify(&b.app(&SIGNED), "2.dump").await.verdict,
+        verify(&b.app_on(&c, &SIGNED), "2.dump").await.verdict,
         Verdict::Verified
     );
     let dry = prune(&[]);
@@ -2030,7 +2030,7 @@ async fn forged_evidence_changes_nothing() {
         "{why_kept}"
     );
     // With the key, only the genuine evidence counts: the good backup is the newest proven one.
-    let app = b.app(&[SIGNED[0], ("backup-retention-min", "0")]);
+    let app = b.app_on(&c, &[SIGNED[0], ("backup-retention-min", "0")]);
     assert_eq!(verify(&app, "good.dump").await.verdict, Verdict::Verified);
     assert_eq!(
         gone(&app).await,
@@ -2052,11 +2052,12 @@ async fn a_shallow_verification_proves_no_backup() {
         b.put(name, &dump);
         b.age(name, 24 * days);
     }
-    let app = b.app(&[
+    let schedule = [
         SIGNED[0],
         ("verify-schedule", "24h"),
         ("backup-retention-min", "0"),
-    ]);
+    ];
+    let app = b.app_on(&c, &schedule);
     let now = jiff::Timestamp::now();
     let old = VerifyJob::new(
         "n",
