@@ -220,12 +220,18 @@ impl Corpus {
         } else {
             OnExisting::Fail
         };
-        let flags = [("db-user", target.user), ("restore-on-error", "skip")];
+        // What is compared has no statistics.
+        let flags = [
+            ("db-user", target.user),
+            ("restore-on-error", "skip"),
+            ("restore-no-analyze", "true"),
+        ];
+        let flags = &flags[..if is_full_campaign() { 2 } else { 3 }];
         let done = c
-            .restore_with(&job(dump, "ours", on_existing), &flags)
+            .restore_with(&job(dump, "ours", on_existing), flags)
             .await;
         let result = done.result;
-        let rehearsal = self.rehearse(dump, &flags).await;
+        let rehearsal = self.rehearse(dump, flags).await;
         let foretold = rehearsal
             .as_ref()
             .map_or("-".to_owned(), |r| r.refusals.len().to_string());

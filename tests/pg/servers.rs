@@ -614,6 +614,7 @@ async fn an_ordinary_role_is_told_what_it_lacks() {
 async fn a_part_is_restored_with_its_requirements() {
     let Some(c) = server(15) else { return };
     c.create("src", include_str!("samples.sql"));
+    let schema = c.content("src", &["--schema-only"]);
     for format in [Format::Custom, Format::Directory] {
         let dump = c.dump_as("src", format);
         let run = |selection: Selection| {
@@ -684,6 +685,10 @@ async fn a_part_is_restored_with_its_requirements() {
             done.result.notes
         );
         c.psql("postgres", "DROP DATABASE ours");
+        // A folder has the same table of contents; its rows were left out above.
+        if format == Format::Directory && !is_full_campaign() {
+            continue;
+        }
 
         let done = run(Selection {
             schema_only: true,
@@ -691,11 +696,8 @@ async fn a_part_is_restored_with_its_requirements() {
         })
         .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
-        assert_same(
-            &c.content("ours", &["--schema-only"]),
-            &c.content("src", &["--schema-only"]),
-            "schema only",
-        );
+        let ours = c.content("ours", &["--schema-only"]);
+        assert_same(&ours, &schema, "schema only");
         assert_eq!(c.psql("ours", "SELECT count(*) FROM rental.film"), "0");
         c.psql("postgres", "DROP DATABASE ours");
 
