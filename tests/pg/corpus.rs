@@ -227,9 +227,7 @@ impl Corpus {
             ("restore-no-analyze", "true"),
         ];
         let flags = &flags[..if is_full_campaign() { 2 } else { 3 }];
-        let done = c
-            .restore_with(&job(dump, "ours", on_existing), flags)
-            .await;
+        let done = c.restore_with(&job(dump, "ours", on_existing), flags).await;
         let result = done.result;
         let rehearsal = self.rehearse(dump, flags).await;
         let foretold = rehearsal
