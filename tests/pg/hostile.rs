@@ -248,7 +248,7 @@ async fn attacks_are_refused_or_confined() {
     let mut allowed = vec![];
     // What is refused ends its restore; several of the others are in one. The server is looked at after several.
     let together = if is_full_campaign() { 1 } else { 5 };
-    let likewise = if is_full_campaign() {
+    let likewise: &[&str] = if is_full_campaign() {
         REFUSED_LIKEWISE
     } else {
         &[]
