@@ -386,7 +386,7 @@ impl Race {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_race_and_crash() {
     let mut race = Race::start(1.5).await;
-    let rounds = if is_full_campaign() { 200 } else { 4 };
+    let rounds = if is_full_campaign() { 200 } else { 3 };
     let stop = CancellationToken::new();
     let supervisor = race.supervise(stop.clone());
     for _ in 0..rounds {
@@ -466,7 +466,7 @@ async fn chaos() {
     let (deliveries, at_least, least_faults) = if is_full_campaign() {
         (2_000, Duration::from_secs(1_800), 0)
     } else {
-        (24, Duration::ZERO, 8)
+        (18, Duration::ZERO, 6)
     };
     let begun = Instant::now();
     let (stop, calm) = (CancellationToken::new(), CancellationToken::new());

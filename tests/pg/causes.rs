@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Cluster, assert_same, bindir_of};
+use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign};
 
 const SUPERUSER: &str = "postgres";
 /// May create databases, and nothing else.
@@ -433,12 +433,13 @@ fn entries(rehearsal: &Value) -> Vec<String> {
 }
 
 impl Case {
-    fn check(&self, c: &Cluster, files: &Files) {
+    /// With `compares`, what was restored is compared with its source. A restore that leaves anything out ends otherwise.
+    fn check(&self, c: &Cluster, files: &Files, compares: bool) {
         let needs_files = matches!(self.fix, Fix::Install);
         if needs_files {
             files.install();
         }
-        let (dump, whole, wanted) = self.dumped(c);
+        let (dump, whole, wanted) = self.dumped(c, compares);
         if needs_files {
             files.remove();
         }
@@ -456,12 +457,14 @@ impl Case {
         let restore = ["restore", path(backup), "--target", &target];
         let (code, result) = run(c, user, &[&restore[..], &options[..]].concat());
         assert_eq!(code, 0, "{}: {result}", self.title);
-        let restored = c.content(&target, owners_of(&options));
-        assert_same(&restored, &wanted, self.title);
+        if let Some(wanted) = wanted {
+            let restored = c.content(&target, owners_of(&options));
+            assert_same(&restored, &wanted, self.title);
+        }
     }
 
     /// The backup, that of the whole database, and what is to be restored in the end.
-    fn dumped(&self, c: &Cluster) -> (PathBuf, PathBuf, String) {
+    fn dumped(&self, c: &Cluster, compares: bool) -> (PathBuf, PathBuf, Option<String>) {
         c.create(self.title, self.source);
         let whole = c.dump_to_file(self.title, &[]);
         let dump = if self.dump.is_empty() {
@@ -472,7 +475,8 @@ impl Case {
         if !self.left_out.is_empty() {
             c.psql(self.title, self.left_out);
         }
-        let wanted = c.content(self.title, owners_of(&self.final_options()));
+        let owners = owners_of(&self.final_options());
+        let wanted = compares.then(|| c.content(self.title, owners));
         (dump, whole, wanted)
     }
 
@@ -560,8 +564,10 @@ fn server() -> (Cluster, Files) {
 #[test]
 fn each_cause_is_named_first_and_its_fix_helps() {
     let (c, files) = server();
-    for case in [ROLES, RIGHTS, PARTS, SERVERS].into_iter().flatten() {
-        case.check(&c, &files);
+    let cases = [ROLES, RIGHTS, PARTS, SERVERS].into_iter().flatten();
+    for (n, case) in cases.enumerate() {
+        // `make test` compares what every third of them gives with its source, `make soak` each.
+        case.check(&c, &files, n % 3 == 0 || is_full_campaign());
     }
     let left = c.databases();
     assert!(
@@ -623,7 +629,7 @@ fn what_a_later_version_has_goes_into_it() {
         ("shop.control", control.into()),
         ("shop--1.sql", "CREATE TYPE price AS (cents int);".into()),
     ];
-    PACKAGE.check(&new, &Files { folder, files });
+    PACKAGE.check(&new, &Files { folder, files }, true);
     new.create(
         "src",
         "CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL); INSERT INTO t VALUES (1)",

@@ -70,7 +70,7 @@ async fn cut_a_copy(format: &str) {
     let total = proxy.counted();
     assert!(total > 2_000, "{total}");
     let (mut failed, mut done) = (0, 0);
-    for at in places(total, total, 10) {
+    for at in places(total, total, 7) {
         proxy.arm(at);
         let finished = run(&app, &job(&dump, "app", OnExisting::Fail)).await;
         assert!(proxy.was_cut(), "{at}");

@@ -22,8 +22,8 @@ fn with_crc(mut job: RestoreJob, crc: u32) -> RestoreJob {
 
 /// Positions over the whole file, with more of them in the first bytes.
 fn positions(len: usize) -> Vec<usize> {
-    let count = if is_full_campaign() { 400 } else { 8 };
-    let dense = sample(0..60.min(len), 12);
+    let count = if is_full_campaign() { 400 } else { 6 };
+    let dense = sample(0..60.min(len), 20);
     dense.chain((0..count).map(|i| i * len / count)).collect()
 }
 

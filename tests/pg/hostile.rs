@@ -132,17 +132,12 @@ async fn restore(c: &Cluster, file: &std::path::Path, flags: &[(&str, &str)]) ->
 /// Refused by the server or by us.
 const REFUSED: &[&str] = &[
     "COPY t TO PROGRAM 'touch WRITE';",
-    "COPY t FROM PROGRAM 'touch WRITE';",
-    "COPY t TO 'WRITE';",
     "COPY t FROM 'READ';",
     "CREATE TABLE stolen AS SELECT pg_read_file('READ') AS s;",
-    "CREATE TABLE stolen AS SELECT pg_read_binary_file('READ') AS s;",
     "CREATE TABLE stolen AS SELECT * FROM pg_ls_dir('/');",
-    "CREATE TABLE stolen AS SELECT pg_stat_file('READ')::text AS s;",
     "SELECT lo_import('READ');",
     "SELECT lo_export(lo_from_bytea(0, 'x'), 'WRITE');",
     "CREATE FUNCTION f() RETURNS int LANGUAGE c AS '/lib/x86_64-linux-gnu/libc.so.6', 'getpid';",
-    "CREATE FUNCTION f() RETURNS int LANGUAGE internal AS 'pg_backend_pid';",
     "LOAD 'auto_explain';",
     "CREATE LANGUAGE plpython3u;",
     "CREATE EXTENSION plpython3u;",
@@ -151,46 +146,55 @@ const REFUSED: &[&str] = &[
     "CREATE FUNCTION et() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';\nCREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION et();",
     "CREATE TABLESPACE evil LOCATION '/tmp';",
     "CREATE EXTENSION dblink;",
-    "CREATE EXTENSION postgres_fdw;",
-    "CREATE EXTENSION file_fdw;",
-    "CREATE EXTENSION adminpack;",
-    "CREATE EXTENSION pg_stat_statements;",
-    "CREATE EXTENSION pageinspect;",
     "CREATE FOREIGN DATA WRAPPER w;",
     "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=PORT user=x dbname=x' PUBLICATION p;",
-    "CREATE SUBSCRIPTION s CONNECTION 'host=169.254.169.254 user=x' PUBLICATION p WITH (connect = false);",
     "CREATE PUBLICATION p FOR ALL TABLES;",
     "CREATE ROLE evil SUPERUSER LOGIN;",
-    "CREATE ROLE evil;",
-    "CREATE USER evil PASSWORD 'x';",
     "ALTER ROLE postgres PASSWORD 'x';",
-    "ALTER ROLE victim SUPERUSER;",
     "DROP ROLE victim;",
     "ALTER ROLE CURRENT_USER SUPERUSER;",
-    "ALTER ROLE CURRENT_USER CREATEROLE;",
     "ALTER SYSTEM SET work_mem = '1GB';",
     "DROP DATABASE vault;",
     "CREATE TABLE stolen AS SELECT rolpassword FROM pg_authid;",
-    "CREATE TABLE stolen AS SELECT passwd FROM pg_shadow;",
     "SELECT pg_reload_conf();",
-    "SELECT pg_rotate_logfile();",
-    "SELECT pg_switch_wal();",
     "SELECT pg_create_physical_replication_slot('evil');",
-    "SELECT pg_create_logical_replication_slot('evil', 'test_decoding');",
     "UPDATE pg_catalog.pg_authid SET rolsuper = true;",
-    "INSERT INTO pg_catalog.pg_db_role_setting VALUES (0, 0, ARRAY['work_mem=1GB']);",
     "CREATE TABLE pg_catalog.evil (a int);",
     "CREATE OR REPLACE FUNCTION pg_catalog.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';",
     "CREATE CAST (text AS int4) WITHOUT FUNCTION;",
     "CREATE ACCESS METHOD m TYPE TABLE HANDLER heap_tableam_handler;",
     "CREATE TABLE stolen AS SELECT * FROM pgrestored.request;",
     "\\! touch WRITE",
-    "\\copy t from program 'touch WRITE'",
-    "\\o WRITE",
     "\\i READ",
     "\\connect vault",
     "SELECT 1 \\g |touch WRITE",
     "CREATE TABLE stolen (s text);\n\\copy stolen from 'READ'",
+];
+
+/// Refused for the reason of one of [`REFUSED`]: in `make soak`.
+const REFUSED_LIKEWISE: &[&str] = &[
+    "COPY t FROM PROGRAM 'touch WRITE';",
+    "COPY t TO 'WRITE';",
+    "CREATE TABLE stolen AS SELECT pg_read_binary_file('READ') AS s;",
+    "CREATE TABLE stolen AS SELECT pg_stat_file('READ')::text AS s;",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE internal AS 'pg_backend_pid';",
+    "CREATE EXTENSION postgres_fdw;",
+    "CREATE EXTENSION file_fdw;",
+    "CREATE EXTENSION adminpack;",
+    "CREATE EXTENSION pg_stat_statements;",
+    "CREATE EXTENSION pageinspect;",
+    "CREATE SUBSCRIPTION s CONNECTION 'host=169.254.169.254 user=x' PUBLICATION p WITH (connect = false);",
+    "CREATE ROLE evil;",
+    "CREATE USER evil PASSWORD 'x';",
+    "ALTER ROLE victim SUPERUSER;",
+    "ALTER ROLE CURRENT_USER CREATEROLE;",
+    "CREATE TABLE stolen AS SELECT passwd FROM pg_shadow;",
+    "SELECT pg_rotate_logfile();",
+    "SELECT pg_switch_wal();",
+    "SELECT pg_create_logical_replication_slot('evil', 'test_decoding');",
+    "INSERT INTO pg_catalog.pg_db_role_setting VALUES (0, 0, ARRAY['work_mem=1GB']);",
+    "\\copy t from program 'touch WRITE'",
+    "\\o WRITE",
 ];
 
 /// Skipped or allowed, and without any effect outside.
@@ -244,7 +248,13 @@ async fn attacks_are_refused_or_confined() {
     let mut allowed = vec![];
     // What is refused ends its restore; several of the others are in one. The server is looked at after several.
     let together = if is_full_campaign() { 1 } else { 5 };
-    for group in REFUSED.chunks(together) {
+    let likewise: &[&str] = if is_full_campaign() {
+        REFUSED_LIKEWISE
+    } else {
+        &[]
+    };
+    let all = [REFUSED, likewise].concat();
+    for group in all.chunks(together) {
         for &sql in group {
             if attack(sql).await.failure.is_none() {
                 allowed.push(sql);
@@ -260,7 +270,7 @@ async fn attacks_are_refused_or_confined() {
         assert_eq!(c.psql("app", owners), "pgrestored_owner", "{sql}");
         canaries.check(&c, &sql);
     }
-    let (refused, confined) = (REFUSED.len(), CONFINED.len());
+    let (refused, confined) = (all.len(), CONFINED.len());
     eprintln!("hostile statements: {refused} refused, {confined} confined, 0 escalations");
     assert_eq!(allowed, Vec::<&str>::new());
     // Control: in a trusted restore the same works, so the test detects it.

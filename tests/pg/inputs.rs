@@ -48,7 +48,7 @@ async fn cut(c: &Cluster, whole: &[u8], format: Format, wrapping: Wrapping) {
         // An archive's magic has five bytes, and its version three.
         vec![0, 5, 8, 39]
     };
-    let spread = sample((1..40).map(|i| i * last / 40), 8);
+    let spread = sample((1..40).map(|i| i * last / 40), 13);
     for at in first.into_iter().chain(spread).chain([last]) {
         std::fs::write(&file, &whole[..at]).unwrap();
         let e = refused(c, &file, &[]).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgrestored::sandbox::{Sandbox, find_bindir, set_launcher};
 use tokio::time::Instant;
 
-use crate::support::{Cluster, bindir_of};
+use crate::support::{Cluster, bindir_of, share_templates};
 
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -153,6 +153,7 @@ async fn nothing_is_reached(bindir: &Path) {
     std::fs::write(&secret, "the canary's secret").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
 
+    share_templates(parent.path());
     set_launcher(OURS.into());
     let (dir, folder) = (bindir.to_owned(), parent.path().to_owned());
     let sandbox = tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder, &[]))
@@ -300,13 +301,17 @@ async fn nothing_is_reached(bindir: &Path) {
         assert!(canary.touched.try_recv().is_err(), "touched before");
     }
     // The template is not writable, so nothing can be planted in the next sandbox.
-    let template = std::fs::read_dir(parent.path())
-        .unwrap()
-        .flatten()
-        .find(|e| e.file_name().to_str().unwrap().contains("template"));
-    let template = template.unwrap().path().display().to_string();
-    let said = inside(&client, &format!("touch {template}/x")).await;
-    assert!(said.contains("status"), "{said}");
+    let mut tried = 0;
+    for entry in std::fs::read_dir(parent.path()).unwrap().flatten() {
+        if !entry.file_name().to_str().unwrap().contains("template") {
+            continue;
+        }
+        let template = entry.path().canonicalize().unwrap().display().to_string();
+        let said = inside(&client, &format!("touch {template}/x")).await;
+        assert!(said.contains("status"), "{said}");
+        tried += 1;
+    }
+    assert!(tried > 0, "there is no template");
     let folder = PathBuf::from(sandbox.host());
     tokio::task::spawn_blocking(move || drop(sandbox))
         .await
@@ -358,7 +363,8 @@ fn the_evidence_describes_the_isolation() {
     c.create("src", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     let dump = c.dump_to_file("src", &[]);
     let scratch = tempfile::tempdir().unwrap();
-    let verify = |mut command: Command, more: &[&str]| {
+    let shared = c.sandboxes();
+    let verify = |mut command: Command, sandboxes: &Path, more: &[&str]| {
         command.args([
             "verify",
             dump.to_str().unwrap(),
@@ -366,11 +372,7 @@ fn the_evidence_describes_the_isolation() {
             "none",
             "--sandbox-dir",
         ]);
-        let output = command
-            .arg(scratch.path().join("sandboxes"))
-            .args(more)
-            .output()
-            .unwrap();
+        let output = command.arg(sandboxes).args(more).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     let all_holds = |report: &str| {
@@ -386,8 +388,8 @@ fn the_evidence_describes_the_isolation() {
             assert_eq!(isolation[holds], true, "{holds}: {report}");
         }
     };
-    all_holds(&verify(Command::new(OURS), &["--output", "json"]));
-    let text = verify(Command::new(OURS), &[]);
+    all_holds(&verify(Command::new(OURS), &shared, &["--output", "json"]));
+    let text = verify(Command::new(OURS), &shared, &[]);
     assert!(text.contains(", isolated from this machine\n"), "{text}");
     // The same for an unprivileged user, if the machine allows them to create namespaces.
     let nobody = |program: &Path| {
@@ -405,12 +407,13 @@ fn the_evidence_describes_the_isolation() {
     {
         let program = scratch.path().join("pgrestored");
         std::fs::copy(OURS, &program).unwrap();
-        std::fs::remove_dir_all(scratch.path().join("sandboxes")).unwrap();
         for folder in [scratch.path(), dump.parent().unwrap()] {
             std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777))
                 .unwrap();
         }
-        all_holds(&verify(nobody(&program), &["--output", "json"]));
+        // Its own folder, which nobody else may have made.
+        let own = scratch.path().join("sandboxes");
+        all_holds(&verify(nobody(&program), &own, &["--output", "json"]));
     }
 }
 
@@ -421,10 +424,7 @@ fn a_killed_worker_leaves_nothing_behind() {
     c.create("src", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     let dump = c.dump_to_file("src", &[]);
     let scratch = tempfile::tempdir().unwrap();
-    let (checks, folder) = (
-        scratch.path().join("checks.yaml"),
-        scratch.path().join("sandboxes"),
-    );
+    let (checks, folder) = (scratch.path().join("checks.yaml"), c.sandboxes());
     std::fs::write(
         &checks,
         "assertions: [{name: long, sql: SELECT pg_sleep(600)::text, rows: 1, timeout: 10m}]",
@@ -467,6 +467,7 @@ fn a_killed_worker_leaves_nothing_behind() {
 #[test]
 fn leftovers_of_a_killed_keeper_are_removed() {
     let parent = tempfile::tempdir().unwrap();
+    share_templates(parent.path());
     let bindir = find_bindir(&[]).unwrap();
     let stale = parent.path().join("pgrestored-pg-000000000000");
     std::fs::create_dir_all(stale.join("data")).unwrap();

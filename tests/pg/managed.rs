@@ -8,7 +8,7 @@ use pgrestored::event::RestoreResult;
 use pgrestored::job::OnExisting;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, assert_same, bindir_of, job};
+use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
 
 /// What a managed service adds to a database. A superuser makes it, as the service's own does.
 struct Service {
@@ -148,12 +148,15 @@ async fn backups_of_every_service_go_into_another_server() {
         let job = job(dump, "ours", OnExisting::Fail);
         c.restore_with(&job, &flags).await
     };
-    for service in &SERVICES {
+    for (s, service) in SERVICES.iter().enumerate() {
         let (archive, text, rows) = dumps(&c, service);
-        for dump in [&archive, &text] {
+        for (d, dump) in [&archive, &text].into_iter().enumerate() {
             let what = format!("{}, {}", service.title, dump.display());
-            let done = restore(dump.as_path(), &[("restore-profile", "none")]).await;
-            assert!(done.failure.is_some(), "{what}");
+            // `make test` tries it with one of the two in turn.
+            if d == s % 2 || is_full_campaign() {
+                let done = restore(dump.as_path(), &[("restore-profile", "none")]).await;
+                assert!(done.failure.is_some(), "{what}");
+            }
             let done = restore(dump.as_path(), &[]).await;
             assert_eq!(done.result.error, None, "{what}");
             let ours = c.content("ours", &["--data-only", "--no-owner"]);

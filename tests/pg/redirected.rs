@@ -152,12 +152,15 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
                 assert_eq!(is_by_index, name != "zipped", "{what}");
                 assert_restored(&c, "by_index", &source, &what);
             }
-            let seen = Command::new(env!("CARGO_BIN_EXE_pgrestored"))
-                .arg("inspect")
-                .arg(&file)
-                .output()
-                .unwrap();
-            assert!(seen.status.success(), "{what}");
+            // What is redirected, of each version: the rest was read above as `inspect` reads it.
+            if name == "redirected" || is_full_campaign() {
+                let seen = Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+                    .arg("inspect")
+                    .arg(&file)
+                    .output()
+                    .unwrap();
+                assert!(seen.status.success(), "{what}");
+            }
         }
         assert_same(&c.content("theirs", &[]), &source, "pg_restore");
         c.psql("postgres", "DROP DATABASE theirs");

@@ -117,11 +117,22 @@ async fn across(source: u32) {
     } else {
         &others[..0]
     };
-    let dumps = DATABASES.map(|(database, sql)| {
-        from.create(database, sql);
-        FORMATS.map(|format| from.dump_as(database, format))
-    });
-    for target in [*tested, others].concat() {
+    let targets = [*tested, others].concat();
+    // pg_restore reads the archive, whatever else is restored.
+    let is_needed = |d: usize, f: usize| {
+        let mut cells = targets.iter().flat_map(|target| cells_of(source, *target));
+        cells.any(|(of, form)| of == d && (form == f || f == 0))
+    };
+    let mut dumps: Vec<Vec<Option<PathBuf>>> = vec![];
+    for (d, (database, sql)) in DATABASES.into_iter().enumerate() {
+        if is_needed(d, 0) {
+            from.create(database, sql);
+        }
+        let formats = FORMATS.into_iter().enumerate();
+        let dump = |(f, format)| is_needed(d, f).then(|| from.dump_as(database, format));
+        dumps.push(formats.map(dump).collect());
+    }
+    for target in targets {
         let Some(to) = server(target) else { continue };
         let cells = cells_of(source, target);
         for (d, ((database, _), forms)) in DATABASES.iter().zip(&dumps).enumerate() {
@@ -132,15 +143,15 @@ async fn across(source: u32) {
             let mut theirs = from.sandbox.command("pg_restore");
             theirs
                 .args(["-h", to.sandbox.host(), "-d", "theirs"])
-                .arg(&forms[0]);
+                .arg(forms[0].as_ref().unwrap());
             // pg_restore ends with an error if the server does not know a setting.
             let _ = from.sandbox.run(&mut theirs);
             let wanted = content(&pg_dump, &to, "theirs");
             to.psql("postgres", "DROP DATABASE theirs");
             for (f, dump) in forms.iter().enumerate() {
-                if !cells.contains(&(d, f)) {
+                let Some(dump) = dump.as_ref().filter(|_| cells.contains(&(d, f))) else {
                     continue;
-                }
+                };
                 let result = to.restore(dump, "ours").await;
                 let what = format!("{database} of {source} into {target}, {}", dump.display());
                 if target == 13 && source > 13 && d == 0 {
@@ -603,6 +614,7 @@ async fn an_ordinary_role_is_told_what_it_lacks() {
 async fn a_part_is_restored_with_its_requirements() {
     let Some(c) = server(15) else { return };
     c.create("src", include_str!("samples.sql"));
+    let schema = c.content("src", &["--schema-only"]);
     for format in [Format::Custom, Format::Directory] {
         let dump = c.dump_as("src", format);
         let run = |selection: Selection| {
@@ -673,6 +685,10 @@ async fn a_part_is_restored_with_its_requirements() {
             done.result.notes
         );
         c.psql("postgres", "DROP DATABASE ours");
+        // A folder has the same table of contents; its rows were left out above.
+        if format == Format::Directory && !is_full_campaign() {
+            continue;
+        }
 
         let done = run(Selection {
             schema_only: true,
@@ -680,11 +696,8 @@ async fn a_part_is_restored_with_its_requirements() {
         })
         .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
-        assert_same(
-            &c.content("ours", &["--schema-only"]),
-            &c.content("src", &["--schema-only"]),
-            "schema only",
-        );
+        let ours = c.content("ours", &["--schema-only"]);
+        assert_same(&ours, &schema, "schema only");
         assert_eq!(c.psql("ours", "SELECT count(*) FROM rental.film"), "0");
         c.psql("postgres", "DROP DATABASE ours");
 

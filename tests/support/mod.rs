@@ -56,6 +56,27 @@ pub fn of_package(package: &str, path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Links the template clusters of the usual folders into one that has none, because `initdb` takes a second.
+pub fn share_templates(folder: &Path) {
+    let me = std::fs::metadata("/proc/self").unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid(&me);
+    let temporary = std::env::temp_dir();
+    for usual in [
+        temporary.clone(),
+        temporary.join(format!("pgrestored-sandboxes-{uid}")),
+        temporary.join(format!("pgrestored-test-sandboxes-{uid}")),
+    ] {
+        for template in std::fs::read_dir(usual).into_iter().flatten().flatten() {
+            let name = template.file_name();
+            let link = folder.join(&name);
+            let is_template = name.to_string_lossy().starts_with("pgrestored-template-");
+            if is_template && !link.exists() {
+                std::os::unix::fs::symlink(template.path(), link).unwrap();
+            }
+        }
+    }
+}
+
 /// Whether this is a single statement without anything that psql itself interprets.
 fn is_one_statement(sql: &str) -> bool {
     !sql.contains([';', '\\']) && !sql.starts_with("COPY ")
@@ -108,15 +129,7 @@ impl Cluster {
     /// because `initdb` takes a second.
     pub fn sandboxes(&self) -> PathBuf {
         let folder = self.open_folder("sandboxes");
-        let me = std::fs::metadata("/proc/self").unwrap();
-        let uid = std::os::unix::fs::MetadataExt::uid(&me);
-        let usual = std::env::temp_dir().join(format!("pgrestored-sandboxes-{uid}"));
-        for template in std::fs::read_dir(usual).into_iter().flatten().flatten() {
-            let name = template.file_name();
-            if name.to_string_lossy().starts_with("pgrestored-template-") {
-                std::os::unix::fs::symlink(template.path(), folder.join(name)).unwrap();
-            }
-        }
+        share_templates(&folder);
         folder
     }
 
