@@ -496,7 +496,12 @@ fn check_failures(hunt: &mut Hunt, source: &Cluster, [custom, plain, inserts]: [
             "b: { set: y } }\n",
             "23505",
         ),
-        ("type", "k: { set: \"5\" }", "k: { hash: true }", "22P02"),
+        (
+            "type",
+            "p: { set: \"(x,1)\" }",
+            "p: { set: \"(x,1,2)\" }",
+            "22P02",
+        ),
         ("new_column", "      ip: { null: true }\n", "", "column ip"),
         ("objects", "large_objects: none\n", "", "large objects"),
     ] {
