@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::hash::integer;
+use super::noise::is_special;
 use crate::key::Keyed;
 use crate::sql_type::IntegerWidth;
 use crate::transform::{Fault, Masked, Transform};
@@ -17,6 +18,8 @@ pub(crate) enum DigitsOf {
         zeros: Option<usize>,
     },
 }
+
+const NO_NUMBER: Fault = "not a number of the column's type";
 
 pub(crate) struct Digits {
     pub(crate) key: Arc<Keyed>,
@@ -45,6 +48,22 @@ impl Digits {
 }
 
 impl Digits {
+    /// Whether only digits, a sign and a point stand where a number has to be. Anything else would stay as it is.
+    fn is_of_type(&self, value: &[u8]) -> bool {
+        let has_point = match self.of {
+            DigitsOf::Text => return true,
+            DigitsOf::Integer(_) => false,
+            DigitsOf::Numeric { .. } => true,
+        };
+        let unsigned = value.strip_prefix(b"-").unwrap_or(value);
+        let (whole, fraction) = match memchr::memchr(b'.', unsigned) {
+            Some(at) if has_point => (&unsigned[..at], &unsigned[at + 1..]),
+            _ => (unsigned, &b"0"[..]),
+        };
+        let are_digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+        (are_digits(whole) && are_digits(fraction)) || (has_point && is_special(value))
+    }
+
     /// How many of the first digits are 0 in every value of the column.
     fn fixed(&self, value: &[u8]) -> usize {
         let DigitsOf::Numeric { zeros: Some(zeros) } = self.of else {
@@ -58,6 +77,9 @@ impl Digits {
 impl Transform for Digits {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
         let value = &*in_ascii(value);
+        if !self.is_of_type(value) {
+            return Err(NO_NUMBER);
+        }
         let mut digits: Vec<u16> = value
             .iter()
             .filter(|b| b.is_ascii_digit())
@@ -72,7 +94,7 @@ impl Transform for Digits {
         let fixed = self.fixed(value).min(digits.len());
         let stays = digits[..fixed].iter().all(|digit| *digit == 0);
         if !stays || !self.fits(value, &digits) {
-            return Err("not a number of the column's type");
+            return Err(NO_NUMBER);
         }
         loop {
             self.key.permutations.digits(&mut digits[fixed..])?;
@@ -215,6 +237,40 @@ mod tests {
             masked(DigitsOf::Text, "１２3456"),
             masked(DigitsOf::Text, "123456")
         );
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused_in_a_column_of_numbers() {
+        let key = test_key("a").keyed().clone();
+        let numeric = Digits {
+            key: key.clone(),
+            of: DigitsOf::Numeric { zeros: None },
+        };
+        let whole = Digits {
+            key,
+            of: DigitsOf::Integer(IntegerWidth::Normal),
+        };
+        let fits = |rule: &Digits, value: &str| {
+            let mut out = vec![];
+            rule.apply(value.as_bytes(), None, &mut out).is_ok()
+        };
+        for value in ["-12.50", "7", "-Infinity", "NaN"] {
+            assert!(fits(&numeric, value), "{value}");
+        }
+        for value in [
+            "12 Ada Lovelace",
+            "1x2",
+            "1.2.3",
+            "",
+            "Ada",
+            ".",
+            "1.",
+            "--1",
+        ] {
+            assert!(!fits(&numeric, value), "{value}");
+            assert!(!fits(&whole, value), "{value}");
+        }
+        assert!(fits(&whole, "-12") && !fits(&whole, "1.5") && !fits(&whole, "NaN"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn float(decimal: Decimal) -> f64 {
 }
 
 /// What has no digits that could move.
-fn is_special(value: &[u8]) -> bool {
+pub(super) fn is_special(value: &[u8]) -> bool {
     [&b"NaN"[..], b"Infinity", b"-Infinity"].contains(&value)
 }
 
