@@ -457,6 +457,7 @@ impl VerificationRun<'_> {
             encoding: &encoding,
             dumped_major,
             backup_created: report.backup_created.unwrap_or(report.started_at),
+            masking: context.config().masking.as_ref().map(|m| m.0.clone()),
             sessions: loaded.sessions,
             progress: context.progress,
         };

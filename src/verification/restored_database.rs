@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::postgres::Server;
 use crate::progress::Progress;
 use pgdump_archive::{ContentDigest, DataCoverage, TocEntry};
+use pgdump_mask::Masking;
 
 /// A restored database, and what is known about its archive.
 pub struct RestoredDatabase<'a> {
@@ -20,6 +21,8 @@ pub struct RestoredDatabase<'a> {
     pub dumped_major: Option<u32>,
     /// When the backup was created.
     pub backup_created: jiff::Timestamp,
+    /// The rules of masked copies: what they mask is not reported.
+    pub masking: Option<Masking>,
     /// How many connections the checks may use.
     pub sessions: usize,
     /// Counts the rows that are read back.

@@ -516,6 +516,7 @@ impl Restored {
             encoding: "UTF8",
             dumped_major: Some(15),
             backup_created: jiff::Timestamp::now(),
+            masking: None,
             sessions: 2,
             progress: &Default::default(),
         };
