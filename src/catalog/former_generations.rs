@@ -273,10 +273,8 @@ async fn soft_deleted_as(
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "emulator"))]
 mod tests {
-    #![cfg(feature = "emulator")]
-
     use std::time::{Duration, SystemTime};
 
     use super::*;

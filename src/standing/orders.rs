@@ -186,7 +186,7 @@ pub struct Candidate {
 pub enum OrderTrigger {
     /// A backup that is newer than the one that was restored last.
     NewBackup,
-    Schedule(Schedule),
+    Schedule(Box<Schedule>),
 }
 
 /// A standing restore whose order was checked.
@@ -579,7 +579,10 @@ impl OrderCheck<'_> {
                 let parsed = Schedule::parse(&s.schedule, &s.time_zone);
                 let parsed = parsed.map_err(|what| format!("when: {what}"));
                 let words = format!("{} {}", s.schedule.trim(), s.time_zone);
-                (self.ok(parsed).map(OrderTrigger::Schedule), words)
+                (
+                    self.ok(parsed).map(|s| OrderTrigger::Schedule(Box::new(s))),
+                    words,
+                )
             }
         }
     }

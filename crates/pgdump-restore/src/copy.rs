@@ -28,6 +28,9 @@ const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
+/// Rows of COPY text, and where they are in the data of their table.
+type RowsToSend = (Vec<u8>, Vec<ChunkLines>);
+
 /// A copier of a node's data.
 pub(super) struct CopyTask<'a> {
     pub job: &'a LoadContext,
@@ -329,7 +332,7 @@ impl<'a> RowSender<'a> {
         text: Vec<u8>,
         ends_row: bool,
         lines: ChunkLines,
-    ) -> Result<Option<(Vec<u8>, Vec<ChunkLines>)>, RestoreError> {
+    ) -> Result<Option<RowsToSend>, RestoreError> {
         let Some(masked) = &mut self.masked else {
             return Ok(Some((text, vec![lines])));
         };
@@ -427,7 +430,7 @@ impl<'a> MaskedRows<'a> {
     }
 
     /// The rows that were waiting, and where they are. If rows are left out, the server's lines are none of the table's data.
-    fn masked(&mut self) -> Result<(Vec<u8>, Vec<ChunkLines>), RestoreError> {
+    fn masked(&mut self) -> Result<RowsToSend, RestoreError> {
         let rows = std::mem::take(&mut self.waiting);
         let mut lines = std::mem::take(&mut self.lines);
         let before = lines.first().map_or(0, |l| l.before);
