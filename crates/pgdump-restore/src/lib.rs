@@ -128,5 +128,5 @@ pub use trailing_roles::{TAIL, roles_at_end};
 pub use use_list::UseList;
 pub use work_record::{
     AllProven, Body, Mark, RecordFault, RecordKey, Resumed, ResumedTotals, RowCheck, Touched,
-    UnitId, WorkRecord, check_recorded, not_recordable,
+    UnitId, WorkRecord, check_recorded, not_recordable, that_read_the_catalog,
 };
