@@ -1,11 +1,12 @@
 //! What masking changed.
 
 /// Counts of a table's rows and of the values that its rules changed.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MaskCounts {
     /// Rows read.
     pub rows: u64,
     /// Rows that were not left out.
+    #[serde(rename = "kept")]
     pub rows_kept: u64,
     /// Values that a rule changed, per column of [`crate::TableMask::column_names`]. What stays as it was does not count.
     pub changed: Vec<u64>,

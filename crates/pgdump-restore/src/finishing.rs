@@ -8,6 +8,7 @@ use pgdump_archive::{Dialect, Token, statements, tokens, unterminated};
 
 use crate::error::{DatabaseError, DatabaseKind, ValidationError, ValidationKind};
 use crate::postgres::Server;
+use crate::work_record::{Body, Mark, WorkRecord};
 
 /// Most bytes of a file of finishing SQL.
 pub const MAX_FINISHING_BYTES: u64 = 1 << 20;
@@ -245,7 +246,8 @@ fn control(tokens: &[Token<'_>]) -> Option<String> {
 }
 
 /// Runs a file in `database`, as the role of `server`, as one transaction that takes at most `limit`. Names without a
-/// schema are found as for any client of the role.
+/// schema are found as for any client of the role. The transaction is recorded under `number`; a file that an earlier attempt
+/// has run is not run again.
 ///
 /// # Errors
 /// `restore_error` with the statement's number and line and the SQLSTATE, blamed on the request; `timeout`;
@@ -256,9 +258,19 @@ pub async fn finish(
     database: &str,
     sql: &FinishingSql,
     limit: Duration,
+    record: Option<&WorkRecord>,
+    number: u32,
 ) -> Result<(), DatabaseError> {
+    let record = record.filter(|record| record.is_on());
+    let mark = Mark::Finished(number);
+    if record.is_some_and(|record| record.resumed().has(mark)) {
+        return Ok(());
+    }
     // A session of its own: no setting of one file reaches the next one.
     let session = server.discarding_rows().connect(database, "finish").await?;
+    if record.is_some() {
+        session.prepare_note().await?;
+    }
     let current = AtomicUsize::new(0);
     let work = async {
         session.run(BEGIN).await?;
@@ -272,7 +284,11 @@ pub async fn finish(
         current.store(end, Relaxed);
         let released = session.run(RELEASE).await;
         released.map_err(|e| sql.not_released(is_alive(), e))?;
-        let committed = session.run("COMMIT").await;
+        let note = record.and_then(|record| record.own_note(Body::of_mark(mark)));
+        let committed = session.commit_noted_of("statement", note.as_ref()).await;
+        if let Some(record) = record {
+            record.ended(note, committed.is_ok());
+        }
         committed.map_err(|e| sql.rejected(end, is_alive(), e))?;
         Ok::<(), DatabaseError>(())
     };

@@ -42,6 +42,18 @@ pub(crate) enum RefusedPart {
     Statement,
 }
 
+impl RefusedPart {
+    /// Its name in the work record.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            RefusedPart::Whole => "whole",
+            RefusedPart::Owner => "owner",
+            RefusedPart::Method => "method",
+            RefusedPart::Statement => "statement",
+        }
+    }
+}
+
 /// What the sessions of a load know about refusals.
 #[derive(Debug)]
 pub(crate) struct LeftOut {

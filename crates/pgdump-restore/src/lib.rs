@@ -43,6 +43,7 @@ pub mod policy;
 pub mod postgres;
 pub mod retry;
 pub mod steps;
+pub mod work_record;
 
 mod archive_masking;
 mod arrivals;
@@ -125,3 +126,7 @@ pub use stage::Stage;
 pub use table_shapes::{shape_for_copy, table_shapes};
 pub use trailing_roles::{TAIL, roles_at_end};
 pub use use_list::UseList;
+pub use work_record::{
+    AllProven, Body, Mark, RecordFault, RecordKey, Resumed, ResumedTotals, RowCheck, Touched,
+    UnitId, WorkRecord, check_recorded, not_recordable, that_read_the_catalog,
+};

@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use pgdump_archive::{Archive, ContentDigest, DumpId, EntryKind, TocEntry};
 use tokio::task::JoinSet;
 
-use crate::ddl::DumpSettings;
+use crate::ddl::{DumpSettings, qualified};
 use crate::dependence::Dependence;
 use crate::error::{DatabaseError, RestoreError};
-use crate::ids::SessionId;
+use crate::ids::{EntryIndex, NodeId, SessionId};
 use crate::left_out::LeftOut;
 use crate::load_context::{LoadContent, LoadContext, Totals, TriedText};
-use crate::masking::LoadMasking;
+use crate::masking::{LoadMasking, RowMask};
 use crate::observer::LoadObserver;
 use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
@@ -24,6 +24,7 @@ use crate::refusals::Refusals;
 use crate::rewrite::Rewriter;
 use crate::script::Settings;
 use crate::work_queue::WorkQueue;
+use crate::work_record::{Mark, UnitId, WorkRecord};
 use crate::{extension_calls, producer, session_loop};
 
 /// Most threads that read members of a directory concurrently.
@@ -52,6 +53,8 @@ pub struct LoadOptions {
     pub refusals: Arc<Refusals>,
     /// Masks rows, and receives what that has changed.
     pub masking: Option<Arc<LoadMasking>>,
+    /// Receives what is done, for a later attempt, and knows what earlier ones have done.
+    pub record: Arc<WorkRecord>,
 }
 
 /// Proof that everything in the archive is in the staging database, except what [`Refusals`] names.
@@ -67,7 +70,7 @@ pub struct Loaded {
 }
 
 /// Restores the `entries` of `archive` (all of SQL text) into `database`, which must be empty and owned by this
-/// restore.
+/// restore, or have what earlier attempts have done by [`LoadOptions::record`].
 ///
 /// # Errors
 /// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; errors of the
@@ -92,7 +95,7 @@ pub async fn load(
     let place = (server, database);
     let (mut job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
     match Arc::get_mut(&mut job) {
-        Some(job) => job.masks = masks,
+        Some(job) => take_masks(job, masks),
         None => return Err(RestoreError::internal("a load has begun without its masks")),
     }
     run(job.clone(), Some(archive), plan, &options).await?;
@@ -134,6 +137,11 @@ pub async fn rehearse(
         entries.into_iter().map(without_rows).collect()
     };
     let place = (server, database);
+    // Whatever is done is dropped again.
+    let options = LoadOptions {
+        record: WorkRecord::off(),
+        ..options
+    };
     let (mut job, plan) = begin(place, &archive, entries, &options, rewriter, observer);
     if let Some(job) = Arc::get_mut(&mut job) {
         job.definitions_only = true;
@@ -208,7 +216,16 @@ fn begin(
     rewriter: Arc<Rewriter>,
     observer: Arc<dyn LoadObserver>,
 ) -> (Arc<LoadContext>, Plan) {
-    let plan = plan_of(archive, &entries, options);
+    let resumed = options.record.resumed();
+    let mut plan = plan_of(archive, &entries, options);
+    plan.went_on(|index| {
+        entries
+            .get(index.0)
+            .is_some_and(|e| resumed.has_rows(UnitId::of(e)))
+    });
+    let is_off = |e: &&TocEntry| !resumed.has(Mark::Loaded) && resumed.is_frozen(UnitId::of(e));
+    let frozen = entries.iter().filter(is_off);
+    let frozen: Vec<String> = frozen.map(qualified).collect();
     report_plan(&plan, &entries, observer.as_ref());
     let job = LoadContext {
         left_out: LeftOut::new(options.refusals.clone(), database),
@@ -226,7 +243,8 @@ fn begin(
         binary_from: options.binary_from,
         columns: Mutex::default(),
         is_generic_sql: archive.is_generic_sql(),
-        autovacuum_off: Mutex::default(),
+        // The attempt that turned it off may not have turned it on again.
+        autovacuum_off: Mutex::new(frozen),
         in_order_into: options.in_order_into.clone(),
         copy_of: options.copy_of.clone(),
         definitions_only: false,
@@ -234,8 +252,55 @@ fn begin(
         settings_changed: AtomicU64::new(0),
         masking: options.masking.clone(),
         masks: HashMap::new(),
+        record: options.record.clone(),
     };
     (Arc::new(job), plan)
+}
+
+/// Counts what earlier attempts have loaded of the entries with these masks, and takes the masks.
+fn take_masks(job: &mut LoadContext, masks: HashMap<DumpId, Option<RowMask>>) {
+    let resumed = job.record.resumed();
+    job.totals.rows.store(resumed.totals().rows, Relaxed);
+    for (id, mask) in &masks {
+        let counts = resumed.mask_of(UnitId(i64::from(id.0)));
+        if let (Some(masking), Some(mask), Some(counts)) = (&job.masking, mask, counts) {
+            masking.count(mask, counts);
+        }
+    }
+    job.masks = masks;
+}
+
+/// Nodes of which earlier attempts have read, proven and loaded everything, so that nobody reads them again.
+fn done_before(job: &LoadContext, work_queue: &WorkQueue) -> Vec<NodeId> {
+    let nodes: Vec<(NodeId, EntryIndex)> = work_queue.change(|s| s.data_nodes().collect());
+    let resumed = job.record.resumed();
+    let is_done = |index: EntryIndex| {
+        let unit = job.content.unit(index);
+        resumed.is_complete(unit) && resumed.is_proven(unit)
+    };
+    let done = nodes.into_iter().filter(|(_, index)| is_done(*index));
+    done.map(|(node, _)| node).collect()
+}
+
+/// Takes what is not read again as loaded.
+fn skip_done(job: &LoadContext, work_queue: &WorkQueue) {
+    let resumed = job.record.resumed();
+    for node in done_before(job, work_queue) {
+        let index = work_queue.entry_of(node);
+        let unit = job.content.unit(index);
+        let (bytes, rows) = (resumed.bytes_of(unit), resumed.rows_of(unit));
+        work_queue.change(|s| {
+            s.begin(node);
+            s.preset(node, bytes, rows);
+            s.end(node);
+        });
+        job.totals.bytes.fetch_add(bytes, Relaxed);
+        if let Some(entry) = job.content.entry(index)
+            && entry.kind == EntryKind::TableData
+        {
+            job.table_read(&entry.qualified_name());
+        }
+    }
 }
 
 fn plan_of(archive: &Archive, entries: &[TocEntry], options: &LoadOptions) -> Plan {
@@ -295,6 +360,7 @@ async fn run(
     let queue_bytes = options.queue_bytes;
     let work_queue = WorkQueue::new(plan, sessions, queue_bytes, streams.len(), growing);
     let work_queue = Arc::new(work_queue);
+    skip_done(&job, &work_queue);
     // Ending this function, for whatever reason, also ends the readers and the sessions.
     let _stop = work_queue.stop_on_drop();
     let mut running = JoinSet::new();

@@ -23,6 +23,7 @@ use crate::postgres::{Server, Session, ident};
 use crate::rewrite::Rewriter;
 use crate::script::{ScriptStep, Settings};
 use crate::work_queue::WorkQueue;
+use crate::work_record::{RefusedDone, UnitId, WorkRecord};
 
 /// What to restore: entries of a table of contents, or steps of SQL text as they arrive.
 pub(crate) enum LoadContent {
@@ -66,6 +67,19 @@ impl LoadContent {
         match self {
             LoadContent::Toc(entries) => entries,
             LoadContent::Script(_) => &[],
+        }
+    }
+
+    /// What the work of an entry is counted for.
+    pub(crate) fn unit(&self, index: EntryIndex) -> UnitId {
+        match self {
+            LoadContent::Toc(entries) => entries.get(index.0).map_or(UnitId(-1), UnitId::of),
+            LoadContent::Script(_) => match self.step(index, false).as_deref() {
+                Some(ScriptStep::Data { number, .. }) => {
+                    UnitId(i64::try_from(*number).unwrap_or(i64::MAX))
+                }
+                _ => UnitId(-1),
+            },
         }
     }
 
@@ -146,6 +160,8 @@ pub(crate) struct LoadContext {
     pub(crate) masking: Option<Arc<LoadMasking>>,
     /// How the rows of an archive's entries are masked; `None` if nothing in them is to be changed.
     pub(crate) masks: HashMap<DumpId, Option<RowMask>>,
+    /// What is written down for a later attempt, and what earlier ones have done.
+    pub(crate) record: Arc<WorkRecord>,
 }
 
 /// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the
@@ -325,6 +341,15 @@ impl LoadContext {
 
     /// The server refused this part of an entry.
     pub(crate) fn refuse(&self, refused: (&TocEntry, RefusedPart), e: DatabaseError) {
+        let (entry, part) = refused;
+        self.record.later(|body| {
+            body.refused.push(RefusedDone {
+                unit: UnitId::of(entry),
+                part: part.as_str().to_owned(),
+                sqlstate: e.sqlstate().map(str::to_owned),
+                message: format!("{}: {e}", entry.name()),
+            });
+        });
         self.left_out.refuse(self.content.entries(), refused, e);
     }
 
@@ -355,6 +380,14 @@ impl LoadContext {
         decided.ok_or_else(|| {
             RestoreError::internal(format!("{}: not known how to mask it", entry.name()))
         })
+    }
+
+    /// Tells the record which table the rows of SQL text go to.
+    pub(crate) fn name_table_of(&self, index: EntryIndex, entry: &TocEntry) {
+        if matches!(self.content, LoadContent::Script(_)) {
+            let (unit, path) = (self.content.unit(index), self.search_path_of(index));
+            self.record.name_table(unit, &entry.tag, &path);
+        }
     }
 
     /// The entry whose data a copier loads.

@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use super::notes::listed;
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind, report};
 use crate::postgres::{Server, Session, ident, map_pg_error};
+use crate::work_record::{Body, Mark, WorkRecord};
 
 /// Most tables per ANALYZE statement; it also ends at a total size.
 const BATCH_TABLES: usize = 50;
@@ -26,7 +27,8 @@ const BATCH_SEQUENCES: usize = 100;
 /// Size in bytes up to which a column without an index is read in full.
 const SMALL_TABLE: i64 = 64 << 20;
 
-/// Renames restored schemas.
+/// Renames restored schemas. If it is recorded, they have their new names together, and those that an earlier attempt has
+/// renamed are not renamed again.
 ///
 /// # Errors
 /// The server's error.
@@ -34,8 +36,17 @@ pub async fn rename_schemas(
     server: &Server,
     database: &str,
     renames: &[(String, String)],
+    record: Option<&WorkRecord>,
 ) -> Result<(), RestoreError> {
+    let record = record.filter(|record| record.is_on() && !renames.is_empty());
+    if record.is_some_and(|record| record.resumed().has(Mark::Renamed)) {
+        return Ok(());
+    }
     let session = server.connect(database, "rename").await?;
+    if record.is_some() {
+        session.prepare_note().await?;
+        session.run("BEGIN").await?;
+    }
     for (old, new) in renames {
         let sql = format!("ALTER SCHEMA {} RENAME TO {}", ident(old), ident(new));
         session
@@ -43,7 +54,16 @@ pub async fn rename_schemas(
             .await
             .map_err(|e| e.context(&format!("renaming schema {old}")))?;
     }
-    Ok(())
+    let Some(record) = record else {
+        return Ok(());
+    };
+    let note = record.own_note(Body {
+        renames: renames.to_vec(),
+        ..Body::of_mark(Mark::Renamed)
+    });
+    let committed = session.commit_noted_of("statement", note.as_ref()).await;
+    record.ended(note, committed.is_ok());
+    Ok(committed.map_err(|e| e.context("renaming schemas"))?)
 }
 
 /// Analyzes every table and materialized view with `sessions` connections.
@@ -83,6 +103,7 @@ const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), size, is_par
         SELECT oid, relname, relnamespace, pg_total_relation_size(oid) AS size, relkind = 'p' AS is_partitioned \
         FROM pg_class WHERE relkind IN ('r', 'm', 'p') AND NOT relispartition AND relpersistence <> 't' \
         AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace) \
+        AND relnamespace IS DISTINCT FROM to_regnamespace('pgrestored_work')::oid \
         AND oid > $1 ORDER BY oid LIMIT $2 \
     ) c JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY is_partitioned DESC, size DESC";
 

@@ -43,11 +43,12 @@ use crate::retry::Backoff;
 use message_bounds::{Bounded, BoundedTls, MessageBounds};
 use socket::Socket;
 
-/// The server's version, the database's OID, and whether the role has settings of its own here. The server runs it after
-/// [`AT_FIRST`], so that it finds nothing of a backup.
+/// The server's version, the database's OID, whether the role has settings of its own here, and the database's comment. The
+/// server runs it after [`AT_FIRST`], so that it finds nothing of a backup.
 const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, d.oid,
         EXISTS (SELECT FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_roles r ON r.oid = setrole
-            WHERE rolname = session_user AND setdatabase IN (0, d.oid))
+            WHERE rolname = session_user AND setdatabase IN (0, d.oid)),
+        shobj_description(d.oid, 'pg_database')
     FROM pg_catalog.pg_database d WHERE datname = current_database()";
 /// Settings of the role or database under which no query of ours may run.
 const AT_FIRST: &str = "SET statement_timeout = 0; SET search_path = pg_catalog";
@@ -77,9 +78,31 @@ pub struct Server {
     first_contact: Arc<FirstContact>,
     /// Whether a connection has succeeded; shared by all copies.
     is_reached: Arc<AtomicBool>,
-    /// A database identified by its OID.
-    bound: Option<(Arc<str>, u32)>,
+    bound: Option<Bound>,
     bounds: MessageBounds,
+}
+
+/// A database identified by its OID, and by what its comment says as long as it is this attempt's.
+#[derive(Clone)]
+struct Bound {
+    database: Arc<str>,
+    oid: u32,
+    mark: Option<Arc<str>>,
+}
+
+/// What the error says of a database that has been taken over by another attempt.
+const TAKEN_OVER: &str = "another attempt has taken it over";
+
+impl Bound {
+    /// Why a database with this OID and comment is not the one that is meant.
+    fn refusal(&self, oid: u32, comment: Option<&str>) -> Option<&'static str> {
+        if self.oid != oid {
+            return Some("the database of this name is a different one");
+        }
+        let is_marked = |mark: &Arc<str>| comment.is_some_and(|c| c.contains(&**mark));
+        let is_ours = self.mark.as_ref().is_none_or(is_marked);
+        (!is_ours).then_some(TAKEN_OVER)
+    }
 }
 
 fn unanswered(database: &str, limit: Duration) -> DatabaseError {
@@ -265,8 +288,19 @@ impl Server {
     /// The same server, with `database` pinned to the database that has `oid`: after another worker has replaced
     /// that database, nothing touches the new one of the same name.
     pub fn pinned_to_oid(&self, database: &str, oid: u32) -> Self {
+        self.pinned_to(database, oid, None)
+    }
+
+    /// The same, as long as the comment of that database has `mark` in it: after another attempt has taken the database over,
+    /// nothing of this one connects.
+    pub fn pinned_to(&self, database: &str, oid: u32, mark: Option<Arc<str>>) -> Self {
+        let database = database.into();
         Server {
-            bound: Some((database.into(), oid)),
+            bound: Some(Bound {
+                database,
+                oid,
+                mark,
+            }),
             ..self.clone()
         }
     }
@@ -360,10 +394,13 @@ impl Server {
                 }
                 // The pinned database is gone: a retry would reach another one of that name.
                 Err(e) if self.bound.is_some() && e.sqlstate() == Some(NO_DATABASE) => {
-                    return Err(DatabaseError::new(
-                        D::Unavailable,
-                        format!("{e}: another worker has replaced or dropped it"),
-                    ));
+                    let said = e.to_string();
+                    let why = if said.ends_with(TAKEN_OVER) {
+                        ""
+                    } else {
+                        ": another worker has replaced or dropped it"
+                    };
+                    return Err(DatabaseError::new(D::Unavailable, said + why));
                 }
                 other => return other,
             }
@@ -412,8 +449,8 @@ impl Server {
         let ((), row) = asked
             .await
             .map_err(|e| NotOpened::after_login(map_pg_error(&e, &what)))?;
-        if self.is_replaced(database, row.get(1)) {
-            let what = format!("{what}: the database of this name is a different one");
+        if let Some(why) = self.refusal(database, row.get(1), row.get(3)) {
+            let what = format!("{what}: {why}");
             let e = DatabaseError::new(D::StatementRejected, what).with_sqlstate(NO_DATABASE);
             return Err(NotOpened::after_login(e));
         }
@@ -424,10 +461,11 @@ impl Server {
         Ok((session, row.get(2)))
     }
 
-    /// Whether `database` is pinned to another OID than this one.
-    fn is_replaced(&self, database: &str, oid: u32) -> bool {
+    /// Why a database with this OID and comment is not the one that `database` is pinned to.
+    fn refusal(&self, database: &str, oid: u32, comment: Option<&str>) -> Option<&'static str> {
         let bound = self.bound.as_ref();
-        bound.is_some_and(|(name, pinned)| **name == *database && *pinned != oid)
+        let bound = bound.filter(|bound| *bound.database == *database);
+        bound.and_then(|bound| bound.refusal(oid, comment))
     }
 
     /// Opens a connection, with the current password if passwords expire. One that the server rejects is replaced once: it
@@ -539,6 +577,32 @@ mod tests {
             let kind = server.err().map(|e| e.kind());
             let refused = (!is_accepted).then_some(D::AccessDenied);
             assert_eq!(kind, refused, "{ssl_mode:?}");
+        }
+    }
+
+    /// A database keeps its OID while attempt after attempt continues in it.
+    #[test]
+    fn a_pinned_database_is_that_of_this_attempt() {
+        let server = Server::new(&nowhere()).unwrap();
+        let by_oid = server.pinned_to_oid("d", 5);
+        let by_mark = server.pinned_to("d", 5, Some("attempt 1f".into()));
+        let different = Some("the database of this name is a different one");
+        for (server, database, oid, comment, refusal) in [
+            (&server, "d", 6, None, None),
+            (&by_oid, "d", 5, None, None),
+            (&by_oid, "d", 6, None, different),
+            (&by_oid, "e", 6, None, None),
+            (&by_mark, "d", 5, Some("ours, attempt 1f"), None),
+            (&by_mark, "d", 5, Some("ours, attempt 2f"), Some(TAKEN_OVER)),
+            (&by_mark, "d", 5, None, Some(TAKEN_OVER)),
+            (&by_mark, "d", 6, Some("ours, attempt 1f"), different),
+            (&by_mark, "e", 6, None, None),
+        ] {
+            assert_eq!(
+                server.refusal(database, oid, comment),
+                refusal,
+                "{comment:?}"
+            );
         }
     }
 

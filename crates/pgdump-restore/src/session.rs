@@ -9,7 +9,7 @@ use pgdump_archive::{TextEncoding, TocEntry};
 
 use crate::ddl::{self, OutputState};
 use crate::error::{DatabaseError, RestoreError, report};
-use crate::ids::EntryIndex;
+use crate::ids::{EntryIndex, SessionId};
 use crate::load_context::{LoadContent, LoadContext};
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
@@ -18,6 +18,7 @@ use crate::refusals::is_refusal;
 use crate::script::{self, ScriptStep};
 use crate::table_locks::ConstraintStep;
 use crate::work_queue::MemoryPermit;
+use crate::work_record::{Body, EntryPart, Resumed, Span, Spans, UnitId};
 use crate::{conversion, extension_calls, hints, sort_memory};
 
 /// Most pre-data entries in one transaction.
@@ -29,6 +30,7 @@ const SETTINGS: &str = "settings";
 /// A restoring session, which keeps track of its output settings.
 pub(crate) struct RestoreSession {
     pub(crate) session: Session,
+    id: SessionId,
     output: OutputState,
     script: Arc<script::Settings>,
     /// The changes of the database's settings that it has.
@@ -47,11 +49,37 @@ impl Task {
         let step = ConstraintStep::Whole;
         Task { entry, step }
     }
+
+    /// What its record says.
+    fn part(self, job: &LoadContext) -> (UnitId, EntryPart) {
+        let part = match self.step {
+            ConstraintStep::Whole => EntryPart::Whole,
+            ConstraintStep::Index => EntryPart::Index,
+            ConstraintStep::Key => EntryPart::Key,
+        };
+        (job.content.unit(self.entry), part)
+    }
+}
+
+/// The step of an entry that is left to do after what earlier attempts have done; `None` if there is none.
+fn step_left(resumed: &Resumed, unit: UnitId, step: ConstraintStep) -> Option<ConstraintStep> {
+    let is_done = |part| resumed.is_done(unit, part);
+    if is_done(EntryPart::Whole) || is_done(EntryPart::Key) {
+        return None;
+    }
+    match step {
+        ConstraintStep::Whole if is_done(EntryPart::Index) => Some(ConstraintStep::Key),
+        ConstraintStep::Index if is_done(EntryPart::Index) => None,
+        step => Some(step),
+    }
 }
 
 impl RestoreSession {
     /// Connects and applies the settings that the dump expects.
-    pub(crate) async fn open(job: &LoadContext) -> Result<RestoreSession, DatabaseError> {
+    pub(crate) async fn open(
+        job: &LoadContext,
+        id: SessionId,
+    ) -> Result<RestoreSession, DatabaseError> {
         let settings_changed = job.settings_changed.load(Relaxed);
         let session = job
             .server
@@ -71,8 +99,12 @@ impl RestoreSession {
                 .run("SET max_parallel_maintenance_workers = 0")
                 .await?;
         }
+        if job.record.is_on() {
+            session.prepare_note().await?;
+        }
         Ok(RestoreSession {
             session,
+            id,
             output: OutputState::new(&job.settings),
             script: Arc::default(),
             settings_changed,
@@ -82,20 +114,25 @@ impl RestoreSession {
     /// Connects again if an extension has changed settings of the database meanwhile.
     pub(crate) async fn renew(&mut self, job: &LoadContext) -> Result<(), DatabaseError> {
         if self.settings_changed != job.settings_changed.load(Relaxed) {
-            *self = Self::open(job).await?;
+            *self = Self::open(job, self.id).await?;
         }
         Ok(())
     }
 
-    /// Runs statements one after another. What an extension has changed by being called in them, this session has, too.
+    /// Runs statements one after another, with a row of the record in front of the last one, which is COMMIT then. What an
+    /// extension has changed by being called in them, this session has, too.
     async fn pipeline(
         &mut self,
         job: &LoadContext,
         sql: Vec<String>,
+        record: Option<Body>,
     ) -> Result<(), (usize, DatabaseError)> {
         let is_called = !job.rewriter.called_extensions().is_empty()
             && sql.iter().any(|s| extension_calls::has_calls(s));
-        self.session.pipeline_of(sql).await?;
+        let note = record.and_then(|body| job.record.note(self.id, body));
+        let ran = self.session.pipeline_noted(sql, note.as_ref()).await;
+        job.record.ended(note, ran.is_ok());
+        ran?;
         if is_called {
             self.settings_changed = job.settings_changed.fetch_add(1, Relaxed) + 1;
         }
@@ -143,8 +180,8 @@ impl RestoreSession {
                     .map(|t| format!("ALTER TABLE ONLY {t} RESET (autovacuum_enabled)")),
             );
             sql.push("COMMIT".to_owned());
-            self.session
-                .pipeline(&sql)
+            // It says nothing, but that this transaction was one of ours.
+            self.pipeline(job, sql, Some(Body::default()))
                 .await
                 .map_err(|(_, e)| e.context("re-enabling autovacuum"))?;
         }
@@ -232,6 +269,8 @@ impl RestoreSession {
             return Err(RestoreError::internal("entries of SQL text"));
         };
         let mut work = self.statements_of(entries, tasks);
+        let parts = tasks.iter().map(|task| task.part(job)).collect();
+        work.record = Some(Body::of_entries(parts));
         work.wrap_in_transaction(job, size);
         self.send(job, tasks, work).await
     }
@@ -243,7 +282,7 @@ impl RestoreSession {
         tasks: &[Task],
         work: TaskStatements,
     ) -> Result<(), RestoreError> {
-        let ran = self.pipeline(job, work.sql).await;
+        let ran = self.pipeline(job, work.sql, work.record).await;
         ran.map_err(|(at, e)| {
             let task = at.checked_sub(1).and_then(|i| tasks.get(i));
             let entry = task.and_then(|task| job.content.entry(task.entry));
@@ -282,18 +321,24 @@ impl RestoreSession {
                 work.add_step(step, settings, &job.encoding);
             }
         }
+        work.record = work.statements_done();
         work
     }
 }
 
-/// The tasks whose entries are not left out.
+/// The tasks whose entries are not left out, and that no earlier attempt has done.
 fn wanted(job: &LoadContext, tasks: &[Task]) -> Vec<Task> {
     let is_left_out = |task: &Task| {
         let entry = job.content.entry(task.entry);
         entry.is_some_and(|e| job.left_out.has(e))
     };
-    let tasks = tasks.iter().copied();
-    tasks.filter(|task| !is_left_out(task)).collect()
+    let resumed = job.record.resumed();
+    let left = |task: Task| {
+        let step = step_left(resumed, job.content.unit(task.entry), task.step)?;
+        Some(Task { step, ..task })
+    };
+    let tasks = tasks.iter().copied().filter(|task| !is_left_out(task));
+    tasks.filter_map(left).collect()
 }
 
 /// What runs in one transaction: everything, but each entry that may take many locks in its own.
@@ -314,6 +359,10 @@ struct TaskStatements {
     names: Vec<String>,
     /// The settings that each statement of SQL text has in the text.
     under: Vec<Arc<script::Settings>>,
+    /// Where each statement of SQL text is in the text.
+    places: Vec<Option<Span>>,
+    /// What the record says of them; `None` if nothing.
+    record: Option<Body>,
     /// Do not wrap them in a transaction.
     bare: bool,
     /// Memory that the statements take.
@@ -325,6 +374,8 @@ impl TaskStatements {
         self.sql.push(settings);
         self.names.push(SETTINGS.to_owned());
         self.under.push(step.settings.clone());
+        self.places.push(None);
+        self.places.extend(step.places);
         for statement in step.list {
             let words = encoding.for_display(&script::first_words(&statement.text));
             self.names.push(format!("line {}: {words}", statement.line));
@@ -334,6 +385,17 @@ impl TaskStatements {
         }
         self.bare |= step.bare;
         self.permits.push(step.permit);
+    }
+
+    /// What the record says of statements of SQL text.
+    fn statements_done(&self) -> Option<Body> {
+        let mut statements = Spans::default();
+        let places = self.places.iter().flatten();
+        places.for_each(|place| statements.push(*place));
+        (!statements.is_empty()).then(|| Body {
+            statements,
+            ..Body::default()
+        })
     }
 
     fn wrap_in_transaction(&mut self, job: &LoadContext, size: TaskCost) {
@@ -357,5 +419,27 @@ impl TaskStatements {
             begin.extend(self.sql.iter().find_map(memory));
         }
         begin.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_of_a_key_is_not_done_again() {
+        use ConstraintStep::{Index, Key, Whole};
+        let unit = UnitId(7);
+        for (done, left) in [
+            (vec![], [Some(Whole), Some(Index), Some(Key)]),
+            (vec![EntryPart::Whole], [None; 3]),
+            (vec![EntryPart::Index], [Some(Key), None, Some(Key)]),
+            (vec![EntryPart::Index, EntryPart::Key], [None; 3]),
+        ] {
+            let done: Vec<_> = done.into_iter().map(|part| (unit, part)).collect();
+            let resumed = Resumed::of(Body::of_entries(done.clone()));
+            let now = [Whole, Index, Key].map(|step| step_left(&resumed, unit, step));
+            assert_eq!(now, left, "{done:?}");
+        }
     }
 }

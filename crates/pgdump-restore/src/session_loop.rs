@@ -36,7 +36,7 @@ pub(crate) async fn run(
     id: SessionId,
 ) -> Result<(), RestoreError> {
     reached("session");
-    let session = RestoreSession::open(&job).await?;
+    let session = RestoreSession::open(&job, id).await?;
     let this = SessionLoop {
         job,
         work_queue,
@@ -91,6 +91,7 @@ impl SessionLoop {
             return Ok(());
         }
         self.job.totals.has_begun.store(true, Relaxed);
+        self.job.name_table_of(index, &entry);
         let name = entry.name();
         let span = span_of(&self.job, &name);
         let load = self.load(node, index, &entry, first);

@@ -1,16 +1,20 @@
 //! One connection, and statements on it.
 
 use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 
 use futures::TryStreamExt;
-use futures::future::maybe_done;
+use futures::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
+use tokio::sync::OnceCell;
 use tokio_postgres::error::{DbError, ErrorPosition};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, RowStream};
+use tokio_postgres::{Client, RowStream, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::errors::{map_error_of_rows, map_pg_error, reads_rows};
 use crate::error::DatabaseError;
+use crate::steps::reached;
+use crate::work_record::note::{NOTE, NOTE_TYPES, Note};
 
 /// Statements from this size on are not kept in memory while the server runs them.
 const LARGE: usize = 1 << 20;
@@ -45,14 +49,20 @@ pub(crate) fn own_setting(name: &str) -> Option<&'static str> {
 pub struct Session {
     client: Client,
     version: u32,
+    /// The statement that adds rows to the work record, once it is prepared.
+    noting: OnceCell<Statement>,
     _driver: AbortOnDropHandle<()>,
 }
+
+/// A request that may have been sent.
+type Request<'a, T> = MaybeDone<BoxFuture<'a, Result<T, tokio_postgres::Error>>>;
 
 impl Session {
     pub(super) fn new(client: Client, version: u32, driver: AbortOnDropHandle<()>) -> Self {
         Session {
             client,
             version,
+            noting: OnceCell::new(),
             _driver: driver,
         }
     }
@@ -148,22 +158,165 @@ impl Session {
         &self,
         statements: &[String],
     ) -> Result<(), (usize, DatabaseError)> {
+        let sent = self.sent(statements).await;
+        answers(sent, statements).await
+    }
+
+    /// Sends statements without waiting for their answers.
+    async fn sent<'a>(&'a self, statements: &'a [String]) -> Vec<Request<'a, ()>> {
         let mut sent: Vec<_> = statements
             .iter()
-            .map(|s| Box::pin(maybe_done(self.client.batch_execute(s))))
+            .map(|s| maybe_done(self.client.batch_execute(s).boxed()))
             .collect();
         for request in &mut sent {
-            // The first poll sends the request, which keeps the order; its result is awaited below.
-            let _ = futures::poll!(request.as_mut());
+            // The first poll sends the request, which keeps the order.
+            let _ = futures::poll!(request);
         }
-        for (i, request) in sent.iter_mut().enumerate() {
-            request.as_mut().await;
-            if let Some(Err(e)) = request.as_mut().take_output() {
-                return Err((i, of_statement(&e, &statements[i])));
-            }
+        sent
+    }
+}
+
+/// Waits for the answers to statements that were sent.
+async fn answers(
+    sent: Vec<Request<'_, ()>>,
+    statements: &[String],
+) -> Result<(), (usize, DatabaseError)> {
+    for (i, (request, sql)) in sent.into_iter().zip(statements).enumerate() {
+        if let Err(e) = answer(request).await {
+            return Err((i, of_statement(&e, sql)));
         }
+    }
+    Ok(())
+}
+
+/// Waits for the answer to a request.
+async fn answer<T>(mut request: Request<'_, T>) -> Result<Option<T>, tokio_postgres::Error> {
+    (&mut request).await;
+    Pin::new(&mut request).take_output().transpose()
+}
+
+/// Rows of the work record, in the transactions whose work they say.
+impl Session {
+    /// Prepares the statement that adds rows, which cannot be done in a transaction that has failed.
+    ///
+    /// # Errors
+    /// The server's error.
+    pub(crate) async fn prepare_note(&self) -> Result<&Statement, DatabaseError> {
+        let prepare = || self.client.prepare_typed(NOTE, &NOTE_TYPES);
+        let prepared = self.noting.get_or_try_init(prepare).await;
+        prepared.map_err(|e| not_noted(&e))
+    }
+
+    /// Adds a row in a transaction of its own.
+    ///
+    /// # Errors
+    /// The server's error.
+    pub(crate) async fn noted(&self, note: &Note) -> Result<(), DatabaseError> {
+        let noting = self.prepare_note().await?;
+        let noted = self.client.execute(noting, &note.params.values()).await;
+        noted.map(drop).map_err(|e| not_noted(&e))
+    }
+
+    /// Runs statements pipelined, the last of which is COMMIT, with a row of the record before that.
+    ///
+    /// # Errors
+    /// As [`Session::pipeline_of`]; the index of COMMIT if the row is refused.
+    pub(crate) async fn pipeline_noted(
+        &self,
+        mut statements: Vec<String>,
+        note: Option<&Note>,
+    ) -> Result<(), (usize, DatabaseError)> {
+        let Some(note) = note else {
+            return self.pipeline_of(statements).await;
+        };
+        let end = statements.len().saturating_sub(1);
+        self.prepare_note().await.map_err(|e| (end, e))?;
+        statements.truncate(end);
+        // The answer to a large statement is waited for.
+        let large = statements.iter().rposition(|s| s.len() >= LARGE);
+        let small = statements.split_off(large.map_or(0, |at| at + 1));
+        let begun = statements.len();
+        self.pipeline_of(statements).await?;
+        let sent = self.sent(&small).await;
+        let (noted, committed) = self.sent_noted(note).await.map_err(|e| (end, e))?;
+        answers(sent, &small)
+            .await
+            .map_err(|(at, e)| (begun + at, e))?;
+        answer(noted).await.map_err(|e| (end, not_noted(&e)))?;
+        answer(committed)
+            .await
+            .map_err(|e| (end, of_statement(&e, "COMMIT")))?;
         Ok(())
     }
+
+    /// Commits a transaction that has brought rows of a backup, with a row of the record.
+    ///
+    /// # Errors
+    /// The server's error, without row data.
+    pub(crate) async fn commit_noted(&self, note: Option<&Note>) -> Result<(), DatabaseError> {
+        self.commit_noted_of("COPY", note).await
+    }
+
+    /// The same for a transaction with other work: what errors call it.
+    pub(crate) async fn commit_noted_of(
+        &self,
+        what: &str,
+        note: Option<&Note>,
+    ) -> Result<(), DatabaseError> {
+        let Some(note) = note else {
+            return self.run("COMMIT").await;
+        };
+        let (noted, committed) = self.sent_noted(note).await?;
+        answer(noted).await.map_err(|e| not_noted(&e))?;
+        // Constraints that were deferred are checked now.
+        let committed = answer(committed).await;
+        committed.map(drop).map_err(|e| map_error_of_rows(&e, what))
+    }
+
+    /// Sends a row of the record and COMMIT.
+    async fn sent_noted<'a>(
+        &'a self,
+        note: &'a Note,
+    ) -> Result<(Request<'a, u64>, Request<'a, ()>), DatabaseError> {
+        let noting = self.prepare_note().await?;
+        let add = async move { self.client.execute(noting, &note.params.values()).await };
+        let mut noted = maybe_done(add.boxed());
+        let _ = futures::poll!(&mut noted);
+        if fail::has_failpoints() {
+            // Whoever stops here wants the row to be there.
+            (&mut noted).await;
+        }
+        reached("work.noted");
+        let mut committed = maybe_done(self.client.batch_execute("COMMIT").boxed());
+        let _ = futures::poll!(&mut committed);
+        Ok((noted, committed))
+    }
+
+    /// Sends BEGIN. Wait for its answer after the next request was sent.
+    pub(crate) fn begin_unawaited(
+        &self,
+    ) -> impl Future<Output = Result<(), DatabaseError>> + Send + Unpin + '_ {
+        let mut sent = maybe_done(self.client.batch_execute("BEGIN").boxed());
+        // The first poll sends it, and whoever waits is woken by a later one.
+        let _ = sent.poll_unpin(&mut Context::from_waker(Waker::noop()));
+        let mut sent = Some(sent);
+        std::future::poll_fn(move |context| {
+            let Some(request) = &mut sent else {
+                return Poll::Ready(Ok(()));
+            };
+            ready!(request.poll_unpin(context));
+            let begun = Pin::new(request).take_output();
+            sent = None;
+            Poll::Ready(match begun {
+                Some(Err(e)) => Err(map_pg_error(&e, "BEGIN")),
+                _ => Ok(()),
+            })
+        })
+    }
+}
+
+fn not_noted(e: &tokio_postgres::Error) -> DatabaseError {
+    map_pg_error(e, "recording what was done")
 }
 
 fn mapped(e: &tokio_postgres::Error, reads_rows: bool) -> DatabaseError {

@@ -13,8 +13,11 @@ use crate::postgres::kind_of_sqlstate;
 use crate::refusal::Refusal;
 use crate::refusals::{Named, is_duplicate, is_refusal, refusal_error};
 use crate::script::{self, Defined, alone, can_be_left_out, defined_by, lacking, sequence_set_by};
+use crate::work_record::{
+    Body, EntryPart, RefusedDone, Span, Spans, UnitId, reads_the_catalog, refreshes,
+};
 use crate::{conversion, ddl, extension_calls, hints};
-use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, statements};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, first_tokens, statements};
 
 /// What the server refuses.
 impl RestoreSession {
@@ -35,7 +38,8 @@ impl RestoreSession {
         };
         let before = self.output.clone();
         let sql = self.output.sql_for_part(entry, task.step);
-        let Err(e) = self.run_alone(job, sql, size).await else {
+        let done = Body::of_entries(vec![task.part(job)]);
+        let Err(e) = self.run_alone(job, sql, size, Some(done)).await else {
             return Ok(());
         };
         if !is_refusal(&e) {
@@ -59,18 +63,21 @@ impl RestoreSession {
         Ok(())
     }
 
+    /// Runs one statement, or those of one entry, in a transaction. `record`: what its record says.
     async fn run_alone(
         &mut self,
         job: &LoadContext,
         sql: String,
         size: TaskCost,
+        record: Option<Body>,
     ) -> Result<(), DatabaseError> {
         let mut work = TaskStatements {
             sql: vec![sql],
             ..TaskStatements::default()
         };
         work.wrap_in_transaction(job, size);
-        self.pipeline(job, work.sql).await.map_err(|(_, e)| e)
+        let ran = self.pipeline(job, work.sql, record).await;
+        ran.map_err(|(_, e)| e)
     }
 
     /// Restores an entry for the restoring role instead of its owner; false if the server refuses that, too.
@@ -86,7 +93,8 @@ impl RestoreSession {
         };
         let before = self.output.clone();
         let sql = self.output.sql_for(&ours);
-        match self.run_alone(job, sql, size).await {
+        let done = partly_done(entry, RefusedPart::Owner);
+        match self.run_alone(job, sql, size, Some(done)).await {
             Ok(()) => Ok(true),
             Err(e) if is_refusal(&e) => {
                 self.roll_back(before).await?;
@@ -110,7 +118,8 @@ impl RestoreSession {
         };
         let before = self.output.clone();
         let sql = self.output.sql_for(&heap);
-        let Err(e) = self.run_alone(job, sql, size).await else {
+        let done = partly_done(entry, RefusedPart::Method);
+        let Err(e) = self.run_alone(job, sql, size, Some(done)).await else {
             return Ok(true);
         };
         if !is_refusal(&e) {
@@ -136,7 +145,7 @@ impl RestoreSession {
         self.session.run(&settings).await?;
         for sql in statements(&entry.defn, Dialect::default()) {
             let ran = self
-                .run_alone(job, sql.to_owned(), TaskCost::default())
+                .run_alone(job, sql.to_owned(), TaskCost::default(), None)
                 .await;
             let Err(e) = ran else { continue };
             if !is_refusal(&e) {
@@ -145,7 +154,23 @@ impl RestoreSession {
             self.session.run("ROLLBACK").await?;
             job.refuse((entry, RefusedPart::Statement), e);
         }
-        Ok(())
+        // Before that, privileges are granted and revoked again, which changes nothing.
+        let done = partly_done(entry, RefusedPart::Statement);
+        Ok(job.record.mark(&self.session, done).await?)
+    }
+}
+
+/// An entry of which the server refused a part.
+fn partly_done(entry: &TocEntry, part: RefusedPart) -> Body {
+    let unit = UnitId::of(entry);
+    Body {
+        refused: vec![RefusedDone {
+            unit,
+            part: part.as_str().to_owned(),
+            sqlstate: None,
+            message: entry.name(),
+        }],
+        ..Body::of_entries(vec![(unit, EntryPart::Whole)])
     }
 }
 
@@ -157,17 +182,46 @@ struct OfText {
     name: String,
     sql: String,
     under: Arc<script::Settings>,
+    /// Where it is in the text.
+    place: Option<Span>,
+}
+
+impl OfText {
+    /// What the record says once it has run.
+    fn done(&self) -> Option<Body> {
+        let mut statements = Spans::default();
+        statements.push(self.place?);
+        Some(Body {
+            statements,
+            ..Body::default()
+        })
+    }
+
+    /// The server refused it, or it was left out with what it refused.
+    fn refused(&self, job: &LoadContext) {
+        let number = self.place.map_or(0, |place| place.from);
+        job.record.later(|body| {
+            body.refused.push(RefusedDone {
+                unit: UnitId(i64::try_from(number).unwrap_or(i64::MAX)),
+                part: RefusedPart::Whole.as_str().to_owned(),
+                sqlstate: None,
+                message: self.name.clone(),
+            });
+        });
+    }
 }
 
 impl TaskStatements {
     fn each(&self) -> Vec<OfText> {
         let all = self.names.iter().zip(&self.sql).zip(&self.under);
-        let one = |((name, sql), under): ((&String, &String), &Arc<script::Settings>)| OfText {
+        let all = all.zip(&self.places);
+        let one = all.map(|(((name, sql), under), place)| OfText {
             name: name.clone(),
             sql: sql.clone(),
             under: under.clone(),
-        };
-        all.map(one).collect()
+            place: *place,
+        });
+        one.collect()
     }
 }
 
@@ -189,6 +243,7 @@ impl RestoreSession {
         let goes_on = is_wanted && !work.bare;
         let again = if goes_on { work.each() } else { vec![] };
         let is_left_out = |one: &OfText| job.left_out.refused_setting(&one.under).is_some();
+        self.mind_the_record(job, &mut work).await?;
         if again.iter().any(is_left_out) {
             return self.each_of(job, again).await;
         }
@@ -202,6 +257,32 @@ impl RestoreSession {
             }
             done => done,
         }
+    }
+
+    /// Ends the record before statements that it cannot be kept with.
+    async fn mind_the_record(
+        &mut self,
+        job: &LoadContext,
+        work: &mut TaskStatements,
+    ) -> Result<(), DatabaseError> {
+        if !job.record.is_on() {
+            return Ok(());
+        }
+        if work.bare {
+            work.record = None;
+            let why = "statements of the text have a transaction of their own";
+            return job.record.give_up(&self.session, why).await;
+        }
+        // Settings have no place.
+        let all = || work.sql.iter().zip(&work.places);
+        let has = |is: fn(&str) -> bool| all().any(|(sql, place)| place.is_some() && is(sql));
+        if has(defines_reader) {
+            job.record.reads_catalog();
+        }
+        if job.record.may_be_read() && has(refreshes) {
+            return job.record.leave(&self.session).await;
+        }
+        Ok(())
     }
 
     async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {
@@ -233,6 +314,7 @@ impl RestoreSession {
             let Some((name, text)) = setting.filter(|_| is_refusal(&e)) else {
                 return Err(e.context(SETTINGS).into());
             };
+            all.refused(job);
             job.left_out.refuse_setting(text, of_setting(e, name, text));
         }
         Ok(())
@@ -240,33 +322,40 @@ impl RestoreSession {
 
     /// Runs one statement of SQL text, unless the server refuses it.
     async fn statement(&mut self, job: &LoadContext, one: OfText) -> Result<(), RestoreError> {
-        let OfText { name, sql, under } = one;
+        let OfText {
+            name, sql, under, ..
+        } = &one;
         let path = under.get("search_path").unwrap_or_default();
-        if let Some(cause) = job.left_out.refused_setting(&under) {
-            let Some(defined) = defined_by(&sql).or_else(|| sequence_set_by(&sql)) else {
-                return Err(refusal_error(vec![cause]).context(&name).into());
+        if let Some(cause) = job.left_out.refused_setting(under) {
+            let Some(defined) = defined_by(sql).or_else(|| sequence_set_by(sql)) else {
+                return Err(refusal_error(vec![cause]).context(name).into());
             };
+            one.refused(job);
             job.left_out.leave_out_statement((&defined, path), &cause);
             return Ok(());
         }
-        let ran = self.run_alone(job, sql.clone(), TaskCost::default()).await;
+        let ran = self
+            .run_alone(job, sql.clone(), TaskCost::default(), one.done())
+            .await;
         let Err(e) = ran else { return Ok(()) };
-        let failed = |e| RestoreError::from(hints::with_hint(e, None).context(&name));
-        if let Some((defined, refusal)) = value_of_missing_sequence(job, &sql, &e) {
+        let failed = |e| RestoreError::from(hints::with_hint(e, None).context(name));
+        if let Some((defined, refusal)) = value_of_missing_sequence(job, sql, &e) {
             self.session.run("ROLLBACK").await?;
+            one.refused(job);
             job.left_out.leave_out_value(&defined, refusal);
             return Ok(());
         }
         // What is no definition may be data.
-        let sequence = || sequence_set_by(&sql).filter(|_| job.left_out.is_consequence(&e));
-        let defined = extension_in_place_of(&sql)
-            .or_else(|| defined_by(&sql))
+        let sequence = || sequence_set_by(sql).filter(|_| job.left_out.is_consequence(&e));
+        let defined = extension_in_place_of(sql)
+            .or_else(|| defined_by(sql))
             .or_else(sequence);
         let Some(defined) = defined.filter(|_| is_refusal(&e)) else {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
-        job.left_out.refuse_statement((&defined, path), (&name, e));
+        one.refused(job);
+        job.left_out.refuse_statement((&defined, path), (name, e));
         Ok(())
     }
 }
@@ -343,6 +432,15 @@ impl RestoreSession {
         self.roll_back(before).await?;
         Ok(ran.err())
     }
+}
+
+/// Whether a statement of SQL text creates something that may read the catalog when a materialized view is filled.
+fn defines_reader(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), 4);
+    let creates = t.first().is_some_and(|w| w.is("create"));
+    let kinds = ["function", "materialized", "procedure", "rule", "view"];
+    let is_kind = t.iter().any(|w| kinds.iter().any(|kind| w.is(kind)));
+    creates && is_kind && reads_the_catalog(sql)
 }
 
 /// Whether the server says that something does not exist.
@@ -471,6 +569,23 @@ fn is_data(entry: &TocEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_that_create_readers_of_the_catalog_are_known() {
+        for (sql, is) in [
+            ("CREATE VIEW v AS SELECT * FROM pg_class;", true),
+            ("CREATE OR REPLACE FUNCTION f() … pg_tables …", true),
+            (
+                "CREATE MATERIALIZED VIEW m AS SELECT 1 FROM information_schema.tables",
+                true,
+            ),
+            ("CREATE MATERIALIZED VIEW m AS SELECT 1 FROM t", false),
+            ("CREATE TABLE t (a text DEFAULT 'pg_class')", false),
+            ("COMMENT ON VIEW v IS 'reads pg_class'", false),
+        ] {
+            assert_eq!(defines_reader(sql), is, "{sql}");
+        }
+    }
 
     #[test]
     fn a_missing_access_method_is_named_and_nothing_else_is_called_so() {

@@ -1,0 +1,51 @@
+//! A row of the record on its way to the server, in the transaction whose work it says.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::body::Body;
+use super::mac::Secret;
+
+/// Adds a row. The server adds it only if the secret is that of the attempt that may write.
+pub(crate) const NOTE: &str = "SELECT pgrestored_work.note($1, $2, $3, $4, $5, $6)";
+
+/// The types of [`NOTE`]'s parameters, which the server therefore need not be asked for.
+pub(crate) const NOTE_TYPES: [Type; 6] = [
+    Type::BYTEA,
+    Type::INT4,
+    Type::INT4,
+    Type::INT4,
+    Type::TEXT,
+    Type::BYTEA,
+];
+
+/// The values of [`NOTE`]'s parameters.
+pub(crate) struct NoteParams {
+    pub(crate) secret: Secret,
+    pub(crate) attempt: i32,
+    pub(crate) lane: i32,
+    pub(crate) n: i32,
+    pub(crate) body: String,
+    pub(crate) mac: Vec<u8>,
+}
+
+impl NoteParams {
+    /// The values in the statement's order.
+    pub(crate) fn values(&self) -> [&(dyn ToSql + Sync); 6] {
+        [
+            &self.secret,
+            &self.attempt,
+            &self.lane,
+            &self.n,
+            &self.body,
+            &self.mac,
+        ]
+    }
+}
+
+/// A row of the record. Tell the record what has become of its transaction: `committed` or `rolled_back`.
+#[must_use]
+pub struct Note {
+    pub(crate) params: NoteParams,
+    /// What was found out since the row before; the next row says it if the transaction is rolled back.
+    pub(crate) carried: Body,
+}
