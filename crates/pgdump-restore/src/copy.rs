@@ -71,7 +71,7 @@ impl Sent {
         }
     }
 
-    fn as_rows(self, is_frozen: bool) -> Body {
+    fn into_rows(self, is_frozen: bool) -> Body {
         let Sent {
             unit,
             spans,
@@ -91,7 +91,7 @@ impl Sent {
         }
     }
 
-    fn as_objects(self) -> Body {
+    fn into_objects(self) -> Body {
         let Sent { unit, spans, .. } = self;
         Body {
             objects: vec![ObjectsDone { unit, spans }],
@@ -130,7 +130,7 @@ impl CopyTask<'_> {
         Ok(rows)
     }
 
-    /// Loads rows in a transaction with the record of them.
+    /// Loads rows into a table that is new, in a transaction with the record of them.
     async fn in_transaction(
         &self,
         begin: &str,
@@ -139,7 +139,7 @@ impl CopyTask<'_> {
         self.session.run(begin).await?;
         let sent = work.await?;
         let rows = sent.rows;
-        self.commit(sent.as_rows(self.fresh)).await?;
+        self.commit(sent.into_rows(true)).await?;
         Ok(rows)
     }
 
@@ -153,7 +153,7 @@ impl CopyTask<'_> {
         }
         let sent = self.begun(work).await?;
         let rows = sent.rows;
-        self.commit(sent.as_rows(false)).await?;
+        self.commit(sent.into_rows(false)).await?;
         Ok(rows)
     }
 
@@ -365,7 +365,7 @@ impl CopyTask<'_> {
                 let values: [&(dyn ToSql + Sync); 3] = [&pages.oids, &pages.offsets, &pages.bytes];
                 let stored = client.execute(&put, &values).await;
                 stored.map_err(failed)?;
-                Ok(())
+                Ok::<(), RestoreError>(())
             };
             if self.job.record.is_on() {
                 self.begun(stored).await?;
@@ -421,7 +421,7 @@ fn objects_of(batch: &[QueuedChunk]) -> Body {
     };
     let mut sent = Sent::of(first.unit);
     batch.iter().for_each(|queued| sent.spans.push(queued.span));
-    sent.as_objects()
+    sent.into_objects()
 }
 
 /// Parts of large objects, as the parameters of [`PUT`].
@@ -721,13 +721,13 @@ mod tests {
             sent.rows = 3;
             sent
         };
-        let body = sent().as_rows(true);
+        let body = sent().into_rows(true);
         let [rows] = &body.rows[..] else {
             panic!("{body:?}")
         };
         assert_eq!((rows.unit, rows.rows, rows.is_frozen), (UnitId(9), 3, true));
         assert!(rows.spans.ranges().covers(0..4) && !rows.spans.ranges().covers(0..12));
-        let body = sent().as_objects();
+        let body = sent().into_objects();
         assert_eq!((body.rows.len(), body.objects[0].unit), (0, UnitId(9)));
         let page = |from: u64| QueuedChunk {
             chunk: Chunk::LargeObject {

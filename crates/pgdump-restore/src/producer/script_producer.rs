@@ -19,7 +19,7 @@ use crate::script::{
     OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
     creates_large_object, defines, sets_owner, table_named,
 };
-use crate::work_record::Span;
+use crate::work_record::{Span, UnitId};
 use pgdump_archive::{
     ArchiveError, Chunk, DataSink, Dialect, EntryKind, Statement, TocEntry, first_tokens,
 };
@@ -331,6 +331,7 @@ impl ScriptProducer {
         } else {
             OrderGroup::Data
         };
+        self.count_masked(mask.as_ref(), number);
         let step = ScriptStep::Data {
             entry: Box::new(entry.clone()),
             number,
@@ -352,6 +353,16 @@ impl ScriptProducer {
         };
         let path = self.settings.get("search_path").unwrap_or_default();
         masking.rows(entry, path, &self.chunks.job.encoding)
+    }
+
+    /// Counts what earlier attempts have masked of the rows with this number.
+    fn count_masked(&self, mask: Option<&RowMask>, number: u64) {
+        let job = &self.chunks.job;
+        let unit = UnitId(i64::try_from(number).unwrap_or(i64::MAX));
+        let counts = job.record.resumed().mask_of(unit);
+        if let (Some(masking), Some(mask), Some(counts)) = (&job.masking, mask, counts) {
+            masking.count(mask, counts);
+        }
     }
 
     /// Whether these are large objects whose contents the copy is not to have.
