@@ -140,11 +140,9 @@ impl ChunkPusher {
             ));
         };
         let (unit, chunk) = (data.unit, data.pass(chunk)?);
-        let record = &self.job.record;
-        if !record.is_on() {
-            return Ok((unit, vec![chunk]));
-        }
-        let missing = record.resumed().missing(unit, chunk.bytes.clone());
+        // What was loaded stays loaded, also if nothing more is recorded.
+        let resumed = self.job.record.resumed();
+        let missing = resumed.missing(unit, chunk.bytes.clone());
         Ok((unit, data.pieces(chunk, &missing)))
     }
 
@@ -291,7 +289,7 @@ mod tests {
             let mut data = data(&[]);
             let long = data.pass(rows("long", false)).unwrap();
             let all = 0..4;
-            let missing = if is_loaded {
+            let missing: &[Range<u64>] = if is_loaded {
                 &[]
             } else {
                 std::slice::from_ref(&all)

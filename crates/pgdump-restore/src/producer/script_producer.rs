@@ -19,7 +19,7 @@ use crate::script::{
     OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
     creates_large_object, defines, sets_owner, table_named,
 };
-use crate::work_record::{Span, UnitId};
+use crate::work_record::UnitId;
 use pgdump_archive::{
     ArchiveError, Chunk, DataSink, Dialect, EntryKind, Statement, TocEntry, first_tokens,
 };
@@ -107,15 +107,6 @@ impl ScriptProducer {
     /// All of the text has been read: it must have had all statements that earlier attempts have run.
     pub(super) fn check_recorded(&self) -> Result<(), RestoreError> {
         self.numbers.end()
-    }
-
-    /// The place of a statement that the text has, if its work is recorded.
-    fn place_of(&mut self, statement: &Statement) -> Result<Option<Span>, RestoreError> {
-        if self.chunks.job.record.is_on() {
-            return self.numbers.place_of(statement).map(Some);
-        }
-        self.numbers.next();
-        Ok(None)
     }
 
     /// Whether reading ended at rows, because only definitions are wanted.
@@ -286,7 +277,7 @@ fn in_order(class: StatementClass) -> StatementClass {
 
 impl DataSink for ScriptProducer {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
-        let number = self.numbers.next();
+        let number = self.numbers.next_number();
         Ok(self.begin_rows(entry, number)?)
     }
 
@@ -305,8 +296,8 @@ impl DataSink for ScriptProducer {
     }
 
     fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
-        let place = self.place_of(&statement)?;
-        Ok(self.add_statement(Numbered { statement, place })?)
+        let numbered = self.numbers.numbered(statement)?;
+        Ok(self.add_statement(numbered)?)
     }
 }
 

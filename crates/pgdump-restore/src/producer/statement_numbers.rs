@@ -46,19 +46,20 @@ impl StatementNumbers {
     }
 
     /// The number of the statement or data that comes next.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(super) fn next_number(&mut self) -> u64 {
         let number = self.read;
         self.read += 1;
         number
     }
 
-    /// The place of the statement that comes next.
-    pub(super) fn place_of(&mut self, statement: &Statement) -> Result<Span, RestoreError> {
-        let number = self.next();
+    /// The statement that comes next.
+    pub(super) fn numbered(&mut self, statement: Statement) -> Result<Numbered, RestoreError> {
+        let number = self.next_number();
         let place = Span::of_statement(number, statement.text.as_bytes());
         let compared = self.check.pass_statement(number, place.crc32c);
         compared.map_err(|differs| differs.of(WHAT, MEASURE))?;
-        Ok(place)
+        let place = Some(place);
+        Ok(Numbered { statement, place })
     }
 
     /// All of the text has been read: it must have had all statements that earlier attempts have run.
@@ -88,9 +89,9 @@ mod tests {
         ];
         let read = |texts: [&str; 2]| {
             let mut numbers = StatementNumbers::new(&done);
-            let first = numbers.place_of(&statement(texts[0]))?;
-            assert_eq!((first, numbers.next()), (done[0], 1));
-            numbers.place_of(&statement(texts[1]))?;
+            let first = numbers.numbered(statement(texts[0]))?;
+            assert_eq!((first.place, numbers.next_number()), (Some(done[0]), 1));
+            numbers.numbered(statement(texts[1]))?;
             numbers.end()
         };
         assert!(read(["CREATE TABLE t ();", "CREATE INDEX i ON t (a);"]).is_ok());
