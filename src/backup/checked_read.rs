@@ -220,6 +220,17 @@ impl StreamOpener {
         self.start_from(Source::Object(backup), from, expected)
     }
 
+    /// The CRC32C of an object, if its last stream was read to its end, and the store has the same one.
+    fn proven(&self, name: &str) -> Option<Crc32c> {
+        let streams = self.streams.lock();
+        // It was opened lately.
+        let last = streams
+            .iter()
+            .rev()
+            .find(|stream| stream.name.as_deref() == Some(name))?;
+        last.proven()
+    }
+
     fn start_from(
         &self,
         source: Source,
@@ -441,12 +452,16 @@ impl DirectorySource for FolderMembers {
         ))
     }
 
+    fn proven(&self, name: &str) -> Option<Crc32c> {
+        self.reader.proven(&self.by_name.get(name)?.name)
+    }
+
     fn check_wanted(&self) -> Result<(), ArchiveError> {
         Ok(check_not_stopped(&self.reader.stop)?)
     }
 }
 
-/// Proof that every byte of a backup was read and matches the store; only [`IntegrityCheck::check`] returns it.
+/// Proof that every byte of a backup was read and matches the store: by [`IntegrityCheck::check`], or by an earlier attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct ProvenBytes {
     crc32c: Option<Crc32c>,
@@ -462,6 +477,11 @@ impl ProvenBytes {
     /// Size of the whole backup in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What an earlier attempt of the same restore has proven of the same object, as its work record says it.
+    pub(crate) fn proven_before(crc32c: Option<Crc32c>, size: u64) -> Self {
+        ProvenBytes { crc32c, size }
     }
 }
 
@@ -547,6 +567,11 @@ impl IntegrityCheck {
 }
 
 impl CheckedStream {
+    /// The CRC32C, if the stream was read to its end, and the store has the same one.
+    fn proven(&self) -> Option<Crc32c> {
+        self.crc32c.filter(|_| self.check().is_ok())
+    }
+
     fn check(&self) -> Result<StreamStats, RestoreError> {
         let t = *self.stats.lock();
         if !t.ended || self.size.is_some_and(|s| s != t.bytes) {
@@ -632,6 +657,26 @@ mod tests {
             assert_eq!(checked.map(seen), wanted);
         }
         assert_eq!(expected(vec![]).check().unwrap_err().reason(), R::Internal);
+    }
+
+    /// What an attempt that continues need not read again.
+    #[test]
+    fn a_stream_is_proven_by_its_end_and_the_stores_checksum() {
+        let proven = |bytes, ended, crc32c: Option<u32>| {
+            let stream = CheckedStream {
+                name: None,
+                stats: read(bytes, 7, ended),
+                size: Some(10),
+                crc32c: crc32c.map(Crc32c),
+            };
+            stream.proven()
+        };
+        assert_eq!(proven(10, true, Some(7)), Some(Crc32c(7)));
+        assert_eq!(proven(10, true, Some(8)), None);
+        assert_eq!(proven(10, false, Some(7)), None);
+        assert_eq!(proven(9, true, Some(7)), None);
+        // The store of a folder knows no checksums.
+        assert_eq!(proven(10, true, None), None);
     }
 
     #[test]

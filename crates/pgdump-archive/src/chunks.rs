@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::lexer::StatementEnd;
 use super::toc::{corrupt, limit_error};
-use super::{ReadContext, TocEntry};
+use super::{Crc32c, Extent, ReadContext, TocEntry};
 use crate::error::ArchiveError;
 
 /// Approximate size of a chunk in bytes: large enough for a negligible cost per chunk, small enough to distribute.
@@ -60,6 +60,20 @@ impl Chunk {
     }
 }
 
+/// Stored bytes of an entry's data that were read to their end and have the checksum that they are to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BytesProven {
+    /// The entry's block, at its location in a restore index.
+    Block(Extent),
+    /// The entry's member of a directory; of large objects, their list and the member of each of them.
+    Member {
+        /// The full name.
+        name: String,
+        /// CRC32C of its stored bytes.
+        crc32c: Crc32c,
+    },
+}
+
 /// Receives the data of an archive in its order. It slows the reader down by blocking.
 pub trait DataSink {
     /// Whether the data of `entry` is needed; if not, the reader skips it if it can.
@@ -80,10 +94,17 @@ pub trait DataSink {
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError>;
     /// The entry's data is complete: its own end marker has been read.
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
+    /// The stored bytes of the entry that [`end`](DataSink::end) was last called with were read to their end and have their
+    /// checksum. Not every format shows that of single entries.
+    fn proven(&mut self, _entry: &TocEntry, _bytes: BytesProven) {}
+    /// Whether it is known already that the entry's block, which is not needed, has the checksum of the restore index.
+    fn is_proven(&self, _entry: &TocEntry, _block: Extent) -> bool {
+        false
+    }
     /// The location of what was just read: the head of the archive (no entry), or an entry's block.
-    fn extent(&mut self, _entry: Option<&TocEntry>, _extent: super::Extent) {}
+    fn extent(&mut self, _entry: Option<&TocEntry>, _extent: Extent) {}
     /// The location of a table of contents that follows the data.
-    fn tail(&mut self, _extent: super::Extent) {}
+    fn tail(&mut self, _extent: Extent) {}
     /// A statement of SQL text, at its position between the rows; other formats have their statements in the
     /// table of contents.
     fn statement(&mut self, _statement: Statement) -> Result<(), ArchiveError> {

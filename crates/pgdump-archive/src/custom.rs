@@ -8,7 +8,7 @@ use std::io::{BufRead, Read};
 use std::sync::Arc;
 
 use super::block_form::BlockForm;
-use super::chunks::{DataSink, ObjectSplitter};
+use super::chunks::{BytesProven, DataSink, ObjectSplitter};
 use super::cut_off::{CutOff, of_custom};
 use super::header::read_header;
 use super::index::{BlockQueue, CountingReader, IndexedBlock};
@@ -392,7 +392,11 @@ impl IndexedBlocks<'_> {
             let entry = self.entry_of(block);
             entry.is_ok_and(|e| sink.should_read(e))
         };
-        self.queue.next(is_wanted)
+        let is_proven = |block: &IndexedBlock| {
+            let entry = self.entry_of(block);
+            entry.is_ok_and(|e| sink.is_proven(e, block.extent))
+        };
+        self.queue.next(is_wanted, is_proven)
     }
 
     fn entry_of(&self, block: &IndexedBlock) -> Result<&TocEntry, ArchiveError> {
@@ -418,7 +422,8 @@ impl IndexedBlocks<'_> {
         if int(input, &self.form, "block header")? != i64::from(block.dump_id.0) {
             return Err(elsewhere());
         }
-        if sink.should_read(entry) {
+        let is_wanted = sink.should_read(entry);
+        if is_wanted {
             read_block(input, &self.form, kind, entry, sink)?
         } else {
             skip_block(input, &self.form, kind)?
@@ -429,6 +434,9 @@ impl IndexedBlocks<'_> {
             return Err(corrupt(format!(
                 "the block of {name} has another checksum than in the index"
             )));
+        }
+        if is_wanted {
+            sink.proven(entry, BytesProven::Block(block.extent));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::chunks::{DataSink, ObjectSplitter};
+use super::chunks::{BytesProven, DataSink, ObjectSplitter};
 use super::filters::Origin;
 use super::input_files::InputFiles;
 use super::members::{
@@ -228,7 +228,7 @@ impl DirectoryMembers {
                 continue;
             }
             sink.begin(entry)?;
-            match &entry.kind {
+            let proven = match &entry.kind {
                 EntryKind::Blobs => self.read_objects(at, name, sink)?,
                 _ => {
                     let (bytes, suffixes) = self.open(name)?;
@@ -239,10 +239,23 @@ impl DirectoryMembers {
                         self.filter_count.max(suffixes),
                         sink,
                     )?;
+                    self.proven(name)
                 }
-            }
+            };
             sink.end(entry)?;
+            if let Some(proven) = proven {
+                sink.proven(entry, proven);
+            }
         }
+    }
+
+    /// What is proven of a member that was just read.
+    fn proven(&self, name: &str) -> Option<BytesProven> {
+        let name = &self.by_name.get(name)?.name;
+        Some(BytesProven::Member {
+            name: name.clone(),
+            crc32c: self.folder.proven(name)?,
+        })
     }
 
     fn open(&self, name: &str) -> Result<(super::ByteStream, usize), ArchiveError> {
@@ -251,19 +264,22 @@ impl DirectoryMembers {
         Ok((self.folder.open(&member.name)?, member.filter_count))
     }
 
+    /// Reads the large objects of an entry; returns their list as what is proven if all of their members are.
     fn read_objects(
         &self,
         at: usize,
         list: &str,
         sink: &mut dyn DataSink,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<Option<BytesProven>, ArchiveError> {
         let listed = read_object_list(self.open(list)?.0, &self.context)?;
+        let mut proven = self.proven(list);
         let (none, objects) = (MemberObjects::default(), self.objects.get(&at));
         let MemberObjects { present, declared } = objects.unwrap_or(&none);
         check_objects(list, &listed, present, declared)?;
         let mut splitter = ObjectSplitter::default();
         for oid in listed {
-            let (bytes, suffixes) = self.open(&format!("blob_{oid}.dat"))?;
+            let member = format!("blob_{oid}.dat");
+            let (bytes, suffixes) = self.open(&member)?;
             read_object(
                 bytes,
                 &self.context,
@@ -272,7 +288,8 @@ impl DirectoryMembers {
                 &mut splitter,
                 sink,
             )?;
+            proven = proven.filter(|_| self.proven(&member).is_some());
         }
-        Ok(())
+        Ok(proven)
     }
 }

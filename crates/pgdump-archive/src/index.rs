@@ -158,18 +158,20 @@ impl BlockQueue {
         *runs = sorted.into();
     }
 
-    /// The next adjacent blocks to read. Unneeded blocks are left out if they can be skipped.
-    pub(crate) fn next(&self, wants: impl Fn(&IndexedBlock) -> bool) -> Option<Vec<IndexedBlock>> {
+    /// The next adjacent blocks to read. Unneeded blocks are left out if they can be skipped, or were proven before.
+    pub(crate) fn next(
+        &self,
+        wants: impl Fn(&IndexedBlock) -> bool,
+        is_proven: impl Fn(&IndexedBlock) -> bool,
+    ) -> Option<Vec<IndexedBlock>> {
+        let is_left_out = |b: &IndexedBlock| (self.can_skip || is_proven(b)) && !wants(b);
         let mut runs = self.runs.lock();
         loop {
             let mut run = runs.pop_front()?;
-            if !self.can_skip {
-                return Some(run);
-            }
-            let unwanted = run.iter().take_while(|b| !wants(b)).count();
-            run.drain(..unwanted);
-            let wanted = run.iter().take_while(|b| wants(b)).count();
-            let rest = run.split_off(wanted);
+            let unneeded = run.iter().take_while(|b| is_left_out(b)).count();
+            run.drain(..unneeded);
+            let read = run.iter().take_while(|b| !is_left_out(b)).count();
+            let rest = run.split_off(read);
             if !rest.is_empty() {
                 runs.push_front(rest);
             }
@@ -259,6 +261,48 @@ impl<R: BufRead> Read for CountingReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Blocks of an archive without offsets are all read, unless an earlier reading has proven them.
+    #[test]
+    fn blocks_that_were_proven_before_are_left_out() {
+        struct Closed;
+        impl RangeSource for Closed {
+            fn open(&self, _: Extent) -> Result<ByteStream, ArchiveError> {
+                Err(ArchiveError::corrupt("nobody opens it"))
+            }
+        }
+        let block = |id: i32| IndexedBlock {
+            dump_id: DumpId(id),
+            extent: Extent {
+                offset: id as u64,
+                length: 1,
+                crc32c: Crc32c(0),
+            },
+            rows: 0,
+            bytes: 0,
+        };
+        let index = BlockIndex {
+            blocks: (0..5).map(block).collect(),
+            ..BlockIndex::default()
+        };
+        let runs = |can_skip: bool, proven: &[i32], wanted: &[i32]| -> Vec<Vec<i32>> {
+            let queue = BlockQueue::new(&index, Arc::new(Closed), can_skip);
+            let next = || {
+                queue.next(
+                    |b| wanted.contains(&b.dump_id.0),
+                    |b| proven.contains(&b.dump_id.0),
+                )
+            };
+            let ids =
+                |run: Vec<IndexedBlock>| run.iter().map(|b| b.dump_id.0).collect::<Vec<i32>>();
+            std::iter::from_fn(next).map(ids).collect()
+        };
+        let all = vec![vec![0, 1, 2, 3, 4]];
+        assert_eq!(runs(false, &[], &[1]), all);
+        assert_eq!(runs(false, &[0, 1, 3], &[1]), [vec![1, 2], vec![4]]);
+        assert_eq!(runs(false, &[0, 1, 2, 3, 4], &[]), Vec::<Vec<i32>>::new());
+        assert_eq!(runs(true, &[], &[1, 2, 4]), [vec![1, 2], vec![4]]);
+    }
 
     #[cfg(feature = "schema")]
     #[test]

@@ -83,7 +83,7 @@ pub use index::{BlockIndex, Extent, IndexedBlock, RangeSource};
 pub use input_files::FIRST_TAKE;
 pub use insert_edit::{InsertValue, RowEditor, edit_inserts};
 
-pub use chunks::{Chunk, DataSink, Statement};
+pub use chunks::{BytesProven, Chunk, DataSink, Statement};
 pub use lexer::{
     Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens, unterminated,
 };
@@ -227,6 +227,11 @@ pub trait DirectorySource: Send + Sync {
     /// # Errors
     /// Errors of the store.
     fn open(&self, name: &str) -> Result<ByteStream, ArchiveError>;
+
+    /// The CRC32C of a member, if all bytes of it were read since it was last opened, and the store has the same one.
+    fn proven(&self, _name: &str) -> Option<Crc32c> {
+        None
+    }
 
     /// As [`ReopenableSource::check_wanted`].
     ///

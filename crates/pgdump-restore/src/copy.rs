@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::maybe_done;
 use futures::{SinkExt, TryStreamExt};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
 use super::binary::{self, Columns};
@@ -15,6 +17,7 @@ use super::ids::{NodeId, SessionId};
 use super::load_context::LoadContext;
 use super::masking::{RowMask, do_not_fit};
 use super::work_queue::{QueuedChunk, WorkQueue};
+use super::work_record::{Body, ObjectsDone, RowsDone, Spans, UnitId};
 use super::{conversion, ddl};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Session, map_error_of_rows, map_pg_error};
@@ -23,6 +26,8 @@ use pgdump_mask::MaskCounts;
 
 /// One COPY ends after this many bytes, because the server reports a rejected row only at its end.
 const COPY_BYTES: usize = 64 << 20;
+/// One transaction of INSERT statements ends after this many bytes, if it is recorded.
+const INSERT_BYTES: usize = 8 << 20;
 /// Most large objects per statement.
 const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
@@ -48,6 +53,56 @@ pub(super) struct CopyTask<'a> {
     pub mask: Option<RowMask>,
 }
 
+/// What one transaction has loaded, as its record says it.
+struct Sent {
+    unit: UnitId,
+    spans: Spans,
+    /// Rows that the server counted.
+    rows: u64,
+    /// What masking has changed in them.
+    mask: Option<MaskCounts>,
+}
+
+impl Sent {
+    /// Nothing of this data yet.
+    fn of(unit: UnitId) -> Self {
+        Sent {
+            unit,
+            spans: Spans::default(),
+            rows: 0,
+            mask: None,
+        }
+    }
+
+    fn into_rows(self, is_frozen: bool) -> Body {
+        let Sent {
+            unit,
+            spans,
+            rows,
+            mask,
+        } = self;
+        let done = RowsDone {
+            unit,
+            spans,
+            rows,
+            is_frozen,
+            mask,
+        };
+        Body {
+            rows: vec![done],
+            ..Body::default()
+        }
+    }
+
+    fn into_objects(self) -> Body {
+        let Sent { unit, spans, .. } = self;
+        Body {
+            objects: vec![ObjectsDone { unit, spans }],
+            ..Body::default()
+        }
+    }
+}
+
 impl CopyTask<'_> {
     /// Loads chunks until the copier ends; returns the number of rows that the server counted.
     pub(super) async fn run(&self) -> Result<u64, RestoreError> {
@@ -56,7 +111,7 @@ impl CopyTask<'_> {
         };
         match first.chunk {
             Chunk::Rows { .. } if self.fresh => self.copy_freeze(first).await,
-            Chunk::Rows { .. } => self.copy(first).await,
+            Chunk::Rows { .. } => self.recorded(self.copy(first)).await,
             Chunk::Statements { .. } => self.insert(first).await,
             Chunk::LargeObject { .. } => self.put_large_objects(first).await,
         }
@@ -73,19 +128,73 @@ impl CopyTask<'_> {
         let begin = format!(
             "BEGIN; TRUNCATE ONLY {table}; ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)"
         );
-        self.session.run(&begin).await?;
-        let rows = self.copy(first).await?;
-        self.session.run("COMMIT").await?;
+        let rows = self.in_transaction(&begin, self.copy(first)).await?;
         self.job.autovacuum_off().push(table);
         Ok(rows)
     }
 
-    async fn copy(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+    /// Loads rows into a table that is new, in a transaction with the record of them.
+    async fn in_transaction(
+        &self,
+        begin: &str,
+        work: impl Future<Output = Result<Sent, RestoreError>>,
+    ) -> Result<u64, RestoreError> {
+        self.session.run(begin).await?;
+        let sent = work.await?;
+        let rows = sent.rows;
+        self.commit(sent.into_rows(true)).await?;
+        Ok(rows)
+    }
+
+    /// Loads rows, in a transaction with the record of them if there is to be one.
+    async fn recorded(
+        &self,
+        work: impl Future<Output = Result<Sent, RestoreError>>,
+    ) -> Result<u64, RestoreError> {
+        if !self.job.record.is_on() {
+            return Ok(work.await?.rows);
+        }
+        let sent = self.begun(work).await?;
+        let rows = sent.rows;
+        self.commit(sent.into_rows(false)).await?;
+        Ok(rows)
+    }
+
+    /// Begins a transaction and works in it, without waiting for the server in between.
+    async fn begun<T>(
+        &self,
+        work: impl Future<Output = Result<T, RestoreError>>,
+    ) -> Result<T, RestoreError> {
+        let mut begin = Box::pin(maybe_done(self.session.begin_unawaited()));
+        // The first poll sends it.
+        let _ = futures::poll!(begin.as_mut());
+        let worked = work.await;
+        begin.as_mut().await;
+        if let Some(Err(e)) = begin.as_mut().take_output() {
+            return Err(e.into());
+        }
+        worked
+    }
+
+    /// Ends the session's transaction with the record of it.
+    async fn commit(&self, done: Body) -> Result<(), RestoreError> {
+        let record = &self.job.record;
+        let note = record.note(self.id, done);
+        let ended = self.session.commit_noted(note.as_ref()).await;
+        match note {
+            Some(note) if ended.is_ok() => record.committed(note),
+            Some(note) => record.rolled_back(note),
+            None => {}
+        }
+        Ok(ended?)
+    }
+
+    async fn copy(&self, first: QueuedChunk) -> Result<Sent, RestoreError> {
         let mut sender = RowSender {
+            sent: Sent::of(first.unit),
             task: self,
             columns: self.columns(&first).await?,
             copying: None,
-            rows: 0,
             begins_row: true,
             masked: self.mask.as_ref().map(MaskedRows::new),
         };
@@ -95,7 +204,10 @@ impl CopyTask<'_> {
                 chunk,
                 permit,
                 lines,
+                span,
+                ..
             } = queued;
+            sender.sent.spans.push(span);
             let goes_on = sender.send(chunk, lines).await?;
             drop(permit);
             next = if goes_on { self.take().await? } else { None };
@@ -161,40 +273,76 @@ impl CopyTask<'_> {
 
     async fn insert(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let (mut next, mut rows) = (Some(first), 0);
-        while let Some(QueuedChunk { chunk, permit, .. }) = next {
-            let Chunk::Statements {
-                text: bytes,
-                standard_strings,
-                ..
-            } = chunk
-            else {
-                return Err(RestoreError::internal("statements mixed with other data"));
-            };
-            let encoding = &self.job.encoding;
-            let is_decoded = encoding.is_utf8() || bytes.is_ascii();
-            let (sql, kept) = self.masked_inserts(encoding.decode(bytes)?, standard_strings)?;
-            let sql = self.job.rewriter.respelled_rows(sql, standard_strings);
-            let inserted = if sql.is_empty() {
-                0
-            } else if is_decoded {
-                simple_insert(self.session, sql).await?
-            } else {
-                conversion::insert(self.session, encoding, &sql).await?
-            };
-            check_inserted(self.mask.as_ref(), kept, inserted)?;
-            rows += inserted;
-            drop(permit);
-            next = self.take().await?;
+        while let Some(queued) = next {
+            let mut goes_on = false;
+            rows += self
+                .recorded(self.insert_some(queued, &mut goes_on))
+                .await?;
+            next = if goes_on { self.take().await? } else { None };
         }
         Ok(rows)
     }
 
-    /// INSERT statements as they are sent, and how many rows they have if they are masked; empty if no row of them is left.
+    /// Runs INSERT statements until the copier ends, or until they are enough for one transaction: then `goes_on` is set.
+    async fn insert_some(
+        &self,
+        first: QueuedChunk,
+        goes_on: &mut bool,
+    ) -> Result<Sent, RestoreError> {
+        let (mut sent, mut bytes) = (Sent::of(first.unit), 0);
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            bytes += queued.chunk.len();
+            self.insert_chunk(queued, &mut sent).await?;
+            *goes_on = bytes >= INSERT_BYTES;
+            next = if *goes_on { None } else { self.take().await? };
+        }
+        Ok(sent)
+    }
+
+    async fn insert_chunk(&self, queued: QueuedChunk, sent: &mut Sent) -> Result<(), RestoreError> {
+        let QueuedChunk {
+            chunk,
+            permit,
+            span,
+            ..
+        } = queued;
+        let Chunk::Statements {
+            text: bytes,
+            standard_strings,
+            ..
+        } = chunk
+        else {
+            return Err(RestoreError::internal("statements mixed with other data"));
+        };
+        let encoding = &self.job.encoding;
+        let is_decoded = encoding.is_utf8() || bytes.is_ascii();
+        let (sql, counts) = self.masked_inserts(encoding.decode(bytes)?, standard_strings)?;
+        let sql = self.job.rewriter.respelled_rows(sql, standard_strings);
+        let inserted = if sql.is_empty() {
+            0
+        } else if is_decoded {
+            simple_insert(self.session, sql).await?
+        } else {
+            conversion::insert(self.session, encoding, &sql).await?
+        };
+        let kept = counts.as_ref().map(|counts| counts.rows_kept);
+        check_inserted(self.mask.as_ref(), kept, inserted)?;
+        sent.rows += inserted;
+        sent.spans.push(span);
+        if let Some(counts) = counts {
+            sent.mask.get_or_insert_default().add(&counts);
+        }
+        drop(permit);
+        Ok(())
+    }
+
+    /// INSERT statements as they are sent, and what masking has changed if they are masked; empty if no row of them is left.
     fn masked_inserts(
         &self,
         sql: String,
         standard_strings: Option<bool>,
-    ) -> Result<(String, Option<u64>), RestoreError> {
+    ) -> Result<(String, Option<MaskCounts>), RestoreError> {
         let (Some(mask), Some(masking)) = (&self.mask, &self.job.masking) else {
             return Ok((sql, None));
         };
@@ -203,7 +351,7 @@ impl CopyTask<'_> {
         let mut counts = MaskCounts::default();
         let masked = mask.inserts(&sql, standard_strings, &mut counts)?;
         masking.count(mask, &counts);
-        Ok((masked, Some(counts.rows_kept)))
+        Ok((masked, Some(counts)))
     }
 
     /// Objects exist already (their entries precede the data), and pages of one object do not overlap between
@@ -215,13 +363,19 @@ impl CopyTask<'_> {
         let mut next = Some(first);
         while let Some(queued) = next {
             let batch = self.batch_from(queued);
-            let Pages {
-                oids,
-                offsets,
-                bytes,
-            } = Pages::of(&batch)?;
-            let stored = client.execute(&put, &[&oids, &offsets, &bytes]).await;
-            stored.map_err(failed)?;
+            let pages = Pages::of(&batch)?;
+            let stored = async {
+                let values: [&(dyn ToSql + Sync); 3] = [&pages.oids, &pages.offsets, &pages.bytes];
+                let stored = client.execute(&put, &values).await;
+                stored.map_err(failed)?;
+                Ok::<(), RestoreError>(())
+            };
+            if self.job.record.is_on() {
+                self.begun(stored).await?;
+                self.commit(objects_of(&batch)).await?;
+            } else {
+                stored.await?;
+            }
             drop(batch);
             next = self.take().await?;
         }
@@ -263,6 +417,16 @@ fn check_inserted(
     }
 }
 
+/// The record of large objects that were stored together.
+fn objects_of(batch: &[QueuedChunk]) -> Body {
+    let Some(first) = batch.first() else {
+        return Body::default();
+    };
+    let mut sent = Sent::of(first.unit);
+    batch.iter().for_each(|queued| sent.spans.push(queued.span));
+    sent.into_objects()
+}
+
 /// Parts of large objects, as the parameters of [`PUT`].
 #[derive(Default)]
 struct Pages<'a> {
@@ -295,8 +459,8 @@ struct RowSender<'a> {
     /// Column types for converting rows; `None` if they stay text.
     columns: Option<Arc<Columns>>,
     copying: Option<Copying<'a>>,
-    /// Rows of the COPYs that are complete.
-    rows: u64,
+    /// What was taken so far, with the rows of the COPYs that are complete.
+    sent: Sent,
     /// The next chunk begins with the beginning of a row. A chunk may end within a row that is longer than a
     /// chunk; such chunks are not converted.
     begins_row: bool,
@@ -360,7 +524,7 @@ impl<'a> RowSender<'a> {
     /// The running COPY if it has this format, or else a new one.
     async fn copying_as(&mut self, binary: bool) -> Result<&mut Copying<'a>, RestoreError> {
         if let Some(other) = self.copying.take_if(|c| c.binary != binary) {
-            self.rows += other.finish().await?;
+            self.sent.rows += other.finish().await?;
         }
         match &mut self.copying {
             Some(copying) => Ok(copying),
@@ -368,16 +532,16 @@ impl<'a> RowSender<'a> {
         }
     }
 
-    /// Ends the running COPY; returns the number of rows that the server counted in all of them.
-    async fn finish(self) -> Result<u64, RestoreError> {
-        let rows = match self.copying {
-            Some(last) => self.rows + last.finish().await?,
-            None => self.rows,
-        };
-        if let Some(masked) = self.masked {
-            masked.end(self.task.job, rows)?;
+    /// Ends the running COPY; returns what all of them have loaded.
+    async fn finish(self) -> Result<Sent, RestoreError> {
+        let mut sent = self.sent;
+        if let Some(last) = self.copying {
+            sent.rows += last.finish().await?;
         }
-        Ok(rows)
+        if let Some(masked) = self.masked {
+            sent.mask = Some(masked.end(self.task.job, sent.rows)?);
+        }
+        Ok(sent)
     }
 }
 
@@ -442,7 +606,7 @@ impl<'a> MaskedRows<'a> {
     }
 
     /// All rows were sent, and the server has counted `rows` of them.
-    fn end(self, job: &LoadContext, rows: u64) -> Result<(), RestoreError> {
+    fn end(self, job: &LoadContext, rows: u64) -> Result<MaskCounts, RestoreError> {
         if !self.waiting.is_empty() {
             return Err(RestoreError::internal("rows that were not masked"));
         }
@@ -458,7 +622,7 @@ impl<'a> MaskedRows<'a> {
         if let Some(masking) = &job.masking {
             masking.count(self.mask, &self.counts);
         }
-        Ok(())
+        Ok(self.counts)
     }
 }
 
@@ -520,9 +684,11 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
 
 #[cfg(test)]
 mod tests {
+    use pgdump_archive::Crc32c;
     use pgdump_mask::{ColumnShape, MaskFile, Masking, TableShape};
 
     use super::*;
+    use crate::work_record::Span;
 
     fn mask(rules: &str) -> RowMask {
         let yaml = format!("version: 1\ntables: {{ s.t: {rules} }}\n");
@@ -541,6 +707,45 @@ mod tests {
         let table = masking.table(&shape).map_err(|all| all[0].to_string());
         let (table, name) = (table.unwrap().unwrap(), ("s".to_owned(), "t".to_owned()));
         RowMask::new(table, vec![name], vec!["a".to_owned()], vec![])
+    }
+
+    #[test]
+    fn a_record_says_what_was_sent() {
+        let span = |from: u64, to: u64| Span {
+            from,
+            to,
+            crc32c: Crc32c(7),
+        };
+        let sent = || {
+            let mut sent = Sent::of(UnitId(9));
+            [span(0, 4), span(10, 12)]
+                .into_iter()
+                .for_each(|s| sent.spans.push(s));
+            sent.rows = 3;
+            sent
+        };
+        let body = sent().into_rows(true);
+        let [rows] = &body.rows[..] else {
+            panic!("{body:?}")
+        };
+        assert_eq!((rows.unit, rows.rows, rows.is_frozen), (UnitId(9), 3, true));
+        assert!(rows.spans.ranges().covers(0..4) && !rows.spans.ranges().covers(0..12));
+        let body = sent().into_objects();
+        assert_eq!((body.rows.len(), body.objects[0].unit), (0, UnitId(9)));
+        let page = |from: u64| QueuedChunk {
+            chunk: Chunk::LargeObject {
+                oid: 1,
+                offset: from,
+                bytes: Bytes::from_static(b"12"),
+            },
+            permit: None,
+            lines: ChunkLines::default(),
+            unit: UnitId(5),
+            span: span(from, from + 2),
+        };
+        let body = objects_of(&[page(0), page(2), page(6)]);
+        let ranges = body.objects[0].spans.ranges();
+        assert!(ranges.covers(0..4) && ranges.covers(6..8) && !ranges.contains(5));
     }
 
     #[test]

@@ -150,6 +150,13 @@ impl Plan {
         (plan, pre_data)
     }
 
+    /// An earlier attempt has loaded rows of these entries: their tables are not empty, so COPY may not freeze what it adds.
+    pub(crate) fn went_on(&mut self, has_rows: impl Fn(EntryIndex) -> bool) {
+        for (_, node) in self.nodes.iter_mut() {
+            node.can_copy_freeze &= !has_rows(node.entry);
+        }
+    }
+
     fn add_prerequisites(&mut self, entries: &[TocEntry], tables: &Tables<'_>) {
         let ids = self.nodes.iter();
         let node_of: HashMap<DumpId, NodeId> = ids
@@ -319,6 +326,22 @@ mod tests {
             defn: defn.into(),
             ..TocEntry::bare(id, desc, "x")
         }
+    }
+
+    #[test]
+    fn tables_that_have_rows_are_not_frozen() {
+        let node = |entry| PlanNode {
+            is_data: true,
+            can_copy_freeze: entry != 1,
+            ..PlanNode::of(EntryIndex(entry), RestorePass::Main)
+        };
+        let mut plan = Plan {
+            nodes: (0..4).map(node).collect(),
+            ..Plan::default()
+        };
+        plan.went_on(|entry| entry.0 < 3 && entry.0 > 0);
+        let frozen: Vec<bool> = plan.nodes.values().map(|n| n.can_copy_freeze).collect();
+        assert_eq!(frozen, [true, false, false, true]);
     }
 
     /// Two sessions could deadlock: statistics of an index lock its table.

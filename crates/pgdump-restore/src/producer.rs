@@ -2,7 +2,10 @@
 //! steps of the restore.
 
 mod chunk_pusher;
+mod pieces;
 mod script_producer;
+mod span_check;
+mod statement_numbers;
 mod toc_producer;
 
 use std::sync::Arc;
@@ -34,6 +37,7 @@ pub(super) fn run(
             producer.flush()?;
             // What was not read may have the names that the selection has.
             if !has_ended_early {
+                producer.check_recorded()?;
                 producer.check_masked()?;
                 job.rewriter.check_selection()?;
             }

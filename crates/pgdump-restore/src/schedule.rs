@@ -13,6 +13,8 @@ mod tasks;
 mod work;
 
 #[cfg(test)]
+mod continued_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
@@ -122,10 +124,21 @@ impl<P> Schedule<P> {
         self.loading.push(node, chunk, weight, splittable);
     }
 
-    /// All data of `node` has arrived.
+    /// Bytes of the node's data have arrived that an earlier attempt has loaded.
+    pub(crate) fn skip(&mut self, node: NodeId, bytes: u64) {
+        self.preset(node, bytes, 0);
+    }
+
+    /// Counts what an earlier attempt has loaded of the node, of which nothing need arrive again.
+    pub(crate) fn preset(&mut self, node: NodeId, bytes: u64, rows: u64) {
+        self.loading.preset(node, bytes, rows);
+    }
+
+    /// All data of `node` has arrived. It may arrive once more, for nobody.
     pub(crate) fn end(&mut self, node: NodeId) {
-        self.loading.end(node);
-        self.unread.done(self.plan.nodes[node].turn);
+        if self.loading.end(node) {
+            self.unread.done(self.plan.nodes[node].turn);
+        }
         self.finish_if_loaded(node);
     }
 

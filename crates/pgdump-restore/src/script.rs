@@ -16,6 +16,7 @@ pub(super) use self::order::StatementOrder;
 pub(super) use self::settings::Settings;
 use super::masking::RowMask;
 use super::work_queue::MemoryPermit;
+use super::work_record::Span;
 use pgdump_archive::{Statement, TocEntry};
 
 /// The work of one node.
@@ -23,6 +24,8 @@ pub(super) enum ScriptStep {
     /// The rows of one table, or large objects.
     Data {
         entry: Box<TocEntry>,
+        /// Its number among the statements of the text and the data between them.
+        number: u64,
         settings: std::sync::Arc<Settings>,
         /// How the rows are masked, if they are.
         mask: Option<RowMask>,
@@ -35,6 +38,9 @@ pub(super) enum ScriptStep {
 /// Statements that one session runs.
 pub(super) struct Statements {
     pub list: Vec<Statement>,
+    /// For each statement, its number in the text as a span of one, with the CRC32C of its text; `None` if the text does not
+    /// have it, such as one that creates a missing role.
+    pub places: Vec<Option<Span>>,
     pub settings: std::sync::Arc<Settings>,
     /// Do not wrap them in a transaction: they begin or end one, are within one that the text has begun, or must
     /// run outside of any.

@@ -13,6 +13,7 @@ use super::copy_lines::ChunkLines;
 use super::ids::{EntryIndex, NodeId, SessionId};
 use super::plan::Plan;
 use super::schedule::{CopyNext, Schedule, SessionWork};
+use super::work_record::{Span, UnitId};
 use crate::error::RestoreError;
 use pgdump_archive::Chunk;
 
@@ -23,16 +24,10 @@ pub(super) struct QueuedChunk {
     pub permit: Option<MemoryPermit>,
     /// Where its rows are in the data of their table.
     pub lines: ChunkLines,
-}
-
-impl QueuedChunk {
-    pub(crate) fn new(chunk: Chunk, permit: Option<MemoryPermit>, lines: ChunkLines) -> Self {
-        QueuedChunk {
-            chunk,
-            permit,
-            lines,
-        }
-    }
+    /// What the data belongs to in the record of the work.
+    pub unit: UnitId,
+    /// Its bytes in that data.
+    pub span: Span,
 }
 
 /// Reserved memory, released on drop.

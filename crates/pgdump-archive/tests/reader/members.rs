@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, ArchiveSource, ByteStream, Chunk, DataSink, DecryptionKeys, DirectorySource,
-    EntryKind, Limits, ReopenableSource, TocEntry,
+    Archive, ArchiveSource, ByteStream, BytesProven, Chunk, Crc32c, DataSink, DecryptionKeys,
+    DirectorySource, EntryKind, Limits, ReopenableSource, TocEntry,
 };
 
 use crate::{Kind, kind};
@@ -525,5 +525,77 @@ fn members_are_decompressed_as_long_as_they_are_wanted() {
         };
         let is_stopped = matches!(&e, ArchiveError::Source(e) if e.to_string() == "stopped");
         assert!(is_stopped, "{is_packed} {is_wanted}: {e}");
+    }
+}
+
+/// A directory whose store has a checksum of every member but one.
+struct Checked(Memory, String);
+
+impl DirectorySource for Checked {
+    fn members(&self) -> Vec<(String, u64)> {
+        self.0.members()
+    }
+
+    fn open(&self, name: &str) -> Result<ByteStream, ArchiveError> {
+        self.0.open(name)
+    }
+
+    fn proven(&self, name: &str) -> Option<Crc32c> {
+        (name != self.1).then(|| Crc32c::of(&self.0.0[name]))
+    }
+}
+
+/// The names of what was proven, each after the end of its entry.
+#[derive(Default)]
+struct Proven {
+    ended: Option<String>,
+    names: Vec<String>,
+}
+
+impl DataSink for Proven {
+    fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
+        self.ended = None;
+        Ok(())
+    }
+
+    fn chunk(&mut self, _: Chunk) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+
+    fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        self.ended = Some(entry.name());
+        Ok(())
+    }
+
+    fn proven(&mut self, entry: &TocEntry, bytes: BytesProven) {
+        assert_eq!(self.ended, Some(entry.name()));
+        match bytes {
+            BytesProven::Member { name, .. } => self.names.push(name),
+            BytesProven::Block(_) => panic!("{bytes:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_member_is_proven_by_its_checksum_and_large_objects_by_all_of_theirs() {
+    let files = unpacked("v15.directory.tar.gz");
+    let list = list_of(&files);
+    let object = files.keys().find(|n| n.starts_with("blob_")).unwrap();
+    let table = files.keys().find(|n| n.as_bytes()[0].is_ascii_digit());
+    let table = table.unwrap();
+    let proven = |without: &str| {
+        let members = Checked(Memory(files.clone()), without.to_owned());
+        let origin = ArchiveSource::Directory(Arc::new(members));
+        let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default());
+        let mut sink = Proven::default();
+        archive.unwrap().read_data(&mut sink).unwrap();
+        sink.names
+    };
+    let all = proven("");
+    assert!(all.contains(&list) && all.contains(table), "{all:?}");
+    for (without, unproven) in [(object, &list), (&list, &list), (table, table)] {
+        let found = proven(without);
+        let wanted: Vec<_> = all.iter().filter(|n| *n != unproven).collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), wanted, "{without}");
     }
 }

@@ -162,6 +162,9 @@ kinds! {
         Timeout => Timeout,
         /// The job was stopped from outside.
         Cancelled => Cancelled,
+        /// What an earlier attempt is recorded to have restored is not what the backup has: that attempt, or this one, read
+        /// other bytes. The record must not be used again.
+        RecordDiffers => Internal,
         /// An internal error of this program.
         Internal => Internal,
     }
@@ -291,8 +294,11 @@ mod tests {
             (R::Timeout, &["Database::NoAnswer", "Job::Timeout"]),
             // A download ends alone, too.
             (R::Cancelled, &["Storage::Stopped", "Job::Cancelled"]),
-            // The trait of the stores has errors of the store only.
-            (R::Internal, &["Storage::Internal", "Job::Internal"]),
+            // The trait of the stores has errors of the store only. What was read twice is not known to be the backup's fault.
+            (
+                R::Internal,
+                &["Storage::Internal", "Job::RecordDiffers", "Job::Internal"],
+            ),
         ];
         assert_eq!(sources.map(|(reason, _)| reason), R::ALL);
         let found = kinds();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::chunk_pusher::ChunkPusher;
+use super::statement_numbers::{Numbered, StatementNumbers};
 use crate::conversion::Converter;
 use crate::dependence::{Definitions, Dependence};
 use crate::error::{JobError, JobKind, RestoreError};
@@ -18,6 +19,7 @@ use crate::script::{
     OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
     creates_large_object, defines, sets_owner, table_named,
 };
+use crate::work_record::UnitId;
 use pgdump_archive::{
     ArchiveError, Chunk, DataSink, Dialect, EntryKind, Statement, TocEntry, first_tokens,
 };
@@ -47,14 +49,15 @@ struct PassedRows {
 
 pub(super) struct ScriptProducer {
     chunks: ChunkPusher,
+    numbers: StatementNumbers,
     order: StatementOrder,
     /// What the statements so far have created, to find rows that depend on others.
     definitions: Definitions,
     settings: Arc<Settings>,
     /// Consecutive statements that are not a node yet.
-    serial: Vec<Statement>,
+    serial: Vec<Numbered>,
     /// Statements that may be deferred (comments) or that nothing depends on (sequence values).
-    deferred: Vec<Statement>,
+    deferred: Vec<Numbered>,
     /// `None` while rows that are left out pass.
     current: Option<NodeId>,
     /// The nodes with each table's rows, which determine the cost of what is built on them.
@@ -78,6 +81,7 @@ impl ScriptProducer {
         let masking = job.masking.clone().map(TextMasking::new);
         ScriptProducer {
             converter: Converter::new(&job.server, &job.database, &job.encoding),
+            numbers: StatementNumbers::new(job.record.resumed().statement_spans()),
             chunks,
             order: StatementOrder::default(),
             definitions: Definitions::default(),
@@ -98,6 +102,11 @@ impl ScriptProducer {
     /// All of the text has been read: now it is known which tables it has.
     pub(super) fn check_masked(&self) -> Result<(), RestoreError> {
         self.masking.as_ref().map_or(Ok(()), TextMasking::end)
+    }
+
+    /// All of the text has been read: it must have had all statements that earlier attempts have run.
+    pub(super) fn check_recorded(&self) -> Result<(), RestoreError> {
+        self.numbers.end()
     }
 
     /// Whether reading ended at rows, because only definitions are wanted.
@@ -158,16 +167,25 @@ impl ScriptProducer {
 
     fn statements(
         &mut self,
-        list: Vec<Statement>,
+        mut list: Vec<Numbered>,
         group: OrderGroup,
         locked: Locked,
     ) -> Result<(), RestoreError> {
         if list.is_empty() {
             return Ok(());
         }
-        let bytes = list.iter().map(|s| s.text.len() as u64).sum();
+        let resumed = self.chunks.job.record.resumed();
+        list.retain(|one| !one.is_done(resumed));
+        if list.is_empty() {
+            // Others may wait for it.
+            self.add(ScriptStep::Nothing, group, locked)?;
+            return Ok(());
+        }
+        let bytes = list.iter().map(|s| s.statement.text.len() as u64).sum();
+        let places = list.iter().map(|one| one.place).collect();
         let step = Statements {
-            list,
+            list: list.into_iter().map(|one| one.statement).collect(),
+            places,
             settings: self.settings.clone(),
             bare: self.in_transaction,
             permit: self.chunks.reserve(bytes, None)?,
@@ -195,14 +213,13 @@ impl ScriptProducer {
         self.flush()?;
         let of_text = self.settings.clone();
         self.settings = Arc::new(of_text.without("session_authorization"));
-        self.serial = roles
-            .into_iter()
-            .map(|text| Statement {
-                text,
-                line,
-                standard_strings: true,
-            })
-            .collect();
+        let role = |text| Statement {
+            text,
+            line,
+            standard_strings: true,
+        };
+        let roles = roles.into_iter().map(role);
+        self.serial = roles.map(Numbered::unnumbered).collect();
         self.flush()?;
         self.settings = of_text;
         Ok(())
@@ -210,9 +227,9 @@ impl ScriptProducer {
 
     /// BEGIN, COMMIT or a statement between them in a text that `pg_dump` did not write. One session runs all
     /// of such a text, so its transactions are kept.
-    fn transaction(&mut self, statement: Statement) -> Result<(), RestoreError> {
+    fn transaction(&mut self, statement: Numbered) -> Result<(), RestoreError> {
         self.flush()?;
-        let ends = ends_transaction(&statement.text);
+        let ends = ends_transaction(&statement.statement.text);
         self.in_transaction = true;
         self.statements(vec![statement], OrderGroup::Serial, Locked::default())?;
         self.in_transaction = !ends;
@@ -260,7 +277,8 @@ fn in_order(class: StatementClass) -> StatementClass {
 
 impl DataSink for ScriptProducer {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
-        Ok(self.begin_rows(entry)?)
+        let number = self.numbers.next_number();
+        Ok(self.begin_rows(entry, number)?)
     }
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
@@ -278,13 +296,14 @@ impl DataSink for ScriptProducer {
     }
 
     fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
-        Ok(self.add_statement(statement)?)
+        let numbered = self.numbers.numbered(statement)?;
+        Ok(self.add_statement(numbered)?)
     }
 }
 
 /// Rows.
 impl ScriptProducer {
-    fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+    fn begin_rows(&mut self, entry: &TocEntry, number: u64) -> Result<(), RestoreError> {
         let mut entry = entry.clone();
         self.chunks.wait(self.converter.entry(&mut entry))?;
         self.current = None;
@@ -303,8 +322,10 @@ impl ScriptProducer {
         } else {
             OrderGroup::Data
         };
+        self.count_masked(mask.as_ref(), number);
         let step = ScriptStep::Data {
             entry: Box::new(entry.clone()),
+            number,
             settings: self.settings.clone(),
             mask,
         };
@@ -323,6 +344,16 @@ impl ScriptProducer {
         };
         let path = self.settings.get("search_path").unwrap_or_default();
         masking.rows(entry, path, &self.chunks.job.encoding)
+    }
+
+    /// Counts what earlier attempts have masked of the rows with this number.
+    fn count_masked(&self, mask: Option<&RowMask>, number: u64) {
+        let job = &self.chunks.job;
+        let unit = UnitId(i64::try_from(number).unwrap_or(i64::MAX));
+        let counts = job.record.resumed().mask_of(unit);
+        if let (Some(masking), Some(mask), Some(counts)) = (&job.masking, mask, counts) {
+            masking.count(mask, counts);
+        }
     }
 
     /// Whether these are large objects whose contents the copy is not to have.
@@ -393,7 +424,8 @@ impl ScriptProducer {
 
 /// Statements.
 impl ScriptProducer {
-    fn add_statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+    fn add_statement(&mut self, of_text: Numbered) -> Result<(), RestoreError> {
+        let Numbered { statement, place } = of_text;
         let Some(statement) = self.rewritten(statement)? else {
             return Ok(());
         };
@@ -406,7 +438,7 @@ impl ScriptProducer {
             StatementClass::Setting { .. } | StatementClass::Transaction
         );
         self.clean &= creates_nothing;
-        self.add_classified(class, statement)?;
+        self.add_classified(class, Numbered { statement, place })?;
         if self.deferred.len() >= MAX_DEFERRED {
             self.flush()?;
         }
@@ -475,18 +507,18 @@ impl ScriptProducer {
     fn add_classified(
         &mut self,
         class: StatementClass,
-        statement: Statement,
+        statement: Numbered,
     ) -> Result<(), RestoreError> {
         use StatementClass as Class;
         let group = self.order.group();
         match class {
             Class::Setting { name, sql } => self.set(name, sql)?,
             Class::ResetAll => self.reset_all()?,
-            Class::DiscardAll => self.discard_all(&statement)?,
+            Class::DiscardAll => self.discard_all(&statement.statement)?,
             Class::Transaction if self.chunks.job.is_generic_sql => self.transaction(statement)?,
             Class::Transaction => {}
             Class::Alone => self.add_alone(statement)?,
-            Class::Rollback => return Err(rollback(&statement)),
+            Class::Rollback => return Err(rollback(&statement.statement)),
             Class::Sequence if group == OrderGroup::Data => self.deferred.push(statement),
             Class::Late if matches!(group, OrderGroup::Build | OrderGroup::Keys) => {
                 self.deferred.push(statement);
@@ -515,16 +547,16 @@ impl ScriptProducer {
         self.flush()?;
         self.settings = Arc::default();
         for text in ["DISCARD TEMP;", "DISCARD SEQUENCES;"] {
-            self.add_serial(Statement {
+            self.add_serial(Numbered::unnumbered(Statement {
                 text: text.to_owned(),
                 line: statement.line,
                 standard_strings: statement.standard_strings,
-            })?;
+            }))?;
         }
         Ok(())
     }
 
-    fn add_alone(&mut self, statement: Statement) -> Result<(), RestoreError> {
+    fn add_alone(&mut self, statement: Numbered) -> Result<(), RestoreError> {
         self.flush()?;
         let within = std::mem::replace(&mut self.in_transaction, true);
         self.statements(vec![statement], OrderGroup::Serial, Locked::default())?;
@@ -538,7 +570,7 @@ impl ScriptProducer {
 
     fn add_build(
         &mut self,
-        statement: Statement,
+        statement: Numbered,
         group: OrderGroup,
         locked: Locked,
     ) -> Result<(), RestoreError> {
@@ -552,12 +584,12 @@ impl ScriptProducer {
         self.statements(vec![statement], group, locked)
     }
 
-    fn add_serial(&mut self, statement: Statement) -> Result<(), RestoreError> {
+    fn add_serial(&mut self, statement: Numbered) -> Result<(), RestoreError> {
         if !self.deferred.is_empty() {
             self.flush()?;
         }
         self.serial.push(statement);
-        let bytes: usize = self.serial.iter().map(|s| s.text.len()).sum();
+        let bytes: usize = self.serial.iter().map(|s| s.statement.text.len()).sum();
         if self.serial.len() >= STEP_STATEMENTS || bytes >= STEP_BYTES {
             self.flush()?;
         }

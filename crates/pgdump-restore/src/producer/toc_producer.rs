@@ -4,22 +4,45 @@ use std::collections::HashMap;
 
 use super::chunk_pusher::ChunkPusher;
 use crate::ids::NodeId;
-use pgdump_archive::{ArchiveError, Chunk, DataSink, DumpId, Extent, TocEntry};
+use crate::work_record::{ProvenPart, Resumed, UnitId};
+use pgdump_archive::{ArchiveError, BytesProven, Chunk, DataSink, DumpId, Extent, TocEntry};
 
 pub(super) struct TocProducer {
     chunks: ChunkPusher,
+    /// The nodes whose data is to be read.
     node_of: HashMap<DumpId, NodeId>,
+    /// Blocks that an earlier attempt has proven and that nobody needs.
+    proven: HashMap<DumpId, Extent>,
     /// `None` while the data of a skipped entry passes.
     current: Option<NodeId>,
 }
 
+/// Whether an earlier attempt has loaded all data of an entry, and proven its bytes. Such data need not be read again.
+fn is_settled(resumed: &Resumed, unit: UnitId) -> bool {
+    resumed.is_complete(unit) && resumed.is_proven(unit)
+}
+
+fn unit_of(entry: DumpId) -> UnitId {
+    UnitId(i64::from(entry.0))
+}
+
 impl TocProducer {
     pub(super) fn new(chunks: ChunkPusher, entries: &[TocEntry]) -> Self {
+        let resumed = chunks.job.record.resumed();
         let nodes = chunks.work_queue.data_nodes().into_iter();
+        let nodes = nodes.map(|(node, e)| (entries[e.0].dump_id, node));
+        let node_of = nodes.filter(|(entry, _)| !is_settled(resumed, unit_of(*entry)));
+        let settled = |e: &&TocEntry| is_settled(resumed, unit_of(e.dump_id));
+        let entry_of: HashMap<UnitId, DumpId> = entries
+            .iter()
+            .filter(settled)
+            .map(|e| (unit_of(e.dump_id), e.dump_id))
+            .collect();
+        let blocks = resumed.blocks().iter();
+        let proven = blocks.filter_map(|(unit, block)| Some((*entry_of.get(unit)?, *block)));
         TocProducer {
-            node_of: nodes
-                .map(|(node, e)| (entries[e.0].dump_id, node))
-                .collect(),
+            node_of: node_of.collect(),
+            proven: proven.collect(),
             chunks,
             current: None,
         }
@@ -72,6 +95,23 @@ impl DataSink for TocProducer {
             Some(node) => Ok(self.chunks.end(node, entry)?),
             None => Ok(()),
         }
+    }
+
+    fn proven(&mut self, entry: &TocEntry, bytes: BytesProven) {
+        let record = &self.chunks.job.record;
+        if self.current.is_none() || !record.is_on() {
+            return;
+        }
+        let unit = unit_of(entry.dump_id);
+        let part = match bytes {
+            BytesProven::Block(extent) => ProvenPart::Block { unit, extent },
+            BytesProven::Member { name, crc32c } => ProvenPart::Member { unit, name, crc32c },
+        };
+        record.later(|body| body.parts.push(part));
+    }
+
+    fn is_proven(&self, entry: &TocEntry, block: Extent) -> bool {
+        self.proven.get(&entry.dump_id) == Some(&block)
     }
 
     fn tail(&mut self, extent: Extent) {

@@ -67,8 +67,16 @@ impl<P> DataQueue<P> {
         self.chunks.push_back(ScheduledChunk { chunk, splittable });
     }
 
-    pub(super) fn end(&mut self) {
-        self.ended = true;
+    /// Counts data that an earlier attempt has loaded, so that no copier finds an empty table.
+    pub(super) fn preset(&mut self, bytes: u64, rows: u64) {
+        self.bytes += bytes;
+        self.rows += rows;
+        self.untouched &= bytes == 0 && rows == 0;
+    }
+
+    /// All data has arrived; false if that was known.
+    pub(super) fn end(&mut self) -> bool {
+        !std::mem::replace(&mut self.ended, true)
     }
 
     pub(super) fn bytes(&self) -> u64 {

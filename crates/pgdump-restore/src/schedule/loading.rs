@@ -49,10 +49,17 @@ impl<P> Loading<P> {
         }
     }
 
-    pub(super) fn end(&mut self, node: NodeId) {
+    /// Counts data of the node that is on the server already.
+    pub(super) fn preset(&mut self, node: NodeId, bytes: u64, rows: u64) {
         if let Some(queue) = self.queues.get_mut(&node) {
-            queue.end();
+            queue.preset(bytes, rows);
         }
+    }
+
+    /// All of the node's data has arrived; false if that was known.
+    pub(super) fn end(&mut self, node: NodeId) -> bool {
+        let queue = self.queues.get_mut(&node);
+        queue.is_none_or(DataQueue::end)
     }
 
     /// All of the node's data is on the server.
