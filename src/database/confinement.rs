@@ -170,19 +170,7 @@ impl TargetLock {
             .await
             .map_err(with_context)?;
         staging.belongs_to(&loader.owner, self.existing.is_none());
-        if loader.is_temporary {
-            // A session that was just closed may not have ended yet, and would block the drop.
-            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
-            self.lock
-                .client()
-                .execute(sql, &[&loader.role])
-                .await
-                .map_err(map_lookup_error)?;
-            self.lock
-                .run(&format!("DROP ROLE {}", ident(&loader.role)))
-                .await
-                .map_err(with_context)?;
-        }
+        self.drop_temporary(loader).await.map_err(with_context)?;
         reached("handed_over");
         let rejected_owner = loader
             .rejected_owner
@@ -193,6 +181,34 @@ impl TargetLock {
             loader.owner
         );
         Ok(vec![belongs + &rejected_owner.unwrap_or_default()])
+    }
+}
+
+impl TargetLock {
+    /// Undoes what [`TargetLock::confine`] has done, where nothing is left to load.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn dismiss(&self, loader: &Loader) -> Result<(), RestoreError> {
+        self.set_loader_right().await;
+        Ok(self.drop_temporary(loader).await?)
+    }
+
+    /// Drops the role that loads, if it was made for this restore.
+    async fn drop_temporary(&self, loader: &Loader) -> Result<(), DatabaseError> {
+        if !loader.is_temporary {
+            return Ok(());
+        }
+        // A session that was just closed may not have ended yet, and would block the drop.
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        self.lock
+            .client()
+            .execute(sql, &[&loader.role])
+            .await
+            .map_err(map_lookup_error)?;
+        self.lock
+            .run(&format!("DROP ROLE {}", ident(&loader.role)))
+            .await
     }
 }
 

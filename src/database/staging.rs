@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::held_objects::remove_blockers;
-use super::names::staging_name;
+use super::names::{label, staging_name};
 use super::recorded_restore::RecordedRestore;
 use super::target_lock::TargetLock;
 use pgdump_restore::{DatabaseOptions, Loaded};
@@ -335,18 +335,6 @@ async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Stagin
         notes,
         ..Staging::named(name)
     })
-}
-
-/// Prefix of the comment of a staging database.
-pub(super) const LABEL: &str = "pgrestored staging database";
-
-fn label(target: &str, request_id: &str) -> String {
-    format!("{LABEL} for {target}, request {request_id}")
-}
-
-/// Whether a comment is that of a staging database for `target`.
-pub(super) fn is_label_of(comment: &str, target: &str) -> bool {
-    comment.starts_with(&label(target, ""))
 }
 
 const CREATING: &str = "creating the staging database";

@@ -9,9 +9,7 @@ use crate::error::RestoreError;
 use crate::postgres::Server;
 
 /// A restore whose work is kept for its next attempt.
-#[derive(
-    Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct WaitingRestore {
     /// The database that holds what is loaded.
     pub database: String,

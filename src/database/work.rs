@@ -9,7 +9,7 @@ use std::time::Duration;
 use pgdump_restore::{RecordFault, RecordKey, WorkRecord};
 use tokio::time::Instant;
 
-use super::staging::{Staging, is_label_of};
+use super::names::is_label_of;
 use crate::config::{Config, Resume};
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 
@@ -163,6 +163,8 @@ pub enum NotContinued {
     },
     /// Something was done of which nothing says whether it was done completely.
     Incomplete(String),
+    /// Why this attempt records nothing that could be added to.
+    NotRecorded(String),
     /// The database or its record is gone.
     Gone,
     Unreadable(String),
@@ -208,6 +210,7 @@ impl fmt::Display for NotContinued {
             N::Incomplete(what) => {
                 write!(f, "the earlier attempt stopped where it cannot be continued: {what}")
             }
+            N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
             N::Gone => f.write_str("the database of the earlier attempt is gone"),
             N::Unreadable(why) => {
                 write!(f, "the record of the earlier attempts cannot be read: {why}")
@@ -253,7 +256,7 @@ pub(super) struct BegunWork {
     /// Its database.
     pub name: String,
     pub oid: u32,
-    /// As in [`Staging`].
+    /// The end of the database's comment, which names this attempt.
     pub mark: Option<Arc<str>>,
     /// The number of this attempt, from 1.
     pub attempt: i32,
@@ -266,15 +269,15 @@ pub(super) struct BegunWork {
 
 impl BegunWork {
     pub(super) fn new(
-        staging: &Staging,
+        (name, oid, mark): (&str, u32, Option<Arc<str>>),
         attempt: i32,
         record: Arc<WorkRecord>,
         temporary_role: Option<String>,
     ) -> Self {
         BegunWork {
-            name: staging.name.clone(),
-            oid: staging.oid,
-            mark: staging.mark.clone(),
+            name: name.to_owned(),
+            oid,
+            mark,
             attempt,
             record,
             began: Instant::now(),

@@ -67,7 +67,11 @@ fn unsigned(count: i64) -> u64 {
 
 impl Journal {
     /// Records the work that an attempt begins, in the place of any that an earlier one has left under the name.
-    pub async fn own_work(self, session: &Session, work: &NewWork<'_>) -> Result<(), DatabaseError> {
+    pub async fn own_work(
+        self,
+        session: &Session,
+        work: &NewWork<'_>,
+    ) -> Result<(), DatabaseError> {
         self.execute(
             session,
             "INSERT INTO pgrestored.work (name, request_id, target, database_oid, key, by_command, pins, state, attempt)
@@ -106,7 +110,10 @@ impl Journal {
               coalesce(shobj_description(d.oid, 'pg_database'), '')
             FROM pgrestored.work w LEFT JOIN pg_database d ON d.datname = w.name
             WHERE w.request_id = $1 AND w.name = ANY($2) ORDER BY w.updated DESC LIMIT 1";
-        let row = session.client().query_opt(sql, &[&request_id, &names]).await;
+        let row = session
+            .client()
+            .query_opt(sql, &[&request_id, &names])
+            .await;
         let Some(row) = row.map_err(|e| journal_error(&e))? else {
             return Ok(None);
         };
@@ -156,7 +163,11 @@ impl Journal {
     }
 
     /// Records that the worker of this request is alive.
-    pub async fn touch_work(self, session: &Session, request_id: &str) -> Result<(), DatabaseError> {
+    pub async fn touch_work(
+        self,
+        session: &Session,
+        request_id: &str,
+    ) -> Result<(), DatabaseError> {
         if self.works() {
             self.execute(
                 session,

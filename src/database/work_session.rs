@@ -114,7 +114,9 @@ impl TargetLock {
         let names = [staging.as_str(), self.target.as_str()];
         let found = self.journal.find_work(&self.lock, &self.request_id, &names);
         let found = found.await?.map(Arc::new);
-        *self.work.lock() = found.clone().map_or(ClaimedWork::Nothing, ClaimedWork::Found);
+        *self.work.lock() = found
+            .clone()
+            .map_or(ClaimedWork::Nothing, ClaimedWork::Found);
         Ok(found)
     }
 
@@ -194,7 +196,7 @@ impl TargetLock {
         };
         self.journal.own_work(&self.lock, &work).await?;
         let role = begin.loader.and_then(Loader::temporary_role);
-        self.set_begun(BegunWork::new(staging, 1, record.clone(), role));
+        self.set_begun(BegunWork::new(place_of(staging), 1, record.clone(), role));
         reached("work.begun");
         Ok(record)
     }
@@ -220,7 +222,9 @@ impl TargetLock {
         let began = Instant::now();
         let staging = self.fence(found).await?;
         if found.state == WorkState::Sealed {
-            return self.take_sealed(found, staging, (attempt, with.loader)).await;
+            return self
+                .take_sealed(found, staging, (attempt, with.loader))
+                .await;
         }
         let taken = self.take_record(&staging, (found, key), &with).await?;
         let TakenRecord {
@@ -238,7 +242,12 @@ impl TargetLock {
         };
         self.record_takeover(found, attempt, &done).await?;
         let role = with.loader.and_then(Loader::temporary_role);
-        self.set_begun(BegunWork::new(&staging, attempt, record.clone(), role));
+        self.set_begun(BegunWork::new(
+            place_of(&staging),
+            attempt,
+            record.clone(),
+            role,
+        ));
         reached("work.taken");
         notes.insert(
             0,
@@ -344,7 +353,8 @@ impl TargetLock {
             let why = "the journal has no result of its load";
             return Ok(TakenOver::Not(NotContinued::Unreadable(why.into())));
         };
-        self.end_sessions(staging.oid, &roles_of(loader), NOBODY).await?;
+        self.end_sessions(staging.oid, &roles_of(loader), NOBODY)
+            .await?;
         drop_record(&staging.on(&self.server), &staging.name).await?;
         if let Some(owner) = draft["owner"].as_str() {
             // It may have been granted roles since then.
@@ -358,7 +368,7 @@ impl TargetLock {
         };
         self.record_takeover(found, attempt, &done).await?;
         let role = loader.and_then(Loader::temporary_role);
-        let begun = BegunWork::new(&staging, attempt, WorkRecord::off(), role);
+        let begun = BegunWork::new(place_of(&staging), attempt, WorkRecord::off(), role);
         begun.set_sealed();
         self.set_begun(begun);
         reached("work.taken");
@@ -556,9 +566,16 @@ fn taken_by_another() -> RestoreError {
     DatabaseError::new(DatabaseKind::Unavailable, what).into()
 }
 
+fn place_of(staging: &Staging) -> (&str, u32, Option<Arc<str>>) {
+    (&staging.name, staging.oid, staging.mark.clone())
+}
+
 /// The process of the server that runs a session.
 async fn process_of(session: &Session) -> Result<i32, DatabaseError> {
-    let row = session.client().query_one("SELECT pg_backend_pid()", &[]).await;
+    let row = session
+        .client()
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await;
     Ok(row
         .map_err(|e| map_pg_error(&e, "looking up the session"))?
         .get(0))
@@ -607,6 +624,9 @@ mod tests {
             ["the rows of 2 tables that were loaded before were not counted: t0, t1"]
         );
         let many = note_of_uncounted(&tables).remove(0);
-        assert!(many.ends_with("t9, …") && many.contains("11 tables"), "{many}");
+        assert!(
+            many.ends_with("t9, …") && many.contains("11 tables"),
+            "{many}"
+        );
     }
 }
