@@ -21,7 +21,7 @@ use super::work::{
     BegunWork, ClaimedWork, FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState, reason_of,
 };
 use super::work_rows::NewWork;
-use crate::error::{DatabaseError, DatabaseKind, RestoreError};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
@@ -179,8 +179,9 @@ impl TargetLock {
         let record = match created.await {
             Ok(record) => record,
             Err(e) => {
-                let why = reason_of(e)?;
-                let note = format!("it cannot be continued if it stops: {why}");
+                let why = report(&e);
+                reason_of(e)?;
+                let note = format!("what was loaded could not be recorded: {why}");
                 staging.notes.push(note);
                 return Ok(WorkRecord::off());
             }

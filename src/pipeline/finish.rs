@@ -76,7 +76,15 @@ impl FinishingSteps {
             let begun = tokio::time::Instant::now();
             let limit = context.config().finish_timeout;
             if !record.resumed().has(Mark::Finished(number)) {
-                pgdump_restore::finish(server, database, &file.sql, limit, record, number).await?;
+                let run = pgdump_restore::finish(
+                    server,
+                    database,
+                    &file.sql,
+                    limit,
+                    Some(record),
+                    number,
+                );
+                run.await?;
             }
             finished.sql.push(FinishedSql {
                 name: file.sql.name().to_owned(),

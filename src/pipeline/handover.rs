@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::job_context::JobContext;
 use super::states::Prepared;
+use super::target_destination::Resumption;
 use crate::config::Resume;
 use crate::database::{KeptWork, ResumeTerms, TargetLock, WorkDone};
 use crate::error::{JobKind, RestoreError, RetryClass, report as said};
@@ -12,7 +13,8 @@ use crate::event::NOT_EMPTIED;
 use crate::job::{KeepProgress, RestoreJob};
 use crate::outcome::disposition;
 use pgdump_archive::{EntryKind, TocEntry};
-use pgdump_restore::{WORK_SCHEMA, that_read_the_catalog};
+use pgdump_restore::that_read_the_catalog;
+use pgdump_restore::work_record::WORK_SCHEMA;
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -169,11 +171,16 @@ fn is_void(e: &RestoreError) -> bool {
 }
 
 /// Leaves the work to the next attempt. A failure changes nothing of that: the next attempt finds it as after a crash.
-pub(super) async fn keep(context: &JobContext<'_, RestoreJob>, claimed: &TargetLock) {
+pub(super) async fn keep(
+    context: &JobContext<'_, RestoreJob>,
+    claimed: &TargetLock,
+    continued: Option<Resumption>,
+) {
     let progress = context.progress;
+    let before = continued.map_or((0, 0), |c| (c.from.bytes, c.from.rows));
     let done = WorkDone {
-        bytes: progress.data_bytes.load(Relaxed),
-        rows: progress.rows.load(Relaxed),
+        bytes: before.0 + progress.data_bytes.load(Relaxed),
+        rows: before.1 + progress.rows.load(Relaxed),
         share: progress.snapshot().fraction.unwrap_or_default(),
     };
     match tokio::time::timeout(CLEANUP, claimed.hand_over(&done)).await {

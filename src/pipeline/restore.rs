@@ -230,7 +230,9 @@ async fn restore_pinned(
 ) -> Result<ProvenStaging, RestoreError> {
     let (job, catalog) = (context.job, context.catalog());
     // The attempt that is continued was rehearsed before it loaded anything.
-    let is_continued = claimed.find_work().await?.is_some();
+    let terms = ResumeTerms::of(context.config());
+    let is_wanted = |w: Arc<FoundWork>| w.obstacle(&job.target_db, terms).is_none();
+    let is_continued = claimed.find_work().await?.is_some_and(is_wanted);
     let index = match pinned.backup() {
         // With a database to look for, the archive is read as it is; `latest` has looked already.
         Some(backup) if job.database.is_none() || matches!(job.backup, BackupRef::Latest(_)) => {
@@ -487,10 +489,13 @@ async fn run_post_load(
     summary: &mut LoadSummary,
 ) -> Result<(), RestoreError> {
     let (server, database) = (&proven.server, proven.staging.name.as_str());
-    let (record, renames) = (&proven.record, &context.job.selection.rename_schemas);
+    let (record, renames) = (
+        proven.record.as_ref(),
+        &context.job.selection.rename_schemas,
+    );
     let resumed = record.resumed();
     if !renames.is_empty() && !resumed.has(Mark::Renamed) {
-        pgdump_restore::rename_schemas(server, database, renames, record).await?;
+        pgdump_restore::rename_schemas(server, database, renames, Some(record)).await?;
     }
     let has_statistics = proven.rewriter.has_statistics() && !summary.lacks_statistics();
     if proven.rewriter.policy.analyze && !has_statistics {
@@ -570,7 +575,7 @@ async fn fail(
     let mut ending = handover::ending_of(context, claimed, counted, &e);
     // First, because the diagnosis may read the whole backup again.
     match ending {
-        Ending::Keep => handover::keep(context, claimed).await,
+        Ending::Keep => handover::keep(context, claimed, draft.resumption).await,
         Ending::Discard => drop_work(context, claimed, &e, draft).await,
     }
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;

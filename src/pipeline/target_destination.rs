@@ -113,7 +113,7 @@ impl TargetDestination<'_> {
                     notes,
                 } => {
                     staging.notes.extend(notes);
-                    *work.resumed = Some(Resumption::of(&totals, check_seconds));
+                    *work.resumed = Some(Resumption::of(found, &totals, check_seconds));
                     return Ok(CreatedWork::Staging(staging, record));
                 }
                 TakenOver::Sealed { staging, draft } => {
@@ -170,7 +170,7 @@ impl TargetDestination<'_> {
 }
 
 impl Resumption {
-    fn of(totals: &ResumedTotals, check_seconds: f64) -> Self {
+    fn of(found: &FoundWork, totals: &ResumedTotals, check_seconds: f64) -> Self {
         Resumption {
             from: ResumedFrom {
                 attempt: totals.attempt,
@@ -178,7 +178,8 @@ impl Resumption {
                 rows: totals.rows,
                 seconds_saved: (totals.seconds - check_seconds).max(0.0),
             },
-            share: totals.share,
+            // The last attempt may have been killed before it could say it.
+            share: found.share.max(totals.share),
         }
     }
 
