@@ -8,8 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgdump_archive::TocEntry;
-use pgdump_restore::{Body, Mark, RecordKey, ResumedTotals, WorkRecord, check_recorded};
+use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_restore::{
+    Body, Mark, RecordKey, Resumed, ResumedTotals, UnitId, WorkRecord, check_recorded,
+};
 use tokio::time::Instant;
 
 use super::advisory_locks::LOCK_PAUSE;
@@ -336,10 +338,12 @@ impl TargetLock {
                 found: touched.found,
             }));
         }
+        let mut notes = note_of_uncounted(&checked.uncounted);
+        notes.extend(note_of_begun(begun_tables(with.entries, &resumed)));
         Ok(Ok(TakenRecord {
-            totals: record.resumed().totals(),
+            totals: resumed.totals(),
             record,
-            notes: note_of_uncounted(&checked.uncounted),
+            notes,
         }))
     }
 
@@ -596,6 +600,24 @@ async fn drop_record(server: &Server, database: &str) -> Result<(), DatabaseErro
     dropped.map_err(|e| e.context("removing the record of what was loaded"))
 }
 
+/// Tables of which only a part of the rows is there.
+fn begun_tables(entries: &[TocEntry], resumed: &Resumed) -> usize {
+    let is_begun = |entry: &&TocEntry| {
+        let unit = UnitId(i64::from(entry.dump_id.0));
+        entry.kind == EntryKind::TableData && resumed.has_rows(unit) && !resumed.is_complete(unit)
+    };
+    entries.iter().filter(is_begun).count()
+}
+
+/// What these tables lose: COPY freezes only rows of a table that its own transaction has created or emptied.
+fn note_of_begun(tables: usize) -> Option<String> {
+    (tables > 0).then(|| {
+        format!(
+            "tables whose rows an earlier attempt had begun, and that went on without FREEZE: {tables}"
+        )
+    })
+}
+
 /// The tables whose rows this role may not count.
 fn note_of_uncounted(tables: &[String]) -> Vec<String> {
     /// Names that the note lists.
@@ -624,6 +646,8 @@ mod tests {
             note_of_uncounted(&tables[..2]),
             ["the rows of 2 tables that were loaded before were not counted: t0, t1"]
         );
+        assert_eq!(note_of_begun(0), None);
+        assert!(note_of_begun(2).is_some_and(|note| note.ends_with("without FREEZE: 2")));
         let many = note_of_uncounted(&tables).remove(0);
         assert!(
             many.ends_with("t9, …") && many.contains("11 tables"),
