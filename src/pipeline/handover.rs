@@ -12,9 +12,7 @@ use crate::error::{JobKind, RestoreError, RetryClass, report as said};
 use crate::event::NOT_EMPTIED;
 use crate::job::{KeepProgress, RestoreJob};
 use crate::outcome::disposition;
-use pgdump_archive::{EntryKind, TocEntry};
-use pgdump_restore::that_read_the_catalog;
-use pgdump_restore::work_record::WORK_SCHEMA;
+use pgdump_restore::not_recordable;
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -98,9 +96,8 @@ pub(super) fn not_recorded(
     context: &JobContext<'_, RestoreJob>,
     claimed: &TargetLock,
     prepared: &Prepared,
-) -> Option<&'static str> {
-    let (job, archive) = (context.job, prepared.archive());
-    let is_ours = |e: &TocEntry| e.kind == EntryKind::Schema && e.tag == WORK_SCHEMA;
+) -> Option<String> {
+    let job = context.job;
     let reasons = [
         (
             context.config().resume.mode == Resume::Never,
@@ -120,25 +117,18 @@ pub(super) fn not_recorded(
         ),
         (
             !claimed.can_keep_work(),
-            "the journal has no table pgrestored.work, or this role may not use it: pgrestored doctor says what to grant",
+            "the journal has no table pgrestored.work, or this role may not use it",
         ),
         (
-            archive.is_generic_sql(),
+            prepared.archive().is_generic_sql(),
             "pg_dump did not write this SQL text",
         ),
-        (
-            prepared.planned().iter().any(is_ours),
-            "the backup has a schema pgrestored_work, the record of another restore",
-        ),
-        (
-            !that_read_the_catalog(prepared.planned()).is_empty(),
-            "a materialized view of the backup reads the system catalogs, where the record would be seen",
-        ),
     ];
-    reasons
-        .into_iter()
-        .find(|(applies, _)| *applies)
-        .map(|(_, why)| why)
+    let mut reasons = reasons.into_iter();
+    match reasons.find(|(applies, _)| *applies) {
+        Some((_, why)) => Some(why.to_owned()),
+        None => not_recordable(prepared.planned()),
+    }
 }
 
 /// What becomes of the work of the attempt that has failed with `e`; `attempt` counts deliveries.

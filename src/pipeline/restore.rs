@@ -426,13 +426,13 @@ async fn start(
         Some(why) => Err(why),
         None => Pins::of(context, pinned, &prepared, destination, &draft.finishing)
             .map(|pins| pins.text())
-            .ok_or(NOT_READ_AGAIN),
+            .ok_or_else(|| NOT_READ_AGAIN.to_owned()),
     };
     let differs = found.and_then(|found| match &pins {
         Ok(pins) => Pins::difference(&found.pins, pins),
-        Err(why) => Some(NotContinued::NotRecorded((*why).to_owned())),
+        Err(why) => Some(NotContinued::NotRecorded(why.clone())),
     });
-    draft.not_recorded = pins.as_ref().err().map(|why| (*why).to_owned());
+    draft.not_recorded = pins.as_ref().err().cloned();
     let mut resumed = None;
     let work = WantedWork {
         pins: pins.as_deref().ok(),
