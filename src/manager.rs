@@ -7,13 +7,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::{Backup, PinnedBackup};
-use crate::config::Config;
+use crate::config::{Config, Resume};
 use crate::database::{
-    self, IdleTarget, Promoted, Promotion, Reaped, RetainedDatabase, RolledBack,
+    self, IdleTarget, Promoted, Promotion, ReapScope, ReapTerms, Reaped, ResumeTerms,
+    RetainedDatabase, RolledBack, WaitingRestore,
 };
 use crate::error::{RestoreError, report};
 use crate::event::RestoreResult;
-use crate::job::{BackupRef, OnExisting, Rehearsal, RestoreJob, VerifyJob};
+use crate::job::{BackupRef, KeepProgress, OnExisting, Rehearsal, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::pipeline::{self, Services, targets};
 use crate::postgres::Server;
@@ -94,6 +95,7 @@ impl RestoreManager {
             on_error: None,
             finish: Default::default(),
             is_rehearsal: false,
+            keep: KeepProgress::Never,
             digest: String::new(),
         };
         let done = self
@@ -296,18 +298,35 @@ impl RestoreManager {
         database::kept(&self.services.server, target_db, keep).await
     }
 
+    /// The restores on the target server that stopped, and whose work is kept for their next attempt.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn waiting(&self) -> Result<Vec<WaitingRestore>, RestoreError> {
+        let terms = ResumeTerms::of(self.config());
+        if terms.mode == Resume::Never {
+            return Ok(vec![]);
+        }
+        database::waiting(&self.services.server, terms.within).await
+    }
+
     /// One pass of the reaper over the target server, and over the scratch server if there is one.
     ///
     /// # Errors
     /// `target_unavailable`, `access_denied`.
-    pub async fn reap(&self) -> Result<Reaped, RestoreError> {
-        let config = self.config();
-        let target = database::reap(&self.services.server, config.request_max_age).await;
+    pub async fn reap(&self, scope: ReapScope) -> Result<Reaped, RestoreError> {
+        let (config, server) = (self.config(), &self.services.server);
+        let terms = ReapTerms {
+            resume: ResumeTerms::of(config),
+            scope,
+        };
+        let target = database::reap(server, config.request_max_age, terms).await;
         let Some(scratch) = &config.verify.scratch else {
             return target;
         };
         // A worker that only verifies has no target server.
-        let mut reaped = database::reap(&Server::new(scratch)?, config.request_max_age).await?;
+        let scratch = Server::new(scratch)?;
+        let mut reaped = database::reap(&scratch, config.request_max_age, terms).await?;
         match target {
             Ok(more) => reaped.add(more),
             Err(e) => reaped

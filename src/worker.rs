@@ -434,7 +434,7 @@ impl Worker {
                 .await
                 .is_err()
             {
-                // Their messages are delivered again, and the next attempt cleans up.
+                // Their messages are delivered again, and the next attempt goes on or cleans up.
                 tracing::error!(
                     running = tasks.len(),
                     "cancelled jobs did not end within {CANCEL_LIMIT:?}: the worker ends without them"

@@ -9,6 +9,9 @@ use crate::postgres::{Session, map_pg_error};
 /// How often the session that holds the lock is checked.
 pub(super) const PING: Duration = Duration::from_secs(5);
 
+/// After how many of these checks, each time, the journal records that the worker is alive: once a minute.
+pub(super) const PINGS_PER_SIGN: u32 = 12;
+
 /// How long a claim waits for a lock that is being released, and how often it tries.
 pub(super) const LOCK_GRACE: Duration = Duration::from_secs(2);
 pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(50);

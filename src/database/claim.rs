@@ -9,6 +9,7 @@ use super::names::previous_name;
 use super::powers::{may_act_as, membership_options};
 use super::swap;
 use super::target_lock::{ClaimPolicy, Existing, TargetLock};
+use super::work::ClaimedWork;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::job::{OnExisting, RestoreJob};
 use crate::postgres::{Server, ident, map_pg_error};
@@ -70,6 +71,11 @@ pub async fn claim(
         Some(published) => published,
         None => server_clock(&lock).await?,
     };
+    let work = if journal.works() && job.on_existing != OnExisting::Fill {
+        ClaimedWork::Unknown
+    } else {
+        ClaimedWork::Nothing
+    };
     let claimed = TargetLock {
         server: server.clone(),
         lock,
@@ -84,6 +90,7 @@ pub async fn claim(
         existing: None,
         fill_target,
         pooled: OnceLock::new(),
+        work: work.into(),
     };
     claimed
         .journal
@@ -179,8 +186,13 @@ impl TargetLock {
             return self.check_fill().await;
         }
         self.recover_fill().await?;
-        // Whatever is unfinished was left by a dead attempt, because this session holds the lock of its name.
-        self.drop_unfinished().await?;
+        // Whatever is unfinished was left by a dead attempt, because this session holds the lock of its name. What this
+        // request can continue is dropped only once that is refused.
+        let found = self.find_work().await?;
+        let is_continued = found.is_some_and(|w| w.name == self.target && w.is_there(&self.target));
+        if !is_continued {
+            self.drop_unfinished().await?;
+        }
         let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up the target");
         let client = self.lock.client();
         let me = client
@@ -207,7 +219,10 @@ impl TargetLock {
             )
             .await
             .map_err(e)?;
-        let Some(row) = found else { return Ok(vec![]) };
+        // An unfinished database that is continued is not one that is there.
+        let Some(row) = found.filter(|_| !is_continued) else {
+            return Ok(vec![]);
+        };
         let (oid, is_template, mine): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));
         let refuse = |kind, what: String| Err(RestoreError::from(ValidationError::new(kind, what)));
         if self.on_existing == OnExisting::Fail {

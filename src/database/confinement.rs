@@ -16,6 +16,7 @@ use super::powers::{
 use super::staging::Staging;
 use super::target_lock::TargetLock;
 use super::temporary_database::TemporaryDatabase;
+use super::work::FoundWork;
 use crate::config::RestrictedRoles;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
@@ -36,12 +37,17 @@ pub struct Loader {
 }
 
 impl TargetLock {
-    /// Finds or creates the loading role and the final owner.
+    /// Finds or creates the loading role and the final owner. Work of an earlier attempt is continued by the role that began
+    /// it.
     ///
     /// # Errors
     /// `insufficient_privilege` if there is no suitable role and none can be created, `target_busy` if all
     /// loading roles are in use, `target_unavailable`.
-    pub async fn confine(&self, roles: &RestrictedRoles) -> Result<Loader, RestoreError> {
+    pub async fn confine(
+        &self,
+        roles: &RestrictedRoles,
+        continued: Option<&FoundWork>,
+    ) -> Result<Loader, RestoreError> {
         let (owner, rejected_owner) = self.final_owner(&roles.owner).await?;
         if roles.users.is_empty() {
             let loader =
@@ -51,7 +57,11 @@ impl TargetLock {
                 ..loader
             });
         }
-        for role in &roles.users {
+        // What it has loaded belongs to it.
+        let loaded_by = continued.and_then(FoundWork::loader);
+        let loaded_by = loaded_by.filter(|role| roles.users.contains(role));
+        let is_suitable = |role: &&String| loaded_by.as_ref().is_none_or(|by| by == *role);
+        for role in roles.users.iter().filter(is_suitable) {
             let pooled = Pooled::new(&self.server, role, roles.password.clone());
             if !try_lock(&self.lock, &pooled.lock_name()).await? {
                 continue;
@@ -70,7 +80,12 @@ impl TargetLock {
                 rejected_owner,
             });
         }
-        let what = "every role of DB_RESTRICTED_USER is in use: name as many roles as restores run at once";
+        let what = match &loaded_by {
+            Some(role) => format!(
+                "role {role} (DB_RESTRICTED_USER), which has loaded a part of this restore, is in use"
+            ),
+            None => "every role of DB_RESTRICTED_USER is in use: name as many roles as restores run at once".to_owned(),
+        };
         Err(DatabaseError::new(DatabaseKind::Busy, what).into())
     }
 
@@ -154,26 +169,8 @@ impl TargetLock {
         ownership::transfer(&server, &staging.name, &loader.role, &loader.owner)
             .await
             .map_err(with_context)?;
-        if self.existing.is_none() {
-            staging.at_end.push(format!(
-                "ALTER DATABASE {} OWNER TO {}",
-                ident(&staging.name),
-                ident(&loader.owner)
-            ));
-        }
-        if loader.is_temporary {
-            // A session that was just closed may not have ended yet, and would block the drop.
-            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
-            self.lock
-                .client()
-                .execute(sql, &[&loader.role])
-                .await
-                .map_err(map_lookup_error)?;
-            self.lock
-                .run(&format!("DROP ROLE {}", ident(&loader.role)))
-                .await
-                .map_err(with_context)?;
-        }
+        staging.belongs_to(&loader.owner, self.existing.is_none());
+        self.drop_temporary(loader).await.map_err(with_context)?;
         reached("handed_over");
         let rejected_owner = loader
             .rejected_owner
@@ -184,6 +181,34 @@ impl TargetLock {
             loader.owner
         );
         Ok(vec![belongs + &rejected_owner.unwrap_or_default()])
+    }
+}
+
+impl TargetLock {
+    /// Undoes what [`TargetLock::confine`] has done, where nothing is left to load.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn dismiss(&self, loader: &Loader) -> Result<(), RestoreError> {
+        self.set_loader_right().await;
+        Ok(self.drop_temporary(loader).await?)
+    }
+
+    /// Drops the role that loads, if it was made for this restore.
+    async fn drop_temporary(&self, loader: &Loader) -> Result<(), DatabaseError> {
+        if !loader.is_temporary {
+            return Ok(());
+        }
+        // A session that was just closed may not have ended yet, and would block the drop.
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        self.lock
+            .client()
+            .execute(sql, &[&loader.role])
+            .await
+            .map_err(map_lookup_error)?;
+        self.lock
+            .run(&format!("DROP ROLE {}", ident(&loader.role)))
+            .await
     }
 }
 
@@ -234,12 +259,16 @@ async fn temporary_loader(
     // A SCRAM verifier, because a plaintext password would appear in the server's log.
     let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
     let (name, label) = (ident(&role), literal(&made_for(database)));
-    session
-        .run(&format!(
+    // One that an earlier attempt has made owns what that has loaded.
+    let sql = if is_made_for(session, &role, database).await? {
+        format!("ALTER ROLE {name} LOGIN PASSWORD '{verifier}'")
+    } else {
+        format!(
             "BEGIN; CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; COMMENT ON ROLE {name} IS {label}; COMMIT"
-        ))
-        .await
-        .map_err(|e| e.context("creating the loading role"))?;
+        )
+    };
+    let made = session.run(&sql).await;
+    made.map_err(|e| e.context("creating the loading role"))?;
     grant_to_self(session, &name).await?;
     reached("role");
     let server = LoginRepair::server(server, &role, Some(password.into()));
@@ -250,6 +279,14 @@ async fn temporary_loader(
         owner,
         rejected_owner: None,
     })
+}
+
+/// Whether a role of this name was made for this database.
+async fn is_made_for(session: &Session, role: &str, database: &str) -> Result<bool, DatabaseError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND shobj_description(oid, 'pg_authid') = $2)";
+    let label = made_for(database);
+    let row = session.client().query_one(sql, &[&role, &label]).await;
+    Ok(row.map_err(map_lookup_error)?.get(0))
 }
 
 async fn grant_connect(
@@ -275,6 +312,21 @@ async fn grant_connect(
 }
 
 impl Loader {
+    /// The role that loads.
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// The role of `DB_RESTRICTED_USER` that loads.
+    pub fn configured_role(&self) -> Option<&str> {
+        (!self.is_temporary).then_some(self.role.as_str())
+    }
+
+    /// The role that loads, if it was made for this restore alone.
+    pub(super) fn temporary_role(&self) -> Option<String> {
+        self.is_temporary.then(|| self.role.clone())
+    }
+
     /// The server's properties as they apply to the loading role, which may create only the `trusted` extensions.
     pub fn facts(&self, facts: ServerFacts, trusted: &BTreeSet<String>) -> ServerFacts {
         facts_for_loader(&self.role, facts, trusted)
@@ -397,7 +449,7 @@ async fn grant_to_self(session: &Session, role: &str) -> Result<(), DatabaseErro
 }
 
 /// Checks that the final owner has no powers, because it will own code from an untrusted source.
-async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError> {
+pub(super) async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError> {
     match power_of(session, owner).await? {
         None => Ok(()),
         Some(why) => Err(insufficient_privilege(format!(

@@ -98,7 +98,7 @@ impl FillTarget {
         let row = session.client().query_one(sql, &[]).await.map_err(failed)?;
         let oid = row.get(0);
         Ok(Some(FillTarget {
-            server: server.pinned_to_oid(target, oid),
+            server: server.pinned_to(target, oid, None),
             target: target.to_owned(),
             session,
             oid,

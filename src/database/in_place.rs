@@ -4,7 +4,8 @@
 //! then, its comment names its request, and its row in the journal marks it as droppable.
 
 use super::journal::Journal;
-use super::staging::{self, LABEL, Staging, force_drop};
+use super::names::{LABEL, is_label_of};
+use super::staging::{Staging, force_drop};
 use super::target_lock::TargetLock;
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
 use crate::postgres::{Server, Session, ident, map_pg_error};
@@ -68,9 +69,7 @@ pub(super) async fn remove(
         return Ok(false);
     }
     let dropped = match comment_of(session, target).await? {
-        Some((comment, is_ours))
-            if staging::is_label_of(&comment, target) && (is_recorded || is_ours) =>
-        {
+        Some((comment, is_ours)) if is_label_of(&comment, target) && (is_recorded || is_ours) => {
             force_drop(server, session, target).await?;
             true
         }
@@ -118,5 +117,5 @@ pub(super) async fn is_open(
         WHERE datname = $1 AND oid = $2";
     let row = session.client().query_opt(sql, &[&target, &oid]).await;
     let row = row.map_err(|e| map_pg_error(&e, "looking up the target"))?;
-    Ok(row.is_some_and(|r| !staging::is_label_of(r.get(0), target)))
+    Ok(row.is_some_and(|r| !is_label_of(r.get(0), target)))
 }

@@ -5,59 +5,13 @@
 //! name, owner and comment, a redelivery after the swap is not recognised, and older requests cannot be
 //! distinguished from newer ones.
 
+use super::journal_tables::{INSTALL, INSTALL_WORK, INSTALLED, grants_to};
 use super::recorded_restore::RecordedRestore;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
-use crate::postgres::{Server, Session, ident, map_pg_error};
-
-const INSTALL: &str = "
-SELECT pg_advisory_xact_lock(hashtextextended('pgrestored:install', 7));
--- CREATE SCHEMA IF NOT EXISTS needs CREATE on the database even if the schema exists.
-DO $$ BEGIN
-  IF to_regnamespace('pgrestored') IS NULL THEN CREATE SCHEMA pgrestored; END IF;
-END $$;
-CREATE TABLE IF NOT EXISTS pgrestored.request (
-  request_id text PRIMARY KEY,
-  digest text NOT NULL,
-  target text NOT NULL,
-  sequence bigint NOT NULL,
-  attempt uuid NOT NULL,
-  state text NOT NULL CHECK (state IN ('running', 'done')),
-  outcome jsonb,
-  created timestamptz NOT NULL DEFAULT now(),
-  updated timestamptz NOT NULL DEFAULT now(),
-  -- attempts that began and were never heard of again
-  starts integer NOT NULL DEFAULT 0,
-  -- the target is what this request made of it, or was
-  applied boolean NOT NULL DEFAULT false
-);
-ALTER TABLE pgrestored.request ADD COLUMN IF NOT EXISTS starts integer NOT NULL DEFAULT 0,
-  ADD COLUMN IF NOT EXISTS applied boolean NOT NULL DEFAULT false;
-CREATE INDEX IF NOT EXISTS request_applied ON pgrestored.request (target, sequence) WHERE applied;
-CREATE TABLE IF NOT EXISTS pgrestored.owned_database (
-  name text PRIMARY KEY,
-  kind text NOT NULL,
-  request_id text NOT NULL,
-  target text NOT NULL,
-  created timestamptz NOT NULL DEFAULT now(),
-  keep_until timestamptz
-);
-ALTER TABLE pgrestored.owned_database DROP CONSTRAINT IF EXISTS owned_database_kind_check,
-  ADD CONSTRAINT owned_database_kind_check CHECK (kind IN ('staging', 'verification', 'previous'));";
-
-/// Whether the journal exists in its current form, whether this role may use it, and whether the database's encoding is
-/// UTF-8. Names of the schema's tables would be errors for a role without USAGE.
-const INSTALLED: &str = "WITH tables AS (
-    SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = 'pgrestored' AND c.relname IN ('request', 'owned_database'))
-  SELECT (SELECT count(*) = 2 FROM tables) AND EXISTS (SELECT FROM pg_attribute a JOIN tables t ON a.attrelid = t.oid
-      WHERE t.relname = 'request' AND a.attname = 'applied'),
-    coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'pgrestored'), true)
-      AND NOT EXISTS (SELECT FROM tables, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed(privilege)
-        WHERE NOT has_table_privilege(tables.oid, needed.privilege)),
-    getdatabaseencoding() = 'UTF8', current_user::text";
+use crate::postgres::{Server, Session, map_pg_error};
 
 /// The record of an attempt, if it has no outcome and no other attempt has taken over: `$1` is the request, `$2` the attempt.
-const OF_RUNNING_ATTEMPT: &str =
+pub(super) const OF_RUNNING_ATTEMPT: &str =
     "WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'";
 
 /// How many days outcomes are kept. The newest applied one of each target is kept forever, to order requests.
@@ -68,21 +22,16 @@ const REMEMBERED_DAYS: i32 = 90;
 pub(super) struct Journal {
     on: bool,
     /// The maintenance database's encoding is UTF-8, so it can hold every character.
-    is_utf8: bool,
+    pub(super) is_utf8: bool,
+    /// Whether it has the table of restores that can be continued.
+    works: bool,
 }
 
 /// What [`Journal::look`] finds.
 struct FoundJournal {
     is_installed: bool,
+    has_work: bool,
     journal: Journal,
-}
-
-/// The statements that let a role use an existing journal.
-fn grants_to(role: &str) -> String {
-    let role = ident(role);
-    format!(
-        "GRANT USAGE ON SCHEMA pgrestored TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgrestored TO {role}"
-    )
 }
 
 /// The field that holds an outcome as text, where `jsonb` could not hold all of its characters.
@@ -114,7 +63,7 @@ pub(super) fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
 }
 
 /// Maps an error of the journal, which is never the backup's fault.
-fn journal_error(e: &tokio_postgres::Error) -> DatabaseError {
+pub(super) fn journal_error(e: &tokio_postgres::Error) -> DatabaseError {
     let e = map_pg_error(e, "journal");
     match e.kind() {
         DatabaseKind::DataRejected => {
@@ -237,11 +186,13 @@ impl Journal {
     pub async fn open(session: &Session) -> Result<Self, DatabaseError> {
         let found = Self::look(session).await?;
         if found.is_installed {
-            return Ok(found.journal);
+            return Self::with_work(session, found).await;
         }
-        match session.run(&format!("BEGIN; {INSTALL} COMMIT;")).await {
+        let install = format!("BEGIN; {INSTALL} {INSTALL_WORK} COMMIT;");
+        match session.run(&install).await {
             Ok(()) => Ok(Journal {
                 on: true,
+                works: true,
                 ..found.journal
             }),
             Err(e) if e.kind() == DatabaseKind::InsufficientPrivilege => {
@@ -250,6 +201,25 @@ impl Journal {
                 Ok(found.journal)
             }
             Err(e) => Err(e.context("creating the journal")),
+        }
+    }
+
+    /// Adds what a journal of an earlier version lacks, if this role may: restores work without it.
+    async fn with_work(session: &Session, found: FoundJournal) -> Result<Self, DatabaseError> {
+        if !found.journal.on || found.has_work {
+            return Ok(found.journal);
+        }
+        match session.run(&format!("BEGIN; {INSTALL_WORK} COMMIT;")).await {
+            Ok(()) => Ok(Journal {
+                works: true,
+                ..found.journal
+            }),
+            Err(e) if e.kind() == DatabaseKind::InsufficientPrivilege => {
+                session.run("ROLLBACK").await?;
+                tracing::debug!(error = %e, "restores that stop cannot be continued: the journal lacks a table");
+                Ok(found.journal)
+            }
+            Err(e) => Err(e.context("creating the table pgrestored.work")),
         }
     }
 
@@ -268,12 +238,15 @@ impl Journal {
                 "this role may not use the schema pgrestored: working without a journal; to use it: {grants}"
             );
         }
+        let on = is_installed && may_use;
         let journal = Journal {
-            on: is_installed && may_use,
+            on,
             is_utf8: row.get(2),
+            works: on && row.get::<_, bool>(5),
         };
         Ok(FoundJournal {
             is_installed,
+            has_work: row.get(4),
             journal,
         })
     }
@@ -289,7 +262,8 @@ impl Journal {
             VALUES ('doctor:' || txid_current(), '', '', 0, '00000000-0000-0000-0000-000000000000', 'running');
             DELETE FROM pgrestored.request WHERE request_id = 'doctor:' || txid_current();
             UPDATE pgrestored.owned_database SET name = name WHERE false";
-        let recorded = match session.run(&format!("BEGIN; {INSTALL}")).await {
+        let install = format!("BEGIN; {INSTALL} {INSTALL_WORK}");
+        let recorded = match session.run(&install).await {
             // Only the owner may alter an existing journal, which is not needed.
             Err(e) if e.kind() == DatabaseKind::InsufficientPrivilege => {
                 session.run(&format!("ROLLBACK; BEGIN; {record}")).await
@@ -310,6 +284,7 @@ impl Journal {
         Journal {
             on: false,
             is_utf8: true,
+            works: false,
         }
     }
 
@@ -317,7 +292,12 @@ impl Journal {
         self.on
     }
 
-    async fn execute(
+    /// Whether it can record what a restore needs to be continued.
+    pub fn works(self) -> bool {
+        self.works
+    }
+
+    pub(super) async fn execute(
         self,
         session: &Session,
         sql: &str,
@@ -491,6 +471,7 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes the record of a database, and that of the work in it.
     pub async fn forget_database(self, session: &Session, name: &str) -> Result<(), DatabaseError> {
         self.execute(
             session,
@@ -498,6 +479,15 @@ impl Journal {
             &[&name],
         )
         .await?;
+        // What was kept for a next attempt goes with the database, or has become the target.
+        if self.works {
+            self.execute(
+                session,
+                "DELETE FROM pgrestored.work WHERE name = $1",
+                &[&name],
+            )
+            .await?;
+        }
         Ok(())
     }
 

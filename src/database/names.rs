@@ -42,3 +42,16 @@ pub(super) fn short_hash(text: &str) -> String {
         .map(|b| format!("{b:02x}"))
         .collect()
 }
+
+/// Prefix of the comment of a staging database.
+pub(super) const LABEL: &str = "pgrestored staging database";
+
+/// The comment of the staging database of a request. That of an attempt follows.
+pub(super) fn label(target: &str, request_id: &str) -> String {
+    format!("{LABEL} for {target}, request {request_id}")
+}
+
+/// Whether a comment is that of a staging database for `target`.
+pub(super) fn is_label_of(comment: &str, target: &str) -> bool {
+    comment.starts_with(&label(target, ""))
+}

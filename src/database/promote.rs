@@ -4,8 +4,9 @@
 use super::advisory_locks::lock_name;
 use super::claim::{Claim, claim, recorded};
 use super::copy_properties::CopyProperties;
+use super::names::is_label_of;
 use super::recorded_restore::RecordedRestore;
-use super::staging::{self, Staging};
+use super::staging::Staging;
 use super::swap;
 use super::target_lock::{ClaimPolicy, TargetLock};
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
@@ -185,7 +186,7 @@ async fn check_copy(claimed: &TargetLock, copy: &str) -> Result<u32, RestoreErro
     if is_template {
         return Err(not_allowed(format!("database {copy} is a template")));
     }
-    if staging::is_label_of(row.get(5), copy) {
+    if is_label_of(row.get(5), copy) {
         return Err(not_allowed(format!(
             "database {copy} is unfinished: its restore has not ended"
         )));

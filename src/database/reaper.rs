@@ -6,18 +6,52 @@ use std::time::Duration;
 use super::advisory_locks::{server_clock, try_lock, unlock};
 use super::fill_record::{Recovered, recover};
 use super::journal::{Journal, Owned, RecordKind};
-use super::names::{PATTERN, named_like_ours};
+use super::names::{LABEL, PATTERN, named_like_ours, staging_name};
 use super::retained::find_kept;
-use super::staging::{LABEL, force_drop};
+use super::staging::force_drop;
 use super::target_lock::TargetLock;
+use super::waiting::{WaitingRestore, is_continuable};
+use super::work::ResumeTerms;
+use super::work_rows::KeptWorkRow;
 use super::{abandoned, in_place};
+use crate::config::Resume;
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::job::made_for;
 use crate::postgres::{Server, Session, ident, map_pg_error};
 
+/// Who runs a pass, and may therefore drop work that can be continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReapScope {
+    /// A worker drops none.
+    Worker,
+    /// A person drops what was kept for a person.
+    Person,
+    /// A person drops what was kept for redeliveries, too.
+    All,
+}
+
+/// The conditions of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReapTerms {
+    pub resume: ResumeTerms,
+    pub scope: ReapScope,
+}
+
+impl ReapTerms {
+    /// Whether work of a stopped restore is kept for its next attempt.
+    fn keeps(self, work: &KeptWorkRow) -> bool {
+        let is_wanted = match self.scope {
+            ReapScope::Worker => true,
+            ReapScope::Person => !work.by_command,
+            ReapScope::All => false,
+        };
+        is_wanted && self.resume.mode == Resume::Auto && is_continuable(work)
+    }
+}
+
 /// What one pass did.
 #[derive(
-    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Reaped {
     /// Databases, roles and contents of databases that were dropped.
@@ -31,6 +65,9 @@ pub struct Reaped {
     /// Requests that started long ago and never finished. They are recorded as failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub abandoned: Vec<String>,
+    /// Restores that stopped, and whose databases are kept for their next attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingRestore>,
 }
 
 impl Reaped {
@@ -40,7 +77,18 @@ impl Reaped {
         self.unknown.extend(more.unknown);
         self.failed.extend(more.failed);
         self.abandoned.extend(more.abandoned);
+        self.waiting.extend(more.waiting);
     }
+}
+
+/// What became of one recorded database.
+enum Reaping {
+    /// What was dropped with it.
+    Dropped(Vec<String>),
+    /// A worker uses it, or it is kept for a rollback.
+    Kept,
+    /// It is kept for the next attempt of its restore.
+    Waits(WaitingRestore),
 }
 
 /// Makes one pass over a server. Unfinished requests older than `max_age`, which no worker would accept any
@@ -48,11 +96,17 @@ impl Reaped {
 ///
 /// # Errors
 /// `target_unavailable`, `access_denied`. What could not be dropped is listed in the result.
-pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreError> {
+pub async fn reap(
+    server: &Server,
+    max_age: Duration,
+    terms: ReapTerms,
+) -> Result<Reaped, RestoreError> {
     // No retries: if the server is unavailable, the next pass will do.
     let session = server.without_retry().maintenance("reaper").await?;
     let journal = Journal::find(&session).await?;
     let mut reaped = Reaped::default();
+    // First, because nothing waits for a request that has an outcome.
+    (reaped.abandoned, reaped.failed) = abandoned::settle(&session, journal, max_age).await?;
     let ours = named_like_ours(&session).await?;
     let owned = if journal.is_on() {
         journal.owned(&session, None).await?
@@ -68,18 +122,27 @@ pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreE
         };
         list.push(name.clone());
     }
+    let works = journal.kept_work(&session, terms.resume.within).await?;
     for database in owned {
         let name = database.name.clone();
-        match reap_one(server, &session, journal, &database).await {
-            Ok(Some(mut dropped)) => reaped.dropped.append(&mut dropped),
-            Ok(None) => reaped.kept.push(name),
+        // Under a target's own name, it still needs the roles that were made for its staging database.
+        let is_its = |w: &KeptWorkRow| w.name == name || staging_name(&w.request_id) == name;
+        let is_staging = database.kind == RecordKind::Staging;
+        let work = works
+            .iter()
+            .find(|w| is_staging && is_its(w) && terms.keeps(w));
+        match reap_one(server, (&session, journal), &database, work).await {
+            Ok(Reaping::Dropped(mut dropped)) => reaped.dropped.append(&mut dropped),
+            Ok(Reaping::Kept) => reaped.kept.push(name),
+            Ok(Reaping::Waits(restore)) => reaped.waiting.push(restore),
             Err(e) if session.client().is_closed() => return Err(e.into()),
             Err(e) => reaped.failed.push(format!("{name}: {}", report(&e))),
         }
     }
-    let (abandoned, mut failed) = abandoned::settle(&session, journal, max_age).await?;
-    reaped.abandoned = abandoned;
-    reaped.failed.append(&mut failed);
+    // Whoever dropped their databases did not know of them.
+    for work in works.iter().filter(|w| !w.is_there && !w.is_young) {
+        journal.forget_work(&session, &work.name).await?;
+    }
     journal.forget_old(&session).await?;
     Ok(reaped)
 }
@@ -111,13 +174,13 @@ async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
     Ok(all)
 }
 
-/// Drops one database if it may be dropped. Returns what was dropped with it; `None` if it is kept.
+/// Drops one database if it may be dropped. `work`: what can be continued in it, if it is to be kept.
 async fn reap_one(
     server: &Server,
-    session: &Session,
-    journal: Journal,
+    (session, journal): (&Session, Journal),
     database: &Owned,
-) -> Result<Option<Vec<String>>, DatabaseError> {
+    work: Option<&KeptWorkRow>,
+) -> Result<Reaping, DatabaseError> {
     // A replaced database is protected by its target's lock, because a rollback may be using it.
     let lock = match database.kind {
         RecordKind::Staging | RecordKind::Verification => &database.name,
@@ -129,28 +192,40 @@ async fn reap_one(
         RecordKind::Previous => database.expired && exists(session, &database.target).await?,
     };
     if !may_go || !try_lock(session, lock).await? {
-        return Ok(None);
+        return Ok(Reaping::Kept);
     }
     let done = match still_recorded(session, journal, database).await {
-        Ok(true) if database.is_in_place() => {
-            let dropped = in_place::remove(server, session, journal, &database.name).await;
-            dropped.map(|was_there| {
-                Some(
-                    was_there
-                        .then(|| format!("database {}", database.name))
-                        .into_iter()
-                        .collect(),
-                )
-            })
-        }
-        Ok(true) => reap_staging(server, session, journal, database).await,
-        Ok(false) => Ok(Some(vec![])),
+        Ok(true) => reap_locked(server, (session, journal), database, work).await,
+        Ok(false) => Ok(Reaping::Dropped(vec![])),
         Err(e) => Err(e),
     };
     if !session.client().is_closed() {
         unlock(session, lock).await?;
     }
     done
+}
+
+/// The same, with the lock of its name.
+async fn reap_locked(
+    server: &Server,
+    (session, journal): (&Session, Journal),
+    database: &Owned,
+    work: Option<&KeptWorkRow>,
+) -> Result<Reaping, DatabaseError> {
+    if let Some(work) = work {
+        return Ok(if work.name == database.name {
+            Reaping::Waits(WaitingRestore::from(work))
+        } else {
+            Reaping::Kept
+        });
+    }
+    if !database.is_in_place() {
+        let dropped = reap_staging(server, session, journal, database).await?;
+        return Ok(dropped.map_or(Reaping::Kept, Reaping::Dropped));
+    }
+    let was_there = in_place::remove(server, session, journal, &database.name).await?;
+    let dropped = was_there.then(|| format!("database {}", database.name));
+    Ok(Reaping::Dropped(dropped.into_iter().collect()))
 }
 
 /// Drops a database, or empties the one that its request was filling. Returns what was dropped; `None` if somebody works
@@ -260,7 +335,35 @@ pub(super) async fn drop_expired(claimed: &TargetLock) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::waiting::kept_row;
     use super::*;
+
+    #[test]
+    fn work_is_dropped_only_by_whom_it_is_kept_for() {
+        let terms = |scope, mode| ReapTerms {
+            scope,
+            resume: ResumeTerms {
+                mode,
+                within: Duration::from_secs(1),
+                from: Duration::ZERO,
+            },
+        };
+        let (queued, by_hand) = (kept_row(false), kept_row(true));
+        for (scope, wanted) in [
+            (ReapScope::Worker, (true, true)),
+            (ReapScope::Person, (true, false)),
+            (ReapScope::All, (false, false)),
+        ] {
+            let auto = terms(scope, Resume::Auto);
+            assert_eq!((auto.keeps(&queued), auto.keeps(&by_hand)), wanted);
+            assert!(!terms(scope, Resume::Never).keeps(&queued), "{scope:?}");
+        }
+        let answered = KeptWorkRow {
+            is_running: false,
+            ..queued
+        };
+        assert!(!terms(ReapScope::Worker, Resume::Auto).keeps(&answered));
+    }
 
     #[test]
     fn results_of_two_servers_are_added_up() {
@@ -270,6 +373,7 @@ mod tests {
             unknown: vec![format!("unknown {n}")],
             failed: vec![format!("failed {n}")],
             abandoned: vec![format!("abandoned {n}")],
+            waiting: vec![WaitingRestore::from(&kept_row(false))],
         };
         let (mut sum, b) = (of("a"), of("b"));
         sum.add(b.clone());
@@ -278,6 +382,7 @@ mod tests {
             (&b.dropped[..], &b.kept[..])
         );
         assert_eq!(&sum.abandoned[1..], &b.abandoned[..]);
+        assert_eq!(sum.waiting.len(), 2);
         assert_eq!(
             (&sum.unknown[1..], &sum.failed[1..]),
             (&b.unknown[..], &b.failed[..])

@@ -1,7 +1,9 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
+use std::sync::Arc;
+
 use super::held_objects::remove_blockers;
-use super::names::staging_name;
+use super::names::{label, staging_name};
 use super::recorded_restore::RecordedRestore;
 use super::target_lock::TargetLock;
 use pgdump_restore::{DatabaseOptions, Loaded};
@@ -40,6 +42,10 @@ pub struct Staging {
     pub(super) is_in_place: bool,
     /// Statements to run in the swap's transaction.
     pub(super) at_end: Vec<String>,
+    /// The role that owns everything in it, if that is not our own.
+    pub(super) owner: Option<String>,
+    /// The end of the database's comment, which names the attempt that may work in it; `None` if no work is recorded there.
+    pub(super) mark: Option<Arc<str>>,
 }
 
 impl Staging {
@@ -51,12 +57,14 @@ impl Staging {
             is_new: true,
             is_in_place: false,
             at_end: vec![],
+            owner: None,
+            mark: None,
         }
     }
 
-    /// `server`, with the database's name pinned to this database's OID.
+    /// `server`, with the database's name pinned to this database's OID, and to the attempt that may work in it.
     pub fn on(&self, server: &Server) -> Server {
-        server.pinned_to_oid(&self.name, self.oid)
+        server.pinned_to(&self.name, self.oid, self.mark.clone())
     }
 }
 
@@ -70,6 +78,18 @@ pub struct ProvenStaging(Staging);
 pub(super) struct VouchedStaging(Staging);
 
 impl Staging {
+    /// Its owner. Without a database that it replaces, whose owner it gets, the swap says so.
+    pub(super) fn belongs_to(&mut self, owner: &str, is_first: bool) {
+        self.owner = Some(owner.to_owned());
+        if is_first {
+            self.at_end.push(format!(
+                "ALTER DATABASE {} OWNER TO {}",
+                ident(&self.name),
+                ident(owner)
+            ));
+        }
+    }
+
     /// Marks it as proven. The arguments prove that the whole backup was loaded and that its bytes match the store.
     pub fn proven(self, _everything: Loaded, _every_byte: ProvenBytes) -> ProvenStaging {
         ProvenStaging(self)
@@ -265,6 +285,26 @@ pub(super) async fn mark(
     .await
 }
 
+/// Names in the database's comment the attempt that may work in it. Sessions of another one can no longer be opened.
+/// Returns the end of the comment.
+pub(super) async fn mark_attempt(
+    lock: &Session,
+    name: &str,
+    made_for: (&str, &str),
+    attempt: uuid::Uuid,
+) -> Result<Arc<str>, DatabaseError> {
+    // ASCII, because the comment has the encoding of the database from which it was written.
+    let mark = format!("attempt {attempt}");
+    let label = format!("{}, {mark}", label(made_for.0, made_for.1));
+    lock.run(&format!(
+        "COMMENT ON DATABASE {} IS {}",
+        ident(name),
+        literal(&label)
+    ))
+    .await?;
+    Ok(mark.into())
+}
+
 /// Creates a database that never becomes a target.
 pub(super) async fn make(
     lock: &Session,
@@ -295,18 +335,6 @@ async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Stagin
         notes,
         ..Staging::named(name)
     })
-}
-
-/// Prefix of the comment of a staging database.
-pub(super) const LABEL: &str = "pgrestored staging database";
-
-fn label(target: &str, request_id: &str) -> String {
-    format!("{LABEL} for {target}, request {request_id}")
-}
-
-/// Whether a comment is that of a staging database for `target`.
-pub(super) fn is_label_of(comment: &str, target: &str) -> bool {
-    comment.starts_with(&label(target, ""))
 }
 
 const CREATING: &str = "creating the staging database";

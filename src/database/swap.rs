@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::advisory_locks::take_locks;
 use super::journal::Known;
-use super::staging::{LABEL, ProvenStaging, Staging, VouchedStaging};
+use super::names::LABEL;
+use super::staging::{ProvenStaging, Staging, VouchedStaging};
 use super::target_lock::{Existing, TargetLock};
 use super::{in_place, reaper};
 use crate::error::{

@@ -3,10 +3,13 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::fill_record::FillTarget;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
+use super::work::ClaimedWork;
 use super::{advisory_locks, journal};
 use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
@@ -47,6 +50,8 @@ pub struct TargetLock {
     pub(super) fill_target: Option<FillTarget>,
     /// The role of `DB_RESTRICTED_USER` that loads; its name is locked.
     pub(super) pooled: OnceLock<Pooled>,
+    /// Work that can be continued: of an earlier attempt, or of this one.
+    pub(super) work: Mutex<ClaimedWork>,
 }
 
 pub(super) struct Existing {
@@ -104,6 +109,7 @@ impl TargetLock {
 
     /// Returns when the session that holds the lock is lost.
     pub async fn lost(&self) -> RestoreError {
+        let mut pings = 0_u32;
         loop {
             tokio::time::sleep(advisory_locks::PING).await;
             if let Err(e) = self.lock.run("SELECT 1").await {
@@ -114,6 +120,13 @@ impl TargetLock {
             {
                 let what = "the session that holds the lock of the target's contents";
                 return e.context(what).into();
+            }
+            // So that work whose worker is killed is known to be young.
+            pings = pings.wrapping_add(1);
+            if pings % advisory_locks::PINGS_PER_SIGN == 0
+                && let Err(e) = self.journal.touch_work(&self.lock, &self.request_id).await
+            {
+                tracing::debug!(error = %e, "the age of the work was not recorded");
             }
         }
     }

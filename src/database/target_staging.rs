@@ -6,6 +6,7 @@ use super::names::staging_name;
 use super::reaper;
 use super::staging::{self, CreateOptions, Staging};
 use super::target_lock::TargetLock;
+use super::work::ClaimedWork;
 use crate::error::RestoreError;
 use crate::steps::reached;
 
@@ -19,6 +20,7 @@ impl TargetLock {
         // A crashed attempt, or an earlier one under this claim, may have left something behind.
         self.drop_unfinished().await?;
         reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
+        *self.work.lock() = ClaimedWork::Nothing;
         self.journal
             .own(&self.lock, &self.staging_record(&name))
             .await?;
@@ -46,6 +48,10 @@ impl TargetLock {
             let session = lock_session(&self.server, &self.target, self.on_existing).await?;
             take_locks(&session, &self.target, &self.request_id).await?;
             self.lock = session;
+            // Or to one that has ended since, and whose work waits.
+            if self.is_taken_by_another().await? {
+                return Ok(());
+            }
             has_role = match self.pooled.get() {
                 Some(pooled) => try_lock(&self.lock, &pooled.lock_name()).await?,
                 None => false,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgdump_restore::Stage;
+use pgdump_restore::{Mark, Stage};
 
 use super::job_context::JobContext;
 use super::states::Proven;
@@ -49,7 +49,12 @@ impl FinishingSteps {
         Ok(FinishingSteps { files, checks })
     }
 
-    /// Runs everything as the role that has loaded the database.
+    /// SHA-256 of each file of SQL, in hexadecimal.
+    pub(super) fn digests(&self) -> Vec<String> {
+        self.files.iter().map(|f| f.sha256.clone()).collect()
+    }
+
+    /// Runs everything as the role that has loaded the database. SQL that an earlier attempt has run is not run again.
     ///
     /// # Errors
     /// As [`pgdump_restore::finish`]; `verification_failed` if a check does not pass.
@@ -66,10 +71,21 @@ impl FinishingSteps {
         context.progress.enter(Stage::Finish);
         let _step = context.progress.long_step();
         let (server, database) = (&proven.server, proven.staging.name.as_str());
-        for file in &self.files {
+        let record = proven.record.as_ref();
+        for (number, file) in (0_u32..).zip(&self.files) {
             let begun = tokio::time::Instant::now();
             let limit = context.config().finish_timeout;
-            pgdump_restore::finish(server, database, &file.sql, limit).await?;
+            if !record.resumed().has(Mark::Finished(number)) {
+                let run = pgdump_restore::finish(
+                    server,
+                    database,
+                    &file.sql,
+                    limit,
+                    Some(record),
+                    number,
+                );
+                run.await?;
+            }
             finished.sql.push(FinishedSql {
                 name: file.sql.name().to_owned(),
                 sha256: file.sha256.clone(),

@@ -305,15 +305,19 @@ async fn clean_up(database: &TemporaryDatabase) {
     }
 }
 
-/// Opens a backup. A large one is rehearsed meanwhile, so that its download has started when that is done.
+/// Opens a backup. A large one is rehearsed meanwhile, so that its download has started when that is done; not one of which
+/// a restore is continued.
 ///
 /// # Errors
 /// That of `open`, or what the server refuses, whichever comes first.
 pub(super) async fn open_and_rehearse<T>(
     context: &RestoreContext<'_>,
-    pinned: &Pinned,
+    (pinned, is_continued): (&Pinned, bool),
     open: impl Future<Output = Result<T, RestoreError>>,
 ) -> Result<T, RestoreError> {
+    if is_continued {
+        return open.await;
+    }
     let stop = context.cancel.child_token();
     let stoppable = JobContext {
         services: context.services,

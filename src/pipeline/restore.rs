@@ -2,63 +2,49 @@
 //! swap it into place. A failure at any point before the swap leaves the target as it was and nothing behind. A target
 //! that is empty may be filled instead; a failure empties it again.
 
-use pgdump_restore::Stage;
 use std::sync::Arc;
-use std::time::Duration;
 
+use pgdump_restore::{Body, Mark, Stage};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::diagnosis::diagnose;
-use super::finish::{Finished, FinishingSteps};
+use super::finish::FinishingSteps;
+use super::handover::{self, Ending};
 use super::job_context::{Bounds, JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, NO_JOURNAL, end_spans};
-use super::states::{LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Proven, policy_under};
-use super::target_destination::TargetDestination;
+use super::pins::Pins;
+use super::result_draft::ResultDraft;
+use super::states::{
+    LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Prepared, Proven, Started, policy_under,
+};
+use super::target_destination::{Resumption, TargetDestination, WantedWork};
 use super::{completeness, completion, rehearsal, replacement, targets};
-use crate::backup::{self, PinnedBackup};
+use crate::backup;
 use crate::catalog;
 use crate::config::{Config, Trust};
-use crate::database::{self, Claim, ServerDisk, TargetLock, out_of_space, unless_full};
+use crate::database::{
+    self, Claim, FoundWork, Loader, NotContinued, ProvenStaging, ResumeTerms, ServerDisk,
+    TargetLock, out_of_space, unless_full,
+};
 use crate::error::{
     Blame, FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind,
     report as said,
 };
-use crate::event::{NOT_EMPTIED, RestoreResult, ResultBackup};
-use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob};
+use crate::event::RestoreResult;
+use crate::job::{BackupRef, Completeness, KeepProgress, OnExisting, RestoreJob};
 use crate::outcome::disposition;
 use crate::policy::Policy;
 use crate::progress::Progress;
-use crate::proof::BackupContents;
 use crate::steps::reached;
-use pgdump_restore::Loaded;
 
 const WITHOUT_STATISTICS: &str = "planner statistics of the backup were left out where they may hold values of masked rows: run ANALYZE";
 
-/// How long cleaning up after a failure may take.
-const CLEANUP: Duration = Duration::from_secs(60);
-
-/// How long emptying a database again may take: it is not dropped in one piece.
-const EMPTYING: Duration = Duration::from_secs(600);
+/// Why the work of a restore is not kept.
+const NOT_READ_AGAIN: &str = "standard input cannot be read again";
 
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
-
-/// What the result of a restore consists of so far, also when it fails.
-#[derive(Default)]
-struct ResultDraft {
-    backup: ResultBackup,
-    size: u64,
-    loaded: Option<Loaded>,
-    pinned: Option<PinnedBackup>,
-    /// The request is taken for one that kills workers.
-    is_quarantined: bool,
-    summary: LoadSummary,
-    completeness: Option<Completeness>,
-    contents: Option<BackupContents>,
-    finishing: FinishingSteps,
-    finished: Finished,
-}
 
 /// Runs one restore to its end: there is always a result.
 pub(crate) async fn run(
@@ -182,7 +168,7 @@ async fn claim_and_restore(
         proven
     };
     let swapped = match proven {
-        Ok(proven) => swap(context, &mut claimed, proven, draft).await,
+        Ok(staging) => swap(context, &mut claimed, staging, draft).await,
         Err(e) => {
             let e = claimed.unless_lost(e).await;
             Err(unless_full(disk.as_ref(), config.min_free, e))
@@ -206,8 +192,12 @@ async fn restore_until_swap(
     context: &RestoreContext<'_>,
     claimed: &TargetLock,
     draft: &mut ResultDraft,
-) -> Result<Proven, RestoreError> {
+) -> Result<ProvenStaging, RestoreError> {
     let proven = restore_into_staging(context, claimed, draft).await?;
+    // A swap that fails, or waits for long, does not lose the load.
+    let result = serde_json::to_value(draft.result(context, None));
+    let result = result.map_err(|e| RestoreError::internal(e.to_string()))?;
+    claimed.seal(&proven, &result).await?;
     if context.config().swap_when_idle.is_some() {
         context.progress.enter(Stage::Swap);
         let _step = context.progress.long_step();
@@ -221,7 +211,7 @@ async fn restore_into_staging(
     context: &RestoreContext<'_>,
     claimed: &TargetLock,
     draft: &mut ResultDraft,
-) -> Result<Proven, RestoreError> {
+) -> Result<ProvenStaging, RestoreError> {
     draft.finishing = FinishingSteps::of(context).await?;
     let pinned = pin(context, draft).await?;
     match Box::pin(restore_pinned(context, claimed, &pinned, draft)).await {
@@ -237,8 +227,12 @@ async fn restore_pinned(
     claimed: &TargetLock,
     pinned: &Pinned,
     draft: &mut ResultDraft,
-) -> Result<Proven, RestoreError> {
+) -> Result<ProvenStaging, RestoreError> {
     let (job, catalog) = (context.job, context.catalog());
+    // The attempt that is continued was rehearsed before it loaded anything.
+    let terms = ResumeTerms::of(context.config());
+    let is_wanted = |w: Arc<FoundWork>| w.obstacle(&job.target_db, terms).is_none();
+    let is_continued = claimed.find_work().await?.is_some_and(is_wanted);
     let index = match pinned.backup() {
         // With a database to look for, the archive is read as it is; `latest` has looked already.
         Some(backup) if job.database.is_none() || matches!(job.backup, BackupRef::Latest(_)) => {
@@ -248,7 +242,7 @@ async fn restore_pinned(
     };
     let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
         let open = pinned.open(context, job.database.as_deref());
-        let opened = rehearsal::open_and_rehearse(context, pinned, open).await?;
+        let opened = rehearsal::open_and_rehearse(context, (pinned, is_continued), open).await?;
         return Box::pin(load_and_prove(context, opened, claimed, draft)).await;
     };
     let notes = draft.summary.notes.len();
@@ -261,10 +255,13 @@ async fn restore_pinned(
             opened => Ok((opened?, true)),
         }
     };
-    let (opened, is_by_index) = rehearsal::open_and_rehearse(context, pinned, open).await?;
+    let open = rehearsal::open_and_rehearse(context, (pinned, is_continued), open);
+    let (opened, is_by_index) = open.await?;
     match Box::pin(load_and_prove(context, opened, claimed, draft)).await {
         Err(e) if is_by_index && may_be_the_index(context, &e) => {
             draft.summary.notes.truncate(notes);
+            // What was loaded by the index is not continued.
+            draft.resumption = None;
             let opened = open_without_index(context, pinned, &e).await?;
             Box::pin(load_and_prove(context, opened, claimed, draft)).await
         }
@@ -324,7 +321,7 @@ async fn load_and_prove(
     opened: Opened,
     claimed: &TargetLock,
     draft: &mut ResultDraft,
-) -> Result<Proven, RestoreError> {
+) -> Result<ProvenStaging, RestoreError> {
     let (job, config) = (context.job, context.config());
     let trust = context.catalog().trust_of(&job.backup);
     let restriction = context.catalog().restriction_of(&job.backup);
@@ -338,14 +335,24 @@ async fn load_and_prove(
         backup: draft.pinned.as_ref(),
         masking: context.masking(),
     };
-    let mut destination = TargetDestination::announce(context, claimed, trust).await?;
+    let found = claimed.find_work().await?;
+    let place = (trust, found.as_deref());
+    let mut destination = TargetDestination::announce(context, claimed, place).await?;
     let prepared = opened
         .prepare(context, &mut destination, request, &mut draft.summary)
         .await?;
     check_data_only(job, claimed, trust)?;
-    let created = prepared
-        .create_staging(&destination, context.progress, &mut draft.summary)
-        .await?;
+    let started = start(context, prepared, (&destination, claimed), place, draft).await?;
+    let created = match started {
+        Started::Staging(created) => *created,
+        Started::Sealed(staging, result) => {
+            draft.sealed = serde_json::from_value(result).ok().map(Box::new);
+            if let Some(loader) = destination.into_loader() {
+                claimed.dismiss(&loader).await?;
+            }
+            return Ok(staging);
+        }
+    };
     let own_server = created.staging.on(&context.services.server);
     let suspended = if job.selection.data_only {
         Some(pgdump_restore::open_tables(&own_server, &created.staging.name).await?)
@@ -360,9 +367,11 @@ async fn load_and_prove(
     let loaded = created
         .load(context, job.jobs, style, &mut draft.summary)
         .await?;
+    let is_loaded = Body::of_mark(Mark::Loaded);
+    claimed.mark_work(&loaded.staging, is_loaded).await?;
     warn_of_refusals(&draft.summary);
     claimed.set_loader_right().await;
-    let mut proven = loaded.prove()?;
+    let proven = loaded.prove()?;
     draft.take_proof(&proven);
     let found = Completeness::of(completeness.get());
     completeness::check_complete(config, found)?;
@@ -379,14 +388,77 @@ async fn load_and_prove(
     if let Some(suspended) = suspended {
         suspended.close(&own_server, &proven.staging.name).await?;
     }
-    run_post_load(context, &proven, &mut draft.summary).await?;
+    let loader = destination.into_loader();
+    complete(context, (claimed, loader), proven, draft).await
+}
+
+/// What follows the load: what the job asks for, and the final owner.
+async fn complete(
+    context: &RestoreContext<'_>,
+    (claimed, loader): (&TargetLock, Option<Loader>),
+    mut proven: Proven,
+    draft: &mut ResultDraft,
+) -> Result<ProvenStaging, RestoreError> {
+    run_post_load(context, claimed, &proven, &mut draft.summary).await?;
     let finishing = draft.finishing.run(context, &proven, draft.pinned.as_ref());
     draft.finished = finishing.await?;
-    if let Some(loader) = destination.into_loader() {
+    if let Some(loader) = loader {
+        // Even if that is interrupted, the role that loads no longer owns everything.
+        let is_begun = Body::of_mark(Mark::Transferred);
+        claimed.mark_work(&proven.staging, is_begun).await?;
         let notes = claimed.reassign_owned(&loader, &mut proven.staging).await?;
         draft.summary.notes.extend(notes);
     }
-    Ok(proven)
+    Ok(proven.into_staging())
+}
+
+/// Goes on with the work of an earlier attempt, or creates the database and begins to record.
+async fn start(
+    context: &RestoreContext<'_>,
+    prepared: Prepared,
+    (destination, claimed): (&TargetDestination<'_>, &TargetLock),
+    (trust, found): (Trust, Option<&FoundWork>),
+    draft: &mut ResultDraft,
+) -> Result<Started, RestoreError> {
+    let (job, config) = (context.job, context.config());
+    let pinned = (draft.pinned.as_ref(), trust);
+    let pins = match handover::not_recorded(context, claimed, &prepared) {
+        Some(why) => Err(why),
+        None => Pins::of(context, pinned, &prepared, destination, &draft.finishing)
+            .map(|pins| pins.text())
+            .ok_or_else(|| NOT_READ_AGAIN.to_owned()),
+    };
+    let differs = found.and_then(|found| match &pins {
+        Ok(pins) => Pins::difference(&found.pins, pins),
+        Err(why) => Some(NotContinued::NotRecorded(why.clone())),
+    });
+    draft.not_recorded = pins.as_ref().err().cloned();
+    let mut resumed = None;
+    let work = WantedWork {
+        pins: pins.as_deref().ok(),
+        found,
+        differs,
+        terms: ResumeTerms::of(config),
+        by_command: job.keep == KeepProgress::ForPerson,
+        sessions: config.jobs_for(job.jobs, prepared.cores()),
+        resumed: &mut resumed,
+    };
+    let started = prepared
+        .create_or_continue(destination, work, context.progress, &mut draft.summary)
+        .await?;
+    draft.resumption = resumed;
+    if let Some(Resumption { from, share }) = resumed {
+        context.progress.continue_from(share);
+        context.services.metrics.record_resumed(from.seconds_saved);
+        tracing::info!(
+            attempt = from.attempt,
+            bytes = from.bytes,
+            rows = from.rows,
+            seconds_saved = from.seconds_saved,
+            "restore continues"
+        );
+    }
+    Ok(started)
 }
 
 /// The policy of a job: the configured one, unless the job has its own.
@@ -412,20 +484,29 @@ fn warn_of_refusals(summary: &LoadSummary) {
 /// What follows the load before the database is used: renamed schemas, statistics, checks.
 async fn run_post_load(
     context: &RestoreContext<'_>,
+    claimed: &TargetLock,
     proven: &Proven,
     summary: &mut LoadSummary,
 ) -> Result<(), RestoreError> {
     let (server, database) = (&proven.server, proven.staging.name.as_str());
-    let renames = &context.job.selection.rename_schemas;
-    if !renames.is_empty() {
-        pgdump_restore::rename_schemas(server, database, renames).await?;
+    let (record, renames) = (
+        proven.record.as_ref(),
+        &context.job.selection.rename_schemas,
+    );
+    let resumed = record.resumed();
+    if !renames.is_empty() && !resumed.has(Mark::Renamed) {
+        pgdump_restore::rename_schemas(server, database, renames, Some(record)).await?;
     }
     let has_statistics = proven.rewriter.has_statistics() && !summary.lacks_statistics();
     if proven.rewriter.policy.analyze && !has_statistics {
         context.progress.enter(Stage::Analyze);
         let _step = context.progress.long_step();
-        let notes = pgdump_restore::analyze(server, database, proven.sessions).await?;
-        summary.notes.extend(notes);
+        if !resumed.has(Mark::Analyzed) {
+            let notes = pgdump_restore::analyze(server, database, proven.sessions).await?;
+            summary.notes.extend(notes);
+            let is_analyzed = Body::of_mark(Mark::Analyzed);
+            claimed.mark_work(&proven.staging, is_analyzed).await?;
+        }
     } else if summary.lacks_statistics() {
         summary.notes.push(WITHOUT_STATISTICS.to_owned());
     }
@@ -458,11 +539,11 @@ fn check_data_only(
     Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
 }
 
-/// `Proven` → swapped: the database takes the target's place, and the outcome is recorded with it.
+/// Proven → swapped: the database takes the target's place, and the outcome is recorded with it.
 async fn swap(
     context: &RestoreContext<'_>,
     claimed: &mut TargetLock,
-    proven: Proven,
+    staging: ProvenStaging,
     draft: &ResultDraft,
 ) -> Result<RestoreResult, RestoreError> {
     let mut result = draft.result(context, None);
@@ -473,7 +554,6 @@ async fn swap(
     // Unless it has waited for sessions on the target.
     context.progress.advance(Stage::Check, Stage::Swap);
     context.progress.advance(Stage::Finish, Stage::Swap);
-    let staging = proven.into_staging();
     if claimed.is_fill() {
         claimed.finish_fill(&staging, &outcome).await?;
     } else {
@@ -489,13 +569,21 @@ async fn fail(
     (e, bounds): (RestoreError, &mut Bounds<'_>),
     draft: &mut ResultDraft,
 ) -> Result<JobOutcome, RestoreError> {
-    // First, because the diagnosis may read the whole backup again.
-    let kept = clean_up(claimed).await.filter(|_| claimed.is_fill());
-    draft.summary.notes.extend(kept);
-    let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
-    let result = draft.result(context, Some(&e));
     let attempt = draft.counted_attempt(context.job);
     let max_attempts = context.config().max_attempts;
+    let counted = (attempt, draft.resumption.is_some());
+    let mut ending = handover::ending_of(context, claimed, counted, &e);
+    // First, because the diagnosis may read the whole backup again.
+    match ending {
+        Ending::Keep => handover::keep(context, claimed, draft.resumption).await,
+        Ending::Discard => drop_work(context, claimed, &e, draft).await,
+    }
+    let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
+    if ending == Ending::Keep && !handover::comes_again_after(context, attempt, &e) {
+        ending = Ending::Discard;
+        drop_work(context, claimed, &e, draft).await;
+    }
+    let result = draft.result(context, Some(&e));
     let asked = (&context.job.backup, draft.pinned.as_ref());
     let outcome = JobOutcome {
         is_denied_alone: context.is_denied_alone(asked, &e).await,
@@ -503,38 +591,38 @@ async fn fail(
     };
     let class = outcome.retry_class();
     log_failure(context, draft, &e, class.unwrap_or(RetryClass::Permanent));
-    let is_final = disposition(class, attempt, max_attempts).publish;
-    match record_end(claimed, context.job, &outcome.result, is_final).await {
+    // What is kept for a person is not answered, although nobody delivers it again.
+    let is_final = ending == Ending::Discard && disposition(class, attempt, max_attempts).publish;
+    match record_end(claimed, (context.job, ending), &outcome.result, is_final).await {
         Some(recorded_before) => recorded(recorded_before),
         None => Ok(outcome),
     }
 }
 
-/// Returns a note if the target could not be emptied again.
-async fn clean_up(claimed: &mut TargetLock) -> Option<String> {
-    let limit = if claimed.is_fill() { EMPTYING } else { CLEANUP };
-    let why = match tokio::time::timeout(limit, claimed.discard()).await {
-        Ok(Ok(())) => return None,
-        Ok(Err(e)) => {
-            tracing::error!(error = said(&e), "the staging database was not dropped");
-            said(&e)
-        }
-        Err(_) => {
-            tracing::error!("dropping the staging database took too long");
-            format!("that took longer than {limit:?}")
-        }
-    };
-    Some(format!(
-        "{NOT_EMPTIED}{why}; the next restore into it begins with that"
-    ))
+/// Drops what the attempt has made; notes say what could not be dropped, and why nothing could be kept.
+async fn drop_work(
+    context: &RestoreContext<'_>,
+    claimed: &mut TargetLock,
+    e: &RestoreError,
+    draft: &mut ResultDraft,
+) {
+    let left = handover::clean_up(claimed).await;
+    let left = left.filter(|_| claimed.is_fill());
+    draft.summary.notes.extend(left);
+    let attempt = draft.counted_attempt(context.job);
+    if handover::comes_again_after(context, attempt, e) {
+        let why = draft.not_recorded.take();
+        let note = why.map(|why| format!("the next attempt begins from the start: {why}"));
+        draft.summary.notes.extend(note);
+    }
 }
 
-/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message is given back, and
-/// that of a command is forgotten.
+/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, and one whose work is
+/// kept, is given back, and that of a command is forgotten.
 /// Returns the outcome of a request that has been applied after all.
 async fn record_end(
     claimed: &TargetLock,
-    job: &RestoreJob,
+    (job, ending): (&RestoreJob, Ending),
     result: &RestoreResult,
     is_final: bool,
 ) -> Option<serde_json::Value> {
@@ -542,7 +630,7 @@ async fn record_end(
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else if job.published_us.is_some() {
+    } else if job.published_us.is_some() || ending == Ending::Keep {
         claimed.release().await.map(|()| None)
     } else {
         claimed.forget().await.map(|()| None)
@@ -581,89 +669,6 @@ fn log_failure(
         tracing::warn!(stage, failure_reason = %reason, error, "the restore failed");
     } else {
         tracing::error!(stage, failure_reason = %reason, error, "the restore failed");
-    }
-}
-
-impl ResultDraft {
-    /// The number of the attempt, after which there may be others; a quarantined request has none.
-    fn counted_attempt(&self, job: &RestoreJob) -> u32 {
-        if self.is_quarantined {
-            u32::MAX
-        } else {
-            job.attempt
-        }
-    }
-
-    fn take_proof(&mut self, proven: &Proven) {
-        self.backup.crc32c = proven.bytes.crc32c().map(backup::encode_crc32c);
-        self.backup.size = Some(proven.bytes.size().to_string());
-        self.size = proven.bytes.size();
-        self.loaded = Some(proven.loaded);
-    }
-
-    fn outcome(&self, result: RestoreResult, failure: Option<R>) -> JobOutcome {
-        JobOutcome {
-            result,
-            failure,
-            repeated: false,
-            is_final: self.is_quarantined,
-            is_denied_alone: false,
-            proof: None,
-        }
-    }
-
-    fn result(&self, context: &RestoreContext<'_>, error: Option<&RestoreError>) -> RestoreResult {
-        let JobContext {
-            job,
-            progress,
-            clock,
-            ..
-        } = context;
-        let seconds = clock.seconds();
-        let mut r = RestoreResult::new(&job.request_id, (clock.started(), clock.now()));
-        if let Some(e) = error {
-            r.fail(e, progress.stage());
-        }
-        r.duration_seconds = seconds;
-        r.backup = self.backup.clone();
-        // A backup that was not found is named as the request named it.
-        if let (None, BackupRef::Named { name, .. }) = (&r.backup.name, &job.backup) {
-            r.backup.name = Some(name.clone());
-        }
-        r.target_db = Some(job.target_db.clone());
-        r.attempt = job.attempt;
-        r.stages = progress
-            .stages()
-            .into_iter()
-            .map(|(stage, seconds)| (stage.to_string(), seconds))
-            .collect();
-        r.stages_active = progress
-            .active_stages()
-            .into_iter()
-            .map(|(stage, seconds)| (stage.to_string(), seconds))
-            .collect();
-        if let Some(l) = self.loaded {
-            (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
-        }
-        r.notes = self.summary.notes.clone();
-        r.rewrites = self
-            .summary
-            .rewriter
-            .as_ref()
-            .map(|rewriter| rewriter.report())
-            .unwrap_or_default();
-        let masking = self.summary.masking.as_ref();
-        r.masking = masking.map(|masking| Box::new(masking.report()));
-        r.labels = job.labels.clone();
-        if error.is_none() {
-            self.summary.tell_refusals(&mut r);
-            r.finish = self.finished.sql.clone();
-            r.notes.extend(self.finished.notes.iter().cloned());
-        }
-        r.completeness = self.completeness.filter(|_| error.is_none());
-        r.contents = self.contents.filter(|_| error.is_none());
-        r.bound();
-        r
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::destination::Destination;
 use super::job_context::JobContext;
+use super::target_destination::{CreatedWork, TargetDestination, WantedWork};
 use crate::backup::{IntegrityCheck, PinnedBackup, ProvenBytes, ReadHint, Source};
 use crate::catalog::WantedBackup;
 use crate::config::{Config, Trust};
@@ -17,7 +18,7 @@ use crate::postgres::{Server, ServerConnections};
 use crate::progress::Progress;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
 use pgdump_mask::Masking;
-use pgdump_restore::{LoadMasking, LoadOptions, Loaded, Refusals, Rehearsed, Rewriter};
+use pgdump_restore::{LoadMasking, LoadOptions, Loaded, Refusals, Rehearsed, Rewriter, WorkRecord};
 
 /// One generation of a backup, or standard input.
 #[derive(Clone)]
@@ -80,11 +81,21 @@ pub(super) struct Prepared {
     entries: Vec<TocEntry>,
     roles: Vec<String>,
     create_options: CreateOptions,
+    /// The encoding of the database.
+    encoding: String,
     rewriter: Arc<Rewriter>,
     masking: Option<Masking>,
 }
 
-/// An empty database that the loading role, and no one else, can connect to.
+/// What a restore begins with.
+pub(super) enum Started {
+    /// A database to load into, which may already hold what an earlier attempt has loaded.
+    Staging(Box<CreatedStaging>),
+    /// An earlier attempt has loaded and proven everything; the result of that.
+    Sealed(ProvenStaging, serde_json::Value),
+}
+
+/// A database that the loading role, and no one else, can connect to: empty, or with what an earlier attempt has loaded.
 pub(super) struct CreatedStaging {
     archive: Archive,
     integrity: IntegrityCheck,
@@ -94,6 +105,8 @@ pub(super) struct CreatedStaging {
     pub(super) staging: Staging,
     /// The server as the role that loads; the database's name means this database.
     pub(super) server: Server,
+    /// What was done in it, and is done from now on.
+    pub(super) record: Arc<WorkRecord>,
     /// The server's connections before the load; `None` if it does not say.
     connections: Option<ServerConnections>,
 }
@@ -117,6 +130,7 @@ pub(super) struct LoadedStaging {
     pub(super) loaded: Loaded,
     pub(super) integrity: IntegrityCheck,
     pub(super) rewriter: Arc<Rewriter>,
+    pub(super) record: Arc<WorkRecord>,
 }
 
 /// A loaded database, all of whose bytes are the object's.
@@ -127,6 +141,7 @@ pub(super) struct Proven {
     pub(super) loaded: Loaded,
     pub(super) bytes: ProvenBytes,
     pub(super) rewriter: Arc<Rewriter>,
+    pub(super) record: Arc<WorkRecord>,
 }
 
 impl Pinned {
@@ -240,6 +255,7 @@ impl Opened {
             entries: prepared.entries,
             roles: prepared.roles,
             create_options,
+            encoding,
             rewriter,
             masking,
         })
@@ -263,7 +279,31 @@ impl Prepared {
         self.entries.iter().filter(is_one).count() as u64
     }
 
-    /// Creates the roles that are missing and the empty database.
+    /// The backup as it is.
+    pub(super) fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// The entries that are restored; of SQL text, those among its first statements.
+    pub(super) fn planned(&self) -> &[TocEntry] {
+        &self.entries
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        &self.rewriter.policy
+    }
+
+    /// The encoding that the database gets.
+    pub(super) fn encoding(&self) -> &str {
+        &self.encoding
+    }
+
+    /// The server's cores, if it says.
+    pub(super) fn cores(&self) -> Option<usize> {
+        self.rewriter.facts.cores
+    }
+
+    /// Creates the roles that are missing and the empty database. Nothing is recorded.
     ///
     /// # Errors
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
@@ -275,6 +315,40 @@ impl Prepared {
     ) -> Result<CreatedStaging, RestoreError> {
         // With `--data-only`, the database is a copy of the target.
         let _step = progress.long_step();
+        self.create_roles(destination).await?;
+        let staging = destination.create(&self.create_options).await?;
+        let created = (staging, WorkRecord::off());
+        Ok(self.created(destination, created, summary).await)
+    }
+
+    /// The same for the target of a restore, whose work is recorded. What an earlier attempt has left is continued if it
+    /// belongs to the same; notes say why not.
+    ///
+    /// # Errors
+    /// As [`Prepared::create_staging`].
+    pub(super) async fn create_or_continue(
+        self,
+        destination: &TargetDestination<'_>,
+        work: WantedWork<'_>,
+        progress: &Progress,
+        summary: &mut LoadSummary,
+    ) -> Result<Started, RestoreError> {
+        let _step = progress.long_step();
+        self.create_roles(destination).await?;
+        let options = &self.create_options;
+        let created = destination
+            .create_or_continue(options, self.entries(), work)
+            .await?;
+        match created {
+            CreatedWork::Staging(staging, record) => {
+                let created = self.created(destination, (staging, record), summary);
+                Ok(Started::Staging(Box::new(created.await)))
+            }
+            CreatedWork::Sealed(staging, draft) => Ok(Started::Sealed(staging, draft)),
+        }
+    }
+
+    async fn create_roles(&self, destination: &impl Destination) -> Result<(), RestoreError> {
         for sql in &self.roles {
             destination
                 .session()
@@ -282,10 +356,19 @@ impl Prepared {
                 .await
                 .map_err(|e| e.context("creating a role"))?;
         }
-        let mut staging = destination.create(&self.create_options).await?;
+        Ok(())
+    }
+
+    async fn created(
+        self,
+        destination: &impl Destination,
+        (mut staging, record): (Staging, Arc<WorkRecord>),
+        summary: &mut LoadSummary,
+    ) -> CreatedStaging {
         summary.notes.append(&mut staging.notes);
         let connections = destination.session().connections().await.ok();
-        Ok(CreatedStaging {
+        CreatedStaging {
+            record,
             connections,
             archive: self.archive,
             integrity: self.integrity,
@@ -294,7 +377,7 @@ impl Prepared {
             masking: self.masking,
             server: staging.on(destination.loading_server()),
             staging,
-        })
+        }
     }
 }
 
@@ -350,6 +433,7 @@ impl CreatedStaging {
             loaded,
             integrity: self.integrity,
             rewriter: self.rewriter,
+            record: self.record,
         })
     }
 }
@@ -375,6 +459,7 @@ impl CreatedStaging {
             copy_of: style.copy_of,
             refusals,
             masking: summary.masking.clone(),
+            record: self.record.clone(),
         }
     }
 
@@ -419,6 +504,7 @@ impl LoadedStaging {
             sessions: self.sessions,
             loaded: self.loaded,
             rewriter: self.rewriter,
+            record: self.record,
         })
     }
 }

@@ -9,14 +9,14 @@ use crate::proof::BackupContents;
 /// How long it may take to look for rows in a database: its tables may be locked.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
-/// Whether a database has tables of its own, and whether anything has been stored in them or in large objects. The record
-/// of a fill does not count.
+/// Whether a database has tables of its own, and whether anything has been stored in them or in large objects. Our own
+/// records do not count.
 const STORED_ROWS: &str = "SELECT count(*) > 0,
     coalesce(bool_or(pg_catalog.pg_relation_size(c.oid) > 0), false)
       OR EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
   FROM pg_catalog.pg_class c
   WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND c.oid >= 16384
-    AND c.relnamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'pgrestored_fill')
+    AND c.relnamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname IN ('pgrestored_fill', 'pgrestored_work'))
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')";
 

@@ -1,16 +1,23 @@
 //! The target server as a destination: a staging database beside the target, a new database that has
 //! the target's name from the beginning, or an empty database that is filled.
 
+use std::sync::Arc;
+
 use super::destination::Destination;
 use super::job_context::JobContext;
 use super::placement::Placement;
 use crate::config::Trust;
-use crate::database::{CreateOptions, Loader, Staging, TargetLock};
+use crate::database::{
+    BeginWork, Continuing, CreateOptions, FoundWork, Loader, NotContinued, ProvenStaging,
+    ResumeTerms, Staging, TakenOver, TargetLock,
+};
 use crate::error::RestoreError;
+use crate::event::ResumedFrom;
 use crate::job::RestoreJob;
 use crate::policy::InPlace;
 use crate::postgres::{Server, Session};
 use pgdump_archive::{TextEncoding, TocEntry};
+use pgdump_restore::{ResumedTotals, WorkRecord};
 
 /// The locked target of a restore.
 pub(super) struct TargetDestination<'a> {
@@ -23,21 +30,23 @@ pub(super) struct TargetDestination<'a> {
 }
 
 impl<'a> TargetDestination<'a> {
-    /// Records the staging database before it exists. With restricted trust, finds or creates the role
-    /// that loads.
+    /// Records the staging database before it exists; `found`: what an earlier attempt has left, and which is therefore not
+    /// dropped yet. With restricted trust, finds or creates the role that loads.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_busy` while every loading role is in use, `target_unavailable`.
     pub(super) async fn announce(
         context: &JobContext<'a, RestoreJob>,
         lock: &'a TargetLock,
-        trust: Trust,
+        (trust, found): (Trust, Option<&FoundWork>),
     ) -> Result<Self, RestoreError> {
         let config = context.config();
-        lock.announce_staging().await?;
+        if found.is_none() {
+            lock.announce_staging().await?;
+        }
         let loader = match trust {
             Trust::Full => None,
-            Trust::Restricted => Some(lock.confine(&config.restricted).await?),
+            Trust::Restricted => Some(lock.confine(&config.restricted, found).await?),
         };
         Ok(TargetDestination {
             lock,
@@ -50,10 +59,145 @@ impl<'a> TargetDestination<'a> {
     }
 }
 
+/// The work that a restore wants to record, and that it may find.
+pub(super) struct WantedWork<'a> {
+    /// What its work belongs to, in canonical form; `None` if nothing is recorded.
+    pub(super) pins: Option<&'a str>,
+    /// What an earlier attempt has left.
+    pub(super) found: Option<&'a FoundWork>,
+    /// Why that belongs to something else.
+    pub(super) differs: Option<NotContinued>,
+    pub(super) terms: ResumeTerms,
+    /// It is kept for a person, not for a redelivery.
+    pub(super) by_command: bool,
+    /// How many connections may read.
+    pub(super) sessions: usize,
+    /// Receives what is continued.
+    pub(super) resumed: &'a mut Option<Resumption>,
+}
+
+/// What this attempt continues.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Resumption {
+    pub(super) from: ResumedFrom,
+    /// The share of the whole that was done.
+    pub(super) share: f64,
+}
+
+/// A database to load into, or one that lacks only the swap.
+pub(super) enum CreatedWork {
+    Staging(Staging, Arc<WorkRecord>),
+    Sealed(ProvenStaging, serde_json::Value),
+}
+
 impl TargetDestination<'_> {
+    /// Goes on with what an earlier attempt has left, if that belongs to the same restore and is as it was left; otherwise
+    /// creates the database. `entries`: those that are restored.
+    ///
+    /// # Errors
+    /// As [`Destination::create`].
+    pub(super) async fn create_or_continue(
+        &self,
+        options: &CreateOptions,
+        entries: &[TocEntry],
+        work: WantedWork<'_>,
+    ) -> Result<CreatedWork, RestoreError> {
+        let mut notes = vec![];
+        if let Some(found) = work.found {
+            match self.take_over(found, entries, &work).await? {
+                TakenOver::Continued {
+                    mut staging,
+                    record,
+                    totals,
+                    check_seconds,
+                    notes,
+                } => {
+                    staging.notes.extend(notes);
+                    *work.resumed = Some(Resumption::of(found, &totals, check_seconds));
+                    return Ok(CreatedWork::Staging(staging, record));
+                }
+                TakenOver::Sealed { staging, draft } => {
+                    *work.resumed = Some(Resumption::of_sealed(found, &draft));
+                    return Ok(CreatedWork::Sealed(staging, draft));
+                }
+                TakenOver::Not(why) => {
+                    let why = why.to_string();
+                    tracing::warn!(why = why.as_str(), "begun from the start");
+                    self.lock.refuse_work(found).await?;
+                    notes.push(format!("begun from the start: {why}"));
+                }
+            }
+        }
+        let mut staging = self.create(options).await?;
+        staging.notes.extend(notes);
+        let Some(pins) = work.pins else {
+            return Ok(CreatedWork::Staging(staging, WorkRecord::off()));
+        };
+        let begin = BeginWork {
+            pins,
+            terms: work.terms,
+            by_command: work.by_command,
+            loader: self.loader.as_ref(),
+        };
+        let record = self.lock.begin_work(&mut staging, begin).await?;
+        Ok(CreatedWork::Staging(staging, record))
+    }
+
+    async fn take_over(
+        &self,
+        found: &FoundWork,
+        entries: &[TocEntry],
+        work: &WantedWork<'_>,
+    ) -> Result<TakenOver, RestoreError> {
+        if let Some(why) = found.obstacle(&self.job.target_db, work.terms) {
+            return Ok(TakenOver::Not(why));
+        }
+        if let Some(why) = work.differs.clone() {
+            return Ok(TakenOver::Not(why));
+        }
+        let with = Continuing {
+            entries,
+            sessions: work.sessions,
+            loader: self.loader.as_ref(),
+        };
+        self.lock.take_over(found, work.terms, with).await
+    }
+
     /// The role that loaded, if it is not our own.
     pub(super) fn into_loader(self) -> Option<Loader> {
         self.loader
+    }
+}
+
+impl Resumption {
+    fn of(found: &FoundWork, totals: &ResumedTotals, check_seconds: f64) -> Self {
+        Resumption {
+            from: ResumedFrom {
+                attempt: totals.attempt,
+                bytes: totals.bytes,
+                rows: totals.rows,
+                seconds_saved: (totals.seconds - check_seconds).max(0.0),
+            },
+            // The last attempt may have been killed before it could say it.
+            share: found.share.max(totals.share),
+        }
+    }
+
+    /// Everything was done; `draft`: the result of that.
+    fn of_sealed(found: &FoundWork, draft: &serde_json::Value) -> Self {
+        let number = |field: &str| draft.get(field).and_then(serde_json::Value::as_u64);
+        let seconds = draft.get("duration_seconds");
+        Resumption {
+            from: ResumedFrom {
+                attempt: found.attempt,
+                bytes: number("bytes").unwrap_or(found.bytes),
+                rows: number("rows").unwrap_or(found.rows),
+                seconds_saved: seconds
+                    .and_then(serde_json::Value::as_f64)
+                    .unwrap_or_default(),
+            },
+            share: 1.0,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::state::MAX_RECENT;
 use super::{Worker, WorkerContext};
+use crate::database::ReapScope;
 use crate::error::report;
 use crate::job::{BackupRef, Job, VerifyJob};
 use crate::manager::JobOutcome;
@@ -128,7 +129,10 @@ impl Worker {
             return;
         };
         loop {
-            match context.until_soft(self.manager.reap()).await {
+            match context
+                .until_soft(self.manager.reap(ReapScope::Worker))
+                .await
+            {
                 Some(Ok(reaped)) => {
                     for name in &reaped.dropped {
                         tracing::info!(name, "dropped what a killed worker left behind");
@@ -149,6 +153,7 @@ impl Worker {
                         .failed
                         .iter()
                         .for_each(|why| tracing::error!(why, "the reaper failed"));
+                    self.state.set_continuable(reaped.waiting);
                 }
                 // Expected for a worker that only verifies: it has no target server.
                 Some(Err(e)) => {

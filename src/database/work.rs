@@ -1,0 +1,420 @@
+//! Restores that can be continued: what the journal knows of one, when it is continued, and why it is not. What an
+//! attempt has loaded is recorded in its own database (`WorkRecord`); the journal has the key of that record.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use pgdump_restore::{RecordFault, RecordKey, WorkRecord};
+use tokio::time::Instant;
+
+use super::names::is_label_of;
+use crate::config::{Config, Resume};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
+
+/// `pg_database.datconnlimit` of a database whose `DROP DATABASE` was interrupted.
+const INVALID: i32 = -2;
+
+/// Under which conditions restores are continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeTerms {
+    pub mode: Resume,
+    /// How long the work of a stopped restore is kept.
+    pub within: Duration,
+    /// How long a restore must have loaded for its work to be kept.
+    pub from: Duration,
+}
+
+impl ResumeTerms {
+    pub fn of(config: &Config) -> Self {
+        ResumeTerms {
+            mode: config.resume.mode,
+            within: config.resume.within,
+            from: config.resume.from,
+        }
+    }
+}
+
+/// How far a restore had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkState {
+    /// It loads, or its worker was killed.
+    Loading,
+    /// Its last attempt has ended in an orderly way.
+    Waiting,
+    /// Everything is loaded and proven: only the swap is missing.
+    Sealed,
+}
+
+impl WorkState {
+    pub(super) fn parse(text: &str) -> Self {
+        match text {
+            "sealed" => WorkState::Sealed,
+            "waiting" => WorkState::Waiting,
+            _ => WorkState::Loading,
+        }
+    }
+}
+
+/// The database that has the name of recorded work now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NamedDatabase {
+    pub oid: u32,
+    pub connection_limit: i32,
+    /// Whether this role owns it.
+    pub is_ours: bool,
+    pub comment: String,
+}
+
+/// Work of an earlier attempt that the journal knows of. It is not proven to be there.
+pub struct FoundWork {
+    /// Name of its database.
+    pub name: String,
+    pub oid: u32,
+    pub state: WorkState,
+    /// What it belongs to, in canonical form.
+    pub pins: String,
+    /// The last attempt that worked on it, from 1.
+    pub attempt: u32,
+    /// Time since its last sign of life.
+    pub age: Duration,
+    /// What the last attempt had loaded when it began.
+    pub bytes: u64,
+    pub rows: u64,
+    /// The share of the whole that was done, from 0 to 1.
+    pub share: f64,
+    /// Sealed: what the result says of the load.
+    pub draft: Option<serde_json::Value>,
+    /// The key of its record; `None` if what is stored is none.
+    pub(super) key: Option<RecordKey>,
+    pub(super) database: Option<NamedDatabase>,
+}
+
+impl FoundWork {
+    /// The role of `DB_RESTRICTED_USER` that has loaded.
+    pub(super) fn loader(&self) -> Option<String> {
+        let pins: serde_json::Value = serde_json::from_str(&self.pins).ok()?;
+        Some(pins.get("loader")?.as_str()?.to_owned())
+    }
+
+    /// Whether its database is there, as it was made, and not already another one of its name.
+    pub(super) fn is_there(&self, target: &str) -> bool {
+        let is_it = |d: &NamedDatabase| {
+            d.oid == self.oid
+                && d.is_ours
+                && d.connection_limit != INVALID
+                && is_label_of(&d.comment, target)
+        };
+        self.database.as_ref().is_some_and(is_it)
+    }
+
+    /// Why it is not continued, as far as the journal and the catalog say.
+    pub fn obstacle(&self, target: &str, terms: ResumeTerms) -> Option<NotContinued> {
+        if terms.mode == Resume::Never {
+            return Some(NotContinued::Never);
+        }
+        if !self.is_there(target) {
+            return Some(NotContinued::Gone);
+        }
+        (self.age > terms.within).then_some(NotContinued::TooOld(self.age, terms.within))
+    }
+}
+
+/// What an attempt has loaded, with those that it continued.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct WorkDone {
+    pub bytes: u64,
+    pub rows: u64,
+    /// The share of the whole, from 0 to 1.
+    pub share: f64,
+}
+
+/// Why a restore begins from the start, although an earlier attempt has left work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NotContinued {
+    /// RESTORE_RESUME=never.
+    Never,
+    /// Its age, and how old it may be.
+    TooOld(Duration, Duration),
+    OtherBackup,
+    OtherRequest,
+    /// The version of the program that began it.
+    OtherProgram(String),
+    OtherPlan,
+    OtherPolicy,
+    OtherMask,
+    OtherServer,
+    /// The record of the work is not as it was written.
+    Edited(String),
+    /// A table, and how many rows of the load it should have and has.
+    Touched {
+        table: String,
+        expected: u64,
+        found: u64,
+    },
+    /// Something was done of which nothing says whether it was done completely.
+    Incomplete(String),
+    /// Why this attempt records nothing that could be added to.
+    NotRecorded(String),
+    /// The database or its record is gone.
+    Gone,
+    Unreadable(String),
+}
+
+impl fmt::Display for NotContinued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use NotContinued as N;
+        let seconds = |d: &Duration| Duration::from_secs(d.as_secs());
+        match self {
+            N::Never => f.write_str("RESTORE_RESUME is never"),
+            N::TooOld(age, limit) => write!(
+                f,
+                "the last attempt ended {:?} ago, and its work is kept for {:?} (RESTORE_RESUME_FOR)",
+                seconds(age),
+                seconds(limit)
+            ),
+            N::OtherBackup => {
+                f.write_str("the earlier attempt restored another backup or another version of it")
+            }
+            N::OtherRequest => f.write_str("the earlier attempt was of another request"),
+            N::OtherProgram(version) => write!(
+                f,
+                "the earlier attempt was made by version {version} of pgrestored"
+            ),
+            N::OtherPlan => f.write_str("what is restored of the backup has changed"),
+            N::OtherPolicy => f.write_str(
+                "the policy, the selection, the trust or the SQL that finishes the restore has changed",
+            ),
+            N::OtherMask => f.write_str("the masking rules or their key have changed"),
+            N::OtherServer => f.write_str(
+                "the server's version, the database's name or encoding, or the role that loads has changed",
+            ),
+            N::Edited(what) => write!(f, "the record of the earlier attempts was changed: {what}"),
+            N::Touched {
+                table,
+                expected,
+                found,
+            } => write!(
+                f,
+                "table {table} was changed by somebody else: it has {found} of the {expected} rows that were loaded"
+            ),
+            N::Incomplete(what) => {
+                write!(f, "the earlier attempt stopped where it cannot be continued: {what}")
+            }
+            N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
+            N::Gone => f.write_str("the database of the earlier attempt is gone"),
+            N::Unreadable(why) => {
+                write!(f, "the record of the earlier attempts cannot be read: {why}")
+            }
+        }
+    }
+}
+
+impl From<RecordFault> for NotContinued {
+    fn from(fault: RecordFault) -> Self {
+        match fault {
+            RecordFault::Edited(what) => NotContinued::Edited(what),
+            RecordFault::Incomplete(what) => NotContinued::Incomplete(what),
+            RecordFault::Gone => NotContinued::Gone,
+        }
+    }
+}
+
+/// What an error says about the record that was being read.
+///
+/// # Errors
+/// `e` itself, if it says nothing: the connection was lost, or there was none.
+pub(super) fn reason_of(e: DatabaseError) -> Result<NotContinued, RestoreError> {
+    use DatabaseKind as D;
+    match e.kind() {
+        D::Busy
+        | D::Unavailable
+        | D::IssuerUnavailable
+        | D::AccessDenied
+        | D::NoPassword
+        | D::MaintenanceMissing
+        | D::LocksExhausted
+        | D::InsufficientSpace
+        | D::NoAnswer => Err(e.into()),
+        // No such schema, table or function.
+        _ if matches!(e.sqlstate(), Some("3F000" | "42P01" | "42883")) => Ok(NotContinued::Gone),
+        _ => Ok(NotContinued::Unreadable(report(&e))),
+    }
+}
+
+/// The work of this attempt.
+pub(super) struct BegunWork {
+    /// Its database.
+    pub name: String,
+    pub oid: u32,
+    /// The end of the database's comment, which names this attempt.
+    pub mark: Option<Arc<str>>,
+    /// The number of this attempt, from 1.
+    pub attempt: i32,
+    pub record: Arc<WorkRecord>,
+    pub began: Instant,
+    /// A role that was made for this restore alone.
+    pub temporary_role: Option<String>,
+    is_sealed: AtomicBool,
+}
+
+impl BegunWork {
+    pub(super) fn new(
+        (name, oid, mark): (&str, u32, Option<Arc<str>>),
+        attempt: i32,
+        record: Arc<WorkRecord>,
+        temporary_role: Option<String>,
+    ) -> Self {
+        BegunWork {
+            name: name.to_owned(),
+            oid,
+            mark,
+            attempt,
+            record,
+            began: Instant::now(),
+            temporary_role,
+            is_sealed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn set_sealed(&self) {
+        self.is_sealed.store(true, Relaxed);
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.is_sealed.load(Relaxed)
+    }
+}
+
+/// What is known of work that can be continued under a claim.
+#[derive(Default)]
+pub(super) enum ClaimedWork {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// The journal was not asked yet.
+    Unknown,
+    /// An earlier attempt has left some, which this one has not taken over yet.
+    Found(Arc<FoundWork>),
+    /// This attempt records its own.
+    Begun(Arc<BegunWork>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> FoundWork {
+        FoundWork {
+            name: "pgrestored_s_1".into(),
+            oid: 7,
+            state: WorkState::Waiting,
+            pins: r#"{"loader":"loads"}"#.into(),
+            attempt: 2,
+            age: Duration::from_secs(60),
+            bytes: 0,
+            rows: 0,
+            share: 0.0,
+            draft: None,
+            key: None,
+            database: Some(NamedDatabase {
+                oid: 7,
+                connection_limit: -1,
+                is_ours: true,
+                comment: "pgrestored staging database for app, request r, attempt x".into(),
+            }),
+        }
+    }
+
+    const TERMS: ResumeTerms = ResumeTerms {
+        mode: Resume::Auto,
+        within: Duration::from_secs(3600),
+        from: Duration::ZERO,
+    };
+
+    #[test]
+    fn only_the_database_that_an_attempt_made_is_continued() {
+        let with = |change: fn(&mut NamedDatabase)| {
+            let mut found = found();
+            if let Some(database) = &mut found.database {
+                change(database);
+            }
+            found.obstacle("app", TERMS)
+        };
+        assert_eq!(with(|_| {}), None);
+        let changes: [fn(&mut NamedDatabase); 5] = [
+            |d| d.oid = 8,
+            |d| d.is_ours = false,
+            |d| d.connection_limit = -2,
+            |d| d.comment.clear(),
+            |d| d.comment = "pgrestored staging database for other, request r".into(),
+        ];
+        for change in changes {
+            assert_eq!(with(change), Some(NotContinued::Gone));
+        }
+        let dropped = FoundWork {
+            database: None,
+            ..found()
+        };
+        assert_eq!(dropped.obstacle("app", TERMS), Some(NotContinued::Gone));
+    }
+
+    #[test]
+    fn old_work_is_not_continued() {
+        let aged = |seconds| FoundWork {
+            age: Duration::from_secs(seconds),
+            ..found()
+        };
+        assert_eq!(aged(3600).obstacle("app", TERMS), None);
+        let why = aged(3601).obstacle("app", TERMS).unwrap().to_string();
+        assert_eq!(
+            why,
+            "the last attempt ended 3601s ago, and its work is kept for 3600s (RESTORE_RESUME_FOR)"
+        );
+        let never = ResumeTerms {
+            mode: Resume::Never,
+            ..TERMS
+        };
+        assert_eq!(found().obstacle("app", never), Some(NotContinued::Never));
+    }
+
+    #[test]
+    fn the_role_that_has_loaded_is_known() {
+        assert_eq!(found().loader().as_deref(), Some("loads"));
+        let by_us = FoundWork {
+            pins: r#"{"loader":null}"#.into(),
+            ..found()
+        };
+        assert_eq!(by_us.loader(), None);
+    }
+
+    #[test]
+    fn an_error_of_the_connection_is_no_reason_to_begin_again() {
+        let of = |kind, code: Option<&str>| {
+            let e = DatabaseError::new(kind, "no");
+            reason_of(match code {
+                Some(code) => e.with_sqlstate(code),
+                None => e,
+            })
+        };
+        for kind in [
+            DatabaseKind::Unavailable,
+            DatabaseKind::AccessDenied,
+            DatabaseKind::Busy,
+        ] {
+            assert!(of(kind, None).is_err(), "{kind:?}");
+        }
+        let gone = of(DatabaseKind::StatementRejected, Some("42P01"));
+        assert_eq!(gone.unwrap(), NotContinued::Gone);
+        let other = of(DatabaseKind::StatementRejected, Some("42703"));
+        assert!(matches!(other.unwrap(), NotContinued::Unreadable(_)));
+    }
+
+    #[test]
+    fn states_are_read_as_the_journal_has_them() {
+        let states = ["loading", "waiting", "sealed"].map(WorkState::parse);
+        let all = [WorkState::Loading, WorkState::Waiting, WorkState::Sealed];
+        assert_eq!(states, all);
+    }
+}

@@ -1,0 +1,657 @@
+//! Work that can be continued, under the lock of its target: looked for, taken over from an earlier attempt, begun, handed
+//! over to the next one, and sealed when only the swap is missing.
+//!
+//! A takeover is a fence. The comment of the database names the attempt that may work in it, so sessions of an earlier one
+//! cannot be opened any more; those that are open are ended; and the secret with which rows are added to the record is
+//! changed, so a transaction that shows the old one fails. Only then is the record read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_restore::{
+    Body, Mark, RecordKey, Resumed, ResumedTotals, UnitId, WorkRecord, check_recorded,
+};
+use tokio::time::Instant;
+
+use super::advisory_locks::LOCK_PAUSE;
+use super::confinement::{Loader, check_owner};
+use super::held_objects::own_event_triggers;
+use super::staging::{ProvenStaging, Staging, force_drop, mark_attempt};
+use super::target_lock::TargetLock;
+use super::work::{
+    BegunWork, ClaimedWork, FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState, reason_of,
+};
+use super::work_rows::NewWork;
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
+use crate::postgres::{Server, Session, ident, map_pg_error};
+use crate::steps::reached;
+
+/// How long a takeover waits for the sessions of the attempt before it to end.
+const ENDING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Ends the sessions of this role, and of the roles `$3`, on the database `$1`, but for the session `$2`.
+const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datid = $1 AND pid <> $2 AND (usename = current_user OR usename::text = ANY($3))";
+
+/// A process that no session has.
+const NOBODY: i32 = 0;
+
+/// What begins work that can be continued.
+pub struct BeginWork<'a> {
+    /// What it belongs to, in canonical form.
+    pub pins: &'a str,
+    pub terms: ResumeTerms,
+    /// It is kept for a person, not for a redelivery.
+    pub by_command: bool,
+    pub loader: Option<&'a Loader>,
+}
+
+/// What the work of an earlier attempt is compared with.
+pub struct Continuing<'a> {
+    /// The entries that are restored; none of SQL text.
+    pub entries: &'a [TocEntry],
+    /// How many connections may read.
+    pub sessions: usize,
+    pub loader: Option<&'a Loader>,
+}
+
+/// What became of the work of an earlier attempt.
+pub enum TakenOver {
+    Continued {
+        staging: Staging,
+        record: Arc<WorkRecord>,
+        totals: ResumedTotals,
+        /// How long it took to check it, in seconds.
+        check_seconds: f64,
+        /// For the result.
+        notes: Vec<String>,
+    },
+    /// Everything was loaded and proven; the result of the load.
+    Sealed {
+        staging: ProvenStaging,
+        draft: serde_json::Value,
+    },
+    Not(NotContinued),
+}
+
+/// A record that this attempt has taken over.
+struct TakenRecord {
+    record: Arc<WorkRecord>,
+    totals: ResumedTotals,
+    notes: Vec<String>,
+}
+
+/// What may be kept when an attempt fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptWork {
+    /// Nothing that could be continued.
+    Nothing,
+    /// That of an earlier attempt, which this one has not touched.
+    OfEarlierAttempt,
+    /// That of this attempt.
+    OfThisAttempt,
+}
+
+impl TargetLock {
+    /// Whether the journal can record what a restore needs to be continued.
+    pub fn can_keep_work(&self) -> bool {
+        self.journal.works()
+    }
+
+    /// The work that an earlier attempt of this request has left, unless this attempt has taken it over or refused it.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn find_work(&self) -> Result<Option<Arc<FoundWork>>, RestoreError> {
+        let is_known = match &*self.work.lock() {
+            ClaimedWork::Found(found) => return Ok(Some(found.clone())),
+            ClaimedWork::Unknown => false,
+            ClaimedWork::Nothing | ClaimedWork::Begun(_) => true,
+        };
+        if is_known {
+            return Ok(None);
+        }
+        let staging = self.staging_name();
+        let names = [staging.as_str(), self.target.as_str()];
+        let found = self.journal.find_work(&self.lock, &self.request_id, &names);
+        let found = found.await?.map(Arc::new);
+        *self.work.lock() = found
+            .clone()
+            .map_or(ClaimedWork::Nothing, ClaimedWork::Found);
+        Ok(found)
+    }
+
+    /// What may be kept if this attempt fails now.
+    pub fn kept_work(&self) -> KeptWork {
+        match &*self.work.lock() {
+            ClaimedWork::Nothing => KeptWork::Nothing,
+            ClaimedWork::Unknown | ClaimedWork::Found(_) => KeptWork::OfEarlierAttempt,
+            ClaimedWork::Begun(_) => KeptWork::OfThisAttempt,
+        }
+    }
+
+    /// Whether the work of this attempt has everything but the swap.
+    pub fn is_sealed(&self) -> bool {
+        self.begun_work().is_some_and(|w| w.is_sealed())
+    }
+
+    /// For how long this attempt has recorded work, in seconds.
+    pub fn seconds_of_work(&self) -> f64 {
+        self.begun_work()
+            .map_or(0.0, |w| w.began.elapsed().as_secs_f64())
+    }
+
+    fn begun_work(&self) -> Option<Arc<BegunWork>> {
+        match &*self.work.lock() {
+            ClaimedWork::Begun(begun) => Some(begun.clone()),
+            ClaimedWork::Nothing | ClaimedWork::Unknown | ClaimedWork::Found(_) => None,
+        }
+    }
+
+    fn set_begun(&self, begun: BegunWork) {
+        *self.work.lock() = ClaimedWork::Begun(Arc::new(begun));
+    }
+
+    /// Records from now on what is loaded into an empty database, so that another attempt can go on. If the server does
+    /// not allow that, the record is off, and a note says why.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn begin_work(
+        &self,
+        staging: &mut Staging,
+        begin: BeginWork<'_>,
+    ) -> Result<Arc<WorkRecord>, RestoreError> {
+        if !self.journal.works() {
+            return Ok(WorkRecord::off());
+        }
+        let made_for = (self.target.as_str(), self.request_id.as_str());
+        let mark = mark_attempt(&self.lock, &staging.name, made_for, self.attempt).await?;
+        staging.mark = Some(mark);
+        let session = self.record_session(staging).await?;
+        let key = RecordKey::random();
+        let created = WorkRecord::create(
+            &session,
+            begin.pins,
+            key.clone(),
+            self.attempt,
+            begin.terms.from,
+        );
+        let record = match created.await {
+            Ok(record) => record,
+            Err(e) => {
+                let why = report(&e);
+                reason_of(e)?;
+                let note = format!("what was loaded could not be recorded: {why}");
+                staging.notes.push(note);
+                return Ok(WorkRecord::off());
+            }
+        };
+        let work = NewWork {
+            name: &staging.name,
+            oid: staging.oid,
+            request_id: &self.request_id,
+            target: &self.target,
+            key: key.bytes(),
+            by_command: begin.by_command,
+            pins: begin.pins,
+        };
+        self.journal.own_work(&self.lock, &work).await?;
+        let role = begin.loader.and_then(Loader::temporary_role);
+        self.set_begun(BegunWork::new(place_of(staging), 1, record.clone(), role));
+        reached("work.begun");
+        Ok(record)
+    }
+
+    /// Goes on with the work of an earlier attempt, if it is complete and untouched. The caller has compared what it
+    /// belongs to.
+    ///
+    /// # Errors
+    /// `target_unavailable`, also if sessions of that attempt do not end. The work is then as it was.
+    pub async fn take_over(
+        &self,
+        found: &FoundWork,
+        terms: ResumeTerms,
+        with: Continuing<'_>,
+    ) -> Result<TakenOver, RestoreError> {
+        if let Some(why) = found.obstacle(&self.target, terms) {
+            return Ok(TakenOver::Not(why));
+        }
+        let Some(key) = found.key.clone() else {
+            return Ok(TakenOver::Not(NotContinued::Edited("its key".into())));
+        };
+        let attempt = i32::try_from(found.attempt).unwrap_or(i32::MAX - 1) + 1;
+        let began = Instant::now();
+        let staging = self.fence(found).await?;
+        if found.state == WorkState::Sealed {
+            return self
+                .take_sealed(found, staging, (attempt, with.loader))
+                .await;
+        }
+        let taken = self.take_record(&staging, (found, key), &with).await?;
+        let TakenRecord {
+            record,
+            totals,
+            mut notes,
+        } = match taken {
+            Ok(taken) => taken,
+            Err(why) => return Ok(TakenOver::Not(why)),
+        };
+        let done = WorkDone {
+            bytes: totals.bytes,
+            rows: totals.rows,
+            share: totals.share,
+        };
+        self.record_takeover(found, attempt, &done).await?;
+        let role = with.loader.and_then(Loader::temporary_role);
+        self.set_begun(BegunWork::new(
+            place_of(&staging),
+            attempt,
+            record.clone(),
+            role,
+        ));
+        reached("work.taken");
+        notes.insert(
+            0,
+            format!(
+                "continued attempt {}: it had loaded {} rows and {} bytes of data",
+                totals.attempt, totals.rows, totals.bytes
+            ),
+        );
+        Ok(TakenOver::Continued {
+            staging,
+            record,
+            totals,
+            check_seconds: began.elapsed().as_secs_f64(),
+            notes,
+        })
+    }
+
+    /// Marks the database as that of this attempt, and opens it to its owner.
+    async fn fence(&self, found: &FoundWork) -> Result<Staging, RestoreError> {
+        let made_for = (self.target.as_str(), self.request_id.as_str());
+        let mark = mark_attempt(&self.lock, &found.name, made_for, self.attempt).await?;
+        let name = ident(&found.name);
+        self.lock
+            .run(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+            .await?;
+        reached("work.fenced");
+        Ok(Staging {
+            oid: found.oid,
+            is_in_place: found.name == self.target,
+            mark: Some(mark),
+            ..Staging::named(&found.name)
+        })
+    }
+
+    /// Becomes the only one that may write into the record, reads it, and compares it with the tables.
+    async fn take_record(
+        &self,
+        staging: &Staging,
+        (found, key): (&FoundWork, RecordKey),
+        with: &Continuing<'_>,
+    ) -> Result<Result<TakenRecord, NotContinued>, RestoreError> {
+        let session = self.record_session(staging).await?;
+        let ours = process_of(&session).await?;
+        let roles = roles_of(with.loader);
+        // One of them may hold locks that the takeover waits for.
+        self.end_sessions(staging.oid, &roles, ours).await?;
+        let record = match WorkRecord::take(&session, &found.pins, key, self.attempt).await {
+            Ok(Ok(record)) => record,
+            Ok(Err(fault)) => return Ok(Err(fault.into())),
+            Err(e) => return Ok(Err(reason_of(e)?)),
+        };
+        // What such a session has shown the old secret to is committed or rolled back once it has ended.
+        self.end_sessions(staging.oid, &roles, ours).await?;
+        if self.has_prepared_transaction(&staging.name).await? {
+            let what = "a prepared transaction is open in its database";
+            return Ok(Err(NotContinued::Incomplete(what.into())));
+        }
+        let reading = staging.on(&self.server.streaming_rows());
+        let reading = reading.connect(&staging.name, "record").await?;
+        let resumed = match record.read_done(&reading).await {
+            Ok(Ok(resumed)) => resumed,
+            Ok(Err(fault)) => return Ok(Err(fault.into())),
+            Err(e) => return Ok(Err(reason_of(e)?)),
+        };
+        // Once the objects have their final owner, the role that has loaded may not read them any more.
+        let is_transferred = resumed.has(Mark::Transferred);
+        let reader = with.loader.filter(|_| !is_transferred);
+        let server = staging.on(reader.map_or(&self.server, |loader| &loader.server));
+        let checked = check_recorded(
+            &server,
+            &staging.name,
+            with.entries,
+            &resumed,
+            with.sessions,
+        );
+        let checked = match checked.await {
+            Ok(checked) => checked,
+            Err(RestoreError::Database(e)) => return Ok(Err(reason_of(e)?)),
+            Err(e) => return Err(e),
+        };
+        if let Some(touched) = checked.touched {
+            return Ok(Err(NotContinued::Touched {
+                table: touched.table,
+                expected: touched.expected,
+                found: touched.found,
+            }));
+        }
+        let mut notes = note_of_uncounted(&checked.uncounted);
+        notes.extend(note_of_begun(begun_tables(with.entries, &resumed)));
+        Ok(Ok(TakenRecord {
+            totals: resumed.totals(),
+            record,
+            notes,
+        }))
+    }
+
+    /// The journal has the result of a load that lacks only the swap.
+    async fn take_sealed(
+        &self,
+        found: &FoundWork,
+        mut staging: Staging,
+        (attempt, loader): (i32, Option<&Loader>),
+    ) -> Result<TakenOver, RestoreError> {
+        let Some(mut draft) = found.draft.clone() else {
+            let why = "the journal has no result of its load";
+            return Ok(TakenOver::Not(NotContinued::Unreadable(why.into())));
+        };
+        self.end_sessions(staging.oid, &roles_of(loader), NOBODY)
+            .await?;
+        drop_record(&staging.on(&self.server), &staging.name).await?;
+        if let Some(owner) = draft["owner"].as_str() {
+            // It may have been granted roles since then.
+            check_owner(&self.lock, owner).await?;
+            staging.belongs_to(owner, self.existing.is_none());
+        }
+        let done = WorkDone {
+            bytes: found.bytes,
+            rows: found.rows,
+            share: 1.0,
+        };
+        self.record_takeover(found, attempt, &done).await?;
+        let role = loader.and_then(Loader::temporary_role);
+        let begun = BegunWork::new(place_of(&staging), attempt, WorkRecord::off(), role);
+        begun.set_sealed();
+        self.set_begun(begun);
+        reached("work.taken");
+        let result = draft.get_mut("result").map(serde_json::Value::take);
+        Ok(TakenOver::Sealed {
+            staging: staging.proven_before(),
+            draft: result.unwrap_or_default(),
+        })
+    }
+
+    async fn record_takeover(
+        &self,
+        found: &FoundWork,
+        attempt: i32,
+        done: &WorkDone,
+    ) -> Result<(), RestoreError> {
+        let place = (found.name.as_str(), attempt);
+        if !self.journal.take_work(&self.lock, place, done).await? {
+            return Err(taken_by_another());
+        }
+        let is_further = done.bytes > found.bytes || done.rows > found.rows;
+        if is_further || found.state == WorkState::Sealed {
+            self.journal
+                .forget_crashes(&self.lock, &self.request_id, self.attempt)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Drops the database of work that is not continued. The roles that were made for it stay: the plan of this attempt
+    /// has found them.
+    ///
+    /// # Errors
+    /// `target_unavailable`, or why it could not be dropped.
+    pub async fn refuse_work(&self, found: &FoundWork) -> Result<(), RestoreError> {
+        self.drop_unfinished().await?;
+        let staging = self.staging_name();
+        force_drop(&self.server, &self.lock, &staging).await?;
+        self.journal.forget_work(&self.lock, &found.name).await?;
+        self.journal
+            .own(&self.lock, &self.staging_record(&staging))
+            .await?;
+        *self.work.lock() = ClaimedWork::Nothing;
+        Ok(())
+    }
+
+    /// Records something that no session of the load has done; nothing if no work is recorded.
+    ///
+    /// # Errors
+    /// `target_unavailable`, also if another attempt has taken over.
+    pub async fn mark_work(&self, staging: &Staging, body: Body) -> Result<(), RestoreError> {
+        let Some(begun) = self.begun_work().filter(|w| w.record.is_on()) else {
+            return Ok(());
+        };
+        let session = self.record_session(staging).await?;
+        Ok(begun.record.mark(&session, body).await?)
+    }
+
+    /// Leaves the work of this attempt to the next one: nobody can connect to its database until then. Returns whether it
+    /// did; without the lock, nothing is touched, as after a crash.
+    ///
+    /// # Errors
+    /// `target_unavailable`. The next attempt finds the work all the same.
+    pub async fn hand_over(&self, done: &WorkDone) -> Result<bool, RestoreError> {
+        let Some(begun) = self.begun_work() else {
+            return Ok(false);
+        };
+        if self.lock.client().is_closed() {
+            return Ok(false);
+        }
+        self.set_loader_right().await;
+        let name = ident(&begun.name);
+        if let Err(e) = self.flush(&begun).await {
+            tracing::debug!(error = %e, "what was read, but not loaded, is not recorded");
+        }
+        self.lock
+            .run(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+            .await?;
+        if let Some(role) = &begun.temporary_role {
+            // Code of the backup may have given it another password.
+            let sql = format!("ALTER ROLE {} NOLOGIN", ident(role));
+            // It is dropped once nothing belongs to it any more.
+            self.lock.run(&sql).await.or_else(unless_no_role)?;
+        }
+        let roles: Vec<String> = begun.temporary_role.iter().cloned().collect();
+        self.end_sessions(begun.oid, &roles, NOBODY).await?;
+        let (place, seconds) = (
+            (begun.name.as_str(), begun.attempt),
+            begun.began.elapsed().as_secs_f64(),
+        );
+        self.journal
+            .hand_over_work(&self.lock, place, done, seconds)
+            .await?;
+        reached("handed_back");
+        Ok(true)
+    }
+
+    /// Writes down what readers have found out since the last transaction of the load.
+    async fn flush(&self, begun: &BegunWork) -> Result<(), DatabaseError> {
+        if begun.is_sealed() || !begun.record.is_on() {
+            return Ok(());
+        }
+        let server = self.server.without_retry();
+        let server = server.pinned_to(&begun.name, begun.oid, begun.mark.clone());
+        let session = server.connect(&begun.name, "record").await?;
+        begun.record.flush(&session).await
+    }
+
+    /// Records that everything is loaded and proven, with the result of that, and removes the record from the database,
+    /// which is then the backup's. Nothing if no work is recorded.
+    ///
+    /// # Errors
+    /// `target_unavailable`, also if another attempt has taken over; `restore_error`.
+    pub async fn seal(
+        &self,
+        staging: &Staging,
+        draft: &serde_json::Value,
+    ) -> Result<(), RestoreError> {
+        let Some(begun) = self.begun_work().filter(|w| !w.is_sealed()) else {
+            return Ok(());
+        };
+        let draft = serde_json::json!({ "result": draft, "owner": staging.owner });
+        let place = (begun.name.as_str(), begun.attempt);
+        if !self.journal.seal_work(&self.lock, place, &draft).await? {
+            return Err(taken_by_another());
+        }
+        begun.set_sealed();
+        reached("work.sealing");
+        drop_record(&staging.on(&self.server), &staging.name).await?;
+        reached("work.sealed");
+        Ok(())
+    }
+
+    /// Whether another attempt has taken over since this one lost its lock, so that nothing may be dropped.
+    pub(super) async fn is_taken_by_another(&self) -> Result<bool, RestoreError> {
+        let (name, ours) = match self.begun_work() {
+            Some(begun) => (begun.name.clone(), Some(begun.attempt)),
+            None => (self.staging_name(), None),
+        };
+        let now = self.journal.attempt_of_work(&self.lock, &name).await?;
+        Ok(now.is_some() && now != ours)
+    }
+
+    /// A session for the record, as our own role.
+    async fn record_session(&self, staging: &Staging) -> Result<Session, DatabaseError> {
+        let server = staging.on(&self.server);
+        server.connect(&staging.name, "record").await
+    }
+
+    /// Ends the sessions of our own role and of `roles` on a database, but for one, and waits until they have ended.
+    async fn end_sessions(
+        &self,
+        oid: u32,
+        roles: &[String],
+        but_for: i32,
+    ) -> Result<(), RestoreError> {
+        let deadline = Instant::now() + ENDING_LIMIT;
+        loop {
+            let client = self.lock.client();
+            let told = client
+                .execute(END_SESSIONS, &[&oid, &but_for, &roles])
+                .await;
+            if told.map_err(|e| map_pg_error(&e, "ending sessions of an earlier attempt"))? == 0 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let what = format!(
+                    "sessions of an earlier attempt have not ended within {ENDING_LIMIT:?}"
+                );
+                return Err(DatabaseError::new(DatabaseKind::Unavailable, what).into());
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
+    }
+
+    async fn has_prepared_transaction(&self, database: &str) -> Result<bool, RestoreError> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = $1)";
+        let row = self.lock.client().query_one(sql, &[&database]).await;
+        let row = row.map_err(|e| map_pg_error(&e, "looking for prepared transactions"))?;
+        Ok(row.get(0))
+    }
+}
+
+/// `e`, unless it says that there is no such role.
+fn unless_no_role(e: DatabaseError) -> Result<(), DatabaseError> {
+    if e.sqlstate() == Some("42704") {
+        Ok(())
+    } else {
+        Err(e)
+    }
+}
+
+fn taken_by_another() -> RestoreError {
+    let what = "another attempt has taken over this request";
+    DatabaseError::new(DatabaseKind::Unavailable, what).into()
+}
+
+fn place_of(staging: &Staging) -> (&str, u32, Option<Arc<str>>) {
+    (&staging.name, staging.oid, staging.mark.clone())
+}
+
+/// The process of the server that runs a session.
+async fn process_of(session: &Session) -> Result<i32, DatabaseError> {
+    let row = session
+        .client()
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await;
+    Ok(row
+        .map_err(|e| map_pg_error(&e, "looking up the session"))?
+        .get(0))
+}
+
+fn roles_of(loader: Option<&Loader>) -> Vec<String> {
+    loader.map(|l| l.role().to_owned()).into_iter().collect()
+}
+
+/// Removes the record from a database. The event triggers of the backup would refuse this, or record it in its tables.
+async fn drop_record(server: &Server, database: &str) -> Result<(), DatabaseError> {
+    let session = server.connect(database, "record").await?;
+    let (disable, enable) = own_event_triggers(&session).await?;
+    // All statements run in one implicit transaction.
+    let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
+    let dropped = session.run(&sql).await;
+    dropped.map_err(|e| e.context("removing the record of what was loaded"))
+}
+
+/// Tables of which only a part of the rows is there.
+fn begun_tables(entries: &[TocEntry], resumed: &Resumed) -> usize {
+    let is_begun = |entry: &&TocEntry| {
+        let unit = UnitId(i64::from(entry.dump_id.0));
+        entry.kind == EntryKind::TableData && resumed.has_rows(unit) && !resumed.is_complete(unit)
+    };
+    entries.iter().filter(is_begun).count()
+}
+
+/// What these tables lose: COPY freezes only rows of a table that its own transaction has created or emptied.
+fn note_of_begun(tables: usize) -> Option<String> {
+    (tables > 0).then(|| {
+        format!(
+            "tables whose rows an earlier attempt had begun, and that went on without FREEZE: {tables}"
+        )
+    })
+}
+
+/// The tables whose rows this role may not count.
+fn note_of_uncounted(tables: &[String]) -> Vec<String> {
+    /// Names that the note lists.
+    const LISTED: usize = 10;
+    if tables.is_empty() {
+        return vec![];
+    }
+    let listed: Vec<&str> = tables.iter().take(LISTED).map(String::as_str).collect();
+    let more = if tables.len() > LISTED { ", …" } else { "" };
+    vec![format!(
+        "the rows of {} tables that were loaded before were not counted: {}{more}",
+        tables.len(),
+        listed.join(", ")
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_were_not_counted_are_named() {
+        assert!(note_of_uncounted(&[]).is_empty());
+        let tables: Vec<String> = (0..11).map(|n| format!("t{n}")).collect();
+        assert_eq!(
+            note_of_uncounted(&tables[..2]),
+            ["the rows of 2 tables that were loaded before were not counted: t0, t1"]
+        );
+        assert_eq!(note_of_begun(0), None);
+        assert!(note_of_begun(2).is_some_and(|note| note.ends_with("without FREEZE: 2")));
+        let many = note_of_uncounted(&tables).remove(0);
+        assert!(
+            many.ends_with("t9, …") && many.contains("11 tables"),
+            "{many}"
+        );
+    }
+}
