@@ -8,12 +8,16 @@ use super::output::{count, duration, human_bytes};
 use crate::app::App;
 use crate::config::Resume;
 use crate::database::WaitingRestore;
-use crate::error::{ErrorBody, FailureReason};
+use crate::error::{ErrorBody, FailureReason, RestoreError, RetryClass};
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, KeepProgress, OnExisting, RestoreJob};
 
 /// How long the server may take to say what is kept, after the restore has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server may take to notice that the restore's session is closed. Until then, its work does not wait.
+const NOTICE: Duration = Duration::from_secs(2);
+/// Pause between looks at the server meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A moment without fractions of a second.
 fn moment(at: jiff::Timestamp) -> jiff::Timestamp {
@@ -139,15 +143,27 @@ pub(super) async fn hint_after_failure(
         let offer = "with --keep-progress, an interrupted restore can be continued";
         return (reason == FailureReason::Cancelled).then(|| offer.to_owned());
     }
-    let waiting = tokio::time::timeout(PATIENCE, app.manager.waiting()).await;
-    match waiting {
-        Ok(Ok(all)) => {
-            let own = all.iter().find(|w| w.request_id == job.request_id);
-            own.map(|w| kept(w, backup))
-        }
+    if reason.retry_class() == RetryClass::Permanent {
+        return None;
+    }
+    match tokio::time::timeout(PATIENCE, own_work(app, &job.request_id)).await {
+        Ok(Ok(own)) => own.map(|w| kept(&w, backup)),
         Ok(Err(_)) | Err(_) => {
             Some("what was loaded may be kept: see `pgrestored status`".to_owned())
         }
+    }
+}
+
+/// What is kept of a restore that has just ended.
+async fn own_work(app: &App, request_id: &str) -> Result<Option<WaitingRestore>, RestoreError> {
+    let until = tokio::time::Instant::now() + NOTICE;
+    loop {
+        let all = app.manager.waiting().await?;
+        let own = all.into_iter().find(|w| w.request_id == request_id);
+        if own.is_some() || tokio::time::Instant::now() >= until {
+            return Ok(own);
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
