@@ -6,6 +6,7 @@ mod terminal;
 
 mod backup;
 mod check;
+mod continuable;
 #[cfg(feature = "emulator")]
 mod demo;
 mod display;
@@ -107,7 +108,7 @@ enum Command {
     Promote(promote::PromoteArgs),
     /// Drop what killed workers left behind on the server
     #[command(after_help = "Example:\n  pgrestored reap --output json")]
-    Reap,
+    Reap(reap::ReapArgs),
     /// Prove that a backup can be restored
     #[command(
         after_help = "Examples:\n  pgrestored verify latest --html proof.html\n  pgrestored verify latest --depth archive --output json"
@@ -187,7 +188,7 @@ impl Command {
             | Command::Rehearse(_)
             | Command::Rollback(_)
             | Command::Promote(_)
-            | Command::Reap
+            | Command::Reap(_)
             | Command::Inspect(_)
             | Command::Check
             | Command::Doctor => true,
@@ -395,7 +396,7 @@ impl Cli {
             Command::Report(args) => report::run(App::new(config?)?, args, output).await,
             Command::Rollback(args) => rollback::run(App::new(config?)?, args, output).await,
             Command::Promote(args) => promote::run(App::new(config?)?, args, output).await,
-            Command::Reap => reap::run(App::new(config?)?, output).await,
+            Command::Reap(args) => reap::run(App::new(config?)?, args, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
             Command::Mask(args) => mask::run(App::new(config?)?, args, output).await,
             Command::Standing(args) => standing::run(App::new(config?)?, args, output).await,

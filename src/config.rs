@@ -12,6 +12,7 @@ mod memory;
 mod pgpass;
 mod raw;
 mod restore;
+mod resume;
 mod server;
 mod service_file;
 mod trust;
@@ -38,6 +39,7 @@ pub use masking::{MaskingRules, rules_of};
 pub(crate) use memory::{NAME_BUDGET, SANDBOX_MAINTENANCE_MIB, SANDBOX_SHARED_BUFFERS_MIB};
 pub use pgdump_restore::postgres::{DbConfig, FirstContact, SslMode, TlsFiles};
 pub use raw::RawConfig;
+pub use resume::{Resume, ResumeConfig};
 pub use trust::{RestrictedRoles, Trust};
 pub use values::ConfigErrors;
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
@@ -136,6 +138,8 @@ pub struct Config {
     pub in_place: InPlace,
     /// Whether definitions are tried before the first row moves.
     pub rehearse: Rehearse,
+    /// How restores that stopped are continued.
+    pub resume: ResumeConfig,
     /// Rules by which every restore masks rows.
     pub masking: Option<MaskingRules>,
     /// The key of masking rules.
@@ -362,6 +366,7 @@ impl Config {
             policy: policy(raw, &mut errors),
             in_place: in_place(raw, &mut errors),
             rehearse: rehearse(raw, &mut errors),
+            resume: ResumeConfig::read(raw, &mut errors),
             age_identity: age_identity(raw, &mut errors),
             stall_timeout: errors.duration(
                 "DOWNLOAD_STALL_TIMEOUT",

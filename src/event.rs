@@ -2,8 +2,10 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
+mod gcs_notification;
 mod message_ids;
 mod own_request;
+mod resumed_from;
 mod text_checks;
 
 use pgdump_restore::{LISTED_REFUSALS, MaskingReport, Refusal, Stage};
@@ -11,8 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{RestoreError, ValidationError, ValidationKind, bound_list, line_of, one_line};
 use crate::job::{
-    BackupRef, FinishedSql, Finishing, Job, OnExisting, Rehearsal, RestoreJob, VerifyJob,
-    check_finish_checks, check_finish_names, check_jobs, check_request_id, digest_of,
+    BackupRef, FinishedSql, Finishing, Job, KeepProgress, OnExisting, Rehearsal, RestoreJob,
+    VerifyJob, check_finish_checks, check_finish_names, check_jobs, check_request_id, digest_of,
 };
 use crate::policy::{Depth, InPlace, OnError, Rewrite, Selection};
 use crate::proof::{BackupContents, Trigger, VerificationSummary};
@@ -21,7 +23,9 @@ use text_checks::check_attributes;
 pub use crate::error::ErrorBody;
 pub use crate::job::{Completeness, ResultBackup};
 pub use crate::proof::Verdict;
+pub use gcs_notification::GcsNotification;
 pub use message_ids::id_of_message;
+pub use resumed_from::ResumedFrom;
 pub use text_checks::check_texts;
 
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
@@ -202,6 +206,9 @@ pub struct RestoreResult {
     pub duration_seconds: f64,
     /// Delivery attempt that gave this result, from 1.
     pub attempt: u32,
+    /// What earlier attempts had done, if this one went on where they stopped; also after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<ResumedFrom>,
     /// Seconds of each stage, until the next one began. Rows that were read by then are loaded after it.
     pub stages: BTreeMap<String, f64>,
     /// Seconds from the first to the last activity of the stages `data` and `indexes`, which overlap. Missing if no rows
@@ -258,48 +265,8 @@ pub struct RestoreResult {
     pub error: Option<ErrorBody>,
 }
 
-/// Attributes of a Cloud Storage notification. Only `OBJECT_FINALIZE` acts.
-#[derive(
-    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "camelCase")]
-pub struct GcsNotification {
-    /// `projects/_/buckets/BUCKET/notificationConfigs/ID`
-    pub notification_config: String,
-    /// `OBJECT_FINALIZE`, `OBJECT_METADATA_UPDATE`, `OBJECT_DELETE` or `OBJECT_ARCHIVE`
-    pub event_type: String,
-    pub bucket_id: String,
-    pub object_id: String,
-    /// An int64 as a string.
-    pub object_generation: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event_time: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload_format: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overwrote_generation: Option<String>,
-}
-
 fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(ValidationKind::InvalidRequest, what).into()
-}
-
-impl GcsNotification {
-    /// Parses a notification from its attributes; `None` for other messages.
-    pub fn from_attributes(attributes: &HashMap<String, String>) -> Option<Self> {
-        attributes
-            .get("notificationConfig")
-            .and(attributes.get("eventType"))?;
-        serde_json::from_value(serde_json::to_value(attributes).ok()?).ok()
-    }
-
-    /// The id of the verification that this notification triggers.
-    pub fn request_id(&self) -> String {
-        format!(
-            "gcs:{}/{}#{}",
-            self.bucket_id, self.object_id, self.object_generation
-        )
-    }
 }
 
 impl RestoreRequest {
@@ -468,6 +435,7 @@ impl RestoreRequest {
                 ..Finishing::default()
             },
             is_rehearsal,
+            keep: KeepProgress::ForRedelivery,
             digest,
         })))
     }
@@ -560,6 +528,7 @@ impl RestoreResult {
             finished_at,
             duration_seconds: finished_at.duration_since(started_at).as_secs_f64(),
             attempt: 1,
+            resumed_from: None,
             stages: BTreeMap::new(),
             stages_active: BTreeMap::new(),
             tables: 0,
@@ -1060,6 +1029,39 @@ mod tests {
             "gcs:b/x/y.dump#17"
         );
         assert!(GcsNotification::from_attributes(&attrs(&[("eventType", "x")])).is_none());
+    }
+
+    #[test]
+    fn a_result_tells_what_it_continued() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let mut result = RestoreResult::new("r", (now, now));
+        let field = |r: &RestoreResult| serde_json::to_value(r).unwrap()["resumed_from"].take();
+        assert!(field(&result).is_null());
+        result.resumed_from = Some(ResumedFrom {
+            attempt: 2,
+            bytes: 41_200_000_000,
+            rows: 7,
+            seconds_saved: 2160.5,
+        });
+        let wanted = serde_json::json!({
+            "attempt": 2, "bytes": 41_200_000_000_u64, "rows": 7, "seconds_saved": 2160.5
+        });
+        assert_eq!(field(&result), wanted);
+        let again: RestoreResult =
+            serde_json::from_slice(&result.reduced("x").to_message().unwrap().data).unwrap();
+        assert_eq!(again.resumed_from, result.resumed_from);
+    }
+
+    /// A message is delivered again; what nobody delivers again is kept only if a person asks for it.
+    #[test]
+    fn the_work_of_a_request_is_kept_for_its_redelivery() {
+        let request = RestoreRequest::from_message(BODY.as_bytes(), &attrs(&[])).unwrap();
+        let Job::Restore(job) = request.into_job(None).unwrap() else {
+            panic!("a restore is wanted");
+        };
+        assert_eq!(job.keep, KeepProgress::ForRedelivery);
+        let command = RestoreJob::replacing("r", "app", String::new());
+        assert_eq!(command.keep, KeepProgress::Never);
     }
 
     #[test]

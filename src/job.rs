@@ -44,6 +44,18 @@ pub enum OnExisting {
     Fill,
 }
 
+/// For whom the work of a restore that stops is kept, so that the next attempt goes on there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeepProgress {
+    /// It is dropped.
+    #[default]
+    Never,
+    /// For the next delivery of the message, or the next try of the run.
+    ForRedelivery,
+    /// For a person, who continues it with `restore --resume`.
+    ForPerson,
+}
+
 /// The word for the newest backup, and that for the newest proven one.
 pub const LATEST: &str = "latest";
 pub const LATEST_PROVEN: &str = "latest-proven";
@@ -151,6 +163,8 @@ pub struct RestoreJob {
     pub finish: Finishing,
     /// Only the definitions are tried, in a database of its own; there is no target.
     pub is_rehearsal: bool,
+    /// For whom its work is kept if it stops.
+    pub keep: KeepProgress,
     /// Digest of the request, to tell a duplicate from another request with the same id.
     pub digest: String,
 }
@@ -179,6 +193,7 @@ impl RestoreJob {
             on_error: None,
             finish: Finishing::default(),
             is_rehearsal: false,
+            keep: KeepProgress::Never,
             digest,
         }
     }

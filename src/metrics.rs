@@ -103,6 +103,8 @@ pub struct RestoreMetricsManager {
     redeliveries: Counter<u64>,
     lease_lost: Counter<u64>,
     publish_failure: Counter<u64>,
+    resumed: Counter<u64>,
+    work_saved: Counter<f64>,
     last_success: Gauge<f64>,
     verification_last_success: Gauge<f64>,
     rto: Gauge<f64>,
@@ -205,6 +207,14 @@ impl RestoreMetricsManager {
                 "restore_result_publish_failure_total",
                 "Result events that could not be published",
             ),
+            resumed: counter(
+                "restore_resumed_total",
+                "Attempts that went on where an earlier one stopped",
+            ),
+            work_saved: m
+                .f64_counter("restore_work_saved_seconds_total")
+                .with_description("Work of earlier attempts that was not repeated")
+                .build(),
             last_success: gauge(
                 "restore_last_success_timestamp_seconds",
                 "When a restore last succeeded",
@@ -237,6 +247,7 @@ impl RestoreMetricsManager {
 
     fn zero(&self) {
         self.size.record(0, &[]);
+        self.work_saved.add(0.0, &[]);
         self.last_success.record(0.0, &[]);
         for reason in FailureReason::ALL {
             self.failure
@@ -348,6 +359,12 @@ impl RestoreMetricsManager {
         self.publish_failure.add(1, &[]);
     }
 
+    /// Records an attempt that went on where an earlier one stopped, and how many seconds of work that saved.
+    pub fn record_resumed(&self, saved_seconds: f64) {
+        self.resumed.add(1, &[]);
+        self.work_saved.add(saved_seconds.max(0.0), &[]);
+    }
+
     /// An exposition with a value for every series.
     pub fn sample() -> String {
         let m = RestoreMetricsManager::new(0.0);
@@ -423,4 +440,25 @@ fn observe_running(m: &Meter, running: &SharedRunning, started: f64) {
 /// Seconds since 1970.
 pub fn now_seconds() -> f64 {
     jiff::Timestamp::now().as_microsecond() as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_was_not_repeated_is_counted() {
+        let metrics = RestoreMetricsManager::new(0.0);
+        let value = |name: &str| {
+            let text = metrics.exposition();
+            let mut lines = text.lines().filter_map(|l| l.split_once(' '));
+            let found = lines.find(|(series, _)| *series == name);
+            found.map(|(_, value)| value.parse::<f64>().unwrap())
+        };
+        let both = || ["restore_resumed_total", "restore_work_saved_seconds_total"].map(value);
+        assert_eq!(both(), [Some(0.0), Some(0.0)]);
+        metrics.record_resumed(90.5);
+        metrics.record_resumed(0.0);
+        assert_eq!(both(), [Some(2.0), Some(90.5)]);
+    }
 }

@@ -26,6 +26,8 @@ pub struct Progress {
     pub object_bytes: AtomicU64,
     /// Size of the object, 0 while unknown.
     pub object_size: AtomicU64,
+    /// Bytes of the object that earlier attempts have proven, and that this one leaves out.
+    pub skipped_bytes: AtomicU64,
     /// Bytes of table data and large objects handed to the server, uncompressed.
     pub data_bytes: AtomicU64,
     /// Expected total of `data_bytes` if the archive's restore index gives it, otherwise 0.
@@ -47,6 +49,8 @@ pub struct Progress {
     load: Mutex<LoadActivity>,
     /// The largest share of the work that was shown, which never falls.
     furthest: Mutex<f64>,
+    /// What earlier attempts had done, if this one goes on where they stopped.
+    continued: Mutex<Option<Continued>>,
     /// SQL text is loaded: its indexes and keys are found while it is read.
     is_growing: AtomicBool,
     /// The tables whose data was begun last, oldest first.
@@ -87,6 +91,15 @@ struct LoadActivity {
     /// When an entry was first begun after rows were there. Before, those of SQL text are definitions.
     tasks_from: Option<tokio::time::Instant>,
     tasks_to: Option<tokio::time::Instant>,
+}
+
+/// The work of earlier attempts. What they had done is passed over quickly, and says nothing of the pace.
+#[derive(Debug)]
+struct Continued {
+    /// The share that they had done.
+    share: f64,
+    /// The share that was first seen beyond it, and the seconds in the measured stages until then.
+    passed: Option<(f64, f64)>,
 }
 
 #[derive(Debug, Default)]
@@ -174,11 +187,35 @@ impl Progress {
             &self.tasks_done,
         ];
         all.iter()
-            .chain(&[&self.object_bytes])
+            .chain(&[&self.object_bytes, &self.skipped_bytes])
             .for_each(|n| n.store(0, Relaxed));
+        *self.continued.lock() = None;
         self.latest_tables.lock().clear();
         *self.load.lock() = LoadActivity::default();
         self.enter(Stage::Prepare);
+    }
+
+    /// Earlier attempts had done this share of the work, from 0 to 1: what is shown begins there.
+    pub fn continue_from(&self, share: f64) {
+        let share = share.clamp(0.0, 1.0);
+        let mut furthest = self.furthest.lock();
+        *furthest = furthest.max(share);
+        *self.continued.lock() = Some(Continued {
+            share,
+            passed: None,
+        });
+    }
+
+    /// The share, and the seconds, from which the pace is measured; `None` while what earlier attempts had done is passed
+    /// over.
+    fn pace_from(&self, fraction: f64, spent: f64) -> Option<(f64, f64)> {
+        match &mut *self.continued.lock() {
+            None => Some((0.0, 0.0)),
+            Some(continued) if fraction > continued.share => {
+                Some(*continued.passed.get_or_insert((fraction, spent)))
+            }
+            Some(_) => None,
+        }
     }
 
     /// Ends the span of the last stage; the counters keep their values.
@@ -221,13 +258,15 @@ impl Progress {
 
     /// The share that is done. What is read of SQL text says nothing of the indexes and keys that follow.
     fn fraction(&self) -> Option<f64> {
-        let part = |done: &AtomicU64, all: &AtomicU64| {
+        let share = |done: u64, all: &AtomicU64| {
             let all = all.load(Relaxed);
-            (all > 0).then(|| (done.load(Relaxed) as f64 / all as f64).min(1.0))
+            (all > 0).then(|| (done as f64 / all as f64).min(1.0))
         };
+        let part = |done: &AtomicU64, all: &AtomicU64| share(done.load(Relaxed), all);
+        let passed = self.object_bytes.load(Relaxed) + self.skipped_bytes.load(Relaxed);
         // Data sent to the server is a better measure than bytes read ahead.
         let read = part(&self.data_bytes, &self.data_expected)
-            .or(part(&self.object_bytes, &self.object_size))?;
+            .or_else(|| share(passed, &self.object_size))?;
         if is_before_work(self.stage()) {
             // All of a small object may be read ahead.
             return Some(0.0);
@@ -251,10 +290,14 @@ impl Progress {
             .into_iter()
             .filter(|(stage, _)| is_measured(*stage));
         let spent: f64 = measured.map(|(_, seconds)| seconds).sum();
-        let is_known = is_measured(self.stage()) && spent >= MIN_MEASURED;
+        let is_known = is_measured(self.stage());
         let eta = fraction
             .filter(|f| is_known && ESTIMATED.contains(f))
-            .map(|f| spent * (1.0 - f) / f);
+            .and_then(|f| {
+                let (from, since) = self.pace_from(f, spent)?;
+                let (done, took) = (f - from, spent - since);
+                (done > 0.0 && took >= MIN_MEASURED).then(|| took * (1.0 - f) / done)
+            });
         let shown = fraction.map(|fraction| {
             let mut furthest = self.furthest.lock();
             *furthest = furthest.max(fraction);
@@ -462,6 +505,36 @@ mod tests {
         assert_eq!((shown(1000) * 100.0).round(), 85.0);
         progress.begin_again();
         assert_eq!((shown(100) * 100.0).round(), 85.0);
+    }
+
+    /// What earlier attempts had done is passed over quickly, read again or not.
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_continues_shows_its_own_pace() {
+        let progress = Progress::default();
+        progress.object_size.store(1000, Relaxed);
+        progress.skipped_bytes.store(200, Relaxed);
+        progress.continue_from(0.5);
+        let read = |bytes: u64| {
+            progress.object_bytes.store(bytes, Relaxed);
+            let shown = progress.snapshot();
+            let percent = shown.fraction.map(|f| (f * 100.0).round());
+            (percent, shown.eta_seconds.map(f64::round))
+        };
+        let pass = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
+        progress.enter(Stage::Prepare);
+        assert_eq!(read(0), (Some(50.0), None));
+        progress.enter(Stage::Data);
+        pass(10).await;
+        assert_eq!(read(300), (Some(50.0), None), "only the start is reached");
+        assert_eq!(read(400), (Some(60.0), None), "its own pace begins");
+        pass(20).await;
+        assert_eq!(read(600), (Some(80.0), Some(20.0)));
+        assert_eq!(progress.snapshot().object_bytes, 600, "only what was read");
+        assert_eq!(read(800).0, Some(100.0));
+        // From the start after all.
+        progress.begin_again();
+        progress.enter(Stage::Data);
+        assert_eq!(read(500), (Some(100.0), Some(30.0)));
     }
 
     #[test]

@@ -20,5 +20,7 @@ GRANT pgrestored_owner TO pgrestored;
 -- Allows terminating other sessions on a database that is replaced (never a superuser's).
 GRANT pg_signal_backend TO pgrestored;
 
--- The schema of the journal. A role with CREATE on this database would create it itself.
+-- The schema of the journal, and of what restores that resume need to know. A role with CREATE on this database would create
+-- it itself. Its tables, also pgrestored.work, are created and used by this role alone: they need no grants, and no other role
+-- may have any, since pgrestored.work holds the keys that show whether a record of work is genuine.
 CREATE SCHEMA pgrestored AUTHORIZATION pgrestored;

@@ -34,7 +34,7 @@ variable "prefix" {
 variable "max_delivery_attempts" {
   type        = number
   default     = 20
-  description = "Deliveries of a request before it is dead-lettered: above RESTORE_MAX_ATTEMPTS (4) and RESTORE_QUARANTINE_AFTER (10), since the worker publishes a failure at those limits. Shutdowns and lost workers count too."
+  description = "Deliveries of a request before it is dead-lettered: above RESTORE_MAX_ATTEMPTS (4) and RESTORE_QUARANTINE_AFTER (10), since the worker publishes a failure at those limits. Shutdowns and lost workers count too: with components/spot, 16 is the limit to exceed; for longer restores there, up to 100."
 }
 
 variable "kubernetes_service_account" {

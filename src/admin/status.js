@@ -31,7 +31,7 @@ function put(parent, children) {
 }
 
 // Elements by key, made anew only if their data changed. Each has a function `tick` for what changes with time.
-const made = { sets: new Map(), standing: new Map(), recent: new Map(), running: new Map() };
+const made = { sets: new Map(), standing: new Map(), continuable: new Map(), recent: new Map(), running: new Map() };
 function reuse(kind, items, keyOf, build) {
   const old = made[kind], now = new Map();
   for (const item of items) {
@@ -152,6 +152,13 @@ function standing(x) {
     cell(x.when), cell(state, x.problem ? "bad" : x.paused_since ? "warn" : null)), when, good?.finished_at);
 }
 
+// A restore that stopped, and whose work is kept.
+function continuable(x) {
+  const when = cell(ago(x.since), "when");
+  return since(row("continuable", cell(x.target), when, cell(x.request_id, "id"), cell(bytes(x.bytes) + " (" + Math.floor(x.share * 100) + " %)", "num"), cell(x.rows.toLocaleString("en"), "num"),
+    cell(x.until), cell(x.by_command ? "by hand: restore --resume" : "when its request is delivered again")), when, x.since);
+}
+
 function result(r) {
   const word = r.verdict ?? r.status, request = make("div", r.request_id);
   request.append(links(r.request_id, r.trace_id, r.verification?.evidence));
@@ -199,6 +206,8 @@ function show(s) {
   put($("sets"), reuse("sets", s.sets, (x) => x.name, set));
   $("orders").hidden = !s.standing?.length;
   put($("standing"), reuse("standing", s.standing ?? [], (x) => x.order, standing));
+  $("waiting").hidden = !s.continuable?.length;
+  put($("continuable"), reuse("continuable", s.continuable ?? [], (x) => x.database, continuable));
   put($("recent"), reuse("recent", s.recent, (r) => r.kind + r.request_id, result));
   filter();
 }

@@ -48,7 +48,7 @@ impl Exit {
             Exit::Usage => "invalid command line, or it names a file that does not exist",
             Exit::Incomplete => "restored without what the server refused (--on-error skip)",
             Exit::BadData => {
-                "a message or an archive cannot be read, or masking rules do not fit the backup"
+                "a message or an archive cannot be read, masking rules do not fit the backup, or no restore can be continued"
             }
             Exit::Unavailable => "a server or service does not respond",
             Exit::Permission => "missing credentials or permissions",
@@ -143,6 +143,9 @@ pub(super) enum CommandError {
     /// A server or service does not respond.
     #[error("{0}")]
     Unavailable(String),
+    /// `restore --resume` finds no work that was kept.
+    #[error("{0}")]
+    NothingToContinue(String),
     #[error("{0}")]
     Other(String),
 }
@@ -185,6 +188,7 @@ impl CommandError {
             },
             CommandError::Restore(e) if !e.misfits().is_empty() => Exit::BadData,
             CommandError::Restore(e) => Exit::of_failure(e.reason(), e.sqlstate()),
+            CommandError::NothingToContinue(_) => Exit::BadData,
             CommandError::Other(_) => Exit::Failed,
         }
     }

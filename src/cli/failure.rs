@@ -108,7 +108,9 @@ fn body_of(e: &CommandError) -> ErrorBody {
     let (cause, sqlstate) = match e {
         CommandError::Restore(e) => ((e.reason(), e.blame()), e.sqlstate()),
         CommandError::App(AppError::Database(e)) => ((e.reason(), e.kind().blame()), e.sqlstate()),
-        CommandError::App(AppError::Config(_)) => (of(R::InvalidRequest), None),
+        CommandError::App(AppError::Config(_)) | CommandError::NothingToContinue(_) => {
+            (of(R::InvalidRequest), None)
+        }
         CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => (of_queue(e), None),
         CommandError::App(AppError::Admin(_)) | CommandError::Unavailable(_) => (unavailable, None),
         CommandError::Io(_) | CommandError::Other(_) => (of(R::Internal), None),
@@ -180,6 +182,11 @@ mod tests {
                 "invalid configuration: A: must be b; C: must be d",
             ),
             (missing.into(), R::InvalidRequest, "no topic"),
+            (
+                CommandError::NothingToContinue("nothing".into()),
+                R::InvalidRequest,
+                "nothing",
+            ),
             (
                 CommandError::Unavailable("no answer".into()),
                 R::TargetUnavailable,

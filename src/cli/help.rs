@@ -20,7 +20,7 @@ const OPERATION: &str = "Operation";
 const OTHER: &str = "Configuration";
 
 /// Topics of the options that every command has, by the beginning of their ids; the first that fits counts.
-const TOPICS: [(&str, &str); 52] = [
+const TOPICS: [(&str, &str); 53] = [
     ("output", OUTPUT),
     ("log_url_template", OPERATION),
     ("trace_url_template", OPERATION),
@@ -57,6 +57,7 @@ const TOPICS: [(&str, &str); 52] = [
     ("restore_globals", POLICY),
     ("restore_require_complete", POLICY),
     ("restore_keep_previous", POLICY),
+    ("restore_resume", POLICY),
     ("restore_swap_when_idle", POLICY),
     ("restore_finish_from", SOURCE),
     ("restore_copy_format", LIMITS),

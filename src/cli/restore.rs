@@ -8,6 +8,7 @@ use pgdump_restore::{FinishingSql, MAX_FINISHING_BYTES, MaskingReport, Stage, Us
 use tokio_util::sync::CancellationToken;
 
 use super::backup::{backup_of, hint_of, of_generations, with_generation};
+use super::continuable;
 use super::display;
 use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
@@ -18,10 +19,10 @@ use super::terminal;
 use crate::app::App;
 use crate::config::Document;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError, ValidationKind};
-use crate::event::{NOT_EMPTIED, RestoreResult, check_texts};
+use crate::event::{NOT_EMPTIED, RestoreResult, ResumedFrom, check_texts};
 use crate::job::{
-    Finishing, FinishingFile, MAX_FINISHING_FILES, OnExisting, RestoreJob, check_request_id,
-    digest_of, parse_jobs,
+    Finishing, FinishingFile, KeepProgress, MAX_FINISHING_FILES, OnExisting, RestoreJob,
+    check_request_id, digest_of, parse_jobs,
 };
 use crate::progress::Progress;
 use crate::verification::ChecksFile;
@@ -95,6 +96,18 @@ pub(super) struct RestoreArgs {
     /// It has the form of VERIFY_CHECKS.
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::TARGET)]
     finish_checks: Option<PathBuf>,
+    /// If the restore is interrupted, keep what it has loaded
+    ///
+    /// Then --resume goes on there, for RESTORE_RESUME_FOR; status lists it, and reap drops it. It is kept if it had loaded for
+    /// RESTORE_RESUME_FROM.
+    #[arg(long, conflicts_with_all = ["into_empty", "data_only"], hide_short_help = true, help_heading = help::TARGET)]
+    keep_progress: bool,
+    /// Go on with the restore into this database that --keep-progress kept
+    ///
+    /// The backup and the options must be the same. If anything that it depends on has changed, it begins from the start, and a note
+    /// of the result says why. If it is interrupted again, what it has loaded is kept again.
+    #[arg(long, conflicts_with_all = ["into_empty", "data_only"], hide_short_help = true, help_heading = help::TARGET)]
+    resume: bool,
     #[command(flatten)]
     select: crate::policy::Selection,
 }
@@ -106,6 +119,33 @@ impl RestoreArgs {
         } else {
             self.on_existing
         }
+    }
+
+    fn keep(&self) -> KeepProgress {
+        if self.keep_progress || self.resume {
+            KeepProgress::ForPerson
+        } else {
+            KeepProgress::Never
+        }
+    }
+
+    /// Checks the options that keep and continue work, and finds the restore that is continued.
+    async fn prepare_to_resume(&mut self, app: &App) -> Result<(), CommandError> {
+        let mode = app.config.resume.mode;
+        if self.keep_progress {
+            continuable::check("--keep-progress", mode, &self.backup)?;
+        }
+        if !self.resume {
+            return Ok(());
+        }
+        continuable::check("--resume", mode, &self.backup)?;
+        let target = self.target.as_ref().or(app.config.db_name.as_ref());
+        // Without a target, the job cannot be made either, and says so.
+        if let Some(target) = target {
+            let id = continuable::find(app, target, self.request_id.as_deref()).await?;
+            self.request_id = Some(id);
+        }
+        Ok(())
     }
 
     /// The result of a restore that cannot begin, without its error.
@@ -161,7 +201,8 @@ pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -
     let list = args.use_list.as_deref().map(read_list).transpose()?;
     args.select.use_list = list.map(Arc::new);
     let finishing = read_finishing(&args)?;
-    let backup = args.backup.clone();
+    args.prepare_to_resume(&app).await?;
+    let (backup, is_resumed) = (args.backup.clone(), args.resume);
     let undelete = args.restore_soft_deleted.then_some(args.replace_live);
     let mut job = job_of(&app, args, finishing)?;
     if let Some(may_replace) = undelete {
@@ -175,6 +216,15 @@ pub(super) async fn run(app: App, mut args: RestoreArgs, output: OutputFormat) -
     let _ = display.await;
     app.manager.record_completion(&finished);
     add_hint(&backup, finished.result.error.as_mut());
+    let hint = continuable::hint_after_failure(&app, &job, &backup, &finished.result).await;
+    if let Some(e) = finished.result.error.as_mut() {
+        if is_resumed {
+            continuable::explain_other_options(e, &job.target_db);
+        }
+        if let Some(hint) = hint {
+            e.message = format!("{}; {hint}", e.message);
+        }
+    }
     match output {
         OutputFormat::Json => {
             print_json(&finished.result)?;
@@ -228,7 +278,7 @@ async fn restore_soft_deleted(
 fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob, RestoreError> {
     let invalid =
         |what: &str| RestoreError::from(ValidationError::new(ValidationKind::InvalidRequest, what));
-    let on_existing = args.on_existing();
+    let (on_existing, keep) = (args.on_existing(), args.keep());
     let target = args.target.or_else(|| app.config.db_name.clone());
     let files: Vec<&str> = finish.files.iter().map(|f| f.sql.name()).collect();
     check_texts(
@@ -282,6 +332,7 @@ fn job_of(app: &App, args: RestoreArgs, finish: Finishing) -> Result<RestoreJob,
         on_error: None,
         finish,
         is_rehearsal: false,
+        keep,
     })
 }
 
@@ -304,6 +355,16 @@ fn stages_of(r: &RestoreResult) -> String {
         ""
     };
     ran.collect::<Vec<_>>().join(", ") + overlap
+}
+
+/// What earlier attempts had done, in one line.
+fn resumed(earlier: &ResumedFrom) -> String {
+    format!(
+        "resumed from attempt {}: {}, {} saved",
+        earlier.attempt,
+        human_bytes(earlier.bytes),
+        duration(earlier.seconds_saved)
+    )
 }
 
 /// What was masked, in one line.
@@ -378,6 +439,9 @@ pub(super) fn print_result(r: &RestoreResult) {
                 human_bytes(r.bytes)
             );
             out!("  {}", stages_of(r));
+            if let Some(earlier) = &r.resumed_from {
+                out!("  {}", resumed(earlier));
+            }
             for file in &r.finish {
                 out!("  {} ran in {}", file.name, duration(file.seconds));
             }
@@ -442,6 +506,48 @@ mod tests {
             stages_of(&result(&stages, &[])),
             "prepare 0.0 s, data 1 min 1 s, analyze 0.5 s, swap 1.0 s"
         );
+    }
+
+    #[test]
+    fn a_restore_says_what_it_continued() {
+        let earlier = ResumedFrom {
+            attempt: 2,
+            bytes: 5 << 30,
+            rows: 7,
+            seconds_saved: 2_160.0,
+        };
+        assert_eq!(
+            resumed(&earlier),
+            "resumed from attempt 2: 5.00 GiB, 36 min 0 s saved"
+        );
+    }
+
+    /// What is not kept for long, or cannot be, is not asked to be kept.
+    #[test]
+    fn work_is_kept_for_a_person_who_asks_for_it() {
+        use clap::Parser;
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: RestoreArgs,
+        }
+        let parse = |more: &[&str]| {
+            let all = ["restore", "latest", "--target", "app"].iter().chain(more);
+            Line::try_parse_from(all).map(|line| line.args)
+        };
+        for (flags, keep) in [
+            (&[][..], KeepProgress::Never),
+            (&["--keep-progress"], KeepProgress::ForPerson),
+            (&["--resume"], KeepProgress::ForPerson),
+            (&["--resume", "--keep-progress"], KeepProgress::ForPerson),
+        ] {
+            assert_eq!(parse(flags).unwrap().keep(), keep, "{flags:?}");
+        }
+        for flag in ["--keep-progress", "--resume"] {
+            for other in ["--into-empty", "--data-only"] {
+                assert!(parse(&[flag, other]).is_err(), "{flag} {other}");
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! `status`: shows what a worker is doing, from its `/status.json`.
+//! `status`: shows what a worker is doing, from its `/status.json`, and which restores can be continued. If no worker answers,
+//! the target server is asked for those.
 
 use std::time::Duration;
 
+use super::continuable;
 use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::output::{OutputFormat, count, duration, human_bytes, print_json};
 use super::style;
+use crate::app::App;
 use crate::config::Config;
+use crate::database::WaitingRestore;
 use crate::event::RestoreResult;
 use crate::manager::DatabaseStatus;
 use crate::standing::{StandingRun, StandingStatus};
@@ -13,6 +17,8 @@ use crate::worker::{JobStatus, QueueStatus, WaitReason, WorkerStatus};
 
 /// How long to wait for a worker's response.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the target server, which is asked only if no worker answers.
+const SERVER_PATIENCE: Duration = Duration::from_secs(3);
 /// Number of results to show.
 const SHOWN: usize = 10;
 
@@ -34,11 +40,10 @@ pub(super) async fn run(config: &Config, args: StatusArgs, output: OutputFormat)
             .map_err(|e| CommandError::Unavailable(format!("{at}: {e}")))?;
         return Ok(Exit::Ok);
     }
-    let status = status_at(&at).await.map_err(|e| {
-        CommandError::Unavailable(format!(
-            "{at}: {e}; check that the worker is running and that --url or ADMIN_ADDR is its address"
-        ))
-    })?;
+    let status = match status_at(&at).await {
+        Ok(status) => status,
+        Err(e) => return without_worker(config, &format!("{at}: {e}"), output).await,
+    };
     match output {
         OutputFormat::Json => print_json(&status),
         OutputFormat::Text => {
@@ -46,6 +51,41 @@ pub(super) async fn run(config: &Config, args: StatusArgs, output: OutputFormat)
             Ok(Exit::Ok)
         }
     }
+}
+
+/// Shows what can be continued according to the target server, with a warning that no worker answers.
+///
+/// # Errors
+/// Nothing can be continued, as far as is known: then there is no answer at all.
+async fn without_worker(config: &Config, problem: &str, output: OutputFormat) -> CommandResult {
+    let continuable = continuable_on_server(config).await;
+    if continuable.is_empty() {
+        return Err(CommandError::Unavailable(format!(
+            "{problem}; check that the worker is running and that --url or ADMIN_ADDR is its address"
+        )));
+    }
+    err!("pgrestored: warning: no worker answers: {problem}");
+    match output {
+        OutputFormat::Json => {
+            let problem = format!("no worker answers: {problem}");
+            print_json(&WorkerStatus::without_worker(continuable, problem))
+        }
+        OutputFormat::Text => {
+            print_continuable(&continuable);
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// The restores that can be continued; none if the server does not tell.
+async fn continuable_on_server(config: &Config) -> Vec<WaitingRestore> {
+    let Ok(app) = App::new(config.clone()) else {
+        return vec![];
+    };
+    let waiting = tokio::time::timeout(SERVER_PATIENCE, app.manager.waiting()).await;
+    waiting
+        .map(|answer| answer.unwrap_or_default())
+        .unwrap_or_default()
 }
 
 /// Base URL of the worker's admin port: as given, otherwise from ADMIN_ADDR.
@@ -247,6 +287,7 @@ fn print(s: &WorkerStatus) {
     s.standing
         .iter()
         .for_each(|order| out!("  {}", standing_line(order)));
+    print_continuable(&s.continuable);
     out!("last results");
     s.recent
         .iter()
@@ -255,6 +296,16 @@ fn print(s: &WorkerStatus) {
     if s.recent.is_empty() {
         out!("  {}", style::soft("none"));
     }
+}
+
+fn print_continuable(waiting: &[WaitingRestore]) {
+    if !waiting.is_empty() {
+        out!("can be continued");
+    }
+    let now = jiff::Timestamp::now();
+    waiting
+        .iter()
+        .for_each(|w| out!("  {}", continuable::line(w, now)));
 }
 
 /// One line about a standing restore.

@@ -264,6 +264,16 @@ pub struct RawConfig {
         value_name = "TIME"
     )]
     pub(super) restore_keep_previous: Option<String>,
+    /// Whether a restore that stopped goes on where it stopped: auto: if all that it depends on is unchanged; never: every
+    /// attempt begins from the start [default: auto]
+    #[arg(long, env = "RESTORE_RESUME", global = true, value_name = "WHEN")]
+    pub(super) restore_resume: Option<String>,
+    /// How long the work of a restore that stopped is kept for its next attempt [default: 24h]
+    #[arg(long, env = "RESTORE_RESUME_FOR", global = true, value_name = "TIME")]
+    pub(super) restore_resume_for: Option<String>,
+    /// Keep the work of a restore that stopped only if it had loaded for this long; 0s = always [default: 1m]
+    #[arg(long, env = "RESTORE_RESUME_FROM", global = true, value_name = "TIME")]
+    pub(super) restore_resume_from: Option<String>,
     /// How often a worker drops what killed workers left behind; 0 = never [default: 10m]
     #[arg(long, env = "REAP_EVERY", global = true, value_name = "TIME")]
     pub(super) reap_every: Option<String>,

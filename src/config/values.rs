@@ -21,6 +21,13 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// Parses a duration that is not negative.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let span = text.parse::<jiff::Span>().ok()?;
+    let exact = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    Duration::try_from(exact.ok()?).ok()
+}
+
 impl ConfigErrors {
     pub(super) fn add(&mut self, variable: &str, what: impl fmt::Display) {
         self.0.push(format!("{variable}: {what}"));
@@ -65,22 +72,11 @@ impl ConfigErrors {
         let Some(text) = non_empty(given) else {
             return default;
         };
-        let parsed = text.parse::<jiff::Span>().ok();
-        let parsed = parsed.and_then(|s| {
-            s.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
-                .ok()
-        });
-        let parsed = parsed.and_then(|d| Duration::try_from(d).ok());
-        match parsed.filter(|d| !d.is_zero()) {
-            Some(d) => d,
-            None => {
-                self.add(variable, "must be a duration such as 30s, 15m, 12h or 7d");
-                default
-            }
-        }
+        let parsed = parse_duration(text).filter(|d| !d.is_zero());
+        self.or_not_a_duration(variable, parsed, default)
     }
 
-    /// A duration; `0` is allowed and means none.
+    /// A duration; `0` and `0s` are allowed and mean none.
     pub(super) fn duration_or_none(
         &mut self,
         variable: &str,
@@ -88,9 +84,22 @@ impl ConfigErrors {
         default: Duration,
     ) -> Duration {
         match non_empty(given) {
+            None => default,
             Some("0") => Duration::ZERO,
-            _ => self.duration(variable, given, default),
+            Some(text) => self.or_not_a_duration(variable, parse_duration(text), default),
         }
+    }
+
+    fn or_not_a_duration(
+        &mut self,
+        variable: &str,
+        parsed: Option<Duration>,
+        default: Duration,
+    ) -> Duration {
+        parsed.unwrap_or_else(|| {
+            self.add(variable, "must be a duration such as 30s, 15m, 12h or 7d");
+            default
+        })
     }
 
     pub(super) fn locations(&mut self, variable: &str, given: &Option<String>) -> Vec<Location> {
@@ -161,4 +170,33 @@ pub(super) fn secret(
             .ok()
     });
     from_file.or(non_empty(text).map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_some_durations_may_be_none() {
+        const DEFAULT: Duration = Duration::from_secs(7);
+        for (text, seconds, may_be_none) in [
+            ("", Some(7), Some(7)),
+            ("90s", Some(90), Some(90)),
+            ("1d", Some(86_400), Some(86_400)),
+            ("0", None, Some(0)),
+            ("0s", None, Some(0)),
+            ("-1s", None, None),
+            ("soon", None, None),
+        ] {
+            let given = Some(text.to_owned());
+            let mut errors = ConfigErrors::default();
+            let found = errors.duration("A", &given, DEFAULT);
+            assert_eq!(errors.0.len(), usize::from(seconds.is_none()), "{text}");
+            assert_eq!(found.as_secs(), seconds.unwrap_or(7), "{text}");
+            let mut errors = ConfigErrors::default();
+            let found = errors.duration_or_none("A", &given, DEFAULT);
+            assert_eq!(errors.0.len(), usize::from(may_be_none.is_none()), "{text}");
+            assert_eq!(found.as_secs(), may_be_none.unwrap_or(7), "{text}");
+        }
+    }
 }

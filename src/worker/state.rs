@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::config::Config;
-use crate::database::TargetHealth;
+use crate::database::{TargetHealth, WaitingRestore};
 use crate::event::{Kind, RestoreResult};
 use crate::job::{BackupRef, Job, LATEST, LATEST_PROVEN};
 use crate::manager::{BackupSetStatus, JobOutcome};
@@ -28,6 +28,8 @@ pub struct WorkerState {
     sets: Mutex<Vec<BackupSetStatus>>,
     /// In the order of the configuration.
     orders: Mutex<Vec<StandingStatus>>,
+    /// As of the last pass of the reaper.
+    continuable: Mutex<Vec<WaitingRestore>>,
     next: AtomicU64,
     broken: AtomicBool,
     stopping: AtomicBool,
@@ -226,6 +228,9 @@ pub struct WorkerStatus {
     /// The status of each standing restore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standing: Vec<StandingStatus>,
+    /// Restores that stopped, and whose work is kept for their next attempt, as of the worker's last look (REAP_EVERY).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub continuable: Vec<WaitingRestore>,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -249,6 +254,25 @@ impl Drop for Listed {
 
 fn lock<T>(m: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
     m.lock()
+}
+
+impl WorkerStatus {
+    /// What is known without a worker: what can be continued, and why no worker tells more.
+    pub fn without_worker(continuable: Vec<WaitingRestore>, problem: String) -> Self {
+        WorkerStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: false,
+            stopping: false,
+            running: vec![],
+            recent: vec![],
+            sets: vec![],
+            standing: vec![],
+            continuable,
+            problems: vec![problem],
+            queue: QueueStatus::default(),
+            links: JobLinks::default(),
+        }
+    }
 }
 
 impl WorkerState {
@@ -345,6 +369,11 @@ impl WorkerState {
         *lock(&self.sets) = sets;
     }
 
+    /// Shows the restores that can be continued.
+    pub(super) fn set_continuable(&self, waiting: Vec<WaitingRestore>) {
+        *lock(&self.continuable) = waiting;
+    }
+
     /// Shows how a standing restore stands.
     pub(super) fn set_order(&self, mut status: StandingStatus) {
         let mut orders = lock(&self.orders);
@@ -436,6 +465,7 @@ impl WorkerState {
             recent: lock(&self.recent).iter().cloned().collect(),
             sets: lock(&self.sets).clone(),
             standing: lock(&self.orders).clone(),
+            continuable: lock(&self.continuable).clone(),
             problems: self.problems(),
             queue: self.queue(),
             links: self.links.clone(),
@@ -491,6 +521,32 @@ mod tests {
             .collect();
         assert_eq!(ids[..3], ["new", "104", "103"]);
         assert_eq!(recent[1].result.rows, 0, "the first one stays");
+    }
+
+    #[test]
+    fn what_can_be_continued_is_shown_until_the_next_look() {
+        let state = WorkerState::default();
+        assert!(state.status().continuable.is_empty());
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        state.set_continuable(vec![WaitingRestore {
+            database: "pgrestored_s_1".to_owned(),
+            target: "app".to_owned(),
+            request_id: "r".to_owned(),
+            by_command: false,
+            bytes: 5,
+            rows: 1,
+            share: 0.5,
+            attempt: 1,
+            since: at,
+            until: at,
+        }]);
+        let shown = serde_json::to_value(state.status()).unwrap();
+        assert_eq!(shown["continuable"][0]["target"], "app");
+        let again: WorkerStatus = serde_json::from_value(shown).unwrap();
+        assert_eq!(again.continuable.len(), 1);
+        state.set_continuable(vec![]);
+        let shown = serde_json::to_value(state.status()).unwrap();
+        assert!(shown.get("continuable").is_none());
     }
 
     #[test]

@@ -28,6 +28,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "DB_USER" "pgrestored"
   "DB_PASSWORD_FILE" "/run/secrets/pgrestored/db-password"
 -}}
+{{- if .Values.spot }}
+{{- /* Why these: deploy/kubernetes/components/spot. */}}
+{{- $_ := set $own "DRAIN_TIMEOUT" "10s" }}
+{{- $_ := set $own "RESTORE_MAX_ATTEMPTS" "12" }}
+{{- $_ := set $own "RESTORE_QUARANTINE_AFTER" "16" }}
+{{- end }}
 {{- if eq .Values.cloudSql.mode "proxy" }}
 {{- $_ := set $own "DB_HOST" "127.0.0.1" }}
 {{- else if eq .Values.cloudSql.mode "ca" }}
