@@ -12,7 +12,7 @@ use crate::test_env::{Source, TestEnv};
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
 /// Between two records, after some.
-const PAUSED: (&str, &str) = ("FAILPOINTS", "work.noted=9*off->1*return(3000)");
+const PAUSED: (&str, &str) = ("FAILPOINTS", "work.noted=5*off->1*return(3000)");
 
 /// Starts a worker, and waits until it has recorded some transactions of a request for this target.
 async fn at_work(s: &Source, env: &TestEnv, target: &str, flags: &[(&str, &str)]) -> Process {
@@ -24,7 +24,7 @@ async fn at_work(s: &Source, env: &TestEnv, target: &str, flags: &[(&str, &str)]
     let begun = "SELECT datname FROM pg_database WHERE datname ~ '^pgrestored_s_'";
     let staging = s.c.until(begun).await;
     let recorded = async {
-        while records(&s.c, &staging) < 6 {
+        while records(&s.c, &staging) < 4 {
             pause().await;
         }
     };

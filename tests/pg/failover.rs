@@ -26,8 +26,8 @@ struct Failover {
 async fn what_a_standby_has_lost_is_loaded_again() {
     let one = Failover {
         is_sync: false,
-        paused_after: Some(7),
-        failed_after: 15,
+        paused_after: Some(4),
+        failed_after: 8,
     };
     let mut all = vec![one];
     if is_full_campaign() {
@@ -47,7 +47,7 @@ async fn what_a_standby_has_lost_is_loaded_again() {
 
 /// Half of them synchronous; of the others, most lose their last transactions.
 fn any(i: u32) -> Failover {
-    let failed_after = fastrand::u32(3..20);
+    let failed_after = fastrand::u32(3..10);
     let is_sync = i % 2 == 0;
     let loses = !is_sync && fastrand::u8(..4) > 0;
     Failover {
