@@ -38,9 +38,9 @@ reference: ## Write docs/reference/ from the code
 	@$(BUILD) --quiet
 	@$(PROGRAM) reference docs/reference
 
-bench: ## Compare with download + pg_restore -j; measure the cost of a proof and of masking, growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
+bench: ## Compare with download + pg_restore -j; measure the cost of a proof, of masking and of keeping work, growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
 	@scripts/setup.sh demo
-	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling --bench mask
+	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling --bench mask --bench resume
 
 smoke: ## Run the first benchmark on some 20 MB of each dataset, once and unoptimized, to see that it works
 	@scripts/setup.sh demo
@@ -51,7 +51,7 @@ release: ## Build the release artifacts in target/dist
 
 soak: setup ## Run every fault campaign completely (hours); each prints a line CAMPAIGN with its seed and totals
 	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run --profile soak --no-capture --lib --test pg --test cloud --test offline --test reader \
-		-E 'test(deploy::mutants_of) | test(formats::product) | test(/^verify::clean_/) | test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(masked_joins::) | test(refusals::) | test(storage::every_fault) | test(sigterm) | test(google::) | test(a_long_restore) | test(forged_index) | test(own_verification) | test(the_self_test) | test(page::)' \
+		-E 'test(deploy::mutants_of) | test(formats::product) | test(/^verify::clean_/) | test(crash::) | test(/^(resume|handover|tampering|failover)::/) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(masked_joins::) | test(refusals::) | test(storage::every_fault) | test(sigterm) | test(google::) | test(a_long_restore) | test(forged_index) | test(own_verification) | test(the_self_test) | test(page::)' \
 		-E 'binary(pg) & test(/^(access::(changes|nobody)_|causes::|corpus::|encodings::|extensions::|fill::|formats::|inputs::cut_|managed::backups_|order::|pieces::numbered_|redirected::|round_trip::|servers::(a_part|from|fixtures)_|text::data_only_text_gives|verify::replayed_)/)' \
 		-E 'binary(reader) | test(copies_count_once) | test(very_many_names)' \
 		2>&1 | grep --line-buffered -v '^{'

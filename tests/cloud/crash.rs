@@ -23,15 +23,17 @@ const RESULTS: &str = "projects/test/topics/restore-completions";
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
 /// The failpoints of a restore, in order.
-const BEFORE: [&str; 8] = [
+const BEFORE: [&str; 10] = [
     "claimed",
     "announced",
     "created",
     "schema",
     "copy",
+    "work.noted",
     "task",
     "loaded",
     "checked",
+    "work.sealed",
 ];
 const SWAP: [&str; 5] = [
     "swap.begun",
@@ -280,7 +282,8 @@ impl VerificationServer {
         {
             let rows =
                 "SELECT 'row ' || name FROM pgrestored.owned_database o WHERE kind <> 'previous'
-                OR NOT EXISTS (SELECT FROM pg_database WHERE datname = o.name)";
+                OR NOT EXISTS (SELECT FROM pg_database WHERE datname = o.name)
+                UNION ALL SELECT 'work ' || name FROM pgrestored.work";
             in_server = format!("{in_server}\n{}", self.c.psql("postgres", rows))
                 .trim()
                 .to_owned();

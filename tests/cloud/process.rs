@@ -187,7 +187,7 @@ impl Process {
             .unwrap_or_else(|_| panic!("the stage {stage} was not reached in time"));
     }
 
-    async fn exit_code(mut self) -> Option<i32> {
+    pub async fn exit_code(mut self) -> Option<i32> {
         tokio::time::timeout(Duration::from_secs(60), self.child.wait())
             .await
             .expect("the worker did not exit in time")

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::{Process, worker_with};
+use crate::support::kills::FROM_THE_FIRST;
 use crate::support::{Cluster, is_full_campaign};
 use crate::test_env::{BUCKET, Kind, TestEnv, get};
 
@@ -32,8 +33,12 @@ fn crash_points(percent: f64) -> String {
         "schema",
         "copy",
         "task",
+        "work.noted",
+        "work.taken",
+        "handed_back",
         "loaded",
         "checked",
+        "work.sealed",
         "swap.begun",
         "swap.old_renamed",
         "swap.new_renamed",
@@ -85,6 +90,7 @@ async fn spawn(env: &TestEnv, c: &Cluster, failpoints: &str) -> Process {
         ("restore-keep-previous", "0"),
         ("reap-every", "5s"),
         ("restore-quarantine-after", "100"),
+        FROM_THE_FIRST,
     ];
     worker_with(env, c, &flags, &[("FAILPOINTS", failpoints)]).await
 }

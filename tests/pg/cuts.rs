@@ -9,6 +9,10 @@ use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::policy::InPlace;
 use tokio_util::sync::CancellationToken;
 
+use crate::resume::again;
+use crate::support::kills::{
+    FROM_THE_FIRST, assert_continued, assert_settled, records, reopened, why_not,
+};
 use crate::support::proxy::CutProxy;
 use crate::support::{Cluster, is_full_campaign, job, published_us};
 
@@ -35,14 +39,19 @@ fn places(total: u64, all: u64, some: u64) -> Vec<u64> {
 }
 
 fn through(c: &Cluster, proxy: &CutProxy, copy_format: &str) -> App {
-    c.app(&[
-        ("restore-copy-format", copy_format),
+    through_with(c, proxy, &[("restore-copy-format", copy_format)])
+}
+
+fn through_with(c: &Cluster, proxy: &CutProxy, more: &[(&str, &str)]) -> App {
+    let port = proxy.port.to_string();
+    let flags = [
         ("db-host", "127.0.0.1"),
-        ("db-port", &proxy.port.to_string()),
+        ("db-port", port.as_str()),
         ("restore-jobs", "1"),
         ("restore-keep-previous", "0"),
         ("restore-no-analyze", "true"),
-    ])
+    ];
+    c.app(&[&flags[..], more].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,6 +117,68 @@ async fn cut_a_copy(format: &str) {
         "CAMPAIGN copy cuts, {format}: {failed} failed and clean, {done} complete, 0 partial"
     );
     assert!(failed > 0);
+}
+
+/// The next attempt goes on with what was committed, whether or not the first one has learned that: no row is lost or
+/// loaded twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_copy_cut_at_any_byte_goes_on() {
+    let c = Cluster::start_with("-c fsync=off");
+    c.create("src", &rows("t", 65));
+    let dump = c.dump_to_file("src", &[]);
+    let proxy = CutProxy::start(c.sandbox.host(), b"COPY public.t").await;
+    let (mut with_rows, mut without, mut done) = (0, 0, 0);
+    for format in ["text", "binary"] {
+        let copy_format = ("restore-copy-format", format);
+        let app = through_with(&c, &proxy, &[FROM_THE_FIRST, copy_format]);
+        proxy.disarm();
+        let whole = job(&dump, &format!("whole_{format}"), OnExisting::Fail);
+        assert_eq!(run(&app, &whole).await.failure, None);
+        let total = proxy.counted();
+        for at in places(total, total, 4) {
+            let what = format!("{format} cut at {at} of {total}");
+            let request = job(&dump, "app", OnExisting::Fail);
+            proxy.arm(at);
+            let first = run(&app, &request).await;
+            assert!(proxy.was_cut(), "{what}");
+            proxy.disarm();
+            if let Some(reason) = first.failure {
+                assert_eq!(reason, R::TargetUnavailable, "{what}");
+                let staging = reopened(&c);
+                assert!(records(&c, &staging) > 0, "{what}");
+                let committed = c.psql(&staging, "SELECT count(*) FROM t");
+                let last = run(&app, &again(&request)).await.result;
+                assert_continued(&last, &what);
+                let kept = last.resumed_from.map_or(0, |from| from.rows);
+                assert_eq!(kept.to_string(), committed, "{what}");
+                with_rows += u32::from(kept == 65);
+                without += u32::from(kept == 0);
+            } else {
+                done += 1;
+            }
+            let all = "SELECT count(*), count(DISTINCT v) FROM t";
+            assert_eq!(c.psql("app", all), "65|65", "{what}");
+            assert_settled(&c, "app", &what);
+            c.psql("postgres", "DROP DATABASE app");
+        }
+    }
+    eprintln!(
+        "CAMPAIGN recorded copy cuts: {with_rows} went on with the rows, {without} without, {done} complete; 0 lost, 0 twice"
+    );
+    assert!(without > 0);
+    // The commit itself has happened, and nobody was told.
+    let app = through_with(&c, &proxy, &[FROM_THE_FIRST]);
+    let request = job(&dump, "app", OnExisting::Fail);
+    proxy.arm_loss(b"COMMIT\0");
+    let first = run(&app, &request).await;
+    assert!(proxy.was_cut());
+    assert_eq!(first.failure, Some(R::TargetUnavailable));
+    let last = run(&app, &again(&request)).await.result;
+    assert_eq!((last.error.as_ref(), why_not(&last)), (None, None));
+    assert_eq!(last.resumed_from.map(|from| from.rows), Some(65));
+    let all = "SELECT count(*), count(DISTINCT v) FROM t";
+    assert_eq!(c.psql("app", all), "65|65");
+    assert_settled(&c, "app", "a lost answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,3 +49,7 @@ mod masked_joins;
 mod masked_values;
 mod mask_commands;
 mod leaks;
+mod resume;
+mod tampering;
+mod server_crash;
+mod failover;

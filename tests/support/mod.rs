@@ -2,18 +2,21 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod blocks;
+pub mod kills;
 pub mod memory;
 pub mod proxy;
+pub mod standby;
 pub mod tools;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pgrestored::app::App;
 use pgrestored::config::{Config, RawConfig};
 use pgrestored::event::RestoreResult;
-use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
+use pgrestored::job::{BackupRef, KeepProgress, OnExisting, RestoreJob};
 use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::{Sandbox, find_bindir};
 use tokio_postgres::SimpleQueryMessage;
@@ -86,6 +89,16 @@ fn is_one_statement(sql: &str) -> bool {
 pub struct Cluster {
     pub sandbox: Sandbox,
     scratch: tempfile::TempDir,
+    /// The server is not the one that the sandbox started and will stop.
+    is_restarted: AtomicBool,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.is_restarted.load(Ordering::SeqCst) {
+            let _ = self.pg_ctl("stop").args(["-m", "immediate"]).output();
+        }
+    }
 }
 
 impl Cluster {
@@ -104,12 +117,40 @@ impl Cluster {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(scratch.path(), open).unwrap();
         let sandbox = Sandbox::start(bindir, &std::env::temp_dir(), false, options).unwrap();
-        let cluster = Cluster { sandbox, scratch };
+        let cluster = Cluster {
+            sandbox,
+            scratch,
+            is_restarted: AtomicBool::new(false),
+        };
         cluster.send(
             "postgres",
             "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\";",
         );
         cluster
+    }
+
+    fn pg_ctl(&self, what: &str) -> Command {
+        let mut command = self.sandbox.command("pg_ctl");
+        command.arg(what).arg("-D");
+        command.arg(Path::new(self.sandbox.host()).join("data"));
+        command
+    }
+
+    /// Stops the server as a crash would, and starts it again with the same settings.
+    pub fn crash_and_restart(&self) {
+        self.is_restarted.store(true, Ordering::SeqCst);
+        let mut restart = self.pg_ctl("restart");
+        restart.args(["-m", "immediate", "-w", "-l"]);
+        restart.arg(self.scratch("restarted.log"));
+        let restarted = self.sandbox.run(&mut restart);
+        restarted.unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// Stops the server as a crash would, for good.
+    pub fn crash(&self) {
+        let mut stop = self.pg_ctl("stop");
+        let stopped = self.sandbox.run(stop.args(["-m", "immediate", "-w"]));
+        stopped.unwrap_or_else(|e| panic!("{e}"));
     }
 
     pub fn scratch(&self, name: &str) -> PathBuf {
@@ -419,6 +460,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         on_error: None,
         finish: Default::default(),
         is_rehearsal: false,
+        keep: KeepProgress::ForRedelivery,
         digest: format!("{archive:?} {target}"),
     }
 }

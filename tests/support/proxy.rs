@@ -1,8 +1,8 @@
 //! A proxy in front of PostgreSQL that cuts one connection at a chosen byte.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -16,11 +16,13 @@ pub struct CutProxy {
 
 struct Shared {
     trigger: &'static [u8],
-    socket: PathBuf,
+    socket: Mutex<PathBuf>,
     /// The byte at which the connection is cut; `u64::MAX` for never.
     cut_at: AtomicU64,
     /// Whether the connection is cut in place of the first answer to the trigger.
     cuts_answer: AtomicBool,
+    /// The answer in place of which the connection is cut.
+    lost: Mutex<Option<&'static [u8]>>,
     /// Bytes since the trigger.
     counted: AtomicU64,
     was_cut: AtomicBool,
@@ -38,9 +40,10 @@ impl CutProxy {
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             trigger,
-            socket: PathBuf::from(socket_folder).join(".s.PGSQL.5432"),
+            socket: Mutex::new(socket_in(socket_folder)),
             cut_at: AtomicU64::new(u64::MAX),
             cuts_answer: AtomicBool::new(false),
+            lost: Mutex::new(None),
             counted: AtomicU64::new(0),
             was_cut: AtomicBool::new(false),
         });
@@ -66,6 +69,17 @@ impl CutProxy {
         self.shared.cuts_answer.store(true, SeqCst);
     }
 
+    /// Cuts one connection that has sent the trigger once the server's answer has this in it; the client does not get it.
+    pub fn arm_loss(&self, answer: &'static [u8]) {
+        self.disarm();
+        *self.shared.lost.lock().unwrap() = Some(answer);
+    }
+
+    /// New connections lead to the server with its socket in this folder.
+    pub fn point_at(&self, socket_folder: &str) {
+        *self.shared.socket.lock().unwrap() = socket_in(socket_folder);
+    }
+
     pub fn disarm(&self) {
         self.arm(u64::MAX);
     }
@@ -79,8 +93,22 @@ impl CutProxy {
     }
 }
 
+fn socket_in(folder: &str) -> PathBuf {
+    PathBuf::from(folder).join(".s.PGSQL.5432")
+}
+
+impl Shared {
+    /// Whether these bytes of the server are the answer that is to be lost; only once.
+    fn loses(&self, bytes: &[u8]) -> bool {
+        let mut lost = self.lost.lock().unwrap();
+        let has = |answer: &[u8]| bytes.windows(answer.len()).any(|w| w == answer);
+        lost.take_if(|answer| has(answer)).is_some()
+    }
+}
+
 async fn forward(mut client: TcpStream, s: Arc<Shared>) {
-    let Ok(mut server) = UnixStream::connect(&s.socket).await else {
+    let socket = s.socket.lock().unwrap().clone();
+    let Ok(mut server) = UnixStream::connect(socket).await else {
         return;
     };
     let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
@@ -91,7 +119,7 @@ async fn forward(mut client: TcpStream, s: Arc<Shared>) {
             n = server.read(&mut down) => match n { Ok(n @ 1..) => (down[..n].to_vec(), false), _ => return },
         };
         counts |= is_up && bytes.windows(s.trigger.len()).any(|w| w == s.trigger);
-        if counts && !is_up && s.cuts_answer.swap(false, SeqCst) {
+        if counts && !is_up && (s.loses(&bytes) || s.cuts_answer.swap(false, SeqCst)) {
             s.was_cut.store(true, SeqCst);
             return;
         }

@@ -1,0 +1,498 @@
+//! A worker is killed at random places of a restore, some times in a row, and the next one goes on: all formats, ways to
+//! restore and places. `CAMPAIGN=full` kills 500 restores; `target/campaign/resume.csv` and `.svg` show how much of the
+//! work was done again, by the place of the kill.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use pgrestored::event::{RestoreResult, Status};
+use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
+use pgrestored::manager::JobOutcome;
+use pgrestored::policy::Selection;
+use tokio_util::sync::CancellationToken;
+
+use crate::process::worker_with;
+use crate::support::kills::{
+    FROM_THE_FIRST, Place, SOURCE, Wanted, assert_continued, assert_settled, kill_at, records,
+    reopened, until_sessions_ended, why_not,
+};
+use crate::support::{Cluster, is_full_campaign, job};
+use crate::test_env::{BUCKET, Kind, TestEnv};
+
+const REQUESTS: &str = "projects/test/topics/restore-requests";
+const RESULTS: &str = "projects/test/topics/restore-completions";
+const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
+const KEY: &str = "a key of at least sixteen bytes";
+const RULES: &str = "version: 1\nlarge_objects: keep\ntables:\n  s.big: { columns: { v: { hash: true } } }\n  s.t1: { columns: { v: { set: \"x\" } } }\n";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    /// A custom archive with data offsets.
+    Offsets,
+    /// One without.
+    Stream,
+    Directory,
+    Text,
+    Tar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Mode {
+    Fail,
+    Replace,
+    Fill,
+    Restricted,
+    Masked,
+    Selected,
+}
+
+const FORMS: [Form; 5] = [
+    Form::Offsets,
+    Form::Stream,
+    Form::Directory,
+    Form::Text,
+    Form::Tar,
+];
+const MODES: [Mode; 6] = [
+    Mode::Fail,
+    Mode::Replace,
+    Mode::Fill,
+    Mode::Restricted,
+    Mode::Masked,
+    Mode::Selected,
+];
+
+/// Steps at which processes are killed, too.
+const STEPS: [&str; 8] = [
+    "created",
+    "schema",
+    "copy",
+    "task",
+    "work.taken",
+    "loaded",
+    "work.sealed",
+    "swap.new_renamed",
+];
+
+impl Form {
+    fn backup(self) -> &'static str {
+        match self {
+            Form::Offsets => "offsets.dump",
+            Form::Stream => "stream.dump",
+            Form::Directory => "directory/",
+            Form::Text => "text.sql",
+            Form::Tar => "tar.tar",
+        }
+    }
+}
+
+impl Mode {
+    fn on_existing(self) -> OnExisting {
+        match self {
+            Mode::Replace => OnExisting::Replace,
+            Mode::Fill => OnExisting::Fill,
+            _ => OnExisting::Fail,
+        }
+    }
+
+    /// Whether attempts at it go on.
+    fn goes_on(self) -> bool {
+        self != Mode::Fill
+    }
+
+    fn selection(self) -> Selection {
+        let is_part = self == Mode::Selected;
+        Selection {
+            tables: is_part
+                .then(|| ["s.big".into(), "s.t3".into(), "other.alone".into()].into())
+                .unwrap_or_default(),
+            ..Selection::default()
+        }
+    }
+}
+
+/// A process that was killed.
+struct Killed {
+    form: Form,
+    mode: Mode,
+    /// The share of all recorded transactions that it had come to.
+    at: f64,
+    /// The share of all that had to be done again.
+    again: f64,
+}
+
+struct Ground {
+    env: TestEnv,
+    c: Arc<Cluster>,
+    rules: String,
+    /// Bytes of each backup.
+    sizes: HashMap<Form, u64>,
+    wanted: Wanted,
+    /// Recorded transactions of a whole restore.
+    totals: HashMap<(Form, Mode), u32>,
+    number: u32,
+    /// Restores that went on, and those that could not although something was recorded.
+    went_on: u32,
+    false_alarms: Vec<String>,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        let env = TestEnv::start(Kind::Emulator).await.unwrap();
+        let c = Arc::new(Cluster::start_with("-c fsync=off"));
+        c.create("src", SOURCE);
+        let storage = &env.emulator.storage;
+        let custom = c.dump_to_file("src", &[]);
+        let mut sizes = HashMap::new();
+        for (form, bytes) in [
+            (Form::Offsets, std::fs::read(&custom).unwrap()),
+            (Form::Stream, c.dump("src", &["-Fc"])),
+            (Form::Text, c.dump("src", &[])),
+            (Form::Tar, c.dump("src", &["-Ft"])),
+        ] {
+            sizes.insert(form, bytes.len() as u64);
+            storage.put(BUCKET, form.backup(), bytes);
+        }
+        for member in std::fs::read_dir(c.dump_to_file("src", &["-Fd"])).unwrap() {
+            let member = member.unwrap();
+            let name = member.file_name().into_string().unwrap();
+            let bytes = std::fs::read(member.path()).unwrap();
+            *sizes.entry(Form::Directory).or_default() += bytes.len() as u64;
+            let name = format!("{}{name}", Form::Directory.backup());
+            storage.put(BUCKET, &name, bytes);
+        }
+        let rules = c.scratch("rules.yaml");
+        std::fs::write(&rules, RULES).unwrap();
+        let mut wanted = Wanted::default();
+        c.pg_restore(&custom, "theirs", &[]);
+        for mode in [Mode::Fail, Mode::Replace, Mode::Fill] {
+            wanted.insert(&format!("{mode:?}"), c.content("theirs", &[]));
+        }
+        Ground {
+            env,
+            rules: rules.display().to_string(),
+            c,
+            sizes,
+            wanted,
+            totals: HashMap::new(),
+            number: 0,
+            went_on: 0,
+            false_alarms: vec![],
+        }
+    }
+
+    fn flags(&self, mode: Mode) -> Vec<(&str, &str)> {
+        let mut flags = vec![
+            ("db-user", "postgres"),
+            ("reap-every", "0"),
+            ("restore-jobs", "2"),
+            ("restore-keep-previous", "0"),
+            FROM_THE_FIRST,
+        ];
+        // Crashes between which work was done do not count; a campaign also kills where none was.
+        if !is_full_campaign() {
+            flags.push(("restore-quarantine-after", "3"));
+        }
+        match mode {
+            Mode::Restricted => flags.push(("backup-trust", "restricted")),
+            Mode::Masked => {
+                flags.push(("restore-mask", self.rules.as_str()));
+                flags.push(("mask-key", KEY));
+            }
+            _ => {}
+        }
+        flags
+    }
+
+    /// A restore in this process, which nobody kills.
+    async fn whole(&self, form: Form, mode: Mode, target: &str) -> JobOutcome {
+        if mode == Mode::Fill {
+            self.c.create(target, "");
+        }
+        let request = RestoreJob {
+            backup: BackupRef::parse(form.backup(), "").unwrap(),
+            selection: mode.selection(),
+            ..job("/x".as_ref(), target, mode.on_existing())
+        };
+        let app = self.env.app(&self.c, &self.flags(mode));
+        let stop = CancellationToken::new();
+        let done = app.manager.run(&request, Arc::default(), stop).await;
+        assert_eq!(done.result.error, None, "{form:?} {mode:?}");
+        done
+    }
+
+    /// How many transactions are recorded of a whole restore, and what it must give if `pg_restore` cannot say.
+    async fn measure(&mut self, form: Form, mode: Mode) {
+        let how = format!("{mode:?}");
+        if self.totals.contains_key(&(form, mode)) {
+            return;
+        }
+        let noted = Arc::<AtomicU32>::default();
+        let count = noted.clone();
+        let add = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        fail::cfg_callback("work.noted", add).unwrap();
+        self.whole(form, mode, "whole").await;
+        fail::remove("work.noted");
+        if !self.wanted.has(&how) {
+            let content = self.c.content("whole", &[]);
+            self.wanted.insert(&how, content);
+        }
+        self.c.psql("postgres", "DROP DATABASE whole WITH (FORCE)");
+        let total = noted.load(Ordering::SeqCst);
+        assert!(total > 2 || !mode.goes_on(), "{form:?} {mode:?}: {total}");
+        self.totals.insert((form, mode), total);
+    }
+
+    fn outcome(&self, id: &str) -> Option<RestoreResult> {
+        let all = self.env.emulator.pubsub.published(RESULTS);
+        let ours = all.iter().find(|m| m.attributes["request_id"] == id)?;
+        Some(serde_json::from_slice(&ours.data).unwrap())
+    }
+
+    async fn until_outcome(&self, id: &str) {
+        let is_there = |_: &_| self.outcome(id).is_some();
+        self.env.emulator.pubsub.until(is_there).await;
+    }
+
+    async fn until_settled(&self) {
+        let pubsub = &self.env.emulator.pubsub;
+        let settled = pubsub.until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
+        let waited = tokio::time::timeout(Duration::from_secs(60), settled).await;
+        waited.expect("the request is not acknowledged");
+    }
+
+    fn publish(&self, (form, mode): (Form, Mode), id: &str) {
+        let body = serde_json::json!({
+            "request_id": id, "target_db": id, "backup": { "name": form.backup() },
+            "on_existing": mode.on_existing(), "select": mode.selection(),
+        });
+        let pubsub = &self.env.emulator.pubsub;
+        let body = body.to_string();
+        pubsub
+            .publish(REQUESTS, body.as_bytes(), HashMap::new())
+            .unwrap();
+    }
+
+    /// Whether a worker was killed there; otherwise, it has answered the request before.
+    async fn is_killed(&self, (form, mode): (Form, Mode), id: &str, place: Place) -> bool {
+        let storage = &self.env.emulator.storage;
+        let (before, size) = (storage.sent(), self.sizes[&form]);
+        if let Place::Share(_) = place {
+            storage.limit_rate(size);
+        }
+        let failpoints = place.failpoints();
+        let variables = [("FAILPOINTS", failpoints.as_str())];
+        let flags = self.flags(mode);
+        let mut process = worker_with(&self.env, &self.c, &flags, &variables).await;
+        let killed = async {
+            if let Place::Share(share) = place {
+                let at = before + (share * size as f64) as u64;
+                return kill_at(&mut process.child, at, || storage.sent()).await;
+            }
+            let status = process.child.wait().await.unwrap();
+            assert_eq!(status.signal(), Some(9), "{id} at {place:?}");
+            true
+        };
+        let ended = async {
+            tokio::select! {
+                is_killed = killed => is_killed,
+                () = self.until_outcome(id) => false,
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(90), ended).await;
+        let is_killed =
+            ended.unwrap_or_else(|_| panic!("{id} at {place:?}: neither killed nor done"));
+        storage.limit_rate(0);
+        if !is_killed && process.child.id().is_some() {
+            self.until_settled().await;
+            process.child.kill().await.unwrap();
+        }
+        self.env.emulator.pubsub.expire_leases(SUBSCRIPTION);
+        is_killed
+    }
+
+    /// How many recorded transactions the killed process has left.
+    async fn committed(&self) -> u32 {
+        until_sessions_ended(&self.c).await;
+        if self.c.leftovers().is_empty() {
+            return 0;
+        }
+        let count = records(&self.c, &reopened(&self.c));
+        u32::try_from(count).unwrap()
+    }
+
+    async fn cell(&mut self, (form, mode): (Form, Mode), places: &[Place]) -> Vec<Killed> {
+        self.measure(form, mode).await;
+        let total = self.totals[&(form, mode)];
+        self.number += 1;
+        let id = format!("{mode:?}_{}", self.number).to_lowercase();
+        let what = format!("{form:?} {mode:?} killed at {places:?}");
+        if matches!(mode, Mode::Replace | Mode::Fill) {
+            let old = ["", "CREATE TABLE old_one ()"][usize::from(mode == Mode::Replace)];
+            self.c.create(&id, old);
+        }
+        self.publish((form, mode), &id);
+        let (mut killed, mut committed) = (vec![], 0);
+        for place in places {
+            if !self.is_killed((form, mode), &id, *place).await {
+                break;
+            }
+            let before = committed;
+            committed = self.committed().await;
+            if let Place::Records(n) = *place {
+                let (at, kept, whole) = (before + n, committed, f64::from(total.max(1)));
+                killed.push(Killed {
+                    form,
+                    mode,
+                    at: f64::from(at) / whole,
+                    again: f64::from(at.saturating_sub(kept)) / whole,
+                });
+            }
+        }
+        if self.outcome(&id).is_none() {
+            let flags = self.flags(mode);
+            let mut last = worker_with(&self.env, &self.c, &flags, &[]).await;
+            let answered = tokio::time::timeout(Duration::from_secs(90), self.until_outcome(&id));
+            answered
+                .await
+                .unwrap_or_else(|_| panic!("{what}: no answer"));
+            self.until_settled().await;
+            last.child.kill().await.unwrap();
+            until_sessions_ended(&self.c).await;
+        }
+        let result = self.outcome(&id).unwrap();
+        assert_eq!(
+            (result.status, &result.error),
+            (Status::Success, &None),
+            "{what}"
+        );
+        match why_not(&result) {
+            Some(why) if committed > 0 && mode.goes_on() => {
+                self.false_alarms.push(format!("{what}: {why}"));
+            }
+            _ if committed > 0 && mode.goes_on() => {
+                assert_continued(&result, &what);
+                self.went_on += 1;
+            }
+            _ => {}
+        }
+        let how = format!("{mode:?}");
+        self.wanted.assert(&self.c, &id, (&how, &what));
+        assert_settled(&self.c, &id, &what);
+        let drop = format!("DROP DATABASE {id} WITH (FORCE)");
+        self.c.psql("postgres", &drop);
+        killed
+    }
+}
+
+/// What `make test` kills: each format and way to restore once.
+fn some() -> Vec<((Form, Mode), Vec<Place>)> {
+    vec![
+        (
+            (Form::Offsets, Mode::Replace),
+            vec![
+                Place::Records(4),
+                Place::Step("work.taken"),
+                Place::Records(3),
+            ],
+        ),
+        ((Form::Stream, Mode::Fail), vec![Place::Share(0.5)]),
+        ((Form::Directory, Mode::Restricted), vec![Place::Records(6)]),
+        ((Form::Text, Mode::Masked), vec![Place::Records(5)]),
+        (
+            (Form::Tar, Mode::Selected),
+            vec![Place::Records(2), Place::Step("work.sealed")],
+        ),
+    ]
+}
+
+fn any_place(total: u32) -> Place {
+    match fastrand::u8(..10) {
+        0 => Place::Share(fastrand::f64()),
+        1 => Place::Step(STEPS[fastrand::usize(..STEPS.len())]),
+        _ => Place::Records(fastrand::u32(..total.max(1))),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_restores_go_on() {
+    let mut ground = Ground::new().await;
+    let mut killed = vec![];
+    let mut restores = 0;
+    if is_full_campaign() {
+        let seed = std::env::var("CAMPAIGN_SEED").ok();
+        let seed = seed.and_then(|s| s.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        eprintln!("CAMPAIGN killed restores: seed {seed}");
+        fastrand::seed(seed);
+        while restores < 500 {
+            let form = FORMS[fastrand::usize(..FORMS.len())];
+            let mode = MODES[fastrand::usize(..MODES.len())];
+            // A part of SQL text is not selected by tables.
+            if (form, mode) == (Form::Text, Mode::Selected) {
+                continue;
+            }
+            ground.measure(form, mode).await;
+            let total = ground.totals[&(form, mode)];
+            let count = fastrand::u8(1..=5);
+            let places: Vec<Place> = (0..count).map(|_| any_place(total)).collect();
+            killed.extend(ground.cell((form, mode), &places).await);
+            restores += 1;
+        }
+        plot(&killed);
+    } else {
+        for (cell, places) in some() {
+            killed.extend(ground.cell(cell, &places).await);
+            restores += 1;
+        }
+    }
+    let late: Vec<&Killed> = killed.iter().filter(|k| k.at >= 0.9).collect();
+    let worst = late.iter().map(|k| k.again).fold(0.0, f64::max);
+    eprintln!(
+        "CAMPAIGN killed restores: {restores}, {} kills at a record, {} at 90 % or later of which at most {:.0} % was done again; {} went on; all equal, 0 leftovers; false alarms: {:?}",
+        killed.len(),
+        late.len(),
+        worst * 100.0,
+        ground.went_on,
+        ground.false_alarms
+    );
+    assert!(ground.went_on > 0);
+    assert!(worst <= 0.15, "{worst}");
+    assert_eq!(ground.false_alarms, Vec::<String>::new());
+}
+
+/// Writes what each kill has cost as a table and as a picture.
+fn plot(killed: &[Killed]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/campaign");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut table = "format,mode,killed_at,done_again\n".to_owned();
+    let mut points = String::new();
+    for k in killed {
+        let Killed {
+            form,
+            mode,
+            at,
+            again,
+        } = k;
+        writeln!(table, "{form:?},{mode:?},{at:.4},{again:.4}").unwrap();
+        let (x, y) = (40.0 + 540.0 * at, 280.0 - 260.0 * again);
+        writeln!(points, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\"/>").unwrap();
+    }
+    let picture = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 600 320\" font-family=\"sans-serif\" font-size=\"12\">
+<path d=\"M40 20V280H580\" fill=\"none\" stroke=\"black\"/>
+<text x=\"310\" y=\"310\" text-anchor=\"middle\">share of the restore when it was killed</text>
+<text x=\"12\" y=\"150\" text-anchor=\"middle\" transform=\"rotate(-90 12 150)\">share that was done again</text>
+<text x=\"36\" y=\"284\" text-anchor=\"end\">0</text><text x=\"36\" y=\"24\" text-anchor=\"end\">1</text>
+<g fill=\"#1f77b4\" fill-opacity=\"0.5\">\n{points}</g>\n</svg>\n"
+    );
+    std::fs::write(folder.join("resume.csv"), table).unwrap();
+    std::fs::write(folder.join("resume.svg"), picture).unwrap();
+}

@@ -1,0 +1,402 @@
+//! Restores that go on where an earlier attempt stopped: the result is that of one attempt, nothing is loaded twice, and
+//! what must not go on begins from the start.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pgrestored::app::App;
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{Finishing, FinishingFile, OnExisting, RestoreJob};
+use pgrestored::manager::JobOutcome;
+use pgrestored::policy::InPlace;
+use tokio_util::sync::CancellationToken;
+
+use crate::formats::Format;
+use crate::support::kills::{
+    FROM_THE_FIRST, Interrupt, SOURCE, assert_begun_again, assert_continued, assert_settled,
+    end_all, end_loaders, records, reopened, until_sessions_ended,
+};
+use crate::support::{Cluster, assert_same, is_full_campaign, job, pause};
+
+/// The step between the record of a transaction and its commit.
+pub(crate) const NOTED: &str = "work.noted";
+
+pub(crate) async fn run(app: &App, job: &RestoreJob) -> JobOutcome {
+    let stop = CancellationToken::new();
+    app.manager.run(job, Arc::default(), stop).await
+}
+
+/// The same request, delivered once more.
+pub(crate) fn again(job: &RestoreJob) -> RestoreJob {
+    RestoreJob {
+        attempt: job.attempt + 1,
+        ..job.clone()
+    }
+}
+
+/// An attempt that loses the server after `passed` recorded transactions.
+pub(crate) async fn interrupted(
+    app: &App,
+    c: &Arc<Cluster>,
+    job: &RestoreJob,
+    passed: u32,
+    end: fn(&Cluster),
+) {
+    let interrupt = Interrupt::at(c, (NOTED, passed), end);
+    let done = run(app, job).await;
+    assert!(interrupt.has_happened(), "it has only {passed} records");
+    let error = &done.result.error;
+    assert_eq!(done.failure, Some(R::TargetUnavailable), "{error:?}");
+}
+
+fn started(source: &str) -> Arc<Cluster> {
+    let c = Cluster::start();
+    c.create("src", source);
+    Arc::new(c)
+}
+
+/// With the network and the process as what fails, by turns: the former hands the work over.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_goes_on_where_it_stopped() {
+    let c = started(SOURCE);
+    let app = c.app(&[FROM_THE_FIRST]);
+    let wanted = c.content("src", &[]);
+    let places: Vec<(Format, Vec<u32>)> = if is_full_campaign() {
+        let seed = u64::from(std::process::id());
+        fastrand::seed(seed);
+        eprintln!("CAMPAIGN interrupted restores: seed {seed}");
+        let place = |_: u8| fastrand::u32(..16);
+        let times = |_| (0..fastrand::u8(1..=5)).map(place).collect();
+        let all = Format::ALL.into_iter();
+        all.flat_map(|f| (0..20).map(move |i| (f, i)))
+            .map(|(format, i)| (format, times(i)))
+            .collect()
+    } else {
+        [
+            (Format::Custom, vec![2, 3]),
+            (Format::CustomPiped, vec![8]),
+            (Format::Directory, vec![6]),
+            (Format::Plain, vec![7]),
+            (Format::PlainInserts, vec![5]),
+            (Format::Tar, vec![9]),
+        ]
+        .into()
+    };
+    let (mut went_on, mut number) = (0, 0);
+    for (format, places) in &places {
+        let what = format!("{format:?} interrupted after {places:?}");
+        let dump = c.dump_as("src", *format);
+        let target = format!("app{number}");
+        number += 1;
+        let mut request = job(&dump, &target, OnExisting::Fail);
+        let (mut done, mut recorded) = (None, 0);
+        for (i, &passed) in places.iter().enumerate() {
+            let end = [end_all, end_loaders][i % 2];
+            let interrupt = Interrupt::at(&c, (NOTED, passed), end);
+            let attempt = run(&app, &request).await;
+            if !interrupt.has_happened() {
+                done = Some(attempt);
+                break;
+            }
+            let error = &attempt.result.error;
+            assert_eq!(
+                attempt.failure,
+                Some(R::TargetUnavailable),
+                "{what}: {error:?}"
+            );
+            if !c.leftovers().is_empty() {
+                recorded = records(&c, &reopened(&c));
+            }
+            request = again(&request);
+        }
+        let done = match done {
+            Some(done) => done,
+            None => run(&app, &request).await,
+        };
+        if recorded > 0 {
+            assert_continued(&done.result, &what);
+            went_on += 1;
+        }
+        assert_eq!(done.result.error, None, "{what}");
+        assert_same(&c.content(&target, &[]), &wanted, &what);
+        assert_settled(&c, &target, &what);
+        c.psql("postgres", &format!("DROP DATABASE {target}"));
+    }
+    eprintln!(
+        "CAMPAIGN interrupted restores: {number}, of which {went_on} went on; all equal, 0 leftovers"
+    );
+    assert!(went_on > 0);
+}
+
+/// Two of its three COPYs would have to be repeated if a table began again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_goes_on_in_its_middle() {
+    let c = started(
+        "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 80000) i;
+         ALTER TABLE t ADD PRIMARY KEY (id)",
+    );
+    let dump = c.dump_to_file("src", &["-Z1"]);
+    let app = c.app(&[FROM_THE_FIRST, ("restore-jobs", "1")]);
+    let request = job(&dump, "app", OnExisting::Fail);
+    let has_rows = |c: &Cluster| {
+        let committed = "SELECT count(*) FROM pgrestored_work.done WHERE body LIKE '%\"r\":%'";
+        c.leftovers()
+            .first()
+            .is_some_and(|s| c.psql(s, committed) == "1")
+    };
+    let interrupt = Interrupt::when(&c, NOTED, has_rows, end_all);
+    let first = run(&app, &request).await;
+    assert!(interrupt.has_happened());
+    assert_eq!(first.failure, Some(R::TargetUnavailable));
+    drop(interrupt);
+    let done = run(&app, &again(&request)).await.result;
+    assert_continued(&done, "the middle");
+    let from = done.resumed_from.as_ref().unwrap();
+    assert!(from.rows > 60_000 && from.rows < 80_000, "{from:?}");
+    assert!(from.bytes >= 64 << 20, "{from:?}");
+    let rows = "SELECT count(*), count(DISTINCT id), sum(length(v)) FROM t";
+    assert_eq!(c.psql("app", rows), "80000|80000|80000000");
+    assert_eq!((done.tables, done.rows), (1, 80_000));
+    let says_so = done.notes.iter().any(|n| n.contains("without FREEZE"));
+    assert!(says_so, "{:?}", done.notes);
+    assert_settled(&c, "app", "the middle");
+}
+
+/// Each of these begins from the start, and says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_record_belongs_to_is_compared() {
+    let c = started(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, i FROM generate_series(1, 99) i; GRANT SELECT ON t TO role_a",
+    );
+    let dump = c.dump_as("src", Format::Custom);
+    let bytes = std::fs::read(&dump).unwrap();
+    let app = c.app(&[FROM_THE_FIRST]);
+    let rules = c.scratch("rules.yaml");
+    let text = "version: 1\nlarge_objects: keep\ntables:\n  public.t: { columns: { v: { set: \"x\" } } }\n";
+    std::fs::write(&rules, text).unwrap();
+    let rules = rules.to_str().unwrap();
+    let nothing = || {};
+    let too_old = || {
+        let ago = "UPDATE pgrestored.work SET updated = now() - interval '25 hours'";
+        c.psql("postgres", ago);
+    };
+    // The store gives the file another generation.
+    let written_again = || {
+        std::fs::remove_file(&dump).unwrap();
+        std::fs::write(&dump, &bytes).unwrap();
+    };
+    let cases: [(&str, &dyn Fn(), &[(&str, &str)]); 5] = [
+        ("nothing", &nothing, &[]),
+        ("never", &nothing, &[("restore-resume", "never")]),
+        ("too old", &too_old, &[]),
+        ("another generation", &written_again, &[]),
+        (
+            "another policy",
+            &nothing,
+            &[("restore-no-privileges", "true")],
+        ),
+    ];
+    for (what, change, flags) in cases {
+        let request = job(&dump, "app", OnExisting::Fail);
+        interrupted(&app, &c, &request, 2, end_all).await;
+        change();
+        let flags = [&[FROM_THE_FIRST][..], flags].concat();
+        let done = run(&c.app(&flags), &again(&request)).await.result;
+        if what == "nothing" {
+            assert_continued(&done, what);
+        } else {
+            assert_begun_again(&done, what);
+        }
+        assert_eq!(c.psql("app", "SELECT count(*) FROM t"), "99", "{what}");
+        let is_granted = "SELECT has_table_privilege('role_a', 't', 'SELECT')";
+        let wanted = if what == "another policy" { "f" } else { "t" };
+        assert_eq!(c.psql("app", is_granted), wanted, "{what}");
+        assert_settled(&c, "app", what);
+        c.psql("postgres", "DROP DATABASE app");
+    }
+    // Rows that are not masked must not stay when rules were added.
+    let request = job(&dump, "app", OnExisting::Fail);
+    interrupted(&app, &c, &request, 2, end_all).await;
+    let masked = c.app(&[FROM_THE_FIRST, ("restore-mask", rules)]);
+    let done = run(&masked, &again(&request)).await.result;
+    assert_begun_again(&done, "masking rules");
+    assert_eq!(c.psql("app", "SELECT DISTINCT v FROM t"), "x");
+}
+
+/// What earlier attempts have masked counts, once; and what is not restored stays away.
+#[tokio::test(flavor = "multi_thread")]
+async fn masked_rows_are_counted_once() {
+    let c = started(SOURCE);
+    let dump = c.dump_as("src", Format::Custom);
+    let rules = c.scratch("rules.yaml");
+    let text = "version: 1\nlarge_objects: keep\ntables:\n  s.big: { columns: { v: { hash: true } } }\n  s.t1: { rows: none }\n  s.t2: { columns: { v: { set: \"x\" } } }\n";
+    std::fs::write(&rules, text).unwrap();
+    let flags = [
+        FROM_THE_FIRST,
+        ("restore-mask", rules.to_str().unwrap()),
+        ("mask-key", "a key of at least sixteen bytes"),
+    ];
+    let app = c.app(&flags);
+    let whole = run(&app, &job(&dump, "whole", OnExisting::Fail))
+        .await
+        .result;
+    assert_eq!(whole.error, None);
+    let request = job(&dump, "app", OnExisting::Fail);
+    interrupted(&app, &c, &request, 6, end_all).await;
+    let done = run(&app, &again(&request)).await.result;
+    assert_continued(&done, "masked");
+    assert_eq!(done.masking, whole.masking);
+    assert_eq!((done.tables, done.rows), (whole.tables, whole.rows));
+    let [app, whole] = ["app", "whole"].map(|name| c.content(name, &[]));
+    assert_same(&app, &whole, "masked");
+}
+
+/// Under its final name, and with SQL that must run only once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_in_place_and_its_finishing_sql_go_on() {
+    let c = started(SOURCE);
+    let dump = c.dump_as("src", Format::Custom);
+    let app = c.app(&[FROM_THE_FIRST]);
+    let once = "INSERT INTO s.log VALUES ('once')";
+    let once = Arc::new(FinishingFile::parse("once.sql", once.as_bytes()).unwrap());
+    let request = |target: &str, in_place| RestoreJob {
+        in_place: Some(in_place),
+        finish: Finishing {
+            files: vec![once.clone()],
+            ..Finishing::default()
+        },
+        ..job(&dump, target, OnExisting::Fail)
+    };
+    let finished = "SELECT count(*) FROM s.log";
+    // In the load; once the SQL has run; and before the exchange of databases.
+    for (i, (step, passed, in_place)) in [
+        (NOTED, 6, InPlace::Always),
+        ("work.sealed", 0, InPlace::Never),
+        ("checked", 0, InPlace::Never),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = format!("app{i}");
+        let request = request(&target, in_place);
+        let interrupt = Interrupt::at(&c, (step, passed), end_all);
+        let first = run(&app, &request).await;
+        assert!(interrupt.has_happened(), "{step}");
+        drop(interrupt);
+        assert_eq!(first.failure, Some(R::TargetUnavailable), "{step}");
+        let done = run(&app, &again(&request)).await.result;
+        assert_continued(&done, step);
+        assert_eq!(c.psql(&target, finished), "1", "{step}");
+        assert_settled(&c, &target, step);
+        c.psql(&target, "DELETE FROM s.log");
+        assert_same(&c.content(&target, &[]), &c.content("src", &[]), step);
+    }
+}
+
+/// The secret that writes records is in no statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_has_the_secret_of_a_record() {
+    let c = started("CREATE TABLE t AS SELECT 1 AS a");
+    let dump = c.dump_as("src", Format::Custom);
+    let seen = Arc::<AtomicU32>::default();
+    let count = seen.clone();
+    let notes = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pgrestored_work.note%' AND pid <> pg_backend_pid()";
+    let with_values = format!("{notes} AND (query NOT LIKE '%$1%' OR query LIKE '%\\\\x%')");
+    let look = move |c: &Cluster| {
+        assert_eq!(c.psql("postgres", &with_values), "0");
+        let noted: u32 = c.psql("postgres", notes).parse().unwrap();
+        count.fetch_add(noted, Ordering::SeqCst);
+    };
+    let _looks = Interrupt::at(&c, (NOTED, 1), look);
+    let app = c.app(&[FROM_THE_FIRST]);
+    let done = run(&app, &job(&dump, "app", OnExisting::Fail)).await;
+    assert_eq!(done.result.error, None);
+    assert!(seen.load(Ordering::SeqCst) > 0);
+}
+
+/// The command, at whose failpoints something happens.
+fn by_hand(c: &Cluster, dump: &Path, point: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    command.env_clear().env("FAILPOINTS", point);
+    command.args(["restore", dump.to_str().unwrap(), "--target", "by_hand"]);
+    command.args(["--output", "json", "--restore-resume-from", "0s"]);
+    command.args(["--db-user", "postgres", "--db-host", c.sandbox.host()]);
+    command.args(more).stdin(Stdio::null());
+    command
+}
+
+fn result_of(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_interrupts_and_continues() {
+    let c = started(SOURCE);
+    let dump: PathBuf = c.dump_as("src", Format::Custom);
+    let run = |point: &str, more: &[&str]| by_hand(&c, &dump, point, more).output().unwrap();
+    // Without the flag, nothing is kept and nothing can be continued.
+    let none = run("", &["--resume"]);
+    let said = format!("{none:?}");
+    assert!(
+        !none.status.success() && said.contains("nothing to continue"),
+        "{said}"
+    );
+    // The machine fails.
+    let killed = run("work.noted=4*off->return", &["--keep-progress"]);
+    assert_eq!(killed.status.signal(), Some(9), "{killed:?}");
+    until_sessions_ended(&c).await;
+    // Ctrl-C, while one session pauses in a transaction that comes later.
+    let staging = reopened(&c);
+    let before = records(&c, &staging);
+    let attempt = c.psql("postgres", "SELECT attempt FROM pgrestored.work");
+    let point = "work.noted=2*off->1*return(1500)";
+    let mut second = by_hand(&c, &dump, point, &["--resume"]);
+    let second = second.stdout(Stdio::piped()).spawn().unwrap();
+    // It ends all other sessions in the database before it goes on.
+    let taken = format!("SELECT 1 FROM pgrestored.work WHERE attempt > {attempt}");
+    c.until(&taken).await;
+    while records(&c, &staging) < before + 1 {
+        pause().await;
+    }
+    let pid = second.id().to_string();
+    let interrupt = Command::new("kill").args(["-s", "INT", &pid]).status();
+    assert!(interrupt.unwrap().success());
+    let ended = second.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+    let error = result_of(&ended)["error"]["message"].to_string();
+    assert!(error.contains("--resume"), "{error}");
+    let last = run("", &["--resume"]);
+    assert!(last.status.success(), "{last:?}");
+    let result = result_of(&last);
+    assert!(
+        result["resumed_from"]["rows"].as_u64() > Some(0),
+        "{result:#}"
+    );
+    assert_same(
+        &c.content("by_hand", &[]),
+        &c.content("src", &[]),
+        "by hand",
+    );
+    assert_settled(&c, "by_hand", "by hand");
+    // What nobody will continue is dropped on request.
+    c.psql("postgres", "DROP DATABASE by_hand");
+    let killed = run("work.noted=4*off->return", &["--keep-progress"]);
+    assert_eq!(killed.status.signal(), Some(9), "{killed:?}");
+    until_sessions_ended(&c).await;
+    let mut reap = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    reap.env_clear().args([
+        "reap",
+        "--db-user",
+        "postgres",
+        "--db-host",
+        c.sandbox.host(),
+    ]);
+    let reaped = reap.output().unwrap();
+    assert!(reaped.status.success(), "{reaped:?}");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+    let waiting = c.psql("postgres", "SELECT count(*) FROM pgrestored.work");
+    assert_eq!(waiting, "0");
+}

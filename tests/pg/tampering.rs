@@ -1,0 +1,119 @@
+//! What another session changes between two attempts: a record or rows that were touched never reach the target.
+
+use std::sync::Arc;
+
+use pgrestored::app::App;
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{OnExisting, RestoreJob};
+
+use crate::resume::{NOTED, again, run};
+use crate::support::kills::{
+    FROM_THE_FIRST, Interrupt, assert_begun_again, assert_continued, assert_settled, end_all,
+    end_loaders, reopened,
+};
+use crate::support::{Cluster, assert_same, job};
+
+const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 50) i;
+    CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5(i::text) FROM generate_series(1, 60) i;
+    CREATE TABLE c (id int); INSERT INTO c SELECT generate_series(1, 70);
+    CREATE INDEX ON a (v); CREATE INDEX ON b (v); CREATE INDEX ON c (id)";
+
+/// An attempt that loses the server once the rows of all tables are recorded.
+async fn stopped(app: &App, c: &Arc<Cluster>, request: &RestoreJob, end: fn(&Cluster)) {
+    let has_rows = |c: &Cluster| {
+        let recorded = "SELECT count(*) FROM pgrestored_work.done WHERE body LIKE '%\"r\":%'";
+        let staging = c.leftovers();
+        staging.first().is_some_and(|s| c.psql(s, recorded) == "3")
+    };
+    let interrupt = Interrupt::when(c, NOTED, has_rows, end);
+    let done = run(app, request).await;
+    assert!(interrupt.has_happened());
+    assert_eq!(done.failure, Some(R::TargetUnavailable));
+}
+
+/// What changes the staging database, and by which a restore notices. The rows of all tables are there by then.
+const CHANGES: &[(&str, &str)] = &[
+    (
+        "a record was edited",
+        "UPDATE pgrestored_work.done SET body = replace(body, '\"n\":50', '\"n\":51') WHERE body LIKE '%\"n\":50%'",
+    ),
+    (
+        "a record was moved",
+        "UPDATE pgrestored_work.done SET n = n + 1000 WHERE (attempt, lane, n) = (SELECT attempt, lane, n FROM pgrestored_work.done LIMIT 1)",
+    ),
+    (
+        "a record was removed",
+        "DELETE FROM pgrestored_work.done d WHERE EXISTS (SELECT FROM pgrestored_work.done l WHERE (l.attempt, l.lane) = (d.attempt, d.lane) AND l.n > d.n) AND d.n = (SELECT min(n) FROM pgrestored_work.done WHERE lane = d.lane)",
+    ),
+    (
+        "a lane's last record of rows was removed",
+        "DELETE FROM pgrestored_work.done d WHERE body LIKE '%\"r\":%' OR EXISTS (SELECT FROM pgrestored_work.done r WHERE r.body LIKE '%\"r\":%' AND (r.attempt, r.lane) = (d.attempt, d.lane) AND d.n > r.n)",
+    ),
+    (
+        "a record was added",
+        "INSERT INTO pgrestored_work.done (attempt, lane, n, body, mac, ours) SELECT attempt, lane, max(n) + 1, '{\"e\":[[1,0]]}', '\\x00', true FROM pgrestored_work.done GROUP BY attempt, lane LIMIT 1",
+    ),
+    (
+        "a transaction's id was edited",
+        "UPDATE pgrestored_work.done SET xid = xid + 1 WHERE body LIKE '%\"r\":%'",
+    ),
+    (
+        "the head was edited",
+        "UPDATE pgrestored_work.head SET pins = pins || ' '",
+    ),
+    ("a row was deleted", "DELETE FROM a WHERE id = 7"),
+    ("a row was added", "INSERT INTO c VALUES (1)"),
+    (
+        "a row was updated",
+        "UPDATE b SET v = 'theirs' WHERE id = 7",
+    ),
+    ("a table was emptied", "TRUNCATE c"),
+    ("a table was dropped", "DROP TABLE c"),
+    (
+        "the record was dropped",
+        "DROP SCHEMA pgrestored_work CASCADE",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_changed_never_reaches_the_target() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let c = Arc::new(c);
+    let dump = c.dump_to_file("src", &[]);
+    let wanted = c.content("src", &[]);
+    // One session, so that the same work is done each time.
+    let app = c.app(&[FROM_THE_FIRST, ("restore-jobs", "1")]);
+    // Nothing is changed: the control. The orderly end of an attempt closes the database, until somebody opens it.
+    let nothing = ("nothing was changed", "SELECT 1");
+    for (what, change) in [nothing].iter().chain(CHANGES) {
+        let request = job(&dump, "app", OnExisting::Fail);
+        let is_control = *what == nothing.0;
+        let end = if is_control { end_loaders } else { end_all };
+        stopped(&app, &c, &request, end).await;
+        let staging = reopened(&c);
+        let before = c.psql(
+            &staging,
+            "SELECT sum(hashtext(d::text)::int8) FROM pgrestored_work.done d",
+        );
+        c.psql(&staging, change);
+        if what.contains("record") && !what.contains("dropped") {
+            let after = c.psql(
+                &staging,
+                "SELECT sum(hashtext(d::text)::int8) FROM pgrestored_work.done d",
+            );
+            assert_ne!(before, after, "{what}: nothing was changed");
+        }
+        let done = run(&app, &again(&request)).await.result;
+        if is_control {
+            assert_continued(&done, what);
+        } else {
+            assert_begun_again(&done, what);
+        }
+        assert_same(&c.content("app", &[]), &wanted, what);
+        assert_settled(&c, "app", what);
+        c.psql("postgres", "DROP DATABASE app");
+    }
+    let count = CHANGES.len();
+    eprintln!("CAMPAIGN tampering: {count} changes, all noticed, 0 in a target");
+}
