@@ -478,11 +478,6 @@ impl ProvenBytes {
     pub fn size(&self) -> u64 {
         self.size
     }
-
-    /// What an earlier attempt of the same restore has proven of the same object, as its work record says it.
-    pub(crate) fn proven_before(crc32c: Option<Crc32c>, size: u64) -> Self {
-        ProvenBytes { crc32c, size }
-    }
 }
 
 impl IntegrityCheck {

@@ -315,7 +315,7 @@ impl Prepared {
     ) -> Result<CreatedStaging, RestoreError> {
         // With `--data-only`, the database is a copy of the target.
         let _step = progress.long_step();
-        self.create_roles(destination).await?;
+        create_roles(&self.roles, destination).await?;
         let staging = destination.create(&self.create_options).await?;
         let created = (staging, WorkRecord::off());
         Ok(self.created(destination, created, summary).await)
@@ -334,7 +334,7 @@ impl Prepared {
         summary: &mut LoadSummary,
     ) -> Result<Started, RestoreError> {
         let _step = progress.long_step();
-        self.create_roles(destination).await?;
+        create_roles(&self.roles, destination).await?;
         let options = &self.create_options;
         let created = destination
             .create_or_continue(options, self.entries(), work)
@@ -346,17 +346,6 @@ impl Prepared {
             }
             CreatedWork::Sealed(staging, draft) => Ok(Started::Sealed(staging, draft)),
         }
-    }
-
-    async fn create_roles(&self, destination: &impl Destination) -> Result<(), RestoreError> {
-        for sql in &self.roles {
-            destination
-                .session()
-                .run(sql)
-                .await
-                .map_err(|e| e.context("creating a role"))?;
-        }
-        Ok(())
     }
 
     async fn created(
@@ -379,6 +368,21 @@ impl Prepared {
             staging,
         }
     }
+}
+
+/// Creates the roles that the backup needs and the server lacks.
+async fn create_roles(
+    roles: &[String],
+    destination: &impl Destination,
+) -> Result<(), RestoreError> {
+    for sql in roles {
+        destination
+            .session()
+            .run(sql)
+            .await
+            .map_err(|e| e.context("creating a role"))?;
+    }
+    Ok(())
 }
 
 impl CreatedStaging {

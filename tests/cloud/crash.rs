@@ -385,7 +385,13 @@ impl VerificationServer {
             )
             .await;
         second.child.kill().await.unwrap();
-        let reaper = self.env.app(&self.c, &flags).manager.reap().await.unwrap();
+        let reaper = self
+            .env
+            .app(&self.c, &flags)
+            .manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap();
         assert_eq!((reaper.failed, reaper.unknown), (vec![], vec![]), "{what}");
         // The server takes a moment to notice that a killed process's sessions are gone.
         let gone = async {
@@ -583,7 +589,10 @@ async fn killed_while_rolling_back(ground: &VerificationServer) {
             "300",
             "{what}"
         );
-        app.manager.reap().await.unwrap();
+        app.manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap();
         drop(app);
         done += 1;
     }

@@ -88,7 +88,11 @@ async fn stopped(s: &Source, flags: &[(&str, &str)]) {
     assert_eq!(c.psql("postgres", is_open), "f");
     // The reaper leaves it for the next worker.
     let app = env.app(c, flags);
-    let reaped = app.manager.reap().await.unwrap();
+    let reaped = app
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     assert_eq!(reaped.dropped, Vec::<String>::new());
     assert_eq!(c.leftovers().len(), 1);
     drop(app);

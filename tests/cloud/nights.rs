@@ -611,7 +611,11 @@ impl Nights {
         assert_eq!(self.c.psql("postgres", running), "0");
         let app = self.env.app(&self.c, &[]);
         self.check_evidence(&app).await;
-        let reaped = app.manager.reap().await.unwrap();
+        let reaped = app
+            .manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap();
         assert_eq!((reaped.failed, reaped.unknown), (vec![], vec![]));
         let databases = self.c.databases();
         let left = databases.iter().filter(|d| d.starts_with("pgrestored_"));

@@ -309,7 +309,11 @@ impl Race {
         let app = self.env.app(&self.c, &[("restore-keep-previous", "0")]);
         let clean = async {
             loop {
-                let reaped = app.manager.reap().await.unwrap();
+                let reaped = app
+                    .manager
+                    .reap(pgrestored::database::ReapScope::Worker)
+                    .await
+                    .unwrap();
                 assert_eq!(
                     (reaped.failed, reaped.unknown),
                     (vec![], vec![]),

@@ -457,7 +457,11 @@ fn a_killed_restore_is_completed_by_the_next_attempt() {
 async fn reap(c: &Cluster) -> Reaped {
     let app = c.app(&AS_TENANT);
     loop {
-        let reaped = app.manager.reap().await.unwrap();
+        let reaped = app
+            .manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap();
         if reaped.kept.is_empty() {
             return reaped;
         }
@@ -481,7 +485,10 @@ async fn contents_in_use_are_left_alone(c: &Cluster, dump: &Path) {
     let claims = app
         .manager
         .run(&request, Arc::default(), CancellationToken::new());
-    let (done, reaped) = tokio::join!(claims, app.manager.reap());
+    let (done, reaped) = tokio::join!(
+        claims,
+        app.manager.reap(pgrestored::database::ReapScope::Worker)
+    );
     let error = done.result.error.unwrap();
     assert_eq!(error.reason, R::TargetBusy, "{error:?}");
     let said = "another restore is filling database app";

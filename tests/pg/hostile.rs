@@ -504,7 +504,7 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
     assert!(
         c.app(&flags)
             .manager
-            .reap()
+            .reap(pgrestored::database::ReapScope::Worker)
             .await
             .unwrap()
             .failed

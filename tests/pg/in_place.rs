@@ -150,7 +150,11 @@ async fn partial_databases_are_closed_and_never_taken_for_complete() {
         // In use, whatever another request or the reaper tries.
         let second = c.try_restore(&waiting, "app", OnExisting::Replace).await;
         assert_eq!(second.failure, Some(R::TargetBusy));
-        let reaped = app.manager.reap().await.unwrap();
+        let reaped = app
+            .manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap();
         assert!(
             reaped.kept.contains(&"app".to_owned()) && reaped.dropped.is_empty(),
             "{reaped:?}"
@@ -176,11 +180,22 @@ async fn partial_databases_are_closed_and_never_taken_for_complete() {
     leave("pgrestored staging database for app, request killed");
     assert_eq!(c.restore(&dump, "app").await.error, None);
     assert_eq!(c.psql("app", "SELECT db FROM m"), "app");
-    assert!(app.manager.reap().await.unwrap().dropped.is_empty());
+    assert!(
+        app.manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap()
+            .dropped
+            .is_empty()
+    );
     c.psql("postgres", "DROP DATABASE app");
     // A database that somebody else created under the name is never taken over.
     leave("somebody else''s");
-    let reaped = app.manager.reap().await.unwrap();
+    let reaped = app
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     assert_eq!((reaped.dropped, reaped.failed), (vec![], vec![]));
     assert!(c.databases().contains(&"app".to_owned()));
     assert_eq!(
@@ -209,7 +224,12 @@ async fn without_a_journal_partial_databases_are_known_by_their_comment() {
         c.psql("postgres", &format!("COMMENT ON DATABASE app IS '{label}'"));
     };
     leave("poor");
-    let reaped = c.app(&flags).manager.reap().await.unwrap();
+    let reaped = c
+        .app(&flags)
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     assert_eq!(reaped.dropped, ["database app"], "{reaped:?}");
     leave("poor");
     let done = c
@@ -221,7 +241,7 @@ async fn without_a_journal_partial_databases_are_known_by_their_comment() {
     assert!(
         c.app(&flags)
             .manager
-            .reap()
+            .reap(pgrestored::database::ReapScope::Worker)
             .await
             .unwrap()
             .dropped
@@ -232,7 +252,7 @@ async fn without_a_journal_partial_databases_are_known_by_their_comment() {
     assert!(
         c.app(&flags)
             .manager
-            .reap()
+            .reap(pgrestored::database::ReapScope::Worker)
             .await
             .unwrap()
             .dropped

@@ -120,7 +120,11 @@ async fn old_outcomes_are_forgotten_except_the_newest_of_a_target() {
         );
         c.psql("postgres", &aged);
     }
-    c.app(&[]).manager.reap().await.unwrap();
+    c.app(&[])
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     let remembered = c.psql(
         "postgres",
         "SELECT request_id FROM pgrestored.request ORDER BY request_id",
@@ -344,7 +348,7 @@ async fn replaced_databases_are_kept_as_long_as_configured() {
     assert!(
         c.app(&[])
             .manager
-            .reap()
+            .reap(pgrestored::database::ReapScope::Worker)
             .await
             .unwrap()
             .kept
@@ -359,14 +363,19 @@ async fn replaced_databases_are_kept_as_long_as_configured() {
     assert!(
         c.app(&[])
             .manager
-            .reap()
+            .reap(pgrestored::database::ReapScope::Worker)
             .await
             .unwrap()
             .kept
             .contains(&kept)
     );
     c.psql("postgres", "ALTER DATABASE elsewhere RENAME TO app");
-    let reaped = c.app(&[]).manager.reap().await.unwrap();
+    let reaped = c
+        .app(&[])
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     assert_eq!(reaped.dropped, [format!("database {kept}")]);
 }
 
@@ -431,7 +440,11 @@ async fn the_reaper_drops_only_recorded_databases() {
     strangers.iter().for_each(|s| c.create(s, ""));
 
     let app = c.app(&[]);
-    let reaped = app.manager.reap().await.unwrap();
+    let reaped = app
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     let mut dropped: Vec<String> = left.iter().map(|n| format!("database {n}")).collect();
     dropped.push("role left_role".into());
     let mut ours = reaped.dropped.clone();
@@ -455,14 +468,25 @@ async fn the_reaper_drops_only_recorded_databases() {
     drop(client);
     // The server notices by itself that the worker is gone.
     let done = async {
-        while app.manager.reap().await.unwrap().dropped.is_empty() {
+        while app
+            .manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap()
+            .dropped
+            .is_empty()
+        {
             crate::support::pause().await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(30), done)
         .await
         .unwrap();
-    let again = app.manager.reap().await.unwrap();
+    let again = app
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     assert_eq!(
         again,
         Reaped {
@@ -493,7 +517,11 @@ async fn databases_that_the_reaper_may_not_drop_are_reported() {
         leave_behind(&c, 1, ""),
         leave_behind(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"),
     );
-    let reaped = app.manager.reap().await.unwrap();
+    let reaped = app
+        .manager
+        .reap(pgrestored::database::ReapScope::Worker)
+        .await
+        .unwrap();
     assert_eq!(reaped.dropped, [format!("database {ours}")], "{reaped:?}");
     assert_eq!(reaped.failed.len(), 1);
     assert!(
@@ -545,7 +573,11 @@ async fn restores_work_without_the_journal_schema_and_say_so() {
         &format!("CREATE DATABASE {labelled} OWNER plain"),
     );
     assert_eq!(
-        app.manager.reap().await.unwrap().dropped,
+        app.manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap()
+            .dropped,
         Vec::<String>::new()
     );
     c.psql(
@@ -555,7 +587,11 @@ async fn restores_work_without_the_journal_schema_and_say_so() {
         ),
     );
     assert_eq!(
-        app.manager.reap().await.unwrap().dropped,
+        app.manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap()
+            .dropped,
         [format!("database {labelled}")]
     );
     assert_eq!(
@@ -677,10 +713,20 @@ async fn an_abandoned_request_ends() {
     unended.sort();
     assert_eq!(unended, [lost.request_id.as_str(), "tried again", "young"]);
     assert_eq!(
-        app.manager.reap().await.unwrap().abandoned,
+        app.manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap()
+            .abandoned,
         std::slice::from_ref(&lost.request_id)
     );
-    assert_eq!(app.manager.reap().await.unwrap(), Reaped::default());
+    assert_eq!(
+        app.manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap(),
+        Reaped::default()
+    );
     let left = c.psql(
         "postgres",
         "SELECT request_id FROM pgrestored.request WHERE state = 'running' ORDER BY 1",

@@ -44,7 +44,11 @@ fn kill(c: &Cluster, step: &str, args: &[&str]) {
 async fn reap(c: &Cluster) {
     let app = c.app(&[("db-user", "creator")]);
     loop {
-        let reaped = app.manager.reap().await.unwrap();
+        let reaped = app
+            .manager
+            .reap(pgrestored::database::ReapScope::Worker)
+            .await
+            .unwrap();
         assert_eq!(reaped.failed, Vec::<String>::new());
         if reaped.kept.is_empty() {
             assert!(!reaped.dropped.is_empty(), "{reaped:?}");

@@ -128,7 +128,7 @@ impl<'a> RecordReader<'a> {
                 return Err(RecordFault::Incomplete(why));
             }
             let is_void = |unit: UnitId| void.get(&unit).is_some_and(|since| attempt < *since);
-            done.add(xid, body, is_void);
+            done.add((attempt, xid), body, is_void);
         }
         for (unit, work) in &mut done.units {
             work.sort(*unit)?;
@@ -168,7 +168,9 @@ struct UnitDone {
     xids: Vec<(u64, u64)>,
     mask: Option<MaskCounts>,
     end: Option<DataEnd>,
-    is_proven: bool,
+    /// The last attempts that brought rows or large objects, and that proved the stored bytes of all of them.
+    loaded_in: Option<i32>,
+    proven_in: Option<i32>,
     /// The table of its rows and the statement that sets the search path, of SQL text.
     table: Option<(String, String)>,
     /// Its rows are lost.
@@ -187,8 +189,9 @@ impl UnitDone {
         Ok(())
     }
 
-    fn has(&mut self, spans: &[Span]) {
+    fn has(&mut self, attempt: i32, spans: &[Span]) {
         self.has_rows = true;
+        self.loaded_in = Some(attempt);
         self.spans.extend(spans);
         spans.iter().for_each(|s| self.ranges.add(s.from..s.to));
     }
@@ -214,7 +217,7 @@ struct Done {
 }
 
 impl Done {
-    fn add(&mut self, xid: u64, body: Body, is_void: impl Fn(UnitId) -> bool) {
+    fn add(&mut self, (attempt, xid): (i32, u64), body: Body, is_void: impl Fn(UnitId) -> bool) {
         self.xids.insert(in_tables(xid));
         for (unit, part) in body.entries {
             self.unit(unit).parts.insert(part);
@@ -225,7 +228,7 @@ impl Done {
         }
         for rows in body.rows.into_iter().filter(|r| !is_void(r.unit)) {
             let work = self.unit(rows.unit);
-            work.has(rows.spans.as_slice());
+            work.has(attempt, rows.spans.as_slice());
             work.is_frozen |= rows.is_frozen;
             work.rows += rows.rows;
             work.xids.push((xid, rows.rows));
@@ -234,13 +237,14 @@ impl Done {
             }
         }
         for objects in body.objects.into_iter().filter(|o| !is_void(o.unit)) {
-            self.unit(objects.unit).has(objects.spans.as_slice());
+            self.unit(objects.unit)
+                .has(attempt, objects.spans.as_slice());
         }
         for end in body.ends {
             self.unit(end.unit).end = Some(end);
         }
         for part in body.parts {
-            self.unit(part.unit()).is_proven = true;
+            self.unit(part.unit()).proven_in = Some(attempt);
             if let ProvenPart::Block { unit, extent } = part {
                 self.blocks.push((unit, extent));
             }
@@ -340,9 +344,10 @@ impl Resumed {
         end.is_some_and(|end| self.missing(unit, 0..end.bytes).is_empty())
     }
 
-    /// Whether the stored bytes of a unit's data are proven.
+    /// Whether the stored bytes of a unit's data are proven. What an attempt has loaded after the last proof is not.
     pub fn is_proven(&self, unit: UnitId) -> bool {
-        self.unit(unit).is_some_and(|work| work.is_proven)
+        self.unit(unit)
+            .is_some_and(|work| work.proven_in.is_some() && work.proven_in >= work.loaded_in)
     }
 
     /// The blocks of the archive that are proven.
@@ -577,6 +582,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_loaded_after_a_proof_is_not_proven() {
+        let extent = Extent {
+            offset: 5,
+            length: 6,
+            crc32c: Crc32c(9),
+        };
+        let proof = Body {
+            parts: vec![ProvenPart::Block {
+                unit: UnitId(7),
+                extent,
+            }],
+            ..Body::default()
+        };
+        let first = || row((1, 0, 1), &rows_of(7, &[(0, 10)], 2));
+        let proven = || row((1, 1, 1), &proof);
+        let second = || row((2, 0, 1), &rows_of(7, &[(10, 20)], 2));
+        assert!(read([first(), proven()]).unwrap().is_proven(UnitId(7)));
+        let after = read([first(), proven(), second()]).unwrap();
+        assert!(!after.is_proven(UnitId(7)));
+        let again = row((2, 1, 1), &proof);
+        let again = read([first(), proven(), second(), again]).unwrap();
+        assert!(again.is_proven(UnitId(7)));
+    }
+
+    #[test]
     fn entries_statements_and_bytes_are_known() {
         let extent = Extent {
             offset: 5,
@@ -584,7 +614,9 @@ mod tests {
             crc32c: Crc32c(9),
         };
         let mut statements = Spans::default();
-        [1, 2, 9].map(|n| statements.push(Span::of_statement(n, b"x")));
+        for n in [1, 2, 9] {
+            statements.push(Span::of_statement(n, b"x"));
+        }
         let body = Body {
             entries: vec![(UnitId(1), EntryPart::Whole), (UnitId(2), EntryPart::Index)],
             statements,
@@ -638,7 +670,7 @@ mod tests {
             &|rows| rows[1].body = rows[1].body.replace("\"n\":2", "\"n\":3")
         ));
         assert!(edited(&|rows| rows[1].mac[0] ^= 1));
-        assert!(edited(&|rows| drop(rows[1].mac.pop())));
+        assert!(edited(&|rows| assert!(rows[1].mac.pop().is_some())));
         assert!(edited(&|rows| rows[1].ours = false));
         assert!(
             edited(&|rows| rows[3].attempt = 3),
