@@ -360,6 +360,12 @@ impl TargetLock {
         };
         self.end_sessions(staging.oid, &roles_of(loader), NOBODY)
             .await?;
+        if let Some(table) = emptied(&staging.on(&self.server), &staging.name).await? {
+            let why = format!(
+                "{table} is unlogged and empty: the server may have crashed since it was loaded"
+            );
+            return Ok(TakenOver::Not(NotContinued::Incomplete(why)));
+        }
         drop_record(&staging.on(&self.server), &staging.name).await?;
         if let Some(owner) = draft["owner"].as_str() {
             // It may have been granted roles since then.
@@ -588,6 +594,17 @@ async fn process_of(session: &Session) -> Result<i32, DatabaseError> {
 
 fn roles_of(loader: Option<&Loader>) -> Vec<String> {
     loader.map(|l| l.role().to_owned()).into_iter().collect()
+}
+
+/// A table that the server may have emptied after a crash. Its size is asked for, since a policy of the backup may decide which
+/// rows are seen.
+async fn emptied(server: &Server, database: &str) -> Result<Option<String>, DatabaseError> {
+    const EMPTY: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relpersistence = 'u' AND c.relkind = 'r' AND pg_relation_size(c.oid) = 0 ORDER BY 1 LIMIT 1";
+    let session = server.connect(database, "record").await?;
+    let found = session.client().query(EMPTY, &[]).await;
+    let found = found.map_err(|e| map_pg_error(&e, "looking for tables that are empty"))?;
+    Ok(found.first().map(|row| row.get(0)))
 }
 
 /// Removes the record from a database. The event triggers of the backup would refuse this, or record it in its tables.
