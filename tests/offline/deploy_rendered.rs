@@ -323,3 +323,26 @@ fn the_local_overlay_is_complete() {
     let mut volumes = list(&pod["volumes"]).iter();
     assert!(volumes.any(|v| v["secret"]["secretName"] == *secret));
 }
+
+/// On a node that is taken away with some 15 s of notice, a worker has to hand over in time, and each time costs a delivery.
+#[test]
+fn workers_on_spot_nodes_hand_over_in_time() {
+    let Some(documents) = with_component("spot") else {
+        return;
+    };
+    let pod = worker_pod(&documents);
+    assert_eq!(pod["nodeSelector"]["cloud.google.com/gke-spot"], "true");
+    assert_eq!(pod["tolerations"][0]["key"], "cloud.google.com/gke-spot");
+    assert_eq!(pod["terminationGracePeriodSeconds"], 25);
+    let settings = settings(&documents);
+    let number = |name: &str| {
+        text(&settings[name])
+            .trim_end_matches('s')
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert!(number("DRAIN_TIMEOUT") + 2 < 15);
+    assert!(number("RESTORE_MAX_ATTEMPTS") < number("RESTORE_QUARANTINE_AFTER"));
+    // Default of max_delivery_attempts in deploy/terraform/variables.tf.
+    assert!(number("RESTORE_QUARANTINE_AFTER") < 20);
+}
