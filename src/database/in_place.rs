@@ -4,7 +4,7 @@
 //! then, its comment names its request, and its row in the journal marks it as droppable.
 
 use super::journal::Journal;
-use super::names::{LABEL, is_label_of};
+use super::names::{LABEL, label_of};
 use super::staging::{Staging, force_drop};
 use super::target_lock::TargetLock;
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
@@ -68,8 +68,8 @@ pub(super) async fn remove(
     if journal.is_on() && !is_recorded {
         return Ok(false);
     }
-    let dropped = match comment_of(session, target).await? {
-        Some((comment, is_ours)) if is_label_of(&comment, target) && (is_recorded || is_ours) => {
+    let dropped = match marked(session, target).await? {
+        Some(is_ours) if is_recorded || is_ours => {
             force_drop(server, session, target).await?;
             true
         }
@@ -93,18 +93,16 @@ pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseE
         .collect())
 }
 
-/// The comment of a database (empty if it has none), and whether this role owns the database.
-async fn comment_of(
-    session: &Session,
-    name: &str,
-) -> Result<Option<(String, bool)>, DatabaseError> {
-    let sql =
-        "SELECT coalesce(shobj_description(oid, 'pg_database'), ''), pg_get_userbyid(datdba) = current_user
-        FROM pg_database WHERE datname = $1";
-    let row = session.client().query_opt(sql, &[&name]).await;
-    Ok(row
-        .map_err(|e| map_pg_error(&e, "looking up the target"))?
-        .map(|r| (r.get(0), r.get(1))))
+/// If a comment marks this database as an unfinished one, whether this role owns it.
+async fn marked(session: &Session, name: &str) -> Result<Option<bool>, DatabaseError> {
+    let sql = "SELECT pg_get_userbyid(datdba) = current_user FROM pg_database
+        WHERE datname = $1 AND starts_with(shobj_description(oid, 'pg_database'), $2)";
+    let row = session
+        .client()
+        .query_opt(sql, &[&name, &label_of(name)])
+        .await;
+    let row = row.map_err(|e| map_pg_error(&e, "looking up the target"))?;
+    Ok(row.map(|r| r.get(0)))
 }
 
 /// Whether the transaction that opened the database was committed.
@@ -113,9 +111,13 @@ pub(super) async fn is_open(
     target: &str,
     oid: u32,
 ) -> Result<bool, DatabaseError> {
-    let sql = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
+    let sql = "SELECT NOT coalesce(starts_with(shobj_description(oid, 'pg_database'), $3), false) FROM pg_database
         WHERE datname = $1 AND oid = $2";
-    let row = session.client().query_opt(sql, &[&target, &oid]).await;
+    let label = label_of(target);
+    let row = session
+        .client()
+        .query_opt(sql, &[&target, &oid, &label])
+        .await;
     let row = row.map_err(|e| map_pg_error(&e, "looking up the target"))?;
-    Ok(row.is_some_and(|r| !is_label_of(r.get(0), target)))
+    Ok(row.is_some_and(|r| r.get(0)))
 }

@@ -2,7 +2,7 @@
 
 use crate::error::DatabaseError;
 use crate::job::OWN_PREFIX;
-use crate::postgres::{Session, map_pg_error};
+use crate::postgres::{MARKED, Session, map_pg_error};
 
 /// The form of the names that pgrestored gives.
 pub(super) const PATTERN: &str = "^pgrestored_([sv]_[0-9a-f]{16}|o_[0-9a-f]{16}_[0-9a-f]+)$";
@@ -44,14 +44,15 @@ pub(super) fn short_hash(text: &str) -> String {
 }
 
 /// Prefix of the comment of a staging database.
-pub(super) const LABEL: &str = "pgrestored staging database";
+pub(super) const LABEL: &str = MARKED;
 
 /// The comment of the staging database of a request. That of an attempt follows.
 pub(super) fn label(target: &str, request_id: &str) -> String {
     format!("{LABEL} for {target}, request {request_id}")
 }
 
-/// Whether a comment is that of a staging database for `target`.
-pub(super) fn is_label_of(comment: &str, target: &str) -> bool {
-    comment.starts_with(&label(target, ""))
+/// What the comment of a staging database for `target` begins with. Let the server compare it: a comment that somebody has
+/// written from a database of another encoding cannot be read.
+pub(super) fn label_of(target: &str) -> String {
+    label(target, "")
 }

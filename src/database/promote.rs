@@ -4,7 +4,7 @@
 use super::advisory_locks::lock_name;
 use super::claim::{Claim, claim, recorded};
 use super::copy_properties::CopyProperties;
-use super::names::is_label_of;
+use super::names::label_of;
 use super::recorded_restore::RecordedRestore;
 use super::staging::Staging;
 use super::swap;
@@ -174,9 +174,9 @@ async fn check_copy(claimed: &TargetLock, copy: &str) -> Result<u32, RestoreErro
     let found = client
         .query_opt(
             "SELECT oid, datistemplate, datallowconn, pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba)::text,
-               coalesce(shobj_description(oid, 'pg_database'), '')
+               coalesce(starts_with(shobj_description(oid, 'pg_database'), $2), false)
              FROM pg_database WHERE datname = $1",
-            &[&copy],
+            &[&copy, &label_of(copy)],
         )
         .await
         .map_err(|e| map_pg_error(&e, "looking up the copy"))?;
@@ -186,7 +186,7 @@ async fn check_copy(claimed: &TargetLock, copy: &str) -> Result<u32, RestoreErro
     if is_template {
         return Err(not_allowed(format!("database {copy} is a template")));
     }
-    if is_label_of(row.get(5), copy) {
+    if row.get(5) {
         return Err(not_allowed(format!(
             "database {copy} is unfinished: its restore has not ended"
         )));

@@ -1,7 +1,5 @@
 //! The staging database: created from `template0`, named after its request, dropped by force.
 
-use std::sync::Arc;
-
 use super::held_objects::remove_blockers;
 use super::names::{label, staging_name};
 use super::recorded_restore::RecordedRestore;
@@ -9,8 +7,10 @@ use super::target_lock::TargetLock;
 use pgdump_restore::{DatabaseOptions, Loaded};
 
 use crate::backup::ProvenBytes;
-use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
-use crate::postgres::{Server, Session, ident, literal, map_pg_error};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
+use crate::postgres::{
+    AttemptMark, HASH_OF_COMMENT, Server, Session, ident, literal, map_pg_error,
+};
 use crate::steps::reached;
 use pgdump_archive::{TextEncoding, TocEntry};
 
@@ -44,8 +44,8 @@ pub struct Staging {
     pub(super) at_end: Vec<String>,
     /// The role that owns everything in it, if that is not our own.
     pub(super) owner: Option<String>,
-    /// The end of the database's comment, which names the attempt that may work in it; `None` if no work is recorded there.
-    pub(super) mark: Option<Arc<str>>,
+    /// The database's comment, which names the attempt that may work in it; `None` if no work is recorded there.
+    pub(super) mark: Option<AttemptMark>,
 }
 
 impl Staging {
@@ -64,7 +64,7 @@ impl Staging {
 
     /// `server`, with the database's name pinned to this database's OID, and to the attempt that may work in it.
     pub fn on(&self, server: &Server) -> Server {
-        server.pinned_to(&self.name, self.oid, self.mark.clone())
+        server.pinned_to(&self.name, self.oid, self.mark)
     }
 }
 
@@ -285,24 +285,43 @@ pub(super) async fn mark(
     .await
 }
 
+/// SQLSTATE of a division by zero.
+const DIVISION_BY_ZERO: &str = "22012";
+
 /// Names in the database's comment the attempt that may work in it. Sessions of another one can no longer be opened.
-/// Returns the end of the comment.
+///
+/// # Errors
+/// `target_unavailable` if the name has come to mean another database, which is left as it is.
 pub(super) async fn mark_attempt(
     lock: &Session,
-    name: &str,
+    staging: &Staging,
     made_for: (&str, &str),
     attempt: uuid::Uuid,
-) -> Result<Arc<str>, DatabaseError> {
-    // ASCII, because the comment has the encoding of the database from which it was written.
-    let mark = format!("attempt {attempt}");
-    let label = format!("{}, {mark}", label(made_for.0, made_for.1));
-    lock.run(&format!(
-        "COMMENT ON DATABASE {} IS {}",
+) -> Result<AttemptMark, DatabaseError> {
+    let Staging { name, oid, .. } = staging;
+    let label = format!("{}, attempt {attempt}", label(made_for.0, made_for.1));
+    // All of it is one implicit transaction, which the division undoes if there is no such database. An explicit one would
+    // stay open if this attempt were cancelled meanwhile.
+    let comment = format!(
+        "COMMENT ON DATABASE {} IS {}; SELECT 1 / count(*) FROM pg_database WHERE datname = {} AND oid = {oid}",
         ident(name),
-        literal(&label)
-    ))
-    .await?;
-    Ok(mark.into())
+        literal(&label),
+        literal(name)
+    );
+    lock.run(&comment).await.map_err(|e| match e.sqlstate() {
+        Some(DIVISION_BY_ZERO) => {
+            let what = format!("database {name} was replaced by somebody else");
+            DatabaseError::new(DatabaseKind::Unavailable, what)
+        }
+        _ => e,
+    })?;
+    let row = lock.client().query_one(HASH_OF_COMMENT, &[oid]).await;
+    let row = row.map_err(|e| map_pg_error(&e, "marking the staging database"))?;
+    let hash: Option<i64> = row.get(0);
+    Ok(AttemptMark {
+        hash: hash.unwrap_or_default(),
+        is_needed: staging.is_in_place,
+    })
 }
 
 /// Creates a database that never becomes a target.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use pgdump_restore::{RecordFault, RecordKey, WorkRecord};
 use tokio::time::Instant;
 
-use super::names::is_label_of;
 use crate::config::{Config, Resume};
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
+use crate::postgres::AttemptMark;
 
 /// `pg_database.datconnlimit` of a database whose `DROP DATABASE` was interrupted.
 const INVALID: i32 = -2;
@@ -64,7 +64,8 @@ pub(super) struct NamedDatabase {
     pub connection_limit: i32,
     /// Whether this role owns it.
     pub is_ours: bool,
-    pub comment: String,
+    /// Whether its comment says that a restore into the target has made it, and has not ended.
+    pub is_marked: bool,
 }
 
 /// Work of an earlier attempt that the journal knows of. It is not proven to be there.
@@ -100,11 +101,10 @@ impl FoundWork {
 
     /// Whether its database is there, as it was made, and not already another one of its name.
     pub(super) fn is_there(&self, target: &str) -> bool {
+        // Under the target's own name, a database without that comment may be in use. Beside it, somebody has only commented.
+        let is_unfinished = |d: &NamedDatabase| d.is_marked || self.name != target;
         let is_it = |d: &NamedDatabase| {
-            d.oid == self.oid
-                && d.is_ours
-                && d.connection_limit != INVALID
-                && is_label_of(&d.comment, target)
+            d.oid == self.oid && d.is_ours && d.connection_limit != INVALID && is_unfinished(d)
         };
         self.database.as_ref().is_some_and(is_it)
     }
@@ -248,8 +248,8 @@ pub(super) struct BegunWork {
     /// Its database.
     pub name: String,
     pub oid: u32,
-    /// The end of the database's comment, which names this attempt.
-    pub mark: Option<Arc<str>>,
+    /// The database's comment, which names this attempt.
+    pub mark: Option<AttemptMark>,
     /// The number of this attempt, from 1.
     pub attempt: i32,
     pub record: Arc<WorkRecord>,
@@ -261,7 +261,7 @@ pub(super) struct BegunWork {
 
 impl BegunWork {
     pub(super) fn new(
-        (name, oid, mark): (&str, u32, Option<Arc<str>>),
+        (name, oid, mark): (&str, u32, Option<AttemptMark>),
         attempt: i32,
         record: Arc<WorkRecord>,
         temporary_role: Option<String>,
@@ -322,7 +322,7 @@ mod tests {
                 oid: 7,
                 connection_limit: -1,
                 is_ours: true,
-                comment: "pgrestored staging database for app, request r, attempt x".into(),
+                is_marked: true,
             }),
         }
     }
@@ -343,12 +343,10 @@ mod tests {
             found.obstacle("app", TERMS)
         };
         assert_eq!(with(|_| {}), None);
-        let changes: [fn(&mut NamedDatabase); 5] = [
+        let changes: [fn(&mut NamedDatabase); 3] = [
             |d| d.oid = 8,
             |d| d.is_ours = false,
             |d| d.connection_limit = -2,
-            |d| d.comment.clear(),
-            |d| d.comment = "pgrestored staging database for other, request r".into(),
         ];
         for change in changes {
             assert_eq!(with(change), Some(NotContinued::Gone));
@@ -358,6 +356,22 @@ mod tests {
             ..found()
         };
         assert_eq!(dropped.obstacle("app", TERMS), Some(NotContinued::Gone));
+    }
+
+    #[test]
+    fn a_comment_of_somebody_else_matters_only_under_the_targets_name() {
+        let commented = |name: &str| {
+            let mut found = FoundWork {
+                name: name.into(),
+                ..found()
+            };
+            if let Some(database) = &mut found.database {
+                database.is_marked = false;
+            }
+            found.obstacle("app", TERMS)
+        };
+        assert_eq!(commented("pgrestored_s_1"), None);
+        assert_eq!(commented("app"), Some(NotContinued::Gone));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgdump_restore::RecordKey;
 
 use super::journal::{Journal, OF_RUNNING_ATTEMPT, journal_error, storable, stored};
+use super::names::label_of;
 use super::work::{FoundWork, NamedDatabase, WorkDone, WorkState};
 use crate::error::DatabaseError;
 use crate::postgres::Session;
@@ -94,12 +95,12 @@ impl Journal {
         Ok(())
     }
 
-    /// The work that an earlier attempt of this request has left under one of these names.
+    /// The work that an earlier attempt of this request has left: in its staging database, or under the target's name.
     pub async fn find_work(
         self,
         session: &Session,
         request_id: &str,
-        names: &[&str],
+        (staging, target): (&str, &str),
     ) -> Result<Option<FoundWork>, DatabaseError> {
         if !self.works() {
             return Ok(None);
@@ -107,12 +108,13 @@ impl Journal {
         let sql = "SELECT w.name, w.database_oid, w.state, w.pins, w.attempt,
               extract(epoch FROM clock_timestamp() - w.updated)::float8, w.bytes, w.rows, w.share, w.draft::text, w.key,
               d.oid, d.datconnlimit, pg_get_userbyid(d.datdba) = current_user,
-              coalesce(shobj_description(d.oid, 'pg_database'), '')
+              coalesce(starts_with(shobj_description(d.oid, 'pg_database'), $4), false)
             FROM pgrestored.work w LEFT JOIN pg_database d ON d.datname = w.name
-            WHERE w.request_id = $1 AND w.name = ANY($2) ORDER BY w.updated DESC LIMIT 1";
+            WHERE w.request_id = $1 AND w.name IN ($2, $3) ORDER BY w.updated DESC LIMIT 1";
+        let label = label_of(target);
         let row = session
             .client()
-            .query_opt(sql, &[&request_id, &names])
+            .query_opt(sql, &[&request_id, &staging, &target, &label])
             .await;
         let Some(row) = row.map_err(|e| journal_error(&e))? else {
             return Ok(None);
@@ -122,7 +124,7 @@ impl Journal {
             oid,
             connection_limit: row.get(12),
             is_ours: row.get(13),
-            comment: row.get(14),
+            is_marked: row.get(14),
         });
         let draft: Option<String> = row.get(9);
         let key: Vec<u8> = row.get(10);
@@ -226,18 +228,23 @@ impl Journal {
         Ok(sealed == 1)
     }
 
-    /// The number of the attempt that worked last on the database of this name.
-    pub async fn attempt_of_work(
+    /// Whether another attempt at this request has begun since this one.
+    pub async fn is_taken_by_another(
         self,
         session: &Session,
-        name: &str,
-    ) -> Result<Option<i32>, DatabaseError> {
+        request_id: &str,
+        attempt: uuid::Uuid,
+    ) -> Result<bool, DatabaseError> {
         if !self.works() {
-            return Ok(None);
+            return Ok(false);
         }
-        let sql = "SELECT attempt FROM pgrestored.work WHERE name = $1";
-        let row = session.client().query_opt(sql, &[&name]).await;
-        Ok(row.map_err(|e| journal_error(&e))?.map(|row| row.get(0)))
+        let sql = "SELECT attempt <> $2::text::uuid FROM pgrestored.request WHERE request_id = $1";
+        let row = session
+            .client()
+            .query_opt(sql, &[&request_id, &attempt.to_string()])
+            .await;
+        let row = row.map_err(|e| journal_error(&e))?;
+        Ok(row.is_some_and(|row| row.get(0)))
     }
 
     /// Removes the record of the work in a database.

@@ -24,7 +24,7 @@ use super::work::{
 };
 use super::work_rows::NewWork;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
-use crate::postgres::{Server, Session, ident, map_pg_error};
+use crate::postgres::{AttemptMark, Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
 /// How long a takeover waits for the sessions of the attempt before it to end.
@@ -113,8 +113,8 @@ impl TargetLock {
             return Ok(None);
         }
         let staging = self.staging_name();
-        let names = [staging.as_str(), self.target.as_str()];
-        let found = self.journal.find_work(&self.lock, &self.request_id, &names);
+        let names = (staging.as_str(), self.target.as_str());
+        let found = self.journal.find_work(&self.lock, &self.request_id, names);
         let found = found.await?.map(Arc::new);
         *self.work.lock() = found
             .clone()
@@ -127,6 +127,10 @@ impl TargetLock {
         match &*self.work.lock() {
             ClaimedWork::Nothing => KeptWork::Nothing,
             ClaimedWork::Unknown | ClaimedWork::Found(_) => KeptWork::OfEarlierAttempt,
+            // The record was given up, or dropped before something would have read it.
+            ClaimedWork::Begun(begun) if !begun.record.is_on() && !begun.is_sealed() => {
+                KeptWork::Nothing
+            }
             ClaimedWork::Begun(_) => KeptWork::OfThisAttempt,
         }
     }
@@ -167,7 +171,7 @@ impl TargetLock {
             return Ok(WorkRecord::off());
         }
         let made_for = (self.target.as_str(), self.request_id.as_str());
-        let mark = mark_attempt(&self.lock, &staging.name, made_for, self.attempt).await?;
+        let mark = mark_attempt(&self.lock, staging, made_for, self.attempt).await?;
         staging.mark = Some(mark);
         let session = self.record_session(staging).await?;
         let key = RecordKey::random();
@@ -271,18 +275,18 @@ impl TargetLock {
     /// Marks the database as that of this attempt, and opens it to its owner.
     async fn fence(&self, found: &FoundWork) -> Result<Staging, RestoreError> {
         let made_for = (self.target.as_str(), self.request_id.as_str());
-        let mark = mark_attempt(&self.lock, &found.name, made_for, self.attempt).await?;
+        let mut staging = Staging {
+            oid: found.oid,
+            is_in_place: found.name == self.target,
+            ..Staging::named(&found.name)
+        };
+        staging.mark = Some(mark_attempt(&self.lock, &staging, made_for, self.attempt).await?);
         let name = ident(&found.name);
         self.lock
             .run(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
             .await?;
         reached("work.fenced");
-        Ok(Staging {
-            oid: found.oid,
-            is_in_place: found.name == self.target,
-            mark: Some(mark),
-            ..Staging::named(&found.name)
-        })
+        Ok(staging)
     }
 
     /// Becomes the only one that may write into the record, reads it, and compares it with the tables.
@@ -483,7 +487,7 @@ impl TargetLock {
             return Ok(());
         }
         let server = self.server.without_retry();
-        let server = server.pinned_to(&begun.name, begun.oid, begun.mark.clone());
+        let server = server.pinned_to(&begun.name, begun.oid, begun.mark);
         let session = server.connect(&begun.name, "record").await?;
         begun.record.flush(&session).await
     }
@@ -513,14 +517,12 @@ impl TargetLock {
         Ok(())
     }
 
-    /// Whether another attempt has taken over since this one lost its lock, so that nothing may be dropped.
+    /// Whether another attempt has begun since this one lost its lock. What it has made, or has gone on with, may wait for the
+    /// next one, so nothing may be dropped.
     pub(super) async fn is_taken_by_another(&self) -> Result<bool, RestoreError> {
-        let (name, ours) = match self.begun_work() {
-            Some(begun) => (begun.name.clone(), Some(begun.attempt)),
-            None => (self.staging_name(), None),
-        };
-        let now = self.journal.attempt_of_work(&self.lock, &name).await?;
-        Ok(now.is_some() && now != ours)
+        let (id, attempt) = (&self.request_id, self.attempt);
+        let taken = self.journal.is_taken_by_another(&self.lock, id, attempt);
+        Ok(taken.await?)
     }
 
     /// A session for the record, as our own role.
@@ -577,8 +579,8 @@ fn taken_by_another() -> RestoreError {
     DatabaseError::new(DatabaseKind::Unavailable, what).into()
 }
 
-fn place_of(staging: &Staging) -> (&str, u32, Option<Arc<str>>) {
-    (&staging.name, staging.oid, staging.mark.clone())
+fn place_of(staging: &Staging) -> (&str, u32, Option<AttemptMark>) {
+    (&staging.name, staging.oid, staging.mark)
 }
 
 /// The process of the server that runs a session.

@@ -43,13 +43,20 @@ use crate::retry::Backoff;
 use message_bounds::{Bounded, BoundedTls, MessageBounds};
 use socket::Socket;
 
-/// The server's version, the database's OID, whether the role has settings of its own here, and the database's comment. The
-/// server runs it after [`AT_FIRST`], so that it finds nothing of a backup.
+/// What the comment of a database begins with in which an attempt at a restore works.
+pub const MARKED: &str = "pgrestored staging database";
+/// The server's version, the database's OID, whether the role has settings of its own here, and the hash of the database's
+/// comment if that begins with [`MARKED`]. The comment itself is not read: it has the encoding of whichever database it was
+/// written from, and may be anybody's. The server runs this after [`AT_FIRST`], so that it finds nothing of a backup.
 const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, d.oid,
         EXISTS (SELECT FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_roles r ON r.oid = setrole
             WHERE rolname = session_user AND setdatabase IN (0, d.oid)),
-        shobj_description(d.oid, 'pg_database')
-    FROM pg_catalog.pg_database d WHERE datname = current_database()";
+        CASE WHEN starts_with(said.comment, 'pgrestored staging database') THEN hashtextextended(said.comment, 0) END
+    FROM pg_catalog.pg_database d, LATERAL (SELECT shobj_description(d.oid, 'pg_database') COLLATE \"C\" AS comment) AS said
+    WHERE datname = current_database()";
+/// The same hash of the comment of the database `$1`.
+pub const HASH_OF_COMMENT: &str =
+    "SELECT hashtextextended(shobj_description($1, 'pg_database') COLLATE \"C\", 0)";
 /// Settings of the role or database under which no query of ours may run.
 const AT_FIRST: &str = "SET statement_timeout = 0; SET search_path = pg_catalog";
 /// The SQLSTATE of a connection to a database that does not exist.
@@ -87,21 +94,33 @@ pub struct Server {
 struct Bound {
     database: Arc<str>,
     oid: u32,
-    mark: Option<Arc<str>>,
+    mark: Option<AttemptMark>,
+}
+
+/// How the comment of a database shows which attempt may work in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptMark {
+    /// Of the whole comment, as [`HASH_OF_COMMENT`] has it.
+    pub hash: i64,
+    /// Without the comment of an attempt, the database is nobody's to load into: it is the target by now. Elsewhere, whoever
+    /// has changed the comment has taken nothing over.
+    pub is_needed: bool,
 }
 
 /// What the error says of a database that has been taken over by another attempt.
 const TAKEN_OVER: &str = "another attempt has taken it over";
 
 impl Bound {
-    /// Why a database with this OID and comment is not the one that is meant.
-    fn refusal(&self, oid: u32, comment: Option<&str>) -> Option<&'static str> {
+    /// Why a database with this OID, and this hash of the comment of an attempt, is not the one that is meant.
+    fn refusal(&self, oid: u32, hash: Option<i64>) -> Option<&'static str> {
         if self.oid != oid {
             return Some("the database of this name is a different one");
         }
-        let is_marked = |mark: &Arc<str>| comment.is_some_and(|c| c.contains(&**mark));
-        let is_ours = self.mark.as_ref().is_none_or(is_marked);
-        (!is_ours).then_some(TAKEN_OVER)
+        let is_of_another = self.mark.is_some_and(|mark| match hash {
+            Some(hash) => hash != mark.hash,
+            None => mark.is_needed,
+        });
+        is_of_another.then_some(TAKEN_OVER)
     }
 }
 
@@ -291,9 +310,9 @@ impl Server {
         self.pinned_to(database, oid, None)
     }
 
-    /// The same, as long as the comment of that database has `mark` in it: after another attempt has taken the database over,
+    /// The same, as long as the comment of that database is this attempt's: after another attempt has taken the database over,
     /// nothing of this one connects.
-    pub fn pinned_to(&self, database: &str, oid: u32, mark: Option<Arc<str>>) -> Self {
+    pub fn pinned_to(&self, database: &str, oid: u32, mark: Option<AttemptMark>) -> Self {
         let database = database.into();
         Server {
             bound: Some(Bound {
@@ -461,11 +480,11 @@ impl Server {
         Ok((session, row.get(2)))
     }
 
-    /// Why a database with this OID and comment is not the one that `database` is pinned to.
-    fn refusal(&self, database: &str, oid: u32, comment: Option<&str>) -> Option<&'static str> {
+    /// Why a database with this OID, and this hash of its comment, is not the one that `database` is pinned to.
+    fn refusal(&self, database: &str, oid: u32, hash: Option<i64>) -> Option<&'static str> {
         let bound = self.bound.as_ref();
         let bound = bound.filter(|bound| *bound.database == *database);
-        bound.and_then(|bound| bound.refusal(oid, comment))
+        bound.and_then(|bound| bound.refusal(oid, hash))
     }
 
     /// Opens a connection, with the current password if passwords expire. One that the server rejects is replaced once: it
@@ -585,25 +604,35 @@ mod tests {
     fn a_pinned_database_is_that_of_this_attempt() {
         let server = Server::new(&nowhere()).unwrap();
         let by_oid = server.pinned_to_oid("d", 5);
-        let by_mark = server.pinned_to("d", 5, Some("attempt 1f".into()));
+        let marked = |is_needed| {
+            let mark = AttemptMark {
+                hash: 17,
+                is_needed,
+            };
+            server.pinned_to("d", 5, Some(mark))
+        };
+        let (beside, in_place) = (marked(false), marked(true));
         let different = Some("the database of this name is a different one");
-        for (server, database, oid, comment, refusal) in [
+        for (server, database, oid, hash, refusal) in [
             (&server, "d", 6, None, None),
             (&by_oid, "d", 5, None, None),
+            (&by_oid, "d", 5, Some(2), None),
             (&by_oid, "d", 6, None, different),
             (&by_oid, "e", 6, None, None),
-            (&by_mark, "d", 5, Some("ours, attempt 1f"), None),
-            (&by_mark, "d", 5, Some("ours, attempt 2f"), Some(TAKEN_OVER)),
-            (&by_mark, "d", 5, None, Some(TAKEN_OVER)),
-            (&by_mark, "d", 6, Some("ours, attempt 1f"), different),
-            (&by_mark, "e", 6, None, None),
+            (&beside, "d", 5, Some(17), None),
+            (&beside, "d", 5, Some(-17), Some(TAKEN_OVER)),
+            // Somebody else's comment says nothing of attempts.
+            (&beside, "d", 5, None, None),
+            (&beside, "d", 6, Some(17), different),
+            (&beside, "e", 6, None, None),
+            (&in_place, "d", 5, Some(17), None),
+            (&in_place, "d", 5, Some(-17), Some(TAKEN_OVER)),
+            // It is the target by now.
+            (&in_place, "d", 5, None, Some(TAKEN_OVER)),
         ] {
-            assert_eq!(
-                server.refusal(database, oid, comment),
-                refusal,
-                "{comment:?}"
-            );
+            assert_eq!(server.refusal(database, oid, hash), refusal, "{hash:?}");
         }
+        assert!(IDENTITY.contains(&format!("'{MARKED}'")));
     }
 
     /// Whoever waits learns at once that the name is wrong; a worker tries again, because the name may be new.
