@@ -160,38 +160,37 @@ impl TargetLock {
         loader: &Loader,
         staging: &mut Staging,
     ) -> Result<Vec<String>, RestoreError> {
+        self.give_to(&loader.owner, loader, staging).await
+    }
+
+    /// The same for a role that an earlier attempt has chosen. That one may have begun with it, or have done all of it.
+    ///
+    /// # Errors
+    /// As [`TargetLock::reassign_owned`].
+    pub(super) async fn give_to(
+        &self,
+        owner: &str,
+        loader: &Loader,
+        staging: &mut Staging,
+    ) -> Result<Vec<String>, RestoreError> {
         let with_context =
             |e: DatabaseError| e.context("reassigning the restored objects to their owner");
         self.set_loader_right().await;
         // The owner may have been granted roles since the load began.
-        check_owner(&self.lock, &loader.owner).await?;
+        check_owner(&self.lock, owner).await?;
         let server = staging.on(&self.server);
-        ownership::transfer(&server, &staging.name, &loader.role, &loader.owner)
+        ownership::transfer(&server, &staging.name, &loader.role, owner)
             .await
             .map_err(with_context)?;
-        staging.belongs_to(&loader.owner, self.existing.is_none());
+        staging.belongs_to(owner, self.existing.is_none());
         self.drop_temporary(loader).await.map_err(with_context)?;
         reached("handed_over");
         let rejected_owner = loader
             .rejected_owner
             .as_ref()
             .map(|why| format!(", not to {why}"));
-        let belongs = format!(
-            "restricted: everything in it belongs to role {}",
-            loader.owner
-        );
+        let belongs = format!("restricted: everything in it belongs to role {owner}");
         Ok(vec![belongs + &rejected_owner.unwrap_or_default()])
-    }
-}
-
-impl TargetLock {
-    /// Undoes what [`TargetLock::confine`] has done, where nothing is left to load.
-    ///
-    /// # Errors
-    /// `target_unavailable`.
-    pub async fn dismiss(&self, loader: &Loader) -> Result<(), RestoreError> {
-        self.set_loader_right().await;
-        Ok(self.drop_temporary(loader).await?)
     }
 
     /// Drops the role that loads, if it was made for this restore.
@@ -315,6 +314,11 @@ impl Loader {
     /// The role that loads.
     pub fn role(&self) -> &str {
         &self.role
+    }
+
+    /// The role that everything belongs to in the end.
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// The role of `DB_RESTRICTED_USER` that loads.

@@ -66,7 +66,7 @@ const RELATIONS: &str =
         AND refclassid = 'pg_class'::regclass AND refobjsubid > 0 AND deptype IN ('a', 'i')))";
 
 /// Gives everything in `database` that `from` owns to `to`, with default privileges, and revokes all privileges of
-/// `from`. `server` has the database pinned to its OID.
+/// `from`. `server` has the database pinned to its OID. It may be repeated if it was interrupted.
 ///
 /// # Errors
 /// `insufficient_privilege`, `restore_error` if the server has too few locks, `target_unavailable`.
@@ -82,8 +82,9 @@ pub(super) async fn transfer(
         .streaming_rows()
         .connect(database, "restricted")
         .await?;
-    let takes_public =
-        session.version() >= PUBLIC_BELONGS_TO_DATABASE && owns_public(&session, from).await?;
+    // An interrupted transfer may have given it to the final owner, with the other schemas.
+    let takes_public = session.version() >= PUBLIC_BELONGS_TO_DATABASE
+        && owns_public(&session, &[from, to]).await?;
     run_listed(&lists, &session, PRIVILEGES, &[&from]).await?;
     run_listed(&lists, &session, SCHEMAS, &[&from, &to]).await?;
     run_listed(&lists, &session, RELATIONS, &[&from, &to]).await?;
@@ -91,10 +92,9 @@ pub(super) async fn transfer(
     session.run(&end).await
 }
 
-async fn owns_public(session: &Session, role: &str) -> Result<bool, DatabaseError> {
-    let sql =
-        "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
-    let row = session.client().query_opt(sql, &[&role]).await;
+async fn owns_public(session: &Session, roles: &[&str]) -> Result<bool, DatabaseError> {
+    let sql = "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner)::text = ANY($1)";
+    let row = session.client().query_opt(sql, &[&roles]).await;
     Ok(row.map_err(map_lookup_error)?.is_some())
 }
 

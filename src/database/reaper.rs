@@ -122,16 +122,9 @@ pub async fn reap(
         };
         list.push(name.clone());
     }
-    let works = journal.kept_work(&session, terms.resume.within).await?;
     for database in owned {
         let name = database.name.clone();
-        // Under a target's own name, it still needs the roles that were made for its staging database.
-        let is_its = |w: &KeptWorkRow| w.name == name || staging_name(&w.request_id) == name;
-        let is_staging = database.kind == RecordKind::Staging;
-        let work = works
-            .iter()
-            .find(|w| is_staging && is_its(w) && terms.keeps(w));
-        match reap_one(server, (&session, journal), &database, work).await {
+        match reap_one(server, (&session, journal), &database, terms).await {
             Ok(Reaping::Dropped(mut dropped)) => reaped.dropped.append(&mut dropped),
             Ok(Reaping::Kept) => reaped.kept.push(name),
             Ok(Reaping::Waits(restore)) => reaped.waiting.push(restore),
@@ -140,6 +133,7 @@ pub async fn reap(
         }
     }
     // Whoever dropped their databases did not know of them.
+    let works = journal.kept_work(&session, terms.resume.within).await?;
     for work in works.iter().filter(|w| !w.is_there && !w.is_young) {
         journal.forget_work(&session, &work.name).await?;
     }
@@ -174,12 +168,12 @@ async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
     Ok(all)
 }
 
-/// Drops one database if it may be dropped. `work`: what can be continued in it, if it is to be kept.
+/// Drops one database if it may be dropped.
 async fn reap_one(
     server: &Server,
     (session, journal): (&Session, Journal),
     database: &Owned,
-    work: Option<&KeptWorkRow>,
+    terms: ReapTerms,
 ) -> Result<Reaping, DatabaseError> {
     // A replaced database is protected by its target's lock, because a rollback may be using it.
     let lock = match database.kind {
@@ -195,7 +189,7 @@ async fn reap_one(
         return Ok(Reaping::Kept);
     }
     let done = match still_recorded(session, journal, database).await {
-        Ok(true) => reap_locked(server, (session, journal), database, work).await,
+        Ok(true) => reap_locked(server, (session, journal), database, terms).await,
         Ok(false) => Ok(Reaping::Dropped(vec![])),
         Err(e) => Err(e),
     };
@@ -210,14 +204,18 @@ async fn reap_locked(
     server: &Server,
     (session, journal): (&Session, Journal),
     database: &Owned,
-    work: Option<&KeptWorkRow>,
+    terms: ReapTerms,
 ) -> Result<Reaping, DatabaseError> {
-    if let Some(work) = work {
-        return Ok(if work.name == database.name {
-            Reaping::Waits(WaitingRestore::from(work))
-        } else {
-            Reaping::Kept
-        });
+    if database.kind == RecordKind::Staging {
+        // Only now, because a restore may have begun and stopped since this pass did.
+        let works = journal.kept_work(session, terms.resume.within).await?;
+        if let Some(work) = kept_in(&database.name, &works, terms) {
+            return Ok(if work.name == database.name {
+                Reaping::Waits(WaitingRestore::from(work))
+            } else {
+                Reaping::Kept
+            });
+        }
     }
     if !database.is_in_place() {
         let dropped = reap_staging(server, session, journal, database).await?;
@@ -226,6 +224,17 @@ async fn reap_locked(
     let was_there = in_place::remove(server, session, journal, &database.name).await?;
     let dropped = was_there.then(|| format!("database {}", database.name));
     Ok(Reaping::Dropped(dropped.into_iter().collect()))
+}
+
+/// The work for which this database, or what was made for it, is kept.
+fn kept_in<'a>(
+    database: &str,
+    works: &'a [KeptWorkRow],
+    terms: ReapTerms,
+) -> Option<&'a KeptWorkRow> {
+    // Under a target's own name, it still needs the roles that were made for its staging database.
+    let is_its = |w: &KeptWorkRow| w.name == database || staging_name(&w.request_id) == database;
+    works.iter().find(|w| is_its(w) && terms.keeps(w))
 }
 
 /// Drops a database, or empties the one that its request was filling. Returns what was dropped; `None` if somebody works
@@ -363,6 +372,30 @@ mod tests {
             ..queued
         };
         assert!(!terms(ReapScope::Worker, Resume::Auto).keeps(&answered));
+    }
+
+    #[test]
+    fn roles_of_work_under_the_targets_name_are_kept_with_it() {
+        let terms = ReapTerms {
+            scope: ReapScope::Worker,
+            resume: ResumeTerms {
+                mode: Resume::Auto,
+                within: Duration::from_secs(1),
+                from: Duration::ZERO,
+            },
+        };
+        let in_place = KeptWorkRow {
+            name: "app".into(),
+            ..kept_row(false)
+        };
+        let works = [in_place];
+        for (database, wanted) in [
+            ("app", true),
+            (staging_name("r").as_str(), true),
+            (staging_name("other").as_str(), false),
+        ] {
+            assert_eq!(kept_in(database, &works, terms).is_some(), wanted);
+        }
     }
 
     #[test]

@@ -42,8 +42,6 @@ pub struct Staging {
     pub(super) is_in_place: bool,
     /// Statements to run in the swap's transaction.
     pub(super) at_end: Vec<String>,
-    /// The role that owns everything in it, if that is not our own.
-    pub(super) owner: Option<String>,
     /// The database's comment, which names the attempt that may work in it; `None` if no work is recorded there.
     pub(super) mark: Option<AttemptMark>,
 }
@@ -57,7 +55,6 @@ impl Staging {
             is_new: true,
             is_in_place: false,
             at_end: vec![],
-            owner: None,
             mark: None,
         }
     }
@@ -80,7 +77,6 @@ pub(super) struct VouchedStaging(Staging);
 impl Staging {
     /// Its owner. Without a database that it replaces, whose owner it gets, the swap says so.
     pub(super) fn belongs_to(&mut self, owner: &str, is_first: bool) {
-        self.owner = Some(owner.to_owned());
         if is_first {
             self.at_end.push(format!(
                 "ALTER DATABASE {} OWNER TO {}",

@@ -21,11 +21,20 @@ impl TargetLock {
         self.drop_unfinished().await?;
         reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
         *self.work.lock() = ClaimedWork::Nothing;
-        self.journal
-            .own(&self.lock, &self.staging_record(&name))
-            .await?;
+        self.record_staging().await?;
         reached("announced");
         Ok(())
+    }
+
+    /// Records the staging database, which an earlier attempt may have left: a worker that knows nothing of work that can be
+    /// continued has perhaps dropped it, with its record.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn record_staging(&self) -> Result<(), RestoreError> {
+        let name = staging_name(&self.request_id);
+        let recorded = self.journal.own(&self.lock, &self.staging_record(&name));
+        Ok(recorded.await?)
     }
 
     /// Creates the empty staging database, which must have been announced before.

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgdump_archive::{EntryKind, TocEntry};
-use pgdump_restore::{
-    Body, Mark, RecordKey, Resumed, ResumedTotals, UnitId, WorkRecord, check_recorded,
-};
+use pgdump_restore::{Body, RecordKey, Resumed, ResumedTotals, UnitId, WorkRecord, check_recorded};
 use tokio::time::Instant;
 
 use super::advisory_locks::LOCK_PAUSE;
-use super::confinement::{Loader, check_owner};
+use super::confinement::Loader;
 use super::held_objects::own_event_triggers;
 use super::staging::{ProvenStaging, Staging, force_drop, mark_attempt};
 use super::target_lock::TargetLock;
@@ -24,7 +22,7 @@ use super::work::{
 };
 use super::work_rows::NewWork;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
-use crate::postgres::{AttemptMark, Server, Session, ident, map_pg_error};
+use crate::postgres::{AttemptMark, Session, ident, map_pg_error};
 use crate::steps::reached;
 
 /// How long a takeover waits for the sessions of the attempt before it to end.
@@ -319,10 +317,7 @@ impl TargetLock {
             Ok(Err(fault)) => return Ok(Err(fault.into())),
             Err(e) => return Ok(Err(reason_of(e)?)),
         };
-        // Once the objects have their final owner, the role that has loaded may not read them any more.
-        let is_transferred = resumed.has(Mark::Transferred);
-        let reader = with.loader.filter(|_| !is_transferred);
-        let server = staging.on(reader.map_or(&self.server, |loader| &loader.server));
+        let server = staging.on(with.loader.map_or(&self.server, |loader| &loader.server));
         let checked = check_recorded(
             &server,
             &staging.name,
@@ -358,23 +353,27 @@ impl TargetLock {
         mut staging: Staging,
         (attempt, loader): (i32, Option<&Loader>),
     ) -> Result<TakenOver, RestoreError> {
+        let unreadable = |why: &str| Ok(TakenOver::Not(NotContinued::Unreadable(why.into())));
         let Some(mut draft) = found.draft.clone() else {
-            let why = "the journal has no result of its load";
-            return Ok(TakenOver::Not(NotContinued::Unreadable(why.into())));
+            return unreadable("the journal has no result of its load");
         };
+        let owner = draft["owner"].as_str().map(str::to_owned);
+        if owner.is_some() != loader.is_some() {
+            return unreadable("the journal has another owner of what was loaded");
+        }
         self.end_sessions(staging.oid, &roles_of(loader), NOBODY)
             .await?;
-        if let Some(table) = emptied(&staging.on(&self.server), &staging.name).await? {
+        let session = self.record_session(&staging).await?;
+        if let Some(table) = emptied_since(empty_unlogged(&session).await?, &draft["empty"]) {
             let why = format!(
-                "{table} is unlogged and empty: the server may have crashed since it was loaded"
+                "{table} is unlogged and empty: the server has crashed since it was loaded"
             );
             return Ok(TakenOver::Not(NotContinued::Incomplete(why)));
         }
-        drop_record(&staging.on(&self.server), &staging.name).await?;
-        if let Some(owner) = draft["owner"].as_str() {
-            // It may have been granted roles since then.
-            check_owner(&self.lock, owner).await?;
-            staging.belongs_to(owner, self.existing.is_none());
+        drop_record(&session).await?;
+        if let (Some(owner), Some(loader)) = (&owner, loader) {
+            let notes = self.give_to(owner, loader, &mut staging).await?;
+            staging.notes.extend(notes);
         }
         let done = WorkDone {
             bytes: found.bytes,
@@ -493,26 +492,31 @@ impl TargetLock {
     }
 
     /// Records that everything is loaded and proven, with the result of that, and removes the record from the database,
-    /// which is then the backup's. Nothing if no work is recorded.
+    /// which is then the backup's. Nothing if no work is recorded. `loader`: the role to which all of it belongs until its
+    /// final owner gets it, which the next attempt repeats.
     ///
     /// # Errors
     /// `target_unavailable`, also if another attempt has taken over; `restore_error`.
     pub async fn seal(
         &self,
         staging: &Staging,
+        loader: Option<&Loader>,
         draft: &serde_json::Value,
     ) -> Result<(), RestoreError> {
         let Some(begun) = self.begun_work().filter(|w| !w.is_sealed()) else {
             return Ok(());
         };
-        let draft = serde_json::json!({ "result": draft, "owner": staging.owner });
+        let owner = loader.map(Loader::owner);
+        let session = self.record_session(staging).await?;
+        let empty = empty_unlogged(&session).await?;
+        let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty });
         let place = (begun.name.as_str(), begun.attempt);
         if !self.journal.seal_work(&self.lock, place, &draft).await? {
             return Err(taken_by_another());
         }
         begun.set_sealed();
         reached("work.sealing");
-        drop_record(&staging.on(&self.server), &staging.name).await?;
+        drop_record(&session).await?;
         reached("work.sealed");
         Ok(())
     }
@@ -598,21 +602,28 @@ fn roles_of(loader: Option<&Loader>) -> Vec<String> {
     loader.map(|l| l.role().to_owned()).into_iter().collect()
 }
 
-/// A table that the server may have emptied after a crash. Its size is asked for, since a policy of the backup may decide which
-/// rows are seen.
-async fn emptied(server: &Server, database: &str) -> Result<Option<String>, DatabaseError> {
+/// The unlogged tables that are empty: after a crash, the server empties all of them. Their size is asked for, since a policy
+/// of the backup may decide which rows are seen.
+async fn empty_unlogged(session: &Session) -> Result<Vec<String>, DatabaseError> {
     const EMPTY: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relpersistence = 'u' AND c.relkind = 'r' AND pg_relation_size(c.oid) = 0 ORDER BY 1 LIMIT 1";
-    let session = server.connect(database, "record").await?;
+        WHERE c.relpersistence = 'u' AND c.relkind = 'r' AND pg_relation_size(c.oid) = 0 ORDER BY 1";
     let found = session.client().query(EMPTY, &[]).await;
     let found = found.map_err(|e| map_pg_error(&e, "looking for tables that are empty"))?;
-    Ok(found.first().map(|row| row.get(0)))
+    Ok(found.iter().map(|row| row.get(0)).collect())
+}
+
+/// A table that is empty now, and was not when everything was loaded.
+fn emptied_since(now: Vec<String>, then: &serde_json::Value) -> Option<String> {
+    let was_empty = |table: &String| {
+        let mut names = then.as_array().into_iter().flatten();
+        names.any(|name| name.as_str() == Some(table.as_str()))
+    };
+    now.into_iter().find(|table| !was_empty(table))
 }
 
 /// Removes the record from a database. The event triggers of the backup would refuse this, or record it in its tables.
-async fn drop_record(server: &Server, database: &str) -> Result<(), DatabaseError> {
-    let session = server.connect(database, "record").await?;
-    let (disable, enable) = own_event_triggers(&session).await?;
+async fn drop_record(session: &Session) -> Result<(), DatabaseError> {
+    let (disable, enable) = own_event_triggers(session).await?;
     // All statements run in one implicit transaction.
     let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
     let dropped = session.run(&sql).await;
@@ -656,6 +667,18 @@ fn note_of_uncounted(tables: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_was_always_empty_has_lost_nothing() {
+        let of = |now: &[&str], then: serde_json::Value| {
+            emptied_since(now.iter().map(|t| (*t).to_owned()).collect(), &then)
+        };
+        assert_eq!(of(&["s.a", "s.b"], serde_json::json!(["s.b", "s.a"])), None);
+        let lost = of(&["s.a", "s.b"], serde_json::json!(["s.a"]));
+        assert_eq!(lost.as_deref(), Some("s.b"));
+        assert_eq!(of(&[], serde_json::Value::Null), None);
+        assert!(of(&["s.a"], serde_json::Value::Null).is_some());
+    }
 
     #[test]
     fn tables_that_were_not_counted_are_named() {

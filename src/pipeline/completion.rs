@@ -9,8 +9,8 @@ use crate::policy::Trigger;
 use crate::progress::Progress;
 use crate::proof::{Verdict, VerificationReport};
 
-/// Records the stages of a restore, and the work that it did not repeat, and logs its summary. Completions are counted by
-/// whoever settles the request.
+/// Records the stages of a restore and logs its summary. Completions are counted by whoever settles the
+/// request.
 pub(super) fn record_restore(
     services: &Services,
     progress: &Progress,
@@ -19,9 +19,6 @@ pub(super) fn record_restore(
 ) {
     for (stage, seconds) in progress.stages() {
         services.metrics.record_stage(stage, seconds);
-    }
-    if let Some(earlier) = &outcome.result.resumed_from {
-        services.metrics.record_resumed(earlier.seconds_saved);
     }
     tracing::info!(
         duration_s = outcome.result.duration_seconds,

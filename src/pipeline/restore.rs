@@ -194,10 +194,6 @@ async fn restore_until_swap(
     draft: &mut ResultDraft,
 ) -> Result<ProvenStaging, RestoreError> {
     let proven = restore_into_staging(context, claimed, draft).await?;
-    // A swap that fails, or waits for long, does not lose the load.
-    let result = serde_json::to_value(draft.result(context, None));
-    let result = result.map_err(|e| RestoreError::internal(e.to_string()))?;
-    claimed.seal(&proven, &result).await?;
     if context.config().swap_when_idle.is_some() {
         context.progress.enter(Stage::Swap);
         let _step = context.progress.long_step();
@@ -347,9 +343,7 @@ async fn load_and_prove(
         Started::Staging(created) => *created,
         Started::Sealed(staging, result) => {
             draft.sealed = serde_json::from_value(result).ok().map(Box::new);
-            if let Some(loader) = destination.into_loader() {
-                claimed.dismiss(&loader).await?;
-            }
+            draft.summary.notes.extend(staging.notes.iter().cloned());
             return Ok(staging);
         }
     };
@@ -402,10 +396,13 @@ async fn complete(
     run_post_load(context, claimed, &proven, &mut draft.summary).await?;
     let finishing = draft.finishing.run(context, &proven, draft.pinned.as_ref());
     draft.finished = finishing.await?;
+    // A swap that fails, or waits for long, does not lose the load. Before anything gets its final owner: the role that loads
+    // could not go on then.
+    let result = serde_json::to_value(draft.result(context, None));
+    let result = result.map_err(|e| RestoreError::internal(e.to_string()))?;
+    let sealing = claimed.seal(&proven.staging, loader.as_ref(), &result);
+    sealing.await?;
     if let Some(loader) = loader {
-        // Even if that is interrupted, the role that loads no longer owns everything.
-        let is_begun = Body::of_mark(Mark::Transferred);
-        claimed.mark_work(&proven.staging, is_begun).await?;
         let notes = claimed.reassign_owned(&loader, &mut proven.staging).await?;
         draft.summary.notes.extend(notes);
     }

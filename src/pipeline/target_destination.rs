@@ -41,8 +41,9 @@ impl<'a> TargetDestination<'a> {
         (trust, found): (Trust, Option<&FoundWork>),
     ) -> Result<Self, RestoreError> {
         let config = context.config();
-        if found.is_none() {
-            lock.announce_staging().await?;
+        match found {
+            None => lock.announce_staging().await?,
+            Some(_) => lock.record_staging().await?,
         }
         let loader = match trust {
             Trust::Full => None,
