@@ -246,6 +246,9 @@ impl TargetLock {
             share: totals.share,
         };
         self.record_takeover(found, attempt, &done).await?;
+        if totals.has_added {
+            self.forget_crashes().await?;
+        }
         let role = with.loader.and_then(Loader::temporary_role);
         self.set_begun(BegunWork::new(
             place_of(&staging),
@@ -403,13 +406,13 @@ impl TargetLock {
         if !self.journal.take_work(&self.lock, place, done).await? {
             return Err(taken_by_another());
         }
-        let is_further = done.bytes > found.bytes || done.rows > found.rows;
-        if is_further || found.state == WorkState::Sealed {
-            self.journal
-                .forget_crashes(&self.lock, &self.request_id, self.attempt)
-                .await?;
-        }
         Ok(())
+    }
+
+    /// The attempt before crashed, but got further: this request is not what kills workers.
+    async fn forget_crashes(&self) -> Result<(), RestoreError> {
+        let (id, attempt) = (&self.request_id, self.attempt);
+        Ok(self.journal.forget_crashes(&self.lock, id, attempt).await?)
     }
 
     /// Drops the database of work that is not continued. The roles that were made for it stay: the plan of this attempt

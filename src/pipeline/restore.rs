@@ -361,8 +361,11 @@ async fn load_and_prove(
     let loaded = created
         .load(context, job.jobs, style, &mut draft.summary)
         .await?;
-    let is_loaded = Body::of_mark(Mark::Loaded);
-    claimed.mark_work(&loaded.staging, is_loaded).await?;
+    // A row that says nothing new would look like progress.
+    if !loaded.record.resumed().has(Mark::Loaded) {
+        let is_loaded = Body::of_mark(Mark::Loaded);
+        claimed.mark_work(&loaded.staging, is_loaded).await?;
+    }
     warn_of_refusals(&draft.summary);
     claimed.set_loader_right().await;
     let proven = loaded.prove()?;

@@ -113,6 +113,7 @@ impl<'a> RecordReader<'a> {
     pub(crate) fn end(self) -> Result<Resumed, RecordFault> {
         let mut done = Done {
             attempt: self.attempt.unsigned_abs().saturating_sub(1),
+            has_added: self.times.contains_key(&(self.attempt - 1)),
             seconds: seconds(self.times.values()),
             ..Done::default()
         };
@@ -200,6 +201,7 @@ impl UnitDone {
 #[derive(Debug, Default)]
 struct Done {
     attempt: u32,
+    has_added: bool,
     seconds: f64,
     share: f64,
     units: HashMap<UnitId, UnitDone>,
@@ -279,6 +281,8 @@ pub struct Resumed(Arc<Done>);
 pub struct ResumedTotals {
     /// The last of them, from 1; 0 if there was none.
     pub attempt: u32,
+    /// Whether that one has got further than those before it.
+    pub has_added: bool,
     /// Uncompressed bytes of rows and large objects.
     pub bytes: u64,
     /// Rows that the server has counted.
@@ -390,6 +394,7 @@ impl Resumed {
     pub fn totals(&self) -> ResumedTotals {
         let mut totals = ResumedTotals {
             attempt: self.0.attempt,
+            has_added: self.0.has_added,
             seconds: self.0.seconds,
             share: self.0.share,
             ..ResumedTotals::default()
@@ -648,6 +653,18 @@ mod tests {
         assert_eq!(tables, [(UnitId(5), "t", "SET search_path = s")]);
         assert_eq!((done.schema_now("a"), done.schema_now("x")), ("c", "x"));
         assert!(done.has_finishing() && (done.totals().share - 0.5).abs() < 1e-9);
+    }
+
+    /// Otherwise the request is what kills workers.
+    #[test]
+    fn an_attempt_that_was_killed_has_got_further_if_it_has_added_rows() {
+        let rows = |last: &[(i32, i32, i32)]| {
+            let all = [(1, 0, 1), (2, 0, 1)].iter().chain(last);
+            let all: Vec<_> = all.map(|place| row(*place, &Body::default())).collect();
+            read(all).unwrap().totals().has_added
+        };
+        assert!(!rows(&[]));
+        assert!(rows(&[(3, 0, 1)]));
     }
 
     #[test]
