@@ -591,8 +591,13 @@ async fn fail(
     };
     let class = outcome.retry_class();
     log_failure(context, draft, &e, class.unwrap_or(RetryClass::Permanent));
-    // What is kept for a person is not answered, although nobody delivers it again.
-    let is_final = ending == Ending::Discard && disposition(class, attempt, max_attempts).publish;
+    let is_answered = disposition(class, attempt, max_attempts).publish;
+    // Nobody delivers what is answered again, for whatever reason it is. What is kept for a person is not answered.
+    if ending == Ending::Keep && is_answered && context.job.keep == KeepProgress::ForRedelivery {
+        ending = Ending::Discard;
+        drop_work(context, claimed, &e, draft).await;
+    }
+    let is_final = ending == Ending::Discard && is_answered;
     match record_end(claimed, (context.job, ending), &outcome.result, is_final).await {
         Some(recorded_before) => recorded(recorded_before),
         None => Ok(outcome),
