@@ -673,6 +673,32 @@ async fn a_database_pinned_by_oid_is_not_confused_with_its_successor() {
     );
 }
 
+/// A comment has the encoding of whichever database it was written from, and may be anybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn comments_that_are_no_text_are_in_nobodys_way() {
+    let (c, old, _) = two_backups();
+    c.psql(
+        "postgres",
+        "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0",
+    );
+    let replacing = job(&old, "app", OnExisting::Replace);
+    assert_eq!(
+        restore(&c, &job(&old, "app", OnExisting::Fail))
+            .await
+            .failure,
+        None
+    );
+    for database in ["app", "postgres"] {
+        let sql = format!("COMMENT ON DATABASE {database} IS E'caf\\xe9'");
+        c.psql("latin", &sql);
+    }
+    let done = restore(&c, &replacing).await.result;
+    assert_eq!(done.error, None);
+    let comment =
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'app'";
+    assert_eq!(c.psql("postgres", comment), "", "it cannot be copied");
+}
+
 /// A request whose worker was killed and whose message was never redelivered ends once its message would no longer
 /// be accepted. Requests that are running or may still be redelivered are left alone.
 #[tokio::test(flavor = "multi_thread")]

@@ -113,7 +113,7 @@ impl<'a> RecordReader<'a> {
     pub(crate) fn end(self) -> Result<Resumed, RecordFault> {
         let mut done = Done {
             attempt: self.attempt.unsigned_abs().saturating_sub(1),
-            has_added: self.times.contains_key(&(self.attempt - 1)),
+            has_added: self.times.contains_key(&self.attempt.saturating_sub(1)),
             seconds: seconds(self.times.values()),
             ..Done::default()
         };
