@@ -4,7 +4,7 @@
 //! then, its comment names its request, and its row in the journal marks it as droppable.
 
 use super::journal::Journal;
-use super::names::{LABEL, label_of};
+use super::names::{LABEL, labels_of};
 use super::staging::{Staging, force_drop};
 use super::target_lock::TargetLock;
 use crate::error::{DatabaseError, RestoreError, ValidationError, ValidationKind};
@@ -84,7 +84,8 @@ pub(super) async fn remove(
 /// Databases of this role whose comment marks them as unfinished.
 pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseError> {
     let sql = "SELECT datname::text FROM pg_database WHERE pg_get_userbyid(datdba) = current_user
-        AND starts_with(shobj_description(oid, 'pg_database'), $1 || ' for ' || datname || ', request ') ORDER BY 1";
+        AND shobj_description(oid, 'pg_database') COLLATE \"C\" >= $1 || ' for ' || datname || ', request '
+        AND shobj_description(oid, 'pg_database') COLLATE \"C\" < $1 || ' for ' || datname || ', request!' ORDER BY 1";
     let rows = session.client().query(sql, &[&LABEL]).await;
     Ok(rows
         .map_err(|e| map_pg_error(&e, "listing databases"))?
@@ -96,10 +97,12 @@ pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseE
 /// If a comment marks this database as an unfinished one, whether this role owns it.
 async fn marked(session: &Session, name: &str) -> Result<Option<bool>, DatabaseError> {
     let sql = "SELECT pg_get_userbyid(datdba) = current_user FROM pg_database
-        WHERE datname = $1 AND starts_with(shobj_description(oid, 'pg_database'), $2)";
+        WHERE datname = $1 AND shobj_description(oid, 'pg_database') COLLATE \"C\" >= $2
+          AND shobj_description(oid, 'pg_database') COLLATE \"C\" < $3";
+    let [first, end] = labels_of(name);
     let row = session
         .client()
-        .query_opt(sql, &[&name, &label_of(name)])
+        .query_opt(sql, &[&name, &first, &end])
         .await;
     let row = row.map_err(|e| map_pg_error(&e, "looking up the target"))?;
     Ok(row.map(|r| r.get(0)))
@@ -111,12 +114,13 @@ pub(super) async fn is_open(
     target: &str,
     oid: u32,
 ) -> Result<bool, DatabaseError> {
-    let sql = "SELECT NOT coalesce(starts_with(shobj_description(oid, 'pg_database'), $3), false) FROM pg_database
-        WHERE datname = $1 AND oid = $2";
-    let label = label_of(target);
+    let sql = "SELECT NOT coalesce(shobj_description(oid, 'pg_database') COLLATE \"C\" >= $3
+          AND shobj_description(oid, 'pg_database') COLLATE \"C\" < $4, false)
+        FROM pg_database WHERE datname = $1 AND oid = $2";
+    let [first, end] = labels_of(target);
     let row = session
         .client()
-        .query_opt(sql, &[&target, &oid, &label])
+        .query_opt(sql, &[&target, &oid, &first, &end])
         .await;
     let row = row.map_err(|e| map_pg_error(&e, "looking up the target"))?;
     Ok(row.is_some_and(|r| r.get(0)))

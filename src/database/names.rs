@@ -51,8 +51,29 @@ pub(super) fn label(target: &str, request_id: &str) -> String {
     format!("{LABEL} for {target}, request {request_id}")
 }
 
-/// What the comment of a staging database for `target` begins with. Let the server compare it: a comment that somebody has
-/// written from a database of another encoding cannot be read.
-pub(super) fn label_of(target: &str) -> String {
-    label(target, "")
+/// The comments of staging databases for `target`: from the first up to, but without, the second text under the collation C,
+/// in which the server compares bytes. A comment that somebody has written from a database of another encoding can neither be
+/// read nor divided into characters.
+pub(super) fn labels_of(target: &str) -> [String; 2] {
+    let first = label(target, "");
+    let end = format!("{}!", first.trim_end());
+    [first, end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_one_range_of_bytes() {
+        let [first, end] = labels_of("a, request b");
+        let is_one = |comment: &str| *comment >= *first && *comment < *end;
+        for request in ["r", "", " ", "\u{10ffff}", "r, attempt 5"] {
+            assert!(is_one(&label("a, request b", request)), "{request}");
+        }
+        for other in ["a", "a, request", "a, request c", "b"] {
+            assert!(!is_one(&label(other, "r")), "{other}");
+        }
+        assert!(!is_one("") && !is_one(LABEL));
+    }
 }

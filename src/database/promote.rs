@@ -4,7 +4,7 @@
 use super::advisory_locks::lock_name;
 use super::claim::{Claim, claim, recorded};
 use super::copy_properties::CopyProperties;
-use super::names::label_of;
+use super::names::labels_of;
 use super::recorded_restore::RecordedRestore;
 use super::staging::Staging;
 use super::swap;
@@ -171,12 +171,14 @@ fn why_unproven(claimed: &TargetLock, restore: Option<&RecordedRestore>) -> Opti
 /// Checks everything about the copy that would destroy something or make the swap fail. Returns its OID.
 async fn check_copy(claimed: &TargetLock, copy: &str) -> Result<u32, RestoreError> {
     let client = claimed.lock.client();
+    let [first, end] = labels_of(copy);
     let found = client
         .query_opt(
             "SELECT oid, datistemplate, datallowconn, pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba)::text,
-               coalesce(starts_with(shobj_description(oid, 'pg_database'), $2), false)
+               coalesce(shobj_description(oid, 'pg_database') COLLATE \"C\" >= $2
+                 AND shobj_description(oid, 'pg_database') COLLATE \"C\" < $3, false)
              FROM pg_database WHERE datname = $1",
-            &[&copy, &label_of(copy)],
+            &[&copy, &first, &end],
         )
         .await
         .map_err(|e| map_pg_error(&e, "looking up the copy"))?;

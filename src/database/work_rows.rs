@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgdump_restore::RecordKey;
 
 use super::journal::{Journal, OF_RUNNING_ATTEMPT, journal_error, storable, stored};
-use super::names::label_of;
+use super::names::labels_of;
 use super::work::{FoundWork, NamedDatabase, WorkDone, WorkState};
 use crate::error::DatabaseError;
 use crate::postgres::Session;
@@ -108,13 +108,14 @@ impl Journal {
         let sql = "SELECT w.name, w.database_oid, w.state, w.pins, w.attempt,
               extract(epoch FROM clock_timestamp() - w.updated)::float8, w.bytes, w.rows, w.share, w.draft::text, w.key,
               d.oid, d.datconnlimit, pg_get_userbyid(d.datdba) = current_user,
-              coalesce(starts_with(shobj_description(d.oid, 'pg_database'), $4), false)
+              coalesce(shobj_description(d.oid, 'pg_database') COLLATE \"C\" >= $4
+                AND shobj_description(d.oid, 'pg_database') COLLATE \"C\" < $5, false)
             FROM pgrestored.work w LEFT JOIN pg_database d ON d.datname = w.name
             WHERE w.request_id = $1 AND w.name IN ($2, $3) ORDER BY w.updated DESC LIMIT 1";
-        let label = label_of(target);
+        let [first, end] = labels_of(target);
         let row = session
             .client()
-            .query_opt(sql, &[&request_id, &staging, &target, &label])
+            .query_opt(sql, &[&request_id, &staging, &target, &first, &end])
             .await;
         let Some(row) = row.map_err(|e| journal_error(&e))? else {
             return Ok(None);

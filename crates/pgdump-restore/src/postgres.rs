@@ -47,11 +47,12 @@ use socket::Socket;
 pub const MARKED: &str = "pgrestored staging database";
 /// The server's version, the database's OID, whether the role has settings of its own here, and the hash of the database's
 /// comment if that begins with [`MARKED`]. The comment itself is not read: it has the encoding of whichever database it was
-/// written from, and may be anybody's. The server runs this after [`AT_FIRST`], so that it finds nothing of a backup.
+/// written from, and may be anybody's. Under the collation C, it is compared byte by byte, also if it is no text here. The server runs this after [`AT_FIRST`], so that it finds nothing of a backup.
 const IDENTITY: &str = "SELECT current_setting('server_version_num')::int4, d.oid,
         EXISTS (SELECT FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_roles r ON r.oid = setrole
             WHERE rolname = session_user AND setdatabase IN (0, d.oid)),
-        CASE WHEN starts_with(said.comment, 'pgrestored staging database') THEN hashtextextended(said.comment, 0) END
+        CASE WHEN said.comment >= 'pgrestored staging database' AND said.comment < 'pgrestored staging databasf'
+            THEN hashtextextended(said.comment, 0) END
     FROM pg_catalog.pg_database d, LATERAL (SELECT shobj_description(d.oid, 'pg_database') COLLATE \"C\" AS comment) AS said
     WHERE datname = current_database()";
 /// The same hash of the comment of the database `$1`.
