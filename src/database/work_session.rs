@@ -22,7 +22,7 @@ use super::work::{
 };
 use super::work_rows::NewWork;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
-use crate::postgres::{AttemptMark, Session, ident, map_pg_error};
+use crate::postgres::{AttemptMark, Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
 /// How long a takeover waits for the sessions of the attempt before it to end.
@@ -366,14 +366,14 @@ impl TargetLock {
         }
         self.end_sessions(staging.oid, &roles_of(loader), NOBODY)
             .await?;
-        let session = self.record_session(&staging).await?;
-        if let Some(table) = emptied_since(empty_unlogged(&session).await?, &draft["empty"]) {
+        let empty = empty_unlogged(&self.record_session(&staging).await?).await?;
+        if let Some(table) = emptied_since(empty, &draft["empty"]) {
             let why = format!(
                 "{table} is unlogged and empty: the server has crashed since it was loaded"
             );
             return Ok(TakenOver::Not(NotContinued::Incomplete(why)));
         }
-        drop_record(&session).await?;
+        drop_record(&staging.on(&self.server), &staging.name).await?;
         if let (Some(owner), Some(loader)) = (&owner, loader) {
             let notes = self.give_to(owner, loader, &mut staging).await?;
             staging.notes.extend(notes);
@@ -510,8 +510,7 @@ impl TargetLock {
             return Ok(());
         };
         let owner = loader.map(Loader::owner);
-        let session = self.record_session(staging).await?;
-        let empty = empty_unlogged(&session).await?;
+        let empty = empty_unlogged(&self.record_session(staging).await?).await?;
         let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty });
         let place = (begun.name.as_str(), begun.attempt);
         if !self.journal.seal_work(&self.lock, place, &draft).await? {
@@ -519,7 +518,7 @@ impl TargetLock {
         }
         begun.set_sealed();
         reached("work.sealing");
-        drop_record(&session).await?;
+        drop_record(&staging.on(&self.server), &staging.name).await?;
         reached("work.sealed");
         Ok(())
     }
@@ -625,8 +624,9 @@ fn emptied_since(now: Vec<String>, then: &serde_json::Value) -> Option<String> {
 }
 
 /// Removes the record from a database. The event triggers of the backup would refuse this, or record it in its tables.
-async fn drop_record(session: &Session) -> Result<(), DatabaseError> {
-    let (disable, enable) = own_event_triggers(session).await?;
+async fn drop_record(server: &Server, database: &str) -> Result<(), DatabaseError> {
+    let session = server.connect(database, "record").await?;
+    let (disable, enable) = own_event_triggers(&session).await?;
     // All statements run in one implicit transaction.
     let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
     let dropped = session.run(&sql).await;
