@@ -268,9 +268,6 @@ pub async fn finish(
     }
     // A session of its own: no setting of one file reaches the next one.
     let session = server.discarding_rows().connect(database, "finish").await?;
-    if record.is_some() {
-        session.prepare_note().await?;
-    }
     let current = AtomicUsize::new(0);
     let work = async {
         session.run(BEGIN).await?;
@@ -284,6 +281,7 @@ pub async fn finish(
         current.store(end, Relaxed);
         let released = session.run(RELEASE).await;
         released.map_err(|e| sql.not_released(is_alive(), e))?;
+        // Prepared only now, because the file may have deallocated what was prepared before.
         let note = record.and_then(|record| record.own_note(Body::of_mark(mark)));
         let committed = session.commit_noted_of("statement", note.as_ref()).await;
         if let Some(record) = record {
