@@ -338,6 +338,12 @@ impl TargetLock {
                 found: touched.found,
             }));
         }
+        if let Some(table) = checked.emptied {
+            let why = format!(
+                "{table} is unlogged and empty: the server has crashed since it was loaded, and what follows its rows is done"
+            );
+            return Ok(Err(NotContinued::Incomplete(why)));
+        }
         let mut notes = note_of_uncounted(&checked.uncounted);
         notes.extend(note_of_begun(begun_tables(with.entries, &resumed)));
         Ok(Ok(TakenRecord {
