@@ -444,6 +444,19 @@ impl TargetLock {
         Ok(begun.record.mark(&session, body).await?)
     }
 
+    /// Removes the record from the database, where the requester's own SQL would find it among the backup's objects. Until the
+    /// work is sealed, an attempt that stops leaves nothing to continue.
+    ///
+    /// # Errors
+    /// `target_unavailable`; `restore_error`.
+    pub async fn end_record(&self, staging: &Staging) -> Result<(), RestoreError> {
+        let Some(begun) = self.begun_work().filter(|w| w.record.is_on()) else {
+            return Ok(());
+        };
+        begun.record.stop();
+        Ok(drop_record(&staging.on(&self.server), &staging.name).await?)
+    }
+
     /// Leaves the work of this attempt to the next one: nobody can connect to its database until then. Returns whether it
     /// did; without the lock, nothing is touched, as after a crash.
     ///

@@ -54,6 +54,11 @@ impl FinishingSteps {
         self.files.iter().map(|f| f.sha256.clone()).collect()
     }
 
+    /// Whether something of it may list objects of the database, and would find the record of the work among them.
+    pub(super) fn may_see_record(&self) -> bool {
+        self.checks.is_some() || self.files.iter().any(|f| f.sql.reads_catalog())
+    }
+
     /// Runs everything as the role that has loaded the database. SQL that an earlier attempt has run is not run again.
     ///
     /// # Errors

@@ -411,3 +411,36 @@ fn loaded(job: &LoadContext) -> Loaded {
         bytes: totals.bytes.load(Relaxed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work_record::{Body, RowsDone, Spans};
+
+    fn after(body: Body) -> Vec<String> {
+        let mut rows = TocEntry::bare(1, "TABLE DATA", "t");
+        rows.namespace = Some("s".to_owned());
+        let entries = [rows, TocEntry::bare(2, "EVENT TRIGGER", "e")];
+        let frozen = RowsDone {
+            unit: UnitId(1),
+            spans: Spans::default(),
+            rows: 1,
+            is_frozen: true,
+            mask: None,
+        };
+        let resumed = Resumed::of(Body {
+            rows: vec![frozen],
+            ..body
+        });
+        still_off(&entries, &resumed)
+    }
+
+    /// A statement of ours must not fire an event trigger of the backup.
+    #[test]
+    fn autovacuum_is_turned_on_again_before_event_triggers() {
+        assert_eq!(after(Body::default()).len(), 1);
+        let trigger = vec![(UnitId(2), EntryPart::Whole)];
+        assert!(after(Body::of_entries(trigger)).is_empty());
+        assert!(after(Body::of_mark(Mark::Loaded)).is_empty());
+    }
+}
