@@ -61,7 +61,7 @@ impl Task {
     }
 }
 
-/// Whether a task is done although an earlier attempt has done it.
+/// Whether a task is run once more although an earlier attempt has run it.
 fn is_repeated(job: &LoadContext, task: Task) -> bool {
     let entry = job.content.entry(task.entry);
     job.sets_sequences_again && entry.is_some_and(|e| e.kind == EntryKind::SequenceSet)
