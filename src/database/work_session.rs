@@ -454,7 +454,11 @@ impl TargetLock {
             return Ok(());
         };
         begun.record.stop();
-        Ok(drop_record(&staging.on(&self.server), &staging.name).await?)
+        let session = self.record_session(staging).await?;
+        let (disable, enable) = own_event_triggers(&session).await?;
+        let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
+        let dropped = session.run(&sql).await;
+        Ok(dropped.map_err(|e| e.context("removing the record of what was loaded"))?)
     }
 
     /// Leaves the work of this attempt to the next one: nobody can connect to its database until then. Returns whether it

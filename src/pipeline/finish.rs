@@ -7,6 +7,7 @@ use pgdump_restore::{Mark, Stage};
 use super::job_context::JobContext;
 use super::states::Proven;
 use crate::backup::PinnedBackup;
+use crate::database::{Staging, TargetLock};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::{FinishedSql, FinishingFile, RestoreJob};
 use crate::proof::CheckStatus;
@@ -54,9 +55,20 @@ impl FinishingSteps {
         self.files.iter().map(|f| f.sha256.clone()).collect()
     }
 
-    /// Whether something of it may list objects of the database, and would find the record of the work among them.
-    pub(super) fn may_see_record(&self) -> bool {
-        self.checks.is_some() || self.files.iter().any(|f| f.sql.reads_catalog())
+    /// Ends the record of the work if something of this may list objects of the database, and would find it among them.
+    ///
+    /// # Errors
+    /// As [`TargetLock::end_record`].
+    pub(super) async fn hide_record(
+        &self,
+        claimed: &TargetLock,
+        staging: &Staging,
+    ) -> Result<(), RestoreError> {
+        let may_see = self.checks.is_some() || self.files.iter().any(|f| f.sql.reads_catalog());
+        if may_see {
+            claimed.end_record(staging).await?;
+        }
+        Ok(())
     }
 
     /// Runs everything as the role that has loaded the database. SQL that an earlier attempt has run is not run again.

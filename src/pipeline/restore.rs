@@ -400,9 +400,10 @@ async fn complete(
     draft: &mut ResultDraft,
 ) -> Result<ProvenStaging, RestoreError> {
     run_post_load(context, claimed, &proven, &mut draft.summary).await?;
-    if draft.finishing.may_see_record() {
-        claimed.end_record(&proven.staging).await?;
-    }
+    draft
+        .finishing
+        .hide_record(claimed, &proven.staging)
+        .await?;
     let finishing = draft.finishing.run(context, &proven, draft.pinned.as_ref());
     draft.finished = finishing.await?;
     if let Some(loader) = loader {
