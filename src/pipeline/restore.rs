@@ -400,12 +400,8 @@ async fn complete(
     draft: &mut ResultDraft,
 ) -> Result<ProvenStaging, RestoreError> {
     run_post_load(context, claimed, &proven, &mut draft.summary).await?;
-    draft
-        .finishing
-        .hide_record(claimed, &proven.staging)
-        .await?;
-    let finishing = draft.finishing.run(context, &proven, draft.pinned.as_ref());
-    draft.finished = finishing.await?;
+    let restored = (claimed, &proven, draft.pinned.as_ref());
+    draft.finished = draft.finishing.run(context, restored).await?;
     if let Some(loader) = loader {
         // Even if that is interrupted, the role that loads no longer owns everything.
         let is_begun = Body::of_mark(Mark::Transferred);
