@@ -401,7 +401,8 @@ async fn complete(
 ) -> Result<ProvenStaging, RestoreError> {
     run_post_load(context, claimed, &proven, &mut draft.summary).await?;
     let restored = (claimed, &proven, draft.pinned.as_ref());
-    draft.finished = draft.finishing.run(context, restored).await?;
+    let finishing = draft.finishing.run(context, restored);
+    draft.finished = finishing.await?;
     if let Some(loader) = loader {
         // Even if that is interrupted, the role that loads no longer owns everything.
         let is_begun = Body::of_mark(Mark::Transferred);
