@@ -340,6 +340,12 @@ impl TargetLock {
                 found: touched.found,
             }));
         }
+        if let Some(table) = checked.emptied {
+            let why = format!(
+                "{table} is unlogged and empty: the server has crashed since it was loaded, and what follows its rows is done"
+            );
+            return Ok(Err(NotContinued::Incomplete(why)));
+        }
         let mut notes = note_of_uncounted(&checked.uncounted);
         notes.extend(note_of_begun(begun_tables(with.entries, &resumed)));
         Ok(Ok(TakenRecord {
@@ -442,6 +448,23 @@ impl TargetLock {
         };
         let session = self.record_session(staging).await?;
         Ok(begun.record.mark(&session, body).await?)
+    }
+
+    /// Removes the record from the database, where the requester's own SQL would find it among the backup's objects. Until the
+    /// work is sealed, an attempt that stops leaves nothing to continue.
+    ///
+    /// # Errors
+    /// `target_unavailable`; `restore_error`.
+    pub async fn end_record(&self, staging: &Staging) -> Result<(), RestoreError> {
+        let Some(begun) = self.begun_work().filter(|w| w.record.is_on()) else {
+            return Ok(());
+        };
+        begun.record.stop();
+        let session = self.record_session(staging).await?;
+        let (disable, enable) = own_event_triggers(&session).await?;
+        let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
+        let dropped = session.run(&sql).await;
+        Ok(dropped.map_err(|e| e.context("removing the record of what was loaded"))?)
     }
 
     /// Leaves the work of this attempt to the next one: nobody can connect to its database until then. Returns whether it

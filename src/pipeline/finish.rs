@@ -7,6 +7,7 @@ use pgdump_restore::{Mark, Stage};
 use super::job_context::JobContext;
 use super::states::Proven;
 use crate::backup::PinnedBackup;
+use crate::database::{Staging, TargetLock};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::{FinishedSql, FinishingFile, RestoreJob};
 use crate::proof::CheckStatus;
@@ -54,15 +55,27 @@ impl FinishingSteps {
         self.files.iter().map(|f| f.sha256.clone()).collect()
     }
 
+    /// Ends the record of the work if something of this may list objects of the database, and would find it among them.
+    async fn hide_record(
+        &self,
+        claimed: &TargetLock,
+        staging: &Staging,
+    ) -> Result<(), RestoreError> {
+        let may_see = self.checks.is_some() || self.files.iter().any(|f| f.sql.reads_catalog());
+        if may_see {
+            claimed.end_record(staging).await?;
+        }
+        Ok(())
+    }
+
     /// Runs everything as the role that has loaded the database. SQL that an earlier attempt has run is not run again.
     ///
     /// # Errors
-    /// As [`pgdump_restore::finish`]; `verification_failed` if a check does not pass.
+    /// As [`TargetLock::end_record`] and [`pgdump_restore::finish`]; `verification_failed` if a check does not pass.
     pub(super) async fn run(
         &self,
         context: &JobContext<'_, RestoreJob>,
-        proven: &Proven,
-        backup: Option<&PinnedBackup>,
+        (claimed, proven, backup): (&TargetLock, &Proven, Option<&PinnedBackup>),
     ) -> Result<Finished, RestoreError> {
         let mut finished = Finished::default();
         if self.files.is_empty() && self.checks.is_none() {
@@ -70,6 +83,7 @@ impl FinishingSteps {
         }
         context.progress.enter(Stage::Finish);
         let _step = context.progress.long_step();
+        self.hide_record(claimed, &proven.staging).await?;
         let (server, database) = (&proven.server, proven.staging.name.as_str());
         let record = proven.record.as_ref();
         for (number, file) in (0_u32..).zip(&self.files) {

@@ -397,7 +397,8 @@ async fn complete(
     draft: &mut ResultDraft,
 ) -> Result<ProvenStaging, RestoreError> {
     run_post_load(context, claimed, &proven, &mut draft.summary).await?;
-    let finishing = draft.finishing.run(context, &proven, draft.pinned.as_ref());
+    let restored = (claimed, &proven, draft.pinned.as_ref());
+    let finishing = draft.finishing.run(context, restored);
     draft.finished = finishing.await?;
     // A swap that fails, or waits for long, does not lose the load. Before anything gets its final owner: the role that loads
     // could not go on then.

@@ -33,6 +33,11 @@ const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
+/// What loads data, in errors.
+const COPY: &str = "COPY";
+const INSERT: &str = "INSERT";
+const OBJECTS: &str = "large objects";
+
 /// Rows of COPY text, and where they are in the data of their table.
 type RowsToSend = (Vec<u8>, Vec<ChunkLines>);
 
@@ -111,7 +116,7 @@ impl CopyTask<'_> {
         };
         match first.chunk {
             Chunk::Rows { .. } if self.fresh => self.copy_freeze(first).await,
-            Chunk::Rows { .. } => self.recorded(self.copy(first)).await,
+            Chunk::Rows { .. } => self.recorded(COPY, self.copy(first)).await,
             Chunk::Statements { .. } => self.insert(first).await,
             Chunk::LargeObject { .. } => self.put_large_objects(first).await,
         }
@@ -142,13 +147,14 @@ impl CopyTask<'_> {
         self.session.run(begin).await?;
         let sent = work.await?;
         let rows = sent.rows;
-        self.commit(sent.into_rows(true)).await?;
+        self.commit(COPY, sent.into_rows(true)).await?;
         Ok(rows)
     }
 
-    /// Loads rows, in a transaction with the record of them if there is to be one.
+    /// Loads rows, in a transaction with the record of them if there is to be one. `what`: the command, for errors.
     async fn recorded(
         &self,
+        what: &str,
         work: impl Future<Output = Result<Sent, RestoreError>>,
     ) -> Result<u64, RestoreError> {
         if !self.job.record.is_on() {
@@ -156,7 +162,7 @@ impl CopyTask<'_> {
         }
         let sent = self.begun(work).await?;
         let rows = sent.rows;
-        self.commit(sent.into_rows(false)).await?;
+        self.commit(what, sent.into_rows(false)).await?;
         Ok(rows)
     }
 
@@ -177,10 +183,10 @@ impl CopyTask<'_> {
     }
 
     /// Ends the session's transaction with the record of it.
-    async fn commit(&self, done: Body) -> Result<(), RestoreError> {
+    async fn commit(&self, what: &str, done: Body) -> Result<(), RestoreError> {
         let record = &self.job.record;
         let note = record.note(self.id, done);
-        let ended = self.session.commit_noted(note.as_ref()).await;
+        let ended = self.session.commit_noted_of(what, note.as_ref()).await;
         match note {
             Some(note) if ended.is_ok() => record.committed(note),
             Some(note) => record.rolled_back(note),
@@ -276,7 +282,7 @@ impl CopyTask<'_> {
         while let Some(queued) = next {
             let mut goes_on = false;
             rows += self
-                .recorded(self.insert_some(queued, &mut goes_on))
+                .recorded(INSERT, self.insert_some(queued, &mut goes_on))
                 .await?;
             next = if goes_on { self.take().await? } else { None };
         }
@@ -357,7 +363,7 @@ impl CopyTask<'_> {
     /// Objects exist already (their entries precede the data), and pages of one object do not overlap between
     /// chunks, so several sessions may fill it.
     async fn put_large_objects(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
-        let failed = |e| map_pg_error(&e, "large objects");
+        let failed = |e| map_pg_error(&e, OBJECTS);
         let client = self.session.client();
         let put = client.prepare(PUT).await.map_err(failed)?;
         let mut next = Some(first);
@@ -372,7 +378,7 @@ impl CopyTask<'_> {
             };
             if self.job.record.is_on() {
                 self.begun(stored).await?;
-                self.commit(objects_of(&batch)).await?;
+                self.commit(OBJECTS, objects_of(&batch)).await?;
             } else {
                 stored.await?;
             }

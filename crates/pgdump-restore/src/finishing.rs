@@ -8,7 +8,7 @@ use pgdump_archive::{Dialect, Token, statements, tokens, unterminated};
 
 use crate::error::{DatabaseError, DatabaseKind, ValidationError, ValidationKind};
 use crate::postgres::Server;
-use crate::work_record::{Body, Mark, WorkRecord};
+use crate::work_record::{Body, Mark, WorkRecord, reads_the_catalog};
 
 /// Most bytes of a file of finishing SQL.
 pub const MAX_FINISHING_BYTES: u64 = 1 << 20;
@@ -136,6 +136,15 @@ impl FinishingSql {
     pub fn too_large(name: &str) -> ValidationError {
         let most = MAX_FINISHING_BYTES >> 20;
         invalid(name, &format!(": has more than {most} MiB"))
+    }
+
+    /// Whether the file may list objects of the database, or change all that a role owns, as far as its text shows it.
+    pub fn reads_catalog(&self) -> bool {
+        let names_owned = |sql: &str| sql.to_ascii_lowercase().contains("owned");
+        let statements = self.statements.iter();
+        statements
+            .map(|s| s.sql.as_str())
+            .any(|sql| reads_the_catalog(sql) || names_owned(sql))
     }
 
     /// What messages call the file.
@@ -268,9 +277,6 @@ pub async fn finish(
     }
     // A session of its own: no setting of one file reaches the next one.
     let session = server.discarding_rows().connect(database, "finish").await?;
-    if record.is_some() {
-        session.prepare_note().await?;
-    }
     let current = AtomicUsize::new(0);
     let work = async {
         session.run(BEGIN).await?;
@@ -284,6 +290,7 @@ pub async fn finish(
         current.store(end, Relaxed);
         let released = session.run(RELEASE).await;
         released.map_err(|e| sql.not_released(is_alive(), e))?;
+        // Prepared only now, because the file may have deallocated what was prepared before.
         let note = record.and_then(|record| record.own_note(Body::of_mark(mark)));
         let committed = session.commit_noted_of("statement", note.as_ref()).await;
         if let Some(record) = record {
@@ -358,6 +365,25 @@ mod tests {
         let most = usize::try_from(MAX_FINISHING_BYTES).unwrap();
         assert!(parsed(&" ".repeat(most)).is_ok());
         assert!(parsed(&" ".repeat(most + 1)).unwrap_err().contains("1 MiB"));
+    }
+
+    #[test]
+    fn files_that_list_objects_are_known() {
+        for (text, is) in [
+            (
+                "DO $$ DECLARE t record; BEGIN FOR t IN SELECT * FROM pg_tables LOOP END LOOP; END $$",
+                true,
+            ),
+            (
+                "SELECT 1; SELECT count(*) FROM information_schema.tables",
+                true,
+            ),
+            ("REASSIGN OWNED BY CURRENT_USER TO app", true),
+            ("UPDATE app.users SET email = NULL", false),
+        ] {
+            let sql = FinishingSql::parse("f.sql", text.as_bytes()).unwrap();
+            assert_eq!(sql.reads_catalog(), is, "{text}");
+        }
     }
 
     #[test]

@@ -22,9 +22,9 @@ use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
 use crate::refusals::Refusals;
 use crate::rewrite::Rewriter;
-use crate::script::Settings;
+use crate::script::{Settings, may_be_unlogged};
 use crate::work_queue::WorkQueue;
-use crate::work_record::{Mark, UnitId, WorkRecord};
+use crate::work_record::{EntryPart, Mark, Resumed, UnitId, WorkRecord};
 use crate::{extension_calls, producer, session_loop};
 
 /// Most threads that read members of a directory concurrently.
@@ -223,10 +223,11 @@ fn begin(
             .get(index.0)
             .is_some_and(|e| resumed.has_rows(UnitId::of(e)))
     });
-    let is_off = |e: &&TocEntry| !resumed.has(Mark::Loaded) && resumed.is_frozen(UnitId::of(e));
-    let frozen = entries.iter().filter(is_off);
-    let frozen: Vec<String> = frozen.map(qualified).collect();
+    let frozen = still_off(&entries, resumed);
     report_plan(&plan, &entries, observer.as_ref());
+    // Once everything is loaded, they may have other names and owners.
+    let sets_sequences_again =
+        entries.iter().any(|e| may_be_unlogged(&e.defn)) && !resumed.has(Mark::Loaded);
     let job = LoadContext {
         left_out: LeftOut::new(options.refusals.clone(), database),
         server: server.clone(),
@@ -243,7 +244,6 @@ fn begin(
         binary_from: options.binary_from,
         columns: Mutex::default(),
         is_generic_sql: archive.is_generic_sql(),
-        // The attempt that turned it off may not have turned it on again.
         autovacuum_off: Mutex::new(frozen),
         in_order_into: options.in_order_into.clone(),
         copy_of: options.copy_of.clone(),
@@ -253,14 +253,32 @@ fn begin(
         masking: options.masking.clone(),
         masks: HashMap::new(),
         record: options.record.clone(),
+        sets_sequences_again,
     };
     (Arc::new(job), plan)
+}
+
+/// Tables for which the attempt that turned autovacuum off may not have turned it on again. That precedes event triggers,
+/// which would fire for it.
+fn still_off(entries: &[TocEntry], resumed: &Resumed) -> Vec<String> {
+    let is_fired = |e: &TocEntry| {
+        e.kind == EntryKind::EventTrigger && resumed.is_done(UnitId::of(e), EntryPart::Whole)
+    };
+    if resumed.has(Mark::Loaded) || entries.iter().any(is_fired) {
+        return vec![];
+    }
+    let is_off = |e: &&TocEntry| resumed.is_frozen(UnitId::of(e));
+    entries.iter().filter(is_off).map(qualified).collect()
 }
 
 /// Counts what earlier attempts have loaded of the entries with these masks, and takes the masks.
 fn take_masks(job: &mut LoadContext, masks: HashMap<DumpId, Option<RowMask>>) {
     let resumed = job.record.resumed();
-    job.totals.rows.store(resumed.totals().rows, Relaxed);
+    let before = resumed.totals();
+    job.totals.rows.store(before.rows, Relaxed);
+    // What is left of SQL text follows rows.
+    let has_begun = before.rows > 0 || before.bytes > 0;
+    job.totals.has_begun.store(has_begun, Relaxed);
     for (id, mask) in &masks {
         let counts = resumed.mask_of(UnitId(i64::from(id.0)));
         if let (Some(masking), Some(mask), Some(counts)) = (&job.masking, mask, counts) {
@@ -391,5 +409,38 @@ fn loaded(job: &LoadContext) -> Loaded {
         tables: totals.tables.load(Relaxed).saturating_sub(left_out),
         rows: totals.rows.load(Relaxed),
         bytes: totals.bytes.load(Relaxed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work_record::{Body, RowsDone, Spans};
+
+    fn after(body: Body) -> Vec<String> {
+        let mut rows = TocEntry::bare(1, "TABLE DATA", "t");
+        rows.namespace = Some("s".to_owned());
+        let entries = [rows, TocEntry::bare(2, "EVENT TRIGGER", "e")];
+        let frozen = RowsDone {
+            unit: UnitId(1),
+            spans: Spans::default(),
+            rows: 1,
+            is_frozen: true,
+            mask: None,
+        };
+        let resumed = Resumed::of(Body {
+            rows: vec![frozen],
+            ..body
+        });
+        still_off(&entries, &resumed)
+    }
+
+    /// A statement of ours must not fire an event trigger of the backup.
+    #[test]
+    fn autovacuum_is_turned_on_again_before_event_triggers() {
+        assert_eq!(after(Body::default()).len(), 1);
+        let trigger = vec![(UnitId(2), EntryPart::Whole)];
+        assert!(after(Body::of_entries(trigger)).is_empty());
+        assert!(after(Body::of_mark(Mark::Loaded)).is_empty());
     }
 }

@@ -162,6 +162,9 @@ pub(crate) struct LoadContext {
     pub(crate) masks: HashMap<DumpId, Option<RowMask>>,
     /// What is written down for a later attempt, and what earlier ones have done.
     pub(crate) record: Arc<WorkRecord>,
+    /// Values of sequences that earlier attempts have set are set again: some are unlogged, and a crash of the server resets
+    /// those without a sign.
+    pub(crate) sets_sequences_again: bool,
 }
 
 /// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the

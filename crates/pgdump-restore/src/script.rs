@@ -7,7 +7,9 @@ mod defined;
 mod order;
 mod settings;
 
-pub(super) use self::classify::{OrderGroup, StatementClass, classify, table_named};
+pub(super) use self::classify::{
+    OrderGroup, StatementClass, classify, has_own_transaction, may_be_unlogged, table_named,
+};
 pub(super) use self::defined::{
     Defined, alone, can_be_left_out, creates_large_object, defined_by, defines, first_words,
     is_needed, lacking, sequence_set_by, sets_owner,

@@ -5,7 +5,7 @@ mod after_refusal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use pgdump_archive::{TextEncoding, TocEntry};
+use pgdump_archive::{EntryKind, TextEncoding, TocEntry};
 
 use crate::ddl::{self, OutputState};
 use crate::error::{DatabaseError, RestoreError, report};
@@ -59,6 +59,12 @@ impl Task {
         };
         (job.content.unit(self.entry), part)
     }
+}
+
+/// Whether a task is run once more although an earlier attempt has run it.
+fn is_repeated(job: &LoadContext, task: Task) -> bool {
+    let entry = job.content.entry(task.entry);
+    job.sets_sequences_again && entry.is_some_and(|e| e.kind == EntryKind::SequenceSet)
 }
 
 /// The step of an entry that is left to do after what earlier attempts have done; `None` if there is none.
@@ -334,6 +340,9 @@ fn wanted(job: &LoadContext, tasks: &[Task]) -> Vec<Task> {
     };
     let resumed = job.record.resumed();
     let left = |task: Task| {
+        if is_repeated(job, task) {
+            return Some(task);
+        }
         let step = step_left(resumed, job.content.unit(task.entry), task.step)?;
         Some(Task { step, ..task })
     };

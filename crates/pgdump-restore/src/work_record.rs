@@ -397,6 +397,11 @@ impl WorkRecord {
         Ok(())
     }
 
+    /// From here on, nothing is recorded. Whoever calls this drops the record before anything else is done.
+    pub fn stop(&self) {
+        self.is_on.store(false, Relaxed);
+    }
+
     /// From here on, nothing is recorded, and nobody can continue what was: `why`.
     pub(crate) async fn give_up(&self, session: &Session, why: &str) -> Result<(), DatabaseError> {
         let body = Body {

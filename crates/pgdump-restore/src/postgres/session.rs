@@ -12,7 +12,7 @@ use tokio_postgres::{Client, RowStream, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::errors::{map_error_of_rows, map_pg_error, reads_rows};
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, DatabaseKind};
 use crate::steps::reached;
 use crate::work_record::note::{NOTE, NOTE_TYPES, Note};
 
@@ -249,15 +249,10 @@ impl Session {
         Ok(())
     }
 
-    /// Commits a transaction that has brought rows of a backup, with a row of the record.
+    /// Commits a transaction with a row of the record. `what`: its work, in errors.
     ///
     /// # Errors
     /// The server's error, without row data.
-    pub(crate) async fn commit_noted(&self, note: Option<&Note>) -> Result<(), DatabaseError> {
-        self.commit_noted_of("COPY", note).await
-    }
-
-    /// The same for a transaction with other work: what errors call it.
     pub(crate) async fn commit_noted_of(
         &self,
         what: &str,
@@ -316,7 +311,23 @@ impl Session {
 }
 
 fn not_noted(e: &tokio_postgres::Error) -> DatabaseError {
-    map_pg_error(e, "recording what was done")
+    of_note(map_pg_error(e, "recording what was done"))
+}
+
+/// A row of the record has nothing of the backup, and its constraints keep out attempts that were replaced: what the server
+/// says against it is not said of the work, and the next attempt reads what there is.
+fn of_note(e: DatabaseError) -> DatabaseError {
+    match e.kind() {
+        DatabaseKind::DataRejected
+        | DatabaseKind::StatementRejected
+        | DatabaseKind::InsufficientPrivilege
+        | DatabaseKind::VersionIncompatible => {
+            // Without the code, which callers would take for that of their own statement.
+            let what = format!("{e}: another attempt may have taken over");
+            DatabaseError::new(DatabaseKind::Unavailable, what)
+        }
+        _ => e,
+    }
 }
 
 fn mapped(e: &tokio_postgres::Error, reads_rows: bool) -> DatabaseError {
@@ -351,6 +362,22 @@ fn begins_statement(sql: &str, place: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_row_of_the_record_is_no_refusal_of_what_is_restored() {
+        let of = |kind, code: &str| of_note(DatabaseError::new(kind, "no").with_sqlstate(code));
+        for (kind, code) in [
+            (DatabaseKind::DataRejected, "23514"),
+            (DatabaseKind::StatementRejected, "3F000"),
+            (DatabaseKind::InsufficientPrivilege, "42501"),
+        ] {
+            let e = of(kind, code);
+            assert_eq!((e.kind(), e.sqlstate()), (DatabaseKind::Unavailable, None));
+            assert!(e.to_string().contains("taken over"), "{e}");
+        }
+        let full = of(DatabaseKind::InsufficientSpace, "53100");
+        assert_eq!(full.kind(), DatabaseKind::InsufficientSpace);
+    }
 
     #[test]
     fn the_first_word_of_a_statement_is_recognized() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::pieces::{Piece, bytes_of, lines_of};
-use super::span_check::SpanCheck;
+use super::span_check::{RecordDiffers, SpanCheck};
 use crate::copy_lines::ChunkLines;
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::NodeId;
@@ -39,12 +39,26 @@ struct UnitData {
     check: SpanCheck,
 }
 
+/// What places in an entry's data are counted in.
+const BYTES: &str = "bytes";
+
 impl UnitData {
+    /// All of it was read: an earlier attempt that read all of it found its end in the same place.
+    fn check_end(&self, known: Option<u64>) -> Result<(), RestoreError> {
+        match known {
+            Some(end) if end != self.bytes => {
+                let (from, to) = (end.min(self.bytes), end.max(self.bytes));
+                Err(RecordDiffers { from, to }.of(&self.name, BYTES))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Adds a chunk; returns where it is in the data.
     fn pass(&mut self, chunk: Chunk) -> Result<Piece, RestoreError> {
         let bytes = bytes_of(&chunk);
         let compared = self.check.pass(self.bytes, bytes);
-        compared.map_err(|differs| differs.of(&self.name, "bytes"))?;
+        compared.map_err(|differs| differs.of(&self.name, BYTES))?;
         let range = self.bytes..self.bytes + bytes.len() as u64;
         let lines = ChunkLines {
             before: self.lines,
@@ -225,9 +239,11 @@ impl ChunkPusher {
     /// All data of an entry has been read, and what earlier attempts have loaded of it is the same.
     fn end_unit(&self, data: &UnitData) -> Result<(), RestoreError> {
         let compared = data.check.end();
-        compared.map_err(|differs| differs.of(&data.name, "bytes"))?;
+        compared.map_err(|differs| differs.of(&data.name, BYTES))?;
         let record = &self.job.record;
-        if record.is_on() && !record.resumed().is_complete(data.unit) {
+        let known = record.resumed().end_of(data.unit);
+        data.check_end(known.map(|end| end.bytes))?;
+        if record.is_on() && known.is_none() {
             let end = DataEnd {
                 unit: data.unit,
                 bytes: data.bytes,
@@ -298,6 +314,18 @@ mod tests {
             let end = data.pass(rows("", true)).unwrap();
             assert_eq!(data.pieces(end, &[]).len(), queued, "{is_loaded}");
             assert_eq!(queued, usize::from(!is_loaded));
+        }
+    }
+
+    /// An attempt that took the data to be shorter would otherwise make a later one take it as complete.
+    #[test]
+    fn data_of_another_length_ends_the_load() {
+        let mut data = data(&[]);
+        data.pass(rows("a\nb\n", true)).unwrap();
+        assert!(data.check_end(None).is_ok() && data.check_end(Some(4)).is_ok());
+        for known in [2, 6] {
+            let e = data.check_end(Some(known)).unwrap_err();
+            assert!(matches!(&e, RestoreError::Job(e) if e.kind() == JobKind::RecordDiffers));
         }
     }
 

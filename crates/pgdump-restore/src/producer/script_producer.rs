@@ -17,9 +17,9 @@ use crate::masking::{RowMask, TextMasking};
 use crate::plan::{PlanNode, RestorePass};
 use crate::script::{
     OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
-    creates_large_object, defines, sets_owner, table_named,
+    creates_large_object, defines, may_be_unlogged, sets_owner, table_named,
 };
-use crate::work_record::UnitId;
+use crate::work_record::{Mark, UnitId};
 use pgdump_archive::{
     ArchiveError, Chunk, DataSink, Dialect, EntryKind, Statement, TocEntry, first_tokens,
 };
@@ -67,6 +67,8 @@ pub(super) struct ScriptProducer {
     converter: Converter,
     /// Text that `pg_dump` did not write has begun a transaction.
     in_transaction: bool,
+    /// A relation may not be logged.
+    has_unlogged: bool,
     /// Keys or triggers exist, so rows must be loaded in the order of the text.
     has_post_data: bool,
     passed: PassedRows,
@@ -92,6 +94,7 @@ impl ScriptProducer {
             rows_of: HashMap::new(),
             clean: true,
             in_transaction: false,
+            has_unlogged: false,
             has_post_data: false,
             passed: PassedRows::default(),
             has_ended_early: false,
@@ -167,7 +170,7 @@ impl ScriptProducer {
 
     fn statements(
         &mut self,
-        mut list: Vec<Numbered>,
+        list: Vec<Numbered>,
         group: OrderGroup,
         locked: Locked,
     ) -> Result<(), RestoreError> {
@@ -175,7 +178,12 @@ impl ScriptProducer {
             return Ok(());
         }
         let resumed = self.chunks.job.record.resumed();
-        list.retain(|one| !one.is_done(resumed));
+        // Once everything is loaded, sequences may have other names and owners.
+        let repeats_values = self.has_unlogged && !resumed.has(Mark::Loaded);
+        let left = list.into_iter();
+        let list: Vec<Numbered> = left
+            .filter_map(|one| one.left(resumed, repeats_values))
+            .collect();
         if list.is_empty() {
             // Others may wait for it.
             self.add(ScriptStep::Nothing, group, locked)?;
@@ -322,6 +330,7 @@ impl ScriptProducer {
         } else {
             OrderGroup::Data
         };
+        self.check_table(&entry, number)?;
         self.count_masked(mask.as_ref(), number);
         let step = ScriptStep::Data {
             entry: Box::new(entry.clone()),
@@ -344,6 +353,18 @@ impl ScriptProducer {
         };
         let path = self.settings.get("search_path").unwrap_or_default();
         masking.rows(entry, path, &self.chunks.job.encoding)
+    }
+
+    /// The bytes of rows are compared with what an earlier attempt has loaded, and their table is not among them.
+    fn check_table(&self, entry: &TocEntry, number: u64) -> Result<(), RestoreError> {
+        let unit = UnitId(i64::try_from(number).unwrap_or(i64::MAX));
+        let path = self.settings.get("search_path").unwrap_or_default();
+        match self.chunks.job.record.resumed().table_of(unit) {
+            Some(loaded) if loaded != (entry.tag.as_str(), path) => {
+                Err(StatementNumbers::rows_differ(number))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Counts what earlier attempts have masked of the rows with this number.
@@ -430,6 +451,7 @@ impl ScriptProducer {
             return Ok(());
         };
         let class = self.class_of(&statement.text);
+        self.has_unlogged |= may_be_unlogged(&statement.text);
         if self.chunks.job.definitions_only && !self.is_tried(&class, &statement.text) {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! The numbers of the statements of SQL text, and of the data between them: the same in every reading. Pure.
 
-use super::span_check::SpanCheck;
+use super::span_check::{RecordDiffers, SpanCheck};
 use crate::error::RestoreError;
+use crate::script::{StatementClass, classify};
 use crate::work_record::{Resumed, Span};
 use pgdump_archive::Statement;
 
@@ -22,10 +23,15 @@ impl Numbered {
         Numbered { statement, place }
     }
 
-    /// Whether an earlier attempt has run it.
-    pub(super) fn is_done(&self, resumed: &Resumed) -> bool {
+    /// The statement if it is left to be run. `repeats_values`: that includes values of sequences that an earlier attempt has
+    /// set, which are not recorded once more.
+    pub(super) fn left(self, resumed: &Resumed, repeats_values: bool) -> Option<Self> {
         let place = self.place.as_ref();
-        place.is_some_and(|place| resumed.statement_done(place.from))
+        if place.is_none_or(|place| !resumed.statement_done(place.from)) {
+            return Some(self);
+        }
+        let is_value = || classify(&self.statement.text) == StatementClass::Sequence;
+        (repeats_values && is_value()).then(|| Self::unnumbered(self.statement))
     }
 }
 
@@ -62,6 +68,12 @@ impl StatementNumbers {
         Ok(Numbered { statement, place })
     }
 
+    /// The rows with this number go to another table than those that an earlier attempt has loaded.
+    pub(super) fn rows_differ(number: u64) -> RestoreError {
+        let (from, to) = (number, number + 1);
+        RecordDiffers { from, to }.of(WHAT, MEASURE)
+    }
+
     /// All of the text has been read: it must have had all statements that earlier attempts have run.
     pub(super) fn end(&self) -> Result<(), RestoreError> {
         let compared = self.check.end();
@@ -72,6 +84,7 @@ impl StatementNumbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work_record::{Body, Spans};
 
     fn statement(text: &str) -> Statement {
         Statement {
@@ -79,6 +92,36 @@ mod tests {
             line: 1,
             standard_strings: true,
         }
+    }
+
+    #[test]
+    fn a_statement_that_has_run_is_left_only_if_it_sets_an_unlogged_sequence() {
+        let texts = [
+            "SELECT pg_catalog.setval('s.q', 5, true);",
+            "CREATE TABLE t ();",
+            "CREATE TABLE u ();",
+        ];
+        let mut done = Spans::default();
+        for (number, text) in (0..).zip(&texts[..2]) {
+            done.push(Span::of_statement(number, text.as_bytes()));
+        }
+        let resumed = Resumed::of(Body {
+            statements: done,
+            ..Body::default()
+        });
+        let left = |repeats_values| {
+            let mut numbers = StatementNumbers::new(resumed.statement_spans());
+            let all = texts.map(|text| numbers.numbered(statement(text)).unwrap());
+            let left = all
+                .into_iter()
+                .filter_map(|one| one.left(&resumed, repeats_values));
+            left.map(|one| (one.statement.text, one.place.map(|place| place.from)))
+                .collect::<Vec<_>>()
+        };
+        let new = (texts[2].to_owned(), Some(2));
+        let again = (texts[0].to_owned(), None);
+        assert_eq!(left(false), [new.clone()]);
+        assert_eq!(left(true), [again, new]);
     }
 
     #[test]

@@ -114,6 +114,17 @@ pub(crate) fn classify(sql: &str) -> StatementClass {
     }
 }
 
+/// Whether a definition may have a relation that is not logged, and that a crash of the server therefore resets.
+pub(crate) fn may_be_unlogged(sql: &str) -> bool {
+    sql.contains("UNLOGGED")
+}
+
+/// Whether a statement is by itself, but in a transaction.
+pub(crate) fn has_own_transaction(sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), CLASSIFIED);
+    classify(sql) == StatementClass::Alone && !is_concurrent(&t)
+}
+
 fn is_concurrent(t: &[Token<'_>]) -> bool {
     t.iter().take(5).any(|w| w.is("concurrently"))
 }

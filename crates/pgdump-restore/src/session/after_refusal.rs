@@ -12,7 +12,10 @@ use crate::parallelism::TaskCost;
 use crate::postgres::kind_of_sqlstate;
 use crate::refusal::Refusal;
 use crate::refusals::{Named, is_duplicate, is_refusal, refusal_error};
-use crate::script::{self, Defined, alone, can_be_left_out, defined_by, lacking, sequence_set_by};
+use crate::script::{
+    self, Defined, alone, can_be_left_out, defined_by, has_own_transaction, lacking,
+    sequence_set_by,
+};
 use crate::work_record::{
     Body, EntryPart, RefusedDone, Span, Spans, UnitId, reads_the_catalog, refreshes,
 };
@@ -212,6 +215,12 @@ impl OfText {
 }
 
 impl TaskStatements {
+    /// Whether what need not be in a transaction can be in one, with the record of it.
+    fn can_be_recorded(&self) -> bool {
+        let mut all = self.sql.iter().zip(&self.places);
+        all.all(|(sql, place)| place.is_none() || has_own_transaction(sql))
+    }
+
     fn each(&self) -> Vec<OfText> {
         let all = self.names.iter().zip(&self.sql).zip(&self.under);
         let all = all.zip(&self.places);
@@ -267,6 +276,9 @@ impl RestoreSession {
     ) -> Result<(), DatabaseError> {
         if !job.record.is_on() {
             return Ok(());
+        }
+        if work.can_be_recorded() {
+            work.bare = false;
         }
         if work.bare {
             work.record = None;
@@ -584,6 +596,27 @@ mod tests {
             ("COMMENT ON VIEW v IS 'reads pg_class'", false),
         ] {
             assert_eq!(defines_reader(sql), is, "{sql}");
+        }
+    }
+
+    /// What the server refuses in a transaction is not recorded, and neither is what the text begins one with.
+    #[test]
+    fn statements_by_themselves_are_recorded_if_a_transaction_can_have_them() {
+        let work = |sql: &str| TaskStatements {
+            sql: vec!["SET a = 1;".into(), sql.into()],
+            places: vec![None, Some(Span::of_statement(3, sql.as_bytes()))],
+            bare: true,
+            ..TaskStatements::default()
+        };
+        for (sql, can) in [
+            ("ALTER TABLE s.t ADD CONSTRAINT k PRIMARY KEY (a);", true),
+            ("ALTER TYPE s.e ADD VALUE 'x';", true),
+            ("CREATE INDEX CONCURRENTLY i ON s.t (a);", false),
+            ("REFRESH MATERIALIZED VIEW CONCURRENTLY s.m;", false),
+            ("BEGIN;", false),
+            ("VACUUM;", false),
+        ] {
+            assert_eq!(work(sql).can_be_recorded(), can, "{sql}");
         }
     }
 

@@ -6,7 +6,7 @@ use pgdump_archive::{Dialect, EntryKind, TocEntry, first_tokens};
 pub const WORK_SCHEMA: &str = "pgrestored_work";
 
 /// Catalogs and views that list objects of the database, whatever schema they are in.
-const CATALOGS: [&str; 22] = [
+const CATALOGS: [&str; 24] = [
     "information_schema",
     "pg_attrdef",
     "pg_attribute",
@@ -21,8 +21,10 @@ const CATALOGS: [&str; 22] = [
     "pg_namespace",
     "pg_policies",
     "pg_proc",
+    "pg_publication_tables",
     "pg_roles",
     "pg_sequences",
+    "pg_shdepend",
     "pg_stats",
     "pg_tables",
     "pg_trigger",

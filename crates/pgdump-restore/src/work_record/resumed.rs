@@ -313,6 +313,13 @@ impl Resumed {
         self.0.statements.contains(n)
     }
 
+    /// Whether a statement of SQL text behind these rows of it has run.
+    pub(crate) fn has_statement_behind(&self, rows: UnitId) -> bool {
+        let last = self.0.statements.iter().last();
+        let rows = u64::try_from(rows.0).unwrap_or_default();
+        last.is_some_and(|last| last.end > rows)
+    }
+
     /// The statements of SQL text that have run, with the checksums of their texts, transaction by transaction.
     pub fn statement_spans(&self) -> &[Span] {
         &self.0.statement_spans
@@ -346,6 +353,11 @@ impl Resumed {
     pub fn is_complete(&self, unit: UnitId) -> bool {
         let end = self.unit(unit).and_then(|work| work.end);
         end.is_some_and(|end| self.missing(unit, 0..end.bytes).is_empty())
+    }
+
+    /// The end of a unit's data, if it was read to it.
+    pub(crate) fn end_of(&self, unit: UnitId) -> Option<DataEnd> {
+        self.unit(unit).and_then(|work| work.end)
     }
 
     /// Whether the stored bytes of a unit's data are proven. What an attempt has loaded after the last proof is not.
@@ -425,6 +437,12 @@ impl Resumed {
         })
     }
 
+    /// The table of rows of SQL text, and the statement that sets the search path.
+    pub(crate) fn table_of(&self, unit: UnitId) -> Option<(&str, &str)> {
+        let (table, path) = self.unit(unit)?.table.as_ref()?;
+        Some((table.as_str(), path.as_str()))
+    }
+
     /// Whether SQL text has created something that may read the catalog when a materialized view is filled.
     pub(crate) fn reads_catalog(&self) -> bool {
         self.0.reads_catalog
@@ -460,7 +478,7 @@ impl Resumed {
     /// What one row says.
     pub(crate) fn of(body: Body) -> Self {
         let mut done = Done::default();
-        done.add(1, body, |_| false);
+        done.add((1, 1), body, |_| false);
         Resumed(Arc::new(done))
     }
 }

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_postgres::Row;
 
-use pgdump_archive::{EntryKind, TocEntry, copy_target};
+use pgdump_archive::{EntryKind, TocEntry, TocSection, copy_target};
 
-use super::body::UnitId;
+use super::body::{EntryPart, Mark, UnitId};
 use super::resumed::{Resumed, in_tables};
 use crate::ddl;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
@@ -37,6 +37,9 @@ pub struct RowCheck {
     /// Units of tables that are unlogged and that the server has emptied after a crash. What was read of the record knows
     /// them already; write them down ([`Body::void`](super::Body::void)).
     pub void: Vec<UnitId>,
+    /// A table that the server has emptied after a crash, and that loading it again would not make what the backup has,
+    /// because what follows its rows is done.
+    pub emptied: Option<String>,
 }
 
 /// Rows of a unit, and where they should be.
@@ -146,6 +149,7 @@ pub async fn check_recorded(
     let work = Arc::new(Comparison {
         tables: Mutex::new(tables),
         resumed: resumed.clone(),
+        is_over: is_over(entries, resumed),
         check: Mutex::new(check),
     });
     compare_all(&server, database, &work, sessions).await?;
@@ -154,6 +158,34 @@ pub async fn check_recorded(
     check.uncounted.sort_unstable();
     check.uncounted.dedup();
     Ok(check)
+}
+
+/// Whether something was done that no row may be loaded after.
+fn is_over(entries: &[TocEntry], resumed: &Resumed) -> bool {
+    let is_done = |e: &&TocEntry| resumed.is_done(UnitId::of(e), EntryPart::Whole);
+    let mut done = entries.iter().filter(is_done);
+    resumed.has_finishing()
+        || resumed.has(Mark::Loaded)
+        || resumed.has(Mark::Renamed)
+        || resumed.has(Mark::Transferred)
+        || !done.all(permits_rows)
+}
+
+/// Whether rows may be loaded when this entry exists: no trigger fires for them, no foreign key looks for rows that follow,
+/// and no privilege that they need is revoked.
+fn permits_rows(entry: &TocEntry) -> bool {
+    let is_early = matches!(entry.section, TocSection::PreData | TocSection::Data);
+    match entry.kind {
+        EntryKind::Acl | EntryKind::AclLanguage | EntryKind::DefaultAcl => false,
+        EntryKind::Comment
+        | EntryKind::Constraint
+        | EntryKind::Index
+        | EntryKind::IndexAttach
+        | EntryKind::SecurityLabel
+        | EntryKind::Statistics
+        | EntryKind::StatisticsData => true,
+        _ => is_early,
+    }
 }
 
 /// All rows that should be there, those with the same search path together; also tables that should have none yet.
@@ -231,8 +263,8 @@ async fn find(
     };
     for (wanted, found) in wanted.iter().zip(described) {
         let Some((oid, row)) = found else {
-            // A table without rows may be one that is not created yet.
-            if resumed.rows_of(wanted.unit) > 0 {
+            // A table without rows may be one that is not created yet, and finishing SQL may have dropped one.
+            if resumed.rows_of(wanted.unit) > 0 && !resumed.has_finishing() {
                 return Ok(Some(gone(wanted)));
             }
             continue;
@@ -283,15 +315,26 @@ async fn describe(
 struct Comparison {
     tables: Mutex<Vec<Recorded>>,
     resumed: Resumed,
+    /// No row may be loaded again.
+    is_over: bool,
     check: Mutex<RowCheck>,
 }
 
 impl Comparison {
     /// The next table, unless one that was touched is known.
     fn next(&self) -> Option<Recorded> {
-        let is_over = self.check.lock().touched.is_some();
+        let is_decided = {
+            let check = self.check.lock();
+            check.touched.is_some() || check.emptied.is_some()
+        };
         let next = self.tables.lock().pop();
-        next.filter(|_| !is_over)
+        next.filter(|_| !is_decided)
+    }
+
+    /// Whether a table that the server has emptied cannot be loaded again.
+    fn is_final(&self, table: &Recorded) -> bool {
+        let is_behind = |unit: &UnitId| self.resumed.has_statement_behind(*unit);
+        self.is_over || table.units.iter().any(is_behind)
     }
 
     async fn run(&self, server: &Server, database: &str) -> Result<(), RestoreError> {
@@ -311,6 +354,9 @@ impl Comparison {
             let mut check = self.check.lock();
             match compared {
                 Compared::Same => {}
+                Compared::Lost if self.is_final(&table) => {
+                    check.emptied.get_or_insert(table.name);
+                }
                 Compared::Lost => check.void.extend(table.units),
                 Compared::Touched(touched) => {
                     check.touched.get_or_insert(touched);
@@ -441,6 +487,64 @@ mod tests {
         assert_eq!(compared(&unlogged(&[]), &[]), Compared::Same);
         let part = compared(&unlogged(&[(10, 5)]), &[(10, 4)]);
         assert!(matches!(part, Compared::Touched(_)), "{part:?}");
+    }
+
+    /// Triggers would fire for the rows once more, and keys may refer to rows that come later.
+    #[test]
+    fn what_the_server_has_emptied_is_loaded_again_only_before_what_follows_rows() {
+        use super::super::body::{Body, Span, Spans};
+        let entry = |id: i32, desc: &str, section| {
+            let mut e = TocEntry::bare(id, desc, "x");
+            e.section = section;
+            e
+        };
+        let entries = [
+            entry(1, "TABLE", TocSection::PreData),
+            entry(2, "SEQUENCE SET", TocSection::Data),
+            entry(3, "CONSTRAINT", TocSection::PostData),
+            entry(4, "INDEX", TocSection::PostData),
+            entry(5, "TRIGGER", TocSection::PostData),
+            entry(6, "FK CONSTRAINT", TocSection::PostData),
+            entry(7, "ACL", TocSection::None),
+            entry(8, "RULE", TocSection::PostData),
+        ];
+        let after = |ids: &[i64]| {
+            let done = ids.iter().map(|id| (UnitId(*id), EntryPart::Whole));
+            is_over(&entries, &Resumed::of(Body::of_entries(done.collect())))
+        };
+        assert!(!after(&[]) && !after(&[1, 2, 3, 4]));
+        for id in 5..=8 {
+            assert!(after(&[1, id]), "{id}");
+        }
+        let marks = [
+            Mark::Loaded,
+            Mark::Renamed,
+            Mark::Transferred,
+            Mark::Finished(1),
+        ];
+        for mark in marks {
+            assert!(is_over(&[], &Resumed::of(Body::of_mark(mark))), "{mark:?}");
+        }
+        assert!(!is_over(&[], &Resumed::default()));
+
+        let mut statements = Spans::default();
+        for n in [1, 5] {
+            statements.push(Span::of_statement(n, b"x"));
+        }
+        let of_text = Comparison {
+            tables: Mutex::default(),
+            resumed: Resumed::of(Body {
+                statements,
+                ..Body::default()
+            }),
+            is_over: false,
+            check: Mutex::default(),
+        };
+        let rows = |unit| Recorded {
+            units: vec![UnitId(unit)],
+            ..Recorded::default()
+        };
+        assert!(of_text.is_final(&rows(4)) && !of_text.is_final(&rows(6)));
     }
 
     #[test]
