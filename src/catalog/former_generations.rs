@@ -273,7 +273,8 @@ async fn soft_deleted_as(
     })
 }
 
-#[cfg(all(test, feature = "emulator"))]
+#[cfg(feature = "emulator")]
+#[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
 
