@@ -33,8 +33,8 @@ impl TargetLock {
     /// `target_unavailable`.
     pub async fn record_staging(&self) -> Result<(), RestoreError> {
         let name = staging_name(&self.request_id);
-        let recorded = self.journal.own(&self.lock, &self.staging_record(&name));
-        Ok(recorded.await?)
+        let record = self.staging_record(&name);
+        Ok(self.journal.own(&self.lock, &record).await?)
     }
 
     /// Creates the empty staging database, which must have been announced before.
