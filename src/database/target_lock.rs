@@ -123,7 +123,7 @@ impl TargetLock {
             }
             // So that work whose worker is killed is known to be young.
             pings = pings.wrapping_add(1);
-            if pings % advisory_locks::PINGS_PER_SIGN == 0
+            if pings.is_multiple_of(advisory_locks::PINGS_PER_SIGN)
                 && let Err(e) = self.journal.touch_work(&self.lock, &self.request_id).await
             {
                 tracing::debug!(error = %e, "the age of the work was not recorded");

@@ -228,7 +228,8 @@ mod tests {
     #[test]
     fn work_is_kept_only_for_an_attempt_that_comes() {
         assert_eq!(ending(&STOPPED), Ending::Keep);
-        let changes: [(fn(&mut EndFacts), Ending); 13] = [
+        type Change = fn(&mut EndFacts);
+        let changes: [(Change, Ending); 13] = [
             (|f| f.class = RetryClass::Transient, Ending::Keep),
             (|f| f.class = RetryClass::Environment, Ending::Keep),
             (|f| f.class = RetryClass::Busy, Ending::Keep),

@@ -120,7 +120,7 @@ mod tests {
         };
         let new = (texts[2].to_owned(), Some(2));
         let again = (texts[0].to_owned(), None);
-        assert_eq!(left(false), [new.clone()]);
+        assert_eq!(left(false), std::slice::from_ref(&new));
         assert_eq!(left(true), [again, new]);
     }
 

@@ -103,6 +103,8 @@ impl<'de> Deserialize<'de> for Ranges {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
+
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;

@@ -485,6 +485,8 @@ impl Resumed {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
+
     use pgdump_archive::Crc32c;
 
     use super::super::body::{ObjectsDone, RefusedDone, RowsDone, Spans};
