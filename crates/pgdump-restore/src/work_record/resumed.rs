@@ -46,6 +46,8 @@ pub(crate) struct StoredRow {
     pub(crate) lane: i32,
     pub(crate) n: i32,
     pub(crate) xid: i64,
+    /// The first transaction after those of its savepoints.
+    pub(crate) next_xid: i64,
     pub(crate) body: String,
     pub(crate) mac: Vec<u8>,
     pub(crate) ours: bool,
@@ -69,7 +71,7 @@ pub(crate) struct RecordReader<'a> {
     /// The attempt that reads; it has written nothing yet.
     attempt: i32,
     last: Option<(i32, i32, i32)>,
-    bodies: Vec<(i32, u64, Body)>,
+    bodies: Vec<(i32, Range<u64>, Body)>,
     /// When each attempt wrote its first and its last row.
     times: BTreeMap<i32, (i64, i64)>,
 }
@@ -105,8 +107,11 @@ impl<'a> RecordReader<'a> {
         })?;
         let times = self.times.entry(row.attempt).or_insert((row.at, row.at));
         *times = (times.0.min(row.at), times.1.max(row.at));
-        self.bodies
-            .push((row.attempt, row.xid.unsigned_abs(), body));
+        self.bodies.push((
+            row.attempt,
+            row.xid.unsigned_abs()..row.next_xid.unsigned_abs(),
+            body,
+        ));
         Ok(())
     }
 
@@ -124,12 +129,12 @@ impl<'a> RecordReader<'a> {
                 *last = (*last).max(*attempt);
             }
         }
-        for (attempt, xid, body) in self.bodies {
+        for (attempt, xids, body) in self.bodies {
             if let Some(why) = incomplete(&body) {
                 return Err(RecordFault::Incomplete(why));
             }
             let is_void = |unit: UnitId| void.get(&unit).is_some_and(|since| attempt < *since);
-            done.add((attempt, xid), body, is_void);
+            done.add((attempt, xids), body, is_void);
         }
         for (unit, work) in &mut done.units {
             work.sort(*unit)?;
@@ -214,12 +219,27 @@ struct Done {
     reads_catalog: bool,
     /// All transactions that have written rows of the record, as rows of tables name them.
     xids: HashSet<u32>,
+    /// Transactions from that of a file of finishing SQL to the first one after it: its savepoints have some of their own.
+    finishing: Vec<Range<u64>>,
     /// Units that were found to be lost, and of which no row says so yet.
     unsaid: Mutex<Vec<UnitId>>,
 }
 
 impl Done {
-    fn add(&mut self, (attempt, xid): (i32, u64), body: Body, is_void: impl Fn(UnitId) -> bool) {
+    fn add(
+        &mut self,
+        (attempt, xids): (i32, Range<u64>),
+        body: Body,
+        is_void: impl Fn(UnitId) -> bool,
+    ) {
+        let xid = xids.start;
+        if body
+            .marks
+            .iter()
+            .any(|mark| matches!(mark, Mark::Finished(_)))
+        {
+            self.finishing.push(xids);
+        }
         self.xids.insert(in_tables(xid));
         for (unit, part) in body.entries {
             self.unit(unit).parts.insert(part);
@@ -423,9 +443,13 @@ impl Resumed {
         self.rows_in(unit).map_or(&[], |work| &work.xids)
     }
 
-    /// Whether a transaction, as rows of tables name it, has written to the record.
+    /// Whether a transaction, as rows of tables name it, has written to the record, or is perhaps one of finishing SQL.
     pub(crate) fn is_recorded(&self, xid: u32) -> bool {
-        self.0.xids.contains(&xid)
+        let is_in = |xids: &Range<u64>| {
+            let after_first = u64::from(xid.wrapping_sub(in_tables(xids.start)));
+            after_first < xids.end.saturating_sub(xids.start)
+        };
+        self.0.xids.contains(&xid) || self.0.finishing.iter().any(is_in)
     }
 
     /// The units with rows of SQL text, with their tables and the statements that set the search path.
@@ -505,6 +529,7 @@ mod tests {
             lane: place.1,
             n: place.2,
             xid: i64::from(place.0 * 100 + place.1 * 10 + place.2) | 5 << 32,
+            next_xid: i64::from(place.0 * 100 + place.1 * 10 + place.2 + 3) | 5 << 32,
             mac: mac(&key(), Uuid::nil(), place, &text).to_vec(),
             body: text,
             ours: true,
@@ -673,6 +698,8 @@ mod tests {
         assert_eq!(tables, [(UnitId(5), "t", "SET search_path = s")]);
         assert_eq!((done.schema_now("a"), done.schema_now("x")), ("c", "x"));
         assert!(done.has_finishing() && (done.totals().share - 0.5).abs() < 1e-9);
+        let known: Vec<u32> = (99..110).filter(|xid| done.is_recorded(*xid)).collect();
+        assert_eq!(known, [101, 102, 103]);
     }
 
     /// Otherwise the request is what kills workers.
