@@ -196,7 +196,10 @@ impl Ground {
         ];
         // Crashes between which work was done do not count; a campaign also kills where none was.
         if !is_full_campaign() {
-            flags.extend([("restore-max-attempts", "2"), ("restore-quarantine-after", "3")]);
+            flags.extend([
+                ("restore-max-attempts", "2"),
+                ("restore-quarantine-after", "3"),
+            ]);
         }
         match mode {
             Mode::Restricted => flags.push(("backup-trust", "restricted")),
