@@ -3,15 +3,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, report};
 use crate::postgres::{ident, map_pg_error};
 
 /// Most settings, and most grants, that a note lists.
 const MAX_LISTED: usize = 20;
 /// What everybody may do in a new database.
 const OF_PUBLIC: &str = "CONNECT, TEMPORARY";
+
+/// A database's comment in a column. One that was written from a database of another encoding may not be text in this one.
+pub(super) fn comment_of(row: &Row, column: usize) -> Option<String> {
+    row.try_get(column).unwrap_or_else(|e| {
+        let error = report(&e);
+        tracing::warn!(
+            error,
+            "the replaced database's comment cannot be read, and is not copied"
+        );
+        None
+    })
+}
 
 #[derive(Debug, Default)]
 pub(super) struct CopyProperties {

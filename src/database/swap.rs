@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::advisory_locks::take_locks;
+use super::copy_properties::comment_of;
 use super::journal::Known;
 use super::names::LABEL;
 use super::staging::{ProvenStaging, Staging, VouchedStaging};
@@ -437,15 +438,7 @@ async fn properties(
         .await
         .map_err(map_lookup_error)?;
     let (owner, limit, has_acl): (String, i32, bool) = (row.get(0), row.get(1), row.get(3));
-    // One that was written from a database of another encoding may not be text in this one.
-    let comment: Option<String> = row.try_get(2).unwrap_or_else(|e| {
-        let error = report(&e);
-        tracing::warn!(
-            error,
-            "the replaced database's comment cannot be read, and is not copied"
-        );
-        None
-    });
+    let comment = comment_of(&row, 2);
     let mut sql = vec![format!("ALTER DATABASE {name} OWNER TO {}", ident(&owner))];
     if limit != -1 {
         sql.push(format!("ALTER DATABASE {name} CONNECTION LIMIT {limit}"));

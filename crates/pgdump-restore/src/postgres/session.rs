@@ -237,7 +237,13 @@ impl Session {
         let small = statements.split_off(large.map_or(0, |at| at + 1));
         let begun = statements.len();
         self.pipeline_of(statements).await?;
-        let sent = self.sent(&small).await;
+        let mut sent = self.sent(&small).await;
+        if fail::has_failpoints() {
+            // The row is waited for below, and answers before its own that nobody takes would keep it from coming.
+            for request in &mut sent {
+                request.await;
+            }
+        }
         let (noted, committed) = self.sent_noted(note).await.map_err(|e| (end, e))?;
         answers(sent, &small)
             .await
