@@ -10,7 +10,7 @@ use crate::resume::{NOTED, again, run};
 use crate::support::kills::{FROM_THE_FIRST, SOURCE, why_not};
 use crate::support::proxy::CutProxy;
 use crate::support::standby::{PRIMARY, Standby};
-use crate::support::{Cluster, assert_same, is_full_campaign, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job, pause};
 
 /// One failover.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +98,10 @@ async fn fail_over(failover: Failover) -> u32 {
         Some(R::TargetUnavailable),
         "{what}: {error:?}"
     );
+    // The restore may learn of the failure before the standby is promoted.
+    while standby.psql("postgres", "SELECT pg_is_in_recovery()") == "t" {
+        pause().await;
+    }
     let record = "SELECT datname FROM pg_database WHERE datname ~ '^pgrestored_s_'";
     let staging = standby.psql("postgres", record);
     let reopen = format!("ALTER DATABASE {staging} ALLOW_CONNECTIONS true");

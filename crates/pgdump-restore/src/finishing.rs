@@ -32,6 +32,8 @@ const CONTROL_OF_TRANSACTION: [&str; 2] = ["start", "prepare"];
 const BEGIN: &str = "RESET search_path; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SAVEPOINT pgrestored_finish";
 /// Fails outside the transaction of [`BEGIN`].
 const RELEASE: &str = "RELEASE SAVEPOINT pgrestored_finish";
+/// Gives the row of the record a transaction number behind all of the file's.
+const LAST: &str = "SAVEPOINT pgrestored_finished";
 /// Why that fails: no such savepoint, no transaction.
 const LEFT: [&str; 2] = ["3B001", "25P01"];
 
@@ -292,6 +294,9 @@ pub async fn finish(
         released.map_err(|e| sql.not_released(is_alive(), e))?;
         // Prepared only now, because the file may have deallocated what was prepared before.
         let note = record.and_then(|record| record.own_note(Body::of_mark(mark)));
+        if note.is_some() {
+            session.run(LAST).await?;
+        }
         let committed = session.commit_noted_of("statement", note.as_ref()).await;
         if let Some(record) = record {
             record.ended(note, committed.is_ok());

@@ -67,7 +67,6 @@ CREATE TABLE pgrestored_work.done (
     lane integer NOT NULL,
     n integer NOT NULL,
     xid bigint NOT NULL DEFAULT pg_catalog.txid_current(),
-    next_xid bigint NOT NULL DEFAULT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()),
     at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     body text NOT NULL,
     mac bytea NOT NULL,
@@ -98,7 +97,8 @@ const READ_HEAD: &str =
 const TAKE: &str = "UPDATE pgrestored_work.head SET writer = $1, attempt = attempt + 1
     WHERE id = $2::text::uuid RETURNING attempt";
 const READ_DONE: &str =
-    "SELECT attempt, lane, n, xid, body, mac, ours, (extract(epoch FROM at) * 1000000)::bigint, next_xid
+    "SELECT attempt, lane, n, xid, body, mac, ours, (extract(epoch FROM at) * 1000000)::bigint,
+        xmin::text::bigint
     FROM pgrestored_work.done ORDER BY attempt, lane, n";
 
 /// Drops the record for a role that does not own it; only who may write to it may do that.
@@ -474,7 +474,7 @@ fn stored_row(row: &Row) -> StoredRow {
         mac: row.get(5),
         ours: row.get(6),
         at: row.get(7),
-        next_xid: row.get(8),
+        writer_xid: row.get(8),
     }
 }
 

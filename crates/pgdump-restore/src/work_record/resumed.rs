@@ -46,8 +46,8 @@ pub(crate) struct StoredRow {
     pub(crate) lane: i32,
     pub(crate) n: i32,
     pub(crate) xid: i64,
-    /// The first transaction after those of its savepoints.
-    pub(crate) next_xid: i64,
+    /// The transaction, or that of its last savepoint, as the row names it.
+    pub(crate) writer_xid: i64,
     pub(crate) body: String,
     pub(crate) mac: Vec<u8>,
     pub(crate) ours: bool,
@@ -56,6 +56,13 @@ pub(crate) struct StoredRow {
 }
 
 impl StoredRow {
+    /// Its transaction, and those of savepoints in it.
+    fn xids(&self) -> Range<u64> {
+        let first = self.xid.unsigned_abs();
+        let writer = in_tables(self.writer_xid.unsigned_abs());
+        first..first + u64::from(writer.wrapping_sub(in_tables(first))) + 1
+    }
+
     fn place(&self) -> String {
         let StoredRow {
             attempt, lane, n, ..
@@ -107,11 +114,7 @@ impl<'a> RecordReader<'a> {
         })?;
         let times = self.times.entry(row.attempt).or_insert((row.at, row.at));
         *times = (times.0.min(row.at), times.1.max(row.at));
-        self.bodies.push((
-            row.attempt,
-            row.xid.unsigned_abs()..row.next_xid.unsigned_abs(),
-            body,
-        ));
+        self.bodies.push((row.attempt, row.xids(), body));
         Ok(())
     }
 
@@ -502,7 +505,7 @@ impl Resumed {
     /// What one row says.
     pub(crate) fn of(body: Body) -> Self {
         let mut done = Done::default();
-        done.add((1, 1), body, |_| false);
+        done.add((1, 1..2), body, |_| false);
         Resumed(Arc::new(done))
     }
 }
@@ -529,7 +532,7 @@ mod tests {
             lane: place.1,
             n: place.2,
             xid: i64::from(place.0 * 100 + place.1 * 10 + place.2) | 5 << 32,
-            next_xid: i64::from(place.0 * 100 + place.1 * 10 + place.2 + 3) | 5 << 32,
+            writer_xid: i64::from(place.0 * 100 + place.1 * 10 + place.2 + 2),
             mac: mac(&key(), Uuid::nil(), place, &text).to_vec(),
             body: text,
             ours: true,
