@@ -477,7 +477,7 @@ impl Nights {
         assert_eq!(emails, first.as_str(), "night {night}");
     }
 
-    fn next(&mut self) -> u32 {
+    fn begin_night(&mut self) -> u32 {
         self.last += 1;
         self.last
     }
@@ -487,7 +487,7 @@ impl Nights {
         self.write_order("proven");
         self.start();
         for what in nights_of(&PROVEN) {
-            let night = self.next();
+            let night = self.begin_night();
             let verdict = match what {
                 Night::KilledNotified => {
                     let generation = self.upload(night);
@@ -529,7 +529,7 @@ impl Nights {
         self.depth = "object";
         self.start();
         for what in nights_of(&FINALIZED) {
-            let night = self.next();
+            let night = self.begin_night();
             match what {
                 Night::KilledAt(step) => {
                     let generation = self.night_of_a_killed_program(night, step).await;
@@ -596,7 +596,7 @@ impl Nights {
         self.write_order("{ schedule: '30 2 * * *', time_zone: Europe/Berlin, backup: finalized }");
         self.start();
         for what in nights_of(&SCHEDULED) {
-            let night = self.next();
+            let night = self.begin_night();
             match what {
                 Night::SkippedHour => self.night_of_the_skipped_hour(night).await,
                 Night::OtherChecksum => {
