@@ -169,8 +169,13 @@ impl Ground {
         let rules = c.scratch("rules.yaml");
         std::fs::write(&rules, RULES).unwrap();
         let mut wanted = Wanted::default();
-        c.pg_restore(&custom, "theirs", &[]);
-        let theirs = c.content("theirs", &[]);
+        // What `pg_restore` gives of this source is what the source has.
+        let theirs = if is_full_campaign() {
+            c.pg_restore(&custom, "theirs", &[]);
+            c.content("theirs", &[])
+        } else {
+            c.content("src", &[])
+        };
         for mode in [Mode::Fail, Mode::Replace, Mode::Fill] {
             wanted.insert(&format!("{mode:?}"), theirs.clone());
         }
