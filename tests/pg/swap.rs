@@ -537,7 +537,10 @@ async fn restore_around(
     c.psql("postgres", "CREATE ROLE go_on");
     let done = running.await.unwrap();
     c.psql("postgres", "DROP ROLE go_on");
-    assert_eq!(c.leftovers(), Vec::<String>::new());
+    // The next attempt goes on with what a passing failure leaves.
+    if done.failure != Some(R::TargetUnavailable) {
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
     done
 }
 

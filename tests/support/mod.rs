@@ -389,7 +389,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
             ("db-user", "postgres"),
             ("db-password", ""),
             ("backup-bucket", "file:///nowhere"),
-            ("restore-jobs", "3"),
+            ("restore-jobs", "2"),
             ("retry-budget", "5s"),
             ("admin-addr", "127.0.0.1:0"),
         ];

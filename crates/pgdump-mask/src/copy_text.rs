@@ -1,6 +1,6 @@
 //! Fields of COPY's text format.
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memchr2_iter};
 
 pub(crate) const NULL: &[u8] = b"\\N";
 
@@ -73,17 +73,35 @@ pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&value[copied..]);
 }
 
-/// Finds where the first `count` fields of a line begin and end; returns how many fields it has.
-pub(crate) fn split(line: &[u8], count: usize, fields: &mut Vec<(usize, usize)>) -> usize {
+/// A field of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Whether it has a backslash.
+    pub(crate) is_escaped: bool,
+}
+
+/// Finds the first `count` fields of a line; returns how many it has.
+pub(crate) fn split(line: &[u8], count: usize, fields: &mut Vec<Field>) -> usize {
     fields.clear();
-    let mut start = 0;
-    for tab in memchr_iter(b'\t', line).take(count) {
-        fields.push((start, tab));
-        start = tab + 1;
-    }
-    if fields.len() < count {
-        fields.push((start, line.len()));
-        return fields.len();
+    let (mut start, mut is_escaped) = (0, false);
+    let mut found = memchr2_iter(b'\t', b'\\', line);
+    while fields.len() < count {
+        let end = found.next().unwrap_or(line.len());
+        if line.get(end) == Some(&b'\\') {
+            is_escaped = true;
+            continue;
+        }
+        fields.push(Field {
+            start,
+            end,
+            is_escaped,
+        });
+        if end == line.len() {
+            return fields.len();
+        }
+        (start, is_escaped) = (end + 1, false);
     }
     fields.len() + 1 + memchr_iter(b'\t', &line[start..]).count()
 }
@@ -126,12 +144,20 @@ mod tests {
 
     #[test]
     fn fields_end_at_tabs() {
-        let mut fields = Vec::new();
-        assert_eq!(split(b"a\t\tbc", 3, &mut fields), 3);
-        assert_eq!(fields, [(0, 1), (2, 2), (3, 5)]);
-        assert_eq!(split(b"a\tb\tc", 2, &mut fields), 3);
-        assert_eq!(fields, [(0, 1), (2, 3)]);
-        assert_eq!(split(b"a", 2, &mut fields), 1);
-        assert_eq!(fields, [(0, 1)]);
+        let split = |line: &[u8], count| {
+            let mut fields = Vec::new();
+            let all = split(line, count, &mut fields);
+            let fields = fields.iter().map(|f| (f.start, f.end, f.is_escaped));
+            (all, fields.collect::<Vec<_>>())
+        };
+        let fields = vec![(0, 1, false), (2, 2, false), (3, 5, false)];
+        assert_eq!(split(b"a\t\tbc", 3), (3, fields));
+        let fields = vec![(0, 1, false), (2, 3, false)];
+        assert_eq!(split(b"a\tb\tc", 2), (3, fields));
+        assert_eq!(split(b"a", 2), (1, vec![(0, 1, false)]));
+        assert_eq!(split(b"", 1), (1, vec![(0, 0, false)]));
+        assert_eq!(split(b"a\tb", 0), (2, vec![]));
+        let fields = vec![(0, 2, true), (3, 4, false), (5, 9, true)];
+        assert_eq!(split(b"\\N\ta\t\\tb\\\t\\", 3), (4, fields));
     }
 }

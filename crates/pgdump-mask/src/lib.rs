@@ -14,6 +14,7 @@ mod error;
 mod shape;
 mod sql_type;
 mod prf;
+mod cipher;
 mod numerals;
 mod permutation;
 mod key;

@@ -163,15 +163,19 @@ impl Operations for Half {
 
 /// The remainder of a number whose most significant byte comes first.
 fn remainder(bytes: impl Iterator<Item = u8>, divisor: u128) -> u128 {
-    let mut number: u128 = 0;
-    for byte in bytes {
+    let number = bytes.fold(0_u128, |number, byte| {
         // Division is slow, and most numbers of FF1 have at most 16 bytes.
-        if number >> 120 != 0 {
-            number %= divisor;
-        }
-        number = (number << 8) | u128::from(byte);
+        let number = if number >> 120 == 0 {
+            number
+        } else {
+            number % divisor
+        };
+        (number << 8) | u128::from(byte)
+    });
+    match (u64::try_from(number), u64::try_from(divisor)) {
+        (Ok(number), Ok(divisor)) => u128::from(number % divisor),
+        _ => number % divisor,
     }
-    number % divisor
 }
 
 /// The last bytes of a number.

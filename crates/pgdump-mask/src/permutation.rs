@@ -6,9 +6,9 @@
 
 use std::sync::OnceLock;
 
-use aes::Aes256Enc;
 use fpe::ff1::FF1;
 
+use crate::cipher::Cipher;
 use crate::error::MaskFileError;
 use crate::numerals::Numerals;
 use crate::prf::Prf;
@@ -24,8 +24,8 @@ const NO_DIGITS: &str = "not a string of digits";
 
 pub(crate) struct Permutations {
     prf: Prf,
-    digits: FF1<Aes256Enc>,
-    bits: FF1<Aes256Enc>,
+    digits: FF1<Cipher>,
+    bits: FF1<Cipher>,
     short: [OnceLock<Vec<u32>>; FF1_MIN_DIGITS],
     small: OnceLock<Vec<u32>>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Permutations {
 impl Permutations {
     pub(crate) fn new(prf: &Prf) -> Result<Self, MaskFileError> {
         let ff1 = |purpose: &[u8], radix| {
-            FF1::<Aes256Enc>::new(&prf.mac(purpose, &[]), radix)
+            FF1::<Cipher>::new(&prf.mac(purpose, &[]), radix)
                 .map_err(|e| MaskFileError(format!("format-preserving encryption: {e}")))
         };
         Ok(Self {

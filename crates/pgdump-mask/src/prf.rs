@@ -5,6 +5,10 @@ use sha2::Sha256;
 
 use crate::error::MaskFileError;
 
+/// What a block of SHA-256 holds beside its padding.
+const SHORT: usize = 55;
+const DIGITS_OF_NUMBER: usize = 9;
+
 /// The pseudorandom function under the key.
 #[derive(Clone)]
 pub(crate) struct Prf(Hmac<Sha256>);
@@ -19,9 +23,18 @@ impl Prf {
     /// The HMAC of a value for a purpose. Purposes contain no NUL, so that no two pairs are the same message.
     pub(crate) fn mac(&self, purpose: &[u8], value: &[u8]) -> [u8; 32] {
         let mut mac = self.0.clone();
-        mac.update(purpose);
-        mac.update(&[0]);
-        mac.update(value);
+        let (end, length) = (purpose.len() + 1, purpose.len() + 1 + value.len());
+        let mut message = [0; SHORT];
+        if let Some(short) = message.get_mut(..length) {
+            // One update of a short message takes less time than three.
+            short[..purpose.len()].copy_from_slice(purpose);
+            short[end..].copy_from_slice(value);
+            mac.update(short);
+        } else {
+            mac.update(purpose);
+            mac.update(&[0]);
+            mac.update(value);
+        }
         mac.finalize().into_bytes().into()
     }
 
@@ -67,6 +80,19 @@ impl Draws<'_> {
             Ok(limit) => i128::try_from(wide % (limit + 1)).unwrap_or(0),
             Err(_) => 0,
         }
+    }
+
+    /// Decimal digits, at most nine of which are of one number.
+    pub(crate) fn digits<const N: usize>(&mut self) -> [u8; N] {
+        let mut digits = [b'0'; N];
+        for part in digits.chunks_mut(DIGITS_OF_NUMBER) {
+            let mut rest = self.below(part.iter().fold(1, |limit, _| limit * 10));
+            for digit in part.iter_mut().rev() {
+                *digit += u8::try_from(rest % 10).unwrap_or_default();
+                rest /= 10;
+            }
+        }
+        digits
     }
 
     pub(crate) fn index(&mut self, length: usize) -> usize {

@@ -9,6 +9,7 @@ mod noise;
 mod calendar;
 mod shift;
 mod json_path;
+mod json_text;
 mod json;
 mod array;
 

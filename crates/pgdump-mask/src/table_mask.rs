@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use memchr::{memchr, memchr_iter};
 
-use crate::copy_text;
+use crate::copy_text::{self, Field};
 use crate::counts::MaskCounts;
 use crate::error::MaskError;
 use crate::row_filter::RowFilter;
@@ -182,7 +182,7 @@ impl TableMask {
 /// Buffers of one call, reused from row to row.
 #[derive(Default)]
 struct Scratch {
-    fields: Vec<(usize, usize)>,
+    fields: Vec<Field>,
     /// Values that were escaped.
     plain: Vec<u8>,
     values: Vec<FieldValue>,
@@ -299,15 +299,15 @@ impl Rules {
                     row.value(rule.slot) != Some(&masked.bytes[start..end])
                 }
             };
-            let (Some((start, end)), true) = (field, is_changed) else {
+            let (Some(field), true) = (field, is_changed) else {
                 continue;
             };
-            out.extend_from_slice(&content[copied..*start]);
+            out.extend_from_slice(&content[copied..field.start]);
             match *result {
                 Outcome::Value { start, end } => copy_text::escape(&masked.bytes[start..end], out),
                 _ => out.extend_from_slice(copy_text::NULL),
             }
-            copied = *end;
+            copied = field.end;
             *changed += 1;
         }
         out.extend_from_slice(&line[copied..]);
@@ -319,17 +319,17 @@ impl Rules {
         scratch.plain.clear();
         scratch.values.clear();
         for slot in &self.slots {
-            let Some((start, end)) = scratch.fields.get(slot.column).copied() else {
+            let Some(field) = scratch.fields.get(slot.column) else {
                 continue;
             };
-            let field = &content[start..end];
-            let value = if field == copy_text::NULL {
+            let text = &content[field.start..field.end];
+            let value = if !field.is_escaped {
+                FieldValue::InLine(field.start, field.end)
+            } else if text == copy_text::NULL {
                 FieldValue::Null
-            } else if memchr(b'\\', field).is_none() {
-                FieldValue::InLine(start, end)
             } else {
                 let at = scratch.plain.len();
-                copy_text::unescape(field, &mut scratch.plain);
+                copy_text::unescape(text, &mut scratch.plain);
                 FieldValue::InPlain(at, scratch.plain.len())
             };
             scratch.values.push(value);

@@ -1,7 +1,5 @@
 //! Dates as PostgreSQL writes them (ISO), over its whole range: 4714 BC to 5874897 AD, which is more than date libraries hold.
 
-use std::io::Write;
-
 /// A date, perhaps with a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment<'t> {
@@ -80,13 +78,18 @@ impl<'t> Moment<'t> {
         } else {
             (1 - year, true)
         };
-        // Writing to memory does not fail.
-        let _ = write!(out, "{shown:04}-{month:02}-{day:02}");
+        push_number(shown, 4, out);
+        for part in [month, day] {
+            out.push(b'-');
+            push_number(part, 2, out);
+        }
         if let Some(time) = self.time {
             let (hours, minutes) = (time.seconds / 3600, time.seconds / 60 % 60);
             let seconds = time.seconds % 60;
-            out.push(time.separator);
-            let _ = write!(out, "{hours:02}:{minutes:02}:{seconds:02}");
+            for (separator, part) in [(time.separator, hours), (b':', minutes), (b':', seconds)] {
+                out.push(separator);
+                push_number(part, 2, out);
+            }
             out.extend_from_slice(time.rest);
         }
         if is_bc {
@@ -171,18 +174,31 @@ pub(crate) fn moment(text: &[u8]) -> Option<i64> {
     moment.days.checked_mul(86_400)?.checked_add(seconds)
 }
 
+/// Appends a number that is not negative, with zeros before it up to the width.
+fn push_number(number: i64, width: usize, out: &mut Vec<u8>) {
+    let mut digits = [b'0'; 20];
+    let (mut rest, mut start) = (number.unsigned_abs(), digits.len());
+    while rest > 0 || digits.len() - start < width {
+        start -= 1;
+        digits[start] += u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
 fn number(digits: &[u8]) -> Option<i64> {
     let all = !digits.is_empty() && digits.len() <= 7 && digits.iter().all(u8::is_ascii_digit);
     all.then(|| digits.iter().fold(0, |n, b| n * 10 + i64::from(b - b'0')))
 }
 
 fn days_of_month(year: i64, month: i64) -> i64 {
-    let (next_year, next_month) = if month == 12 {
-        (year + 1, 1)
-    } else {
-        (year, month + 1)
-    };
-    days_from_civil(next_year, next_month, 1) - days_from_civil(year, month, 1)
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 if is_leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 /// Days since 1970-01-01 of a date of the proleptic Gregorian calendar; year 0 is 1 BC. Years begin in March here, so that the
@@ -227,6 +243,8 @@ mod tests {
             );
             let days = days_from_civil(year, month, day_of_month);
             assert_eq!(civil_from_days(days), (year, month, day_of_month));
+            let of_month = i64::from(day.days_in_month());
+            assert_eq!(days_of_month(year, month), of_month, "{day}");
             let epoch = jiff::civil::date(1970, 1, 1);
             assert_eq!(
                 days,

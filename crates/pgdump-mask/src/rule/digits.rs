@@ -80,11 +80,9 @@ impl Transform for Digits {
         if !self.is_of_type(value) {
             return Err(NO_NUMBER);
         }
-        let mut digits: Vec<u16> = value
-            .iter()
-            .filter(|b| b.is_ascii_digit())
-            .map(|b| u16::from(b - b'0'))
-            .collect();
+        let mut digits: Vec<u16> = Vec::with_capacity(value.len());
+        let all = value.iter().filter(|b| b.is_ascii_digit());
+        digits.extend(all.map(|b| u16::from(b - b'0')));
         let start = out.len();
         out.extend_from_slice(value);
         // NaN, Infinity and texts without digits stay.
@@ -180,12 +178,12 @@ const ZEROS: [char; 67] = [
 
 /// The text with the digits of all scripts as 0 to 9, so that none of them stays.
 fn in_ascii(value: &[u8]) -> Cow<'_, [u8]> {
-    let Ok(text) = std::str::from_utf8(value) else {
-        return value.into();
-    };
     if value.is_ascii() {
         return value.into();
     }
+    let Ok(text) = std::str::from_utf8(value) else {
+        return value.into();
+    };
     let ascii = |c: char| {
         let after = ZEROS.partition_point(|zero| *zero <= c);
         let zero = after.checked_sub(1).and_then(|at| ZEROS.get(at));

@@ -59,7 +59,7 @@ impl Transform for Fake {
         match self.kind {
             FakeKind::Email => email(&mut draws, max.min(LONGEST_EMAIL), out),
             FakeKind::Iban => {
-                let account: Vec<u8> = (0..18).map(|_| digit(&mut draws)).collect();
+                let account: [u8; 18] = draws.digits();
                 out.extend_from_slice(&iban::iban(b"DE", &account));
             }
             FakeKind::Phone => phone(&mut draws, max, out),
@@ -147,18 +147,13 @@ fn email(draws: &mut Draws<'_>, max: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(DOMAIN);
 }
 
-fn digit(draws: &mut Draws<'_>) -> u8 {
-    b"0123456789"[draws.index(10)]
-}
-
 /// `+1555` and seven digits: no number plan assigns the area code 555.
 fn phone(draws: &mut Draws<'_>, max: usize, out: &mut Vec<u8>) {
     if max >= PHONE_LENGTH {
         push(out, &["+1555"]);
     }
-    for _ in 0..LEAST_PHONE {
-        out.push(digit(draws));
-    }
+    let digits: [u8; LEAST_PHONE] = draws.digits();
+    out.extend_from_slice(&digits);
 }
 
 /// Words of `length` characters altogether.

@@ -1,17 +1,17 @@
 //! Rules by path inside json and jsonb. Only the values at the paths are replaced; the rest of the text stays byte for byte.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::ops::Range;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 use super::json_path::{JsonPath, Step};
+use super::json_text::{JsonText, Raw};
 use crate::transform::{Fault, Masked, Transform};
 
 /// Values below this depth become null rather than be visited: the text may be nested without limit.
 const MAX_DEPTH: usize = 128;
+/// Enough for the usual rules.
+const ROOM_FOR_OPEN: usize = 32;
 const NOT_JSON: Fault = "not JSON that can be read";
 
 /// What is done with the values at a path. Objects and arrays there are masked value by value, except where a longer path
@@ -41,236 +41,228 @@ impl Transform for JsonRules {
         out: &mut Vec<u8>,
     ) -> Result<Masked, Fault> {
         let text = std::str::from_utf8(value).map_err(|_| NOT_JSON)?;
-        let root: &RawValue = serde_json::from_str(text).map_err(|_| NOT_JSON)?;
+        let _: IgnoredAny = serde_json::from_str(text).map_err(|_| NOT_JSON)?;
         let mut edit = Edit {
             text,
+            rest: JsonText::new(text),
             copied: 0,
             entity,
+            open: Vec::with_capacity(ROOM_FOR_OPEN.max(2 * self.0.len())),
             out,
         };
-        let open: Vec<usize> = (0..self.0.len()).collect();
-        self.visit(root, &open, &JsonLeaf::Keep, 0, &mut edit)?;
+        edit.open.extend(0..self.0.len());
+        self.visit(0..self.0.len(), &JsonLeaf::Keep, 0, &mut edit)?;
         edit.finish();
         Ok(Masked::Value)
     }
 }
 
 impl JsonRules {
-    /// Visits a value to which the paths of the `open` rules lead. `outer`: what is done with the value around it, unless one of
-    /// them ends here: the longest path decides, and of two equally long ones that with more keys.
+    /// Visits the next value of the text, to which the paths of the `open` rules lead. `outer`: what is done with the value around
+    /// it, unless one of them ends here: the longest path decides, and of two equally long ones that with more keys.
     fn visit(
         &self,
-        node: &RawValue,
-        open: &[usize],
+        open: Range<usize>,
         outer: &JsonLeaf,
         depth: usize,
         edit: &mut Edit<'_>,
     ) -> Result<(), Fault> {
-        let reached = open
+        let reached = edit.open[open.clone()]
             .iter()
             .filter_map(|rule| self.0.get(*rule))
             .filter(|(path, _)| path.len() == depth)
             .max_by_key(|(path, _)| path.keys());
         let leaf = reached.map_or(outer, |(_, leaf)| leaf);
         match leaf {
-            JsonLeaf::Keep => {}
             JsonLeaf::Null => {
+                let node = edit.rest.value();
                 edit.replace(node, b"null");
                 return Ok(());
             }
             JsonLeaf::Set { string, number } => {
-                let is_number = matches!(kind(node), Kind::Number);
-                let constant = number.as_ref().filter(|_| is_number).unwrap_or(string);
-                edit.replace(node, constant);
+                let node = edit.rest.value();
+                let constant = number.as_ref().filter(|_| node.is_number());
+                edit.replace(node, constant.unwrap_or(string));
                 return Ok(());
             }
             JsonLeaf::Rule { .. } if depth > MAX_DEPTH => {
+                let node = edit.rest.value();
                 edit.replace(node, b"null");
                 return Ok(());
             }
-            JsonLeaf::Rule { .. } => {}
+            JsonLeaf::Keep | JsonLeaf::Rule { .. } => {}
         }
-        match kind(node) {
-            Kind::Object => {
-                for (key, member) in members(node)? {
+        match edit.rest.peek() {
+            Some(b'{') => self.visit_object(open, leaf, depth, edit),
+            Some(b'[') => self.visit_array(open, leaf, depth, edit),
+            _ => {
+                mask_scalar(leaf, edit);
+                Ok(())
+            }
+        }
+    }
+
+    /// Visits the members in their order, also those of keys that occur twice.
+    fn visit_object(
+        &self,
+        open: Range<usize>,
+        leaf: &JsonLeaf,
+        depth: usize,
+        edit: &mut Edit<'_>,
+    ) -> Result<(), Fault> {
+        edit.rest.step();
+        loop {
+            match edit.rest.peek().ok_or(NOT_JSON)? {
+                b'}' => break,
+                b',' => edit.rest.step(),
+                _ => {
+                    let key = edit.rest.value().string().ok_or(NOT_JSON)?;
+                    // The colon.
+                    edit.rest.step();
                     let leads_to = |step: &Step| match step {
-                        Step::Key(wanted) => key.0 == *wanted,
+                        Step::Key(wanted) => key == *wanted,
                         Step::AnyKey => true,
                         Step::AnyElement => false,
                     };
-                    let open = self.going_on(open, depth, leads_to);
-                    self.descend(member, &open, leaf, depth, edit)?;
+                    self.descend(open.clone(), leads_to, leaf, depth, edit)?;
                 }
-                Ok(())
-            }
-            Kind::Array => {
-                let open = self.going_on(open, depth, |step| *step == Step::AnyElement);
-                for element in elements(node)? {
-                    self.descend(element, &open, leaf, depth, edit)?;
-                }
-                Ok(())
-            }
-            scalar => {
-                mask_scalar(leaf, node, &scalar, edit);
-                Ok(())
             }
         }
+        edit.rest.step();
+        Ok(())
     }
 
-    /// The rules whose next step leads to a member or an element.
-    fn going_on(
+    fn visit_array(
         &self,
-        open: &[usize],
+        open: Range<usize>,
+        leaf: &JsonLeaf,
         depth: usize,
-        leads_to: impl Fn(&Step) -> bool,
-    ) -> Vec<usize> {
-        let goes_on = |rule: &usize| {
-            let path = self.0.get(*rule).map(|(path, _)| path);
-            path.and_then(|p| p.step(depth)).is_some_and(&leads_to)
-        };
-        open.iter().copied().filter(goes_on).collect()
+        edit: &mut Edit<'_>,
+    ) -> Result<(), Fault> {
+        edit.rest.step();
+        loop {
+            match edit.rest.peek().ok_or(NOT_JSON)? {
+                b']' => break,
+                b',' => edit.rest.step(),
+                _ => {
+                    let leads_to = |step: &Step| *step == Step::AnyElement;
+                    self.descend(open.clone(), leads_to, leaf, depth, edit)?;
+                }
+            }
+        }
+        edit.rest.step();
+        Ok(())
     }
 
-    /// Visits a member or an element, unless nothing in it is to be changed.
+    /// Visits a member or an element with those of the open rules whose next step leads to it, or passes it if nothing in it is to
+    /// be changed.
     fn descend(
         &self,
-        child: &RawValue,
-        open: &[usize],
+        open: Range<usize>,
+        leads_to: impl Fn(&Step) -> bool,
         outer: &JsonLeaf,
         depth: usize,
         edit: &mut Edit<'_>,
     ) -> Result<(), Fault> {
-        if open.is_empty() && matches!(outer, JsonLeaf::Keep) {
+        let start = edit.open.len();
+        for at in open {
+            let rule = edit.open[at];
+            let path = self.0.get(rule).map(|(path, _)| path);
+            if path.and_then(|p| p.step(depth)).is_some_and(&leads_to) {
+                edit.open.push(rule);
+            }
+        }
+        let end = edit.open.len();
+        if start == end && matches!(outer, JsonLeaf::Keep) {
+            edit.rest.value();
             return Ok(());
         }
-        self.visit(child, open, outer, depth + 1, edit)
+        self.visit(start..end, outer, depth + 1, edit)?;
+        edit.open.truncate(start);
+        Ok(())
     }
 }
 
-/// Masks a value that is no object and no array.
-fn mask_scalar(leaf: &JsonLeaf, node: &RawValue, kind: &Kind, edit: &mut Edit<'_>) {
+/// Masks the next value of the text, which is no object and no array.
+fn mask_scalar(leaf: &JsonLeaf, edit: &mut Edit<'_>) {
+    let node = edit.rest.value();
     let JsonLeaf::Rule { string, number } = leaf else {
         return;
     };
-    match (kind, number) {
-        (Kind::String, _) => {
-            let text: Result<Text<'_>, _> = serde_json::from_str(node.get());
-            let masked = text
-                .ok()
-                .and_then(|t| edit.masked(string.as_ref(), t.0.as_bytes()));
-            edit.replace_with_string(node, masked.as_deref());
+    match node.text.as_bytes().first() {
+        None | Some(b'n') => {}
+        Some(b't' | b'f') => edit.replace(node, b"null"),
+        Some(b'"') => match node.string() {
+            Some(text) => edit.mask(node, string.as_ref(), text.as_bytes(), true),
+            None => edit.replace(node, b"null"),
+        },
+        Some(_) => {
+            let is_string = number.is_none();
+            let rule = number.as_ref().unwrap_or(string);
+            edit.mask(node, rule.as_ref(), node.text.as_bytes(), is_string);
         }
-        (Kind::Number, Some(rule)) => {
-            let masked = edit.masked(rule.as_ref(), node.get().as_bytes());
-            edit.replace(node, masked.as_deref().unwrap_or(b"null"));
-        }
-        (Kind::Number, None) => {
-            let masked = edit.masked(string.as_ref(), node.get().as_bytes());
-            edit.replace_with_string(node, masked.as_deref());
-        }
-        (Kind::Boolean, _) => edit.replace(node, b"null"),
-        (Kind::Null | Kind::Object | Kind::Array, _) => {}
-    }
-}
-
-enum Kind {
-    Object,
-    Array,
-    String,
-    Number,
-    Boolean,
-    Null,
-}
-
-fn kind(node: &RawValue) -> Kind {
-    match node.get().as_bytes().first() {
-        Some(b'{') => Kind::Object,
-        Some(b'[') => Kind::Array,
-        Some(b'"') => Kind::String,
-        Some(b't' | b'f') => Kind::Boolean,
-        Some(b'n') | None => Kind::Null,
-        Some(_) => Kind::Number,
     }
 }
 
 /// Copies a text with some of its values replaced, in the order of the text.
 struct Edit<'a> {
     text: &'a str,
+    /// The text from the next value on.
+    rest: JsonText<'a>,
     copied: usize,
     entity: Option<&'a [u8]>,
+    /// The rules whose paths lead to the value that is visited, and before them those of the values around it.
+    open: Vec<usize>,
     out: &'a mut Vec<u8>,
 }
 
 impl Edit<'_> {
-    /// Replaces a value of the text. Its place is where its bytes are: raw values borrow from the text.
-    fn replace(&mut self, node: &RawValue, with: &[u8]) {
-        let start = node.get().as_ptr().addr() - self.text.as_ptr().addr();
-        self.out
-            .extend_from_slice(&self.text.as_bytes()[self.copied..start]);
+    fn replace(&mut self, node: Raw<'_>, with: &[u8]) {
+        self.copy_up_to(node);
         self.out.extend_from_slice(with);
-        self.copied = start + node.get().len();
     }
 
-    /// Replaces a value by a string, or by null if there is none or it is not UTF-8.
-    fn replace_with_string(&mut self, node: &RawValue, masked: Option<&[u8]>) {
-        let text = masked.and_then(|m| std::str::from_utf8(m).ok());
-        let json = text.and_then(|t| serde_json::to_vec(t).ok());
-        self.replace(node, json.as_deref().unwrap_or(b"null"));
+    /// Copies what is before a value, which is left out.
+    fn copy_up_to(&mut self, node: Raw<'_>) {
+        let before = &self.text.as_bytes()[self.copied..node.start];
+        self.out.extend_from_slice(before);
+        self.copied = node.start + node.text.len();
     }
 
-    /// What a rule makes of a value; a value that it cannot change is NULL.
-    fn masked(&self, rule: &dyn Transform, value: &[u8]) -> Option<Vec<u8>> {
-        let mut masked = Vec::new();
-        match rule.apply(value, self.entity, &mut masked) {
-            Ok(Masked::Value) => Some(masked),
-            Ok(Masked::Null) | Err(_) => None,
+    /// Replaces a value by what a rule makes of it, as a string or as it is. It becomes null if the rule cannot change it, or the
+    /// string is not UTF-8.
+    fn mask(&mut self, node: Raw<'_>, rule: &dyn Transform, value: &[u8], is_string: bool) {
+        self.copy_up_to(node);
+        let start = self.out.len();
+        if is_string {
+            self.out.push(b'"');
         }
+        let result = rule.apply(value, self.entity, self.out);
+        let is_written = result == Ok(Masked::Value) && (!is_string || self.end_string(start));
+        if !is_written {
+            self.out.truncate(start);
+            self.out.extend_from_slice(b"null");
+        }
+    }
+
+    /// Makes a string of what is written after the quote at `start`; false if it is not UTF-8.
+    fn end_string(&mut self, start: usize) -> bool {
+        let Ok(text) = std::str::from_utf8(&self.out[start + 1..]) else {
+            return false;
+        };
+        let needs_escape = |b: u8| b < b' ' || b == b'"' || b == b'\\';
+        if !text.bytes().any(needs_escape) {
+            self.out.push(b'"');
+            return true;
+        }
+        let text = text.to_owned();
+        self.out.truncate(start);
+        serde_json::to_writer(&mut *self.out, &text).is_ok()
     }
 
     fn finish(self) {
         self.out
             .extend_from_slice(&self.text.as_bytes()[self.copied..]);
-    }
-}
-
-/// The members of an object in their order, also of keys that occur twice.
-fn members(node: &RawValue) -> Result<Vec<(Text<'_>, &RawValue)>, Fault> {
-    let members: Members<'_> = serde_json::from_str(node.get()).map_err(|_| NOT_JSON)?;
-    Ok(members.0)
-}
-
-fn elements(node: &RawValue) -> Result<Vec<&RawValue>, Fault> {
-    serde_json::from_str(node.get()).map_err(|_| NOT_JSON)
-}
-
-/// A string or a key, which is part of the text unless it has escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-            members.push(member);
-        }
-        Ok(Members(members))
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
     }
 }
 

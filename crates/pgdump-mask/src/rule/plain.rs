@@ -45,9 +45,23 @@ pub(crate) struct Replace {
 
 impl Transform for Replace {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
-        let replaced = self.regex.replace_all(value, self.with.as_slice());
-        let fitting = first_characters(&replaced, self.max.unwrap_or(usize::MAX));
-        out.extend_from_slice(fitting);
+        let start = out.len();
+        if self.with.contains(&b'$') {
+            out.extend_from_slice(&self.regex.replace_all(value, self.with.as_slice()));
+        } else {
+            // Without groups, the result needs no buffer of its own.
+            let mut copied = 0;
+            for found in self.regex.find_iter(value) {
+                out.extend_from_slice(&value[copied..found.start()]);
+                out.extend_from_slice(&self.with);
+                copied = found.end();
+            }
+            out.extend_from_slice(&value[copied..]);
+        }
+        if let Some(max) = self.max {
+            let fitting = first_characters(&out[start..], max).len();
+            out.truncate(start + fitting);
+        }
         Ok(Masked::Value)
     }
 }
@@ -81,5 +95,12 @@ mod tests {
         };
         assert_eq!(text(&replace(None), "a12 b345"), "a1XX b3XX");
         assert_eq!(text(&replace(Some(6)), "a12 b345"), "a1XX b");
+        let literal = |max| Replace {
+            regex: Regex::new(r"\d*").unwrap(),
+            with: "ü".into(),
+            max,
+        };
+        assert_eq!(text(&literal(None), "a12 b3"), "üaü übü");
+        assert_eq!(text(&literal(Some(4)), "a12 b3"), "üaü ");
     }
 }

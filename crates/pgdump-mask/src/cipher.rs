@@ -1,0 +1,56 @@
+//! AES-256 for FF1.
+//!
+//! FF1 clones its cipher in each of the ten rounds of an encryption, and copying the keys of AES takes about as long as
+//! encrypting with them. A clone of this cipher is a pointer. What it points to stays until the process ends, once for each key.
+
+use std::sync::{Mutex, PoisonError};
+
+use aes::Aes256Enc;
+use aes::cipher::consts::{U16, U32};
+use aes::cipher::{
+    BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, Key, KeyInit, KeySizeUser,
+};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Cipher(&'static Aes256Enc);
+
+static OF_KEYS: Mutex<Vec<(Key<Cipher>, Cipher)>> = Mutex::new(Vec::new());
+
+impl KeySizeUser for Cipher {
+    type KeySize = U32;
+}
+
+impl BlockSizeUser for Cipher {
+    type BlockSize = U16;
+}
+
+impl KeyInit for Cipher {
+    fn new(key: &Key<Self>) -> Self {
+        let mut known = OF_KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, cipher)) = known.iter().find(|(other, _)| other == key) {
+            return *cipher;
+        }
+        let cipher = Self(Box::leak(Box::new(Aes256Enc::new(key))));
+        known.push((*key, cipher));
+        cipher
+    }
+}
+
+impl BlockCipherEncrypt for Cipher {
+    #[inline]
+    fn encrypt_with_backend(&self, f: impl BlockCipherEncClosure<BlockSize = U16>) {
+        self.0.encrypt_with_backend(f);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_cipher() {
+        let cipher = |byte| Cipher::new(&[byte; 32].into());
+        assert!(std::ptr::eq(cipher(1).0, cipher(1).0));
+        assert!(!std::ptr::eq(cipher(1).0, cipher(2).0));
+    }
+}
