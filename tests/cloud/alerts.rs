@@ -298,7 +298,7 @@ async fn a_failure_pages_a_long_restore_warns_and_both_alerts_resolve() {
     let c = Cluster::start();
     c.create(
         "src",
-        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 5000) i",
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     let size = dump.len() as u64;

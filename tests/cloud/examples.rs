@@ -35,7 +35,7 @@ pub async fn the_python_example_restores(s: &Source) {
         said.contains("restored src.dump into example: 5000 rows"),
         "{said}"
     );
-    s.assert_restored("example");
+    s.assert_table("example");
     let (code, _, said) = run("none.dump", "example2").await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("backup_not_found (blame: request)"), "{said}");

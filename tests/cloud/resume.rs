@@ -169,9 +169,15 @@ impl Ground {
         let rules = c.scratch("rules.yaml");
         std::fs::write(&rules, RULES).unwrap();
         let mut wanted = Wanted::default();
-        c.pg_restore(&custom, "theirs", &[]);
+        // What `pg_restore` gives of this source is what the source has.
+        let theirs = if is_full_campaign() {
+            c.pg_restore(&custom, "theirs", &[]);
+            c.content("theirs", &[])
+        } else {
+            c.content("src", &[])
+        };
         for mode in [Mode::Fail, Mode::Replace, Mode::Fill] {
-            wanted.insert(&format!("{mode:?}"), c.content("theirs", &[]));
+            wanted.insert(&format!("{mode:?}"), theirs.clone());
         }
         Ground {
             env,
@@ -232,7 +238,9 @@ impl Ground {
     /// How many transactions are recorded of a whole restore, and what it must give if `pg_restore` cannot say.
     async fn measure(&mut self, form: Form, mode: Mode) {
         let how = format!("{mode:?}");
-        if self.totals.contains_key(&(form, mode)) {
+        // Only a campaign needs the number of those that `pg_restore` can restore.
+        let is_known = self.wanted.has(&how) && !is_full_campaign();
+        if is_known || self.totals.contains_key(&(form, mode)) {
             return;
         }
         let noted = Arc::<AtomicU32>::default();
@@ -333,7 +341,7 @@ impl Ground {
 
     async fn cell(&mut self, (form, mode): (Form, Mode), places: &[Place]) -> Vec<Killed> {
         self.measure(form, mode).await;
-        let total = self.totals[&(form, mode)];
+        let total = self.totals.get(&(form, mode)).copied();
         self.number += 1;
         let id = format!("{mode:?}_{}", self.number).to_lowercase();
         let what = format!("{form:?} {mode:?} killed at {places:?}");
@@ -349,7 +357,7 @@ impl Ground {
             }
             let before = committed;
             committed = self.committed().await;
-            if let Place::Records(n) = *place {
+            if let (Place::Records(n), Some(total)) = (*place, total) {
                 let (at, kept, whole) = (before + n, committed, f64::from(total.max(1)));
                 killed.push(Killed {
                     form,

@@ -190,7 +190,7 @@ async fn a_bad_backup_leaves_the_copy_of_the_day_before(s: &Source) {
     let never = "restore_standing_last_failure_timestamp_seconds{order=\"after_bad\"} 0";
     running.until_other_metric(never).await;
     running.stop().await;
-    s.assert_restored("after_bad");
+    s.assert_table("after_bad");
     assert!(s.c.leftovers().is_empty());
     // The night after that, all is well, and no older copy is kept.
     let good = upload(&env, "3.dump", &s.dump, 1);
@@ -199,7 +199,7 @@ async fn a_bad_backup_leaves_the_copy_of_the_day_before(s: &Source) {
     assert_eq!(result.error, None);
     assert_eq!(result.request_id, format!("standing/after_bad/{good}"));
     running.stop().await;
-    s.assert_restored("after_bad");
+    s.assert_table("after_bad");
 }
 
 async fn a_paused_order_waits_and_a_person_can_run_it(s: &Source) {
@@ -219,7 +219,7 @@ async fn a_paused_order_waits_and_a_person_can_run_it(s: &Source) {
     let id = result["request_id"].as_str().unwrap();
     let begin = format!("standing/paused/{generation}/");
     assert!(id.starts_with(&begin), "{id}");
-    s.assert_restored("paused");
+    s.assert_table("paused");
     let resumed = standing(&env, s, &file, &["pause", "paused", "--resume"]).await;
     assert!(resumed["paused_since"].is_null(), "{resumed}");
     // That backup is restored; the next one is due.
@@ -380,7 +380,7 @@ async fn two_workers_restore_a_backup_once(s: &Source) {
     assert_eq!(env.result().await.error, None);
     one.stop().await;
     two.stop().await;
-    s.assert_restored("shared");
+    s.assert_table("shared");
     // A second restore would have kept the first one.
     let kept = env.app(&s.c, &[]).manager.kept("shared").await.unwrap();
     assert!(kept.is_empty(), "{kept:?}");

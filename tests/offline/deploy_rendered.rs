@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::deploy::{root, text_of};
-use crate::deploy_helm::{EXAMPLES, chart};
+use crate::deploy_helm::{self, EXAMPLES, chart};
 use crate::platforms::{OVERLAYS, kustomize, of_kind, overlay};
 use crate::{deploy_gke, platforms};
 
@@ -20,6 +20,8 @@ fn what_kubernetes_is_given_is_right() {
     every_port_in_use_is_open(&all);
     platforms::manifests_are_valid(&all);
     platforms::deployed_variables_are_valid(&all);
+    platforms::a_worker_on_kubernetes_is_hardened_and_drains(&all);
+    deploy_helm::the_chart_renders_the_overlays(&all);
     let on_gke = for_gke(&all);
     the_server_is_verified(&on_gke);
     deploy_gke::pods_fit_into_gke(&on_gke);

@@ -367,6 +367,10 @@ mod tests {
             let data = data(len);
             for level in [0, 1, 6, 9] {
                 for step in [1, 7, 4096, 1 << 20] {
+                    // Of much data, single bytes are one case.
+                    if step == 1 && len > AHEAD && level != 6 {
+                        continue;
+                    }
                     assert_eq!(
                         read_zlib(&zlib(&data, level), step).unwrap(),
                         data,

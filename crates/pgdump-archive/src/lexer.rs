@@ -749,8 +749,14 @@ mod tests {
         assert!(t[0].is("grant"));
     }
 
+    /// More of them in `make soak`.
+    fn cases() -> u32 {
+        let is_full_campaign = std::env::var("CAMPAIGN").is_ok_and(|c| c == "full");
+        if is_full_campaign { 1024 } else { 256 }
+    }
+
     proptest::proptest! {
-        #![proptest_config(proptest::test_runner::Config::with_cases(1024))]
+        #![proptest_config(proptest::test_runner::Config::with_cases(cases()))]
 
         /// However the bytes arrive, the statement ends at the same place, and no byte of an incomplete lexeme is
         /// scanned twice.

@@ -287,8 +287,14 @@ fn any_case() -> impl Strategy<Value = (&'static str, &'static str, String)> {
         .prop_flat_map(|(ty, rule)| value_of(ty).prop_map(move |value| (ty, rule, value)))
 }
 
+/// More of them in `make soak`.
+fn cases() -> u32 {
+    let is_full_campaign = std::env::var("CAMPAIGN").is_ok_and(|c| c == "full");
+    if is_full_campaign { 1024 } else { 384 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_masked_value_is_one_of_its_type((ty, rule, value) in any_case()) {

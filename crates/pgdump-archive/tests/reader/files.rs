@@ -209,7 +209,7 @@ fn an_archive_is_read_wherever_it_is_cut() {
     for (name, bytes) in archives() {
         let whole = read(&[&bytes]).unwrap();
         let near_its_end = bytes.len() - bytes.len().min(60)..bytes.len();
-        let near_its_end = sample(near_its_end, 7).chain([bytes.len() - 1]);
+        let near_its_end = sample(near_its_end, 15).chain([bytes.len() - 1]);
         for cut in near_its_end.chain([1, 20, bytes.len() / 2]) {
             let (first, second) = bytes.split_at(cut);
             let cut_there = read(&[first, second]).unwrap_or_else(|e| panic!("{name}, {cut}: {e}"));
@@ -243,7 +243,7 @@ fn a_file_behind_the_end_is_named_and_nothing_is_said_of_the_archive() {
             ];
             for (a, (files, place)) in arrangements.into_iter().enumerate() {
                 // In `make test`, every two of archive, surplus and arrangement meet.
-                if a % 2 != (n + m) % 2 && !is_full_campaign() {
+                if a != (n + m) % 4 && !is_full_campaign() {
                     continue;
                 }
                 let what = format!("{name} and {}", more[..more.len().min(20)].escape_ascii());

@@ -10,7 +10,7 @@ use pgdump_archive::{
     DumpId, Filter, Format, Limits, ReopenableSource, Statement, TocEntry,
 };
 
-use crate::{Kind, fixtures, kind, sample};
+use crate::{Kind, fixtures, is_full_campaign, kind, sample};
 
 use crate::synthetic::synthetic;
 
@@ -170,16 +170,20 @@ fn every_format_is_recognized_and_read_completely() {
     }
 }
 
-/// The result does not depend on how the bytes arrive.
+/// The result does not depend on how the bytes arrive. `make test` reads each file in two of four ways, and each format in
+/// all of them.
 #[test]
 fn any_chunking_gives_the_same_result() {
     let all = FORMATS
         .iter()
         .map(|f| f.0)
         .chain(CORPUS.iter().map(|c| c.0).filter(|n| !n.ends_with(".gz")));
-    for name in all {
+    for (n, name) in all.enumerate() {
         let whole = read_fixture(name, usize::MAX).2;
-        for chunk in [1, 7, 511, 4096] {
+        for (way, chunk) in [1, 7, 511, 4096].into_iter().enumerate() {
+            if (n + way) % 2 == 1 && !is_full_campaign() {
+                continue;
+            }
             let chunks = read_fixture(name, chunk).2;
             assert_eq!(
                 (chunks.data, chunks.objects, chunks.statements),
@@ -290,7 +294,7 @@ fn every_truncation_is_detected() {
         .into_iter()
         .take(20_000)
         .collect();
-    for (bytes, step) in [(whole, 1), (real, 11)] {
+    for (bytes, step) in [(whole, 1), (real, 23)] {
         for cut in sample(0..bytes.len(), step) {
             let e = read_all(&bytes[..cut])
                 .err()
@@ -328,13 +332,13 @@ fn a_statement_with_a_nul_byte_is_damage() {
     assert!(in_statements > 100, "{in_statements}");
 }
 
-/// Whatever value one byte takes, reading ends soon, with a result or an error, in little memory. `make test` gives each
-/// byte one of the values, in turn.
+/// Whatever value one byte takes, reading ends soon, with a result or an error, in little memory. `make test` gives every
+/// second byte one of the values, in turn.
 #[test]
 fn no_byte_causes_a_panic_or_a_hang() {
     let whole = bytes_of("shop18.gzip.dump");
     let toc = &whole[..whole.len().min(24_000)];
-    for at in 0..3000 {
+    for at in sample(0..3000, 2) {
         let values = [0, 1, 0x7f, 0x80, 0xff];
         for value in sample(values.into_iter().cycle().skip(at).take(5), values.len()) {
             let mut bad = toc.to_vec();

@@ -428,7 +428,7 @@ impl<R: Read> Read for Counted<R> {
 /// Of one database of a cluster, no more is read ahead than of a dump of its own.
 #[test]
 fn the_preview_of_a_clusters_database_is_bounded() {
-    let body = "COMMENT ON SCHEMA public IS 'standard';\n".repeat(200_000);
+    let body = "COMMENT ON SCHEMA public IS 'standard';\n".repeat(60_000);
     let text = cluster().replacen(
         "CREATE TABLE public.one_t",
         &format!("{body}CREATE TABLE public.one_t"),
@@ -446,7 +446,7 @@ fn the_preview_of_a_clusters_database_is_bounded() {
     assert!((1 << 20..2 << 20).contains(&read), "{read} bytes");
     let mut all = Collect::default();
     archive.read_data(&mut all).unwrap();
-    assert!(all.0.iter().filter(|s| s.starts_with("COMMENT")).count() == 200_000);
+    assert!(all.0.iter().filter(|s| s.starts_with("COMMENT")).count() == 60_000);
     assert!(all.0.contains(&"rows of public.one_t".to_owned()));
 }
 

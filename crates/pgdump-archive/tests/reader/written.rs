@@ -10,7 +10,7 @@ use pgdump_archive::{
 
 use crate::formats::{CORPUS, Collect, FORMATS, File, bytes_of, open, read_all};
 use crate::synthetic::synthetic;
-use crate::{Kind, fixtures, kind};
+use crate::{Kind, fixtures, is_full_campaign, kind};
 
 /// Writes what it is handed.
 struct Copy(ArchiveWriter<Vec<u8>>);
@@ -99,18 +99,22 @@ fn assert_same(name: &str, source: Archive, codec: Codec) {
     assert_eq!(theirs.entries().len(), copy.entries().len(), "{name}");
 }
 
+/// `make test` writes each archive with every second codec.
 #[test]
 fn what_is_written_is_what_was_read() {
     let corpus = CORPUS.iter().map(|(name, ..)| *name);
     let others = FORMATS.iter().filter(|f| f.1 != Format::Plain);
-    for name in corpus.chain(others.map(|f| f.0)) {
+    for (n, name) in corpus.chain(others.map(|f| f.0)).enumerate() {
         let version = open_fixture(name).header().version.unwrap();
         let newer: &[Codec] = if version.1 < 15 {
             &[]
         } else {
             &[Codec::Lz4, Codec::Zstd]
         };
-        for codec in [Codec::None, Codec::Gzip].iter().chain(newer) {
+        for (c, codec) in [Codec::None, Codec::Gzip].iter().chain(newer).enumerate() {
+            if (n + c) % 2 == 1 && !is_full_campaign() {
+                continue;
+            }
             assert_same(name, open_fixture(name), *codec);
         }
     }

@@ -407,7 +407,9 @@ mod tests {
                 after
             );
             assert_eq!(of(b'D', 2 << 20, BOUNDS).len(), (2 << 20) + 5 + after.len());
-            for kind in [b'D', b'd', b'T'] {
+            // How the bytes arrive does not matter to their kind.
+            let kinds = [b'D', b'd', b'T'];
+            for kind in kinds.into_iter().take(if chunk < READ { 1 } else { 3 }) {
                 let refused = of(kind, 5 << 20, BOUNDS);
                 let text = String::from_utf8_lossy(&refused);
                 assert!(
