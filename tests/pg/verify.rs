@@ -940,11 +940,8 @@ async fn a_table_read_in_ranges_is_read_completely() {
          INSERT INTO big SELECT g, now(), repeat('x', 600) FROM generate_series(1, 9000) g",
     );
     assert!(
-        c.psql(
-            "src",
-            "SELECT pg_relation_size('big') > 64 * 1024 * 1024"
-        )
-        .starts_with('t')
+        c.psql("src", "SELECT pg_relation_size('big') > 64 * 1024 * 1024")
+            .starts_with('t')
     );
     b.put(
         "a.dump",
