@@ -119,12 +119,7 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
     let c = Cluster::start();
     c.create("src", SQL);
     let evidence = format!("file://{}", c.scratch("evidence").display());
-    let flags = [
-        ("evidence-location", evidence.as_str()),
-        ("scratch-db-host", c.sandbox.host()),
-        ("scratch-db-trust", "full"),
-    ];
-    let app = c.app(&flags);
+    let app = c.app(&[("evidence-location", &evidence)]);
     let source = c.content("src", &[]);
     for (version, bindir) in bindirs() {
         let has_theirs = version == 15 || is_full_campaign();
@@ -154,7 +149,9 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
                 assert_verified(&app, &file, Depth::Object, &what).await;
             }
             if after {
-                let deepest = if name == "redirected" {
+                // Both read the archive in the same way, which `make test` shows with one version.
+                let is_deepest = version == 18 || is_full_campaign();
+                let deepest = if name == "redirected" && is_deepest {
                     Depth::Data
                 } else {
                     Depth::Archive
