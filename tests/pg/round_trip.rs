@@ -353,9 +353,7 @@ async fn values() {
     every_form(&c, "vals").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_encoding() {
-    let c = Cluster::start();
+async fn another_encoding(c: &Cluster) {
     c.psql(
         "postgres",
         "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'",
@@ -382,24 +380,22 @@ async fn another_encoding() {
             ),
             "LATIN1|C"
         );
-        drop_database(&c, "ours");
+        drop_database(c, "ours");
     }
 }
 
 /// Tables that several sessions create concurrently, each with an array type named like another table's.
-#[tokio::test(flavor = "multi_thread")]
-async fn tables_with_colliding_array_types() {
-    let c = Cluster::start();
+async fn tables_with_colliding_array_types(c: &Cluster) {
     let sql = "DO $$ BEGIN FOR i IN 1..60 LOOP \
         EXECUTE format('CREATE TABLE %I (a int, b %I[])', 't' || i, 'int4'); EXECUTE format('CREATE TABLE %I (a int)', '_t' || i); \
         EXECUTE format('CREATE TABLE %I (a int DEFAULT 7 PRIMARY KEY)', '__t' || i); END LOOP; END $$";
     c.create("collide", sql);
     let file = c.dump_to_file("collide", &[]);
-    let wanted = expected(&c, &file, "collide");
+    let wanted = expected(c, &file, "collide");
     let turns = if is_full_campaign() { 3 } else { 2 };
     for turn in 0..turns {
         for way in ways(turn) {
-            let ours = restored(&c, &file, way, "colliding types").await;
+            let ours = restored(c, &file, way, "colliding types").await;
             assert_same(&ours, &wanted, way);
         }
     }
@@ -429,6 +425,17 @@ async fn many_small_tables() {
     }
 }
 
+/// Small databases on one server.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_databases() {
+    let c = Cluster::start();
+    another_encoding(&c).await;
+    tables_with_colliding_array_types(&c).await;
+    checks_that_read_other_tables(&c).await;
+    every_archive_version(&c).await;
+    the_command_line(&c).await;
+}
+
 /// Rows of an existing table do not wait for all other tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_rows_are_loaded_while_tables_are_created() {
@@ -452,9 +459,7 @@ async fn the_first_rows_are_loaded_while_tables_are_created() {
 }
 
 /// Checks on a table's rows may read any other table, which must exist.
-#[tokio::test(flavor = "multi_thread")]
-async fn checks_that_read_other_tables() {
-    let c = Cluster::start();
+async fn checks_that_read_other_tables(c: &Cluster) {
     let last = if is_full_campaign() { 119 } else { 109 };
     let sql = "CREATE FUNCTION below(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
         $$ BEGIN RETURN (SELECT count(*) FROM public.z WHERE a < 0); END $$; \
@@ -477,11 +482,11 @@ async fn checks_that_read_other_tables() {
         let archive = c.dump_to_file("checks", args);
         // pg_restore makes the same database of each.
         if wanted.is_none() || is_full_campaign() {
-            wanted = Some(expected(&c, &archive, "checks"));
+            wanted = Some(expected(c, &archive, "checks"));
         }
         let wanted = wanted.as_deref().unwrap();
         let what = format!("checks {args:?}");
-        equal_to(&c, &archive, wanted, ways(turn), &what).await;
+        equal_to(c, &archive, wanted, ways(turn), &what).await;
     }
 }
 
@@ -614,9 +619,7 @@ async fn every_codec() {
 }
 
 /// Old archives name tables without their schema: each session must use the right search path.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_archive_version() {
-    let c = Cluster::start();
+async fn every_archive_version(c: &Cluster) {
     for minor in 12..=16 {
         let (archive, target) = (c.scratch(&format!("v{minor}.dump")), format!("v{minor}"));
         std::fs::write(&archive, crate::synthetic::synthetic(minor, 4)).unwrap();
@@ -632,9 +635,7 @@ async fn every_archive_version() {
 }
 
 /// The program itself: from a path and from standard input.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_line() {
-    let c = Cluster::start();
+async fn the_command_line(c: &Cluster) {
     c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 2000) i");
     let archive = c.dump_through_pipe("src", &[]);
     let source = c.content("src", &[]);

@@ -698,10 +698,22 @@ async fn rows_that_cannot_be_read_back_are_not_gone(r: &Restored) {
     assert!(found.drift.is_none() && drift.is_none(), "{drift:?}");
 }
 
-/// What `pg_dump` writes in another way than it is read back, and what the source itself has like this.
+/// Databases whose own code or settings change rows, or the way in which they are written.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_as_in_the_source_fails_no_backup() {
-    let (c, b) = (Cluster::start(), Bench::start());
+async fn what_dumps_do_to_their_rows_is_told_from_differences() {
+    let c = Cluster::start();
+    what_is_as_in_the_source_fails_no_backup(&c).await;
+    c.psql("postgres", "DROP DATABASE src");
+    rows_dropped_or_rewritten_during_the_load_are_found(&c).await;
+    c.psql("postgres", "DROP DATABASE src");
+    generated_columns_that_depend_on_other_rows_are_reported(&c).await;
+    c.psql("postgres", "DROP DATABASE src");
+    a_log_of_schema_changes_makes_no_difference(&c).await;
+}
+
+/// What `pg_dump` writes in another way than it is read back, and what the source itself has like this.
+async fn what_is_as_in_the_source_fails_no_backup(c: &Cluster) {
+    let b = Bench::start();
     c.create(
         "src",
         "CREATE TABLE floats (a float8, b float4); \
@@ -715,7 +727,7 @@ async fn what_is_as_in_the_source_fails_no_backup() {
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9); CREATE INDEX half ON ONLY p (a)",
     );
     c.psql("postgres", "ALTER DATABASE src SET bytea_output = escape");
-    let app = b.app_on(&c, &NO_EVIDENCE);
+    let app = b.app_on(c, &NO_EVIDENCE);
     for args in [
         &["-Fp", "--inserts"][..],
         &["-Fc", "--quote-all-identifiers"],
@@ -804,14 +816,13 @@ async fn what_another_version_may_accept_is_inconclusive() {
 }
 
 /// A dump's own trigger or rule that changes the rows while they are loaded.
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_dropped_or_rewritten_during_the_load_are_found() {
-    let (c, b) = (Cluster::start(), Bench::start());
+async fn rows_dropped_or_rewritten_during_the_load_are_found(c: &Cluster) {
+    let b = Bench::start();
     c.create(
         "src",
         "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 50) i",
     );
-    let app = b.app_on(&c, &[]);
+    let app = b.app_on(c, &[]);
     let (copied, inserted) = (c.dump("src", &[]), c.dump("src", &["--inserts"]));
     let trigger = |body: &str| {
         format!(
@@ -868,9 +879,8 @@ async fn rows_dropped_or_rewritten_during_the_load_are_found() {
 
 /// A generated column may depend on when its function runs: this is reported, and is not blamed on the
 /// backup. Here the labels are loaded after the rows that look them up.
-#[tokio::test(flavor = "multi_thread")]
-async fn generated_columns_that_depend_on_other_rows_are_reported() {
-    let (c, b) = (Cluster::start(), Bench::start());
+async fn generated_columns_that_depend_on_other_rows_are_reported(c: &Cluster) {
+    let b = Bench::start();
     c.create(
         "src",
         r#"
@@ -897,7 +907,7 @@ async fn generated_columns_that_depend_on_other_rows_are_reported() {
         "a.dump",
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
-    let r = verify(&b.app_on(&c, &[]), "a.dump").await;
+    let r = verify(&b.app_on(c, &[]), "a.dump").await;
     assert_eq!(
         (r.verdict, r.blame(), r.depth),
         (Verdict::Verified, None, Some(Depth::Data)),
@@ -930,9 +940,8 @@ async fn generated_columns_that_depend_on_other_rows_are_reported() {
 }
 
 /// A table read back in ranges of blocks, with one row per page: no row is missed or counted twice.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_read_in_ranges_is_read_completely() {
-    let (c, b) = (Cluster::start(), Bench::start());
+async fn a_table_read_in_ranges_is_read_completely(c: &Cluster) {
+    let b = Bench::start();
     c.create(
         "src",
         // Pages filled to a tenth hold one of these rows; the dump says so, too.
@@ -947,15 +956,14 @@ async fn a_table_read_in_ranges_is_read_completely() {
         "a.dump",
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
-    let r = verify(&b.app_on(&c, &[]), "a.dump").await;
+    let r = verify(&b.app_on(c, &[]), "a.dump").await;
     assert!(r.is_verified(), "{}", why(&r));
     assert_eq!(r.rows, 9000);
 }
 
 /// A dump that logs every schema change: what the checks create does not appear in its rows.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_schema_changes_makes_no_difference() {
-    let (c, b) = (Cluster::start(), Bench::start());
+async fn a_log_of_schema_changes_makes_no_difference(c: &Cluster) {
+    let b = Bench::start();
     c.create(
         "src",
         "CREATE TABLE ddl_log (tag text); INSERT INTO ddl_log VALUES ('the first'); \
@@ -967,7 +975,7 @@ async fn a_log_of_schema_changes_makes_no_difference() {
         "a.dump",
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
-    let r = verify(&b.app_on(&c, &[]), "a.dump").await;
+    let r = verify(&b.app_on(c, &[]), "a.dump").await;
     assert!(r.is_verified(), "{}", why(&r));
     assert!(
         r.checks
@@ -1607,10 +1615,22 @@ async fn the_command_reports_its_findings_in_every_form() {
     );
 }
 
-/// Partitions that are loaded through their root, inheriting tables, and a table without columns.
+/// Which rows are compared with which, and which ones are only counted.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_are_counted_in_the_table_that_stores_them() {
-    let (c, b) = (Cluster::start(), Bench::start());
+async fn rows_are_compared_as_they_are_stored() {
+    let c = Cluster::start();
+    rows_are_counted_in_the_table_that_stores_them(&c).await;
+    c.psql("postgres", "DROP DATABASE src");
+    rows_that_were_only_counted_are_not_claimed(&c).await;
+    c.psql("postgres", "DROP DATABASE src");
+    a_table_read_in_ranges_is_read_completely(&c).await;
+    c.psql("postgres", "DROP DATABASE src");
+    rows_written_for_other_string_settings_are_compared(&c).await;
+}
+
+/// Partitions that are loaded through their root, inheriting tables, and a table without columns.
+async fn rows_are_counted_in_the_table_that_stores_them(c: &Cluster) {
+    let b = Bench::start();
     c.create(
         "src",
         "CREATE TABLE p (a int, b text) PARTITION BY HASH (a); \
@@ -1629,7 +1649,7 @@ async fn rows_are_counted_in_the_table_that_stores_them() {
         "postgres",
         "ALTER DATABASE src SET TimeZone = 'Asia/Kolkata'",
     );
-    let app = b.app_on(&c, &[]);
+    let app = b.app_on(c, &[]);
     for (args, tables) in [
         (
             &["-Fc", "--load-via-partition-root"][..],
@@ -1678,9 +1698,8 @@ async fn rows_are_counted_in_the_table_that_stores_them() {
 }
 
 /// Rows of partitions whose columns have different orders, and which are too long to be brought into one of them.
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_that_were_only_counted_are_not_claimed() {
-    let (c, b) = (Cluster::start(), Bench::start());
+async fn rows_that_were_only_counted_are_not_claimed(c: &Cluster) {
+    let b = Bench::start();
     c.create(
         "src",
         "CREATE TABLE other (a int); INSERT INTO other VALUES (1), (2); \
@@ -1693,7 +1712,7 @@ async fn rows_that_were_only_counted_are_not_claimed() {
         "x.dump",
         &c.dump("src", &["-Fc", "--load-via-partition-root"]),
     );
-    let app = b.app_on(&c, &[]);
+    let app = b.app_on(c, &[]);
     let r = verify(&app, "x.dump").await;
     assert_eq!(
         (r.verdict, r.depth),
@@ -2098,10 +2117,9 @@ async fn a_shallow_verification_proves_no_backup() {
 }
 
 /// What a string means depends on the settings before it, in the comparison as on the server.
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_written_for_other_string_settings_are_compared() {
-    let (c, b) = (Cluster::start(), Bench::start());
-    let app = b.app_on(&c, &[]);
+async fn rows_written_for_other_string_settings_are_compared(c: &Cluster) {
+    let b = Bench::start();
+    let app = b.app_on(c, &[]);
     let text = |settings: &[&str]| {
         let rows = settings.iter().map(|setting| {
             format!(
