@@ -10,7 +10,7 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::policy::{Depth, Selection};
 use pgrestored::proof::{BackupContents, CheckStatus};
 
-use crate::support::{Cluster, job};
+use crate::support::{Cluster, is_full_campaign, job, sample};
 use crate::verify::{Bench, verify, verify_as};
 
 /// Three dumps without the rows of a table, and one without the table: none takes the place of one that has them.
@@ -92,6 +92,10 @@ async fn a_backup_without_rows_is_no_replacement_for_one_with_them() {
     let warning = [&flags[..], &[("verify-checks", checks.to_str().unwrap())]].concat();
     let app = b.app_on(&c, &warning);
     for (name, _, contents, _) in parts {
+        // `make test` verifies one of the two with definitions alone.
+        if name == "3.dump" && !is_full_campaign() {
+            continue;
+        }
         let r = verify(&app, name).await;
         assert_eq!(
             (r.verdict, r.contents),
@@ -196,7 +200,8 @@ async fn definitions_alone_replace_no_rows_unless_they_are_meant() {
         assert_eq!(done.failure, Some(reason), "{}", said(&done));
         assert!(said(&done).contains(why), "{}", said(&done));
     }
-    for dump in without_rows {
+    // `make test` restores the archive and text whose lack of rows only the database shows.
+    for dump in sample(without_rows, 2) {
         let done = c.restore_with(&definitions(dump), &[]).await;
         assert_eq!(done.result.error, None, "{}", dump.display());
         assert_eq!(done.result.contents, Some(BackupContents::SchemaOnly));

@@ -116,11 +116,14 @@ async fn an_object_is_what_is_named_whatever_lies_beside_it() {
         ("x.sql.00", Some(generation(&first))),
         ("x.sql.00", None),
     ] {
-        assert_eq!(
-            restored(&c, &b, (name, generation)).await,
-            whole(),
-            "{name}"
-        );
+        // `make test` restores one by its generation, and verifies and restores each by its name.
+        if generation.is_none() || name == "shop.sql.gz" || is_full_campaign() {
+            assert_eq!(
+                restored(&c, &b, (name, generation)).await,
+                whole(),
+                "{name}"
+            );
+        }
         // The name alone is verified.
         if generation.is_some() {
             continue;
@@ -187,7 +190,10 @@ async fn pieces_of_any_size_are_one_backup() {
             proof.error
         );
         assert_eq!(proof.rows, 3000, "{name}");
-        assert_eq!(restored(&c, &b, (name, None)).await, whole(), "{name}");
+        // A proof reads the pieces like a restore.
+        if name == "n.dump" || is_full_campaign() {
+            assert_eq!(restored(&c, &b, (name, None)).await, whole(), "{name}");
+        }
     }
     // One piece alone is what was named, and says where it belongs.
     let (reason, message) = restored(&c, &b, ("n.dump.aa", None)).await.unwrap_err();
@@ -230,9 +236,14 @@ async fn numbered_backups_are_not_joined() {
     let listed = app.manager.list_available_backups().await.unwrap();
     assert_eq!(listed.len(), 3 * kinds.len(), "{listed:?}");
     for (name, _) in &kinds {
-        // Of a tar and of bare text also the first one; `make soak` restores that of each kind.
+        // `make test` restores the first of a tar, and what is not verified below.
+        let tested: &[u32] = match *name {
+            "tar" => &[1],
+            "bare" => &[1, 2],
+            _ => &[],
+        };
         for n in [1, 2] {
-            if n == 1 && *name != "tar" && *name != "bare" && !is_full_campaign() {
+            if !tested.contains(&n) && !is_full_campaign() {
                 continue;
             }
             let name = format!("{name}.00{n}");
@@ -247,6 +258,7 @@ async fn numbered_backups_are_not_joined() {
             "{name}: {:?}",
             proof.error
         );
+        assert_eq!((proof.tables.len(), proof.rows), (1, 3000), "{name}");
     }
 }
 
@@ -297,15 +309,18 @@ async fn a_file_behind_the_pieces_is_named_and_the_backup_is_not_blamed() {
         assert_eq!(error.blame, Blame::Infrastructure);
         let named = format!("ends before {name}.ad, which is no part of it: move that file away");
         assert!(error.message.contains(&named), "{}", error.message);
-        let (reason, message) = restored(&c, &b, (name, None)).await.unwrap_err();
-        assert_eq!(reason, R::ArchiveCorrupt);
-        assert!(message.contains(&named), "{message}");
-        // What was proven is still there.
-        assert_eq!(
-            restored(&c, &b, (name, Some(generation))).await,
-            whole(),
-            "{name}"
-        );
+        // `make test` restores one of them.
+        if name == "x.dump.gz" || is_full_campaign() {
+            let (reason, message) = restored(&c, &b, (name, None)).await.unwrap_err();
+            assert_eq!(reason, R::ArchiveCorrupt);
+            assert!(message.contains(&named), "{message}");
+            // What was proven is still there.
+            assert_eq!(
+                restored(&c, &b, (name, Some(generation))).await,
+                whole(),
+                "{name}"
+            );
+        }
         // Neither is it blamed for one behind a gap.
         std::fs::rename(
             b.folder.path().join(format!("{name}.ad")),

@@ -23,8 +23,9 @@ pub(super) const MAX_REJECTED: usize = 1_000;
 /// Number of rejected documents beside one backup after which no others beside it are read, so that a flood there hides
 /// nothing that is beside others.
 pub(super) const MAX_REJECTED_BESIDE: usize = 250;
-/// Most documents next to one generation of a backup, under names that anybody can choose, that are read.
-pub(super) const MAX_PER_GENERATION: usize = 5_000;
+/// Most documents next to one generation of a backup, under names that anybody can choose, that are read. Tests reach it
+/// with fewer.
+pub(super) const MAX_PER_GENERATION: usize = if cfg!(test) { 500 } else { 5_000 };
 /// Most documents beside backups of one name pattern that a search in turns reads.
 const MAX_OF_PATTERN: usize = 200;
 /// Most of them that are beside one generation of a backup.
@@ -33,8 +34,8 @@ const MAX_OF_GENERATION: usize = 50;
 const FIRST_TURNS: usize = 2;
 /// The warning about a rejected document from which on there are no further ones.
 const MAX_LOGGED: usize = 6;
-/// Memory for the reports about one generation of a backup, in bytes.
-const MAX_TESTIMONY: usize = 16 << 20;
+/// Memory for the reports about one generation of a backup, in bytes. Tests reach it with less.
+const MAX_TESTIMONY: usize = if cfg!(test) { 4 << 20 } else { 16 << 20 };
 
 /// How much a search keeps.
 #[derive(Debug, Clone, Copy)]

@@ -540,7 +540,7 @@ async fn copies_count_once_and_hide_no_later_document() {
     );
     let is_full_campaign = std::env::var("CAMPAIGN").is_ok_and(|c| c == "full");
     for (i, (evidence, _)) in readers.iter().enumerate() {
-        // Each but the last one reads thousands; the first three no others than the fourth.
+        // Each but the last one reads hundreds; the first three no others than the fourth.
         if i < 3 && !is_full_campaign {
             continue;
         }
