@@ -1,6 +1,8 @@
 //! One cause at a time: a rehearsal names it first, with what it makes fail below it and what to do; and once that is done,
 //! the backup goes in completely.
 
+use std::collections::HashSet;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -434,6 +436,7 @@ fn entries(rehearsal: &Value) -> Vec<String> {
 
 impl Case {
     /// With `compares`, what was restored is compared with its source. A restore that leaves anything out ends otherwise.
+    /// A superuser's restore has nothing of the case: without `compares`, it is not repeated for each.
     fn check(&self, c: &Cluster, files: &Files, compares: bool) {
         let needs_files = matches!(self.fix, Fix::Install);
         if needs_files {
@@ -447,6 +450,9 @@ impl Case {
         let rehearse = [&["rehearse", path(&dump)][..], self.options].concat();
         let (code, rehearsal) = run(c, self.user, &rehearse);
         self.check_rehearsal(code, &rehearsal);
+        if matches!(self.fix, Fix::Superuser) && !compares {
+            return;
+        }
         let (user, options) = self.fixed(c, files);
         let backup = if matches!(self.fix, Fix::Whole) {
             &whole
@@ -565,9 +571,11 @@ fn server() -> (Cluster, Files) {
 fn each_cause_is_named_first_and_its_fix_helps() {
     let (c, files) = server();
     let cases = [ROLES, RIGHTS, PARTS, SERVERS].into_iter().flatten();
-    for (n, case) in cases.enumerate() {
-        // `make test` compares what every third of them gives with its source, `make soak` each.
-        case.check(&c, &files, n % 3 == 0 || is_full_campaign());
+    let mut fixes = HashSet::new();
+    for case in cases {
+        // `make test` compares what the first one of each kind of fix gives with its source, `make soak` each.
+        let is_first = fixes.insert(discriminant(&case.fix));
+        case.check(&c, &files, is_first || is_full_campaign());
     }
     let left = c.databases();
     assert!(

@@ -84,6 +84,7 @@ async fn texts_give_the_same_result_as_psql() {
         pg_dump(&c, &["-a", "-d", "shop"]),
     );
     let stripped: Vec<&str> = whole.lines().filter(|l| !l.starts_with("--")).collect();
+    let shop = c.content("shop", &[]);
     for (name, text, completeness) in [
         (
             "replica.sql",
@@ -111,11 +112,18 @@ async fn texts_give_the_same_result_as_psql() {
         ("hand.sql", BY_HAND.to_owned(), Unknown),
     ] {
         let (theirs, ours) = (format!("theirs_{name}"), format!("ours_{name}"));
-        c.create(&theirs, "");
-        c.psql(&theirs, &text);
+        // Of the others, psql makes the database that the dump is from.
+        let is_another = ["schema_and_data.sql", "more.sql", "hand.sql"].contains(&name);
+        let wanted = if is_another || is_full_campaign() {
+            c.create(&theirs, "");
+            c.psql(&theirs, &text);
+            c.content(&theirs, &[])
+        } else {
+            shop.clone()
+        };
         let result = c.restore(&file(&c, name, &text), &ours).await;
         assert_eq!(result.completeness, Some(completeness), "{name}");
-        assert_same(&c.content(&ours, &[]), &c.content(&theirs, &[]), name);
+        assert_same(&c.content(&ours, &[]), &wanted, name);
     }
 }
 
@@ -212,8 +220,7 @@ const STOCK_BEFORE: &str = "INSERT INTO \"a;item\" (id, price, note) OVERRIDING 
     INSERT INTO b_part (id, day, item) VALUES (1000, '2020-01-02', 1000); INSERT INTO c_up VALUES (1000, 1000, NULL);";
 
 /// `pg_dump -a` as text, into existing tables: the result of `psql`, all of it or nothing. `make soak` breaks every form of
-/// both databases in every way; `make test` each but the last one, which is the first one's text, in half of the ways, so that
-/// every two of the three meet.
+/// both databases in every way; `make test` each but the last one, which is the first one's text, in one of the ways.
 #[tokio::test]
 async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
     let c = Cluster::start();
@@ -263,7 +270,8 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
             }
             let wanted = wanted.as_deref().unwrap();
             for (b, (how, broken, reason)) in broken(&text).into_iter().enumerate() {
-                if b % 2 != (d + f) % 2 && !is_full_campaign() {
+                // An invalid value is another error in COPY than in INSERT: both are in `make test`.
+                if b != (3 + f + 3 * d) % 4 && !is_full_campaign() {
                     continue;
                 }
                 let before = database_of(&c, "ours");
@@ -283,12 +291,10 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
                     "{what} {how}"
                 );
             }
-            // It is the database of before; nothing that failed wrote to it.
-            let after = format!("{what}, broken in several ways");
-            assert_same(&c.content("ours", &[]), &untouched, &after);
             let done = data_only(&c, &file(&c, "rows.sql", &text), "ours").await;
             assert_eq!(done.result.error, None, "{what}");
             assert_same(&c.content("ours", &[]), wanted, &what);
+            // It is the database of before; nothing that failed wrote to it.
             assert_same(
                 &c.content(&done.result.previous_database.unwrap(), &[]),
                 &untouched,
