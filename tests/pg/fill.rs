@@ -99,10 +99,10 @@ async fn an_empty_database_is_filled() {
         let is_noted = notes.iter().any(|n| n.starts_with("filled in place: "));
         assert!(is_noted, "{notes:?}");
         assert_eq!(done.result.previous_database, None);
-        // It is not empty any more.
-        let again = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
-        assert_eq!(again.failure, Some(R::TargetExists));
     }
+    // It is not empty any more.
+    let again = c.restore_with(&filling(&custom, "app"), &AS_TENANT).await;
+    assert_eq!(again.failure, Some(R::TargetExists));
     // A part, into a database that has an extension already, by a role that may use no other database.
     renew(&c);
     c.psql("app", "CREATE EXTENSION pg_trgm");
@@ -243,7 +243,7 @@ async fn a_failure_leaves_the_database_empty() {
     let others = versions.into_iter().filter_map(bindir_of);
     let mut clusters = vec![Cluster::start()];
     clusters.extend(others.map(|bindir| Cluster::of(&bindir, "")));
-    for c in clusters {
+    for (n, c) in clusters.into_iter().enumerate() {
         let version = c.psql("postgres", "SHOW server_version");
         start(&c);
         refused_rows(&c);
@@ -261,7 +261,11 @@ async fn a_failure_leaves_the_database_empty() {
              ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO visitor",
         );
         let before = state(&c, "app");
-        for format in [Format::Custom, Format::Plain] {
+        for (f, format) in [Format::Custom, Format::Plain].into_iter().enumerate() {
+            // Both in the first server, and one in each of the others.
+            if n > 0 && f != n % 2 && !is_full_campaign() {
+                continue;
+            }
             let dump = c.dump_as("src", format);
             // Before 15, the schema public belongs to another role, and a newer pg_dump says so.
             let flags = [AS_TENANT[0], ("restore-owners", "none")];
@@ -426,7 +430,7 @@ fn a_killed_restore_is_completed_by_the_next_attempt() {
         c.psql("postgres", change);
         let steps = BEFORE.into_iter().chain(AFTER);
         let steps = steps.skip(usize::from(has_journal && !is_full_campaign()));
-        for step in sample(steps, 4) {
+        for step in sample(steps, if has_journal { 4 } else { 6 }) {
             let what = format!("killed at {step}, journal: {has_journal}");
             renew(&c);
             let id = format!("{step}-{has_journal}");

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
 use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::job::OnExisting;
@@ -44,11 +45,13 @@ async fn cut(c: &Cluster, whole: &[u8], format: Format, wrapping: Wrapping) {
     };
     let first = if is_full_campaign() {
         (0..40).collect()
+    } else if matches!(format, Format::Plain | Format::PlainInserts) {
+        vec![5, 39]
     } else {
         // An archive's magic has five bytes, and its version three.
-        vec![0, 5, 8, 39]
+        vec![5, 8]
     };
-    let spread = sample((1..40).map(|i| i * last / 40), 13);
+    let spread = sample((1..40).map(|i| i * last / 40), 20);
     for at in first.into_iter().chain(spread).chain([last]) {
         std::fs::write(&file, &whole[..at]).unwrap();
         let e = refused(c, &file, &[]).await;
@@ -297,7 +300,14 @@ async fn two_archives_in_one_file_are_refused() {
 async fn missing_and_extra_members_are_detected() {
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let make = || c.dump_as("src", Format::Directory);
+    let whole = c.dump_as("src", Format::Directory);
+    let make = |name: &str| {
+        let folder = c.scratch(name);
+        let mut cp = Command::new("cp");
+        let copied = cp.arg("-a").arg(&whole).arg(&folder).status().unwrap();
+        assert!(copied.success());
+        folder.join("")
+    };
     let member = |folder: &Path, what: &str| {
         let all = std::fs::read_dir(folder)
             .unwrap()
@@ -333,18 +343,17 @@ async fn missing_and_extra_members_are_detected() {
             std::fs::write(&m, bytes).unwrap();
         }),
     ];
-    for (name, damage) in cases {
-        let folder = make();
+    for (n, (name, damage)) in cases.into_iter().enumerate() {
+        let folder = make(&format!("damaged{n}"));
         damage(&folder);
         let e = refused(&c, &folder, &[]).await;
         assert_eq!(e.reason, R::ArchiveCorrupt, "{name}: {e:?}");
     }
-    let folder = make();
+    let folder = make("listless");
     std::fs::remove_file(folder.join("toc.dat")).unwrap();
     assert_eq!(refused(&c, &folder, &[]).await.reason, R::BackupNotFound);
     // The name of the directory also works without its slash.
-    let folder = make();
-    let name = folder.to_str().unwrap().trim_end_matches('/').to_owned();
+    let name = whole.to_str().unwrap().trim_end_matches('/').to_owned();
     c.restore(Path::new(&name), "ours").await;
     assert_eq!(c.psql("ours", "SELECT count(*) FROM t"), "300");
 }
@@ -382,7 +391,8 @@ async fn encrypted_backups_need_their_key() {
     .unwrap();
     let flag = ("backup-age-identity-file", identity.to_str().unwrap());
     let file = c.scratch("src.age");
-    let source = c.content("src", &[]);
+    let rows = "SELECT md5(string_agg(v, ' ' ORDER BY id)), (SELECT md5(lo_get(4000))) FROM t";
+    let source = c.psql("src", rows);
     for (i, (format, wrapping, armor)) in [
         (Format::Custom, Wrapping::None, false),
         (Format::Plain, Wrapping::Zstd, false),
@@ -405,8 +415,13 @@ async fn encrypted_backups_need_their_key() {
             .restore_with(&job(&file, &target, OnExisting::Fail), &[flag])
             .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
-        crate::support::assert_same(&c.content(&target, &[]), &source, &target);
-        for cut in [10, 100, whole.len() / 2, whole.len() - 9] {
+        assert_eq!(c.psql(&target, rows), source, "{target}");
+        let cuts = [10, 100, whole.len() / 2, whole.len() - 9];
+        for (n, cut) in cuts.into_iter().enumerate() {
+            // Each of two of the four.
+            if n != i && n != (i + 3) % 4 && !is_full_campaign() {
+                continue;
+            }
             std::fs::write(&file, &whole[..cut]).unwrap();
             let e = refused(&c, &file, &[flag]).await;
             assert!(

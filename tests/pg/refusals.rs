@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Cluster, assert_same};
+use crate::support::{Cluster, assert_same, is_full_campaign};
 
 /// A command of the program on `c` as `user`, with this environment.
 fn run(c: &Cluster, user: &str, env: &[(&str, &str)], args: &[&str]) -> Output {
@@ -97,6 +97,10 @@ fn everything_but_what_is_refused_is_restored() {
         assert_eq!(result["skipped"][0]["sqlstate"], "42501", "{result}");
         assert_eq!(result["skipped_total"], skipped.len(), "{result}");
         assert_same(&c.content(&target, &["--no-owner"]), &wanted, &target);
+        // A folder is tried like the archive of the same entries.
+        if i == 1 && !is_full_campaign() {
+            continue;
+        }
         let (code, rehearsal) = rehearsed(&c, ("creator", &[NO_OWNERS]), dump);
         assert_eq!((code, &rehearsal["restorable"]), (1, &false.into()));
         assert_eq!(told(&rehearsal["refusals"]), skipped, "{rehearsal}");

@@ -350,7 +350,7 @@ async fn a_target_has_one_restore_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_restore_leaves_nothing_behind() {
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 60000) i; CREATE INDEX ON t (v); CREATE INDEX ON t (md5(v))");
+    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 30000) i; CREATE INDEX ON t (v); CREATE INDEX ON t (md5(v))");
     c.create("app", "CREATE TABLE precious (a int)");
     let archive = c.dump_to_file("src", &["-Z1"]);
     for stage in [Stage::Prepare, Stage::Schema, Stage::Data, Stage::Indexes] {
@@ -627,7 +627,7 @@ async fn sessions_that_may_not_be_terminated_end_or_stop_the_swap() {
     );
     let leaving = async || {
         let (client, _) = connect(&c, "app").await;
-        let evicting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgrestored eviction'";
+        let evicting = "SELECT count(*) > 0 FROM pg_sleep(0.005), pg_stat_activity WHERE application_name = 'pgrestored eviction'";
         tokio::spawn(async move {
             for there in [true, false] {
                 while client
