@@ -9,7 +9,7 @@ use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::manager::JobOutcome;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, job, published_us};
+use crate::support::{Cluster, is_full_campaign, job, published_us};
 
 fn source(word: &str) -> String {
     format!(
@@ -617,11 +617,18 @@ async fn an_attempt_that_lost_its_lock_fails_temporarily() {
             c.psql("postgres", &what.replace("STAGING", &staging));
         }
     };
-    for at in ["schema", "loaded", "checked"] {
-        for what in [
+    for (a, at) in ["schema", "loaded", "checked"].into_iter().enumerate() {
+        for (w, what) in [
             "DROP DATABASE STAGING WITH (FORCE)",
             "DROP DATABASE STAGING WITH (FORCE);\nCREATE DATABASE STAGING",
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            // By turns, in `make test`.
+            if a % 2 != w && !is_full_campaign() {
+                continue;
+            }
             fail::cfg_callback(at, lose(what)).unwrap();
             let request = job(&old, "app", OnExisting::Fail);
             let first = restore(&c, &request).await;

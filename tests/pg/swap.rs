@@ -1,12 +1,12 @@
 //! Staging and swap: the target is never partly restored, nothing is left behind, and properties that belong to the
 //! database and not to the dump are carried over.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgdump_restore::Stage;
 use pgrestored::error::FailureReason as R;
-use pgrestored::event::Status;
 use pgrestored::job::OnExisting;
 use pgrestored::manager::JobOutcome;
 use pgrestored::progress::Progress;
@@ -46,6 +46,7 @@ async fn an_existing_target_is_refused_and_left_alone() {
         (marker(&c, "app").as_str(), c.leftovers().len()),
         ("precious", 0)
     );
+    a_target_has_one_restore_at_a_time(&c, &archive).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,67 +284,21 @@ async fn rejected_rows_are_not_quoted() {
     assert_eq!(c.leftovers().len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_executed_once() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    let (app, job) = (
-        c.app(&[]),
-        job(&c.dump_to_file("src", &[]), "app", OnExisting::Replace),
-    );
-    let first = app
-        .manager
-        .run(&job, Arc::default(), CancellationToken::new())
-        .await;
-    assert_eq!(
-        (first.result.status, first.repeated),
-        (Status::Success, false)
-    );
-    let oid = c.psql(
-        "postgres",
-        "SELECT oid FROM pg_database WHERE datname = 'app'",
-    );
-    let again = app
-        .manager
-        .run(&job, Arc::default(), CancellationToken::new())
-        .await;
-    assert!(again.repeated);
-    assert_eq!(again.result, first.result);
-    assert_eq!(
-        c.psql(
-            "postgres",
-            "SELECT oid FROM pg_database WHERE datname = 'app'"
-        ),
-        oid
-    );
-    let mut other = job.clone();
-    other.digest = "another request".into();
-    let reused = app
-        .manager
-        .run(&other, Arc::default(), CancellationToken::new())
-        .await;
-    assert_eq!(reused.failure, Some(R::InvalidRequest));
-}
-
 /// Of two restores into one target, the second finds it busy.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_target_has_one_restore_at_a_time() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    let archive = c.dump_to_file("src", &[]);
-    let (holder, driver) = connect(&c, "postgres").await;
+async fn a_target_has_one_restore_at_a_time(c: &Cluster, archive: &Path) {
+    let (holder, driver) = connect(c, "postgres").await;
     holder
         .execute(
-            "SELECT pg_advisory_lock(hashtextextended('pgrestored:app', 7))",
+            "SELECT pg_advisory_lock(hashtextextended('pgrestored:busy', 7))",
             &[],
         )
         .await
         .unwrap();
-    let done = c.try_restore(&archive, "app", OnExisting::Fail).await;
+    let done = c.try_restore(archive, "busy", OnExisting::Fail).await;
     assert_eq!(done.failure, Some(R::TargetBusy));
     drop(holder);
     driver.await.unwrap().unwrap();
-    c.restore(&archive, "app").await;
+    c.restore(archive, "busy").await;
 }
 
 /// A restore that is stopped at a stage, or loses its lock's session, leaves nothing behind.
