@@ -157,16 +157,24 @@ async fn lose_the_answer_at_the_commit_point(c: &Cluster, dump: &Path, source: &
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_filled_is_refused_by_name() {
+async fn what_is_not_empty_or_in_use_is_not_filled() {
     let c = Cluster::start();
     start(&c);
+    what_cannot_be_filled_is_refused_by_name(&c).await;
+    settings_of_the_database_are_reset(&c).await;
+    two_restores_never_fill_one_database(&c).await;
+    a_record_of_another_role_is_not_followed(&c).await;
+}
+
+async fn what_cannot_be_filled_is_refused_by_name(c: &Cluster) {
+    renew(c);
     c.psql(
         "postgres",
         "CREATE ROLE stranger LOGIN; CREATE ROLE neon_lights",
     );
     let dump = c.dump_as("src", Format::Custom);
     c.psql("app", "SET ROLE tenant; CREATE TABLE public.orders (id int); CREATE FUNCTION public.g() RETURNS int LANGUAGE sql AS 'SELECT 1'");
-    let before = state(&c, "app");
+    let before = state(c, "app");
     let restricted = [("db-user", "tenant"), ("backup-trust", "restricted")];
     for (target, flags, reason, said) in [
         (
@@ -211,14 +219,14 @@ async fn what_cannot_be_filled_is_refused_by_name() {
         assert_eq!(error.reason, reason, "{error:?}");
         assert!(error.message.contains(said), "{error:?}");
     }
-    assert_same(&state(&c, "app"), &before, "nothing is touched");
+    assert_same(&state(c, "app"), &before, "nothing is touched");
     // A large object, or only a schema, is something, too; and so is a table of a role that is called like a service.
     for made in [
         "SELECT lo_create(5)",
         "CREATE SCHEMA own AUTHORIZATION tenant",
         "CREATE SCHEMA other AUTHORIZATION neon_lights; CREATE TABLE other.t (a int); ALTER TABLE other.t OWNER TO neon_lights",
     ] {
-        renew(&c);
+        renew(c);
         c.psql("app", made);
         let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
         assert_eq!(done.failure, Some(R::TargetExists), "{made}");
@@ -333,10 +341,8 @@ async fn what_others_made_meanwhile_does_not_keep_the_rest() {
 }
 
 /// Settings of the database that a backup makes are reset; others stay.
-#[tokio::test(flavor = "multi_thread")]
-async fn settings_of_the_database_are_reset() {
-    let c = Cluster::start();
-    start(&c);
+async fn settings_of_the_database_are_reset(c: &Cluster) {
+    renew(c);
     c.psql("postgres", "ALTER DATABASE app SET lock_timeout = '1min'");
     let text = c.scratch("settings.sql");
     let sets = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = %L', current_database(), '7MB'); END $$;";
@@ -347,11 +353,9 @@ async fn settings_of_the_database_are_reset() {
     assert_eq!(c.psql("postgres", settings), "{lock_timeout=1min}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_restores_never_fill_one_database() {
-    let c = Cluster::start();
-    start(&c);
-    let before = state(&c, "app");
+async fn two_restores_never_fill_one_database(c: &Cluster) {
+    renew(c);
+    let before = state(c, "app");
     let (waiting, app) = (c.waiting_dump(), c.app(&AS_TENANT));
     let (stop, request) = (CancellationToken::new(), filling(&waiting, "app"));
     let running = app.manager.run(&request, Arc::default(), stop.clone());
@@ -372,7 +376,7 @@ async fn two_restores_never_fill_one_database() {
     };
     let (done, ()) = tokio::join!(running, looked);
     assert_eq!(done.failure, Some(R::Cancelled));
-    assert_same(&state(&c, "app"), &before, "cancelled");
+    assert_same(&state(c, "app"), &before, "cancelled");
 }
 
 /// Runs the real program, which is killed at `point`.
@@ -610,10 +614,8 @@ async fn a_record_of_another_database_is_not_followed() {
 }
 
 /// A record that somebody else wrote must not have a database emptied.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_record_of_another_role_is_not_followed() {
-    let c = Cluster::start();
-    start(&c);
+async fn a_record_of_another_role_is_not_followed(c: &Cluster) {
+    renew(c);
     let dump = c.dump_as("src", Format::Custom);
     c.psql(
         "app",

@@ -100,8 +100,23 @@ async fn cut_archives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_of_other_tools_are_named() {
+async fn what_is_no_dump_is_refused() {
     let c = Cluster::start();
+    c.create("src", SOURCE);
+    files_of_other_tools_are_named(&c).await;
+    spliced_and_edited_text_is_refused_with_its_line(&c).await;
+    two_archives_in_one_file_are_refused(&c).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_folders_and_encrypted_backups_are_refused() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    missing_and_extra_members_are_detected(&c).await;
+    encrypted_backups_need_their_key(&c).await;
+}
+
+async fn files_of_other_tools_are_named(c: &Cluster) {
     let zip = b"PK\x03\x04\x14\x00\x01\x00\x08\x00aaaaaaaaaaaaaaaaaaaaaaaaaa";
     let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\nSET x = 1;\n--\n-- PostgreSQL database cluster dump complete\n--\n";
     let utf16: Vec<u8> = b"\xff\xfe"
@@ -173,16 +188,13 @@ async fn files_of_other_tools_are_named() {
     for (name, bytes, reason, word) in inputs {
         let file = c.scratch(name);
         std::fs::write(&file, bytes).unwrap();
-        let e = refused(&c, &file, &[]).await;
+        let e = refused(c, &file, &[]).await;
         assert_eq!(e.reason, reason, "{name}: {e:?}");
         assert!(e.message.contains(word), "{name}: {e:?}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn spliced_and_edited_text_is_refused_with_its_line() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+async fn spliced_and_edited_text_is_refused_with_its_line(c: &Cluster) {
     let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
     let at_end = text.replace(
         "\n-- PostgreSQL database dump complete\n",
@@ -264,7 +276,7 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
     for (name, text, reason, word) in cases {
         let file = c.scratch("edited.sql");
         std::fs::write(&file, text).unwrap();
-        let e = refused(&c, &file, &[]).await;
+        let e = refused(c, &file, &[]).await;
         assert_eq!(e.reason, reason, "{name}: {e:?}");
         // What psql would take is a limit of ours; it takes no \connect between \restrict and \unrestrict.
         if reason == R::ArchiveUnsupported {
@@ -278,10 +290,7 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_archives_in_one_file_are_refused() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+async fn two_archives_in_one_file_are_refused(c: &Cluster) {
     for format in [
         Format::Custom,
         Format::CustomPiped,
@@ -291,15 +300,12 @@ async fn two_archives_in_one_file_are_refused() {
         let one = std::fs::read(c.dump_as("src", format)).unwrap();
         let file = c.scratch("two");
         std::fs::write(&file, [&one[..], &one[..]].concat()).unwrap();
-        let e = refused(&c, &file, &[]).await;
+        let e = refused(c, &file, &[]).await;
         assert_eq!(e.reason, R::ArchiveCorrupt, "{format:?}: {e:?}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn missing_and_extra_members_are_detected() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+async fn missing_and_extra_members_are_detected(c: &Cluster) {
     let whole = c.dump_as("src", Format::Directory);
     let make = |name: &str| {
         let folder = c.scratch(name);
@@ -346,12 +352,12 @@ async fn missing_and_extra_members_are_detected() {
     for (n, (name, damage)) in cases.into_iter().enumerate() {
         let folder = make(&format!("damaged{n}"));
         damage(&folder);
-        let e = refused(&c, &folder, &[]).await;
+        let e = refused(c, &folder, &[]).await;
         assert_eq!(e.reason, R::ArchiveCorrupt, "{name}: {e:?}");
     }
     let folder = make("listless");
     std::fs::remove_file(folder.join("toc.dat")).unwrap();
-    assert_eq!(refused(&c, &folder, &[]).await.reason, R::BackupNotFound);
+    assert_eq!(refused(c, &folder, &[]).await.reason, R::BackupNotFound);
     // The name of the directory also works without its slash.
     let name = whole.to_str().unwrap().trim_end_matches('/').to_owned();
     c.restore(Path::new(&name), "ours").await;
@@ -374,11 +380,8 @@ fn encrypted(bytes: &[u8], to: &age::x25519::Recipient, armor: bool) -> Vec<u8> 
     out
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn encrypted_backups_need_their_key() {
+async fn encrypted_backups_need_their_key(c: &Cluster) {
     use age::secrecy::ExposeSecret;
-    let c = Cluster::start();
-    c.create("src", SOURCE);
     let (key, other) = (
         age::x25519::Identity::generate(),
         age::x25519::Identity::generate(),
@@ -405,7 +408,7 @@ async fn encrypted_backups_need_their_key() {
         let plain = wrap(&std::fs::read(c.dump_as("src", format)).unwrap(), wrapping);
         let whole = encrypted(&plain, &key.to_public(), armor);
         std::fs::write(&file, &whole).unwrap();
-        let e = refused(&c, &file, &[]).await;
+        let e = refused(c, &file, &[]).await;
         assert!(
             e.reason == R::ArchiveUnsupported && e.message.contains("BACKUP_AGE_IDENTITY_FILE"),
             "{e:?}"
@@ -423,7 +426,7 @@ async fn encrypted_backups_need_their_key() {
                 continue;
             }
             std::fs::write(&file, &whole[..cut]).unwrap();
-            let e = refused(&c, &file, &[flag]).await;
+            let e = refused(c, &file, &[flag]).await;
             assert!(
                 matches!(e.reason, R::ArchiveCorrupt | R::ArchiveUnsupported),
                 "cut at {cut}: {e:?}"
@@ -431,7 +434,7 @@ async fn encrypted_backups_need_their_key() {
         }
     }
     std::fs::write(&file, encrypted(b"x", &other.to_public(), false)).unwrap();
-    let e = refused(&c, &file, &[flag]).await;
+    let e = refused(c, &file, &[flag]).await;
     assert!(
         e.reason == R::ArchiveUnsupported && e.message.contains("cannot decrypt it"),
         "{e:?}"

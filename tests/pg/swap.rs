@@ -66,9 +66,8 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
         FROM pg_database d WHERE datname = 'app'";
     let before = c.psql("postgres", describe);
     let (client, connection) = connect(&c, "app").await;
-    let done = c
-        .try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace)
-        .await;
+    let archive = c.dump_to_file("src", &[]);
+    let done = c.try_restore(&archive, "app", OnExisting::Replace).await;
     assert_eq!(done.result.error, None);
     assert!(
         connection.await.unwrap().is_err() && client.is_closed(),
@@ -79,13 +78,12 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
     let kept = done.result.previous_database.unwrap();
     assert_eq!(marker(&c, &kept), "precious");
     assert_eq!(c.leftovers().len(), 0);
+    settings_that_any_role_may_change_are_not_executed(&c, &archive).await;
 }
 
 /// Every role may set its own settings in any database: these are carried over, and never executed.
-#[tokio::test(flavor = "multi_thread")]
-async fn settings_that_any_role_may_change_are_not_executed() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
+async fn settings_that_any_role_may_change_are_not_executed(c: &Cluster, archive: &Path) {
+    c.psql("postgres", "DROP DATABASE app");
     c.create("app", "CREATE TABLE precious (a int)");
     c.psql(
         "postgres",
@@ -93,9 +91,7 @@ async fn settings_that_any_role_may_change_are_not_executed() {
          ALTER ROLE role_a IN DATABASE app SET search_path FROM CURRENT; ALTER ROLE role_a IN DATABASE app SET temp_tablespaces = '';
          RESET ROLE; ALTER DATABASE app SET search_path = ''",
     );
-    let done = c
-        .try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace)
-        .await;
+    let done = c.try_restore(archive, "app", OnExisting::Replace).await;
     assert_eq!(done.result.error, None);
     assert_eq!(
         c.psql(

@@ -125,17 +125,17 @@ async fn texts_give_the_same_result_as_psql() {
         assert_eq!(result.completeness, Some(completeness), "{name}");
         assert_same(&c.content(&ours, &[]), &wanted, name);
     }
+    settings_of_the_dumps_database_do_not_touch_that_database(&c).await;
+    data_only_text_is_named_and_needs_existing_tables(&c).await;
 }
 
-#[tokio::test]
-async fn settings_of_the_dumps_database_do_not_touch_that_database() {
-    let c = Cluster::start();
+async fn settings_of_the_dumps_database_do_not_touch_that_database(c: &Cluster) {
     c.create("f01", SHOP);
     c.psql(
         "postgres",
         "ALTER DATABASE f01 SET work_mem = '3MB'; ALTER ROLE role_a IN DATABASE f01 SET work_mem = '5MB'",
     );
-    let text = pg_dump(&c, &["-C", "-d", "f01"]);
+    let text = pg_dump(c, &["-C", "-d", "f01"]);
     assert_eq!(
         text.matches("\n\\connect f01").count(),
         2,
@@ -143,7 +143,7 @@ async fn settings_of_the_dumps_database_do_not_touch_that_database() {
     );
     let settings = "SELECT count(*) FROM pg_db_role_setting";
     let before = c.psql("postgres", settings);
-    c.restore(&file(&c, "f01.sql", &text), "copy").await;
+    c.restore(&file(c, "f01.sql", &text), "copy").await;
     assert_same(&c.content("copy", &[]), &c.content("f01", &[]), "f01");
     assert_eq!(c.psql("postgres", settings), before);
 }
@@ -160,15 +160,12 @@ async fn data_only(c: &Cluster, path: &Path, target: &str) -> pgrestored::manage
     c.restore_with(&job, &[]).await
 }
 
-#[tokio::test]
-async fn data_only_text_is_named_and_needs_existing_tables() {
-    let c = Cluster::start();
-    c.create("shop", SHOP);
+async fn data_only_text_is_named_and_needs_existing_tables(c: &Cluster) {
     let (schema, rows) = (
-        pg_dump(&c, &["-s", "-d", "shop"]),
-        pg_dump(&c, &["-a", "-d", "shop"]),
+        pg_dump(c, &["-s", "-d", "shop"]),
+        pg_dump(c, &["-a", "-d", "shop"]),
     );
-    let (schema, rows) = (file(&c, "s.sql", &schema), file(&c, "a.sql", &rows));
+    let (schema, rows) = (file(c, "s.sql", &schema), file(c, "a.sql", &rows));
     let refused = c
         .try_restore(&rows, "app", OnExisting::Fail)
         .await
@@ -185,19 +182,14 @@ async fn data_only_text_is_named_and_needs_existing_tables() {
         refused.message
     );
     c.restore(&schema, "app").await;
-    let done = data_only(&c, &rows, "app").await;
+    let done = data_only(c, &rows, "app").await;
     assert!(done.failure.is_none(), "{:?}", done.result.error);
     assert_same(
         &c.content("app", &[]),
         &c.content("shop", &[]),
         "schema, then rows",
     );
-    let both = data_only(
-        &c,
-        &file(&c, "all.sql", &pg_dump(&c, &["-d", "shop"])),
-        "app",
-    )
-    .await;
+    let both = data_only(c, &file(c, "all.sql", &pg_dump(c, &["-d", "shop"])), "app").await;
     assert_eq!(both.failure, Some(R::InvalidRequest));
     assert_same(&c.content("app", &[]), &c.content("shop", &[]), "as it was");
 }
@@ -503,13 +495,12 @@ async fn rows_of_foreign_statements_are_not_held_against_the_backup() {
             "{format} {rows:?}"
         );
     }
+    text_without_an_end_mark_is_verified_only_if_accepted(&c).await;
 }
 
-#[tokio::test]
-async fn text_without_an_end_mark_is_verified_only_if_accepted() {
-    let c = Cluster::start();
+async fn text_without_an_end_mark_is_verified_only_if_accepted(c: &Cluster) {
     let path = file(
-        &c,
+        c,
         "hand.sql",
         "CREATE TABLE p (id int PRIMARY KEY);\nINSERT INTO p SELECT 1;\n",
     );
@@ -546,10 +537,10 @@ async fn text_without_an_end_mark_is_verified_only_if_accepted() {
     }
     let done = c
         .restore_with(
-            &job(&path, "app", OnExisting::Fail),
+            &job(&path, "by_hand", OnExisting::Fail),
             &[("restore-require-complete", "true")],
         )
         .await;
     assert_eq!(done.failure, Some(R::ArchiveUnsupported));
-    assert!(!c.databases().contains(&"app".to_owned()));
+    assert!(!c.databases().contains(&"by_hand".to_owned()));
 }
