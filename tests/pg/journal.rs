@@ -648,9 +648,7 @@ async fn an_attempt_that_lost_its_lock_fails_temporarily(c: &Arc<Cluster>, old: 
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_pinned_by_oid_is_not_confused_with_its_successor() {
-    let c = Cluster::start();
+async fn a_database_pinned_by_oid_is_not_confused_with_its_successor(c: &Cluster) {
     c.create("ours", "SELECT 1");
     let server = pgrestored::postgres::Server::new(&c.app(&[]).manager.config().db).unwrap();
     let oid: u32 = c
@@ -848,6 +846,8 @@ async fn a_journal_of_another_role_is_used_or_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_on_the_command_line_stands_for_one_command() {
     let (c, old, _) = two_backups();
+    a_database_pinned_by_oid_is_not_confused_with_its_successor(&c).await;
+    an_interrupted_command_leaves_no_running_request(&c);
     let restore = |args: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"))
             .env_clear()
@@ -883,9 +883,7 @@ async fn an_id_on_the_command_line_stands_for_one_command() {
 }
 
 /// Nobody repeats a command by itself: one that was interrupted does not stay in the journal as running.
-#[test]
-fn an_interrupted_command_leaves_no_running_request() {
-    let c = Cluster::start();
+fn an_interrupted_command_leaves_no_running_request(c: &Cluster) {
     let requests = || {
         let sql = "SELECT CASE WHEN to_regclass('pgrestored.request') IS NULL THEN '' ELSE
             query_to_xml('SELECT state FROM pgrestored.request', false, true, '')::text END";
