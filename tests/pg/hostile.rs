@@ -683,11 +683,12 @@ async fn privileges_that_code_grants_are_revoked() {
 }
 
 /// Sources that are merely allowed are restored restricted, whatever BACKUP_TRUST says; unknown ones are refused.
-#[tokio::test(flavor = "multi_thread")]
-async fn trust_depends_on_the_source() {
-    let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (); ALTER TABLE t OWNER TO role_a");
-    let dump = c.dump_to_file("src", &[]);
+async fn trust_depends_on_the_source(c: &Cluster) {
+    c.create(
+        "trusted",
+        "CREATE TABLE t (); ALTER TABLE t OWNER TO role_a",
+    );
+    let dump = c.dump_to_file("trusted", &[]);
     let place = format!("file://{}", dump.parent().unwrap().display());
     let owner = |db: &str| {
         c.psql(
@@ -722,6 +723,7 @@ END $f$;";
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_that_can_become_superuser_own_nothing_of_a_backup() {
     let c = Cluster::start();
+    trust_depends_on_the_source(&c).await;
     let dump = with(&c, &plain(&c), ESCALATES);
     // Two memberships away from a superuser, without privileges of its own.
     c.psql(

@@ -35,12 +35,10 @@ fn slow(c: &Cluster) -> PathBuf {
     file
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stage_has_a_time_limit() {
-    let c = Cluster::start();
-    let file = slow(&c);
+async fn a_stage_has_a_time_limit(c: &Cluster) {
+    let file = slow(c);
     let stages = "prepare=30s,schema=1s,data=1s,indexes=1s";
-    let e = refused(&c, &file, &[("restore-stage-limits", stages)]).await;
+    let e = refused(c, &file, &[("restore-stage-limits", stages)]).await;
     assert!(
         e.reason == R::Timeout && e.message.contains("stage"),
         "{e:?}"
@@ -95,7 +93,7 @@ async fn outdated_requests_are_refused(c: &Cluster, file: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_allowed_targets_and_recent_requests_are_restored() {
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t ()");
+    a_stage_has_a_time_limit(&c).await;
     let file = c.dump_to_file("src", &[]);
     let flags = [
         ("allowed-targets", "app_*,test"),

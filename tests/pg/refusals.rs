@@ -323,12 +323,11 @@ fn a_rehearsal_foretells_what_is_left_out() {
     assert_eq!(c.psql("app0", granted), "t|t");
     assert_eq!(c.psql("app1", "SELECT count(*) FROM u"), "1");
     assert_eq!(c.psql("app1", "SELECT to_regclass('t') IS NULL"), "t");
+    rows_that_are_refused_fail_the_restore(&c);
 }
 
 /// Rows are never left out: they fail the restore, which names the table, the line and the constraint, and no value.
-#[test]
-fn rows_that_are_refused_fail_the_restore() {
-    let c = Cluster::start();
+fn rows_that_are_refused_fail_the_restore(c: &Cluster) {
     c.create(
         "src",
         "CREATE FUNCTION most() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 9000';
@@ -337,7 +336,7 @@ fn rows_that_are_refused_fail_the_restore() {
          CREATE OR REPLACE FUNCTION most() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 7500';",
     );
     let dump = c.dump_to_file("src", &[]);
-    let (code, result) = restored(&c, ("postgres", &[SKIP]), &dump, "app");
+    let (code, result) = restored(c, ("postgres", &[SKIP]), &dump, "app");
     assert_eq!(code, 1, "{result}");
     assert_eq!(result["error"]["reason"], "data_rejected", "{result}");
     let message = result["error"]["message"].as_str().unwrap();
@@ -346,8 +345,8 @@ fn rows_that_are_refused_fail_the_restore() {
     assert!(message.contains("in line 500 of its data"), "{message}");
     assert!(!message.contains("7500"), "{message}");
     assert!(!c.databases().contains(&"app".to_owned()));
-    nothing_quotes_a_row(&c);
-    rows_of_an_extension_are_named(&c);
+    nothing_quotes_a_row(c);
+    rows_of_an_extension_are_named(c);
 }
 
 /// The key of a row is taken by one that an extension has created in a table of its configuration.

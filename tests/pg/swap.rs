@@ -223,6 +223,7 @@ async fn a_swap_that_would_destroy_something_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_leaves_nothing_behind_and_has_its_reason() {
     let c = Cluster::start();
+    rejected_rows_are_not_quoted(&c).await;
     c.create("app", "CREATE TABLE precious (a int)");
     c.create(
         "broken",
@@ -256,9 +257,7 @@ async fn a_failure_leaves_nothing_behind_and_has_its_reason() {
 }
 
 /// Rows of a dump that violate a constraint are refused without being quoted.
-#[tokio::test(flavor = "multi_thread")]
-async fn rejected_rows_are_not_quoted() {
-    let c = Cluster::start();
+async fn rejected_rows_are_not_quoted(c: &Cluster) {
     c.create(
         "dup",
         "CREATE TABLE t (a text); INSERT INTO t VALUES ('secret-value'), ('secret-value')",
