@@ -75,7 +75,8 @@ async fn nobody_else_can_connect_to_a_database_during_the_load() {
         .into_iter()
         .enumerate()
         {
-            let is_its_turn = i % bindirs.len() == n;
+            let turn: usize = [2, 1, 0, 1, 0][i];
+            let is_its_turn = turn.min(bindirs.len() - 1) == n;
             if !is_its_turn && !is_full_campaign() {
                 continue;
             }

@@ -1,8 +1,6 @@
 //! One cause at a time: a rehearsal names it first, with what it makes fail below it and what to do; and once that is done,
 //! the backup goes in completely.
 
-use std::collections::HashSet;
-use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -382,6 +380,9 @@ const PACKAGE: Case = Case {
     ..MISSING
 };
 
+/// One of each kind of fix that changes what is restored, or who restores it.
+const COMPARED: [&str; 5] = ["owner", "wrapper", "of_method", "sorting", "label"];
+
 /// Files of the test that a server needs.
 struct Files {
     folder: PathBuf,
@@ -571,11 +572,10 @@ fn server() -> (Cluster, Files) {
 fn each_cause_is_named_first_and_its_fix_helps() {
     let (c, files) = server();
     let cases = [ROLES, RIGHTS, PARTS, SERVERS].into_iter().flatten();
-    let mut fixes = HashSet::new();
     for case in cases {
-        // `make test` compares what the first one of each kind of fix gives with its source, `make soak` each.
-        let is_first = fixes.insert(discriminant(&case.fix));
-        case.check(&c, &files, is_first || is_full_campaign());
+        // `make test` compares what some of them give with their sources, `make soak` each.
+        let compares = COMPARED.contains(&case.title) || is_full_campaign();
+        case.check(&c, &files, compares);
     }
     let left = c.databases();
     assert!(

@@ -434,7 +434,7 @@ fn a_killed_restore_is_completed_by_the_next_attempt() {
         c.psql("postgres", change);
         let steps = BEFORE.into_iter().chain(AFTER);
         let steps = steps.skip(usize::from(has_journal && !is_full_campaign()));
-        for step in sample(steps, if has_journal { 4 } else { 6 }) {
+        for step in sample(steps, if has_journal { 4 } else { 8 }) {
             let what = format!("killed at {step}, journal: {has_journal}");
             renew(&c);
             let id = format!("{step}-{has_journal}");

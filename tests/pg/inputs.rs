@@ -51,7 +51,7 @@ async fn cut(c: &Cluster, whole: &[u8], format: Format, wrapping: Wrapping) {
         // An archive's magic has five bytes, and its version three.
         vec![5, 8]
     };
-    let spread = sample((1..40).map(|i| i * last / 40), 20);
+    let spread = sample((1..40).map(|i| i * last / 40), 26);
     for at in first.into_iter().chain(spread).chain([last]) {
         std::fs::write(&file, &whole[..at]).unwrap();
         let e = refused(c, &file, &[]).await;

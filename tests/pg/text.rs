@@ -262,8 +262,7 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
             }
             let wanted = wanted.as_deref().unwrap();
             for (b, (how, broken, reason)) in broken(&text).into_iter().enumerate() {
-                // An invalid value is another error in COPY than in INSERT: both are in `make test`.
-                if b != (3 + f + 3 * d) % 4 && !is_full_campaign() {
+                if !is_full_campaign() && b != WAYS[d][f] {
                     continue;
                 }
                 let before = database_of(&c, "ours");
@@ -295,6 +294,9 @@ async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
         }
     }
 }
+
+/// The way in which `make test` breaks each form of each database. An invalid value is another error in COPY than in INSERT.
+const WAYS: [[usize; 3]; 2] = [[0, 3, 2], [3, 0, 1]];
 
 /// The identity of a database, which a swap changes.
 fn database_of(c: &Cluster, name: &str) -> String {
