@@ -380,7 +380,7 @@ const PACKAGE: Case = Case {
     ..MISSING
 };
 
-/// One of each kind of fix that changes what is restored, or who restores it.
+/// One per kind of fix; where only files are installed, there is nothing to compare.
 const COMPARED: [&str; 5] = ["owner", "wrapper", "of_method", "sorting", "label"];
 
 /// Files of the test that a server needs.
