@@ -380,6 +380,9 @@ const PACKAGE: Case = Case {
     ..MISSING
 };
 
+/// One per kind of fix; where only files are installed, there is nothing to compare.
+const COMPARED: [&str; 5] = ["owner", "wrapper", "of_method", "sorting", "label"];
+
 /// Files of the test that a server needs.
 struct Files {
     folder: PathBuf,
@@ -434,6 +437,7 @@ fn entries(rehearsal: &Value) -> Vec<String> {
 
 impl Case {
     /// With `compares`, what was restored is compared with its source. A restore that leaves anything out ends otherwise.
+    /// A superuser's restore has nothing of the case: without `compares`, it is not repeated for each.
     fn check(&self, c: &Cluster, files: &Files, compares: bool) {
         let needs_files = matches!(self.fix, Fix::Install);
         if needs_files {
@@ -447,6 +451,9 @@ impl Case {
         let rehearse = [&["rehearse", path(&dump)][..], self.options].concat();
         let (code, rehearsal) = run(c, self.user, &rehearse);
         self.check_rehearsal(code, &rehearsal);
+        if matches!(self.fix, Fix::Superuser) && !compares {
+            return;
+        }
         let (user, options) = self.fixed(c, files);
         let backup = if matches!(self.fix, Fix::Whole) {
             &whole
@@ -565,9 +572,10 @@ fn server() -> (Cluster, Files) {
 fn each_cause_is_named_first_and_its_fix_helps() {
     let (c, files) = server();
     let cases = [ROLES, RIGHTS, PARTS, SERVERS].into_iter().flatten();
-    for (n, case) in cases.enumerate() {
-        // `make test` compares what every third of them gives with its source, `make soak` each.
-        case.check(&c, &files, n % 3 == 0 || is_full_campaign());
+    for case in cases {
+        // `make test` compares what some of them give with their sources, `make soak` each.
+        let compares = COMPARED.contains(&case.title) || is_full_campaign();
+        case.check(&c, &files, compares);
     }
     let left = c.databases();
     assert!(

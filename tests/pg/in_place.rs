@@ -9,7 +9,7 @@ use pgrestored::policy::{InPlace, Trigger};
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
-use crate::support::{Cluster, assert_same, job, of_package};
+use crate::support::{Cluster, assert_same, is_full_campaign, job, of_package};
 
 /// Values computed from the database's name, in a view and in a check that calls a function.
 const NAMED: &str = "CREATE FUNCTION here() RETURNS text LANGUAGE sql STABLE AS 'SELECT current_database()::text';
@@ -29,7 +29,11 @@ fn rows_of_ours(c: &Cluster) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn references_to_the_database_name_see_the_targets_name() {
     let c = Cluster::start();
+    // First: it lists databases, of which some would be ours.
+    what_reads_its_databases_name_from_the_catalogs_sees_the_targets_name(&c).await;
     c.create("src", NAMED);
+    let plain = ["--no-owner", "--no-privileges"];
+    let source = c.content("src", &plain);
     for (i, (format, trust)) in [
         (Format::Custom, "full"),
         (Format::Plain, "full"),
@@ -64,12 +68,7 @@ async fn references_to_the_database_name_see_the_targets_name() {
             "{format:?} {trust}"
         );
         assert_eq!((c.leftovers(), rows_of_ours(&c).as_str()), (vec![], "0"));
-        let plain = ["--no-owner", "--no-privileges"];
-        assert_same(
-            &c.content(&target, &plain),
-            &c.content("src", &plain),
-            "in place",
-        );
+        assert_same(&c.content(&target, &plain), &source, "in place");
     }
     // If the database exists, or in-place is disabled, the note says which name was seen.
     let dump = c.dump_as("src", Format::Custom);
@@ -285,7 +284,7 @@ async fn pg_cron_is_restored_into_its_configured_database() {
     );
     let jobs = "SELECT jobid, schedule, command, database, jobname FROM cron.job";
     let source = c.psql("cronsrc", jobs);
-    for backup in [&dump, &text] {
+    for (n, backup) in [&dump, &text].into_iter().enumerate() {
         // An existing database cannot be replaced in place.
         let done = c.try_restore(backup, "cronsrc", OnExisting::Replace).await;
         let error = done.result.error.unwrap();
@@ -315,6 +314,10 @@ async fn pg_cron_is_restored_into_its_configured_database() {
         assert!(rehearsal.note.contains("pg_cron"), "{}", rehearsal.note);
         c.restore(backup, "cronsrc").await;
         assert_eq!(c.psql("cronsrc", jobs), source);
+        // It is not the format that the name in a sandbox depends on.
+        if n > 0 && !is_full_campaign() {
+            continue;
+        }
         // A sandbox also restores it under its own name.
         let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();
         let proof = VerifyJob::new("proof", backup, Trigger::Command);
@@ -345,11 +348,9 @@ async fn pg_cron_is_restored_into_its_configured_database() {
 }
 
 /// The catalogs contain the database's name, too.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_reads_its_databases_name_from_the_catalogs_sees_the_targets_name() {
-    let c = Cluster::start();
+async fn what_reads_its_databases_name_from_the_catalogs_sees_the_targets_name(c: &Cluster) {
     c.create(
-        "src",
+        "catalogs",
         "CREATE TABLE t (a int); INSERT INTO t VALUES (1);
         CREATE MATERIALIZED VIEW m1 AS SELECT table_catalog::text FROM information_schema.tables WHERE table_name = 't';
         CREATE MATERIALIZED VIEW m2 AS SELECT datname::text FROM pg_stat_activity WHERE pid = pg_backend_pid();
@@ -359,7 +360,7 @@ async fn what_reads_its_databases_name_from_the_catalogs_sees_the_targets_name()
         CREATE MATERIALIZED VIEW m4 AS SELECT datname FROM v",
     );
     for (i, format) in [Format::Custom, Format::Plain].into_iter().enumerate() {
-        let (dump, target) = (c.dump_as("src", format), format!("app{i}1"));
+        let (dump, target) = (c.dump_as("catalogs", format), format!("app{i}1"));
         let done = c.try_restore(&dump, &target, OnExisting::Fail).await;
         assert_eq!(done.result.error, None, "{format:?}");
         for view in ["m1", "m2", "m3"] {

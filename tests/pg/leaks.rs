@@ -15,7 +15,7 @@ use pgrestored::job::OnExisting;
 use pgrestored::progress::Progress;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, bindir_of, job};
+use crate::support::{Cluster, bindir_of, is_full_campaign, job};
 
 /// What planted texts begin with, and what values begin with that are to be kept: the search has to find those.
 const MARK: &str = "PLANT7Q";
@@ -466,9 +466,7 @@ async fn no_planted_value_is_in_any_file() {
         source.dump_through_pipe("src", &["--compress=9"]),
         source.dump_to_file("src", &["-Ft"]),
         source.dump_to_file("src", &["--inserts", "--rows-per-insert=3"]),
-        custom.clone(),
         plain.clone(),
-        inserts.clone(),
         columns,
     ];
     let mut hunt = Hunt::new(Cluster::start_with(SPEAKING), &source).await;
@@ -480,15 +478,17 @@ async fn no_planted_value_is_in_any_file() {
     for (dump, target) in [(&custom, "said_custom"), (&inserts, "said_inserts")] {
         let code = hunt.run_restore(dump, target, &rules);
         assert_eq!(code, 0, "{}", hunt.last());
+        hunt.check_copy(target);
     }
     check_failures(&mut hunt, &source, [&custom, &plain, &inserts]);
     check_proof(&mut hunt, &custom, &rules);
     hunt.check();
 }
 
-/// Restores that fail: what the server refuses after masking, and what of a row cannot be read.
+/// Restores that fail: what the server refuses after masking, and what of a row cannot be read. `make test` gives the server
+/// the rows of an archive and of text by turns.
 fn check_failures(hunt: &mut Hunt, source: &Cluster, [custom, plain, inserts]: [&Path; 3]) {
-    for (name, from, to, wanted) in [
+    for (n, (name, from, to, wanted)) in [
         ("check", "v: { fake: email }", "v: { set: x }", "23514"),
         (
             "unique",
@@ -504,11 +504,16 @@ fn check_failures(hunt: &mut Hunt, source: &Cluster, [custom, plain, inserts]: [
         ),
         ("new_column", "      ip: { null: true }\n", "", "column ip"),
         ("objects", "large_objects: none\n", "", "large objects"),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         assert!(RULES.contains(from), "{name}");
         let rules = hunt.rules(&format!("{name}.yaml"), &RULES.replace(from, to));
-        for dump in [custom, inserts] {
-            hunt.fail(dump, &rules, wanted);
+        for (d, dump) in [custom, inserts].into_iter().enumerate() {
+            if d == n % 2 || is_full_campaign() {
+                hunt.fail(dump, &rules, wanted);
+            }
         }
     }
     let rules = hunt.rules("rules.yaml", RULES);
@@ -621,13 +626,17 @@ async fn no_planted_value_is_in_planner_statistics() {
     let rules = hunt.rules("rules.yaml", RULES);
     for (i, dump) in dumps.iter().enumerate() {
         let target = format!("copy{i}");
-        hunt.restore(dump, &target, &rules).await;
+        if i == 0 {
+            let code = hunt.run_restore(dump, &target, &rules);
+            assert_eq!(code, 0, "{}", hunt.last());
+            hunt.check_copy(&target);
+        } else {
+            hunt.restore(dump, &target, &rules).await;
+        }
         // Those of a table that is kept are restored or made anew.
         let query = "SELECT count(*) FROM pg_stats WHERE schemaname = 'plant' AND tablename IN ('plain', 'people') \
              AND attname IN ('a', 't')";
         assert_eq!(hunt.c.psql(&target, query).trim(), "2");
     }
-    let code = hunt.run_restore(&dumps[0], "said", &rules);
-    assert_eq!(code, 0, "{}", hunt.last());
     hunt.check();
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Cluster, assert_same};
+use crate::support::{Cluster, is_full_campaign};
 
 /// What every value that must not be copied has in it, in any case.
 const MARKS: [&[u8]; 4] = [b"qz7", b"Qz7", b"qZ7", b"QZ7"];
@@ -24,11 +24,11 @@ const SOURCE: &str = "CREATE SCHEMA shop;
     CREATE TABLE shop.plain (a int, b text);
     INSERT INTO shop.customer (id, email, full_name, token, born, note)
         SELECT i, 'Qz7mail' || i || '@example.org', 'Qz7name ' || i, 'qz7tok' || i, date '1980-01-01' + i, 'qz7 it''s a \\ note' || i
-        FROM generate_series(1, 3000) i;
+        FROM generate_series(1, 1000) i;
     INSERT INTO shop.customer (id, email, note) VALUES (0, 'qz7', repeat('qz7 long ', 100000));
-    INSERT INTO shop.orders SELECT i, 1 + i % 3000, 'qz7tok' || (1 + i % 3000), i, date '2025-01-01' + i % 700 FROM generate_series(1, 9000) i;
+    INSERT INTO shop.orders SELECT i, 1 + i % 1000, 'qz7tok' || (1 + i % 1000), i, date '2025-01-01' + i % 700 FROM generate_series(1, 3000) i;
     INSERT INTO shop.log SELECT now(), 'qz7log' || i FROM generate_series(1, 50) i;
-    INSERT INTO shop.plain SELECT i, repeat('x', i % 100) FROM generate_series(1, 5000) i;
+    INSERT INTO shop.plain SELECT i, repeat('x', i % 100) FROM generate_series(1, 2000) i;
     CREATE MATERIALIZED VIEW shop.mails AS SELECT email FROM shop.customer;
     CREATE INDEX ON shop.customer (lower(full_name));
     SELECT lo_from_bytea(77, decode(repeat('c0ffee', 200000), 'hex')), lo_from_bytea(78, ''), lo_from_bytea(4000000000, 'x');
@@ -59,6 +59,12 @@ const KEPT: &str = "SELECT concat_ws(' ',
         (SELECT count(*) || ' ' || sum(id) FROM shop.customer),
         (SELECT count(*) FROM shop.orders o JOIN shop.customer c ON c.token = o.token AND c.id = o.customer_id),
         md5(lo_get(77)), lo_get(78), lo_get(4000000000))";
+
+/// What is masked, which is the same in every copy.
+const MASKED: &str = "SELECT concat_ws(' ',
+        (SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM shop.customer t),
+        (SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM shop.orders t),
+        (SELECT md5(string_agg(t::text, ',' ORDER BY email)) FROM shop.mails t))";
 
 fn mask(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
@@ -112,11 +118,12 @@ fn pg_restore_restores_a_masked_archive() {
     c.create("src", SOURCE);
     let kept = c.psql("src", KEPT);
     let rules = write(&c, "rules.yaml", RULES);
+    let all = dumps(&c);
     let mut first: Option<String> = None;
     let codecs = ["none", "gzip", "none", "lz4", "zstd"];
     let version = c.psql("postgres", "SHOW server_version_num");
     let knows_codecs = version.parse::<u32>().unwrap() >= 160000;
-    for (i, (dump, codec)) in dumps(&c).iter().zip(codecs).enumerate() {
+    for (i, (dump, codec)) in all.iter().zip(codecs).enumerate() {
         let name = format!("copy{i}");
         let to = c.scratch(&format!("{name}.dump"));
         let uri = format!("file://{}", to.display());
@@ -154,11 +161,16 @@ fn pg_restore_restores_a_masked_archive() {
         c.pg_restore(&to, &name, &["--exit-on-error"]);
         assert_eq!(c.psql(&name, KEPT), kept, "{dump}");
         assert_eq!(c.psql(&name, "SELECT count(*) FROM shop.log").trim(), "0");
-        let content = c.content(&name, &[]);
-        assert!(!has_mark(content.as_bytes()), "{dump}");
-        let first = first.get_or_insert_with(|| content.clone());
-        assert_same(&content, first, dump);
+        // Of the others, the script has everything, too.
+        if i == 0 || is_full_campaign() {
+            assert!(!has_mark(c.content(&name, &[]).as_bytes()), "{dump}");
+        }
+        let masked = c.psql(&name, MASKED);
+        let first = first.get_or_insert_with(|| masked.clone());
+        assert_eq!(masked, *first, "{dump}");
     }
+    restored_from_a_pipe(&c, &all, (&rules, &kept));
+    suggested_rules_fit_and_show_no_value(&c, &all);
 }
 
 fn check_answer(done: &Output, uri: &str, file: &Path) {
@@ -169,31 +181,25 @@ fn check_answer(done: &Output, uri: &str, file: &Path) {
     let tables = answer["masking"]["tables"].as_array().unwrap();
     let of = |name: &str| tables.iter().find(|t| t["table"] == name).unwrap();
     let customer = of("shop.customer");
-    assert_eq!(customer["rows"], 3001);
-    assert_eq!(customer["rows_kept"], 3001);
+    assert_eq!(customer["rows"], 1001);
+    assert_eq!(customer["rows_kept"], 1001);
     let columns = customer["columns"].as_array().unwrap();
     let email = columns.iter().find(|c| c["name"] == "email").unwrap();
     assert_eq!(email["rule"], "fake email");
-    assert_eq!(email["changed"], 3001);
+    assert_eq!(email["changed"], 1001);
     let log = of("shop.log");
     assert_eq!(log["rows"], 50);
     assert_eq!(log["rows_kept"], 0);
 }
 
 /// `pg_restore` reads standard input forward only, so the data has to be in the order of the table of contents.
-#[test]
-fn a_masked_archive_is_restored_from_a_pipe() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    let rules = write(&c, "rules.yaml", RULES);
-    let kept = c.psql("src", KEPT);
-    let all = dumps(&c);
+fn restored_from_a_pipe(c: &Cluster, all: &[PathBuf], (rules, kept): (&str, &str)) {
     for (i, dump) in [&all[0], &all[3]].into_iter().enumerate() {
         let dump = dump.to_str().unwrap();
-        let done = mask(&[dump, "--mask", &rules, "--to", "-"]);
+        let done = mask(&[dump, "--mask", rules, "--to", "-"]);
         let said = text(&done.stderr);
         assert_eq!(done.status.code(), Some(0), "{dump}: {said}");
-        assert!(said.contains("shop.customer: 3,001 rows"), "{said}");
+        assert!(said.contains("shop.customer: 1,001 rows"), "{said}");
         let (copy, archive) = (format!("piped{i}"), c.scratch("piped"));
         std::fs::write(&archive, &done.stdout).unwrap();
         c.create(&copy, "");
@@ -274,11 +280,9 @@ fn what_fails_leaves_nothing() {
     assert_eq!(files(), 1);
 }
 
-#[test]
-fn suggested_rules_fit_and_show_no_value() {
-    let c = Cluster::start();
-    c.create("src", SOURCE);
-    for dump in dumps(&c) {
+/// In `make test`, those of every second format are checked, too.
+fn suggested_rules_fit_and_show_no_value(c: &Cluster, all: &[PathBuf]) {
+    for (i, dump) in all.iter().enumerate() {
         let dump = dump.to_str().unwrap();
         let done = mask(&["suggest", dump]);
         let (rules, said) = (text(&done.stdout), text(&done.stderr));
@@ -300,7 +304,10 @@ fn suggested_rules_fit_and_show_no_value() {
             !rules.contains("orders_old") && !rules.contains(" low:"),
             "{rules}"
         );
-        let file = write(&c, "suggested.yaml", &rules);
+        if i % 2 > 0 && !is_full_campaign() {
+            continue;
+        }
+        let file = write(c, "suggested.yaml", &rules);
         let done = mask(&["check", dump, "--mask", &file]);
         let said = text(&done.stdout) + &text(&done.stderr);
         assert_eq!(done.status.code(), Some(0), "{dump}: {said}");

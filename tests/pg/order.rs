@@ -156,7 +156,9 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
         "root.dump",
         &["-Fc", NO_BLOCKS, "--load-via-partition-root"],
     ));
-    compare(&c, &custom, &copied, &["1"], &[("restore-queue-mib", "1")]).await;
+    if is_full_campaign() {
+        compare(&c, &custom, &copied, &["1"], &[("restore-queue-mib", "1")]).await;
+    }
     for form in &forms {
         compare(&c, form, &copied, &["4"], &[("restore-queue-mib", "1")]).await;
     }
@@ -246,7 +248,9 @@ async fn data_only_rows(c: &Cluster, whole: &Path, rows: &Path) {
         String::from_utf8_lossy(&restored.stderr)
     );
     let expected = content(c, "empty");
-    for from in [whole, rows] {
+    // The rows alone have no definitions to go by.
+    let tested = if is_full_campaign() { 2 } else { 1 };
+    for from in [rows, whole].into_iter().take(tested) {
         c.copy("schema", "ours");
         let mut job = job(from, "ours", OnExisting::Replace);
         job.selection = Selection {
@@ -297,12 +301,12 @@ INSERT INTO f_select VALUES ((SELECT count(*) FROM z_later));
     let path = c.scratch("before.sql");
     std::fs::write(&path, text).unwrap();
     let expected = theirs(&c, &path);
-    let jobs = if is_full_campaign() { 3 } else { 2 };
+    let jobs = if is_full_campaign() { 3 } else { 1 };
     compare(
         &c,
         &path,
         &expected,
-        &["1", "4", "3"][..jobs],
+        &["4", "1", "3"][..jobs],
         &[("restore-queue-mib", "1")],
     )
     .await;

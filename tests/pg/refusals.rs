@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Cluster, assert_same};
+use crate::support::{Cluster, assert_same, is_full_campaign};
 
 /// A command of the program on `c` as `user`, with this environment.
 fn run(c: &Cluster, user: &str, env: &[(&str, &str)], args: &[&str]) -> Output {
@@ -97,6 +97,10 @@ fn everything_but_what_is_refused_is_restored() {
         assert_eq!(result["skipped"][0]["sqlstate"], "42501", "{result}");
         assert_eq!(result["skipped_total"], skipped.len(), "{result}");
         assert_same(&c.content(&target, &["--no-owner"]), &wanted, &target);
+        // A folder is tried like the archive of the same entries.
+        if i == 1 && !is_full_campaign() {
+            continue;
+        }
         let (code, rehearsal) = rehearsed(&c, ("creator", &[NO_OWNERS]), dump);
         assert_eq!((code, &rehearsal["restorable"]), (1, &false.into()));
         assert_eq!(told(&rehearsal["refusals"]), skipped, "{rehearsal}");
@@ -319,12 +323,11 @@ fn a_rehearsal_foretells_what_is_left_out() {
     assert_eq!(c.psql("app0", granted), "t|t");
     assert_eq!(c.psql("app1", "SELECT count(*) FROM u"), "1");
     assert_eq!(c.psql("app1", "SELECT to_regclass('t') IS NULL"), "t");
+    rows_that_are_refused_fail_the_restore(&c);
 }
 
 /// Rows are never left out: they fail the restore, which names the table, the line and the constraint, and no value.
-#[test]
-fn rows_that_are_refused_fail_the_restore() {
-    let c = Cluster::start();
+fn rows_that_are_refused_fail_the_restore(c: &Cluster) {
     c.create(
         "src",
         "CREATE FUNCTION most() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 9000';
@@ -333,7 +336,7 @@ fn rows_that_are_refused_fail_the_restore() {
          CREATE OR REPLACE FUNCTION most() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 7500';",
     );
     let dump = c.dump_to_file("src", &[]);
-    let (code, result) = restored(&c, ("postgres", &[SKIP]), &dump, "app");
+    let (code, result) = restored(c, ("postgres", &[SKIP]), &dump, "app");
     assert_eq!(code, 1, "{result}");
     assert_eq!(result["error"]["reason"], "data_rejected", "{result}");
     let message = result["error"]["message"].as_str().unwrap();
@@ -342,8 +345,8 @@ fn rows_that_are_refused_fail_the_restore() {
     assert!(message.contains("in line 500 of its data"), "{message}");
     assert!(!message.contains("7500"), "{message}");
     assert!(!c.databases().contains(&"app".to_owned()));
-    nothing_quotes_a_row(&c);
-    rows_of_an_extension_are_named(&c);
+    nothing_quotes_a_row(c);
+    rows_of_an_extension_are_named(c);
 }
 
 /// The key of a row is taken by one that an extension has created in a table of its configuration.

@@ -70,8 +70,17 @@ fn started() -> (Cluster, PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_rehearsal_leaves_nothing_after_the_reaper() {
+async fn interrupted_rehearsals_leave_nothing() {
     let (c, dump) = started();
+    // First, while there is no journal.
+    a_restore_that_is_killed_while_it_rehearses_is_completed_by_the_next_attempt(&c, &dump);
+    a_killed_rehearsal_leaves_nothing_after_the_reaper(&c, &dump).await;
+    c.psql("postgres", "DROP SCHEMA pgrestored CASCADE");
+    a_rehearsal_that_loses_its_session_drops_its_database(&c, &dump).await;
+    a_download_starts_while_the_restore_is_rehearsed(&c, &dump).await;
+}
+
+async fn a_killed_rehearsal_leaves_nothing_after_the_reaper(c: &Cluster, dump: &Path) {
     let rehearse = ["rehearse", dump.to_str().unwrap()];
     let restricted = [&rehearse[..], &["--backup-trust", "restricted"]].concat();
     for has_journal in [false, true] {
@@ -79,8 +88,8 @@ async fn a_killed_rehearsal_leaves_nothing_after_the_reaper() {
             c.psql("postgres", "GRANT CREATE ON DATABASE postgres TO creator");
         }
         for (step, args) in [("schema", &rehearse[..]), ("task", &restricted[..])] {
-            kill(&c, step, args);
-            reap(&c).await;
+            kill(c, step, args);
+            reap(c).await;
             let what = format!("{step}, journal: {has_journal}");
             assert_eq!(c.psql("postgres", OURS), "0|0", "{what}");
             if has_journal {
@@ -91,9 +100,10 @@ async fn a_killed_rehearsal_leaves_nothing_after_the_reaper() {
 }
 
 /// The next attempt at a restore drops what the rehearsal of the one before has left.
-#[test]
-fn a_restore_that_is_killed_while_it_rehearses_is_completed_by_the_next_attempt() {
-    let (c, dump) = started();
+fn a_restore_that_is_killed_while_it_rehearses_is_completed_by_the_next_attempt(
+    c: &Cluster,
+    dump: &Path,
+) {
     let restore = [
         "restore",
         dump.to_str().unwrap(),
@@ -103,13 +113,14 @@ fn a_restore_that_is_killed_while_it_rehearses_is_completed_by_the_next_attempt(
         "--request-id",
         "again",
     ];
-    kill(&c, "schema", &restore);
+    kill(c, "schema", &restore);
     assert!(!c.databases().contains(&"app".to_owned()));
     assert_eq!(c.leftovers(), Vec::<String>::new(), "only the rehearsal");
-    let next = run(&c, "", &restore);
+    let next = run(c, "", &restore);
     assert!(next.status.success(), "{next:?}");
     assert_eq!(c.psql("postgres", OURS), "0|0");
     assert_eq!(c.psql("app", "SELECT a FROM t"), "1");
+    c.psql("postgres", "DROP DATABASE app");
 }
 
 /// The session of a rehearsal that has created its database and waits.
@@ -127,11 +138,9 @@ async fn hold(c: &Cluster) -> tokio_postgres::Client {
     client
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rehearsal_that_loses_its_session_drops_its_database() {
-    let (c, dump) = started();
-    let (holder, app) = (hold(&c).await, c.app(&[]));
-    let (request, progress) = (job(&dump, "app", OnExisting::Fail), Arc::default());
+async fn a_rehearsal_that_loses_its_session_drops_its_database(c: &Cluster, dump: &Path) {
+    let (holder, app) = (hold(c).await, c.app(&[]));
+    let (request, progress) = (job(dump, "app", OnExisting::Fail), Arc::default());
     let rehearsing = app
         .manager
         .rehearse(&request, &progress, CancellationToken::new());
@@ -146,12 +155,10 @@ async fn a_rehearsal_that_loses_its_session_drops_its_database() {
     assert_eq!(c.psql("postgres", JOURNALED), "0");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_download_starts_while_the_restore_is_rehearsed() {
-    let (c, dump) = started();
-    let (holder, app) = (hold(&c).await, c.app(&[("restore-rehearse", "always")]));
+async fn a_download_starts_while_the_restore_is_rehearsed(c: &Cluster, dump: &Path) {
+    let (holder, app) = (hold(c).await, c.app(&[("restore-rehearse", "always")]));
     let (request, progress) = (
-        job(&dump, "app", OnExisting::Fail),
+        job(dump, "app", OnExisting::Fail),
         Arc::new(Progress::default()),
     );
     let stop = CancellationToken::new();

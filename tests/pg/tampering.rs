@@ -1,6 +1,7 @@
 //! What another session changes between two attempts: a record or rows that were touched never reach the target.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrestored::app::App;
 use pgrestored::error::FailureReason as R;
@@ -11,24 +12,54 @@ use crate::support::kills::{
     FROM_THE_FIRST, Interrupt, assert_begun_again, assert_continued, assert_settled, end_all,
     end_loaders, reopened,
 };
-use crate::support::{Cluster, assert_same, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job};
 
 const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 50) i;
     CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5(i::text) FROM generate_series(1, 60) i;
     CREATE TABLE c (id int); INSERT INTO c SELECT generate_series(1, 70);
     CREATE INDEX ON a (v); CREATE INDEX ON b (v); CREATE INDEX ON c (id)";
 
-/// An attempt that loses the server once the rows of all tables are recorded.
-async fn stopped(app: &App, c: &Arc<Cluster>, request: &RestoreJob, end: fn(&Cluster)) {
-    let has_rows = |c: &Cluster| {
+/// An attempt that loses the server once the rows of all tables are recorded, which is not before so many records. Returns
+/// how many there were.
+async fn stopped(
+    app: &App,
+    c: &Arc<Cluster>,
+    request: &RestoreJob,
+    (end, not_before): (fn(&Cluster), u32),
+) -> u32 {
+    let (reached, first) = (AtomicU32::new(0), Arc::new(AtomicU32::new(u32::MAX)));
+    let at = first.clone();
+    let has_rows = move |c: &Cluster| {
+        let n = reached.fetch_add(1, Ordering::SeqCst);
+        if n < not_before {
+            return false;
+        }
         let recorded = "SELECT count(*) FROM pgrestored_work.done WHERE body LIKE '%\"r\":%'";
         let staging = c.leftovers();
-        staging.first().is_some_and(|s| c.psql(s, recorded) == "3")
+        let has_rows = staging.first().is_some_and(|s| c.psql(s, recorded) == "3");
+        if has_rows {
+            at.fetch_min(n, Ordering::SeqCst);
+        }
+        has_rows
     };
     let interrupt = Interrupt::when(c, NOTED, has_rows, end);
     let done = run(app, request).await;
     assert!(interrupt.has_happened());
     assert_eq!(done.failure, Some(R::TargetUnavailable));
+    first.load(Ordering::SeqCst)
+}
+
+/// The rows and how many indexes there are; in a full campaign, everything.
+fn content(c: &Cluster, database: &str) -> String {
+    if is_full_campaign() {
+        return c.content(database, &[]);
+    }
+    let rows = ["a", "b", "c"].map(|t| {
+        format!("(SELECT string_agg(t::text, ' ' ORDER BY t::text COLLATE \"C\") FROM {t} t)")
+    });
+    let rows = rows.join(", ");
+    let indexes = "SELECT count(*) FROM pg_index WHERE indexrelid >= 16384";
+    c.psql(database, &format!("SELECT ({indexes}), {rows}"))
 }
 
 /// What changes the staging database, and by which a restore notices. The rows of all tables are there by then.
@@ -81,16 +112,19 @@ async fn what_others_changed_never_reaches_the_target() {
     c.create("src", SOURCE);
     let c = Arc::new(c);
     let dump = c.dump_to_file("src", &[]);
-    let wanted = c.content("src", &[]);
+    let wanted = content(&c, "src");
     // One session, so that the same work is done each time.
     let app = c.app(&[FROM_THE_FIRST, ("restore-jobs", "1")]);
     // Nothing is changed: the control. The orderly end of an attempt closes the database, until somebody opens it.
     let nothing = ("nothing was changed", "SELECT 1");
+    let mut not_before = 0;
     for (what, change) in [nothing].iter().chain(CHANGES) {
         let request = job(&dump, "app", OnExisting::Fail);
         let is_control = *what == nothing.0;
         let end = if is_control { end_loaders } else { end_all };
-        stopped(&app, &c, &request, end).await;
+        // To ask the server at each record takes longer than to make one.
+        let there = stopped(&app, &c, &request, (end, not_before)).await;
+        not_before = there.saturating_sub(2);
         let staging = reopened(&c);
         let before = c.psql(
             &staging,
@@ -110,7 +144,7 @@ async fn what_others_changed_never_reaches_the_target() {
         } else {
             assert_begun_again(&done, what);
         }
-        assert_same(&c.content("app", &[]), &wanted, what);
+        assert_same(&content(&c, "app"), &wanted, what);
         assert_settled(&c, "app", what);
         c.psql("postgres", "DROP DATABASE app");
     }
