@@ -1,6 +1,5 @@
 //! Other digits in the same places: all digits of a value are one string, which is permuted; everything else stays.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::hash::integer;
@@ -64,6 +63,29 @@ impl Digits {
         (are_digits(whole) && are_digits(fraction)) || (has_point && is_special(value))
     }
 
+    /// Masks a text whose digits may be of any script, in their own scripts: "1" and its fullwidth form are different values, and
+    /// stay different. Bytes that are not UTF-8 stay.
+    fn apply_to_any_script(&self, value: &[u8], out: &mut Vec<u8>) -> Result<Masked, Fault> {
+        if !matches!(self.of, DigitsOf::Text) {
+            return Err(NO_NUMBER);
+        }
+        let chars = || value.utf8_chunks().flat_map(|chunk| chunk.valid().chars());
+        let mut digits: Vec<u16> = chars().filter_map(|c| Some(digit(c)?.1)).collect();
+        self.key.permutations.digits(&mut digits)?;
+        let mut masked = digits.iter();
+        for chunk in value.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                let new = digit(c).and_then(|(zero, _)| {
+                    char::from_u32(u32::from(zero) + u32::from(*masked.next()?))
+                });
+                let text = &mut [0; 4];
+                out.extend_from_slice(new.unwrap_or(c).encode_utf8(text).as_bytes());
+            }
+            out.extend_from_slice(chunk.invalid());
+        }
+        Ok(Masked::Value)
+    }
+
     /// How many of the first digits are 0 in every value of the column.
     fn fixed(&self, value: &[u8]) -> usize {
         let DigitsOf::Numeric { zeros: Some(zeros) } = self.of else {
@@ -76,13 +98,15 @@ impl Digits {
 
 impl Transform for Digits {
     fn apply(&self, value: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
-        let value = &*in_ascii(value);
+        if !value.is_ascii() {
+            return self.apply_to_any_script(value, out);
+        }
         if !self.is_of_type(value) {
             return Err(NO_NUMBER);
         }
-        let mut digits: Vec<u16> = Vec::with_capacity(value.len());
-        let all = value.iter().filter(|b| b.is_ascii_digit());
-        digits.extend(all.map(|b| u16::from(b - b'0')));
+        let all = || value.iter().filter(|b| b.is_ascii_digit());
+        let mut digits: Vec<u16> = Vec::with_capacity(all().count());
+        digits.extend(all().map(|b| u16::from(b - b'0')));
         let start = out.len();
         out.extend_from_slice(value);
         // NaN, Infinity and texts without digits stay.
@@ -105,8 +129,9 @@ impl Transform for Digits {
     }
 }
 
-/// The zeros of other scripts, each of which its other digits follow (Unicode's category Nd).
-const ZEROS: [char; 67] = [
+/// The zeros of all scripts, each of which its other digits follow (Unicode's category Nd).
+const ZEROS: [char; 76] = [
+    '0',
     '\u{660}',
     '\u{6f0}',
     '\u{7c0}',
@@ -145,6 +170,7 @@ const ZEROS: [char; 67] = [
     '\u{ff10}',
     '\u{104a0}',
     '\u{10d30}',
+    '\u{10d40}',
     '\u{11066}',
     '\u{110f0}',
     '\u{11136}',
@@ -154,16 +180,22 @@ const ZEROS: [char; 67] = [
     '\u{114d0}',
     '\u{11650}',
     '\u{116c0}',
+    '\u{116d0}',
+    '\u{116da}',
     '\u{11730}',
     '\u{118e0}',
     '\u{11950}',
+    '\u{11bf0}',
     '\u{11c50}',
     '\u{11d50}',
     '\u{11da0}',
+    '\u{11de0}',
     '\u{11f50}',
     '\u{16a60}',
     '\u{16ac0}',
     '\u{16b50}',
+    '\u{16d70}',
+    '\u{1ccf0}',
     '\u{1d7ce}',
     '\u{1d7d8}',
     '\u{1d7e2}',
@@ -172,26 +204,18 @@ const ZEROS: [char; 67] = [
     '\u{1e140}',
     '\u{1e2f0}',
     '\u{1e4f0}',
+    '\u{1e5f1}',
     '\u{1e950}',
     '\u{1fbf0}',
 ];
 
-/// The text with the digits of all scripts as 0 to 9, so that none of them stays.
-fn in_ascii(value: &[u8]) -> Cow<'_, [u8]> {
-    if value.is_ascii() {
-        return value.into();
-    }
-    let Ok(text) = std::str::from_utf8(value) else {
-        return value.into();
-    };
-    let ascii = |c: char| {
-        let after = ZEROS.partition_point(|zero| *zero <= c);
-        let zero = after.checked_sub(1).and_then(|at| ZEROS.get(at));
-        let digit = zero.and_then(|zero| char::from_digit(u32::from(c) - u32::from(*zero), 10));
-        digit.unwrap_or(c)
-    };
-    let text: String = text.chars().map(ascii).collect();
-    text.into_bytes().into()
+/// The zero of a digit's script, and the digit; `None` if it is no digit.
+fn digit(c: char) -> Option<(char, u16)> {
+    let after = ZEROS.partition_point(|zero| *zero <= c);
+    let zero = *ZEROS.get(after.checked_sub(1)?)?;
+    let digit = u32::from(c) - u32::from(zero);
+    let digit = u16::try_from(digit).ok().filter(|digit| *digit < 10)?;
+    Some((zero, digit))
 }
 
 /// Writes the digits into the places of the text's digits.
@@ -227,14 +251,42 @@ mod tests {
     }
 
     #[test]
-    fn digits_of_other_scripts_do_not_stay() {
+    fn digits_of_other_scripts_do_not_stay_and_keep_their_script() {
         assert!(ZEROS.is_sorted());
-        let ascii = |text: &str| String::from_utf8(in_ascii(text.as_bytes()).into_owned()).unwrap();
-        assert_eq!(ascii("٠٩-１２ Ü½\u{1d7d9}"), "09-12 Ü½1");
-        assert_eq!(
-            masked(DigitsOf::Text, "１２3456"),
-            masked(DigitsOf::Text, "123456")
-        );
+        assert_eq!(digit('٣'), Some(('\u{660}', 3)));
+        assert_eq!(digit('\u{1d7d9}'), Some(('\u{1d7d8}', 1)));
+        assert!("½ÜA/:²".chars().all(|c| digit(c).is_none()));
+        let text = |value: &str| masked(DigitsOf::Text, value);
+        let wide = text("１２3456 ü");
+        let ascii: String = wide
+            .chars()
+            .filter_map(|c| Some(digit(c)?.1.to_string()))
+            .collect();
+        assert_eq!(ascii, text("123456"));
+        let scripts = |text: &str| {
+            text.chars()
+                .map(|c| digit(c).map_or(c, |d| d.0))
+                .collect::<String>()
+        };
+        assert_eq!(scripts(&wide), scripts("１２3456 ü"));
+        // A unique column may have both.
+        assert_ne!(wide, text("123456 ü"));
+    }
+
+    #[test]
+    fn digits_beside_bytes_that_are_not_utf_8_are_masked() {
+        let key = test_key("a").keyed().clone();
+        let rule = Digits {
+            key,
+            of: DigitsOf::Text,
+        };
+        let mut out = vec![];
+        rule.apply("٣٤٥٦٧٨".as_bytes(), None, &mut out).unwrap();
+        let (masked, length) = (out.clone(), out.len());
+        rule.apply(&["٣٤٥٦٧٨".as_bytes(), b"\xff"].concat(), None, &mut out)
+            .unwrap();
+        assert_eq!(out[length..], [&masked[..], b"\xff"].concat());
+        assert_ne!(masked, "٣٤٥٦٧٨".as_bytes());
     }
 
     #[test]

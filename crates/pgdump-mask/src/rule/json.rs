@@ -116,11 +116,12 @@ impl JsonRules {
                 b'}' => break,
                 b',' => edit.rest.step(),
                 _ => {
-                    let key = edit.rest.value().string().ok_or(NOT_JSON)?;
+                    // Half a surrogate pair is no text: no path names such a key.
+                    let key = edit.rest.value().string();
                     // The colon.
                     edit.rest.step();
                     let leads_to = |step: &Step| match step {
-                        Step::Key(wanted) => key == *wanted,
+                        Step::Key(wanted) => key.as_deref() == Some(wanted),
                         Step::AnyKey => true,
                         Step::AnyElement => false,
                     };
@@ -322,6 +323,59 @@ mod tests {
                 expected,
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn keys_are_compared_as_what_they_stand_for() {
+        for (path, text, expected) in [
+            (
+                "$.email",
+                r#"{"\u0065mail":"uv","e\u006Dail":["wx"],"E\u006dail":"yz"}"#,
+                r#"{"\u0065mail":"u","e\u006Dail":["w"],"E\u006dail":"yz"}"#,
+            ),
+            // Half a surrogate pair, which json may have.
+            (
+                "$.a",
+                r#"{"\ud800":"uv","a":"\udc00","a":"wx"}"#,
+                r#"{"\ud800":"uv","a":null,"a":"w"}"#,
+            ),
+            ("$.*", r#"{"\ud800":"uv"}"#, r#"{"\ud800":"u"}"#),
+            (
+                "$",
+                r#"{"\ud800":{"\udfff":"uv"}}"#,
+                r#"{"\ud800":{"\udfff":"u"}}"#,
+            ),
+            ("$['a\"b']", r#"{"a\"b":"uv"}"#, r#"{"a\"b":"u"}"#),
+            ("$.a\\b", r#"{"a\\b":"uv"}"#, r#"{"a\\b":"u"}"#),
+            (
+                "$.a",
+                r#"{"a":"\u0075\u0000","b":1e999999}"#,
+                r#"{"a":"u","b":1e999999}"#,
+            ),
+        ] {
+            assert_eq!(
+                masked(vec![(path, first())], text).unwrap(),
+                expected,
+                "{path}"
+            );
+        }
+    }
+
+    /// In time that grows with the text, and without a stack that does.
+    #[test]
+    fn a_hundred_thousand_levels_are_passed() {
+        let deep = |open: &str, value: &str, close: &str| {
+            format!("{}{value}{}", open.repeat(100_000), close.repeat(100_000))
+        };
+        for text in [
+            deep("[", "\"secret\"", "]"),
+            deep(r#"{"a":"#, "\"secret\"", "}"),
+        ] {
+            for path in ["$", "$.*", "$[*]", "$.a.a.a"] {
+                let result = masked(vec![(path, first())], &text).unwrap();
+                assert_eq!(result.contains("secret"), result == text, "{path}");
+            }
         }
     }
 

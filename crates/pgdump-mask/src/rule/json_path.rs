@@ -66,13 +66,19 @@ fn step(text: &str) -> Option<(Step, &str)> {
         let quoted = text.strip_prefix('[').and_then(|t| t.strip_prefix(quote));
         if let Some(quoted) = quoted {
             let (key, rest) = quoted.split_once(quote)?;
+            // Elsewhere, paths have escapes in quotes. Taken for itself, it would lead to no value, which then stays.
+            if key.contains('\\') {
+                return None;
+            }
             return Some((Step::Key(key.to_owned()), rest.strip_prefix(']')?));
         }
     }
     let name = text.strip_prefix('.')?;
     let end = name.find(['.', '[']).unwrap_or(name.len());
     let (key, rest) = name.split_at(end);
-    (!key.is_empty()).then(|| (Step::Key(key.to_owned()), rest))
+    // A pattern of keys, which paths do not have.
+    let is_key = !key.is_empty() && !key.contains('*');
+    is_key.then(|| (Step::Key(key.to_owned()), rest))
 }
 
 #[cfg(test)]
@@ -93,6 +99,13 @@ mod tests {
             ("$.", None),
             ("$..a", None),
             ("$[0]", None),
+            ("$.e*", None),
+            ("$.*mail", None),
+            ("$[\"e*\"]", Some(vec![key("e*")])),
+            ("$['a\"b']", Some(vec![key("a\"b")])),
+            ("$.a\\b", Some(vec![key("a\\b")])),
+            ("$[\"\\u0065mail\"]", None),
+            ("$[\"a\\\"b\"]", None),
         ] {
             assert_eq!(JsonPath::parse(text), expected.map(JsonPath), "{text}");
         }
