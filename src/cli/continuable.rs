@@ -24,11 +24,14 @@ fn moment(at: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// How much is loaded.
-fn loaded(w: &WaitingRestore) -> String {
+/// How much is loaded; `None` if the last attempt was killed before it could say it.
+fn loaded(w: &WaitingRestore) -> Option<String> {
+    if w.bytes == 0 && w.rows == 0 {
+        return None;
+    }
     let percent = (w.share * 100.0) as u64;
     let (bytes, rows) = (human_bytes(w.bytes), count(w.rows, "row"));
-    format!("{bytes}, {rows} ({percent} %)")
+    Some(format!("{bytes}, {rows} ({percent} %)"))
 }
 
 /// One line about a restore that can be continued.
@@ -40,9 +43,9 @@ pub(super) fn line(w: &WaitingRestore, now: jiff::Timestamp) -> String {
         "it goes on when its request is delivered again"
     };
     format!(
-        "{}: {} loaded by request {}, stopped {age} ago, kept until {}: {next}",
+        "{}: {}loaded by request {}, stopped {age} ago, kept until {}: {next}",
         w.target,
-        loaded(w),
+        loaded(w).map_or_else(String::new, |amount| format!("{amount} ")),
         w.request_id,
         moment(w.until)
     )
@@ -50,9 +53,12 @@ pub(super) fn line(w: &WaitingRestore, now: jiff::Timestamp) -> String {
 
 /// What a person can do with the work that is kept of a restore of `backup`.
 fn kept(w: &WaitingRestore, backup: &str) -> String {
+    let loaded = loaded(w).map_or_else(
+        || "what was loaded is".to_owned(),
+        |amount| format!("{amount} are"),
+    );
     format!(
-        "{} are kept until {}: go on with `pgrestored restore {backup} --target {} --resume` and the same options, or drop them with `pgrestored reap`",
-        loaded(w),
+        "{loaded} kept until {}: go on with `pgrestored restore {backup} --target {} --resume` and the same options, or drop it with `pgrestored reap`",
         moment(w.until),
         w.target
     )
@@ -216,8 +222,22 @@ mod tests {
         assert_eq!(
             kept(&waiting("app", true), "latest"),
             "3.00 GiB, 1,234 rows (50 %) are kept until 1970-01-02T00:00:00Z: go on with `pgrestored restore latest \
-             --target app --resume` and the same options, or drop them with `pgrestored reap`"
+             --target app --resume` and the same options, or drop it with `pgrestored reap`"
         );
+    }
+
+    #[test]
+    fn an_amount_that_nobody_has_said_is_not_shown() {
+        let killed = WaitingRestore {
+            bytes: 0,
+            rows: 0,
+            share: 0.0,
+            ..waiting("app", true)
+        };
+        let now = jiff::Timestamp::from_second(600).unwrap();
+        assert!(line(&killed, now).starts_with("app: loaded by request r-app, stopped"));
+        let kept = kept(&killed, "latest");
+        assert!(kept.starts_with("what was loaded is kept until 1970-01-02T00:00:00Z: go on"));
     }
 
     #[test]

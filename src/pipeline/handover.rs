@@ -1,13 +1,11 @@
 //! What becomes of the work of a restore that fails: it is kept for the next attempt, or dropped.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::job_context::JobContext;
 use super::states::Prepared;
-use super::target_destination::Resumption;
 use crate::config::Resume;
-use crate::database::{KeptWork, ResumeTerms, TargetLock, WorkDone};
+use crate::database::{KeptWork, ResumeTerms, TargetLock};
 use crate::error::{JobKind, RestoreError, RetryClass, report as said};
 use crate::event::NOT_EMPTIED;
 use crate::job::{KeepProgress, RestoreJob};
@@ -161,20 +159,10 @@ fn is_void(e: &RestoreError) -> bool {
 }
 
 /// Leaves the work to the next attempt. A failure changes nothing of that: the next attempt finds it as after a crash.
-pub(super) async fn keep(
-    context: &JobContext<'_, RestoreJob>,
-    claimed: &TargetLock,
-    continued: Option<Resumption>,
-) {
-    let progress = context.progress;
-    let before = continued.map_or((0, 0), |c| (c.from.bytes, c.from.rows));
-    let done = WorkDone {
-        bytes: before.0 + progress.data_bytes.load(Relaxed),
-        rows: before.1 + progress.rows.load(Relaxed),
-        share: progress.snapshot().fraction.unwrap_or_default(),
-    };
-    match tokio::time::timeout(CLEANUP, claimed.hand_over(&done)).await {
-        Ok(Ok(true)) => {
+pub(super) async fn keep(context: &JobContext<'_, RestoreJob>, claimed: &TargetLock) {
+    let share = context.progress.snapshot().fraction.unwrap_or_default();
+    match tokio::time::timeout(CLEANUP, claimed.hand_over(share)).await {
+        Ok(Ok(Some(done))) => {
             tracing::info!(
                 bytes = done.bytes,
                 rows = done.rows,
@@ -182,7 +170,7 @@ pub(super) async fn keep(
             );
         }
         // Without the lock, or before anything was taken over, there is nothing to do.
-        Ok(Ok(false)) => {}
+        Ok(Ok(None)) => {}
         Ok(Err(e)) => tracing::warn!(
             error = said(&e),
             "the work of this attempt was not closed for the next one"
