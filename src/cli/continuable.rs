@@ -149,7 +149,8 @@ pub(super) async fn hint_after_failure(
         let offer = "with --keep-progress, an interrupted restore can be continued";
         return (reason == FailureReason::Cancelled).then(|| offer.to_owned());
     }
-    if reason.retry_class() == RetryClass::Permanent {
+    let is_over = reason.retry_class() == RetryClass::Permanent;
+    if is_over && reason != FailureReason::Timeout {
         return None;
     }
     match tokio::time::timeout(PATIENCE, own_work(app, &job.request_id)).await {

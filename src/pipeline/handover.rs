@@ -6,7 +6,7 @@ use super::job_context::JobContext;
 use super::states::Prepared;
 use crate::config::Resume;
 use crate::database::{KeptWork, ResumeTerms, TargetLock};
-use crate::error::{JobKind, RestoreError, RetryClass, report as said};
+use crate::error::{FailureReason, JobKind, RestoreError, RetryClass, report as said};
 use crate::event::NOT_EMPTIED;
 use crate::job::{KeepProgress, RestoreJob};
 use crate::outcome::disposition;
@@ -84,9 +84,18 @@ pub(super) fn comes_again_after(
     attempt: u32,
     e: &RestoreError,
 ) -> bool {
-    let class = e.reason().retry_class();
+    let class = class_of(context.job, e);
     let most = context.config().max_attempts;
     class != RetryClass::Permanent && comes_again(context.job, class, attempt, most)
+}
+
+/// Whether, and when, another attempt at this job can help after this error.
+fn class_of(job: &RestoreJob, e: &RestoreError) -> RetryClass {
+    match (e.reason(), job.keep) {
+        // It was not done in the time that it had, and a person may give it more.
+        (FailureReason::Timeout, KeepProgress::ForPerson) => RetryClass::Transient,
+        (reason, _) => reason.retry_class(),
+    }
 }
 
 /// Why nothing is recorded that another attempt could continue; `None` if it is recorded.
@@ -136,7 +145,7 @@ pub(super) fn ending_of(
     (attempt, has_resumed): (u32, bool),
     e: &RestoreError,
 ) -> Ending {
-    let (config, class) = (context.config(), e.reason().retry_class());
+    let (config, class) = (context.config(), class_of(context.job, e));
     let terms = ResumeTerms::of(config);
     ending(&EndFacts {
         work: claimed.kept_work(),
@@ -264,6 +273,33 @@ mod tests {
             job.keep = keep;
             let comes = comes_again(&job, class, attempt, 4);
             assert_eq!(comes, wanted, "{keep:?} {class:?} {attempt}");
+        }
+    }
+
+    #[test]
+    fn what_took_too_long_is_kept_for_a_person() {
+        let mut job = RestoreJob::replacing("r", "app", String::new());
+        let e = |kind| RestoreError::from(crate::error::JobError::new(kind, "no"));
+        for (keep, kind, wanted) in [
+            (
+                KeepProgress::ForPerson,
+                JobKind::Timeout,
+                RetryClass::Transient,
+            ),
+            (
+                KeepProgress::ForRedelivery,
+                JobKind::Timeout,
+                RetryClass::Permanent,
+            ),
+            (KeepProgress::Never, JobKind::Timeout, RetryClass::Permanent),
+            (
+                KeepProgress::ForPerson,
+                JobKind::Internal,
+                RetryClass::Transient,
+            ),
+        ] {
+            job.keep = keep;
+            assert_eq!(class_of(&job, &e(kind)), wanted, "{keep:?} {kind:?}");
         }
     }
 
