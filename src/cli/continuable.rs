@@ -134,6 +134,21 @@ fn could_be_kept(app: &App, job: &RestoreJob, result: &RestoreResult) -> bool {
         && job.backup != BackupRef::Stdin
 }
 
+/// That nothing is kept of a restore that was to be kept, because it had taken less than `from`; an attempt that has continued
+/// another one is always kept.
+fn too_short(
+    keep: KeepProgress,
+    has_resumed: bool,
+    seconds: f64,
+    from: Duration,
+) -> Option<String> {
+    let is_short = keep == KeepProgress::ForPerson && !has_resumed && seconds < from.as_secs_f64();
+    let from = duration(from.as_secs_f64());
+    is_short.then(|| {
+        format!("nothing is kept: it had loaded for less than {from} (RESTORE_RESUME_FROM)")
+    })
+}
+
 /// What a person is to know about the work of a restore that failed; `backup` is as the person named it.
 pub(super) async fn hint_after_failure(
     app: &App,
@@ -142,6 +157,11 @@ pub(super) async fn hint_after_failure(
     result: &RestoreResult,
 ) -> Option<String> {
     let reason = result.error.as_ref()?.reason;
+    let (has_resumed, seconds) = (result.resumed_from.is_some(), result.duration_seconds);
+    let short = too_short(job.keep, has_resumed, seconds, app.config.resume.from);
+    if reason == FailureReason::Cancelled && short.is_some() {
+        return short;
+    }
     if !could_be_kept(app, job, result) || !app.manager.has_reached_target() {
         return None;
     }
@@ -225,6 +245,21 @@ mod tests {
             "3.00 GiB, 1,234 rows (50 %) are kept until 1970-01-02T00:00:00Z: go on with `pgrestored restore latest \
              --target app --resume` and the same options, or drop it with `pgrestored reap`"
         );
+    }
+
+    #[test]
+    fn a_restore_that_was_too_short_to_be_kept_says_so() {
+        let minute = Duration::from_secs(60);
+        let by_hand = KeepProgress::ForPerson;
+        let said = too_short(by_hand, false, 59.0, minute).unwrap();
+        assert_eq!(
+            said,
+            "nothing is kept: it had loaded for less than 1 min 0 s (RESTORE_RESUME_FROM)"
+        );
+        assert_eq!(too_short(by_hand, false, 60.0, minute), None);
+        assert_eq!(too_short(by_hand, true, 59.0, minute), None);
+        assert_eq!(too_short(by_hand, false, 0.0, Duration::ZERO), None);
+        assert_eq!(too_short(KeepProgress::Never, false, 59.0, minute), None);
     }
 
     #[test]

@@ -147,11 +147,12 @@ pub enum NotContinued {
     OtherServer,
     /// The record of the work is not as it was written.
     Edited(String),
-    /// A table, and how many rows of the load it should have and has.
+    /// A table, how many rows of the load it should have and has, and how many others it has.
     Touched {
         table: String,
         expected: u64,
         found: u64,
+        others: u64,
     },
     /// Something was done of which nothing says whether it was done completely.
     Incomplete(String),
@@ -195,9 +196,10 @@ impl fmt::Display for NotContinued {
                 table,
                 expected,
                 found,
+                others,
             } => write!(
                 f,
-                "table {table} was changed by somebody else: it has {found} of the {expected} rows that were loaded"
+                "table {table} was changed by somebody else: it has {found} of the {expected} rows that were loaded, and {others} that were not"
             ),
             N::Incomplete(what) => {
                 write!(f, "the earlier attempt stopped where it cannot be continued: {what}")

@@ -339,6 +339,7 @@ impl TargetLock {
                 table: touched.table,
                 expected: touched.expected,
                 found: touched.found,
+                others: touched.others,
             }));
         }
         if let Some(table) = checked.emptied {
