@@ -277,6 +277,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes the record of a person's restore that has no outcome: its work is dropped, and nobody repeats it by itself.
+    pub async fn forget_command(
+        self,
+        session: &Session,
+        request_id: &str,
+    ) -> Result<(), DatabaseError> {
+        self.execute(
+            session,
+            "DELETE FROM pgrestored.request WHERE request_id = $1 AND state = 'running'",
+            &[&request_id],
+        )
+        .await?;
+        Ok(())
+    }
+
     /// Records that earlier attempts got further: they crashed, but this request is not what kills workers.
     pub async fn forget_crashes(
         self,

@@ -399,4 +399,6 @@ async fn a_person_interrupts_and_continues() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
     let waiting = c.psql("postgres", "SELECT count(*) FROM pgrestored.work");
     assert_eq!(waiting, "0");
+    let running = "SELECT count(*) FROM pgrestored.request WHERE state = 'running'";
+    assert_eq!(c.psql("postgres", running), "0");
 }
