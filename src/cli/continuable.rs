@@ -91,7 +91,15 @@ pub(super) async fn find(
     target: &str,
     request_id: Option<&str>,
 ) -> Result<String, CommandError> {
-    choose(&app.manager.waiting().await?, target, request_id)
+    let chosen = choose(&app.manager.waiting().await?, target, request_id);
+    if matches!(chosen, Err(CommandError::NothingToContinue(_)))
+        && let Some(running) = app.manager.occupied(target).await?
+    {
+        return Err(CommandError::NothingToContinue(format!(
+            "nothing to continue for {target} yet: its restore by request {running} is running, or the server has not noticed that it ended: try again later"
+        )));
+    }
+    chosen
 }
 
 fn choose(
