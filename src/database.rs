@@ -51,6 +51,6 @@ pub use rollback::{RolledBack, rollback};
 pub use staging::{CreateOptions, OTHER_LOCALE, ProvenStaging, Staging};
 pub use target_lock::{ClaimPolicy, TargetLock};
 pub use temporary_database::TemporaryDatabase;
-pub use waiting::{WaitingRestore, waiting};
+pub use waiting::{WaitingRestore, occupied, waiting};
 pub use work::{FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState};
 pub use work_session::{BeginWork, Continuing, KeptWork, TakenOver};

@@ -310,6 +310,15 @@ impl RestoreManager {
         database::waiting(&self.services.server, terms.within).await
     }
 
+    /// The request whose restore into `target` could be continued if it were not running, as far as the server knows.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn occupied(&self, target: &str) -> Result<Option<String>, RestoreError> {
+        let within = ResumeTerms::of(self.config()).within;
+        database::occupied(&self.services.server, within, target).await
+    }
+
     /// One pass of the reaper over the target server, and over the scratch server if there is one.
     ///
     /// # Errors

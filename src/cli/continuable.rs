@@ -24,11 +24,14 @@ fn moment(at: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// How much is loaded.
-fn loaded(w: &WaitingRestore) -> String {
+/// How much is loaded; `None` if the last attempt was killed before it could say it.
+fn loaded(w: &WaitingRestore) -> Option<String> {
+    if w.bytes == 0 && w.rows == 0 {
+        return None;
+    }
     let percent = (w.share * 100.0) as u64;
     let (bytes, rows) = (human_bytes(w.bytes), count(w.rows, "row"));
-    format!("{bytes}, {rows} ({percent} %)")
+    Some(format!("{bytes}, {rows} ({percent} %)"))
 }
 
 /// One line about a restore that can be continued.
@@ -40,9 +43,9 @@ pub(super) fn line(w: &WaitingRestore, now: jiff::Timestamp) -> String {
         "it goes on when its request is delivered again"
     };
     format!(
-        "{}: {} loaded by request {}, stopped {age} ago, kept until {}: {next}",
+        "{}: {}loaded by request {}, stopped {age} ago, kept until {}: {next}",
         w.target,
-        loaded(w),
+        loaded(w).map_or_else(String::new, |amount| format!("{amount} ")),
         w.request_id,
         moment(w.until)
     )
@@ -50,9 +53,12 @@ pub(super) fn line(w: &WaitingRestore, now: jiff::Timestamp) -> String {
 
 /// What a person can do with the work that is kept of a restore of `backup`.
 fn kept(w: &WaitingRestore, backup: &str) -> String {
+    let loaded = loaded(w).map_or_else(
+        || "what was loaded is".to_owned(),
+        |amount| format!("{amount} are"),
+    );
     format!(
-        "{} are kept until {}: go on with `pgrestored restore {backup} --target {} --resume` and the same options, or drop them with `pgrestored reap`",
-        loaded(w),
+        "{loaded} kept until {}: go on with `pgrestored restore {backup} --target {} --resume` and the same options, or drop it with `pgrestored reap`",
         moment(w.until),
         w.target
     )
@@ -85,7 +91,15 @@ pub(super) async fn find(
     target: &str,
     request_id: Option<&str>,
 ) -> Result<String, CommandError> {
-    choose(&app.manager.waiting().await?, target, request_id)
+    let chosen = choose(&app.manager.waiting().await?, target, request_id);
+    if matches!(chosen, Err(CommandError::NothingToContinue(_)))
+        && let Some(running) = app.manager.occupied(target).await?
+    {
+        return Err(CommandError::NothingToContinue(format!(
+            "nothing to continue for {target} yet: its restore by request {running} is running, or the server has not noticed that it ended: try again later"
+        )));
+    }
+    chosen
 }
 
 fn choose(
@@ -128,6 +142,21 @@ fn could_be_kept(app: &App, job: &RestoreJob, result: &RestoreResult) -> bool {
         && job.backup != BackupRef::Stdin
 }
 
+/// That nothing is kept of a restore that was to be kept, because it had taken less than `from`; an attempt that has continued
+/// another one is always kept.
+fn too_short(
+    keep: KeepProgress,
+    has_resumed: bool,
+    seconds: f64,
+    from: Duration,
+) -> Option<String> {
+    let is_short = keep == KeepProgress::ForPerson && !has_resumed && seconds < from.as_secs_f64();
+    let from = duration(from.as_secs_f64());
+    is_short.then(|| {
+        format!("nothing is kept: it had loaded for less than {from} (RESTORE_RESUME_FROM)")
+    })
+}
+
 /// What a person is to know about the work of a restore that failed; `backup` is as the person named it.
 pub(super) async fn hint_after_failure(
     app: &App,
@@ -136,6 +165,11 @@ pub(super) async fn hint_after_failure(
     result: &RestoreResult,
 ) -> Option<String> {
     let reason = result.error.as_ref()?.reason;
+    let (has_resumed, seconds) = (result.resumed_from.is_some(), result.duration_seconds);
+    let short = too_short(job.keep, has_resumed, seconds, app.config.resume.from);
+    if reason == FailureReason::Cancelled && short.is_some() {
+        return short;
+    }
     if !could_be_kept(app, job, result) || !app.manager.has_reached_target() {
         return None;
     }
@@ -143,7 +177,8 @@ pub(super) async fn hint_after_failure(
         let offer = "with --keep-progress, an interrupted restore can be continued";
         return (reason == FailureReason::Cancelled).then(|| offer.to_owned());
     }
-    if reason.retry_class() == RetryClass::Permanent {
+    let is_over = reason.retry_class() == RetryClass::Permanent;
+    if is_over && reason != FailureReason::Timeout {
         return None;
     }
     match tokio::time::timeout(PATIENCE, own_work(app, &job.request_id)).await {
@@ -216,8 +251,37 @@ mod tests {
         assert_eq!(
             kept(&waiting("app", true), "latest"),
             "3.00 GiB, 1,234 rows (50 %) are kept until 1970-01-02T00:00:00Z: go on with `pgrestored restore latest \
-             --target app --resume` and the same options, or drop them with `pgrestored reap`"
+             --target app --resume` and the same options, or drop it with `pgrestored reap`"
         );
+    }
+
+    #[test]
+    fn a_restore_that_was_too_short_to_be_kept_says_so() {
+        let minute = Duration::from_secs(60);
+        let by_hand = KeepProgress::ForPerson;
+        let said = too_short(by_hand, false, 59.0, minute).unwrap();
+        assert_eq!(
+            said,
+            "nothing is kept: it had loaded for less than 1 min 0 s (RESTORE_RESUME_FROM)"
+        );
+        assert_eq!(too_short(by_hand, false, 60.0, minute), None);
+        assert_eq!(too_short(by_hand, true, 59.0, minute), None);
+        assert_eq!(too_short(by_hand, false, 0.0, Duration::ZERO), None);
+        assert_eq!(too_short(KeepProgress::Never, false, 59.0, minute), None);
+    }
+
+    #[test]
+    fn an_amount_that_nobody_has_said_is_not_shown() {
+        let killed = WaitingRestore {
+            bytes: 0,
+            rows: 0,
+            share: 0.0,
+            ..waiting("app", true)
+        };
+        let now = jiff::Timestamp::from_second(600).unwrap();
+        assert!(line(&killed, now).starts_with("app: loaded by request r-app, stopped"));
+        let kept = kept(&killed, "latest");
+        assert!(kept.starts_with("what was loaded is kept until 1970-01-02T00:00:00Z: go on"));
     }
 
     #[test]

@@ -206,6 +206,7 @@ async fn reap_locked(
     database: &Owned,
     terms: ReapTerms,
 ) -> Result<Reaping, DatabaseError> {
+    let mut ended = None;
     if database.kind == RecordKind::Staging {
         // Only now, because a restore may have begun and stopped since this pass did.
         let works = journal.kept_work(session, terms.resume.within).await?;
@@ -216,14 +217,24 @@ async fn reap_locked(
                 Reaping::Kept
             });
         }
+        ended = works.into_iter().find(|w| is_ended(w, &database.name));
     }
     if !database.is_in_place() {
         let dropped = reap_staging(server, session, journal, database).await?;
+        if let (Some(work), Some(_)) = (&ended, &dropped) {
+            journal.forget_command(session, &work.request_id).await?;
+        }
         return Ok(dropped.map_or(Reaping::Kept, Reaping::Dropped));
     }
     let was_there = in_place::remove(server, session, journal, &database.name).await?;
     let dropped = was_there.then(|| format!("database {}", database.name));
     Ok(Reaping::Dropped(dropped.into_iter().collect()))
+}
+
+/// Whether this is the work of a person's restore, which nobody goes on with once its staging database of this name, whose lock
+/// is held, is dropped.
+fn is_ended(work: &KeptWorkRow, staging: &str) -> bool {
+    work.by_command && work.is_running && staging_name(&work.request_id) == staging
 }
 
 /// The work for which this database, or what was made for it, is kept.
@@ -396,6 +407,19 @@ mod tests {
         ] {
             assert_eq!(kept_in(database, &works, terms).is_some(), wanted);
         }
+    }
+
+    #[test]
+    fn only_a_persons_restore_ends_with_its_staging_database() {
+        let staging = staging_name("r");
+        assert!(is_ended(&kept_row(true), &staging));
+        assert!(!is_ended(&kept_row(false), &staging));
+        assert!(!is_ended(&kept_row(true), &staging_name("other")));
+        let answered = KeptWorkRow {
+            is_running: false,
+            ..kept_row(true)
+        };
+        assert!(!is_ended(&answered, &staging));
     }
 
     #[test]

@@ -107,8 +107,8 @@ impl TargetLock {
         advisory_locks::unless_lost(&self.lock, e).await
     }
 
-    /// Returns when the session that holds the lock is lost.
-    pub async fn lost(&self) -> RestoreError {
+    /// Returns when the session that holds the lock is lost. `share`: how much of the restore is done, from 0 to 1.
+    pub async fn lost(&self, share: &(dyn Fn() -> f64 + Sync)) -> RestoreError {
         let mut pings = 0_u32;
         loop {
             tokio::time::sleep(advisory_locks::PING).await;
@@ -123,11 +123,17 @@ impl TargetLock {
             }
             // So that work whose worker is killed is known to be young.
             pings = pings.wrapping_add(1);
-            if pings.is_multiple_of(advisory_locks::PINGS_PER_SIGN)
-                && let Err(e) = self.journal.touch_work(&self.lock, &self.request_id).await
-            {
-                tracing::debug!(error = %e, "the age of the work was not recorded");
+            if pings.is_multiple_of(advisory_locks::PINGS_PER_SIGN) {
+                self.sign(share()).await;
             }
+        }
+    }
+
+    async fn sign(&self, share: f64) {
+        let done = self.work_done(share).unwrap_or_default();
+        let touched = self.journal.touch_work(&self.lock, &self.request_id, &done);
+        if let Err(e) = touched.await {
+            tracing::debug!(error = %e, "the age of the work was not recorded");
         }
     }
 

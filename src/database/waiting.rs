@@ -73,6 +73,30 @@ pub async fn waiting(
     Ok(found)
 }
 
+/// The request whose restore into `target` could be continued if nobody worked on it: it runs, or the server has not noticed
+/// yet that the connection of its worker is lost.
+///
+/// # Errors
+/// `target_unavailable`, `access_denied`.
+pub async fn occupied(
+    server: &Server,
+    within: Duration,
+    target: &str,
+) -> Result<Option<String>, RestoreError> {
+    let session = server.without_retry().maintenance("status").await?;
+    let journal = Journal::find(&session).await?;
+    for row in journal.kept_work(&session, within).await? {
+        if row.target != target || !is_continuable(&row) {
+            continue;
+        }
+        if !try_lock(&session, &row.name).await? {
+            return Ok(Some(row.request_id));
+        }
+        unlock(&session, &row.name).await?;
+    }
+    Ok(None)
+}
+
 /// Recorded work that can be continued, for tests.
 #[cfg(test)]
 pub(super) fn kept_row(by_command: bool) -> KeptWorkRow {

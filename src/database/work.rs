@@ -147,11 +147,12 @@ pub enum NotContinued {
     OtherServer,
     /// The record of the work is not as it was written.
     Edited(String),
-    /// A table, and how many rows of the load it should have and has.
+    /// A table, how many rows of the load it should have and has, and how many others it has.
     Touched {
         table: String,
         expected: u64,
         found: u64,
+        others: u64,
     },
     /// Something was done of which nothing says whether it was done completely.
     Incomplete(String),
@@ -195,15 +196,18 @@ impl fmt::Display for NotContinued {
                 table,
                 expected,
                 found,
+                others,
             } => write!(
                 f,
-                "table {table} was changed by somebody else: it has {found} of the {expected} rows that were loaded"
+                "table {table} was changed by somebody else: it has {found} of the {expected} rows that were loaded, and {others} that were not"
             ),
             N::Incomplete(what) => {
                 write!(f, "the earlier attempt stopped where it cannot be continued: {what}")
             }
             N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
-            N::Gone => f.write_str("the database of the earlier attempt is gone"),
+            N::Gone => {
+                f.write_str("the database of the earlier attempt, or its record in it, is gone")
+            }
             N::Unreadable(why) => {
                 write!(f, "the record of the earlier attempts cannot be read: {why}")
             }
@@ -256,6 +260,8 @@ pub(super) struct BegunWork {
     pub began: Instant,
     /// A role that was made for this restore alone.
     pub temporary_role: Option<String>,
+    /// What the attempts before it had loaded.
+    before: WorkDone,
     is_sealed: AtomicBool,
 }
 
@@ -263,7 +269,7 @@ impl BegunWork {
     pub(super) fn new(
         (name, oid, mark): (&str, u32, Option<AttemptMark>),
         attempt: i32,
-        record: Arc<WorkRecord>,
+        (record, before): (Arc<WorkRecord>, WorkDone),
         temporary_role: Option<String>,
     ) -> Self {
         BegunWork {
@@ -274,7 +280,18 @@ impl BegunWork {
             record,
             began: Instant::now(),
             temporary_role,
+            before,
             is_sealed: AtomicBool::new(false),
+        }
+    }
+
+    /// What is loaded and committed, with what the attempts before it had loaded.
+    pub(super) fn done(&self, share: f64) -> WorkDone {
+        let (bytes, rows) = self.record.committed_amounts();
+        WorkDone {
+            bytes: self.before.bytes + bytes,
+            rows: self.before.rows + rows,
+            share,
         }
     }
 

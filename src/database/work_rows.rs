@@ -165,17 +165,25 @@ impl Journal {
         Ok(taken == 1)
     }
 
-    /// Records that the worker of this request is alive.
+    /// Records that the worker of this request is alive, and what it has loaded: if it is killed, it cannot say so.
     pub async fn touch_work(
         self,
         session: &Session,
         request_id: &str,
+        done: &WorkDone,
     ) -> Result<(), DatabaseError> {
         if self.works() {
             self.execute(
                 session,
-                "UPDATE pgrestored.work SET updated = clock_timestamp() WHERE request_id = $1",
-                &[&request_id],
+                "UPDATE pgrestored.work SET bytes = greatest(bytes, $2), rows = greatest(rows, $3),
+                   share = greatest(share, $4), updated = clock_timestamp()
+                 WHERE request_id = $1",
+                &[
+                    &request_id,
+                    &signed(done.bytes),
+                    &signed(done.rows),
+                    &done.share,
+                ],
             )
             .await?;
         }
@@ -216,14 +224,22 @@ impl Journal {
         session: &Session,
         (name, attempt): (&str, i32),
         draft: &serde_json::Value,
+        done: &WorkDone,
     ) -> Result<bool, DatabaseError> {
         let draft = storable(draft, self.is_utf8);
         let sealed = self
             .execute(
                 session,
-                "UPDATE pgrestored.work SET state = 'sealed', draft = $3::text::jsonb, share = 1, updated = clock_timestamp()
+                "UPDATE pgrestored.work SET state = 'sealed', draft = $3::text::jsonb, share = 1,
+                   bytes = greatest(bytes, $4), rows = greatest(rows, $5), updated = clock_timestamp()
                  WHERE name = $1 AND attempt = $2",
-                &[&name, &attempt, &draft],
+                &[
+                    &name,
+                    &attempt,
+                    &draft,
+                    &signed(done.bytes),
+                    &signed(done.rows),
+                ],
             )
             .await?;
         Ok(sealed == 1)
@@ -258,6 +274,21 @@ impl Journal {
             )
             .await?;
         }
+        Ok(())
+    }
+
+    /// Removes the record of a person's restore that has no outcome: its work is dropped, and nobody repeats it by itself.
+    pub async fn forget_command(
+        self,
+        session: &Session,
+        request_id: &str,
+    ) -> Result<(), DatabaseError> {
+        self.execute(
+            session,
+            "DELETE FROM pgrestored.request WHERE request_id = $1 AND state = 'running'",
+            &[&request_id],
+        )
+        .await?;
         Ok(())
     }
 

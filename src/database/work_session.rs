@@ -201,7 +201,8 @@ impl TargetLock {
         };
         self.journal.own_work(&self.lock, &work).await?;
         let role = begin.loader.and_then(Loader::temporary_role);
-        self.set_begun(BegunWork::new(place_of(staging), 1, record.clone(), role));
+        let work = (record.clone(), WorkDone::default());
+        self.set_begun(BegunWork::new(place_of(staging), 1, work, role));
         reached("work.begun");
         Ok(record)
     }
@@ -253,7 +254,7 @@ impl TargetLock {
         self.set_begun(BegunWork::new(
             place_of(&staging),
             attempt,
-            record.clone(),
+            (record.clone(), done),
             role,
         ));
         reached("work.taken");
@@ -338,6 +339,7 @@ impl TargetLock {
                 table: touched.table,
                 expected: touched.expected,
                 found: touched.found,
+                others: touched.others,
             }));
         }
         if let Some(table) = checked.emptied {
@@ -391,7 +393,8 @@ impl TargetLock {
         };
         self.record_takeover(found, attempt, &done).await?;
         let role = loader.and_then(Loader::temporary_role);
-        let begun = BegunWork::new(place_of(&staging), attempt, WorkRecord::off(), role);
+        let work = (WorkRecord::off(), done);
+        let begun = BegunWork::new(place_of(&staging), attempt, work, role);
         begun.set_sealed();
         self.set_begun(begun);
         reached("work.taken");
@@ -467,17 +470,22 @@ impl TargetLock {
         Ok(dropped.map_err(|e| e.context("removing the record of what was loaded"))?)
     }
 
-    /// Leaves the work of this attempt to the next one: nobody can connect to its database until then. Returns whether it
-    /// did; without the lock, nothing is touched, as after a crash.
+    /// What is loaded and committed, if this attempt works; `share`: of the whole, from 0 to 1.
+    pub(super) fn work_done(&self, share: f64) -> Option<WorkDone> {
+        self.begun_work().map(|begun| begun.done(share))
+    }
+
+    /// Leaves the work of this attempt to the next one: nobody can connect to its database until then. Returns how much it
+    /// is; without the lock, nothing is touched, as after a crash. `share`: of the whole, from 0 to 1.
     ///
     /// # Errors
     /// `target_unavailable`. The next attempt finds the work all the same.
-    pub async fn hand_over(&self, done: &WorkDone) -> Result<bool, RestoreError> {
+    pub async fn hand_over(&self, share: f64) -> Result<Option<WorkDone>, RestoreError> {
         let Some(begun) = self.begun_work() else {
-            return Ok(false);
+            return Ok(None);
         };
         if self.lock.client().is_closed() {
-            return Ok(false);
+            return Ok(None);
         }
         self.set_loader_right().await;
         let name = ident(&begun.name);
@@ -495,15 +503,17 @@ impl TargetLock {
         }
         let roles: Vec<String> = begun.temporary_role.iter().cloned().collect();
         self.end_sessions(begun.oid, &roles, NOBODY).await?;
+        // Only now, because what these sessions were doing may have been committed.
+        let done = begun.done(share);
         let (place, seconds) = (
             (begun.name.as_str(), begun.attempt),
             begun.began.elapsed().as_secs_f64(),
         );
         self.journal
-            .hand_over_work(&self.lock, place, done, seconds)
+            .hand_over_work(&self.lock, place, &done, seconds)
             .await?;
         reached("handed_back");
-        Ok(true)
+        Ok(Some(done))
     }
 
     /// Writes down what readers have found out since the last transaction of the load.
@@ -536,7 +546,9 @@ impl TargetLock {
         let empty = empty_unlogged(&self.record_session(staging).await?).await?;
         let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty });
         let place = (begun.name.as_str(), begun.attempt);
-        if !self.journal.seal_work(&self.lock, place, &draft).await? {
+        let done = begun.done(1.0);
+        let sealing = self.journal.seal_work(&self.lock, place, &draft, &done);
+        if !sealing.await? {
             return Err(taken_by_another());
         }
         begun.set_sealed();

@@ -1,14 +1,12 @@
 //! What becomes of the work of a restore that fails: it is kept for the next attempt, or dropped.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::job_context::JobContext;
 use super::states::Prepared;
-use super::target_destination::Resumption;
 use crate::config::Resume;
-use crate::database::{KeptWork, ResumeTerms, TargetLock, WorkDone};
-use crate::error::{JobKind, RestoreError, RetryClass, report as said};
+use crate::database::{KeptWork, ResumeTerms, TargetLock};
+use crate::error::{FailureReason, JobKind, RestoreError, RetryClass, report as said};
 use crate::event::NOT_EMPTIED;
 use crate::job::{KeepProgress, RestoreJob};
 use crate::outcome::disposition;
@@ -86,9 +84,18 @@ pub(super) fn comes_again_after(
     attempt: u32,
     e: &RestoreError,
 ) -> bool {
-    let class = e.reason().retry_class();
+    let class = class_of(context.job, e);
     let most = context.config().max_attempts;
     class != RetryClass::Permanent && comes_again(context.job, class, attempt, most)
+}
+
+/// Whether, and when, another attempt at this job can help after this error.
+fn class_of(job: &RestoreJob, e: &RestoreError) -> RetryClass {
+    match (e.reason(), job.keep) {
+        // It was not done in the time that it had, and a person may give it more.
+        (FailureReason::Timeout, KeepProgress::ForPerson) => RetryClass::Transient,
+        (reason, _) => reason.retry_class(),
+    }
 }
 
 /// Why nothing is recorded that another attempt could continue; `None` if it is recorded.
@@ -138,7 +145,7 @@ pub(super) fn ending_of(
     (attempt, has_resumed): (u32, bool),
     e: &RestoreError,
 ) -> Ending {
-    let (config, class) = (context.config(), e.reason().retry_class());
+    let (config, class) = (context.config(), class_of(context.job, e));
     let terms = ResumeTerms::of(config);
     ending(&EndFacts {
         work: claimed.kept_work(),
@@ -161,20 +168,10 @@ fn is_void(e: &RestoreError) -> bool {
 }
 
 /// Leaves the work to the next attempt. A failure changes nothing of that: the next attempt finds it as after a crash.
-pub(super) async fn keep(
-    context: &JobContext<'_, RestoreJob>,
-    claimed: &TargetLock,
-    continued: Option<Resumption>,
-) {
-    let progress = context.progress;
-    let before = continued.map_or((0, 0), |c| (c.from.bytes, c.from.rows));
-    let done = WorkDone {
-        bytes: before.0 + progress.data_bytes.load(Relaxed),
-        rows: before.1 + progress.rows.load(Relaxed),
-        share: progress.snapshot().fraction.unwrap_or_default(),
-    };
-    match tokio::time::timeout(CLEANUP, claimed.hand_over(&done)).await {
-        Ok(Ok(true)) => {
+pub(super) async fn keep(context: &JobContext<'_, RestoreJob>, claimed: &TargetLock) {
+    let share = context.progress.snapshot().fraction.unwrap_or_default();
+    match tokio::time::timeout(CLEANUP, claimed.hand_over(share)).await {
+        Ok(Ok(Some(done))) => {
             tracing::info!(
                 bytes = done.bytes,
                 rows = done.rows,
@@ -182,7 +179,7 @@ pub(super) async fn keep(
             );
         }
         // Without the lock, or before anything was taken over, there is nothing to do.
-        Ok(Ok(false)) => {}
+        Ok(Ok(None)) => {}
         Ok(Err(e)) => tracing::warn!(
             error = said(&e),
             "the work of this attempt was not closed for the next one"
@@ -276,6 +273,33 @@ mod tests {
             job.keep = keep;
             let comes = comes_again(&job, class, attempt, 4);
             assert_eq!(comes, wanted, "{keep:?} {class:?} {attempt}");
+        }
+    }
+
+    #[test]
+    fn what_took_too_long_is_kept_for_a_person() {
+        let mut job = RestoreJob::replacing("r", "app", String::new());
+        let e = |kind| RestoreError::from(crate::error::JobError::new(kind, "no"));
+        for (keep, kind, wanted) in [
+            (
+                KeepProgress::ForPerson,
+                JobKind::Timeout,
+                RetryClass::Transient,
+            ),
+            (
+                KeepProgress::ForRedelivery,
+                JobKind::Timeout,
+                RetryClass::Permanent,
+            ),
+            (KeepProgress::Never, JobKind::Timeout, RetryClass::Permanent),
+            (
+                KeepProgress::ForPerson,
+                JobKind::Internal,
+                RetryClass::Transient,
+            ),
+        ] {
+            job.keep = keep;
+            assert_eq!(class_of(&job, &e(kind)), wanted, "{keep:?} {kind:?}");
         }
     }
 

@@ -151,10 +151,11 @@ async fn claim_and_restore(
         Err(e) => Err(e),
         Ok(notes) => {
             draft.summary.notes.extend(notes);
+            let share = || share_of(context);
             let work = async {
                 tokio::select! {
                     proven = Box::pin(restore_until_swap(context, &claimed, draft)) => proven,
-                    e = claimed.lost() => Err(e),
+                    e = claimed.lost(&share) => Err(e),
                     e = out_of_space(disk.as_ref(), config.min_free) => Err(e),
                 }
             };
@@ -178,6 +179,11 @@ async fn claim_and_restore(
         Ok(result) => Ok(draft.outcome(result, None)),
         Err(e) => fail(context, &mut claimed, (e, &mut bounds), draft).await,
     }
+}
+
+/// How much of the restore is done, from 0 to 1.
+fn share_of(context: &RestoreContext<'_>) -> f64 {
+    context.progress.snapshot().fraction.unwrap_or_default()
 }
 
 /// Whether a person waits for the answer, which a wrong file is to give before a wrong server. An id that was chosen may
@@ -576,7 +582,7 @@ async fn fail(
     let mut ending = handover::ending_of(context, claimed, counted, &e);
     // First, because the diagnosis may read the whole backup again.
     match ending {
-        Ending::Keep => handover::keep(context, claimed, draft.resumption).await,
+        Ending::Keep => handover::keep(context, claimed).await,
         Ending::Discard => drop_work(context, claimed, &e, draft).await,
     }
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;

@@ -242,6 +242,21 @@ fn commands_print_only_through_the_escaping_module() {
     }
 }
 
+/// A parent that is given away ends before the span in it begins, if nobody else holds it, and that panics.
+#[test]
+fn parents_of_spans_are_borrowed() {
+    let files = source_files()
+        .into_iter()
+        .map(|(file, _, lines)| (file, lines))
+        .chain(library_crates());
+    for (file, lines) in files {
+        let given_away =
+            |line: &&String| line.contains("span!(parent: ") && !line.contains("span!(parent: &");
+        let found: Vec<&String> = lines.iter().filter(given_away).collect();
+        assert!(found.is_empty(), "{file}: {found:?}");
+    }
+}
+
 #[test]
 fn files_are_not_too_large() {
     let files = source_files()

@@ -352,7 +352,7 @@ async fn a_person_interrupts_and_continues() {
     let staging = reopened(&c);
     let before = records(&c, &staging);
     let attempt = c.psql("postgres", "SELECT attempt FROM pgrestored.work");
-    let point = "work.noted=2*off->1*return(1500)";
+    let point = "work.noted=2*off->1*return(2500)";
     let mut second = by_hand(&c, &dump, point, &["--resume"]);
     let second = second.stdout(Stdio::piped()).spawn().unwrap();
     // It ends all other sessions in the database before it goes on.
@@ -361,6 +361,9 @@ async fn a_person_interrupts_and_continues() {
     while records(&c, &staging) < before + 1 {
         pause().await;
     }
+    let early = run("", &["--resume"]);
+    let said = result_of(&early)["error"]["message"].to_string();
+    assert!(said.contains("is running"), "{said}");
     let pid = second.id().to_string();
     let interrupt = Command::new("kill").args(["-s", "INT", &pid]).status();
     assert!(interrupt.unwrap().success());
@@ -399,4 +402,6 @@ async fn a_person_interrupts_and_continues() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
     let waiting = c.psql("postgres", "SELECT count(*) FROM pgrestored.work");
     assert_eq!(waiting, "0");
+    let running = "SELECT count(*) FROM pgrestored.request WHERE state = 'running'";
+    assert_eq!(c.psql("postgres", running), "0");
 }

@@ -89,6 +89,11 @@ const CHANGES: &[(&str, &str)] = &[
         "UPDATE pgrestored_work.done SET xid = xid + 1 WHERE body LIKE '%\"r\":%'",
     ),
     (
+        "rows were replaced, and their transaction's id edited",
+        "BEGIN; UPDATE pgrestored_work.done SET xid = txid_current() WHERE xid = (SELECT min(xmin::text::bigint) FROM b);
+         UPDATE b SET v = 'theirs'; COMMIT",
+    ),
+    (
         "the head was edited",
         "UPDATE pgrestored_work.head SET pins = pins || ' '",
     ),

@@ -254,7 +254,9 @@ fn tasks_of<P>(schedule: &Schedule<P>, nodes: &[NodeId]) -> Vec<Task> {
 
 /// The trace span of one session's work on one entry.
 fn span_of(job: &LoadContext, name: &str) -> tracing::Span {
-    tracing::info_span!(parent: job.observer.span(), "entry", otel.name = name, rows = tracing::field::Empty)
+    // Held, because the stage may end at any moment: nothing can begin in a span that has ended.
+    let stage = job.observer.span();
+    tracing::info_span!(parent: &stage, "entry", otel.name = name, rows = tracing::field::Empty)
 }
 
 /// Whether a row has a key, or excludes a value, that another row has.

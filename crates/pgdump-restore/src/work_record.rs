@@ -15,7 +15,7 @@ mod row_check;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -126,6 +126,9 @@ pub struct WorkRecord {
     /// The tables of rows of SQL text.
     tables: Mutex<HashMap<UnitId, (String, String)>>,
     resumed: OnceLock<Resumed>,
+    /// The bytes and rows of data that this attempt has committed.
+    bytes: AtomicU64,
+    rows: AtomicU64,
 }
 
 /// Who writes.
@@ -160,6 +163,8 @@ impl WorkRecord {
             own: tokio::sync::Mutex::default(),
             tables: Mutex::default(),
             resumed: OnceLock::new(),
+            bytes: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
         }
     }
 
@@ -284,6 +289,7 @@ impl WorkRecord {
         let mut carried = std::mem::take(&mut *self.later.lock());
         carried.void.extend(self.resumed().take_unsaid());
         body.add(carried.clone());
+        let amounts = body.amounts();
         let n = self.lanes.lock().get(&lane).copied().unwrap_or_default() + 1;
         let (place, body) = ((writer.attempt, lane, n), body.text());
         let params = NoteParams {
@@ -294,7 +300,11 @@ impl WorkRecord {
             mac: mac::mac(&writer.key, writer.id, place, &body).to_vec(),
             body,
         };
-        Some(Note { params, carried })
+        Some(Note {
+            params,
+            carried,
+            amounts,
+        })
     }
 
     /// Rows of SQL text are recorded with their table, which no table of contents names.
@@ -312,6 +322,14 @@ impl WorkRecord {
     /// The row is in the record.
     pub(crate) fn committed(&self, note: Note) {
         self.lanes.lock().insert(note.params.lane, note.params.n);
+        let (bytes, rows) = note.amounts;
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.rows.fetch_add(rows, Relaxed);
+    }
+
+    /// The uncompressed bytes of rows and large objects that this attempt has committed, and the rows.
+    pub fn committed_amounts(&self) -> (u64, u64) {
+        (self.bytes.load(Relaxed), self.rows.load(Relaxed))
     }
 
     /// The row is not in the record.
@@ -512,6 +530,36 @@ mod tests {
         let own = record.own_note(Body::default()).unwrap();
         assert_eq!((says(&own).0, says(&own).1), (-1, 1));
         assert_eq!(own.params.attempt, 2);
+    }
+
+    #[test]
+    fn only_what_is_committed_counts_as_loaded() {
+        let record = record();
+        let body = || {
+            let mut spans = Spans::default();
+            spans.push(Span::of_statement(10, b"a"));
+            spans.push(Span::of_statement(20, b"b"));
+            Body {
+                rows: vec![RowsDone {
+                    unit: UnitId(1),
+                    spans: spans.clone(),
+                    rows: 7,
+                    is_frozen: false,
+                    mask: None,
+                }],
+                objects: vec![ObjectsDone {
+                    unit: UnitId(2),
+                    spans,
+                }],
+                ..Body::default()
+            }
+        };
+        let note = |lane| record.note(SessionId(lane), body()).unwrap();
+        record.rolled_back(note(0));
+        assert_eq!(record.committed_amounts(), (0, 0));
+        record.committed(note(0));
+        record.ended(Some(note(1)), true);
+        assert_eq!(record.committed_amounts(), (8, 14));
     }
 
     #[test]

@@ -482,6 +482,14 @@ impl Body {
         self.reads_catalog |= reads_catalog;
     }
 
+    /// The bytes of rows and large objects that were brought, and the rows that the server has counted.
+    pub(crate) fn amounts(&self) -> (u64, u64) {
+        let of_rows = self.rows.iter().map(|rows| &rows.spans);
+        let all = of_rows.chain(self.objects.iter().map(|objects| &objects.spans));
+        let bytes = all.flat_map(Spans::as_slice).map(|s| s.len()).sum();
+        (bytes, self.rows.iter().map(|rows| rows.rows).sum())
+    }
+
     /// The text that is stored.
     pub(crate) fn text(&self) -> String {
         // Numbers, strings and lists of them can always be written.

@@ -48,4 +48,6 @@ pub struct Note {
     pub(crate) params: NoteParams,
     /// What was found out since the row before; the next row says it if the transaction is rolled back.
     pub(crate) carried: Body,
+    /// The bytes and rows of data that its transaction brings.
+    pub(crate) amounts: (u64, u64),
 }

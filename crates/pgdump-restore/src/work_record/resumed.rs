@@ -78,6 +78,11 @@ pub(crate) struct RecordReader<'a> {
     /// The attempt that reads; it has written nothing yet.
     attempt: i32,
     last: Option<(i32, i32, i32)>,
+    /// The transaction of that row, and the last one of all attempts before that row's.
+    last_xid: i64,
+    earlier_xid: i64,
+    /// The last transaction of that row's attempt.
+    attempt_xid: i64,
     bodies: Vec<(i32, Range<u64>, Body)>,
     /// When each attempt wrote its first and its last row.
     times: BTreeMap<i32, (i64, i64)>,
@@ -90,6 +95,9 @@ impl<'a> RecordReader<'a> {
             id,
             attempt,
             last: None,
+            last_xid: 0,
+            earlier_xid: 0,
+            attempt_xid: 0,
             bodies: vec![],
             times: BTreeMap::new(),
         }
@@ -107,6 +115,7 @@ impl<'a> RecordReader<'a> {
             let what = format!("the row before {} is missing", row.place());
             return Err(RecordFault::Edited(what));
         }
+        self.check_order(&row, before.is_some())?;
         self.last = Some(place);
         let body = Body::parse(&row.body).map_err(|e| {
             let what = format!("{} is not understood: {e}", row.place());
@@ -115,6 +124,33 @@ impl<'a> RecordReader<'a> {
         let times = self.times.entry(row.attempt).or_insert((row.at, row.at));
         *times = (times.0.min(row.at), times.1.max(row.at));
         self.bodies.push((row.attempt, row.xids(), body));
+        Ok(())
+    }
+
+    /// The code of a row does not cover its transaction, which is not known when it is made. But a session has one
+    /// transaction after the other, and an attempt begins when the sessions of the one before have ended: rows that were
+    /// replaced later, with the number of that transaction in the record, are out of order.
+    fn check_order(&mut self, row: &StoredRow, is_same_session: bool) -> Result<(), RecordFault> {
+        if self
+            .last
+            .is_some_and(|(attempt, _, _)| attempt != row.attempt)
+        {
+            self.earlier_xid = self.attempt_xid;
+        }
+        let before = if is_same_session {
+            self.last_xid
+        } else {
+            self.earlier_xid
+        };
+        if row.xid <= before {
+            let what = format!(
+                "the transaction of {} precedes that of the row before",
+                row.place()
+            );
+            return Err(RecordFault::Edited(what));
+        }
+        self.last_xid = row.xid;
+        self.attempt_xid = self.attempt_xid.max(row.xid);
         Ok(())
     }
 
@@ -739,6 +775,18 @@ mod tests {
         assert!(edited(&|rows| rows[1].mac[0] ^= 1));
         assert!(edited(&|rows| assert!(rows[1].mac.pop().is_some())));
         assert!(edited(&|rows| rows[1].ours = false));
+        assert!(
+            edited(&|rows| rows[0].xid = rows[1].xid + 1),
+            "a later transaction of its session"
+        );
+        assert!(
+            edited(&|rows| rows[1].xid = rows[3].xid + 1),
+            "a transaction of the next attempt"
+        );
+        assert!(
+            edited(&|rows| rows[2].xid = rows[3].xid),
+            "a transaction of another row"
+        );
         assert!(
             edited(&|rows| rows[3].attempt = 3),
             "moved to another attempt"

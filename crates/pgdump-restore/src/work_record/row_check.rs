@@ -23,8 +23,10 @@ pub struct Touched {
     pub table: String,
     /// Rows that the record has.
     pub expected: u64,
-    /// Rows of these that are there, or more if there are others.
+    /// Rows of these that are there as they were loaded.
     pub found: u64,
+    /// Rows that the restore has not loaded.
+    pub others: u64,
 }
 
 /// What a comparison has found.
@@ -77,18 +79,19 @@ impl Recorded {
         self.rows.values().sum()
     }
 
-    fn touched(&self, found: u64) -> Touched {
+    fn touched(&self, (found, others): (u64, u64)) -> Touched {
         Touched {
             table: self.name.clone(),
             expected: self.expected(),
             found,
+            others,
         }
     }
 
     /// Compares with the rows that the table has, by their transaction.
     fn compare(&self, found: &HashMap<u32, u64>, resumed: &Resumed) -> Compared {
-        let total = found.values().sum();
-        if self.is_unlogged && total == 0 && self.expected() > 0 {
+        let is_empty = found.values().all(|rows| *rows == 0);
+        if self.is_unlogged && is_empty && self.expected() > 0 {
             return Compared::Lost;
         }
         // Finishing SQL may have changed and deleted any row.
@@ -105,7 +108,15 @@ impl Recorded {
         if is_same && found.keys().all(is_known) {
             Compared::Same
         } else {
-            Compared::Touched(self.touched(total))
+            let of_load = |(xid, rows): (&u32, &u64)| found.get(xid).map_or(0, |n| (*n).min(*rows));
+            let as_loaded = self.rows.iter().map(of_load).sum();
+            let of_others = |(xid, n): (&u32, &u64)| match self.rows.get(xid) {
+                Some(rows) => n.saturating_sub(*rows),
+                None if is_known(xid) => 0,
+                None => *n,
+            };
+            let others = found.iter().map(of_others).sum();
+            Compared::Touched(self.touched((as_loaded, others)))
         }
     }
 }
@@ -254,6 +265,7 @@ async fn find(
         table: wanted.table.clone(),
         expected: resumed.rows_of(wanted.unit),
         found: 0,
+        others: 0,
     };
     let described = match describe(session, wanted).await {
         Ok(described) => described,
@@ -349,7 +361,7 @@ impl Comparison {
                     continue;
                 }
                 // Whoever has made it unreadable has touched it.
-                Err(_) => Compared::Touched(table.touched(0)),
+                Err(_) => Compared::Touched(table.touched((0, 0))),
             };
             let mut check = self.check.lock();
             match compared {
@@ -446,32 +458,33 @@ mod tests {
 
     #[test]
     fn every_row_is_of_a_recorded_transaction() {
-        let touched = |expected, found| {
+        let touched = |expected, (found, others)| {
             Compared::Touched(Touched {
                 table: "s.t".into(),
                 expected,
                 found,
+                others,
             })
         };
         let two = table(&[(10, 5), (11, 7)]);
         assert_eq!(compared(&two, &[(11, 7), (10, 5)]), Compared::Same);
-        for (what, found, total) in [
-            ("a row deleted", vec![(10, 4), (11, 7)], 11),
-            ("a row added", vec![(10, 5), (11, 7), (12, 1)], 13),
-            ("a row updated", vec![(10, 4), (11, 7), (12, 1)], 12),
+        for (what, found, counts) in [
+            ("a row deleted", vec![(10, 4), (11, 7)], (11, 0)),
+            ("a row added", vec![(10, 5), (11, 7), (12, 1)], (12, 1)),
+            ("a row updated", vec![(10, 4), (11, 7), (12, 1)], (11, 1)),
             (
                 "a row added under a recorded number",
                 vec![(10, 6), (11, 7)],
-                13,
+                (12, 1),
             ),
-            ("the rows of a transaction gone", vec![(10, 5)], 5),
-            ("emptied", vec![], 0),
+            ("the rows of a transaction gone", vec![(10, 5)], (5, 0)),
+            ("emptied", vec![], (0, 0)),
         ] {
-            assert_eq!(compared(&two, &found), touched(12, total), "{what}");
+            assert_eq!(compared(&two, &found), touched(12, counts), "{what}");
         }
         let none = table(&[]);
         assert_eq!(compared(&none, &[]), Compared::Same);
-        assert_eq!(compared(&none, &[(3, 1)]), touched(0, 1));
+        assert_eq!(compared(&none, &[(3, 1)]), touched(0, (0, 1)));
         let masked_away = table(&[(10, 0)]);
         assert_eq!(compared(&masked_away, &[]), Compared::Same);
     }
