@@ -98,6 +98,18 @@ impl JobContext<'_, RestoreJob> {
         let rules = self.job.masking.as_ref().or(configured);
         rules.map(|rules| rules.0.clone())
     }
+
+    /// How much of the restore is done, from 0 to 1.
+    pub(super) fn share(&self) -> f64 {
+        self.progress.snapshot().fraction.unwrap_or_default()
+    }
+
+    /// Whether a person waits for the answer, which a wrong file is to give before a wrong server. An id that was chosen may
+    /// have been used before, and a recorded outcome needs no file.
+    pub(super) fn is_for_person_and_new(&self) -> bool {
+        let is_generated = uuid::Uuid::parse_str(&self.job.request_id).is_ok();
+        self.config().first_contact.is_some() && is_generated
+    }
 }
 
 /// Waits until the job is cancelled or `limit` has passed.

@@ -120,7 +120,7 @@ async fn claim_and_restore(
     targets::check_trust(job.on_existing, context.catalog().trust_of(&job.backup))?;
     targets::check_part(job)?;
     let mut bounds = context.bounds("restore", job.deadline);
-    if is_for_person_and_new(context) {
+    if context.is_for_person_and_new() {
         let stop = context.cancel.child_token();
         let looked = context
             .catalog()
@@ -151,7 +151,7 @@ async fn claim_and_restore(
         Err(e) => Err(e),
         Ok(notes) => {
             draft.summary.notes.extend(notes);
-            let share = || share_of(context);
+            let share = || context.share();
             let work = async {
                 tokio::select! {
                     proven = Box::pin(restore_until_swap(context, &claimed, draft)) => proven,
@@ -179,18 +179,6 @@ async fn claim_and_restore(
         Ok(result) => Ok(draft.outcome(result, None)),
         Err(e) => fail(context, &mut claimed, (e, &mut bounds), draft).await,
     }
-}
-
-/// How much of the restore is done, from 0 to 1.
-fn share_of(context: &RestoreContext<'_>) -> f64 {
-    context.progress.snapshot().fraction.unwrap_or_default()
-}
-
-/// Whether a person waits for the answer, which a wrong file is to give before a wrong server. An id that was chosen may
-/// have been used before, and a recorded outcome needs no file.
-fn is_for_person_and_new(context: &RestoreContext<'_>) -> bool {
-    let is_generated = uuid::Uuid::parse_str(&context.job.request_id).is_ok();
-    context.config().first_contact.is_some() && is_generated
 }
 
 /// Everything that may be interrupted: a proven staging database, and a target that may be exchanged.
