@@ -20,7 +20,7 @@ demo: ## Run a complete restore on this machine, from nothing to a restored data
 	@$(PROGRAM) demo
 
 test: setup ## Run every test
-	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run --test-threads "$$((3 * $$(nproc)))"; ended=$$?; scripts/slowest.sh; exit $$ended
+	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run --test-threads "$$((4 * $$(nproc)))"; ended=$$?; scripts/slowest.sh; exit $$ended
 	@cargo test --quiet --doc --workspace
 
 check: ## Check format, lints, licences and sources of dependencies, generated files

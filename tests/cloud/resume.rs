@@ -106,11 +106,11 @@ impl Mode {
     }
 
     fn selection(self) -> Selection {
-        let is_part = self == Mode::Selected;
+        if self != Mode::Selected {
+            return Selection::default();
+        }
         Selection {
-            tables: is_part
-                .then(|| ["s.big".into(), "s.t3".into(), "other.alone".into()].into())
-                .unwrap_or_default(),
+            tables: ["s.big".into(), "s.t3".into(), "other.alone".into()].into(),
             ..Selection::default()
         }
     }

@@ -67,10 +67,10 @@ fn turn(source: usize, format: usize) -> (usize, usize) {
 fn cells_of(version: usize) -> Vec<Cell> {
     let mut cells = Vec::new();
     for target in 0..TARGETS.len() {
-        for source in 0..SOURCES.len() {
+        for (source, tested) in TESTED.iter().enumerate() {
             for (format, of) in FORMATS.iter().enumerate() {
                 let here = (target, version - VERSIONS.start());
-                let is_its_turn = turn(source, format) == here && TESTED[source].contains(of);
+                let is_its_turn = turn(source, format) == here && tested.contains(of);
                 if is_its_turn || is_full_campaign() {
                     cells.push(Cell {
                         source,

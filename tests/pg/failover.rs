@@ -48,7 +48,7 @@ async fn what_a_standby_has_lost_is_loaded_again() {
 /// Half of them synchronous; of the others, most lose their last transactions.
 fn any(i: u32) -> Failover {
     let failed_after = fastrand::u32(3..10);
-    let is_sync = i % 2 == 0;
+    let is_sync = i.is_multiple_of(2);
     let loses = !is_sync && fastrand::u8(..4) > 0;
     Failover {
         is_sync,

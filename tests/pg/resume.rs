@@ -188,7 +188,8 @@ async fn what_a_record_belongs_to_is_compared() {
         std::fs::remove_file(&dump).unwrap();
         std::fs::write(&dump, &bytes).unwrap();
     };
-    let cases: [(&str, &dyn Fn(), &[(&str, &str)]); 5] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(), &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 5] = [
         ("nothing", &nothing, &[]),
         ("never", &nothing, &[("restore-resume", "never")]),
         ("too old", &too_old, &[]),
