@@ -11,7 +11,9 @@ use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
-use crate::verification::{Evidence, History, Keyring, Question, SearchLimit, StoredEvidence};
+use crate::verification::{
+    Evidence, EvidenceLimits, History, Keyring, Question, SearchLimit, StoredEvidence,
+};
 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: SearchLimit = SearchLimit {
@@ -46,6 +48,7 @@ impl BackupCatalog {
             backups,
             keys,
             self.own_evidence.clone(),
+            EvidenceLimits::default(),
         )))
     }
 

@@ -15,10 +15,7 @@ use crate::proof::{EVIDENCE_SUFFIX, is_ours};
 use crate::store::{NameFilter, Obstacle, StoredObject};
 use crate::verification::envelope::Keyring;
 
-/// Most documents beside one generation of a backup, if there are too many for one listing: fewer in each further attempt.
-/// Tests reach it with fewer.
-pub(super) const MOST_BESIDE: [usize; 3] = [if cfg!(test) { 1_000 } else { 5_000 }, 500, 50];
-/// So many times as many beside all generations of a backup.
+/// The documents kept beside all generations of a backup are at most so many times those beside one of them.
 const GENERATIONS: usize = 4;
 /// Most backups that a message names.
 const MAX_NAMED: usize = 5;
@@ -219,7 +216,7 @@ impl Evidence {
         prefix: &str,
         mut too_long: StorageError,
     ) -> Result<(Vec<StoredObject>, UnreadDocuments), StorageError> {
-        for (attempt, most) in MOST_BESIDE.into_iter().enumerate() {
+        for (attempt, most) in self.limits.most_beside.into_iter().enumerate() {
             let existing = if attempt > 0 || is_ours(prefix) {
                 Some(self.existing(prefix).await?)
             } else {

@@ -23,9 +23,6 @@ pub(super) const MAX_REJECTED: usize = 1_000;
 /// Number of rejected documents beside one backup after which no others beside it are read, so that a flood there hides
 /// nothing that is beside others.
 pub(super) const MAX_REJECTED_BESIDE: usize = 250;
-/// Most documents next to one generation of a backup, under names that anybody can choose, that are read. Tests reach it
-/// with fewer.
-pub(super) const MAX_PER_GENERATION: usize = if cfg!(test) { 500 } else { 5_000 };
 /// Most documents beside backups of one name pattern that a search in turns reads.
 const MAX_OF_PATTERN: usize = 200;
 /// Most of them that are beside one generation of a backup.
@@ -34,8 +31,6 @@ const MAX_OF_GENERATION: usize = 50;
 const FIRST_TURNS: usize = 2;
 /// The warning about a rejected document from which on there are no further ones.
 const MAX_LOGGED: usize = 6;
-/// Memory for the reports about one generation of a backup, in bytes. Tests reach it with less.
-const MAX_TESTIMONY: usize = if cfg!(test) { 4 << 20 } else { 16 << 20 };
 
 /// How much a search keeps.
 #[derive(Debug, Clone, Copy)]
@@ -376,19 +371,19 @@ impl Evidence {
             }
             None
         };
-        let (mut search, mut others) = (Search::new(MAX_TESTIMONY), 0);
+        let (mut search, mut others) = (Search::new(self.limits.testimony), 0);
         for (document, is_own) in &all {
             let is_own = *is_own;
             others += usize::from(!is_own);
             // None of the others can count where the names tell.
-            if is_own || (others <= MAX_PER_GENERATION && !self.has_own_names()) {
+            if is_own || (others <= self.limits.per_generation && !self.has_own_names()) {
                 self.take(document, is_own, &mut search, &mut wanted).await;
             }
             if search.found.is_cut {
                 break;
             }
         }
-        let left = others.saturating_sub(MAX_PER_GENERATION);
+        let left = others.saturating_sub(self.limits.per_generation);
         if left > 0 && !self.has_own_names() {
             let why = format!(
                 "{left} of {others} documents of evidence in {} were not read, because there are too many",
@@ -400,7 +395,7 @@ impl Evidence {
             let why = format!(
                 "not all documents of evidence in {} were kept, because together they are longer than {} MiB",
                 Self::folder(object),
-                MAX_TESTIMONY >> 20
+                self.limits.testimony >> 20
             );
             search.leave_unread(why, None);
         }

@@ -10,6 +10,7 @@ use super::super::html_report::{DocumentLink, page};
 use super::super::junit;
 use super::super::own_evidence::OwnEvidence;
 use super::super::restore_index::RestoreIndex;
+use super::limits::EvidenceLimits;
 use super::names::{ENVELOPE, Question, SecretNames, evidence_name, folder_of, is_document};
 use super::times::{check_clock, rejected_document};
 use crate::error::{FailureReason as R, RestoreError, RetryClass, report as describe_error};
@@ -37,6 +38,7 @@ pub struct Evidence {
     pub(super) backups: Arc<dyn BackupStore>,
     pub(super) keys: Arc<Keyring>,
     pub(super) own: Arc<OwnEvidence>,
+    pub(super) limits: EvidenceLimits,
 }
 
 impl Evidence {
@@ -45,12 +47,14 @@ impl Evidence {
         backups: Arc<dyn BackupStore>,
         keys: Arc<Keyring>,
         own: Arc<OwnEvidence>,
+        limits: EvidenceLimits,
     ) -> Self {
         Evidence {
             store,
             backups,
             keys,
             own,
+            limits,
         }
     }
 

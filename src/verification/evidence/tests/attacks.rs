@@ -1,6 +1,5 @@
 //! Tests of what others can do to evidence without the key: deny, hide, copy and flood.
 
-use super::super::listing::MOST_BESIDE;
 use super::*;
 use crate::error::StorageKind;
 use crate::store::faulty::{Call, StoreFault};
@@ -9,7 +8,7 @@ use crate::store::faulty::{Call, StoreFault};
 fn faulty(p: &TestBucket, signing: Option<&str>) -> (Arc<FaultyStore>, Evidence) {
     let store = Arc::new(FaultyStore::at(p.folder.path()));
     let keys = Arc::new(Keyring::new(signing, None).unwrap());
-    let evidence = Evidence::new(store.clone(), store.clone(), keys, Arc::default());
+    let evidence = Evidence::new(store.clone(), store.clone(), keys, Arc::default(), FEW);
     (store, evidence)
 }
 
@@ -231,7 +230,7 @@ async fn a_listing_that_is_too_long_keeps_own_documents() {
 #[tokio::test]
 async fn a_flood_beside_one_backup_hides_nothing_beside_others() {
     let p = TestBucket::new().await;
-    let flood = MOST_BESIDE[0] + 10;
+    let flood = FEW.most_beside[0] + 10;
     let folder = folder_of("b.dump", "1");
     for i in 0..flood {
         p.put(&format!("{folder}{i:016x}{ENVELOPE}"), b"{}");
@@ -252,7 +251,7 @@ async fn a_flood_beside_one_backup_hides_nothing_beside_others() {
         let store = Arc::new(FaultyStore::at(p.folder.path()));
         store.hold(flood);
         let keys = Arc::new(Keyring::new(signing, trusted.map(String::as_str)).unwrap());
-        let evidence = Evidence::new(store.clone(), store.clone(), keys, Arc::default());
+        let evidence = Evidence::new(store.clone(), store.clone(), keys, Arc::default(), FEW);
         let found = evidence.reports("", most(9), Some).await.unwrap();
         let is_its = |r: &VerificationReport| r.request_id == id;
         assert!(found.reports.iter().any(is_its), "{id}");
@@ -290,7 +289,7 @@ async fn a_flood_beside_nothing_hides_nothing() {
     let store = Arc::new(FaultyStore::at(p.folder.path()));
     store.hold(50);
     let keys = Arc::new(Keyring::new(None, None).unwrap());
-    let evidence = Evidence::new(store.clone(), store, keys, Arc::default());
+    let evidence = Evidence::new(store.clone(), store, keys, Arc::default(), FEW);
     let found = evidence.reports("", most(9), Some).await.unwrap();
     assert_eq!((found.reports.len(), found.rejected), (1, 0));
     assert_eq!(

@@ -83,7 +83,7 @@ async fn evidence_of_several_places_may_be_in_one_location() {
     let (p, q) = (TestBucket::new().await, TestBucket::new().await);
     let of = |backups: &Arc<dyn BackupStore>, own: &Arc<OwnEvidence>| {
         let keys = Arc::new(Keyring::new(None, None).unwrap());
-        Evidence::new(p.store.clone(), backups.clone(), keys, own.clone())
+        Evidence::new(p.store.clone(), backups.clone(), keys, own.clone(), FEW)
     };
     for i in 0..MAX_REJECTED + 10 {
         let (id, report) = (format!("r{i}"), p.report("x", Depth::Data));
@@ -124,7 +124,13 @@ async fn evidence_that_may_not_be_listed_is_not_complete() {
             FaultyStore::at(elsewhere.path())
         };
         let keys = Arc::new(Keyring::new(Some(PRIVATE), None).unwrap());
-        let evidence = Evidence::new(Arc::new(store), Arc::new(backups), keys, Arc::default());
+        let evidence = Evidence::new(
+            Arc::new(store),
+            Arc::new(backups),
+            keys,
+            Arc::default(),
+            FEW,
+        );
         let folder = Evidence::folder(&p.object);
         let mut found = evidence.folders("").await.unwrap();
         assert_eq!(!found.hidden().is_empty(), is_hidden, "{hidden}");
