@@ -123,6 +123,7 @@ async fn only_allowed_targets_and_recent_requests_are_restored() {
 async fn a_restore_does_not_take_every_connection() {
     let c = Cluster::start_with("-c max_connections=20");
     c.create("src", "CREATE TABLE t AS SELECT generate_series(1, 1000) i");
+    c.hang_up();
     let file = c.dump_to_file("src", &[]);
     let greedy = async |target: &str| {
         let job = RestoreJob {

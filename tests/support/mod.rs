@@ -5,6 +5,7 @@ pub mod blocks;
 pub mod kills;
 pub mod memory;
 pub mod proxy;
+pub mod sql;
 pub mod standby;
 pub mod tools;
 
@@ -19,6 +20,7 @@ use pgrestored::event::RestoreResult;
 use pgrestored::job::{BackupRef, KeepProgress, OnExisting, RestoreJob};
 use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::{Sandbox, find_bindir};
+use sql::{TestSession, is_lost, leaves_nothing, outside, statements};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
@@ -80,17 +82,14 @@ pub fn share_templates(folder: &Path) {
     }
 }
 
-/// Whether this is a single statement without anything that psql itself interprets.
-fn is_one_statement(sql: &str) -> bool {
-    !sql.contains([';', '\\']) && !sql.starts_with("COPY ")
-}
-
 /// A throwaway cluster with the roles and the tablespace that the corpus uses.
 pub struct Cluster {
     pub sandbox: Sandbox,
     scratch: tempfile::TempDir,
     /// The server is not the one that the sandbox started and will stop.
     is_restarted: AtomicBool,
+    /// Of the superuser, in the maintenance database.
+    kept: parking_lot::Mutex<Option<TestSession>>,
 }
 
 impl Drop for Cluster {
@@ -121,10 +120,11 @@ impl Cluster {
             sandbox,
             scratch,
             is_restarted: AtomicBool::new(false),
+            kept: parking_lot::Mutex::default(),
         };
-        cluster.send(
+        cluster.psql(
             "postgres",
-            "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\";",
+            "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\"",
         );
         cluster
     }
@@ -184,9 +184,40 @@ impl Cluster {
 
     /// Runs SQL and returns what psql prints, unaligned.
     pub fn psql(&self, database: &str, sql: &str) -> String {
-        if is_one_statement(sql) {
-            return self.send(database, sql);
+        let Some(statements) = statements(sql) else {
+            self.hang_up();
+            return self.psql_file(database, sql);
+        };
+        let can_keep = database == "postgres" && statements.iter().all(|s| leaves_nothing(s));
+        let config = self.connection_to(database);
+        let ran = outside(|| {
+            // Another thread may use it, and may be waiting for this one.
+            match self.kept.try_lock().filter(|_| can_keep) {
+                Some(mut kept) => run_in_kept(&mut kept, &config, &statements),
+                None => {
+                    let session = TestSession::open(&config);
+                    let ran = session.run(&statements);
+                    session.close();
+                    ran
+                }
+            }
+        });
+        if !can_keep && database == "postgres" {
+            self.hang_up();
         }
+        ran.unwrap_or_else(|(statement, e)| panic!("{statement}: {e:?}"))
+    }
+
+    /// Runs the next statement in a new session, with new settings.
+    pub fn hang_up(&self) {
+        let kept = self.kept.try_lock().and_then(|mut kept| kept.take());
+        if let Some(session) = kept {
+            outside(|| session.close());
+        }
+    }
+
+    /// What psql itself prints for a text.
+    fn psql_file(&self, database: &str, sql: &str) -> String {
         let file = self.scratch(&format!("{}.sql", uuid::Uuid::new_v4()));
         std::fs::write(&file, sql).unwrap();
         let mut psql = self.sandbox.command("psql");
@@ -208,39 +239,6 @@ impl Cluster {
             .run(&mut psql)
             .unwrap_or_else(|e| panic!("{e}"));
         String::from_utf8(out).unwrap().trim_end().to_owned()
-    }
-
-    /// What psql prints for one statement, or for several that may be in one transaction. To start psql takes more of the
-    /// processor than most statements do.
-    fn send(&self, database: &str, sql: &str) -> String {
-        let config = self.connection_to(database);
-        let ask = async {
-            let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-            let driver = tokio::spawn(connection);
-            let asked = client.simple_query(sql).await;
-            drop(client);
-            let answers = asked.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-            driver.await.unwrap().unwrap();
-            answers
-        };
-        // The caller may be in a runtime, where nothing may block on another one.
-        let answers = std::thread::scope(|threads| {
-            let asks = || {
-                let mut runtime = tokio::runtime::Builder::new_current_thread();
-                runtime.enable_all().build().unwrap().block_on(ask)
-            };
-            threads.spawn(asks).join().unwrap()
-        });
-        let rows = answers.iter().filter_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let lines = rows.map(|row| {
-            let values = (0..row.len()).map(|i| row.get(i).unwrap_or_default());
-            values.collect::<Vec<_>>().join("|")
-        });
-        let printed = lines.collect::<Vec<_>>().join("\n");
-        printed.trim_end().to_owned()
     }
 
     fn connection_to(&self, database: &str) -> tokio_postgres::Config {
@@ -270,12 +268,6 @@ impl Cluster {
             "CREATE DATABASE {name} TEMPLATE template0{}",
             self.strategy()
         );
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if !sql.is_empty() && database.chars().all(is_plain) {
-            let both = format!("{create};\n\\connect {name}\n{sql}");
-            self.psql("postgres", &both);
-            return;
-        }
         self.psql("postgres", &create);
         if !sql.is_empty() {
             self.psql(database, sql);
@@ -428,6 +420,21 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
     pub fn content(&self, database: &str, args: &[&str]) -> String {
         normalised(&String::from_utf8(self.dump(database, args)).unwrap())
     }
+}
+
+/// In a session that is kept, or a new one if there is none or it is gone.
+fn run_in_kept<'a>(
+    kept: &mut Option<TestSession>,
+    config: &tokio_postgres::Config,
+    statements: &[&'a str],
+) -> Result<String, (&'a str, tokio_postgres::Error)> {
+    if let Some(session) = kept {
+        match session.run(statements) {
+            Err((_, e)) if is_lost(&e) => *kept = None,
+            ran => return ran,
+        }
+    }
+    kept.insert(TestSession::open(config)).run(statements)
 }
 
 /// A time of publication: an hour ago, plus `later` microseconds.
