@@ -15,9 +15,9 @@ pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Res
     let program = std::fs::metadata(bindir.join("postgres"))?;
     let me = std::fs::metadata("/proc/self")?.uid();
     let uid = user.map_or(me, |u| u.0);
-    // Another build of the server needs another template.
+    // Another build of the server needs another template, and so does another way to make it.
     let key = format!(
-        "{}:{}:{}",
+        "{}:{}:{}:without maps",
         bindir.display(),
         program.mtime(),
         program.size()
@@ -41,8 +41,9 @@ pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Res
     // In the temporary folder, because the server's user may not be able to enter `parent`.
     let new_cluster = std::env::temp_dir().join(&name);
     std::fs::create_dir(&new_cluster)?;
-    let created =
-        restrict_to_owner(&new_cluster, user).and_then(|()| initdb(bindir, &new_cluster, user));
+    let created = restrict_to_owner(&new_cluster, user)
+        .and_then(|()| initdb(bindir, &new_cluster, user))
+        .and_then(|()| remove_maps(&new_cluster));
     let placed = created.and_then(|()| place(&new_cluster, &parent.join(&name), &folder));
     let _ = std::fs::remove_dir_all(&new_cluster);
     let _ = std::fs::remove_dir_all(parent.join(&name));
@@ -78,6 +79,23 @@ fn initdb(bindir: &Path, folder: &Path, user: Option<(u32, u32)>) -> Result<()> 
         .arg(folder)
         .current_dir("/");
     run(&mut initdb).map(drop)
+}
+
+/// Removes the free space and visibility maps of the catalogs, a quarter of all files: each is copied with every cluster and
+/// every database, and a server makes again what it needs of them.
+fn remove_maps(folder: &Path) -> Result<()> {
+    let databases = std::fs::read_dir(folder.join("base"))?;
+    let databases = databases.map(|entry| entry.map(|e| e.path()));
+    for place in databases.chain([Ok(folder.join("global"))]) {
+        for entry in std::fs::read_dir(place?)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.ends_with(b"_fsm") || name.ends_with(b"_vm") {
+                std::fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Template {
