@@ -12,7 +12,7 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::policy::Selection;
 
 use crate::formats::Format;
-use crate::support::{Cluster, assert_same, is_full_campaign, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job, quick};
 
 const SOURCE: &str = "CREATE SCHEMA shop;
 CREATE TABLE shop.log (id int PRIMARY KEY, what text);
@@ -143,7 +143,7 @@ async fn restore(c: &Cluster, dump: &Path, selection: Selection) -> JobOutcome {
     job.selection = selection;
     // Commands restored into it before.
     job.published_us = None;
-    c.restore_with(&job, &[]).await
+    c.restore_with(&job, quick()).await
 }
 
 fn skipping(patterns: &[&str]) -> Selection {

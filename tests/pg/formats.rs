@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use pgrestored::job::OnExisting;
 
-use crate::support::{Cluster, assert_same, bindir_of, difference, is_full_campaign, job};
+use crate::support::{
+    Cluster, NO_LABELS, assert_same, bindir_of, difference, is_full_campaign, job,
+};
 
 /// How the dump is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,7 +156,12 @@ impl Cluster {
         };
         let mut dump = self.sandbox.command("pg_dump");
         self.sandbox
-            .run(dump.args(["-d", database, "-f"]).arg(&path).args(args))
+            .run(
+                dump.args(["-d", database, "-f"])
+                    .arg(&path)
+                    .args(NO_LABELS)
+                    .args(args),
+            )
             .unwrap();
         match format {
             Format::Directory | Format::DirectoryUncompressed => {
@@ -234,15 +241,10 @@ impl Matrix {
     async fn faults_of(&mut self, format: Format, wrapping: Wrapping) -> Vec<String> {
         let dump = self.wrapped_dump(format, wrapping);
         let target = format!("{format:?} {wrapping:?}");
-        // Statistics do not depend on the format.
-        let flags = [("restore-no-analyze", "true")];
-        let flags = if is_full_campaign() {
-            &flags[..0]
-        } else {
-            &flags[..]
-        };
-        let restore = job(&dump, &target, OnExisting::Fail);
-        let done = self.cluster.restore_with(&restore, flags).await;
+        let done = self
+            .cluster
+            .try_restore(&dump, &target, OnExisting::Fail)
+            .await;
         if done.failure.is_some() {
             return vec![format!("{:?}", done.result.error)];
         }

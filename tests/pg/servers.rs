@@ -767,7 +767,16 @@ async fn after_the_load_tables_are_analyzed_and_problems_reported(c: &Cluster) {
     );
     for format in [Format::Custom, Format::Plain] {
         let dump = c.dump_as("src", format);
-        let notes = c.restore(&dump, "ours").await.notes.join("\n");
+        let restore = |with_none: &'static str| {
+            let (c, job) = (&c, job(&dump, "ours", OnExisting::Fail));
+            async move {
+                c.restore_with(&job, &[("restore-no-analyze", with_none)])
+                    .await
+            }
+        };
+        let done = restore("false").await;
+        assert_eq!(done.failure, None);
+        let notes = done.result.notes.join("\n");
         for word in [
             "public.behind_id_seq (of public.behind.id)",
             "public.alone",
@@ -780,13 +789,7 @@ async fn after_the_load_tables_are_analyzed_and_problems_reported(c: &Cluster) {
         let analysed = "SELECT count(*) FROM pg_stats WHERE tablename = 't'";
         assert_eq!(c.psql("ours", analysed), "2");
         c.psql("postgres", "DROP DATABASE ours");
-        let done = c
-            .restore_with(
-                &job(&dump, "ours", OnExisting::Fail),
-                &[("restore-no-analyze", "true")],
-            )
-            .await;
-        assert_eq!(done.failure, None);
+        assert_eq!(restore("true").await.failure, None);
         assert_eq!(c.psql("ours", analysed), "0");
         c.psql("postgres", "DROP DATABASE ours");
     }

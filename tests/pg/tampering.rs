@@ -12,7 +12,7 @@ use crate::support::kills::{
     FROM_THE_FIRST, Interrupt, assert_begun_again, assert_continued, assert_settled, end_all,
     end_loaders, reopened,
 };
-use crate::support::{Cluster, assert_same, is_full_campaign, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job, quick};
 
 const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 50) i;
     CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5(i::text) FROM generate_series(1, 60) i;
@@ -119,7 +119,7 @@ async fn what_others_changed_never_reaches_the_target() {
     let dump = c.dump_to_file("src", &[]);
     let wanted = content(&c, "src");
     // One session, so that the same work is done each time.
-    let app = c.app(&[FROM_THE_FIRST, ("restore-jobs", "1")]);
+    let app = c.app(&[&[FROM_THE_FIRST, ("restore-jobs", "1")][..], quick()].concat());
     // Nothing is changed: the control. The orderly end of an attempt closes the database, until somebody opens it.
     let nothing = ("nothing was changed", "SELECT 1");
     let mut not_before = 0;

@@ -390,7 +390,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
     }
 
-    /// Restores a file with pgrestored and returns the outcome, successful or not.
+    /// Restores a file with pgrestored, [quickly](quick), and returns the outcome, successful or not.
     pub async fn try_restore(
         &self,
         archive: &Path,
@@ -398,7 +398,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         on_existing: OnExisting,
     ) -> JobOutcome {
         let job = job(archive, target, on_existing);
-        self.app(&[])
+        self.app(quick())
             .manager
             .run(&job, Arc::default(), CancellationToken::new())
             .await
@@ -418,7 +418,8 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
 
     /// The whole database as SQL, with the rows of each table sorted.
     pub fn content(&self, database: &str, args: &[&str]) -> String {
-        normalised(&String::from_utf8(self.dump(database, args)).unwrap())
+        let args = [NO_LABELS, args].concat();
+        normalised(&String::from_utf8(self.dump(database, &args)).unwrap())
     }
 }
 
@@ -435,6 +436,19 @@ fn run_in_kept<'a>(
         }
     }
     kept.insert(TestSession::open(config)).run(statements)
+}
+
+/// No server of the tests has a provider of security labels, so that no database has one. To look for them takes a fifth of
+/// a dump's time.
+pub const NO_LABELS: &[&str] = &["--no-security-labels"];
+
+/// For restores of which nothing depends on statistics. `make soak` makes them all the same.
+pub fn quick() -> &'static [(&'static str, &'static str)] {
+    if is_full_campaign() {
+        &[]
+    } else {
+        &[("restore-no-analyze", "true")]
+    }
 }
 
 /// A time of publication: an hour ago, plus `later` microseconds.
