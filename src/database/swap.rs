@@ -27,6 +27,9 @@ use pgdump_restore::says_restoring;
 /// How long the transaction is retried if it collides with a concurrent `GRANT` or `ALTER DATABASE`, or with
 /// sessions that it may not terminate.
 const COLLISION_LIMIT: Duration = Duration::from_secs(30);
+/// How long a rename may take before the sessions that block it are terminated. The server looks for them again a tenth of a
+/// second after it has found one, so that this delays no rename.
+const EVICTION_GRACE: Duration = Duration::from_millis(20);
 const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 const EVICTION_LIMIT: Duration = Duration::from_secs(10);
 /// Longest pause between two looks at sessions that may not be terminated.
@@ -396,7 +399,11 @@ async fn terminate_backends(
     oid: u32,
     renamed: &CancellationToken,
 ) -> Result<(), DatabaseError> {
-    let admin_session = claimed.server.maintenance("eviction");
+    // Most renames are done by then, and need no other session.
+    let admin_session = async {
+        tokio::time::sleep(EVICTION_GRACE).await;
+        claimed.server.maintenance("eviction").await
+    };
     let Some(admin_session) = renamed.run_until_cancelled(admin_session).await else {
         return Ok(());
     };

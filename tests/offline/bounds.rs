@@ -6,6 +6,11 @@ use std::process::Command;
 
 use crate::memory::{Run, peak_rss_of};
 
+/// Whether this is a run of `make soak`.
+fn is_full_campaign() -> bool {
+    std::env::var("CAMPAIGN").is_ok_and(|c| c == "full")
+}
+
 /// Runs `inspect` with a limit of 128 MiB, of which 32 MiB are for what is kept of an archive.
 fn inspect(file: &Path) -> Run {
     let mut program = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
@@ -158,6 +163,8 @@ const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
 fn long_texts_are_read_in_bounded_memory() {
     let folder = tempfile::tempdir().unwrap();
     let mib = |byte: u8| vec![byte; 1 << 20];
+    // More than each may take beside the program, which takes some 40 MiB.
+    let length: u64 = if is_full_campaign() { 100 } else { 64 };
     for (name, before, middle, after, most, code) in [
         ("line comment", "--", mib(b'x'), "\n", 60, 0),
         ("block comment", "/*", mib(b'x'), "*/\n", 60, 0),
@@ -176,7 +183,7 @@ fn long_texts_are_read_in_bounded_memory() {
             "COMMENT ON TABLE public.t IS '",
             mib(b'x'),
             "';\n",
-            60 + 110,
+            60 + length + 10,
             0,
         ),
     ] {
@@ -187,7 +194,7 @@ fn long_texts_are_read_in_bounded_memory() {
         );
         out.write_all(HEAD.as_bytes()).unwrap();
         out.write_all(before.as_bytes()).unwrap();
-        (0..100).for_each(|_| out.write_all(&middle).unwrap());
+        (0..length).for_each(|_| out.write_all(&middle).unwrap());
         out.write_all(after.as_bytes()).unwrap();
         out.write_all(END.as_bytes()).unwrap();
         out.finish().unwrap();
@@ -282,14 +289,13 @@ fn texts_with_very_many_names_are_refused_within_the_memory_limit() {
         ),
     ];
     // In `make soak`, each kind of names alone, too.
-    let is_full_campaign = std::env::var("CAMPAIGN").is_ok_and(|c| c == "full");
     let begun = format!("{data}BEGIN;\n");
     let alone: [Many<'_>; 3] = [
         ("variables", HEAD, before.clone(), &variable, LONG, names),
         ("created databases", HEAD, before, &created, SHORT, names),
         ("savepoints", HEAD, begun, &savepoint, SHORT, names),
     ];
-    let alone = alone.into_iter().filter(|_| is_full_campaign);
+    let alone = alone.into_iter().filter(|_| is_full_campaign());
     for (name, head, before, line, count, message) in cases.into_iter().chain(alone) {
         let path = folder.path().join("many.sql.gz");
         let mut out = flate2::write::GzEncoder::new(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pgdump_archive::{Archive, ArchiveSource, ContentDigest, DecryptionKeys, DigestSink, Limits};
 use pgrestored::app::App;
-use pgrestored::config::{Config, RawConfig};
+use pgrestored::config::Config;
 use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::event::Verdict;
 use pgrestored::job::{BackupRef, VerifyJob};
@@ -20,7 +20,7 @@ use pgrestored::verification::{
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
-use crate::support::{Cluster, bindir_of, is_full_campaign};
+use crate::support::{Cluster, bindir_of, is_full_campaign, raw_config};
 
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const SMALL: &str = include_str!("../fixtures/small.sql");
@@ -69,7 +69,7 @@ impl Bench {
         ];
         flags.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         flags.extend(more);
-        App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
+        App::new(Config::new(&raw_config(&flags)).unwrap()).unwrap()
     }
 
     /// As `app`, with verifications on a server that runs already, which take a third less of the processor than those

@@ -375,6 +375,11 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
     }
 
     pub fn app(&self, more: &[(&str, &str)]) -> App {
+        App::new(self.config(more)).unwrap()
+    }
+
+    /// Of this server as the target, with further flags.
+    pub fn config(&self, more: &[(&str, &str)]) -> Config {
         let mut flags = vec![
             ("db-host", self.sandbox.host()),
             ("db-port", "5432"),
@@ -387,7 +392,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         ];
         flags.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         flags.extend(more);
-        App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
+        Config::new(&raw_config(&flags)).unwrap()
     }
 
     /// Restores a file with pgrestored, [quickly](quick), and returns the outcome, successful or not.
@@ -449,6 +454,26 @@ pub fn quick() -> &'static [(&'static str, &'static str)] {
     } else {
         &[("restore-no-analyze", "true")]
     }
+}
+
+/// The values of flags. To build the command line for the same ones again takes milliseconds.
+pub fn raw_config(flags: &[(&str, &str)]) -> RawConfig {
+    type Parsed = Vec<(Vec<(String, String)>, RawConfig)>;
+    static PARSED: parking_lot::Mutex<Parsed> = parking_lot::Mutex::new(vec![]);
+    let is_same = |(known, _): &&(Vec<(String, String)>, RawConfig)| {
+        let known = known.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        known.eq(flags.iter().copied())
+    };
+    let mut parsed = PARSED.lock();
+    if let Some((_, raw)) = parsed.iter().find(is_same) {
+        return raw.clone();
+    }
+    let raw = RawConfig::from_flags(flags).unwrap();
+    let owned = flags
+        .iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+    parsed.push((owned.collect(), raw.clone()));
+    raw
 }
 
 /// A time of publication: an hour ago, plus `later` microseconds.

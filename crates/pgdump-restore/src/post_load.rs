@@ -190,15 +190,30 @@ pub async fn survey(
     database: &str,
     sessions: usize,
 ) -> Result<HealthReport, RestoreError> {
-    let session = observer(server, database).await?;
+    survey_from(
+        &observer(server, database).await?,
+        server,
+        database,
+        sessions,
+    )
+    .await
+}
+
+/// As [`survey`], with `session` as the first of the connections.
+async fn survey_from(
+    session: &Session,
+    server: &Server,
+    database: &str,
+    sessions: usize,
+) -> Result<HealthReport, RestoreError> {
     let mut not_checked = Vec::new();
     let mut found = Vec::new();
     for names in [
-        names(&session, INVALID_INDEXES).await,
-        names(&session, INCOMPLETE_INDEXES).await,
-        names(&session, NOT_VALIDATED).await,
-        names(&session, NOT_POPULATED).await,
-        sequences_behind(&session, server, database, sessions).await,
+        names(session, INVALID_INDEXES).await,
+        names(session, INCOMPLETE_INDEXES).await,
+        names(session, NOT_VALIDATED).await,
+        names(session, NOT_POPULATED).await,
+        sequences_behind(session, server, database, sessions).await,
     ] {
         found.push(match names {
             Ok(names) => names,
@@ -230,8 +245,9 @@ pub async fn check(
     database: &str,
     sessions: usize,
 ) -> Result<Vec<String>, RestoreError> {
-    refuse_prepared(&observer(server, database).await?).await?;
-    let s = survey(server, database, sessions).await?;
+    let session = observer(server, database).await?;
+    refuse_prepared(&session).await?;
+    let s = survey_from(&session, server, database, sessions).await?;
     let notes = [
         listed("invalid index", &s.invalid_indexes),
         listed(
