@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 
 use super::restored_database::RestoredDatabase;
 use crate::error::RestoreError;
-use crate::postgres::{Session, map_pg_error};
+use crate::postgres::map_pg_error;
 use crate::proof::{Check, CheckStatus};
 use pgdump_archive::{Dialect, EntryKind, TocEntry, Token, tokens};
 use pgdump_restore::listed;
