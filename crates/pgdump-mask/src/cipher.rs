@@ -7,12 +7,17 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use aes::Aes256Enc;
-use aes::cipher::consts::{U16, U32};
-use aes::cipher::{
-    BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, Key, KeyInit, KeySizeUser,
+use aes08::Aes256Enc;
+use aes08::cipher::generic_array::GenericArray;
+use aes08::cipher::{BlockEncrypt as _, KeyInit as _};
+use cipher::consts::{U1, U16, U32};
+use cipher::inout::InOut;
+use cipher::{
+    Block, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, Key,
+    KeyInit, KeySizeUser, ParBlocksSizeUser,
 };
 
+/// Encrypts one block at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Cipher(&'static Aes256Enc);
 
@@ -32,16 +37,31 @@ impl KeyInit for Cipher {
         if let Some((_, cipher)) = known.iter().find(|(other, _)| other == key) {
             return *cipher;
         }
-        let cipher = Self(Box::leak(Box::new(Aes256Enc::new(key))));
+        let cipher = Self(Box::leak(Box::new(Aes256Enc::new(&GenericArray::from(
+            key.0,
+        )))));
         known.push((*key, cipher));
         cipher
+    }
+}
+
+impl ParBlocksSizeUser for Cipher {
+    type ParBlocksSize = U1;
+}
+
+impl BlockCipherEncBackend for Cipher {
+    #[inline]
+    fn encrypt_block(&self, mut block: InOut<'_, '_, Block<Self>>) {
+        let mut bytes = GenericArray::from(block.get_in().0);
+        self.0.encrypt_block(&mut bytes);
+        block.get_out().0 = bytes.into();
     }
 }
 
 impl BlockCipherEncrypt for Cipher {
     #[inline]
     fn encrypt_with_backend(&self, f: impl BlockCipherEncClosure<BlockSize = U16>) {
-        self.0.encrypt_with_backend(f);
+        f.call(self);
     }
 }
 
@@ -68,6 +88,24 @@ mod tests {
         }
         assert_eq!(ours(), 2);
         assert!(size_of::<Aes256Enc>() <= 1024);
+    }
+
+    #[test]
+    fn blocks_are_those_of_aes_256() {
+        use aes::cipher::{BlockCipherEncrypt as _, KeyInit as _};
+        let key: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7).unwrap());
+        let reference = aes::Aes256Enc::new(&key.into());
+        let mut blocks: [Block<Cipher>; 3] =
+            std::array::from_fn(|at| [u8::try_from(at).unwrap(); 16].into());
+        let mut wanted = blocks;
+        Cipher::new(&key.into()).encrypt_blocks(&mut blocks);
+        reference.encrypt_blocks(&mut wanted);
+        assert_eq!(blocks, wanted);
+        let mut one = [9; 16].into();
+        Cipher::new(&key.into()).encrypt_block(&mut one);
+        let mut wanted = [9; 16].into();
+        reference.encrypt_block(&mut wanted);
+        assert_eq!(one, wanted);
     }
 
     #[test]
