@@ -244,7 +244,7 @@ impl TargetLock {
         let done = WorkDone {
             bytes: totals.bytes,
             rows: totals.rows,
-            share: totals.share,
+            share: found.share,
         };
         self.record_takeover(found, attempt, &done).await?;
         if totals.has_added {
