@@ -321,6 +321,11 @@ impl WorkRecord {
         }
     }
 
+    /// The next row says this, too.
+    pub fn mark_later(&self, body: Body) {
+        self.later(|all| all.add(body));
+    }
+
     /// Adds what was found out to the next row.
     pub fn later(&self, fact: impl FnOnce(&mut Body)) {
         if self.is_on() {
@@ -344,7 +349,7 @@ impl WorkRecord {
         let _one_at_a_time = self.own.lock().await;
         let turn = self.held.turn().await;
         if turn.is_some() {
-            self.later(|all| all.add(body));
+            self.mark_later(body);
             return Ok(());
         }
         let Some(note) = self.note_within(turn, OWN_LANE, body) else {
@@ -525,7 +530,11 @@ mod tests {
         record.committed(again);
         assert_eq!(says(&note(0)).1, 2);
         assert_eq!((says(&note(1)).0, says(&note(1)).1), (1, 1));
-        let own = record.own_note(Body::default()).now_or_never().unwrap().unwrap();
+        let own = record
+            .own_note(Body::default())
+            .now_or_never()
+            .unwrap()
+            .unwrap();
         assert_eq!((says(&own).0, says(&own).1), (-1, 1));
         assert_eq!(own.params.attempt, 2);
     }
@@ -569,8 +578,7 @@ mod tests {
             lines: 1,
         };
         record.later(|body| body.ends.push(end));
-        let note = note_of(&record, 0, Body::of_mark(Mark::Loaded))
-            .unwrap();
+        let note = note_of(&record, 0, Body::of_mark(Mark::Loaded)).unwrap();
         assert_eq!(says(&note).2.ends, [end]);
         assert_eq!(says(&note).2.marks, [Mark::Loaded]);
         let other = note_of(&record, 1, Body::default()).unwrap();
@@ -615,9 +623,7 @@ mod tests {
         let off = WorkRecord::off();
         assert!(!off.is_on());
         off.later(|_| panic!("nobody reads this"));
-        assert!(
-            note_of(&off, 0, Body::of_mark(Mark::Loaded)).is_none()
-        );
+        assert!(note_of(&off, 0, Body::of_mark(Mark::Loaded)).is_none());
         assert!(off.resumed().blocks().is_empty());
         assert_eq!(off.resumed().totals(), ResumedTotals::default());
     }

@@ -61,8 +61,7 @@ const HAS_EVENT_TRIGGERS: &str =
             WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = t.oid AND d.deptype = 'e'))";
 
 /// Whether anybody has got more than what [`CREATE`] grants. Default privileges of the backup may say so.
-const IS_SHARED: &str =
-    "SELECT EXISTS (SELECT FROM pg_class c, LATERAL aclexplode(c.relacl) a
+const IS_SHARED: &str = "SELECT EXISTS (SELECT FROM pg_class c, LATERAL aclexplode(c.relacl) a
             WHERE c.relnamespace = n.oid AND a.grantee <> c.relowner)
         OR EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee <> n.nspowner
             AND (a.grantee <> 0 OR a.privilege_type <> 'USAGE'))

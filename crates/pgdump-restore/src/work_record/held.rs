@@ -8,8 +8,8 @@
 //! turn, so that taking all of them waits for answers to COMMIT and for nothing else.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use parking_lot::Mutex;
