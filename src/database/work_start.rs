@@ -97,13 +97,17 @@ impl TargetLock {
         }
     }
 
-    /// Stores the record of this attempt's work now, if it is in memory: before what has to be in it.
+    /// Stores the record of this attempt's work now, if it is in memory, before what cannot be recorded there. If that is not
+    /// possible, nothing is recorded any more.
     ///
     /// # Errors
     /// As [`TargetLock::store_when_due`].
     pub async fn store_now(&self) -> Result<(), RestoreError> {
-        if let Some(begun) = self.begun_work() {
-            self.store_work(&begun).await?;
+        if let Some(begun) = self.begun_work()
+            && !self.store_work(&begun).await?
+        {
+            let why = "its record could not be stored before what finishes the restore";
+            begun.record.end_held(why).await;
         }
         Ok(())
     }

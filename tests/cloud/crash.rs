@@ -229,6 +229,7 @@ impl VerificationServer {
                 if mode.is_in_place() { "always" } else { "auto" }.into(),
             ),
             ("reap-every", "0".into()),
+            (FROM_THE_FIRST.0, FROM_THE_FIRST.1.into()),
         ]
     }
 

@@ -293,7 +293,8 @@ impl WorkRecord {
     /// The row is in the record.
     pub(crate) fn committed(&self, note: Note) {
         if let Some(turn) = &note.turn {
-            self.held.add(turn, &note.params);
+            let NoteParams { lane, n, body, .. } = &note.params;
+            self.held.add(turn, (*lane, *n), body);
         }
         self.lanes.lock().insert(note.params.lane, note.params.n);
         let (bytes, rows) = note.amounts;
@@ -616,6 +617,79 @@ mod tests {
             "SET search_path = ''".to_owned(),
         );
         assert_eq!((rows(3), rows(4)), (vec![named], vec![]));
+    }
+
+    fn in_memory() -> Arc<WorkRecord> {
+        WorkRecord::held(RecordKey::random(), Uuid::nil())
+    }
+
+    fn committed_as(record: &WorkRecord, lane: usize, xid: i64) {
+        let note = note_of(record, lane, Body::of_mark(Mark::Loaded)).unwrap();
+        let turn = note.turn.as_ref().unwrap();
+        turn.asked();
+        turn.committed(Some(xid));
+        record.ended(Some(note), true);
+    }
+
+    /// The rows that are written later go on where those in memory end.
+    #[test]
+    fn numbers_go_on_when_the_record_begins() {
+        let record = in_memory();
+        committed_as(&record, 0, 5);
+        committed_as(&record, 0, 6);
+        committed_as(&record, 1, 7);
+        let all = record.held.all_turns().now_or_never().unwrap();
+        let rows = record.held.rows(&all);
+        let places: Vec<_> = rows.iter().map(|row| (row.lane, row.n, row.xid)).collect();
+        assert_eq!(places, [(0, 1, 5), (0, 2, 6), (1, 1, 7)]);
+        record.held.end(&all);
+        drop(all);
+        let next = note_of(&record, 0, Body::default()).unwrap();
+        assert!(next.turn.is_none() && next.params.mac.len() == 32);
+        assert_eq!((says(&next).0, says(&next).1), (0, 3));
+        assert!(record.is_on() && !record.is_held());
+    }
+
+    /// What was found out is said by the next row, also if a transaction of one in memory was refused.
+    #[test]
+    fn a_refused_commit_takes_no_number_in_memory() {
+        let record = in_memory();
+        record.mark_later(Body::of_mark(Mark::Analyzed));
+        let note = note_of(&record, 0, Body::default()).unwrap();
+        let turn = note.turn.as_ref().unwrap();
+        turn.asked();
+        turn.undone();
+        record.ended(Some(note), false);
+        let again = note_of(&record, 0, Body::default()).unwrap();
+        let (_, n, body) = says(&again);
+        assert_eq!((n, body.marks), (1, vec![Mark::Analyzed]));
+        assert_eq!(record.why_not_begun(), None);
+    }
+
+    #[test]
+    fn a_lost_commit_is_said() {
+        let record = in_memory();
+        let note = note_of(&record, 0, Body::default()).unwrap();
+        note.turn.as_ref().unwrap().asked();
+        record.ended(Some(note), false);
+        let why = record.why_not_begun().unwrap();
+        assert!(why.contains("COMMIT was lost"), "{why}");
+    }
+
+    #[test]
+    fn a_record_that_ends_in_memory_has_no_rows() {
+        for why in [Some("no"), None] {
+            let record = in_memory();
+            committed_as(&record, 0, 5);
+            match why {
+                Some(why) => assert!(record.end_held(why).now_or_never().unwrap()),
+                None => record.stop().now_or_never().unwrap(),
+            }
+            assert!(!record.is_on() && !record.is_held());
+            assert!(note_of(&record, 0, Body::default()).is_none());
+            assert_eq!(record.why_not_begun().as_deref(), why);
+            assert!(!record.end_held("again").now_or_never().unwrap());
+        }
     }
 
     #[test]

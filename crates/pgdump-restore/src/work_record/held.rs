@@ -16,8 +16,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio::time::Instant;
 
-use super::note::NoteParams;
-
 /// Bytes of rows from which on the record begins early. A row says what a transaction did, and not with which values.
 const MOST: usize = 8 << 20;
 /// What a row takes beside its text.
@@ -115,18 +113,18 @@ impl Held {
     }
 
     /// Adds the row of a transaction that was committed in this turn.
-    pub(crate) fn add(&self, turn: &HeldCommit, row: &NoteParams) {
+    pub(crate) fn add(&self, turn: &HeldCommit, (lane, n): (i32, i32), body: &str) {
         let Answer::Committed(xid) = *turn.answer.lock() else {
             self.is_lost.store(true, Relaxed);
             return;
         };
         let mut rows = self.rows.lock();
-        rows.bytes += row.body.len() + ROW;
+        rows.bytes += body.len() + ROW;
         rows.all.push(HeldRow {
-            lane: row.lane,
-            n: row.n,
+            lane,
+            n,
             xid,
-            body: row.body.clone(),
+            body: body.to_owned(),
             at: Instant::now(),
         });
         if rows.bytes >= MOST {
@@ -179,5 +177,122 @@ impl Drop for HeldCommit {
         if *self.answer.lock() == Answer::Unknown {
             self.held.is_lost.store(true, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn turn(held: &Arc<Held>) -> HeldCommit {
+        held.turn().now_or_never().unwrap().unwrap()
+    }
+
+    fn rows(held: &Arc<Held>) -> Vec<(i32, i32, i64)> {
+        let all = held.all_turns().now_or_never().unwrap();
+        let rows = held.rows(&all);
+        rows.iter().map(|row| (row.lane, row.n, row.xid)).collect()
+    }
+
+    /// A transaction that is between COMMIT and its answer when the record begins would be in no row.
+    #[test]
+    fn the_record_begins_when_nobody_commits() {
+        let held = Held::active();
+        let (first, second) = (turn(&held), turn(&held));
+        let mut all = Box::pin(held.all_turns());
+        assert!(all.as_mut().now_or_never().is_none());
+        first.asked();
+        first.committed(Some(7));
+        held.add(&first, (0, 1), "{}");
+        drop(first);
+        assert!(all.as_mut().now_or_never().is_none());
+        // Whoever comes now waits, and then writes its own row.
+        let mut late = Box::pin(held.turn());
+        assert!(late.as_mut().now_or_never().is_none());
+        drop(second);
+        let all = all.now_or_never().unwrap();
+        assert_eq!(held.rows(&all).len(), 1);
+        held.end(&all);
+        assert!(late.as_mut().now_or_never().is_none());
+        drop(all);
+        assert!(late.now_or_never().unwrap().is_none());
+        assert!(!held.is_lost() && !held.is_active());
+    }
+
+    #[test]
+    fn only_a_commit_without_an_answer_is_lost() {
+        type End = fn(&Held, &HeldCommit);
+        let cases: [(&str, End, bool, usize); 5] = [
+            ("nothing was sent", |_, _| {}, false, 0),
+            (
+                "committed",
+                |held, turn| {
+                    turn.asked();
+                    turn.committed(Some(9));
+                    held.add(turn, (3, 1), "{}");
+                },
+                false,
+                1,
+            ),
+            (
+                "refused",
+                |_, turn| {
+                    turn.asked();
+                    turn.undone();
+                },
+                false,
+                0,
+            ),
+            ("no answer", |_, turn| turn.asked(), true, 0),
+            (
+                "no number",
+                |held, turn| {
+                    turn.asked();
+                    turn.committed(None);
+                    held.add(turn, (3, 1), "{}");
+                },
+                true,
+                0,
+            ),
+        ];
+        for (what, end, is_lost, count) in cases {
+            let held = Held::active();
+            let turn = turn(&held);
+            end(&held, &turn);
+            drop(turn);
+            assert_eq!(held.is_lost(), is_lost, "{what}");
+            assert_eq!(rows(&held).len(), count, "{what}");
+        }
+    }
+
+    #[test]
+    fn rows_are_in_memory_as_they_were_committed() {
+        let held = Held::active();
+        for (place, xid) in [((1, 1), 100), ((0, 1), 101), ((1, 2), 105)] {
+            let turn = turn(&held);
+            turn.asked();
+            turn.committed(Some(xid));
+            held.add(&turn, place, "{}");
+        }
+        assert_eq!(rows(&held), [(1, 1, 100), (0, 1, 101), (1, 2, 105)]);
+        assert!(held.filled().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_record_that_fills_the_memory_begins() {
+        let held = Held::active();
+        let turn = turn(&held);
+        turn.asked();
+        turn.committed(Some(1));
+        held.add(&turn, (0, 1), &"x".repeat(MOST));
+        assert!(held.filled().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_record_that_has_begun_keeps_nothing() {
+        let held = Arc::new(Held::default());
+        assert!(held.turn().now_or_never().unwrap().is_none());
     }
 }
