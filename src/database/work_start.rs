@@ -146,7 +146,10 @@ impl TargetLock {
         begun.begin_to_store();
         if !self.write_record(&session, begun, new).await? {
             let why = begun.record.why_not_begun().unwrap_or_default();
-            tracing::warn!(why, "the work of this attempt is not recorded");
+            tracing::warn!(
+                why = why.as_str(),
+                "the work of this attempt is not recorded"
+            );
             return Ok(false);
         }
         self.tell_journal(begun, new).await?;

@@ -114,7 +114,7 @@ impl Held {
 
     /// Adds the row of a transaction that was committed in this turn.
     pub(crate) fn add(&self, turn: &HeldCommit, (lane, n): (i32, i32), body: &str) {
-        let Answer::Committed(xid) = *turn.answer.lock() else {
+        let Some(xid) = turn.take() else {
             self.is_lost.store(true, Relaxed);
             return;
         };
@@ -145,6 +145,8 @@ enum Answer {
     Committed(i64),
     /// The server has said that the transaction has failed.
     Undone,
+    /// Its row is in memory.
+    Kept,
 }
 
 /// A turn to commit one transaction whose row is kept in memory.
@@ -167,6 +169,16 @@ impl HeldCommit {
         }
     }
 
+    /// The number with which it was committed, for its row.
+    fn take(&self) -> Option<i64> {
+        let mut answer = self.answer.lock();
+        let Answer::Committed(xid) = *answer else {
+            return None;
+        };
+        *answer = Answer::Kept;
+        Some(xid)
+    }
+
     /// The server has refused to commit it, and goes on with the session.
     pub(crate) fn undone(&self) {
         *self.answer.lock() = Answer::Undone;
@@ -176,8 +188,9 @@ impl HeldCommit {
 impl Drop for HeldCommit {
     fn drop(&mut self) {
         // Also if whoever was waiting for the answer has been stopped. The turn ends only after this.
-        if *self.answer.lock() == Answer::Unknown {
-            self.held.is_lost.store(true, Relaxed);
+        match *self.answer.lock() {
+            Answer::Unknown | Answer::Committed(_) => self.held.is_lost.store(true, Relaxed),
+            Answer::NotAsked | Answer::Undone | Answer::Kept => {}
         }
     }
 }
@@ -226,7 +239,7 @@ mod tests {
     #[test]
     fn only_a_commit_without_an_answer_is_lost() {
         type End = fn(&Held, &HeldCommit);
-        let cases: [(&str, End, bool, usize); 5] = [
+        let cases: [(&str, End, bool, usize); 6] = [
             ("nothing was sent", |_, _| {}, false, 0),
             (
                 "committed",
@@ -248,6 +261,15 @@ mod tests {
                 0,
             ),
             ("no answer", |_, turn| turn.asked(), true, 0),
+            (
+                "stopped behind the answer",
+                |_, turn| {
+                    turn.asked();
+                    turn.committed(Some(9));
+                },
+                true,
+                0,
+            ),
             (
                 "no number",
                 |held, turn| {
