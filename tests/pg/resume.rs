@@ -333,7 +333,7 @@ impl FirstTask {
             if let Some(told) = first {
                 // Nobody is told if the test has failed meanwhile.
                 let limit = Duration::from_secs(30);
-                tokio::task::block_in_place(|| drop(told.recv_timeout(limit)));
+                let _ = tokio::task::block_in_place(|| told.recv_timeout(limit));
             }
         };
         fail::cfg_callback("task", wait).unwrap();
@@ -426,7 +426,9 @@ async fn a_record_begins_with_what_was_done_before() {
     let request = job(&dump, "app", OnExisting::Fail);
     let first_task = FirstTask::waits();
     let go_on = first_task.go_on.clone();
-    let begins = Interrupt::at(&c, ("work.begun", 0), move |_| drop(go_on.send(())));
+    let begins = Interrupt::at(&c, ("work.begun", 0), move |_| {
+        let _ = go_on.send(());
+    });
     let interrupt = Interrupt::at(&c, (NOTED, 1), end_all);
     let first = run(&app, &request).await;
     assert!(begins.has_happened() && interrupt.has_happened());
