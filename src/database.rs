@@ -35,6 +35,7 @@ mod waiting;
 mod work;
 mod work_rows;
 mod work_session;
+mod work_start;
 
 pub use abandoned::unended;
 pub use claim::{Claim, claim};
@@ -53,4 +54,5 @@ pub use target_lock::{ClaimPolicy, TargetLock};
 pub use temporary_database::TemporaryDatabase;
 pub use waiting::{WaitingRestore, occupied, waiting};
 pub use work::{FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState};
-pub use work_session::{BeginWork, Continuing, KeptWork, TakenOver};
+pub use work_session::{Continuing, KeptWork, TakenOver};
+pub use work_start::BeginWork;

@@ -91,6 +91,7 @@ pub async fn claim(
         fill_target,
         pooled: OnceLock::new(),
         work: work.into(),
+        work_begun: tokio::sync::Notify::new(),
     };
     claimed
         .journal

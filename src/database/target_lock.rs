@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::fill_record::FillTarget;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
@@ -52,6 +53,8 @@ pub struct TargetLock {
     pub(super) pooled: OnceLock<Pooled>,
     /// Work that can be continued: of an earlier attempt, or of this one.
     pub(super) work: Mutex<ClaimedWork>,
+    /// This attempt has work of its own.
+    pub(super) work_begun: Notify,
 }
 
 pub(super) struct Existing {

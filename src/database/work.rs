@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pgdump_restore::{RecordFault, RecordKey, WorkRecord};
 use tokio::time::Instant;
 
@@ -263,6 +264,33 @@ pub(super) struct BegunWork {
     /// What the attempts before it had loaded.
     before: WorkDone,
     is_sealed: AtomicBool,
+    /// What the journal is told when the record begins; `None` for a record that had begun before.
+    pub new: Option<NewRecord>,
+    stored: Mutex<Stored>,
+    /// Held by whoever begins or ends the record.
+    pub storing: tokio::sync::Mutex<()>,
+}
+
+/// What begins a record.
+pub(super) struct NewRecord {
+    /// What it belongs to, in canonical form.
+    pub pins: String,
+    pub key: RecordKey,
+    /// It is kept for a person, not for a redelivery.
+    pub by_command: bool,
+    /// How long the restore must have loaded.
+    pub from: Duration,
+}
+
+/// Where the record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// In memory.
+    No,
+    /// It was begun in the database. If that is over, it has failed, and parts may be there.
+    Begun,
+    /// In the database, and the journal has its key.
+    Yes,
 }
 
 impl BegunWork {
@@ -282,7 +310,55 @@ impl BegunWork {
             temporary_role,
             before,
             is_sealed: AtomicBool::new(false),
+            new: None,
+            stored: Mutex::new(Stored::Yes),
+            storing: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The same, with a record that has not begun.
+    pub(super) fn beginning(self, new: NewRecord) -> Self {
+        BegunWork {
+            new: Some(new),
+            stored: Mutex::new(Stored::No),
+            ..self
+        }
+    }
+
+    /// Whether its record is in memory, and can be stored.
+    pub(super) fn is_held(&self) -> bool {
+        *self.stored.lock() == Stored::No && self.record.is_held()
+    }
+
+    /// From here on, its record is being stored; once only.
+    pub(super) fn begin_to_store(&self) {
+        *self.stored.lock() = Stored::Begun;
+    }
+
+    /// The journal has its key.
+    pub(super) fn set_stored(&self) {
+        *self.stored.lock() = Stored::Yes;
+    }
+
+    /// Whether the journal has its key.
+    pub(super) fn is_stored(&self) -> bool {
+        *self.stored.lock() == Stored::Yes
+    }
+
+    /// Whether its database may have a record that nobody will continue.
+    pub(super) fn is_half_stored(&self) -> bool {
+        *self.stored.lock() == Stored::Begun
+    }
+
+    /// Whether its database may have a record.
+    pub(super) fn may_be_stored(&self) -> bool {
+        *self.stored.lock() != Stored::No
+    }
+
+    /// Whether another attempt can continue it, at once or once the record is stored.
+    pub(super) fn can_be_kept(&self) -> bool {
+        let is_whole = !self.is_half_stored() && self.record.why_not_begun().is_none();
+        self.is_sealed() || self.record.is_on() && is_whole
     }
 
     /// What is loaded and committed, with what the attempts before it had loaded.

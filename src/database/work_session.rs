@@ -20,8 +20,7 @@ use super::target_lock::TargetLock;
 use super::work::{
     BegunWork, ClaimedWork, FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState, reason_of,
 };
-use super::work_rows::NewWork;
-use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::postgres::{AttemptMark, Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
@@ -34,16 +33,6 @@ const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activi
 
 /// A process that no session has.
 const NOBODY: i32 = 0;
-
-/// What begins work that can be continued.
-pub struct BeginWork<'a> {
-    /// What it belongs to, in canonical form.
-    pub pins: &'a str,
-    pub terms: ResumeTerms,
-    /// It is kept for a person, not for a redelivery.
-    pub by_command: bool,
-    pub loader: Option<&'a Loader>,
-}
 
 /// What the work of an earlier attempt is compared with.
 pub struct Continuing<'a> {
@@ -125,10 +114,8 @@ impl TargetLock {
         match &*self.work.lock() {
             ClaimedWork::Nothing => KeptWork::Nothing,
             ClaimedWork::Unknown | ClaimedWork::Found(_) => KeptWork::OfEarlierAttempt,
-            // The record was given up, or dropped before something would have read it.
-            ClaimedWork::Begun(begun) if !begun.record.is_on() && !begun.is_sealed() => {
-                KeptWork::Nothing
-            }
+            // The record was given up, did not begin, or was dropped before something would have read it.
+            ClaimedWork::Begun(begun) if !begun.can_be_kept() => KeptWork::Nothing,
             ClaimedWork::Begun(_) => KeptWork::OfThisAttempt,
         }
     }
@@ -144,67 +131,16 @@ impl TargetLock {
             .map_or(0.0, |w| w.began.elapsed().as_secs_f64())
     }
 
-    fn begun_work(&self) -> Option<Arc<BegunWork>> {
+    pub(super) fn begun_work(&self) -> Option<Arc<BegunWork>> {
         match &*self.work.lock() {
             ClaimedWork::Begun(begun) => Some(begun.clone()),
             ClaimedWork::Nothing | ClaimedWork::Unknown | ClaimedWork::Found(_) => None,
         }
     }
 
-    fn set_begun(&self, begun: BegunWork) {
+    pub(super) fn set_begun(&self, begun: BegunWork) {
         *self.work.lock() = ClaimedWork::Begun(Arc::new(begun));
-    }
-
-    /// Records from now on what is loaded into an empty database, so that another attempt can go on. If the server does
-    /// not allow that, the record is off, and a note says why.
-    ///
-    /// # Errors
-    /// `target_unavailable`.
-    pub async fn begin_work(
-        &self,
-        staging: &mut Staging,
-        begin: BeginWork<'_>,
-    ) -> Result<Arc<WorkRecord>, RestoreError> {
-        if !self.journal.works() {
-            return Ok(WorkRecord::off());
-        }
-        let made_for = (self.target.as_str(), self.request_id.as_str());
-        let mark = mark_attempt(&self.lock, staging, made_for, self.attempt).await?;
-        staging.mark = Some(mark);
-        let session = self.record_session(staging).await?;
-        let key = RecordKey::random();
-        let created = WorkRecord::create(
-            &session,
-            begin.pins,
-            key.clone(),
-            self.attempt,
-            begin.terms.from,
-        );
-        let record = match created.await {
-            Ok(record) => record,
-            Err(e) => {
-                let why = report(&e);
-                reason_of(e)?;
-                let note = format!("what was loaded could not be recorded: {why}");
-                staging.notes.push(note);
-                return Ok(WorkRecord::off());
-            }
-        };
-        let work = NewWork {
-            name: &staging.name,
-            oid: staging.oid,
-            request_id: &self.request_id,
-            target: &self.target,
-            key: key.bytes(),
-            by_command: begin.by_command,
-            pins: begin.pins,
-        };
-        self.journal.own_work(&self.lock, &work).await?;
-        let role = begin.loader.and_then(Loader::temporary_role);
-        let work = (record.clone(), WorkDone::default());
-        self.set_begun(BegunWork::new(place_of(staging), 1, work, role));
-        reached("work.begun");
-        Ok(record)
+        self.work_begun.notify_one();
     }
 
     /// Goes on with the work of an earlier attempt, if it is complete and untouched. The caller has compared what it
@@ -244,7 +180,7 @@ impl TargetLock {
         let done = WorkDone {
             bytes: totals.bytes,
             rows: totals.rows,
-            share: totals.share,
+            share: found.share,
         };
         self.record_takeover(found, attempt, &done).await?;
         if totals.has_added {
@@ -449,6 +385,11 @@ impl TargetLock {
         let Some(begun) = self.begun_work().filter(|w| w.record.is_on()) else {
             return Ok(());
         };
+        if begun.record.is_held() {
+            // That needs no session.
+            begun.record.mark_later(body);
+            return Ok(());
+        }
         let session = self.record_session(staging).await?;
         Ok(begun.record.mark(&session, body).await?)
     }
@@ -459,10 +400,17 @@ impl TargetLock {
     /// # Errors
     /// `target_unavailable`; `restore_error`.
     pub async fn end_record(&self, staging: &Staging) -> Result<(), RestoreError> {
-        let Some(begun) = self.begun_work().filter(|w| w.record.is_on()) else {
+        let Some(begun) = self.begun_work() else {
             return Ok(());
         };
-        begun.record.stop();
+        let _one_at_a_time = begun.storing.lock().await;
+        if !begun.record.is_on() && !begun.is_half_stored() {
+            return Ok(());
+        }
+        begun.record.stop().await;
+        if !begun.may_be_stored() {
+            return Ok(());
+        }
         let session = self.record_session(staging).await?;
         let (disable, enable) = own_event_triggers(&session).await?;
         let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
@@ -485,6 +433,10 @@ impl TargetLock {
             return Ok(None);
         };
         if self.lock.client().is_closed() {
+            return Ok(None);
+        }
+        // What was stopped has sent no COMMIT, or leaves open whether it is done, and then nothing is written.
+        if begun.is_held() && !self.store_work(&begun).await? {
             return Ok(None);
         }
         self.set_loader_right().await;
@@ -542,6 +494,10 @@ impl TargetLock {
         let Some(begun) = self.begun_work().filter(|w| !w.is_sealed()) else {
             return Ok(());
         };
+        let _one_at_a_time = begun.storing.lock().await;
+        if !self.prepare_to_seal(&begun).await? {
+            return Ok(());
+        }
         let owner = loader.map(Loader::owner);
         let empty = empty_unlogged(&self.record_session(staging).await?).await?;
         let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty });
@@ -553,7 +509,9 @@ impl TargetLock {
         }
         begun.set_sealed();
         reached("work.sealing");
-        drop_record(&staging.on(&self.server), &staging.name).await?;
+        if begun.may_be_stored() {
+            drop_record(&staging.on(&self.server), &staging.name).await?;
+        }
         reached("work.sealed");
         Ok(())
     }
@@ -620,7 +578,7 @@ fn taken_by_another() -> RestoreError {
     DatabaseError::new(DatabaseKind::Unavailable, what).into()
 }
 
-fn place_of(staging: &Staging) -> (&str, u32, Option<AttemptMark>) {
+pub(super) fn place_of(staging: &Staging) -> (&str, u32, Option<AttemptMark>) {
     (&staging.name, staging.oid, staging.mark)
 }
 

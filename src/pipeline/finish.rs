@@ -84,6 +84,8 @@ impl FinishingSteps {
         context.progress.enter(Stage::Finish);
         let _step = context.progress.long_step();
         self.hide_record(claimed, &proven.staging).await?;
+        // What a file has done must not be done again, and its savepoints are only known from its row.
+        claimed.store_now().await?;
         let (server, database) = (&proven.server, proven.staging.name.as_str());
         let record = proven.record.as_ref();
         for (number, file) in (0_u32..).zip(&self.files) {

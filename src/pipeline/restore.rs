@@ -156,6 +156,7 @@ async fn claim_and_restore(
                 tokio::select! {
                     proven = Box::pin(restore_until_swap(context, &claimed, draft)) => proven,
                     e = claimed.lost(&share) => Err(e),
+                    e = claimed.store_when_due() => Err(e),
                     e = out_of_space(disk.as_ref(), config.min_free) => Err(e),
                 }
             };
@@ -606,12 +607,13 @@ async fn drop_work(
     e: &RestoreError,
     draft: &mut ResultDraft,
 ) {
+    let not_kept = claimed.why_not_kept();
     let left = handover::clean_up(claimed).await;
     let left = left.filter(|_| claimed.is_fill());
     draft.summary.notes.extend(left);
     let attempt = draft.counted_attempt(context.job);
     if handover::comes_again_after(context, attempt, e) {
-        let why = draft.not_recorded.take();
+        let why = draft.not_recorded.take().or(not_kept);
         let note = why.map(|why| format!("the next attempt begins from the start: {why}"));
         draft.summary.notes.extend(note);
     }

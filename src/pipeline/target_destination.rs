@@ -179,8 +179,7 @@ impl Resumption {
                 rows: totals.rows,
                 seconds_saved: (totals.seconds - check_seconds).max(0.0),
             },
-            // The last attempt may have been killed before it could say it.
-            share: found.share.max(totals.share),
+            share: found.share,
         }
     }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cases;
 use crate::process::worker_with;
+use crate::support::kills::FROM_THE_FIRST;
 use crate::support::{Cluster, is_full_campaign};
 use crate::test_env::{BUCKET, Kind, TestEnv};
 
@@ -228,6 +229,7 @@ impl VerificationServer {
                 if mode.is_in_place() { "always" } else { "auto" }.into(),
             ),
             ("reap-every", "0".into()),
+            (FROM_THE_FIRST.0, FROM_THE_FIRST.1.into()),
         ]
     }
 

@@ -4,8 +4,9 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use pgrestored::app::App;
 use pgrestored::error::FailureReason as R;
@@ -318,12 +319,138 @@ async fn no_statement_has_the_secret_of_a_record() {
     assert!(seen.load(Ordering::SeqCst) > 0);
 }
 
+/// Keeps the first session that has a task from going on until something has happened elsewhere.
+struct FirstTask {
+    go_on: mpsc::Sender<()>,
+}
+
+impl FirstTask {
+    fn waits() -> Self {
+        let (go_on, told) = mpsc::channel();
+        let told = Mutex::new(Some(told));
+        let wait = move || {
+            let first = told.lock().unwrap().take();
+            if let Some(told) = first {
+                // Nobody is told if the test has failed meanwhile.
+                let limit = Duration::from_secs(30);
+                let _ = tokio::task::block_in_place(|| told.recv_timeout(limit));
+            }
+        };
+        fail::cfg_callback("task", wait).unwrap();
+        FirstTask { go_on }
+    }
+}
+
+impl Drop for FirstTask {
+    fn drop(&mut self) {
+        fail::remove("task");
+    }
+}
+
+/// The record begins after its second row, for which the load has to be far, or after an hour.
+const AFTER_TWO_ROWS: (&str, &str) = ("work.filled", "1*off->return");
+const AFTER_AN_HOUR: (&str, &str) = ("restore-resume-from", "1h");
+
+/// Until the journal has the key of a record, nothing is kept, and the next attempt begins from the start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_kept_before_the_record_has_begun() {
+    let c = started(SOURCE);
+    let dump = c.dump_as("src", Format::Custom);
+    let wanted = c.content("src", &[]);
+    let app = c.app(&[AFTER_AN_HOUR]);
+    // In memory; in the transaction that writes the record; and behind that.
+    let places = [("work.held", 3), ("work.storing", 0), ("work.stored", 0)];
+    for (i, (step, passed)) in places.into_iter().enumerate() {
+        let (target, is_held) = (format!("app{i}"), step == "work.held");
+        let request = job(&dump, &target, OnExisting::Fail);
+        let first_task = FirstTask::waits();
+        let go_on = first_task.go_on.clone();
+        let end = move |c: &Cluster| {
+            end_all(c);
+            let _ = go_on.send(());
+        };
+        if !is_held {
+            fail::cfg(AFTER_TWO_ROWS.0, AFTER_TWO_ROWS.1).unwrap();
+        }
+        let interrupt = Interrupt::at(&c, (step, passed), end);
+        let first = run(&app, &request).await;
+        assert!(interrupt.has_happened(), "{step}");
+        fail::remove(AFTER_TWO_ROWS.0);
+        drop((interrupt, first_task));
+        assert_eq!(first.failure, Some(R::TargetUnavailable), "{step}");
+        // The answer to a COMMIT was lost.
+        let notes = &first.result.notes;
+        let says_why = notes.iter().any(|n| n.contains("COMMIT was lost"));
+        assert!(says_why || !is_held, "{notes:?}");
+        let kept = c.psql("postgres", "SELECT count(*) FROM pgrestored.work");
+        assert_eq!(kept, "0", "{step}");
+        let begins = Interrupt::at(&c, ("work.due", 0), |_| {});
+        let done = run(&app, &again(&request)).await.result;
+        // A restore that is short has no record.
+        assert!(!begins.has_happened(), "{step}");
+        assert_eq!((done.error, done.resumed_from), (None, None), "{step}");
+        assert_same(&c.content(&target, &[]), &wanted, step);
+        assert_settled(&c, &target, step);
+    }
+}
+
+/// What was done while the record was in memory is not done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_record_begins_with_what_was_done_before() {
+    let c = started(SOURCE);
+    let dump = c.dump_as("src", Format::Custom);
+    let wanted = c.content("src", &[]);
+    // Killed when it has begun. One session waits at its first task, so that the load is not over by then.
+    let run_by_hand = |points: &str, more: &[&str]| {
+        let more = [&["--restore-jobs", "4"], more].concat();
+        by_hand_from(&c, &dump, ("1h", points), &more)
+    };
+    let (step, when) = AFTER_TWO_ROWS;
+    let points = format!("{step}={when};task=1*return(600000)");
+    let mut killed = run_by_hand(&points, &["--keep-progress"]);
+    let mut killed = killed.stdout(Stdio::null()).spawn().unwrap();
+    c.until("SELECT 1 FROM pgrestored.work").await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    until_sessions_ended(&c).await;
+    let of_memory = "SELECT count(*) >= 2 FROM pgrestored_work.done d, pgrestored_work.head h WHERE d.xmin = h.xmin";
+    assert_eq!(c.psql(&reopened(&c), of_memory), "t");
+    let done = run_by_hand("", &["--resume"]).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let result = result_of(&done);
+    assert_eq!(result["resumed_from"]["attempt"], 1, "{result:#}");
+    assert_same(&c.content("by_hand", &[]), &wanted, "killed");
+    assert_settled(&c, "by_hand", "killed");
+    // Interrupted after rows that transactions wrote themselves, however many there were before.
+    let app = c.app(&[("restore-resume-from", "1ms")]);
+    let request = job(&dump, "app", OnExisting::Fail);
+    let first_task = FirstTask::waits();
+    let go_on = first_task.go_on.clone();
+    let begins = Interrupt::at(&c, ("work.begun", 0), move |_| {
+        let _ = go_on.send(());
+    });
+    let interrupt = Interrupt::at(&c, (NOTED, 1), end_all);
+    let first = run(&app, &request).await;
+    assert!(begins.has_happened() && interrupt.has_happened());
+    drop((begins, interrupt, first_task));
+    assert_eq!(first.failure, Some(R::TargetUnavailable));
+    let done = run(&app, &again(&request)).await.result;
+    assert_continued(&done, "interrupted");
+    assert_same(&c.content("app", &[]), &wanted, "interrupted");
+    assert_settled(&c, "app", "interrupted");
+}
+
 /// The command, at whose failpoints something happens.
 fn by_hand(c: &Cluster, dump: &Path, point: &str, more: &[&str]) -> Command {
+    by_hand_from(c, dump, ("0s", point), more)
+}
+
+/// The same; `from`: how long it must have loaded for its work to be kept.
+fn by_hand_from(c: &Cluster, dump: &Path, (from, point): (&str, &str), more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command.env_clear().env("FAILPOINTS", point);
     command.args(["restore", dump.to_str().unwrap(), "--target", "by_hand"]);
-    command.args(["--output", "json", "--restore-resume-from", "0s"]);
+    command.args(["--output", "json", "--restore-resume-from", from]);
     command.args(["--db-user", "postgres", "--db-host", c.sandbox.host()]);
     command.args(more).stdin(Stdio::null());
     command

@@ -54,6 +54,14 @@ impl Chunk {
         }
     }
 
+    /// These bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Rows { text, .. } | Chunk::Statements { text, .. } => text,
+            Chunk::LargeObject { bytes, .. } => bytes,
+        }
+    }
+
     /// Whether the chunk has no bytes: such a chunk of rows only completes a row that was split.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::maybe_done;
 use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{CopyInSink, SimpleQueryMessage};
+use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
 
 use super::binary::{self, Columns};
 use super::copy_lines::{ChunkLines, CopyLines};
@@ -26,8 +26,8 @@ use pgdump_mask::MaskCounts;
 
 /// One COPY ends after this many bytes, because the server reports a rejected row only at its end.
 const COPY_BYTES: usize = 64 << 20;
-/// One transaction of INSERT statements ends after this many bytes, if it is recorded.
-const INSERT_BYTES: usize = 8 << 20;
+/// One transaction of INSERT statements or large objects ends after this many bytes, if it is recorded.
+const RECORDED_BYTES: usize = 8 << 20;
 /// Most large objects per statement.
 const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
@@ -76,6 +76,14 @@ impl Sent {
             spans: Spans::default(),
             rows: 0,
             mask: None,
+        }
+    }
+
+    /// Adds a chunk that was taken, if there is a record that says so. The sessions do this and not the reader, which all of
+    /// them wait for.
+    fn took(&mut self, job: &LoadContext, queued: &QueuedChunk) {
+        if job.record.is_on() {
+            self.spans.push_bytes(queued.from, queued.chunk.bytes());
         }
     }
 
@@ -185,13 +193,9 @@ impl CopyTask<'_> {
     /// Ends the session's transaction with the record of it.
     async fn commit(&self, what: &str, done: Body) -> Result<(), RestoreError> {
         let record = &self.job.record;
-        let note = record.note(self.id, done);
+        let note = record.note(self.id, done).await;
         let ended = self.session.commit_noted_of(what, note.as_ref()).await;
-        match note {
-            Some(note) if ended.is_ok() => record.committed(note),
-            Some(note) => record.rolled_back(note),
-            None => {}
-        }
+        record.ended(note, ended.is_ok());
         Ok(ended?)
     }
 
@@ -206,14 +210,13 @@ impl CopyTask<'_> {
         };
         let mut next = Some(first);
         while let Some(queued) = next {
+            sender.sent.took(self.job, &queued);
             let QueuedChunk {
                 chunk,
                 permit,
                 lines,
-                span,
                 ..
             } = queued;
-            sender.sent.spans.push(span);
             let goes_on = sender.send(chunk, lines).await?;
             drop(permit);
             next = if goes_on { self.take().await? } else { None };
@@ -300,19 +303,16 @@ impl CopyTask<'_> {
         while let Some(queued) = next {
             bytes += queued.chunk.len();
             self.insert_chunk(queued, &mut sent).await?;
-            *goes_on = bytes >= INSERT_BYTES;
+            *goes_on = bytes >= RECORDED_BYTES;
             next = if *goes_on { None } else { self.take().await? };
         }
         Ok(sent)
     }
 
     async fn insert_chunk(&self, queued: QueuedChunk, sent: &mut Sent) -> Result<(), RestoreError> {
-        let QueuedChunk {
-            chunk,
-            permit,
-            span,
-            ..
-        } = queued;
+        // If this chunk fails, nothing of the transaction is recorded.
+        sent.took(self.job, &queued);
+        let QueuedChunk { chunk, permit, .. } = queued;
         let Chunk::Statements {
             text: bytes,
             standard_strings,
@@ -335,7 +335,6 @@ impl CopyTask<'_> {
         let kept = counts.as_ref().map(|counts| counts.rows_kept);
         check_inserted(self.mask.as_ref(), kept, inserted)?;
         sent.rows += inserted;
-        sent.spans.push(span);
         if let Some(counts) = counts {
             sent.mask.get_or_insert_default().add(&counts);
         }
@@ -363,29 +362,47 @@ impl CopyTask<'_> {
     /// Objects exist already (their entries precede the data), and pages of one object do not overlap between
     /// chunks, so several sessions may fill it.
     async fn put_large_objects(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
-        let failed = |e| map_pg_error(&e, OBJECTS);
-        let client = self.session.client();
-        let put = client.prepare(PUT).await.map_err(failed)?;
+        let put = self.session.client().prepare(PUT).await;
+        let put = put.map_err(|e| map_pg_error(&e, OBJECTS))?;
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            let mut goes_on = false;
+            let some = self.put_some(&put, queued, &mut goes_on);
+            if self.job.record.is_on() {
+                let sent = self.begun(some).await?;
+                self.commit(OBJECTS, sent.into_objects()).await?;
+            } else {
+                some.await?;
+            }
+            next = if goes_on { self.take().await? } else { None };
+        }
+        Ok(0)
+    }
+
+    /// Stores large objects until the copier ends, or until they are enough for one transaction: then `goes_on` is set.
+    async fn put_some(
+        &self,
+        put: &Statement,
+        first: QueuedChunk,
+        goes_on: &mut bool,
+    ) -> Result<Sent, RestoreError> {
+        let (mut sent, mut bytes) = (Sent::of(first.unit), 0);
         let mut next = Some(first);
         while let Some(queued) = next {
             let batch = self.batch_from(queued);
-            let pages = Pages::of(&batch)?;
-            let stored = async {
-                let values: [&(dyn ToSql + Sync); 3] = [&pages.oids, &pages.offsets, &pages.bytes];
-                let stored = client.execute(&put, &values).await;
-                stored.map_err(failed)?;
-                Ok::<(), RestoreError>(())
-            };
-            if self.job.record.is_on() {
-                self.begun(stored).await?;
-                self.commit(OBJECTS, objects_of(&batch)).await?;
-            } else {
-                stored.await?;
+            for queued in &batch {
+                sent.took(self.job, queued);
+                bytes += queued.chunk.len();
             }
+            let pages = Pages::of(&batch)?;
+            let values: [&(dyn ToSql + Sync); 3] = [&pages.oids, &pages.offsets, &pages.bytes];
+            let stored = self.session.client().execute(put, &values).await;
+            stored.map_err(|e| map_pg_error(&e, OBJECTS))?;
             drop(batch);
-            next = self.take().await?;
+            *goes_on = bytes >= RECORDED_BYTES;
+            next = if *goes_on { None } else { self.take().await? };
         }
-        Ok(0)
+        Ok(sent)
     }
 
     /// A chunk and those queued behind it, for one statement.
@@ -421,16 +438,6 @@ fn check_inserted(
             mask.name()
         )])),
     }
-}
-
-/// The record of large objects that were stored together.
-fn objects_of(batch: &[QueuedChunk]) -> Body {
-    let Some(first) = batch.first() else {
-        return Body::default();
-    };
-    let mut sent = Sent::of(first.unit);
-    batch.iter().for_each(|queued| sent.spans.push(queued.span));
-    sent.into_objects()
 }
 
 /// Parts of large objects, as the parameters of [`PUT`].
@@ -690,11 +697,9 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
 
 #[cfg(test)]
 mod tests {
-    use pgdump_archive::Crc32c;
     use pgdump_mask::{ColumnShape, MaskFile, Masking, TableShape};
 
     use super::*;
-    use crate::work_record::Span;
 
     fn mask(rules: &str) -> RowMask {
         let yaml = format!("version: 1\ntables: {{ s.t: {rules} }}\n");
@@ -717,16 +722,10 @@ mod tests {
 
     #[test]
     fn a_record_says_what_was_sent() {
-        let span = |from: u64, to: u64| Span {
-            from,
-            to,
-            crc32c: Crc32c(7),
-        };
         let sent = || {
             let mut sent = Sent::of(UnitId(9));
-            [span(0, 4), span(10, 12)]
-                .into_iter()
-                .for_each(|s| sent.spans.push(s));
+            sent.spans.push_bytes(0, b"abc\n");
+            sent.spans.push_bytes(10, b"d\n");
             sent.rows = 3;
             sent
         };
@@ -738,20 +737,6 @@ mod tests {
         assert!(rows.spans.ranges().covers(0..4) && !rows.spans.ranges().covers(0..12));
         let body = sent().into_objects();
         assert_eq!((body.rows.len(), body.objects[0].unit), (0, UnitId(9)));
-        let page = |from: u64| QueuedChunk {
-            chunk: Chunk::LargeObject {
-                oid: 1,
-                offset: from,
-                bytes: Bytes::from_static(b"12"),
-            },
-            permit: None,
-            lines: ChunkLines::default(),
-            unit: UnitId(5),
-            span: span(from, from + 2),
-        };
-        let body = objects_of(&[page(0), page(2), page(6)]);
-        let ranges = body.objects[0].spans.ranges();
-        assert!(ranges.covers(0..4) && ranges.covers(6..8) && !ranges.contains(5));
     }
 
     #[test]

@@ -293,7 +293,10 @@ pub async fn finish(
         let released = session.run(RELEASE).await;
         released.map_err(|e| sql.not_released(is_alive(), e))?;
         // Prepared only now, because the file may have deallocated what was prepared before.
-        let note = record.and_then(|record| record.own_note(Body::of_mark(mark)));
+        let note = match record {
+            Some(record) => record.own_note(Body::of_mark(mark)).await,
+            None => None,
+        };
         if note.is_some() {
             session.run(LAST).await?;
         }

@@ -44,8 +44,7 @@ pub async fn rename_schemas(
     }
     let session = server.connect(database, "rename").await?;
     if record.is_some() {
-        session.prepare_note().await?;
-        session.run("BEGIN").await?;
+        session.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     }
     for (old, new) in renames {
         let sql = format!("ALTER SCHEMA {} RENAME TO {}", ident(old), ident(new));
@@ -61,6 +60,7 @@ pub async fn rename_schemas(
         renames: renames.to_vec(),
         ..Body::of_mark(Mark::Renamed)
     });
+    let note = note.await;
     let committed = session.commit_noted_of("statement", note.as_ref()).await;
     record.ended(note, committed.is_ok());
     Ok(committed.map_err(|e| e.context("renaming schemas"))?)

@@ -24,6 +24,9 @@ use crate::{conversion, extension_calls, hints, sort_memory};
 /// Most pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
 
+/// A transaction of another level sees no table that was created after its first statement.
+const SEES_THE_RECORD: &str = "SET default_transaction_isolation = 'read committed'";
+
 /// What settings are called where statements are named.
 const SETTINGS: &str = "settings";
 
@@ -105,7 +108,10 @@ impl RestoreSession {
                 .run("SET max_parallel_maintenance_workers = 0")
                 .await?;
         }
-        if job.record.is_on() {
+        if job.record.is_held() {
+            // The record may begin within any transaction, which then has to see it.
+            session.run(SEES_THE_RECORD).await?;
+        } else if job.record.is_on() {
             session.prepare_note().await?;
         }
         Ok(RestoreSession {
@@ -135,14 +141,36 @@ impl RestoreSession {
     ) -> Result<(), (usize, DatabaseError)> {
         let is_called = !job.rewriter.called_extensions().is_empty()
             && sql.iter().any(|s| extension_calls::has_calls(s));
-        let note = record.and_then(|body| job.record.note(self.id, body));
-        let ran = self.session.pipeline_noted(sql, note.as_ref()).await;
-        job.record.ended(note, ran.is_ok());
-        ran?;
+        match record {
+            Some(body) if job.record.is_held() => self.pipeline_held(job, sql, body).await?,
+            Some(body) => {
+                let note = job.record.note(self.id, body).await;
+                let ran = self.session.pipeline_noted(sql, note.as_ref()).await;
+                job.record.ended(note, ran.is_ok());
+                ran?;
+            }
+            None => self.session.pipeline_of(sql).await?,
+        }
         if is_called {
             self.settings_changed = job.settings_changed.fetch_add(1, Relaxed) + 1;
         }
         Ok(())
+    }
+
+    /// The same while the record is in memory. An index build does not keep it from beginning: only COMMIT takes a turn.
+    async fn pipeline_held(
+        &self,
+        job: &LoadContext,
+        mut sql: Vec<String>,
+        record: Body,
+    ) -> Result<(), (usize, DatabaseError)> {
+        let end = sql.len().saturating_sub(1);
+        sql.truncate(end);
+        self.session.pipeline_of(sql).await?;
+        let note = job.record.note(self.id, record).await;
+        let committed = self.session.commit_tasks(note.as_ref()).await;
+        job.record.ended(note, committed.is_ok());
+        committed.map_err(|e| (end, e))
     }
 
     /// Applies the settings that the data of `index` needs.

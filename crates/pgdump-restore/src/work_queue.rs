@@ -13,7 +13,7 @@ use super::copy_lines::ChunkLines;
 use super::ids::{EntryIndex, NodeId, SessionId};
 use super::plan::Plan;
 use super::schedule::{CopyNext, Schedule, SessionWork};
-use super::work_record::{Span, UnitId};
+use super::work_record::UnitId;
 use crate::error::RestoreError;
 use pgdump_archive::Chunk;
 
@@ -26,8 +26,8 @@ pub(super) struct QueuedChunk {
     pub lines: ChunkLines,
     /// What the data belongs to in the record of the work.
     pub unit: UnitId,
-    /// Its bytes in that data.
-    pub span: Span,
+    /// Where its bytes begin in that data.
+    pub from: u64,
 }
 
 /// Reserved memory, released on drop.

@@ -4,9 +4,15 @@
 //! It is a schema of the restoring role. Code of a backup, which may run as another role in the same sessions, cannot read it,
 //! and adds nothing to it: the only function of it that others may call wants the secret of the attempt, which is in no
 //! statement's text. What somebody changes all the same is noticed: each row has a code under a key that is elsewhere.
+//!
+//! It begins once the attempt has run for as long as makes its work worth keeping. Until then, its rows are in memory
+//! ([`held`]), where a transaction costs nothing but the question for its number, and a short restore leaves no trace.
+//! [`WorkRecord::store`] then writes them together, and from there on each transaction writes its own.
 
 mod body;
 mod catalog_readers;
+mod first_rows;
+pub(crate) mod held;
 mod mac;
 pub(crate) mod note;
 mod ranges;
@@ -17,7 +23,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use parking_lot::Mutex;
@@ -40,6 +45,7 @@ pub use row_check::{RowCheck, Touched, check_recorded};
 use crate::error::DatabaseError;
 use crate::ids::SessionId;
 use crate::postgres::{Session, map_pg_error};
+use held::{Held, HeldCommit};
 use note::NoteParams;
 use resumed::{RecordReader, StoredRow};
 
@@ -49,48 +55,6 @@ pub const WORK_FORMAT: i32 = 1;
 /// The session number of rows that no session of a load has written.
 const OWN_LANE: i32 = -1;
 
-/// Whoever calls the function is not who it runs as, so nothing but the secret lets a row in. `pg_temp` is searched last:
-/// it belongs to the caller.
-const CREATE: &str = "BEGIN;
-CREATE SCHEMA pgrestored_work;
-CREATE TABLE pgrestored_work.head (
-    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
-    id uuid NOT NULL,
-    format integer NOT NULL,
-    pins text NOT NULL,
-    pins_mac bytea NOT NULL,
-    writer bytea NOT NULL,
-    attempt integer NOT NULL,
-    began bigint NOT NULL DEFAULT pg_catalog.txid_current());
-CREATE TABLE pgrestored_work.done (
-    attempt integer NOT NULL,
-    lane integer NOT NULL,
-    n integer NOT NULL,
-    xid bigint NOT NULL DEFAULT pg_catalog.txid_current(),
-    at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    body text NOT NULL,
-    mac bytea NOT NULL,
-    ours boolean NOT NULL CHECK (ours),
-    PRIMARY KEY (attempt, lane, n)) WITH (autovacuum_enabled = false);
-REVOKE ALL ON ALL TABLES IN SCHEMA pgrestored_work FROM PUBLIC;
-CREATE FUNCTION pgrestored_work.note(bytea, integer, integer, integer, text, bytea) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
-    'INSERT INTO pgrestored_work.done (attempt, lane, n, body, mac, ours)
-     VALUES ($2, $3, $4, $5, $6,
-         (SELECT pg_catalog.sha256($1) OPERATOR(pg_catalog.=) h.writer AND h.attempt OPERATOR(pg_catalog.=) $2
-          FROM pgrestored_work.head h))';
-CREATE FUNCTION pgrestored_work.leave(bytea, integer) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
-    'SELECT pgrestored_work.note($1, $2, -2, 1, ''{}'', '''');
-     DROP SCHEMA pgrestored_work CASCADE';
-GRANT USAGE ON SCHEMA pgrestored_work TO PUBLIC;
-GRANT EXECUTE ON FUNCTION pgrestored_work.note(bytea, integer, integer, integer, text, bytea) TO PUBLIC;
-GRANT EXECUTE ON FUNCTION pgrestored_work.leave(bytea, integer) TO PUBLIC";
-
-/// What it belongs to; `attempt` 1 may write.
-const BEGIN_HEAD: &str =
-    "INSERT INTO pgrestored_work.head (id, format, pins, pins_mac, writer, attempt)
-    VALUES ($1::text::uuid, $2, $3, $4, $5, 1)";
 const READ_HEAD: &str =
     "SELECT id::text, format, pins, pins_mac, attempt FROM pgrestored_work.head";
 /// From now on, transactions of the attempt before can no longer be committed.
@@ -115,6 +79,10 @@ pub struct WorkRecord {
     /// `None` if nothing is recorded.
     writer: Option<Writer>,
     is_on: AtomicBool,
+    /// Where rows are until the record begins.
+    held: Arc<Held>,
+    /// Why it has ended before it began.
+    not_begun: Mutex<Option<String>>,
     /// Something of the text may read the catalog when a materialized view is filled.
     may_be_read: AtomicBool,
     /// The last number that each session has committed.
@@ -150,12 +118,14 @@ impl fmt::Debug for WorkRecord {
 impl WorkRecord {
     /// Nothing is recorded, and nothing was done before.
     pub fn off() -> Arc<Self> {
-        Arc::new(Self::of(None))
+        Arc::new(Self::of(None, Arc::default()))
     }
 
-    fn of(writer: Option<Writer>) -> Self {
+    fn of(writer: Option<Writer>, held: Arc<Held>) -> Self {
         WorkRecord {
             is_on: AtomicBool::new(writer.is_some()),
+            held,
+            not_begun: Mutex::default(),
             may_be_read: AtomicBool::new(false),
             writer,
             lanes: Mutex::default(),
@@ -168,18 +138,8 @@ impl WorkRecord {
         }
     }
 
-    /// Begins a record in the database of `session`, which must be empty and of the session's role. `pins`: what it belongs
-    /// to; `attempt`: the first one; `_from`: it begins at once, whatever this says.
-    ///
-    /// # Errors
-    /// The server's error; there is no record then.
-    pub async fn create(
-        session: &Session,
-        pins: &str,
-        key: RecordKey,
-        attempt: Uuid,
-        _from: Duration,
-    ) -> Result<Arc<Self>, DatabaseError> {
+    /// A record that is in memory until it is [stored](Self::store), under this key and by this attempt, the first one.
+    pub fn held(key: RecordKey, attempt: Uuid) -> Arc<Self> {
         let secret = key.writer(attempt);
         let writer = Writer {
             id: Uuid::new_v4(),
@@ -187,13 +147,7 @@ impl WorkRecord {
             secret,
             attempt: 1,
         };
-        let made = writer.create(session, &body::ascii(pins)).await;
-        if made.is_err() {
-            // If that fails, too, the session has ended, and its transaction with it.
-            let _ = session.run("ROLLBACK").await;
-        }
-        made?;
-        Ok(Arc::new(Self::of(Some(writer))))
+        Arc::new(Self::of(Some(writer), Held::active()))
     }
 
     /// Takes the record in the database of `session` over for a new attempt: what the one before has not committed yet, it
@@ -229,7 +183,7 @@ impl WorkRecord {
             secret,
             attempt: taken.get(0),
         };
-        Ok(Ok(Arc::new(Self::of(Some(writer)))))
+        Ok(Ok(Arc::new(Self::of(Some(writer), Arc::default()))))
     }
 
     /// Reads what the attempts before this one have done. `rows`: a session of
@@ -271,18 +225,29 @@ impl WorkRecord {
         self.is_on.load(Relaxed)
     }
 
+    /// Whether the record is in memory. This may change at any time, but only to false.
+    pub fn is_held(&self) -> bool {
+        self.is_on() && self.held.is_active()
+    }
+
     /// The row for what a session is about to commit, with what was found out since the last one; `None` if nothing is
-    /// recorded.
-    pub(crate) fn note(&self, lane: SessionId, body: Body) -> Option<Note> {
+    /// recorded. Nothing but COMMIT may follow: the record does not begin while somebody has a row.
+    pub(crate) async fn note(&self, lane: SessionId, body: Body) -> Option<Note> {
         self.note_in(i32::try_from(lane.0).unwrap_or(i32::MAX), body)
+            .await
     }
 
     /// The same for a session that does not load.
-    pub(crate) fn own_note(&self, body: Body) -> Option<Note> {
-        self.note_in(OWN_LANE, body)
+    pub(crate) async fn own_note(&self, body: Body) -> Option<Note> {
+        self.note_in(OWN_LANE, body).await
     }
 
-    fn note_in(&self, lane: i32, mut body: Body) -> Option<Note> {
+    async fn note_in(&self, lane: i32, body: Body) -> Option<Note> {
+        let turn = self.held.turn().await;
+        self.note_within(turn, lane, body)
+    }
+
+    fn note_within(&self, turn: Option<HeldCommit>, lane: i32, mut body: Body) -> Option<Note> {
         let writer = self.writer.as_ref().filter(|_| self.is_on())?;
         self.name_tables(&mut body);
         body.reads_catalog |= self.may_be_read.load(Relaxed);
@@ -292,18 +257,24 @@ impl WorkRecord {
         let amounts = body.amounts();
         let n = self.lanes.lock().get(&lane).copied().unwrap_or_default() + 1;
         let (place, body) = ((writer.attempt, lane, n), body.text());
+        // What is in memory gets its code when it is written.
+        let mac = match &turn {
+            Some(_) => vec![],
+            None => mac::mac(&writer.key, writer.id, place, &body).to_vec(),
+        };
         let params = NoteParams {
             secret: writer.secret.clone(),
             attempt: writer.attempt,
             lane,
             n,
-            mac: mac::mac(&writer.key, writer.id, place, &body).to_vec(),
+            mac,
             body,
         };
         Some(Note {
             params,
             carried,
             amounts,
+            turn,
         })
     }
 
@@ -321,6 +292,10 @@ impl WorkRecord {
 
     /// The row is in the record.
     pub(crate) fn committed(&self, note: Note) {
+        if let Some(turn) = &note.turn {
+            let NoteParams { lane, n, body, .. } = &note.params;
+            self.held.add(turn, (*lane, *n), body);
+        }
         self.lanes.lock().insert(note.params.lane, note.params.n);
         let (bytes, rows) = note.amounts;
         self.bytes.fetch_add(bytes, Relaxed);
@@ -347,6 +322,11 @@ impl WorkRecord {
         }
     }
 
+    /// The next row says this, too.
+    pub fn mark_later(&self, body: Body) {
+        self.later(|all| all.add(body));
+    }
+
     /// Adds what was found out to the next row.
     pub fn later(&self, fact: impl FnOnce(&mut Body)) {
         if self.is_on() {
@@ -362,13 +342,18 @@ impl WorkRecord {
         }
     }
 
-    /// Adds a row in a transaction of its own.
+    /// Adds a row in a transaction of its own. While the record is in memory, the next row says it.
     ///
     /// # Errors
     /// The server's error.
     pub async fn mark(&self, session: &Session, body: Body) -> Result<(), DatabaseError> {
         let _one_at_a_time = self.own.lock().await;
-        let Some(note) = self.own_note(body) else {
+        let turn = self.held.turn().await;
+        if turn.is_some() {
+            self.mark_later(body);
+            return Ok(());
+        }
+        let Some(note) = self.note_within(turn, OWN_LANE, body) else {
             return Ok(());
         };
         let noted = session.noted(&note).await;
@@ -401,6 +386,9 @@ impl WorkRecord {
     /// may be writing to it.
     pub(crate) async fn leave(&self, session: &Session) -> Result<(), DatabaseError> {
         let _one_at_a_time = self.own.lock().await;
+        if self.end_held("a materialized view reads the catalog").await {
+            return Ok(());
+        }
         let Some(writer) = self.writer.as_ref().filter(|_| self.is_on()) else {
             return Ok(());
         };
@@ -416,13 +404,34 @@ impl WorkRecord {
         Ok(())
     }
 
-    /// From here on, nothing is recorded. Whoever calls this drops the record before anything else is done.
-    pub fn stop(&self) {
+    /// From here on, nothing is recorded. Whoever calls this drops the record, if it has begun, before anything else is done.
+    pub async fn stop(&self) {
+        let all = self.held.all_turns().await;
         self.is_on.store(false, Relaxed);
+        self.held.end(&all);
+    }
+
+    /// If the record is in memory, it ends there, because of `why`; returns whether it was. What is being stored is stored
+    /// first.
+    pub async fn end_held(&self, why: &str) -> bool {
+        if !self.is_held() {
+            return false;
+        }
+        let all = self.held.all_turns().await;
+        let was_held = self.is_held();
+        if was_held {
+            self.is_on.store(false, Relaxed);
+            self.held.end(&all);
+            *self.not_begun.lock() = Some(why.to_owned());
+        }
+        was_held
     }
 
     /// From here on, nothing is recorded, and nobody can continue what was: `why`.
     pub(crate) async fn give_up(&self, session: &Session, why: &str) -> Result<(), DatabaseError> {
+        if self.end_held(why).await {
+            return Ok(());
+        }
         let body = Body {
             incomplete: Some(why.to_owned()),
             ..Body::default()
@@ -430,20 +439,6 @@ impl WorkRecord {
         self.mark(session, body).await?;
         self.is_on.store(false, Relaxed);
         Ok(())
-    }
-}
-
-impl Writer {
-    async fn create(&self, session: &Session, pins: &str) -> Result<(), DatabaseError> {
-        session.run(CREATE).await?;
-        let mac = mac::pins_mac(&self.key, self.id, pins).to_vec();
-        let (id, digest) = (self.id.to_string(), self.secret.digest());
-        let begun = session
-            .client()
-            .execute(BEGIN_HEAD, &[&id, &WORK_FORMAT, &pins, &mac, &digest])
-            .await;
-        begun.map_err(|e| map_pg_error(&e, RECORDING))?;
-        session.run("COMMIT").await
     }
 }
 
@@ -498,16 +493,25 @@ fn stored_row(row: &Row) -> StoredRow {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn record() -> WorkRecord {
         let key = RecordKey::random();
-        WorkRecord::of(Some(Writer {
+        let writer = Writer {
             id: Uuid::nil(),
             secret: key.writer(Uuid::nil()),
             key,
             attempt: 2,
-        }))
+        };
+        WorkRecord::of(Some(writer), Arc::default())
+    }
+
+    fn note_of(record: &WorkRecord, lane: usize, body: Body) -> Option<Note> {
+        // Nobody has all turns.
+        let note = record.note(SessionId(lane), body);
+        note.now_or_never().unwrap()
     }
 
     fn says(note: &Note) -> (i32, i32, Body) {
@@ -518,7 +522,7 @@ mod tests {
     #[test]
     fn numbers_advance_only_with_what_is_committed() {
         let record = record();
-        let note = |lane| record.note(SessionId(lane), Body::default()).unwrap();
+        let note = |lane| note_of(&record, lane, Body::default()).unwrap();
         let first = note(0);
         assert_eq!(says(&first).1, 1);
         record.rolled_back(first);
@@ -527,7 +531,11 @@ mod tests {
         record.committed(again);
         assert_eq!(says(&note(0)).1, 2);
         assert_eq!((says(&note(1)).0, says(&note(1)).1), (1, 1));
-        let own = record.own_note(Body::default()).unwrap();
+        let own = record
+            .own_note(Body::default())
+            .now_or_never()
+            .unwrap()
+            .unwrap();
         assert_eq!((says(&own).0, says(&own).1), (-1, 1));
         assert_eq!(own.params.attempt, 2);
     }
@@ -554,7 +562,7 @@ mod tests {
                 ..Body::default()
             }
         };
-        let note = |lane| record.note(SessionId(lane), body()).unwrap();
+        let note = |lane| note_of(&record, lane, body()).unwrap();
         record.rolled_back(note(0));
         assert_eq!(record.committed_amounts(), (0, 0));
         record.committed(note(0));
@@ -571,19 +579,17 @@ mod tests {
             lines: 1,
         };
         record.later(|body| body.ends.push(end));
-        let note = record
-            .note(SessionId(0), Body::of_mark(Mark::Loaded))
-            .unwrap();
+        let note = note_of(&record, 0, Body::of_mark(Mark::Loaded)).unwrap();
         assert_eq!(says(&note).2.ends, [end]);
         assert_eq!(says(&note).2.marks, [Mark::Loaded]);
-        let other = record.note(SessionId(1), Body::default()).unwrap();
+        let other = note_of(&record, 1, Body::default()).unwrap();
         assert!(says(&other).2.is_empty());
         record.rolled_back(note);
-        let note = record.note(SessionId(1), Body::default()).unwrap();
+        let note = note_of(&record, 1, Body::default()).unwrap();
         let (.., body) = says(&note);
         assert_eq!((body.ends, body.marks.len()), (vec![end], 0));
         record.committed(note);
-        let note = record.note(SessionId(1), Body::default()).unwrap();
+        let note = note_of(&record, 1, Body::default()).unwrap();
         assert!(says(&note).2.is_empty());
     }
 
@@ -603,7 +609,7 @@ mod tests {
                 rows: vec![rows],
                 ..Body::default()
             };
-            says(&record.note(SessionId(0), body).unwrap()).2.tables
+            says(&note_of(&record, 0, body).unwrap()).2.tables
         };
         let named = (
             UnitId(3),
@@ -613,15 +619,85 @@ mod tests {
         assert_eq!((rows(3), rows(4)), (vec![named], vec![]));
     }
 
+    fn in_memory() -> Arc<WorkRecord> {
+        WorkRecord::held(RecordKey::random(), Uuid::nil())
+    }
+
+    fn committed_as(record: &WorkRecord, lane: usize, xid: i64) {
+        let note = note_of(record, lane, Body::of_mark(Mark::Loaded)).unwrap();
+        let turn = note.turn.as_ref().unwrap();
+        turn.asked();
+        turn.committed(Some(xid));
+        record.ended(Some(note), true);
+    }
+
+    /// The rows that are written later go on where those in memory end.
+    #[test]
+    fn numbers_go_on_when_the_record_begins() {
+        let record = in_memory();
+        committed_as(&record, 0, 5);
+        committed_as(&record, 0, 6);
+        committed_as(&record, 1, 7);
+        let all = record.held.all_turns().now_or_never().unwrap();
+        let rows = record.held.rows(&all);
+        let places: Vec<_> = rows.iter().map(|row| (row.lane, row.n, row.xid)).collect();
+        assert_eq!(places, [(0, 1, 5), (0, 2, 6), (1, 1, 7)]);
+        record.held.end(&all);
+        drop(all);
+        let next = note_of(&record, 0, Body::default()).unwrap();
+        assert!(next.turn.is_none() && next.params.mac.len() == 32);
+        assert_eq!((says(&next).0, says(&next).1), (0, 3));
+        assert!(record.is_on() && !record.is_held());
+    }
+
+    /// What was found out is said by the next row, also if a transaction of one in memory was refused.
+    #[test]
+    fn a_refused_commit_takes_no_number_in_memory() {
+        let record = in_memory();
+        record.mark_later(Body::of_mark(Mark::Analyzed));
+        let note = note_of(&record, 0, Body::default()).unwrap();
+        let turn = note.turn.as_ref().unwrap();
+        turn.asked();
+        turn.undone();
+        record.ended(Some(note), false);
+        let again = note_of(&record, 0, Body::default()).unwrap();
+        let (_, n, body) = says(&again);
+        assert_eq!((n, body.marks), (1, vec![Mark::Analyzed]));
+        assert_eq!(record.why_not_begun(), None);
+    }
+
+    #[test]
+    fn a_lost_commit_is_said() {
+        let record = in_memory();
+        let note = note_of(&record, 0, Body::default()).unwrap();
+        note.turn.as_ref().unwrap().asked();
+        record.ended(Some(note), false);
+        let why = record.why_not_begun().unwrap();
+        assert!(why.contains("COMMIT was lost"), "{why}");
+    }
+
+    #[test]
+    fn a_record_that_ends_in_memory_has_no_rows() {
+        for why in [Some("no"), None] {
+            let record = in_memory();
+            committed_as(&record, 0, 5);
+            match why {
+                Some(why) => assert!(record.end_held(why).now_or_never().unwrap()),
+                None => record.stop().now_or_never().unwrap(),
+            }
+            assert!(!record.is_on() && !record.is_held());
+            assert!(note_of(&record, 0, Body::default()).is_none());
+            assert_eq!(record.why_not_begun().as_deref(), why);
+            assert!(!record.end_held("again").now_or_never().unwrap());
+        }
+    }
+
     #[test]
     fn nothing_is_recorded_while_it_is_off() {
         let off = WorkRecord::off();
         assert!(!off.is_on());
         off.later(|_| panic!("nobody reads this"));
-        assert!(
-            off.note(SessionId(0), Body::of_mark(Mark::Loaded))
-                .is_none()
-        );
+        assert!(note_of(&off, 0, Body::of_mark(Mark::Loaded)).is_none());
         assert!(off.resumed().blocks().is_empty());
         assert_eq!(off.resumed().totals(), ResumedTotals::default());
     }
@@ -630,7 +706,7 @@ mod tests {
     #[test]
     fn the_secret_is_in_no_text() {
         let record = record();
-        let note = record.note(SessionId(0), Body::default()).unwrap();
+        let note = note_of(&record, 0, Body::default()).unwrap();
         let shown = format!("{:?} {record:?}", note.params.values());
         assert!(
             shown.contains("Secret") && !shown.contains("RecordKey"),

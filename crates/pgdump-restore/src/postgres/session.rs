@@ -6,14 +6,15 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::TryStreamExt;
 use futures::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
 use tokio::sync::OnceCell;
-use tokio_postgres::error::{DbError, ErrorPosition};
+use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, RowStream, Statement};
+use tokio_postgres::{Client, RowStream, SimpleQueryMessage, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::errors::{map_error_of_rows, map_pg_error, reads_rows};
 use crate::error::{DatabaseError, DatabaseKind};
 use crate::steps::reached;
+use crate::work_record::held::{COMMIT_WITH_NUMBER, HeldCommit};
 use crate::work_record::note::{NOTE, NOTE_TYPES, Note};
 
 /// Statements from this size on are not kept in memory while the server runs them.
@@ -267,11 +268,50 @@ impl Session {
         let Some(note) = note else {
             return self.run("COMMIT").await;
         };
+        // Constraints that were deferred are checked now.
+        self.commit_noted(note, |e| map_error_of_rows(e, what))
+            .await
+    }
+
+    /// The same for a transaction of definitions.
+    ///
+    /// # Errors
+    /// The server's error, without row data.
+    pub(crate) async fn commit_tasks(&self, note: Option<&Note>) -> Result<(), DatabaseError> {
+        let Some(note) = note else {
+            return self.run("COMMIT").await;
+        };
+        self.commit_noted(note, |e| of_statement(e, "COMMIT")).await
+    }
+
+    /// `of_commit`: the error of COMMIT.
+    async fn commit_noted(
+        &self,
+        note: &Note,
+        of_commit: impl Fn(&tokio_postgres::Error) -> DatabaseError,
+    ) -> Result<(), DatabaseError> {
+        if let Some(turn) = &note.turn {
+            return self.commit_held(turn).await.map_err(|e| of_commit(&e));
+        }
         let (noted, committed) = self.sent_noted(note).await?;
         answer(noted).await.map_err(|e| not_noted(&e))?;
-        // Constraints that were deferred are checked now.
-        let committed = answer(committed).await;
-        committed.map(drop).map_err(|e| map_error_of_rows(&e, what))
+        answer(committed).await.map(drop).map_err(|e| of_commit(&e))
+    }
+
+    /// Commits a transaction whose row is kept in memory, which gets the transaction's number from the server.
+    async fn commit_held(&self, turn: &HeldCommit) -> Result<(), tokio_postgres::Error> {
+        reached("work.held");
+        turn.asked();
+        match self.client.simple_query(COMMIT_WITH_NUMBER).await {
+            Ok(answers) => turn.committed(number_in(&answers)),
+            Err(e) => {
+                if is_undone(&e) {
+                    turn.undone();
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     /// Sends a row of the record and COMMIT.
@@ -314,6 +354,21 @@ impl Session {
             })
         })
     }
+}
+
+/// The number of a transaction in the answers to [`COMMIT_WITH_NUMBER`].
+fn number_in(answers: &[SimpleQueryMessage]) -> Option<i64> {
+    answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten()?.parse().ok(),
+        _ => None,
+    })
+}
+
+/// Whether an error says that a transaction is not committed, and will not be. One that ends the session may hide the answer
+/// to COMMIT.
+fn is_undone(e: &tokio_postgres::Error) -> bool {
+    let severity = e.as_db_error().and_then(DbError::parsed_severity);
+    severity == Some(Severity::Error)
 }
 
 fn not_noted(e: &tokio_postgres::Error) -> DatabaseError {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::pieces::{Piece, bytes_of, lines_of};
+use super::pieces::{Piece, lines_of};
 use super::span_check::{RecordDiffers, SpanCheck};
 use crate::copy_lines::ChunkLines;
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::ids::NodeId;
 use crate::load_context::LoadContext;
 use crate::work_queue::{MemoryPermit, QueuedChunk, WorkQueue};
-use crate::work_record::{DataEnd, Span, UnitId};
-use pgdump_archive::{Chunk, Crc32c, DigestBuilder, EntryKind, TocEntry};
+use crate::work_record::{DataEnd, UnitId};
+use pgdump_archive::{Chunk, DigestBuilder, EntryKind, TocEntry};
 
 pub(super) struct ChunkPusher {
     pub work_queue: Arc<WorkQueue>,
@@ -56,7 +56,7 @@ impl UnitData {
 
     /// Adds a chunk; returns where it is in the data.
     fn pass(&mut self, chunk: Chunk) -> Result<Piece, RestoreError> {
-        let bytes = bytes_of(&chunk);
+        let bytes = chunk.bytes();
         let compared = self.check.pass(self.bytes, bytes);
         compared.map_err(|differs| differs.of(&self.name, BYTES))?;
         let range = self.bytes..self.bytes + bytes.len() as u64;
@@ -174,11 +174,6 @@ impl ChunkPusher {
             lines,
         } = piece;
         let bytes = chunk.len() as u64;
-        let crc32c = if self.job.record.is_on() {
-            Crc32c::of(bytes_of(&chunk))
-        } else {
-            Crc32c::default()
-        };
         let permit = self.reserve(bytes, Some(node))?;
         let splittable = ends_row(&chunk);
         let queued = QueuedChunk {
@@ -186,11 +181,7 @@ impl ChunkPusher {
             permit,
             lines,
             unit,
-            span: Span {
-                from: range.start,
-                to: range.end,
-                crc32c,
-            },
+            from: range.start,
         };
         self.work_queue
             .change(|s| s.push(node, queued, bytes, splittable));
@@ -265,7 +256,10 @@ fn ends_row(chunk: &Chunk) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pgdump_archive::Crc32c;
+
     use super::*;
+    use crate::work_record::Span;
 
     fn data(spans: &[Span]) -> UnitData {
         UnitData {

@@ -59,14 +59,6 @@ impl Piece {
     }
 }
 
-/// The bytes of a chunk.
-pub(super) fn bytes_of(chunk: &Chunk) -> &[u8] {
-    match chunk {
-        Chunk::Rows { text, .. } | Chunk::Statements { text, .. } => text,
-        Chunk::LargeObject { bytes, .. } => bytes,
-    }
-}
-
 /// Number of lines of rows that end in a chunk.
 pub(super) fn lines_of(chunk: &Chunk) -> u64 {
     lines_in(chunk, 0..chunk.len())

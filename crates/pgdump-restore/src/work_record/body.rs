@@ -67,6 +67,24 @@ impl Spans {
         }
     }
 
+    /// Adds bytes of an entry's data. Those that follow each other are summed as they come, which costs less than to combine
+    /// checksums.
+    pub fn push_bytes(&mut self, from: u64, bytes: &[u8]) {
+        let to = from + bytes.len() as u64;
+        match self.0.last_mut() {
+            _ if bytes.is_empty() => {}
+            Some(last) if last.to == from => {
+                last.to = to;
+                last.crc32c = last.crc32c.append(bytes);
+            }
+            _ => self.0.push(Span {
+                from,
+                to,
+                crc32c: Crc32c::of(bytes),
+            }),
+        }
+    }
+
     /// What they cover.
     pub fn ranges(&self) -> Ranges {
         let mut ranges = Ranges::default();
@@ -396,9 +414,6 @@ pub struct Body {
     /// Units whose rows of earlier attempts are lost, and have to be loaded again.
     #[serde(rename = "v", skip_serializing_if = "Vec::is_empty")]
     pub void: Vec<UnitId>,
-    /// How much of the restore is done, from 0 to 1.
-    #[serde(rename = "s", skip_serializing_if = "is_zero")]
-    pub share: f64,
     /// The tables of rows of SQL text, each with the statement that sets the search path, or nothing.
     #[serde(rename = "n", skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<(UnitId, String, String)>,
@@ -415,10 +430,6 @@ pub struct Body {
 
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-fn is_zero(value: &f64) -> bool {
-    *value <= 0.0
 }
 
 impl Body {
@@ -456,7 +467,6 @@ impl Body {
             marks,
             proven,
             void,
-            share,
             tables,
             renames,
             incomplete,
@@ -475,7 +485,6 @@ impl Body {
         self.marks.extend(marks);
         self.proven = proven.or(self.proven);
         self.void.extend(void);
-        self.share = self.share.max(share);
         self.tables.extend(tables);
         self.renames.extend(renames);
         self.incomplete = self.incomplete.take().or(incomplete);
@@ -555,6 +564,22 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_summed_as_they_come_as_if_they_had_come_together() {
+        let mut come = Spans::default();
+        for (from, bytes) in [
+            (0, &b"ab\n"[..]),
+            (3, b"c\n"),
+            (9, b"d\n"),
+            (11, b""),
+            (4, b"x"),
+        ] {
+            come.push_bytes(from, bytes);
+        }
+        let wanted = [span(0, b"ab\nc\n"), span(9, b"d\n"), span(4, b"x")];
+        assert_eq!(come.as_slice(), wanted);
+    }
+
+    #[test]
     fn statements_are_combined_in_the_same_way_whatever_the_transactions() {
         let one = |n, text: &str| Span::of_statement(n, text.as_bytes());
         let all = [one(0, "a"), one(1, "bb"), one(2, ""), one(3, "c")];
@@ -622,7 +647,6 @@ mod tests {
                 is_complete: true,
             }),
             void: vec![UnitId(10)],
-            share: 0.25,
             tables: vec![(UnitId(7), "public.t".into(), String::new())],
             renames: vec![("a".into(), "b".into())],
             incomplete: Some("x".into()),
@@ -677,7 +701,7 @@ mod tests {
         sum.add(Body::of_entries(vec![(UnitId(1), EntryPart::Key)]));
         assert_eq!(sum.marks, [Mark::Loaded, Mark::Loaded, Mark::Finished(2)]);
         assert_eq!(sum.entries.len(), 3);
-        assert_eq!((sum.share, sum.proven), (0.25, full().proven));
+        assert_eq!(sum.proven, full().proven);
         let mut same = Body::default();
         same.add(full());
         assert_eq!(same, full());

@@ -3,6 +3,7 @@
 use tokio_postgres::types::{ToSql, Type};
 
 use super::body::Body;
+use super::held::HeldCommit;
 use super::mac::Secret;
 
 /// Adds a row. The server adds it only if the secret is that of the attempt that may write.
@@ -50,4 +51,6 @@ pub struct Note {
     pub(crate) carried: Body,
     /// The bytes and rows of data that its transaction brings.
     pub(crate) amounts: (u64, u64),
+    /// The turn to commit in, if the row is kept in memory instead of being written in the transaction.
+    pub(crate) turn: Option<HeldCommit>,
 }

@@ -247,7 +247,6 @@ struct Done {
     attempt: u32,
     has_added: bool,
     seconds: f64,
-    share: f64,
     units: HashMap<UnitId, UnitDone>,
     statements: Ranges,
     statement_spans: Vec<Span>,
@@ -315,7 +314,6 @@ impl Done {
         }
         self.marks.extend(body.marks);
         self.proven = body.proven.or(self.proven);
-        self.share = self.share.max(body.share);
         self.renames.extend(body.renames);
         self.reads_catalog |= body.reads_catalog;
     }
@@ -348,8 +346,6 @@ pub struct ResumedTotals {
     pub rows: u64,
     /// Seconds between the first and the last row that each attempt has recorded, together.
     pub seconds: f64,
-    /// The share of the whole that was done, from 0 to 1.
-    pub share: f64,
 }
 
 impl Resumed {
@@ -467,7 +463,6 @@ impl Resumed {
             attempt: self.0.attempt,
             has_added: self.0.has_added,
             seconds: self.0.seconds,
-            share: self.0.share,
             ..ResumedTotals::default()
         };
         for unit in self.0.units.keys() {
@@ -720,7 +715,6 @@ mod tests {
             tables: vec![(UnitId(5), "t".into(), "SET search_path = s".into())],
             renames: vec![("a".into(), "b".into()), ("b".into(), "c".into())],
             marks: vec![Mark::Finished(1)],
-            share: 0.5,
             ..Body::default()
         };
         let done = read([row((1, 0, 1), &body)]).unwrap();
@@ -736,7 +730,7 @@ mod tests {
         let tables: Vec<_> = done.tables().collect();
         assert_eq!(tables, [(UnitId(5), "t", "SET search_path = s")]);
         assert_eq!((done.schema_now("a"), done.schema_now("x")), ("c", "x"));
-        assert!(done.has_finishing() && (done.totals().share - 0.5).abs() < 1e-9);
+        assert!(done.has_finishing());
         let known: Vec<u32> = (99..110).filter(|xid| done.is_recorded(*xid)).collect();
         assert_eq!(known, [101, 102, 103]);
     }
