@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::ddl;
-use crate::ids::sorted;
+use crate::ids::{TableId, sorted};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 #[derive(Default)]
@@ -14,6 +14,10 @@ pub(super) struct Tables<'a> {
     refreshed: HashSet<DumpId>,
     data_of: HashMap<DumpId, Vec<DumpId>>,
     children: HashMap<DumpId, Vec<DumpId>>,
+    /// The same, the other way round.
+    parents: HashMap<DumpId, Vec<DumpId>>,
+    /// Indexes that are attached to each other, by another index of their tree; its first one is not in the map.
+    index_trees: HashMap<DumpId, DumpId>,
 }
 
 impl<'a> Tables<'a> {
@@ -21,6 +25,8 @@ impl<'a> Tables<'a> {
         let mut tables = Tables::default();
         entries.iter().for_each(|e| tables.learn_kind(e));
         entries.iter().for_each(|e| tables.learn_relations(e));
+        let attachments = entries.iter().filter(|e| e.kind == EntryKind::IndexAttach);
+        attachments.for_each(|e| tables.learn_index_tree(e));
         tables
     }
 
@@ -44,7 +50,7 @@ impl<'a> Tables<'a> {
             }
             EntryKind::Table => {
                 for parent in self.relations_of(e) {
-                    self.children.entry(parent).or_default().push(e.dump_id);
+                    self.learn_child(e.dump_id, parent);
                 }
             }
             EntryKind::TableAttach => self.learn_attachment(e),
@@ -62,7 +68,64 @@ impl<'a> Tables<'a> {
             .find(|id| has_name_of(self.by_id[id], e));
         let Some(child) = child else { return };
         for parent in tables.into_iter().filter(|parent| *parent != child) {
-            self.children.entry(parent).or_default().push(child);
+            self.learn_child(child, parent);
+        }
+    }
+
+    fn learn_child(&mut self, child: DumpId, parent: DumpId) {
+        self.children.entry(parent).or_default().push(child);
+        self.parents.entry(child).or_default().push(parent);
+    }
+
+    fn learn_index_tree(&mut self, e: &TocEntry) {
+        let mut indexes = self.indexes_of(e).into_iter();
+        let Some(first) = indexes.next() else { return };
+        for other in indexes {
+            let (a, b) = (self.first_of_tree(first), self.first_of_tree(other));
+            if a != b {
+                self.index_trees.insert(a.max(b), a.min(b));
+            }
+        }
+    }
+
+    /// The indexes that an attachment depends on: everything but tables.
+    fn indexes_of(&self, e: &TocEntry) -> Vec<DumpId> {
+        let below = e.dependencies.iter().copied();
+        sorted(below.filter(|id| !self.relations.contains(id)))
+    }
+
+    fn first_of_tree(&self, index: DumpId) -> DumpId {
+        let mut first = index;
+        while let Some(earlier) = self.index_trees.get(&first) {
+            first = *earlier;
+        }
+        first
+    }
+
+    /// The tree of indexes that an attachment changes.
+    pub(super) fn index_tree_of(&self, e: &TocEntry) -> TableId {
+        let indexes = self.indexes_of(e);
+        let first = indexes
+            .first()
+            .map_or(DumpId(0), |id| self.first_of_tree(*id));
+        TableId::IndexTree(first)
+    }
+
+    /// The partition whose index an entry attaches, and the table that it belongs to, if both are known.
+    pub(super) fn attached_by(&self, e: &TocEntry) -> Option<(DumpId, DumpId)> {
+        let below = e.dependencies.iter().copied();
+        let tables = sorted(below.flat_map(|id| self.locked_by(id)));
+        let [a, b] = *tables.as_slice() else {
+            return None;
+        };
+        let is_child = |child, parent| {
+            let parents = self.parents.get(&child);
+            parents.is_some_and(|parents| parents.contains(&parent))
+        };
+        match (is_child(a, b), is_child(b, a)) {
+            (true, false) => Some((a, b)),
+            (false, true) => Some((b, a)),
+            _ => None,
         }
     }
 
@@ -131,10 +194,13 @@ impl<'a> Tables<'a> {
     }
 
     /// Entries that precede `e`: its own dependencies and, unless it is data itself, the data of every table
-    /// that it depends on.
+    /// that it depends on. Indexes that are attached have waited for it.
     pub(super) fn prerequisites(&self, e: &TocEntry) -> impl Iterator<Item = DumpId> {
         let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
-        let tables = direct.clone().filter(|id| self.relations.contains(id));
+        let is_attachment = e.kind == EntryKind::IndexAttach;
+        let tables = direct
+            .clone()
+            .filter(|id| !is_attachment && self.relations.contains(id));
         let data = self
             .with_descendants(tables)
             .into_iter()

@@ -7,6 +7,7 @@ use super::*;
 use crate::ids::TableId;
 use crate::parallelism::LIGHT_BYTES;
 use crate::plan::RestorePass;
+use pgdump_archive::DumpId;
 
 fn node(
     entry: usize,
@@ -135,7 +136,7 @@ fn tasks_that_lock_many_tables_are_not_taken_together() {
     // It only keeps tasks on the other partitions from running.
     nodes.extend((3..5).map(|i| node(i, RestorePass::Main, false, &[2], &partitions)));
     for node in &mut nodes[3..] {
-        node.exclusive.push(TableId::IndexAttachments);
+        node.exclusive.push(TableId::IndexTree(DumpId(1)));
     }
     let mut s = schedule(nodes, 1);
     s.stream_ended();
