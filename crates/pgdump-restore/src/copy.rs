@@ -16,6 +16,7 @@ use super::ddl::CopyAs;
 use super::ids::{NodeId, SessionId};
 use super::load_context::LoadContext;
 use super::masking::{RowMask, do_not_fit};
+use super::schedule::CopyStart;
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::work_record::{Body, ObjectsDone, RowsDone, Spans, UnitId};
 use super::{conversion, ddl};
@@ -49,8 +50,7 @@ pub(super) struct CopyTask<'a> {
     pub entry: &'a TocEntry,
     pub node: NodeId,
     pub id: SessionId,
-    /// The table is empty, and nobody else loads it.
-    pub fresh: bool,
+    pub start: CopyStart,
     /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
     /// restore.
     pub in_order: bool,
@@ -115,7 +115,7 @@ impl CopyTask<'_> {
             return Ok(0);
         };
         match first.chunk {
-            Chunk::Rows { .. } if self.fresh => self.copy_freeze(first).await,
+            Chunk::Rows { .. } if self.start != CopyStart::Shared => self.copy_alone(first).await,
             Chunk::Rows { .. } => self.recorded(COPY, self.copy(first)).await,
             Chunk::Statements { .. } => self.insert(first).await,
             Chunk::LargeObject { .. } => self.put_large_objects(first).await,
@@ -126,13 +126,16 @@ impl CopyTask<'_> {
         self.work_queue.take(self.node, self.id).await
     }
 
-    /// Copies into the empty table in a transaction that truncates it, so that COPY may freeze its rows.
-    async fn copy_freeze(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+    /// Copies into the empty table, which nobody else uses; if COPY is to freeze its rows, in a transaction that truncates it.
+    async fn copy_alone(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let table = ddl::qualified(self.entry);
+        let truncate = match self.start {
+            CopyStart::Freezing => format!("TRUNCATE ONLY {table}; "),
+            CopyStart::Alone | CopyStart::Shared => String::new(),
+        };
         // Autovacuum would hold the table when its indexes are due.
-        let begin = format!(
-            "BEGIN; TRUNCATE ONLY {table}; ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)"
-        );
+        let begin =
+            format!("BEGIN; {truncate}ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
         let rows = self.in_transaction(&begin, self.copy(first)).await?;
         self.job.autovacuum_off().push(table);
         Ok(rows)
@@ -254,7 +257,7 @@ impl CopyTask<'_> {
 
     async fn begin(&self, binary: bool) -> Result<Copying<'_>, RestoreError> {
         let form = CopyAs {
-            freeze: self.fresh,
+            freeze: self.start == CopyStart::Freezing,
             binary,
         };
         let sql = ddl::copy_sql(self.entry, &self.job.encoding, form);

@@ -24,7 +24,7 @@ use self::loading::Loading;
 use self::passes::Passes;
 use self::prerequisites::Prerequisites;
 use self::tasks::{ReadyTask, TakenTasks, Tasks};
-pub(crate) use self::work::{CopyNext, SessionWork};
+pub(crate) use self::work::{CopyNext, CopyStart, SessionWork};
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::load_turns::LoadTurns;
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
@@ -193,8 +193,8 @@ impl<P> Schedule<P> {
 
     fn copy(&mut self, node: NodeId) -> SessionWork {
         let can_freeze = self.plan.nodes[node].can_copy_freeze;
-        let first = self.loading.join(node, can_freeze);
-        SessionWork::Copy { node, first }
+        let start = self.loading.join(node, can_freeze);
+        SessionWork::Copy { node, start }
     }
 
     fn next_tasks(&mut self) -> Option<SessionWork> {
