@@ -7,7 +7,7 @@ mod tables;
 
 use std::collections::HashMap;
 
-use self::tables::Tables;
+use self::tables::{Tables, is_of_table_alone};
 use super::dependence::Dependence;
 use super::dependency_groups;
 use super::ids::{BatchId, EntryIndex, NodeId, NodeMap, TableId, sorted};
@@ -146,7 +146,7 @@ impl Plan {
                     is_data: e.has_data,
                     can_copy_freeze: tables.can_copy_freeze(e),
                     is_key: tables.is_key(e),
-                    is_instant: is_instant(&e.kind),
+                    is_instant: is_instant(e),
                     ..PlanNode::of(entry, pass)
                 });
             }
@@ -299,10 +299,10 @@ fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> RestorePass {
     }
 }
 
-/// Whether an entry of this kind changes the catalog only, however many rows its table has.
-fn is_instant(kind: &EntryKind) -> bool {
-    matches!(
-        kind,
+/// Whether an entry changes the catalog only, however many rows its table has.
+fn is_instant(e: &TocEntry) -> bool {
+    let is_instant = matches!(
+        e.kind,
         EntryKind::Comment
             | EntryKind::Default
             | EntryKind::IndexAttach
@@ -314,7 +314,8 @@ fn is_instant(kind: &EntryKind) -> bool {
             | EntryKind::Statistics
             | EntryKind::StatisticsData
             | EntryKind::Trigger
-    )
+    );
+    is_instant || is_of_table_alone(e)
 }
 
 fn of_entries(tables: Vec<DumpId>) -> Vec<TableId> {
@@ -479,6 +480,55 @@ mod tests {
                 node.is_instant && node.index_tree() == Some(tree) && node.locked_tables() == 2
             );
         }
+    }
+
+    /// `pg_dump` lets the index of a partition depend on that of its parent. If it locked the parent with all partitions, one
+    /// session would build all of them.
+    #[test]
+    fn indexes_of_partitions_are_built_concurrently() {
+        let mut entries = attachments();
+        let only = "CREATE INDEX x ON ONLY s.t USING btree (a);";
+        entries.push(entry(41, "INDEX", &[1], only));
+        entries.push(entry(
+            42,
+            "INDEX",
+            &[2, 41],
+            "CREATE INDEX x ON s.t USING btree (a);",
+        ));
+        let key = "ALTER TABLE ONLY t\n    ADD CONSTRAINT x PRIMARY KEY (a);";
+        entries.push(entry(43, "CONSTRAINT", &[1], key));
+        entries.push(entry(44, "CONSTRAINT", &[2, 43], key));
+        let rows = |id, table| TocEntry {
+            section: TocSection::Data,
+            has_data: true,
+            namespace: Some("s".to_owned()),
+            copy_stmt: "COPY s.x (a) FROM stdin;".to_owned(),
+            ..entry(id, "TABLE DATA", &[table], "")
+        };
+        entries.extend([rows(51, 2), rows(52, 3)]);
+        let plan = Plan::new(&entries, &Dependence::default());
+        let node = |id| {
+            let mut nodes = plan.nodes.values();
+            nodes
+                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
+                .unwrap()
+        };
+        let tables = |ids: &[i32]| -> Vec<TableId> {
+            ids.iter().map(|id| TableId::Entry(DumpId(*id))).collect()
+        };
+        assert_eq!(
+            (&node(41).shared, node(41).is_instant),
+            (&tables(&[1]), true)
+        );
+        assert_eq!(node(42).shared, tables(&[2]));
+        assert_eq!(node(43).exclusive, tables(&[1, 2, 3, 4]));
+        assert_eq!(node(44).exclusive, tables(&[2]));
+        let after = |id| -> Vec<i32> {
+            let entry = |id: &NodeId| entries[plan.nodes[*id].entry.0].dump_id.0;
+            node(id).after.iter().map(entry).collect()
+        };
+        assert_eq!(after(41), [0; 0], "it is empty");
+        assert_eq!((after(42), after(43)), (vec![41, 51], vec![51, 52]));
     }
 
     /// Otherwise tables that they do not lock may have an index built while they run.

@@ -16,6 +16,8 @@ pub(super) struct Tables<'a> {
     children: HashMap<DumpId, Vec<DumpId>>,
     /// The same, the other way round.
     parents: HashMap<DumpId, Vec<DumpId>>,
+    /// Rows of partitions are copied into the root.
+    loads_through_roots: bool,
     /// Indexes that are attached to each other, by another index of their tree; its first one is not in the map.
     index_trees: HashMap<DumpId, DumpId>,
 }
@@ -44,6 +46,7 @@ impl<'a> Tables<'a> {
     fn learn_relations(&mut self, e: &TocEntry) {
         match &e.kind {
             EntryKind::TableData => {
+                self.loads_through_roots |= !ddl::copies_into_own_table(e);
                 for table in self.relations_of(e) {
                     self.data_of.entry(table).or_default().push(e.dump_id);
                 }
@@ -165,8 +168,15 @@ impl<'a> Tables<'a> {
 
     /// The tables, with their partitions, that are locked while this entry runs.
     pub(super) fn touched_by(&self, e: &TocEntry) -> Vec<DumpId> {
+        if is_of_table_alone(e) {
+            return self.relations_of(e);
+        }
         let below = sorted(e.dependencies.iter().copied()).into_iter();
-        let tables = below.flat_map(|id| self.locked_by(id));
+        let tables = below.flat_map(|id| match e.kind {
+            // The index of a partition depends on that of its parent, which it does not use.
+            EntryKind::Index | EntryKind::Constraint if !self.relations.contains(&id) => vec![],
+            _ => self.locked_by(id),
+        });
         sorted(self.with_descendants(tables))
     }
 
@@ -194,19 +204,34 @@ impl<'a> Tables<'a> {
     }
 
     /// Entries that precede `e`: its own dependencies and, unless it is data itself, the data of every table
-    /// that it depends on. Indexes that are attached have waited for it.
+    /// that it depends on.
     pub(super) fn prerequisites(&self, e: &TocEntry) -> impl Iterator<Item = DumpId> {
         let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
-        let is_attachment = e.kind == EntryKind::IndexAttach;
-        let tables = direct
-            .clone()
-            .filter(|id| !is_attachment && self.relations.contains(id));
-        let data = self
-            .with_descendants(tables)
+        let tables = direct.clone().filter(|id| self.relations.contains(id));
+        let tables: Vec<DumpId> = if self.needs_no_rows(e) {
+            vec![]
+        } else {
+            self.with_descendants(tables)
+        };
+        let data = tables
             .into_iter()
             .flat_map(|table| self.data_of.get(&table).into_iter().flatten().copied());
         direct.chain(data)
     }
+
+    /// Whether an entry may run while the tables that it depends on are loaded.
+    fn needs_no_rows(&self, e: &TocEntry) -> bool {
+        // The indexes that are attached have waited for them.
+        e.kind == EntryKind::IndexAttach
+            // COPY through the root of partitions locks it.
+            || is_of_table_alone(e) && !self.loads_through_roots
+    }
+}
+
+/// Whether this is an index of a partitioned table without those of its partitions, which are attached later: it is empty.
+pub(super) fn is_of_table_alone(e: &TocEntry) -> bool {
+    let definition = e.defn.split(" USING ").next();
+    e.kind == EntryKind::Index && definition.is_some_and(|words| words.contains(" ON ONLY "))
 }
 
 fn has_name_of(table: &TocEntry, e: &TocEntry) -> bool {
