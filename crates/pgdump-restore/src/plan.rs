@@ -124,8 +124,9 @@ pub(crate) fn is_skipped(e: &TocEntry) -> bool {
 }
 
 impl Plan {
-    pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
-        let tables = Tables::new(entries);
+    /// `version`: of the server, such as 150018.
+    pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence, version: u32) -> Self {
+        let tables = Tables::new(entries, version);
         let (mut plan, pre_data) = Plan::of_entries(entries, &tables);
         plan.pre_data = PreDataPlan::new(&dependency_groups::phases(entries, &pre_data));
         plan.add_prerequisites(entries, &tables);
@@ -407,7 +408,7 @@ mod tests {
                 &format!("{index}\nALTER TABLE ONLY t REPLICA IDENTITY USING INDEX x;\n"),
             ),
         ];
-        let plan = Plan::new(&entries, &Dependence::default());
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
         let locks = |id: i32| {
             let node = plan
                 .nodes
@@ -461,7 +462,7 @@ mod tests {
     #[test]
     fn index_attachments_lock_one_partition_and_the_tree_of_indexes() {
         let entries = attachments();
-        let plan = Plan::new(&entries, &Dependence::default());
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
         let table = |id| TableId::Entry(DumpId(id));
         for (id, partition, parent, tree) in [
             (31, 2, 1, 11),
@@ -506,29 +507,30 @@ mod tests {
             ..entry(id, "TABLE DATA", &[table], "")
         };
         entries.extend([rows(51, 2), rows(52, 3)]);
-        let plan = Plan::new(&entries, &Dependence::default());
-        let node = |id| {
-            let mut nodes = plan.nodes.values();
-            nodes
-                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
-                .unwrap()
-        };
         let tables = |ids: &[i32]| -> Vec<TableId> {
             ids.iter().map(|id| TableId::Entry(DumpId(*id))).collect()
         };
-        assert_eq!(
-            (&node(41).shared, node(41).is_instant),
-            (&tables(&[1]), true)
-        );
-        assert_eq!(node(42).shared, tables(&[2]));
-        assert_eq!(node(43).exclusive, tables(&[1, 2, 3, 4]));
-        assert_eq!(node(44).exclusive, tables(&[2]));
-        let after = |id| -> Vec<i32> {
-            let entry = |id: &NodeId| entries[plan.nodes[*id].entry.0].dump_id.0;
-            node(id).after.iter().map(entry).collect()
-        };
-        assert_eq!(after(41), [0; 0], "it is empty");
-        assert_eq!((after(42), after(43)), (vec![41, 51], vec![51, 52]));
+        // Version 18 looks for NOT NULL in all partitions.
+        for (version, locked_for_key) in [(170000, tables(&[1])), (180000, tables(&[1, 2, 3, 4]))] {
+            let plan = Plan::new(&entries, &Dependence::default(), version);
+            let node = |id| {
+                let mut nodes = plan.nodes.values();
+                nodes
+                    .find(|n| entries[n.entry.0].dump_id == DumpId(id))
+                    .unwrap()
+            };
+            assert_eq!(node(41).shared, tables(&[1]));
+            assert!(node(41).is_instant && !node(43).is_instant);
+            assert_eq!(node(42).shared, tables(&[2]));
+            assert_eq!(node(43).exclusive, locked_for_key, "{version}");
+            assert_eq!(node(44).exclusive, tables(&[2]));
+            let after = |id| -> Vec<i32> {
+                let id_of = |node: &NodeId| entries[plan.nodes[*node].entry.0].dump_id.0;
+                node(id).after.iter().map(id_of).collect()
+            };
+            assert_eq!(after(41), [0; 0], "it is empty");
+            assert_eq!((after(42), after(43)), (vec![41, 51], vec![51, 52]));
+        }
     }
 
     /// Otherwise tables that they do not lock may have an index built while they run.
@@ -546,7 +548,7 @@ mod tests {
                 "ALTER INDEX x ATTACH PARTITION y;",
             ),
         ];
-        let plan = Plan::new(&entries, &Dependence::default());
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
         let attachment = plan.nodes.values().last().unwrap();
         let [one, two] = [1, 2].map(|id| TableId::Entry(DumpId(id)));
         let tree = TableId::IndexTree(DumpId(3));

@@ -8,6 +8,8 @@ use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 #[derive(Default)]
 pub(super) struct Tables<'a> {
+    /// Of the server.
+    version: u32,
     by_id: HashMap<DumpId, &'a TocEntry>,
     relations: HashSet<DumpId>,
     /// Materialized views and their data, which is loaded in a later pass.
@@ -23,8 +25,11 @@ pub(super) struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    pub(super) fn new(entries: &'a [TocEntry]) -> Self {
-        let mut tables = Tables::default();
+    pub(super) fn new(entries: &'a [TocEntry], version: u32) -> Self {
+        let mut tables = Tables {
+            version,
+            ..Tables::default()
+        };
         entries.iter().for_each(|e| tables.learn_kind(e));
         entries.iter().for_each(|e| tables.learn_relations(e));
         let attachments = entries.iter().filter(|e| e.kind == EntryKind::IndexAttach);
@@ -168,7 +173,7 @@ impl<'a> Tables<'a> {
 
     /// The tables, with their partitions, that are locked while this entry runs.
     pub(super) fn touched_by(&self, e: &TocEntry) -> Vec<DumpId> {
-        if is_of_table_alone(e) {
+        if is_of_table_alone(e) || self.is_key_of_table_alone(e) {
             return self.relations_of(e);
         }
         let below = sorted(e.dependencies.iter().copied()).into_iter();
@@ -217,6 +222,17 @@ impl<'a> Tables<'a> {
             .into_iter()
             .flat_map(|table| self.data_of.get(&table).into_iter().flatten().copied());
         direct.chain(data)
+    }
+
+    /// Whether this is a key of a partitioned table that locks none of its partitions, which have keys of their own.
+    fn is_key_of_table_alone(&self, e: &TocEntry) -> bool {
+        let of = |id: &DumpId| self.by_id[id].defn.contains("PARTITION BY");
+        // From version 18 on, the server looks for NOT NULL in all partitions.
+        let is_known = self.version < 180000 || !e.defn.contains("PRIMARY KEY");
+        e.kind == EntryKind::Constraint
+            && is_known
+            && e.defn.trim_start().starts_with("ALTER TABLE ONLY ")
+            && self.relations_of(e).iter().all(of)
     }
 
     /// Whether an entry may run while the tables that it depends on are loaded.
