@@ -31,8 +31,10 @@ const MIXED: &str = include_str!("../mixed.sql");
 const PGBENCH: &str = include_str!("../pgbench.sql");
 const MANY: &str = include_str!("../many.sql");
 const OBJECTS: &str = include_str!("../objects.sql");
+const PARTITIONS: &str = include_str!("../partitions.sql");
+const CHAIN: &str = include_str!("../chain.sql");
 
-pub const ALL: [Dataset; 10] = [
+pub const ALL: [Dataset; 12] = [
     Dataset {
         name: "mixed",
         sql: MIXED,
@@ -61,6 +63,18 @@ pub const ALL: [Dataset; 10] = [
         name: "objects",
         sql: OBJECTS,
         rows: 4_500.0,
+        form: Form::Custom,
+    },
+    Dataset {
+        name: "partitions",
+        sql: PARTITIONS,
+        rows: 700_000.0,
+        form: Form::Custom,
+    },
+    Dataset {
+        name: "chain",
+        sql: CHAIN,
+        rows: 25_000.0,
         form: Form::Custom,
     },
     Dataset {

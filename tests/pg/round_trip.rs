@@ -325,7 +325,7 @@ async fn large_tables() {
     equal_to(&c, &both, &wanted, ways(1), what).await;
 
     let frozen = "CREATE EXTENSION pageinspect; \
-        SELECT bool_and(t_infomask & 768 = 768) FROM heap_page_items(get_raw_page('keyed', 0)) WHERE lp_len > 0";
+        SELECT bool_and(t_infomask & 768 = 768) FROM heap_page_items(get_raw_page('wide', 0)) WHERE lp_len > 0";
     assert_eq!(
         c.psql("kept", frozen).lines().last(),
         Some("t"),

@@ -1,25 +1,27 @@
 //! Loads one session's share of an entry's data: COPY for rows, simple queries for `--inserts` dumps,
 //! `lo_put` for large objects.
 
-use std::pin::Pin;
+mod running;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::maybe_done;
-use futures::{SinkExt, TryStreamExt};
+use futures::TryStreamExt;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
+use tokio_postgres::{SimpleQueryMessage, Statement};
 
-use super::binary::{self, Columns};
-use super::copy_lines::{ChunkLines, CopyLines};
+use self::running::{PreparedCopy, RunningCopy};
+use super::binary::Columns;
+use super::copy_lines::ChunkLines;
 use super::ddl::CopyAs;
 use super::ids::{NodeId, SessionId};
 use super::load_context::LoadContext;
 use super::masking::{RowMask, do_not_fit};
+use super::schedule::CopyStart;
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::work_record::{Body, ObjectsDone, RowsDone, Spans, UnitId};
 use super::{conversion, ddl};
-use crate::error::{DatabaseError, RestoreError};
+use crate::error::RestoreError;
 use crate::postgres::{Session, map_error_of_rows, map_pg_error};
 use pgdump_archive::{Chunk, TocEntry};
 use pgdump_mask::MaskCounts;
@@ -32,6 +34,8 @@ const RECORDED_BYTES: usize = 8 << 20;
 const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
+
+const BEGIN: &str = "BEGIN";
 
 /// What loads data, in errors.
 const COPY: &str = "COPY";
@@ -49,8 +53,7 @@ pub(super) struct CopyTask<'a> {
     pub entry: &'a TocEntry,
     pub node: NodeId,
     pub id: SessionId,
-    /// The table is empty, and nobody else loads it.
-    pub fresh: bool,
+    pub start: CopyStart,
     /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
     /// restore.
     pub in_order: bool,
@@ -123,7 +126,7 @@ impl CopyTask<'_> {
             return Ok(0);
         };
         match first.chunk {
-            Chunk::Rows { .. } if self.fresh => self.copy_freeze(first).await,
+            Chunk::Rows { .. } if self.start != CopyStart::Shared => self.copy_alone(first).await,
             Chunk::Rows { .. } => self.recorded(COPY, self.copy(first)).await,
             Chunk::Statements { .. } => self.insert(first).await,
             Chunk::LargeObject { .. } => self.put_large_objects(first).await,
@@ -134,28 +137,20 @@ impl CopyTask<'_> {
         self.work_queue.take(self.node, self.id).await
     }
 
-    /// Copies into the empty table in a transaction that truncates it, so that COPY may freeze its rows.
-    async fn copy_freeze(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+    /// Copies into the empty table, which nobody else uses; if COPY is to freeze its rows, in a transaction that truncates it.
+    async fn copy_alone(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let table = ddl::qualified(self.entry);
+        let truncate = match self.start {
+            CopyStart::Freezing => format!("TRUNCATE ONLY {table}; "),
+            CopyStart::Alone | CopyStart::Shared => String::new(),
+        };
         // Autovacuum would hold the table when its indexes are due.
-        let begin = format!(
-            "BEGIN; TRUNCATE ONLY {table}; ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)"
-        );
-        let rows = self.in_transaction(&begin, self.copy(first)).await?;
-        self.job.autovacuum_off().push(table);
-        Ok(rows)
-    }
-
-    /// Loads rows into a table that is new, in a transaction with the record of them.
-    async fn in_transaction(
-        &self,
-        begin: &str,
-        work: impl Future<Output = Result<Sent, RestoreError>>,
-    ) -> Result<u64, RestoreError> {
-        self.session.run(begin).await?;
-        let sent = work.await?;
+        let begin =
+            format!("BEGIN; {truncate}ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
+        let sent = self.begun(&begin, self.copy(first)).await?;
         let rows = sent.rows;
         self.commit(COPY, sent.into_rows(true)).await?;
+        self.job.autovacuum_off().push(table);
         Ok(rows)
     }
 
@@ -168,25 +163,23 @@ impl CopyTask<'_> {
         if !self.job.record.is_on() {
             return Ok(work.await?.rows);
         }
-        let sent = self.begun(work).await?;
+        let sent = self.begun(BEGIN, work).await?;
         let rows = sent.rows;
         self.commit(what, sent.into_rows(false)).await?;
         Ok(rows)
     }
 
-    /// Begins a transaction and works in it, without waiting for the server in between.
+    /// Begins a transaction and works in it, without waiting for the server in between. `begin`: statements.
     async fn begun<T>(
         &self,
+        begin: &str,
         work: impl Future<Output = Result<T, RestoreError>>,
     ) -> Result<T, RestoreError> {
-        let mut begin = Box::pin(maybe_done(self.session.begin_unawaited()));
-        // The first poll sends it.
-        let _ = futures::poll!(begin.as_mut());
-        let worked = work.await;
-        begin.as_mut().await;
-        if let Some(Err(e)) = begin.as_mut().take_output() {
-            return Err(e.into());
-        }
+        // They are polled in this order, so sent in it, and both until they end: an answer that nobody takes would keep those
+        // to later requests from coming.
+        let (begun, worked) = futures::join!(self.session.run(begin), work);
+        // What follows a refusal fails only because of it.
+        begun?;
         worked
     }
 
@@ -200,10 +193,17 @@ impl CopyTask<'_> {
     }
 
     async fn copy(&self, first: QueuedChunk) -> Result<Sent, RestoreError> {
+        // Sent together, and with what begins the transaction: for small tables, waiting for answers is a large part of the time.
+        let asked = futures::join!(
+            self.columns(&first),
+            self.prepare(self.asks_columns(&first))
+        );
+        let (columns, prepared) = (asked.0?, asked.1?);
         let mut sender = RowSender {
             sent: Sent::of(first.unit),
             task: self,
-            columns: self.columns(&first).await?,
+            columns,
+            prepared: Some(prepared),
             copying: None,
             begins_row: true,
             masked: self.mask.as_ref().map(MaskedRows::new),
@@ -232,7 +232,7 @@ impl CopyTask<'_> {
         if let Some(known) = self.job.columns().get(&self.node) {
             return Ok(known.clone());
         }
-        // Querying the columns costs a round trip.
+        // Querying the columns is work for the server.
         if first.chunk.len() < from {
             return Ok(None);
         }
@@ -255,29 +255,25 @@ impl CopyTask<'_> {
         Ok(columns)
     }
 
-    async fn begin(&self, binary: bool) -> Result<Copying<'_>, RestoreError> {
+    /// Whether the rows will probably be sent as tuples.
+    fn asks_columns(&self, first: &QueuedChunk) -> bool {
+        let known = self.job.columns().get(&self.node).map(Option::is_some);
+        let is_large = || {
+            self.binary_from()
+                .is_some_and(|from| first.chunk.len() >= from)
+        };
+        known.unwrap_or_else(is_large)
+    }
+
+    async fn prepare(&self, binary: bool) -> Result<PreparedCopy, RestoreError> {
         let form = CopyAs {
-            freeze: self.fresh,
+            freeze: self.start == CopyStart::Freezing,
             binary,
         };
         let sql = ddl::copy_sql(self.entry, &self.job.encoding, form);
-        let sink = self.session.client().copy_in(sql.as_str()).await;
-        let mut copying = Copying {
-            sink: Box::pin(sink.map_err(|e| map_pg_error(&e, "COPY"))?),
-            binary,
-            sent: 0,
-            entry: self.entry,
-            lines: CopyLines::default(),
-        };
-        if binary
-            && copying
-                .feed(Bytes::from_static(binary::HEADER))
-                .await
-                .is_err()
-        {
-            copying.end().await?;
-        }
-        Ok(copying)
+        let prepared = self.session.client().prepare(&sql).await;
+        let statement = prepared.map_err(|e| map_pg_error(&e, COPY))?;
+        Ok(PreparedCopy { statement, binary })
     }
 
     async fn insert(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
@@ -369,7 +365,7 @@ impl CopyTask<'_> {
             let mut goes_on = false;
             let some = self.put_some(&put, queued, &mut goes_on);
             if self.job.record.is_on() {
-                let sent = self.begun(some).await?;
+                let sent = self.begun(BEGIN, some).await?;
                 self.commit(OBJECTS, sent.into_objects()).await?;
             } else {
                 some.await?;
@@ -471,7 +467,9 @@ struct RowSender<'a> {
     task: &'a CopyTask<'a>,
     /// Column types for converting rows; `None` if they stay text.
     columns: Option<Arc<Columns>>,
-    copying: Option<Copying<'a>>,
+    /// The first COPY, until it begins.
+    prepared: Option<PreparedCopy>,
+    copying: Option<RunningCopy<'a>>,
     /// What was taken so far, with the rows of the COPYs that are complete.
     sent: Sent,
     /// The next chunk begins with the beginning of a row. A chunk may end within a row that is longer than a
@@ -535,13 +533,19 @@ impl<'a> RowSender<'a> {
     }
 
     /// The running COPY if it has this format, or else a new one.
-    async fn copying_as(&mut self, binary: bool) -> Result<&mut Copying<'a>, RestoreError> {
+    async fn copying_as(&mut self, binary: bool) -> Result<&mut RunningCopy<'a>, RestoreError> {
         if let Some(other) = self.copying.take_if(|c| c.binary != binary) {
             self.sent.rows += other.finish().await?;
         }
         match &mut self.copying {
             Some(copying) => Ok(copying),
-            none => Ok(none.insert(self.task.begin(binary).await?)),
+            none => {
+                let copy = match self.prepared.take_if(|copy| copy.binary == binary) {
+                    Some(prepared) => prepared,
+                    None => self.task.prepare(binary).await?,
+                };
+                Ok(none.insert(copy.begin(self.task.session, self.task.entry).await?))
+            }
         }
     }
 
@@ -636,46 +640,6 @@ impl<'a> MaskedRows<'a> {
             masking.count(self.mask, &self.counts);
         }
         Ok(self.counts)
-    }
-}
-
-/// A running COPY.
-struct Copying<'a> {
-    entry: &'a TocEntry,
-    sink: Pin<Box<CopyInSink<Bytes>>>,
-    binary: bool,
-    /// Bytes of the backup.
-    sent: usize,
-    lines: CopyLines,
-}
-
-impl Copying<'_> {
-    async fn feed(&mut self, bytes: Bytes) -> Result<(), tokio_postgres::Error> {
-        self.sink.feed(bytes).await
-    }
-
-    async fn end(&mut self) -> Result<u64, RestoreError> {
-        let ended = self.sink.as_mut().finish().await;
-        Ok(ended.map_err(|e| self.rejected(&e))?)
-    }
-
-    /// The server's error, with the line of the table's data.
-    fn rejected(&self, e: &tokio_postgres::Error) -> DatabaseError {
-        let error = map_error_of_rows(e, "COPY");
-        let context = e.as_db_error().and_then(|db| db.where_());
-        match context.and_then(|c| self.lines.place(c, self.entry)) {
-            Some(place) => error.followed_by(&place),
-            None => error,
-        }
-    }
-
-    /// Ends the COPY; returns the number of rows that the server counted.
-    async fn finish(mut self) -> Result<u64, RestoreError> {
-        if self.binary {
-            // If this fails, `end` reports the cause.
-            let _ = self.feed(Bytes::from_static(binary::TRAILER)).await;
-        }
-        self.end().await
     }
 }
 

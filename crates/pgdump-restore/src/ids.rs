@@ -30,9 +30,10 @@ pub(crate) enum TableId {
     Entry(DumpId),
     /// A table of SQL text: the number of its name.
     Named(usize),
-    /// Not a table: serializes index attachments. Two concurrent ones under the same root may miss each other and
-    /// leave the root's index invalid (fixed in 15.20 and its sibling releases).
-    IndexAttachments,
+    /// Not a table: an index of a partitioned table with those of its partitions, by the first of them. Serializes their
+    /// attachments: two concurrent ones under the same root may miss each other and leave the root's index invalid (fixed
+    /// in 15.20 and its sibling releases).
+    IndexTree(DumpId),
 }
 
 /// Numbers in order, each once.

@@ -217,7 +217,7 @@ fn begin(
     observer: Arc<dyn LoadObserver>,
 ) -> (Arc<LoadContext>, Plan) {
     let resumed = options.record.resumed();
-    let mut plan = plan_of(archive, &entries, options);
+    let mut plan = plan_of(archive, &entries, options, rewriter.facts.version);
     plan.went_on(|index| {
         entries
             .get(index.0)
@@ -321,14 +321,14 @@ fn skip_done(job: &LoadContext, work_queue: &WorkQueue) {
     }
 }
 
-fn plan_of(archive: &Archive, entries: &[TocEntry], options: &LoadOptions) -> Plan {
+fn plan_of(archive: &Archive, entries: &[TocEntry], options: &LoadOptions, version: u32) -> Plan {
     let dependence = match &options.in_order_into {
         Some(tables) => Dependence::of_rows_into(entries, tables),
         None if archive.is_script() => Dependence::of(&[]),
         // The selection may lack functions that its entries depend on.
         None => Dependence::of(archive.entries()),
     };
-    Plan::new(entries, &dependence)
+    Plan::new(entries, &dependence, version)
 }
 
 fn report_plan(plan: &Plan, entries: &[TocEntry], observer: &dyn LoadObserver) {

@@ -7,7 +7,7 @@ mod tables;
 
 use std::collections::HashMap;
 
-use self::tables::Tables;
+use self::tables::{Tables, is_of_table_alone};
 use super::dependence::Dependence;
 use super::dependency_groups;
 use super::ids::{BatchId, EntryIndex, NodeId, NodeMap, TableId, sorted};
@@ -64,6 +64,8 @@ pub(crate) struct PlanNode {
     pub can_copy_freeze: bool,
     /// A key of such a table that can be created from an index.
     pub is_key: bool,
+    /// It takes no longer if the tables that it waits for have more rows.
+    pub is_instant: bool,
     /// Nodes that must finish first.
     pub after: Vec<NodeId>,
     /// Tables that it locks exclusively.
@@ -87,6 +89,7 @@ impl PlanNode {
             is_data: false,
             can_copy_freeze: false,
             is_key: false,
+            is_instant: false,
             after: vec![],
             exclusive: vec![],
             shared: vec![],
@@ -121,8 +124,9 @@ pub(crate) fn is_skipped(e: &TocEntry) -> bool {
 }
 
 impl Plan {
-    pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
-        let tables = Tables::new(entries);
+    /// `version`: of the server, such as 150018.
+    pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence, version: u32) -> Self {
+        let tables = Tables::new(entries, version);
         let (mut plan, pre_data) = Plan::of_entries(entries, &tables);
         plan.pre_data = PreDataPlan::new(&dependency_groups::phases(entries, &pre_data));
         plan.add_prerequisites(entries, &tables);
@@ -143,6 +147,7 @@ impl Plan {
                     is_data: e.has_data,
                     can_copy_freeze: tables.can_copy_freeze(e),
                     is_key: tables.is_key(e),
+                    is_instant: is_instant(e),
                     ..PlanNode::of(entry, pass)
                 });
             }
@@ -224,14 +229,10 @@ impl PlanNode {
     }
 
     fn lock(&mut self, e: &TocEntry, tables: &Tables<'_>) {
-        let mut locked: Vec<TableId> = tables
-            .touched_by(e)
-            .into_iter()
-            .map(TableId::Entry)
-            .collect();
         if e.kind == EntryKind::IndexAttach {
-            locked.push(TableId::IndexAttachments);
+            return self.lock_attachment(e, tables);
         }
+        let locked = of_entries(tables.touched_by(e));
         match lock_mode(e) {
             LockMode::Exclusive => self.exclusive = locked,
             LockMode::Shared => self.shared = locked,
@@ -239,12 +240,29 @@ impl PlanNode {
         }
     }
 
+    /// The server locks the partition's index, which other tasks on the partition may open, and nothing of other partitions.
+    fn lock_attachment(&mut self, e: &TocEntry, tables: &Tables<'_>) {
+        if let Some((partition, parent)) = tables.attached_by(e) {
+            self.exclusive = vec![TableId::Entry(partition)];
+            self.shared = vec![TableId::Entry(parent)];
+        } else {
+            self.exclusive = of_entries(tables.touched_by(e));
+        }
+        self.exclusive.push(tables.index_tree_of(e));
+    }
+
+    /// The indexes among which it attaches one to another.
+    pub(crate) fn index_tree(&self) -> Option<TableId> {
+        let last = self.exclusive.last().copied();
+        last.filter(|table| matches!(table, TableId::IndexTree(_)))
+    }
+
     /// Number of tables that its transaction locks.
     pub(crate) fn locked_tables(&self) -> usize {
-        match self.exclusive.last() {
-            // Of the two indexes. Other tasks merely must not use the other partitions.
-            Some(TableId::IndexAttachments) => 2,
-            _ => self.exclusive.len() + self.shared.len(),
+        match self.index_tree() {
+            // Of the two indexes.
+            Some(_) => 2,
+            None => self.exclusive.len() + self.shared.len(),
         }
     }
 
@@ -282,6 +300,29 @@ fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> RestorePass {
     }
 }
 
+/// Whether an entry changes the catalog only, however many rows its table has.
+fn is_instant(e: &TocEntry) -> bool {
+    let is_instant = matches!(
+        e.kind,
+        EntryKind::Comment
+            | EntryKind::Default
+            | EntryKind::IndexAttach
+            | EntryKind::Policy
+            | EntryKind::PublicationTable
+            | EntryKind::RowSecurity
+            | EntryKind::Rule
+            | EntryKind::SecurityLabel
+            | EntryKind::Statistics
+            | EntryKind::StatisticsData
+            | EntryKind::Trigger
+    );
+    is_instant || is_of_table_alone(e)
+}
+
+fn of_entries(tables: Vec<DumpId>) -> Vec<TableId> {
+    tables.into_iter().map(TableId::Entry).collect()
+}
+
 enum LockMode {
     Exclusive,
     Shared,
@@ -298,7 +339,6 @@ fn lock_mode(e: &TocEntry) -> LockMode {
         | EntryKind::Policy
         | EntryKind::RowSecurity
         | EntryKind::Default
-        | EntryKind::IndexAttach
         | EntryKind::TableAttach
         | EntryKind::PublicationTable => LockMode::Exclusive,
         // Its lock conflicts with itself and with index builds.
@@ -368,7 +408,7 @@ mod tests {
                 &format!("{index}\nALTER TABLE ONLY t REPLICA IDENTITY USING INDEX x;\n"),
             ),
         ];
-        let plan = Plan::new(&entries, &Dependence::default());
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
         let locks = |id: i32| {
             let node = plan
                 .nodes
@@ -384,31 +424,135 @@ mod tests {
         }
     }
 
-    /// Two levels of partitions: attaching to either changes the root's index.
+    /// A partitioned table (1) with two partitions, the second of which (3) has a partition itself (4); an index tree (11 to
+    /// 14) and another one of two indexes (21, 22).
+    fn attachments() -> Vec<TocEntry> {
+        let index = "CREATE INDEX x ON a USING btree (a);";
+        let mut entries = vec![entry(
+            1,
+            "TABLE",
+            &[],
+            "CREATE TABLE t () PARTITION BY RANGE (a);",
+        )];
+        entries.extend((2..5).map(|id| entry(id, "TABLE", &[], "CREATE TABLE t ();")));
+        for (id, parent, partition) in [(5, 1, 2), (6, 1, 3), (7, 3, 4)] {
+            let tag = format!("t{partition}");
+            entries[partition - 1].tag = tag.clone();
+            let of = [parent, partition].map(|table| i32::try_from(table).unwrap());
+            let attach = TocEntry {
+                tag,
+                ..entry(id, "TABLE ATTACH", &of, "ALTER TABLE …;")
+            };
+            entries.push(attach);
+        }
+        for (id, table) in [(11, 1), (12, 2), (13, 3), (14, 4), (21, 1), (22, 2)] {
+            entries.push(entry(id, "INDEX", &[table], index));
+        }
+        let sql = "ALTER INDEX x ATTACH PARTITION y;";
+        entries.push(entry(31, "INDEX ATTACH", &[12, 11, 2, 1], sql));
+        entries.push(entry(32, "INDEX ATTACH", &[13, 11, 3, 1], sql));
+        entries.push(entry(33, "INDEX ATTACH", &[14, 13, 4, 3], sql));
+        // Dumps of old versions do not name the tables.
+        entries.push(entry(34, "INDEX ATTACH", &[22, 21], sql));
+        entries
+    }
+
+    /// Attaching an index locks nothing of other partitions, so that their indexes can be built meanwhile. Attaching to any
+    /// level changes the root's index.
     #[test]
-    fn index_attachments_are_serialized() {
+    fn index_attachments_lock_one_partition_and_the_tree_of_indexes() {
+        let entries = attachments();
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
+        let table = |id| TableId::Entry(DumpId(id));
+        for (id, partition, parent, tree) in [
+            (31, 2, 1, 11),
+            (32, 3, 1, 11),
+            (33, 4, 3, 11),
+            (34, 2, 1, 21),
+        ] {
+            let mut nodes = plan.nodes.values();
+            let node = nodes
+                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
+                .unwrap();
+            let tree = TableId::IndexTree(DumpId(tree));
+            assert_eq!(node.exclusive, [table(partition), tree], "{id}");
+            assert_eq!(node.shared, [table(parent)], "{id}");
+            assert!(
+                node.is_instant && node.index_tree() == Some(tree) && node.locked_tables() == 2
+            );
+        }
+    }
+
+    /// `pg_dump` lets the index of a partition depend on that of its parent. If it locked the parent with all partitions, one
+    /// session would build all of them.
+    #[test]
+    fn indexes_of_partitions_are_built_concurrently() {
+        let mut entries = attachments();
+        let only = "CREATE INDEX x ON ONLY s.t USING btree (a);";
+        entries.push(entry(41, "INDEX", &[1], only));
+        entries.push(entry(
+            42,
+            "INDEX",
+            &[2, 41],
+            "CREATE INDEX x ON s.t USING btree (a);",
+        ));
+        let key = "ALTER TABLE ONLY t\n    ADD CONSTRAINT x PRIMARY KEY (a);";
+        entries.push(entry(43, "CONSTRAINT", &[1], key));
+        entries.push(entry(44, "CONSTRAINT", &[2, 43], key));
+        let rows = |id, table| TocEntry {
+            section: TocSection::Data,
+            has_data: true,
+            namespace: Some("s".to_owned()),
+            copy_stmt: "COPY s.x (a) FROM stdin;".to_owned(),
+            ..entry(id, "TABLE DATA", &[table], "")
+        };
+        entries.extend([rows(51, 2), rows(52, 3)]);
+        let tables = |ids: &[i32]| -> Vec<TableId> {
+            ids.iter().map(|id| TableId::Entry(DumpId(*id))).collect()
+        };
+        // Version 18 looks for NOT NULL in all partitions.
+        for (version, locked_for_key) in [(170000, tables(&[1])), (180000, tables(&[1, 2, 3, 4]))] {
+            let plan = Plan::new(&entries, &Dependence::default(), version);
+            let node = |id| {
+                let mut nodes = plan.nodes.values();
+                nodes
+                    .find(|n| entries[n.entry.0].dump_id == DumpId(id))
+                    .unwrap()
+            };
+            assert_eq!(node(41).shared, tables(&[1]));
+            assert!(node(41).is_instant && !node(43).is_instant);
+            assert_eq!(node(42).shared, tables(&[2]));
+            assert_eq!(node(43).exclusive, locked_for_key, "{version}");
+            assert_eq!(node(44).exclusive, tables(&[2]));
+            let after = |id| -> Vec<i32> {
+                let id_of = |node: &NodeId| entries[plan.nodes[*node].entry.0].dump_id.0;
+                node(id).after.iter().map(id_of).collect()
+            };
+            assert_eq!(after(41), [0; 0], "it is empty");
+            assert_eq!((after(42), after(43)), (vec![41, 51], vec![51, 52]));
+        }
+    }
+
+    /// Otherwise tables that they do not lock may have an index built while they run.
+    #[test]
+    fn an_attachment_of_unknown_tables_locks_all() {
+        let index = "CREATE INDEX x ON a USING btree (a);";
         let entries = [
             entry(1, "TABLE", &[], ""),
             entry(2, "TABLE", &[], ""),
-            entry(3, "INDEX", &[1], "CREATE INDEX x ON a USING btree (a);"),
-            entry(4, "INDEX", &[2], "CREATE INDEX x ON b USING btree (a);"),
-            entry(5, "INDEX ATTACH", &[3], "ALTER INDEX x ATTACH PARTITION y;"),
-            entry(6, "INDEX ATTACH", &[4], "ALTER INDEX x ATTACH PARTITION z;"),
+            entry(3, "INDEX", &[1], index),
+            entry(
+                4,
+                "INDEX ATTACH",
+                &[3, 9, 1, 2],
+                "ALTER INDEX x ATTACH PARTITION y;",
+            ),
         ];
-        let plan = Plan::new(&entries, &Dependence::default());
-        let locks = |id: i32| {
-            &plan
-                .nodes
-                .values()
-                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
-                .unwrap()
-                .exclusive
-        };
-        assert!(
-            locks(5).iter().any(|table| locks(6).contains(table)),
-            "{:?} {:?}",
-            locks(5),
-            locks(6)
-        );
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
+        let attachment = plan.nodes.values().last().unwrap();
+        let [one, two] = [1, 2].map(|id| TableId::Entry(DumpId(id)));
+        let tree = TableId::IndexTree(DumpId(3));
+        assert_eq!(attachment.exclusive, [one, two, tree]);
+        assert!(attachment.shared.is_empty());
     }
 }

@@ -23,13 +23,13 @@ use self::data_queue::OtherWork;
 use self::loading::Loading;
 use self::passes::Passes;
 use self::prerequisites::Prerequisites;
-use self::tasks::{ReadyTask, Tasks};
-pub(crate) use self::work::{CopyNext, SessionWork};
+use self::tasks::{ReadyTask, TakenTasks, Tasks};
+pub(crate) use self::work::{CopyNext, CopyStart, SessionWork};
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::load_turns::LoadTurns;
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::plan::{Plan, PlanNode};
-use crate::table_locks::{ConstraintStep, TableLocks};
+use crate::table_locks::ConstraintStep;
 
 /// The work queue that sessions and the archive reader share. `P` is a chunk of data.
 #[derive(Debug)]
@@ -193,8 +193,8 @@ impl<P> Schedule<P> {
 
     fn copy(&mut self, node: NodeId) -> SessionWork {
         let can_freeze = self.plan.nodes[node].can_copy_freeze;
-        let first = self.loading.join(node, can_freeze);
-        SessionWork::Copy { node, first }
+        let start = self.loading.join(node, can_freeze);
+        SessionWork::Copy { node, start }
     }
 
     fn next_tasks(&mut self) -> Option<SessionWork> {
@@ -292,7 +292,10 @@ impl<P> Schedule<P> {
                 self.finish_if_loaded(id);
             } else {
                 // Everything it waits for is loaded, so its weight is final.
-                let weight = self.loading.bytes_of(&node.after);
+                let weight = match node.is_instant {
+                    true => 0,
+                    false => self.loading.bytes_of(&node.after),
+                };
                 self.tasks.add(id, node.pass, weight);
             }
         }
@@ -306,7 +309,7 @@ impl<P> Schedule<P> {
 
     fn heaviest_task(&self) -> Option<ReadyTask> {
         let (nodes, pass) = (&self.plan.nodes, self.passes.current());
-        let heaviest = || self.tasks.heaviest(nodes, pass, &TableLocks::default());
+        let heaviest = || self.tasks.heaviest(nodes, pass, &TakenTasks::default());
         self.pre_data_done().then(heaviest).flatten()
     }
 

@@ -15,7 +15,7 @@ use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
-use crate::schedule::{Schedule, SessionWork};
+use crate::schedule::{CopyStart, Schedule, SessionWork};
 use crate::session::{RestoreSession, Task};
 use crate::steps::reached;
 use crate::table_locks::ConstraintStep;
@@ -53,7 +53,7 @@ impl SessionLoop {
             self.session.renew(&self.job).await?;
             match work {
                 SessionWork::Make { batch, what } => self.create(batch, &what).await?,
-                SessionWork::Copy { node, first } => self.copy(node, first).await?,
+                SessionWork::Copy { node, start } => self.copy(node, start).await?,
                 SessionWork::Tasks { nodes, size } => self.run_tasks(&nodes, size).await?,
                 SessionWork::Finished => {
                     self.session.reenable_autovacuum(&self.job).await?;
@@ -78,7 +78,7 @@ impl SessionLoop {
         Ok(())
     }
 
-    async fn copy(&mut self, node: NodeId, first: bool) -> Result<(), RestoreError> {
+    async fn copy(&mut self, node: NodeId, start: CopyStart) -> Result<(), RestoreError> {
         self.job.observer.advance(Stage::Schema, Stage::Data);
         reached("copy");
         let index = self.work_queue.entry_of(node);
@@ -94,7 +94,7 @@ impl SessionLoop {
         self.job.name_table_of(index, &entry);
         let name = entry.name();
         let span = span_of(&self.job, &name);
-        let load = self.load(node, index, &entry, first);
+        let load = self.load(node, index, &entry, start);
         let rows = match load.instrument(span.clone()).await {
             Ok(rows) => rows,
             Err(e) => return Err(with_context(self.explained(e, &entry).await, &name)),
@@ -157,7 +157,7 @@ impl SessionLoop {
         node: NodeId,
         index: EntryIndex,
         entry: &TocEntry,
-        fresh: bool,
+        start: CopyStart,
     ) -> Result<u64, RestoreError> {
         self.session.before_data(&self.job, index, entry).await?;
         let task = CopyTask {
@@ -168,7 +168,10 @@ impl SessionLoop {
             node,
             id: self.id,
             // A table that was there may have rows.
-            fresh: fresh && !self.job.left_out.are_for_existing(entry),
+            start: match self.job.left_out.are_for_existing(entry) {
+                true => CopyStart::Shared,
+                false => start,
+            },
             in_order: self.work_queue.is_in_order(node),
             mask: self.job.mask_of(index, entry)?,
         };

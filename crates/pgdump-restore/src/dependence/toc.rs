@@ -685,8 +685,8 @@ mod tests {
                 continue;
             }
             assert_eq!(dependent(archive.entries()), [""; 0], "{}", path.display());
-            let plan =
-                crate::plan::Plan::new(archive.entries(), &Dependence::of(archive.entries()));
+            let entries = archive.entries();
+            let plan = crate::plan::Plan::new(entries, &Dependence::of(entries), 170000);
             assert!(
                 plan.nodes.values().all(|n| n.turn == 0 && !n.in_order),
                 "{}",

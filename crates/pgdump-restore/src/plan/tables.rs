@@ -3,24 +3,37 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::ddl;
-use crate::ids::sorted;
+use crate::ids::{TableId, sorted};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 #[derive(Default)]
 pub(super) struct Tables<'a> {
+    /// Of the server.
+    version: u32,
     by_id: HashMap<DumpId, &'a TocEntry>,
     relations: HashSet<DumpId>,
     /// Materialized views and their data, which is loaded in a later pass.
     refreshed: HashSet<DumpId>,
     data_of: HashMap<DumpId, Vec<DumpId>>,
     children: HashMap<DumpId, Vec<DumpId>>,
+    /// The same, the other way round.
+    parents: HashMap<DumpId, Vec<DumpId>>,
+    /// Rows of partitions are copied into the root.
+    loads_through_roots: bool,
+    /// Indexes that are attached to each other, by another index of their tree; its first one is not in the map.
+    index_trees: HashMap<DumpId, DumpId>,
 }
 
 impl<'a> Tables<'a> {
-    pub(super) fn new(entries: &'a [TocEntry]) -> Self {
-        let mut tables = Tables::default();
+    pub(super) fn new(entries: &'a [TocEntry], version: u32) -> Self {
+        let mut tables = Tables {
+            version,
+            ..Tables::default()
+        };
         entries.iter().for_each(|e| tables.learn_kind(e));
         entries.iter().for_each(|e| tables.learn_relations(e));
+        let attachments = entries.iter().filter(|e| e.kind == EntryKind::IndexAttach);
+        attachments.for_each(|e| tables.learn_index_tree(e));
         tables
     }
 
@@ -38,13 +51,14 @@ impl<'a> Tables<'a> {
     fn learn_relations(&mut self, e: &TocEntry) {
         match &e.kind {
             EntryKind::TableData => {
+                self.loads_through_roots |= !ddl::copies_into_own_table(e);
                 for table in self.relations_of(e) {
                     self.data_of.entry(table).or_default().push(e.dump_id);
                 }
             }
             EntryKind::Table => {
                 for parent in self.relations_of(e) {
-                    self.children.entry(parent).or_default().push(e.dump_id);
+                    self.learn_child(e.dump_id, parent);
                 }
             }
             EntryKind::TableAttach => self.learn_attachment(e),
@@ -62,7 +76,64 @@ impl<'a> Tables<'a> {
             .find(|id| has_name_of(self.by_id[id], e));
         let Some(child) = child else { return };
         for parent in tables.into_iter().filter(|parent| *parent != child) {
-            self.children.entry(parent).or_default().push(child);
+            self.learn_child(child, parent);
+        }
+    }
+
+    fn learn_child(&mut self, child: DumpId, parent: DumpId) {
+        self.children.entry(parent).or_default().push(child);
+        self.parents.entry(child).or_default().push(parent);
+    }
+
+    fn learn_index_tree(&mut self, e: &TocEntry) {
+        let mut indexes = self.indexes_of(e).into_iter();
+        let Some(first) = indexes.next() else { return };
+        for other in indexes {
+            let (a, b) = (self.first_of_tree(first), self.first_of_tree(other));
+            if a != b {
+                self.index_trees.insert(a.max(b), a.min(b));
+            }
+        }
+    }
+
+    /// The indexes that an attachment depends on: everything but tables.
+    fn indexes_of(&self, e: &TocEntry) -> Vec<DumpId> {
+        let below = e.dependencies.iter().copied();
+        sorted(below.filter(|id| !self.relations.contains(id)))
+    }
+
+    fn first_of_tree(&self, index: DumpId) -> DumpId {
+        let mut first = index;
+        while let Some(earlier) = self.index_trees.get(&first) {
+            first = *earlier;
+        }
+        first
+    }
+
+    /// The tree of indexes that an attachment changes.
+    pub(super) fn index_tree_of(&self, e: &TocEntry) -> TableId {
+        let indexes = self.indexes_of(e);
+        let first = indexes
+            .first()
+            .map_or(DumpId(0), |id| self.first_of_tree(*id));
+        TableId::IndexTree(first)
+    }
+
+    /// The partition whose index an entry attaches, and the table that it belongs to, if both are known.
+    pub(super) fn attached_by(&self, e: &TocEntry) -> Option<(DumpId, DumpId)> {
+        let below = e.dependencies.iter().copied();
+        let tables = sorted(below.flat_map(|id| self.locked_by(id)));
+        let [a, b] = *tables.as_slice() else {
+            return None;
+        };
+        let is_child = |child, parent| {
+            let parents = self.parents.get(&child);
+            parents.is_some_and(|parents| parents.contains(&parent))
+        };
+        match (is_child(a, b), is_child(b, a)) {
+            (true, false) => Some((a, b)),
+            (false, true) => Some((b, a)),
+            _ => None,
         }
     }
 
@@ -102,8 +173,15 @@ impl<'a> Tables<'a> {
 
     /// The tables, with their partitions, that are locked while this entry runs.
     pub(super) fn touched_by(&self, e: &TocEntry) -> Vec<DumpId> {
+        if is_of_table_alone(e) || self.is_key_of_table_alone(e) {
+            return self.relations_of(e);
+        }
         let below = sorted(e.dependencies.iter().copied()).into_iter();
-        let tables = below.flat_map(|id| self.locked_by(id));
+        let tables = below.flat_map(|id| match e.kind {
+            // The index of a partition depends on that of its parent, which it does not use.
+            EntryKind::Index | EntryKind::Constraint if !self.relations.contains(&id) => vec![],
+            _ => self.locked_by(id),
+        });
         sorted(self.with_descendants(tables))
     }
 
@@ -135,12 +213,41 @@ impl<'a> Tables<'a> {
     pub(super) fn prerequisites(&self, e: &TocEntry) -> impl Iterator<Item = DumpId> {
         let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
         let tables = direct.clone().filter(|id| self.relations.contains(id));
-        let data = self
-            .with_descendants(tables)
+        let tables: Vec<DumpId> = if self.needs_no_rows(e) {
+            vec![]
+        } else {
+            self.with_descendants(tables)
+        };
+        let data = tables
             .into_iter()
             .flat_map(|table| self.data_of.get(&table).into_iter().flatten().copied());
         direct.chain(data)
     }
+
+    /// Whether this is a key of a partitioned table that locks none of its partitions, which have keys of their own.
+    fn is_key_of_table_alone(&self, e: &TocEntry) -> bool {
+        let of = |id: &DumpId| self.by_id[id].defn.contains("PARTITION BY");
+        // From version 18 on, the server looks for NOT NULL in all partitions.
+        let is_known = self.version < 180000 || !e.defn.contains("PRIMARY KEY");
+        e.kind == EntryKind::Constraint
+            && is_known
+            && e.defn.trim_start().starts_with("ALTER TABLE ONLY ")
+            && self.relations_of(e).iter().all(of)
+    }
+
+    /// Whether an entry may run while the tables that it depends on are loaded.
+    fn needs_no_rows(&self, e: &TocEntry) -> bool {
+        // The indexes that are attached have waited for them.
+        e.kind == EntryKind::IndexAttach
+            // COPY through the root of partitions locks it.
+            || is_of_table_alone(e) && !self.loads_through_roots
+    }
+}
+
+/// Whether this is an index of a partitioned table without those of its partitions, which are attached later: it is empty.
+pub(super) fn is_of_table_alone(e: &TocEntry) -> bool {
+    let definition = e.defn.split(" USING ").next();
+    e.kind == EntryKind::Index && definition.is_some_and(|words| words.contains(" ON ONLY "))
 }
 
 fn has_name_of(table: &TocEntry, e: &TocEntry) -> bool {

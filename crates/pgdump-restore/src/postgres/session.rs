@@ -1,7 +1,6 @@
 //! One connection, and statements on it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
 
 use futures::TryStreamExt;
 use futures::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
@@ -331,28 +330,6 @@ impl Session {
         let mut committed = maybe_done(self.client.batch_execute("COMMIT").boxed());
         let _ = futures::poll!(&mut committed);
         Ok((noted, committed))
-    }
-
-    /// Sends BEGIN. Wait for its answer after the next request was sent.
-    pub(crate) fn begin_unawaited(
-        &self,
-    ) -> impl Future<Output = Result<(), DatabaseError>> + Send + Unpin + '_ {
-        let mut sent = maybe_done(self.client.batch_execute("BEGIN").boxed());
-        // The first poll sends it, and whoever waits is woken by a later one.
-        let _ = sent.poll_unpin(&mut Context::from_waker(Waker::noop()));
-        let mut sent = Some(sent);
-        std::future::poll_fn(move |context| {
-            let Some(request) = &mut sent else {
-                return Poll::Ready(Ok(()));
-            };
-            ready!(request.poll_unpin(context));
-            let begun = Pin::new(request).take_output();
-            sent = None;
-            Poll::Ready(match begun {
-                Some(Err(e)) => Err(map_pg_error(&e, "BEGIN")),
-                _ => Ok(()),
-            })
-        })
     }
 }
 

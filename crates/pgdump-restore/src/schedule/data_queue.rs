@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 
-use super::work::CopyNext;
+use super::work::{CopyNext, CopyStart};
 use crate::ids::SessionId;
 
 /// From this many bytes on, a table's first copier has the table to itself; for less data that does not pay.
 pub(super) const FIRST_BYTES: u64 = 192 << 10;
+/// From this many bytes on, its rows are frozen. For less data, that saves less than the TRUNCATE costs without which the
+/// server does not freeze: new files, and a COMMIT that waits for the disk.
+pub(super) const FREEZE_BYTES: u64 = 4 << 20;
 /// Up to this many bytes it stays alone even if other sessions wait.
 pub(super) const ALONE_BYTES: u64 = 32 << 20;
 
@@ -106,12 +109,18 @@ impl<P> DataQueue<P> {
         self.holder.is_none_or(|holder| holder == session)
     }
 
-    /// Adds a copier; true if it has the table to itself, which is only for tables where it may use FREEZE.
-    pub(super) fn join(&mut self, can_freeze: bool) -> bool {
+    /// Adds a copier. Only of a table where it may use FREEZE can it have the table to itself.
+    pub(super) fn join(&mut self, can_freeze: bool) -> CopyStart {
         self.copiers += 1;
         let is_first = std::mem::take(&mut self.untouched);
         self.alone = is_first && can_freeze && self.bytes >= FIRST_BYTES;
-        self.alone
+        // While data arrives, there may be any amount of it.
+        let is_small = self.ended && self.bytes < FREEZE_BYTES;
+        match (self.alone, is_small) {
+            (false, _) => CopyStart::Shared,
+            (true, true) => CopyStart::Alone,
+            (true, false) => CopyStart::Freezing,
+        }
     }
 
     /// A copier's COPY is complete on the server, with this many rows.

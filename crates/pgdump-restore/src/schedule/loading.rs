@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::data_queue::{DataQueue, OtherWork};
-use super::work::CopyNext;
+use super::work::{CopyNext, CopyStart};
 use crate::arrivals::Arrivals;
 use crate::ids::{NodeId, SessionId};
 
@@ -92,11 +92,11 @@ impl<P> Loading<P> {
         self.arrivals.iter().find(can_join)
     }
 
-    /// Adds a copier of the node; true if it has the table to itself.
-    pub(super) fn join(&mut self, node: NodeId, can_freeze: bool) -> bool {
+    /// Adds a copier of the node.
+    pub(super) fn join(&mut self, node: NodeId, can_freeze: bool) -> CopyStart {
         self.copiers += 1;
         let queue = self.queues.get_mut(&node);
-        queue.is_some_and(|queue| queue.join(can_freeze))
+        queue.map_or(CopyStart::Shared, |queue| queue.join(can_freeze))
     }
 
     pub(super) fn take(

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::ids::{NodeId, NodeMap};
+use crate::ids::{NodeId, NodeMap, TableId};
 use crate::parallelism::{LIGHT_BYTES, MaintenanceWorkers};
 use crate::plan::{PlanNode, RestorePass};
 use crate::table_locks::{ConstraintStep, TableLocks};
@@ -44,9 +44,17 @@ pub(super) struct TakenTasks {
     locks: TableLocks,
     /// Number of tables that each locks, in total.
     tables: usize,
+    /// The indexes that they attach to each other.
+    index_tree: Option<TableId>,
 }
 
 impl TakenTasks {
+    /// Attachments to other indexes are left to other sessions, which may run them concurrently.
+    fn suits(&self, node: &PlanNode) -> bool {
+        let (ours, other) = (self.index_tree, node.index_tree());
+        ours.is_none() || other.is_none() || ours == other
+    }
+
     fn has_room(&self, weight: u64, tables: usize, share: usize) -> bool {
         let is_light = self.weight + weight <= LIGHT_BYTES && self.tables + tables <= MAX_TABLES;
         self.nodes.is_empty() || (is_light && self.nodes.len() < share)
@@ -96,18 +104,21 @@ impl Tasks {
         step.unwrap_or(ConstraintStep::Whole)
     }
 
-    /// The heaviest task that no session other than the holder of `ours` keeps from running.
+    /// The heaviest task that no session other than that of `taken` keeps from running, and that may run with these.
     pub(super) fn heaviest(
         &self,
         nodes: &NodeMap<PlanNode>,
         pass: RestorePass,
-        ours: &TableLocks,
+        taken: &TakenTasks,
     ) -> Option<ReadyTask> {
         if pass.is_serial() && self.running > 0 {
             return None;
         }
         let mut ready = self.ready[pass as usize].iter().copied();
-        ready.find(|task| self.is_runnable(task, &nodes[task.node], ours))
+        ready.find(|task| {
+            let node = &nodes[task.node];
+            taken.suits(node) && self.is_runnable(task, node, &taken.locks)
+        })
     }
 
     fn is_runnable(&self, task: &ReadyTask, node: &PlanNode, ours: &TableLocks) -> bool {
@@ -127,7 +138,7 @@ impl Tasks {
     pub(super) fn take(&mut self, nodes: &NodeMap<PlanNode>, pass: RestorePass) -> TakenTasks {
         let share = self.fair_share(pass);
         let mut taken = TakenTasks::default();
-        while let Some(task) = self.heaviest(nodes, pass, &taken.locks) {
+        while let Some(task) = self.heaviest(nodes, pass, &taken) {
             let node = &nodes[task.node];
             let step = self.next_step(&task, node);
             let weight = match step {
@@ -144,6 +155,7 @@ impl Tasks {
             taken.nodes.push(task.node);
             taken.weight += weight;
             taken.tables += tables;
+            taken.index_tree = taken.index_tree.or(node.index_tree());
         }
         self.running += usize::from(!taken.nodes.is_empty());
         taken

@@ -2,11 +2,12 @@
 
 mod random_plans;
 
-use super::data_queue::{ALONE_BYTES, FIRST_BYTES};
+use super::data_queue::{ALONE_BYTES, FIRST_BYTES, FREEZE_BYTES};
 use super::*;
 use crate::ids::TableId;
 use crate::parallelism::LIGHT_BYTES;
 use crate::plan::RestorePass;
+use pgdump_archive::DumpId;
 
 fn node(
     entry: usize,
@@ -34,7 +35,7 @@ fn schedule(nodes: Vec<PlanNode>, sessions: usize) -> Schedule<u32> {
 fn copier(node: usize) -> SessionWork {
     SessionWork::Copy {
         node: NodeId(node),
-        first: false,
+        start: CopyStart::Shared,
     }
 }
 
@@ -135,7 +136,7 @@ fn tasks_that_lock_many_tables_are_not_taken_together() {
     // It only keeps tasks on the other partitions from running.
     nodes.extend((3..5).map(|i| node(i, RestorePass::Main, false, &[2], &partitions)));
     for node in &mut nodes[3..] {
-        node.exclusive.push(TableId::IndexAttachments);
+        node.exclusive.push(TableId::IndexTree(DumpId(1)));
     }
     let mut s = schedule(nodes, 1);
     s.stream_ended();
@@ -144,6 +145,49 @@ fn tasks_that_lock_many_tables_are_not_taken_together() {
     assert_eq!(s.next(SessionId(0)), tasks(&[1, 2]));
     s.tasks_done(&[1, 2].map(NodeId));
     assert_eq!(s.next(SessionId(0)), tasks(&[3, 4]));
+}
+
+/// Sessions attach indexes to different ones at the same time, so a batch is of one tree.
+#[test]
+fn attachments_of_one_tree_are_taken_together() {
+    let attachment = |i: usize| {
+        let mut node = node(i, RestorePass::Main, false, &[], &[i]);
+        let tree = DumpId(i32::try_from(i % 2).unwrap());
+        node.exclusive.push(TableId::IndexTree(tree));
+        node
+    };
+    let mut s = schedule((0..6).map(attachment).collect(), 2);
+    s.stream_ended();
+    assert_eq!(s.next(SessionId(0)), tasks(&[0, 2, 4]));
+    assert_eq!(s.next(SessionId(1)), tasks(&[1, 3]));
+    s.tasks_done(&[0, 2, 4].map(NodeId));
+    assert_eq!(
+        s.next(SessionId(0)),
+        SessionWork::Wait,
+        "the other session changes this tree"
+    );
+}
+
+/// However many rows its table has: it is not run by itself, and not before the indexes.
+#[test]
+fn what_changes_the_catalog_only_weighs_nothing() {
+    let mut nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
+    nodes.extend((1..6).map(|i| PlanNode {
+        is_instant: i < 5,
+        ..node(i, RestorePass::Main, false, &[0], &[])
+    }));
+    let mut s = schedule(nodes, 2);
+    s.begin(NodeId(0));
+    s.push(NodeId(0), 7, LIGHT_BYTES + 1, true);
+    s.end(NodeId(0));
+    s.stream_ended();
+    assert_eq!(
+        (s.next(SessionId(0)), s.take(NodeId(0), SessionId(0))),
+        (copier(0), CopyNext::Chunk(7))
+    );
+    s.copier_done(NodeId(0), 0);
+    assert_eq!(s.next(SessionId(0)), task_with(MaintenanceWorkers::Now, 5));
+    assert_eq!(s.next(SessionId(1)), tasks(&[1, 2]));
 }
 
 /// Also if its rows were loaded before it was known: the heavier one first, and by itself.
@@ -199,7 +243,7 @@ fn the_first_copier_of_a_new_table_is_alone() {
         s.next(SessionId(0)),
         SessionWork::Copy {
             node: NodeId(0),
-            first: true
+            start: CopyStart::Freezing
         }
     );
     assert_eq!(
@@ -218,6 +262,40 @@ fn the_first_copier_of_a_new_table_is_alone() {
         (s.next(SessionId(0)), s.next(SessionId(1))),
         (copier(0), copier(0))
     );
+}
+
+/// A TRUNCATE costs more than freezing the rows of a small table saves, and whether a table is small is known once all of
+/// its data has arrived.
+#[test]
+fn rows_of_small_tables_are_not_frozen() {
+    for (bytes, ended, start) in [
+        (FIRST_BYTES - 1, true, CopyStart::Shared),
+        (FIRST_BYTES, true, CopyStart::Alone),
+        (FIRST_BYTES, false, CopyStart::Freezing),
+        (FREEZE_BYTES, true, CopyStart::Freezing),
+    ] {
+        let data = |i| PlanNode {
+            can_copy_freeze: true,
+            ..node(i, RestorePass::Main, true, &[], &[])
+        };
+        let mut s = schedule(vec![data(0), data(1)], 2);
+        s.begin(NodeId(0));
+        s.push(NodeId(0), 0, bytes - 1, true);
+        s.push(NodeId(0), 1, 1, true);
+        if ended {
+            s.end(NodeId(0));
+        }
+        let wanted = SessionWork::Copy {
+            node: NodeId(0),
+            start,
+        };
+        assert_eq!(s.next(SessionId(0)), wanted, "{bytes} {ended}");
+        // Even so, one session loads it, and the other one loads the next table.
+        s.begin(NodeId(1));
+        s.push(NodeId(1), 2, 1, true);
+        let joined = if start == CopyStart::Shared { 0 } else { 1 };
+        assert_eq!(s.next(SessionId(1)), copier(joined), "{bytes} {ended}");
+    }
 }
 
 /// A task that outweighs all others together may use the idle cores.

@@ -9,9 +9,8 @@ use crate::pre_data::PreDataBatch;
 pub(crate) enum SessionWork {
     /// Create this batch of pre-data.
     Make { batch: BatchId, what: PreDataBatch },
-    /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: the table is still
-    /// empty, and nobody else loads it until this copier is done.
-    Copy { node: NodeId, first: bool },
+    /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`].
+    Copy { node: NodeId, start: CopyStart },
     /// Run the statements of these nodes, in this order.
     Tasks { nodes: Vec<NodeId>, size: TaskCost },
     /// Nothing is available; ask again after a change.
@@ -20,6 +19,17 @@ pub(crate) enum SessionWork {
     Finished,
     /// Nothing runs and nothing can start: entries wait for each other.
     Stuck(NodeId),
+}
+
+/// How a copier begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyStart {
+    /// The table may have rows, and other sessions may load it, too.
+    Shared,
+    /// The table is empty, and nobody else loads it until this copier is done.
+    Alone,
+    /// The same, and the rows are worth freezing.
+    Freezing,
 }
 
 /// What a copier does next.

@@ -183,7 +183,8 @@ pub struct RowsDone {
     /// How many of them the server counted.
     #[serde(rename = "n")]
     pub rows: u64,
-    /// Whether COPY has frozen them; autovacuum is then off for the table until the load ends.
+    /// Whether one COPY has filled the empty table, and may have frozen them; autovacuum is then off for the table until the load
+    /// ends.
     #[serde(rename = "z", default, skip_serializing_if = "is_false")]
     pub is_frozen: bool,
     /// What masking has changed in them.

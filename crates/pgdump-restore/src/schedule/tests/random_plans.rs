@@ -9,6 +9,7 @@ use crate::ids::{NodeMap, TableId};
 use crate::plan::RestorePass;
 use crate::pre_data::{PreDataBatch, PreDataPlan};
 use crate::table_locks::LockSet;
+use pgdump_archive::DumpId;
 
 #[test]
 fn every_schedule_is_complete_and_in_order() {
@@ -49,6 +50,8 @@ fn random_node(rng: &mut fastrand::Rng, i: usize, is_data: bool) -> PlanNode {
         after.extend((0..i).filter(|_| rng.u8(0..6) == 0).map(NodeId));
         exclusive.extend(rng.bool().then(|| TableId::Named(rng.usize(0..3))));
         shared.extend(rng.bool().then(|| TableId::Named(rng.usize(0..3))));
+        let tree = DumpId(rng.i32(0..2));
+        exclusive.extend((rng.u8(0..4) == 0).then_some(TableId::IndexTree(tree)));
     }
     let in_order = is_data && rng.u8(0..4) == 0;
     PlanNode {
@@ -59,6 +62,7 @@ fn random_node(rng: &mut fastrand::Rng, i: usize, is_data: bool) -> PlanNode {
         in_order,
         can_copy_freeze: rng.bool() && !in_order,
         is_key: rng.bool(),
+        is_instant: rng.bool(),
         ..PlanNode::of(EntryIndex(i), pass)
     }
 }
@@ -216,7 +220,9 @@ impl Simulation {
                 assert!(self.schedule.pre_data_done());
                 nodes.iter().for_each(|task| self.assert_may_run(*task));
             }
-            SessionWork::Copy { node, first } => self.assert_may_copy(*node, *first),
+            SessionWork::Copy { node, start } => {
+                self.assert_may_copy(*node, *start != CopyStart::Shared);
+            }
             _ => {}
         }
     }
@@ -268,8 +274,9 @@ impl Simulation {
 
     fn assert_may_copy(&self, node: NodeId, first: bool) {
         for other in self.doing.iter().flatten() {
-            if let SessionWork::Copy { node: o, first: f } = other {
-                assert!(*o != node || !(first || *f), "not alone on {node:?}");
+            if let SessionWork::Copy { node: o, start } = other {
+                let is_shared = !first && *start == CopyStart::Shared;
+                assert!(*o != node || is_shared, "not alone on {node:?}");
             }
         }
         let (of, is_taken) = (self.node(node), self.taken.contains_key(&node));
