@@ -27,7 +27,7 @@ use members::members_listed;
 use pieces::Series;
 use rotation::{UnclearSeries, sort_by_content};
 
-pub use checked_read::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
+pub use checked_read::{IntegrityCheck, ProvenBytes, open, open_by_blocks, open_by_offsets};
 pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub(crate) use generations::{FormerBackups, formers_below, newest_former_first};

@@ -46,9 +46,13 @@ enum ReadMode {
     Pieces(usize, Option<Crc32c>),
     /// Blocks of one object, with the CRC32C of the whole.
     Blocks(Crc32c),
+    /// Ranges of one object, which together are all of it, with its CRC32C if it is known.
+    Ranges(Option<Crc32c>),
 }
 
 struct CheckedStream {
+    /// The offset of its first byte in the object.
+    begin: u64,
     /// The name of the object, if the stream is all of it.
     name: Option<String>,
     stats: Arc<Mutex<StreamStats>>,
@@ -168,20 +172,82 @@ pub fn open_by_blocks(
             bytes,
             reopen: None,
         },
-        Arc::new(ObjectBlocks { backup, reader }),
+        Arc::new(ObjectRanges {
+            backup,
+            reader,
+            has_checksums: true,
+        }),
         expected,
     )
 }
 
-/// Reads blocks of one object.
-struct ObjectBlocks {
+/// Reads one object by ranges that only its own table of contents tells. The check is as strict as for the whole object:
+/// the ranges must be all of it, and their checksums combine to the object's.
+pub fn open_by_offsets(
     backup: PinnedBackup,
-    reader: StreamOpener,
+    options: DownloadOptions,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> (Arc<dyn RangeSource>, IntegrityCheck) {
+    let streams = Arc::default();
+    let reader = StreamOpener {
+        limits: options,
+        reach: ReadHint::Whole,
+        progress,
+        stop,
+        streams: Arc::clone(&streams),
+    };
+    let expected = IntegrityCheck {
+        streams,
+        size: Some(backup.object.size),
+        reading: ReadMode::Ranges(backup.expected_crc32c),
+        members: vec![],
+    };
+    let ranges = ObjectRanges {
+        backup,
+        reader,
+        has_checksums: false,
+    };
+    (Arc::new(ranges), expected)
 }
 
-impl RangeSource for ObjectBlocks {
+/// Reads ranges of one object.
+struct ObjectRanges {
+    backup: PinnedBackup,
+    reader: StreamOpener,
+    /// Whether the checksum of each is known.
+    has_checksums: bool,
+}
+
+impl RangeSource for ObjectRanges {
     fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError> {
-        Ok(self.reader.start_part(self.backup.clone(), extent))
+        let backup = self.backup.clone();
+        Ok(if self.has_checksums {
+            self.reader.start_part(backup, extent)
+        } else {
+            self.reader.start_range(backup, extent)
+        })
+    }
+
+    fn know(&self, extent: Extent) {
+        // The head was downloaded.
+        if extent.offset > 0 {
+            let skipped = &self.reader.progress.skipped_bytes;
+            skipped.fetch_add(extent.length, Relaxed);
+        }
+        let stats = StreamStats {
+            bytes: extent.length,
+            crc32c: extent.crc32c,
+            ended: true,
+            sha256: None,
+        };
+        self.reader.streams.lock().push(CheckedStream {
+            begin: extent.offset,
+            name: None,
+            stats: Arc::new(Mutex::new(stats)),
+            size: None,
+            crc32c: None,
+        });
     }
 }
 
@@ -220,6 +286,12 @@ impl StreamOpener {
         self.start_from(Source::Object(backup), from, expected)
     }
 
+    /// The same without its checksum.
+    fn start_range(&self, backup: PinnedBackup, e: Extent) -> ByteStream {
+        let from = (e.offset, ReadHint::Until(e.offset + e.length));
+        self.start_from(Source::Object(backup), from, (None, Some(e.length), None))
+    }
+
     /// The CRC32C of an object, if its last stream was read to its end, and the store has the same one.
     fn proven(&self, name: &str) -> Option<Crc32c> {
         let streams = self.streams.lock();
@@ -245,6 +317,7 @@ impl StreamOpener {
             self.stop.clone(),
         );
         let stream = CheckedStream {
+            begin: from.0,
             name,
             stats,
             size,
@@ -486,11 +559,19 @@ impl IntegrityCheck {
     /// # Errors
     /// `checksum_mismatch`; `download_failed` if a stream was not read to its end.
     pub fn check(&self) -> Result<ProvenBytes, RestoreError> {
-        let streams = self.streams.lock();
+        let mut streams = self.streams.lock();
+        if let ReadMode::Ranges(_) = self.reading {
+            streams.sort_by_key(|stream| stream.begin);
+        }
         let (mut last, mut together) = (StreamStats::default(), Crc32c::default());
+        // Of ranges: where those that follow each other from the first byte on end.
+        let mut end = 0;
         for stream in streams.iter() {
             last = stream.check()?;
             together = together.combine(last.crc32c, last.bytes as usize);
+            if stream.begin == end {
+                end += last.bytes;
+            }
         }
         if streams.is_empty() {
             return Err(RestoreError::internal(
@@ -508,6 +589,12 @@ impl IntegrityCheck {
                 crc32c: Some(last.crc32c),
                 size: last.bytes,
             }),
+            ReadMode::Ranges(_) if end != size => {
+                let what = format!(
+                    "the ranges that were read of the backup are not all of its {size} bytes"
+                );
+                Err(StorageError::new(StorageKind::DownloadFailed, what).into())
+            }
             ReadMode::Pieces(count, _) if streams.len() < count => {
                 let what = format!(
                     "only {} of {count} pieces of the backup were read",
@@ -515,8 +602,12 @@ impl IntegrityCheck {
                 );
                 Err(StorageError::new(StorageKind::DownloadFailed, what).into())
             }
-            ReadMode::Pieces(_, Some(wanted)) if wanted != together => Err(checksum_mismatch()),
-            ReadMode::Pieces(..) => Ok(ProvenBytes {
+            ReadMode::Pieces(_, Some(wanted)) | ReadMode::Ranges(Some(wanted))
+                if wanted != together =>
+            {
+                Err(checksum_mismatch())
+            }
+            ReadMode::Pieces(..) | ReadMode::Ranges(_) => Ok(ProvenBytes {
                 crc32c: Some(together),
                 size,
             }),
@@ -534,7 +625,7 @@ impl IntegrityCheck {
         };
         let streams = self.streams.lock();
         let stream = match self.reading {
-            ReadMode::Pieces(..) => None,
+            ReadMode::Pieces(..) | ReadMode::Ranges(_) => None,
             ReadMode::Members => streams.iter().find(is_toc),
             ReadMode::Whole | ReadMode::Blocks(_) => streams.first(),
         };
@@ -627,6 +718,7 @@ mod tests {
         let check = |bytes, crc, ended, size, crc32c: Option<u32>| {
             let stats = read(bytes, crc, ended);
             expected(vec![CheckedStream {
+                begin: 0,
                 name: None,
                 stats,
                 size,
@@ -659,6 +751,7 @@ mod tests {
     fn a_stream_is_proven_by_its_end_and_the_stores_checksum() {
         let proven = |bytes, ended, crc32c: Option<u32>| {
             let stream = CheckedStream {
+                begin: 0,
                 name: None,
                 stats: read(bytes, 7, ended),
                 size: Some(10),
@@ -677,6 +770,7 @@ mod tests {
     #[test]
     fn one_bad_part_fails_and_the_whole_has_its_own_checksum() {
         let part = |crc32c| CheckedStream {
+            begin: 0,
             name: None,
             stats: read(10, 7, true),
             size: Some(10),
@@ -707,6 +801,7 @@ mod tests {
         let piece = |bytes: &[u8]| {
             let crc = Crc32c::of(bytes);
             CheckedStream {
+                begin: 0,
                 name: None,
                 stats: read(bytes.len() as u64, crc.0, true),
                 size: None,
@@ -737,6 +832,42 @@ mod tests {
             of(two, None).check().unwrap_err().reason(),
             R::DownloadFailed
         );
+    }
+
+    /// However they are read, ranges must be the whole, each byte once.
+    #[test]
+    fn ranges_of_an_object_are_all_of_it_and_combine_to_its_checksum() {
+        let whole = b"one backup that several readers read";
+        let range = |begin: usize, end: usize| CheckedStream {
+            begin: begin as u64,
+            name: None,
+            stats: read((end - begin) as u64, Crc32c::of(&whole[begin..end]).0, true),
+            size: Some((end - begin) as u64),
+            crc32c: None,
+        };
+        let crc = Crc32c::of(whole);
+        let check = |ranges: &[(usize, usize)], crc| {
+            let check = IntegrityCheck {
+                reading: ReadMode::Ranges(crc),
+                size: Some(whole.len() as u64),
+                ..expected(ranges.iter().map(|(a, b)| range(*a, *b)).collect())
+            };
+            check.check().map(seen).map_err(|e| e.reason())
+        };
+        let (all, size) = ([(20, 36), (0, 7), (7, 20)], whole.len() as u64);
+        assert_eq!(check(&all, Some(crc)), Ok((Some(crc.0), size)));
+        assert_eq!(check(&all, None), Ok((Some(crc.0), size)));
+        let other = Some(Crc32c(crc.0 ^ 1));
+        assert_eq!(check(&all, other), Err(R::ChecksumMismatch));
+        for lacking in [
+            &all[..2],
+            &all[1..],
+            &[(0, 7), (8, 36)],
+            &[(0, 20), (7, 36)],
+            &[(0, 7), (0, 7), (7, 20)],
+        ] {
+            assert_eq!(check(lacking, None), Err(R::DownloadFailed), "{lacking:?}");
+        }
     }
 
     /// What was received before the stop is not read either, and nothing passes for the end of the object.
@@ -877,6 +1008,7 @@ mod tests {
             }))
         };
         let stream = |sha256| CheckedStream {
+            begin: 0,
             name: None,
             stats: stats(sha256),
             size: None,
