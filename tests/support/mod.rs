@@ -22,6 +22,9 @@ use pgrestored::sandbox::{Sandbox, find_bindir};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
+/// Beside flags: from how many bytes on several readers read an archive by its data offsets. No variable has it.
+pub const OFFSETS_FROM: &str = "offsets-from";
+
 /// Between two looks at something that will change: often enough to lose no time, and seldom enough to leave the
 /// processor to what is waited for. A look at a page of a worker takes milliseconds of it.
 pub async fn pause() {
@@ -382,6 +385,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
             .await
     }
 
+    /// `more`: flags, and [`OFFSETS_FROM`].
     pub fn app(&self, more: &[(&str, &str)]) -> App {
         let mut flags = vec![
             ("db-host", self.sandbox.host()),
@@ -395,7 +399,11 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         ];
         flags.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         flags.extend(more);
-        App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
+        let offsets_from = flags.iter().position(|(name, _)| *name == OFFSETS_FROM);
+        let offsets_from = offsets_from.map(|at| flags.remove(at).1.parse().unwrap());
+        let mut config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
+        config.offsets_from = offsets_from.unwrap_or(config.offsets_from);
+        App::new(config).unwrap()
     }
 
     /// Restores a file with pgrestored and returns the outcome, successful or not.
