@@ -127,6 +127,10 @@ pub(super) enum BlockProof {
 
 /// Approximate bytes of adjacent blocks that are requested together: smaller requests are not worthwhile.
 const RUN_BYTES: u64 = 4 << 20;
+/// Of a large archive, up to this many, so that the time to the first byte of a request hardly counts.
+const MAX_RUN_BYTES: u64 = 32 << 20;
+/// Then there are about this many requests, enough for all readers to end together.
+const RUNS: u64 = 64;
 
 /// The blocks that remain to be read, largest first, shared by several readers. Small adjacent blocks are read
 /// together.
@@ -144,11 +148,14 @@ impl BlockQueue {
         ranges: Arc<dyn RangeSource>,
         proof: BlockProof,
     ) -> Self {
+        let total = |n: u64, b: &IndexedBlock| n.saturating_add(b.extent.length);
+        let run_bytes = blocks.iter().fold(0, total) / RUNS;
+        let run_bytes = run_bytes.clamp(RUN_BYTES, MAX_RUN_BYTES);
         let mut runs: Vec<Vec<IndexedBlock>> = vec![];
         let mut length = 0;
         for block in blocks {
             match runs.last_mut() {
-                Some(run) if length + block.extent.length <= RUN_BYTES => run.push(*block),
+                Some(run) if length + block.extent.length <= run_bytes => run.push(*block),
                 _ => {
                     runs.push(vec![*block]);
                     length = 0;
