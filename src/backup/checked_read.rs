@@ -21,8 +21,8 @@ use crate::progress::Progress;
 use crate::proof::MembersProof;
 use crate::store::StoredObject;
 use pgdump_archive::{
-    ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, FIRST_TAKE,
-    RangeSource, ReopenableSource, member_name,
+    ArchiveError, ArchiveSource, ByteStream, DirectorySource, Extent, FIRST_TAKE, ReopenableSource,
+    member_name,
 };
 
 /// Checks, after reading, that all bytes were read and have the store's checksums.
@@ -37,7 +37,7 @@ pub struct IntegrityCheck {
 
 /// How the streams make up the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReadMode {
+pub(super) enum ReadMode {
     /// One stream is the whole backup.
     Whole,
     /// Each stream is a member of a directory.
@@ -50,7 +50,7 @@ enum ReadMode {
     Ranges(Option<Crc32c>),
 }
 
-struct CheckedStream {
+pub(super) struct CheckedStream {
     /// The offset of its first byte in the object.
     begin: u64,
     /// The name of the object, if the stream is all of it.
@@ -136,127 +136,13 @@ pub fn open(
     }
 }
 
-/// Opens one object to be read by blocks: its head as the stream, each block through the index.
-///
-/// The check is as strict as for the whole object: every part that is read has its own CRC32C, and these
-/// combine to the object's.
-pub fn open_by_blocks(
-    backup: PinnedBackup,
-    index: &BlockIndex,
-    options: DownloadOptions,
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-) -> (ArchiveSource, Arc<dyn RangeSource>, IntegrityCheck) {
-    let size = Some(backup.object.size);
-    progress.object_size.store(backup.object.size, Relaxed);
-    let streams = Arc::default();
-    let reader = StreamOpener {
-        limits: options,
-        reach: ReadHint::Whole,
-        progress,
-        stop,
-        streams: Arc::clone(&streams),
-    };
-    let bytes = reader.start_part(backup.clone(), index.head);
-    let reading = index
-        .whole()
-        .map_or(ReadMode::Whole, |(_, crc)| ReadMode::Blocks(crc));
-    let expected = IntegrityCheck {
-        streams,
-        size,
-        reading,
-        members: vec![],
-    };
-    (
-        ArchiveSource::Stream {
-            bytes,
-            reopen: None,
-        },
-        Arc::new(ObjectRanges {
-            backup,
-            reader,
-            has_checksums: true,
-        }),
-        expected,
-    )
-}
-
-/// Reads one object by ranges that only its own table of contents tells. The check is as strict as for the whole object:
-/// the ranges must be all of it, and their checksums combine to the object's.
-pub fn open_by_offsets(
-    backup: PinnedBackup,
-    options: DownloadOptions,
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-) -> (Arc<dyn RangeSource>, IntegrityCheck) {
-    let streams = Arc::default();
-    let reader = StreamOpener {
-        limits: options,
-        reach: ReadHint::Whole,
-        progress,
-        stop,
-        streams: Arc::clone(&streams),
-    };
-    let expected = IntegrityCheck {
-        streams,
-        size: Some(backup.object.size),
-        reading: ReadMode::Ranges(backup.expected_crc32c),
-        members: vec![],
-    };
-    let ranges = ObjectRanges {
-        backup,
-        reader,
-        has_checksums: false,
-    };
-    (Arc::new(ranges), expected)
-}
-
-/// Reads ranges of one object.
-struct ObjectRanges {
-    backup: PinnedBackup,
-    reader: StreamOpener,
-    /// Whether the checksum of each is known.
-    has_checksums: bool,
-}
-
-impl RangeSource for ObjectRanges {
-    fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError> {
-        let backup = self.backup.clone();
-        Ok(if self.has_checksums {
-            self.reader.start_part(backup, extent)
-        } else {
-            self.reader.start_range(backup, extent)
-        })
-    }
-
-    fn know(&self, extent: Extent) {
-        // The head was downloaded.
-        if extent.offset > 0 {
-            let skipped = &self.reader.progress.skipped_bytes;
-            skipped.fetch_add(extent.length, Relaxed);
-        }
-        let stats = StreamStats {
-            bytes: extent.length,
-            crc32c: extent.crc32c,
-            ended: true,
-            sha256: None,
-        };
-        self.reader.streams.lock().push(CheckedStream {
-            begin: extent.offset,
-            name: None,
-            stats: Arc::new(Mutex::new(stats)),
-            size: None,
-            crc32c: None,
-        });
-    }
-}
-
-struct StreamOpener {
-    limits: DownloadOptions,
-    reach: ReadHint,
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-    streams: Arc<Mutex<Vec<CheckedStream>>>,
+/// Starts downloads that an [`IntegrityCheck`] checks.
+pub(super) struct StreamOpener {
+    pub(super) limits: DownloadOptions,
+    pub(super) reach: ReadHint,
+    pub(super) progress: Arc<Progress>,
+    pub(super) stop: CancellationToken,
+    pub(super) streams: Arc<Mutex<Vec<CheckedStream>>>,
 }
 
 impl StreamOpener {
@@ -280,18 +166,6 @@ impl StreamOpener {
         Box::new(Download::start(source, from, self.limits, Arc::default(), self.stop.clone()).0)
     }
 
-    fn start_part(&self, backup: PinnedBackup, e: Extent) -> ByteStream {
-        let from = (e.offset, ReadHint::Until(e.offset + e.length));
-        let expected = (None, Some(e.length), Some(e.crc32c));
-        self.start_from(Source::Object(backup), from, expected)
-    }
-
-    /// The same without its checksum.
-    fn start_range(&self, backup: PinnedBackup, e: Extent) -> ByteStream {
-        let from = (e.offset, ReadHint::Until(e.offset + e.length));
-        self.start_from(Source::Object(backup), from, (None, Some(e.length), None))
-    }
-
     /// The CRC32C of an object, if its last stream was read to its end, and the store has the same one.
     fn proven(&self, name: &str) -> Option<Crc32c> {
         let streams = self.streams.lock();
@@ -303,7 +177,8 @@ impl StreamOpener {
         last.proven()
     }
 
-    fn start_from(
+    /// `from`: offset and reach; then what the stream must have.
+    pub(super) fn start_from(
         &self,
         source: Source,
         from: (u64, ReadHint),
@@ -554,6 +429,20 @@ impl ProvenBytes {
 }
 
 impl IntegrityCheck {
+    /// A check of parts of one object, of `size` bytes.
+    pub(super) fn of_parts(
+        streams: Arc<Mutex<Vec<CheckedStream>>>,
+        size: u64,
+        reading: ReadMode,
+    ) -> Self {
+        IntegrityCheck {
+            streams,
+            size: Some(size),
+            reading,
+            members: vec![],
+        }
+    }
+
     /// Checks all streams and returns the proof.
     ///
     /// # Errors
@@ -653,6 +542,23 @@ impl IntegrityCheck {
 }
 
 impl CheckedStream {
+    /// A part that was read otherwise.
+    pub(super) fn known(extent: Extent) -> Self {
+        let stats = StreamStats {
+            bytes: extent.length,
+            crc32c: extent.crc32c,
+            ended: true,
+            sha256: None,
+        };
+        CheckedStream {
+            begin: extent.offset,
+            name: None,
+            stats: Arc::new(Mutex::new(stats)),
+            size: None,
+            crc32c: None,
+        }
+    }
+
     /// The CRC32C, if the stream was read to its end, and the store has the same one.
     fn proven(&self) -> Option<Crc32c> {
         self.crc32c.filter(|_| self.check().is_ok())

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use pgdump_archive::BlockIndex;
 use pgdump_restore::{Body, Mark, Stage};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -21,7 +20,7 @@ use super::states::{
     LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Prepared, Proven, Started, policy_under,
 };
 use super::target_destination::{Resumption, TargetDestination, WantedWork};
-use super::{completeness, completion, rehearsal, replacement, targets};
+use super::{completeness, completion, reading, rehearsal, replacement, targets};
 use crate::backup;
 use crate::catalog;
 use crate::config::{Config, Trust};
@@ -30,8 +29,7 @@ use crate::database::{
     TargetLock, out_of_space, unless_full,
 };
 use crate::error::{
-    Blame, FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind,
-    report as said,
+    FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind, report as said,
 };
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, Completeness, KeepProgress, OnExisting, RestoreJob};
@@ -211,17 +209,6 @@ async fn restore_into_staging(
     }
 }
 
-/// How the data of a backup is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    /// As the format says, which is the reading that counts.
-    Plain,
-    /// By a restore index.
-    ByIndex,
-    /// By the offsets of its own table of contents.
-    ByOffsets,
-}
-
 /// A restore index, or an archive's own table of contents, only says where blocks are: a backup that fails with it is read
 /// once more from front to back, and that attempt counts.
 async fn restore_pinned(
@@ -243,73 +230,19 @@ async fn restore_pinned(
         _ => None,
     };
     let notes = draft.summary.notes.len();
-    let open = open_by_blocks(context, pinned, index);
+    let open = reading::open(context, pinned, index);
     let open = rehearsal::open_and_rehearse(context, (pinned, is_continued), open);
     let (opened, reading) = open.await?;
     match Box::pin(load_and_prove(context, opened, claimed, draft)).await {
-        Err(e) if may_be_the_reading(context, reading, &e) => {
+        Err(e) if reading.may_be_the_cause(context, &e) => {
             draft.summary.notes.truncate(notes);
             // What was loaded by blocks is not continued.
             draft.resumption = None;
-            let opened = open_in_order(context, pinned, &e).await?;
+            let opened = reading::open_in_order(context, pinned, &e).await?;
             Box::pin(load_and_prove(context, opened, claimed, draft)).await
         }
         other => other,
     }
-}
-
-/// Opens the backup, to be read by blocks if it is known where they are.
-async fn open_by_blocks(
-    context: &RestoreContext<'_>,
-    pinned: &Pinned,
-    index: Option<BlockIndex>,
-) -> Result<(Opened, Reading), RestoreError> {
-    let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
-        let database = context.job.database.as_deref();
-        let opened = pinned.open_by_offsets(context, database).await?;
-        let reading = if opened.archive.is_read_by_offsets() {
-            Reading::ByOffsets
-        } else {
-            Reading::Plain
-        };
-        return Ok((opened, reading));
-    };
-    match Pinned::open_by_index(backup, index, context).await {
-        Err(e) if may_be_the_reading(context, Reading::ByIndex, &e) => {
-            let opened = open_in_order(context, pinned, &e).await?;
-            Ok((opened, Reading::Plain))
-        }
-        opened => Ok((opened?, Reading::ByIndex)),
-    }
-}
-
-/// Opens the backup once more, to read it from front to back.
-async fn open_in_order(
-    context: &RestoreContext<'_>,
-    pinned: &Pinned,
-    e: &RestoreError,
-) -> Result<Opened, RestoreError> {
-    tracing::warn!(
-        error = said(e),
-        "reading by blocks failed: the backup is read from front to back instead"
-    );
-    context.progress.begin_again();
-    let database = context.job.database.as_deref();
-    pinned.open(context, database).await
-}
-
-/// Whether what says where the blocks are may be the cause if it is wrong.
-fn may_be_the_reading(context: &RestoreContext<'_>, reading: Reading, e: &RestoreError) -> bool {
-    let is_suspect = match reading {
-        Reading::Plain => false,
-        // It may be anybody's, and looks like a fault of the backup.
-        Reading::ByIndex => e.reason().blame() == Blame::Backup && e.blame() != Blame::Target,
-        // What reached the server began with its own entry: only the reader and the checksum can contradict an offset.
-        Reading::ByOffsets => matches!(e.reason(), R::ArchiveCorrupt | R::ChecksumMismatch),
-    };
-    // A check of the requester has failed: the database is loaded.
-    let is_loaded = context.progress.stage() == Stage::Finish;
-    is_suspect && !is_loaded && !context.cancel.is_cancelled()
 }
 
 async fn pin(

@@ -484,13 +484,17 @@ impl LocatedBlocks<'_> {
         } else {
             skip_block(input, &self.form, kind)?
         }
-        let shown = self.queue.shown(block, input.take_extent());
-        let shown = shown.ok_or_else(|| differs("has another length or checksum than"))?;
+        let read = self.queue.accept(block, input.take_extent());
+        let read = read.ok_or_else(|| differs("has another length or checksum than"))?;
+        let is_by_offsets = self.queue.is_by_offsets();
         if is_wanted {
-            sink.proven(entry, shown);
-        } else if let BytesProven::BlockRead(read) = shown
-            && sink.known_block(entry).is_some_and(|known| known != read)
-        {
+            let proven = if is_by_offsets {
+                BytesProven::BlockRead(read)
+            } else {
+                BytesProven::Block(read)
+            };
+            sink.proven(entry, proven);
+        } else if is_by_offsets && sink.known_block(entry).is_some_and(|known| known != read) {
             // What an earlier attempt has loaded of it was read elsewhere.
             let name = entry.name();
             return Err(corrupt(format!(

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::chunks::BytesProven;
 use super::{ByteStream, DumpId};
 use crate::error::ArchiveError;
 
@@ -225,21 +224,20 @@ impl BlockQueue {
         }
     }
 
-    /// What it shows of a block that these bytes were read of it; `None` if it cannot have them.
-    pub(crate) fn shown(&self, block: &IndexedBlock, read: Extent) -> Option<BytesProven> {
+    /// The block as it was read, at its place; `None` if it cannot have these bytes.
+    pub(crate) fn accept(&self, block: &IndexedBlock, read: Extent) -> Option<Extent> {
         let read = Extent {
             offset: block.extent.offset,
             ..read
         };
-        match self.proof {
-            BlockProof::Each { .. } if read == block.extent => Some(BytesProven::Block(read)),
-            BlockProof::Together if is_same_place(read, block.extent) => {
-                Some(BytesProven::BlockRead(read))
-            }
-            _ => None,
-        }
+        let is_accepted = match self.proof {
+            BlockProof::Each { .. } => read == block.extent,
+            BlockProof::Together => is_same_place(read, block.extent),
+        };
+        is_accepted.then_some(read)
     }
 
+    /// Whether blocks are read by the offsets of the table of contents, and so proven together.
     pub(crate) fn is_by_offsets(&self) -> bool {
         self.proof == BlockProof::Together
     }
