@@ -216,13 +216,17 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
     let many = cut(text, 1000, indexes);
     let one = cut(text, tables, indexes);
     let like_here = match tables {
-        1 => "one table, a directory".to_owned(),
-        n => format!("{n} tables, a directory"),
+        1 => "one table".to_owned(),
+        n => format!("{n} tables, one file with data offsets, or a directory"),
     };
     let rows: [(&str, &[Table], Machine); 5] = [
-        ("1,000 tables, one file", &many, machine),
         (
-            "1,000 tables, a directory (16 readers)",
+            "1,000 tables, one file without data offsets",
+            &many,
+            machine,
+        ),
+        (
+            "1,000 tables, one file with data offsets, or a directory (16 readers)",
             &many,
             Machine {
                 readers: 16.0,
@@ -248,7 +252,7 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
                 ..machine
             },
         ),
-        // In a directory dump, each table is one file.
+        // A table is one block, or one file of a directory.
         (
             like_here.as_str(),
             &one,

@@ -6,6 +6,7 @@ mod download;
 mod generations;
 mod members;
 mod pieces;
+mod ranges;
 mod rotation;
 mod unlisted;
 
@@ -27,13 +28,14 @@ use members::members_listed;
 use pieces::Series;
 use rotation::{UnclearSeries, sort_by_content};
 
-pub use checked_read::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
+pub use checked_read::{IntegrityCheck, ProvenBytes, open};
 pub(crate) use download::of_object;
 pub use download::{Download, DownloadOptions, ReadHint, Source};
 pub(crate) use generations::{FormerBackups, formers_below, newest_former_first};
 pub use members::encode_crc32c;
 pub(crate) use members::with_checksums;
 pub use pieces::{has_extension, is_first_piece, whole_of};
+pub use ranges::{open_by_blocks, open_by_offsets};
 pub(crate) use rotation::head_of;
 pub use unlisted::Unlisted;
 

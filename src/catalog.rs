@@ -6,6 +6,7 @@ mod archived_database;
 mod backup_catalog;
 mod backup_sets;
 mod companions;
+mod data_offsets;
 mod database_names;
 mod denied_object;
 mod due_verifications;

@@ -44,6 +44,10 @@ pub use trust::{RestrictedRoles, Trust};
 pub use values::ConfigErrors;
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
 
+/// [`Config::offsets_from`]: one stream reads a smaller archive in about a second, while each range costs a request, and what
+/// the first stream has read ahead is lost.
+pub const OFFSETS_FROM: u64 = 64 << 20;
+
 /// Endpoints of a storage emulator, with scheme.
 #[derive(Debug, Clone)]
 pub struct StorageEmulator {
@@ -130,6 +134,9 @@ pub struct Config {
     /// Tables from about this size, in bytes, are sent in COPY's binary format if their rows can be
     /// converted exactly; `None`: never.
     pub binary_from: Option<usize>,
+    /// Custom archives from about this many stored bytes on, whose table of contents says where their data is, are restored
+    /// by several readers ([`OFFSETS_FROM`]).
+    pub offsets_from: u64,
     pub retry_budget: Duration,
     /// How long a server or service may take to answer for the first time; `None`: `retry_budget`.
     pub first_contact: Option<Duration>,
@@ -345,6 +352,7 @@ impl Config {
                 .filter(|every| !every.is_zero()),
             lease_extension: lease_extension(raw, &mut errors),
             binary_from: binary_from(raw, &mut errors),
+            offsets_from: OFFSETS_FROM,
             queue_bytes,
             require_complete: non_empty(&raw.restore_require_complete).map(|_| {
                 errors.parse(

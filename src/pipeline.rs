@@ -22,6 +22,7 @@ mod pins;
 mod placement;
 pub(crate) mod preflight;
 mod preload;
+mod reading;
 pub(crate) mod rehearsal;
 mod replacement;
 pub(crate) mod restore;

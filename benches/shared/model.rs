@@ -29,7 +29,7 @@ pub struct Machine {
     pub client_cores: Option<f64>,
     /// MB of archive per second.
     pub link: f64,
-    /// Number of readers of one backup; several only for a directory.
+    /// Number of readers of one backup: several for a directory, and for a custom archive that says where its data is.
     pub readers: f64,
 }
 

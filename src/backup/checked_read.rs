@@ -21,8 +21,8 @@ use crate::progress::Progress;
 use crate::proof::MembersProof;
 use crate::store::StoredObject;
 use pgdump_archive::{
-    ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, FIRST_TAKE,
-    RangeSource, ReopenableSource, member_name,
+    ArchiveError, ArchiveSource, ByteStream, DirectorySource, Extent, FIRST_TAKE, ReopenableSource,
+    member_name,
 };
 
 /// Checks, after reading, that all bytes were read and have the store's checksums.
@@ -37,7 +37,7 @@ pub struct IntegrityCheck {
 
 /// How the streams make up the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReadMode {
+pub(super) enum ReadMode {
     /// One stream is the whole backup.
     Whole,
     /// Each stream is a member of a directory.
@@ -46,9 +46,13 @@ enum ReadMode {
     Pieces(usize, Option<Crc32c>),
     /// Blocks of one object, with the CRC32C of the whole.
     Blocks(Crc32c),
+    /// Ranges of one object, which together are all of it, with its CRC32C if it is known.
+    Ranges(Option<Crc32c>),
 }
 
-struct CheckedStream {
+pub(super) struct CheckedStream {
+    /// The offset of its first byte in the object.
+    begin: u64,
     /// The name of the object, if the stream is all of it.
     name: Option<String>,
     stats: Arc<Mutex<StreamStats>>,
@@ -132,65 +136,13 @@ pub fn open(
     }
 }
 
-/// Opens one object to be read by blocks: its head as the stream, each block through the index.
-///
-/// The check is as strict as for the whole object: every part that is read has its own CRC32C, and these
-/// combine to the object's.
-pub fn open_by_blocks(
-    backup: PinnedBackup,
-    index: &BlockIndex,
-    options: DownloadOptions,
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-) -> (ArchiveSource, Arc<dyn RangeSource>, IntegrityCheck) {
-    let size = Some(backup.object.size);
-    progress.object_size.store(backup.object.size, Relaxed);
-    let streams = Arc::default();
-    let reader = StreamOpener {
-        limits: options,
-        reach: ReadHint::Whole,
-        progress,
-        stop,
-        streams: Arc::clone(&streams),
-    };
-    let bytes = reader.start_part(backup.clone(), index.head);
-    let reading = index
-        .whole()
-        .map_or(ReadMode::Whole, |(_, crc)| ReadMode::Blocks(crc));
-    let expected = IntegrityCheck {
-        streams,
-        size,
-        reading,
-        members: vec![],
-    };
-    (
-        ArchiveSource::Stream {
-            bytes,
-            reopen: None,
-        },
-        Arc::new(ObjectBlocks { backup, reader }),
-        expected,
-    )
-}
-
-/// Reads blocks of one object.
-struct ObjectBlocks {
-    backup: PinnedBackup,
-    reader: StreamOpener,
-}
-
-impl RangeSource for ObjectBlocks {
-    fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError> {
-        Ok(self.reader.start_part(self.backup.clone(), extent))
-    }
-}
-
-struct StreamOpener {
-    limits: DownloadOptions,
-    reach: ReadHint,
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-    streams: Arc<Mutex<Vec<CheckedStream>>>,
+/// Starts downloads that an [`IntegrityCheck`] checks.
+pub(super) struct StreamOpener {
+    pub(super) limits: DownloadOptions,
+    pub(super) reach: ReadHint,
+    pub(super) progress: Arc<Progress>,
+    pub(super) stop: CancellationToken,
+    pub(super) streams: Arc<Mutex<Vec<CheckedStream>>>,
 }
 
 impl StreamOpener {
@@ -214,12 +166,6 @@ impl StreamOpener {
         Box::new(Download::start(source, from, self.limits, Arc::default(), self.stop.clone()).0)
     }
 
-    fn start_part(&self, backup: PinnedBackup, e: Extent) -> ByteStream {
-        let from = (e.offset, ReadHint::Until(e.offset + e.length));
-        let expected = (None, Some(e.length), Some(e.crc32c));
-        self.start_from(Source::Object(backup), from, expected)
-    }
-
     /// The CRC32C of an object, if its last stream was read to its end, and the store has the same one.
     fn proven(&self, name: &str) -> Option<Crc32c> {
         let streams = self.streams.lock();
@@ -231,7 +177,8 @@ impl StreamOpener {
         last.proven()
     }
 
-    fn start_from(
+    /// `from`: offset and reach; then what the stream must have.
+    pub(super) fn start_from(
         &self,
         source: Source,
         from: (u64, ReadHint),
@@ -245,6 +192,7 @@ impl StreamOpener {
             self.stop.clone(),
         );
         let stream = CheckedStream {
+            begin: from.0,
             name,
             stats,
             size,
@@ -481,16 +429,37 @@ impl ProvenBytes {
 }
 
 impl IntegrityCheck {
+    /// A check of parts of one object, of `size` bytes.
+    pub(super) fn of_parts(
+        streams: Arc<Mutex<Vec<CheckedStream>>>,
+        size: u64,
+        reading: ReadMode,
+    ) -> Self {
+        IntegrityCheck {
+            streams,
+            size: Some(size),
+            reading,
+            members: vec![],
+        }
+    }
+
     /// Checks all streams and returns the proof.
     ///
     /// # Errors
     /// `checksum_mismatch`; `download_failed` if a stream was not read to its end.
     pub fn check(&self) -> Result<ProvenBytes, RestoreError> {
-        let streams = self.streams.lock();
+        let mut streams = self.streams.lock();
+        if let ReadMode::Ranges(_) = self.reading {
+            streams.sort_by_key(|stream| stream.begin);
+        }
         let (mut last, mut together) = (StreamStats::default(), Crc32c::default());
+        // Of ranges: each must begin where the one before it ends.
+        let (mut end, mut has_gap) = (0, false);
         for stream in streams.iter() {
             last = stream.check()?;
             together = together.combine(last.crc32c, last.bytes as usize);
+            has_gap |= stream.begin != end;
+            end += last.bytes;
         }
         if streams.is_empty() {
             return Err(RestoreError::internal(
@@ -508,6 +477,12 @@ impl IntegrityCheck {
                 crc32c: Some(last.crc32c),
                 size: last.bytes,
             }),
+            ReadMode::Ranges(_) if has_gap || end != size => {
+                let what = format!(
+                    "the ranges that were read of the backup are not all of its {size} bytes"
+                );
+                Err(StorageError::new(StorageKind::DownloadFailed, what).into())
+            }
             ReadMode::Pieces(count, _) if streams.len() < count => {
                 let what = format!(
                     "only {} of {count} pieces of the backup were read",
@@ -515,8 +490,12 @@ impl IntegrityCheck {
                 );
                 Err(StorageError::new(StorageKind::DownloadFailed, what).into())
             }
-            ReadMode::Pieces(_, Some(wanted)) if wanted != together => Err(checksum_mismatch()),
-            ReadMode::Pieces(..) => Ok(ProvenBytes {
+            ReadMode::Pieces(_, Some(wanted)) | ReadMode::Ranges(Some(wanted))
+                if wanted != together =>
+            {
+                Err(checksum_mismatch())
+            }
+            ReadMode::Pieces(..) | ReadMode::Ranges(_) => Ok(ProvenBytes {
                 crc32c: Some(together),
                 size,
             }),
@@ -534,7 +513,7 @@ impl IntegrityCheck {
         };
         let streams = self.streams.lock();
         let stream = match self.reading {
-            ReadMode::Pieces(..) => None,
+            ReadMode::Pieces(..) | ReadMode::Ranges(_) => None,
             ReadMode::Members => streams.iter().find(is_toc),
             ReadMode::Whole | ReadMode::Blocks(_) => streams.first(),
         };
@@ -562,6 +541,23 @@ impl IntegrityCheck {
 }
 
 impl CheckedStream {
+    /// A part that was read otherwise.
+    pub(super) fn known(extent: Extent) -> Self {
+        let stats = StreamStats {
+            bytes: extent.length,
+            crc32c: extent.crc32c,
+            ended: true,
+            sha256: None,
+        };
+        CheckedStream {
+            begin: extent.offset,
+            name: None,
+            stats: Arc::new(Mutex::new(stats)),
+            size: None,
+            crc32c: None,
+        }
+    }
+
     /// The CRC32C, if the stream was read to its end, and the store has the same one.
     fn proven(&self) -> Option<Crc32c> {
         self.crc32c.filter(|_| self.check().is_ok())
@@ -627,6 +623,7 @@ mod tests {
         let check = |bytes, crc, ended, size, crc32c: Option<u32>| {
             let stats = read(bytes, crc, ended);
             expected(vec![CheckedStream {
+                begin: 0,
                 name: None,
                 stats,
                 size,
@@ -659,6 +656,7 @@ mod tests {
     fn a_stream_is_proven_by_its_end_and_the_stores_checksum() {
         let proven = |bytes, ended, crc32c: Option<u32>| {
             let stream = CheckedStream {
+                begin: 0,
                 name: None,
                 stats: read(bytes, 7, ended),
                 size: Some(10),
@@ -677,6 +675,7 @@ mod tests {
     #[test]
     fn one_bad_part_fails_and_the_whole_has_its_own_checksum() {
         let part = |crc32c| CheckedStream {
+            begin: 0,
             name: None,
             stats: read(10, 7, true),
             size: Some(10),
@@ -707,6 +706,7 @@ mod tests {
         let piece = |bytes: &[u8]| {
             let crc = Crc32c::of(bytes);
             CheckedStream {
+                begin: 0,
                 name: None,
                 stats: read(bytes.len() as u64, crc.0, true),
                 size: None,
@@ -737,6 +737,42 @@ mod tests {
             of(two, None).check().unwrap_err().reason(),
             R::DownloadFailed
         );
+    }
+
+    /// However they are read, ranges must be the whole, each byte once.
+    #[test]
+    fn ranges_of_an_object_are_all_of_it_and_combine_to_its_checksum() {
+        let whole = b"one backup that several readers read";
+        let range = |begin: usize, end: usize| CheckedStream {
+            begin: begin as u64,
+            name: None,
+            stats: read((end - begin) as u64, Crc32c::of(&whole[begin..end]).0, true),
+            size: Some((end - begin) as u64),
+            crc32c: None,
+        };
+        let crc = Crc32c::of(whole);
+        let check = |ranges: &[(usize, usize)], crc| {
+            let check = IntegrityCheck {
+                reading: ReadMode::Ranges(crc),
+                size: Some(whole.len() as u64),
+                ..expected(ranges.iter().map(|(a, b)| range(*a, *b)).collect())
+            };
+            check.check().map(seen).map_err(|e| e.reason())
+        };
+        let (all, size) = ([(20, 36), (0, 7), (7, 20)], whole.len() as u64);
+        assert_eq!(check(&all, Some(crc)), Ok((Some(crc.0), size)));
+        assert_eq!(check(&all, None), Ok((Some(crc.0), size)));
+        let other = Some(Crc32c(crc.0 ^ 1));
+        assert_eq!(check(&all, other), Err(R::ChecksumMismatch));
+        for lacking in [
+            &all[..2],
+            &all[1..],
+            &[(0, 7), (8, 36)],
+            &[(0, 20), (7, 36)],
+            &[(0, 36), (20, 36)],
+        ] {
+            assert_eq!(check(lacking, None), Err(R::DownloadFailed), "{lacking:?}");
+        }
     }
 
     /// What was received before the stop is not read either, and nothing passes for the end of the object.
@@ -877,6 +913,7 @@ mod tests {
             }))
         };
         let stream = |sha256| CheckedStream {
+            begin: 0,
             name: None,
             stats: stats(sha256),
             size: None,

@@ -20,7 +20,7 @@ use super::states::{
     LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Prepared, Proven, Started, policy_under,
 };
 use super::target_destination::{Resumption, TargetDestination, WantedWork};
-use super::{completeness, completion, rehearsal, replacement, targets};
+use super::{completeness, completion, reading, rehearsal, replacement, targets};
 use crate::backup;
 use crate::catalog;
 use crate::config::{Config, Trust};
@@ -29,8 +29,7 @@ use crate::database::{
     TargetLock, out_of_space, unless_full,
 };
 use crate::error::{
-    Blame, FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind,
-    report as said,
+    FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind, report as said,
 };
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, Completeness, KeepProgress, OnExisting, RestoreJob};
@@ -211,8 +210,8 @@ async fn restore_into_staging(
     }
 }
 
-/// A restore index only says where blocks are: a backup that fails with it is read once more from front to back, and that
-/// attempt counts.
+/// A restore index, or an archive's own table of contents, only says where blocks are: a backup that fails with it is read
+/// once more from front to back, and that attempt counts.
 async fn restore_pinned(
     context: &RestoreContext<'_>,
     claimed: &TargetLock,
@@ -231,56 +230,20 @@ async fn restore_pinned(
         }
         _ => None,
     };
-    let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
-        let open = pinned.open(context, job.database.as_deref());
-        let opened = rehearsal::open_and_rehearse(context, (pinned, is_continued), open).await?;
-        return Box::pin(load_and_prove(context, opened, claimed, draft)).await;
-    };
     let notes = draft.summary.notes.len();
-    let open = async {
-        match Pinned::open_by_index(backup, index, context).await {
-            Err(e) if may_be_the_index(context, &e) => {
-                let opened = open_without_index(context, pinned, &e).await?;
-                Ok((opened, false))
-            }
-            opened => Ok((opened?, true)),
-        }
-    };
+    let open = reading::open(context, pinned, index);
     let open = rehearsal::open_and_rehearse(context, (pinned, is_continued), open);
-    let (opened, is_by_index) = open.await?;
+    let (opened, reading) = open.await?;
     match Box::pin(load_and_prove(context, opened, claimed, draft)).await {
-        Err(e) if is_by_index && may_be_the_index(context, &e) => {
+        Err(e) if reading.may_be_the_cause(context, &e) => {
             draft.summary.notes.truncate(notes);
-            // What was loaded by the index is not continued.
+            // What was loaded by blocks is not continued.
             draft.resumption = None;
-            let opened = open_without_index(context, pinned, &e).await?;
+            let opened = reading::open_in_order(context, pinned, &e).await?;
             Box::pin(load_and_prove(context, opened, claimed, draft)).await
         }
         other => other,
     }
-}
-
-/// Opens the backup once more, to read it from front to back.
-async fn open_without_index(
-    context: &RestoreContext<'_>,
-    pinned: &Pinned,
-    e: &RestoreError,
-) -> Result<Opened, RestoreError> {
-    tracing::warn!(
-        error = said(e),
-        "reading by the restore index failed: the backup is read from front to back instead"
-    );
-    context.progress.begin_again();
-    let database = context.job.database.as_deref();
-    pinned.open(context, database).await
-}
-
-/// Whether a restore index that is wrong may be the cause, because it looks like a fault of the backup.
-fn may_be_the_index(context: &RestoreContext<'_>, e: &RestoreError) -> bool {
-    let is_of_backup = e.reason().blame() == Blame::Backup && e.blame() != Blame::Target;
-    // A check of the requester has failed: the database is loaded.
-    let is_loaded = context.progress.stage() == Stage::Finish;
-    is_of_backup && !is_loaded && !context.cancel.is_cancelled()
 }
 
 async fn pin(

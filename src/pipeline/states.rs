@@ -189,6 +189,27 @@ impl Pinned {
         Ok(Opened { archive, integrity })
     }
 
+    /// The same, to be read by several readers if it is a large archive that says where its data is.
+    ///
+    /// # Errors
+    /// As [`Pinned::open`].
+    pub(super) async fn open_by_offsets<J>(
+        &self,
+        context: &JobContext<'_, J>,
+        database: Option<&str>,
+    ) -> Result<Opened, RestoreError> {
+        let Opened { archive, integrity } = self.open(context, database).await?;
+        let Some(backup) = self.backup() else {
+            return Ok(Opened { archive, integrity });
+        };
+        let (progress, cancel) = (context.progress.clone(), context.cancel.clone());
+        let (archive, integrity) = context
+            .catalog()
+            .read_by_offsets((archive, integrity), backup, progress, cancel)
+            .await?;
+        Ok(Opened { archive, integrity })
+    }
+
     /// The same, with a restore index that says where the blocks of the archive are.
     ///
     /// # Errors

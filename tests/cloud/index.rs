@@ -1,8 +1,10 @@
-//! The index of a proven backup: restores through it, and what a forged one can do.
+//! Restores that read a backup by blocks: by its own data offsets, or by the index of a proven one; and what wrong offsets
+//! and a forged index can do.
 
 use futures::FutureExt;
 use serde_json::Value;
 
+use pgdump_archive::{Archive, ArchiveSource, DataOffset, DecryptionKeys, Limits, TocEntry};
 use pgrestored::app::App;
 use pgrestored::emulator::StorageFault;
 use pgrestored::event::{RestoreResult, Verdict};
@@ -10,7 +12,7 @@ use pgrestored::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
 use pgrestored::policy::{Selection, Trigger};
 
 use crate::cases;
-use crate::support::{assert_same, is_full_campaign, job, sample};
+use crate::support::{OFFSETS_FROM, assert_same, is_full_campaign, job, sample};
 use crate::test_env::{BUCKET, Kind, Source, TestEnv, restore};
 
 const TABLES: [&str; 2] = ["public.t", "public.u"];
@@ -151,6 +153,9 @@ async fn a_forged_index_costs_time_and_no_rows() {
     let done = restore(&g.app, PIPED, "forward").await;
     assert_eq!(done.failure, None);
     assert_eq!(storage.reads() - before, 1, "one sequential read");
+    // Before there is an index.
+    let own = "a backup with offsets";
+    cases::each([(own, own_offsets_are_enough(&g).boxed_local())]).await;
     let piped = g.prove(PIPED).await;
     let offsets = g.prove(OFFSETS).await;
     cases::each([
@@ -168,6 +173,71 @@ async fn a_forged_index_costs_time_and_no_rows() {
         ),
     ])
     .await;
+}
+
+/// A large archive with data offsets is read by blocks at its first restore. Offsets that are wrong cost time and no rows, and
+/// damage is what it is for one reader.
+async fn own_offsets_are_enough(g: &Ground) {
+    let storage = &g.env.emulator.storage;
+    let app = g.env.app(&g.s.c, &[QUICK, (OFFSETS_FROM, "0")]);
+    let before = storage.reads();
+    let done = restore(&app, OFFSETS, "by_offsets").await;
+    assert_eq!(done.result.error, None);
+    // One read each for the head, and all small blocks together.
+    assert_eq!(storage.reads() - before, 2);
+    g.s.assert_restored("by_offsets");
+    let good = storage.get(BUCKET, OFFSETS).unwrap().to_vec();
+    let crc32c = pgdump_archive::Crc32c::of(&good);
+    let known = done.result.backup.crc32c.unwrap();
+    assert_eq!(known, pgrestored::backup::encode_crc32c(crc32c));
+    // A byte that is damaged in transit.
+    let at = good.len() as u64 / 2;
+    storage.fail_next_reads((0..20).map(|_| StorageFault::Flip(at)));
+    assert!(restore(&app, OFFSETS, "flipped").await.failure.is_some());
+    storage.clear_faults();
+    // Two tables have each other's offset.
+    let fields = offsets_of(&good);
+    let [first, second, ..] = &fields[..] else {
+        panic!("{fields:?}");
+    };
+    let mut swapped = good.clone();
+    swapped[first.clone()].copy_from_slice(&good[second.clone()]);
+    swapped[second.clone()].copy_from_slice(&good[first.clone()]);
+    storage.put(BUCKET, "swapped.dump", swapped);
+    let before = storage.reads();
+    let done = restore(&app, "swapped.dump", "swapped").await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(storage.reads() - before, 3, "and once more in order");
+    assert_same(&g.content("swapped"), &g.content("src"), "swapped");
+    // Damage in the object.
+    let mut damaged = good;
+    damaged[at as usize] ^= 0x10;
+    storage.put(BUCKET, "damaged.dump", damaged);
+    let [ours, theirs] = [
+        restore(&app, "damaged.dump", "damaged").await,
+        restore(&g.app, "damaged.dump", "damaged").await,
+    ]
+    .map(|done| done.result.error.map(|e| (e.reason, e.message)));
+    assert!(ours.is_some());
+    assert_eq!(ours, theirs);
+    assert!(!g.s.c.databases().contains(&"damaged".to_owned()));
+    g.s.c.psql("postgres", "DROP DATABASE by_offsets");
+    g.s.c.psql("postgres", "DROP DATABASE swapped");
+}
+
+/// Where the table of contents has the offsets of the data.
+fn offsets_of(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let origin = ArchiveSource::once(std::io::Cursor::new(bytes.to_vec()));
+    let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap();
+    let field = |entry: &TocEntry| {
+        let DataOffset::At(offset) = entry.offset else {
+            return None;
+        };
+        let stored = [&[2][..], &offset.to_le_bytes()].concat();
+        let at = bytes.windows(stored.len()).position(|w| w == stored)?;
+        Some(at + 1..at + stored.len())
+    };
+    archive.entries().iter().filter_map(field).collect()
 }
 
 /// A verified backup is restored by blocks although it has no data offsets, with the same integrity check. Without

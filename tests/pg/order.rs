@@ -8,7 +8,7 @@ use pgrestored::job::{BackupRef, OnExisting, VerifyJob};
 use pgrestored::policy::{Depth, Selection, Trigger};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, assert_same, is_full_campaign, job};
+use crate::support::{Cluster, OFFSETS_FROM, assert_same, is_full_campaign, job};
 
 /// A large dictionary, tables whose rows look something up in it or in neighbouring tables, and a large table after
 /// these, of which they must see nothing.
@@ -159,8 +159,10 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
     if is_full_campaign() {
         compare(&c, &custom, &copied, &["1"], &[("restore-queue-mib", "1")]).await;
     }
+    // Several readers read the archives with offsets.
+    let flags = [("restore-queue-mib", "1"), (OFFSETS_FROM, "0")];
     for form in &forms {
-        compare(&c, form, &copied, &["4"], &[("restore-queue-mib", "1")]).await;
+        compare(&c, form, &copied, &["4"], &flags).await;
     }
     read_by_blocks(&c, &custom, &copied).await;
     data_only_rows(

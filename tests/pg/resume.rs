@@ -20,7 +20,7 @@ use crate::support::kills::{
     FROM_THE_FIRST, Interrupt, SOURCE, assert_begun_again, assert_continued, assert_settled,
     end_all, end_loaders, records, reopened, until_sessions_ended,
 };
-use crate::support::{Cluster, assert_same, is_full_campaign, job, pause, quick};
+use crate::support::{Cluster, OFFSETS_FROM, assert_same, is_full_campaign, job, pause, quick};
 
 /// The step between the record of a transaction and its commit.
 pub(crate) const NOTED: &str = "work.noted";
@@ -63,7 +63,8 @@ fn started(source: &str) -> Arc<Cluster> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_format_goes_on_where_it_stopped() {
     let c = started(SOURCE);
-    let app = c.app(&[&[FROM_THE_FIRST][..], quick()].concat());
+    // The custom archive with offsets is read by several readers, and the piped one in order.
+    let app = c.app(&[&[FROM_THE_FIRST, (OFFSETS_FROM, "0")][..], quick()].concat());
     let wanted = c.content("src", &[]);
     let places: Vec<(Format, Vec<u32>)> = if is_full_campaign() {
         let seed = u64::from(std::process::id());

@@ -24,6 +24,9 @@ use sql::{TestSession, is_lost, leaves_nothing, outside, statements};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
+/// Beside flags: from how many bytes on several readers read an archive by its data offsets. No variable has it.
+pub const OFFSETS_FROM: &str = "offsets-from";
+
 /// Between two looks at something that will change: often enough to lose no time, and seldom enough to leave the
 /// processor to what is waited for. A look at a page of a worker takes milliseconds of it.
 pub async fn pause() {
@@ -374,6 +377,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
             .await
     }
 
+    /// `more`: flags, and [`OFFSETS_FROM`].
     pub fn app(&self, more: &[(&str, &str)]) -> App {
         App::new(self.config(more)).unwrap()
     }
@@ -392,7 +396,11 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         ];
         flags.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         flags.extend(more);
-        Config::new(&raw_config(&flags)).unwrap()
+        let offsets_from = flags.iter().position(|(name, _)| *name == OFFSETS_FROM);
+        let offsets_from = offsets_from.map(|at| flags.remove(at).1.parse().unwrap());
+        let mut config = Config::new(&raw_config(&flags)).unwrap();
+        config.offsets_from = offsets_from.unwrap_or(config.offsets_from);
+        config
     }
 
     /// Restores a file with pgrestored, [quickly](quick), and returns the outcome, successful or not.

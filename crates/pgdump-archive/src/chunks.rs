@@ -73,6 +73,9 @@ impl Chunk {
 pub enum BytesProven {
     /// The entry's block, at its location in a restore index.
     Block(Extent),
+    /// The entry's block, at its offset in the table of contents. Nothing says which checksum it is to have: it is proven
+    /// once the checksums of all parts combine to that of the whole archive.
+    BlockRead(Extent),
     /// The entry's member of a directory; of large objects, their list and the member of each of them.
     Member {
         /// The full name.
@@ -105,9 +108,9 @@ pub trait DataSink {
     /// The stored bytes of the entry that [`end`](DataSink::end) was last called with were read to their end and have their
     /// checksum. Not every format shows that of single entries.
     fn proven(&mut self, _entry: &TocEntry, _bytes: BytesProven) {}
-    /// Whether it is known already that the entry's block, which is not needed, has the checksum of the restore index.
-    fn is_proven(&self, _entry: &TocEntry, _block: Extent) -> bool {
-        false
+    /// The entry's block as an earlier reading has found it, if its data is not needed for this reason.
+    fn known_block(&self, _entry: &TocEntry) -> Option<Extent> {
+        None
     }
     /// The location of what was just read: the head of the archive (no entry), or an entry's block.
     fn extent(&mut self, _entry: Option<&TocEntry>, _extent: Extent) {}

@@ -10,23 +10,24 @@ use std::sync::Arc;
 use super::block_form::BlockForm;
 use super::chunks::{BytesProven, DataSink, ObjectSplitter};
 use super::cut_off::{CutOff, of_custom};
+use super::data_offsets::blocks_at_offsets;
 use super::header::read_header;
-use super::index::{BlockQueue, CountingReader, IndexedBlock};
+use super::index::{BlockProof, BlockQueue, CountingReader, IndexedBlock};
 use super::input_files::InputFiles;
 use super::members::split_table_data;
 use super::peek_reader::{PeekReader, buffered};
 use super::tail::{SHOWN_BYTES, no_block, offsets_at_end, other_bytes, peek, read_tail};
 use super::toc::{Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, ArchiveBody, BlockIndex, ByteStream, DataOffset, DumpId, Format, Limits, RangeSource,
-    ReadContext, TocEntry, dialect_of,
+    Archive, ArchiveBody, BlockIndex, ByteStream, DataOffset, DumpId, Extent, Format, Limits,
+    RangeSource, ReadContext, TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
 pub(super) const BLOCK_DATA: u8 = 1;
 pub(super) const BLOCK_LARGE_OBJECTS: u8 = 3;
 
-/// The data blocks, next in `input`, or at the locations of an index.
+/// The data blocks, next in `input`, or at the locations of an index or of the table of contents.
 pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
     form: BlockForm,
@@ -41,7 +42,7 @@ pub(super) struct CustomBlocks {
 pub(super) enum BlockStream {
     /// All blocks, in order.
     Whole(CustomBlocks),
-    /// Blocks of the index, shared with other readers.
+    /// Blocks at known locations, shared with other readers.
     Shared(BlockQueue, BlockForm, Arc<Positions>),
 }
 
@@ -169,8 +170,56 @@ impl CustomBlocks {
         }
         let offsets = self.offsets(entries, index, ranges.as_ref())?;
         let are_known = are_offsets_known(entries, index, &offsets)?;
-        self.queue = Some(BlockQueue::new(index, ranges, are_known));
+        let proof = BlockProof::Each {
+            can_skip: are_known,
+        };
+        self.queue = Some(BlockQueue::new(&index.blocks, ranges, proof));
         Ok(())
+    }
+
+    /// Reads by the offsets of the table of contents from here on, in an archive of `size` bytes; the input is closed.
+    ///
+    /// # Errors
+    /// Why it cannot be read like this. Then nothing has changed.
+    pub(crate) fn by_offsets(
+        &mut self,
+        entries: &[TocEntry],
+        size: u64,
+        ranges: Arc<dyn RangeSource>,
+    ) -> Result<(), ArchiveError> {
+        let end = size.saturating_sub(self.trailer);
+        let blocks = blocks_at_offsets(entries, self.input.position()..end)?;
+        if self.trailer > 0 {
+            self.check_trailer(entries, end, ranges.as_ref())?;
+        }
+        ranges.know(self.input.take_extent());
+        self.input = CountingReader::new(buffered(Box::new(std::io::empty())));
+        self.queue = Some(BlockQueue::new(&blocks, ranges, BlockProof::Together));
+        Ok(())
+    }
+
+    /// Reads the table of contents behind the data, which is a part of the archive.
+    fn check_trailer(
+        &self,
+        entries: &[TocEntry],
+        offset: u64,
+        ranges: &dyn RangeSource,
+    ) -> Result<(), ArchiveError> {
+        let tail = Extent {
+            offset,
+            length: self.trailer,
+            ..Extent::default()
+        };
+        let mut input = CountingReader::new(buffered(ranges.open(tail)?));
+        let offsets = read_tail(&mut input, &self.form, entries, &InputFiles::default())?;
+        let with_data = entries.iter().filter(|e| e.has_data).map(|e| &e.offset);
+        if offsets.is_some_and(|offsets| offsets.iter().eq(with_data)) {
+            Ok(())
+        } else {
+            Err(corrupt(
+                "the table of contents behind the data has other offsets than when it was read before",
+            ))
+        }
     }
 
     /// The offsets that the last table of contents says for entries with data.
@@ -205,14 +254,19 @@ impl CustomBlocks {
         read_block(&mut input, &self.form, kind, entry, sink)
     }
 
-    /// With an index, blocks of a lower turn are read first; within a turn, the largest first.
+    /// By blocks, those of a lower turn are read first; within a turn, the largest first.
     pub(crate) fn set_read_order(&mut self, turns: &HashMap<DumpId, usize>) {
         if let Some(queue) = &self.queue {
             queue.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
         }
     }
 
-    /// One reader, or (with an index) up to `most`.
+    /// Whether the data is read by the offsets of the table of contents.
+    pub(crate) fn is_by_offsets(&self) -> bool {
+        self.queue.as_ref().is_some_and(BlockQueue::is_by_offsets)
+    }
+
+    /// One reader, or (by blocks) up to `most`.
     pub(crate) fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<BlockStream> {
         match self.queue.take() {
             None => vec![BlockStream::Whole(self)],
@@ -348,7 +402,7 @@ impl BlockStream {
         match self {
             BlockStream::Whole(blocks) => blocks.read(entries, sink),
             BlockStream::Shared(queue, form, positions) => {
-                let reader = IndexedBlocks {
+                let reader = LocatedBlocks {
                     entries,
                     queue,
                     form,
@@ -360,15 +414,15 @@ impl BlockStream {
     }
 }
 
-/// Reads blocks at the locations of an index.
-struct IndexedBlocks<'a> {
+/// Reads blocks at their locations.
+struct LocatedBlocks<'a> {
     entries: &'a [TocEntry],
     queue: BlockQueue,
     form: BlockForm,
     positions: Arc<Positions>,
 }
 
-impl IndexedBlocks<'_> {
+impl LocatedBlocks<'_> {
     fn read(&self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         while let Some(run) = self.next(sink) {
             if let Some(block) = run.first() {
@@ -381,7 +435,10 @@ impl IndexedBlocks<'_> {
             }
             // Read to the end, so that the checksum covers all of it.
             if next_kind(&mut input)?.is_some() {
-                return Err(corrupt("a block has another length than in the index"));
+                let origin = self.queue.origin();
+                return Err(corrupt(format!(
+                    "a block has another length than in {origin}"
+                )));
             }
         }
         Ok(())
@@ -392,11 +449,11 @@ impl IndexedBlocks<'_> {
             let entry = self.entry_of(block);
             entry.is_ok_and(|e| sink.should_read(e))
         };
-        let is_proven = |block: &IndexedBlock| {
-            let entry = self.entry_of(block);
-            entry.is_ok_and(|e| sink.is_proven(e, block.extent))
+        let known = |block: &IndexedBlock| {
+            let entry = self.entry_of(block).ok()?;
+            sink.known_block(entry)
         };
-        self.queue.next(is_wanted, is_proven)
+        self.queue.next(is_wanted, known)
     }
 
     fn entry_of(&self, block: &IndexedBlock) -> Result<&TocEntry, ArchiveError> {
@@ -412,12 +469,11 @@ impl IndexedBlocks<'_> {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         let entry = self.entry_of(block)?;
-        let elsewhere = || {
-            let name = entry.name();
-            corrupt(format!(
-                "the block of {name} is not at its offset in the index"
-            ))
+        let differs = |what: &str| {
+            let (name, origin) = (entry.name(), self.queue.origin());
+            corrupt(format!("the block of {name} {what} in {origin}"))
         };
+        let elsewhere = || differs("is not at its offset");
         let kind = next_kind(input)?.ok_or_else(elsewhere)?;
         if int(input, &self.form, "block header")? != i64::from(block.dump_id.0) {
             return Err(elsewhere());
@@ -428,15 +484,22 @@ impl IndexedBlocks<'_> {
         } else {
             skip_block(input, &self.form, kind)?
         }
-        let read = input.take_extent();
-        if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
+        let read = self.queue.accept(block, input.take_extent());
+        let read = read.ok_or_else(|| differs("has another length or checksum than"))?;
+        let is_by_offsets = self.queue.is_by_offsets();
+        if is_wanted {
+            let proven = if is_by_offsets {
+                BytesProven::BlockRead(read)
+            } else {
+                BytesProven::Block(read)
+            };
+            sink.proven(entry, proven);
+        } else if is_by_offsets && sink.known_block(entry).is_some_and(|known| known != read) {
+            // What an earlier attempt has loaded of it was read elsewhere.
             let name = entry.name();
             return Err(corrupt(format!(
-                "the block of {name} has another checksum than in the index"
+                "the block of {name} is not where an earlier attempt has read it"
             )));
-        }
-        if is_wanted {
-            sink.proven(entry, BytesProven::Block(block.extent));
         }
         Ok(())
     }

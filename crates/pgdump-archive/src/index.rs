@@ -1,6 +1,7 @@
-//! The locations of a custom archive's data blocks, learned by reading it once. With them, several readers
-//! can read it concurrently even if the archive itself (such as one written through a pipe) has no offsets.
-//! Each block has its CRC32C, so that reading by blocks proves as much as reading the whole.
+//! The locations of a custom archive's data blocks, with which several readers can read it concurrently. Its table of
+//! contents has their offsets if `pg_dump` could seek in it; of one that was written through a pipe, they are learned by
+//! reading it once. In that index, each block has its CRC32C, so that reading by blocks proves as much as reading the
+//! whole; by offsets, all bytes are read, and the checksums of the parts combine to that of the whole.
 
 use crate::Crc32c;
 use std::collections::VecDeque;
@@ -99,13 +100,36 @@ impl BlockIndex {
 
 /// Opens ranges of an archive.
 pub trait RangeSource: Send + Sync {
+    /// The bytes of `extent`. Its checksum is that of the restore index; by the offsets of a table of contents, it is not
+    /// known, and 0.
+    ///
     /// # Errors
     /// Errors of the store.
     fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError>;
+
+    /// These bytes are not opened, because they were read otherwise. Their checksum is part of the whole's.
+    fn know(&self, _extent: Extent) {}
+}
+
+/// How the bytes of blocks are proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlockProof {
+    /// Each by its checksum in the index.
+    Each {
+        /// The archive itself has the offsets of its blocks, and the index has the same ones. Otherwise blocks cannot be
+        /// skipped: only reading all of them proves that each begins where the preceding one ends.
+        can_skip: bool,
+    },
+    /// All together, by the checksum of the whole: every block is read, or its checksum is known.
+    Together,
 }
 
 /// Approximate bytes of adjacent blocks that are requested together: smaller requests are not worthwhile.
 const RUN_BYTES: u64 = 4 << 20;
+/// Of a large archive, up to this many, so that the time to the first byte of a request hardly counts.
+const MAX_RUN_BYTES: u64 = 32 << 20;
+/// Then there are about this many requests, enough for all readers to end together.
+const RUNS: u64 = 64;
 
 /// The blocks that remain to be read, largest first, shared by several readers. Small adjacent blocks are read
 /// together.
@@ -113,18 +137,24 @@ const RUN_BYTES: u64 = 4 << 20;
 pub(super) struct BlockQueue {
     runs: Arc<Mutex<VecDeque<Vec<IndexedBlock>>>>,
     ranges: Arc<dyn RangeSource>,
-    /// The archive itself has the offsets of its blocks, and the index has the same ones. Otherwise blocks
-    /// cannot be skipped: only reading all of them proves that each begins where the preceding one ends.
-    can_skip: bool,
+    proof: BlockProof,
 }
 
 impl BlockQueue {
-    pub(crate) fn new(index: &BlockIndex, ranges: Arc<dyn RangeSource>, can_skip: bool) -> Self {
+    /// A queue of adjacent blocks, in the order of the archive.
+    pub(crate) fn new(
+        blocks: &[IndexedBlock],
+        ranges: Arc<dyn RangeSource>,
+        proof: BlockProof,
+    ) -> Self {
+        let total = |n: u64, b: &IndexedBlock| n.saturating_add(b.extent.length);
+        let run_bytes = blocks.iter().fold(0, total) / RUNS;
+        let run_bytes = run_bytes.clamp(RUN_BYTES, MAX_RUN_BYTES);
         let mut runs: Vec<Vec<IndexedBlock>> = vec![];
         let mut length = 0;
-        for block in &index.blocks {
+        for block in blocks {
             match runs.last_mut() {
-                Some(run) if length + block.extent.length <= RUN_BYTES => run.push(*block),
+                Some(run) if length + block.extent.length <= run_bytes => run.push(*block),
                 _ => {
                     runs.push(vec![*block]);
                     length = 0;
@@ -138,7 +168,7 @@ impl BlockQueue {
         BlockQueue {
             runs: Arc::new(Mutex::new(runs.into())),
             ranges,
-            can_skip,
+            proof,
         }
     }
 
@@ -158,18 +188,23 @@ impl BlockQueue {
         *runs = sorted.into();
     }
 
-    /// The next adjacent blocks to read. Unneeded blocks are left out if they can be skipped, or were proven before.
+    /// The next adjacent blocks to read. Unneeded blocks are left out if they can be skipped, or if they are known to have
+    /// been read before.
     pub(crate) fn next(
         &self,
         wants: impl Fn(&IndexedBlock) -> bool,
-        is_proven: impl Fn(&IndexedBlock) -> bool,
+        known: impl Fn(&IndexedBlock) -> Option<Extent>,
     ) -> Option<Vec<IndexedBlock>> {
-        let is_left_out = |b: &IndexedBlock| (self.can_skip || is_proven(b)) && !wants(b);
+        let is_left_out = |b: &IndexedBlock| !wants(b) && self.can_leave_out(b, known(b));
         let mut runs = self.runs.lock();
         loop {
             let mut run = runs.pop_front()?;
             let unneeded = run.iter().take_while(|b| is_left_out(b)).count();
-            run.drain(..unneeded);
+            for block in run.drain(..unneeded) {
+                if let Some(extent) = known(&block).filter(|_| self.proof == BlockProof::Together) {
+                    self.ranges.know(extent);
+                }
+            }
             let read = run.iter().take_while(|b| !is_left_out(b)).count();
             let rest = run.split_off(read);
             if !rest.is_empty() {
@@ -178,6 +213,40 @@ impl BlockQueue {
             if !run.is_empty() {
                 return Some(run);
             }
+        }
+    }
+
+    /// Whether a block that nobody needs need not be read. `known`: what an earlier reading has found.
+    fn can_leave_out(&self, block: &IndexedBlock, known: Option<Extent>) -> bool {
+        match self.proof {
+            BlockProof::Each { can_skip } => can_skip || known == Some(block.extent),
+            BlockProof::Together => known.is_some_and(|known| is_same_place(known, block.extent)),
+        }
+    }
+
+    /// The block as it was read, at its place; `None` if it cannot have these bytes.
+    pub(crate) fn accept(&self, block: &IndexedBlock, read: Extent) -> Option<Extent> {
+        let read = Extent {
+            offset: block.extent.offset,
+            ..read
+        };
+        let is_accepted = match self.proof {
+            BlockProof::Each { .. } => read == block.extent,
+            BlockProof::Together => is_same_place(read, block.extent),
+        };
+        is_accepted.then_some(read)
+    }
+
+    /// Whether blocks are read by the offsets of the table of contents, and so proven together.
+    pub(crate) fn is_by_offsets(&self) -> bool {
+        self.proof == BlockProof::Together
+    }
+
+    /// What says where the blocks are, for errors.
+    pub(crate) fn origin(&self) -> &'static str {
+        match self.proof {
+            BlockProof::Each { .. } => "the index",
+            BlockProof::Together => "the table of contents",
         }
     }
 
@@ -194,6 +263,10 @@ impl BlockQueue {
         }
         self.ranges.open(whole)
     }
+}
+
+fn is_same_place(a: Extent, b: Extent) -> bool {
+    (a.offset, a.length) == (b.offset, b.length)
 }
 
 /// Measures the parts of its input as they are read.
@@ -262,46 +335,66 @@ impl<R: BufRead> Read for CountingReader<R> {
 mod tests {
     use super::*;
 
-    /// Blocks of an archive without offsets are all read, unless an earlier reading has proven them.
+    /// Blocks are read unless they can be skipped, or an earlier reading has found the same at their place. What is left out
+    /// counts where all bytes are proven together.
     #[test]
-    fn blocks_that_were_proven_before_are_left_out() {
-        struct Closed;
+    fn blocks_that_were_read_before_are_left_out() {
+        #[derive(Default)]
+        struct Closed(Mutex<Vec<Extent>>);
         impl RangeSource for Closed {
             fn open(&self, _: Extent) -> Result<ByteStream, ArchiveError> {
                 Err(ArchiveError::corrupt("nobody opens it"))
             }
+            fn know(&self, extent: Extent) {
+                self.0.lock().push(extent);
+            }
         }
+        let at = |id: i32, crc: u32| Extent {
+            offset: id as u64,
+            length: 1,
+            crc32c: Crc32c(crc),
+        };
         let block = |id: i32| IndexedBlock {
             dump_id: DumpId(id),
-            extent: Extent {
-                offset: id as u64,
-                length: 1,
-                crc32c: Crc32c(0),
-            },
+            extent: at(id, 0),
             rows: 0,
             bytes: 0,
         };
-        let index = BlockIndex {
-            blocks: (0..5).map(block).collect(),
-            ..BlockIndex::default()
-        };
-        let runs = |can_skip: bool, proven: &[i32], wanted: &[i32]| -> Vec<Vec<i32>> {
-            let queue = BlockQueue::new(&index, Arc::new(Closed), can_skip);
-            let next = || {
-                queue.next(
-                    |b| wanted.contains(&b.dump_id.0),
-                    |b| proven.contains(&b.dump_id.0),
-                )
+        let blocks: Vec<IndexedBlock> = (0..5).map(block).collect();
+        let runs = |proof, known: &[(i32, Extent)], wanted: &[i32]| {
+            let source = Arc::new(Closed::default());
+            let queue = BlockQueue::new(&blocks, source.clone(), proof);
+            let known_of = |b: &IndexedBlock| {
+                let found = known.iter().find(|(id, _)| *id == b.dump_id.0);
+                found.map(|(_, extent)| *extent)
             };
+            let next = || queue.next(|b| wanted.contains(&b.dump_id.0), known_of);
             let ids =
                 |run: Vec<IndexedBlock>| run.iter().map(|b| b.dump_id.0).collect::<Vec<i32>>();
-            std::iter::from_fn(next).map(ids).collect()
+            let read: Vec<Vec<i32>> = std::iter::from_fn(next).map(ids).collect();
+            let counted = source.0.lock().clone();
+            (read, counted)
         };
-        let all = vec![vec![0, 1, 2, 3, 4]];
-        assert_eq!(runs(false, &[], &[1]), all);
-        assert_eq!(runs(false, &[0, 1, 3], &[1]), [vec![1, 2], vec![4]]);
-        assert_eq!(runs(false, &[0, 1, 2, 3, 4], &[]), Vec::<Vec<i32>>::new());
-        assert_eq!(runs(true, &[], &[1, 2, 4]), [vec![1, 2], vec![4]]);
+        let before =
+            |ids: &[i32], crc| ids.iter().map(|id| (*id, at(*id, crc))).collect::<Vec<_>>();
+        let all = || vec![vec![0, 1, 2, 3, 4]];
+        let each = |can_skip| BlockProof::Each { can_skip };
+        assert_eq!(runs(each(false), &[], &[1]).0, all());
+        let (read, counted) = runs(each(false), &before(&[0, 1, 3], 0), &[1]);
+        assert_eq!((read, counted), (vec![vec![1, 2], vec![4]], vec![]));
+        // Other bytes than those of the index.
+        assert_eq!(runs(each(false), &before(&[0], 7), &[1]).0, all());
+        let none = runs(each(false), &before(&[0, 1, 2, 3, 4], 0), &[]).0;
+        assert_eq!(none, Vec::<Vec<i32>>::new());
+        assert_eq!(runs(each(true), &[], &[1, 2, 4]).0, [vec![1, 2], vec![4]]);
+        let (read, counted) = runs(BlockProof::Together, &before(&[0, 1, 3], 7), &[1]);
+        assert_eq!(read, [vec![1, 2], vec![4]]);
+        assert_eq!(counted, [at(0, 7), at(3, 7)]);
+        // Elsewhere.
+        assert_eq!(
+            runs(BlockProof::Together, &[(0, at(9, 7))], &[1]),
+            (all(), vec![])
+        );
     }
 
     #[cfg(feature = "schema")]

@@ -14,6 +14,7 @@ mod coverage;
 mod crc32c;
 mod custom;
 mod cut_off;
+mod data_offsets;
 mod digest_builder;
 mod directory;
 mod dump_id;
@@ -497,6 +498,36 @@ impl Archive {
         }
     }
 
+    /// Reads the data by the offsets of the table of contents from here on, with as many readers as requested, in an archive
+    /// of `size` bytes. Its own input is closed; what was read of it is told to `ranges`, as is every part that is not
+    /// opened. The offsets are only what the archive says: each block must begin with its own entry and end where the next
+    /// one begins, and all bytes are read. Nothing else is proven until the checksums of all parts combine to that of the
+    /// whole.
+    ///
+    /// # Errors
+    /// Why this cannot be: another format, compressed or encrypted as a whole, entries without offsets, fewer than two
+    /// blocks, offsets that contradict each other. The archive can then be read as before.
+    pub fn read_by_offsets(
+        &mut self,
+        size: u64,
+        ranges: Arc<dyn RangeSource>,
+    ) -> Result<(), ArchiveError> {
+        match &mut self.body {
+            ArchiveBody::Custom(blocks) if self.header.filters.is_empty() => {
+                blocks.by_offsets(&self.entries, size, ranges)
+            }
+            _ => Err(toc::corrupt("only a custom archive has data at an offset")),
+        }
+    }
+
+    /// Whether the data is read by the offsets of the table of contents ([`Archive::read_by_offsets`]).
+    pub fn is_read_by_offsets(&self) -> bool {
+        match &self.body {
+            ArchiveBody::Custom(blocks) => blocks.is_by_offsets(),
+            _ => false,
+        }
+    }
+
     /// Hands the data of one entry of a custom archive to `sink`. `bytes` begin at its offset ([`DataOffset::At`]). Nothing
     /// else is read, so nothing shows that the archive is complete: for samples.
     ///
@@ -573,7 +604,7 @@ impl Archive {
         }
     }
 
-    /// The data as one stream or (for a directory) up to `most` streams that can be read concurrently.
+    /// The data as one stream or (for a directory, or by blocks) up to `most` streams that can be read concurrently.
     pub fn into_streams(self, most: usize) -> Vec<DataStream> {
         let (entries, files): (Arc<[TocEntry]>, _) = (self.entries.into(), self.files);
         let sources = match self.body {

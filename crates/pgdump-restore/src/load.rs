@@ -27,7 +27,7 @@ use crate::work_queue::WorkQueue;
 use crate::work_record::{EntryPart, Mark, Resumed, UnitId, WorkRecord};
 use crate::{extension_calls, producer, session_loop};
 
-/// Most threads that read members of a directory concurrently.
+/// Most threads that read members of a directory, or blocks, concurrently.
 const MAX_STREAMS: usize = 16;
 
 /// How to load one archive.
@@ -254,6 +254,7 @@ fn begin(
         masks: HashMap::new(),
         record: options.record.clone(),
         sets_sequences_again,
+        is_by_offsets: archive.is_read_by_offsets(),
     };
     (Arc::new(job), plan)
 }
@@ -288,14 +289,10 @@ fn take_masks(job: &mut LoadContext, masks: HashMap<DumpId, Option<RowMask>>) {
     job.masks = masks;
 }
 
-/// Nodes of which earlier attempts have read, proven and loaded everything, so that nobody reads them again.
+/// Nodes of which earlier attempts have read and loaded everything, so that nobody reads them again.
 fn done_before(job: &LoadContext, work_queue: &WorkQueue) -> Vec<NodeId> {
     let nodes: Vec<(NodeId, EntryIndex)> = work_queue.change(|s| s.data_nodes().collect());
-    let resumed = job.record.resumed();
-    let is_done = |index: EntryIndex| {
-        let unit = job.content.unit(index);
-        resumed.is_complete(unit) && resumed.is_proven(unit)
-    };
+    let is_done = |index: EntryIndex| job.is_settled(job.content.unit(index));
     let done = nodes.into_iter().filter(|(_, index)| is_done(*index));
     done.map(|(node, _)| node).collect()
 }

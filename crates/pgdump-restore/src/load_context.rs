@@ -165,6 +165,8 @@ pub(crate) struct LoadContext {
     /// Values of sequences that earlier attempts have set are set again: some are unlogged, and a crash of the server resets
     /// those without a sign.
     pub(crate) sets_sequences_again: bool,
+    /// Whether the archive is read by the offsets of its table of contents, so that all its blocks are proven together.
+    pub(crate) is_by_offsets: bool,
 }
 
 /// The name of an entry's table, as SQL writes it. Entries of SQL text have no schema of their own, and their tag is the
@@ -209,6 +211,18 @@ async fn lacks_columns_of(session: &Session, entry: &TocEntry) -> bool {
 }
 
 impl LoadContext {
+    /// Whether earlier attempts have loaded all data of a unit, and nobody needs to read it again: its bytes are proven, or
+    /// their checksum counts in the proof of all of them.
+    pub(crate) fn is_settled(&self, unit: UnitId) -> bool {
+        let resumed = self.record.resumed();
+        let is_known = if self.is_by_offsets {
+            resumed.is_read(unit)
+        } else {
+            resumed.is_proven(unit)
+        };
+        is_known && resumed.is_complete(unit)
+    }
+
     /// Counts bytes of data that are sent to the server; returns their sum.
     pub(crate) fn bytes_read(&self, bytes: u64) -> u64 {
         self.observer.bytes_read(bytes);

@@ -6,6 +6,7 @@ mod synthetic;
 mod files;
 mod formats;
 mod members;
+mod offsets;
 mod tail;
 mod text;
 mod wrappings;

@@ -571,7 +571,7 @@ impl DataSink for Proven {
         assert_eq!(self.ended, Some(entry.name()));
         match bytes {
             BytesProven::Member { name, .. } => self.names.push(name),
-            BytesProven::Block(_) => panic!("{bytes:?}"),
+            BytesProven::Block(_) | BytesProven::BlockRead(_) => panic!("{bytes:?}"),
         }
     }
 }

@@ -4,22 +4,17 @@ use std::collections::HashMap;
 
 use super::chunk_pusher::ChunkPusher;
 use crate::ids::NodeId;
-use crate::work_record::{ProvenPart, Resumed, UnitId};
+use crate::work_record::{ProvenPart, UnitId};
 use pgdump_archive::{ArchiveError, BytesProven, Chunk, DataSink, DumpId, Extent, TocEntry};
 
 pub(super) struct TocProducer {
     chunks: ChunkPusher,
     /// The nodes whose data is to be read.
     node_of: HashMap<DumpId, NodeId>,
-    /// Blocks that an earlier attempt has proven and that nobody needs.
-    proven: HashMap<DumpId, Extent>,
+    /// Blocks that an earlier attempt has read and that nobody needs.
+    known: HashMap<DumpId, Extent>,
     /// `None` while the data of a skipped entry passes.
     current: Option<NodeId>,
-}
-
-/// Whether an earlier attempt has loaded all data of an entry, and proven its bytes. Such data need not be read again.
-fn is_settled(resumed: &Resumed, unit: UnitId) -> bool {
-    resumed.is_complete(unit) && resumed.is_proven(unit)
 }
 
 fn unit_of(entry: DumpId) -> UnitId {
@@ -28,21 +23,21 @@ fn unit_of(entry: DumpId) -> UnitId {
 
 impl TocProducer {
     pub(super) fn new(chunks: ChunkPusher, entries: &[TocEntry]) -> Self {
-        let resumed = chunks.job.record.resumed();
+        let job = &chunks.job;
         let nodes = chunks.work_queue.data_nodes().into_iter();
         let nodes = nodes.map(|(node, e)| (entries[e.0].dump_id, node));
-        let node_of = nodes.filter(|(entry, _)| !is_settled(resumed, unit_of(*entry)));
-        let settled = |e: &&TocEntry| is_settled(resumed, unit_of(e.dump_id));
+        let node_of = nodes.filter(|(entry, _)| !job.is_settled(unit_of(*entry)));
+        let settled = |e: &&TocEntry| job.is_settled(unit_of(e.dump_id));
         let entry_of: HashMap<UnitId, DumpId> = entries
             .iter()
             .filter(settled)
             .map(|e| (unit_of(e.dump_id), e.dump_id))
             .collect();
-        let blocks = resumed.blocks().iter();
-        let proven = blocks.filter_map(|(unit, block)| Some((*entry_of.get(unit)?, *block)));
+        let blocks = job.record.resumed().blocks().iter();
+        let known = blocks.filter_map(|(unit, block)| Some((*entry_of.get(unit)?, *block)));
         TocProducer {
             node_of: node_of.collect(),
-            proven: proven.collect(),
+            known: known.collect(),
             chunks,
             current: None,
         }
@@ -105,13 +100,14 @@ impl DataSink for TocProducer {
         let unit = unit_of(entry.dump_id);
         let part = match bytes {
             BytesProven::Block(extent) => ProvenPart::Block { unit, extent },
+            BytesProven::BlockRead(extent) => ProvenPart::BlockRead { unit, extent },
             BytesProven::Member { name, crc32c } => ProvenPart::Member { unit, name, crc32c },
         };
         record.later(|body| body.parts.push(part));
     }
 
-    fn is_proven(&self, entry: &TocEntry, block: Extent) -> bool {
-        self.proven.get(&entry.dump_id) == Some(&block)
+    fn known_block(&self, entry: &TocEntry) -> Option<Extent> {
+        self.known.get(&entry.dump_id).copied()
     }
 
     fn tail(&mut self, extent: Extent) {

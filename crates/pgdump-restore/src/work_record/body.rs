@@ -227,6 +227,14 @@ pub enum ProvenPart {
         /// Where it is.
         extent: Extent,
     },
+    /// A block of an archive whose blocks are proven together: the checksum is that of the bytes that were read, and is
+    /// proven by that of the whole alone.
+    BlockRead {
+        /// Whose it is.
+        unit: UnitId,
+        /// Where it is.
+        extent: Extent,
+    },
     /// A member of a directory.
     Member {
         /// Whose it is.
@@ -242,7 +250,9 @@ impl ProvenPart {
     /// Whose bytes they are.
     pub fn unit(&self) -> UnitId {
         match self {
-            ProvenPart::Block { unit, .. } | ProvenPart::Member { unit, .. } => *unit,
+            ProvenPart::Block { unit, .. }
+            | ProvenPart::BlockRead { unit, .. }
+            | ProvenPart::Member { unit, .. } => *unit,
         }
     }
 }
@@ -260,24 +270,36 @@ struct StoredPart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     length: Option<u64>,
     crc32c: Crc32c,
+    /// Whether it is a block that is only proven together with all others.
+    #[serde(rename = "t", default, skip_serializing_if = "is_false")]
+    is_together: bool,
+}
+
+impl StoredPart {
+    fn of_block(unit: UnitId, extent: Extent, is_together: bool) -> Self {
+        StoredPart {
+            unit,
+            member: None,
+            offset: Some(extent.offset),
+            length: Some(extent.length),
+            crc32c: extent.crc32c,
+            is_together,
+        }
+    }
 }
 
 impl Serialize for ProvenPart {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         let stored = match self {
-            ProvenPart::Block { unit, extent } => StoredPart {
-                unit: *unit,
-                member: None,
-                offset: Some(extent.offset),
-                length: Some(extent.length),
-                crc32c: extent.crc32c,
-            },
+            ProvenPart::Block { unit, extent } => StoredPart::of_block(*unit, *extent, false),
+            ProvenPart::BlockRead { unit, extent } => StoredPart::of_block(*unit, *extent, true),
             ProvenPart::Member { unit, name, crc32c } => StoredPart {
                 unit: *unit,
                 member: Some(name.clone()),
                 offset: None,
                 length: None,
                 crc32c: *crc32c,
+                is_together: false,
             },
         };
         stored.serialize(out)
@@ -292,16 +314,23 @@ impl<'de> Deserialize<'de> for ProvenPart {
             offset,
             length,
             crc32c,
+            is_together,
         } = StoredPart::deserialize(input)?;
         match (member, offset, length) {
-            (Some(name), None, None) => Ok(ProvenPart::Member { unit, name, crc32c }),
+            (Some(name), None, None) if !is_together => {
+                Ok(ProvenPart::Member { unit, name, crc32c })
+            }
             (None, Some(offset), Some(length)) => {
                 let extent = Extent {
                     offset,
                     length,
                     crc32c,
                 };
-                Ok(ProvenPart::Block { unit, extent })
+                Ok(if is_together {
+                    ProvenPart::BlockRead { unit, extent }
+                } else {
+                    ProvenPart::Block { unit, extent }
+                })
             }
             _ => Err(D::Error::custom("neither a block nor a member")),
         }
@@ -629,6 +658,10 @@ mod tests {
                         crc32c: Crc32c(7),
                     },
                 },
+                ProvenPart::BlockRead {
+                    unit: UnitId(7),
+                    extent: Extent::default(),
+                },
                 ProvenPart::Member {
                     unit: UnitId(8),
                     name: "3142.dat \u{e9}\u{1f600}\"\\".into(),
@@ -688,6 +721,7 @@ mod tests {
             r#"{"t":[1,2,4294967296]}"#,
             r#"{"k":["finish:x"]}"#,
             r#"{"p":[{"u":1,"crc32c":0}]}"#,
+            r#"{"p":[{"u":1,"member":"a","crc32c":0,"t":true}]}"#,
             r#"{"p":[{"u":1,"member":"a","offset":1,"length":1,"crc32c":0}]}"#,
             r#"{"r":[{"u":1,"b":[],"n":1,"q":0}]}"#,
         ] {

@@ -216,6 +216,8 @@ struct UnitDone {
     /// The last attempts that brought rows or large objects, and that proved the stored bytes of all of them.
     loaded_in: Option<i32>,
     proven_in: Option<i32>,
+    /// The last one that read all of them, so that they are proven if those of the whole archive are.
+    read_in: Option<i32>,
     /// The table of its rows and the statement that sets the search path, of SQL text.
     table: Option<(String, String)>,
     /// Its rows are lost.
@@ -304,9 +306,17 @@ impl Done {
             self.unit(end.unit).end = Some(end);
         }
         for part in body.parts {
-            self.unit(part.unit()).proven_in = Some(attempt);
-            if let ProvenPart::Block { unit, extent } = part {
-                self.blocks.push((unit, extent));
+            let work = self.unit(part.unit());
+            match part {
+                ProvenPart::BlockRead { unit, extent } => {
+                    work.read_in = Some(attempt);
+                    self.blocks.push((unit, extent));
+                }
+                ProvenPart::Block { unit, extent } => {
+                    work.proven_in = Some(attempt);
+                    self.blocks.push((unit, extent));
+                }
+                ProvenPart::Member { .. } => work.proven_in = Some(attempt),
             }
         }
         for (unit, table, path) in body.tables {
@@ -421,7 +431,16 @@ impl Resumed {
             .is_some_and(|work| work.proven_in.is_some() && work.proven_in >= work.loaded_in)
     }
 
-    /// The blocks of the archive that are proven.
+    /// Whether the stored bytes of a unit's data are proven, or would be by the checksum of the whole archive with that
+    /// of the block in [`Resumed::blocks`].
+    pub fn is_read(&self, unit: UnitId) -> bool {
+        self.is_proven(unit)
+            || self
+                .unit(unit)
+                .is_some_and(|work| work.read_in.is_some() && work.read_in >= work.loaded_in)
+    }
+
+    /// The blocks of the archive that were read to their end.
     pub fn blocks(&self) -> &[(UnitId, Extent)] {
         &self.0.blocks
     }
@@ -688,6 +707,28 @@ mod tests {
         let again = row((2, 1, 1), &proof);
         let again = read([first(), proven(), second(), again]).unwrap();
         assert!(again.is_proven(UnitId(7)));
+    }
+
+    /// Only with the checksums of all other blocks is such a block proven.
+    #[test]
+    fn a_block_that_was_read_is_not_proven() {
+        let unit = UnitId(7);
+        let extent = Extent {
+            offset: 5,
+            length: 6,
+            crc32c: Crc32c(9),
+        };
+        let proof = Body {
+            parts: vec![ProvenPart::BlockRead { unit, extent }],
+            ..Body::default()
+        };
+        let first = || row((1, 0, 1), &rows_of(7, &[(0, 10)], 2));
+        let was_read = || row((1, 1, 1), &proof);
+        let done = read([first(), was_read()]).unwrap();
+        assert!(done.is_read(unit) && !done.is_proven(unit));
+        assert_eq!(done.blocks(), [(unit, extent)]);
+        let second = row((2, 0, 1), &rows_of(7, &[(10, 20)], 2));
+        assert!(!read([first(), was_read(), second]).unwrap().is_read(unit));
     }
 
     #[test]
