@@ -136,7 +136,7 @@ async fn more_streams_are_opened_only_where_they_help() {
     for (link, reader, wanted) in [
         (FAST, 45 * MB, 1..=1),
         (50 * MB, FAST, 2..=2),
-        (FAST, 140 * MB, 3..=4),
+        (FAST, 140 * MB, 3..=5),
     ] {
         let store = Arc::new(ScriptedStore::new(size, 50 * MB, link));
         let all = download(&store, (0, size), reader).await;
