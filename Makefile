@@ -38,7 +38,7 @@ reference: ## Write docs/reference/ from the code
 	@$(BUILD) --quiet
 	@$(PROGRAM) reference docs/reference
 
-bench: ## Compare with download + pg_restore -j; measure the cost of a proof, of masking and of keeping work, growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
+bench: ## Compare with download + pg_restore -j; measure the cost of a proof, of masking and of keeping work, growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_STREAM_RATE, BENCH_DATASETS)
 	@scripts/setup.sh demo
 	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling --bench mask --bench resume
 

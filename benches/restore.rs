@@ -2,10 +2,13 @@
 //! run `pg_restore -j$(nproc)` (`psql` for SQL text). Both get the same object over loopback HTTP at the same rate
 //! and the same server with the same settings in a fresh state, and run interleaved. Measured are medians of the
 //! pairs' ratios, CPU seconds of both sides, peak memory of all client processes, and bytes written to disk. Also
-//! measured: `pg_restore -j` from a local file, and `pg_restore` from standard input.
+//! measured: the baseline with a download in slices, as `gcloud storage cp` does it; `pg_restore -j` from a local
+//! file; and `pg_restore` from standard input.
 //!
 //! `BENCH_SCALE` (1) multiplies the datasets. `BENCH_PAIRS` (5) is the number of runs of each pair, `BENCH_PEERS`
 //! (the same) that of the other ways, at the first rate. `BENCH_RATES` (0,50,20) are in MB/s; 0 is loopback speed.
+//! `BENCH_STREAM_RATE` (0, no limit) is the rate of each stream of the link, in MB/s: a bucket gives one stream 50 to
+//! 100 MB/s, and many of them the whole link. With it, the download in slices is compared in every pair.
 //! `BENCH_DATASETS` (all, and `memory`) and `BENCH_TARGETS` (durable,throwaway) select what is measured.
 //! `BENCH_FOLDER` keeps the dumps. Results: `target/bench/restore.json`, which keeps earlier results of what is not
 //! measured again, and, from a scale of 1 on, the figures of `docs/speed.md`.
@@ -19,12 +22,13 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::{ALL, Dataset, Form};
 use shared::{
     MB, Measured, Stand, env_or, fresh, keep, kept, make_dump, measure, median, open_to_all, query,
-    renew, restore_ours, serve, watch,
+    renew, restore_ours, serve, serve_limited, watch,
 };
 
 mod shared;
@@ -36,10 +40,30 @@ enum Way {
     Ours,
     /// Download, check, restore in parallel.
     Baseline,
+    /// The same, downloading by several streams.
+    Sliced,
     /// The dump is already on a local disk.
     LocalFile,
     /// `pg_restore` (`psql` for SQL text) reads the download from standard input.
     StandardInput,
+}
+
+/// The limits of a link and of each of its streams, in MB/s; 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Link {
+    rate_mb_s: u64,
+    stream_rate_mb_s: u64,
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.rate_mb_s, self.stream_rate_mb_s) {
+            (0, 0) => f.write_str("loopback"),
+            (rate, 0) => write!(f, "{rate}"),
+            (0, stream) => write!(f, "{stream} per stream"),
+            (rate, stream) => write!(f, "{rate}, {stream} per stream"),
+        }
+    }
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -51,6 +75,9 @@ struct Row {
     object_bytes: u64,
     /// In MB/s; 0 for loopback speed.
     rate_mb_s: u64,
+    /// Of each stream, in MB/s; 0 for no limit.
+    #[serde(default)]
+    stream_rate_mb_s: u64,
     runs: Vec<(Way, Vec<Measured>)>,
     /// Medians over the rounds of (the other way's seconds / ours).
     ratios: Vec<(Way, f64)>,
@@ -66,11 +93,18 @@ impl Row {
             (
                 r.dataset.clone(),
                 r.target.clone(),
-                r.rate_mb_s,
+                r.link(),
                 r.scale.to_bits(),
             )
         };
         key(self) == key(other)
+    }
+
+    fn link(&self) -> Link {
+        Link {
+            rate_mb_s: self.rate_mb_s,
+            stream_rate_mb_s: self.stream_rate_mb_s,
+        }
     }
 
     fn ratio(&self, way: Way) -> Option<f64> {
@@ -140,7 +174,7 @@ impl Results {
     fn write(&mut self) {
         let place = |name: &str| ALL.iter().position(|d| d.name == name);
         self.rows
-            .sort_by_key(|r| (r.target.clone(), place(&r.dataset), r.rate_mb_s));
+            .sort_by_key(|r| (r.target.clone(), place(&r.dataset), r.link()));
         keep(self.file(), &format!("{:#}\n", serde_json::json!(self)));
         renew(PAGE, self.scale, &self.text());
     }
@@ -166,6 +200,9 @@ fn main() {
         .split(',')
         .map(|r| r.parse().expect("BENCH_RATES are numbers"))
         .collect();
+    let stream_rate_mb_s = env_or("BENCH_STREAM_RATE", "0")
+        .parse()
+        .expect("BENCH_STREAM_RATE is a number");
     let (wanted, targets) = (
         env_or("BENCH_DATASETS", ""),
         env_or("BENCH_TARGETS", "durable,throwaway"),
@@ -197,8 +234,12 @@ fn main() {
             .into_iter()
             .filter(|t| targets.contains(t))
         {
-            for (i, rate) in rates.iter().enumerate() {
-                results.add(bench.compare(dataset, &dump, target, *rate, i == 0));
+            for (i, rate_mb_s) in rates.iter().copied().enumerate() {
+                let link = Link {
+                    rate_mb_s,
+                    stream_rate_mb_s,
+                };
+                results.add(bench.compare(dataset, &dump, target, link, i == 0));
             }
         }
     }
@@ -227,13 +268,13 @@ fn machine(bench: &Bench) -> String {
 }
 
 impl Bench {
-    /// `with_peers`: all four ways, otherwise only the two that are compared.
+    /// `with_peers`: all ways, otherwise only those that are compared.
     fn compare(
         &self,
         dataset: &Dataset,
         dump: &Path,
         target: &'static str,
-        rate: u64,
+        link: Link,
         with_peers: bool,
     ) -> Row {
         let server = Sandbox::start(
@@ -243,22 +284,30 @@ impl Bench {
             "-c max_locks_per_transaction=1024",
         )
         .expect("failed to start the target cluster");
-        let served = serve(&self.scratch, rate);
+        let served = serve_limited(&self.scratch, link.rate_mb_s, link.stream_rate_mb_s);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
         let url = format!(
             "http://{}/storage/v1/b/bench/o/{object}?alt=media",
             served.host
         );
-        let ways = if with_peers {
-            vec![Way::Ours, Way::Baseline, Way::LocalFile, Way::StandardInput]
-        } else {
-            vec![Way::Ours, Way::Baseline]
-        };
+        let mut ways = vec![Way::Ours, Way::Baseline];
+        let are_streams_limited = link.stream_rate_mb_s > 0;
+        if with_peers || are_streams_limited {
+            ways.push(Way::Sliced);
+        }
+        if with_peers {
+            ways.extend([Way::LocalFile, Way::StandardInput]);
+        }
+        let compared = 2 + usize::from(are_streams_limited);
         let mut safety = vec![];
         let mut runs: Vec<(Way, Vec<Measured>)> = ways.into_iter().map(|w| (w, vec![])).collect();
         for round in 0..self.pairs {
-            // The ways take turns in going first. The two that are compared come before the others.
-            let n = if round < self.peers { runs.len() } else { 2 };
+            // The ways take turns in going first. Those that are compared come before the others.
+            let n = if round < self.peers {
+                runs.len()
+            } else {
+                compared
+            };
             for i in 0..n {
                 let (way, measured) = &mut runs[(round + i) % n];
                 fresh(&server);
@@ -276,7 +325,7 @@ impl Bench {
                 .filter_map(|(w, m)| Some(format!("{w:?} {:.2} s", m.get(round)?.seconds)))
                 .collect();
             println!(
-                "{} on {target} at {rate} MB/s, round {}: {}",
+                "{} on {target}, MB/s: {link}, round {}: {}",
                 dataset.name,
                 round + 1,
                 all.join(", ")
@@ -294,10 +343,10 @@ impl Bench {
         };
         let others = runs[1..].iter().filter(|(_, m)| !m.is_empty());
         let ratios = others.map(|(w, m)| (*w, ratio(m))).collect();
-        let download = if rate == 0 {
+        let download = if link.rate_mb_s == 0 {
             0.0
         } else {
-            object_bytes as f64 / (rate as f64 * MB)
+            object_bytes as f64 / (link.rate_mb_s as f64 * MB)
         };
         let floor = |m: &Measured| {
             download.max((m.client_cpu + m.server_cpu) / self.cores as f64) / m.seconds
@@ -309,7 +358,8 @@ impl Bench {
             scale: self.scale,
             pairs: self.pairs,
             object_bytes,
-            rate_mb_s: rate,
+            rate_mb_s: link.rate_mb_s,
+            stream_rate_mb_s: link.stream_rate_mb_s,
             runs,
             ratios,
             of_floor,
@@ -350,6 +400,7 @@ impl Bench {
         let measured = measure(server, || {
             let (file, mut disk) = match way {
                 Way::Baseline => (downloaded.as_path(), download(url, &downloaded)),
+                Way::Sliced => (downloaded.as_path(), download_sliced(url, &downloaded)),
                 _ => (dump, 0),
             };
             let path = format!(
@@ -417,12 +468,7 @@ fn download(url: &str, file: &Path) -> u64 {
     runtime.block_on(async {
         let mut answer = reqwest::get(url).await.expect("the object");
         assert!(answer.status().is_success());
-        let hash = answer
-            .headers()
-            .get("x-goog-hash")
-            .and_then(|h| h.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
+        let hash = header(&answer, "x-goog-hash");
         let mut out = std::io::BufWriter::with_capacity(
             1 << 20,
             std::fs::File::create(file).expect("a file"),
@@ -434,16 +480,109 @@ fn download(url: &str, file: &Path) -> u64 {
             size += chunk.len() as u64;
         }
         out.flush().expect("failed to write the download");
-        assert!(
-            hash.contains(&pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c(
-                crc
-            ))),
-            "{hash}: the CRC32C of the download is wrong"
-        );
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        std::fs::set_permissions(file, mode).expect("permissions");
+        check_hash(&hash, crc);
+        let_all_read(file);
         size
     })
+}
+
+/// How many streams download one object in slices.
+const SLICES: u64 = 8;
+
+/// The same by several streams, each with a slice of the object, whose checksums are combined.
+fn download_sliced(url: &str, file: &Path) -> u64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("failed to start a runtime");
+    let out = Arc::new(std::fs::File::create(file).expect("a file"));
+    runtime.block_on(async {
+        let client = reqwest::Client::new();
+        let first = slice(&client, url, (0, 0)).await;
+        let (size, hash) = (
+            header(&first, "x-goog-stored-content-length")
+                .parse::<u64>()
+                .expect("a size"),
+            header(&first, "x-goog-hash"),
+        );
+        drop(first);
+        let length = size.div_ceil(SLICES).max(1);
+        let begins = (0..SLICES)
+            .map(|i| i * length)
+            .filter(|begin| *begin < size);
+        let slices: Vec<_> = begins
+            .map(|begin| {
+                let range = (begin, size.min(begin + length) - 1);
+                tokio::spawn(write_slice(
+                    client.clone(),
+                    url.to_owned(),
+                    range,
+                    out.clone(),
+                ))
+            })
+            .collect();
+        let mut crc = 0;
+        for slice in slices {
+            let (of_slice, length) = slice.await.expect("a slice");
+            crc = crc32c::crc32c_combine(crc, of_slice, length);
+        }
+        check_hash(&hash, crc);
+        let_all_read(file);
+        size
+    })
+}
+
+fn let_all_read(file: &Path) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(file, mode).expect("permissions");
+}
+
+/// Requests the bytes from the first to the last one.
+async fn slice(
+    client: &reqwest::Client,
+    url: &str,
+    (first, last): (u64, u64),
+) -> reqwest::Response {
+    let answer = client
+        .get(url)
+        .header("range", format!("bytes={first}-{last}"))
+        .send()
+        .await
+        .expect("the object");
+    assert_eq!(answer.status().as_u16(), 206);
+    answer
+}
+
+/// Writes a slice to its place; returns its CRC32C and length.
+async fn write_slice(
+    client: reqwest::Client,
+    url: String,
+    range: (u64, u64),
+    out: Arc<std::fs::File>,
+) -> (u32, usize) {
+    use std::os::unix::fs::FileExt;
+    let mut answer = slice(&client, &url, range).await;
+    let (mut crc, mut written) = (0, 0);
+    while let Some(chunk) = answer.chunk().await.expect("its bytes") {
+        crc = crc32c::crc32c_append(crc, &chunk);
+        out.write_all_at(&chunk, range.0 + written)
+            .expect("failed to write the download");
+        written += chunk.len() as u64;
+    }
+    (crc, written as usize)
+}
+
+fn header(answer: &reqwest::Response, name: &str) -> String {
+    let value = answer.headers().get(name).and_then(|v| v.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+fn check_hash(hash: &str, crc: u32) {
+    let crc = pgrestored::backup::encode_crc32c(pgdump_archive::Crc32c(crc));
+    assert!(
+        hash.contains(&crc),
+        "{hash}: the CRC32C of the download is wrong"
+    );
 }
 
 impl Results {
@@ -454,7 +593,7 @@ impl Results {
         for target in targets {
             let _ = writeln!(
                 out,
-                "### {target}\n\n| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | file here | stdin | of minimum | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+                "### {target}\n\n| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | sliced | file here | stdin | of minimum | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
             );
             self.rows
                 .iter()
@@ -485,11 +624,6 @@ fn line(r: &Row) -> String {
         r.ratio(way)
             .map_or("–".to_owned(), |ratio| format!("{ratio:.2}"))
     };
-    let rate = if r.rate_mb_s == 0 {
-        "loopback".to_owned()
-    } else {
-        r.rate_mb_s.to_string()
-    };
     let scale = if r.scale == 1.0 {
         String::new()
     } else {
@@ -497,13 +631,15 @@ fn line(r: &Row) -> String {
     };
     let (o, b) = (Way::Ours, Way::Baseline);
     format!(
-        "| {}{scale} | {:.0} | {rate} | {} | {:.2} | {:.2} | **{}** | {} | {} | {:.0} % | {:.1} % | {:.1} + {:.1} | {:.1} + {:.1} | {:.0} | {:.0} | {:.0} |\n",
+        "| {}{scale} | {:.0} | {} | {} | {:.2} | {:.2} | **{}** | {} | {} | {} | {:.0} % | {:.1} % | {:.1} + {:.1} | {:.1} + {:.1} | {:.0} | {:.0} | {:.0} |\n",
         r.dataset,
         r.object_bytes as f64 / MB,
+        r.link(),
         r.pairs,
         of(o, |m| m.seconds),
         of(b, |m| m.seconds),
         ratio(b),
+        ratio(Way::Sliced),
         ratio(Way::LocalFile),
         ratio(Way::StandardInput),
         r.of_floor * 100.0,

@@ -5,9 +5,13 @@ mod checked_read;
 mod download;
 mod generations;
 mod members;
+mod ordered_parts;
 mod pieces;
 mod ranges;
+mod read_ahead;
+mod resuming_range;
 mod rotation;
+mod stream_tuner;
 mod unlisted;
 
 use crate::job::Generation;

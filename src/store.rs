@@ -10,6 +10,8 @@ mod gcs_lifecycle;
 mod kept_bytes;
 mod local;
 mod object_body;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use pgdump_archive::Crc32c;
 use std::collections::HashMap;

@@ -277,6 +277,11 @@ impl Drop for Served {
 }
 
 pub fn serve(scratch: &Path, rate_mb_s: u64) -> Served {
+    serve_limited(scratch, rate_mb_s, 0)
+}
+
+/// The same, with a limit for each stream, as a bucket has; both in MB/s, 0 for none.
+pub fn serve_limited(scratch: &Path, rate_mb_s: u64, stream_rate_mb_s: u64) -> Served {
     use std::io::BufRead;
     let mut child = Command::new(OURS)
         .args([
@@ -287,6 +292,8 @@ pub fn serve(scratch: &Path, rate_mb_s: u64) -> Served {
             "bench",
             "--rate",
             &(rate_mb_s * 1_000_000).to_string(),
+            "--stream-rate",
+            &(stream_rate_mb_s * 1_000_000).to_string(),
         ])
         .arg("--folder")
         .arg(scratch)

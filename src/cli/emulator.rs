@@ -31,6 +31,9 @@ pub(super) struct EmulatorArgs {
     /// Limit of all downloads together, in bytes per second; 0 = no limit
     #[arg(long, default_value_t = 0)]
     rate: u64,
+    /// Limit of each download, in bytes per second; 0 = no limit
+    #[arg(long, default_value_t = 0)]
+    stream_rate: u64,
 }
 
 pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
@@ -41,6 +44,7 @@ pub(super) async fn run(args: EmulatorArgs) -> CommandResult {
     }
     let emulator = Emulator::start(args.listen).await?;
     emulator.storage.limit_rate(args.rate);
+    emulator.storage.limit_rate_each(args.stream_rate);
     for name in ["restore-requests", "restore-completions", NOTIFICATIONS] {
         let topic = format!("projects/{}/topics/{name}", args.emulated_project);
         let subscription = format!("projects/{}/subscriptions/{name}", args.emulated_project);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use tokio::sync::Semaphore;
 
 use super::object_body::ObjectBody;
 use crate::error::{StorageError, StorageKind};
@@ -345,6 +346,12 @@ pub trait BackupStore: Send + Sync {
         offset: u64,
         length: Option<u64>,
     ) -> BoxFuture<'a, Result<ObjectBytes, StorageError>>;
+
+    /// The streams that downloads may open beside their first ones, all of them together; `None` if several streams of one
+    /// object are no faster than one.
+    fn spare_streams(&self) -> Option<&Semaphore> {
+        None
+    }
 
     /// Creates an object; `None` if one of that name exists, which is left unchanged.
     ///

@@ -21,6 +21,7 @@ use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
 use google_cloud_storage::retry_policy::RetryableErrors;
 use google_cloud_storage::streaming_source::StreamingSource;
+use tokio::sync::Semaphore;
 
 use super::backup_store::{
     BackupStore, Listing, NameFilter, NewestObjects, ObjectBytes, ObjectGeneration, ObjectLock,
@@ -44,9 +45,14 @@ const DELETED_LIMIT: Duration = Duration::from_secs(5);
 /// How long to look for the retention policy of the bucket: it only explains what is kept.
 const BUCKET_LIMIT: Duration = Duration::from_secs(5);
 
+/// The streams that downloads may open beside their first ones: enough for two at their most. Each takes about one MiB of
+/// read-ahead, so this bounds what they add to the memory of a process.
+const SPARE_STREAMS: usize = 14;
+
 pub(super) struct GcsStore {
     control: StorageControl,
     data: Storage,
+    spare_streams: Semaphore,
     bucket: String,
     prefix: String,
     billing: Billing,
@@ -81,6 +87,7 @@ impl GcsStore {
         Ok(GcsStore {
             control: control.build().await.map_err(no_client)?,
             data: data.build().await.map_err(no_client)?,
+            spare_streams: Semaphore::new(SPARE_STREAMS),
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
             billing,
@@ -407,6 +414,11 @@ impl BackupStore for GcsStore {
             let stream = stream.map(move |chunk| chunk.map_err(|e| error_of(e, &asked)));
             Ok(stream.boxed())
         })
+    }
+
+    /// Each has a connection of its own, because the client speaks HTTP/1.1.
+    fn spare_streams(&self) -> Option<&Semaphore> {
+        Some(&self.spare_streams)
     }
 
     fn create<'a>(

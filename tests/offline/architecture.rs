@@ -207,6 +207,7 @@ fn restricted_names_are_used_only_in_their_modules() {
 #[test]
 fn pure_modules_are_not_async() {
     for pure in [
+        "backup/stream_tuner.rs",
         "retention.rs",
         "verification/drift.rs",
         "verification/server_version.rs",
