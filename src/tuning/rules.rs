@@ -15,6 +15,10 @@ const WORTH_SECONDS: f64 = 10.0;
 const WORTH_BYTES: u64 = GIB;
 /// Checkpoints during a load that nobody needs to think about.
 const FEW_CHECKPOINTS: u64 = 1;
+/// Up to version 14, counters are up to half a second late, and may then have the checkpoints of CREATE DATABASE, which came
+/// before the load.
+const EXACT_COUNTERS: u32 = 150_000;
+const LATE_CHECKPOINTS: u64 = 2;
 /// `checkpoint_timeout` from which on there is nothing to gain, and what is suggested below, in milliseconds.
 const LONG_TIMEOUT: u64 = 15 * 60_000;
 const SUGGESTED_TIMEOUT: u64 = 30 * 60_000;
@@ -49,11 +53,17 @@ impl Load {
     /// What happened between two readings. Counters that were reset meanwhile say nothing.
     pub fn between(before: &Reading, after: &Reading, seconds: f64) -> Self {
         let since = |of: fn(&Reading) -> Option<u64>| of(after)?.checked_sub(of(before)?);
+        let requested = since(|r| r.requested_checkpoints);
+        let late = if after.settings.version < EXACT_COUNTERS {
+            LATE_CHECKPOINTS
+        } else {
+            0
+        };
         Load {
             seconds,
             wal_bytes: since(|r| r.wal_position),
             timed_checkpoints: since(|r| r.timed_checkpoints),
-            requested_checkpoints: since(|r| r.requested_checkpoints),
+            requested_checkpoints: requested.map(|n| n.saturating_sub(late)),
             indexes: None,
         }
     }
@@ -630,6 +640,7 @@ mod tests {
     #[test]
     fn counters_that_were_reset_say_nothing() {
         let reading = |requested, position| Reading {
+            settings: defaults(150_000),
             requested_checkpoints: Some(requested),
             wal_position: Some(position),
             ..Reading::default()
@@ -638,6 +649,13 @@ mod tests {
         assert_eq!(load.requested_checkpoints, Some(2));
         assert_eq!(load.wal_bytes, Some(250));
         assert_eq!(load.timed_checkpoints, None);
+        let old = |requested| Reading {
+            settings: defaults(140_000),
+            requested_checkpoints: Some(requested),
+            ..Reading::default()
+        };
+        let late = Load::between(&old(7), &old(9), 3.0);
+        assert_eq!(late.requested_checkpoints, Some(0));
         let reset = Load::between(&reading(7, 100), &reading(1, 350), 3.0);
         assert_eq!(reset.requested_checkpoints, None);
     }
