@@ -5,6 +5,15 @@
 BUILD := cargo build --bin pgrestored --test offline
 PROGRAM := "$${CARGO_TARGET_DIR:-target}/debug/pgrestored"
 
+# `make bench QUICK=1` measures some 190 MB, three pairs of each row, and writes into no page.
+ifdef QUICK
+BENCH := BENCH_SCALE="$${BENCH_SCALE:-0.3}" BENCH_PAIRS="$${BENCH_PAIRS:-3}" BENCH_PEERS=0 BENCH_RATES="$${BENCH_RATES:-0,50}" \
+	BENCH_TARGETS="$${BENCH_TARGETS:-durable}" BENCH_DATASETS="$${BENCH_DATASETS:-mixed,events}" cargo bench --bench restore
+else
+BENCH := cargo bench --no-fail-fast --bench restore --bench never_slower --bench verify --bench growth --bench scale --bench scaling --bench mask --bench resume \
+	--bench tuning
+endif
+
 .PHONY: help setup demo test check msrv repository screenshots recording bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
 
 help: ## Show this list
@@ -38,9 +47,9 @@ reference: ## Write docs/reference/ from the code
 	@$(BUILD) --quiet
 	@$(PROGRAM) reference docs/reference
 
-bench: ## Compare with download + pg_restore -j; measure the cost of a proof, of masking and of keeping work, growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_STREAM_RATE, BENCH_DATASETS)
+bench: ## Compare with download + pg_restore -j; measure the cost of a proof, of masking and of keeping work, growth, settings of the server, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_STREAM_RATE, BENCH_DATASETS); QUICK=1: the headline rows in five minutes
 	@scripts/setup.sh demo
-	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling --bench mask --bench resume
+	@$(BENCH)
 
 smoke: ## Run the first benchmark on some 20 MB of each dataset, once and unoptimized, to see that it works
 	@scripts/setup.sh demo

@@ -1,9 +1,12 @@
 //! `make bench`, fourth part: the cost of a restore as a backup grows in rows, tables or large objects. Each must
 //! grow linearly. Also measured: the time until the first byte of COPY reaches the server, and the share of
-//! staging, checks and swap.
+//! staging, checks and swap. Then in decades, up to 100,000 tables and 1,000,000 large objects: ten times as many must not take
+//! more than twelve times as long, or as much memory, and up to 100,000 tables at most 256 MiB; the result must not grow.
 //!
-//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) the number of runs per size. Results:
-//! `target/bench/growth.json` and a plot, `growth.svg`.
+//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) the number of runs per size (of decades: 3, 2 and 1),
+//! `BENCH_DATASETS` (all; by decades: `tiny`, `large_objects`) what is measured. Results:
+//! `target/bench/growth.json` and a plot, `growth.svg`, and from a scale of 1 on a table in `docs/scaling.md`. Exits with 1 if
+//! growth is not linear.
 
 #![allow(
     clippy::disallowed_types,
@@ -18,7 +21,9 @@ use std::time::{Duration, Instant};
 
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
-use shared::{Ours, Stand, fresh, keep, median, restore_ours, serve};
+use shared::sections::renew_section;
+use shared::shapes::shape;
+use shared::{Ours, Stand, env_or, fresh, keep, median, restore_ours, serve};
 
 mod shared;
 
@@ -32,6 +37,33 @@ const UNITS: [(&str, &str); 5] = [
     ("pgbench", "row"),
     ("mixed", "row of the largest table"),
 ];
+
+/// Shapes by decades: the largest number at a scale of 1.
+const DECADES: [(&str, &str, f64); 2] = [
+    ("tiny", "table", 100_000.0),
+    ("large_objects", "large object", 1_000_000.0),
+];
+/// Parts of the largest number, and the most runs of each.
+const PARTS: [(f64, usize); 3] = [(0.01, 3), (0.1, 2), (1.0, 1)];
+/// How many times the growth of the number that of time and memory may be.
+const LINEAR: f64 = 1.2;
+/// The most memory, up to this many tables.
+const MOST_MEMORY: (f64, u64) = (100_000.0, 256 << 20);
+/// The most bytes of a result, whatever the number.
+const MOST_RESULT: usize = 64 << 10;
+
+/// One size of a decade.
+#[derive(Debug, serde::Serialize)]
+struct Decade {
+    dataset: &'static str,
+    unit: &'static str,
+    count: f64,
+    runs: usize,
+    seconds: f64,
+    cpu_seconds: f64,
+    peak_memory_bytes: u64,
+    result_bytes: usize,
+}
 
 #[derive(Debug, serde::Serialize)]
 struct Row {
@@ -55,6 +87,8 @@ struct Run {
 fn main() {
     let Some(stand) = Stand::new() else { return };
     let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
+    let wanted = env_or("BENCH_DATASETS", "");
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
     let server = Sandbox::start(
         bindir,
         &std::env::temp_dir(),
@@ -63,7 +97,7 @@ fn main() {
     )
     .expect("failed to start the target cluster");
     let mut table = Vec::new();
-    for (name, unit) in UNITS {
+    for (name, unit) in UNITS.into_iter().filter(|(name, _)| is_wanted(name)) {
         let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
         for size in SIZES {
             let dump = dataset.dump(bindir, scratch, scale * size);
@@ -108,9 +142,130 @@ fn main() {
             r.peak_memory_bytes as f64 / 1048576.0
         );
     }
-    let json = serde_json::json!({ "scale": scale, "runs": pairs, "rows": table });
+    let mut decades = Vec::new();
+    for what in DECADES.into_iter().filter(|(name, _, _)| is_wanted(name)) {
+        decades.extend(grow(&stand, &server, what));
+    }
+    let json =
+        serde_json::json!({ "scale": scale, "runs": pairs, "rows": table, "decades": decades });
     keep("growth.json", &format!("{json:#}\n"));
     keep("growth.svg", &plot(&table));
+    let text = decades_text(&decades);
+    println!("\n{text}");
+    if !decades.is_empty() {
+        renew_section("docs/scaling.md", "growth", scale, &text);
+    }
+    let wrong = faults(&decades);
+    wrong
+        .iter()
+        .for_each(|fault| println!("NOT LINEAR: {fault}"));
+    if !wrong.is_empty() {
+        // The server and the dumps are removed first.
+        drop((server, stand));
+        std::process::exit(1);
+    }
+}
+
+/// Restores a shape in three sizes, each ten times the one before.
+fn grow(
+    stand: &Stand,
+    server: &Sandbox,
+    (name, unit, most): (&'static str, &'static str, f64),
+) -> Vec<Decade> {
+    let sizes = PARTS.into_iter().map(|(part, most_runs)| {
+        let count = (most * stand.scale * part).round().max(10.0);
+        let dump = shape(name).dump(&stand.bindir, &stand.scratch, count as u64);
+        let served = serve(&stand.scratch, 0);
+        let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+        let runs: Vec<Ours> = (0..stand.pairs.min(most_runs))
+            .map(|_| {
+                fresh(server);
+                restore_ours(server, &served.host, object, &[])
+            })
+            .collect();
+        let of = |f: fn(&Ours) -> f64| median(runs.iter().map(f).collect());
+        Decade {
+            dataset: name,
+            unit,
+            count,
+            runs: runs.len(),
+            seconds: of(|r| r.measured.seconds),
+            cpu_seconds: of(|r| r.measured.client_cpu + r.measured.server_cpu),
+            peak_memory_bytes: of(|r| r.measured.peak_memory_bytes as f64) as u64,
+            result_bytes: runs
+                .iter()
+                .map(|r| r.result.to_string().len())
+                .max()
+                .unwrap_or_default(),
+        }
+    });
+    sizes.collect()
+}
+
+/// Each size with the one before it of the same shape: how many times the number, the time and the memory is.
+fn factors(decades: &[Decade]) -> Vec<(&Decade, Option<[f64; 3]>)> {
+    let before = |i: usize| {
+        let earlier = decades.get(i.checked_sub(1)?)?;
+        let this = &decades[i];
+        (earlier.dataset == this.dataset).then(|| {
+            [
+                this.count / earlier.count,
+                this.seconds / earlier.seconds,
+                this.peak_memory_bytes as f64 / earlier.peak_memory_bytes as f64,
+            ]
+        })
+    };
+    let all = decades.iter().enumerate();
+    all.map(|(i, decade)| (decade, before(i))).collect()
+}
+
+/// What grows too fast, or is too large.
+fn faults(decades: &[Decade]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (decade, factors) in factors(decades) {
+        let what = format!("{:.0} × {}", decade.count, decade.unit);
+        if let Some([number, time, memory]) = factors {
+            for (name, factor) in [("time", time), ("memory", memory)] {
+                if factor > number * LINEAR {
+                    found.push(format!(
+                        "{what}: {number:.0} times as many take {factor:.1} times the {name}"
+                    ));
+                }
+            }
+        }
+        let (most, bytes) = MOST_MEMORY;
+        if decade.unit == "table" && decade.count <= most && decade.peak_memory_bytes > bytes {
+            found.push(format!(
+                "{what}: {} MiB of memory",
+                decade.peak_memory_bytes >> 20
+            ));
+        }
+        if decade.result_bytes > MOST_RESULT {
+            found.push(format!("{what}: a result of {} bytes", decade.result_bytes));
+        }
+    }
+    found
+}
+
+fn decades_text(decades: &[Decade]) -> String {
+    let mut out = "| number of | count | runs | s | µs each | MiB | time, times | memory, times | result bytes |\n|---|---|---|---|---|---|---|---|---|\n".to_owned();
+    for (d, factors) in factors(decades) {
+        let factor = |i: usize| factors.map_or("–".to_owned(), |f| format!("{:.1}", f[i]));
+        let _ = writeln!(
+            out,
+            "| {}s | {:.0} | {} | {:.1} | {:.0} | {:.0} | {} | {} | {} |",
+            d.unit,
+            d.count,
+            d.runs,
+            d.seconds,
+            d.seconds / d.count * 1e6,
+            d.peak_memory_bytes as f64 / 1048576.0,
+            factor(1),
+            factor(2),
+            d.result_bytes
+        );
+    }
+    out
 }
 
 fn run(server: &Sandbox, host: &str, object: &str) -> Run {

@@ -27,8 +27,8 @@ use std::sync::Arc;
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::{ALL, Dataset, Form};
 use shared::{
-    MB, Measured, Stand, env_or, fresh, keep, kept, make_dump, measure, median, open_to_all, query,
-    renew, restore_ours, serve, serve_limited, watch,
+    MB, Measured, Stand, env_or, fresh, keep, kept, machine, make_dump, measure, median,
+    open_to_all, query, renew, restore_ours, serve, serve_limited, watch,
 };
 
 mod shared;
@@ -224,9 +224,9 @@ fn main() {
     };
     println!(
         "{}\nbaseline: download, CRC32C, pg_restore -j{cores} into a new database",
-        machine(&bench)
+        machine(&bench.bindir, bench.cores)
     );
-    let mut results = Results::kept(machine(&bench), scale);
+    let mut results = Results::kept(machine(&bench.bindir, bench.cores), scale);
     let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
     for dataset in ALL.iter().filter(|d| is_wanted(d.name)) {
         let dump = dataset.dump(&bench.bindir, &bench.scratch, scale);
@@ -246,25 +246,11 @@ fn main() {
     if is_wanted(MEMORY) {
         results.remember(bench.memory());
     }
+    // Of the earlier results that are kept, those at this scale, of what was asked for.
+    results
+        .rows
+        .retain(|r| r.scale == scale && is_wanted(&r.dataset));
     println!("\n{}", results.text());
-}
-
-fn machine(bench: &Bench) -> String {
-    let version = Command::new(bench.bindir.join("postgres"))
-        .arg("--version")
-        .output()
-        .expect("a version");
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .unwrap_or(": unknown");
-    format!(
-        "{} cores ({}); {}",
-        bench.cores,
-        cpu.trim_start_matches([' ', '\t', ':']),
-        String::from_utf8_lossy(&version.stdout).trim()
-    )
 }
 
 impl Bench {

@@ -4,6 +4,7 @@
 #[macro_use]
 mod terminal;
 
+mod advice;
 mod backup;
 mod check;
 mod continuable;

@@ -2,10 +2,12 @@
 //! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
 //! accepted too. `schemas/` is generated from these types.
 
+mod advice;
 mod gcs_notification;
 mod message_ids;
 mod own_request;
 mod resumed_from;
+mod shortened;
 mod text_checks;
 
 use pgdump_restore::{LISTED_REFUSALS, MaskingReport, Refusal, Stage};
@@ -23,6 +25,7 @@ use text_checks::check_attributes;
 pub use crate::error::ErrorBody;
 pub use crate::job::{Completeness, ResultBackup};
 pub use crate::proof::Verdict;
+pub use advice::{Advice, MOST_ADVICE, MeasuredGain};
 pub use gcs_notification::GcsNotification;
 pub use message_ids::id_of_message;
 pub use resumed_from::ResumedFrom;
@@ -253,6 +256,9 @@ pub struct RestoreResult {
     /// What was restored differently from the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rewrites: Vec<Rewrite>,
+    /// After a success: settings of the target's server that made the restore slower, at most five.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub advice: Vec<Advice>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// For a verification: its depth, its findings and the location of its evidence.
@@ -545,6 +551,7 @@ impl RestoreResult {
             masking: None,
             notes: vec![],
             rewrites: vec![],
+            advice: vec![],
             labels: BTreeMap::new(),
             verification: None,
             rehearsal: None,
@@ -569,6 +576,7 @@ impl RestoreResult {
         bound_list(&mut self.notes, LISTED);
         bound_rewrites(&mut self.rewrites);
         bound_refusals(&mut self.skipped);
+        self.advice.truncate(MOST_ADVICE);
         if let Some(error) = &mut self.error {
             error.message = one_line(&error.message);
             bound_refusals(&mut error.refusals);
@@ -607,6 +615,7 @@ impl RestoreResult {
                 REDUCED_TEXT,
             )],
             rewrites: vec![],
+            advice: vec![],
             skipped: vec![],
             masking: self.masking.as_ref().map(|m| Box::new(m.reduced())),
             labels: BTreeMap::new(),

@@ -37,6 +37,7 @@ mod html;
 pub mod queue;
 pub mod sandbox;
 pub mod store;
+pub mod tuning;
 
 // Domain types, configuration and telemetry.
 pub mod config;

@@ -13,7 +13,7 @@ use crate::database::{
     RetainedDatabase, RolledBack, WaitingRestore,
 };
 use crate::error::{RestoreError, report};
-use crate::event::RestoreResult;
+use crate::event::{Advice, RestoreResult};
 use crate::job::{BackupRef, KeepProgress, OnExisting, Rehearsal, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
 use crate::pipeline::{self, Services, targets};
@@ -217,6 +217,15 @@ impl RestoreManager {
         pinned: Option<&PinnedBackup>,
     ) -> Result<Vec<Finding>, RestoreError> {
         pipeline::preflight::preflight(&self.services, archive, wanted, pinned).await
+    }
+
+    /// Settings of the target server that will make a restore of a backup slower; `None` if the server does not tell.
+    pub async fn advice(
+        &self,
+        archive: &Archive,
+        pinned: Option<&PinnedBackup>,
+    ) -> Option<Vec<Advice>> {
+        pipeline::preflight::advice(&self.services, archive, pinned).await
     }
 
     /// Whether a database may be restored into at all.

@@ -33,6 +33,7 @@ mod states;
 mod stored_rows;
 mod target_destination;
 pub(crate) mod targets;
+mod tuning_watch;
 mod upload;
 pub(crate) mod verification;
 mod verification_server;

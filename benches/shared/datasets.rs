@@ -146,8 +146,23 @@ impl Dataset {
 }
 
 pub fn make_dump(bindir: &Path, folder: &Path, sql: &str, rows: u64, form: Form, dump: &Path) {
-    let options = "-c max_locks_per_transaction=1024 -c fsync=off";
-    let source = Sandbox::start(bindir, &std::env::temp_dir(), false, options)
+    make_dump_with_locks(bindir, folder, (sql, rows, form), dump, 0);
+}
+
+/// The same with room for this many locks of one transaction.
+pub fn make_dump_with_locks(
+    bindir: &Path,
+    folder: &Path,
+    (sql, rows, form): (&str, u64, Form),
+    dump: &Path,
+    locks: u64,
+) {
+    // There is room for this setting times `max_connections` (100).
+    let options = format!(
+        "-c max_locks_per_transaction={} -c fsync=off",
+        (locks / 50).max(1024)
+    );
+    let source = Sandbox::start(bindir, &std::env::temp_dir(), false, &options)
         .expect("failed to start the source cluster");
     let script = folder.join("dataset.sql");
     std::fs::write(&script, sql).expect("failed to write the script");

@@ -13,8 +13,11 @@ use pgrestored::sandbox::Sandbox;
 pub const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 pub const MB: f64 = 1e6;
 
+pub mod baseline;
 pub mod datasets;
 pub mod model;
+pub mod sections;
+pub mod shapes;
 
 /// The cost of one restore.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
@@ -170,31 +173,35 @@ impl Ours {
 
 /// Restores `object` from the emulator at `host` into the database `restored`, which must not exist.
 pub fn restore_ours(server: &Sandbox, host: &str, object: &str, more: &[&str]) -> Ours {
+    let mut command = Command::new(OURS);
+    command
+        .args([
+            "restore",
+            object,
+            "--target",
+            "restored",
+            "--output",
+            "json",
+            "--backup-bucket",
+            "bench",
+        ])
+        // `pg_restore` does not run ANALYZE either.
+        .args([
+            "--no-analyze",
+            "--db-host",
+            server.host(),
+            "--storage-emulator-host",
+            host,
+        ])
+        .args(more);
+    restoring(server, command)
+}
+
+/// Runs a command of ours that restores, and prints its result as JSON.
+pub fn restoring(server: &Sandbox, mut command: Command) -> Ours {
     let mut printed = None;
     let measured = measure(server, || {
-        let mut command = Command::new(OURS);
-        command
-            .args([
-                "restore",
-                object,
-                "--target",
-                "restored",
-                "--output",
-                "json",
-                "--backup-bucket",
-                "bench",
-            ])
-            // `pg_restore` does not run ANALYZE either.
-            .args([
-                "--no-analyze",
-                "--db-host",
-                server.host(),
-                "--storage-emulator-host",
-                host,
-            ])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("pgrestored");
         let stdout = child.stdout.take().expect("stdout");
         printed = Some(std::thread::spawn(move || {
@@ -246,6 +253,25 @@ pub fn renew(page: &str, scale: f64, figures: &str) {
         &text[end..]
     );
     std::fs::write(page, text).expect("the page");
+}
+
+/// The machine and the server, so that results of others are not taken for its own.
+pub fn machine(bindir: &Path, cores: usize) -> String {
+    let version = Command::new(bindir.join("postgres"))
+        .arg("--version")
+        .output()
+        .expect("a version");
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .unwrap_or(": unknown");
+    format!(
+        "{} cores ({}); {}",
+        cores,
+        cpu.trim_start_matches([' ', '\t', ':']),
+        String::from_utf8_lossy(&version.stdout).trim()
+    )
 }
 
 pub fn env_or(name: &str, default: &str) -> String {

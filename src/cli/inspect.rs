@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use maud::{Markup, html};
 use tokio_util::sync::CancellationToken;
 
+use super::advice;
 use super::backup::{backup_of, hint_of, with_generation};
 use super::exit::{CommandError, CommandResult, Exit, usage};
 use super::files;
@@ -18,6 +19,7 @@ use crate::backup::Backup;
 use crate::error::{
     FailureReason, RestoreError, StorageError, StorageKind, ValidationError, ValidationKind,
 };
+use crate::event::Advice;
 use crate::html::{
     TableCell, TableColumn, bytes, count, document, exact_size, pairs, stat, table, time,
 };
@@ -96,6 +98,9 @@ pub(super) struct Inspection {
     /// With --against: findings, those that block a restore first.
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
+    /// With --against: settings of the server that will make a restore slower, if it tells its settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<Vec<Advice>>,
     /// With --list: the lines of pg_restore --list.
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<Vec<String>>,
@@ -139,8 +144,14 @@ pub(super) async fn run(app: App, args: InspectArgs, output: OutputFormat) -> Co
     } else {
         None
     };
+    let advice = if args.against {
+        app.manager.advice(&archive, pinned.as_ref()).await
+    } else {
+        None
+    };
     let mut i = describe(pinned.map(|p| p.object.into()), &archive, findings);
     i.cut_off = cut_off.map(|c| c.what);
+    i.advice = advice;
     i.list = list;
     stop.cancel();
     if args.rehearse {
@@ -341,6 +352,11 @@ fn print(i: &Inspection) {
         out!("          {}", f.consequence);
         out!("          fix: {}", f.fix);
     }
+    let advice = advice::lines(i.advice.as_deref().unwrap_or_default());
+    if !advice.is_empty() {
+        out!("settings        of the server that make a restore slower:");
+        advice.iter().for_each(|line| out!("  {line}"));
+    }
 }
 
 /// The estimated size of the restored database, and what the estimate rests on: other formats of the same database
@@ -370,6 +386,7 @@ fn page(i: &Inspection) -> String {
         }
         @if let Some(cut_off) = &i.cut_off { p.warn { (cut_off) } }
         (findings_table(i))
+        (advice::table_of(i.advice.as_deref().unwrap_or_default()))
         (pairs(("backup", "Backup"), &properties(i)))
         (tables_table(i))
         (pairs(("entries", "Entries"), &i.entries.iter().map(|(kind, n)| (kind.as_str(), count(*n as u64))).collect::<Vec<_>>()))
@@ -521,6 +538,7 @@ fn describe(
         needs: Requirements::of(archive, entries, size),
         cut_off: None,
         findings,
+        advice: None,
         list: None,
         rehearsal: None,
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pgdump_restore::{FinishingSql, MAX_FINISHING_BYTES, MaskingReport, Stage, UseList};
 use tokio_util::sync::CancellationToken;
 
+use super::advice;
 use super::backup::{backup_of, hint_of, of_generations, with_generation};
 use super::continuable;
 use super::display;
@@ -475,6 +476,10 @@ pub(super) fn print_result(r: &RestoreResult) {
         say(&format!("  {} × {}: {}{examples}", w.count, w.rule, w.what));
     }
     r.notes.iter().for_each(|n| say(&format!("  note: {n}")));
+    let advice = advice::lines(&r.advice);
+    advice
+        .iter()
+        .for_each(|line| say(&format!("  server: {line}")));
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ use crate::catalog::Restriction;
 use crate::config::RestrictedRoles;
 use crate::database::{ServerDisk, check_restricted, facts_for_loader};
 use crate::error::{DatabaseKind, RestoreError, report};
+use crate::event::Advice;
 use crate::job::BackupRef;
 use crate::postgres::{ServerFacts, ident};
+use crate::tuning::{self, Outlook};
 use pgdump_archive::Archive;
 use pgdump_restore::{Finding, Requirements, Rewriter};
 
@@ -61,6 +63,20 @@ pub(crate) async fn preflight(
     ));
     found.sort_by_key(|f| f.level);
     Ok(found)
+}
+
+/// Settings of the target server that will make a restore of the backup slower; `None` if the server does not tell.
+pub(crate) async fn advice(
+    services: &Services,
+    archive: &Archive,
+    pinned: Option<&PinnedBackup>,
+) -> Option<Vec<Advice>> {
+    let session = services.server.maintenance("preflight").await.ok()?;
+    let reading = tuning::read(&session).await?;
+    let stored = pinned.map(|b| b.object.size);
+    let needs = Requirements::of(archive, archive.entries(), stored);
+    let outlook = Outlook::Ahead(needs.estimated_bytes);
+    Some(tuning::advise(&reading.settings, &outlook))
 }
 
 /// A note of the profile of a managed service.

@@ -20,6 +20,7 @@ use super::states::{
     LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Prepared, Proven, Started, policy_under,
 };
 use super::target_destination::{Resumption, TargetDestination, WantedWork};
+use super::tuning_watch::TuningWatch;
 use super::{completeness, completion, reading, rehearsal, replacement, targets};
 use crate::backup;
 use crate::catalog;
@@ -316,9 +317,11 @@ async fn load_and_prove(
         copy_of: job.selection.data_only.then(|| job.target_db.clone()),
         ..LoadStyle::default()
     };
+    let watch = TuningWatch::begin(claimed.session()).await;
     let loaded = created
         .load(context, job.jobs, style, &mut draft.summary)
         .await?;
+    draft.advice = watch.end(claimed.session(), &loaded).await;
     // A row that says nothing new would look like progress.
     if !loaded.record.resumed().has(Mark::Loaded) {
         let is_loaded = Body::of_mark(Mark::Loaded);

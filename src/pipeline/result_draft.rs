@@ -7,7 +7,7 @@ use super::states::{LoadSummary, Proven};
 use super::target_destination::Resumption;
 use crate::backup::{self, PinnedBackup};
 use crate::error::{FailureReason as R, RestoreError};
-use crate::event::{RestoreResult, ResultBackup};
+use crate::event::{Advice, RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, RestoreJob};
 use crate::proof::BackupContents;
 use pgdump_restore::Loaded;
@@ -26,6 +26,8 @@ pub(super) struct ResultDraft {
     pub(super) contents: Option<BackupContents>,
     pub(super) finishing: FinishingSteps,
     pub(super) finished: Finished,
+    /// What of the server's settings made the load slower.
+    pub(super) advice: Vec<Advice>,
     /// What this attempt has continued.
     pub(super) resumption: Option<Resumption>,
     /// The result of a load that an earlier attempt has completed.
@@ -103,6 +105,7 @@ impl ResultDraft {
         if error.is_none() {
             self.summary.tell_refusals(&mut r);
             r.finish = self.finished.sql.clone();
+            r.advice.clone_from(&self.advice);
             r.notes.extend(self.finished.notes.iter().cloned());
         }
         r.completeness = self.completeness.filter(|_| error.is_none());
@@ -133,6 +136,7 @@ fn tell_sealed(sealed: &RestoreResult, r: &mut RestoreResult) {
     r.rewrites = sealed.rewrites.clone();
     r.masking = sealed.masking.clone();
     r.finish = sealed.finish.clone();
+    r.advice.clone_from(&sealed.advice);
     r.skipped = sealed.skipped.clone();
     (r.skipped_total, r.complete) = (sealed.skipped_total, sealed.complete);
     (r.completeness, r.contents) = (sealed.completeness, sealed.contents);

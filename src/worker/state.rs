@@ -337,7 +337,7 @@ impl WorkerState {
         let mut recent = lock(&self.recent);
         recent.retain(|r| !r.is_same(&finished.result));
         recent.push_front(RecentResult {
-            result: finished.result.clone(),
+            result: finished.result.clone().shortened(),
             trace_id: telemetry::trace_id(),
         });
         recent.truncate(MAX_RECENT);
@@ -347,7 +347,7 @@ impl WorkerState {
     /// evidence stays.
     pub(super) fn add_past(&self, results: Vec<RestoreResult>) {
         let mut recent = lock(&self.recent);
-        for result in results {
+        for result in results.into_iter().map(RestoreResult::shortened) {
             let there = recent.iter_mut().find(|r| r.is_same(&result));
             match there {
                 Some(there) if names_evidence(&result) && !names_evidence(&there.result) => {

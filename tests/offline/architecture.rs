@@ -19,7 +19,10 @@ const LAYERS: [(u8, &[&str]); 12] = [
             "telemetry",
         ],
     ),
-    (1, &["admission", "html", "sandbox", "store", "queue"]),
+    (
+        1,
+        &["admission", "html", "sandbox", "store", "queue", "tuning"],
+    ),
     (2, &["backup", "retention"]),
     (3, &["database"]),
     (4, &["verification"]),
@@ -216,6 +219,7 @@ fn pure_modules_are_not_async() {
         "standing/due.rs",
         "standing/orders.rs",
         "standing/schedule.rs",
+        "tuning/rules.rs",
         "outcome.rs",
     ] {
         let (_, _, lines) = source_files()

@@ -39,7 +39,10 @@ fn foretold(c: &Cluster, settings: Settings<'_>, dump: &Path) -> (Option<i32>, V
         settings,
         &["inspect", file, "--against", "--output", "json"],
     );
-    let findings = json(&out)["findings"].as_array().unwrap().clone();
+    let said = json(&out);
+    // Every role may see the settings, and none of them matters to a small backup.
+    assert_eq!(said["advice"], serde_json::json!([]), "{said}");
+    let findings = said["findings"].as_array().unwrap().clone();
     (out.status.code(), findings)
 }
 
@@ -110,6 +113,27 @@ fn inspect_foretells_what_restore_does() {
     assert_eq!(findings[0]["fix"], "ALTER ROLE \"weak\" CREATEDB");
     says_why_it_is_restricted(&c, &allowed, (&owned, &folder));
     says_that_a_cut_backup_is_bad(&c, &plain);
+    says_what_made_it_slower(&c);
+}
+
+/// What is counted of the load, and not of creating the database.
+fn says_what_made_it_slower(c: &Cluster) {
+    let text = c.dump_to_file("plain", &["-Fp"]);
+    let (_, result) = restored(c, &[], &text, "undisturbed");
+    assert_eq!(result["advice"], Value::Null, "{result}");
+    let text = std::fs::read_to_string(text).unwrap();
+    let mark = "--\n-- PostgreSQL database dump complete";
+    // As a statement of the text, it would be skipped. The server counts one when the next one begins.
+    let all = "EXECUTE 'CHECKPOINT'; ".repeat(3);
+    let checkpoints = format!("DO $$ BEGIN {all}END $$;\n\n{mark}");
+    let disturbed = c.scratch("disturbed.sql");
+    std::fs::write(&disturbed, text.replace(mark, &checkpoints)).unwrap();
+    let (code, result) = restored(c, &[], &disturbed, "disturbed");
+    assert_eq!(code, Some(0), "{result}");
+    let advice = &result["advice"][0];
+    assert_eq!(advice["setting"], "max_wal_size", "{result}");
+    assert_eq!(advice["value"], "4GB", "{result}");
+    assert_eq!(advice["suggested"], "8GB", "{result}");
 }
 
 /// Whatever the target has, a backup that is cut off is not one to rely on, and a restore of it fails.

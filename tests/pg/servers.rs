@@ -8,7 +8,9 @@ use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::event::RestoreResult;
 use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::policy::Selection;
+use pgrestored::postgres::Server;
 use pgrestored::sandbox::find_bindir;
+use pgrestored::tuning;
 
 use crate::formats::Format;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
@@ -121,8 +123,38 @@ async fn from_and_into(version: u32) {
     let (Some(pg_dump), Some(server)) = (newest_pg_dump(), server(version)) else {
         return;
     };
+    settings_are_read(&server).await;
     fixtures(version, &pg_dump, &server).await;
     across(version, &pg_dump, &server).await;
+}
+
+/// The views with settings and counters differ between versions. Every role may read them.
+async fn settings_are_read(server: &Cluster) {
+    server.psql("postgres", "CREATE ROLE reader LOGIN");
+    for user in ["postgres", "reader"] {
+        let app = server.app(&[("db-user", user)]);
+        let target = Server::new(&app.config.db).unwrap();
+        let session = target.maintenance("settings").await.unwrap();
+        let read = tuning::read(&session).await.expect("settings");
+        let settings = &read.settings;
+        let sizes = [
+            settings.max_wal_size,
+            settings.maintenance_work_mem,
+            settings.shared_buffers,
+            settings.checkpoint_timeout,
+            settings.max_parallel_maintenance_workers,
+            read.timed_checkpoints,
+            read.requested_checkpoints,
+            read.wal_position,
+        ];
+        assert!(sizes.iter().all(Option::is_some), "{user}: {read:?}");
+        assert_eq!(settings.wal_level.as_deref(), Some("minimal"), "{read:?}");
+        assert_eq!(settings.full_page_writes, Some(false), "{read:?}");
+        assert!(!settings.is_wal_needed, "{read:?}");
+        let sizes = tuning::index_sizes(&session).await.expect("index sizes");
+        assert!(sizes.largest_btree > 0, "{sizes:?}");
+    }
+    server.psql("postgres", "DROP ROLE reader");
 }
 
 /// A dump of `source` restored into newer and older versions gives the result of `pg_restore` there; where `pg_restore`

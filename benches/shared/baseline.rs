@@ -1,0 +1,35 @@
+//! `pg_restore` of a local file, as a user would run it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use pgrestored::sandbox::Sandbox;
+
+use super::{Measured, OURS, Ours, env_or, measure, restoring, watch};
+
+/// Creates the database `restored`, and restores `dump` into it with one session per core.
+pub fn pg_restore(server: &Sandbox, bindir: &Path, cores: usize, dump: &Path) -> Measured {
+    let line = format!("createdb -T template0 restored && pg_restore -d restored -j{cores} \"$0\"");
+    let path = format!("{}:{}", bindir.display(), env_or("PATH", "/usr/bin:/bin"));
+    measure(server, || {
+        let mut command = Command::new("bash");
+        command
+            .env("PATH", path)
+            .env("PGHOST", server.host())
+            .env("PGUSER", "postgres")
+            .args(["-c", &line])
+            .arg(dump)
+            .stdin(Stdio::null());
+        (watch(command.spawn().expect("a shell")).0, 0)
+    })
+}
+
+/// Restores a local file into the database `restored`, which must not exist.
+pub fn restore_file(server: &Sandbox, dump: &Path) -> Ours {
+    let mut command = Command::new(OURS);
+    command
+        .args(["restore", dump.to_str().expect("a path")])
+        .args(["--target", "restored", "--output", "json", "--no-analyze"])
+        .args(["--db-host", server.host()]);
+    restoring(server, command)
+}
