@@ -26,6 +26,7 @@ mod reaper;
 mod recorded_restore;
 mod retained;
 mod rollback;
+mod sealed;
 mod staging;
 mod swap;
 mod target_lock;

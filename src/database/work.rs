@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use pgdump_restore::{RecordFault, RecordKey, WorkRecord};
+use parking_lot::Mutex;
+use pgdump_restore::{RecordFault, RecordKey, Tallies, Touched, WorkRecord};
 use tokio::time::Instant;
 
 use crate::config::{Config, Resume};
@@ -215,6 +216,17 @@ impl fmt::Display for NotContinued {
     }
 }
 
+impl From<Touched> for NotContinued {
+    fn from(touched: Touched) -> Self {
+        NotContinued::Touched {
+            table: touched.table,
+            expected: touched.expected,
+            found: touched.found,
+            others: touched.others,
+        }
+    }
+}
+
 impl From<RecordFault> for NotContinued {
     fn from(fault: RecordFault) -> Self {
         match fault {
@@ -263,7 +275,12 @@ pub(super) struct BegunWork {
     /// What the attempts before it had loaded.
     before: WorkDone,
     is_sealed: AtomicBool,
+    ended_record: Mutex<Option<EndedRecord>>,
 }
+
+/// What a record said of the rows when it was dropped, if it said all of it; and a transaction of then, if SQL follows that
+/// may change them.
+pub(super) type EndedRecord = (Option<Tallies>, Option<u64>);
 
 impl BegunWork {
     pub(super) fn new(
@@ -282,6 +299,7 @@ impl BegunWork {
             temporary_role,
             before,
             is_sealed: AtomicBool::new(false),
+            ended_record: Mutex::default(),
         }
     }
 
@@ -293,6 +311,16 @@ impl BegunWork {
             rows: self.before.rows + rows,
             share,
         }
+    }
+
+    /// The record is dropped before everything that follows the load is done.
+    pub(super) fn keep_tallies(&self, ended: EndedRecord) {
+        *self.ended_record.lock() = Some(ended);
+    }
+
+    /// What was kept of a record that was dropped so.
+    pub(super) fn kept_tallies(&self) -> Option<EndedRecord> {
+        self.ended_record.lock().clone()
     }
 
     pub(super) fn set_sealed(&self) {

@@ -15,6 +15,7 @@ use pgdump_mask::MaskCounts;
 use super::body::{AllProven, Body, DataEnd, EntryPart, Mark, ProvenPart, Span, UnitId};
 use super::mac::{RecordKey, is_same, mac};
 use super::ranges::Ranges;
+use super::tallies::{Tallies, UnitTally};
 
 /// Why a record cannot be continued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -522,6 +523,54 @@ impl Resumed {
         )
     }
 
+    /// Whether an earlier attempt is continued.
+    pub(crate) fn is_continued(&self) -> bool {
+        self.0.attempt > 0
+    }
+
+    /// What the rows of the database can be compared with once the record is gone.
+    pub fn tallies(&self) -> Tallies {
+        let done = &self.0;
+        let of_unit = |(unit, work): (&UnitId, &UnitDone)| UnitTally {
+            unit: *unit,
+            xids: self.xids(*unit).to_vec(),
+            table: work.table.clone(),
+        };
+        let mut units: Vec<UnitTally> = done.units.iter().map(of_unit).collect();
+        units.retain(|tally| !tally.xids.is_empty() || tally.table.is_some());
+        units.sort_unstable_by_key(|tally| tally.unit);
+        let mut xids: Vec<u32> = done.xids.iter().copied().collect();
+        xids.sort_unstable();
+        let finishing = done.finishing.iter().map(|xids| (xids.start, xids.end));
+        Tallies {
+            units,
+            xids,
+            finishing: finishing.collect(),
+            renames: done.renames.clone(),
+        }
+    }
+
+    /// What is known of a load that has ended, and whose record is gone.
+    pub fn of_tallies(tallies: Tallies) -> Self {
+        let mut done = Done {
+            xids: tallies.xids.into_iter().collect(),
+            renames: tallies.renames,
+            ..Done::default()
+        };
+        done.marks.insert(Mark::Loaded);
+        for (from, to) in tallies.finishing {
+            done.marks.insert(Mark::Finished(0));
+            done.finishing.push(from..to);
+        }
+        for tally in tallies.units {
+            let work = done.unit(tally.unit);
+            work.rows = tally.xids.iter().map(|(_, rows)| rows).sum();
+            work.has_rows = !tally.xids.is_empty();
+            (work.xids, work.table) = (tally.xids, tally.table);
+        }
+        Resumed(Arc::new(done))
+    }
+
     /// The rows of a unit are lost: they are loaded again.
     pub(crate) fn lose(&self, unit: UnitId) {
         let Some(work) = self.unit(unit) else { return };
@@ -739,6 +788,36 @@ mod tests {
         assert!(done.has_finishing() && (done.totals().share - 0.5).abs() < 1e-9);
         let known: Vec<u32> = (99..110).filter(|xid| done.is_recorded(*xid)).collect();
         assert_eq!(known, [101, 102, 103]);
+    }
+
+    /// A row is explained by the same transactions before and after the record is gone.
+    #[test]
+    fn what_is_kept_of_a_record_says_the_same_of_rows() {
+        let body = Body {
+            tables: vec![(UnitId(7), "t".into(), "SET search_path = s".into())],
+            renames: vec![("a".into(), "b".into())],
+            ..rows_of(7, &[(0, 10)], 2)
+        };
+        let entry = Body::of_entries(vec![(UnitId(8), EntryPart::Whole)]);
+        let rows = [row((1, 0, 1), &body), row((1, 0, 2), &entry)];
+        let read = read(rows).unwrap();
+        let text = serde_json::to_string(&read.tallies()).unwrap();
+        let tallies: Tallies = serde_json::from_str(&text).unwrap();
+        let kept = Resumed::of_tallies(tallies.clone());
+        for all in [&read, &kept] {
+            assert_eq!(all.xids(UnitId(7)), read.xids(UnitId(7)));
+            assert_eq!((all.rows_of(UnitId(7)), all.xids(UnitId(8)).len()), (2, 0));
+            assert_eq!(all.table_of(UnitId(7)), Some(("t", "SET search_path = s")));
+            assert_eq!(all.schema_now("a"), "b");
+            assert!(all.is_recorded(102) && !all.is_recorded(103));
+            assert!(!all.has_finishing());
+        }
+        assert!(kept.has(Mark::Loaded) && !kept.is_done(UnitId(8), EntryPart::Whole));
+        // SQL that nothing recorded.
+        let none = tallies.clone().with_unrecorded(9, 9);
+        assert!(!Resumed::of_tallies(none).has_finishing());
+        let kept = Resumed::of_tallies(tallies.with_unrecorded(103, 105));
+        assert!(kept.has_finishing() && kept.is_recorded(104) && !kept.is_recorded(105));
     }
 
     /// Otherwise the request is what kills workers.
