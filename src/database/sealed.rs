@@ -121,9 +121,10 @@ impl TargetLock {
         let tallies = self.read_tallies(staging, &begun).await?;
         begun.record.stop();
         let session = self.record_session(staging).await?;
-        let since = match has_sql {
-            true => Some(transaction_of(&session).await?),
-            false => None,
+        let since = if has_sql {
+            Some(transaction_of(&session).await?)
+        } else {
+            None
         };
         begun.keep_tallies((tallies, since));
         Ok(drop_record(&session).await?)

@@ -157,6 +157,8 @@ pub enum NotContinued {
     },
     /// Something was done of which nothing says whether it was done completely.
     Incomplete(String),
+    /// What was done is not what the record says: the error of the attempt that went on.
+    Contradicted(String),
     /// Why this attempt records nothing that could be added to.
     NotRecorded(String),
     /// The database or its record is gone.
@@ -205,6 +207,10 @@ impl fmt::Display for NotContinued {
             N::Incomplete(what) => {
                 write!(f, "the earlier attempt stopped where it cannot be continued: {what}")
             }
+            N::Contradicted(error) => write!(
+                f,
+                "the record of the earlier attempts is not of what is in the database: {error}"
+            ),
             N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
             N::Gone => {
                 f.write_str("the database of the earlier attempt, or its record in it, is gone")

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pgdump_restore::{Body, Mark, Stage};
+use pgdump_restore::{Body, Mark, Stage, contradicts_record};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
@@ -19,7 +19,7 @@ use super::result_draft::ResultDraft;
 use super::states::{
     LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Prepared, Proven, Started, policy_under,
 };
-use super::target_destination::{Resumption, TargetDestination, WantedWork};
+use super::target_destination::{FROM_THE_START, Resumption, TargetDestination, WantedWork};
 use super::{completeness, completion, rehearsal, replacement, targets};
 use crate::backup;
 use crate::catalog;
@@ -210,9 +210,44 @@ async fn restore_into_staging(
     }
 }
 
+/// Goes on with what an earlier attempt has left. If that turns out not to be what its record says, it is dropped, and the
+/// restore begins from the start: another attempt would have no reason to do otherwise.
+async fn restore_pinned(
+    context: &RestoreContext<'_>,
+    claimed: &TargetLock,
+    pinned: &Pinned,
+    draft: &mut ResultDraft,
+) -> Result<ProvenStaging, RestoreError> {
+    let notes = draft.summary.notes.len();
+    let e = match Box::pin(restore_opened(context, claimed, pinned, draft)).await {
+        Err(e) if is_of_record(context, draft, &e) => e,
+        other => return other,
+    };
+    let why = NotContinued::Contradicted(said(&e)).to_string();
+    tracing::warn!(why = why.as_str(), "begun from the start");
+    draft.summary.notes.truncate(notes);
+    let note = format!("{FROM_THE_START}{why}");
+    draft.summary.notes.push(note);
+    draft.resumption = None;
+    context.progress.begin_again();
+    let database = context.job.database.as_deref();
+    let opened = pinned.open(context, database).await?;
+    Box::pin(load_and_prove(context, opened, claimed, draft)).await
+}
+
+/// Whether what was continued, and not the backup, is what a load has failed with.
+fn is_of_record(context: &RestoreContext<'_>, draft: &ResultDraft, e: &RestoreError) -> bool {
+    // The requester's own SQL may say that something exists.
+    let is_loaded = context.progress.stage() == Stage::Finish;
+    draft.resumption.is_some()
+        && contradicts_record(e)
+        && !is_loaded
+        && !context.cancel.is_cancelled()
+}
+
 /// A restore index only says where blocks are: a backup that fails with it is read once more from front to back, and that
 /// attempt counts.
-async fn restore_pinned(
+async fn restore_opened(
     context: &RestoreContext<'_>,
     claimed: &TargetLock,
     pinned: &Pinned,

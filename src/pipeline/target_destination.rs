@@ -19,6 +19,9 @@ use crate::postgres::{Server, Session};
 use pgdump_archive::{TextEncoding, TocEntry};
 use pgdump_restore::{ResumedTotals, WorkRecord};
 
+/// How the note begins of a restore that does not go on with what there is.
+pub(super) const FROM_THE_START: &str = "begun from the start: ";
+
 /// The locked target of a restore.
 pub(super) struct TargetDestination<'a> {
     lock: &'a TargetLock,
@@ -125,7 +128,7 @@ impl TargetDestination<'_> {
                     let why = why.to_string();
                     tracing::warn!(why = why.as_str(), "begun from the start");
                     self.lock.refuse_work(found).await?;
-                    notes.push(format!("begun from the start: {why}"));
+                    notes.push(format!("{FROM_THE_START}{why}"));
                 }
             }
         }

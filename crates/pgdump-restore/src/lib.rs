@@ -128,5 +128,6 @@ pub use trailing_roles::{TAIL, roles_at_end};
 pub use use_list::UseList;
 pub use work_record::{
     AllProven, Body, Mark, RecordFault, RecordKey, Resumed, ResumedTotals, RowCheck, Tallies,
-    Touched, UnitId, WorkRecord, check_recorded, not_recordable, that_read_the_catalog,
+    Touched, UnitId, WorkRecord, check_recorded, contradicts_record, not_recordable,
+    that_read_the_catalog,
 };

@@ -23,7 +23,7 @@ use crate::postgres::{Server, Session, ident};
 use crate::rewrite::Rewriter;
 use crate::script::{ScriptStep, Settings};
 use crate::work_queue::WorkQueue;
-use crate::work_record::{RefusedDone, UnitId, WorkRecord};
+use crate::work_record::{RefusedDone, UnitId, WorkRecord, says_done};
 
 /// What to restore: entries of a table of contents, or steps of SQL text as they arrive.
 pub(crate) enum LoadContent {
@@ -354,6 +354,12 @@ impl LoadContext {
             });
         });
         self.left_out.refuse(self.content.entries(), refused, e);
+    }
+
+    /// Whether the server says of something that no earlier attempt is recorded to have made that it exists, so that the
+    /// record is not all that was done. A restore that leaves out what is refused would take it for the backup's.
+    pub(crate) fn is_unexplained(&self, e: &DatabaseError) -> bool {
+        self.record.resumed().is_continued() && says_done(e)
     }
 
     pub(crate) fn autovacuum_off(&self) -> MutexGuard<'_, Vec<String>> {

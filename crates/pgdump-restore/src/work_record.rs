@@ -7,6 +7,7 @@
 
 mod body;
 mod catalog_readers;
+mod contradiction;
 mod mac;
 pub(crate) mod note;
 mod ranges;
@@ -32,6 +33,8 @@ pub use body::{
 };
 pub use catalog_readers::{WORK_SCHEMA, not_recordable, that_read_the_catalog};
 pub(crate) use catalog_readers::{reads_the_catalog, refreshes};
+pub use contradiction::contradicts_record;
+pub(crate) use contradiction::says_done;
 pub use mac::{RecordKey, Secret};
 pub use note::Note;
 pub use ranges::Ranges;

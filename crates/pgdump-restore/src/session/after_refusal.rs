@@ -45,7 +45,7 @@ impl RestoreSession {
         let Err(e) = self.run_alone(job, sql, size, Some(done)).await else {
             return Ok(());
         };
-        if !is_refusal(&e) {
+        if !is_refusal(&e) || job.is_unexplained(&e) {
             return Err(explained(e, entry));
         }
         self.roll_back(before).await?;
@@ -151,7 +151,7 @@ impl RestoreSession {
                 .run_alone(job, sql.to_owned(), TaskCost::default(), None)
                 .await;
             let Err(e) = ran else { continue };
-            if !is_refusal(&e) {
+            if !is_refusal(&e) || job.is_unexplained(&e) {
                 return Err(explained(e, entry));
             }
             self.session.run("ROLLBACK").await?;
@@ -362,7 +362,8 @@ impl RestoreSession {
         let defined = extension_in_place_of(sql)
             .or_else(|| defined_by(sql))
             .or_else(sequence);
-        let Some(defined) = defined.filter(|_| is_refusal(&e)) else {
+        let is_refused = is_refusal(&e) && !job.is_unexplained(&e);
+        let Some(defined) = defined.filter(|_| is_refused) else {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
