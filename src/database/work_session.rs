@@ -51,6 +51,8 @@ pub struct Continuing<'a> {
     /// How many connections may read.
     pub sessions: usize,
     pub loader: Option<&'a Loader>,
+    /// Whether what the server refuses is left out.
+    pub skips: bool,
 }
 
 /// What became of the work of an earlier attempt.
@@ -318,6 +320,10 @@ impl TargetLock {
             Ok(Err(fault)) => return Ok(Err(fault.into())),
             Err(e) => return Ok(Err(reason_of(e)?)),
         };
+        if let Some(refused) = resumed.refused().first().filter(|_| !with.skips) {
+            let why = format!("the server refused a definition: {}", refused.message);
+            return Ok(Err(NotContinued::Incomplete(why)));
+        }
         let server = staging.on(with.loader.map_or(&self.server, |loader| &loader.server));
         let checked = check_recorded(
             &server,

@@ -35,7 +35,7 @@ use crate::error::{
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, Completeness, KeepProgress, OnExisting, RestoreJob};
 use crate::outcome::disposition;
-use crate::policy::Policy;
+use crate::policy::{OnError, Policy};
 use crate::progress::Progress;
 use crate::steps::reached;
 
@@ -471,6 +471,7 @@ async fn start(
         terms: ResumeTerms::of(config),
         by_command: job.keep == KeepProgress::ForPerson,
         sessions: config.jobs_for(job.jobs, prepared.cores()),
+        skips: prepared.policy().on_error == OnError::Skip,
         resumed: &mut resumed,
     };
     let started = prepared

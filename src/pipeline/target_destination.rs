@@ -76,6 +76,8 @@ pub(super) struct WantedWork<'a> {
     pub(super) by_command: bool,
     /// How many connections may read.
     pub(super) sessions: usize,
+    /// Whether what the server refuses is left out.
+    pub(super) skips: bool,
     /// Receives what is continued.
     pub(super) resumed: &'a mut Option<Resumption>,
 }
@@ -163,6 +165,7 @@ impl TargetDestination<'_> {
             entries,
             sessions: work.sessions,
             loader: self.loader.as_ref(),
+            skips: work.skips,
         };
         self.lock.take_over(found, work.terms, with).await
     }

@@ -255,6 +255,9 @@ fn begin(
         record: options.record.clone(),
         sets_sequences_again,
     };
+    // Of SQL text, when its statements come.
+    job.left_out
+        .remember(job.content.entries(), job.record.resumed());
     (Arc::new(job), plan)
 }
 

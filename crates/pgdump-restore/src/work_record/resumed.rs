@@ -12,7 +12,9 @@ use uuid::Uuid;
 use pgdump_archive::Extent;
 use pgdump_mask::MaskCounts;
 
-use super::body::{AllProven, Body, DataEnd, EntryPart, Mark, ProvenPart, Span, UnitId};
+use super::body::{
+    AllProven, Body, DataEnd, EntryPart, Mark, ProvenPart, RefusedDone, Span, UnitId,
+};
 use super::mac::{RecordKey, is_same, mac};
 use super::ranges::Ranges;
 use super::tallies::{Tallies, UnitTally};
@@ -179,20 +181,26 @@ impl<'a> RecordReader<'a> {
         for (unit, work) in &mut done.units {
             work.sort(*unit)?;
         }
+        // The transaction of what it was a part of may say it, too.
+        let is_new = |all: &[RefusedDone], r: &RefusedDone| {
+            let is_same =
+                |o: &RefusedDone| (o.unit, &o.part, &o.message) == (r.unit, &r.part, &r.message);
+            !all.iter().any(is_same)
+        };
+        let mut refused = std::mem::take(&mut done.refused);
+        refused.sort_by_key(|r| r.after);
+        for one in refused {
+            if is_new(&done.refused, &one) {
+                done.refused.push(one);
+            }
+        }
         Ok(Resumed(Arc::new(done)))
     }
 }
 
 /// Why nobody can continue from this row.
 fn incomplete(body: &Body) -> Option<String> {
-    if let Some(why) = &body.incomplete {
-        return Some(why.clone());
-    }
-    let refused = body.refused.first()?;
-    Some(format!(
-        "the server refused a definition: {}",
-        refused.message
-    ))
+    body.incomplete.clone()
 }
 
 fn seconds<'a>(times: impl Iterator<Item = &'a (i64, i64)>) -> f64 {
@@ -257,6 +265,8 @@ struct Done {
     blocks: Vec<(UnitId, Extent)>,
     renames: Vec<(String, String)>,
     reads_catalog: bool,
+    /// What the server refused, the cause before what it caused.
+    refused: Vec<RefusedDone>,
     /// All transactions that have written rows of the record, as rows of tables name them.
     xids: HashSet<u32>,
     /// Transactions from that of a file of finishing SQL to the first one after it: its savepoints have some of their own.
@@ -319,6 +329,7 @@ impl Done {
         self.share = self.share.max(body.share);
         self.renames.extend(body.renames);
         self.reads_catalog |= body.reads_catalog;
+        self.refused.extend(body.refused);
     }
 
     fn unit(&mut self, unit: UnitId) -> &mut UnitDone {
@@ -521,6 +532,11 @@ impl Resumed {
                 if old == name { new.as_str() } else { name }
             },
         )
+    }
+
+    /// What the server refused of earlier attempts, each once, the cause before what it caused.
+    pub fn refused(&self) -> &[RefusedDone] {
+        &self.0.refused
     }
 
     /// Whether an earlier attempt is continued.
@@ -887,15 +903,6 @@ mod tests {
 
     #[test]
     fn a_record_that_does_not_say_everything_is_not_continued() {
-        let refused = Body {
-            refused: vec![RefusedDone {
-                unit: UnitId(1),
-                part: "whole".into(),
-                sqlstate: None,
-                message: "no".into(),
-            }],
-            ..Body::default()
-        };
         let given_up = Body {
             incomplete: Some("why".into()),
             ..Body::default()
@@ -905,7 +912,7 @@ mod tests {
             body.add(rows_of(7, &[(9, 20)], 1));
             body
         };
-        for body in [refused, given_up, twice] {
+        for body in [given_up, twice] {
             let read = read([row((1, 0, 1), &body)]);
             assert!(matches!(read, Err(RecordFault::Incomplete(_))), "{read:?}");
         }
@@ -914,6 +921,32 @@ mod tests {
         unknown.mac = mac(&key(), Uuid::nil(), (1, 0, 1), &unknown.body).to_vec();
         let read = read([unknown]);
         assert!(matches!(read, Err(RecordFault::Incomplete(_))), "{read:?}");
+    }
+
+    #[test]
+    fn what_was_refused_is_known_in_its_order() {
+        let refused = |unit, after, part: &str| RefusedDone {
+            unit: UnitId(unit),
+            after,
+            part: part.into(),
+            sqlstate: "42704".into(),
+            message: "no".into(),
+        };
+        let body = |all: &[RefusedDone]| Body {
+            refused: all.to_vec(),
+            ..Body::default()
+        };
+        let (table, owner, view) = (
+            refused(1, 0, "whole"),
+            refused(2, 1, "owner"),
+            refused(3, 4, "whole"),
+        );
+        // The session that comes first has not found the first one.
+        let read = read([
+            row((1, 0, 1), &body(&[view.clone(), owner.clone()])),
+            row((1, 1, 1), &body(&[table.clone(), owner.clone()])),
+        ]);
+        assert_eq!(read.unwrap().refused(), [table, owner, view]);
     }
 
     /// An unlogged table is empty after a crash of the server, and its rows are loaded again.
