@@ -1,6 +1,7 @@
 //! Claiming a target: lock it, record the attempt, and check everything that can be checked before a byte is read.
 
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::advisory_locks::{server_clock, take_locks};
 use super::fill::{finish_recorded, journal_of, lock_session, open_target};
@@ -54,14 +55,18 @@ pub async fn claim(
         );
         Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
     };
-    let crashed_attempts = match journal.look_up(&lock, &job.request_id).await? {
+    let (crashed_attempts, failed_attempts) = match journal.look_up(&lock, &job.request_id).await? {
         Known::Done { digest, outcome } if digest == job.digest => {
             finish_recorded(server, (&lock, journal), job).await;
             return Ok(Claim::Done(outcome));
         }
-        Known::Unfinished { digest, starts } if digest == job.digest => starts.unsigned_abs(),
+        Known::Unfinished {
+            digest,
+            starts,
+            failures,
+        } if digest == job.digest => (starts.unsigned_abs(), failures.unsigned_abs()),
         Known::Done { .. } | Known::Unfinished { .. } => return reused(),
-        Known::New => 0,
+        Known::New => (0, 0),
     };
     let (fill_target, outcome) = open_target(server, (&lock, journal), job).await?;
     if let Some(outcome) = outcome {
@@ -85,7 +90,8 @@ pub async fn claim(
         on_existing: job.on_existing,
         published_us,
         attempt: uuid::Uuid::new_v4(),
-        crashed_attempts,
+        crashed_attempts: crashed_attempts.into(),
+        failed_attempts,
         policy,
         existing: None,
         fill_target,
@@ -110,7 +116,7 @@ impl TargetLock {
     /// `target_unavailable`.
     pub async fn check(&mut self, delivery: u32) -> Result<Vec<String>, RestoreError> {
         if self.is_quarantined(delivery) {
-            let what = match self.crashed_attempts.max(delivery - 1) {
+            let what = match self.crashed_attempts.load(Relaxed).max(delivery - 1) {
                 1 => "quarantined: one earlier attempt crashed without reporting".to_owned(),
                 n => format!("quarantined: {n} earlier attempts crashed without reporting"),
             };
@@ -175,7 +181,7 @@ impl TargetLock {
     /// every earlier delivery counts as a crash.
     pub fn is_quarantined(&self, delivery: u32) -> bool {
         if self.journal.is_on() {
-            self.crashed_attempts >= self.policy.deaths
+            self.crashed_attempts.load(Relaxed) >= self.policy.deaths
         } else {
             delivery > self.policy.deaths
         }

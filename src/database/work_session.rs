@@ -6,6 +6,7 @@
 //! changed, so a transaction that shows the old one fails. Only then is the record read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pgdump_archive::{EntryKind, TocEntry};
@@ -371,6 +372,7 @@ impl TargetLock {
     /// The attempt before crashed, but got further: this request is not what kills workers.
     async fn forget_crashes(&self) -> Result<(), RestoreError> {
         let (id, attempt) = (&self.request_id, self.attempt);
+        self.crashed_attempts.store(0, Relaxed);
         Ok(self.journal.forget_crashes(&self.lock, id, attempt).await?)
     }
 

@@ -44,6 +44,9 @@ const WITHOUT_STATISTICS: &str = "planner statistics of the backup were left out
 /// Why the work of a restore is not kept.
 const NOT_READ_AGAIN: &str = "standard input cannot be read again";
 
+const FILLS_BEGIN_AGAIN: &str =
+    "whatever ended the earlier attempt, a database that is filled is emptied again";
+
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
 
 /// Runs one restore to its end: there is always a result.
@@ -147,6 +150,7 @@ async fn claim_and_restore(
         Err(e) => (Err(e), None),
     };
     draft.is_quarantined = claimed.is_quarantined(job.deliveries());
+    draft.counted = Some(claimed.counted_attempt(job.attempt));
     let proven = match checked {
         Err(e) => Err(e),
         Ok(notes) => {
@@ -463,6 +467,10 @@ async fn start(
         Err(why) => Some(NotContinued::NotRecorded(why.clone())),
     });
     draft.not_recorded = pins.as_ref().err().cloned();
+    if claimed.is_fill() && job.deliveries() > 1 {
+        let note = format!("{FROM_THE_START}{FILLS_BEGIN_AGAIN}");
+        draft.summary.notes.push(note);
+    }
     let mut resumed = None;
     let work = WantedWork {
         pins: pins.as_deref().ok(),
@@ -600,6 +608,8 @@ async fn fail(
     (e, bounds): (RestoreError, &mut Bounds<'_>),
     draft: &mut ResultDraft,
 ) -> Result<JobOutcome, RestoreError> {
+    // What earlier attempts have done may have been found since.
+    draft.counted = Some(claimed.counted_attempt(context.job.attempt));
     let attempt = draft.counted_attempt(context.job);
     let max_attempts = context.config().max_attempts;
     let counted = (attempt, draft.resumption.is_some());
@@ -628,8 +638,12 @@ async fn fail(
         ending = Ending::Discard;
         drop_work(context, claimed, &e, draft).await;
     }
-    let is_final = ending == Ending::Discard && is_answered;
-    match record_end(claimed, (context.job, ending), &outcome.result, is_final).await {
+    let end = End {
+        ending,
+        is_final: ending == Ending::Discard && is_answered,
+        has_failed: class == Some(RetryClass::Transient),
+    };
+    match record_end(claimed, context.job, end, &outcome.result).await {
         Some(recorded_before) => recorded(recorded_before),
         None => Ok(outcome),
     }
@@ -653,21 +667,30 @@ async fn drop_work(
     }
 }
 
+/// How an attempt has ended.
+struct End {
+    ending: Ending,
+    /// There will be no other attempt.
+    is_final: bool,
+    /// It counts towards the last one.
+    has_failed: bool,
+}
+
 /// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, and one whose work is
 /// kept, is given back, and that of a command is forgotten.
 /// Returns the outcome of a request that has been applied after all.
 async fn record_end(
     claimed: &TargetLock,
-    (job, ending): (&RestoreJob, Ending),
+    job: &RestoreJob,
+    end: End,
     result: &RestoreResult,
-    is_final: bool,
 ) -> Option<serde_json::Value> {
-    let done = if is_final {
+    let done = if end.is_final {
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else if job.published_us.is_some() || ending == Ending::Keep {
-        claimed.release().await.map(|()| None)
+    } else if job.published_us.is_some() || end.ending == Ending::Keep {
+        claimed.release(end.has_failed).await.map(|()| None)
     } else {
         claimed.forget().await.map(|()| None)
     };
