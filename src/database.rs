@@ -9,6 +9,7 @@ mod claim;
 mod confinement;
 mod copy_properties;
 mod disk;
+mod displacement;
 mod fill;
 mod fill_record;
 mod held_objects;

@@ -137,8 +137,9 @@ impl TargetLock {
             .newer(&self.lock, &self.target, self.published_us)
             .await?
         {
+            let lost = self.lost_work().await?;
             let what = format!(
-                "superseded: the newer request {newer} has already been restored into {}",
+                "superseded: the newer request {newer} has already been restored into {}{lost}",
                 self.target
             );
             return Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into());
@@ -177,6 +178,20 @@ impl TargetLock {
         DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into()
     }
 
+    /// What an earlier attempt had loaded and a newer request has dropped, as the end of a sentence that names that one.
+    async fn lost_work(&self) -> Result<String, RestoreError> {
+        let found = self.find_work().await?;
+        let Some(lost) = found.filter(|work| work.displaced_by.is_some()) else {
+            return Ok(String::new());
+        };
+        // Nobody asks for it again.
+        self.journal.forget_work(&self.lock, &lost.name).await?;
+        let rows = lost.rows;
+        Ok(format!(
+            ", and the {rows} rows that this one had loaded under that name were dropped for it"
+        ))
+    }
+
     /// Whether attempts of this request have crashed so often that no further one is made. Without a journal,
     /// every earlier delivery counts as a crash.
     pub fn is_quarantined(&self, delivery: u32) -> bool {
@@ -196,7 +211,8 @@ impl TargetLock {
         // request can continue is dropped only once that is refused.
         let found = self.find_work().await?;
         let is_continued = found.is_some_and(|w| w.name == self.target && w.is_there(&self.target));
-        if !is_continued {
+        let is_unfinished = is_continued || self.goes_before_waiting().await?;
+        if !is_unfinished {
             self.drop_unfinished().await?;
         }
         let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up the target");
@@ -225,8 +241,8 @@ impl TargetLock {
             )
             .await
             .map_err(e)?;
-        // An unfinished database that is continued is not one that is there.
-        let Some(row) = found.filter(|_| !is_continued) else {
+        // An unfinished database is not one that is there.
+        let Some(row) = found.filter(|_| !is_unfinished) else {
             return Ok(vec![]);
         };
         let (oid, is_template, mine): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));

@@ -486,11 +486,12 @@ impl Journal {
             &[&name],
         )
         .await?;
-        // What was kept for a next attempt goes with the database, or has become the target.
+        // What was kept for a next attempt goes with the database, or has become the target. That there is none any more is
+        // still to be said to the next attempt.
         if self.works {
             self.execute(
                 session,
-                "DELETE FROM pgrestored.work WHERE name = $1",
+                "DELETE FROM pgrestored.work WHERE name = $1 AND database_oid <> 0",
                 &[&name],
             )
             .await?;

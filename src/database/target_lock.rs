@@ -10,7 +10,7 @@ use super::fill_record::FillTarget;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
-use super::work::ClaimedWork;
+use super::work::{ClaimedWork, ResumeTerms};
 use super::{advisory_locks, journal};
 use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
@@ -27,6 +27,8 @@ pub struct ClaimPolicy {
     pub deaths: u32,
     /// Requests that were published longer ago are rejected.
     pub max_age: Duration,
+    /// Under which conditions what waits for its next attempt is left alone.
+    pub resume: ResumeTerms,
 }
 
 /// The locked target of one job.

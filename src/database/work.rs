@@ -88,6 +88,8 @@ pub struct FoundWork {
     pub share: f64,
     /// Sealed: what the result says of the load.
     pub draft: Option<serde_json::Value>,
+    /// The newer request for which its database was dropped.
+    pub displaced_by: Option<String>,
     /// The key of its record; `None` if what is stored is none.
     pub(super) key: Option<RecordKey>,
     pub(super) database: Option<NamedDatabase>,
@@ -114,6 +116,9 @@ impl FoundWork {
     pub fn obstacle(&self, target: &str, terms: ResumeTerms) -> Option<NotContinued> {
         if terms.mode == Resume::Never {
             return Some(NotContinued::Never);
+        }
+        if let Some(by) = &self.displaced_by {
+            return Some(NotContinued::Displaced(by.clone(), self.rows));
         }
         if !self.is_there(target) {
             return Some(NotContinued::Gone);
@@ -161,6 +166,8 @@ pub enum NotContinued {
     Contradicted(String),
     /// Why this attempt records nothing that could be added to.
     NotRecorded(String),
+    /// The newer request that its database was dropped for, and how many rows it had.
+    Displaced(String, u64),
     /// The database or its record is gone.
     Gone,
     Unreadable(String),
@@ -212,6 +219,10 @@ impl fmt::Display for NotContinued {
                 "the record of the earlier attempts is not of what is in the database: {error}"
             ),
             N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
+            N::Displaced(by, rows) => write!(
+                f,
+                "the newer request {by} took the name of the database, and the {rows} rows that were loaded were dropped"
+            ),
             N::Gone => {
                 f.write_str("the database of the earlier attempt, or its record in it, is gone")
             }
@@ -368,6 +379,7 @@ mod tests {
             rows: 0,
             share: 0.0,
             draft: None,
+            displaced_by: None,
             key: None,
             database: Some(NamedDatabase {
                 oid: 7,

@@ -149,6 +149,13 @@ async fn claim_and_restore(
         Ok((notes, disk)) => (Ok(notes), disk),
         Err(e) => (Err(e), None),
     };
+    let checked = match checked {
+        Err(e) if e.reason() == R::TargetBusy => {
+            stand_back(&claimed, job).await;
+            return Err(e);
+        }
+        other => other,
+    };
     draft.is_quarantined = claimed.is_quarantined(job.deliveries());
     draft.counted = Some(claimed.counted_attempt(job.attempt));
     let proven = match checked {
@@ -589,6 +596,9 @@ async fn swap(
     result.previous_database = claimed.previous_name().map(str::to_owned);
     result.partial = targets::is_part(&context.job.selection);
     result.notes.extend(claimed.note_of_fill());
+    if !claimed.is_fill() {
+        result.notes.extend(claimed.displace_waiting().await?);
+    }
     let outcome = database::outcome_of(&result)?;
     // Unless it has waited for sessions on the target.
     context.progress.advance(Stage::Check, Stage::Swap);
@@ -701,6 +711,20 @@ async fn record_end(
         );
         None
     })
+}
+
+/// Gives a target back that another request has to have first. Nothing was begun.
+async fn stand_back(claimed: &TargetLock, job: &RestoreJob) {
+    let done = match job.published_us {
+        Some(_) => claimed.release(false).await,
+        None => claimed.forget().await,
+    };
+    if let Err(e) = done {
+        tracing::warn!(
+            error = said(&e),
+            "the end of the attempt could not be recorded"
+        );
+    }
 }
 
 fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {

@@ -267,6 +267,7 @@ impl Destination for TargetDestination<'_> {
         }
         let mut staging = self.lock.create_staging(options).await?;
         if self.placement.in_place {
+            staging.notes.extend(self.lock.displace_waiting().await?);
             self.lock.put_in_place(&mut staging).await?;
         }
         if let Some(loader) = &self.loader {
