@@ -504,7 +504,7 @@ fn any_place(mode: Mode, total: u32) -> Place {
 fn all_cells() -> Vec<(Form, Mode)> {
     let all = FORMS
         .into_iter()
-        .flat_map(|form| MODES.map(|mode| (form, mode)));
+        .flat_map(|form| MODES.map(move |mode| (form, mode)));
     all.filter(|cell| *cell != (Form::Text, Mode::Selected))
         .collect()
 }
