@@ -22,7 +22,7 @@ use super::work::{
 };
 use super::work_rows::NewWork;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
-use crate::postgres::{AttemptMark, Server, Session, ident, map_pg_error};
+use crate::postgres::{AttemptMark, Session, ident, map_pg_error};
 use crate::steps::reached;
 
 /// How long a takeover waits for the sessions of the attempt before it to end.
