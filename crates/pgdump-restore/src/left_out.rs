@@ -808,7 +808,7 @@ mod tests {
             ),
         ];
         for (i, part, code, message) in said {
-            let e = refused(code, &format!("statement: {message} [{code}]"));
+            let e = refused(code, message);
             recorded.push(left_out.to_record(UnitId::of(&entries[i]), part, &e));
             left_out.refuse(&entries, (&entries[i], part), e);
         }

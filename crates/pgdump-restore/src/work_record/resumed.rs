@@ -617,7 +617,7 @@ mod tests {
 
     use pgdump_archive::Crc32c;
 
-    use super::super::body::{ObjectsDone, RefusedDone, RowsDone, Spans};
+    use super::super::body::{ObjectsDone, RowsDone, Spans};
     use super::*;
 
     const KEY: [u8; 32] = [3; 32];
