@@ -11,6 +11,7 @@ mod completeness;
 mod completion;
 mod destination;
 mod diagnosis;
+mod failed_restore;
 mod finish;
 mod handover;
 mod job_context;

@@ -559,6 +559,7 @@ mod tests {
             failure: None,
             repeated: false,
             is_final: true,
+            counted: None,
             is_denied_alone: false,
             proof: None,
         }

@@ -245,7 +245,7 @@ pub struct RawConfig {
     /// Time limit of one restore, such as 12h [default: 12h]
     #[arg(long, env = "RESTORE_TIMEOUT", global = true, value_name = "TIME")]
     pub(super) restore_timeout: Option<String>,
-    /// Deliveries of one request before a transient failure is final [default: 4]
+    /// Attempts at one request before a transient failure is final; interrupted ones do not count [default: 4]
     #[arg(long, env = "RESTORE_MAX_ATTEMPTS", global = true, value_name = "N")]
     pub(super) restore_max_attempts: Option<String>,
     /// Deliveries after which a message is assumed to crash workers: it is answered and not retried [default: 10]

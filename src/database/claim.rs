@@ -1,6 +1,7 @@
 //! Claiming a target: lock it, record the attempt, and check everything that can be checked before a byte is read.
 
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::advisory_locks::{server_clock, take_locks};
 use super::fill::{finish_recorded, journal_of, lock_session, open_target};
@@ -54,14 +55,18 @@ pub async fn claim(
         );
         Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
     };
-    let crashed_attempts = match journal.look_up(&lock, &job.request_id).await? {
+    let (crashed_attempts, failed_attempts) = match journal.look_up(&lock, &job.request_id).await? {
         Known::Done { digest, outcome } if digest == job.digest => {
             finish_recorded(server, (&lock, journal), job).await;
             return Ok(Claim::Done(outcome));
         }
-        Known::Unfinished { digest, starts } if digest == job.digest => starts.unsigned_abs(),
+        Known::Unfinished {
+            digest,
+            starts,
+            failures,
+        } if digest == job.digest => (starts.unsigned_abs(), failures.unsigned_abs()),
         Known::Done { .. } | Known::Unfinished { .. } => return reused(),
-        Known::New => 0,
+        Known::New => (0, 0),
     };
     let (fill_target, outcome) = open_target(server, (&lock, journal), job).await?;
     if let Some(outcome) = outcome {
@@ -85,7 +90,8 @@ pub async fn claim(
         on_existing: job.on_existing,
         published_us,
         attempt: uuid::Uuid::new_v4(),
-        crashed_attempts,
+        crashed_attempts: crashed_attempts.into(),
+        failed_attempts,
         policy,
         existing: None,
         fill_target,
@@ -111,7 +117,7 @@ impl TargetLock {
     /// `target_unavailable`.
     pub async fn check(&mut self, delivery: u32) -> Result<Vec<String>, RestoreError> {
         if self.is_quarantined(delivery) {
-            let what = match self.crashed_attempts.max(delivery - 1) {
+            let what = match self.crashed_attempts.load(Relaxed).max(delivery - 1) {
                 1 => "quarantined: one earlier attempt crashed without reporting".to_owned(),
                 n => format!("quarantined: {n} earlier attempts crashed without reporting"),
             };
@@ -132,8 +138,9 @@ impl TargetLock {
             .newer(&self.lock, &self.target, self.published_us)
             .await?
         {
+            let lost = self.lost_work().await?;
             let what = format!(
-                "superseded: the newer request {newer} has already been restored into {}",
+                "superseded: the newer request {newer} has already been restored into {}{lost}",
                 self.target
             );
             return Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into());
@@ -172,11 +179,25 @@ impl TargetLock {
         DatabaseError::new(DatabaseKind::InsufficientPrivilege, what).into()
     }
 
+    /// What an earlier attempt had loaded and a newer request has dropped, as the end of a sentence that names that one.
+    async fn lost_work(&self) -> Result<String, RestoreError> {
+        let found = self.find_work().await?;
+        let Some(lost) = found.filter(|work| work.displaced_by.is_some()) else {
+            return Ok(String::new());
+        };
+        // Nobody asks for it again.
+        self.journal.forget_work(&self.lock, &lost.name).await?;
+        let rows = lost.rows;
+        Ok(format!(
+            ", and the {rows} rows that this one had loaded under that name were dropped for it"
+        ))
+    }
+
     /// Whether attempts of this request have crashed so often that no further one is made. Without a journal,
     /// every earlier delivery counts as a crash.
     pub fn is_quarantined(&self, delivery: u32) -> bool {
         if self.journal.is_on() {
-            self.crashed_attempts >= self.policy.deaths
+            self.crashed_attempts.load(Relaxed) >= self.policy.deaths
         } else {
             delivery > self.policy.deaths
         }
@@ -191,7 +212,8 @@ impl TargetLock {
         // request can continue is dropped only once that is refused.
         let found = self.find_work().await?;
         let is_continued = found.is_some_and(|w| w.name == self.target && w.is_there(&self.target));
-        if !is_continued {
+        let is_unfinished = is_continued || self.goes_before_waiting().await?;
+        if !is_unfinished {
             self.drop_unfinished().await?;
         }
         let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up the target");
@@ -220,8 +242,8 @@ impl TargetLock {
             )
             .await
             .map_err(e)?;
-        // An unfinished database that is continued is not one that is there.
-        let Some(row) = found.filter(|_| !is_continued) else {
+        // An unfinished database is not one that is there.
+        let Some(row) = found.filter(|_| !is_unfinished) else {
             return Ok(vec![]);
         };
         let (oid, is_template, mine): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));

@@ -48,8 +48,12 @@ impl TargetLock {
         Ok(())
     }
 
-    /// Drops an unfinished database that an earlier attempt left under the target's name.
+    /// Drops an unfinished database that an earlier attempt left under the target's name, unless another request may go on
+    /// with it.
     pub(super) async fn drop_unfinished(&self) -> Result<(), DatabaseError> {
+        if self.waiting_in_place().await?.is_some() {
+            return Ok(());
+        }
         remove(&self.server, &self.lock, self.journal, &self.target).await?;
         Ok(())
     }

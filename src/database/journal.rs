@@ -81,7 +81,10 @@ pub(super) enum Known {
     /// The last attempt ended without an outcome, or never finished.
     Unfinished {
         digest: String,
+        /// Attempts that began and were never heard of again.
         starts: i32,
+        /// Attempts that have failed.
+        failures: i32,
     },
     Done {
         digest: String,
@@ -242,7 +245,7 @@ impl Journal {
         let journal = Journal {
             on,
             is_utf8: row.get(2),
-            works: on && row.get::<_, bool>(5),
+            works: on && row.get::<_, bool>(4) && row.get::<_, bool>(5),
         };
         Ok(FoundJournal {
             is_installed,
@@ -321,14 +324,12 @@ impl Journal {
         if !self.on {
             return Ok(Known::New);
         }
-        let row = session
-            .client()
-            .query_opt(
-                "SELECT state, digest, outcome::text, starts FROM pgrestored.request WHERE request_id = $1",
-                &[&request_id],
-            )
-            .await
-            .map_err(|e| journal_error(&e))?;
+        let failures = if self.works { "failures" } else { "0" };
+        let sql = format!(
+            "SELECT state, digest, outcome::text, starts, {failures} FROM pgrestored.request WHERE request_id = $1"
+        );
+        let row = session.client().query_opt(&sql, &[&request_id]).await;
+        let row = row.map_err(|e| journal_error(&e))?;
         let Some(row) = row else {
             return Ok(Known::New);
         };
@@ -342,6 +343,7 @@ impl Journal {
             _ => Ok(Known::Unfinished {
                 digest: row.get(1),
                 starts: row.get(3),
+                failures: row.get(4),
             }),
         }
     }
@@ -407,14 +409,19 @@ impl Journal {
         Ok(())
     }
 
-    /// Records that this attempt ended in an orderly way without an outcome, so it does not count as a crash.
+    /// Records that this attempt ended in an orderly way without an outcome, so it does not count as a crash. `has_failed`:
+    /// it is one of a bounded number.
     pub async fn release(
         self,
         session: &Session,
-        request_id: &str,
-        attempt: uuid::Uuid,
+        (request_id, attempt): (&str, uuid::Uuid),
+        has_failed: bool,
     ) -> Result<(), DatabaseError> {
-        let change = "UPDATE pgrestored.request SET starts = 0, updated = now()";
+        let change = if has_failed && self.works {
+            "UPDATE pgrestored.request SET starts = 0, failures = failures + 1, updated = now()"
+        } else {
+            "UPDATE pgrestored.request SET starts = 0, updated = now()"
+        };
         self.end_attempt(session, change, (request_id, attempt))
             .await
     }
@@ -479,11 +486,12 @@ impl Journal {
             &[&name],
         )
         .await?;
-        // What was kept for a next attempt goes with the database, or has become the target.
+        // What was kept for a next attempt goes with the database, or has become the target. That there is none any more is
+        // still to be said to the next attempt.
         if self.works {
             self.execute(
                 session,
-                "DELETE FROM pgrestored.work WHERE name = $1",
+                "DELETE FROM pgrestored.work WHERE name = $1 AND database_oid <> 0",
                 &[&name],
             )
             .await?;

@@ -38,8 +38,8 @@ CREATE TABLE IF NOT EXISTS pgrestored.owned_database (
 ALTER TABLE pgrestored.owned_database DROP CONSTRAINT IF EXISTS owned_database_kind_check,
   ADD CONSTRAINT owned_database_kind_check CHECK (kind IN ('staging', 'verification', 'previous'));";
 
-/// The table of databases that are kept for the next attempt of their restore. A journal that another role created may
-/// lack it, and works without it.
+/// The table of databases that are kept for the next attempt of their restore, and what is counted of the attempts. A journal
+/// that another role created may lack them, and works without them.
 pub(super) const INSTALL_WORK: &str = "
 SELECT pg_advisory_xact_lock(hashtextextended('pgrestored:install', 7));
 CREATE TABLE IF NOT EXISTS pgrestored.work (
@@ -64,10 +64,12 @@ CREATE TABLE IF NOT EXISTS pgrestored.work (
   began timestamptz NOT NULL DEFAULT now(),
   -- the last sign of life
   updated timestamptz NOT NULL DEFAULT now()
-);";
+);
+-- attempts that failed, and were not merely interrupted
+ALTER TABLE pgrestored.request ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0;";
 
 /// Whether the journal exists in its current form, whether this role may use it, and whether the database's encoding is
-/// UTF-8; its role; whether the table of work exists, and may be used. Names of the schema's tables would be errors for a
+/// UTF-8; its role; whether all of [`INSTALL_WORK`] exists, and whether the table of work may be used. Names of the schema's tables would be errors for a
 /// role without USAGE.
 pub(super) const INSTALLED: &str = "WITH tables AS (
     SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -79,7 +81,8 @@ pub(super) const INSTALLED: &str = "WITH tables AS (
     coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'pgrestored'), true)
       AND NOT EXISTS (SELECT FROM tables, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed(privilege)
         WHERE NOT has_table_privilege(tables.oid, needed.privilege)),
-    getdatabaseencoding() = 'UTF8', current_user::text, EXISTS (SELECT FROM work),
+    getdatabaseencoding() = 'UTF8', current_user::text, EXISTS (SELECT FROM work) AND EXISTS (SELECT FROM pg_attribute a
+      JOIN tables t ON a.attrelid = t.oid WHERE t.relname = 'request' AND a.attname = 'failures'),
     coalesce((SELECT bool_and(has_table_privilege(work.oid, needed.privilege))
       FROM work, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed(privilege)), false)";
 

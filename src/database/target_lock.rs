@@ -1,6 +1,7 @@
 //! The locked target of one job: the session that holds the lock, the journal, and what they record.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,7 +11,7 @@ use super::fill_record::FillTarget;
 use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
 use super::names::staging_name;
 use super::pooled::Pooled;
-use super::work::ClaimedWork;
+use super::work::{ClaimedWork, ResumeTerms};
 use super::{advisory_locks, journal};
 use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
@@ -27,6 +28,8 @@ pub struct ClaimPolicy {
     pub deaths: u32,
     /// Requests that were published longer ago are rejected.
     pub max_age: Duration,
+    /// Under which conditions what waits for its next attempt is left alone.
+    pub resume: ResumeTerms,
 }
 
 /// The locked target of one job.
@@ -42,8 +45,10 @@ pub struct TargetLock {
     /// for a target.
     pub(super) published_us: i64,
     pub(super) attempt: uuid::Uuid,
-    /// Earlier attempts that crashed without reporting.
-    pub(super) crashed_attempts: u32,
+    /// Earlier attempts that crashed without reporting, and without getting further than those before them.
+    pub(super) crashed_attempts: AtomicU32,
+    /// Earlier attempts that failed.
+    pub(super) failed_attempts: u32,
     pub(super) policy: ClaimPolicy,
     /// The database that currently has the target's name.
     pub(super) existing: Option<Existing>,
@@ -170,15 +175,26 @@ impl TargetLock {
         Ok(None)
     }
 
-    /// Records that this attempt ended in an orderly way, without an outcome.
+    /// Records that this attempt ended in an orderly way, without an outcome. `has_failed`: it counts among the attempts that
+    /// a request has.
     ///
     /// # Errors
     /// `target_unavailable`.
-    pub async fn release(&self) -> Result<(), RestoreError> {
-        Ok(self
-            .journal
-            .release(&self.lock, &self.request_id, self.attempt)
-            .await?)
+    pub async fn release(&self, has_failed: bool) -> Result<(), RestoreError> {
+        let this = (self.request_id.as_str(), self.attempt);
+        Ok(self.journal.release(&self.lock, this, has_failed).await?)
+    }
+
+    /// The number of this attempt among those that count, from 1: attempts that failed, and those that died before they got
+    /// further than the ones before them. Nobody's failure is an attempt that was stopped, or that lost its worker or its lock
+    /// in the middle of its work. Without a journal, all deliveries count.
+    pub fn counted_attempt(&self, delivery: u32) -> u32 {
+        if !self.journal.works() {
+            return delivery;
+        }
+        let crashed = self.crashed_attempts.load(Relaxed);
+        let earlier = self.failed_attempts.saturating_add(crashed);
+        earlier.saturating_add(1).min(delivery)
     }
 
     /// Removes the record of this attempt, which changed nothing. For a person's command: nobody repeats it by itself,

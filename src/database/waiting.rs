@@ -110,6 +110,7 @@ pub(super) fn kept_row(by_command: bool) -> KeptWorkRow {
         rows: 1,
         share: 0.5,
         attempt: 2,
+        published_us: 0,
         since,
         until: since,
         is_young: true,

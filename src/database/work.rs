@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pgdump_restore::{RecordFault, RecordKey, WorkRecord};
+use pgdump_restore::{RecordFault, RecordKey, Tallies, Touched, WorkRecord};
 use tokio::time::Instant;
 
 use crate::config::{Config, Resume};
@@ -88,6 +88,8 @@ pub struct FoundWork {
     pub share: f64,
     /// Sealed: what the result says of the load.
     pub draft: Option<serde_json::Value>,
+    /// The newer request for which its database was dropped.
+    pub displaced_by: Option<String>,
     /// The key of its record; `None` if what is stored is none.
     pub(super) key: Option<RecordKey>,
     pub(super) database: Option<NamedDatabase>,
@@ -114,6 +116,9 @@ impl FoundWork {
     pub fn obstacle(&self, target: &str, terms: ResumeTerms) -> Option<NotContinued> {
         if terms.mode == Resume::Never {
             return Some(NotContinued::Never);
+        }
+        if let Some(by) = &self.displaced_by {
+            return Some(NotContinued::Displaced(by.clone(), self.rows));
         }
         if !self.is_there(target) {
             return Some(NotContinued::Gone);
@@ -157,8 +162,12 @@ pub enum NotContinued {
     },
     /// Something was done of which nothing says whether it was done completely.
     Incomplete(String),
+    /// What was done is not what the record says: the error of the attempt that went on.
+    Contradicted(String),
     /// Why this attempt records nothing that could be added to.
     NotRecorded(String),
+    /// The newer request that its database was dropped for, and how many rows it had.
+    Displaced(String, u64),
     /// The database or its record is gone.
     Gone,
     Unreadable(String),
@@ -205,13 +214,32 @@ impl fmt::Display for NotContinued {
             N::Incomplete(what) => {
                 write!(f, "the earlier attempt stopped where it cannot be continued: {what}")
             }
+            N::Contradicted(error) => write!(
+                f,
+                "the record of the earlier attempts is not of what is in the database: {error}"
+            ),
             N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
+            N::Displaced(by, rows) => write!(
+                f,
+                "the newer request {by} took the name of the database, and the {rows} rows that were loaded were dropped"
+            ),
             N::Gone => {
                 f.write_str("the database of the earlier attempt, or its record in it, is gone")
             }
             N::Unreadable(why) => {
                 write!(f, "the record of the earlier attempts cannot be read: {why}")
             }
+        }
+    }
+}
+
+impl From<Touched> for NotContinued {
+    fn from(touched: Touched) -> Self {
+        NotContinued::Touched {
+            table: touched.table,
+            expected: touched.expected,
+            found: touched.found,
+            others: touched.others,
         }
     }
 }
@@ -269,6 +297,7 @@ pub(super) struct BegunWork {
     stored: Mutex<Stored>,
     /// Held by whoever begins or ends the record.
     pub storing: tokio::sync::Mutex<()>,
+    ended_record: Mutex<Option<EndedRecord>>,
 }
 
 /// What begins a record.
@@ -293,6 +322,10 @@ enum Stored {
     Yes,
 }
 
+/// What a record said of the rows when it was dropped, if it said all of it; and a transaction of then, if SQL follows that
+/// may change them.
+pub(super) type EndedRecord = (Option<Tallies>, Option<u64>);
+
 impl BegunWork {
     pub(super) fn new(
         (name, oid, mark): (&str, u32, Option<AttemptMark>),
@@ -313,6 +346,7 @@ impl BegunWork {
             new: None,
             stored: Mutex::new(Stored::Yes),
             storing: tokio::sync::Mutex::default(),
+            ended_record: Mutex::default(),
         }
     }
 
@@ -371,6 +405,16 @@ impl BegunWork {
         }
     }
 
+    /// The record is dropped before everything that follows the load is done.
+    pub(super) fn keep_tallies(&self, ended: EndedRecord) {
+        *self.ended_record.lock() = Some(ended);
+    }
+
+    /// What was kept of a record that was dropped so.
+    pub(super) fn kept_tallies(&self) -> Option<EndedRecord> {
+        self.ended_record.lock().clone()
+    }
+
     pub(super) fn set_sealed(&self) {
         self.is_sealed.store(true, Relaxed);
     }
@@ -410,6 +454,7 @@ mod tests {
             rows: 0,
             share: 0.0,
             draft: None,
+            displaced_by: None,
             key: None,
             database: Some(NamedDatabase {
                 oid: 7,

@@ -34,6 +34,8 @@ pub(super) struct KeptWorkRow {
     pub rows: u64,
     pub share: f64,
     pub attempt: u32,
+    /// When its request was published, in microseconds since 1970; 0 if there is none any more.
+    pub published_us: i64,
     /// Its last sign of life, and until when it is kept.
     pub since: jiff::Timestamp,
     pub until: jiff::Timestamp,
@@ -47,13 +49,16 @@ pub(super) struct KeptWorkRow {
     pub is_there: bool,
 }
 
+/// The field of a draft that says for which request the work was dropped.
+const DISPLACED_BY: &str = "displaced_by";
+
 /// Statements that list recorded work. `$1`: for how many seconds it is kept.
 const KEPT: &str = "SELECT w.name, w.target, w.request_id, w.by_command, w.bytes, w.rows, w.share, w.attempt,
     (extract(epoch FROM w.updated) * 1000000)::bigint,
     w.updated + $1::float8 * interval '1 second' > clock_timestamp(),
     coalesce(r.state = 'running', false),
     EXISTS (SELECT FROM pgrestored.request n WHERE n.target = w.target AND n.applied AND n.sequence > r.sequence),
-    EXISTS (SELECT FROM pg_database d WHERE d.datname = w.name AND d.oid = w.database_oid)
+    EXISTS (SELECT FROM pg_database d WHERE d.datname = w.name AND d.oid = w.database_oid), coalesce(r.sequence, 0)
   FROM pgrestored.work w LEFT JOIN pgrestored.request r ON r.request_id = w.request_id ORDER BY w.target, w.name";
 
 /// A count as the table has it.
@@ -128,6 +133,9 @@ impl Journal {
             is_marked: row.get(14),
         });
         let draft: Option<String> = row.get(9);
+        let draft = draft.and_then(|text| stored(serde_json::from_str(&text).ok()?));
+        let displaced_by = draft.as_ref().and_then(|draft| draft.get(DISPLACED_BY));
+        let displaced_by = displaced_by.and_then(serde_json::Value::as_str);
         let key: Vec<u8> = row.get(10);
         Ok(Some(FoundWork {
             name: row.get(0),
@@ -139,7 +147,8 @@ impl Journal {
             bytes: unsigned(row.get(6)),
             rows: unsigned(row.get(7)),
             share: row.get(8),
-            draft: draft.and_then(|text| stored(serde_json::from_str(&text).ok()?)),
+            displaced_by: displaced_by.map(str::to_owned),
+            draft,
             key: RecordKey::from_bytes(&key),
             database,
         }))
@@ -245,6 +254,30 @@ impl Journal {
         Ok(sealed == 1)
     }
 
+    /// Records that the database `name` is dropped for the request `by`, under the name `lost` of no database, where the next
+    /// attempt of the one that loaded it finds that.
+    pub async fn displace_work(
+        self,
+        session: &Session,
+        (name, lost): (&str, &str),
+        by: &str,
+    ) -> Result<(), DatabaseError> {
+        let draft = storable(&serde_json::json!({ DISPLACED_BY: by }), self.is_utf8);
+        self.execute(
+            session,
+            "WITH older AS (DELETE FROM pgrestored.work WHERE name = $1 RETURNING *)
+             INSERT INTO pgrestored.work AS w (name, request_id, target, database_oid, key, by_command, pins, state, attempt,
+                 bytes, rows, share, draft, began)
+             SELECT $2, request_id, target, 0, key, by_command, pins, 'waiting', attempt, bytes, rows, share, $3::text::jsonb, began
+             FROM older
+             ON CONFLICT (name) DO UPDATE SET database_oid = 0, draft = excluded.draft, bytes = excluded.bytes,
+               rows = excluded.rows, updated = now()",
+            &[&name, &lost, &draft],
+        )
+        .await?;
+        Ok(())
+    }
+
     /// Whether another attempt at this request has begun since this one.
     pub async fn is_taken_by_another(
         self,
@@ -333,6 +366,7 @@ impl Journal {
                 is_running: r.get(10),
                 is_superseded: r.get::<_, Option<bool>>(11).unwrap_or_default(),
                 is_there: r.get(12),
+                published_us: r.get(13),
             })
         };
         Ok(rows.iter().filter_map(kept).collect())

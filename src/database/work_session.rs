@@ -6,6 +6,7 @@
 //! changed, so a transaction that shows the old one fails. Only then is the record read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pgdump_archive::{EntryKind, TocEntry};
@@ -14,14 +15,13 @@ use tokio::time::Instant;
 
 use super::advisory_locks::LOCK_PAUSE;
 use super::confinement::Loader;
-use super::held_objects::own_event_triggers;
 use super::staging::{ProvenStaging, Staging, force_drop, mark_attempt};
 use super::target_lock::TargetLock;
 use super::work::{
     BegunWork, ClaimedWork, FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState, reason_of,
 };
-use crate::error::{DatabaseError, DatabaseKind, RestoreError};
-use crate::postgres::{AttemptMark, Server, Session, ident, map_pg_error};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
+use crate::postgres::{AttemptMark, Session, ident, map_pg_error};
 use crate::steps::reached;
 
 /// How long a takeover waits for the sessions of the attempt before it to end.
@@ -32,7 +32,7 @@ const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activi
     WHERE datid = $1 AND pid <> $2 AND (usename = current_user OR usename::text = ANY($3))";
 
 /// A process that no session has.
-const NOBODY: i32 = 0;
+pub(super) const NOBODY: i32 = 0;
 
 /// What the work of an earlier attempt is compared with.
 pub struct Continuing<'a> {
@@ -41,6 +41,8 @@ pub struct Continuing<'a> {
     /// How many connections may read.
     pub sessions: usize,
     pub loader: Option<&'a Loader>,
+    /// Whether what the server refuses is left out.
+    pub skips: bool,
 }
 
 /// What became of the work of an earlier attempt.
@@ -164,9 +166,7 @@ impl TargetLock {
         let began = Instant::now();
         let staging = self.fence(found).await?;
         if found.state == WorkState::Sealed {
-            return self
-                .take_sealed(found, staging, (attempt, with.loader))
-                .await;
+            return self.take_sealed(found, staging, (attempt, with)).await;
         }
         let taken = self.take_record(&staging, (found, key), &with).await?;
         let TakenRecord {
@@ -257,6 +257,10 @@ impl TargetLock {
             Ok(Err(fault)) => return Ok(Err(fault.into())),
             Err(e) => return Ok(Err(reason_of(e)?)),
         };
+        if let Some(refused) = resumed.refused().first().filter(|_| !with.skips) {
+            let why = format!("the server refused a definition: {}", refused.message);
+            return Ok(Err(NotContinued::Incomplete(why)));
+        }
         let server = staging.on(with.loader.map_or(&self.server, |loader| &loader.server));
         let checked = check_recorded(
             &server,
@@ -271,12 +275,7 @@ impl TargetLock {
             Err(e) => return Err(e),
         };
         if let Some(touched) = checked.touched {
-            return Ok(Err(NotContinued::Touched {
-                table: touched.table,
-                expected: touched.expected,
-                found: touched.found,
-                others: touched.others,
-            }));
+            return Ok(Err(touched.into()));
         }
         if let Some(table) = checked.emptied {
             let why = format!(
@@ -293,55 +292,7 @@ impl TargetLock {
         }))
     }
 
-    /// The journal has the result of a load that lacks only the swap.
-    async fn take_sealed(
-        &self,
-        found: &FoundWork,
-        mut staging: Staging,
-        (attempt, loader): (i32, Option<&Loader>),
-    ) -> Result<TakenOver, RestoreError> {
-        let unreadable = |why: &str| Ok(TakenOver::Not(NotContinued::Unreadable(why.into())));
-        let Some(mut draft) = found.draft.clone() else {
-            return unreadable("the journal has no result of its load");
-        };
-        let owner = draft["owner"].as_str().map(str::to_owned);
-        if owner.is_some() != loader.is_some() {
-            return unreadable("the journal has another owner of what was loaded");
-        }
-        self.end_sessions(staging.oid, &roles_of(loader), NOBODY)
-            .await?;
-        let empty = empty_unlogged(&self.record_session(&staging).await?).await?;
-        if let Some(table) = emptied_since(empty, &draft["empty"]) {
-            let why = format!(
-                "{table} is unlogged and empty: the server has crashed since it was loaded"
-            );
-            return Ok(TakenOver::Not(NotContinued::Incomplete(why)));
-        }
-        drop_record(&staging.on(&self.server), &staging.name).await?;
-        if let (Some(owner), Some(loader)) = (&owner, loader) {
-            let notes = self.give_to(owner, loader, &mut staging).await?;
-            staging.notes.extend(notes);
-        }
-        let done = WorkDone {
-            bytes: found.bytes,
-            rows: found.rows,
-            share: 1.0,
-        };
-        self.record_takeover(found, attempt, &done).await?;
-        let role = loader.and_then(Loader::temporary_role);
-        let work = (WorkRecord::off(), done);
-        let begun = BegunWork::new(place_of(&staging), attempt, work, role);
-        begun.set_sealed();
-        self.set_begun(begun);
-        reached("work.taken");
-        let result = draft.get_mut("result").map(serde_json::Value::take);
-        Ok(TakenOver::Sealed {
-            staging: staging.proven_before(),
-            draft: result.unwrap_or_default(),
-        })
-    }
-
-    async fn record_takeover(
+    pub(super) async fn record_takeover(
         &self,
         found: &FoundWork,
         attempt: i32,
@@ -357,6 +308,7 @@ impl TargetLock {
     /// The attempt before crashed, but got further: this request is not what kills workers.
     async fn forget_crashes(&self) -> Result<(), RestoreError> {
         let (id, attempt) = (&self.request_id, self.attempt);
+        self.crashed_attempts.store(0, Relaxed);
         Ok(self.journal.forget_crashes(&self.lock, id, attempt).await?)
     }
 
@@ -392,30 +344,6 @@ impl TargetLock {
         }
         let session = self.record_session(staging).await?;
         Ok(begun.record.mark(&session, body).await?)
-    }
-
-    /// Removes the record from the database, where the requester's own SQL would find it among the backup's objects. Until the
-    /// work is sealed, an attempt that stops leaves nothing to continue.
-    ///
-    /// # Errors
-    /// `target_unavailable`; `restore_error`.
-    pub async fn end_record(&self, staging: &Staging) -> Result<(), RestoreError> {
-        let Some(begun) = self.begun_work() else {
-            return Ok(());
-        };
-        let _one_at_a_time = begun.storing.lock().await;
-        if !begun.record.is_on() && !begun.is_half_stored() {
-            return Ok(());
-        }
-        begun.record.stop().await;
-        if !begun.may_be_stored() {
-            return Ok(());
-        }
-        let session = self.record_session(staging).await?;
-        let (disable, enable) = own_event_triggers(&session).await?;
-        let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
-        let dropped = session.run(&sql).await;
-        Ok(dropped.map_err(|e| e.context("removing the record of what was loaded"))?)
     }
 
     /// What is loaded and committed, if this attempt works; `share`: of the whole, from 0 to 1.
@@ -479,43 +407,6 @@ impl TargetLock {
         begun.record.flush(&session).await
     }
 
-    /// Records that everything is loaded and proven, with the result of that, and removes the record from the database,
-    /// which is then the backup's. Nothing if no work is recorded. `loader`: the role to which all of it belongs until its
-    /// final owner gets it, which the next attempt repeats.
-    ///
-    /// # Errors
-    /// `target_unavailable`, also if another attempt has taken over; `restore_error`.
-    pub async fn seal(
-        &self,
-        staging: &Staging,
-        loader: Option<&Loader>,
-        draft: &serde_json::Value,
-    ) -> Result<(), RestoreError> {
-        let Some(begun) = self.begun_work().filter(|w| !w.is_sealed()) else {
-            return Ok(());
-        };
-        let _one_at_a_time = begun.storing.lock().await;
-        if !self.prepare_to_seal(&begun).await? {
-            return Ok(());
-        }
-        let owner = loader.map(Loader::owner);
-        let empty = empty_unlogged(&self.record_session(staging).await?).await?;
-        let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty });
-        let place = (begun.name.as_str(), begun.attempt);
-        let done = begun.done(1.0);
-        let sealing = self.journal.seal_work(&self.lock, place, &draft, &done);
-        if !sealing.await? {
-            return Err(taken_by_another());
-        }
-        begun.set_sealed();
-        reached("work.sealing");
-        if begun.may_be_stored() {
-            drop_record(&staging.on(&self.server), &staging.name).await?;
-        }
-        reached("work.sealed");
-        Ok(())
-    }
-
     /// Whether another attempt has begun since this one lost its lock. What it has made, or has gone on with, may wait for the
     /// next one, so nothing may be dropped.
     pub(super) async fn is_taken_by_another(&self) -> Result<bool, RestoreError> {
@@ -525,13 +416,13 @@ impl TargetLock {
     }
 
     /// A session for the record, as our own role.
-    async fn record_session(&self, staging: &Staging) -> Result<Session, DatabaseError> {
+    pub(super) async fn record_session(&self, staging: &Staging) -> Result<Session, DatabaseError> {
         let server = staging.on(&self.server);
         server.connect(&staging.name, "record").await
     }
 
     /// Ends the sessions of our own role and of `roles` on a database, but for one, and waits until they have ended.
-    async fn end_sessions(
+    pub(super) async fn end_sessions(
         &self,
         oid: u32,
         roles: &[String],
@@ -573,7 +464,7 @@ fn unless_no_role(e: DatabaseError) -> Result<(), DatabaseError> {
     }
 }
 
-fn taken_by_another() -> RestoreError {
+pub(super) fn taken_by_another() -> RestoreError {
     let what = "another attempt has taken over this request";
     DatabaseError::new(DatabaseKind::Unavailable, what).into()
 }
@@ -593,37 +484,8 @@ async fn process_of(session: &Session) -> Result<i32, DatabaseError> {
         .get(0))
 }
 
-fn roles_of(loader: Option<&Loader>) -> Vec<String> {
+pub(super) fn roles_of(loader: Option<&Loader>) -> Vec<String> {
     loader.map(|l| l.role().to_owned()).into_iter().collect()
-}
-
-/// The unlogged tables that are empty: after a crash, the server empties all of them. Their size is asked for, since a policy
-/// of the backup may decide which rows are seen.
-async fn empty_unlogged(session: &Session) -> Result<Vec<String>, DatabaseError> {
-    const EMPTY: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relpersistence = 'u' AND c.relkind = 'r' AND pg_relation_size(c.oid) = 0 ORDER BY 1";
-    let found = session.client().query(EMPTY, &[]).await;
-    let found = found.map_err(|e| map_pg_error(&e, "looking for tables that are empty"))?;
-    Ok(found.iter().map(|row| row.get(0)).collect())
-}
-
-/// A table that is empty now, and was not when everything was loaded.
-fn emptied_since(now: Vec<String>, then: &serde_json::Value) -> Option<String> {
-    let was_empty = |table: &String| {
-        let mut names = then.as_array().into_iter().flatten();
-        names.any(|name| name.as_str() == Some(table.as_str()))
-    };
-    now.into_iter().find(|table| !was_empty(table))
-}
-
-/// Removes the record from a database. The event triggers of the backup would refuse this, or record it in its tables.
-async fn drop_record(server: &Server, database: &str) -> Result<(), DatabaseError> {
-    let session = server.connect(database, "record").await?;
-    let (disable, enable) = own_event_triggers(&session).await?;
-    // All statements run in one implicit transaction.
-    let sql = format!("{disable}DROP SCHEMA IF EXISTS pgrestored_work CASCADE; {enable}");
-    let dropped = session.run(&sql).await;
-    dropped.map_err(|e| e.context("removing the record of what was loaded"))
 }
 
 /// Tables of which only a part of the rows is there.
@@ -645,7 +507,7 @@ fn note_of_begun(tables: usize) -> Option<String> {
 }
 
 /// The tables whose rows this role may not count.
-fn note_of_uncounted(tables: &[String]) -> Vec<String> {
+pub(super) fn note_of_uncounted(tables: &[String]) -> Vec<String> {
     /// Names that the note lists.
     const LISTED: usize = 10;
     if tables.is_empty() {
@@ -663,18 +525,6 @@ fn note_of_uncounted(tables: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_that_was_always_empty_has_lost_nothing() {
-        let of = |now: &[&str], then: serde_json::Value| {
-            emptied_since(now.iter().map(|t| (*t).to_owned()).collect(), &then)
-        };
-        assert_eq!(of(&["s.a", "s.b"], serde_json::json!(["s.b", "s.a"])), None);
-        let lost = of(&["s.a", "s.b"], serde_json::json!(["s.a"]));
-        assert_eq!(lost.as_deref(), Some("s.b"));
-        assert_eq!(of(&[], serde_json::Value::Null), None);
-        assert!(of(&["s.a"], serde_json::Value::Null).is_some());
-    }
 
     #[test]
     fn tables_that_were_not_counted_are_named() {

@@ -191,6 +191,23 @@ impl TargetLock {
         self.journal.own_work(&self.lock, &work).await
     }
 
+    /// Stores a record that is in memory if the work is worth sealing: what the rows are compared with later is read from it.
+    ///
+    /// # Errors
+    /// As [`TargetLock::store_when_due`].
+    pub(super) async fn store_before_seal(&self, begun: &BegunWork) -> Result<(), RestoreError> {
+        if begun.is_held() && self.is_worth_sealing(begun) {
+            self.store_work(begun).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the load was long, or the swap may have to wait for long.
+    fn is_worth_sealing(&self, begun: &BegunWork) -> bool {
+        let is_long = |new: &NewRecord| begun.began.elapsed() >= new.from;
+        self.policy.swap_when_idle.is_some() || begun.new.as_ref().is_none_or(is_long)
+    }
+
     /// Ends a record that is in memory, because everything is loaded. Returns whether that is worth an entry of the journal,
     /// which it then has: the load was long enough, or the swap may have to wait for long.
     ///
@@ -201,9 +218,8 @@ impl TargetLock {
             return Ok(true);
         };
         begun.record.stop().await;
-        let is_long = begun.began.elapsed() >= new.from;
         // What is half stored has to be removed.
-        if !is_long && self.policy.swap_when_idle.is_none() && !begun.is_half_stored() {
+        if !self.is_worth_sealing(begun) && !begun.is_half_stored() {
             return Ok(false);
         }
         self.tell_journal(begun, new).await?;

@@ -63,7 +63,8 @@ impl FinishingSteps {
     ) -> Result<(), RestoreError> {
         let may_see = self.checks.is_some() || self.files.iter().any(|f| f.sql.reads_catalog());
         if may_see {
-            claimed.end_record(staging).await?;
+            let has_sql = !self.files.is_empty();
+            claimed.end_record(staging, has_sql).await?;
         }
         Ok(())
     }

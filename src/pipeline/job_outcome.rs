@@ -17,6 +17,8 @@ pub struct JobOutcome {
     pub repeated: bool,
     /// There is to be no further attempt, whatever the reason says.
     pub is_final: bool,
+    /// The number of the attempt among those that count towards the last one, if that is known.
+    pub counted: Option<u32>,
     /// The store denies the backup to this worker, which can read others: an answer about this backup, and no fault of
     /// the worker's environment.
     pub is_denied_alone: bool,
@@ -28,6 +30,15 @@ impl JobOutcome {
     /// Whether the target server keeps no outcome of this restore, so that a repeated request restores again.
     pub(crate) fn lacks_journal(&self) -> bool {
         self.result.notes.iter().any(|note| note == NO_JOURNAL)
+    }
+
+    /// The number of the attempt among those that count; `delivery`: its number among all.
+    pub fn counted_attempt(&self, delivery: u32) -> u32 {
+        if self.is_final {
+            u32::MAX
+        } else {
+            self.counted.unwrap_or(delivery)
+        }
     }
 
     /// Whether, and when, another attempt can help; `None` after a success. What was answered before stays the answer.
@@ -50,6 +61,7 @@ impl JobOutcome {
             failure,
             repeated: true,
             is_final: true,
+            counted: None,
             is_denied_alone: false,
             proof: None,
         }
@@ -62,6 +74,7 @@ impl JobOutcome {
             failure: Some(reason),
             repeated: false,
             is_final: false,
+            counted: None,
             is_denied_alone: false,
             proof: None,
         }

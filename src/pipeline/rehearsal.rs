@@ -69,6 +69,7 @@ pub(crate) async fn answer(
         failure,
         repeated: false,
         is_final: false,
+        counted: None,
         is_denied_alone: false,
         proof: None,
     }

@@ -4,22 +4,22 @@
 
 use std::sync::Arc;
 
-use pgdump_restore::{Body, Mark, Stage};
+use pgdump_restore::{Body, Mark, Stage, contradicts_record};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::diagnosis::diagnose;
+use super::failed_restore::{fail, log_failure, recorded, stand_back};
 use super::finish::FinishingSteps;
-use super::handover::{self, Ending};
-use super::job_context::{Bounds, JobClock, JobContext, Services};
+use super::handover;
+use super::job_context::{JobClock, JobContext, Services};
 use super::job_outcome::{JobOutcome, NO_JOURNAL, end_spans};
 use super::pins::Pins;
 use super::result_draft::ResultDraft;
 use super::states::{
     LoadRequest, LoadStyle, LoadSummary, Opened, Pinned, Prepared, Proven, Started, policy_under,
 };
-use super::target_destination::{Resumption, TargetDestination, WantedWork};
+use super::target_destination::{FROM_THE_START, Resumption, TargetDestination, WantedWork};
 use super::tuning_watch::TuningWatch;
 use super::{completeness, completion, reading, rehearsal, replacement, targets};
 use crate::backup;
@@ -30,12 +30,11 @@ use crate::database::{
     TargetLock, out_of_space, unless_full,
 };
 use crate::error::{
-    FailureReason as R, RestoreError, RetryClass, ValidationError, ValidationKind, report as said,
+    FailureReason as R, RestoreError, ValidationError, ValidationKind, report as said,
 };
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, Completeness, KeepProgress, OnExisting, RestoreJob};
-use crate::outcome::disposition;
-use crate::policy::Policy;
+use crate::policy::{OnError, Policy};
 use crate::progress::Progress;
 use crate::steps::reached;
 
@@ -43,6 +42,9 @@ const WITHOUT_STATISTICS: &str = "planner statistics of the backup were left out
 
 /// Why the work of a restore is not kept.
 const NOT_READ_AGAIN: &str = "standard input cannot be read again";
+
+const FILLS_BEGIN_AGAIN: &str =
+    "whatever ended the earlier attempt, a database that is filled is emptied again";
 
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
 
@@ -146,7 +148,15 @@ async fn claim_and_restore(
         Ok((notes, disk)) => (Ok(notes), disk),
         Err(e) => (Err(e), None),
     };
+    let checked = match checked {
+        Err(e) if e.reason() == R::TargetBusy => {
+            stand_back(&claimed, job).await;
+            return Err(e);
+        }
+        other => other,
+    };
     draft.is_quarantined = claimed.is_quarantined(job.deliveries());
+    draft.counted = Some(claimed.counted_attempt(job.attempt));
     let proven = match checked {
         Err(e) => Err(e),
         Ok(notes) => {
@@ -211,9 +221,44 @@ async fn restore_into_staging(
     }
 }
 
+/// Goes on with what an earlier attempt has left. If that turns out not to be what its record says, it is dropped, and the
+/// restore begins from the start: another attempt would have no reason to do otherwise.
+async fn restore_pinned(
+    context: &RestoreContext<'_>,
+    claimed: &TargetLock,
+    pinned: &Pinned,
+    draft: &mut ResultDraft,
+) -> Result<ProvenStaging, RestoreError> {
+    let notes = draft.summary.notes.len();
+    let e = match Box::pin(restore_opened(context, claimed, pinned, draft)).await {
+        Err(e) if is_of_record(context, draft, &e) => e,
+        other => return other,
+    };
+    let why = NotContinued::Contradicted(said(&e)).to_string();
+    tracing::warn!(why = why.as_str(), "begun from the start");
+    draft.summary.notes.truncate(notes);
+    let note = format!("{FROM_THE_START}{why}");
+    draft.summary.notes.push(note);
+    draft.resumption = None;
+    context.progress.begin_again();
+    let database = context.job.database.as_deref();
+    let opened = pinned.open(context, database).await?;
+    Box::pin(load_and_prove(context, opened, claimed, draft)).await
+}
+
+/// Whether what was continued, and not the backup, is what a load has failed with.
+fn is_of_record(context: &RestoreContext<'_>, draft: &ResultDraft, e: &RestoreError) -> bool {
+    // The requester's own SQL may say that something exists.
+    let is_loaded = context.progress.stage() == Stage::Finish;
+    draft.resumption.is_some()
+        && contradicts_record(e)
+        && !is_loaded
+        && !context.cancel.is_cancelled()
+}
+
 /// A restore index, or an archive's own table of contents, only says where blocks are: a backup that fails with it is read
 /// once more from front to back, and that attempt counts.
-async fn restore_pinned(
+async fn restore_opened(
     context: &RestoreContext<'_>,
     claimed: &TargetLock,
     pinned: &Pinned,
@@ -395,6 +440,10 @@ async fn start(
         Err(why) => Some(NotContinued::NotRecorded(why.clone())),
     });
     draft.not_recorded = pins.as_ref().err().cloned();
+    if claimed.is_fill() && job.deliveries() > 1 {
+        let note = format!("{FROM_THE_START}{FILLS_BEGIN_AGAIN}");
+        draft.summary.notes.push(note);
+    }
     let mut resumed = None;
     let work = WantedWork {
         pins: pins.as_deref().ok(),
@@ -403,6 +452,7 @@ async fn start(
         terms: ResumeTerms::of(config),
         by_command: job.keep == KeepProgress::ForPerson,
         sessions: config.jobs_for(job.jobs, prepared.cores()),
+        skips: prepared.policy().on_error == OnError::Skip,
         resumed: &mut resumed,
     };
     let started = prepared
@@ -512,6 +562,9 @@ async fn swap(
     result.previous_database = claimed.previous_name().map(str::to_owned);
     result.partial = targets::is_part(&context.job.selection);
     result.notes.extend(claimed.note_of_fill());
+    if !claimed.is_fill() {
+        result.notes.extend(claimed.displace_waiting().await?);
+    }
     let outcome = database::outcome_of(&result)?;
     // Unless it has waited for sessions on the target.
     context.progress.advance(Stage::Check, Stage::Swap);
@@ -522,149 +575,4 @@ async fn swap(
         claimed.swap(&staging, &outcome).await?;
     }
     Ok(result)
-}
-
-/// Cleans up after a failure and records it.
-async fn fail(
-    context: &RestoreContext<'_>,
-    claimed: &mut TargetLock,
-    (e, bounds): (RestoreError, &mut Bounds<'_>),
-    draft: &mut ResultDraft,
-) -> Result<JobOutcome, RestoreError> {
-    let attempt = draft.counted_attempt(context.job);
-    let max_attempts = context.config().max_attempts;
-    let counted = (attempt, draft.resumption.is_some());
-    let mut ending = handover::ending_of(context, claimed, counted, &e);
-    // First, because the diagnosis may read the whole backup again.
-    match ending {
-        Ending::Keep => handover::keep(context, claimed).await,
-        Ending::Discard => drop_work(context, claimed, &e, draft).await,
-    }
-    let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
-    if ending == Ending::Keep && !handover::comes_again_after(context, attempt, &e) {
-        ending = Ending::Discard;
-        drop_work(context, claimed, &e, draft).await;
-    }
-    let result = draft.result(context, Some(&e));
-    let asked = (&context.job.backup, draft.pinned.as_ref());
-    let outcome = JobOutcome {
-        is_denied_alone: context.is_denied_alone(asked, &e).await,
-        ..draft.outcome(result, Some(e.reason()))
-    };
-    let class = outcome.retry_class();
-    log_failure(context, draft, &e, class.unwrap_or(RetryClass::Permanent));
-    let is_answered = disposition(class, attempt, max_attempts).publish;
-    // Nobody delivers what is answered again, for whatever reason it is. What is kept for a person is not answered.
-    if ending == Ending::Keep && is_answered && context.job.keep == KeepProgress::ForRedelivery {
-        ending = Ending::Discard;
-        drop_work(context, claimed, &e, draft).await;
-    }
-    let is_final = ending == Ending::Discard && is_answered;
-    match record_end(claimed, (context.job, ending), &outcome.result, is_final).await {
-        Some(recorded_before) => recorded(recorded_before),
-        None => Ok(outcome),
-    }
-}
-
-/// Drops what the attempt has made; notes say what could not be dropped, and why nothing could be kept.
-async fn drop_work(
-    context: &RestoreContext<'_>,
-    claimed: &mut TargetLock,
-    e: &RestoreError,
-    draft: &mut ResultDraft,
-) {
-    let not_kept = claimed.why_not_kept();
-    let left = handover::clean_up(claimed).await;
-    let left = left.filter(|_| claimed.is_fill());
-    draft.summary.notes.extend(left);
-    let attempt = draft.counted_attempt(context.job);
-    if handover::comes_again_after(context, attempt, e) {
-        let why = draft.not_recorded.take().or(not_kept);
-        let note = why.map(|why| format!("the next attempt begins from the start: {why}"));
-        draft.summary.notes.extend(note);
-    }
-}
-
-/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, and one whose work is
-/// kept, is given back, and that of a command is forgotten.
-/// Returns the outcome of a request that has been applied after all.
-async fn record_end(
-    claimed: &TargetLock,
-    (job, ending): (&RestoreJob, Ending),
-    result: &RestoreResult,
-    is_final: bool,
-) -> Option<serde_json::Value> {
-    let done = if is_final {
-        claimed
-            .record_failure(&serde_json::to_value(result).ok()?)
-            .await
-    } else if job.published_us.is_some() || ending == Ending::Keep {
-        claimed.release().await.map(|()| None)
-    } else {
-        claimed.forget().await.map(|()| None)
-    };
-    done.unwrap_or_else(|e| {
-        tracing::warn!(
-            error = said(&e),
-            "the end of the attempt could not be recorded"
-        );
-        None
-    })
-}
-
-fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
-    let result = serde_json::from_value(outcome)
-        .map_err(|e| RestoreError::internal(format!("the recorded outcome cannot be read: {e}")))?;
-    Ok(JobOutcome::recorded(result))
-}
-
-/// Whether a request that failed so is redelivered. Only messages are: a command has one attempt.
-fn is_redelivered(job: &RestoreJob, attempt: u32, class: RetryClass, max_attempts: u32) -> bool {
-    job.published_us.is_some() && !disposition(Some(class), attempt, max_attempts).publish
-}
-
-/// Logs the failure of an attempt: a warning if there will be another one.
-fn log_failure(
-    context: &RestoreContext<'_>,
-    draft: &ResultDraft,
-    e: &RestoreError,
-    class: RetryClass,
-) {
-    let (job, reason, error) = (context.job, e.reason(), said(e));
-    let stage = context.progress.stage().as_str();
-    let attempt = draft.counted_attempt(job);
-    if is_redelivered(job, attempt, class, context.config().max_attempts) {
-        tracing::warn!(stage, failure_reason = %reason, error, "the restore failed");
-    } else {
-        tracing::error!(stage, failure_reason = %reason, error, "the restore failed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_messages_with_attempts_left_are_redelivered() {
-        let mut job = RestoreJob::replacing("r", "app", String::new());
-        for (published_us, attempt, reason, wanted) in [
-            (Some(1), 1, R::DownloadFailed, true),
-            (Some(1), 4, R::DownloadFailed, false),
-            (Some(1), 1, R::DataRejected, false),
-            (Some(1), 9, R::AccessDenied, true),
-            (Some(1), 9, R::Cancelled, true),
-            // A command has one attempt.
-            (None, 1, R::DownloadFailed, false),
-            (None, 1, R::Cancelled, false),
-            (None, 9, R::AccessDenied, false),
-        ] {
-            job.published_us = published_us;
-            let is = is_redelivered(&job, attempt, reason.retry_class(), 4);
-            assert_eq!(is, wanted, "{published_us:?} {attempt} {reason}");
-            // What no message asks for is never taken for what crashes, however often it is tried.
-            let deliveries = if published_us.is_some() { attempt } else { 1 };
-            job.attempt = attempt;
-            assert_eq!(job.deliveries(), deliveries);
-        }
-    }
 }

@@ -21,6 +21,8 @@ pub(super) struct ResultDraft {
     pub(super) pinned: Option<PinnedBackup>,
     /// The request is taken for one that kills workers.
     pub(super) is_quarantined: bool,
+    /// The number of the attempt among those that count; `None` until the target is claimed.
+    pub(super) counted: Option<u32>,
     pub(super) summary: LoadSummary,
     pub(super) completeness: Option<Completeness>,
     pub(super) contents: Option<BackupContents>,
@@ -37,12 +39,12 @@ pub(super) struct ResultDraft {
 }
 
 impl ResultDraft {
-    /// The number of the attempt, after which there may be others; a quarantined request has none.
+    /// The number of the attempt among those that count, after which there may be others; a quarantined request has none.
     pub(super) fn counted_attempt(&self, job: &RestoreJob) -> u32 {
         if self.is_quarantined {
             u32::MAX
         } else {
-            job.attempt
+            self.counted.unwrap_or(job.attempt)
         }
     }
 
@@ -59,6 +61,7 @@ impl ResultDraft {
             failure,
             repeated: false,
             is_final: self.is_quarantined,
+            counted: self.counted,
             is_denied_alone: false,
             proof: None,
         }

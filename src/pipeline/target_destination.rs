@@ -19,6 +19,9 @@ use crate::postgres::{Server, Session};
 use pgdump_archive::{TextEncoding, TocEntry};
 use pgdump_restore::{ResumedTotals, WorkRecord};
 
+/// How the note begins of a restore that does not go on with what there is.
+pub(super) const FROM_THE_START: &str = "begun from the start: ";
+
 /// The locked target of a restore.
 pub(super) struct TargetDestination<'a> {
     lock: &'a TargetLock,
@@ -73,6 +76,8 @@ pub(super) struct WantedWork<'a> {
     pub(super) by_command: bool,
     /// How many connections may read.
     pub(super) sessions: usize,
+    /// Whether what the server refuses is left out.
+    pub(super) skips: bool,
     /// Receives what is continued.
     pub(super) resumed: &'a mut Option<Resumption>,
 }
@@ -125,7 +130,7 @@ impl TargetDestination<'_> {
                     let why = why.to_string();
                     tracing::warn!(why = why.as_str(), "begun from the start");
                     self.lock.refuse_work(found).await?;
-                    notes.push(format!("begun from the start: {why}"));
+                    notes.push(format!("{FROM_THE_START}{why}"));
                 }
             }
         }
@@ -160,6 +165,7 @@ impl TargetDestination<'_> {
             entries,
             sessions: work.sessions,
             loader: self.loader.as_ref(),
+            skips: work.skips,
         };
         self.lock.take_over(found, work.terms, with).await
     }
@@ -260,6 +266,7 @@ impl Destination for TargetDestination<'_> {
         }
         let mut staging = self.lock.create_staging(options).await?;
         if self.placement.in_place {
+            staging.notes.extend(self.lock.displace_waiting().await?);
             self.lock.put_in_place(&mut staging).await?;
         }
         if let Some(loader) = &self.loader {

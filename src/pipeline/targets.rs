@@ -2,7 +2,7 @@
 
 use crate::admission::fits;
 use crate::config::{Config, Trust};
-use crate::database::ClaimPolicy;
+use crate::database::{ClaimPolicy, ResumeTerms};
 use crate::error::{RestoreError, ValidationError, ValidationKind};
 use crate::job::{self, OnExisting, RestoreJob};
 use crate::policy::Selection;
@@ -108,6 +108,7 @@ pub(crate) fn claim_policy(config: &Config) -> ClaimPolicy {
         swap_when_idle: config.swap_when_idle,
         deaths: config.quarantine_after,
         max_age: config.request_max_age,
+        resume: ResumeTerms::of(config),
     }
 }
 

@@ -158,6 +158,7 @@ fn answered_before(job: &VerifyJob, kept: StoredEvidence) -> JobOutcome {
         failure: kept.report.error.as_ref().map(|e| e.reason),
         repeated: true,
         is_final: true,
+        counted: None,
         is_denied_alone: false,
         proof: Some(Box::new(kept.report)),
     }
@@ -544,6 +545,7 @@ async fn conclude(
         failure,
         repeated: false,
         is_final: is_quarantined(context),
+        counted: None,
         is_denied_alone,
         proof: Some(Box::new(report)),
     }

@@ -176,7 +176,7 @@ impl Worker {
     /// Publishes the result, if there is one, and returns whether that succeeded. There is no message to
     /// nack: a verification without a final result becomes due again.
     async fn publish_scheduled(&self, finished: &JobOutcome) -> bool {
-        let attempts = if finished.is_final { u32::MAX } else { 1 };
+        let attempts = finished.counted_attempt(1);
         let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
         if !d.publish {
             return false;

@@ -40,7 +40,7 @@ impl Worker {
         (attempt, digest, permit): (u32, Option<&str>, Option<Permit>),
         shutdown: &Shutdown,
     ) {
-        let attempts = if finished.is_final { u32::MAX } else { attempt };
+        let attempts = finished.counted_attempt(attempt);
         let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
         self.state.set_ready(d.ready);
         let mut settle = d.settle;

@@ -465,7 +465,7 @@ impl Worker {
         if finished.failure == Some(R::TargetBusy) {
             return (AttemptEnd::Busy, None);
         }
-        let attempts = if finished.is_final { u32::MAX } else { attempt };
+        let attempts = finished.counted_attempt(attempt);
         let d = disposition(finished.retry_class(), attempts, self.settings.max_attempts);
         // Somebody has to act: the same that a request says.
         self.state.set_ready(d.ready);

@@ -1,6 +1,7 @@
 //! A worker is killed at random places of a restore, some times in a row, and the next one goes on: all formats, ways to
-//! restore and places. `CAMPAIGN=full` kills 500 restores; `target/campaign/resume.csv` and `.svg` show how much of the
-//! work was done again, by the place of the kill.
+//! restore and places. `CAMPAIGN=full` kills 500 restores, one to five times each, and prints how much of the work was done
+//! again, by the place of the kill: a line for each kill, and the table of `docs/reliability.md`. `target/campaign/resume.csv`
+//! and `.svg` have the same.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -21,12 +22,14 @@ use crate::support::kills::{
     FROM_THE_FIRST, Place, SOURCE, Wanted, assert_continued, assert_settled, kill_at, records,
     reopened, until_sessions_ended, why_not,
 };
-use crate::support::{Cluster, is_full_campaign, job};
+use crate::support::{Cluster, assert_same, is_full_campaign, job};
 use crate::test_env::{BUCKET, Kind, TestEnv};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
+/// How many restores a campaign kills, one to five times each.
+const RESTORES: usize = 500;
 const KEY: &str = "a key of at least sixteen bytes";
 const RULES: &str = "version: 1\nlarge_objects: keep\ntables:\n  s.big: { columns: { v: { hash: true } } }\n  s.t1: { columns: { v: { set: \"x\" } } }\n";
 
@@ -105,6 +108,33 @@ impl Mode {
         self != Mode::Fill
     }
 
+    /// The part of a database that must be what `pg_restore` makes of the same backup, as arguments of `pg_dump`; nothing if
+    /// that is all of it.
+    fn same_as_pg_restore(self) -> &'static [&'static str] {
+        match self {
+            Mode::Fail | Mode::Replace | Mode::Fill => &[],
+            Mode::Restricted => &["--no-owner", "--no-privileges"],
+            Mode::Masked => &[
+                "--data-only",
+                "-t",
+                "s.t2",
+                "-t",
+                "s.t6",
+                "-t",
+                "other.alone",
+            ],
+            Mode::Selected => &[
+                "--data-only",
+                "-t",
+                "s.big",
+                "-t",
+                "s.t3",
+                "-t",
+                "other.alone",
+            ],
+        }
+    }
+
     fn selection(self) -> Selection {
         if self != Mode::Selected {
             return Selection::default();
@@ -114,6 +144,15 @@ impl Mode {
             ..Selection::default()
         }
     }
+}
+
+/// What a restore that nobody kills does.
+#[derive(Debug, Clone, Copy)]
+struct Whole {
+    /// Recorded transactions.
+    records: u32,
+    tables: u64,
+    rows: u64,
 }
 
 /// A process that was killed.
@@ -133,9 +172,10 @@ struct Ground {
     /// Bytes of each backup.
     sizes: HashMap<Form, u64>,
     wanted: Wanted,
-    /// Recorded transactions of a whole restore.
-    totals: HashMap<(Form, Mode), u32>,
+    totals: HashMap<(Form, Mode), Whole>,
     number: u32,
+    /// Processes that were killed.
+    kills: u32,
     /// Restores that went on, and those that could not although something was recorded.
     went_on: u32,
     false_alarms: Vec<String>,
@@ -187,6 +227,7 @@ impl Ground {
             wanted,
             totals: HashMap::new(),
             number: 0,
+            kills: 0,
             went_on: 0,
             false_alarms: vec![],
         }
@@ -249,16 +290,29 @@ impl Ground {
             count.fetch_add(1, Ordering::SeqCst);
         };
         fail::cfg_callback("work.noted", add).unwrap();
-        self.whole(form, mode, "whole").await;
+        let done = self.whole(form, mode, "whole").await.result;
         fail::remove("work.noted");
+        if is_full_campaign() {
+            let args = mode.same_as_pg_restore();
+            let [ours, theirs] = ["whole", "theirs"].map(|name| self.c.content(name, args));
+            assert_same(&ours, &theirs, &format!("{form:?} {mode:?}"));
+        }
         if !self.wanted.has(&how) {
             let content = self.c.content("whole", &[]);
             self.wanted.insert(&how, content);
         }
         self.c.psql("postgres", "DROP DATABASE whole WITH (FORCE)");
-        let total = noted.load(Ordering::SeqCst);
-        assert!(total > 2 || !mode.goes_on(), "{form:?} {mode:?}: {total}");
-        self.totals.insert((form, mode), total);
+        let records = noted.load(Ordering::SeqCst);
+        assert!(
+            records > 2 || !mode.goes_on(),
+            "{form:?} {mode:?}: {records}"
+        );
+        let whole = Whole {
+            records,
+            tables: done.tables,
+            rows: done.rows,
+        };
+        self.totals.insert((form, mode), whole);
     }
 
     fn outcome(&self, id: &str) -> Option<RestoreResult> {
@@ -355,17 +409,25 @@ impl Ground {
             if !self.is_killed((form, mode), &id, *place).await {
                 break;
             }
+            self.kills += 1;
             let before = committed;
             committed = self.committed().await;
-            if let (Place::Records(n), Some(total)) = (*place, total) {
-                let (at, kept, whole) = (before + n, committed, f64::from(total.max(1)));
-                killed.push(Killed {
-                    form,
-                    mode,
-                    at: f64::from(at) / whole,
-                    again: f64::from(at.saturating_sub(kept)) / whole,
-                });
-            }
+            let (at, again) = match (*place, total) {
+                (Place::Records(n), Some(total)) if mode.goes_on() => {
+                    let (at, whole) = (before + n, f64::from(total.records.max(1)));
+                    let again = at.saturating_sub(committed);
+                    (f64::from(at) / whole, f64::from(again) / whole)
+                }
+                // What is not continued is done again.
+                (Place::Share(share), _) if !mode.goes_on() => (share, share),
+                _ => continue,
+            };
+            killed.push(Killed {
+                form,
+                mode,
+                at,
+                again,
+            });
         }
         if self.outcome(&id).is_none() {
             let flags = self.flags(mode);
@@ -384,6 +446,10 @@ impl Ground {
             (Status::Success, &None),
             "{what}"
         );
+        if let Some(total) = total {
+            let counted = (result.tables, result.rows);
+            assert_eq!(counted, (total.tables, total.rows), "{what}");
+        }
         match why_not(&result) {
             Some(why) if committed > 0 && mode.goes_on() => {
                 self.false_alarms.push(format!("{what}: {why}"));
@@ -424,12 +490,23 @@ fn some() -> Vec<((Form, Mode), Vec<Place>)> {
     ]
 }
 
-fn any_place(total: u32) -> Place {
+/// Where a process is killed; nothing is recorded of what is filled.
+fn any_place(mode: Mode, total: u32) -> Place {
     match fastrand::u8(..10) {
         0 => Place::Share(fastrand::f64()),
         1 => Place::Step(STEPS[fastrand::usize(..STEPS.len())]),
+        _ if !mode.goes_on() => Place::Share(fastrand::f64()),
         _ => Place::Records(fastrand::u32(..total.max(1))),
     }
+}
+
+/// Each format in each way, but for a part of SQL text, which is not selected by tables.
+fn all_cells() -> Vec<(Form, Mode)> {
+    let all = FORMS
+        .into_iter()
+        .flat_map(|form| MODES.map(move |mode| (form, mode)));
+    all.filter(|cell| *cell != (Form::Text, Mode::Selected))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,31 +520,29 @@ async fn killed_restores_go_on() {
         let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
         eprintln!("CAMPAIGN killed restores: seed {seed}");
         fastrand::seed(seed);
-        while restores < 500 {
-            let form = FORMS[fastrand::usize(..FORMS.len())];
-            let mode = MODES[fastrand::usize(..MODES.len())];
-            // A part of SQL text is not selected by tables.
-            if (form, mode) == (Form::Text, Mode::Selected) {
-                continue;
-            }
+        for (form, mode) in all_cells().into_iter().cycle().take(RESTORES) {
             ground.measure(form, mode).await;
-            let total = ground.totals[&(form, mode)];
-            let count = fastrand::u8(1..=5);
-            let places: Vec<Place> = (0..count).map(|_| any_place(total)).collect();
+            let total = ground.totals[&(form, mode)].records;
+            let count = 1 + restores % 5;
+            let places: Vec<Place> = (0..count).map(|_| any_place(mode, total)).collect();
             killed.extend(ground.cell((form, mode), &places).await);
             restores += 1;
         }
+        assert!(ground.kills >= 500, "{} kills", ground.kills);
         plot(&killed);
+        eprintln!("{}", deciles(&killed));
     } else {
         for (cell, places) in some() {
             killed.extend(ground.cell(cell, &places).await);
             restores += 1;
         }
     }
-    let late: Vec<&Killed> = killed.iter().filter(|k| k.at >= 0.9).collect();
+    let late = killed.iter().filter(|k| k.mode.goes_on() && k.at >= 0.9);
+    let late: Vec<&Killed> = late.collect();
     let worst = late.iter().map(|k| k.again).fold(0.0, f64::max);
     eprintln!(
-        "CAMPAIGN killed restores: {restores}, {} kills at a record, {} at 90 % or later of which at most {:.0} % was done again; {} went on; all equal, 0 leftovers; false alarms: {:?}",
+        "CAMPAIGN killed restores: {restores}, {} kills, {} of them measured, {} at 90 % or later of which at most {:.0} % was done again; {} went on; all equal, 0 leftovers; false alarms: {:?}",
+        ground.kills,
         killed.len(),
         late.len(),
         worst * 100.0,
@@ -477,6 +552,32 @@ async fn killed_restores_go_on() {
     assert!(ground.went_on > 0);
     assert!(worst <= 0.15, "{worst}");
     assert_eq!(ground.false_alarms, Vec::<String>::new());
+}
+
+/// What was done again, by the place of the kill: a table for `docs/reliability.md`.
+fn deciles(killed: &[Killed]) -> String {
+    let mut table =
+        "| killed at | kills | done again: median | at most |\n|---|---|---|---|\n".to_owned();
+    for decile in 0..10_u8 {
+        let from = f64::from(decile) / 10.0;
+        let is_in = |k: &&Killed| k.mode.goes_on() && (k.at - from) * 10.0 < 1.0 && k.at >= from;
+        let mut again: Vec<f64> = killed
+            .iter()
+            .filter(is_in)
+            .map(|k| k.again * 100.0)
+            .collect();
+        again.sort_by(f64::total_cmp);
+        let (Some(middle), Some(last)) = (again.get(again.len() / 2), again.last()) else {
+            continue;
+        };
+        let (low, high, count) = (decile * 10, decile * 10 + 10, again.len());
+        writeln!(
+            table,
+            "| {low} to {high} % | {count} | {middle:.1} % | {last:.1} % |"
+        )
+        .unwrap();
+    }
+    table
 }
 
 /// Writes what each kill has cost as a table and as a picture.
@@ -492,6 +593,7 @@ fn plot(killed: &[Killed]) {
             at,
             again,
         } = k;
+        eprintln!("CAMPAIGN kill,{form:?},{mode:?},{at:.4},{again:.4}");
         writeln!(table, "{form:?},{mode:?},{at:.4},{again:.4}").unwrap();
         let (x, y) = (40.0 + 540.0 * at, 280.0 - 260.0 * again);
         writeln!(points, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\"/>").unwrap();

@@ -4,12 +4,16 @@
 use std::sync::Arc;
 
 use pgrestored::error::FailureReason as R;
-use pgrestored::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
+use pgrestored::job::{BackupRef, Finishing, FinishingFile, OnExisting, RestoreJob, VerifyJob};
 use pgrestored::policy::{InPlace, Trigger};
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
-use crate::support::{Cluster, assert_same, is_full_campaign, job, of_package};
+use crate::resume::{again, interrupted, run};
+use crate::support::kills::{
+    FROM_THE_FIRST, SOURCE, assert_begun_again, assert_continued, assert_settled, end_all, why_not,
+};
+use crate::support::{Cluster, assert_same, is_full_campaign, job, of_package, published_us};
 
 /// Values computed from the database's name, in a view and in a check that calls a function.
 const NAMED: &str = "CREATE FUNCTION here() RETURNS text LANGUAGE sql STABLE AS 'SELECT current_database()::text';
@@ -375,4 +379,71 @@ async fn what_reads_its_databases_name_from_the_catalogs_sees_the_targets_name(c
             done.result.notes
         );
     }
+}
+
+/// The newer request goes first, and work that it does not need the place of is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let c = Arc::new(c);
+    let dump = c.dump_as("src", Format::Custom);
+    let app = c.app(&[FROM_THE_FIRST]);
+    let request = |later, in_place| RestoreJob {
+        in_place: Some(in_place),
+        published_us: published_us(later),
+        ..job(&dump, "app", OnExisting::Fail)
+    };
+    let fails = |request| {
+        let bad = FinishingFile::parse("bad.sql", b"SELECT 1 / 0").unwrap();
+        RestoreJob {
+            finish: Finishing {
+                files: vec![Arc::new(bad)],
+                ..Finishing::default()
+            },
+            ..request
+        }
+    };
+    let waiting = "SELECT name, rows > 0 FROM pgrestored.work";
+    let second = request(2, InPlace::Always);
+    interrupted(&app, &c, &second, 6, end_all).await;
+    let first = run(&app, &request(1, InPlace::Always)).await;
+    assert_eq!(first.failure, Some(R::TargetBusy));
+    // One beside it that fails has not needed the name.
+    let beside = run(&app, &fails(request(3, InPlace::Never))).await;
+    assert_eq!(
+        beside.failure,
+        Some(R::RestoreError),
+        "{:?}",
+        beside.result.error
+    );
+    assert_eq!(c.psql("postgres", waiting), "app|t");
+    let done = run(&app, &again(&second)).await.result;
+    assert_continued(&done, "the newer one has failed beside it");
+    c.psql("postgres", "DROP DATABASE app");
+
+    let fourth = request(4, InPlace::Always);
+    interrupted(&app, &c, &fourth, 6, end_all).await;
+    let in_its_place = fails(request(5, InPlace::Always));
+    let failed = run(&app, &in_its_place).await;
+    assert_eq!(failed.failure, Some(R::RestoreError));
+    let done = run(&app, &again(&fourth)).await.result;
+    assert_begun_again(&done, "the newer one has failed in its place");
+    let why = why_not(&done).unwrap();
+    assert!(why.contains(&in_its_place.request_id), "{why}");
+    assert_settled(&c, "app", "in its place");
+    c.psql("postgres", "DROP DATABASE app");
+
+    let sixth = request(6, InPlace::Always);
+    interrupted(&app, &c, &sixth, 6, end_all).await;
+    let newer = run(&app, &request(7, InPlace::Never)).await.result;
+    assert_eq!(newer.error, None);
+    let says_so = |n: &String| n.contains(&sixth.request_id) && n.contains("has lost");
+    assert!(newer.notes.iter().any(says_so), "{:?}", newer.notes);
+    let superseded = run(&app, &again(&sixth)).await;
+    assert_eq!(superseded.failure, Some(R::TargetNotAllowed));
+    let error = superseded.result.error.unwrap().message;
+    assert!(error.contains("dropped for it"), "{error}");
+    assert_settled(&c, "app", "superseded");
+    assert_same(&c.content("app", &[]), &c.content("src", &[]), "superseded");
 }

@@ -534,3 +534,96 @@ async fn a_person_interrupts_and_continues() {
     let running = "SELECT count(*) FROM pgrestored.request WHERE state = 'running'";
     assert_eq!(c.psql("postgres", running), "0");
 }
+
+/// Attempts that lose the server in the middle of their work are nobody's failure; those that keep their lock, and fail, count.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_failures_count_as_attempts() {
+    let c = started(SOURCE);
+    let dump = c.dump_as("src", Format::Custom);
+    let two = [
+        FROM_THE_FIRST,
+        ("restore-max-attempts", "2"),
+        ("restore-quarantine-after", "3"),
+    ];
+    let app = c.app(&two);
+    let counted = "SELECT failures FROM pgrestored.request WHERE target = ";
+    let mut request = job(&dump, "app", OnExisting::Fail);
+    for _ in 0..4 {
+        interrupted(&app, &c, &request, 2, end_all).await;
+        request = again(&request);
+    }
+    assert_eq!(c.psql("postgres", &format!("{counted} 'app'")), "0");
+    // This one counts, and is not the last.
+    interrupted(&app, &c, &request, 1, end_loaders).await;
+    request = again(&request);
+    assert_eq!(c.psql("postgres", &format!("{counted} 'app'")), "1");
+    let done = run(&app, &request).await.result;
+    assert_continued(&done, "after five attempts");
+    assert_settled(&c, "app", "after five attempts");
+
+    let mut request = job(&dump, "other", OnExisting::Fail);
+    for _ in 0..2 {
+        interrupted(&app, &c, &request, 2, end_loaders).await;
+        request = again(&request);
+    }
+    assert_eq!(
+        c.leftovers(),
+        Vec::<String>::new(),
+        "the second was the last"
+    );
+    let answered = run(&app, &request).await;
+    assert!(answered.repeated, "{:?}", answered.result.error);
+}
+
+/// The result lists what any attempt was refused, once, and nothing of it is tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_remembered() {
+    // Of a table, only the owner; of a function, everything that depends on it.
+    const REFUSED: &str = "CREATE ROLE gone; CREATE TABLE public.owned (a int); ALTER TABLE public.owned OWNER TO gone;
+        CREATE POLICY p ON public.owned TO gone USING (true);
+        CREATE FUNCTION public.native() RETURNS int LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
+        CREATE TABLE public.lacking (a int, b int DEFAULT public.native()); INSERT INTO public.lacking VALUES (1, 1);
+        CREATE VIEW public.depending AS SELECT b FROM public.lacking;
+        UPDATE pg_proc SET probin = '$libdir/nowhere' WHERE proname = 'native'";
+    let c = started(&format!("{SOURCE}; {REFUSED}"));
+    let dumps = [Format::Custom, Format::Plain].map(|format| c.dump_as("src", format));
+    c.psql("src", "DROP POLICY p ON public.owned");
+    c.psql("src", "ALTER TABLE public.owned OWNER TO postgres");
+    c.psql("postgres", "DROP ROLE gone");
+    let app = c.app(&[FROM_THE_FIRST, ("restore-on-error", "skip")]);
+    for (i, dump) in dumps.iter().enumerate() {
+        let whole = run(&app, &job(dump, &format!("whole{i}"), OnExisting::Fail))
+            .await
+            .result;
+        assert_eq!((&whole.error, whole.complete), (&None, Some(false)));
+        let target = format!("app{i}");
+        let request = job(dump, &target, OnExisting::Fail);
+        // Twice, so that what is remembered is remembered again.
+        interrupted(&app, &c, &request, 6, end_all).await;
+        interrupted(&app, &c, &again(&request), 3, end_all).await;
+        let done = run(&app, &again(&again(&request))).await.result;
+        assert_continued(&done, &target);
+        let names = |r: &pgrestored::event::RestoreResult| {
+            let mut all: Vec<_> = r
+                .skipped
+                .iter()
+                .map(|s| (s.entry.clone(), s.root.clone(), s.message.clone()))
+                .collect();
+            all.sort();
+            all
+        };
+        assert_eq!(names(&done), names(&whole), "{target}");
+        assert!(whole.skipped_total > 5, "{:?}", whole.skipped);
+        assert_eq!(
+            (done.skipped_total, done.complete),
+            (whole.skipped_total, Some(false))
+        );
+        assert_eq!((done.tables, done.rows), (whole.tables, whole.rows));
+        assert_same(
+            &c.content(&target, &[]),
+            &c.content(&format!("whole{i}"), &[]),
+            &target,
+        );
+        assert_settled(&c, &target, &target);
+    }
+}

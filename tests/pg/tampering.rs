@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrestored::app::App;
 use pgrestored::error::FailureReason as R;
-use pgrestored::job::{OnExisting, RestoreJob};
+use pgrestored::job::{Finishing, FinishingFile, OnExisting, RestoreJob};
 
 use crate::resume::{NOTED, again, run};
 use crate::support::kills::{
     FROM_THE_FIRST, Interrupt, assert_begun_again, assert_continued, assert_settled, end_all,
-    end_loaders, reopened,
+    end_loaders, reopened, why_not,
 };
 use crate::support::{Cluster, assert_same, is_full_campaign, job, quick};
 
@@ -153,6 +153,86 @@ async fn what_others_changed_never_reaches_the_target() {
         assert_settled(&c, "app", what);
         c.psql("postgres", "DROP DATABASE app");
     }
-    let count = CHANGES.len();
+    for (what, change, has_sql) in SEALED {
+        sealed(&app, &c, &dump, (what, change, *has_sql)).await;
+        assert_same(&content(&c, "app"), &wanted, what);
+        c.psql("postgres", "DROP DATABASE app");
+    }
+    cut_off(&app, &c, &dump).await;
+    assert_same(&content(&c, "app"), &wanted, "the end was cut off");
+    let count = CHANGES.len() + SEALED.len();
     eprintln!("CAMPAIGN tampering: {count} changes, all noticed, 0 in a target");
+}
+
+/// What changes a database that lacks only its swap, and whether SQL has finished it that ran without a record and has itself
+/// replaced a row.
+const SEALED: &[(&str, &str, bool)] = &[
+    (UNCHANGED, "SELECT 1", false),
+    (UNCHANGED, "SELECT 1", true),
+    ("a row was deleted", "DELETE FROM a WHERE id = 7", false),
+    (
+        "a row was updated",
+        "UPDATE b SET v = 'theirs' WHERE id = 7",
+        false,
+    ),
+    ("a row was added", "INSERT INTO c VALUES (1)", true),
+];
+
+const UNCHANGED: &str = "nothing was changed, and only the swap was missing";
+
+async fn sealed(
+    app: &App,
+    c: &Arc<Cluster>,
+    dump: &std::path::Path,
+    (what, change, has_sql): (&str, &str, bool),
+) {
+    let mut request = job(dump, "app", OnExisting::Fail);
+    if has_sql {
+        // The record is dropped before it, because it names the catalog.
+        let sql = "UPDATE c SET id = id WHERE id = 3 AND EXISTS (SELECT FROM pg_tables)";
+        let file = FinishingFile::parse("same.sql", sql.as_bytes()).unwrap();
+        request.finish = Finishing {
+            files: vec![Arc::new(file)],
+            ..Finishing::default()
+        };
+    }
+    let interrupt = Interrupt::at(c, ("work.sealed", 0), end_all);
+    let first = run(app, &request).await;
+    assert!(interrupt.has_happened(), "{what}");
+    drop(interrupt);
+    assert_eq!(first.failure, Some(R::TargetUnavailable), "{what}");
+    c.psql(&reopened(c), change);
+    let done = run(app, &again(&request)).await.result;
+    if what == UNCHANGED {
+        assert_continued(&done, what);
+    } else {
+        assert_begun_again(&done, what);
+        let why = why_not(&done).unwrap();
+        assert!(why.contains("changed by somebody else"), "{what}: {why}");
+    }
+    assert_settled(c, "app", what);
+}
+
+/// The record ends with the rows, and the keys that were made of them exist: no code and no number says that more is missing.
+async fn cut_off(app: &App, c: &Arc<Cluster>, dump: &std::path::Path) {
+    let request = job(dump, "app", OnExisting::Fail);
+    let has_key = |c: &Cluster| {
+        let key = "SELECT count(*) FROM pg_class WHERE relname = 'a_pkey'";
+        let staging = c.leftovers();
+        staging.first().is_some_and(|s| c.psql(s, key) == "1")
+    };
+    let interrupt = Interrupt::when(c, NOTED, has_key, end_all);
+    let first = run(app, &request).await;
+    assert!(interrupt.has_happened());
+    drop(interrupt);
+    assert_eq!(first.failure, Some(R::TargetUnavailable));
+    let cut =
+        "DELETE FROM pgrestored_work.done d WHERE NOT EXISTS (SELECT FROM pgrestored_work.done r
+        WHERE (r.attempt, r.lane) = (d.attempt, d.lane) AND r.n >= d.n AND r.body LIKE '%\"r\":%')";
+    c.psql(&reopened(c), cut);
+    let done = run(app, &again(&request)).await.result;
+    assert_begun_again(&done, "the end was cut off");
+    let why = why_not(&done).unwrap();
+    assert!(why.contains("not of what is in the database"), "{why}");
+    assert_settled(c, "app", "the end was cut off");
 }

@@ -16,11 +16,13 @@ use crate::hints;
 use crate::ids::NodeId;
 use crate::plan::is_skipped;
 use crate::policy::OnError;
+use crate::postgres::kind_of_sqlstate;
 use crate::refusal::Refusal;
 use crate::refusals::{
     Named, Refusals, absent_names, cause_in, is_duplicate, message_of, short_name,
 };
 use crate::script::{Defined, Settings, alone, is_needed, table_named};
+use crate::work_record::{EntryPart, RefusedDone, Resumed, UnitId};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Characters of a setting in a result.
@@ -51,6 +53,13 @@ impl RefusedPart {
             RefusedPart::Method => "method",
             RefusedPart::Statement => "statement",
         }
+    }
+
+    /// The part of this name.
+    fn parse(name: &str) -> Option<Self> {
+        use RefusedPart as P;
+        let all = [P::Whole, P::Owner, P::Method, P::Statement];
+        all.into_iter().find(|part| part.as_str() == name)
     }
 }
 
@@ -331,6 +340,42 @@ impl LeftOut {
         self.add_statement((defined, ""), refusal);
     }
 
+    /// What the record says of a refusal; of a statement of SQL text if `unit` is its number.
+    pub(crate) fn to_record(
+        &self,
+        unit: UnitId,
+        part: RefusedPart,
+        e: &DatabaseError,
+    ) -> RefusedDone {
+        RefusedDone {
+            unit,
+            after: self.refusals.count(),
+            part: part.as_str().to_owned(),
+            sqlstate: e.sqlstate().unwrap_or_default().to_owned(),
+            message: message_of(e),
+        }
+    }
+
+    /// The server refused entries, or parts of them, in earlier attempts, which is not tried again.
+    pub(crate) fn remember(&self, entries: &[TocEntry], resumed: &Resumed) {
+        let refused = resumed.refused();
+        if refused.is_empty() {
+            return;
+        }
+        let by_unit = entries.iter().map(|e| (UnitId::of(e), e));
+        let by_unit: HashMap<UnitId, &TocEntry> = by_unit.collect();
+        for one in refused {
+            let entry = by_unit.get(&one.unit).copied();
+            let Some((entry, part)) = entry.zip(RefusedPart::parse(&one.part)) else {
+                continue;
+            };
+            // An entry of which the rest does not exist is tried again.
+            if part == RefusedPart::Whole || resumed.is_done(one.unit, EntryPart::Whole) {
+                self.refuse(entries, (entry, part), error_of(one));
+            }
+        }
+    }
+
     /// The server refused `part` of an entry with the error `e`.
     pub(crate) fn refuse(
         &self,
@@ -527,6 +572,15 @@ fn is_there((kind, refusal): (&str, &Refusal)) -> bool {
     is_duplicate && is_about_it && refusal.caused_by.is_none()
 }
 
+/// The server's answer, as it was recorded.
+pub(crate) fn error_of(refused: &RefusedDone) -> DatabaseError {
+    let RefusedDone {
+        sqlstate, message, ..
+    } = refused;
+    let kind = kind_of_sqlstate(sqlstate, message);
+    DatabaseError::new(kind, message.clone()).with_sqlstate(sqlstate)
+}
+
 /// What the owner of an entry with this name is called.
 pub(crate) fn owner_of(name: &str) -> String {
     format!("OWNER OF {name}")
@@ -558,6 +612,7 @@ fn is_named(e: &TocEntry) -> bool {
 mod tests {
     use super::*;
     use crate::error::DatabaseKind as D;
+    use crate::work_record::Body;
 
     fn entry(id: i32, desc: &str, tag: &str, dependencies: &[i32]) -> TocEntry {
         TocEntry {
@@ -709,6 +764,67 @@ mod tests {
         // The extension is not missing.
         assert!(!left_out.may_lack_object_of(&rows("x.job")));
         assert_eq!(refusals.found().len(), 3, "each once");
+    }
+
+    /// The result of a restore that goes on lists what the attempts before it were refused, as these would have.
+    #[test]
+    fn what_was_refused_before_is_left_out_again() {
+        let entries = [
+            of_schema(1, "EXTENSION", ("gis", "postgis"), &[]),
+            entry(2, "TABLE", "t", &[1]),
+            entry(3, "TABLE DATA", "t", &[2]),
+            entry(4, "TABLE", "u", &[]),
+            entry(5, "VIEW", "v", &[]),
+        ];
+        let refusals = || Arc::new(Refusals::new(OnError::Skip));
+        let (first, second) = (refusals(), refusals());
+        let left_out = LeftOut::new(first.clone(), "staging");
+        let mut recorded = vec![];
+        let said = [
+            (
+                0,
+                RefusedPart::Whole,
+                "0A000",
+                "extension \"postgis\" is not available",
+            ),
+            (
+                3,
+                RefusedPart::Owner,
+                "42704",
+                "role \"app\" does not exist",
+            ),
+            // As an old archive, which does not list the dependency.
+            (
+                4,
+                RefusedPart::Whole,
+                "42P01",
+                "relation \"public.t\" does not exist",
+            ),
+            (
+                3,
+                RefusedPart::Whole,
+                "42P07",
+                "relation \"u\" already exists",
+            ),
+        ];
+        for (i, part, code, message) in said {
+            let e = refused(code, message);
+            recorded.push(left_out.to_record(UnitId::of(&entries[i]), part, &e));
+            left_out.refuse(&entries, (&entries[i], part), e);
+        }
+        let again = LeftOut::new(second.clone(), "staging");
+        assert_eq!(recorded[2].after, 4);
+        let body = Body {
+            refused: recorded,
+            ..Body::of_entries(vec![(UnitId(4), EntryPart::Whole)])
+        };
+        again.remember(&entries, &Resumed::of(body));
+        assert_eq!(second.found(), first.found());
+        assert!(second.found().len() > said.len(), "{:?}", second.found());
+        for e in &entries {
+            assert_eq!(again.has(e), left_out.has(e), "{}", e.name());
+        }
+        assert!(again.are_for_existing(&entry(9, "TABLE DATA", "u", &[])));
     }
 
     /// Privileges that another role grants are not granted by the restoring role.

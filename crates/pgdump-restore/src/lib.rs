@@ -127,6 +127,7 @@ pub use table_shapes::{shape_for_copy, table_shapes};
 pub use trailing_roles::{TAIL, roles_at_end};
 pub use use_list::UseList;
 pub use work_record::{
-    AllProven, Body, Mark, RecordFault, RecordKey, Resumed, ResumedTotals, RowCheck, Touched,
-    UnitId, WorkRecord, check_recorded, not_recordable, that_read_the_catalog,
+    AllProven, Body, Mark, RecordFault, RecordKey, Resumed, ResumedTotals, RowCheck, Tallies,
+    Touched, UnitId, WorkRecord, check_recorded, contradicts_record, not_recordable,
+    that_read_the_catalog,
 };

@@ -256,6 +256,9 @@ fn begin(
         sets_sequences_again,
         is_by_offsets: archive.is_read_by_offsets(),
     };
+    // Of SQL text, when its statements come.
+    job.left_out
+        .remember(job.content.entries(), job.record.resumed());
     (Arc::new(job), plan)
 }
 

@@ -16,14 +16,14 @@ use crate::binary::Columns;
 use crate::ddl::{DumpSettings, columns_sql};
 use crate::error::{DatabaseError, RestoreError};
 use crate::ids::{EntryIndex, NodeId};
-use crate::left_out::{LeftOut, RefusedPart};
+use crate::left_out::{LeftOut, RefusedPart, error_of};
 use crate::masking::{LoadMasking, RowMask};
 use crate::observer::LoadObserver;
 use crate::postgres::{Server, Session, ident};
 use crate::rewrite::Rewriter;
 use crate::script::{ScriptStep, Settings};
 use crate::work_queue::WorkQueue;
-use crate::work_record::{RefusedDone, UnitId, WorkRecord};
+use crate::work_record::{UnitId, WorkRecord, says_done};
 
 /// What to restore: entries of a table of contents, or steps of SQL text as they arrive.
 pub(crate) enum LoadContent {
@@ -358,16 +358,27 @@ impl LoadContext {
 
     /// The server refused this part of an entry.
     pub(crate) fn refuse(&self, refused: (&TocEntry, RefusedPart), e: DatabaseError) {
-        let (entry, part) = refused;
-        self.record.later(|body| {
-            body.refused.push(RefusedDone {
-                unit: UnitId::of(entry),
-                part: part.as_str().to_owned(),
-                sqlstate: e.sqlstate().map(str::to_owned),
-                message: format!("{}: {e}", entry.name()),
-            });
-        });
+        self.note_refused(UnitId::of(refused.0), refused.1, &e);
         self.left_out.refuse(self.content.entries(), refused, e);
+    }
+
+    /// Writes down, with the next transaction, that the server refused this.
+    pub(crate) fn note_refused(&self, unit: UnitId, part: RefusedPart, e: &DatabaseError) {
+        let refused = self.left_out.to_record(unit, part, e);
+        self.record.later(|body| body.refused.push(refused));
+    }
+
+    /// What the server refused of a statement of SQL text in an earlier attempt.
+    pub(crate) fn refused_before(&self, number: u64) -> Option<DatabaseError> {
+        let unit = UnitId(i64::try_from(number).unwrap_or(i64::MAX));
+        let mut refused = self.record.resumed().refused().iter();
+        refused.find(|one| one.unit == unit).map(error_of)
+    }
+
+    /// Whether the server says of something that no earlier attempt is recorded to have made that it exists, so that the
+    /// record is not all that was done. A restore that leaves out what is refused would take it for the backup's.
+    pub(crate) fn is_unexplained(&self, e: &DatabaseError) -> bool {
+        self.record.resumed().is_continued() && says_done(e)
     }
 
     pub(crate) fn autovacuum_off(&self) -> MutexGuard<'_, Vec<String>> {

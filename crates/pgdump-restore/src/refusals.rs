@@ -34,6 +34,11 @@ impl Refusals {
         self.found.lock().clone()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.found.lock().len() as u64
+    }
+
     /// Adds a refusal; false if it is the same as the last one, because several statements of one entry may be refused
     /// for one cause.
     pub(crate) fn add(&self, refusal: Refusal) -> bool {

@@ -13,11 +13,13 @@ mod body;
 mod catalog_readers;
 mod first_rows;
 pub(crate) mod held;
+mod contradiction;
 mod mac;
 pub(crate) mod note;
 mod ranges;
 mod resumed;
 mod row_check;
+mod tallies;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,11 +38,14 @@ pub use body::{
 };
 pub use catalog_readers::{WORK_SCHEMA, not_recordable, that_read_the_catalog};
 pub(crate) use catalog_readers::{reads_the_catalog, refreshes};
+pub use contradiction::contradicts_record;
+pub(crate) use contradiction::says_done;
 pub use mac::{RecordKey, Secret};
 pub use note::Note;
 pub use ranges::Ranges;
 pub use resumed::{RecordFault, Resumed, ResumedTotals};
 pub use row_check::{RowCheck, Touched, check_recorded};
+pub use tallies::Tallies;
 
 use crate::error::DatabaseError;
 use crate::ids::SessionId;
@@ -195,24 +200,47 @@ impl WorkRecord {
         &self,
         rows: &Session,
     ) -> Result<Result<Resumed, RecordFault>, DatabaseError> {
+        let read = self.read_before(rows, 0).await?;
+        if let Ok(resumed) = &read {
+            // It is read once.
+            let _ = self.resumed.set(resumed.clone());
+        }
+        Ok(read)
+    }
+
+    /// Reads the rows that this attempt and those before it have loaded, before the record is dropped. `rows`: as for
+    /// [`read_done`](Self::read_done).
+    ///
+    /// # Errors
+    /// The server's error.
+    pub async fn read_tallies(
+        &self,
+        rows: &Session,
+    ) -> Result<Result<Tallies, RecordFault>, DatabaseError> {
+        let read = self.read_before(rows, 1).await?;
+        Ok(read.map(|done| done.tallies()))
+    }
+
+    /// Reads what the attempts before this one, and before `more` that follow it, have done.
+    async fn read_before(
+        &self,
+        rows: &Session,
+        more: i32,
+    ) -> Result<Result<Resumed, RecordFault>, DatabaseError> {
         let Some(writer) = &self.writer else {
             return Ok(Err(RecordFault::Gone));
         };
         let Some(mut stored) = if_there(rows.rows(READ_DONE, &[]).await)? else {
             return Ok(Err(RecordFault::Gone));
         };
-        let mut reader = RecordReader::new(&writer.key, writer.id, writer.attempt);
+        let end = writer.attempt.saturating_add(more);
+        let mut reader = RecordReader::new(&writer.key, writer.id, end);
         while let Some(row) = stored.try_next().await.map_err(|e| reading(&e))? {
             if let Err(fault) = reader.add(stored_row(&row)) {
                 return Ok(Err(fault));
             }
         }
-        let read = reader.end();
-        if let Ok(resumed) = &read {
-            // It is read once.
-            let _ = self.resumed.set(resumed.clone());
-        }
-        Ok(read)
+        Ok(reader.end())
     }
 
     /// What earlier attempts have done: nothing, unless the record was read.

@@ -29,7 +29,7 @@ impl RecordDiffers {
         let RecordDiffers { from, to } = self;
         let what = format!(
             "{what}: {measure} {from} to {to} are not those that an earlier attempt has restored, so that what it has restored \
-             is not used; the next attempt begins from the start"
+             is not used"
         );
         JobError::new(JobKind::RecordDiffers, what).into()
     }

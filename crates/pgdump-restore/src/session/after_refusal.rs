@@ -45,15 +45,23 @@ impl RestoreSession {
         let Err(e) = self.run_alone(job, sql, size, Some(done)).await else {
             return Ok(());
         };
-        if !is_refusal(&e) {
+        if !is_refusal(&e) || job.is_unexplained(&e) {
             return Err(explained(e, entry));
         }
         self.roll_back(before).await?;
         let e = of_set_role(e, entry);
-        if may_be_about_owner(&e, entry) && self.without_owner(job, entry, size).await? {
+        let unit = UnitId::of(entry);
+        let owner = job.left_out.to_record(unit, RefusedPart::Owner, &e);
+        if may_be_about_owner(&e, entry)
+            && self.without_owner(job, (entry, vec![owner]), size).await?
+        {
             job.refuse((entry, RefusedPart::Owner), e);
-        } else if is_stored(entry) && self.as_heap(job, entry, size).await? {
-            job.refuse((entry, RefusedPart::Method), of_method(e, entry));
+            return Ok(());
+        }
+        let e = of_method(e, entry);
+        let method = job.left_out.to_record(unit, RefusedPart::Method, &e);
+        if is_stored(entry) && self.as_heap(job, (entry, method), size).await? {
+            job.refuse((entry, RefusedPart::Method), e);
         } else if has_independent_statements(entry) {
             self.each_statement(job, entry).await?;
         } else if says_absent(&e) && job.left_out.may_lack_object_of(entry) {
@@ -61,7 +69,7 @@ impl RestoreSession {
         } else if is_data(entry) && !job.definitions_only {
             return Err(explained(e, entry));
         } else {
-            job.refuse((entry, RefusedPart::Whole), of_method(e, entry));
+            job.refuse((entry, RefusedPart::Whole), e);
         }
         Ok(())
     }
@@ -83,11 +91,12 @@ impl RestoreSession {
         ran.map_err(|(_, e)| e)
     }
 
-    /// Restores an entry for the restoring role instead of its owner; false if the server refuses that, too.
+    /// Restores an entry for the restoring role instead of its owner; false if the server refuses that, too. `refused`: the
+    /// parts that it then lacks.
     async fn without_owner(
         &mut self,
         job: &LoadContext,
-        entry: &TocEntry,
+        (entry, refused): (&TocEntry, Vec<RefusedDone>),
         size: TaskCost,
     ) -> Result<bool, RestoreError> {
         let ours = TocEntry {
@@ -96,7 +105,7 @@ impl RestoreSession {
         };
         let before = self.output.clone();
         let sql = self.output.sql_for(&ours);
-        let done = partly_done(entry, RefusedPart::Owner);
+        let done = partly_done(entry, refused);
         match self.run_alone(job, sql, size, Some(done)).await {
             Ok(()) => Ok(true),
             Err(e) if is_refusal(&e) => {
@@ -108,11 +117,11 @@ impl RestoreSession {
     }
 
     /// Restores a table as a heap, and without its owner if the server refuses that, too; false if it is not the access
-    /// method that the server refuses.
+    /// method that the server refuses, as `refused` says.
     async fn as_heap(
         &mut self,
         job: &LoadContext,
-        entry: &TocEntry,
+        (entry, refused): (&TocEntry, RefusedDone),
         size: TaskCost,
     ) -> Result<bool, RestoreError> {
         let heap = TocEntry {
@@ -121,7 +130,7 @@ impl RestoreSession {
         };
         let before = self.output.clone();
         let sql = self.output.sql_for(&heap);
-        let done = partly_done(entry, RefusedPart::Method);
+        let done = partly_done(entry, vec![refused.clone()]);
         let Err(e) = self.run_alone(job, sql, size, Some(done)).await else {
             return Ok(true);
         };
@@ -129,8 +138,13 @@ impl RestoreSession {
             return Err(explained(e, entry));
         }
         self.roll_back(before).await?;
-        let is_owner =
-            may_be_about_owner(&e, &heap) && self.without_owner(job, &heap, size).await?;
+        let owner = job
+            .left_out
+            .to_record(UnitId::of(entry), RefusedPart::Owner, &e);
+        let is_owner = may_be_about_owner(&e, &heap)
+            && self
+                .without_owner(job, (&heap, vec![owner, refused]), size)
+                .await?;
         if is_owner {
             job.refuse((entry, RefusedPart::Owner), e);
         }
@@ -151,29 +165,23 @@ impl RestoreSession {
                 .run_alone(job, sql.to_owned(), TaskCost::default(), None)
                 .await;
             let Err(e) = ran else { continue };
-            if !is_refusal(&e) {
+            if !is_refusal(&e) || job.is_unexplained(&e) {
                 return Err(explained(e, entry));
             }
             self.session.run("ROLLBACK").await?;
             job.refuse((entry, RefusedPart::Statement), e);
         }
         // Before that, privileges are granted and revoked again, which changes nothing.
-        let done = partly_done(entry, RefusedPart::Statement);
+        let done = partly_done(entry, vec![]);
         Ok(job.record.mark(&self.session, done).await?)
     }
 }
 
-/// An entry of which the server refused a part.
-fn partly_done(entry: &TocEntry, part: RefusedPart) -> Body {
-    let unit = UnitId::of(entry);
+/// An entry of which the server refused these parts.
+fn partly_done(entry: &TocEntry, refused: Vec<RefusedDone>) -> Body {
     Body {
-        refused: vec![RefusedDone {
-            unit,
-            part: part.as_str().to_owned(),
-            sqlstate: None,
-            message: entry.name(),
-        }],
-        ..Body::of_entries(vec![(unit, EntryPart::Whole)])
+        refused,
+        ..Body::of_entries(vec![(UnitId::of(entry), EntryPart::Whole)])
     }
 }
 
@@ -200,17 +208,17 @@ impl OfText {
         })
     }
 
-    /// The server refused it, or it was left out with what it refused.
-    fn refused(&self, job: &LoadContext) {
-        let number = self.place.map_or(0, |place| place.from);
-        job.record.later(|body| {
-            body.refused.push(RefusedDone {
-                unit: UnitId(i64::try_from(number).unwrap_or(i64::MAX)),
-                part: RefusedPart::Whole.as_str().to_owned(),
-                sqlstate: None,
-                message: self.name.clone(),
-            });
-        });
+    /// Writes down that the server refused it. What is left out with something else follows from that.
+    fn refused(&self, job: &LoadContext, e: &DatabaseError) {
+        if let Some(place) = self.place {
+            let unit = UnitId(i64::try_from(place.from).unwrap_or(i64::MAX));
+            job.note_refused(unit, RefusedPart::Whole, e);
+        }
+    }
+
+    /// What the server said of it in an earlier attempt that it refused.
+    fn refused_before(&self, job: &LoadContext) -> Option<DatabaseError> {
+        job.refused_before(self.place?.from)
     }
 }
 
@@ -251,7 +259,9 @@ impl RestoreSession {
         let is_wanted = job.left_out.skips() || job.is_before_rows_of_text() && is_small;
         let goes_on = is_wanted && !work.bare;
         let again = if goes_on { work.each() } else { vec![] };
-        let is_left_out = |one: &OfText| job.left_out.refused_setting(&one.under).is_some();
+        let is_left_out = |one: &OfText| {
+            job.left_out.refused_setting(&one.under).is_some() || one.refused_before(job).is_some()
+        };
         self.mind_the_record(job, &mut work).await?;
         if again.iter().any(is_left_out) {
             return self.each_of(job, again).await;
@@ -326,7 +336,6 @@ impl RestoreSession {
             let Some((name, text)) = setting.filter(|_| is_refusal(&e)) else {
                 return Err(e.context(SETTINGS).into());
             };
-            all.refused(job);
             job.left_out.refuse_setting(text, of_setting(e, name, text));
         }
         Ok(())
@@ -342,8 +351,15 @@ impl RestoreSession {
             let Some(defined) = defined_by(sql).or_else(|| sequence_set_by(sql)) else {
                 return Err(refusal_error(vec![cause]).context(name).into());
             };
-            one.refused(job);
             job.left_out.leave_out_statement((&defined, path), &cause);
+            return Ok(());
+        }
+        // What is no definition may be data.
+        let of_definition = || extension_in_place_of(sql).or_else(|| defined_by(sql));
+        if let Some(e) = one.refused_before(job)
+            && let Some(defined) = of_definition().or_else(|| sequence_set_by(sql))
+        {
+            job.left_out.refuse_statement((&defined, path), (name, e));
             return Ok(());
         }
         let ran = self
@@ -353,20 +369,17 @@ impl RestoreSession {
         let failed = |e| RestoreError::from(hints::with_hint(e, None).context(name));
         if let Some((defined, refusal)) = value_of_missing_sequence(job, sql, &e) {
             self.session.run("ROLLBACK").await?;
-            one.refused(job);
             job.left_out.leave_out_value(&defined, refusal);
             return Ok(());
         }
-        // What is no definition may be data.
         let sequence = || sequence_set_by(sql).filter(|_| job.left_out.is_consequence(&e));
-        let defined = extension_in_place_of(sql)
-            .or_else(|| defined_by(sql))
-            .or_else(sequence);
-        let Some(defined) = defined.filter(|_| is_refusal(&e)) else {
+        let defined = of_definition().or_else(sequence);
+        let is_refused = is_refusal(&e) && !job.is_unexplained(&e);
+        let Some(defined) = defined.filter(|_| is_refused) else {
             return Err(failed(e));
         };
         self.session.run("ROLLBACK").await?;
-        one.refused(job);
+        one.refused(job, &e);
         job.left_out.refuse_statement((&defined, path), (name, e));
         Ok(())
     }

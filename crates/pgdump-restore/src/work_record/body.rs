@@ -337,19 +337,21 @@ impl<'de> Deserialize<'de> for ProvenPart {
     }
 }
 
-/// A definition, or a part of one, that the server refused and that was left out.
+/// A definition, or a part of one, that the server refused and that was left out. What was left out with it is not written
+/// down: it follows from this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefusedDone {
-    /// Whose it is.
+    /// Whose it is: the entry, or the number of the statement of SQL text.
     #[serde(rename = "u")]
     pub unit: UnitId,
+    /// How many things were refused or left out before it: the cause precedes what it causes.
+    pub after: u64,
     /// Which part, such as `owner`.
     pub part: String,
     /// The server's code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sqlstate: Option<String>,
-    /// What the server said, without values of rows.
+    pub sqlstate: String,
+    /// What the server said, without the code and without values of rows.
     pub message: String,
 }
 
@@ -670,8 +672,9 @@ mod tests {
             ],
             refused: vec![RefusedDone {
                 unit: UnitId(9),
+                after: 3,
                 part: "owner".into(),
-                sqlstate: Some("42704".into()),
+                sqlstate: "42704".into(),
                 message: "role \"\u{fc}\" does not exist".into(),
             }],
             marks: vec![Mark::Loaded, Mark::Finished(2)],

@@ -12,9 +12,12 @@ use uuid::Uuid;
 use pgdump_archive::Extent;
 use pgdump_mask::MaskCounts;
 
-use super::body::{AllProven, Body, DataEnd, EntryPart, Mark, ProvenPart, Span, UnitId};
+use super::body::{
+    AllProven, Body, DataEnd, EntryPart, Mark, ProvenPart, RefusedDone, Span, UnitId,
+};
 use super::mac::{RecordKey, is_same, mac};
 use super::ranges::Ranges;
+use super::tallies::{Tallies, UnitTally};
 
 /// Why a record cannot be continued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,20 +181,26 @@ impl<'a> RecordReader<'a> {
         for (unit, work) in &mut done.units {
             work.sort(*unit)?;
         }
+        // The transaction of what it was a part of may say it, too.
+        let is_new = |all: &[RefusedDone], r: &RefusedDone| {
+            let is_same =
+                |o: &RefusedDone| (o.unit, &o.part, &o.message) == (r.unit, &r.part, &r.message);
+            !all.iter().any(is_same)
+        };
+        let mut refused = std::mem::take(&mut done.refused);
+        refused.sort_by_key(|r| r.after);
+        for one in refused {
+            if is_new(&done.refused, &one) {
+                done.refused.push(one);
+            }
+        }
         Ok(Resumed(Arc::new(done)))
     }
 }
 
 /// Why nobody can continue from this row.
 fn incomplete(body: &Body) -> Option<String> {
-    if let Some(why) = &body.incomplete {
-        return Some(why.clone());
-    }
-    let refused = body.refused.first()?;
-    Some(format!(
-        "the server refused a definition: {}",
-        refused.message
-    ))
+    body.incomplete.clone()
 }
 
 fn seconds<'a>(times: impl Iterator<Item = &'a (i64, i64)>) -> f64 {
@@ -257,6 +266,8 @@ struct Done {
     blocks: Vec<(UnitId, Extent)>,
     renames: Vec<(String, String)>,
     reads_catalog: bool,
+    /// What the server refused, the cause before what it caused.
+    refused: Vec<RefusedDone>,
     /// All transactions that have written rows of the record, as rows of tables name them.
     xids: HashSet<u32>,
     /// Transactions from that of a file of finishing SQL to the first one after it: its savepoints have some of their own.
@@ -326,6 +337,7 @@ impl Done {
         self.proven = body.proven.or(self.proven);
         self.renames.extend(body.renames);
         self.reads_catalog |= body.reads_catalog;
+        self.refused.extend(body.refused);
     }
 
     fn unit(&mut self, unit: UnitId) -> &mut UnitDone {
@@ -536,6 +548,59 @@ impl Resumed {
         )
     }
 
+    /// What the server refused of earlier attempts, each once, the cause before what it caused.
+    pub fn refused(&self) -> &[RefusedDone] {
+        &self.0.refused
+    }
+
+    /// Whether an earlier attempt is continued.
+    pub(crate) fn is_continued(&self) -> bool {
+        self.0.attempt > 0
+    }
+
+    /// What the rows of the database can be compared with once the record is gone.
+    pub fn tallies(&self) -> Tallies {
+        let done = &self.0;
+        let of_unit = |(unit, work): (&UnitId, &UnitDone)| UnitTally {
+            unit: *unit,
+            xids: self.xids(*unit).to_vec(),
+            table: work.table.clone(),
+        };
+        let mut units: Vec<UnitTally> = done.units.iter().map(of_unit).collect();
+        units.retain(|tally| !tally.xids.is_empty() || tally.table.is_some());
+        units.sort_unstable_by_key(|tally| tally.unit);
+        let mut xids: Vec<u32> = done.xids.iter().copied().collect();
+        xids.sort_unstable();
+        let finishing = done.finishing.iter().map(|xids| (xids.start, xids.end));
+        Tallies {
+            units,
+            xids,
+            finishing: finishing.collect(),
+            renames: done.renames.clone(),
+        }
+    }
+
+    /// What is known of a load that has ended, and whose record is gone.
+    pub fn of_tallies(tallies: Tallies) -> Self {
+        let mut done = Done {
+            xids: tallies.xids.into_iter().collect(),
+            renames: tallies.renames,
+            ..Done::default()
+        };
+        done.marks.insert(Mark::Loaded);
+        for (from, to) in tallies.finishing {
+            done.marks.insert(Mark::Finished(0));
+            done.finishing.push(from..to);
+        }
+        for tally in tallies.units {
+            let work = done.unit(tally.unit);
+            work.rows = tally.xids.iter().map(|(_, rows)| rows).sum();
+            work.has_rows = !tally.xids.is_empty();
+            (work.xids, work.table) = (tally.xids, tally.table);
+        }
+        Resumed(Arc::new(done))
+    }
+
     /// The rows of a unit are lost: they are loaded again.
     pub(crate) fn lose(&self, unit: UnitId) {
         let Some(work) = self.unit(unit) else { return };
@@ -566,7 +631,7 @@ mod tests {
 
     use pgdump_archive::Crc32c;
 
-    use super::super::body::{ObjectsDone, RefusedDone, RowsDone, Spans};
+    use super::super::body::{ObjectsDone, RowsDone, Spans};
     use super::*;
 
     const KEY: [u8; 32] = [3; 32];
@@ -776,6 +841,36 @@ mod tests {
         assert_eq!(known, [101, 102, 103]);
     }
 
+    /// A row is explained by the same transactions before and after the record is gone.
+    #[test]
+    fn what_is_kept_of_a_record_says_the_same_of_rows() {
+        let body = Body {
+            tables: vec![(UnitId(7), "t".into(), "SET search_path = s".into())],
+            renames: vec![("a".into(), "b".into())],
+            ..rows_of(7, &[(0, 10)], 2)
+        };
+        let entry = Body::of_entries(vec![(UnitId(8), EntryPart::Whole)]);
+        let rows = [row((1, 0, 1), &body), row((1, 0, 2), &entry)];
+        let read = read(rows).unwrap();
+        let text = serde_json::to_string(&read.tallies()).unwrap();
+        let tallies: Tallies = serde_json::from_str(&text).unwrap();
+        let kept = Resumed::of_tallies(tallies.clone());
+        for all in [&read, &kept] {
+            assert_eq!(all.xids(UnitId(7)), read.xids(UnitId(7)));
+            assert_eq!((all.rows_of(UnitId(7)), all.xids(UnitId(8)).len()), (2, 0));
+            assert_eq!(all.table_of(UnitId(7)), Some(("t", "SET search_path = s")));
+            assert_eq!(all.schema_now("a"), "b");
+            assert!(all.is_recorded(102) && !all.is_recorded(103));
+            assert!(!all.has_finishing());
+        }
+        assert!(kept.has(Mark::Loaded) && !kept.is_done(UnitId(8), EntryPart::Whole));
+        // SQL that nothing recorded.
+        let none = tallies.clone().with_unrecorded(9, 9);
+        assert!(!Resumed::of_tallies(none).has_finishing());
+        let kept = Resumed::of_tallies(tallies.with_unrecorded(103, 105));
+        assert!(kept.has_finishing() && kept.is_recorded(104) && !kept.is_recorded(105));
+    }
+
     /// Otherwise the request is what kills workers.
     #[test]
     fn an_attempt_that_was_killed_has_got_further_if_it_has_added_rows() {
@@ -843,15 +938,6 @@ mod tests {
 
     #[test]
     fn a_record_that_does_not_say_everything_is_not_continued() {
-        let refused = Body {
-            refused: vec![RefusedDone {
-                unit: UnitId(1),
-                part: "whole".into(),
-                sqlstate: None,
-                message: "no".into(),
-            }],
-            ..Body::default()
-        };
         let given_up = Body {
             incomplete: Some("why".into()),
             ..Body::default()
@@ -861,7 +947,7 @@ mod tests {
             body.add(rows_of(7, &[(9, 20)], 1));
             body
         };
-        for body in [refused, given_up, twice] {
+        for body in [given_up, twice] {
             let read = read([row((1, 0, 1), &body)]);
             assert!(matches!(read, Err(RecordFault::Incomplete(_))), "{read:?}");
         }
@@ -870,6 +956,32 @@ mod tests {
         unknown.mac = mac(&key(), Uuid::nil(), (1, 0, 1), &unknown.body).to_vec();
         let read = read([unknown]);
         assert!(matches!(read, Err(RecordFault::Incomplete(_))), "{read:?}");
+    }
+
+    #[test]
+    fn what_was_refused_is_known_in_its_order() {
+        let refused = |unit, after, part: &str| RefusedDone {
+            unit: UnitId(unit),
+            after,
+            part: part.into(),
+            sqlstate: "42704".into(),
+            message: "no".into(),
+        };
+        let body = |all: &[RefusedDone]| Body {
+            refused: all.to_vec(),
+            ..Body::default()
+        };
+        let (table, owner, view) = (
+            refused(1, 0, "whole"),
+            refused(2, 1, "owner"),
+            refused(3, 4, "whole"),
+        );
+        // The session that comes first has not found the first one.
+        let read = read([
+            row((1, 0, 1), &body(&[view.clone(), owner.clone()])),
+            row((1, 1, 1), &body(&[table.clone(), owner.clone()])),
+        ]);
+        assert_eq!(read.unwrap().refused(), [table, owner, view]);
     }
 
     /// An unlogged table is empty after a crash of the server, and its rows are loaded again.

@@ -351,7 +351,10 @@ impl Comparison {
 
     async fn run(&self, server: &Server, database: &str) -> Result<(), RestoreError> {
         let session = server.connect(database, "check").await?;
-        session.run("SET row_security = off").await?;
+        // The names are complete, and the role may be one that functions of the backup are not to be called by.
+        session
+            .run("SET row_security = off; SET search_path = pg_catalog")
+            .await?;
         while let Some(table) = self.next() {
             let compared = match rows_by_xid(&session, &table).await {
                 Ok(found) => table.compare(&found, &self.resumed),
