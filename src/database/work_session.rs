@@ -20,7 +20,7 @@ use super::target_lock::TargetLock;
 use super::work::{
     BegunWork, ClaimedWork, FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState, reason_of,
 };
-use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
+use crate::error::{DatabaseError, DatabaseKind, RestoreError};
 use crate::postgres::{AttemptMark, Session, ident, map_pg_error};
 use crate::steps::reached;
 
