@@ -242,7 +242,7 @@ impl<'a> Streams<'a> {
             self.taken.push(permit);
         }
         if self.wanted() != before {
-            tracing::debug!(before, streams = self.wanted(), "streams of the download");
+            tracing::debug!(streams = self.wanted(), "streams of the download");
         }
     }
 }

@@ -413,13 +413,8 @@ async fn terminate_backends(
         let sent =
             tokio::time::timeout(EVICTION_LIMIT, admin_session.client().execute(sql, &[&oid]))
                 .await;
-        let lost = |_| {
-            DatabaseError::new(
-                DatabaseKind::Unavailable,
-                "terminating sessions on the target took too long",
-            )
-        };
-        sent.map_err(lost)?
+        let lost = "terminating sessions on the target took too long";
+        sent.map_err(|_| DatabaseError::new(DatabaseKind::Unavailable, lost))?
             .map_err(|e| map_pg_error(&e, "terminating sessions on the target"))?;
         let _ = renamed
             .run_until_cancelled(tokio::time::sleep(EVICTION_PAUSE))

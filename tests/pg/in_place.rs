@@ -406,7 +406,7 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
     };
     let waiting = "SELECT name, rows > 0 FROM pgrestored.work";
     let second = request(2, InPlace::Always);
-    interrupted(&app, &c, &second, 6, end_all).await;
+    interrupted(&app, &c, &second, 9, end_all).await;
     let first = run(&app, &request(1, InPlace::Always)).await;
     assert_eq!(first.failure, Some(R::TargetBusy));
     // One beside it that fails has not needed the name.
@@ -423,7 +423,7 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
     c.psql("postgres", "DROP DATABASE app");
 
     let fourth = request(4, InPlace::Always);
-    interrupted(&app, &c, &fourth, 6, end_all).await;
+    interrupted(&app, &c, &fourth, 9, end_all).await;
     let in_its_place = fails(request(5, InPlace::Always));
     let failed = run(&app, &in_its_place).await;
     assert_eq!(failed.failure, Some(R::RestoreError));
@@ -435,7 +435,7 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
     c.psql("postgres", "DROP DATABASE app");
 
     let sixth = request(6, InPlace::Always);
-    interrupted(&app, &c, &sixth, 6, end_all).await;
+    interrupted(&app, &c, &sixth, 9, end_all).await;
     let newer = run(&app, &request(7, InPlace::Never)).await.result;
     assert_eq!(newer.error, None);
     let says_so = |n: &String| n.contains(&sixth.request_id) && n.contains("has lost");

@@ -410,6 +410,8 @@ async fn a_record_begins_with_what_was_done_before() {
     let points = format!("{step}={when};task=1*return(600000)");
     let mut killed = run_by_hand(&points, &["--keep-progress"]);
     let mut killed = killed.stdout(Stdio::null()).spawn().unwrap();
+    c.until("SELECT 1 FROM pg_tables WHERE (schemaname, tablename) = ('pgrestored', 'work')")
+        .await;
     c.until("SELECT 1 FROM pgrestored.work").await;
     killed.kill().unwrap();
     killed.wait().unwrap();

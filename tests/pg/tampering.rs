@@ -17,7 +17,7 @@ use crate::support::{Cluster, assert_same, is_full_campaign, job, quick};
 const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 50) i;
     CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5(i::text) FROM generate_series(1, 60) i;
     CREATE TABLE c (id int); INSERT INTO c SELECT generate_series(1, 70);
-    CREATE INDEX ON a (v); CREATE INDEX ON b (v); CREATE INDEX ON c (id)";
+    CREATE INDEX ON a (v); CREATE INDEX ON b (v); CREATE INDEX ON c (id); GRANT SELECT ON a TO PUBLIC";
 
 /// An attempt that loses the server once the rows of all tables are recorded, which is not before so many records. Returns
 /// how many there were.

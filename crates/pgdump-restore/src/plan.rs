@@ -229,8 +229,10 @@ impl PlanNode {
     }
 
     fn lock(&mut self, e: &TocEntry, tables: &Tables<'_>) {
-        if e.kind == EntryKind::IndexAttach {
-            return self.lock_attachment(e, tables);
+        match e.kind {
+            EntryKind::IndexAttach => return self.lock_attachment(e, tables),
+            EntryKind::Comment | EntryKind::SecurityLabel => return self.lock_described(e, tables),
+            _ => {}
         }
         let locked = of_entries(tables.touched_by(e));
         match lock_mode(e) {
@@ -249,6 +251,13 @@ impl PlanNode {
             self.exclusive = of_entries(tables.touched_by(e));
         }
         self.exclusive.push(tables.index_tree_of(e));
+    }
+
+    /// A comment or label locks its relation as index builds must not, and opens the table of a constraint or trigger. Without
+    /// that, two batches with comments could wait for each other.
+    fn lock_described(&mut self, e: &TocEntry, tables: &Tables<'_>) {
+        self.exclusive = of_entries(tables.relations_of(e));
+        self.shared = of_entries(tables.tables_of_described(e));
     }
 
     /// The indexes among which it attaches one to another.
@@ -531,6 +540,35 @@ mod tests {
             assert_eq!(after(41), [0; 0], "it is empty");
             assert_eq!((after(42), after(43)), (vec![41, 51], vec![51, 52]));
         }
+    }
+
+    #[test]
+    fn comments_lock_what_they_describe() {
+        let entries = [
+            entry(1, "TABLE", &[], "CREATE TABLE t ();"),
+            entry(2, "TABLE", &[], "CREATE TABLE u ();"),
+            entry(3, "TRIGGER", &[2], "CREATE TRIGGER x …;"),
+            entry(4, "FUNCTION", &[1], "CREATE FUNCTION f …;"),
+            entry(11, "COMMENT", &[1], "COMMENT ON COLUMN t.a IS 'x';"),
+            entry(12, "COMMENT", &[3], "COMMENT ON TRIGGER x ON u IS 'x';"),
+            entry(13, "COMMENT", &[4], "COMMENT ON FUNCTION f IS 'x';"),
+            entry(14, "SECURITY LABEL", &[2], "SECURITY LABEL ON TABLE u …;"),
+        ];
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
+        let locks = |id: i32| {
+            let of = |locks: &[TableId]| locks.to_vec();
+            let node = plan
+                .nodes
+                .values()
+                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
+                .unwrap();
+            (of(&node.exclusive), of(&node.shared))
+        };
+        let [t, u] = [1, 2].map(|id| TableId::Entry(DumpId(id)));
+        assert_eq!(locks(11), (vec![t], vec![]));
+        assert_eq!(locks(12), (vec![], vec![u]));
+        assert_eq!(locks(13), (vec![], vec![]));
+        assert_eq!(locks(14), (vec![u], vec![]));
     }
 
     /// Otherwise tables that they do not lock may have an index built while they run.

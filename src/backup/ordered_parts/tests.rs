@@ -135,7 +135,8 @@ async fn more_streams_are_opened_only_where_they_help() {
     let size = 300 * MIB;
     for (link, reader, wanted) in [
         (FAST, 45 * MB, 1..=1),
-        (50 * MB, FAST, 2..=2),
+        // The next try may begin while the last part of the one before is still being read.
+        (50 * MB, FAST, 2..=3),
         (FAST, 140 * MB, 3..=5),
     ] {
         let store = Arc::new(ScriptedStore::new(size, 50 * MB, link));

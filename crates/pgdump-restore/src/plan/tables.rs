@@ -138,9 +138,27 @@ impl<'a> Tables<'a> {
     }
 
     /// The relations that an entry depends on, each once.
-    fn relations_of(&self, e: &TocEntry) -> Vec<DumpId> {
+    pub(super) fn relations_of(&self, e: &TocEntry) -> Vec<DumpId> {
         let below = e.dependencies.iter().copied();
         sorted(below.filter(|id| self.relations.contains(id)))
+    }
+
+    /// The tables of the indexes, constraints, triggers, … that a comment or label describes.
+    pub(super) fn tables_of_described(&self, e: &TocEntry) -> Vec<DumpId> {
+        let below = e.dependencies.iter().filter_map(|id| self.by_id.get(id));
+        let of_tables = below.filter(|e| {
+            matches!(
+                e.kind,
+                EntryKind::CheckConstraint
+                    | EntryKind::Constraint
+                    | EntryKind::FkConstraint
+                    | EntryKind::Index
+                    | EntryKind::Policy
+                    | EntryKind::Rule
+                    | EntryKind::Trigger
+            )
+        });
+        sorted(of_tables.flat_map(|e| self.relations_of(e)))
     }
 
     /// Whether an entry depends on a materialized view or its data.
