@@ -117,6 +117,8 @@ impl<'a> ResumingRange<'a> {
     /// As [`BackupStore::read`](crate::store::BackupStore::read); `download_failed` after the budget without progress,
     /// `backup_changed` for more bytes than there should be, `cancelled` if nobody wants them.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        // Until now, the reader was the one to wait for.
+        self.last_progress = Instant::now();
         loop {
             match self.next_of_request().await {
                 Err(e) if e.kind() == StorageKind::DownloadFailed => self.recover(e).await?,

@@ -169,9 +169,19 @@ impl Rules<'_> {
     /// Checkpoints that the amount of WAL requested, or will request.
     fn requested(&self) -> Option<u64> {
         match self.outlook {
-            Outlook::Seen(load) => load.requested_checkpoints,
-            Outlook::Ahead(_) => self.wal()?.checked_div(self.checkpoint_distance()?),
+            Outlook::Seen(load) => {
+                // Others are requested, too: by DROP DATABASE, a base backup, CHECKPOINT.
+                let by_wal = self.requested_by_wal().filter(|n| *n <= FEW_CHECKPOINTS);
+                let requested = load.requested_checkpoints?;
+                Some(by_wal.map_or(requested, |by_wal| requested.min(by_wal)))
+            }
+            Outlook::Ahead(_) => self.requested_by_wal(),
         }
+    }
+
+    /// Checkpoints that the amount of WAL is enough for.
+    fn requested_by_wal(&self) -> Option<u64> {
+        self.wal()?.checked_div(self.checkpoint_distance()?)
     }
 
     fn max_wal_size(&self) -> Option<Advice> {
@@ -515,6 +525,20 @@ mod tests {
             ..defaults(150_000)
         };
         assert_eq!(advise_by(&[], &minimal, &ahead), []);
+    }
+
+    /// Other restores on the server drop databases meanwhile.
+    #[test]
+    fn checkpoints_for_which_the_wal_is_too_little_ask_for_nothing() {
+        let load = long(Load {
+            wal_bytes: Some(200 * MIB),
+            requested_checkpoints: Some(9),
+            ..Load::default()
+        });
+        for version in [130_000, 150_000] {
+            let advice = advise_by(&[], &defaults(version), &load);
+            assert_eq!(advice, [], "{version}");
+        }
     }
 
     #[test]

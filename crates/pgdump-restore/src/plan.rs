@@ -492,6 +492,33 @@ mod tests {
         }
     }
 
+    /// Otherwise attaching a partition of it would make the server validate the index of the root, with a lock of the root's
+    /// table that no other partition can be loaded under.
+    #[test]
+    fn an_index_is_complete_before_it_is_attached() {
+        let entries = attachments();
+        let plan = Plan::new(&entries, &Dependence::default(), 170000);
+        let node_of = |id| {
+            let mut nodes = plan.nodes.iter();
+            let of_entry = |n: &PlanNode| entries[n.entry.0].dump_id == DumpId(id);
+            nodes.find(|(_, n)| of_entry(n)).unwrap()
+        };
+        let inner = node_of(33).0;
+        assert!(
+            node_of(32).1.after.contains(&inner),
+            "13 has a part of its own"
+        );
+        for other in [31, 33, 34] {
+            let after = &node_of(other).1.after;
+            assert!(
+                after
+                    .iter()
+                    .all(|id| entries[plan.nodes[*id].entry.0].kind == EntryKind::Index),
+                "{other}"
+            );
+        }
+    }
+
     /// `pg_dump` lets the index of a partition depend on that of its parent. If it locked the parent with all partitions, one
     /// session would build all of them.
     #[test]

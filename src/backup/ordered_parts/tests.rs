@@ -201,3 +201,30 @@ async fn no_stream_is_left_once_nobody_wants_the_bytes() {
         assert_eq!((store.streams().0, store.spare_left()), (0, 14));
     }
 }
+
+/// The budget is for a store that does not answer: a part that has waited for the reader is retried like any other.
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_reader_takes_is_not_the_stores() {
+    let size = 300 * MIB;
+    let store = Arc::new(ScriptedStore::new(size, 50 * MB, FAST));
+    let pinned = PinnedBackup::single(store.clone(), store.object());
+    let progress = Arc::new(Progress::default());
+    let (outlet, mut inlet) = read_ahead(32, CancellationToken::new());
+    let pumped = tokio::spawn(pump(pinned, (0, size), progress.clone(), outlet));
+    while store.streams().0 < 3 {
+        inlet.next_async().await.unwrap().unwrap();
+    }
+    // Longer than the budget.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let ends = store
+        .reads()
+        .into_iter()
+        .filter_map(|(at, n)| Some(at + n?));
+    let waiting = ends.max().unwrap();
+    store.fail(waiting, F::Cut, 1);
+    while let Some(chunk) = inlet.next_async().await {
+        chunk.unwrap();
+    }
+    assert_eq!(pumped.await.unwrap(), Ok(()));
+    assert_eq!(store.faults_left(), 0);
+}

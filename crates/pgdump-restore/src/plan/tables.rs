@@ -22,6 +22,8 @@ pub(super) struct Tables<'a> {
     loads_through_roots: bool,
     /// Indexes that are attached to each other, by another index of their tree; its first one is not in the map.
     index_trees: HashMap<DumpId, DumpId>,
+    /// The entries that attach others to an index.
+    attached_to: HashMap<DumpId, Vec<DumpId>>,
 }
 
 impl<'a> Tables<'a> {
@@ -32,8 +34,10 @@ impl<'a> Tables<'a> {
         };
         entries.iter().for_each(|e| tables.learn_kind(e));
         entries.iter().for_each(|e| tables.learn_relations(e));
-        let attachments = entries.iter().filter(|e| e.kind == EntryKind::IndexAttach);
-        attachments.for_each(|e| tables.learn_index_tree(e));
+        let attachments = || entries.iter().filter(|e| e.kind == EntryKind::IndexAttach);
+        attachments().for_each(|e| tables.learn_index_tree(e));
+        tables.shorten_index_trees();
+        attachments().for_each(|e| tables.learn_attached_index(e));
         tables
     }
 
@@ -89,11 +93,54 @@ impl<'a> Tables<'a> {
         let mut indexes = self.indexes_of(e).into_iter();
         let Some(first) = indexes.next() else { return };
         for other in indexes {
-            let (a, b) = (self.first_of_tree(first), self.first_of_tree(other));
+            let (a, b) = (self.find_first(first), self.find_first(other));
             if a != b {
                 self.index_trees.insert(a.max(b), a.min(b));
             }
         }
+    }
+
+    /// As [`Tables::first_of_tree`]; shortens the way there, which could become as long as there are indexes.
+    fn find_first(&mut self, index: DumpId) -> DumpId {
+        let first = self.first_of_tree(index);
+        let mut at = index;
+        while let Some(earlier) = self.index_trees.get_mut(&at) {
+            at = std::mem::replace(earlier, first);
+        }
+        first
+    }
+
+    /// Lets every index name the first one of its tree. The map leads to lower ids.
+    fn shorten_index_trees(&mut self) {
+        for index in sorted(self.index_trees.keys().copied()) {
+            self.find_first(index);
+        }
+    }
+
+    fn learn_attached_index(&mut self, e: &TocEntry) {
+        let parent = self.attached_by(e).map(|(_, parent)| parent);
+        if let Some(index) = parent.and_then(|parent| self.index_of(e, parent)) {
+            self.attached_to.entry(index).or_default().push(e.dump_id);
+        }
+    }
+
+    /// Which of the indexes that an attachment depends on is one of this table.
+    fn index_of(&self, e: &TocEntry, table: DumpId) -> Option<DumpId> {
+        let is_of_table = |index: &DumpId| self.locked_by(*index).contains(&table);
+        self.indexes_of(e).into_iter().find(is_of_table)
+    }
+
+    /// What has to be attached to an index before an entry attaches the index itself. The server then never validates the
+    /// index of a table above, for which it would lock that table against everybody: the rows of its other partitions may
+    /// still be loading, and sessions that attach other indexes hold it.
+    fn attached_before(&self, e: &TocEntry) -> &[DumpId] {
+        if e.kind != EntryKind::IndexAttach {
+            return &[];
+        }
+        let attached = self.attached_by(e);
+        let index = attached.and_then(|(partition, _)| self.index_of(e, partition));
+        let before = index.and_then(|index| self.attached_to.get(&index));
+        before.map_or(&[], Vec::as_slice)
     }
 
     /// The indexes that an attachment depends on: everything but tables.
@@ -239,7 +286,9 @@ impl<'a> Tables<'a> {
         let data = tables
             .into_iter()
             .flat_map(|table| self.data_of.get(&table).into_iter().flatten().copied());
-        direct.chain(data)
+        direct
+            .chain(data)
+            .chain(self.attached_before(e).iter().copied())
     }
 
     /// Whether this is a key of a partitioned table that locks none of its partitions, which have keys of their own.
@@ -256,16 +305,23 @@ impl<'a> Tables<'a> {
     /// Whether an entry may run while the tables that it depends on are loaded.
     fn needs_no_rows(&self, e: &TocEntry) -> bool {
         // The indexes that are attached have waited for them.
-        e.kind == EntryKind::IndexAttach
-            // COPY through the root of partitions locks it.
-            || is_of_table_alone(e) && !self.loads_through_roots
+        let is_of_loaded = e.kind == EntryKind::IndexAttach || is_of_table_alone(e);
+        // COPY through the root of partitions locks it, and any of them with its indexes.
+        is_of_loaded && !self.loads_through_roots
     }
 }
 
 /// Whether this is an index of a partitioned table without those of its partitions, which are attached later: it is empty.
 pub(super) fn is_of_table_alone(e: &TocEntry) -> bool {
-    let definition = e.defn.split(" USING ").next();
-    e.kind == EntryKind::Index && definition.is_some_and(|words| words.contains(" ON ONLY "))
+    // Names in quotes may contain anything.
+    let words = || e.defn.split('"').step_by(2);
+    let before_method = words().map(|words| words.split(" USING ").next().unwrap_or_default());
+    let ends = words().position(|words| words.contains(" USING "));
+    let count = ends.map_or(usize::MAX, |last| last + 1);
+    e.kind == EntryKind::Index
+        && before_method
+            .take(count)
+            .any(|words| words.contains(" ON ONLY "))
 }
 
 fn has_name_of(table: &TocEntry, e: &TocEntry) -> bool {
@@ -278,4 +334,34 @@ fn is_heap(table: &TocEntry) -> bool {
     access_method.is_none_or(|am| matches!(am, "" | "heap"))
         && table.relkind.is_none_or(|kind| kind == 'r')
         && !table.defn.contains("PARTITION BY")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_of_partitioned_tables_are_recognized_by_words_outside_names() {
+        let is = |defn: &str| {
+            let entry = TocEntry {
+                defn: defn.into(),
+                ..TocEntry::bare(1, "INDEX", "x")
+            };
+            is_of_table_alone(&entry)
+        };
+        for defn in [
+            "CREATE INDEX x ON ONLY s.t USING btree (a);",
+            r#"CREATE UNIQUE INDEX "a USING b" ON ONLY s."t" USING btree (a);"#,
+        ] {
+            assert!(is(defn), "{defn}");
+        }
+        for defn in [
+            "CREATE INDEX x ON s.t USING btree (a);",
+            r#"CREATE INDEX "a ON ONLY b" ON s.t USING btree (a);"#,
+            r#"CREATE INDEX x ON s."t "" ON ONLY u" USING btree (a);"#,
+            "CREATE INDEX x ON s.t USING btree (a) WHERE (a = ' ON ONLY '::text);",
+        ] {
+            assert!(!is(defn), "{defn}");
+        }
+    }
 }
