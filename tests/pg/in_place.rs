@@ -404,7 +404,7 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
             ..request
         }
     };
-    let waiting = "SELECT name, rows > 0 FROM pgrestored.work";
+    let waiting = "SELECT name, database_oid > 0 FROM pgrestored.work";
     let second = request(2, InPlace::Always);
     interrupted(&app, &c, &second, 9, end_all).await;
     let first = run(&app, &request(1, InPlace::Always)).await;
