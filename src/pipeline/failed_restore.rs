@@ -123,11 +123,14 @@ async fn record_end(
     })
 }
 
-/// Gives a target back that another request has to have first. Nothing was begun.
+/// Gives a target back that another request has to have first. Nothing was begun, and what an earlier attempt has left stays.
 pub(super) async fn stand_back(claimed: &TargetLock, job: &RestoreJob) {
-    let done = match job.published_us {
-        Some(_) => claimed.release(false).await,
-        None => claimed.forget().await,
+    // Without its request, nobody would go on with what a person has kept.
+    let has_work = !matches!(claimed.find_work().await, Ok(None));
+    let done = if job.published_us.is_some() || has_work {
+        claimed.release(false).await
+    } else {
+        claimed.forget().await
     };
     if let Err(e) = done {
         tracing::warn!(
