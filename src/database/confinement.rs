@@ -57,8 +57,9 @@ impl TargetLock {
                 ..loader
             });
         }
-        // What it has loaded belongs to it.
-        let loaded_by = continued.and_then(FoundWork::loader);
+        // What it has loaded belongs to it. If this attempt begins once more, only the role that it has is set right again.
+        let ours = self.pooled.get().map(|pooled| pooled.role().to_owned());
+        let loaded_by = ours.or_else(|| continued.and_then(FoundWork::loader));
         let loaded_by = loaded_by.filter(|role| roles.users.contains(role));
         let is_suitable = |role: &&String| loaded_by.as_ref().is_none_or(|by| by == *role);
         for role in roles.users.iter().filter(is_suitable) {

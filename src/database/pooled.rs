@@ -42,6 +42,11 @@ impl Pooled {
         }
     }
 
+    /// Its name.
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
     /// The name to lock, so that only one restore at a time uses the role.
     pub fn lock_name(&self) -> String {
         format!("role {}", self.role)

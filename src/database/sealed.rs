@@ -61,6 +61,10 @@ impl TargetLock {
             share: 1.0,
         };
         self.record_takeover(found, attempt, &done).await?;
+        if draft["attempt"].as_u64() == Some(found.attempt.into()) {
+            // It got further than those before it: whatever killed it then, this request is not what kills workers.
+            self.forget_crashes().await?;
+        }
         let role = loader.and_then(Loader::temporary_role);
         let work = (WorkRecord::off(), done);
         let begun = BegunWork::new(place_of(&staging), attempt, work, role);
@@ -118,6 +122,8 @@ impl TargetLock {
         let Some(begun) = self.begun_work() else {
             return Ok(());
         };
+        // What it says of the rows is needed if the work is sealed later.
+        self.store_before_seal(&begun).await?;
         let _one_at_a_time = begun.storing.lock().await;
         if !begun.record.is_on() && !begun.is_half_stored() {
             return Ok(());
@@ -174,8 +180,7 @@ impl TargetLock {
             None if begun.is_stored() => self.read_tallies(staging, &begun).await?,
             None => None,
         };
-        let draft =
-            serde_json::json!({ "result": draft, "owner": owner, "empty": empty, "rows": tallies });
+        let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty, "rows": tallies, "attempt": begun.attempt });
         let place = (begun.name.as_str(), begun.attempt);
         let done = begun.done(1.0);
         let sealing = self.journal.seal_work(&self.lock, place, &draft, &done);

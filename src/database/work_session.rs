@@ -31,6 +31,9 @@ const ENDING_LIMIT: Duration = Duration::from_secs(30);
 const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datid = $1 AND pid <> $2 AND (usename = current_user OR usename::text = ANY($3))";
 
+/// Why the work of an attempt that ends is not kept.
+const NOT_STORED: &str = "its record could not be stored when the attempt ended";
+
 /// A process that no session has.
 pub(super) const NOBODY: i32 = 0;
 
@@ -306,7 +309,7 @@ impl TargetLock {
     }
 
     /// The attempt before crashed, but got further: this request is not what kills workers.
-    async fn forget_crashes(&self) -> Result<(), RestoreError> {
+    pub(super) async fn forget_crashes(&self) -> Result<(), RestoreError> {
         let (id, attempt) = (&self.request_id, self.attempt);
         self.crashed_attempts.store(0, Relaxed);
         Ok(self.journal.forget_crashes(&self.lock, id, attempt).await?)
@@ -365,6 +368,8 @@ impl TargetLock {
         }
         // What was stopped has sent no COMMIT, or leaves open whether it is done, and then nothing is written.
         if begun.is_held() && !self.store_work(&begun).await? {
+            // If no session was to be had, nothing says yet that nothing is kept.
+            begun.record.end_held(NOT_STORED).await;
             return Ok(None);
         }
         self.set_loader_right().await;

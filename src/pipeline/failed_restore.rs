@@ -6,7 +6,7 @@ use super::handover::{self, Ending};
 use super::job_context::{Bounds, JobContext};
 use super::job_outcome::JobOutcome;
 use super::result_draft::ResultDraft;
-use crate::database::TargetLock;
+use crate::database::{KeptWork, TargetLock};
 use crate::error::{RestoreError, RetryClass, report as said};
 use crate::event::RestoreResult;
 use crate::job::{KeepProgress, RestoreJob};
@@ -28,9 +28,15 @@ pub(super) async fn fail(
     let counted = (attempt, draft.resumption.is_some());
     let mut ending = handover::ending_of(context, claimed, counted, &e);
     // First, because the diagnosis may read the whole backup again.
-    match ending {
-        Ending::Keep => handover::keep(context, claimed).await,
-        Ending::Discard => drop_work(context, claimed, &e, draft).await,
+    if ending == Ending::Keep {
+        handover::keep(context, claimed).await;
+        if claimed.kept_work() == KeptWork::Nothing {
+            // Its record was in memory, and could not be stored.
+            ending = Ending::Discard;
+        }
+    }
+    if ending == Ending::Discard {
+        drop_work(context, claimed, &e, draft).await;
     }
     let (e, _) = diagnose(context, e, draft.pinned.as_ref(), Some(bounds)).await;
     if ending == Ending::Keep && !handover::comes_again_after(context, attempt, &e) {
@@ -117,11 +123,14 @@ async fn record_end(
     })
 }
 
-/// Gives a target back that another request has to have first. Nothing was begun.
+/// Gives a target back that another request has to have first. Nothing was begun, and what an earlier attempt has left stays.
 pub(super) async fn stand_back(claimed: &TargetLock, job: &RestoreJob) {
-    let done = match job.published_us {
-        Some(_) => claimed.release(false).await,
-        None => claimed.forget().await,
+    // Without its request, nobody would go on with what a person has kept.
+    let has_work = !matches!(claimed.find_work().await, Ok(None));
+    let done = if job.published_us.is_some() || has_work {
+        claimed.release(false).await
+    } else {
+        claimed.forget().await
     };
     if let Err(e) = done {
         tracing::warn!(

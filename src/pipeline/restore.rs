@@ -231,7 +231,7 @@ async fn restore_pinned(
 ) -> Result<ProvenStaging, RestoreError> {
     let notes = draft.summary.notes.len();
     let e = match Box::pin(restore_opened(context, claimed, pinned, draft)).await {
-        Err(e) if is_of_record(context, draft, &e) => e,
+        Err(e) if is_of_record(draft, &e) => e,
         other => return other,
     };
     let why = NotContinued::Contradicted(said(&e)).to_string();
@@ -247,13 +247,10 @@ async fn restore_pinned(
 }
 
 /// Whether what was continued, and not the backup, is what a load has failed with.
-fn is_of_record(context: &RestoreContext<'_>, draft: &ResultDraft, e: &RestoreError) -> bool {
-    // The requester's own SQL may say that something exists.
-    let is_loaded = context.progress.stage() == Stage::Finish;
-    draft.resumption.is_some()
-        && contradicts_record(e)
-        && !is_loaded
-        && !context.cancel.is_cancelled()
+fn is_of_record(draft: &ResultDraft, e: &RestoreError) -> bool {
+    // A new name of a schema, or the requester's own SQL, may be of something that exists, too.
+    let is_loaded = draft.loaded.is_some();
+    draft.resumption.is_some() && !is_loaded && contradicts_record(e)
 }
 
 /// A restore index, or an archive's own table of contents, only says where blocks are: a backup that fails with it is read
@@ -284,7 +281,10 @@ async fn restore_opened(
         Err(e) if reading.may_be_the_cause(context, &e) => {
             draft.summary.notes.truncate(notes);
             // What was loaded by blocks is not continued.
-            draft.resumption = None;
+            if draft.resumption.take().is_some() {
+                let why = NotContinued::Incomplete(said(&e));
+                draft.summary.notes.push(format!("{FROM_THE_START}{why}"));
+            }
             let opened = reading::open_in_order(context, pinned, &e).await?;
             Box::pin(load_and_prove(context, opened, claimed, draft)).await
         }

@@ -158,6 +158,15 @@ async fn what_others_changed_never_reaches_the_target() {
         assert_same(&content(&c, "app"), &wanted, what);
         c.psql("postgres", "DROP DATABASE app");
     }
+    // A record that is still in memory when SQL follows that would find it. The swap may have to wait for long.
+    let in_memory = [
+        ("restore-resume-from", "1h"),
+        ("restore-swap-when-idle", "10s"),
+    ];
+    let short = c.app(&[&in_memory[..], quick()].concat());
+    sealed(&short, &c, &dump, (UNCHANGED, "SELECT 1", true)).await;
+    assert_same(&content(&c, "app"), &wanted, UNCHANGED);
+    c.psql("postgres", "DROP DATABASE app");
     cut_off(&app, &c, &dump).await;
     assert_same(&content(&c, "app"), &wanted, "the end was cut off");
     let count = CHANGES.len() + SEALED.len();

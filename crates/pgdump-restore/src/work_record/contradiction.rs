@@ -3,6 +3,15 @@
 use crate::error::{DatabaseError, JobKind, RestoreError};
 use crate::refusals::is_duplicate;
 
+/// What says that something is there without a SQLSTATE of its own: a second primary key, a second parent of a partition, an
+/// identity column, a large object.
+const WITHOUT_CODE: [(&str, &str); 4] = [
+    ("42P16", "multiple primary keys"),
+    ("42809", "is already a partition"),
+    ("55000", "is already an identity column"),
+    ("23505", "pg_largeobject_metadata_oid_index"),
+];
+
 /// Whether an error of a load that goes on with recorded work says that something is done that the record does not have:
 /// an object exists, or rows are there that are not those of the backup.
 pub fn contradicts_record(e: &RestoreError) -> bool {
@@ -17,10 +26,8 @@ pub fn contradicts_record(e: &RestoreError) -> bool {
 pub(crate) fn says_done(e: &DatabaseError) -> bool {
     let code = e.sqlstate().unwrap_or_default();
     let text = e.to_string();
-    // A second primary key has no SQLSTATE of its own, nor has a second parent of a partition.
-    is_duplicate(code)
-        || code == "42P16" && text.contains("multiple primary keys")
-        || code == "42809" && text.contains("is already a partition")
+    let is_said = |(of, what): &(&str, &str)| code == *of && text.contains(what);
+    is_duplicate(code) || WITHOUT_CODE.iter().any(is_said)
 }
 
 #[cfg(test)]
@@ -45,6 +52,17 @@ mod tests {
             ("42P16", "column \"a\" is in a primary key", false),
             ("42809", "\"p\" is already a partition", true),
             ("42809", "\"v\" is not a table", false),
+            (
+                "55000",
+                "column \"a\" of relation \"t\" is already an identity column",
+                true,
+            ),
+            ("55000", "\"v\" has not been populated", false),
+            (
+                "23505",
+                "duplicate key value violates unique constraint \"pg_largeobject_metadata_oid_index\"",
+                true,
+            ),
             (
                 "23505",
                 "duplicate key value violates unique constraint",

@@ -272,6 +272,8 @@ struct Done {
     xids: HashSet<u32>,
     /// Transactions from that of a file of finishing SQL to the first one after it: its savepoints have some of their own.
     finishing: Vec<Range<u64>>,
+    /// All of it is from tallies: everything was loaded, and the record is gone.
+    is_of_tallies: bool,
     /// Units that were found to be lost, and of which no row says so yet.
     unsaid: Mutex<Vec<UnitId>>,
 }
@@ -585,6 +587,7 @@ impl Resumed {
         let mut done = Done {
             xids: tallies.xids.into_iter().collect(),
             renames: tallies.renames,
+            is_of_tallies: true,
             ..Done::default()
         };
         done.marks.insert(Mark::Loaded);
@@ -599,6 +602,11 @@ impl Resumed {
             (work.xids, work.table) = (tally.xids, tally.table);
         }
         Resumed(Arc::new(done))
+    }
+
+    /// Whether everything was loaded, and what remains of the record are tallies.
+    pub(crate) fn is_of_tallies(&self) -> bool {
+        self.0.is_of_tallies
     }
 
     /// The rows of a unit are lost: they are loaded again.
