@@ -85,10 +85,11 @@ fn in_waves(entries: &[TocEntry], groups: PreDataPhase) -> Vec<PreDataPhase> {
     for group in split {
         for (wave, run) in waves_of(entries, &group).into_iter().enumerate() {
             let is_last = wave + 1 == MAX_WAVES;
-            match is_last {
+            if is_last {
                 // They may depend on each other in any way.
-                true => waves[wave].extend((!run.is_empty()).then_some(run)),
-                false => waves[wave].extend(concurrent_groups(entries, &group, &run)),
+                waves[wave].extend((!run.is_empty()).then_some(run));
+            } else {
+                waves[wave].extend(concurrent_groups(entries, &group, &run));
             }
         }
     }

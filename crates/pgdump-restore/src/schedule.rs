@@ -292,9 +292,10 @@ impl<P> Schedule<P> {
                 self.finish_if_loaded(id);
             } else {
                 // Everything it waits for is loaded, so its weight is final.
-                let weight = match node.is_instant {
-                    true => 0,
-                    false => self.loading.bytes_of(&node.after),
+                let weight = if node.is_instant {
+                    0
+                } else {
+                    self.loading.bytes_of(&node.after)
                 };
                 self.tasks.add(id, node.pass, weight);
             }

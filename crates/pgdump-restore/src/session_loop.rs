@@ -168,9 +168,10 @@ impl SessionLoop {
             node,
             id: self.id,
             // A table that was there may have rows.
-            start: match self.job.left_out.are_for_existing(entry) {
-                true => CopyStart::Shared,
-                false => start,
+            start: if self.job.left_out.are_for_existing(entry) {
+                CopyStart::Shared
+            } else {
+                start
             },
             in_order: self.work_queue.is_in_order(node),
             mask: self.job.mask_of(index, entry)?,

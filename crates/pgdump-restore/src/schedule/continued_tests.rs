@@ -63,9 +63,10 @@ fn a_table_of_which_rows_were_skipped_is_not_empty() {
         s.begin(NodeId(0));
         s.skip(NodeId(0), u64::from(is_skipped));
         s.push(NodeId(0), 5, FIRST_BYTES, true);
-        let start = match is_skipped {
-            true => CopyStart::Shared,
-            false => CopyStart::Freezing,
+        let start = if is_skipped {
+            CopyStart::Shared
+        } else {
+            CopyStart::Freezing
         };
         let wanted = SessionWork::Copy {
             node: NodeId(0),
