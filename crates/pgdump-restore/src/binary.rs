@@ -22,6 +22,9 @@ pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// Trailer of a binary COPY.
 pub(super) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
+/// Most bytes of the text of a tuple that is read back. Longer rows are read as text, which takes their memory only once.
+const MAX_ROW_TEXT: usize = 8 << 20;
+
 /// The columns of a table's rows, each of a type whose binary form is supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns(Vec<ValueForm>);
@@ -82,14 +85,15 @@ impl Columns {
     /// timestamps in UTC, `bytea` in hexadecimal digits and all digits of floating-point numbers. `each` gets the number
     /// and the text of each field; `None` for NULL.
     ///
-    /// `None` if this is no tuple of such columns, or has a value that is not certain to be written so. What was appended
-    /// is then incomplete.
+    /// `None` if this is no tuple of such columns, has a value that is not certain to be written so, or is too long. What was
+    /// appended is then incomplete.
     pub fn row(
         &self,
         tuple: &[u8],
         out: &mut Vec<u8>,
         mut each: impl FnMut(usize, Option<&[u8]>),
     ) -> Option<()> {
+        let begin = out.len();
         let (count, mut rest) = tuple.split_first_chunk()?;
         if usize::from(u16::from_be_bytes(*count)) != self.0.len() {
             return None;
@@ -108,6 +112,10 @@ impl Columns {
                     text::field(form, value, out)?;
                     each(i, Some(&out[start..]));
                 }
+            }
+            // A few bytes may stand for many digits.
+            if out.len() - begin > MAX_ROW_TEXT {
+                return None;
             }
         }
         rest.is_empty().then_some(())

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::MAX_ROW_TEXT;
 use super::floats::{float4, float8};
 use super::sized::next_sized;
 use super::values::ValueForm;
@@ -12,6 +13,9 @@ const MICROSECONDS: i64 = 1_000_000;
 const DAY: i64 = 86_400 * MICROSECONDS;
 /// 2000-01-01 in days since 0000-03-01.
 const EPOCH_DAYS: i64 = 730_425;
+
+/// Most digits of a `numeric`, before its point and behind it: more of them are usually zeros.
+const MAX_DIGITS: u16 = 2000;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -157,7 +161,8 @@ fn numeric(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
         0xF000 => Some(b"-Infinity"),
         _ => return None,
     };
-    if groups.len() != 2 * usize::from(count) || scale > 0x3FFF {
+    let is_long = weight > (MAX_DIGITS / 4).cast_signed() || scale > MAX_DIGITS;
+    if groups.len() != 2 * usize::from(count) || is_long {
         return None;
     }
     if let Some(special) = special {
@@ -331,8 +336,12 @@ fn array(value: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Opti
         }
         _ => return None,
     };
+    let start = out.len();
     out.push(b'{');
     for i in 0..count {
+        if out.len() - start > MAX_ROW_TEXT {
+            return None;
+        }
         if i > 0 {
             out.push(b',');
         }

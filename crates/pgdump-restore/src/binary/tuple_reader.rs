@@ -2,6 +2,9 @@
 
 use super::{Columns, HEADER, TRAILER};
 
+/// Most bytes of a tuple; see [`super::MAX_ROW_TEXT`].
+const MAX_TUPLE: usize = 2 << 20;
+
 /// The server sent what is not certain to be written as its text would be: the rows have to be read as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotExact;
@@ -49,6 +52,9 @@ impl<'a> TupleReader<'a> {
         }
         if tuple.is_empty() || self.has_ended {
             return Ok(None);
+        }
+        if tuple.len() > MAX_TUPLE {
+            return Err(NotExact);
         }
         self.row.clear();
         let read = self.columns.row(tuple, &mut self.row, each);
@@ -105,6 +111,36 @@ mod tests {
                 assert_eq!(reader.read(message, |_, _| ()), Ok(None));
             }
             assert!(reader.is_complete());
+        }
+    }
+
+    /// Of a row that takes much memory, there is only one copy.
+    #[test]
+    fn long_rows_are_left_to_text() {
+        let columns = Columns::of(&[Type::TEXT, Type::NUMERIC_ARRAY]).unwrap();
+        let field = |value: &[u8]| {
+            let length = u32::try_from(value.len()).unwrap();
+            [&length.to_be_bytes()[..], value].concat()
+        };
+        // Each of these numbers has a few bytes and some thousand digits.
+        let numbers = |count: u32, digits: u16| {
+            let of = Type::NUMERIC.oid();
+            let head = [1, 0, of, count, 1].map(u32::to_be_bytes).concat();
+            let one = [0, 0, 0, digits].map(u16::to_be_bytes).concat();
+            let all = field(&one).repeat(usize::try_from(count).unwrap());
+            field(&[head, all].concat())
+        };
+        for (text, numbers, is_read) in [
+            (10, numbers(3, 10), true),
+            (MAX_TUPLE, numbers(3, 10), false),
+            (10, numbers(10_000, 1000), false),
+            (10, numbers(1, 0x3FFF), false),
+        ] {
+            let text = field(&vec![b'x'; text]);
+            let message = [HEADER, &[0, 2], &text, &numbers].concat();
+            let mut reader = TupleReader::new(&columns);
+            let read = reader.read(&message, |_, _| ());
+            assert_eq!(read.is_ok(), is_read);
         }
     }
 
