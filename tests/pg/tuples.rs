@@ -348,8 +348,8 @@ async fn values_that_cannot_be_converted_stay_text() {
         let text = copied(&client, &format!("t{i}"), "text").await;
         assert_eq!(columns.tuples(&text), None, "{of} {value}");
         // Of these, the tuples of arrays alone are not written as text.
-        let rows = rows_of_tuples(&utc, &columns, &format!("t{i}")).await;
-        if let [Some(row)] = &rows[..] {
+        let written = rows_of_tuples(&utc, &columns, &format!("t{i}")).await;
+        if let [Some(row)] = &written[..] {
             let text = copied(&utc, &format!("t{i}"), "text").await;
             assert_eq!(row, text.strip_suffix(b"\n").unwrap(), "{of} {value}");
         } else {
