@@ -6,7 +6,7 @@
 mod floats;
 mod sized;
 mod text;
-mod tuple_reader;
+pub(crate) mod tuple_reader;
 mod values;
 
 use memchr::memchr;
@@ -15,15 +15,10 @@ use tokio_postgres::types::Type;
 use sized::{NULL, next_sized, sized};
 use values::{ValueForm, value};
 
-pub use tuple_reader::{NotExact, TupleReader};
-
 /// Header of a binary COPY: signature, flags, no extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// Trailer of a binary COPY.
 pub(super) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
-
-/// Most bytes of the text of a tuple that is read back. Longer rows are read as text, which takes their memory only once.
-const MAX_ROW_TEXT: usize = 8 << 20;
 
 /// The columns of a table's rows, each of a type whose binary form is supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +109,7 @@ impl Columns {
                 }
             }
             // A few bytes may stand for many digits.
-            if out.len() - begin > MAX_ROW_TEXT {
+            if out.len() - begin > text::MAX_ROW_TEXT {
                 return None;
             }
         }

@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::MAX_ROW_TEXT;
 use super::floats::{float4, float8};
 use super::sized::next_sized;
 use super::values::ValueForm;
@@ -16,6 +15,9 @@ const EPOCH_DAYS: i64 = 730_425;
 
 /// Most digits of a `numeric`, before its point and behind it: more of them are usually zeros.
 const MAX_DIGITS: u16 = 2000;
+
+/// Most bytes of the text of a tuple that is read back. Longer rows are read as text, which takes their memory only once.
+pub(super) const MAX_ROW_TEXT: usize = 8 << 20;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

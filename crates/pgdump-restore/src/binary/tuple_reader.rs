@@ -2,7 +2,7 @@
 
 use super::{Columns, HEADER, TRAILER};
 
-/// Most bytes of a tuple; see [`super::MAX_ROW_TEXT`].
+/// Most bytes of a tuple; see [`super::text::MAX_ROW_TEXT`].
 const MAX_TUPLE: usize = 2 << 20;
 
 /// The server sent what is not certain to be written as its text would be: the rows have to be read as text.
