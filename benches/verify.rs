@@ -10,7 +10,6 @@
     reason = "wall time is what is measured"
 )]
 
-use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -34,8 +33,6 @@ struct Row {
     /// Including start and stop of the sandbox.
     proof_restore_seconds: Vec<f64>,
     proof_data_seconds: Vec<f64>,
-    /// Of these, in the checks: above all, rows that are read back, and `amcheck`.
-    check_seconds: Vec<f64>,
     /// Median of (data / restore) over the pairs, minus 1.
     cost_of_data: f64,
     cost_of_data_without_analyze: f64,
@@ -110,9 +107,7 @@ fn starts(bindir: &Path, scratch: &Path) -> Vec<f64> {
     (0..STARTS).map(|_| start()).collect()
 }
 
-/// Runs a command; returns its seconds, and what it prints.
-fn ours(host: &str, more: &[&str]) -> (f64, serde_json::Value) {
-    let mut printed = tempfile::tempfile().expect("a file");
+fn ours(host: &str, more: &[&str]) -> f64 {
     let mut command = Command::new(OURS);
     command.args(more).args([
         "--output",
@@ -122,15 +117,10 @@ fn ours(host: &str, more: &[&str]) -> (f64, serde_json::Value) {
         "--storage-emulator-host",
         host,
     ]);
-    command.stdout(printed.try_clone().expect("a file"));
-    command.stderr(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let begun = Instant::now();
     watch(command.spawn().expect("pgrestored"));
-    let seconds = begun.elapsed().as_secs_f64();
-    let mut text = String::new();
-    printed.rewind().expect("a file");
-    printed.read_to_string(&mut text).expect("a result");
-    (seconds, serde_json::from_str(&text).expect("a result"))
+    begun.elapsed().as_secs_f64()
 }
 
 fn compare(
@@ -167,7 +157,7 @@ fn compare(
         if !analyze {
             args.push("--no-analyze");
         }
-        ours(&served.host, &args).0
+        ours(&served.host, &args)
     };
     let verify = |depth: &str| {
         ours(
@@ -185,22 +175,16 @@ fn compare(
         )
     };
     let (mut plain, mut bare, mut shallow, mut full) = (vec![], vec![], vec![], vec![]);
-    let mut checks = vec![];
-    let mut data = || {
-        let (seconds, result) = verify("data");
-        checks.push(result["stages"]["check"].as_f64().unwrap_or(0.0));
-        seconds
-    };
     for i in 0..rounds {
         // Alternate which one goes first.
         if i % 2 == 0 {
             plain.push(restore(true));
             bare.push(restore(false));
-            shallow.push(verify("restore").0);
-            full.push(data());
+            shallow.push(verify("restore"));
+            full.push(verify("data"));
         } else {
-            full.push(data());
-            shallow.push(verify("restore").0);
+            full.push(verify("data"));
+            shallow.push(verify("restore"));
             bare.push(restore(false));
             plain.push(restore(true));
         }
@@ -232,18 +216,17 @@ fn compare(
         restore_without_analyze_seconds: bare,
         proof_restore_seconds: shallow,
         proof_data_seconds: full,
-        check_seconds: checks,
     }
 }
 
 fn print(rows: &[Row]) {
     println!(
-        "\n| dataset | object MB | tables MB | restore s | without ANALYZE s | proof, depth restore s | depth data s | its checks s | cost of data | without ANALYZE |"
+        "\n| dataset | object MB | tables MB | restore s | without ANALYZE s | proof, depth restore s | depth data s | cost of data | without ANALYZE |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for r in rows {
         println!(
-            "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:+.0} % | {:+.0} % |",
+            "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:+.0} % | {:+.0} % |",
             r.dataset,
             r.object_bytes as f64 / MB,
             r.table_bytes as f64 / MB,
@@ -251,7 +234,6 @@ fn print(rows: &[Row]) {
             median(r.restore_without_analyze_seconds.clone()),
             median(r.proof_restore_seconds.clone()),
             median(r.proof_data_seconds.clone()),
-            median(r.check_seconds.clone()),
             r.cost_of_data * 100.0,
             r.cost_of_data_without_analyze * 100.0,
         );

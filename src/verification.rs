@@ -1,7 +1,7 @@
 //! Checks that a restored database matches its archive, and writes the evidence. What could not be checked
 //! never counts as passed.
 //!
-//! `row_comparison` compares every row (read as `tuple_form` decides), `restored_entries` every entry, `amcheck` checks heaps and indexes,
+//! `row_comparison` compares every row, `restored_entries` every entry, `amcheck` checks heaps and indexes,
 //! `data_checks` runs the checks file, `generated_columns` recomputes generated columns, and `drift` compares with the
 //! last proven backups. `backup_contents` says whether data is missing. `server_version` and `text_forms` tell what another
 //! version or other settings explain. `evidence` stores documents and decides which of them count, `envelope` is their
@@ -22,16 +22,13 @@ mod junit;
 mod large_objects;
 mod masked_spans;
 mod own_evidence;
-mod read_rows;
 mod restore_index;
 mod restored_database;
 mod restored_entries;
 mod row_checks;
 mod row_comparison;
 mod server_version;
-mod table_findings;
 mod text_forms;
-mod tuple_form;
 pub mod verdict;
 mod verdict_label;
 

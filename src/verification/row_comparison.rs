@@ -1,29 +1,138 @@
-//! Row comparison: reads every table back and digests its COPY text with the same code as the archive's data. The number of
-//! rows and the digest must be equal. Where the types allow it, the server writes tuples, and their text is written here;
-//! what differs then is read again as text, which decides.
+//! Row comparison: reads every table back as COPY text and digests it with the same code as the archive's data.
+//! The number of rows and the digest must be equal.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use futures::StreamExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
 use super::float_digits::FloatDigits;
-use super::read_rows::{RowFormat, Table, TablePart, read_all, read_digits};
 use super::restored_database::{RestoredDatabase, counted};
 use super::row_checks::{
     Tally, differs, excused, not_compared, rounded, summary_of, summary_of_differences,
 };
-use super::table_findings::{Column, TableFindings};
 use super::text_forms::{self, Majors, TextForms, connect};
-use super::tuple_form::TupleForm;
 use crate::error::{DatabaseError, RestoreError};
-use crate::postgres::{Session, ident, map_pg_error, too_large};
+use crate::postgres::{Session, ident, literal, map_pg_error, too_large};
+use crate::progress::Progress;
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
-use pgdump_archive::{Dialect, TableDigest, tokens};
+use pgdump_archive::{Dialect, RowDigest, TableDigest, tokens};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Rows that are read between two updates of the progress.
+const COUNTED_AT_ONCE: u64 = 1024;
 
 /// Tables larger than this are read in parts.
 const PART_BYTES: i64 = 64 << 20;
 const PAGE: i64 = 8192;
+/// Memory in bytes for a column and its findings, in addition to its names.
+const COLUMN: usize = 320;
 /// How many failures are listed one by one.
 const MAX_NAMED: usize = 20;
+
+/// A table to read back.
+#[derive(Debug, Clone)]
+struct Table {
+    name: String,
+    columns: Vec<Column>,
+    list: String,
+    encoding: String,
+    is_partitioned: bool,
+    /// Which of its rows a dump contains, as SQL: an extension creates the others. Empty for all.
+    condition: String,
+}
+
+impl Table {
+    /// Memory in bytes until all tables are compared.
+    fn memory(&self) -> usize {
+        let column = |c: &Column| COLUMN + 2 * (c.name.len() + c.kind.len());
+        let columns: usize = self.columns.iter().map(column).sum();
+        columns + self.list.len() + self.name.len() + self.condition.len()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Column {
+    name: String,
+    kind: String,
+    has_span: bool,
+}
+
+/// A table, or a range of its blocks.
+#[derive(Clone, Copy)]
+struct TablePart {
+    table: usize,
+    blocks: Option<(i64, i64)>,
+}
+
+/// What was read back of one table.
+#[derive(Debug, Clone, Default)]
+struct TableFindings {
+    rows: RowDigest,
+    nulls: Vec<u64>,
+    spans: Vec<Option<(Vec<u8>, Vec<u8>)>>,
+}
+
+impl TableFindings {
+    fn of(columns: usize) -> Self {
+        TableFindings {
+            rows: RowDigest::default(),
+            nulls: vec![0; columns],
+            spans: vec![None; columns],
+        }
+    }
+
+    fn row(&mut self, line: &[u8], columns: &[Column], scratch: &mut Vec<u8>) {
+        self.rows.add_row(line, scratch);
+        if columns.is_empty() {
+            return;
+        }
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b'\t', line).chain(std::iter::once(line.len()));
+        for ((end, column), (nulls, span)) in ends
+            .zip(columns)
+            .zip(self.nulls.iter_mut().zip(&mut self.spans))
+        {
+            let field = &line[start..end];
+            start = end + 1;
+            match field {
+                b"\\N" => *nulls += 1,
+                // Years with more than four digits, and BC, do not sort as text.
+                _ if column.has_span && field.get(4) == Some(&b'-') && !field.ends_with(b"BC") => {
+                    widen(span, field);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn merge(&mut self, other: TableFindings) {
+        self.rows.merge(&other.rows);
+        self.nulls
+            .iter_mut()
+            .zip(&other.nulls)
+            .for_each(|(a, b)| *a += b);
+        for (span, other) in self.spans.iter_mut().zip(other.spans) {
+            if let Some((a, b)) = other {
+                widen(span, &a);
+                widen(span, &b);
+            }
+        }
+    }
+}
+
+fn widen(span: &mut Option<(Vec<u8>, Vec<u8>)>, value: &[u8]) {
+    match span {
+        None => *span = Some((value.to_vec(), value.to_vec())),
+        Some((min, _)) if value < min.as_slice() => *min = value.to_vec(),
+        Some((_, max)) if value > max.as_slice() => *max = value.to_vec(),
+        Some(_) => {}
+    }
+}
 
 /// The archive's part of a table's proof.
 pub(super) fn proof_of(name: &str, data: &TableDigest) -> TableProof {
@@ -78,9 +187,8 @@ pub(super) async fn compare(
     parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let tables = Arc::new(tables);
     let parts: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
-    let usual = (text_forms::USUAL, RowFormat::Tuples);
     let mut read = ReadBack {
-        found: read_all(subject, usual, &tables, parts.clone()).await?,
+        found: read_all(subject, text_forms::USUAL, &tables, parts.clone()).await?,
         subject,
         tables,
         parts,
@@ -88,7 +196,6 @@ pub(super) async fn compare(
         forms: HashMap::new(),
         rounded: BTreeSet::new(),
     };
-    read.again_as_text().await?;
     read.again_if_other_text(majors).await?;
     let (mut compared, mut only_counted) = (Tally::default(), Tally::default());
     for (i, (table, found)) in read.tables.iter().zip(&read.found).enumerate() {
@@ -134,11 +241,6 @@ fn has_other_text(data: &TableDigest, found: &TableFindings) -> bool {
     !data.is_only_counted && theirs.count == ours.count && theirs.digest != ours.digest
 }
 
-/// Whether the rows are not the archive's, as far as that is known of them.
-fn has_other_rows(data: &TableDigest, found: &TableFindings) -> bool {
-    data.rows.count != found.rows.count || has_other_text(data, found)
-}
-
 /// What was read back. Tables whose text differs are read again, as the source may have written them with other settings.
 struct ReadBack<'a> {
     subject: &'a RestoredDatabase<'a>,
@@ -159,36 +261,6 @@ impl ReadBack<'_> {
 
     fn has_other_text(&self, table: usize) -> bool {
         has_other_text(self.wanted(table), &self.found[table])
-    }
-
-    /// Reads tables that differ again as text if they were read as tuples. Only what the server itself writes as text is held
-    /// against a backup.
-    async fn again_as_text(&mut self) -> Result<(), RestoreError> {
-        let is_due = |i: &usize| {
-            let found = &self.found[*i];
-            found.has_tuples && has_other_rows(self.wanted(*i), found)
-        };
-        let due: BTreeSet<usize> = (0..self.tables.len()).filter(is_due).collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        let mut again = self.read_as_text(text_forms::USUAL, &due).await?;
-        for i in due {
-            self.found[i] = std::mem::take(&mut again[i]);
-        }
-        Ok(())
-    }
-
-    /// Reads these tables, as text with these settings.
-    async fn read_as_text(
-        &self,
-        settings: &str,
-        due: &BTreeSet<usize>,
-    ) -> Result<Vec<TableFindings>, RestoreError> {
-        let queue = self.parts.iter().filter(|part| due.contains(&part.table));
-        let queue = queue.copied().collect();
-        let how = (settings, RowFormat::Text);
-        read_all(self.subject, how, &self.tables, queue).await
     }
 
     async fn again_if_other_text(&mut self, majors: Majors) -> Result<(), RestoreError> {
@@ -227,7 +299,9 @@ impl ReadBack<'_> {
         if due.is_empty() {
             return Ok(());
         }
-        let again = self.read_as_text(settings, &due).await?;
+        let queue = self.parts.iter().filter(|part| due.contains(&part.table));
+        let queue = queue.copied().collect();
+        let again = read_all(self.subject, settings, &self.tables, queue).await?;
         for i in due {
             if again[i].rows.digest == self.wanted(i).rows.digest {
                 self.found[i] = again[i].clone();
@@ -403,18 +477,12 @@ async fn describe(
         .map(|c| ident(&c.name))
         .collect::<Vec<_>>()
         .join(", ");
-    let is_partitioned = kind == "p";
     let table = Table {
         name: name.to_owned(),
-        tuples: if columns.is_empty() {
-            TupleForm::default()
-        } else {
-            TupleForm::of((!is_partitioned).then_some(bytes), encoding)
-        },
         columns,
         list,
         encoding: encoding.to_owned(),
-        is_partitioned,
+        is_partitioned: kind == "p",
         condition: row.get(3),
     };
     Ok(Described::Table(table, bytes))
@@ -449,4 +517,165 @@ fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, 
             )
         })
         .collect()
+}
+
+fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
+    let with = format!("TO STDOUT WITH (ENCODING {})", literal(&table.encoding));
+    let Table {
+        name,
+        list,
+        condition,
+        ..
+    } = table;
+    match blocks {
+        Some((from, to)) => format!(
+            "COPY (SELECT {list} FROM ONLY {name} WHERE ctid >= '({from},0)'::pg_catalog.tid \
+             AND ctid < '({to},0)'::pg_catalog.tid) {with}"
+        ),
+        // COPY cannot read a partitioned table by its name.
+        None if table.is_partitioned => format!("COPY (SELECT {list} FROM {name}) {with}"),
+        None if !condition.is_empty() => {
+            format!("COPY (SELECT {list} FROM ONLY {name} {condition}) {with}")
+        }
+        None if list.is_empty() => format!("COPY {name} {with}"),
+        None => format!("COPY {name} ({list}) {with}"),
+    }
+}
+
+/// Reads all parts. Each session has a thread of its own: rows arrive in small pieces, and passing each from the
+/// connection's thread to another one costs more than digesting it.
+async fn read_all(
+    subject: &RestoredDatabase<'_>,
+    settings: &str,
+    tables: &Arc<Vec<Table>>,
+    queue: VecDeque<TablePart>,
+) -> Result<Vec<TableFindings>, RestoreError> {
+    let sessions = subject.sessions.clamp(1, queue.len().max(1));
+    let queue = Arc::new(Mutex::new(queue));
+    let found = Arc::new(Mutex::new(
+        tables
+            .iter()
+            .map(|t| TableFindings::of(t.columns.len()))
+            .collect::<Vec<_>>(),
+    ));
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
+    let mut running = JoinSet::new();
+    for _ in 0..sessions {
+        let (server, database, stop) = (
+            subject.server.clone(),
+            subject.database.to_owned(),
+            stop.clone(),
+        );
+        let (queue, tables, found) = (queue.clone(), tables.clone(), found.clone());
+        let (progress, settings) = (subject.progress.clone(), settings.to_owned());
+        let reading = async move {
+            let session = connect(&server, &database).await?;
+            session.run(&settings).await?;
+            loop {
+                let next = queue.lock().pop_front();
+                let Some(part) = next else {
+                    return Ok::<_, RestoreError>(());
+                };
+                let table = &tables[part.table];
+                let read = read(&session, table, part.blocks, &progress)
+                    .await
+                    .map_err(|e| e.context(&table.name))?;
+                found.lock()[part.table].merge(read);
+            }
+        };
+        running.spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = runtime.map_err(|e| {
+                RestoreError::internal(format!("starting a thread that reads rows back: {e}"))
+            })?;
+            // Stop if the caller is gone.
+            runtime
+                .block_on(stop.run_until_cancelled_owned(reading))
+                .unwrap_or(Ok(()))
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| {
+            RestoreError::internal(format!("a task that reads rows back failed: {e}"))
+        })??;
+    }
+    let found = found.lock();
+    Ok(found.clone())
+}
+
+async fn read(
+    session: &Session,
+    table: &Table,
+    blocks: Option<(i64, i64)>,
+    progress: &Progress,
+) -> Result<TableFindings, DatabaseError> {
+    let (mut found, mut scratch) = (TableFindings::of(table.columns.len()), Vec::new());
+    let row = |line: &[u8]| found.row(line, &table.columns, &mut scratch);
+    read_lines(session, &copy_sql(table, blocks), progress, row).await?;
+    Ok(found)
+}
+
+/// Reads columns that hold floating-point numbers, of which so many digits each are written by default.
+async fn read_digits(
+    session: &Session,
+    columns: &Table,
+    digits: &[i32],
+    progress: &Progress,
+) -> Result<FloatDigits, DatabaseError> {
+    let mut found = FloatDigits::default();
+    let row = |line: &[u8]| {
+        let values = line.split(|b| *b == b'\t').zip(digits);
+        values.for_each(|(value, digits)| found.add(value, *digits));
+    };
+    if !digits.is_empty() {
+        read_lines(session, &copy_sql(columns, None), progress, row).await?;
+    }
+    Ok(found)
+}
+
+async fn read_lines(
+    session: &Session,
+    copy: &str,
+    progress: &Progress,
+    mut row: impl FnMut(&[u8]),
+) -> Result<(), DatabaseError> {
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading rows back");
+    let rows = session.client().copy_out(copy).await.map_err(e)?;
+    tokio::pin!(rows);
+    let mut counted = 0;
+    while let Some(line) = rows.next().await {
+        let line = line.map_err(e)?;
+        counted += 1;
+        if counted == COUNTED_AT_ONCE {
+            progress.rows_checked.fetch_add(counted, Relaxed);
+            counted = 0;
+        }
+        row(line.strip_suffix(b"\n").unwrap_or(&line));
+    }
+    progress.rows_checked.fetch_add(counted, Relaxed);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_an_extension_creates_are_not_read_back() {
+        let table = |condition: &str| Table {
+            name: "public.spatial_ref_sys".into(),
+            columns: vec![],
+            list: "\"srid\"".into(),
+            encoding: "UTF8".into(),
+            is_partitioned: false,
+            condition: condition.into(),
+        };
+        let all = "COPY public.spatial_ref_sys (\"srid\") TO STDOUT WITH (ENCODING 'UTF8')";
+        assert_eq!(copy_sql(&table(""), None), all);
+        let own = "COPY (SELECT \"srid\" FROM ONLY public.spatial_ref_sys WHERE srid > 9000) TO STDOUT WITH (ENCODING 'UTF8')";
+        assert_eq!(copy_sql(&table("WHERE srid > 9000"), None), own);
+    }
 }

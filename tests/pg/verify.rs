@@ -675,59 +675,6 @@ async fn differences_from_the_archive_are_found() {
     drop(r.archive);
 }
 
-/// What the server sends as tuples is compared as strictly as its text.
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_read_as_tuples_are_compared_like_text() {
-    let first = "CREATE SCHEMA s; CREATE TABLE s.w0 AS SELECT i AS id, timestamptz '2024-01-01' + i * interval '1.25 h' AS at, \
-        i / 8.0 AS n, i / 7.0::float8 AS f, CASE WHEN i % 5 <> 0 THEN md5(i::text) END AS t, E'v\\t' || i AS v, \
-        md5(i::text)::uuid AS u, jsonb_build_object('k', i, 'x', E'\\\\') AS j, ARRAY['a b', NULL, i::text] AS a \
-        FROM generate_series(1, 1000) i;";
-    let copies = (1..8).map(|n| format!("CREATE TABLE s.w{n} AS TABLE s.w0;"));
-    // Of its last row, the digits are not certain.
-    let last = "CREATE TABLE s.f AS SELECT i / 3.0::float8 AS d FROM generate_series(1, 3000) i; INSERT INTO s.f VALUES (1e23);";
-    let r = Restored::new(&[first, &copies.collect::<String>(), last].concat()).await;
-    // The table that has this type is read by the other function, or the change would be a difference.
-    let without = |function: &str, none: &str| {
-        format!("UPDATE pg_type SET {function} = 'pg_catalog.{none}' WHERE oid = 'uuid'::regtype")
-    };
-    let history = History::default();
-    let tuples = without("typoutput", "void_out");
-    let tuples = r.results_after(&tuples, &history).await;
-    let text = without("typsend", "void_send");
-    let text = r.results_after(&text, &history).await;
-    for found in [&tuples, &text] {
-        let rows = found.checks.iter().filter(|c| c.name == "rows");
-        let rows: Vec<&Check> = rows.collect();
-        let is_clean = rows.iter().all(|c| c.status == CheckStatus::Passed);
-        assert!(!rows.is_empty() && is_clean, "{rows:#?}");
-    }
-    // Shares of NULL and spans of time, too.
-    assert_eq!(tuples.tables, text.tables);
-    let w0 = tuples.tables.iter().find(|t| t.name == "s.w0").unwrap();
-    let nulls: Vec<f64> = w0.columns.iter().map(|c| c.nulls).collect();
-    assert_eq!(nulls, [0.0, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0, 0.0]);
-    let span = w0.columns[1].span.as_ref().unwrap();
-    assert_eq!(span.newest, "2024-02-22 02:00:00+00");
-    let changes = [
-        "UPDATE s.w1 SET f = f + 1e-9 WHERE id = 7",
-        "DELETE FROM s.w2 WHERE id = 9",
-        "INSERT INTO s.w3 SELECT * FROM s.w3 WHERE id = 5",
-        "DELETE FROM s.w4 WHERE id = 5; INSERT INTO s.w4 SELECT * FROM s.w4 WHERE id = 6",
-        "UPDATE s.w5 x SET t = y.t FROM s.w5 y WHERE (x.id, y.id) IN ((1, 2), (2, 1))",
-        "UPDATE s.w6 SET t = v, v = t WHERE id = 3",
-        // Equal numbers, written differently.
-        "UPDATE s.w7 SET n = n::numeric(20, 12) WHERE id = 11",
-    ];
-    let found = r.after(&changes.join(";\n")).await;
-    let differ = found
-        .iter()
-        .filter(|c| c.name == "rows" && c.status == CheckStatus::Failed);
-    let mut differ: Vec<&str> = differ.filter_map(|c| c.subject.as_deref()).collect();
-    differ.sort_unstable();
-    let changed: Vec<String> = (1..8).map(|n| format!("s.w{n}")).collect();
-    assert_eq!(differ, changed, "{found:#?}");
-}
-
 /// If rows cannot be read back, the archive's tables are in the report, and nothing is said of how they changed.
 async fn rows_that_cannot_be_read_back_are_not_gone(r: &Restored) {
     let mut last =

@@ -1,18 +1,14 @@
 //! Converts rows of COPY's text format to tuples of its binary format, which the server reads with less work.
 //! The conversion is exact or not done: values that are not in the one spelling that the server itself writes
-//! are not converted, and are sent as they are in the backup. The reverse, for rows that are read back, is exact or not done
-//! in the same way, and shares no code with it, so that a fault of one is no fault of the other.
+//! are not converted, and are sent as they are in the backup.
 
-mod floats;
 mod sized;
-mod text;
-pub(crate) mod tuple_reader;
 mod values;
 
 use memchr::memchr;
 use tokio_postgres::types::Type;
 
-use sized::{NULL, next_sized, sized};
+use sized::{NULL, sized};
 use values::{ValueForm, value};
 
 /// Header of a binary COPY: signature, flags, no extension.
@@ -74,46 +70,6 @@ impl Columns {
             }
         }
         Some(out)
-    }
-
-    /// Appends the row of COPY text, without its newline, that the server writes of this tuple, with dates in ISO style,
-    /// timestamps in UTC, `bytea` in hexadecimal digits and all digits of floating-point numbers. `each` gets the number
-    /// and the text of each field; `None` for NULL.
-    ///
-    /// `None` if this is no tuple of such columns, has a value that is not certain to be written so, or is too long. What was
-    /// appended is then incomplete.
-    pub fn row(
-        &self,
-        tuple: &[u8],
-        out: &mut Vec<u8>,
-        mut each: impl FnMut(usize, Option<&[u8]>),
-    ) -> Option<()> {
-        let begin = out.len();
-        let (count, mut rest) = tuple.split_first_chunk()?;
-        if usize::from(u16::from_be_bytes(*count)) != self.0.len() {
-            return None;
-        }
-        for (i, form) in self.0.iter().enumerate() {
-            if i > 0 {
-                out.push(b'\t');
-            }
-            let start = out.len();
-            match next_sized(&mut rest)? {
-                None => {
-                    out.extend_from_slice(br"\N");
-                    each(i, None);
-                }
-                Some(value) => {
-                    text::field(form, value, out)?;
-                    each(i, Some(&out[start..]));
-                }
-            }
-            // A few bytes may stand for many digits.
-            if out.len() - begin > text::MAX_ROW_TEXT {
-                return None;
-            }
-        }
-        rest.is_empty().then_some(())
     }
 }
 

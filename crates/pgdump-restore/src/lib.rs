@@ -101,7 +101,6 @@ mod work_queue;
 
 pub use archive_masking::{ArchiveMasking, columns_without_rule, copied_columns};
 pub use binary::Columns;
-pub use binary::tuple_reader::{NotExact, TupleReader};
 pub use conversion::convert_texts;
 pub use data_only::{SuspendedConstraints, open_tables};
 pub use database_name::that_name_their_database;

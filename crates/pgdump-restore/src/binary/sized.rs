@@ -15,16 +15,3 @@ pub(super) fn sized(
     out[start - 4..start].copy_from_slice(&length.to_be_bytes());
     Some(())
 }
-
-/// Takes the first field off `rest`: `None` for one without a value, and nothing at all if it is incomplete.
-pub(super) fn next_sized<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let (length, after) = rest.split_first_chunk()?;
-    let length = i32::from_be_bytes(*length);
-    if length == NULL {
-        *rest = after;
-        return Some(None);
-    }
-    let (field, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
-    *rest = after;
-    Some(Some(field))
-}
