@@ -379,10 +379,10 @@ async fn nothing_is_kept_before_the_record_has_begun() {
         fail::remove(AFTER_TWO_ROWS.0);
         drop((interrupt, first_task));
         assert_eq!(first.failure, Some(R::TargetUnavailable), "{step}");
-        // The answer to a COMMIT was lost.
+        // The answer to a COMMIT was lost, unless it came before the server ended the session.
         let notes = &first.result.notes;
         let says_why = notes.iter().any(|n| n.contains("COMMIT was lost"));
-        assert!(says_why || !is_held, "{notes:?}");
+        assert!(says_why || notes.is_empty() || !is_held, "{notes:?}");
         let kept = c.psql("postgres", "SELECT count(*) FROM pgrestored.work");
         assert_eq!(kept, "0", "{step}");
         let begins = Interrupt::at(&c, ("work.due", 0), |_| {});
