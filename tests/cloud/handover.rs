@@ -21,7 +21,7 @@ async fn at_work(s: &Source, env: &TestEnv, target: &str, flags: &[(&str, &str)]
         "request_id": target, "target_db": target, "backup": { "name": "src.dump" }, "finish": ["once.sql"],
     });
     env.publish(&body.to_string()).await;
-    let begun = "SELECT datname FROM pg_database WHERE datname ~ '^pgrestored_s_'";
+    let begun = "SELECT datname FROM pg_database WHERE datname ~ '^pgrestored_s_' AND datallowconn";
     let staging = s.c.until(begun).await;
     let recorded = async {
         while records(&s.c, &staging) < 4 {
