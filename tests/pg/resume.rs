@@ -550,18 +550,19 @@ async fn only_failures_count_as_attempts() {
     let app = c.app(&two);
     let counted = "SELECT failures FROM pgrestored.request WHERE target = ";
     let mut request = job(&dump, "app", OnExisting::Fail);
-    for _ in 0..4 {
-        interrupted(&app, &c, &request, 2, end_all).await;
+    // More often than attempts are allowed, and so early that work is left for all of them: other sessions commit too.
+    for _ in 0..3 {
+        interrupted(&app, &c, &request, 1, end_all).await;
         request = again(&request);
     }
     assert_eq!(c.psql("postgres", &format!("{counted} 'app'")), "0");
     // This one counts, and is not the last.
-    interrupted(&app, &c, &request, 1, end_loaders).await;
+    interrupted(&app, &c, &request, 0, end_loaders).await;
     request = again(&request);
     assert_eq!(c.psql("postgres", &format!("{counted} 'app'")), "1");
     let done = run(&app, &request).await.result;
-    assert_continued(&done, "after five attempts");
-    assert_settled(&c, "app", "after five attempts");
+    assert_continued(&done, "after four attempts");
+    assert_settled(&c, "app", "after four attempts");
 
     let mut request = job(&dump, "other", OnExisting::Fail);
     for _ in 0..2 {
