@@ -198,12 +198,12 @@ struct Replacement {
 
 /// Reads the keys of one rule.
 #[derive(Default)]
-struct Reading {
+struct RuleReader {
     rules: Vec<RuleSpec>,
     by: Option<String>,
 }
 
-impl Reading {
+impl RuleReader {
     fn key<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let wrong = |what: &str| A::Error::custom(format!("{key}: {what}"));
         let rule = match key {
@@ -286,7 +286,7 @@ impl<'de> Visitor<'de> for RuleVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RuleSpec, A::Error> {
-        let mut reading = Reading::default();
+        let mut reading = RuleReader::default();
         while let Some(Word(key)) = map.next_key()? {
             reading.key(&key, &mut map)?;
         }
