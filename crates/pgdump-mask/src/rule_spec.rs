@@ -286,11 +286,11 @@ impl<'de> Visitor<'de> for RuleVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RuleSpec, A::Error> {
-        let mut reading = RuleReader::default();
+        let mut reader = RuleReader::default();
         while let Some(Word(key)) = map.next_key()? {
-            reading.key(&key, &mut map)?;
+            reader.key(&key, &mut map)?;
         }
-        reading.finish().map_err(A::Error::custom)
+        reader.finish().map_err(A::Error::custom)
     }
 }
 
