@@ -15,13 +15,13 @@ pub(crate) struct ChunkLines {
 /// The lines that one COPY sends, which need not follow each other in the data of the table.
 #[derive(Debug, Default)]
 pub(crate) struct CopyLines {
-    parts: Vec<Part>,
+    parts: Vec<LineRun>,
     sent: u64,
 }
 
 /// Lines that follow each other.
 #[derive(Debug)]
-struct Part {
+struct LineRun {
     /// Lines of this COPY before them.
     copied: u64,
     /// Lines of the table's data before them.
@@ -32,7 +32,7 @@ impl CopyLines {
     pub(crate) fn add(&mut self, lines: ChunkLines) {
         let next = self.parts.last().map(|p| p.before + (self.sent - p.copied));
         if next != Some(lines.before) {
-            self.parts.push(Part {
+            self.parts.push(LineRun {
                 copied: self.sent,
                 before: lines.before,
             });
