@@ -45,7 +45,7 @@ pub struct BareRelation {
 
 /// What an entry contributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum Contribution {
     Table,
     UnloggedTable,
     /// A relation that has no rows of its own, or whose rows need not be in a dump.
@@ -86,10 +86,12 @@ impl DataCoverage {
         for e in entries {
             listed.add(&e.kind);
             let part = match (part_of(e), e.relkind) {
-                (Some(Part::Table | Part::UnloggedTable), _) if views.contains(&e.dump_id) => {
-                    Some(Part::Other)
+                (Some(Contribution::Table | Contribution::UnloggedTable), _)
+                    if views.contains(&e.dump_id) =>
+                {
+                    Some(Contribution::Other)
                 }
-                (Some(Part::Table), Some(kind)) if kind != 'r' => Some(Part::Other),
+                (Some(Contribution::Table), Some(kind)) if kind != 'r' => Some(Contribution::Other),
                 (part, _) => part,
             };
             let namespace = e.namespace.as_deref().unwrap_or_default();
@@ -98,8 +100,11 @@ impl DataCoverage {
         Self::of(&parts, listed, encoding)
     }
 
-    fn of(parts: &[(Part, &str, &str)], listed: Listed, encoding: &TextEncoding) -> Self {
-        let (rows, values) = (named(parts, &[Part::Rows]), named(parts, &[Part::Value]));
+    fn of(parts: &[(Contribution, &str, &str)], listed: Listed, encoding: &TextEncoding) -> Self {
+        let (rows, values) = (
+            named(parts, &[Contribution::Rows]),
+            named(parts, &[Contribution::Value]),
+        );
         let mut found = DataCoverage {
             definitions: listed.definitions,
             data: listed.data,
@@ -109,31 +114,43 @@ impl DataCoverage {
         for (part, namespace, name) in parts {
             let key = (*namespace, *name);
             match part {
-                Part::Table | Part::UnloggedTable if rows.contains(&key) => {
+                Contribution::Table | Contribution::UnloggedTable if rows.contains(&key) => {
                     found.tables += 1;
                     found.filled += 1;
                 }
-                Part::Table => {
+                Contribution::Table => {
                     found.tables += 1;
                     bare.push((key, false));
                 }
-                Part::UnloggedTable => bare.push((key, true)),
-                Part::Sequence | Part::UnloggedSequence if !values.contains(&key) => {
-                    bare.push((key, *part == Part::UnloggedSequence));
+                Contribution::UnloggedTable => bare.push((key, true)),
+                Contribution::Sequence | Contribution::UnloggedSequence
+                    if !values.contains(&key) =>
+                {
+                    bare.push((key, *part == Contribution::UnloggedSequence));
                 }
                 _ => {}
             }
         }
         // With an unlogged table, the sequences that it owns are left out, too.
         let leaves_out_unlogged = bare.iter().any(|(_, is_unlogged)| *is_unlogged);
-        let sequences = named(parts, &[Part::Sequence]);
+        let sequences = named(parts, &[Contribution::Sequence]);
         for (key, is_unlogged) in &mut bare {
             *is_unlogged |= leaves_out_unlogged && sequences.contains(&*key);
         }
         found.lacking = bare.iter().filter(|(_, is_unlogged)| !is_unlogged).count() as u64;
         if !listed.has_extensions {
-            let tables = named(parts, &[Part::Table, Part::UnloggedTable, Part::Other]);
-            let sequences = named(parts, &[Part::Sequence, Part::UnloggedSequence]);
+            let tables = named(
+                parts,
+                &[
+                    Contribution::Table,
+                    Contribution::UnloggedTable,
+                    Contribution::Other,
+                ],
+            );
+            let sequences = named(
+                parts,
+                &[Contribution::Sequence, Contribution::UnloggedSequence],
+            );
             let undefined =
                 rows.difference(&tables).count() + values.difference(&sequences).count();
             found.undefined = undefined as u64;
@@ -149,7 +166,10 @@ impl DataCoverage {
 }
 
 /// The schemas and names of what contributes one of these.
-fn named<'a>(parts: &[(Part, &'a str, &'a str)], wanted: &[Part]) -> HashSet<(&'a str, &'a str)> {
+fn named<'a>(
+    parts: &[(Contribution, &'a str, &'a str)],
+    wanted: &[Contribution],
+) -> HashSet<(&'a str, &'a str)> {
     let those = parts.iter().filter(|(part, ..)| wanted.contains(part));
     those
         .map(|(_, namespace, name)| (*namespace, *name))
@@ -182,16 +202,18 @@ fn quoted_if_needed(name: &str) -> String {
 }
 
 /// What an entry contributes, as far as it and its definition say.
-fn part_of(e: &TocEntry) -> Option<Part> {
+fn part_of(e: &TocEntry) -> Option<Contribution> {
     Some(match &e.kind {
-        EntryKind::Table if is_partitioned(&e.defn) => Part::Other,
-        EntryKind::Table if is_unlogged(&e.defn) => Part::UnloggedTable,
-        EntryKind::Table => Part::Table,
-        EntryKind::ForeignTable | EntryKind::View | EntryKind::MaterializedView => Part::Other,
-        EntryKind::TableData if e.has_data => Part::Rows,
-        EntryKind::Sequence if is_unlogged(&e.defn) => Part::UnloggedSequence,
-        EntryKind::Sequence => Part::Sequence,
-        EntryKind::SequenceSet => Part::Value,
+        EntryKind::Table if is_partitioned(&e.defn) => Contribution::Other,
+        EntryKind::Table if is_unlogged(&e.defn) => Contribution::UnloggedTable,
+        EntryKind::Table => Contribution::Table,
+        EntryKind::ForeignTable | EntryKind::View | EntryKind::MaterializedView => {
+            Contribution::Other
+        }
+        EntryKind::TableData if e.has_data => Contribution::Rows,
+        EntryKind::Sequence if is_unlogged(&e.defn) => Contribution::UnloggedSequence,
+        EntryKind::Sequence => Contribution::Sequence,
+        EntryKind::SequenceSet => Contribution::Value,
         _ => return None,
     })
 }
@@ -250,7 +272,7 @@ fn is_partitioned(definition: &str) -> bool {
 /// The same of SQL text, from the comments that `pg_dump` writes before each definition and before data.
 #[derive(Debug, Default)]
 pub(super) struct TextCoverage {
-    parts: Vec<(Part, String, String)>,
+    parts: Vec<(Contribution, String, String)>,
     listed: Listed,
     /// Bytes of the names that are kept.
     kept: usize,
@@ -270,14 +292,14 @@ impl TextCoverage {
         self.is_defined_next = false;
         self.listed.add(&entry.kind);
         let Some(part) = part_of(entry) else { return };
-        self.announces_rows |= part == Part::Rows;
+        self.announces_rows |= part == Contribution::Rows;
         let namespace = entry.namespace.clone().unwrap_or_default();
         self.kept += NAME + namespace.len() + entry.tag.len();
         if self.kept > MAX_KEPT {
             self.is_cut = true;
             return;
         }
-        self.is_defined_next = matches!(part, Part::Table | Part::Sequence);
+        self.is_defined_next = matches!(part, Contribution::Table | Contribution::Sequence);
         self.parts.push((part, namespace, entry.tag.clone()));
     }
 
@@ -290,9 +312,9 @@ impl TextCoverage {
             return;
         };
         *part = match *part {
-            Part::Table if is_partitioned(sql) => Part::Other,
-            Part::Table if is_unlogged(sql) => Part::UnloggedTable,
-            Part::Sequence if is_unlogged(sql) => Part::UnloggedSequence,
+            Contribution::Table if is_partitioned(sql) => Contribution::Other,
+            Contribution::Table if is_unlogged(sql) => Contribution::UnloggedTable,
+            Contribution::Sequence if is_unlogged(sql) => Contribution::UnloggedSequence,
             other => other,
         };
     }
@@ -312,7 +334,7 @@ impl TextCoverage {
             return None;
         }
         let parts = self.parts.iter();
-        let parts: Vec<(Part, &str, &str)> = parts
+        let parts: Vec<(Contribution, &str, &str)> = parts
             .map(|(part, namespace, name)| (*part, namespace.as_str(), name.as_str()))
             .collect();
         Some(DataCoverage::of(&parts, self.listed, encoding))
