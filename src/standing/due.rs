@@ -84,12 +84,12 @@ pub fn due(order: &StandingOrder, known: KnownOfOrder<'_>, now: Timestamp) -> Du
 
 /// The backups of an order that one worker knows of: at most one that is being restored and one that waits.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub struct PendingBackups {
     waits: Option<Candidate>,
     running: Option<Candidate>,
 }
 
-impl Waiting {
+impl PendingBackups {
     /// A backup whose run is due, or will be when the window opens. Returns the older one that it supersedes.
     pub fn put(&mut self, newest: Candidate) -> Option<Candidate> {
         if self.is_running(newest.generation) {
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_backup_waits() {
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingBackups::default();
         assert_eq!(waiting.put(backup(1)), None);
         // Seen again.
         assert_eq!(waiting.put(backup(1)), None);
