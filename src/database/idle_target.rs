@@ -1,7 +1,7 @@
 //! A target on which nobody works, held for a moment so that nobody begins.
 
 use super::advisory_locks::take_locks;
-use super::journal::{Journal, Known};
+use super::journal::{Journal, RequestStatus};
 use crate::error::RestoreError;
 use crate::postgres::{Server, Session};
 
@@ -33,6 +33,6 @@ pub async fn hold_idle(
     let known = journal.look_up(&lock, request_id).await?;
     Ok(IdleTarget {
         _lock: lock,
-        has_outcome: matches!(known, Known::Done { .. }),
+        has_outcome: matches!(known, RequestStatus::Done { .. }),
     })
 }

@@ -76,7 +76,7 @@ pub(super) fn journal_error(e: &tokio_postgres::Error) -> DatabaseError {
     }
 }
 
-pub(super) enum Known {
+pub(super) enum RequestStatus {
     New,
     /// The last attempt ended without an outcome, or never finished.
     Unfinished {
@@ -320,9 +320,9 @@ impl Journal {
         self,
         session: &Session,
         request_id: &str,
-    ) -> Result<Known, DatabaseError> {
+    ) -> Result<RequestStatus, DatabaseError> {
         if !self.on {
-            return Ok(Known::New);
+            return Ok(RequestStatus::New);
         }
         let failures = if self.works { "failures" } else { "0" };
         let sql = format!(
@@ -331,16 +331,16 @@ impl Journal {
         let row = session.client().query_opt(&sql, &[&request_id]).await;
         let row = row.map_err(|e| journal_error(&e))?;
         let Some(row) = row else {
-            return Ok(Known::New);
+            return Ok(RequestStatus::New);
         };
         let outcome: Option<String> = row.get(2);
         let outcome = outcome.and_then(|t| stored(serde_json::from_str(&t).ok()?));
         match (row.get::<_, &str>(0), outcome) {
-            ("done", Some(outcome)) => Ok(Known::Done {
+            ("done", Some(outcome)) => Ok(RequestStatus::Done {
                 digest: row.get(1),
                 outcome,
             }),
-            _ => Ok(Known::Unfinished {
+            _ => Ok(RequestStatus::Unfinished {
                 digest: row.get(1),
                 starts: row.get(3),
                 failures: row.get(4),

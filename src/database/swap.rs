@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::advisory_locks::take_locks;
 use super::copy_properties::comment_of;
-use super::journal::Known;
+use super::journal::RequestStatus;
 use super::names::LABEL;
 use super::staging::{ProvenStaging, Staging, VouchedStaging};
 use super::target_lock::{Existing, TargetLock};
@@ -637,7 +637,7 @@ async fn is_recorded(claimed: &TargetLock, staging: &Staging) -> Result<bool, Re
             .journal
             .look_up(&claimed.lock, &claimed.request_id)
             .await?;
-        return Ok(matches!(known, Known::Done { .. }));
+        return Ok(matches!(known, RequestStatus::Done { .. }));
     }
     Ok(in_place::is_open(&claimed.lock, &claimed.target, staging.oid).await?)
 }

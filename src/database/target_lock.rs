@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::fill_record::FillTarget;
-use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
+use super::journal::{DatabaseRecord, Journal, RecordKind, RequestStatus};
 use super::names::staging_name;
 use super::pooled::Pooled;
 use super::work::{ClaimedWork, ResumeTerms};
@@ -164,7 +164,7 @@ impl TargetLock {
         &self,
         outcome: &serde_json::Value,
     ) -> Result<Option<serde_json::Value>, RestoreError> {
-        if let Known::Done { outcome, .. } =
+        if let RequestStatus::Done { outcome, .. } =
             self.journal.look_up(&self.lock, &self.request_id).await?
         {
             return Ok(Some(outcome));
