@@ -155,7 +155,7 @@ pub(super) struct DatabaseRecord<'a> {
     pub keep_hours: Option<f64>,
 }
 
-pub(super) struct Row<'a> {
+pub(super) struct JournalRow<'a> {
     pub request_id: &'a str,
     pub digest: &'a str,
     pub target: &'a str,
@@ -395,7 +395,7 @@ impl Journal {
     }
 
     /// Records that this attempt works on the request, taking it over from a crashed attempt.
-    pub async fn begin(self, session: &Session, row: &Row<'_>) -> Result<(), DatabaseError> {
+    pub async fn begin(self, session: &Session, row: &JournalRow<'_>) -> Result<(), DatabaseError> {
         let attempt = row.attempt.to_string();
         self.execute(
             session,

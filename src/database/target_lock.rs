@@ -69,8 +69,8 @@ pub(super) struct Existing {
 }
 
 impl TargetLock {
-    pub(super) fn row<'a>(&'a self, digest: &'a str) -> journal::Row<'a> {
-        journal::Row {
+    pub(super) fn row<'a>(&'a self, digest: &'a str) -> journal::JournalRow<'a> {
+        journal::JournalRow {
             request_id: &self.request_id,
             digest,
             target: &self.target,
