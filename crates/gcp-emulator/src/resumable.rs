@@ -20,14 +20,14 @@ pub(super) struct UploadTarget {
 }
 
 #[derive(Debug)]
-struct Session {
+struct UploadSession {
     target: UploadTarget,
     received: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct Sessions {
-    open: HashMap<String, Session>,
+    open: HashMap<String, UploadSession>,
     last: u64,
 }
 
@@ -56,7 +56,7 @@ impl ResumableUploads {
         let mut sessions = self.0.lock();
         sessions.last += 1;
         let (id, bucket) = (sessions.last.to_string(), target.bucket.clone());
-        let session = Session {
+        let session = UploadSession {
             target,
             received: vec![],
         };
