@@ -114,7 +114,7 @@ struct AnswerPattern {
 }
 
 /// The first that fits counts.
-const SIGNS: [AnswerPattern; 16] = [
+const PATTERNS: [AnswerPattern; 16] = [
     AnswerPattern {
         means: R::CustomerKey,
         reasons: &[
@@ -243,12 +243,15 @@ impl GcsRequest {
 
 impl Answer {
     /// Whether one of its reasons, or its sentence, is this one. `name` is in the sentence, and anybody can choose it.
-    fn has(&self, sign: &AnswerPattern, asked: &GcsRequest) -> bool {
+    fn has(&self, pattern: &AnswerPattern, asked: &GcsRequest) -> bool {
         let is_reason = |known: &&str| self.reasons.iter().any(|r| r.eq_ignore_ascii_case(known));
         let place = format!("{}/{}", asked.bucket, asked.name);
         let sentence = self.text.replace(&place, "");
-        sign.reasons.iter().any(is_reason)
-            || sign.phrases.iter().any(|phrase| sentence.contains(*phrase))
+        pattern.reasons.iter().any(is_reason)
+            || pattern
+                .phrases
+                .iter()
+                .any(|phrase| sentence.contains(*phrase))
     }
 
     fn meaning(&self, asked: &GcsRequest) -> AnswerCause {
@@ -267,19 +270,21 @@ impl Answer {
             AnswerStatus::NotFound => R::NotFound,
             AnswerStatus::TooMany => R::TooMany,
             AnswerStatus::Unavailable => R::Unavailable,
-            AnswerStatus::Forbidden => self.sign(asked).unwrap_or(R::PermissionMissing),
-            AnswerStatus::Invalid => self.sign(asked).unwrap_or(R::Invalid),
-            AnswerStatus::Precondition => self.sign(asked).unwrap_or(match asked.call {
-                GcsCall::Create | GcsCall::Delete | GcsCall::Undelete => R::Changed,
-                // No condition was made: it is a state of the bucket that this program does not know.
-                GcsCall::List | GcsCall::Describe | GcsCall::Read => R::Unavailable,
-            }),
+            AnswerStatus::Forbidden => self.cause_by_pattern(asked).unwrap_or(R::PermissionMissing),
+            AnswerStatus::Invalid => self.cause_by_pattern(asked).unwrap_or(R::Invalid),
+            AnswerStatus::Precondition => {
+                self.cause_by_pattern(asked).unwrap_or(match asked.call {
+                    GcsCall::Create | GcsCall::Delete | GcsCall::Undelete => R::Changed,
+                    // No condition was made: it is a state of the bucket that this program does not know.
+                    GcsCall::List | GcsCall::Describe | GcsCall::Read => R::Unavailable,
+                })
+            }
         }
     }
 
-    fn sign(&self, asked: &GcsRequest) -> Option<AnswerCause> {
-        let found = SIGNS.iter().find(|sign| self.has(sign, asked));
-        found.map(|sign| sign.means)
+    fn cause_by_pattern(&self, asked: &GcsRequest) -> Option<AnswerCause> {
+        let found = PATTERNS.iter().find(|pattern| self.has(pattern, asked));
+        found.map(|pattern| pattern.means)
     }
 
     /// What the error is of.
