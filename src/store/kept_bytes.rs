@@ -15,9 +15,9 @@ pub(crate) fn bytes_of<T: serde::Serialize>(document: &T) -> usize {
             Ok(())
         }
     }
-    let mut count = ByteCounter::default();
-    match serde_json::to_writer(&mut count, document) {
-        Ok(()) => count.0 + size_of::<T>(),
+    let mut counter = ByteCounter::default();
+    match serde_json::to_writer(&mut counter, document) {
+        Ok(()) => counter.0 + size_of::<T>(),
         Err(_) => usize::MAX,
     }
 }
