@@ -109,7 +109,7 @@ mod tests {
 
     /// A link and a reader, in MB/s.
     #[derive(Clone, Copy)]
-    struct Link {
+    struct SimulatedLink {
         per_stream: f64,
         together: f64,
         reader: f64,
@@ -134,7 +134,7 @@ mod tests {
             }
         }
 
-        fn run(&mut self, seconds: u64, link: Link) -> usize {
+        fn run(&mut self, seconds: u64, link: SimulatedLink) -> usize {
             for _ in 0..seconds * 20 {
                 let offered = (self.streams as f64 * link.per_stream).min(link.together);
                 let rate = offered.min(link.reader);
@@ -166,7 +166,7 @@ mod tests {
             (50.0, 50.0, FAST, 1),
             (50.0, FAST, 40.0, 1),
         ] {
-            let link = Link {
+            let link = SimulatedLink {
                 per_stream,
                 together,
                 reader,
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_second_stream_comes_within_a_second() {
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: FAST,
             reader: FAST,
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn nothing_is_tried_while_the_reader_is_the_limit() {
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: FAST,
             reader: 49.0,
@@ -200,7 +200,7 @@ mod tests {
         download.run(120, link);
         assert_eq!(download.most_seen, 1);
         // Once it is not any more, it goes on.
-        let faster = Link {
+        let faster = SimulatedLink {
             reader: 140.0,
             ..link
         };
@@ -210,7 +210,7 @@ mod tests {
     /// Streams that do not help are tried ever more rarely.
     #[test]
     fn a_link_that_is_full_is_rarely_tried() {
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: 50.0,
             reader: FAST,
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(download.most_seen, 2);
         assert!((10..=14).contains(&download.added), "{}", download.added);
         // A link that has become wider is found.
-        let wider = Link {
+        let wider = SimulatedLink {
             together: 100.0,
             ..link
         };
@@ -249,12 +249,12 @@ mod tests {
             assert_eq!(tuner.observe(now, 1), 1);
         }
         // In an outage of the link, no rate says what one more would bring.
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: 50.0,
             reader: 50.0,
         };
-        let outage = Link {
+        let outage = SimulatedLink {
             per_stream: 0.0,
             ..link
         };
