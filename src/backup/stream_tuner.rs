@@ -115,7 +115,7 @@ mod tests {
         reader: f64,
     }
 
-    struct Simulation {
+    struct TunerSimulation {
         tuner: StreamTuner,
         now: Counters,
         streams: usize,
@@ -123,9 +123,9 @@ mod tests {
         added: usize,
     }
 
-    impl Simulation {
+    impl TunerSimulation {
         fn new() -> Self {
-            Simulation {
+            TunerSimulation {
                 tuner: StreamTuner::default(),
                 now: Counters::default(),
                 streams: 1,
@@ -171,7 +171,7 @@ mod tests {
                 together,
                 reader,
             };
-            let mut download = Simulation::new();
+            let mut download = TunerSimulation::new();
             download.run(6, link);
             // While it tries another one, it may have one more.
             let steady = (0..4).map(|_| download.run(1, link)).min();
@@ -186,7 +186,7 @@ mod tests {
             together: FAST,
             reader: FAST,
         };
-        assert!(Simulation::new().run(1, link) >= 2);
+        assert!(TunerSimulation::new().run(1, link) >= 2);
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
             together: FAST,
             reader: 49.0,
         };
-        let mut download = Simulation::new();
+        let mut download = TunerSimulation::new();
         download.run(120, link);
         assert_eq!(download.most_seen, 1);
         // Once it is not any more, it goes on.
@@ -215,7 +215,7 @@ mod tests {
             together: 50.0,
             reader: FAST,
         };
-        let mut download = Simulation::new();
+        let mut download = TunerSimulation::new();
         assert_eq!(download.run(600, link), 1);
         assert_eq!(download.most_seen, 2);
         assert!((10..=14).contains(&download.added), "{}", download.added);
@@ -258,7 +258,7 @@ mod tests {
             per_stream: 0.0,
             ..link
         };
-        let mut download = Simulation::new();
+        let mut download = TunerSimulation::new();
         download.run(1, link);
         assert_eq!(download.run(60, outage), 1);
         assert!(download.added <= 1);
