@@ -450,9 +450,9 @@ mod tests {
     use parking_lot::Mutex;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn the_last_bytes_are_written_in_the_end() {
         for (is_finished, wanted) in [(true, &b"abcd"[..]), (false, b"ab")] {
-            let out = Shared::default();
+            let out = SharedBuffer::default();
             let mut held = HeldBack::new(Box::new(out.clone()));
             held.write_all(b"ab").unwrap();
             held.write_all(b"cd").unwrap();
