@@ -33,7 +33,7 @@ pub(crate) enum StreamFault {
     Error(StorageKind),
 }
 
-struct Scripted {
+struct ScriptedFault {
     offset: u64,
     fault: StreamFault,
     left: usize,
@@ -46,7 +46,7 @@ struct Inner {
     link: u64,
     /// When the link is free for the next bytes.
     next_slot: Mutex<Option<Instant>>,
-    faults: Mutex<Vec<Scripted>>,
+    faults: Mutex<Vec<ScriptedFault>>,
     /// The ranges that were requested.
     reads: Mutex<Vec<(u64, Option<u64>)>>,
     open: AtomicUsize,
@@ -111,7 +111,7 @@ impl ScriptedStore {
 
     /// Lets the next `times` streams fail that come to this byte.
     pub(crate) fn fail(&self, offset: u64, fault: StreamFault, times: usize) {
-        self.inner.faults.lock().push(Scripted {
+        self.inner.faults.lock().push(ScriptedFault {
             offset,
             fault,
             left: times,
