@@ -39,7 +39,7 @@ struct ScriptedFault {
     left: usize,
 }
 
-struct Inner {
+struct ScriptedObject {
     size: u64,
     /// Bytes per second.
     per_stream: u64,
@@ -54,13 +54,13 @@ struct Inner {
 }
 
 pub(crate) struct ScriptedStore {
-    inner: Arc<Inner>,
+    inner: Arc<ScriptedObject>,
     spare: Semaphore,
 }
 
 /// A stream that is open until it is dropped.
 struct OpenStream {
-    inner: Arc<Inner>,
+    inner: Arc<ScriptedObject>,
     offset: u64,
     end: u64,
     sent: u64,
@@ -80,7 +80,7 @@ fn block(number: u64) -> u8 {
 impl ScriptedStore {
     /// An object of `size` bytes, with rates in bytes per second.
     pub(crate) fn new(size: u64, per_stream: u64, link: u64) -> Self {
-        let inner = Inner {
+        let inner = ScriptedObject {
             size,
             per_stream,
             link,
@@ -141,7 +141,7 @@ impl ScriptedStore {
 }
 
 impl OpenStream {
-    fn open(inner: Arc<Inner>, offset: u64, length: Option<u64>) -> Self {
+    fn open(inner: Arc<ScriptedObject>, offset: u64, length: Option<u64>) -> Self {
         inner.reads.lock().push((offset, length));
         let open = inner.open.fetch_add(1, Ordering::Relaxed) + 1;
         inner.most_open.fetch_max(open, Ordering::Relaxed);
