@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::tables::{NewerTables, UnnamedDatabases};
-use super::{Candidate, Decision, KnownRows, RetainedSeries};
+use super::{Decision, KnownRows, RetainedSeries, RetentionCandidate};
 use crate::proof::{BackupContents, BackupOrigin, ListedTables};
 use crate::store::StoredObject;
 
@@ -27,7 +27,11 @@ struct NewerProven {
 
 impl RetainedSet {
     /// Finds the database of the next backup by its tables, if it names none.
-    pub fn find_series(&mut self, candidate: &mut Candidate, tables: Option<&ListedTables>) {
+    pub fn find_series(
+        &mut self,
+        candidate: &mut RetentionCandidate,
+        tables: Option<&ListedTables>,
+    ) {
         if let (Ok(origin), Some(tables)) = (&candidate.origin, tables)
             && !matches!(origin, BackupOrigin::Named(_))
         {
@@ -36,7 +40,7 @@ impl RetainedSet {
     }
 
     /// Whether a newer proven backup of its database makes this one dispensable, if that has the same rows.
-    pub fn replaces(&self, candidate: &Candidate) -> bool {
+    pub fn replaces(&self, candidate: &RetentionCandidate) -> bool {
         let series = candidate.series().ok();
         let newer = series.and_then(|series| self.of_series.get(&series));
         newer.is_some_and(|newer| newer.has_whole)
@@ -46,7 +50,7 @@ impl RetainedSet {
     /// because no part replaces it.
     pub fn compare(
         &mut self,
-        candidate: &mut Candidate,
+        candidate: &mut RetentionCandidate,
         part: Option<BackupContents>,
         tables: Option<&ListedTables>,
         is_ignored: impl Fn(&str) -> bool,
@@ -236,8 +240,8 @@ mod tests {
             tables
         }
 
-        fn candidate(&self, place: usize) -> Candidate {
-            Candidate {
+        fn candidate(&self, place: usize) -> RetentionCandidate {
+            RetentionCandidate {
                 object: StoredObject {
                     created: day(self.age),
                     generation: Generation(place as i64),
