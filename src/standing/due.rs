@@ -138,7 +138,7 @@ impl PendingBackups {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schedule::{Schedule, Window};
+    use super::super::schedule::{CronSchedule, Window};
     use super::*;
     use crate::admission::Admission;
     use crate::config::{Config, Document, RawConfig};
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_scheduled_run_outside_the_window_is_due_when_it_opens() {
         let mut order = order("{ schedule: '0 12 * * *' }");
-        let schedule = Schedule::parse("0 12 * * *", "UTC").unwrap();
+        let schedule = CronSchedule::parse("0 12 * * *", "UTC").unwrap();
         order.window = Some(Window::parse("22:00", "06:00", "UTC").unwrap());
         let now = t("2026-11-30T11:00:00Z");
         assert_eq!(schedule.next(now), Some(t("2026-11-30T12:00:00Z")));
