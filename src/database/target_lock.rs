@@ -7,12 +7,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::advisory_locks;
 use super::fill_record::FillTarget;
-use super::journal::{DatabaseRecord, Journal, RecordKind, RequestStatus};
+use super::journal::{DatabaseRecord, Journal, JournalRow, RecordKind, RequestStatus};
 use super::names::staging_name;
 use super::pooled::Pooled;
 use super::work::{ClaimedWork, ResumeTerms};
-use super::{advisory_locks, journal};
 use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Server, Session};
@@ -69,8 +69,8 @@ pub(super) struct Existing {
 }
 
 impl TargetLock {
-    pub(super) fn row<'a>(&'a self, digest: &'a str) -> journal::JournalRow<'a> {
-        journal::JournalRow {
+    pub(super) fn row<'a>(&'a self, digest: &'a str) -> JournalRow<'a> {
+        JournalRow {
             request_id: &self.request_id,
             digest,
             target: &self.target,

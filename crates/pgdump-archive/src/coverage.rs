@@ -271,7 +271,7 @@ pub(super) struct TextCoverage {
     announces_rows: bool,
     /// The text has rows, announced or not.
     has_rows: bool,
-    /// The definition of the last role comes next.
+    /// The definition of the last entry comes next.
     is_defined_next: bool,
 }
 
