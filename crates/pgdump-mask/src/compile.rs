@@ -8,9 +8,9 @@ use crate::decimal::Decimal;
 use crate::key::{Keyed, MaskKey};
 use crate::ordered::Ordered;
 use crate::rule::{
-    Constant, Digits, DigitsOf, EachElement, Fake, FloatNoise, HashInteger, HashNumeric, HashText,
-    HashUuid, JsonLeaf, JsonPath, JsonRules, Null, NumberNoise, Replace, Shift, TEXT_DIGITS,
-    Truncate, integer, is_date, is_timestamp, least_length,
+    ConstantRule, Digits, DigitsOf, EachElement, Fake, FloatNoise, HashInteger, HashNumeric,
+    HashText, HashUuid, JsonLeaf, JsonPath, JsonRules, Null, NumberNoise, Replace, Shift,
+    TEXT_DIGITS, Truncate, integer, is_date, is_timestamp, least_length,
 };
 use crate::rule_spec::{FakeKind, Noise, RuleSpec, Span};
 use crate::sql_type::{NumericLimits, SqlType};
@@ -59,7 +59,7 @@ pub(crate) fn compile(rule: &RuleSpec, target: Target<'_>) -> Compiled {
             if !accepts(target.ty, text) {
                 return Err(format!("set: the constant is not {}", target.ty.in_words()));
             }
-            Box::new(Constant(text.clone().into_bytes()))
+            Box::new(ConstantRule(text.clone().into_bytes()))
         }
         RuleSpec::Template(_) => {
             return Err("template: is for whole columns, not for values inside them".to_owned());
