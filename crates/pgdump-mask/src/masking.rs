@@ -14,7 +14,7 @@ use crate::rule_spec::RuleSpec;
 use crate::shape::{ColumnShape, TableShape};
 use crate::sql_type::SqlType;
 use crate::table_mask::{Action, ColumnRule, Rules, Slot, TableMask, TemplatePart};
-use crate::template::{self, Piece};
+use crate::template::{self, TemplateToken};
 use crate::transform::Transform;
 
 /// A mask file and its key.
@@ -147,7 +147,7 @@ enum PendingAction {
         rule: Box<dyn Transform>,
         by: Option<usize>,
     },
-    Template(Vec<Piece>),
+    Template(Vec<TemplateToken>),
 }
 
 impl<'a> Builder<'a> {
@@ -263,7 +263,7 @@ impl<'a> Builder<'a> {
         }
         let mut read = Vec::new();
         for piece in &pieces {
-            if let Piece::Column(name) = piece {
+            if let TemplateToken::Column(name) = piece {
                 let referred = self.column(name)?;
                 if referred == index {
                     return Err("template refers to its own column, which it is to mask".to_owned());
@@ -283,9 +283,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Whether no two rows fill a template with the same text: it has the values of a key, and shows which part of it they are.
-    fn keeps_rows_apart(&self, pieces: &[Piece]) -> bool {
+    fn keeps_rows_apart(&self, pieces: &[TemplateToken]) -> bool {
         pieces.iter().enumerate().any(|(at, piece)| {
-            let Piece::Column(name) = piece else {
+            let TemplateToken::Column(name) = piece else {
                 return false;
             };
             // Values that are unique in some rows only, or NULL, would make equal texts.
@@ -295,7 +295,7 @@ impl<'a> Builder<'a> {
             };
             let is_only = pieces
                 .iter()
-                .all(|p| matches!(p, Piece::Text(_)) || p == piece);
+                .all(|p| matches!(p, TemplateToken::Text(_)) || p == piece);
             is_only
                 || match &self.types[key] {
                     SqlType::Integer(_) => template::shows_integer(pieces, at),
@@ -383,8 +383,10 @@ impl<'a> Builder<'a> {
                     parts: pieces
                         .into_iter()
                         .filter_map(|piece| match piece {
-                            Piece::Text(text) => Some(TemplatePart::Text(text.into_bytes())),
-                            Piece::Column(name) => {
+                            TemplateToken::Text(text) => {
+                                Some(TemplatePart::Text(text.into_bytes()))
+                            }
+                            TemplateToken::Column(name) => {
                                 let column =
                                     self.shape.columns.iter().position(|c| c.name == name)?;
                                 Some(TemplatePart::Value {
@@ -438,7 +440,7 @@ impl<'a> Builder<'a> {
         for pending in &self.pending {
             if let PendingAction::Template(pieces) = &pending.what {
                 let refers = pieces.iter().find_map(|piece| match piece {
-                    Piece::Column(name) if is_template(name) => Some(name.clone()),
+                    TemplateToken::Column(name) if is_template(name) => Some(name.clone()),
                     _ => None,
                 });
                 wrong.extend(refers.map(|name| (pending.column, name)));
