@@ -12,7 +12,7 @@ use crate::rule::{
     HashText, HashUuid, JsonLeaf, JsonPath, JsonRules, Null, NumberNoise, Replace, Shift,
     TEXT_DIGITS, Truncate, integer, is_date, is_timestamp, least_length,
 };
-use crate::rule_spec::{FakeKind, Noise, RuleSpec, Span};
+use crate::rule_spec::{FakeKind, Noise, RuleSpec, ShiftSpan};
 use crate::sql_type::{NumericLimits, SqlType};
 use crate::transform::{Transform, character_count};
 
@@ -230,7 +230,7 @@ fn leading_zeros(rule: &str, limits: Option<NumericLimits>) -> Result<Option<usi
     Ok(zeros.and_then(|zeros| usize::try_from(zeros).ok()))
 }
 
-fn shift(most: Span, target: Target<'_>) -> Result<Box<dyn Transform>, String> {
+fn shift(most: ShiftSpan, target: Target<'_>) -> Result<Box<dyn Transform>, String> {
     match target.ty {
         SqlType::Date if !most.is_whole_days() => {
             return Err("shift: a date moves by whole days; write 30d or 4w".to_owned());
