@@ -13,7 +13,7 @@ use crate::rule_book::{RuleBook, TableRuleset};
 use crate::rule_spec::RuleSpec;
 use crate::shape::{ColumnShape, TableShape};
 use crate::sql_type::SqlType;
-use crate::table_mask::{Action, ColumnRule, Rules, Slot, TableMask, TemplatePart};
+use crate::table_mask::{Action, ColumnRule, CompiledRules, Slot, TableMask, TemplatePart};
 use crate::template::{self, TemplateToken};
 use crate::transform::Transform;
 
@@ -57,7 +57,7 @@ impl Masking {
     pub fn table(&self, shape: &TableShape) -> Result<Option<TableMask>, Vec<Misfit>> {
         let rules = self.0.book.of_table(shape);
         if rules.rows() == Some(&RowsSpec::None) {
-            return Ok(Some(TableMask::new(Rules {
+            return Ok(Some(TableMask::new(CompiledRules {
                 table: shape.full_name(),
                 names: Vec::new(),
                 columns: Vec::new(),
@@ -418,7 +418,7 @@ impl<'a> Builder<'a> {
             ty: self.types[*column].clone(),
         });
         let names = changed.iter().map(|c| self.shape.columns[*c].name.clone());
-        Ok(Some(TableMask::new(Rules {
+        Ok(Some(TableMask::new(CompiledRules {
             table: self.shape.full_name(),
             names: names.collect(),
             columns,
