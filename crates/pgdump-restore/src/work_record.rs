@@ -33,8 +33,8 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 pub use body::{
-    AllProven, Body, DataEnd, EntryPart, Mark, ObjectsDone, ProvenPart, RefusedDone, RowsDone,
-    Span, Spans, UnitId,
+    AllProven, Body, DataEnd, DataSpan, EntryPart, Mark, ObjectsDone, ProvenPart, RefusedDone,
+    RowsDone, Spans, UnitId,
 };
 pub use catalog_readers::{WORK_SCHEMA, not_recordable, that_read_the_catalog};
 pub(crate) use catalog_readers::{reads_the_catalog, refreshes};
@@ -573,8 +573,8 @@ mod tests {
         let record = record();
         let body = || {
             let mut spans = Spans::default();
-            spans.push(Span::of_statement(10, b"a"));
-            spans.push(Span::of_statement(20, b"b"));
+            spans.push(DataSpan::of_statement(10, b"a"));
+            spans.push(DataSpan::of_statement(20, b"b"));
             Body {
                 rows: vec![RowsDone {
                     unit: UnitId(1),

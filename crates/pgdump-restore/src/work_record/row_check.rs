@@ -530,7 +530,7 @@ mod tests {
     /// Triggers would fire for the rows once more, and keys may refer to rows that come later.
     #[test]
     fn what_the_server_has_emptied_is_loaded_again_only_before_what_follows_rows() {
-        use super::super::body::{Body, Span, Spans};
+        use super::super::body::{Body, DataSpan, Spans};
         let entry = |id: i32, desc: &str, section| {
             let mut e = TocEntry::bare(id, desc, "x");
             e.section = section;
@@ -567,7 +567,7 @@ mod tests {
 
         let mut statements = Spans::default();
         for n in [1, 5] {
-            statements.push(Span::of_statement(n, b"x"));
+            statements.push(DataSpan::of_statement(n, b"x"));
         }
         let of_text = Comparison {
             tables: Mutex::default(),
