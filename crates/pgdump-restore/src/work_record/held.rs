@@ -82,7 +82,7 @@ impl Held {
         self.is_active().then(|| HeldCommit {
             held: self.clone(),
             _turn: turn,
-            answer: Mutex::new(Answer::NotAsked),
+            answer: Mutex::new(CommitAnswer::NotAsked),
         })
     }
 
@@ -137,7 +137,7 @@ impl Held {
 
 /// What is known of a COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum CommitAnswer {
     NotAsked,
     /// It was perhaps sent.
     Unknown,
@@ -153,35 +153,35 @@ enum Answer {
 pub(crate) struct HeldCommit {
     held: Arc<Held>,
     _turn: OwnedRwLockReadGuard<()>,
-    answer: Mutex<Answer>,
+    answer: Mutex<CommitAnswer>,
 }
 
 impl HeldCommit {
     /// COMMIT is about to be sent.
     pub(crate) fn asked(&self) {
-        *self.answer.lock() = Answer::Unknown;
+        *self.answer.lock() = CommitAnswer::Unknown;
     }
 
     /// The server has committed the transaction with this number; `None`: it has not said which.
     pub(crate) fn committed(&self, xid: Option<i64>) {
         if let Some(xid) = xid {
-            *self.answer.lock() = Answer::Committed(xid);
+            *self.answer.lock() = CommitAnswer::Committed(xid);
         }
     }
 
     /// The number with which it was committed, for its row.
     fn take(&self) -> Option<i64> {
         let mut answer = self.answer.lock();
-        let Answer::Committed(xid) = *answer else {
+        let CommitAnswer::Committed(xid) = *answer else {
             return None;
         };
-        *answer = Answer::Kept;
+        *answer = CommitAnswer::Kept;
         Some(xid)
     }
 
     /// The server has refused to commit it, and goes on with the session.
     pub(crate) fn undone(&self) {
-        *self.answer.lock() = Answer::Undone;
+        *self.answer.lock() = CommitAnswer::Undone;
     }
 }
 
@@ -189,8 +189,10 @@ impl Drop for HeldCommit {
     fn drop(&mut self) {
         // Also if whoever was waiting for the answer has been stopped. The turn ends only after this.
         match *self.answer.lock() {
-            Answer::Unknown | Answer::Committed(_) => self.held.is_lost.store(true, Relaxed),
-            Answer::NotAsked | Answer::Undone | Answer::Kept => {}
+            CommitAnswer::Unknown | CommitAnswer::Committed(_) => {
+                self.held.is_lost.store(true, Relaxed)
+            }
+            CommitAnswer::NotAsked | CommitAnswer::Undone | CommitAnswer::Kept => {}
         }
     }
 }
