@@ -50,7 +50,7 @@ pub use tallies::Tallies;
 use crate::error::DatabaseError;
 use crate::ids::SessionId;
 use crate::postgres::{Session, map_pg_error};
-use held::{Held, HeldCommit};
+use held::{HeldCommit, HeldRows};
 use note::NoteParams;
 use resumed::{RecordReader, StoredRow};
 
@@ -85,7 +85,7 @@ pub struct WorkRecord {
     writer: Option<Writer>,
     is_on: AtomicBool,
     /// Where rows are until the record begins.
-    held: Arc<Held>,
+    held: Arc<HeldRows>,
     /// Why it has ended before it began.
     not_begun: Mutex<Option<String>>,
     /// Something of the text may read the catalog when a materialized view is filled.
@@ -126,7 +126,7 @@ impl WorkRecord {
         Arc::new(Self::of(None, Arc::default()))
     }
 
-    fn of(writer: Option<Writer>, held: Arc<Held>) -> Self {
+    fn of(writer: Option<Writer>, held: Arc<HeldRows>) -> Self {
         WorkRecord {
             is_on: AtomicBool::new(writer.is_some()),
             held,
@@ -152,7 +152,7 @@ impl WorkRecord {
             secret,
             attempt: 1,
         };
-        Arc::new(Self::of(Some(writer), Held::active()))
+        Arc::new(Self::of(Some(writer), HeldRows::active()))
     }
 
     /// Takes the record in the database of `session` over for a new attempt: what the one before has not committed yet, it

@@ -49,7 +49,7 @@ struct Rows {
 
 /// The rows of a record that has not begun.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldRows {
     turns: Arc<RwLock<()>>,
     /// Rows go here. It changes only while somebody has all turns.
     is_active: AtomicBool,
@@ -58,12 +58,12 @@ pub(crate) struct Held {
     full: Notify,
 }
 
-impl Held {
+impl HeldRows {
     /// For a record that begins later.
     pub(crate) fn active() -> Arc<Self> {
-        Arc::new(Held {
+        Arc::new(HeldRows {
             is_active: AtomicBool::new(true),
-            ..Held::default()
+            ..HeldRows::default()
         })
     }
 
@@ -151,7 +151,7 @@ enum CommitAnswer {
 
 /// A turn to commit one transaction whose row is kept in memory.
 pub(crate) struct HeldCommit {
-    held: Arc<Held>,
+    held: Arc<HeldRows>,
     _turn: OwnedRwLockReadGuard<()>,
     answer: Mutex<CommitAnswer>,
 }
@@ -203,11 +203,11 @@ mod tests {
 
     use super::*;
 
-    fn turn(held: &Arc<Held>) -> HeldCommit {
+    fn turn(held: &Arc<HeldRows>) -> HeldCommit {
         held.turn().now_or_never().unwrap().unwrap()
     }
 
-    fn rows(held: &Arc<Held>) -> Vec<(i32, i32, i64)> {
+    fn rows(held: &Arc<HeldRows>) -> Vec<(i32, i32, i64)> {
         let all = held.all_turns().now_or_never().unwrap();
         let rows = held.rows(&all);
         rows.iter().map(|row| (row.lane, row.n, row.xid)).collect()
@@ -216,7 +216,7 @@ mod tests {
     /// A transaction that is between COMMIT and its answer when the record begins would be in no row.
     #[test]
     fn the_record_begins_when_nobody_commits() {
-        let held = Held::active();
+        let held = HeldRows::active();
         let (first, second) = (turn(&held), turn(&held));
         let mut all = Box::pin(held.all_turns());
         assert!(all.as_mut().now_or_never().is_none());
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn only_a_commit_without_an_answer_is_lost() {
-        type End = fn(&Held, &HeldCommit);
+        type End = fn(&HeldRows, &HeldCommit);
         let cases: [(&str, End, bool, usize); 6] = [
             ("nothing was sent", |_, _| {}, false, 0),
             (
@@ -284,7 +284,7 @@ mod tests {
             ),
         ];
         for (what, end, is_lost, count) in cases {
-            let held = Held::active();
+            let held = HeldRows::active();
             let turn = turn(&held);
             end(&held, &turn);
             drop(turn);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn rows_are_in_memory_as_they_were_committed() {
-        let held = Held::active();
+        let held = HeldRows::active();
         for (place, xid) in [((1, 1), 100), ((0, 1), 101), ((1, 2), 105)] {
             let turn = turn(&held);
             turn.asked();
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_record_that_fills_the_memory_begins() {
-        let held = Held::active();
+        let held = HeldRows::active();
         let turn = turn(&held);
         turn.asked();
         turn.committed(Some(1));
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_record_that_has_begun_keeps_nothing() {
-        let held = Arc::new(Held::default());
+        let held = Arc::new(HeldRows::default());
         assert!(held.turn().now_or_never().unwrap().is_none());
     }
 }
