@@ -76,6 +76,7 @@ pub(super) fn journal_error(e: &tokio_postgres::Error) -> DatabaseError {
     }
 }
 
+/// What the journal has recorded of a request.
 pub(super) enum RequestStatus {
     New,
     /// The last attempt ended without an outcome, or never finished.
@@ -155,6 +156,7 @@ pub(super) struct DatabaseRecord<'a> {
     pub keep_hours: Option<f64>,
 }
 
+/// What the journal records of a request when an attempt begins.
 pub(super) struct JournalRow<'a> {
     pub request_id: &'a str,
     pub digest: &'a str,
