@@ -5,8 +5,8 @@ use pgdump_archive::Crc32c;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, ArchiveSource, Chunk, ContentDigest, DataSink, DecryptionKeys, DigestSink, Extent,
-    Limits, TocEntry,
+    Archive, ArchiveSource, Chunk, ContentDigest, DataSink, DecryptionKeys, DigestSink, Limits,
+    TocEntry,
 };
 
 use crate::offsets::RecordedRanges;
