@@ -49,7 +49,7 @@ struct Size {
     model_seconds: f64,
 }
 
-struct Bench {
+struct ScalingBench {
     stand: Stand,
     server: Sandbox,
 }
@@ -59,7 +59,7 @@ fn main() {
     let options = "-c max_locks_per_transaction=1024";
     let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options)
         .expect("failed to start the target cluster");
-    let bench = Bench { stand, server };
+    let bench = ScalingBench { stand, server };
     let mut figures = String::new();
     let mut json = vec![];
     for (name, tables, indexes) in DATASETS {
@@ -98,7 +98,7 @@ fn cut(text: f64, tables: usize, indexes: usize) -> Vec<Table> {
     ]
 }
 
-impl Bench {
+impl ScalingBench {
     fn size(&self, name: &str, part: f64) -> Size {
         let Stand {
             bindir,
