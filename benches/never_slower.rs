@@ -77,16 +77,16 @@ impl Cell {
 }
 
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-struct Results {
+struct NeverSlowerResults {
     machine: String,
     scale: f64,
     cells: Vec<Cell>,
 }
 
-struct Bench {
+struct NeverSlowerBench {
     stand: Stand,
     scratch: PathBuf,
-    results: Results,
+    results: NeverSlowerResults,
 }
 
 fn main() {
@@ -94,12 +94,12 @@ fn main() {
     let scratch = PathBuf::from(env_or("BENCH_FOLDER", &stand.scratch.display().to_string()));
     std::fs::create_dir_all(&scratch).expect("failed to create the folder for the dumps");
     open_to_all(&scratch);
-    let results = Results::kept(machine(&stand.bindir, stand.cores), stand.scale);
+    let results = NeverSlowerResults::kept(machine(&stand.bindir, stand.cores), stand.scale);
     println!(
         "{}\nbaseline: pg_restore -j{} of the same local file into a new database",
         results.machine, stand.cores
     );
-    let mut bench = Bench {
+    let mut bench = NeverSlowerBench {
         stand,
         scratch,
         results,
@@ -123,7 +123,7 @@ fn main() {
     }
 }
 
-impl Bench {
+impl NeverSlowerBench {
     fn measure(&mut self, shape: &Shape, target: &str) {
         let Stand {
             bindir,
@@ -219,13 +219,14 @@ fn stages_of(ours: &[Ours]) -> BTreeMap<String, f64> {
         .collect()
 }
 
-impl Results {
+impl NeverSlowerResults {
     /// Earlier results, if they are of the same machine and scale.
     fn kept(machine: String, scale: f64) -> Self {
-        let earlier = kept("never_slower.json")
-            .map(|json| serde_json::from_value::<Results>(json).expect("results of this bench"));
+        let earlier = kept("never_slower.json").map(|json| {
+            serde_json::from_value::<NeverSlowerResults>(json).expect("results of this bench")
+        });
         let fitting = earlier.filter(|r| r.machine == machine && r.scale == scale);
-        fitting.unwrap_or(Results {
+        fitting.unwrap_or(NeverSlowerResults {
             machine,
             scale,
             cells: vec![],

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
-use shared::model::{Costs, Machine, Outcome, Table, simulate};
+use shared::model::{BottleneckTimes, Costs, Machine, ModelTable, simulate};
 use shared::{
     MB, Measured, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
     watch,
@@ -88,9 +88,9 @@ fn main() {
 }
 
 /// Divides this much text into tables of equal size.
-fn cut(text: f64, tables: usize, indexes: usize) -> Vec<Table> {
+fn cut(text: f64, tables: usize, indexes: usize) -> Vec<ModelTable> {
     vec![
-        Table {
+        ModelTable {
             text: text / tables as f64,
             indexes
         };
@@ -219,7 +219,7 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
         1 => "one table".to_owned(),
         n => format!("{n} tables, one file with data offsets, or a directory"),
     };
-    let rows: [(&str, &[Table], Machine); 5] = [
+    let rows: [(&str, &[ModelTable], Machine); 5] = [
         (
             "1,000 tables, one file without data offsets",
             &many,
@@ -267,7 +267,7 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
          | backup | minutes | bottleneck | link | reader | client | loading | tail |\n|---|---|---|---|---|---|---|---|\n",
     );
     for (what, tables, machine) in rows {
-        let o: Outcome = simulate(costs, &machine, tables);
+        let o: BottleneckTimes = simulate(costs, &machine, tables);
         let part = |s: f64| format!("{:.0} %", s / o.seconds * 100.0);
         let _ = writeln!(
             out,
