@@ -20,7 +20,7 @@ use std::process::Stdio;
 
 use pgrestored::sandbox::Sandbox;
 use shared::{
-    Measured, Ours, Stand, fresh, keep, make_dump, measure, median, query, renew, restore_ours,
+    MeasuredCost, Ours, Stand, fresh, keep, make_dump, measure, median, query, renew, restore_ours,
     serve, watch,
 };
 
@@ -68,11 +68,11 @@ const LEFT: &str = "SELECT count(*) FROM people WHERE people::text LIKE '%@corp.
 /// One restore in each way.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 struct MaskRound {
-    plain: Measured,
-    masked: Measured,
+    plain: MeasuredCost,
+    masked: MeasuredCost,
     /// After the plain restore.
-    update: Measured,
-    vacuum: Measured,
+    update: MeasuredCost,
+    vacuum: MeasuredCost,
 }
 
 impl MaskRound {
@@ -185,7 +185,7 @@ impl MaskBench {
         restore_ours(&self.server, &self.host, &self.object, more)
     }
 
-    fn masked(&self) -> Measured {
+    fn masked(&self) -> MeasuredCost {
         let [rules, key] = [&self.rules, &self.key].map(|p| p.to_str().expect("UTF-8"));
         let ours = self.restore(&["--mask", rules, "--mask-key-file", key]);
         let columns = ours.result["masking"]["tables"][0]["columns"].as_array();
@@ -201,7 +201,7 @@ impl MaskBench {
         ours.measured
     }
 
-    fn sql(&self, sql: &str) -> Measured {
+    fn sql(&self, sql: &str) -> MeasuredCost {
         measure(&self.server, || {
             let mut psql = self.server.command("psql");
             psql.args([

@@ -21,7 +21,7 @@ use shared::baseline::{pg_restore, restore_file};
 use shared::sections::renew_section;
 use shared::shapes::{SHAPES, Shape};
 use shared::{
-    MB, Measured, Ours, Stand, env_or, fresh, keep, kept, machine, median, open_to_all,
+    MB, MeasuredCost, Ours, Stand, env_or, fresh, keep, kept, machine, median, open_to_all,
     restore_ours, serve,
 };
 
@@ -43,8 +43,8 @@ struct Cell {
     target: String,
     scale: f64,
     object_bytes: u64,
-    ours: Vec<Measured>,
-    baseline: Vec<Measured>,
+    ours: Vec<MeasuredCost>,
+    baseline: Vec<MeasuredCost>,
     /// Baseline / ours, of each pair.
     ratios: Vec<f64>,
     median: f64,
@@ -175,7 +175,7 @@ impl Cell {
         (shape, way, target): (&str, &str, &str),
         (object_bytes, scale): (u64, f64),
         ours: &[Ours],
-        baseline: &[Measured],
+        baseline: &[MeasuredCost],
     ) -> Self {
         let pairs = ours.iter().zip(baseline);
         let ratios: Vec<f64> = pairs.map(|(o, b)| b.seconds / o.measured.seconds).collect();
@@ -272,7 +272,7 @@ impl NeverSlowerResults {
 }
 
 fn line(cell: &Cell) -> String {
-    let seconds = |all: &[Measured]| median(all.iter().map(|m| m.seconds).collect());
+    let seconds = |all: &[MeasuredCost]| median(all.iter().map(|m| m.seconds).collect());
     format!(
         "| {} | {:.0} | {} | {} | {} | {:.2} | {:.2} | **{:.2}** | {:.2} | {:.0} % | {} |\n",
         cell.shape,
@@ -294,8 +294,8 @@ fn profile(cell: &Cell) -> String {
     let stages: Vec<String> = stages
         .map(|(stage, seconds)| format!("{stage} {seconds:.2}"))
         .collect();
-    let cpu = |all: &[Measured]| {
-        let of = |f: fn(&Measured) -> f64| median(all.iter().map(f).collect());
+    let cpu = |all: &[MeasuredCost]| {
+        let of = |f: fn(&MeasuredCost) -> f64| median(all.iter().map(f).collect());
         format!("{:.1} + {:.1}", of(|m| m.client_cpu), of(|m| m.server_cpu))
     };
     format!(

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::{ALL, Dataset, Form};
 use shared::{
-    MB, Measured, Stand, env_or, fresh, keep, kept, machine, make_dump, measure, median,
+    MB, MeasuredCost, Stand, env_or, fresh, keep, kept, machine, make_dump, measure, median,
     open_to_all, query, renew, restore_ours, serve, serve_limited, watch,
 };
 
@@ -78,7 +78,7 @@ struct RestoreRow {
     /// Of each stream, in MB/s; 0 for no limit.
     #[serde(default)]
     stream_rate_mb_s: u64,
-    runs: Vec<(Way, Vec<Measured>)>,
+    runs: Vec<(Way, Vec<MeasuredCost>)>,
     /// Medians over the rounds of (the other way's seconds / ours).
     ratios: Vec<(Way, f64)>,
     /// Our time relative to the theoretical minimum, max(download, CPU seconds / cores).
@@ -119,7 +119,7 @@ impl RestoreRow {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Memory {
     table_data_bytes: u64,
-    measured: Measured,
+    measured: MeasuredCost,
 }
 
 /// All results of this machine.
@@ -287,7 +287,8 @@ impl RestoreBench {
         }
         let compared = 2 + usize::from(are_streams_limited);
         let mut safety = vec![];
-        let mut runs: Vec<(Way, Vec<Measured>)> = ways.into_iter().map(|w| (w, vec![])).collect();
+        let mut runs: Vec<(Way, Vec<MeasuredCost>)> =
+            ways.into_iter().map(|w| (w, vec![])).collect();
         for round in 0..self.pairs {
             // The ways take turns in going first. Those that are compared come before the others.
             let n = if round < self.peers {
@@ -320,7 +321,7 @@ impl RestoreBench {
         }
         let object_bytes = std::fs::metadata(dump).expect("the dump").len();
         let ours = runs[0].1.clone();
-        let ratio = |theirs: &[Measured]| {
+        let ratio = |theirs: &[MeasuredCost]| {
             median(
                 ours.iter()
                     .zip(theirs)
@@ -335,7 +336,7 @@ impl RestoreBench {
         } else {
             object_bytes as f64 / (link.rate_mb_s as f64 * MB)
         };
-        let floor = |m: &Measured| {
+        let floor = |m: &MeasuredCost| {
             download.max((m.client_cpu + m.server_cpu) / self.cores as f64) / m.seconds
         };
         let of_floor = median(ours.iter().map(floor).collect());
@@ -361,7 +362,7 @@ impl RestoreBench {
         server: &Sandbox,
         url: &str,
         dump: &Path,
-    ) -> Measured {
+    ) -> MeasuredCost {
         let downloaded = self.scratch.join("downloaded");
         // A shell command as a user would write it; `$0` is the file, `$1` the URL.
         let unpack = match form {
@@ -603,7 +604,7 @@ impl RestoreResults {
 }
 
 fn line(r: &RestoreRow) -> String {
-    let of = |way: Way, f: fn(&Measured) -> f64| {
+    let of = |way: Way, f: fn(&MeasuredCost) -> f64| {
         let runs = r.runs.iter().find(|(w, _)| *w == way);
         runs.map_or(f64::NAN, |(_, m)| median(m.iter().map(f).collect()))
     };

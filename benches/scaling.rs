@@ -18,7 +18,7 @@ use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
 use shared::model::{BottleneckTimes, Costs, Machine, ModelTable, simulate};
 use shared::{
-    MB, Measured, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
+    MB, MeasuredCost, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
     watch,
 };
 
@@ -120,7 +120,7 @@ impl ScalingBench {
         let sections = ["--section", "pre-data", "--section", "data"];
         let data: Vec<Ours> = (0..*pairs).map(|_| restore(&sections)).collect();
         let read: Vec<f64> = (0..*pairs).map(|_| self.read(&dump)).collect();
-        let of = |runs: &[Ours], f: fn(&Measured) -> f64| {
+        let of = |runs: &[Ours], f: fn(&MeasuredCost) -> f64| {
             median(runs.iter().map(|run| f(&run.measured)).collect())
         };
         let size = Size {
