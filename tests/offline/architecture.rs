@@ -308,3 +308,42 @@ fn the_program_enables_the_features_that_it_needs() {
         String::from_utf8_lossy(&cargo.stderr)
     );
 }
+
+/// The name of the type that a line defines.
+fn defined_type(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let line = match line.strip_prefix("pub(") {
+        Some(rest) => rest.split_once(") ")?.1,
+        None => line.strip_prefix("pub ").unwrap_or(line),
+    };
+    let name = ["struct ", "enum ", "trait ", "union "]
+        .iter()
+        .find_map(|keyword| line.strip_prefix(keyword))?;
+    let end = name.find(|c: char| !c.is_alphanumeric());
+    let name = &name[..end.unwrap_or(name.len())];
+    name.starts_with(char::is_uppercase).then_some(name)
+}
+
+#[test]
+fn no_two_types_have_the_same_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "tests", "benches", "crates", "fuzz"];
+    let mut defined: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let paths = folders.iter().flat_map(|name| sources(&root.join(name)));
+    let is_ours = |path: &PathBuf| !path.components().any(|c| c.as_os_str() == "target");
+    for path in paths.filter(is_ours) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for name in text.lines().filter_map(defined_type) {
+            defined
+                .entry(name.to_owned())
+                .or_default()
+                .push(path.clone());
+        }
+    }
+    assert!(defined.len() > 500, "{}", defined.len());
+    defined.retain(|_, paths| paths.len() > 1);
+    assert!(
+        defined.is_empty(),
+        "types with one name, of which each needs its own: {defined:#?}"
+    );
+}
