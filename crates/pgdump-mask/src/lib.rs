@@ -25,6 +25,7 @@ mod rows_spec;
 mod ordered;
 mod label;
 mod transform;
+mod words;
 mod rule;
 mod compile;
 mod template;

@@ -55,18 +55,20 @@ impl Prf {
         if length > SHORT {
             return self.whole_mac(purpose, value);
         }
-        let mut message = [0; BLOCK];
-        message[..purpose.len()].copy_from_slice(purpose);
-        message[end..length].copy_from_slice(value);
-        self.short_mac(message, length)
+        let mut block = [0; BLOCK];
+        block[..purpose.len()].copy_from_slice(purpose);
+        block[end..length].copy_from_slice(value);
+        self.short_mac(&mut block, length)
     }
 
     /// The HMAC of the first bytes of a block, at most [`SHORT`] of them; zeros follow.
-    fn short_mac(&self, message: [u8; BLOCK], length: usize) -> [u8; 32] {
-        let hash = after_key(&self.inner, message, length);
-        let mut message = [0; BLOCK];
-        message[..hash.len()].copy_from_slice(&hash);
-        after_key(&self.outer, message, hash.len())
+    fn short_mac(&self, block: &mut [u8; BLOCK], length: usize) -> [u8; 32] {
+        let hash = last_state(&self.inner, block, length);
+        let mut block = [0; BLOCK];
+        put(hash, &mut block);
+        let mut mac = [0; 32];
+        put(last_state(&self.outer, &mut block, mac.len()), &mut mac);
+        mac
     }
 
     fn whole_mac(&self, purpose: &[u8], value: &[u8]) -> [u8; 32] {
@@ -99,18 +101,22 @@ fn keyed(secret: &[u8], pad: u8) -> State {
     state
 }
 
-/// The hash of a message of at most [`SHORT`] bytes behind the block of the key: pads it and compresses it.
-fn after_key(state: &State, mut message: [u8; BLOCK], length: usize) -> [u8; 32] {
-    message[length] = 0x80;
+/// The state after a message of at most [`SHORT`] bytes behind the block of the key, which is padded here.
+fn last_state(keyed: &State, block: &mut [u8; BLOCK], length: usize) -> State {
+    block[length] = 0x80;
     let bits = 8 * (BLOCK + length) as u64;
-    message[BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
-    let mut state = *state;
-    compress256(&mut state, &[message]);
-    let mut hash = [0; 32];
-    for (bytes, word) in hash.as_chunks_mut().0.iter_mut().zip(state) {
+    block[BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
+    let mut state = *keyed;
+    // A reference, because an array of the block would be a copy of it.
+    compress256(&mut state, std::slice::from_ref(block));
+    state
+}
+
+/// Writes the hash of a state.
+fn put(state: State, out: &mut [u8]) {
+    for (bytes, word) in out.as_chunks_mut().0.iter_mut().zip(state) {
         *bytes = word.to_be_bytes();
     }
-    hash
 }
 
 /// Pseudorandom numbers that follow from the key and a value.
@@ -192,11 +198,11 @@ mod tests {
     #[test]
     fn the_function_is_hmac_sha_256() {
         let prf = Prf::new(b"Jefe").unwrap();
-        let mut message = [0; BLOCK];
+        let mut block = [0; BLOCK];
         let text = b"what do ya want for nothing?";
-        message[..text.len()].copy_from_slice(text);
+        block[..text.len()].copy_from_slice(text);
         let mut hex = Vec::new();
-        push_hex(&prf.short_mac(message, text.len()), &mut hex);
+        push_hex(&prf.short_mac(&mut block, text.len()), &mut hex);
         assert_eq!(
             String::from_utf8(hex).unwrap(),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use fake::locales::{Data, EN};
 
+use super::calendar::push_number;
 use super::iban;
 use crate::key::Keyed;
 use crate::prf::{Draws, push_hex};
@@ -119,9 +120,10 @@ fn named(kind: FakeKind, draws: &mut Draws<'_>, out: &mut Vec<u8>) {
             push(out, &[last_name(draws), " ", suffix]);
         }
         FakeKind::Address => {
-            let number = (1 + draws.below(999)).to_string();
+            let number = 1 + draws.below(999);
+            push_number(i64::try_from(number).unwrap_or(1), 1, out);
             let suffix = draws.pick(EN::ADDRESS_STREET_SUFFIX);
-            push(out, &[number.as_str(), " ", last_name(draws), " ", suffix]);
+            push(out, &[" ", last_name(draws), " ", suffix]);
         }
         _ => push(out, &[first_name(draws), " ", last_name(draws)]),
     }

@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 
 use crate::transform::Fault;
+use crate::words::{equal_to, less_than, word};
 
 pub(super) const NOT_JSON: Fault = "not JSON that can be read";
-
-const ONES: u64 = u64::from_ne_bytes([1; 8]);
-const HIGHEST: u64 = ONES << 7;
 
 /// A place in the text: at a value or key, or behind one and the white space that follows it.
 pub(super) struct JsonText<'t> {
@@ -20,8 +18,8 @@ pub(super) struct JsonText<'t> {
 pub(super) struct Raw<'t> {
     pub(super) text: &'t str,
     pub(super) start: usize,
-    /// Of a string.
-    has_escapes: bool,
+    /// How many escapes a string has.
+    escapes: usize,
 }
 
 impl<'t> JsonText<'t> {
@@ -42,9 +40,9 @@ impl<'t> JsonText<'t> {
     /// There is none.
     pub(super) fn value(&mut self) -> Result<Raw<'t>, Fault> {
         let start = self.at;
-        let mut has_escapes = false;
+        let mut escapes = 0;
         match self.peek() {
-            Some(b'"') => has_escapes = self.skip_string()?,
+            Some(b'"') => escapes = self.skip_string()?,
             Some(b'{' | b'[') => self.skip_nested()?,
             _ => self.skip_word()?,
         }
@@ -53,7 +51,7 @@ impl<'t> JsonText<'t> {
         Ok(Raw {
             text,
             start,
-            has_escapes,
+            escapes,
         })
     }
 
@@ -140,18 +138,18 @@ impl<'t> JsonText<'t> {
         rest.starts_with(word).then_some(()).ok_or(NOT_JSON)
     }
 
-    /// Returns whether the string has escapes.
-    fn skip_string(&mut self) -> Result<bool, Fault> {
+    /// Returns how many escapes the string has.
+    fn skip_string(&mut self) -> Result<usize, Fault> {
         self.at += 1;
-        let mut has_escapes = false;
+        let mut escapes = 0;
         loop {
             let rest = self.rest();
             let found = end_of_plain(rest).ok_or(NOT_JSON)?;
             self.at += found + 1;
             match rest[found] {
-                b'"' => return Ok(has_escapes),
+                b'"' => return Ok(escapes),
                 b'\\' => {
-                    has_escapes = true;
+                    escapes += 1;
                     self.at += escape_length(&rest[found + 1..]).ok_or(NOT_JSON)?;
                 }
                 _ => return Err(NOT_JSON),
@@ -203,16 +201,12 @@ fn closing(bracket: u8) -> u8 {
     if bracket == b'{' { b'}' } else { b']' }
 }
 
-/// How far a string goes without a quote, a backslash and control characters; `None`: to the end of the text. Eight bytes at a
-/// time: most strings are too short for a search by vectors to begin.
+/// How far a string goes without a quote, a backslash and control characters; `None`: to the end of the text.
 fn end_of_plain(text: &[u8]) -> Option<usize> {
     let (words, tail) = text.as_chunks();
-    for (number, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // The highest bits of the bytes below a limit. Behind the first one, there may be others.
-        let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHEST;
-        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-        let found = below(word, u64::from(b' ')) | is(b'"') | is(b'\\');
+    for (number, bytes) in words.iter().enumerate() {
+        let word = word(*bytes);
+        let found = less_than(word, b' ') | equal_to(word, b'"') | equal_to(word, b'\\');
         if found != 0 {
             return Some(8 * number + found.trailing_zeros() as usize / 8);
         }
@@ -261,7 +255,7 @@ impl<'t> Raw<'t> {
     /// The text of a string or key; `None` if it has escapes that stand for no text.
     pub(super) fn string(self) -> Option<Cow<'t, str>> {
         let inner = self.text.strip_prefix('"')?.strip_suffix('"')?;
-        if self.has_escapes {
+        if self.escapes > 0 {
             serde_json::from_str(self.text).ok().map(Cow::Owned)
         } else {
             Some(Cow::Borrowed(inner))
