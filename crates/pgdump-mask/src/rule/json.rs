@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::json_path::{JsonPath, Step};
 use super::json_text::{JsonText, NOT_JSON, Raw};
 use crate::transform::{Fault, Masked, Transform};
 
 /// Values below this depth become null rather than be visited: the text may be nested without limit.
 const MAX_DEPTH: usize = 128;
-/// Enough for the usual rules.
+/// Enough for the usual rules without an allocation.
 const ROOM_FOR_OPEN: usize = 32;
 
 /// What is done with the values at a path. Objects and arrays there are masked value by value, except where a longer path
@@ -44,10 +46,9 @@ impl Transform for JsonRules {
             rest: JsonText::new(text),
             copied: 0,
             entity,
-            open: Vec::with_capacity(ROOM_FOR_OPEN.max(2 * self.0.len())),
+            open: (0..self.0.len()).collect(),
             out,
         };
-        edit.open.extend(0..self.0.len());
         let visited = self.visit(0..self.0.len(), &JsonLeaf::Keep, 0, &mut edit);
         let result = visited.and_then(|()| edit.finish());
         if result.is_err() {
@@ -199,7 +200,7 @@ struct Edit<'a> {
     copied: usize,
     entity: Option<&'a [u8]>,
     /// The rules whose paths lead to the value that is visited, and before them those of the values around it.
-    open: Vec<usize>,
+    open: SmallVec<[usize; ROOM_FOR_OPEN]>,
     out: &'a mut Vec<u8>,
 }
 
