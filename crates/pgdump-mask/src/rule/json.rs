@@ -420,6 +420,24 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused() {
-        assert_eq!(masked(vec![("$", first())], "{"), Err(NOT_JSON));
+        let rules = || JsonRules(vec![(JsonPath::parse("$.a").unwrap(), first())]);
+        for text in [
+            "",
+            "{",
+            r#"{"a":"uv""#,
+            r#"{"a":"uv",}"#,
+            r#"{"a":"uv"} x"#,
+            r#"{"a":"uv","b":01}"#,
+            r#"{"a":"uv","b":[{"c":"\x"}]}"#,
+        ] {
+            // Nothing stays of the values that were masked before the mistake.
+            let mut out = b"before".to_vec();
+            let result = rules().apply(text.as_bytes(), None, &mut out);
+            assert_eq!(
+                (result, &out[..]),
+                (Err(NOT_JSON), &b"before"[..]),
+                "{text}"
+            );
+        }
     }
 }
