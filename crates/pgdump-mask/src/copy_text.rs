@@ -2,6 +2,8 @@
 
 use memchr::{memchr, memchr_iter, memchr2_iter};
 
+use crate::words::{equal_to, less_than, word};
+
 pub(crate) const NULL: &[u8] = b"\\N";
 
 /// Appends the value of a field that contains a backslash, and is not NULL, as COPY FROM reads it.
@@ -48,9 +50,7 @@ fn number(text: &[u8], most: usize, radix: u32) -> (Option<u8>, usize) {
 
 /// Appends a value as a field.
 pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
-    // Most values have nothing to escape. This loop does not branch on their bytes.
-    let is_plain = |plain: bool, b: &u8| plain & (*b > b'\r') & (*b != b'\\');
-    if value.iter().fold(true, is_plain) {
+    if is_plain(value) {
         out.extend_from_slice(value);
         return;
     }
@@ -71,6 +71,20 @@ pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
         copied = at + 1;
     }
     out.extend_from_slice(&value[copied..]);
+}
+
+/// Whether a value has nothing to escape, as most have.
+fn is_plain(value: &[u8]) -> bool {
+    let Some(last) = value.last_chunk() else {
+        return value.iter().all(|b| *b > b'\r' && *b != b'\\');
+    };
+    let escaped = |bytes: &[u8; 8]| {
+        let word = word(*bytes);
+        less_than(word, b'\r' + 1) | equal_to(word, b'\\')
+    };
+    // The last bytes may be among two words.
+    let words = value.as_chunks().0.iter().chain([last]);
+    words.fold(0, |found, bytes| found | escaped(bytes)) == 0
 }
 
 /// A field of a line.
@@ -133,13 +147,18 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let all: Vec<u8> = (0..=255).collect();
-        let mut field = Vec::new();
-        escape(&all, &mut field);
-        assert!(!field.contains(&b'\t') && !field.contains(&b'\n'));
-        let mut value = Vec::new();
-        unescape(&field, &mut value);
-        assert_eq!(value, all);
+        for length in 0..=25 {
+            for (at, byte) in (0..length).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+                let mut value = vec![b'a'; length];
+                value[at] = byte;
+                let mut field = Vec::new();
+                escape(&value, &mut field);
+                assert!(!field.contains(&b'\t') && !field.contains(&b'\n'));
+                let mut again = Vec::new();
+                unescape(&field, &mut again);
+                assert_eq!(again, value);
+            }
+        }
     }
 
     #[test]

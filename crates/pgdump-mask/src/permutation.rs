@@ -6,11 +6,7 @@
 
 use std::sync::OnceLock;
 
-use fpe::ff1::FF1;
-
-use crate::cipher::Cipher;
-use crate::error::MaskFileError;
-use crate::numerals::Numerals;
+use crate::ff1::{Domain, Ff1, MOST_NUMERALS};
 use crate::prf::Prf;
 
 /// The shortest string of decimal digits that FF1 permutes.
@@ -20,36 +16,37 @@ const BLOCK: usize = 32;
 
 const SMALL_BITS: usize = 1 << 15;
 
-const NO_DIGITS: &str = "not a string of digits";
-
 pub(crate) struct Permutations {
     prf: Prf,
-    digits: FF1<Cipher>,
-    bits: FF1<Cipher>,
+    digits: Ff1,
+    /// Of the strings of one block, from [`FF1_MIN_DIGITS`] digits on.
+    of_length: Vec<Domain>,
+    bits: Ff1,
+    of_32_bits: Domain,
+    of_64_bits: Domain,
     short: [OnceLock<Vec<u32>>; FF1_MIN_DIGITS],
     small: OnceLock<Vec<u32>>,
 }
 
 impl Permutations {
-    pub(crate) fn new(prf: &Prf) -> Result<Self, MaskFileError> {
-        let ff1 = |purpose: &[u8], radix| {
-            FF1::<Cipher>::new(&prf.mac(purpose, &[]), radix)
-                .map_err(|e| MaskFileError(format!("format-preserving encryption: {e}")))
-        };
-        Ok(Self {
+    pub(crate) fn new(prf: &Prf) -> Self {
+        let digits = Ff1::of_digits(prf.mac(b"digits", &[]));
+        let bits = Ff1::of_bits(prf.mac(b"bits", &[]));
+        let of_length = FF1_MIN_DIGITS..MOST_NUMERALS;
+        Self {
             prf: prf.clone(),
-            digits: ff1(b"digits", 10)?,
-            bits: ff1(b"bits", 2)?,
+            of_length: of_length.map(|n| digits.domain(n, &tweak(0))).collect(),
+            digits,
+            of_32_bits: bits.domain(32, &[]),
+            of_64_bits: bits.domain(64, &[]),
+            bits,
             short: Default::default(),
             small: OnceLock::new(),
-        })
+        }
     }
 
     /// Permutes the strings of as many digits; each digit is 0 to 9.
-    ///
-    /// # Errors
-    /// A digit is greater than 9.
-    pub(crate) fn digits(&self, digits: &mut [u16]) -> Result<(), &'static str> {
+    pub(crate) fn digits(&self, digits: &mut [u8]) {
         let blocks = (digits.len() / BLOCK).max(1);
         for number in 0..blocks {
             let start = number * BLOCK;
@@ -58,23 +55,26 @@ impl Permutations {
             } else {
                 start + BLOCK
             };
-            self.block(number, &mut digits[start..end])?;
+            self.block(number, &mut digits[start..end]);
         }
-        Ok(())
     }
 
-    fn block(&self, number: usize, block: &mut [u16]) -> Result<(), &'static str> {
-        if block.len() < FF1_MIN_DIGITS {
+    fn block(&self, number: usize, block: &mut [u8]) {
+        let Some(longer) = block.len().checked_sub(FF1_MIN_DIGITS) else {
             self.short_block(block);
-            return Ok(());
+            return;
+        };
+        let known = self.of_length.get(longer).filter(|_| number == 0);
+        match known {
+            Some(domain) => self.digits.encrypt_digits(domain, block),
+            None => {
+                let domain = self.digits.domain(block.len(), &tweak(number));
+                self.digits.encrypt_digits(&domain, block);
+            }
         }
-        let plain = Numerals::of_digits(block).ok_or(NO_DIGITS)?;
-        let masked = self.digits.encrypt(&number.to_be_bytes(), &plain);
-        masked.map_err(|_| NO_DIGITS)?.write_digits(block);
-        Ok(())
     }
 
-    fn short_block(&self, block: &mut [u16]) {
+    fn short_block(&self, block: &mut [u8]) {
         let Some(table) = self.short.get(block.len()) else {
             return;
         };
@@ -83,7 +83,7 @@ impl Permutations {
         let value = block.iter().fold(0, |v, d| v * 10 + usize::from(*d));
         let mut masked = table.get(value).copied().unwrap_or_default();
         for digit in block.iter_mut().rev() {
-            *digit = u16::try_from(masked % 10).unwrap_or_default();
+            *digit = u8::try_from(masked % 10).unwrap_or_default();
             masked /= 10;
         }
     }
@@ -96,33 +96,33 @@ impl Permutations {
     }
 
     /// Permutes 0 to 2^31 - 1.
-    pub(crate) fn normal(&self, value: u64) -> Result<u64, &'static str> {
-        self.walk(value, 32, |masked| masked < 1 << 31)
+    pub(crate) fn normal(&self, value: u64) -> u64 {
+        let encrypt = |value| self.bits.encrypt_bits(&self.of_32_bits, 16, value);
+        walk(value, encrypt, |masked| masked < 1 << 31)
     }
 
     /// Permutes 2^31 to 2^63 - 1.
-    pub(crate) fn big(&self, value: u64) -> Result<u64, &'static str> {
-        self.walk(value, 64, |masked| (1 << 31..1 << 63).contains(&masked))
+    pub(crate) fn big(&self, value: u64) -> u64 {
+        let encrypt = |value| self.bits.encrypt_bits(&self.of_64_bits, 32, value);
+        walk(value, encrypt, |masked| {
+            (1 << 31..1 << 63).contains(&masked)
+        })
     }
+}
 
-    /// Encrypts until the result is in the range of the value (cycle walking), which keeps it a permutation of that range. It
-    /// ends, because the walk comes back to the value, at the latest.
-    fn walk(
-        &self,
-        value: u64,
-        bits: usize,
-        in_range: impl Fn(u64) -> bool,
-    ) -> Result<u64, &'static str> {
-        let mut masked = value;
-        loop {
-            let plain = Numerals::of_bits(masked, bits);
-            let cipher = self.bits.encrypt(&[], &plain);
-            masked = cipher.map_err(|_| "not an integer")?.to_bits();
-            if in_range(masked) {
-                return Ok(masked);
-            }
-        }
+/// What tells the blocks of a string apart.
+fn tweak(block: usize) -> [u8; 8] {
+    (block as u64).to_be_bytes()
+}
+
+/// Encrypts until the result is in the range of the value (cycle walking), which keeps it a permutation of that range. It ends,
+/// because the walk comes back to the value, at the latest.
+fn walk(value: u64, encrypt: impl Fn(u64) -> u64, in_range: impl Fn(u64) -> bool) -> u64 {
+    let mut masked = encrypt(value);
+    while !in_range(masked) {
+        masked = encrypt(masked);
     }
+    masked
 }
 
 fn shuffled(prf: &Prf, size: usize) -> Vec<u32> {
@@ -148,8 +148,8 @@ mod tests {
             let mut seen = HashSet::new();
             for value in 0..values {
                 let text = format!("{value:0>width$}", width = length as usize);
-                let mut digits: Vec<u16> = text.bytes().map(|b| u16::from(b - b'0')).collect();
-                key.keyed().permutations.digits(&mut digits).unwrap();
+                let mut digits: Vec<u8> = text.bytes().map(|b| b - b'0').collect();
+                key.keyed().permutations.digits(&mut digits);
                 assert!(digits.iter().all(|d| *d < 10));
                 assert!(seen.insert(digits), "{length} digits: {value}");
             }
@@ -163,12 +163,10 @@ mod tests {
         let small: HashSet<u64> = (0..1 << 15).map(|v| p.small(v)).collect();
         assert_eq!(small.len(), 1 << 15);
         assert!(small.iter().all(|v| *v < 1 << 15));
-        let normal: HashSet<u64> = (0..10_000).map(|v| p.normal(v).unwrap()).collect();
+        let normal: HashSet<u64> = (0..10_000).map(|v| p.normal(v)).collect();
         assert_eq!(normal.len(), 10_000);
         assert!(normal.iter().all(|v| *v < 1 << 31));
-        let big: HashSet<u64> = (1 << 40..(1 << 40) + 1000)
-            .map(|v| p.big(v).unwrap())
-            .collect();
+        let big: HashSet<u64> = (1 << 40..(1 << 40) + 1000).map(|v| p.big(v)).collect();
         assert_eq!(big.len(), 1000);
         assert!(big.iter().all(|v| (1 << 31..1 << 63).contains(v)));
     }
@@ -179,7 +177,7 @@ mod tests {
         let permuted = |key: &str, length: usize| {
             let mut digits = vec![0; length];
             let key = test_key(key);
-            key.keyed().permutations.digits(&mut digits).unwrap();
+            key.keyed().permutations.digits(&mut digits);
             digits
         };
         assert_eq!(permuted("a", 12), permuted("a", 12));

@@ -175,7 +175,7 @@ pub(crate) fn moment(text: &[u8]) -> Option<i64> {
 }
 
 /// Appends a number that is not negative, with zeros before it up to the width.
-fn push_number(number: i64, width: usize, out: &mut Vec<u8>) {
+pub(super) fn push_number(number: i64, width: usize, out: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
     let (mut rest, mut start) = (number.unsigned_abs(), digits.len());
     while rest > 0 || digits.len() - start < width {

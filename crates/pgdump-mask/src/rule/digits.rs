@@ -26,22 +26,14 @@ pub(crate) struct Digits {
 }
 
 impl Digits {
-    /// Whether the digits, in the places of `value`, are a number as PostgreSQL writes it. The values for which this holds are
-    /// a subset that is the same before and after, so that permuting until it holds again is a permutation of the subset.
-    fn fits(&self, value: &[u8], digits: &[u16]) -> bool {
+    /// Whether a text is a number as PostgreSQL writes it. The values for which this holds are a subset that is the same before and
+    /// after, so that permuting until it holds again is a permutation of the subset.
+    fn fits(&self, text: &[u8]) -> bool {
         match &self.of {
             DigitsOf::Text => true,
-            DigitsOf::Integer(width) => {
-                let mut text = value.to_vec();
-                put(&mut text, digits);
-                // -0 is written as 0, which would be the masked value of another one.
-                has_plain_form(&text) && integer(&text, *width).is_some()
-            }
-            DigitsOf::Numeric { .. } => {
-                let mut text = value.to_vec();
-                put(&mut text, digits);
-                has_plain_form(&text)
-            }
+            // -0 is written as 0, which would be the masked value of another one.
+            DigitsOf::Integer(width) => has_plain_form(text) && integer(text, *width).is_some(),
+            DigitsOf::Numeric { .. } => has_plain_form(text),
         }
     }
 }
@@ -70,8 +62,8 @@ impl Digits {
             return Err(NO_NUMBER);
         }
         let chars = || value.utf8_chunks().flat_map(|chunk| chunk.valid().chars());
-        let mut digits: Vec<u16> = chars().filter_map(|c| Some(digit(c)?.1)).collect();
-        self.key.permutations.digits(&mut digits)?;
+        let mut digits: Vec<u8> = chars().filter_map(|c| Some(digit(c)?.1)).collect();
+        self.key.permutations.digits(&mut digits);
         let mut masked = digits.iter();
         for chunk in value.utf8_chunks() {
             for c in chunk.valid().chars() {
@@ -84,6 +76,26 @@ impl Digits {
             out.extend_from_slice(chunk.invalid());
         }
         Ok(Masked::Value)
+    }
+
+    /// Permutes the digits of a text, and writes them into their places.
+    fn permute(&self, text: &mut [u8], digits: &mut [u8]) -> Result<(), Fault> {
+        // NaN, Infinity and texts without digits stay.
+        if digits.is_empty() {
+            return Ok(());
+        }
+        let fixed = self.fixed(text).min(digits.len());
+        let stays = digits[..fixed].iter().all(|digit| *digit == 0);
+        if !stays || !self.fits(text) {
+            return Err(NO_NUMBER);
+        }
+        loop {
+            self.key.permutations.digits(&mut digits[fixed..]);
+            put(text, digits);
+            if self.fits(text) {
+                return Ok(());
+            }
+        }
     }
 
     /// How many of the first digits are 0 in every value of the column.
@@ -104,28 +116,16 @@ impl Transform for Digits {
         if !self.is_of_type(value) {
             return Err(NO_NUMBER);
         }
-        let all = || value.iter().filter(|b| b.is_ascii_digit());
-        let mut digits: Vec<u16> = Vec::with_capacity(all().count());
-        digits.extend(all().map(|b| u16::from(b - b'0')));
         let start = out.len();
         out.extend_from_slice(value);
-        // NaN, Infinity and texts without digits stay.
-        if digits.is_empty() {
-            return Ok(Masked::Value);
-        }
-        let fixed = self.fixed(value).min(digits.len());
-        let stays = digits[..fixed].iter().all(|digit| *digit == 0);
-        if !stays || !self.fits(value, &digits) {
-            return Err(NO_NUMBER);
-        }
-        loop {
-            self.key.permutations.digits(&mut digits[fixed..])?;
-            if self.fits(value, &digits) {
-                break;
-            }
-        }
-        put(&mut out[start..], &digits);
-        Ok(Masked::Value)
+        let end = out.len();
+        // Behind the value until they are permuted, so that no value needs memory of its own.
+        let all = value.iter().filter(|b| b.is_ascii_digit());
+        out.extend(all.map(|b| b - b'0'));
+        let (text, digits) = out[start..].split_at_mut(end - start);
+        let masked = self.permute(text, digits);
+        out.truncate(if masked.is_ok() { end } else { start });
+        masked.map(|()| Masked::Value)
     }
 }
 
@@ -210,19 +210,19 @@ const ZEROS: [char; 76] = [
 ];
 
 /// The zero of a digit's script, and the digit; `None` if it is no digit.
-fn digit(c: char) -> Option<(char, u16)> {
+fn digit(c: char) -> Option<(char, u8)> {
     let after = ZEROS.partition_point(|zero| *zero <= c);
     let zero = *ZEROS.get(after.checked_sub(1)?)?;
     let digit = u32::from(c) - u32::from(zero);
-    let digit = u16::try_from(digit).ok().filter(|digit| *digit < 10)?;
+    let digit = u8::try_from(digit).ok().filter(|digit| *digit < 10)?;
     Some((zero, digit))
 }
 
 /// Writes the digits into the places of the text's digits.
-fn put(text: &mut [u8], digits: &[u16]) {
+fn put(text: &mut [u8], digits: &[u8]) {
     let places = text.iter_mut().filter(|b| b.is_ascii_digit());
     for (place, digit) in places.zip(digits) {
-        *place = b'0' + u8::try_from(*digit).unwrap_or_default();
+        *place = b'0' + *digit;
     }
 }
 

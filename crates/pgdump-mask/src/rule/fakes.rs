@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use fake::locales::{Data, EN};
 
+use super::calendar::push_number;
 use super::iban;
 use crate::key::Keyed;
 use crate::prf::{Draws, push_hex};
@@ -119,9 +120,10 @@ fn named(kind: FakeKind, draws: &mut Draws<'_>, out: &mut Vec<u8>) {
             push(out, &[last_name(draws), " ", suffix]);
         }
         FakeKind::Address => {
-            let number = (1 + draws.below(999)).to_string();
+            let number = 1 + draws.below(999);
+            push_number(i64::try_from(number).unwrap_or(1), 1, out);
             let suffix = draws.pick(EN::ADDRESS_STREET_SUFFIX);
-            push(out, &[number.as_str(), " ", last_name(draws), " ", suffix]);
+            push(out, &[" ", last_name(draws), " ", suffix]);
         }
         _ => push(out, &[first_name(draws), " ", last_name(draws)]),
     }
@@ -132,8 +134,7 @@ fn email(draws: &mut Draws<'_>, max: usize, out: &mut Vec<u8>) {
     let number = draws.number();
     let start = out.len();
     for part in [first_name(draws), last_name(draws)] {
-        let letters = part.bytes().filter(u8::is_ascii_alphabetic);
-        out.extend(letters.map(|b| b.to_ascii_lowercase()));
+        push_letters(part, out);
         out.push(b'.');
     }
     if out.len() - start + SUFFIX_DIGITS + DOMAIN.len() > max {
@@ -145,6 +146,19 @@ fn email(draws: &mut Draws<'_>, max: usize, out: &mut Vec<u8>) {
     push_hex(&number.to_be_bytes(), out);
     out.truncate(suffix + digits.min(SUFFIX_DIGITS));
     out.extend_from_slice(DOMAIN);
+}
+
+/// Appends the letters of a word as small ones.
+fn push_letters(word: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    let letters = word.bytes().filter(u8::is_ascii_alphabetic);
+    if letters.clone().count() == word.len() {
+        // Most names have nothing else, and are copied as a whole.
+        out.extend_from_slice(word.as_bytes());
+    } else {
+        out.extend(letters);
+    }
+    out[start..].make_ascii_lowercase();
 }
 
 /// `+1555` and seven digits: no number plan assigns the area code 555.

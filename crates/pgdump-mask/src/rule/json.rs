@@ -2,17 +2,16 @@
 
 use std::ops::Range;
 
-use serde::de::IgnoredAny;
+use smallvec::SmallVec;
 
 use super::json_path::{JsonPath, Step};
-use super::json_text::{JsonText, Raw};
+use super::json_text::{JsonText, NOT_JSON, Raw};
 use crate::transform::{Fault, Masked, Transform};
 
 /// Values below this depth become null rather than be visited: the text may be nested without limit.
 const MAX_DEPTH: usize = 128;
-/// Enough for the usual rules.
+/// Enough for the usual rules without an allocation.
 const ROOM_FOR_OPEN: usize = 32;
-const NOT_JSON: Fault = "not JSON that can be read";
 
 /// What is done with the values at a path. Objects and arrays there are masked value by value, except where a longer path
 /// says something else.
@@ -41,19 +40,21 @@ impl Transform for JsonRules {
         out: &mut Vec<u8>,
     ) -> Result<Masked, Fault> {
         let text = std::str::from_utf8(value).map_err(|_| NOT_JSON)?;
-        let _: IgnoredAny = serde_json::from_str(text).map_err(|_| NOT_JSON)?;
+        let start = out.len();
         let mut edit = Edit {
             text,
             rest: JsonText::new(text),
             copied: 0,
             entity,
-            open: Vec::with_capacity(ROOM_FOR_OPEN.max(2 * self.0.len())),
+            open: (0..self.0.len()).collect(),
             out,
         };
-        edit.open.extend(0..self.0.len());
-        self.visit(0..self.0.len(), &JsonLeaf::Keep, 0, &mut edit)?;
-        edit.finish();
-        Ok(Masked::Value)
+        let visited = self.visit(0..self.0.len(), &JsonLeaf::Keep, 0, &mut edit);
+        let result = visited.and_then(|()| edit.finish());
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result.map(|()| Masked::Value)
     }
 }
 
@@ -75,18 +76,18 @@ impl JsonRules {
         let leaf = reached.map_or(outer, |(_, leaf)| leaf);
         match leaf {
             JsonLeaf::Null => {
-                let node = edit.rest.value();
+                let node = edit.rest.value()?;
                 edit.replace(node, b"null");
                 return Ok(());
             }
             JsonLeaf::Set { string, number } => {
-                let node = edit.rest.value();
+                let node = edit.rest.value()?;
                 let constant = number.as_ref().filter(|_| node.is_number());
                 edit.replace(node, constant.unwrap_or(string));
                 return Ok(());
             }
             JsonLeaf::Rule { .. } if depth > MAX_DEPTH => {
-                let node = edit.rest.value();
+                let node = edit.rest.value()?;
                 edit.replace(node, b"null");
                 return Ok(());
             }
@@ -95,10 +96,7 @@ impl JsonRules {
         match edit.rest.peek() {
             Some(b'{') => self.visit_object(open, leaf, depth, edit),
             Some(b'[') => self.visit_array(open, leaf, depth, edit),
-            _ => {
-                mask_scalar(leaf, edit);
-                Ok(())
-            }
+            _ => mask_scalar(leaf, edit),
         }
     }
 
@@ -110,26 +108,19 @@ impl JsonRules {
         depth: usize,
         edit: &mut Edit<'_>,
     ) -> Result<(), Fault> {
-        edit.rest.step();
-        loop {
-            match edit.rest.peek().ok_or(NOT_JSON)? {
-                b'}' => break,
-                b',' => edit.rest.step(),
-                _ => {
-                    // Half a surrogate pair is no text: no path names such a key.
-                    let key = edit.rest.value().string();
-                    // The colon.
-                    edit.rest.step();
-                    let leads_to = |step: &Step| match step {
-                        Step::Key(wanted) => key.as_deref() == Some(wanted),
-                        Step::AnyKey => true,
-                        Step::AnyElement => false,
-                    };
-                    self.descend(open.clone(), leads_to, leaf, depth, edit)?;
-                }
-            }
+        let mut goes_on = edit.rest.enter();
+        while goes_on {
+            // Half a surrogate pair is no text: no path names such a key.
+            let key = edit.rest.key()?.string();
+            let leads_to = |step: &Step| match step {
+                Step::Key(wanted) => key.as_deref() == Some(wanted),
+                Step::AnyKey => true,
+                Step::AnyElement => false,
+            };
+            self.descend(open.clone(), leads_to, leaf, depth, edit)?;
+            goes_on = edit.rest.next(b'}')?;
         }
-        edit.rest.step();
+        edit.rest.skip_space();
         Ok(())
     }
 
@@ -140,18 +131,13 @@ impl JsonRules {
         depth: usize,
         edit: &mut Edit<'_>,
     ) -> Result<(), Fault> {
-        edit.rest.step();
-        loop {
-            match edit.rest.peek().ok_or(NOT_JSON)? {
-                b']' => break,
-                b',' => edit.rest.step(),
-                _ => {
-                    let leads_to = |step: &Step| *step == Step::AnyElement;
-                    self.descend(open.clone(), leads_to, leaf, depth, edit)?;
-                }
-            }
+        let mut goes_on = edit.rest.enter();
+        while goes_on {
+            let leads_to = |step: &Step| *step == Step::AnyElement;
+            self.descend(open.clone(), leads_to, leaf, depth, edit)?;
+            goes_on = edit.rest.next(b']')?;
         }
-        edit.rest.step();
+        edit.rest.skip_space();
         Ok(())
     }
 
@@ -175,7 +161,7 @@ impl JsonRules {
         }
         let end = edit.open.len();
         if start == end && matches!(outer, JsonLeaf::Keep) {
-            edit.rest.value();
+            edit.rest.value()?;
             return Ok(());
         }
         self.visit(start..end, outer, depth + 1, edit)?;
@@ -185,10 +171,10 @@ impl JsonRules {
 }
 
 /// Masks the next value of the text, which is no object and no array.
-fn mask_scalar(leaf: &JsonLeaf, edit: &mut Edit<'_>) {
-    let node = edit.rest.value();
+fn mask_scalar(leaf: &JsonLeaf, edit: &mut Edit<'_>) -> Result<(), Fault> {
+    let node = edit.rest.value()?;
     let JsonLeaf::Rule { string, number } = leaf else {
-        return;
+        return Ok(());
     };
     match node.text.as_bytes().first() {
         None | Some(b'n') => {}
@@ -203,6 +189,7 @@ fn mask_scalar(leaf: &JsonLeaf, edit: &mut Edit<'_>) {
             edit.mask(node, rule.as_ref(), node.text.as_bytes(), is_string);
         }
     }
+    Ok(())
 }
 
 /// Copies a text with some of its values replaced, in the order of the text.
@@ -213,7 +200,7 @@ struct Edit<'a> {
     copied: usize,
     entity: Option<&'a [u8]>,
     /// The rules whose paths lead to the value that is visited, and before them those of the values around it.
-    open: Vec<usize>,
+    open: SmallVec<[usize; ROOM_FOR_OPEN]>,
     out: &'a mut Vec<u8>,
 }
 
@@ -261,9 +248,12 @@ impl Edit<'_> {
         serde_json::to_writer(&mut *self.out, &text).is_ok()
     }
 
-    fn finish(self) {
-        self.out
-            .extend_from_slice(&self.text.as_bytes()[self.copied..]);
+    /// Copies what is left, if nothing follows the value.
+    fn finish(self) -> Result<(), Fault> {
+        self.rest.end()?;
+        let left = &self.text.as_bytes()[self.copied..];
+        self.out.extend_from_slice(left);
+        Ok(())
     }
 }
 
@@ -430,6 +420,24 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused() {
-        assert_eq!(masked(vec![("$", first())], "{"), Err(NOT_JSON));
+        let rules = || JsonRules(vec![(JsonPath::parse("$.a").unwrap(), first())]);
+        for text in [
+            "",
+            "{",
+            r#"{"a":"uv""#,
+            r#"{"a":"uv",}"#,
+            r#"{"a":"uv"} x"#,
+            r#"{"a":"uv","b":01}"#,
+            r#"{"a":"uv","b":[{"c":"\x"}]}"#,
+        ] {
+            // Nothing stays of the values that were masked before the mistake.
+            let mut out = b"before".to_vec();
+            let result = rules().apply(text.as_bytes(), None, &mut out);
+            assert_eq!(
+                (result, &out[..]),
+                (Err(NOT_JSON), &b"before"[..]),
+                "{text}"
+            );
+        }
     }
 }
