@@ -49,7 +49,10 @@ fn tasks(nodes: &[usize]) -> SessionWork {
 fn task_with(workers: MaintenanceWorkers, node: usize) -> SessionWork {
     SessionWork::Tasks {
         nodes: vec![NodeId(node)],
-        size: TaskCost { workers, rows: 0 },
+        size: TaskCost {
+            workers,
+            ..TaskCost::default()
+        },
     }
 }
 
