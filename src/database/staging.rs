@@ -305,7 +305,7 @@ pub(super) async fn mark_attempt(
         literal(name)
     );
     // Sent together: the second one sees what the first one has committed.
-    let hash = lock.client().query_one(HASH_OF_COMMENT, &[oid]);
+    let hash = async { lock.client().query_one(HASH_OF_COMMENT, &[oid]).await };
     let (commented, hash) = futures::join!(lock.run(&comment), hash);
     commented.map_err(|e| match e.sqlstate() {
         Some(DIVISION_BY_ZERO) => {

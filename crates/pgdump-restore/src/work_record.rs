@@ -259,7 +259,7 @@ impl WorkRecord {
     }
 
     /// The row for what a session is about to commit, with what was found out since the last one; `None` if nothing is
-    /// recorded. Nothing but COMMIT may follow: the record does not begin while somebody has a row.
+    /// recorded. Nothing that may take long may precede COMMIT: the record does not begin while somebody has a row.
     pub(crate) async fn note(&self, lane: SessionId, body: Body) -> Option<Note> {
         self.note_in(lane_of(lane), body).await
     }
