@@ -21,8 +21,9 @@ use tokio::time::{Instant, sleep, timeout};
 const MOST: usize = 8 << 20;
 /// What a row takes beside its text.
 const ROW: usize = 96;
-/// How long commits are kept from beginning, until those that have begun are over.
+/// How long commits are kept from beginning at first, until those that have begun are over, and at most.
 const PATIENCE: Duration = Duration::from_secs(1);
+const MOST_PATIENCE: Duration = Duration::from_secs(16);
 
 /// Ends a transaction, and returns its number before that.
 pub(crate) const COMMIT_WITH_NUMBER: &str = "SELECT pg_catalog.txid_current(); COMMIT";
@@ -95,12 +96,14 @@ impl Held {
         if let Ok(all) = self.turns.clone().try_write_owned() {
             return all;
         }
+        let mut patience = PATIENCE;
         loop {
-            let all = timeout(PATIENCE, self.turns.clone().write_owned()).await;
+            let all = timeout(patience, self.turns.clone().write_owned()).await;
             if let Ok(all) = all {
                 return all;
             }
             sleep(PATIENCE).await;
+            patience = (patience * 2).min(MOST_PATIENCE);
         }
     }
 
