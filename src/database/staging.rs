@@ -304,15 +304,17 @@ pub(super) async fn mark_attempt(
         literal(&label),
         literal(name)
     );
-    lock.run(&comment).await.map_err(|e| match e.sqlstate() {
+    // Sent together: the second one sees what the first one has committed.
+    let hash = async { lock.client().query_one(HASH_OF_COMMENT, &[oid]).await };
+    let (commented, hash) = futures::join!(lock.run(&comment), hash);
+    commented.map_err(|e| match e.sqlstate() {
         Some(DIVISION_BY_ZERO) => {
             let what = format!("database {name} was replaced by somebody else");
             DatabaseError::new(DatabaseKind::Unavailable, what)
         }
         _ => e,
     })?;
-    let row = lock.client().query_one(HASH_OF_COMMENT, &[oid]).await;
-    let row = row.map_err(|e| map_pg_error(&e, "marking the staging database"))?;
+    let row = hash.map_err(|e| map_pg_error(&e, "marking the staging database"))?;
     let hash: Option<i64> = row.get(0);
     Ok(AttemptMark {
         hash: hash.unwrap_or_default(),

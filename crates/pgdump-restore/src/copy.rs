@@ -36,6 +36,7 @@ const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
 const BEGIN: &str = "BEGIN";
+const COMMIT: &str = "COMMIT";
 
 /// What loads data, in errors.
 const COPY: &str = "COPY";
@@ -127,7 +128,7 @@ impl CopyTask<'_> {
         };
         match first.chunk {
             Chunk::Rows { .. } if self.start != CopyStart::Shared => self.copy_alone(first).await,
-            Chunk::Rows { .. } => self.recorded(COPY, self.copy(first)).await,
+            Chunk::Rows { .. } => self.copy_shared(first).await,
             Chunk::Statements { .. } => self.insert(first).await,
             Chunk::LargeObject { .. } => self.put_large_objects(first).await,
         }
@@ -147,17 +148,50 @@ impl CopyTask<'_> {
         // Autovacuum would hold the table when its indexes are due.
         let begin =
             format!("BEGIN; {truncate}ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
-        let sent = self.begun(&begin, self.copy(first)).await?;
-        let rows = sent.rows;
-        self.commit(COPY, sent.into_rows(true)).await?;
+        let sender = self.begun(&begin, self.copy(first)).await?;
+        let rows = self.end_copy(sender, true).await?;
         self.job.autovacuum_off().push(table);
         Ok(rows)
     }
 
-    /// Loads rows, in a transaction with the record of them if there is to be one. `what`: the command, for errors.
-    async fn recorded(
+    /// Copies into a table that others may copy into, too; in a transaction if there is to be a record of it.
+    async fn copy_shared(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+        if !self.job.record.is_on() {
+            return Ok(self.copy(first).await?.finish().await?.rows);
+        }
+        let sender = self.begun(BEGIN, self.copy(first)).await?;
+        self.end_copy(sender, false).await
+    }
+
+    /// Ends the last COPY and its transaction, with the record of it; returns the number of rows. Both are sent together, unless
+    /// the transaction itself writes the record, which has the number of rows that the server counts.
+    async fn end_copy(&self, sender: RowSender<'_>, is_frozen: bool) -> Result<u64, RestoreError> {
+        let record = &self.job.record;
+        if let Some(turn) = record.turn().await {
+            let committing = self.session.commit_in_turn(COPY, &turn);
+            // Polled in this order, so sent in it. If COPY fails, the transaction cannot be committed.
+            let (sent, committed) = futures::join!(sender.finish(), committing);
+            let sent = sent?;
+            committed?;
+            let rows = sent.rows;
+            record.committed_in(turn, self.id, sent.into_rows(is_frozen));
+            return Ok(rows);
+        }
+        if !record.is_on() {
+            let (sent, committed) = futures::join!(sender.finish(), self.session.run(COMMIT));
+            let sent = sent?;
+            committed?;
+            return Ok(sent.rows);
+        }
+        let sent = sender.finish().await?;
+        let rows = sent.rows;
+        self.commit(COPY, sent.into_rows(is_frozen)).await?;
+        Ok(rows)
+    }
+
+    /// Inserts rows, in a transaction with the record of them if there is to be one.
+    async fn inserted(
         &self,
-        what: &str,
         work: impl Future<Output = Result<Sent, RestoreError>>,
     ) -> Result<u64, RestoreError> {
         if !self.job.record.is_on() {
@@ -165,7 +199,7 @@ impl CopyTask<'_> {
         }
         let sent = self.begun(BEGIN, work).await?;
         let rows = sent.rows;
-        self.commit(what, sent.into_rows(false)).await?;
+        self.commit(INSERT, sent.into_rows(false)).await?;
         Ok(rows)
     }
 
@@ -192,7 +226,8 @@ impl CopyTask<'_> {
         Ok(ended?)
     }
 
-    async fn copy(&self, first: QueuedChunk) -> Result<Sent, RestoreError> {
+    /// Sends chunks until the copier ends; the last COPY is left to be ended.
+    async fn copy(&self, first: QueuedChunk) -> Result<RowSender<'_>, RestoreError> {
         // Sent together, and with what begins the transaction: for small tables, waiting for answers is a large part of the time.
         let asked = futures::join!(
             self.columns(&first),
@@ -221,7 +256,7 @@ impl CopyTask<'_> {
             drop(permit);
             next = if goes_on { self.take().await? } else { None };
         }
-        sender.finish().await
+        Ok(sender)
     }
 
     /// The column types for converting the table's rows to tuples; `None` if they stay text.
@@ -281,7 +316,7 @@ impl CopyTask<'_> {
         while let Some(queued) = next {
             let mut goes_on = false;
             rows += self
-                .recorded(INSERT, self.insert_some(queued, &mut goes_on))
+                .inserted(self.insert_some(queued, &mut goes_on))
                 .await?;
             next = if goes_on { self.take().await? } else { None };
         }

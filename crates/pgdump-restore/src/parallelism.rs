@@ -3,6 +3,9 @@
 /// Most bytes of data behind tasks that are taken together; a task with more is heavy.
 pub(crate) const LIGHT_BYTES: u64 = 1 << 20;
 
+/// Most bytes of data behind tasks that are not long: as many as one COPY brings.
+pub(crate) const SHORT_BYTES: u64 = 64 << 20;
+
 /// If the other sessions have at least this many times the task's weight ahead of them, the task is limited to
 /// one core. More than 1, because the duration of an index build is known only roughly.
 const TAIL: u64 = 3;
@@ -13,6 +16,8 @@ pub(crate) struct TaskCost {
     pub workers: MaintenanceWorkers,
     /// Rows of the largest table.
     pub rows: u64,
+    /// Whether they may take longer than one COPY.
+    pub is_long: bool,
 }
 
 /// Whether tasks may use as many cores as the server's own settings allow.

@@ -27,7 +27,7 @@ use self::tasks::{ReadyTask, TakenTasks, Tasks};
 pub(crate) use self::work::{CopyNext, CopyStart, SessionWork};
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::load_turns::LoadTurns;
-use crate::parallelism::{MaintenanceWorkers, TaskCost};
+use crate::parallelism::{MaintenanceWorkers, SHORT_BYTES, TaskCost};
 use crate::plan::{Plan, PlanNode};
 use crate::table_locks::ConstraintStep;
 
@@ -206,6 +206,7 @@ impl<P> Schedule<P> {
         let size = TaskCost {
             workers: self.maintenance_workers(taken.weight),
             rows: self.loading.rows_of(&self.plan.nodes[heaviest].after),
+            is_long: taken.weight > SHORT_BYTES,
         };
         Some(SessionWork::Tasks {
             nodes: taken.nodes,

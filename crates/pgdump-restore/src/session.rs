@@ -95,23 +95,23 @@ impl RestoreSession {
             .discarding_rows()
             .connect(&job.database, "restore")
             .await?;
-        session.run(&job.settings.session_sql()).await?;
+        let is_held = job.record.is_held();
+        let mut settings = vec![job.settings.session_sql()];
         if job.is_generic_sql {
             // pg_dump's text qualifies names or sets the path itself; other text relies on the default.
-            session
-                .run("RESET search_path; RESET check_function_bodies; RESET row_security")
-                .await?;
+            let reset = "RESET search_path; RESET check_function_bodies; RESET row_security";
+            settings.push(reset.to_owned());
         }
         if job.fills_server {
             // One core each: parallel workers would take time from the other sessions.
-            session
-                .run("SET max_parallel_maintenance_workers = 0")
-                .await?;
+            settings.push("SET max_parallel_maintenance_workers = 0".to_owned());
         }
-        if job.record.is_held() {
+        if is_held {
             // The record may begin within any transaction, which then has to see it.
-            session.run(SEES_THE_RECORD).await?;
-        } else if job.record.is_on() {
+            settings.push(SEES_THE_RECORD.to_owned());
+        }
+        session.run(&settings.join("; ")).await?;
+        if !is_held && job.record.is_on() {
             session.prepare_note().await?;
         }
         Ok(RestoreSession {
@@ -132,17 +132,20 @@ impl RestoreSession {
     }
 
     /// Runs statements one after another, with a row of the record in front of the last one, which is COMMIT then. What an
-    /// extension has changed by being called in them, this session has, too.
+    /// extension has changed by being called in them, this session has, too. `is_long`: they may take longer than one COPY.
     async fn pipeline(
         &mut self,
         job: &LoadContext,
         sql: Vec<String>,
-        record: Option<Body>,
+        (record, is_long): (Option<Body>, bool),
     ) -> Result<(), (usize, DatabaseError)> {
         let is_called = !job.rewriter.called_extensions().is_empty()
             && sql.iter().any(|s| extension_calls::has_calls(s));
         match record {
-            Some(body) if job.record.is_held() => self.pipeline_held(job, sql, body).await?,
+            // What an extension does may take any time.
+            Some(body) if (is_long || is_called) && job.record.is_held() => {
+                self.pipeline_held(job, sql, body).await?;
+            }
             Some(body) => {
                 let note = job.record.note(self.id, body).await;
                 let ran = self.session.pipeline_noted(sql, note.as_ref()).await;
@@ -157,7 +160,8 @@ impl RestoreSession {
         Ok(())
     }
 
-    /// The same while the record is in memory. An index build does not keep it from beginning: only COMMIT takes a turn.
+    /// The same for what may take long while the record is in memory. It does not keep the record from beginning: only COMMIT
+    /// takes a turn.
     async fn pipeline_held(
         &self,
         job: &LoadContext,
@@ -214,8 +218,8 @@ impl RestoreSession {
                     .map(|t| format!("ALTER TABLE ONLY {t} RESET (autovacuum_enabled)")),
             );
             sql.push("COMMIT".to_owned());
-            // It says nothing, but that this transaction was one of ours.
-            self.pipeline(job, sql, Some(Body::default()))
+            // It says nothing, but that this transaction was one of ours. It may wait for index builds of these tables.
+            self.pipeline(job, sql, (Some(Body::default()), true))
                 .await
                 .map_err(|(_, e)| e.context("re-enabling autovacuum"))?;
         }
@@ -316,7 +320,9 @@ impl RestoreSession {
         tasks: &[Task],
         work: TaskStatements,
     ) -> Result<(), RestoreError> {
-        let ran = self.pipeline(job, work.sql, work.record).await;
+        let ran = self
+            .pipeline(job, work.sql, (work.record, work.is_long))
+            .await;
         ran.map_err(|(at, e)| {
             let task = at.checked_sub(1).and_then(|i| tasks.get(i));
             let entry = task.and_then(|task| job.content.entry(task.entry));
@@ -402,6 +408,8 @@ struct TaskStatements {
     record: Option<Body>,
     /// Do not wrap them in a transaction.
     bare: bool,
+    /// They may take longer than one COPY.
+    is_long: bool,
     /// Memory that the statements take.
     permits: Vec<Option<MemoryPermit>>,
 }
@@ -436,6 +444,7 @@ impl TaskStatements {
     }
 
     fn wrap_in_transaction(&mut self, job: &LoadContext, size: TaskCost) {
+        self.is_long = size.is_long;
         let begin = self.begin(job.fills_server, size);
         for sql in &mut self.sql {
             *sql = conversion::sendable(std::mem::take(sql), &job.encoding);

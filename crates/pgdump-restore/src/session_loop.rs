@@ -13,6 +13,7 @@ use crate::hints;
 use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::load_context::LoadContext;
 use crate::parallelism::TaskCost;
+use crate::plan::RestorePass;
 use crate::pre_data::PreDataBatch;
 use crate::refusals::is_refusal;
 use crate::schedule::{CopyStart, Schedule, SessionWork};
@@ -181,12 +182,14 @@ impl SessionLoop {
 
     async fn run_tasks(&mut self, nodes: &[NodeId], size: TaskCost) -> Result<(), RestoreError> {
         reached("task");
-        let find = |s: &mut Schedule<_>| {
-            let affects_later = s.node(nodes[0]).pass.affects_later_entries();
-            (tasks_of(s, nodes), affects_later)
+        let find = |s: &mut Schedule<_>| (tasks_of(s, nodes), s.node(nodes[0]).pass);
+        let (tasks, pass) = self.work_queue.change(find);
+        let size = TaskCost {
+            // The cost of queries is unknown.
+            is_long: size.is_long || pass == RestorePass::Refresh,
+            ..size
         };
-        let (tasks, affects_later_entries) = self.work_queue.change(find);
-        if affects_later_entries {
+        if pass.affects_later_entries() {
             self.session.reenable_autovacuum(&self.job).await?;
         }
         self.job.observer.task_begun();

@@ -259,10 +259,9 @@ impl WorkRecord {
     }
 
     /// The row for what a session is about to commit, with what was found out since the last one; `None` if nothing is
-    /// recorded. Nothing but COMMIT may follow: the record does not begin while somebody has a row.
+    /// recorded. Nothing that may take long may precede COMMIT: the record does not begin while somebody has a row.
     pub(crate) async fn note(&self, lane: SessionId, body: Body) -> Option<Note> {
-        self.note_in(i32::try_from(lane.0).unwrap_or(i32::MAX), body)
-            .await
+        self.note_in(lane_of(lane), body).await
     }
 
     /// The same for a session that does not load.
@@ -273,6 +272,18 @@ impl WorkRecord {
     async fn note_in(&self, lane: i32, body: Body) -> Option<Note> {
         let turn = self.held.turn().await;
         self.note_within(turn, lane, body)
+    }
+
+    /// A turn to commit in, for a transaction of which the row is known only once it is committed; `None` unless the record
+    /// is in memory.
+    pub(crate) async fn turn(&self) -> Option<HeldCommit> {
+        self.held.turn().await
+    }
+
+    /// What a session has committed in its turn.
+    pub(crate) fn committed_in(&self, turn: HeldCommit, lane: SessionId, body: Body) {
+        let note = self.note_within(Some(turn), lane_of(lane), body);
+        self.ended(note, true);
     }
 
     fn note_within(&self, turn: Option<HeldCommit>, lane: i32, mut body: Body) -> Option<Note> {
@@ -468,6 +479,11 @@ impl WorkRecord {
         self.is_on.store(false, Relaxed);
         Ok(())
     }
+}
+
+/// The number of a session in its rows.
+fn lane_of(session: SessionId) -> i32 {
+    i32::try_from(session.0).unwrap_or(i32::MAX)
 }
 
 fn reading(e: &tokio_postgres::Error) -> DatabaseError {

@@ -217,7 +217,8 @@ impl Session {
         noted.map(drop).map_err(|e| not_noted(&e))
     }
 
-    /// Runs statements pipelined, the last of which is COMMIT, with a row of the record before that.
+    /// Runs statements pipelined, the last of which is COMMIT, with a row of the record before that. If the row is kept in
+    /// memory, COMMIT returns the transaction's number instead.
     ///
     /// # Errors
     /// As [`Session::pipeline_of`]; the index of COMMIT if the row is refused.
@@ -230,7 +231,9 @@ impl Session {
             return self.pipeline_of(statements).await;
         };
         let end = statements.len().saturating_sub(1);
-        self.prepare_note().await.map_err(|e| (end, e))?;
+        if note.turn.is_none() {
+            self.prepare_note().await.map_err(|e| (end, e))?;
+        }
         statements.truncate(end);
         // The answer to a large statement is waited for.
         let large = statements.iter().rposition(|s| s.len() >= LARGE);
@@ -238,6 +241,12 @@ impl Session {
         let begun = statements.len();
         self.pipeline_of(statements).await?;
         let mut sent = self.sent(&small).await;
+        if let Some(turn) = &note.turn {
+            let answered = answers(sent, &small);
+            let (answered, committed) = futures::join!(answered, self.commit_held(turn));
+            answered.map_err(|(at, e)| (begun + at, e))?;
+            return committed.map_err(|e| (end, of_statement(&e, "COMMIT")));
+        }
         if fail::has_failpoints() {
             // The row is waited for below, and answers before its own that nobody takes would keep it from coming.
             for request in &mut sent {
@@ -295,6 +304,19 @@ impl Session {
         let (noted, committed) = self.sent_noted(note).await?;
         answer(noted).await.map_err(|e| not_noted(&e))?;
         answer(committed).await.map(drop).map_err(|e| of_commit(&e))
+    }
+
+    /// Commits a transaction in a turn: its row is kept in memory. `what`: its work, in errors.
+    ///
+    /// # Errors
+    /// The server's error, without row data.
+    pub(crate) async fn commit_in_turn(
+        &self,
+        what: &str,
+        turn: &HeldCommit,
+    ) -> Result<(), DatabaseError> {
+        let committed = self.commit_held(turn).await;
+        committed.map_err(|e| map_error_of_rows(&e, what))
     }
 
     /// Commits a transaction whose row is kept in memory, which gets the transaction's number from the server.

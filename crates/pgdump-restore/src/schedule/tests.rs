@@ -49,7 +49,10 @@ fn tasks(nodes: &[usize]) -> SessionWork {
 fn task_with(workers: MaintenanceWorkers, node: usize) -> SessionWork {
     SessionWork::Tasks {
         nodes: vec![NodeId(node)],
-        size: TaskCost { workers, rows: 0 },
+        size: TaskCost {
+            workers,
+            ..TaskCost::default()
+        },
     }
 }
 
@@ -188,6 +191,29 @@ fn what_changes_the_catalog_only_weighs_nothing() {
     s.copier_done(NodeId(0), 0);
     assert_eq!(s.next(SessionId(0)), task_with(MaintenanceWorkers::Now, 5));
     assert_eq!(s.next(SessionId(1)), tasks(&[1, 2]));
+}
+
+/// A record that is to begin waits for tasks that are not.
+#[test]
+fn tasks_over_more_data_than_a_copy_brings_are_long() {
+    for (bytes, is_long) in [(SHORT_BYTES, false), (SHORT_BYTES + 1, true)] {
+        let rows = node(0, RestorePass::Main, true, &[], &[]);
+        let index = node(1, RestorePass::Main, false, &[0], &[]);
+        let mut s = schedule(vec![rows, index], 2);
+        s.begin(NodeId(0));
+        s.push(NodeId(0), 7, bytes, true);
+        s.end(NodeId(0));
+        s.stream_ended();
+        assert_eq!(
+            (s.next(SessionId(0)), s.take(NodeId(0), SessionId(0))),
+            (copier(0), CopyNext::Chunk(7))
+        );
+        s.copier_done(NodeId(0), 0);
+        let SessionWork::Tasks { size, .. } = s.next(SessionId(0)) else {
+            panic!("there is an index to be built");
+        };
+        assert_eq!(size.is_long, is_long, "{bytes}");
+    }
 }
 
 /// Also if its rows were loaded before it was known: the heavier one first, and by itself.

@@ -87,7 +87,7 @@ impl RestoreSession {
             ..TaskStatements::default()
         };
         work.wrap_in_transaction(job, size);
-        let ran = self.pipeline(job, work.sql, record).await;
+        let ran = self.pipeline(job, work.sql, (record, work.is_long)).await;
         ran.map_err(|(_, e)| e)
     }
 

@@ -4,8 +4,9 @@
 //! Each transaction commits within a turn: it asks for its number in the same flight as COMMIT, and once that is answered,
 //! its row is kept with this number. Beginning the record takes all turns, so that no transaction is between the two: each
 //! one is among the rows that are then written together, or writes its own row itself. A COMMIT whose answer was lost
-//! leaves open which of them it is, and then nothing is written: the next attempt begins from the start. Nobody works within a
-//! turn, so that taking all of them waits for answers to COMMIT and for nothing else.
+//! leaves open which of them it is, and then nothing is written: the next attempt begins from the start. What ends soon is done
+//! within a turn, so that its statements and COMMIT are one flight: the end of a COPY, and tasks over little data. What may
+//! take long, such as the index of a large table, takes its turn when it is done: the record does not wait for it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,12 +15,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Bytes of rows from which on the record begins early. A row says what a transaction did, and not with which values.
 const MOST: usize = 8 << 20;
 /// What a row takes beside its text.
 const ROW: usize = 96;
+/// How long commits are kept from beginning at first, until those that have begun are over, and at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+const MOST_PATIENCE: Duration = Duration::from_secs(16);
 
 /// Ends a transaction, and returns its number before that.
 pub(crate) const COMMIT_WITH_NUMBER: &str = "SELECT pg_catalog.txid_current(); COMMIT";
@@ -86,9 +90,21 @@ impl HeldRows {
         })
     }
 
-    /// All turns: nobody commits until this is dropped.
+    /// All turns: nobody commits until this is dropped. Whoever has a turn may wait on the server for locks of somebody who
+    /// waits for a turn, and goes first: now and then, those who wait are let through.
     pub(crate) async fn all_turns(&self) -> OwnedRwLockWriteGuard<()> {
-        self.turns.clone().write_owned().await
+        if let Ok(all) = self.turns.clone().try_write_owned() {
+            return all;
+        }
+        let mut patience = PATIENCE;
+        loop {
+            let all = timeout(patience, self.turns.clone().write_owned()).await;
+            if let Ok(all) = all {
+                return all;
+            }
+            sleep(PATIENCE).await;
+            patience = (patience * 2).min(MOST_PATIENCE);
+        }
     }
 
     /// From here on, no rows are kept here. Whoever sees that also sees what was stored before.
@@ -214,8 +230,8 @@ mod tests {
     }
 
     /// A transaction that is between COMMIT and its answer when the record begins would be in no row.
-    #[test]
-    fn the_record_begins_when_nobody_commits() {
+    #[tokio::test(start_paused = true)]
+    async fn the_record_begins_when_nobody_commits() {
         let held = HeldRows::active();
         let (first, second) = (turn(&held), turn(&held));
         let mut all = Box::pin(held.all_turns());
@@ -236,6 +252,20 @@ mod tests {
         drop(all);
         assert!(late.now_or_never().unwrap().is_none());
         assert!(!held.is_lost() && !held.is_active());
+    }
+
+    /// The server does not know that one session waits for another one's turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_waits_for_another_one_does_not_stop_everything() {
+        let held = HeldRows::active();
+        let first = turn(&held);
+        let ends = async {
+            // It is asked for after all of them.
+            drop(held.turn().await);
+            drop(first);
+        };
+        let both = async { futures::join!(held.all_turns(), ends) };
+        assert!(timeout(PATIENCE * 10, both).await.is_ok());
     }
 
     #[test]
