@@ -60,7 +60,7 @@ pub(super) async fn fail(
     let end = End {
         ending,
         is_final: ending == Ending::Discard && is_answered,
-        has_failed: class == Some(RetryClass::Transient),
+        class,
     };
     match record_end(claimed, context.job, end, &outcome.result).await {
         Some(recorded_before) => recorded(recorded_before),
@@ -92,8 +92,7 @@ struct End {
     ending: Ending,
     /// There will be no other attempt.
     is_final: bool,
-    /// It counts towards the last one.
-    has_failed: bool,
+    class: Option<RetryClass>,
 }
 
 /// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, and one whose work is
@@ -110,7 +109,12 @@ async fn record_end(
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
     } else if job.published_us.is_some() || end.ending == Ending::Keep {
-        claimed.release(end.has_failed).await.map(|()| None)
+        let has_failed = end.class == Some(RetryClass::Transient);
+        let released = match end.class {
+            Some(RetryClass::Busy) => claimed.withdraw().await,
+            _ => claimed.release(has_failed).await,
+        };
+        released.map(|()| None)
     } else {
         claimed.forget().await.map(|()| None)
     };
@@ -128,7 +132,7 @@ pub(super) async fn stand_back(claimed: &TargetLock, job: &RestoreJob) {
     // Without its request, nobody would go on with what a person has kept.
     let has_work = !matches!(claimed.find_work().await, Ok(None));
     let done = if job.published_us.is_some() || has_work {
-        claimed.release(false).await
+        claimed.withdraw().await
     } else {
         claimed.forget().await
     };
