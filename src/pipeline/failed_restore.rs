@@ -95,8 +95,13 @@ struct End {
     class: Option<RetryClass>,
 }
 
-/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, and one whose work is
-/// kept, is given back, and that of a command is forgotten.
+/// Whether further attempts are made without anybody asking for them: at a message, or at the run of a standing restore.
+fn comes_by_itself(job: &RestoreJob) -> bool {
+    job.published_us.is_some() || job.keep == KeepProgress::ForRedelivery
+}
+
+/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at what comes again by itself, and one
+/// whose work is kept, is given back, and that of a command is forgotten.
 /// Returns the outcome of a request that has been applied after all.
 async fn record_end(
     claimed: &TargetLock,
@@ -108,7 +113,7 @@ async fn record_end(
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else if job.published_us.is_some() || end.ending == Ending::Keep {
+    } else if comes_by_itself(job) || end.ending == Ending::Keep {
         let has_failed = end.class == Some(RetryClass::Transient);
         let released = match end.class {
             Some(RetryClass::Busy) => claimed.withdraw().await,
@@ -129,9 +134,10 @@ async fn record_end(
 
 /// Gives a target back that another request has to have first. Nothing was begun, and what an earlier attempt has left stays.
 pub(super) async fn stand_back(claimed: &TargetLock, job: &RestoreJob) {
-    // Without its request, nobody would go on with what a person has kept.
+    // Without its request, nobody would go on with what a person has kept; and a request that comes again by itself has a past.
     let has_work = !matches!(claimed.find_work().await, Ok(None));
-    let done = if job.published_us.is_some() || has_work {
+    let has_past = job.keep == KeepProgress::ForRedelivery && claimed.counted_attempt(u32::MAX) > 1;
+    let done = if job.published_us.is_some() || has_work || has_past {
         claimed.withdraw().await
     } else {
         claimed.forget().await
@@ -176,6 +182,21 @@ pub(super) fn log_failure(
 mod tests {
     use super::*;
     use crate::error::FailureReason as R;
+
+    /// If the journal forgot what it counts of a run of a standing restore, none would be the last.
+    #[test]
+    fn attempts_are_counted_of_all_that_comes_again() {
+        let mut job = RestoreJob::replacing("r", "app", String::new());
+        for (published_us, keep, wanted) in [
+            (Some(1), KeepProgress::ForRedelivery, true),
+            (None, KeepProgress::ForRedelivery, true),
+            (None, KeepProgress::ForPerson, false),
+            (None, KeepProgress::Never, false),
+        ] {
+            (job.published_us, job.keep) = (published_us, keep);
+            assert_eq!(comes_by_itself(&job), wanted, "{published_us:?} {keep:?}");
+        }
+    }
 
     #[test]
     fn only_messages_with_attempts_left_are_redelivered() {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::config::Resume;
 use crate::error::{RestoreError, RetryClass};
-use crate::job::RestoreJob;
+use crate::job::{KeepProgress, RestoreJob};
 
 /// Most requests that are counted. If there are more, all of them are counted from here on.
 const MOST: usize = 10_000;
@@ -36,7 +36,7 @@ impl UnclaimedAttempts {
             return None;
         };
         let is_counted = e.reason().retry_class() == RetryClass::Transient
-            && job.published_us.is_some()
+            && job.keep == KeepProgress::ForRedelivery
             && mode == Resume::Auto;
         if !is_counted {
             return None;
@@ -46,9 +46,8 @@ impl UnclaimedAttempts {
         }
         let here = counted.entry(job.request_id.clone()).or_default();
         *here += 1;
-        let deliveries = job.deliveries();
-        let elsewhere = deliveries.saturating_sub(most.saturating_mul(INTERRUPTED));
-        Some((*here).max(elsewhere).min(deliveries))
+        let elsewhere = job.attempt.saturating_sub(most.saturating_mul(INTERRUPTED));
+        Some((*here).max(elsewhere).min(job.attempt))
     }
 }
 
@@ -65,7 +64,7 @@ mod tests {
     fn interruptions_do_not_count_while_the_server_cannot_be_asked() {
         let (counted, gone) = (UnclaimedAttempts::default(), e(DatabaseKind::Unavailable));
         let mut job = RestoreJob::replacing("r", "app", String::new());
-        job.published_us = Some(1);
+        job.keep = KeepProgress::ForRedelivery;
         let mut count = |attempt, mode, failed: Option<&RestoreError>| {
             job.attempt = attempt;
             counted.count((&job, mode, 4), failed)

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::formats::Format;
 use crate::resume::{again, interrupted, run};
 use crate::support::kills::{
-    FROM_THE_FIRST, Interrupt, SOURCE, assert_begun_again, assert_continued, assert_settled, end_all, why_not,
+    FROM_THE_FIRST, Interrupt, SOURCE, assert_begun_again, assert_continued, assert_settled,
+    end_all, why_not,
 };
 use crate::support::{Cluster, assert_same, is_full_campaign, job, of_package, published_us};
 
@@ -459,7 +460,8 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
     let eighth = request(8, InPlace::Always);
     interrupted(&app, &c, &eighth, 9, end_all).await;
     let ages = Interrupt::at(&c, ("checked", 0), |c| {
-        let ago = "UPDATE pgrestored.work SET updated = now() - interval '25 hours' WHERE name = 'app'";
+        let ago =
+            "UPDATE pgrestored.work SET updated = now() - interval '25 hours' WHERE name = 'app'";
         c.psql("postgres", ago);
     });
     let newer = run(&app, &request(9, InPlace::Never)).await.result;

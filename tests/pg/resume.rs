@@ -408,14 +408,18 @@ async fn a_journal_that_refuses_ends_no_restore() {
     };
     // The journal knows of the record, and not of its end.
     let refuses = Interrupt::at(&c, ("loaded", 0), refuse);
-    let done = run(&app, &job(&dump, "late", OnExisting::Fail)).await.result;
+    let done = run(&app, &job(&dump, "late", OnExisting::Fail))
+        .await
+        .result;
     assert!(refuses.has_happened());
     drop(refuses);
     assert_eq!(done.error, None);
     assert_same(&c.content("late", &[]), &wanted, "late");
     assert_settled(&c, "late", "late");
     // It never gets to know it.
-    let done = run(&app, &job(&dump, "early", OnExisting::Fail)).await.result;
+    let done = run(&app, &job(&dump, "early", OnExisting::Fail))
+        .await
+        .result;
     assert_eq!(done.error, None);
     assert_same(&c.content("early", &[]), &wanted, "early");
     assert_settled(&c, "early", "early");
