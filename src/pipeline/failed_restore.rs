@@ -156,9 +156,9 @@ pub(super) fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, Restore
     Ok(JobOutcome::recorded(result))
 }
 
-/// Whether a request that failed so is redelivered. Only messages are: a command has one attempt.
+/// Whether another attempt is made at a request that failed so. A command has one.
 fn is_redelivered(job: &RestoreJob, attempt: u32, class: RetryClass, max_attempts: u32) -> bool {
-    job.published_us.is_some() && !disposition(Some(class), attempt, max_attempts).publish
+    comes_by_itself(job) && !disposition(Some(class), attempt, max_attempts).publish
 }
 
 /// Logs the failure of an attempt: a warning if there will be another one.

@@ -405,6 +405,16 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
             ..request
         }
     };
+    // An attempt that is stopped while it renames its database leaves nothing.
+    let stop = CancellationToken::new();
+    let stops = stop.clone();
+    let renames = Interrupt::at(&c, ("in_place.renamed", 0), move |_| stops.cancel());
+    let stopped = request(0, InPlace::Always);
+    let done = app.manager.run(&stopped, Arc::default(), stop).await;
+    assert!(renames.has_happened());
+    drop(renames);
+    assert_eq!(done.failure, Some(R::Cancelled), "{:?}", done.result.error);
+    assert_eq!(c.leftovers(), Vec::<String>::new());
     let waiting = "SELECT name, database_oid > 0 FROM pgrestored.work";
     let second = request(2, InPlace::Always);
     interrupted(&app, &c, &second, 9, end_all).await;
