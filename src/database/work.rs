@@ -506,7 +506,7 @@ mod tests {
         let refused = || Err("refused".to_owned());
         assert!(begun.set_told(refused()) && !begun.set_told(refused()));
         assert_eq!(begun.why_not_kept().as_deref(), Some("refused"));
-        assert!(begun.is_half_stored());
+        assert!(!begun.is_stored());
         assert!(begun.set_told(Ok(())));
         assert!(begun.is_stored() && begun.why_not_kept().is_none());
     }
