@@ -387,7 +387,7 @@ impl BegunWork {
 
     /// Whether its database may have a record.
     pub(super) fn may_be_stored(&self) -> bool {
-        self.is_stored() || self.record.may_be_in_database()
+        self.record.may_be_in_database()
     }
 
     /// Why it cannot be kept, if it was to be recorded.

@@ -435,6 +435,26 @@ async fn a_journal_that_refuses_ends_no_restore() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
+/// What the backup has under the name of the record is the backup's, also if it comes when the record has begun, or before it
+/// is to begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_text_may_have_a_schema_of_the_records_name() {
+    let c = started("CREATE TABLE t AS SELECT 1 AS a");
+    let dump = c.dump_as("src", Format::Plain);
+    let text = std::fs::read_to_string(&dump).unwrap();
+    let end = "--\n-- PostgreSQL database dump complete";
+    let own = "CREATE SCHEMA pgrestored_work; CREATE TABLE pgrestored_work.own AS SELECT 2 AS b;";
+    assert_eq!(text.matches(end).count(), 1);
+    std::fs::write(&dump, text.replace(end, &format!("{own}\n\n{end}"))).unwrap();
+    let in_memory = [AFTER_AN_HOUR, ("restore-swap-when-idle", "10s")];
+    for (target, flags) in [("begun", &[FROM_THE_FIRST][..]), ("held", &in_memory)] {
+        let done = run(&c.app(flags), &job(&dump, target, OnExisting::Fail)).await;
+        assert_eq!(done.result.error, None, "{target}");
+        let own = c.psql(target, "SELECT a, b FROM t, pgrestored_work.own");
+        assert_eq!(own, "1|2", "{target}");
+    }
+}
+
 /// What was done while the record was in memory is not done again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_record_begins_with_what_was_done_before() {

@@ -37,7 +37,7 @@ pub use body::{
     Span, Spans, UnitId,
 };
 pub use catalog_readers::{WORK_SCHEMA, not_recordable, that_read_the_catalog};
-pub(crate) use catalog_readers::{reads_the_catalog, refreshes};
+pub(crate) use catalog_readers::{names_record, reads_the_catalog, refreshes};
 pub use contradiction::contradicts_record;
 pub(crate) use contradiction::says_done;
 pub use mac::{RecordKey, Secret};
@@ -407,11 +407,11 @@ impl WorkRecord {
         self.may_be_read.load(Relaxed) || self.resumed().reads_catalog()
     }
 
-    /// Drops the record, so that what reads the catalog does not find it; from here on, nothing is recorded. No other session
-    /// may be writing to it.
-    pub(crate) async fn leave(&self, session: &Session) -> Result<(), DatabaseError> {
+    /// Drops the record, so that what reads the catalog does not find it, or because of what else `why` says; from here on,
+    /// nothing is recorded. No other session may be writing to it.
+    pub(crate) async fn leave(&self, session: &Session, why: &str) -> Result<(), DatabaseError> {
         let _one_at_a_time = self.own.lock().await;
-        if self.end_held("a materialized view reads the catalog").await {
+        if self.end_held(why).await {
             return Ok(());
         }
         let Some(writer) = self.writer.as_ref().filter(|_| self.is_on()) else {
@@ -425,7 +425,9 @@ impl WorkRecord {
         let values: [&(dyn ToSql + Sync); 2] = [&writer.secret, &writer.attempt];
         let left = session.client().execute(&leave, &values).await;
         left.map_err(failed)?;
-        tracing::debug!("the work record was dropped before a materialized view reads the catalog");
+        // What has the name from here on is the backup's.
+        self.may_be_in_database.store(false, Relaxed);
+        tracing::debug!(why, "the work record was dropped");
         Ok(())
     }
 
