@@ -66,7 +66,7 @@ struct Decade {
 }
 
 #[derive(Debug, serde::Serialize)]
-struct Row {
+struct GrowthRow {
     dataset: &'static str,
     unit: &'static str,
     count: f64,
@@ -112,7 +112,7 @@ fn main() {
                 (dataset.rows * scale * size).round(),
                 of(|r| r.ours.measured.seconds),
             );
-            table.push(Row {
+            table.push(GrowthRow {
                 dataset: name,
                 unit,
                 count,
@@ -327,7 +327,7 @@ fn first_copy_byte(
 }
 
 /// Plots seconds over the count of each unit, both as fractions of the largest. Linear growth is a straight line.
-fn plot(rows: &[Row]) -> String {
+fn plot(rows: &[GrowthRow]) -> String {
     let (width, height, margin) = (640.0, 420.0, 50.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
@@ -360,7 +360,7 @@ fn plot(rows: &[Row]) -> String {
     );
     let colours = ["#1b6ca8", "#c0392b", "#2e8b57", "#8e6bb0", "#c98a1b"];
     for (i, ((name, unit), colour)) in UNITS.iter().zip(colours).enumerate() {
-        let of_unit: Vec<&Row> = rows.iter().filter(|r| r.dataset == *name).collect();
+        let of_unit: Vec<&GrowthRow> = rows.iter().filter(|r| r.dataset == *name).collect();
         let Some(last) = of_unit.last() else { continue };
         let points: Vec<String> = of_unit
             .iter()

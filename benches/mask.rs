@@ -20,7 +20,7 @@ use std::process::Stdio;
 
 use pgrestored::sandbox::Sandbox;
 use shared::{
-    Measured, Ours, Stand, fresh, keep, make_dump, measure, median, query, renew, restore_ours,
+    MeasuredCost, Ours, Stand, fresh, keep, make_dump, measure, median, query, renew, restore_ours,
     serve, watch,
 };
 
@@ -67,15 +67,15 @@ const LEFT: &str = "SELECT count(*) FROM people WHERE people::text LIKE '%@corp.
 
 /// One restore in each way.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
-struct Round {
-    plain: Measured,
-    masked: Measured,
+struct MaskRound {
+    plain: MeasuredCost,
+    masked: MeasuredCost,
     /// After the plain restore.
-    update: Measured,
-    vacuum: Measured,
+    update: MeasuredCost,
+    vacuum: MeasuredCost,
 }
 
-impl Round {
+impl MaskRound {
     fn updated(&self) -> f64 {
         self.plain.seconds + self.update.seconds
     }
@@ -86,19 +86,19 @@ impl Round {
 }
 
 #[derive(Debug, serde::Serialize)]
-struct Results {
+struct MaskResults {
     cores: usize,
     scale: f64,
     rows: u64,
     text_bytes: f64,
-    rounds: Vec<Round>,
+    rounds: Vec<MaskRound>,
     /// Medians over the rounds of (this way's seconds / those of the plain restore).
     masked: f64,
     updated: f64,
     vacuumed: f64,
 }
 
-struct Bench {
+struct MaskBench {
     server: Sandbox,
     host: String,
     object: String,
@@ -119,7 +119,7 @@ fn main() {
     let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, "")
         .expect("failed to start the target cluster");
     let served = serve(&stand.scratch, 0);
-    let bench = Bench {
+    let bench = MaskBench {
         server,
         host: served.host.clone(),
         object: name_of(&dump),
@@ -127,19 +127,20 @@ fn main() {
         key,
     };
     let mut text_bytes = 0.0;
-    let rounds: Vec<Round> = (0..stand.pairs)
+    let rounds: Vec<MaskRound> = (0..stand.pairs)
         .map(|number| bench.round(number, &mut text_bytes))
         .collect();
-    let ratio =
-        |of: fn(&Round) -> f64| median(rounds.iter().map(|r| of(r) / r.plain.seconds).collect());
-    let results = Results {
+    let ratio = |of: fn(&MaskRound) -> f64| {
+        median(rounds.iter().map(|r| of(r) / r.plain.seconds).collect())
+    };
+    let results = MaskResults {
         cores: stand.cores,
         scale: stand.scale,
         rows,
         text_bytes,
         masked: ratio(|r| r.masked.seconds),
-        updated: ratio(Round::updated),
-        vacuumed: ratio(Round::vacuumed),
+        updated: ratio(MaskRound::updated),
+        vacuumed: ratio(MaskRound::vacuumed),
         rounds,
     };
     println!("\n{}", results.text());
@@ -152,9 +153,9 @@ fn name_of(dump: &Path) -> String {
     name.expect("a name").to_owned()
 }
 
-impl Bench {
+impl MaskBench {
     /// The two that are compared take turns in going first. The UPDATE follows the plain restore.
-    fn round(&self, number: usize, text_bytes: &mut f64) -> Round {
+    fn round(&self, number: usize, text_bytes: &mut f64) -> MaskRound {
         let masked = (number % 2 == 1).then(|| self.masked());
         let plain = self.restore(&[]);
         *text_bytes = plain.result["bytes"].as_f64().expect("bytes");
@@ -162,7 +163,7 @@ impl Bench {
         let vacuum = self.sql("VACUUM FULL people");
         self.check();
         let masked = masked.unwrap_or_else(|| self.masked());
-        let round = Round {
+        let round = MaskRound {
             plain: plain.measured,
             masked,
             update,
@@ -184,7 +185,7 @@ impl Bench {
         restore_ours(&self.server, &self.host, &self.object, more)
     }
 
-    fn masked(&self) -> Measured {
+    fn masked(&self) -> MeasuredCost {
         let [rules, key] = [&self.rules, &self.key].map(|p| p.to_str().expect("UTF-8"));
         let ours = self.restore(&["--mask", rules, "--mask-key-file", key]);
         let columns = ours.result["masking"]["tables"][0]["columns"].as_array();
@@ -200,7 +201,7 @@ impl Bench {
         ours.measured
     }
 
-    fn sql(&self, sql: &str) -> Measured {
+    fn sql(&self, sql: &str) -> MeasuredCost {
         measure(&self.server, || {
             let mut psql = self.server.command("psql");
             psql.args([
@@ -227,10 +228,10 @@ impl Bench {
     }
 }
 
-impl Results {
+impl MaskResults {
     fn text(&self) -> String {
-        let of = |f: fn(&Round) -> f64| median(self.rounds.iter().map(f).collect());
-        let mib = |f: fn(&Round) -> f64| of(f) / 1048576.0;
+        let of = |f: fn(&MaskRound) -> f64| median(self.rounds.iter().map(f).collect());
+        let mib = |f: fn(&MaskRound) -> f64| of(f) / 1048576.0;
         format!(
             "{} cores, {} rounds, {} rows of 40 columns, {:.0} MB of table data.\n\n\
              | | s | of the plain restore | CPU s, client + server | MiB of the client |\n|---|---|---|---|---|\n\
@@ -251,12 +252,12 @@ impl Results {
             of(|r| r.masked.client_cpu),
             of(|r| r.masked.server_cpu),
             mib(|r| r.masked.peak_memory_bytes as f64),
-            of(Round::updated),
+            of(MaskRound::updated),
             self.updated,
             of(|r| r.plain.client_cpu + r.update.client_cpu),
             of(|r| r.plain.server_cpu + r.update.server_cpu),
             mib(|r| r.plain.peak_memory_bytes as f64),
-            of(Round::vacuumed),
+            of(MaskRound::vacuumed),
             self.vacuumed,
             of(|r| r.plain.client_cpu + r.update.client_cpu + r.vacuum.client_cpu),
             of(|r| r.plain.server_cpu + r.update.server_cpu + r.vacuum.server_cpu),

@@ -21,7 +21,7 @@ use shared::baseline::{pg_restore, restore_file};
 use shared::sections::renew_section;
 use shared::shapes::{SHAPES, Shape};
 use shared::{
-    MB, Measured, Ours, Stand, env_or, fresh, keep, kept, machine, median, open_to_all,
+    MB, MeasuredCost, Ours, Stand, env_or, fresh, keep, kept, machine, median, open_to_all,
     restore_ours, serve,
 };
 
@@ -43,8 +43,8 @@ struct Cell {
     target: String,
     scale: f64,
     object_bytes: u64,
-    ours: Vec<Measured>,
-    baseline: Vec<Measured>,
+    ours: Vec<MeasuredCost>,
+    baseline: Vec<MeasuredCost>,
     /// Baseline / ours, of each pair.
     ratios: Vec<f64>,
     median: f64,
@@ -77,16 +77,16 @@ impl Cell {
 }
 
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-struct Results {
+struct NeverSlowerResults {
     machine: String,
     scale: f64,
     cells: Vec<Cell>,
 }
 
-struct Bench {
+struct NeverSlowerBench {
     stand: Stand,
     scratch: PathBuf,
-    results: Results,
+    results: NeverSlowerResults,
 }
 
 fn main() {
@@ -94,12 +94,12 @@ fn main() {
     let scratch = PathBuf::from(env_or("BENCH_FOLDER", &stand.scratch.display().to_string()));
     std::fs::create_dir_all(&scratch).expect("failed to create the folder for the dumps");
     open_to_all(&scratch);
-    let results = Results::kept(machine(&stand.bindir, stand.cores), stand.scale);
+    let results = NeverSlowerResults::kept(machine(&stand.bindir, stand.cores), stand.scale);
     println!(
         "{}\nbaseline: pg_restore -j{} of the same local file into a new database",
         results.machine, stand.cores
     );
-    let mut bench = Bench {
+    let mut bench = NeverSlowerBench {
         stand,
         scratch,
         results,
@@ -123,7 +123,7 @@ fn main() {
     }
 }
 
-impl Bench {
+impl NeverSlowerBench {
     fn measure(&mut self, shape: &Shape, target: &str) {
         let Stand {
             bindir,
@@ -175,7 +175,7 @@ impl Cell {
         (shape, way, target): (&str, &str, &str),
         (object_bytes, scale): (u64, f64),
         ours: &[Ours],
-        baseline: &[Measured],
+        baseline: &[MeasuredCost],
     ) -> Self {
         let pairs = ours.iter().zip(baseline);
         let ratios: Vec<f64> = pairs.map(|(o, b)| b.seconds / o.measured.seconds).collect();
@@ -219,13 +219,14 @@ fn stages_of(ours: &[Ours]) -> BTreeMap<String, f64> {
         .collect()
 }
 
-impl Results {
+impl NeverSlowerResults {
     /// Earlier results, if they are of the same machine and scale.
     fn kept(machine: String, scale: f64) -> Self {
-        let earlier = kept("never_slower.json")
-            .map(|json| serde_json::from_value::<Results>(json).expect("results of this bench"));
+        let earlier = kept("never_slower.json").map(|json| {
+            serde_json::from_value::<NeverSlowerResults>(json).expect("results of this bench")
+        });
         let fitting = earlier.filter(|r| r.machine == machine && r.scale == scale);
-        fitting.unwrap_or(Results {
+        fitting.unwrap_or(NeverSlowerResults {
             machine,
             scale,
             cells: vec![],
@@ -271,7 +272,7 @@ impl Results {
 }
 
 fn line(cell: &Cell) -> String {
-    let seconds = |all: &[Measured]| median(all.iter().map(|m| m.seconds).collect());
+    let seconds = |all: &[MeasuredCost]| median(all.iter().map(|m| m.seconds).collect());
     format!(
         "| {} | {:.0} | {} | {} | {} | {:.2} | {:.2} | **{:.2}** | {:.2} | {:.0} % | {} |\n",
         cell.shape,
@@ -293,8 +294,8 @@ fn profile(cell: &Cell) -> String {
     let stages: Vec<String> = stages
         .map(|(stage, seconds)| format!("{stage} {seconds:.2}"))
         .collect();
-    let cpu = |all: &[Measured]| {
-        let of = |f: fn(&Measured) -> f64| median(all.iter().map(f).collect());
+    let cpu = |all: &[MeasuredCost]| {
+        let of = |f: fn(&MeasuredCost) -> f64| median(all.iter().map(f).collect());
         format!("{:.1} + {:.1}", of(|m| m.client_cpu), of(|m| m.server_cpu))
     };
     format!(

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::{ALL, Dataset, Form};
 use shared::{
-    MB, Measured, Stand, env_or, fresh, keep, kept, machine, make_dump, measure, median,
+    MB, MeasuredCost, Stand, env_or, fresh, keep, kept, machine, make_dump, measure, median,
     open_to_all, query, renew, restore_ours, serve, serve_limited, watch,
 };
 
@@ -50,12 +50,12 @@ enum Way {
 
 /// The limits of a link and of each of its streams, in MB/s; 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Link {
+struct LinkLimits {
     rate_mb_s: u64,
     stream_rate_mb_s: u64,
 }
 
-impl std::fmt::Display for Link {
+impl std::fmt::Display for LinkLimits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.rate_mb_s, self.stream_rate_mb_s) {
             (0, 0) => f.write_str("loopback"),
@@ -67,7 +67,7 @@ impl std::fmt::Display for Link {
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct Row {
+struct RestoreRow {
     dataset: String,
     target: String,
     scale: f64,
@@ -78,7 +78,7 @@ struct Row {
     /// Of each stream, in MB/s; 0 for no limit.
     #[serde(default)]
     stream_rate_mb_s: u64,
-    runs: Vec<(Way, Vec<Measured>)>,
+    runs: Vec<(Way, Vec<MeasuredCost>)>,
     /// Medians over the rounds of (the other way's seconds / ours).
     ratios: Vec<(Way, f64)>,
     /// Our time relative to the theoretical minimum, max(download, CPU seconds / cores).
@@ -87,9 +87,9 @@ struct Row {
     safety: f64,
 }
 
-impl Row {
-    fn is_again(&self, other: &Row) -> bool {
-        let key = |r: &Row| {
+impl RestoreRow {
+    fn is_again(&self, other: &RestoreRow) -> bool {
+        let key = |r: &RestoreRow| {
             (
                 r.dataset.clone(),
                 r.target.clone(),
@@ -100,8 +100,8 @@ impl Row {
         key(self) == key(other)
     }
 
-    fn link(&self) -> Link {
-        Link {
+    fn link(&self) -> LinkLimits {
+        LinkLimits {
             rate_mb_s: self.rate_mb_s,
             stream_rate_mb_s: self.stream_rate_mb_s,
         }
@@ -119,32 +119,33 @@ impl Row {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Memory {
     table_data_bytes: u64,
-    measured: Measured,
+    measured: MeasuredCost,
 }
 
 /// All results of this machine.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-struct Results {
+struct RestoreResults {
     machine: String,
     scale: f64,
-    rows: Vec<Row>,
+    rows: Vec<RestoreRow>,
     memory: Vec<Memory>,
 }
 
-impl Results {
+impl RestoreResults {
     /// Earlier results, if they are of the same machine and versions.
     fn kept(machine: String, scale: f64) -> Self {
-        let new = Results {
+        let new = RestoreResults {
             machine,
             scale,
-            ..Results::default()
+            ..RestoreResults::default()
         };
         let kept = kept(new.file());
-        let kept = kept
-            .map(|json| serde_json::from_value::<Results>(json).expect("results of this bench"));
+        let kept = kept.map(|json| {
+            serde_json::from_value::<RestoreResults>(json).expect("results of this bench")
+        });
         match kept.filter(|k| k.machine == new.machine) {
-            Some(kept) => Results { scale, ..kept },
+            Some(kept) => RestoreResults { scale, ..kept },
             None => new,
         }
     }
@@ -157,7 +158,7 @@ impl Results {
         }
     }
 
-    fn add(&mut self, row: Row) {
+    fn add(&mut self, row: RestoreRow) {
         self.rows.retain(|r| !r.is_again(&row));
         self.rows.push(row);
         self.write();
@@ -184,7 +185,7 @@ const PAGE: &str = "docs/speed.md";
 /// Selects the memory measurement in `BENCH_DATASETS`.
 const MEMORY: &str = "memory";
 
-struct Bench {
+struct RestoreBench {
     bindir: PathBuf,
     scratch: PathBuf,
     cores: usize,
@@ -214,7 +215,7 @@ fn main() {
     let peers = env_or("BENCH_PEERS", &pairs.to_string())
         .parse()
         .expect("BENCH_PEERS is a number");
-    let bench = Bench {
+    let bench = RestoreBench {
         bindir: stand.bindir.clone(),
         scratch,
         cores,
@@ -226,7 +227,7 @@ fn main() {
         "{}\nbaseline: download, CRC32C, pg_restore -j{cores} into a new database",
         machine(&bench.bindir, bench.cores)
     );
-    let mut results = Results::kept(machine(&bench.bindir, bench.cores), scale);
+    let mut results = RestoreResults::kept(machine(&bench.bindir, bench.cores), scale);
     let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
     for dataset in ALL.iter().filter(|d| is_wanted(d.name)) {
         let dump = dataset.dump(&bench.bindir, &bench.scratch, scale);
@@ -235,7 +236,7 @@ fn main() {
             .filter(|t| targets.contains(t))
         {
             for (i, rate_mb_s) in rates.iter().copied().enumerate() {
-                let link = Link {
+                let link = LinkLimits {
                     rate_mb_s,
                     stream_rate_mb_s,
                 };
@@ -253,16 +254,16 @@ fn main() {
     println!("\n{}", results.text());
 }
 
-impl Bench {
+impl RestoreBench {
     /// `with_peers`: all ways, otherwise only those that are compared.
     fn compare(
         &self,
         dataset: &Dataset,
         dump: &Path,
         target: &'static str,
-        link: Link,
+        link: LinkLimits,
         with_peers: bool,
-    ) -> Row {
+    ) -> RestoreRow {
         let server = Sandbox::start(
             &self.bindir,
             &std::env::temp_dir(),
@@ -286,7 +287,8 @@ impl Bench {
         }
         let compared = 2 + usize::from(are_streams_limited);
         let mut safety = vec![];
-        let mut runs: Vec<(Way, Vec<Measured>)> = ways.into_iter().map(|w| (w, vec![])).collect();
+        let mut runs: Vec<(Way, Vec<MeasuredCost>)> =
+            ways.into_iter().map(|w| (w, vec![])).collect();
         for round in 0..self.pairs {
             // The ways take turns in going first. Those that are compared come before the others.
             let n = if round < self.peers {
@@ -319,7 +321,7 @@ impl Bench {
         }
         let object_bytes = std::fs::metadata(dump).expect("the dump").len();
         let ours = runs[0].1.clone();
-        let ratio = |theirs: &[Measured]| {
+        let ratio = |theirs: &[MeasuredCost]| {
             median(
                 ours.iter()
                     .zip(theirs)
@@ -334,11 +336,11 @@ impl Bench {
         } else {
             object_bytes as f64 / (link.rate_mb_s as f64 * MB)
         };
-        let floor = |m: &Measured| {
+        let floor = |m: &MeasuredCost| {
             download.max((m.client_cpu + m.server_cpu) / self.cores as f64) / m.seconds
         };
         let of_floor = median(ours.iter().map(floor).collect());
-        Row {
+        RestoreRow {
             dataset: dataset.name.to_owned(),
             target: target.to_owned(),
             scale: self.scale,
@@ -360,7 +362,7 @@ impl Bench {
         server: &Sandbox,
         url: &str,
         dump: &Path,
-    ) -> Measured {
+    ) -> MeasuredCost {
         let downloaded = self.scratch.join("downloaded");
         // A shell command as a user would write it; `$0` is the file, `$1` the URL.
         let unpack = match form {
@@ -571,7 +573,7 @@ fn check_hash(hash: &str, crc: u32) {
     );
 }
 
-impl Results {
+impl RestoreResults {
     fn text(&self) -> String {
         let mut out = format!("{}.\n\n", self.machine);
         let mut targets: Vec<&str> = self.rows.iter().map(|r| r.target.as_str()).collect();
@@ -601,8 +603,8 @@ impl Results {
     }
 }
 
-fn line(r: &Row) -> String {
-    let of = |way: Way, f: fn(&Measured) -> f64| {
+fn line(r: &RestoreRow) -> String {
+    let of = |way: Way, f: fn(&MeasuredCost) -> f64| {
         let runs = r.runs.iter().find(|(w, _)| *w == way);
         runs.map_or(f64::NAN, |(_, m)| median(m.iter().map(f).collect()))
     };

@@ -34,7 +34,7 @@ const KILL: &str = "kill";
 const KILLED_AT: f64 = 0.9;
 
 #[derive(Debug, serde::Serialize)]
-struct Row {
+struct ResumeRow {
     dataset: &'static str,
     never_seconds: Vec<f64>,
     ways: Vec<Cost>,
@@ -109,7 +109,7 @@ fn compare(
     host: &str,
     (dataset, object): (&'static str, &str),
     pairs: usize,
-) -> Row {
+) -> ResumeRow {
     let (wanted, from) = (env_or("BENCH_WAYS", WAYS), env_or("BENCH_FROM", "300ms"));
     let is_wanted = |way: &str| wanted.split(',').any(|w| w == way);
     let midway = ["--keep-progress", "--restore-resume-from", from.as_str()];
@@ -153,7 +153,7 @@ fn compare(
         seconds: of.seconds,
     };
     let has_continued = !continued_seconds.is_empty();
-    Row {
+    ResumeRow {
         dataset,
         ways: ways[1..].iter().zip(times).map(cost).collect(),
         continued_share: has_continued.then(|| ratio(&continued_seconds, &never.seconds)),

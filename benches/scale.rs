@@ -33,7 +33,7 @@ const SHARED_ROWS: u64 = 200_000;
 const SHARED_ROUNDS: usize = 3;
 
 #[derive(Debug, serde::Serialize)]
-struct Row {
+struct ScaleRow {
     workers: usize,
     requests: usize,
     seconds: f64,
@@ -48,7 +48,7 @@ struct Row {
 
 /// Restores that start together on one server, which is the only bottleneck.
 #[derive(Debug, serde::Serialize)]
-struct Shared {
+struct SharedServerRow {
     workers: usize,
     restores_a_minute: f64,
     /// Relative to one worker.
@@ -58,12 +58,12 @@ struct Shared {
     fairness: f64,
 }
 
-struct Worker {
+struct WorkerProcess {
     child: Child,
     admin: String,
 }
 
-impl Drop for Worker {
+impl Drop for WorkerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -147,7 +147,7 @@ fn main() {
     );
     let rate = (size as f64 / READ_SECONDS) as u64;
     env.emulator.storage.limit_rate_each(rate);
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<ScaleRow> = Vec::new();
     for workers in counts {
         let mut row = env.throughput(workers, workers * requests);
         row.speedup = row.restores_a_minute
@@ -172,7 +172,7 @@ fn main() {
         rows.push(row);
     }
     env.emulator.storage.limit_rate_each(0);
-    let mut shares: Vec<Shared> = vec![];
+    let mut shares: Vec<SharedServerRow> = vec![];
     for workers in [1, 2, 4, 8] {
         let mut row = env.share(workers);
         row.speedup = row.restores_a_minute
@@ -216,7 +216,7 @@ fn cpu() -> (f64, f64) {
 }
 
 impl BenchEnv {
-    fn worker(&self) -> Worker {
+    fn worker(&self) -> WorkerProcess {
         let host = self.emulator.host();
         let mut command = Command::new(OURS);
         command.args([
@@ -256,7 +256,7 @@ impl BenchEnv {
         };
         // Keep reading: a full pipe would block the worker.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Worker { child, admin }
+        WorkerProcess { child, admin }
     }
 
     fn ask(&self, backup: &str, id: &str, target: &str) {
@@ -297,8 +297,8 @@ impl BenchEnv {
         })
     }
 
-    fn throughput(&self, count: usize, requests: usize) -> Row {
-        let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
+    fn throughput(&self, count: usize, requests: usize) -> ScaleRow {
+        let workers: Vec<WorkerProcess> = (0..count).map(|_| self.worker()).collect();
         let (begun, before) = (Instant::now(), cpu());
         let of = format!("w{count}-");
         (0..requests)
@@ -306,7 +306,7 @@ impl BenchEnv {
         self.await_answers(&of, requests);
         let (seconds, after) = (begun.elapsed().as_secs_f64(), cpu());
         let sum = |name: &str| -> u64 {
-            let of = |w: &Worker| {
+            let of = |w: &WorkerProcess| {
                 let text = self.get(&format!("http://{}/metrics", w.admin));
                 let value = text
                     .lines()
@@ -315,7 +315,7 @@ impl BenchEnv {
             };
             workers.iter().map(of).sum()
         };
-        let row = Row {
+        let row = ScaleRow {
             workers: count,
             requests,
             seconds,
@@ -358,8 +358,8 @@ impl BenchEnv {
     }
 
     /// Runs as many restores as workers, into as many targets, for some rounds.
-    fn share(&self, count: usize) -> Shared {
-        let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
+    fn share(&self, count: usize) -> SharedServerRow {
+        let workers: Vec<WorkerProcess> = (0..count).map(|_| self.worker()).collect();
         let (mut seconds, mut spread, mut fairness) = (vec![], vec![], vec![]);
         for round in 0..SHARED_ROUNDS {
             let of = format!("shared{count}-{round}-");
@@ -387,7 +387,7 @@ impl BenchEnv {
             (0..count).for_each(|i| self.drop_database(&format!("shared{count}_{round}_{i}")));
         }
         drop(workers);
-        Shared {
+        SharedServerRow {
             workers: count,
             restores_a_minute: count as f64 / median(seconds) * 60.0,
             speedup: 1.0,
@@ -396,7 +396,7 @@ impl BenchEnv {
         }
     }
 
-    fn runs(&self, w: &Worker, id: &str) -> bool {
+    fn runs(&self, w: &WorkerProcess, id: &str) -> bool {
         let status: Value =
             serde_json::from_str(&self.get(&format!("http://{}/status.json", w.admin)))
                 .unwrap_or_default();

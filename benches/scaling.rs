@@ -16,9 +16,9 @@ use std::process::{Command, Stdio};
 
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
-use shared::model::{Costs, Machine, Outcome, Table, simulate};
+use shared::model::{BottleneckTimes, Costs, Machine, ModelTable, simulate};
 use shared::{
-    MB, Measured, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
+    MB, MeasuredCost, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
     watch,
 };
 
@@ -49,7 +49,7 @@ struct Size {
     model_seconds: f64,
 }
 
-struct Bench {
+struct ScalingBench {
     stand: Stand,
     server: Sandbox,
 }
@@ -59,7 +59,7 @@ fn main() {
     let options = "-c max_locks_per_transaction=1024";
     let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options)
         .expect("failed to start the target cluster");
-    let bench = Bench { stand, server };
+    let bench = ScalingBench { stand, server };
     let mut figures = String::new();
     let mut json = vec![];
     for (name, tables, indexes) in DATASETS {
@@ -88,9 +88,9 @@ fn main() {
 }
 
 /// Divides this much text into tables of equal size.
-fn cut(text: f64, tables: usize, indexes: usize) -> Vec<Table> {
+fn cut(text: f64, tables: usize, indexes: usize) -> Vec<ModelTable> {
     vec![
-        Table {
+        ModelTable {
             text: text / tables as f64,
             indexes
         };
@@ -98,7 +98,7 @@ fn cut(text: f64, tables: usize, indexes: usize) -> Vec<Table> {
     ]
 }
 
-impl Bench {
+impl ScalingBench {
     fn size(&self, name: &str, part: f64) -> Size {
         let Stand {
             bindir,
@@ -120,7 +120,7 @@ impl Bench {
         let sections = ["--section", "pre-data", "--section", "data"];
         let data: Vec<Ours> = (0..*pairs).map(|_| restore(&sections)).collect();
         let read: Vec<f64> = (0..*pairs).map(|_| self.read(&dump)).collect();
-        let of = |runs: &[Ours], f: fn(&Measured) -> f64| {
+        let of = |runs: &[Ours], f: fn(&MeasuredCost) -> f64| {
             median(runs.iter().map(|run| f(&run.measured)).collect())
         };
         let size = Size {
@@ -219,7 +219,7 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
         1 => "one table".to_owned(),
         n => format!("{n} tables, one file with data offsets, or a directory"),
     };
-    let rows: [(&str, &[Table], Machine); 5] = [
+    let rows: [(&str, &[ModelTable], Machine); 5] = [
         (
             "1,000 tables, one file without data offsets",
             &many,
@@ -267,7 +267,7 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
          | backup | minutes | bottleneck | link | reader | client | loading | tail |\n|---|---|---|---|---|---|---|---|\n",
     );
     for (what, tables, machine) in rows {
-        let o: Outcome = simulate(costs, &machine, tables);
+        let o: BottleneckTimes = simulate(costs, &machine, tables);
         let part = |s: f64| format!("{:.0} %", s / o.seconds * 100.0);
         let _ = writeln!(
             out,

@@ -119,7 +119,7 @@ const TRIALS: [Trial; 8] = [
 
 /// A line of the file that the program includes.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-struct Gain {
+struct TuningGain {
     setting: String,
     dataset: String,
     bad: String,
@@ -137,7 +137,7 @@ struct Gain {
 
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Gains {
-    measured: Vec<Gain>,
+    measured: Vec<TuningGain>,
 }
 
 fn main() {
@@ -178,7 +178,7 @@ fn dump_of(stand: &Stand, trial: &Trial) -> (PathBuf, &'static str) {
     }
 }
 
-fn measure(stand: &Stand, trial: &Trial, machine: &str) -> Gain {
+fn measure(stand: &Stand, trial: &Trial, machine: &str) -> TuningGain {
     let (dump, dataset) = dump_of(stand, trial);
     let served = serve(&stand.scratch, 0);
     let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
@@ -207,7 +207,7 @@ fn measure(stand: &Stand, trial: &Trial, machine: &str) -> Gain {
     } else {
         format!("{dataset} × {}", trial.times)
     };
-    Gain {
+    TuningGain {
         setting: trial.setting.to_owned(),
         dataset: size,
         bad: trial.bad.to_owned(),
@@ -233,7 +233,7 @@ impl Gains {
         serde_json::from_slice(&file).expect("gains of this bench")
     }
 
-    fn add(&mut self, gain: Gain) {
+    fn add(&mut self, gain: TuningGain) {
         self.measured.retain(|g| g.setting != gain.setting);
         self.measured.push(gain);
         let place = |name: &str| TRIALS.iter().position(|t| t.setting == name);
@@ -256,7 +256,7 @@ impl Gains {
     }
 }
 
-fn line(g: &Gain) -> String {
+fn line(g: &TuningGain) -> String {
     format!(
         "| `{}` | {} | {} | {:.2} | {} | {:.2} | **{:.0} %** | {:.0} %, {:.0} % | {} | {} |\n",
         g.setting,

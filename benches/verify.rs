@@ -23,7 +23,7 @@ mod shared;
 const STARTS: usize = 15;
 
 #[derive(Debug, serde::Serialize)]
-struct Row {
+struct VerifyRow {
     dataset: &'static str,
     object_bytes: u64,
     table_bytes: u64,
@@ -52,7 +52,7 @@ fn main() {
         ("events", include_str!("events.sql"), rows(3_300_000.0)),
         ("mixed", include_str!("mixed.sql"), rows(260_000.0)),
     ];
-    let table: Vec<Row> = datasets
+    let table: Vec<VerifyRow> = datasets
         .into_iter()
         .map(|(name, sql, rows)| {
             let dump = make_dump(bindir, scratch, name, sql, rows);
@@ -130,7 +130,7 @@ fn compare(
     dump: &Path,
     rounds: usize,
     jobs: usize,
-) -> Row {
+) -> VerifyRow {
     let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
     // The same settings as a sandbox.
     let server = Sandbox::start(
@@ -203,7 +203,7 @@ fn compare(
         .run(server.command("psql").args(psql))
         .expect("the size");
     let cost = |base: &[f64]| median(full.iter().zip(base).map(|(f, b)| f / b - 1.0).collect());
-    Row {
+    VerifyRow {
         dataset: name,
         object_bytes: std::fs::metadata(dump).expect("the dump").len(),
         table_bytes: String::from_utf8_lossy(&table_bytes)
@@ -219,7 +219,7 @@ fn compare(
     }
 }
 
-fn print(rows: &[Row]) {
+fn print(rows: &[VerifyRow]) {
     println!(
         "\n| dataset | object MB | tables MB | restore s | without ANALYZE s | proof, depth restore s | depth data s | cost of data | without ANALYZE |"
     );

@@ -41,7 +41,7 @@ pub(crate) use members::with_checksums;
 pub use pieces::{has_extension, is_first_piece, whole_of};
 pub use ranges::{open_by_blocks, open_by_offsets};
 pub(crate) use rotation::head_of;
-pub use unlisted::Unlisted;
+pub use unlisted::UnlistedPlaces;
 
 /// A backup as `list_available_backups` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -628,10 +628,10 @@ pub(crate) async fn newest_first(
     excluded_suffix: Option<&str>,
     manifest: Option<&str>,
     with_checksums: bool,
-) -> Result<(Vec<FoundBackup>, Unlisted), RestoreError> {
+) -> Result<(Vec<FoundBackup>, UnlistedPlaces), RestoreError> {
     let listed = list_objects(store, prefix, with_checksums).await;
     let mut objects = listed.map_err(of_bucket).map_err(of_object)?;
-    let unlisted = Unlisted::take_from(store, &mut objects);
+    let unlisted = UnlistedPlaces::take_from(store, &mut objects);
     let is_excluded = |name: &str| excluded_suffix.is_some_and(|s| name.ends_with(s));
     let mut all = found_in(store, objects, manifest).await?;
     all.retain(|f| !is_excluded(&f.object.name) && at.is_none_or(|t| f.object.created <= t));
@@ -661,7 +661,7 @@ fn check_any(
     store: &dyn BackupStore,
     prefix: &str,
     at: Option<jiff::Timestamp>,
-    (found, unlisted): (&[FoundBackup], &Unlisted),
+    (found, unlisted): (&[FoundBackup], &UnlistedPlaces),
 ) -> Result<(), RestoreError> {
     if !found.is_empty() {
         return Ok(());
@@ -689,7 +689,7 @@ pub(crate) fn not_after(at: Option<jiff::Timestamp>) -> String {
 pub(crate) async fn pin_found(
     store: Arc<dyn BackupStore>,
     found: FoundBackup,
-    unlisted: &Unlisted,
+    unlisted: &UnlistedPlaces,
 ) -> Result<PinnedBackup, RestoreError> {
     unlisted.check_newest(Some(&found.object))?;
     let FoundBackup {

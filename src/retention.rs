@@ -56,7 +56,7 @@ pub struct RetentionRules {
 
 /// A backup and what is known about it.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct RetentionCandidate {
     pub object: StoredObject,
     /// When it was made and a restore had proven it, if no later verification has found a fault.
     pub proven_since: Option<jiff::Timestamp>,
@@ -110,7 +110,7 @@ struct FirstProof {
 }
 
 impl NewerInSeries {
-    fn add(&mut self, place: usize, c: &Candidate) {
+    fn add(&mut self, place: usize, c: &RetentionCandidate) {
         self.backups += 1;
         if let Some(since) = c.proven_since
             && self.first_proof.is_none_or(|first| since < first.since)
@@ -127,7 +127,7 @@ struct RowsKept {
     is_limited: bool,
 }
 
-impl Candidate {
+impl RetentionCandidate {
     pub fn is_proven(&self) -> bool {
         self.proven_since.is_some()
     }
@@ -162,7 +162,7 @@ impl RetentionRules {
     /// Why a backup is kept for rows that no newer one has, or may not have, if it is. `since` then, their loss could be noticed.
     fn keeps_rows(
         &self,
-        c: &Candidate,
+        c: &RetentionCandidate,
         since: jiff::Timestamp,
         now: jiff::Timestamp,
     ) -> Option<RowsKept> {
@@ -251,13 +251,13 @@ fn days(n: u32) -> String {
 
 /// Decides about all backups of a set, given newest first.
 pub fn decide(
-    backups: Vec<Candidate>,
+    backups: Vec<RetentionCandidate>,
     now: jiff::Timestamp,
     rules: RetentionRules,
 ) -> Vec<Decision> {
     let series: Vec<Result<RetainedSeries, String>> =
-        backups.iter().map(Candidate::series).collect();
-    let any_proven = backups.iter().any(Candidate::is_proven);
+        backups.iter().map(RetentionCandidate::series).collect();
+    let any_proven = backups.iter().any(RetentionCandidate::is_proven);
     let of_proven = backups.iter().zip(&series).filter(|(c, _)| c.is_proven());
     let all_proven: HashSet<&RetainedSeries> =
         of_proven.filter_map(|(_, s)| s.as_ref().ok()).collect();
@@ -339,7 +339,7 @@ mod tests {
     /// of a backup that names none, `~` of one that no verification has listed.
     fn decided(backups: &[(i64, &str)], proven: &[usize], floor: usize) -> Vec<Decision> {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
-        let candidate = |(i, (age, database)): (usize, &(i64, &str))| Candidate {
+        let candidate = |(i, (age, database)): (usize, &(i64, &str))| RetentionCandidate {
             object: made(i, *age),
             proven_since: proven.contains(&i).then(|| day(*age)),
             origin: match *database {
@@ -492,11 +492,11 @@ mod tests {
     fn decided_with(
         ages: &[i64],
         proven: &[usize],
-        change: impl Fn(usize, &mut Candidate),
+        change: impl Fn(usize, &mut RetentionCandidate),
     ) -> Vec<(bool, String)> {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
         let candidate = |(i, age): (usize, &i64)| {
-            let mut c = Candidate {
+            let mut c = RetentionCandidate {
                 object: made(i, *age),
                 proven_since: proven.contains(&i).then(|| day(*age)),
                 origin: Ok(BackupOrigin::Named("a".into())),
@@ -595,7 +595,7 @@ mod tests {
         let left_out = || Some(SoleRows::LeftOut("public.orders".into()));
         let gone = || Some(SoleRows::Gone("public.orders".into()));
         let of = |age: i64, is_proven: bool, sole: Option<SoleRows>, is_part: bool| {
-            let candidate = Candidate {
+            let candidate = RetentionCandidate {
                 object: made(usize::try_from(age).unwrap(), age),
                 proven_since: is_proven.then(|| day(age)),
                 origin: Ok(BackupOrigin::Named("a".into())),
@@ -630,7 +630,7 @@ mod tests {
         let rules = RetentionRules { days: 7, floor: 0 };
         for part in [None, Some(BackupContents::Partial)] {
             for (since, deleted) in [(34, &[1, 2, 5][..]), (35, &[1, 2, 3, 4, 5])] {
-                let of = |place: usize, age: i64| Candidate {
+                let of = |place: usize, age: i64| RetentionCandidate {
                     object: made(place, age),
                     proven_since: Some(day(age)),
                     origin: Ok(BackupOrigin::Named("a".into())),
@@ -639,13 +639,13 @@ mod tests {
                     is_bad: false,
                     sole_rows: None,
                 };
-                let older = Candidate {
+                let older = RetentionCandidate {
                     proven_since: None,
                     sole_rows: Some(SoleRows::Gone("public.orders".into())),
                     ..of(4, 90)
                 };
                 // It was verified late.
-                let first = Candidate {
+                let first = RetentionCandidate {
                     proven_since: Some(day(since)),
                     ..of(3, 80)
                 };

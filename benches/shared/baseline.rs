@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 
 use pgrestored::sandbox::Sandbox;
 
-use super::{Measured, OURS, Ours, env_or, measure, restoring, watch};
+use super::{MeasuredCost, OURS, Ours, env_or, measure, restoring, watch};
 
 /// Creates the database `restored`, and restores `dump` into it with one session per core.
-pub fn pg_restore(server: &Sandbox, bindir: &Path, cores: usize, dump: &Path) -> Measured {
+pub fn pg_restore(server: &Sandbox, bindir: &Path, cores: usize, dump: &Path) -> MeasuredCost {
     let line = format!("createdb -T template0 restored && pg_restore -d restored -j{cores} \"$0\"");
     let path = format!("{}:{}", bindir.display(), env_or("PATH", "/usr/bin:/bin"));
     measure(server, || {

@@ -21,7 +21,7 @@ pub mod shapes;
 
 /// The cost of one restore.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
-pub struct Measured {
+pub struct MeasuredCost {
     pub seconds: f64,
     /// CPU seconds of all processes of the restoring side.
     pub client_cpu: f64,
@@ -32,7 +32,7 @@ pub struct Measured {
 }
 
 /// Measures the cost of `work` on `server`. `work` returns the peak memory and the bytes written to disk.
-pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> Measured {
+pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> MeasuredCost {
     let postmaster = postmaster(server);
     let (client, served) = (
         cpu_of_children(std::process::id()),
@@ -48,7 +48,7 @@ pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> Measured 
         std::thread::sleep(Duration::from_millis(5));
     }
     let server_cpu = cpu_of_children(postmaster) - served;
-    Measured {
+    MeasuredCost {
         seconds,
         client_cpu,
         server_cpu,
@@ -151,7 +151,7 @@ impl Stand {
 
 /// A restore by pgrestored: its cost, and the result that it printed.
 pub struct Ours {
-    pub measured: Measured,
+    pub measured: MeasuredCost,
     pub result: serde_json::Value,
 }
 

@@ -35,14 +35,14 @@ pub struct Machine {
 
 /// A table: MB of text, and the number of indexes among which the build cost is divided.
 #[derive(Debug, Clone, Copy)]
-pub struct Table {
+pub struct ModelTable {
     pub text: f64,
     pub indexes: usize,
 }
 
 /// For each resource, the seconds during which it was the bottleneck.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct Outcome {
+pub struct BottleneckTimes {
     pub seconds: f64,
     pub link: f64,
     pub reader: f64,
@@ -54,7 +54,7 @@ pub struct Outcome {
     pub tail: f64,
 }
 
-impl Outcome {
+impl BottleneckTimes {
     /// The resource that was the bottleneck for most of the time.
     pub fn bound(&self) -> &'static str {
         let parts = [
@@ -72,11 +72,11 @@ impl Outcome {
 }
 
 /// Restores `tables`, in this order, with as many sessions as the server has cores.
-pub fn simulate(costs: &Costs, machine: &Machine, tables: &[Table]) -> Outcome {
+pub fn simulate(costs: &Costs, machine: &Machine, tables: &[ModelTable]) -> BottleneckTimes {
     let sessions = machine.server_cores.max(1.0);
-    let mut out = Outcome {
+    let mut out = BottleneckTimes {
         seconds: costs.fixed,
-        ..Outcome::default()
+        ..BottleneckTimes::default()
     };
     let mut waiting = std::collections::VecDeque::from_iter(tables.iter().copied());
     // Remaining CPU seconds of each index that is ready or being built, longest first.

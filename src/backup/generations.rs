@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::unlisted::Unlisted;
+use super::unlisted::UnlistedPlaces;
 use super::{
     FoundBackup, check_any, file_of, folder_of, found_in, is_first_piece, newer_first, not_after,
     not_found, of_bucket, of_object, whole_of,
@@ -17,7 +17,7 @@ use pgdump_archive::member_name;
 pub(crate) struct FormerBackups {
     /// Newest first.
     pub(crate) found: Vec<FoundBackup>,
-    pub(crate) unlisted: Unlisted,
+    pub(crate) unlisted: UnlistedPlaces,
     /// Soft-deleted objects that would be among them, newest first. None where this account may not list such objects.
     pub(crate) deleted: Vec<ObjectGeneration>,
     /// What to know about them.
@@ -88,7 +88,7 @@ pub(crate) async fn newest_former_first(
         Some(at) => live_at(&all, at),
         None => live_now(&all),
     };
-    let unlisted = Unlisted::take_from(store, &mut snapshot);
+    let unlisted = UnlistedPlaces::take_from(store, &mut snapshot);
     let mut found = found_in(store, snapshot.clone(), manifest).await?;
     let mut passed = Vec::new();
     if let Some(at) = at {

@@ -109,13 +109,13 @@ mod tests {
 
     /// A link and a reader, in MB/s.
     #[derive(Clone, Copy)]
-    struct Link {
+    struct SimulatedLink {
         per_stream: f64,
         together: f64,
         reader: f64,
     }
 
-    struct Simulation {
+    struct TunerSimulation {
         tuner: StreamTuner,
         now: Counters,
         streams: usize,
@@ -123,9 +123,9 @@ mod tests {
         added: usize,
     }
 
-    impl Simulation {
+    impl TunerSimulation {
         fn new() -> Self {
-            Simulation {
+            TunerSimulation {
                 tuner: StreamTuner::default(),
                 now: Counters::default(),
                 streams: 1,
@@ -134,7 +134,7 @@ mod tests {
             }
         }
 
-        fn run(&mut self, seconds: u64, link: Link) -> usize {
+        fn run(&mut self, seconds: u64, link: SimulatedLink) -> usize {
             for _ in 0..seconds * 20 {
                 let offered = (self.streams as f64 * link.per_stream).min(link.together);
                 let rate = offered.min(link.reader);
@@ -166,12 +166,12 @@ mod tests {
             (50.0, 50.0, FAST, 1),
             (50.0, FAST, 40.0, 1),
         ] {
-            let link = Link {
+            let link = SimulatedLink {
                 per_stream,
                 together,
                 reader,
             };
-            let mut download = Simulation::new();
+            let mut download = TunerSimulation::new();
             download.run(6, link);
             // While it tries another one, it may have one more.
             let steady = (0..4).map(|_| download.run(1, link)).min();
@@ -181,26 +181,26 @@ mod tests {
 
     #[test]
     fn the_second_stream_comes_within_a_second() {
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: FAST,
             reader: FAST,
         };
-        assert!(Simulation::new().run(1, link) >= 2);
+        assert!(TunerSimulation::new().run(1, link) >= 2);
     }
 
     #[test]
     fn nothing_is_tried_while_the_reader_is_the_limit() {
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: FAST,
             reader: 49.0,
         };
-        let mut download = Simulation::new();
+        let mut download = TunerSimulation::new();
         download.run(120, link);
         assert_eq!(download.most_seen, 1);
         // Once it is not any more, it goes on.
-        let faster = Link {
+        let faster = SimulatedLink {
             reader: 140.0,
             ..link
         };
@@ -210,17 +210,17 @@ mod tests {
     /// Streams that do not help are tried ever more rarely.
     #[test]
     fn a_link_that_is_full_is_rarely_tried() {
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: 50.0,
             reader: FAST,
         };
-        let mut download = Simulation::new();
+        let mut download = TunerSimulation::new();
         assert_eq!(download.run(600, link), 1);
         assert_eq!(download.most_seen, 2);
         assert!((10..=14).contains(&download.added), "{}", download.added);
         // A link that has become wider is found.
-        let wider = Link {
+        let wider = SimulatedLink {
             together: 100.0,
             ..link
         };
@@ -249,16 +249,16 @@ mod tests {
             assert_eq!(tuner.observe(now, 1), 1);
         }
         // In an outage of the link, no rate says what one more would bring.
-        let link = Link {
+        let link = SimulatedLink {
             per_stream: 50.0,
             together: 50.0,
             reader: 50.0,
         };
-        let outage = Link {
+        let outage = SimulatedLink {
             per_stream: 0.0,
             ..link
         };
-        let mut download = Simulation::new();
+        let mut download = TunerSimulation::new();
         download.run(1, link);
         assert_eq!(download.run(60, outage), 1);
         assert!(download.added <= 1);

@@ -9,7 +9,7 @@ const MAX_NAMED: usize = 5;
 
 /// What cannot be used at a location.
 #[derive(Debug, Default)]
-pub struct Unlisted(Vec<UnlistedPlace>);
+pub struct UnlistedPlaces(Vec<UnlistedPlace>);
 
 #[derive(Debug)]
 struct UnlistedPlace {
@@ -55,7 +55,7 @@ pub(super) fn unusable(store: &dyn BackupStore, file: &StoredObject) -> StorageE
     StorageError::new(kind, format!("{}: {problem}", store.uri(&file.name)))
 }
 
-impl Unlisted {
+impl UnlistedPlaces {
     /// Takes these places out of a listing of backups. Folders of evidence are none of them.
     pub fn take_from(store: &dyn BackupStore, objects: &mut Vec<StoredObject>) -> Self {
         let taken = objects.extract_if(.., |o| o.is_unlisted);
@@ -66,7 +66,7 @@ impl Unlisted {
             newest: o.created,
             name: o.name,
         };
-        Unlisted(backups.map(place).collect())
+        UnlistedPlaces(backups.map(place).collect())
     }
 
     /// Only those whose name is `wanted`.
@@ -87,7 +87,7 @@ impl Unlisted {
 
     /// Takes out what has no usable name, or leads outside.
     pub fn take_unusable(&mut self) -> Self {
-        Unlisted(self.0.extract_if(.., |p| p.obstacle.is_some()).collect())
+        UnlistedPlaces(self.0.extract_if(.., |p| p.obstacle.is_some()).collect())
     }
 
     /// What to know about a backup that was chosen although there are these, if there are any.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::backup_catalog::BackupCatalog;
 use super::set_status::BackupSetStatus;
-use crate::backup::{self, Unlisted};
+use crate::backup::{self, UnlistedPlaces};
 use crate::error::{Blame, JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
@@ -25,7 +25,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(300);
 /// The backups of a set, newest first, and what may hide others.
 pub(super) struct SetListing {
     pub backups: Vec<StoredObject>,
-    pub unlisted: Unlisted,
+    pub unlisted: UnlistedPlaces,
 }
 
 impl BackupCatalog {
@@ -244,7 +244,7 @@ impl BackupCatalog {
         let prefix = self.config.verify.prefix_of(set);
         let objects = backup::list_objects(store.as_ref(), prefix, false).await;
         let mut objects = objects.map_err(backup::of_bucket)?;
-        let mut unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
+        let mut unlisted = UnlistedPlaces::take_from(store.as_ref(), &mut objects);
         unlisted.retain(|name| self.config.verify.set_of(name) == set);
         let mut all = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         all.retain(|o| self.is_backup(&o.name) && self.config.verify.set_of(&o.name) == set);

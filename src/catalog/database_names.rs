@@ -14,7 +14,7 @@ use super::archived_database::ArchivedDatabase;
 use super::backup_catalog::BackupCatalog;
 use super::companions::without_companions;
 use super::grouped_backups::{DatabaseBackups, group};
-use crate::backup::{self, PinnedBackup, ReadHint, Source, Unlisted};
+use crate::backup::{self, PinnedBackup, ReadHint, Source, UnlistedPlaces};
 use crate::config::NAME_BUDGET;
 use crate::error::{
     FailureReason as R, JobError, JobKind, RestoreError, RetryClass, StorageError, ValidationKind,
@@ -365,7 +365,7 @@ impl BackupCatalog {
         &self,
         prefix: &str,
         database: &str,
-    ) -> Result<(Vec<StoredObject>, Unlisted, usize), RestoreError> {
+    ) -> Result<(Vec<StoredObject>, UnlistedPlaces, usize), RestoreError> {
         let (mut all, unlisted) = self.backups_below(prefix).await?;
         all.sort_by(backup::newer_first);
         let older = all.split_off(all.len().min(SEARCHED));

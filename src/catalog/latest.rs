@@ -12,7 +12,7 @@ use super::database_names::{LOOK_LIMIT, SEARCHED, named_by};
 use super::evidence::{is_proven, last_of_each, why_bad};
 use super::former_generations::{check_deleted, or_soft_deleted};
 use super::whole_backups::PassedBackup;
-use crate::backup::{self, FormerBackups, FoundBackup, PinnedBackup, Unlisted, not_after};
+use crate::backup::{self, FormerBackups, FoundBackup, PinnedBackup, UnlistedPlaces, not_after};
 use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, ValidationKind};
 use crate::job::LatestBackup;
 use crate::proof::{BackupOrigin, VerificationReport, pattern_of};
@@ -307,7 +307,7 @@ impl BackupCatalog {
         &self,
         wanted: &LatestBackup,
         deadline: Instant,
-        (found, unlisted): (&[FoundBackup], &mut Unlisted),
+        (found, unlisted): (&[FoundBackup], &mut UnlistedPlaces),
     ) -> Result<ChosenBackup, RestoreError> {
         let Some(evidence) = self.evidence(None).await? else {
             return Err(self.not_found(wanted, "no evidence is kept (EVIDENCE_LOCATION=none), so no backup is known to be proven: name one"));

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::backup_catalog::BackupCatalog;
 use super::evidence::last_of_each;
-use crate::backup::{Backup, Unlisted};
+use crate::backup::{Backup, UnlistedPlaces};
 use crate::error::{RestoreError, StorageError, report as said};
 use crate::policy::Depth;
 use crate::proof::{BackupContents, Verdict, VerificationReport};
@@ -65,7 +65,7 @@ pub struct ProvenListing {
     /// Why proofs may be missing.
     pub incomplete: Option<String>,
     /// What may be backups and cannot be listed.
-    pub unlisted: Unlisted,
+    pub unlisted: UnlistedPlaces,
 }
 
 /// A generation of an object, and what the evidence says about it.

@@ -19,7 +19,8 @@ use crate::error::{
 use crate::policy::Depth;
 use crate::proof::{BackupContents, BackupOrigin, Verdict, VerificationReport};
 use crate::retention::{
-    Candidate, Decision, KnownRows, RetainedSeries, RetainedSet, RetentionRules, decide_with_parts,
+    Decision, KnownRows, RetainedSeries, RetainedSet, RetentionCandidate, RetentionRules,
+    decide_with_parts,
 };
 use crate::store::{StoredObject, read_range};
 use crate::verification::{DocumentFolders, Evidence, Testimony};
@@ -200,7 +201,7 @@ impl BackupCatalog {
         object: StoredObject,
         known: &Testimony,
         may_matter: bool,
-    ) -> Candidate {
+    ) -> RetentionCandidate {
         let reports = known.reports.as_slice();
         let proven_since = proven_since(&object, reports);
         let database = reports.iter().find_map(|r| r.database.clone());
@@ -222,7 +223,7 @@ impl BackupCatalog {
         } else {
             KnownRows::Unlisted("nobody has looked".into())
         };
-        Candidate {
+        RetentionCandidate {
             object,
             proven_since,
             origin,

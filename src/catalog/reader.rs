@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backup_catalog::BackupCatalog;
 use crate::backup::{
-    self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source, Unlisted,
+    self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source, UnlistedPlaces,
 };
 use crate::config::Location;
 use crate::error::{
@@ -106,11 +106,11 @@ impl BackupCatalog {
     pub(super) async fn backups_below(
         &self,
         prefix: &str,
-    ) -> Result<(Vec<StoredObject>, Unlisted), RestoreError> {
+    ) -> Result<(Vec<StoredObject>, UnlistedPlaces), RestoreError> {
         let store = self.store().await?;
         let objects = backup::list_objects(store.as_ref(), prefix, true).await;
         let mut objects = objects.map_err(backup::of_bucket)?;
-        let unlisted = Unlisted::take_from(store.as_ref(), &mut objects);
+        let unlisted = UnlistedPlaces::take_from(store.as_ref(), &mut objects);
         let backups = backup::backups_of(store.as_ref(), objects, self.manifest()).await?;
         Ok((backups, unlisted))
     }

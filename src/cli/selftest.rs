@@ -62,7 +62,7 @@ pub(super) struct SelftestArgs {
     rounds: u8,
 }
 
-struct Case {
+struct SelftestCase {
     name: &'static str,
     bytes: Vec<u8>,
     /// CRC32C to expect of the object.
@@ -72,7 +72,7 @@ struct Case {
     wanted_elsewhere: Option<ExpectedVerdict>,
 }
 
-impl Case {
+impl SelftestCase {
     /// The verdict that it must get on the server that verified it.
     fn expected(&self, run: &JobOutcome) -> ExpectedVerdict {
         let server = run.proof.as_ref().and_then(|p| p.server.as_ref());
@@ -181,14 +181,14 @@ fn encrypted() -> Result<Vec<u8>, CommandError> {
     Ok(out)
 }
 
-fn cases() -> Result<Vec<Case>, CommandError> {
+fn cases() -> Result<Vec<SelftestCase>, CommandError> {
     let newer = {
         let mut bytes = GOOD_DUMP.to_vec();
         bytes[6] = 99;
         bytes
     };
     let len = GOOD_DUMP.len();
-    let case = |name, bytes, wanted| Case {
+    let case = |name, bytes, wanted| SelftestCase {
         name,
         bytes,
         crc32c: None,
@@ -225,7 +225,7 @@ fn cases() -> Result<Vec<Case>, CommandError> {
             flipped(len - 700),
             failed(ArchiveCorrupt),
         ),
-        Case {
+        SelftestCase {
             crc32c: good_crc32c,
             ..case(
                 "flipped after the upload",
@@ -262,7 +262,7 @@ fn cases() -> Result<Vec<Case>, CommandError> {
             ),
             inconclusive(ExtensionMissing, Blame::Target),
         ),
-        Case {
+        SelftestCase {
             // Another version might have such a function.
             wanted_elsewhere: Some(inconclusive(VersionIncompatible, Blame::Target)),
             ..case(
@@ -339,9 +339,9 @@ fn config_in(config: &Config, folder: &Path, names: &[&str]) -> Config {
 }
 
 /// A folder that is removed on drop.
-struct Scratch(PathBuf);
+struct ScratchFolder(PathBuf);
 
-impl Drop for Scratch {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -425,23 +425,27 @@ pub(super) async fn keep_testing(
 }
 
 /// A folder as the bucket, and the application that verifies its backups.
-struct Round {
+struct SelftestRound {
     app: App,
-    scratch: Scratch,
+    scratch: ScratchFolder,
 }
 
-impl Round {
+impl SelftestRound {
     fn new(config: &Config, names: &[&str]) -> Result<Self, CommandError> {
         let folder =
             std::env::temp_dir().join(format!("pgrestored-selftest-{}", uuid::Uuid::new_v4()));
         let app = App::new(config_in(config, &folder, names))?;
-        Ok(Round {
+        Ok(SelftestRound {
             app,
-            scratch: Scratch(folder),
+            scratch: ScratchFolder(folder),
         })
     }
 
-    async fn run_case(&self, number: usize, case: &Case) -> Result<JobOutcome, CommandError> {
+    async fn run_case(
+        &self,
+        number: usize,
+        case: &SelftestCase,
+    ) -> Result<JobOutcome, CommandError> {
         // Names like those of one database's backups on consecutive days.
         let name = format!("{}/{}.backup", case.name, 20_260_000 + number);
         let path = self.scratch.0.join(&name);
@@ -461,7 +465,7 @@ impl Round {
 }
 
 /// Each case in each round, in random order. Cases of one name are successive backups and stay together.
-fn shuffled(cases: &[Case], seed: u64, rounds: u8) -> Vec<(usize, std::ops::Range<usize>)> {
+fn shuffled(cases: &[SelftestCase], seed: u64, rounds: u8) -> Vec<(usize, std::ops::Range<usize>)> {
     let starts = (0..cases.len()).filter(|i| *i == 0 || cases[*i].name != cases[*i - 1].name);
     let mut all = Vec::new();
     for start in starts {
@@ -486,7 +490,7 @@ async fn answers(
     let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
     names.dedup();
     let places = (0..rounds)
-        .map(|_| Round::new(config, &names))
+        .map(|_| SelftestRound::new(config, &names))
         .collect::<Result<Vec<_>, _>>()?;
     let mut found: Vec<Vec<JobOutcome>> = cases.iter().map(|_| vec![]).collect();
     let mut answers: Vec<Option<CaseResult>> = cases.iter().map(|_| None).collect();
@@ -503,7 +507,7 @@ async fn answers(
     Ok(answers.into_iter().flatten().collect())
 }
 
-fn compare(case: &Case, runs: &[JobOutcome], seed: u64) -> CaseResult {
+fn compare(case: &SelftestCase, runs: &[JobOutcome], seed: u64) -> CaseResult {
     let text = |(verdict, why): &ExpectedVerdict| match why {
         None => verdict.as_str().to_owned(),
         Some((reason, blame)) => {
@@ -567,7 +571,7 @@ mod tests {
 
     #[test]
     fn a_case_whose_verdict_differs_between_runs_is_wrong() {
-        let case = Case {
+        let case = SelftestCase {
             name: "x",
             bytes: vec![],
             crc32c: None,

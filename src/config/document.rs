@@ -84,12 +84,12 @@ mod tests {
         #[serde(rename = "number")]
         _number: Option<f64>,
         #[serde(rename = "word")]
-        _word: Option<Word>,
+        _word: Option<KnownWord>,
     }
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(rename_all = "snake_case")]
-    enum Word {
+    enum KnownWord {
         Known,
     }
 

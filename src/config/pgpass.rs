@@ -15,13 +15,13 @@ pub(super) struct PasswordQuery<'a> {
 
 /// A field of a line, without its escapes.
 #[derive(Default)]
-struct Field {
+struct PgpassField {
     value: String,
     /// It is a lone `*`.
     is_any: bool,
 }
 
-impl Field {
+impl PgpassField {
     fn matches(&self, wanted: &str) -> bool {
         self.is_any || self.value == wanted
     }
@@ -31,12 +31,12 @@ impl Field {
 const DEFAULT_SOCKETS: [&str; 3] = ["/tmp", "/var/run/postgresql", "/run/postgresql"];
 
 /// Splits a line at its colons; a backslash takes the next character as it is.
-fn fields_of(line: &str) -> Vec<Field> {
-    let mut fields = vec![Field::default()];
+fn fields_of(line: &str) -> Vec<PgpassField> {
+    let mut fields = vec![PgpassField::default()];
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
         if c == ':' {
-            fields.push(Field::default());
+            fields.push(PgpassField::default());
             continue;
         }
         let Some(field) = fields.last_mut() else {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::advisory_locks::{server_clock, take_locks};
 use super::fill::{finish_recorded, journal_of, lock_session, open_target};
-use super::journal::Known;
+use super::journal::RequestStatus;
 use super::names::previous_name;
 use super::powers::{may_act_as, membership_options};
 use super::swap;
@@ -56,17 +56,17 @@ pub async fn claim(
         Err(ValidationError::new(ValidationKind::InvalidRequest, what).into())
     };
     let (crashed_attempts, failed_attempts) = match journal.look_up(&lock, &job.request_id).await? {
-        Known::Done { digest, outcome } if digest == job.digest => {
+        RequestStatus::Done { digest, outcome } if digest == job.digest => {
             finish_recorded(server, (&lock, journal), job).await;
             return Ok(Claim::Done(outcome));
         }
-        Known::Unfinished {
+        RequestStatus::Unfinished {
             digest,
             starts,
             failures,
         } if digest == job.digest => (starts.unsigned_abs(), failures.unsigned_abs()),
-        Known::Done { .. } | Known::Unfinished { .. } => return reused(),
-        Known::New => (0, 0),
+        RequestStatus::Done { .. } | RequestStatus::Unfinished { .. } => return reused(),
+        RequestStatus::New => (0, 0),
     };
     let (fill_target, outcome) = open_target(server, (&lock, journal), job).await?;
     if let Some(outcome) = outcome {

@@ -1,7 +1,7 @@
 //! A target on which nobody works, held for a moment so that nobody begins.
 
 use super::advisory_locks::take_locks;
-use super::journal::{Journal, Known};
+use super::journal::{Journal, RequestStatus};
 use crate::error::RestoreError;
 use crate::postgres::{Server, Session};
 
@@ -30,9 +30,9 @@ pub async fn hold_idle(
     let lock = server.without_retry().maintenance("lock").await?;
     take_locks(&lock, target, request_id).await?;
     let journal = Journal::find(&lock).await?;
-    let known = journal.look_up(&lock, request_id).await?;
+    let status = journal.look_up(&lock, request_id).await?;
     Ok(IdleTarget {
         _lock: lock,
-        has_outcome: matches!(known, Known::Done { .. }),
+        has_outcome: matches!(status, RequestStatus::Done { .. }),
     })
 }

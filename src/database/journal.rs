@@ -76,7 +76,8 @@ pub(super) fn journal_error(e: &tokio_postgres::Error) -> DatabaseError {
     }
 }
 
-pub(super) enum Known {
+/// What the journal has recorded of a request.
+pub(super) enum RequestStatus {
     New,
     /// The last attempt ended without an outcome, or never finished.
     Unfinished {
@@ -155,7 +156,8 @@ pub(super) struct DatabaseRecord<'a> {
     pub keep_hours: Option<f64>,
 }
 
-pub(super) struct Row<'a> {
+/// What the journal records of a request when an attempt begins.
+pub(super) struct JournalRow<'a> {
     pub request_id: &'a str,
     pub digest: &'a str,
     pub target: &'a str,
@@ -320,9 +322,9 @@ impl Journal {
         self,
         session: &Session,
         request_id: &str,
-    ) -> Result<Known, DatabaseError> {
+    ) -> Result<RequestStatus, DatabaseError> {
         if !self.on {
-            return Ok(Known::New);
+            return Ok(RequestStatus::New);
         }
         let failures = if self.works { "failures" } else { "0" };
         let sql = format!(
@@ -331,16 +333,16 @@ impl Journal {
         let row = session.client().query_opt(&sql, &[&request_id]).await;
         let row = row.map_err(|e| journal_error(&e))?;
         let Some(row) = row else {
-            return Ok(Known::New);
+            return Ok(RequestStatus::New);
         };
         let outcome: Option<String> = row.get(2);
         let outcome = outcome.and_then(|t| stored(serde_json::from_str(&t).ok()?));
         match (row.get::<_, &str>(0), outcome) {
-            ("done", Some(outcome)) => Ok(Known::Done {
+            ("done", Some(outcome)) => Ok(RequestStatus::Done {
                 digest: row.get(1),
                 outcome,
             }),
-            _ => Ok(Known::Unfinished {
+            _ => Ok(RequestStatus::Unfinished {
                 digest: row.get(1),
                 starts: row.get(3),
                 failures: row.get(4),
@@ -395,7 +397,7 @@ impl Journal {
     }
 
     /// Records that this attempt works on the request, taking it over from a crashed attempt.
-    pub async fn begin(self, session: &Session, row: &Row<'_>) -> Result<(), DatabaseError> {
+    pub async fn begin(self, session: &Session, row: &JournalRow<'_>) -> Result<(), DatabaseError> {
         let attempt = row.attempt.to_string();
         self.execute(
             session,

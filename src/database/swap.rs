@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::advisory_locks::take_locks;
 use super::copy_properties::comment_of;
-use super::journal::Known;
+use super::journal::RequestStatus;
 use super::names::LABEL;
 use super::staging::{ProvenStaging, Staging, VouchedStaging};
 use super::target_lock::{Existing, TargetLock};
@@ -633,11 +633,11 @@ async fn resolve_ambiguous_commit(
 /// journal or, without one, to the database's comment.
 async fn is_recorded(claimed: &TargetLock, staging: &Staging) -> Result<bool, RestoreError> {
     if claimed.journal.is_on() {
-        let known = claimed
+        let status = claimed
             .journal
             .look_up(&claimed.lock, &claimed.request_id)
             .await?;
-        return Ok(matches!(known, Known::Done { .. }));
+        return Ok(matches!(status, RequestStatus::Done { .. }));
     }
     Ok(in_place::is_open(&claimed.lock, &claimed.target, staging.oid).await?)
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::advisory_locks;
 use super::fill_record::FillTarget;
-use super::journal::{DatabaseRecord, Journal, Known, RecordKind};
+use super::journal::{DatabaseRecord, Journal, JournalRow, RecordKind, RequestStatus};
 use super::names::staging_name;
 use super::pooled::Pooled;
 use super::work::{ClaimedWork, ResumeTerms};
-use super::{advisory_locks, journal};
 use crate::error::{RestoreError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Server, Session};
@@ -69,8 +69,8 @@ pub(super) struct Existing {
 }
 
 impl TargetLock {
-    pub(super) fn row<'a>(&'a self, digest: &'a str) -> journal::Row<'a> {
-        journal::Row {
+    pub(super) fn row<'a>(&'a self, digest: &'a str) -> JournalRow<'a> {
+        JournalRow {
             request_id: &self.request_id,
             digest,
             target: &self.target,
@@ -164,7 +164,7 @@ impl TargetLock {
         &self,
         outcome: &serde_json::Value,
     ) -> Result<Option<serde_json::Value>, RestoreError> {
-        if let Known::Done { outcome, .. } =
+        if let RequestStatus::Done { outcome, .. } =
             self.journal.look_up(&self.lock, &self.request_id).await?
         {
             return Ok(Some(outcome));
@@ -193,6 +193,11 @@ impl TargetLock {
     pub async fn withdraw(&self) -> Result<(), RestoreError> {
         let this = (self.request_id.as_str(), self.attempt);
         Ok(self.journal.withdraw(&self.lock, this).await?)
+    }
+
+    /// Whether earlier attempts have failed, or have died before they got further: they count.
+    pub fn has_past(&self) -> bool {
+        self.failed_attempts > 0 || self.crashed_attempts.load(Relaxed) > 0
     }
 
     /// The number of this attempt among those that count, from 1: attempts that failed, and those that died before they got

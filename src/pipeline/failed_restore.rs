@@ -100,8 +100,8 @@ fn comes_by_itself(job: &RestoreJob) -> bool {
     job.published_us.is_some() || job.keep == KeepProgress::ForRedelivery
 }
 
-/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at what comes again by itself, and one
-/// whose work is kept, is given back, and that of a command is forgotten.
+/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, one whose work is kept, and
+/// one at the run of a standing restore that counts, is given back, and that of a command is forgotten.
 /// Returns the outcome of a request that has been applied after all.
 async fn record_end(
     claimed: &TargetLock,
@@ -109,12 +109,14 @@ async fn record_end(
     end: End,
     result: &RestoreResult,
 ) -> Option<serde_json::Value> {
+    let has_failed = end.class == Some(RetryClass::Transient);
+    // It counts, or others before it do.
+    let has_past = comes_by_itself(job) && (has_failed || claimed.has_past());
     let done = if end.is_final {
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else if comes_by_itself(job) || end.ending == Ending::Keep {
-        let has_failed = end.class == Some(RetryClass::Transient);
+    } else if job.published_us.is_some() || has_past || end.ending == Ending::Keep {
         let released = match end.class {
             Some(RetryClass::Busy) => claimed.withdraw().await,
             _ => claimed.release(has_failed).await,
@@ -136,7 +138,7 @@ async fn record_end(
 pub(super) async fn stand_back(claimed: &TargetLock, job: &RestoreJob) {
     // Without its request, nobody would go on with what a person has kept; and a request that comes again by itself has a past.
     let has_work = !matches!(claimed.find_work().await, Ok(None));
-    let has_past = job.keep == KeepProgress::ForRedelivery && claimed.counted_attempt(u32::MAX) > 1;
+    let has_past = comes_by_itself(job) && claimed.has_past();
     let done = if job.published_us.is_some() || has_work || has_past {
         claimed.withdraw().await
     } else {

@@ -157,11 +157,11 @@ struct Written {
     to: String,
     generation: Option<String>,
     size: u64,
-    masked: Masked,
+    masked: MaskingResult,
 }
 
 /// What was masked, and what of the rules has had no effect.
-struct Masked {
+struct MaskingResult {
     report: MaskingReport,
     notes: Vec<String>,
 }
@@ -242,7 +242,7 @@ async fn upload(
     store: &dyn BackupStore,
     name: &str,
     stall: Duration,
-) -> Result<(StoredObject, Masked), RestoreError> {
+) -> Result<(StoredObject, MaskingResult), RestoreError> {
     let (writer, body) = object_body(stall);
     let mut writing = tokio::task::spawn_blocking(move || {
         let (writer, masked) = copy.write_to(writer)?;
@@ -286,7 +286,7 @@ struct MaskedCopy {
 
 impl MaskedCopy {
     /// Writes all of it, and returns the output once the backup has proved to be whole.
-    fn write_to<W: Write>(self, out: W) -> Result<(W, Masked), RestoreError> {
+    fn write_to<W: Write>(self, out: W) -> Result<(W, MaskingResult), RestoreError> {
         let archive = self.archive;
         let writer = {
             let entries: Vec<&TocEntry> = self.masking.entries().iter().collect();
@@ -305,7 +305,7 @@ impl MaskedCopy {
         archive.read_data(&mut data)?;
         self.integrity.check()?;
         let out = data.writer.finish()?;
-        let masked = Masked {
+        let masked = MaskingResult {
             report: data.masking.report(),
             notes: data.masking.notes(),
         };
@@ -450,9 +450,9 @@ mod tests {
     use parking_lot::Mutex;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn the_last_bytes_are_written_in_the_end() {
         for (is_finished, wanted) in [(true, &b"abcd"[..]), (false, b"ab")] {
-            let out = Shared::default();
+            let out = SharedBuffer::default();
             let mut held = HeldBack::new(Box::new(out.clone()));
             held.write_all(b"ab").unwrap();
             held.write_all(b"cd").unwrap();

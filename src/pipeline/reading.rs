@@ -12,7 +12,7 @@ type RestoreContext<'a> = JobContext<'a, RestoreJob>;
 
 /// How the data of a backup is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum ReadMethod {
     /// As its format says, which is the reading that counts.
     Plain,
     /// By a restore index.
@@ -21,15 +21,17 @@ pub(super) enum Reading {
     ByOffsets,
 }
 
-impl Reading {
+impl ReadMethod {
     /// Whether what says where the blocks are may be the cause of an error, if it is wrong.
     pub(super) fn may_be_the_cause(self, context: &RestoreContext<'_>, e: &RestoreError) -> bool {
         let is_suspect = match self {
-            Reading::Plain => false,
+            ReadMethod::Plain => false,
             // It may be anybody's, and looks like a fault of the backup.
-            Reading::ByIndex => e.reason().blame() == Blame::Backup && e.blame() != Blame::Target,
+            ReadMethod::ByIndex => {
+                e.reason().blame() == Blame::Backup && e.blame() != Blame::Target
+            }
             // What reached the server began with its own entry: only the reader and the checksum can contradict an offset.
-            Reading::ByOffsets => {
+            ReadMethod::ByOffsets => {
                 matches!(e.reason(), R::ArchiveCorrupt | R::ChecksumMismatch)
             }
         };
@@ -47,23 +49,23 @@ pub(super) async fn open(
     context: &RestoreContext<'_>,
     pinned: &Pinned,
     index: Option<BlockIndex>,
-) -> Result<(Opened, Reading), RestoreError> {
+) -> Result<(Opened, ReadMethod), RestoreError> {
     let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
         let database = context.job.database.as_deref();
         let opened = pinned.open_by_offsets(context, database).await?;
         let reading = if opened.archive.is_read_by_offsets() {
-            Reading::ByOffsets
+            ReadMethod::ByOffsets
         } else {
-            Reading::Plain
+            ReadMethod::Plain
         };
         return Ok((opened, reading));
     };
     match Pinned::open_by_index(backup, index, context).await {
-        Err(e) if Reading::ByIndex.may_be_the_cause(context, &e) => {
+        Err(e) if ReadMethod::ByIndex.may_be_the_cause(context, &e) => {
             let opened = open_in_order(context, pinned, &e).await?;
-            Ok((opened, Reading::Plain))
+            Ok((opened, ReadMethod::Plain))
         }
-        opened => Ok((opened?, Reading::ByIndex)),
+        opened => Ok((opened?, ReadMethod::ByIndex)),
     }
 }
 

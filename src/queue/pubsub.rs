@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::health::FoundBy;
-use super::slots::{Slot, Slots};
+use super::slots::{MessageSlot, Slots};
 use super::{Delivery, Health, Lease, QueueError, RequestQueue, Resource, ResultSink};
 use crate::error::report;
 use crate::event::Message;
@@ -410,7 +410,7 @@ fn delivery(message: PubSubMessage, held: HeldLease) -> Delivery {
 
 struct HeldLease {
     handler: Handler,
-    slot: Slot,
+    slot: MessageSlot,
     _held: Arc<()>,
 }
 

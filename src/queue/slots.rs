@@ -28,8 +28,8 @@ struct SharedSlots {
 #[derive(Clone)]
 pub(super) struct Slots(Arc<SharedSlots>);
 
-/// The slot of one message; freed when it is dropped or by [`Slot::rest`].
-pub(super) struct Slot {
+/// The slot of one message; freed when it is dropped or by [`MessageSlot::rest`].
+pub(super) struct MessageSlot {
     slots: Slots,
     stream: u64,
     rests: bool,
@@ -80,9 +80,9 @@ impl Slots {
     }
 
     /// Takes a slot for a message of `stream`.
-    pub fn take(&self, stream: u64) -> Slot {
+    pub fn take(&self, stream: u64) -> MessageSlot {
         self.lock().in_flight += 1;
-        Slot {
+        MessageSlot {
             slots: self.clone(),
             stream,
             rests: false,
@@ -100,7 +100,7 @@ impl Slots {
     }
 }
 
-impl Slot {
+impl MessageSlot {
     /// Frees the slot while the message is still held.
     pub fn rest(&mut self) {
         if !std::mem::replace(&mut self.rests, true) {
@@ -109,7 +109,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for MessageSlot {
     fn drop(&mut self) {
         if !self.rests {
             // The server itself frees the message's place in the stream that delivered it.

@@ -1,24 +1,24 @@
 //! Retention of backups that hold only a part of a database. Pure.
 
-use super::{Candidate, Decision, RetentionRules, decide};
+use super::{Decision, RetentionCandidate, RetentionRules, decide};
 use crate::proof::BackupContents;
 
 /// Decides about all backups of a set, given newest first, each with what it holds if it is known to hold only a part of a
 /// database. A part makes no whole backup dispensable, neither as a proven one nor as one of the newest; it is itself kept
 /// and deleted like one that was found bad, unless it has rows that no newer proven backup has.
 pub fn decide_with_parts(
-    backups: Vec<(Candidate, Option<BackupContents>)>,
+    backups: Vec<(RetentionCandidate, Option<BackupContents>)>,
     now: jiff::Timestamp,
     rules: RetentionRules,
 ) -> Vec<Decision> {
-    let is_whole = |(_, part): &&(Candidate, Option<BackupContents>)| part.is_none();
+    let is_whole = |(_, part): &&(RetentionCandidate, Option<BackupContents>)| part.is_none();
     let whole = backups.iter().filter(is_whole).map(|(c, _)| c.clone());
     let mut of_whole = decide(whole.collect(), now, rules).into_iter();
     let parts: Vec<(bool, Option<BackupContents>)> = backups
         .iter()
         .map(|(c, part)| (c.is_proven(), *part))
         .collect();
-    let all = backups.into_iter().map(|(c, part)| Candidate {
+    let all = backups.into_iter().map(|(c, part)| RetentionCandidate {
         proven_since: c.proven_since.filter(|_| part.is_none()),
         ..c
     });

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::tables::{NewerTables, UnnamedDatabases};
-use super::{Candidate, Decision, KnownRows, RetainedSeries};
+use super::{Decision, KnownRows, RetainedSeries, RetentionCandidate};
 use crate::proof::{BackupContents, BackupOrigin, ListedTables};
 use crate::store::StoredObject;
 
@@ -27,7 +27,11 @@ struct NewerProven {
 
 impl RetainedSet {
     /// Finds the database of the next backup by its tables, if it names none.
-    pub fn find_series(&mut self, candidate: &mut Candidate, tables: Option<&ListedTables>) {
+    pub fn find_series(
+        &mut self,
+        candidate: &mut RetentionCandidate,
+        tables: Option<&ListedTables>,
+    ) {
         if let (Ok(origin), Some(tables)) = (&candidate.origin, tables)
             && !matches!(origin, BackupOrigin::Named(_))
         {
@@ -36,7 +40,7 @@ impl RetainedSet {
     }
 
     /// Whether a newer proven backup of its database makes this one dispensable, if that has the same rows.
-    pub fn replaces(&self, candidate: &Candidate) -> bool {
+    pub fn replaces(&self, candidate: &RetentionCandidate) -> bool {
         let series = candidate.series().ok();
         let newer = series.and_then(|series| self.of_series.get(&series));
         newer.is_some_and(|newer| newer.has_whole)
@@ -46,7 +50,7 @@ impl RetainedSet {
     /// because no part replaces it.
     pub fn compare(
         &mut self,
-        candidate: &mut Candidate,
+        candidate: &mut RetentionCandidate,
         part: Option<BackupContents>,
         tables: Option<&ListedTables>,
         is_ignored: impl Fn(&str) -> bool,
@@ -122,7 +126,7 @@ mod tests {
 
     /// How a backup was verified.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Look {
+    enum VerificationState {
         Proven,
         /// It was restored, and a check failed, or its last verification had no answer.
         Restored,
@@ -135,10 +139,10 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    struct Backup {
+    struct GeneratedBackup {
         age: i64,
         proven: i64,
-        look: Look,
+        state: VerificationState,
         is_part: bool,
         has: [Has; 4],
         /// Only the first of its tables are listed.
@@ -157,31 +161,31 @@ mod tests {
         jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap()
     }
 
-    impl Backup {
-        fn drawn(((age, later, look, is_part, has), more): (Drawn, DrawnMore)) -> Self {
+    impl GeneratedBackup {
+        fn drawn(((age, later, state, is_part, has), more): (Drawn, DrawnMore)) -> Self {
             use Has::{Definition, NoRows, Nothing, Rows};
-            use Look::{FoundBad, Listed, Proven, Restored, Unlisted};
+            use VerificationState::{FoundBad, Listed, Proven, Restored, Unlisted};
             let (is_cut, first, count, large_objects) = more;
-            Backup {
+            GeneratedBackup {
                 proven: (age - later).max(0),
                 is_part,
                 is_cut,
                 partitions: first..first + count,
                 large_objects,
-                ..Backup::of(
+                ..GeneratedBackup::of(
                     age,
-                    [Proven, Proven, Proven, Restored, FoundBad, Listed, Unlisted][look],
+                    [Proven, Proven, Proven, Restored, FoundBad, Listed, Unlisted][state],
                     has.map(|i| [Nothing, Definition, NoRows, Rows][i]),
                 )
             }
         }
 
         /// Proven on the same day, if it is.
-        fn of(age: i64, look: Look, has: [Has; 4]) -> Self {
-            Backup {
+        fn of(age: i64, state: VerificationState, has: [Has; 4]) -> Self {
+            GeneratedBackup {
                 age,
                 proven: age,
-                look,
+                state,
                 is_part: false,
                 has,
                 is_cut: false,
@@ -191,11 +195,14 @@ mod tests {
         }
 
         fn is_restored(&self) -> bool {
-            !matches!(self.look, Look::Listed | Look::Unlisted)
+            !matches!(
+                self.state,
+                VerificationState::Listed | VerificationState::Unlisted
+            )
         }
 
         fn is_whole_proof(&self) -> bool {
-            self.look == Look::Proven && !self.is_part
+            self.state == VerificationState::Proven && !self.is_part
         }
 
         fn part(&self) -> Option<BackupContents> {
@@ -233,34 +240,34 @@ mod tests {
             tables
         }
 
-        fn candidate(&self, place: usize) -> Candidate {
-            Candidate {
+        fn candidate(&self, place: usize) -> RetentionCandidate {
+            RetentionCandidate {
                 object: StoredObject {
                     created: day(self.age),
                     generation: Generation(place as i64),
                     ..StoredObject::named(&format!("{place}.dump"))
                 },
-                proven_since: (self.look == Look::Proven).then(|| day(self.proven)),
+                proven_since: (self.state == VerificationState::Proven).then(|| day(self.proven)),
                 origin: Ok(BackupOrigin::Named("app".into())),
                 unnamed: None,
-                rows: match self.look {
-                    Look::Listed => KnownRows::Listed,
-                    Look::Unlisted => KnownRows::Unlisted("it is SQL text".into()),
+                rows: match self.state {
+                    VerificationState::Listed => KnownRows::Listed,
+                    VerificationState::Unlisted => KnownRows::Unlisted("it is SQL text".into()),
                     _ => KnownRows::Restored,
                 },
-                is_bad: self.look == Look::FoundBad,
+                is_bad: self.state == VerificationState::FoundBad,
                 sole_rows: None,
             }
         }
 
         /// Whether it can replace another one.
-        fn replaces(&self, older: &Backup) -> bool {
+        fn replaces(&self, older: &GeneratedBackup) -> bool {
             let is_comparable = !self.is_part || older.part().is_some() || !older.is_restored();
-            self.look == Look::Proven && is_comparable
+            self.state == VerificationState::Proven && is_comparable
         }
 
         /// Whether it has all that an older one has, and lists it.
-        fn covers(&self, older: &Backup) -> bool {
+        fn covers(&self, older: &GeneratedBackup) -> bool {
             let has_table = |t: usize| {
                 older.has[t] != Has::Rows || matches!(self.has[t], Has::NoRows | Has::Rows)
             };
@@ -273,11 +280,14 @@ mod tests {
     }
 
     /// What is decided, and which backups have rows alone.
-    fn decide_all(backups: &[Backup], floor: usize) -> (Vec<Decision>, Vec<bool>, RetainedSet) {
+    fn decide_all(
+        backups: &[GeneratedBackup],
+        floor: usize,
+    ) -> (Vec<Decision>, Vec<bool>, RetainedSet) {
         let mut set = RetainedSet::default();
-        let compared = |(place, backup): (usize, &Backup)| {
+        let compared = |(place, backup): (usize, &GeneratedBackup)| {
             let mut candidate = backup.candidate(place);
-            let tables = (backup.look != Look::Unlisted).then(|| backup.tables());
+            let tables = (backup.state != VerificationState::Unlisted).then(|| backup.tables());
             set.compare(&mut candidate, backup.part(), tables.as_ref(), |name| {
                 name == "tmp"
             });
@@ -291,19 +301,24 @@ mod tests {
     }
 
     /// The newer backups that can replace one.
-    fn newer_than(backups: &[Backup], place: usize) -> impl Iterator<Item = usize> {
+    fn newer_than(backups: &[GeneratedBackup], place: usize) -> impl Iterator<Item = usize> {
         (0..place).filter(move |n| backups[*n].replaces(&backups[place]))
     }
 
     /// Whether the time is over for which rows are kept that newer backups lack.
-    fn is_over(backups: &[Backup], place: usize) -> bool {
+    fn is_over(backups: &[GeneratedBackup], place: usize) -> bool {
         let whole = backups[..place].iter().filter(|b| b.is_whole_proof());
         whole.map(|b| b.proven).max() >= Some(LIMIT)
     }
 
     /// Whether rows of a table may be gone: the newest backup that has them, as far as one of its kind replaces it, was kept, or
     /// newer ones have the table empty, or the time is over and none defines it, or nobody knew that they were there.
-    fn may_lose(backups: &[Backup], decisions: &[Decision], place: usize, table: usize) -> bool {
+    fn may_lose(
+        backups: &[GeneratedBackup],
+        decisions: &[Decision],
+        place: usize,
+        table: usize,
+    ) -> bool {
         let has = |i: usize| backups[i].has[table];
         let holder = newer_than(backups, place).find(|i| has(*i) == Has::Rows);
         let holder = holder.unwrap_or(place);
@@ -322,7 +337,7 @@ mod tests {
     /// Whether a partition may be gone: the newest backup that has it was kept, or there are as many with higher numbers, or the
     /// time is over.
     fn may_lose_partition(
-        backups: &[Backup],
+        backups: &[GeneratedBackup],
         decisions: &[Decision],
         (place, number): (usize, usize),
     ) -> bool {
@@ -337,17 +352,17 @@ mod tests {
         !decisions[holder].delete || is_rotated || is_over(backups, holder)
     }
 
-    fn may_lose_large_objects(backups: &[Backup], place: usize) -> bool {
+    fn may_lose_large_objects(backups: &[GeneratedBackup], place: usize) -> bool {
         let newer = newer_than(backups, place).map(|i| backups[i].large_objects);
         let most = newer.max().unwrap_or_default();
         backups[place].large_objects <= most * 2 || is_over(backups, place)
     }
 
     /// Whether a backup has to go: a newer whole one has all that it has, and it is neither young nor among the newest.
-    fn has_to_go(backups: &[Backup], floor: usize, place: usize) -> bool {
+    fn has_to_go(backups: &[GeneratedBackup], floor: usize, place: usize) -> bool {
         let (backup, newer) = (&backups[place], &backups[..place]);
-        let is_counted = |b: &&Backup| b.part().is_none() || backup.part().is_some();
-        let is_known = !backup.is_cut && backup.look != Look::Unlisted;
+        let is_counted = |b: &&GeneratedBackup| b.part().is_none() || backup.part().is_some();
+        let is_known = !backup.is_cut && backup.state != VerificationState::Unlisted;
         backup.age >= 7
             && newer.iter().filter(is_counted).count() >= floor
             && is_known
@@ -372,7 +387,7 @@ mod tests {
             ),
             floor in 0usize..3,
         ) {
-            let mut backups: Vec<Backup> = drawn.into_iter().map(Backup::drawn).collect();
+            let mut backups: Vec<GeneratedBackup> = drawn.into_iter().map(GeneratedBackup::drawn).collect();
             backups.sort_by_key(|b| b.age);
             let (decisions, have_sole_rows, set) = decide_all(&backups, floor);
             for (place, backup) in backups.iter().enumerate() {
@@ -389,8 +404,8 @@ mod tests {
                     proptest::prop_assert!(!begins_time || (is_needed && backup.is_whole_proof()));
                     continue;
                 }
-                proptest::prop_assert!(backups[..place].iter().any(Backup::is_whole_proof));
-                proptest::prop_assert!(backup.look != Look::Unlisted || is_over(&backups, place));
+                proptest::prop_assert!(backups[..place].iter().any(GeneratedBackup::is_whole_proof));
+                proptest::prop_assert!(backup.state != VerificationState::Unlisted || is_over(&backups, place));
                 // All but the last table, which is ignored.
                 for table in (0..3).filter(|t| backup.has[*t] == Has::Rows) {
                     proptest::prop_assert!(
@@ -414,9 +429,9 @@ mod tests {
             let series = backups.first().and_then(|b| b.candidate(0).series().ok());
             let series: HashSet<&RetainedSeries> = series.iter().collect();
             let relied_on = set.relied_on_in(&series, &decisions);
-            let newest = backups.iter().position(Backup::is_whole_proof);
+            let newest = backups.iter().position(GeneratedBackup::is_whole_proof);
             for (place, backup) in backups.iter().enumerate() {
-                let has_sole_rows = backup.look == Look::Proven && have_sole_rows[place];
+                let has_sole_rows = backup.state == VerificationState::Proven && have_sole_rows[place];
                 let is_wanted = Some(place) == newest || has_sole_rows;
                 let wanted = is_wanted && !decisions[place].delete;
                 let object = backup.candidate(place).object;
@@ -429,49 +444,54 @@ mod tests {
     #[test]
     fn a_whole_backup_is_replaced_by_proven_whole_ones_alone() {
         use Has::{Definition, NoRows, Nothing, Rows};
-        let backup = |age: i64, look: Look, is_part: bool, orders: Has| Backup {
-            is_part,
-            ..Backup::of(age, look, [orders, Rows, Nothing, Nothing])
-        };
-        for look in [Look::Proven, Look::Restored, Look::FoundBad] {
+        let backup =
+            |age: i64, state: VerificationState, is_part: bool, orders: Has| GeneratedBackup {
+                is_part,
+                ..GeneratedBackup::of(age, state, [orders, Rows, Nothing, Nothing])
+            };
+        for state in [
+            VerificationState::Proven,
+            VerificationState::Restored,
+            VerificationState::FoundBad,
+        ] {
             for newest in [Definition, Nothing] {
                 let between = [
-                    backup(20, Look::Proven, true, Rows),
-                    backup(21, Look::Restored, false, Rows),
-                    backup(22, Look::Restored, false, NoRows),
+                    backup(20, VerificationState::Proven, true, Rows),
+                    backup(21, VerificationState::Restored, false, Rows),
+                    backup(22, VerificationState::Restored, false, NoRows),
                 ];
                 for between in between {
                     let all = [
-                        backup(10, Look::Proven, false, newest),
+                        backup(10, VerificationState::Proven, false, newest),
                         between.clone(),
-                        backup(30, look, false, Rows),
+                        backup(30, state, false, Rows),
                     ];
                     let (decisions, ..) = decide_all(&all, 0);
-                    assert!(!decisions[2].delete, "{look:?} {newest:?} {between:?}");
+                    assert!(!decisions[2].delete, "{state:?} {newest:?} {between:?}");
                     let why = decisions[2].why.as_str();
                     assert!(why.contains("rows of orders"), "{why}");
                 }
             }
             // A proven one in which the table is empty says that its rows were deleted before.
             let emptied = [
-                backup(10, Look::Proven, false, NoRows),
-                backup(30, look, false, Rows),
+                backup(10, VerificationState::Proven, false, NoRows),
+                backup(30, state, false, Rows),
             ];
-            assert!(decide_all(&emptied, 0).0[1].delete, "{look:?}");
+            assert!(decide_all(&emptied, 0).0[1].delete, "{state:?}");
         }
     }
 
     /// The nights whose backups are there on each day, if one is made in each of 200 nights, with these tables, and what may go
     /// is deleted every day.
-    fn kept_on_each_day(made: impl Fn(i64) -> (Look, [Has; 4])) -> Vec<Vec<i64>> {
+    fn kept_on_each_day(made: impl Fn(i64) -> (VerificationState, [Has; 4])) -> Vec<Vec<i64>> {
         let mut kept: Vec<i64> = Vec::new();
         let days = (0..=200).map(|day| {
             kept.insert(0, day);
             let backup = |night: &i64| {
-                let (look, has) = made(*night);
-                Backup::of(day - night, look, has)
+                let (state, has) = made(*night);
+                GeneratedBackup::of(day - night, state, has)
             };
-            let backups: Vec<Backup> = kept.iter().map(backup).collect();
+            let backups: Vec<GeneratedBackup> = kept.iter().map(backup).collect();
             let (decisions, ..) = decide_all(&backups, 3);
             let left = kept.iter().zip(&decisions).filter(|(_, d)| !d.delete);
             kept = left.map(|(night, _)| *night).collect();
@@ -486,25 +506,25 @@ mod tests {
         use Has::{Nothing, Rows};
         let proven = [Nothing, Rows, Nothing, Nothing];
         let with_orders = [Rows, Rows, Nothing, Nothing];
-        for (look, has) in [
-            (Look::Unlisted, proven),
-            (Look::Listed, with_orders),
-            (Look::Restored, with_orders),
+        for (state, has) in [
+            (VerificationState::Unlisted, proven),
+            (VerificationState::Listed, with_orders),
+            (VerificationState::Restored, with_orders),
         ] {
             // One in seven is proven.
             let days = kept_on_each_day(|night| {
                 if night % 7 == 0 {
-                    (Look::Proven, proven)
+                    (VerificationState::Proven, proven)
                 } else {
-                    (look, has)
+                    (state, has)
                 }
             });
             for (day, kept) in (0..).zip(&days) {
-                assert!(kept.len() <= 42, "{look:?} {day}: {kept:?}");
+                assert!(kept.len() <= 42, "{state:?} {day}: {kept:?}");
                 for night in (0..=day).filter(|night| night % 7 != 0) {
                     let next_proof = night + 7 - night % 7;
                     let wanted = day < next_proof + LIMIT;
-                    assert_eq!(kept.contains(&night), wanted, "{look:?} {day}: {night}");
+                    assert_eq!(kept.contains(&night), wanted, "{state:?} {day}: {night}");
                 }
             }
         }
@@ -515,7 +535,7 @@ mod tests {
         use Has::{Nothing, Rows};
         let days = kept_on_each_day(|night| {
             let orders = if night < 20 { Rows } else { Nothing };
-            (Look::Proven, [orders, Rows, Nothing, Nothing])
+            (VerificationState::Proven, [orders, Rows, Nothing, Nothing])
         });
         for (day, kept) in (0..).zip(&days) {
             // The first one without the table begins the time.

@@ -84,12 +84,12 @@ pub fn due(order: &StandingOrder, known: KnownOfOrder<'_>, now: Timestamp) -> Du
 
 /// The backups of an order that one worker knows of: at most one that is being restored and one that waits.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub struct PendingBackups {
     waits: Option<Candidate>,
     running: Option<Candidate>,
 }
 
-impl Waiting {
+impl PendingBackups {
     /// A backup whose run is due, or will be when the window opens. Returns the older one that it supersedes.
     pub fn put(&mut self, newest: Candidate) -> Option<Candidate> {
         if self.is_running(newest.generation) {
@@ -138,7 +138,7 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schedule::{Schedule, Window};
+    use super::super::schedule::{CronSchedule, Window};
     use super::*;
     use crate::admission::Admission;
     use crate::config::{Config, Document, RawConfig};
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_scheduled_run_outside_the_window_is_due_when_it_opens() {
         let mut order = order("{ schedule: '0 12 * * *' }");
-        let schedule = Schedule::parse("0 12 * * *", "UTC").unwrap();
+        let schedule = CronSchedule::parse("0 12 * * *", "UTC").unwrap();
         order.window = Some(Window::parse("22:00", "06:00", "UTC").unwrap());
         let now = t("2026-11-30T11:00:00Z");
         assert_eq!(schedule.next(now), Some(t("2026-11-30T12:00:00Z")));
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_backup_waits() {
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingBackups::default();
         assert_eq!(waiting.put(backup(1)), None);
         // Seen again.
         assert_eq!(waiting.put(backup(1)), None);

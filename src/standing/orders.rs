@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::empty_fields::empty_fields;
 use super::run_key::RunKey;
-use super::schedule::{Schedule, Window};
+use super::schedule::{CronSchedule, Window};
 use crate::admission::Admission;
 use crate::config::{Config, Document, MaskingRules, rules_of};
 use crate::error::{RestoreError, ValidationError, ValidationKind, report};
@@ -186,7 +186,7 @@ pub struct Candidate {
 pub enum OrderTrigger {
     /// A backup that is newer than the one that was restored last.
     NewBackup,
-    Schedule(Box<Schedule>),
+    Schedule(Box<CronSchedule>),
 }
 
 /// A standing restore whose order was checked.
@@ -576,7 +576,7 @@ impl OrderCheck<'_> {
                 (Some(OrderTrigger::NewBackup), "finalized".to_owned())
             }
             When::Schedule(s) => {
-                let parsed = Schedule::parse(&s.schedule, &s.time_zone);
+                let parsed = CronSchedule::parse(&s.schedule, &s.time_zone);
                 let parsed = parsed.map_err(|what| format!("when: {what}"));
                 let words = format!("{} {}", s.schedule.trim(), s.time_zone);
                 (

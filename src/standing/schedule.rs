@@ -13,7 +13,7 @@ const MAX_SKIPPED: SignedDuration = SignedDuration::from_hours(25);
 
 /// A cron pattern of five fields in a time zone.
 #[derive(Debug, Clone)]
-pub struct Schedule {
+pub struct CronSchedule {
     cron: Cron,
     zone: TimeZone,
 }
@@ -24,7 +24,7 @@ fn zone_of(name: &str) -> Result<TimeZone, String> {
     found.map_err(|_| "time_zone: must be a name such as Europe/Berlin or UTC".to_owned())
 }
 
-impl Schedule {
+impl CronSchedule {
     /// # Errors
     /// What is wrong.
     pub fn parse(pattern: &str, zone: &str) -> Result<Self, String> {
@@ -36,7 +36,7 @@ impl Schedule {
                 .to_owned()
         };
         let cron = parser.build().parse(pattern).map_err(|_| wrong())?;
-        let schedule = Schedule {
+        let schedule = CronSchedule {
             cron,
             zone: zone_of(zone)?,
         };
@@ -166,7 +166,7 @@ mod tests {
 
     /// The runs from a time on.
     fn runs(pattern: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
-        let schedule = Schedule::parse(pattern, zone).unwrap();
+        let schedule = CronSchedule::parse(pattern, zone).unwrap();
         let mut at = t(from);
         let next = std::iter::from_fn(|| {
             at = schedule.next(at)?;
@@ -187,7 +187,7 @@ mod tests {
             runs("30 22 * * MON-FRI", "UTC", "2026-12-04T12:00:00Z", 2),
             ["2026-12-04T22:30:00Z", "2026-12-07T22:30:00Z"]
         );
-        let daily = Schedule::parse("0 3 * * *", "Europe/Berlin").unwrap();
+        let daily = CronSchedule::parse("0 3 * * *", "Europe/Berlin").unwrap();
         assert_eq!(
             daily.last(t("2026-11-30T01:59:59Z")),
             Some(t("2026-11-29T02:00:00Z"))
@@ -228,7 +228,7 @@ mod tests {
             ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]
         );
         // From within the repeated hour, too.
-        let schedule = Schedule::parse("30 2 * * *", zone).unwrap();
+        let schedule = CronSchedule::parse("30 2 * * *", zone).unwrap();
         let repeated = t("2026-10-25T01:10:00Z");
         assert_eq!(schedule.last(repeated), Some(t("2026-10-25T00:30:00Z")));
         assert_eq!(schedule.next(repeated), Some(t("2026-10-26T01:30:00Z")));
@@ -244,7 +244,7 @@ mod tests {
             ("0 3 30 2 *", "UTC", "no day"),
             ("0 3 * * *", "Europe/Nowhere", "time_zone"),
         ] {
-            let said = Schedule::parse(pattern, zone).unwrap_err();
+            let said = CronSchedule::parse(pattern, zone).unwrap_err();
             assert!(said.contains(part), "{pattern}: {said}");
         }
     }

@@ -188,7 +188,7 @@ fn is_local(host: &str) -> bool {
 
 /// What the name of an object says.
 #[derive(Debug, PartialEq, Eq)]
-enum Named<'a> {
+enum ParsedName<'a> {
     Run(RunOutcome, &'a str),
     Paused(bool, &'a str),
 }
@@ -198,7 +198,7 @@ fn folder(order: &str) -> String {
 }
 
 /// What the name of an object in the folder of an order says; `None` if it is none of ours.
-fn named<'a>(folder: &str, name: &'a str) -> Option<Named<'a>> {
+fn parse_name<'a>(folder: &str, name: &'a str) -> Option<ParsedName<'a>> {
     let own = name.strip_prefix(folder)?.strip_suffix(".json")?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'~');
     let (word, tag) = own.split_once('-')?;
@@ -208,11 +208,11 @@ fn named<'a>(folder: &str, name: &'a str) -> Option<Named<'a>> {
     // What follows makes it a further name of the same.
     let tag = tag.split_once('~').map_or(tag, |(tag, _)| tag);
     match word {
-        "success" => Some(Named::Run(RunOutcome::Success, tag)),
-        "failure" => Some(Named::Run(RunOutcome::Failure, tag)),
-        "superseded" => Some(Named::Run(RunOutcome::Superseded, tag)),
-        "paused" => Some(Named::Paused(true, tag)),
-        "resumed" => Some(Named::Paused(false, tag)),
+        "success" => Some(ParsedName::Run(RunOutcome::Success, tag)),
+        "failure" => Some(ParsedName::Run(RunOutcome::Failure, tag)),
+        "superseded" => Some(ParsedName::Run(RunOutcome::Superseded, tag)),
+        "paused" => Some(ParsedName::Paused(true, tag)),
+        "resumed" => Some(ParsedName::Paused(false, tag)),
         _ => None,
     }
 }
@@ -302,7 +302,7 @@ impl OrderHistory {
     /// The objects that tell of runs with this outcome, newest first.
     fn runs(&self, outcome: RunOutcome) -> impl Iterator<Item = (&StoredObject, &str)> {
         self.objects.iter().filter_map(move |o| {
-            let Named::Run(found, tag) = named(&self.folder, &o.name)? else {
+            let ParsedName::Run(found, tag) = parse_name(&self.folder, &o.name)? else {
                 return None;
             };
             (found == outcome).then_some((o, tag))
@@ -312,7 +312,7 @@ impl OrderHistory {
     /// Since when the order is paused: what was said last counts.
     fn pause(&self) -> Option<jiff::Timestamp> {
         let said = self.objects.iter().filter_map(|o| {
-            let Named::Paused(is_paused, tag) = named(&self.folder, &o.name)? else {
+            let ParsedName::Paused(is_paused, tag) = parse_name(&self.folder, &o.name)? else {
                 return None;
             };
             // Some stores know the time of an object only to a few milliseconds.
@@ -347,7 +347,7 @@ impl StandingStates {
     pub async fn history(&self, order: &str) -> Result<OrderHistory, RestoreError> {
         let folder = folder(order);
         let own = folder.clone();
-        let wanted = Arc::new(move |name: &str| named(&own, name).is_some());
+        let wanted = Arc::new(move |name: &str| parse_name(&own, name).is_some());
         let listed = self.store.newest_members(&folder, wanted, LISTED).await;
         let mut objects = match listed {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
@@ -793,7 +793,7 @@ mod tests {
     #[test]
     fn only_our_own_names_are_read() {
         let folder = folder("a");
-        let of = |own: &str| named(&folder, &format!("{folder}{own}")).is_some();
+        let of = |own: &str| parse_name(&folder, &format!("{folder}{own}")).is_some();
         for own in ["success-1.json", "failure-1-0a1b.json", "paused-17.json"] {
             assert!(of(own), "{own}");
         }

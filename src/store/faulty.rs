@@ -39,7 +39,7 @@ pub(crate) enum StoreFault {
 }
 
 /// A fault of the next calls that name this object or prefix; `left` says how many.
-struct Scripted {
+struct CallFault {
     call: Call,
     name: String,
     fault: StoreFault,
@@ -48,7 +48,7 @@ struct Scripted {
 
 pub(crate) struct FaultyStore {
     folder: Arc<LocalStore>,
-    faults: Mutex<Vec<Scripted>>,
+    faults: Mutex<Vec<CallFault>>,
     unlisted: Mutex<Vec<StoredObject>>,
     longest: AtomicUsize,
     /// The objects that listings read for their checksums.
@@ -71,7 +71,7 @@ impl FaultyStore {
 
     /// Lets the next `times` calls fail that name an object or prefix which begins with `name`.
     pub(crate) fn fail(&self, call: Call, name: &str, fault: StoreFault, times: usize) {
-        self.faults.lock().push(Scripted {
+        self.faults.lock().push(CallFault {
             call,
             name: name.to_owned(),
             fault,

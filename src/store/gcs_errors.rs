@@ -107,15 +107,15 @@ use AnswerCause as R;
 
 /// How to tell a refusal from others of the same code. The service documents reasons, but sends some refusals with another
 /// one (`required` for a missing user project, `forbidden` for a hold), and answers to reads of bytes in plain text.
-struct Sign {
+struct AnswerPattern {
     means: AnswerCause,
     reasons: &'static [&'static str],
     phrases: &'static [&'static str],
 }
 
 /// The first that fits counts.
-const SIGNS: [Sign; 16] = [
-    Sign {
+const PATTERNS: [AnswerPattern; 16] = [
+    AnswerPattern {
         means: R::CustomerKey,
         reasons: &[
             "resourceIsEncryptedWithCustomerEncryptionKey",
@@ -123,12 +123,12 @@ const SIGNS: [Sign; 16] = [
         ],
         phrases: &["is encrypted by a customer-supplied encryption key"],
     },
-    Sign {
+    AnswerPattern {
         means: R::KmsKeyDenied,
         reasons: &[],
         phrases: &["Permission denied on Cloud KMS key"],
     },
-    Sign {
+    AnswerPattern {
         means: R::KmsKeyUnusable,
         reasons: &[
             "cloudKmsDisabledKey",
@@ -145,22 +145,22 @@ const SIGNS: [Sign; 16] = [
             "is not enabled, current state is",
         ],
     },
-    Sign {
+    AnswerPattern {
         means: R::UserProjectMissing,
         reasons: &["userProjectMissing"],
         phrases: &["but no user project provided"],
     },
-    Sign {
+    AnswerPattern {
         means: R::UserProjectInvalid,
         reasons: &["userProjectInvalid", "CONSUMER_INVALID"],
         phrases: &["User project specified in the request is invalid"],
     },
-    Sign {
+    AnswerPattern {
         means: R::UserProjectDenied,
         reasons: &["UserProjectAccessDenied", "USER_PROJECT_DENIED"],
         phrases: &["serviceusage.services.use"],
     },
-    Sign {
+    AnswerPattern {
         means: R::BillingDisabled,
         reasons: &[
             "accountDisabled",
@@ -170,7 +170,7 @@ const SIGNS: [Sign; 16] = [
         ],
         phrases: &["billing account", "has billing disabled"],
     },
-    Sign {
+    AnswerPattern {
         means: R::OutsidePerimeter,
         reasons: &["SECURITY_POLICY_VIOLATED"],
         phrases: &[
@@ -179,17 +179,17 @@ const SIGNS: [Sign; 16] = [
         ],
     },
     // Google does not document its words.
-    Sign {
+    AnswerPattern {
         means: R::AddressFiltered,
         reasons: &[],
         phrases: &["IP filter"],
     },
-    Sign {
+    AnswerPattern {
         means: R::ApiDisabled,
         reasons: &["accessNotConfigured", "SERVICE_DISABLED"],
         phrases: &[],
     },
-    Sign {
+    AnswerPattern {
         means: R::OrganizationPolicy,
         reasons: &[
             "orgPolicyConstraintFailed",
@@ -198,27 +198,27 @@ const SIGNS: [Sign; 16] = [
         ],
         phrases: &[],
     },
-    Sign {
+    AnswerPattern {
         means: R::ScopeMissing,
         reasons: &["ACCESS_TOKEN_SCOPE_INSUFFICIENT"],
         phrases: &["insufficient authentication scopes"],
     },
-    Sign {
+    AnswerPattern {
         means: R::Retained,
         reasons: &["retentionPolicyNotMet"],
         phrases: &["is subject to bucket's retention policy"],
     },
-    Sign {
+    AnswerPattern {
         means: R::Held,
         reasons: &["objectUnderActiveHold"],
         phrases: &[TEMPORARY_HOLD, EVENT_BASED_HOLD],
     },
-    Sign {
+    AnswerPattern {
         means: R::Changed,
         reasons: &["conditionNotMet"],
         phrases: &[],
     },
-    Sign {
+    AnswerPattern {
         means: R::TooMany,
         reasons: &[
             "rateLimitExceeded",
@@ -243,12 +243,15 @@ impl GcsRequest {
 
 impl Answer {
     /// Whether one of its reasons, or its sentence, is this one. `name` is in the sentence, and anybody can choose it.
-    fn has(&self, sign: &Sign, asked: &GcsRequest) -> bool {
+    fn has(&self, pattern: &AnswerPattern, asked: &GcsRequest) -> bool {
         let is_reason = |known: &&str| self.reasons.iter().any(|r| r.eq_ignore_ascii_case(known));
         let place = format!("{}/{}", asked.bucket, asked.name);
         let sentence = self.text.replace(&place, "");
-        sign.reasons.iter().any(is_reason)
-            || sign.phrases.iter().any(|phrase| sentence.contains(*phrase))
+        pattern.reasons.iter().any(is_reason)
+            || pattern
+                .phrases
+                .iter()
+                .any(|phrase| sentence.contains(*phrase))
     }
 
     fn meaning(&self, asked: &GcsRequest) -> AnswerCause {
@@ -267,19 +270,21 @@ impl Answer {
             AnswerStatus::NotFound => R::NotFound,
             AnswerStatus::TooMany => R::TooMany,
             AnswerStatus::Unavailable => R::Unavailable,
-            AnswerStatus::Forbidden => self.sign(asked).unwrap_or(R::PermissionMissing),
-            AnswerStatus::Invalid => self.sign(asked).unwrap_or(R::Invalid),
-            AnswerStatus::Precondition => self.sign(asked).unwrap_or(match asked.call {
-                GcsCall::Create | GcsCall::Delete | GcsCall::Undelete => R::Changed,
-                // No condition was made: it is a state of the bucket that this program does not know.
-                GcsCall::List | GcsCall::Describe | GcsCall::Read => R::Unavailable,
-            }),
+            AnswerStatus::Forbidden => self.cause_by_pattern(asked).unwrap_or(R::PermissionMissing),
+            AnswerStatus::Invalid => self.cause_by_pattern(asked).unwrap_or(R::Invalid),
+            AnswerStatus::Precondition => {
+                self.cause_by_pattern(asked).unwrap_or(match asked.call {
+                    GcsCall::Create | GcsCall::Delete | GcsCall::Undelete => R::Changed,
+                    // No condition was made: it is a state of the bucket that this program does not know.
+                    GcsCall::List | GcsCall::Describe | GcsCall::Read => R::Unavailable,
+                })
+            }
         }
     }
 
-    fn sign(&self, asked: &GcsRequest) -> Option<AnswerCause> {
-        let found = SIGNS.iter().find(|sign| self.has(sign, asked));
-        found.map(|sign| sign.means)
+    fn cause_by_pattern(&self, asked: &GcsRequest) -> Option<AnswerCause> {
+        let found = PATTERNS.iter().find(|pattern| self.has(pattern, asked));
+        found.map(|pattern| pattern.means)
     }
 
     /// What the error is of.
@@ -483,7 +488,7 @@ impl Answer {
 }
 
 /// Only with a status of 401.
-const ACCOUNT_DISABLED: Sign = Sign {
+const ACCOUNT_DISABLED: AnswerPattern = AnswerPattern {
     means: R::AccountDisabled,
     reasons: &["ACCOUNT_STATE_INVALID"],
     phrases: &[],

@@ -4,8 +4,8 @@
 pub(crate) fn bytes_of<T: serde::Serialize>(document: &T) -> usize {
     const VALUE: usize = 24;
     #[derive(Default)]
-    struct Count(usize);
-    impl std::io::Write for Count {
+    struct ByteCounter(usize);
+    impl std::io::Write for ByteCounter {
         fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
             self.0 += text.len() + VALUE * memchr::memchr_iter(b',', text).count();
             Ok(text.len())
@@ -15,9 +15,9 @@ pub(crate) fn bytes_of<T: serde::Serialize>(document: &T) -> usize {
             Ok(())
         }
     }
-    let mut count = Count::default();
-    match serde_json::to_writer(&mut count, document) {
-        Ok(()) => count.0 + size_of::<T>(),
+    let mut counter = ByteCounter::default();
+    match serde_json::to_writer(&mut counter, document) {
+        Ok(()) => counter.0 + size_of::<T>(),
         Err(_) => usize::MAX,
     }
 }

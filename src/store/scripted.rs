@@ -33,20 +33,20 @@ pub(crate) enum StreamFault {
     Error(StorageKind),
 }
 
-struct Scripted {
+struct ScriptedFault {
     offset: u64,
     fault: StreamFault,
     left: usize,
 }
 
-struct Inner {
+struct ScriptedObject {
     size: u64,
     /// Bytes per second.
     per_stream: u64,
     link: u64,
     /// When the link is free for the next bytes.
     next_slot: Mutex<Option<Instant>>,
-    faults: Mutex<Vec<Scripted>>,
+    faults: Mutex<Vec<ScriptedFault>>,
     /// The ranges that were requested.
     reads: Mutex<Vec<(u64, Option<u64>)>>,
     open: AtomicUsize,
@@ -54,13 +54,13 @@ struct Inner {
 }
 
 pub(crate) struct ScriptedStore {
-    inner: Arc<Inner>,
+    inner: Arc<ScriptedObject>,
     spare: Semaphore,
 }
 
 /// A stream that is open until it is dropped.
 struct OpenStream {
-    inner: Arc<Inner>,
+    inner: Arc<ScriptedObject>,
     offset: u64,
     end: u64,
     sent: u64,
@@ -80,7 +80,7 @@ fn block(number: u64) -> u8 {
 impl ScriptedStore {
     /// An object of `size` bytes, with rates in bytes per second.
     pub(crate) fn new(size: u64, per_stream: u64, link: u64) -> Self {
-        let inner = Inner {
+        let inner = ScriptedObject {
             size,
             per_stream,
             link,
@@ -111,7 +111,7 @@ impl ScriptedStore {
 
     /// Lets the next `times` streams fail that come to this byte.
     pub(crate) fn fail(&self, offset: u64, fault: StreamFault, times: usize) {
-        self.inner.faults.lock().push(Scripted {
+        self.inner.faults.lock().push(ScriptedFault {
             offset,
             fault,
             left: times,
@@ -141,7 +141,7 @@ impl ScriptedStore {
 }
 
 impl OpenStream {
-    fn open(inner: Arc<Inner>, offset: u64, length: Option<u64>) -> Self {
+    fn open(inner: Arc<ScriptedObject>, offset: u64, length: Option<u64>) -> Self {
         inner.reads.lock().push((offset, length));
         let open = inner.open.fetch_add(1, Ordering::Relaxed) + 1;
         inner.most_open.fetch_max(open, Ordering::Relaxed);

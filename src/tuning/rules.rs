@@ -93,7 +93,7 @@ fn advise_by(
     settings: &ServerSettings,
     outlook: &Outlook,
 ) -> Vec<Advice> {
-    let rules = Rules {
+    let rules = TuningRules {
         measured,
         settings,
         outlook,
@@ -116,7 +116,7 @@ fn advise_by(
     advice
 }
 
-struct Rules<'a> {
+struct TuningRules<'a> {
     measured: &'a [Measurement],
     settings: &'a ServerSettings,
     outlook: &'a Outlook,
@@ -130,7 +130,7 @@ struct Change<'a> {
     reason: String,
 }
 
-impl Rules<'_> {
+impl TuningRules<'_> {
     fn load(&self) -> Option<&Load> {
         match self.outlook {
             Outlook::Seen(load) => Some(load),

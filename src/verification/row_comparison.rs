@@ -38,7 +38,7 @@ const MAX_NAMED: usize = 20;
 #[derive(Debug, Clone)]
 struct Table {
     name: String,
-    columns: Vec<Column>,
+    columns: Vec<ComparedColumn>,
     list: String,
     encoding: String,
     is_partitioned: bool,
@@ -49,14 +49,14 @@ struct Table {
 impl Table {
     /// Memory in bytes until all tables are compared.
     fn memory(&self) -> usize {
-        let column = |c: &Column| COLUMN + 2 * (c.name.len() + c.kind.len());
+        let column = |c: &ComparedColumn| COLUMN + 2 * (c.name.len() + c.kind.len());
         let columns: usize = self.columns.iter().map(column).sum();
         columns + self.list.len() + self.name.len() + self.condition.len()
     }
 }
 
 #[derive(Debug, Clone)]
-struct Column {
+struct ComparedColumn {
     name: String,
     kind: String,
     has_span: bool,
@@ -86,7 +86,7 @@ impl TableFindings {
         }
     }
 
-    fn row(&mut self, line: &[u8], columns: &[Column], scratch: &mut Vec<u8>) {
+    fn row(&mut self, line: &[u8], columns: &[ComparedColumn], scratch: &mut Vec<u8>) {
         self.rows.add_row(line, scratch);
         if columns.is_empty() {
             return;
@@ -447,9 +447,9 @@ async fn describe(
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
         AND a.attgenerated = '' ORDER BY a.attnum";
     let rows = session.client().query(sql, &[&oid]).await.map_err(e)?;
-    let mut columns: Vec<Column> = rows
+    let mut columns: Vec<ComparedColumn> = rows
         .iter()
-        .map(|r| Column {
+        .map(|r| ComparedColumn {
             name: r.get(0),
             kind: r.get(1),
             has_span: r.get(2),
@@ -457,7 +457,7 @@ async fn describe(
         .collect();
     if let Some(list) = &data.columns {
         // In the archive's order, which need not be the table's.
-        let mut by_name: HashMap<String, Column> =
+        let mut by_name: HashMap<String, ComparedColumn> =
             columns.drain(..).map(|c| (c.name.clone(), c)).collect();
         let names = tokens(list, Dialect::default())
             .into_iter()

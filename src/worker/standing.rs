@@ -21,8 +21,8 @@ use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 use crate::retry::Backoff;
 use crate::standing::{
-    Candidate, Due, KnownOfOrder, NewestBackup, OrderHistory, RunOutcome, StandingOrder,
-    StandingRun, StandingStates, StandingStatus, Waiting, due, newest,
+    Candidate, Due, KnownOfOrder, NewestBackup, OrderHistory, PendingBackups, RunOutcome,
+    StandingOrder, StandingRun, StandingStates, StandingStatus, due, newest,
 };
 
 /// The shortest and the longest pause before an order is looked at again of which something cannot be read.
@@ -41,7 +41,7 @@ type SupersededRun = (Candidate, Candidate);
 /// What one worker knows of an order, beside what the bucket says.
 #[derive(Default)]
 struct Known {
-    backups: Waiting,
+    backups: PendingBackups,
     /// Runs that are superseded, unless another worker has begun them; nothing is published of them yet.
     superseded: Vec<SupersededRun>,
     /// The last backup that was tried, and how often.

@@ -241,12 +241,12 @@ pub struct WorkerStatus {
 }
 
 /// Lists a job as running until it is dropped.
-pub(super) struct Listed {
+pub(super) struct ListedJob {
     state: Arc<WorkerState>,
     id: u64,
 }
 
-impl Drop for Listed {
+impl Drop for ListedJob {
     fn drop(&mut self) {
         lock(&self.state.running).retain(|r| r.id != self.id);
     }
@@ -302,7 +302,7 @@ impl WorkerState {
         *lock(&self.last_delay) = Some(seconds.max(0.0));
     }
 
-    pub(super) fn enter(self: &Arc<Self>, job: &Job, progress: Arc<Progress>) -> Listed {
+    pub(super) fn enter(self: &Arc<Self>, job: &Job, progress: Arc<Progress>) -> ListedJob {
         let id = self.next.fetch_add(1, Relaxed);
         lock(&self.running).push(Running {
             id,
@@ -320,7 +320,7 @@ impl WorkerState {
             trace_id: telemetry::trace_id(),
             progress,
         });
-        Listed {
+        ListedJob {
             state: self.clone(),
             id,
         }

@@ -7,11 +7,11 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::event::Status;
 
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_signed_requests_within_the_policy_are_run() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();

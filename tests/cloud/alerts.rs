@@ -10,7 +10,7 @@ use pgrestored::event::Status;
 use serde_json::Value;
 
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TestEnv, get, http};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv, get, http};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -294,7 +294,7 @@ fn order_without_backups(env: &TestEnv, c: &Cluster) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_pages_a_long_restore_warns_and_both_alerts_resolve() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
         "src",

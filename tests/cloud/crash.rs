@@ -17,7 +17,7 @@ use crate::cases;
 use crate::process::worker_with;
 use crate::support::kills::FROM_THE_FIRST;
 use crate::support::{Cluster, is_full_campaign};
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
@@ -47,14 +47,14 @@ const AFTER: [&str; 4] = ["ended", "recorded", "published", "acked"];
 
 /// Where `make test` kills each mode: restores before the exchange of databases and since, no two modes at the same step.
 /// `make soak` kills each mode at each of its steps.
-const SOME_STEPS: [(Mode, &[&str]); 7] = [
-    (Mode::Create, &["claimed", "swap.begun"]),
-    (Mode::CreateFromText, &["loaded", "published"]),
-    (Mode::Replace, &["created", "swap.new_renamed"]),
-    (Mode::Restricted, &["checked", "ended"]),
-    (Mode::InPlace, &["schema", "swapped"]),
-    (Mode::InPlaceRestricted, &["handed_over", "acked"]),
-    (Mode::Verify, &["recorded"]),
+const SOME_STEPS: [(JobMode, &[&str]); 7] = [
+    (JobMode::Create, &["claimed", "swap.begun"]),
+    (JobMode::CreateFromText, &["loaded", "published"]),
+    (JobMode::Replace, &["created", "swap.new_renamed"]),
+    (JobMode::Restricted, &["checked", "ended"]),
+    (JobMode::InPlace, &["schema", "swapped"]),
+    (JobMode::InPlaceRestricted, &["handed_over", "acked"]),
+    (JobMode::Verify, &["recorded"]),
 ];
 
 #[test]
@@ -72,8 +72,9 @@ fn the_modes_have_these_steps_and_share_none() {
     }
 }
 
+/// Which job is killed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Mode {
+enum JobMode {
     Create,
     CreateFromText,
     Replace,
@@ -83,41 +84,41 @@ enum Mode {
     Verify,
 }
 
-impl Mode {
+impl JobMode {
     fn steps(self) -> Vec<&'static str> {
         let but = |steps: &[&'static str], not: &[&str]| -> Vec<&'static str> {
             steps.iter().copied().filter(|s| !not.contains(s)).collect()
         };
         match self {
-            Mode::Create => [
+            JobMode::Create => [
                 but(&BEFORE, &[]),
                 but(&SWAP, &["swap.old_renamed"]),
                 AFTER.to_vec(),
             ]
             .concat(),
-            Mode::CreateFromText => [
+            JobMode::CreateFromText => [
                 but(&BEFORE, &["schema"]),
                 but(&SWAP, &["swap.old_renamed"]),
                 AFTER.to_vec(),
             ]
             .concat(),
-            Mode::Replace => [&BEFORE[..], &SWAP, &AFTER].concat(),
-            Mode::Restricted => [&BEFORE[..], &["role", "handed_over"], &SWAP, &AFTER].concat(),
-            Mode::InPlace => [
+            JobMode::Replace => [&BEFORE[..], &SWAP, &AFTER].concat(),
+            JobMode::Restricted => [&BEFORE[..], &["role", "handed_over"], &SWAP, &AFTER].concat(),
+            JobMode::InPlace => [
                 vec!["in_place"],
                 but(&BEFORE, &[]),
                 but(&SWAP, &["swap.old_renamed"]),
                 AFTER.to_vec(),
             ]
             .concat(),
-            Mode::InPlaceRestricted => [
+            JobMode::InPlaceRestricted => [
                 vec!["in_place", "handed_over", "role"],
                 but(&BEFORE, &[]),
                 but(&SWAP, &["swap.old_renamed"]),
                 AFTER.to_vec(),
             ]
             .concat(),
-            Mode::Verify => [
+            JobMode::Verify => [
                 &["sandbox", "schema", "copy", "examined", "evidence"][..],
                 &AFTER,
             ]
@@ -131,19 +132,19 @@ impl Mode {
     }
 
     fn is_restricted(self) -> bool {
-        matches!(self, Mode::Restricted | Mode::InPlaceRestricted)
+        matches!(self, JobMode::Restricted | JobMode::InPlaceRestricted)
     }
 
     fn is_in_place(self) -> bool {
-        matches!(self, Mode::InPlace | Mode::InPlaceRestricted)
+        matches!(self, JobMode::InPlace | JobMode::InPlaceRestricted)
     }
 
     fn replaces(self) -> bool {
-        matches!(self, Mode::Replace | Mode::Restricted)
+        matches!(self, JobMode::Replace | JobMode::Restricted)
     }
 
     fn backup(self) -> &'static str {
-        if self == Mode::CreateFromText {
+        if self == JobMode::CreateFromText {
             "new.sql"
         } else {
             "new.dump"
@@ -153,7 +154,7 @@ impl Mode {
     fn body(self, id: &str, target: &str) -> String {
         let backup = self.backup();
         match self {
-            Mode::Verify => {
+            JobMode::Verify => {
                 format!(r#"{{"request_id":"{id}","backup":{{"name":"{backup}"}},"mode":"verify"}}"#)
             }
             _ => {
@@ -166,7 +167,8 @@ impl Mode {
     }
 }
 
-struct VerificationServer {
+/// A server and a bucket for workers that are killed, with the folders that the workers use.
+struct CrashSetup {
     env: TestEnv,
     c: Arc<Cluster>,
     sandboxes: PathBuf,
@@ -179,9 +181,9 @@ fn table(name: &str) -> String {
     )
 }
 
-impl VerificationServer {
+impl CrashSetup {
     async fn new() -> Self {
-        let env = TestEnv::start(Kind::Emulator).await.unwrap();
+        let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
         let c = Arc::new(Cluster::start());
         c.create("a", &table("old_one"));
         c.create("b", &table("new_one"));
@@ -199,7 +201,7 @@ impl VerificationServer {
         );
         storage.put(BUCKET, "new.sql", c.dump("b", &[]));
         let (sandboxes, records) = (c.sandboxes(), c.open_folder("records"));
-        VerificationServer {
+        CrashSetup {
             env,
             c,
             sandboxes,
@@ -207,7 +209,7 @@ impl VerificationServer {
         }
     }
 
-    fn flags(&self, mode: Mode) -> Vec<(&'static str, String)> {
+    fn flags(&self, mode: JobMode) -> Vec<(&'static str, String)> {
         vec![
             ("db-user", "postgres".into()),
             ("sandbox-dir", self.sandboxes.display().to_string()),
@@ -300,7 +302,7 @@ impl VerificationServer {
             .collect()
     }
 
-    async fn case(&self, mode: Mode, step: &str, number: usize) {
+    async fn case(&self, mode: JobMode, step: &str, number: usize) {
         let what = format!("{mode:?} killed at {step}");
         let (id, target) = (
             format!("{mode:?}{number}"),
@@ -354,7 +356,7 @@ impl VerificationServer {
         let before = self.outcomes(&id).1;
         publish(&body).unwrap();
         self.until_outcomes(&id, before + 1).await;
-        if mode != Mode::Verify {
+        if mode != JobMode::Verify {
             let older = format!(
                 r#"{{"request_id":"older-{id}","backup":{{"name":"old.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
             );
@@ -407,7 +409,7 @@ impl VerificationServer {
         {
             panic!("{what}: leaked {:?}", self.leaks());
         }
-        if mode != Mode::Verify {
+        if mode != JobMode::Verify {
             self.c
                 .psql("postgres", &format!("DROP DATABASE {target} WITH (FORCE)"));
         }
@@ -478,7 +480,7 @@ impl Watched {
     }
 }
 
-async fn campaign(ground: &VerificationServer, mode: Mode) {
+async fn campaign(setup: &CrashSetup, mode: JobMode) {
     let steps = mode.steps();
     let is_wanted = |step: &str| {
         let mut some = SOME_STEPS.iter().filter(|(of, _)| *of == mode);
@@ -487,7 +489,7 @@ async fn campaign(ground: &VerificationServer, mode: Mode) {
     let mut done = 0;
     let wanted = steps.iter().enumerate();
     for (number, step) in wanted.filter(|(_, step)| is_wanted(step)) {
-        ground.case(mode, step, number).await;
+        setup.case(mode, step, number).await;
         done += 1;
     }
     eprintln!(
@@ -499,40 +501,40 @@ async fn campaign(ground: &VerificationServer, mode: Mode) {
 /// A test of its own, which `scripts/mutants.sh` runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_replacing() {
-    let ground = VerificationServer::new().await;
-    campaign(&ground, Mode::Replace).await;
+    let setup = CrashSetup::new().await;
+    campaign(&setup, JobMode::Replace).await;
 }
 
 /// All other modes, which share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_creating_verifying_or_exchanging_databases() {
-    let ground = VerificationServer::new().await;
+    let setup = CrashSetup::new().await;
     cases::each([
-        ("Create", campaign(&ground, Mode::Create).boxed_local()),
+        ("Create", campaign(&setup, JobMode::Create).boxed_local()),
         (
             "CreateFromText",
-            campaign(&ground, Mode::CreateFromText).boxed_local(),
+            campaign(&setup, JobMode::CreateFromText).boxed_local(),
         ),
-        ("InPlace", campaign(&ground, Mode::InPlace).boxed_local()),
+        ("InPlace", campaign(&setup, JobMode::InPlace).boxed_local()),
         (
             "Restricted",
-            campaign(&ground, Mode::Restricted).boxed_local(),
+            campaign(&setup, JobMode::Restricted).boxed_local(),
         ),
         (
             "InPlaceRestricted",
-            campaign(&ground, Mode::InPlaceRestricted).boxed_local(),
+            campaign(&setup, JobMode::InPlaceRestricted).boxed_local(),
         ),
-        ("Verify", campaign(&ground, Mode::Verify).boxed_local()),
+        ("Verify", campaign(&setup, JobMode::Verify).boxed_local()),
         (
             "rolling back",
-            killed_while_rolling_back(&ground).boxed_local(),
+            killed_while_rolling_back(&setup).boxed_local(),
         ),
-        ("promoting", killed_while_promoting(&ground).boxed_local()),
+        ("promoting", killed_while_promoting(&setup).boxed_local()),
     ])
     .await;
 }
 
-async fn killed_while_rolling_back(ground: &VerificationServer) {
+async fn killed_while_rolling_back(setup: &CrashSetup) {
     let steps = [&["claimed", "rollback"][..], &SWAP].concat();
     let mut done = 0;
     for (number, step) in steps.iter().enumerate() {
@@ -544,11 +546,11 @@ async fn killed_while_rolling_back(ground: &VerificationServer) {
             format!("rollback killed at {step}"),
             format!("back{number}"),
         );
-        ground.c.create(&target, &table("old_one"));
+        setup.c.create(&target, &table("old_one"));
         let mut job =
             crate::support::job("/x".as_ref(), &target, pgrestored::job::OnExisting::Replace);
         job.backup = pgrestored::job::BackupRef::parse("new.dump", "").unwrap();
-        let app = ground.env.app(&ground.c, &[]);
+        let app = setup.env.app(&setup.c, &[]);
         let replaced = app
             .manager
             .run(&job, Arc::default(), CancellationToken::new())
@@ -562,7 +564,7 @@ async fn killed_while_rolling_back(ground: &VerificationServer) {
                 .args(["rollback", &target, "--output", "json"]);
             command.arg(format!("--request-id=rollback-{number}"));
             command.args([
-                format!("--db-host={}", ground.c.sandbox.host()),
+                format!("--db-host={}", setup.c.sandbox.host()),
                 "--db-user=postgres".into(),
             ]);
             command
@@ -582,7 +584,7 @@ async fn killed_while_rolling_back(ground: &VerificationServer) {
         }
         assert_eq!(answers[0].stdout, answers[1].stdout, "{what}: one outcome");
         assert_eq!(
-            ground.c.psql(&target, "SELECT count(*) FROM old_one"),
+            setup.c.psql(&target, "SELECT count(*) FROM old_one"),
             "300",
             "{what}"
         );
@@ -599,20 +601,20 @@ async fn killed_while_rolling_back(ground: &VerificationServer) {
     );
 }
 
-async fn killed_while_promoting(ground: &VerificationServer) {
+async fn killed_while_promoting(setup: &CrashSetup) {
     const ROWS: &str = "SELECT count(*), md5(string_agg(n::text, ',' ORDER BY id)) FROM new_one n";
     let steps = [&["claimed", "promotion"][..], &SWAP].concat();
     // Other steps than that of the rollback.
     let (first, every) = if is_full_campaign() { (0, 1) } else { (1, 4) };
-    let app = ground.env.app(&ground.c, &[]);
+    let app = setup.env.app(&setup.c, &[]);
     let mut done = 0;
     for (number, step) in steps.iter().enumerate().skip(first).step_by(every) {
         let what = format!("promotion killed at {step}");
         let (target, copy) = (format!("app{number}"), format!("copy{number}"));
-        ground.c.create(&target, &table("old_one"));
+        setup.c.create(&target, &table("old_one"));
         let restored = crate::test_env::restore(&app, "new.dump", &copy).await;
         assert_eq!(restored.failure, None, "{what}");
-        let rows = ground.c.psql(&copy, ROWS);
+        let rows = setup.c.psql(&copy, ROWS);
         let promote = |point: &str| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
             command
@@ -622,7 +624,7 @@ async fn killed_while_promoting(ground: &VerificationServer) {
                 .args(["--on-existing", "replace"])
                 .arg(format!("--request-id=promotion-{number}"));
             command.args([
-                format!("--db-host={}", ground.c.sandbox.host()),
+                format!("--db-host={}", setup.c.sandbox.host()),
                 "--db-user=postgres".into(),
             ]);
             command
@@ -641,8 +643,8 @@ async fn killed_while_promoting(ground: &VerificationServer) {
             );
         }
         assert_eq!(answers[0].stdout, answers[1].stdout, "{what}: one outcome");
-        assert_eq!(ground.c.psql(&target, ROWS), rows, "{what}");
-        assert!(!ground.c.databases().contains(&copy), "{what}");
+        assert_eq!(setup.c.psql(&target, ROWS), rows, "{what}");
+        assert!(!setup.c.databases().contains(&copy), "{what}");
         done += 1;
     }
     eprintln!(

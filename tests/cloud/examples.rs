@@ -5,13 +5,13 @@ use std::path::Path;
 use tokio::process::Command;
 
 use crate::support::tools;
-use crate::test_env::{Kind, Source};
+use crate::test_env::{PubSubKind, SourceCluster};
 
-pub async fn the_python_example_restores(s: &Source) {
+pub async fn the_python_example_restores(s: &SourceCluster) {
     let Some(python) = tools::installed("python/bin/python") else {
         return;
     };
-    let Some(env) = s.env_of(Kind::Google).await else {
+    let Some(env) = s.env_of(PubSubKind::Google).await else {
         return;
     };
     let running = env.worker(&s.c, &[]).await;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cases;
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, Source, TestEnv, restore};
+use crate::test_env::{BUCKET, PubSubKind, SourceCluster, TestEnv, restore};
 
 const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 2000) i;
     CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5((-i)::text) FROM generate_series(1, 2000) i;
@@ -20,8 +20,8 @@ const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a
     SELECT lo_from_bytea(100 + i, decode(repeat(md5(i::text), 100), 'hex')) FROM generate_series(1, 20) i";
 
 /// What the cases share.
-struct Dumps {
-    source: Source,
+struct SourceDumps {
+    source: SourceCluster,
     /// A directory dump.
     folder: PathBuf,
 }
@@ -30,14 +30,14 @@ struct Dumps {
 struct Setup<'a> {
     env: TestEnv,
     c: &'a Cluster,
-    dumps: &'a Dumps,
+    dumps: &'a SourceDumps,
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_of_several_objects_or_encodings_are_read() {
-    let source = Source::of(SOURCE);
+    let source = SourceCluster::of(SOURCE);
     let folder = source.c.dump_to_file("src", &["-Fd"]);
-    let dumps = Dumps { source, folder };
+    let dumps = SourceDumps { source, folder };
     cases::each([
         (
             "a directory is a prefix of the bucket",
@@ -59,8 +59,8 @@ async fn backups_of_several_objects_or_encodings_are_read() {
     .await;
 }
 
-async fn setup(dumps: &Dumps) -> Setup<'_> {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn setup(dumps: &SourceDumps) -> Setup<'_> {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = &dumps.source.c;
     Setup { env, c, dumps }
 }
@@ -93,7 +93,7 @@ impl Setup<'_> {
     }
 }
 
-async fn a_directory_is_a_prefix_of_the_bucket(dumps: &Dumps) {
+async fn a_directory_is_a_prefix_of_the_bucket(dumps: &SourceDumps) {
     let s = setup(dumps).await;
     let total = s.upload("night/2026-11-22/", |name, bytes| (name.to_owned(), bytes));
     s.env
@@ -139,7 +139,7 @@ async fn a_directory_is_a_prefix_of_the_bucket(dumps: &Dumps) {
 }
 
 /// A parallel export of Cloud SQL: every member is compressed twice.
-async fn members_that_are_compressed_twice(dumps: &Dumps) {
+async fn members_that_are_compressed_twice(dumps: &SourceDumps) {
     let s = setup(dumps).await;
     s.upload("twice/", |name, bytes| (name.to_owned(), gzip(&bytes)));
     s.upload("renamed/", |name, bytes| {
@@ -155,7 +155,7 @@ async fn members_that_are_compressed_twice(dumps: &Dumps) {
 }
 
 /// With `Content-Encoding: gzip`, the bytes are downloaded as stored and decompressed by pgrestored.
-async fn objects_with_a_content_encoding(dumps: &Dumps) {
+async fn objects_with_a_content_encoding(dumps: &SourceDumps) {
     let s = setup(dumps).await;
     let storage = &s.env.emulator.storage;
     let (text, custom) = (s.c.dump("src", &[]), &dumps.source.dump);
@@ -171,7 +171,7 @@ async fn objects_with_a_content_encoding(dumps: &Dumps) {
 }
 
 /// `inspect` of a 1 GB object reads only its first bytes.
-async fn only_the_beginning_of_a_large_object_is_inspected(dumps: &Dumps) {
+async fn only_the_beginning_of_a_large_object_is_inspected(dumps: &SourceDumps) {
     let s = setup(dumps).await;
     let storage = &s.env.emulator.storage;
     let path = s.c.dump_to_file("src", &[]);

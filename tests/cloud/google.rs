@@ -7,7 +7,7 @@ use futures::FutureExt;
 
 use crate::cases::{self, Case};
 use crate::support::is_full_campaign;
-use crate::test_env::{GoogleEmulator, Kind::Google, Source};
+use crate::test_env::{GoogleEmulator, PubSubKind::Google, SourceCluster};
 use crate::{examples, operator, service, verify, worker};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,7 +15,7 @@ async fn the_worker_and_the_example_work_with_googles_emulator() {
     let Some(_running) = GoogleEmulator::shared().await else {
         return;
     };
-    let [long, others]: [Source; 2] = std::array::from_fn(|_| Source::new());
+    let [long, others]: [SourceCluster; 2] = std::array::from_fn(|_| SourceCluster::new());
     cases::at_once([
         (
             "a long restore is delivered once",
@@ -26,7 +26,7 @@ async fn the_worker_and_the_example_work_with_googles_emulator() {
     .await;
 }
 
-async fn others_work(s: &Source) {
+async fn others_work(s: &SourceCluster) {
     let mut all: Vec<Case<'_>> = vec![
         (
             "a new backup is proven",

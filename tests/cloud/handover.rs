@@ -7,7 +7,7 @@ use pgrestored::event::Status;
 use crate::process::{Process, worker_with};
 use crate::support::kills::{FROM_THE_FIRST, SOURCE, assert_continued, assert_settled, records};
 use crate::support::pause;
-use crate::test_env::{Source, TestEnv};
+use crate::test_env::{SourceCluster, TestEnv};
 
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
@@ -15,7 +15,12 @@ const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 const PAUSED: (&str, &str) = ("FAILPOINTS", "work.noted=5*off->1*return(3000)");
 
 /// Starts a worker, and waits until it has recorded some transactions of a request for this target.
-async fn at_work(s: &Source, env: &TestEnv, target: &str, flags: &[(&str, &str)]) -> Process {
+async fn at_work(
+    s: &SourceCluster,
+    env: &TestEnv,
+    target: &str,
+    flags: &[(&str, &str)],
+) -> Process {
     let first = worker_with(env, &s.c, flags, &[PAUSED]).await;
     let body = serde_json::json!({
         "request_id": target, "target_db": target, "backup": { "name": "src.dump" }, "finish": ["once.sql"],
@@ -34,7 +39,7 @@ async fn at_work(s: &Source, env: &TestEnv, target: &str, flags: &[(&str, &str)]
 }
 
 /// With SQL that must run only once.
-fn finishing(s: &Source) -> String {
+fn finishing(s: &SourceCluster) -> String {
     let folder = s.c.open_folder("team");
     let once = "INSERT INTO s.log VALUES ('once')";
     std::fs::write(folder.join("once.sql"), once).unwrap();
@@ -47,7 +52,7 @@ fn has_said(worker: &Process, message: &str) -> bool {
         .any(|line| line["message"].as_str() == Some(message))
 }
 
-fn assert_restored(s: &Source, target: &str) {
+fn assert_restored(s: &SourceCluster, target: &str) {
     assert_eq!(s.c.psql(target, "SELECT count(*) FROM s.log"), "1");
     s.c.psql(target, "DELETE FROM s.log");
     s.assert_restored(target);
@@ -56,7 +61,7 @@ fn assert_restored(s: &Source, target: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stops_or_is_taken_for_dead_loses_no_work() {
-    let s = Source::of(SOURCE);
+    let s = SourceCluster::of(SOURCE);
     let from = finishing(&s);
     let flags = [
         FROM_THE_FIRST,
@@ -69,7 +74,7 @@ async fn a_worker_that_stops_or_is_taken_for_dead_loses_no_work() {
     taken_for_dead(&s, &flags).await;
 }
 
-async fn stopped(s: &Source, flags: &[(&str, &str)]) {
+async fn stopped(s: &SourceCluster, flags: &[(&str, &str)]) {
     let (env, c) = (s.env().await, &s.c);
     let first = at_work(s, &env, "stopped", flags).await;
     first.signal("TERM");
@@ -107,7 +112,7 @@ async fn stopped(s: &Source, flags: &[(&str, &str)]) {
 }
 
 /// It stands still while another worker takes its work over, and then goes on.
-async fn taken_for_dead(s: &Source, flags: &[(&str, &str)]) {
+async fn taken_for_dead(s: &SourceCluster, flags: &[(&str, &str)]) {
     let (env, c) = (s.env().await, &s.c);
     let first = at_work(s, &env, "taken", flags).await;
     first.signal("STOP");

@@ -13,7 +13,7 @@ use pgrestored::policy::{Selection, Trigger};
 
 use crate::cases;
 use crate::support::{OFFSETS_FROM, assert_same, is_full_campaign, job, sample};
-use crate::test_env::{BUCKET, Kind, Source, TestEnv, restore};
+use crate::test_env::{BUCKET, PubSubKind, SourceCluster, TestEnv, restore};
 
 const TABLES: [&str; 2] = ["public.t", "public.u"];
 const TABLE_ROWS: usize = 2000;
@@ -25,8 +25,8 @@ const FOURTH: usize = 4;
 const QUICK: (&str, &str) = ("restore-no-analyze", "true");
 
 /// A source with two backups of it: one without data offsets, and one with them.
-struct Ground {
-    s: Source,
+struct IndexSetup {
+    s: SourceCluster,
     env: TestEnv,
     app: App,
     /// What a restore of each table alone gives, without an index.
@@ -34,7 +34,7 @@ struct Ground {
 }
 
 /// A proven backup.
-struct Proven {
+struct IndexedBackup {
     backup: &'static str,
     result: RestoreResult,
     /// The name of the object with its index.
@@ -43,36 +43,36 @@ struct Proven {
     index: Value,
 }
 
-impl Ground {
+impl IndexSetup {
     async fn new() -> Self {
-        let s = Source::of(&format!(
+        let s = SourceCluster::of(&format!(
             "CREATE TABLE t (id int PRIMARY KEY, v text);
              INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, {TABLE_ROWS}) i;
              CREATE INDEX ON t (v); CREATE TABLE u AS SELECT * FROM t;
              SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)"
         ));
-        let env = TestEnv::start(Kind::Emulator).await.unwrap();
+        let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
         let app = env.app(&s.c, &[QUICK]);
         let offsets = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
         let storage = &env.emulator.storage;
         storage.put(BUCKET, PIPED, s.dump.clone());
         storage.put(BUCKET, OFFSETS, offsets);
-        let mut ground = Ground {
+        let mut setup = IndexSetup {
             s,
             env,
             app,
             honest: vec![],
         };
         for table in TABLES {
-            let part = ground.part(PIPED, table).await;
-            let rows = ground
+            let part = setup.part(PIPED, table).await;
+            let rows = setup
                 .s
                 .c
                 .psql("part", &format!("SELECT count(*) FROM {table}"));
             assert_eq!(rows, TABLE_ROWS.to_string());
-            ground.honest.push(part);
+            setup.honest.push(part);
         }
-        ground
+        setup
     }
 
     /// What a database has: all that `pg_dump` writes in a full campaign, otherwise its tables and rows.
@@ -108,7 +108,7 @@ impl Ground {
         self.content("part")
     }
 
-    async fn prove(&self, backup: &'static str) -> Proven {
+    async fn prove(&self, backup: &'static str) -> IndexedBackup {
         let wanted = BackupRef::parse(backup, "").unwrap();
         let request = VerifyJob::new(backup, wanted, Trigger::Command);
         let manager = &self.app.manager;
@@ -123,7 +123,7 @@ impl Ground {
         let text = String::from_utf8(storage.get(BUCKET, &name).unwrap().to_vec()).unwrap();
         let index: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(index["blocks"].as_array().unwrap().len(), 3, "{index}");
-        Proven {
+        IndexedBackup {
             backup,
             result,
             name,
@@ -133,7 +133,7 @@ impl Ground {
     }
 
     /// Replaces the index of a backup by a forged one, which is returned.
-    fn forge(&self, of: &Proven, forge: fn(&mut Value)) -> String {
+    fn forge(&self, of: &IndexedBackup, forge: fn(&mut Value)) -> String {
         let storage = &self.env.emulator.storage;
         let mut forged = of.index.clone();
         forge(&mut forged);
@@ -147,7 +147,7 @@ impl Ground {
 /// The cases share a cluster and the proof of a backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_index_costs_time_and_no_rows() {
-    let g = Ground::new().await;
+    let g = IndexSetup::new().await;
     let storage = &g.env.emulator.storage;
     let before = storage.reads();
     let done = restore(&g.app, PIPED, "forward").await;
@@ -177,7 +177,7 @@ async fn a_forged_index_costs_time_and_no_rows() {
 
 /// A large archive with data offsets is read by blocks at its first restore. Offsets that are wrong cost time and no rows, and
 /// damage is what it is for one reader.
-async fn own_offsets_are_enough(g: &Ground) {
+async fn own_offsets_are_enough(g: &IndexSetup) {
     let storage = &g.env.emulator.storage;
     let app = g.env.app(&g.s.c, &[QUICK, (OFFSETS_FROM, "0")]);
     let before = storage.reads();
@@ -242,7 +242,7 @@ fn offsets_of(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
 
 /// A verified backup is restored by blocks although it has no data offsets, with the same integrity check. Without
 /// `CAMPAIGN=full`, only every fourth forgery of the index is tried, and only the first and the last damage.
-async fn a_verified_backup_is_restored_through_its_index(g: &Ground, proven: &Proven) {
+async fn a_verified_backup_is_restored_through_its_index(g: &IndexSetup, proven: &IndexedBackup) {
     let (c, storage) = (&g.s.c, &g.env.emulator.storage);
     let before = storage.reads();
     let done = restore(&g.app, PIPED, "by_blocks").await;
@@ -285,7 +285,7 @@ async fn a_verified_backup_is_restored_through_its_index(g: &Ground, proven: &Pr
 /// A forged index cannot make a selective restore lose data, neither if blocks can be skipped, because the archive has
 /// offsets, nor if all are read. Without `CAMPAIGN=full`, each forgery that no restore of the whole tries is tried once, in
 /// turn with each table and form, and each table by the honest index of one form.
-async fn a_selection_is_restored_completely(g: &Ground, proven: &Proven, form: usize) {
+async fn a_selection_is_restored_completely(g: &IndexSetup, proven: &IndexedBackup, form: usize) {
     let backup = proven.backup;
     for (t, (table, honest)) in TABLES.iter().zip(&g.honest).enumerate() {
         if t != form && !is_full_campaign() {

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::process::worker_with;
 use crate::support::{Cluster, is_full_campaign};
-use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, TIMEOUT, TestEnv};
 
 /// The name of every backup.
 const NAME: &str = "nightly/shop.dump";
@@ -255,7 +255,7 @@ struct Nights {
 
 impl Nights {
     async fn new() -> Self {
-        let env = TestEnv::start(Kind::Emulator).await.unwrap();
+        let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
         env.subscription(NOTIFICATIONS).await;
         let versioned = BucketOptions {
             versioning: true,

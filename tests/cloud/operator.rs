@@ -8,16 +8,16 @@ use tokio::process::Command;
 
 use crate::cases;
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, ROWS, Source, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, ROWS, SourceCluster, TestEnv};
 
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_tell_operators_what_they_need() {
-    let s = Source::new();
+    let s = SourceCluster::new();
     cases::each([
         (
             "doctor accepts a good setup",
-            doctor_accepts_a_good_setup(&s, Kind::Emulator).boxed_local(),
+            doctor_accepts_a_good_setup(&s, PubSubKind::Emulator).boxed_local(),
         ),
         (
             "doctor looks at the newest backup of each database",
@@ -129,7 +129,7 @@ fn health<'a>(found: &'a [(String, String, Value)], check: &str) -> &'a str {
         .1
 }
 
-pub async fn doctor_accepts_a_good_setup(s: &Source, kind: Kind) {
+pub async fn doctor_accepts_a_good_setup(s: &SourceCluster, kind: PubSubKind) {
     let Some(env) = s.env_of(kind).await else {
         return;
     };
@@ -157,8 +157,8 @@ pub async fn doctor_accepts_a_good_setup(s: &Source, kind: Kind) {
 }
 
 /// Where the newest backups are of several databases, the newest one of each is looked at.
-async fn doctor_looks_at_the_newest_backup_of_each_database(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn doctor_looks_at_the_newest_backup_of_each_database(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = &s.c;
     c.psql("postgres", "CREATE ROLE gone");
     for (database, sql) in [
@@ -200,7 +200,7 @@ async fn doctor_looks_at_the_newest_backup_of_each_database(s: &Source) {
 /// severe, so others decide the exit code.
 const NO_SANDBOX: [&str; 2] = ["--sandbox-dir", "/proc/nowhere"];
 
-async fn doctor_finds_what_is_missing_and_says_how_to_fix_it(s: &Source) {
+async fn doctor_finds_what_is_missing_and_says_how_to_fix_it(s: &SourceCluster) {
     let (env, c) = (s.env().await, &s.c);
     c.psql("postgres", "CREATE ROLE weak LOGIN");
     c.create("hstore_src", "CREATE EXTENSION hstore; CREATE ROLE owner_of_it; CREATE TABLE h (v hstore); ALTER TABLE h OWNER TO owner_of_it");
@@ -307,7 +307,7 @@ async fn doctor_finds_what_is_missing_and_says_how_to_fix_it(s: &Source) {
     assert!(message.ends_with(", requests billed to payer"), "{message}");
 }
 
-async fn doctor_looks_at_orders_and_at_what_finishes_their_copies(s: &Source) {
+async fn doctor_looks_at_orders_and_at_what_finishes_their_copies(s: &SourceCluster) {
     let (env, c) = (s.env().await, &s.c);
     let finishing = c.open_folder("doctor_finishing");
     std::fs::write(finishing.join("team.sql"), "SELECT 1").unwrap();
@@ -354,7 +354,7 @@ async fn doctor_looks_at_orders_and_at_what_finishes_their_copies(s: &Source) {
 }
 
 /// A worker without a target server is set up well if it only verifies, and then refuses restores.
-async fn a_worker_without_a_target_only_verifies(s: &Source) {
+async fn a_worker_without_a_target_only_verifies(s: &SourceCluster) {
     let (env, c) = (s.env().await, &s.c);
     env.subscription("backup-notifications").await;
     let notified = "--backup-notification-subscription=backup-notifications";
@@ -390,7 +390,7 @@ async fn a_worker_without_a_target_only_verifies(s: &Source) {
     running.stop().await;
 }
 
-async fn waiting_commands_show_progress_and_the_result(s: &Source) {
+async fn waiting_commands_show_progress_and_the_result(s: &SourceCluster) {
     // The limit is lifted before the restore has taken so long.
     let (env, c) = (s.slow_env(90).await, &s.c);
     let running = env.worker(c, &[]).await;
@@ -522,8 +522,8 @@ async fn waiting_commands_show_progress_and_the_result(s: &Source) {
 }
 
 /// What does not exist is said before anything is published or waited for.
-async fn a_missing_topic_or_subscription_is_an_error_at_once(s: &Source) {
-    let (env, c) = (TestEnv::start(Kind::Emulator).await.unwrap(), &s.c);
+async fn a_missing_topic_or_subscription_is_an_error_at_once(s: &SourceCluster) {
+    let (env, c) = (TestEnv::start(PubSubKind::Emulator).await.unwrap(), &s.c);
     let request = ["request", "src.dump", "--target", "app", "--wait"];
     let topic = [&request[..], &["--restore-request-topic", "nowhere"]].concat();
     let results = ["--restore-completion-subscription", "nowhere"];
@@ -555,8 +555,8 @@ async fn a_missing_topic_or_subscription_is_an_error_at_once(s: &Source) {
 }
 
 /// Without a worker, the command says so, and keeps waiting.
-async fn a_request_that_no_worker_answers_is_said_to_wait(s: &Source) {
-    let (env, c) = (TestEnv::start(Kind::Emulator).await.unwrap(), &s.c);
+async fn a_request_that_no_worker_answers_is_said_to_wait(s: &SourceCluster) {
+    let (env, c) = (TestEnv::start(PubSubKind::Emulator).await.unwrap(), &s.c);
     let request = [
         "request",
         "src.dump",

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::support::tools;
-use crate::test_env::{Source, TIMEOUT};
+use crate::test_env::{SourceCluster, TIMEOUT};
 
 /// A browser under its driver; `None`, with a message, if either is not installed.
 fn browser() -> Option<Command> {
@@ -62,7 +62,7 @@ async fn written_pages_and_the_page_of_a_running_restore_work_in_a_browser() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let s = Source::of(
+    let s = SourceCluster::of(
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 20000) i",
     );
     let env = s.env().await;

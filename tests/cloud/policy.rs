@@ -11,13 +11,13 @@ use pgrestored::event::{RestoreResult, Status, Verdict};
 use crate::cases;
 use crate::process::{Process, worker_with};
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TestEnv, get};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv, get};
 
 const ROWS: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 2000) i";
 const DATABASES: [&str; 5] = ["app", "postgres", "src", "template0", "template1"];
 
 /// A worker and its surroundings, which the failures share.
-struct Ground {
+struct WorkerSetup {
     env: TestEnv,
     c: Cluster,
     worker: Process,
@@ -26,35 +26,35 @@ struct Ground {
 }
 
 /// What a failure left.
-struct Seen<'a> {
-    ground: &'a Ground,
+struct ObservedFailure<'a> {
+    setup: &'a WorkerSetup,
     result: RestoreResult,
     metrics: String,
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_failure_is_handled_as_specified() {
-    let ground = Ground::new().await;
+    let setup = WorkerSetup::new().await;
     cases::each([
         (
             "backup verification failure",
-            verification_failure(&ground).boxed_local(),
+            verification_failure(&setup).boxed_local(),
         ),
         (
             "database restore failure",
-            database_failure(&ground).boxed_local(),
+            database_failure(&setup).boxed_local(),
         ),
         (
             "storage operation failure",
-            storage_failure(&ground).boxed_local(),
+            storage_failure(&setup).boxed_local(),
         ),
     ])
     .await;
 }
 
-impl Ground {
+impl WorkerSetup {
     async fn new() -> Self {
-        let env = TestEnv::start(Kind::Emulator).await.unwrap();
+        let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
         let c = Cluster::start();
         c.create("src", ROWS);
         c.create(
@@ -71,7 +71,7 @@ impl Ground {
         ];
         let variables = [("TMPDIR", temporary.to_str().unwrap())];
         let worker = worker_with(&env, &c, &flags, &variables).await;
-        Ground {
+        WorkerSetup {
             env,
             c,
             worker,
@@ -81,7 +81,7 @@ impl Ground {
     }
 
     /// Uploads a backup, sends a request for it that fails, and waits until the message is settled.
-    async fn see(&self, id: &str, dump: Vec<u8>, what: &str) -> Seen<'_> {
+    async fn fail(&self, id: &str, dump: Vec<u8>, what: &str) -> ObservedFailure<'_> {
         let emulator = &self.env.emulator;
         emulator.storage.put(BUCKET, "src.dump", dump);
         self.env
@@ -97,8 +97,8 @@ impl Ground {
             .await
             .unwrap();
         let metrics = get(&format!("http://{}/metrics", self.worker.admin())).await;
-        Seen {
-            ground: self,
+        ObservedFailure {
+            setup: self,
             result,
             metrics: metrics.1,
         }
@@ -111,7 +111,7 @@ impl Ground {
 
 const REPLACES: &str = r#""target_db":"app","on_existing":"replace""#;
 
-impl Seen<'_> {
+impl ObservedFailure<'_> {
     fn metric(&self, line: &str) {
         assert!(
             self.metrics.lines().any(|l| l == line),
@@ -122,7 +122,7 @@ impl Seen<'_> {
 
     /// Checks that the log has a line about the request with this message and these fields.
     fn logged(&self, message: &str, words: &[(&str, &str)]) {
-        let all = self.ground.worker.log();
+        let all = self.setup.worker.log();
         let line = all.iter().find(|l| {
             l["request_id"] == self.result.request_id.as_str()
                 && l["message"].as_str().is_some_and(|m| m.contains(message))
@@ -138,12 +138,12 @@ impl Seen<'_> {
 
     /// Checks that no temporary file is left.
     fn left_no_files(&self) {
-        assert_eq!(files(&self.ground.temporary), Vec::<String>::new());
+        assert_eq!(files(&self.setup.temporary), Vec::<String>::new());
     }
 
     /// Checks that the target is as it was, and the only database that is left.
     fn left_the_target(&self) {
-        let c = &self.ground.c;
+        let c = &self.setup.c;
         assert_eq!(c.psql("app", "SELECT a FROM precious"), "42");
         assert_eq!(c.databases(), DATABASES);
     }
@@ -157,24 +157,24 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 /// 1. Backup Verification Failure: the backup was damaged before the upload, so its checksum matches the damaged bytes.
-async fn verification_failure(ground: &Ground) {
-    let mut dump = ground.dump();
+async fn verification_failure(setup: &WorkerSetup) {
+    let mut dump = setup.dump();
     let at = dump.len() * 2 / 3;
     dump[at] ^= 1;
-    let seen = &ground.see("unproven", dump, r#""mode":"verify""#).await;
+    let failure = &setup.fail("unproven", dump, r#""mode":"verify""#).await;
     let cleans_up = async {
         let gone = async {
-            while !files(&ground.sandboxes).is_empty() {
+            while !files(&setup.sandboxes).is_empty() {
                 crate::support::pause().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), gone)
             .await
             .expect("the sandbox's folder was not removed in time");
-        seen.left_no_files();
+        failure.left_no_files();
     };
     let logs = async {
-        seen.logged(
+        failure.logged(
             "verification ended",
             &[
                 ("verdict", "failed"),
@@ -182,12 +182,12 @@ async fn verification_failure(ground: &Ground) {
                 ("request_id", "unproven"),
             ],
         );
-        let error = seen.result.error.as_ref().unwrap();
+        let error = failure.result.error.as_ref().unwrap();
         assert!(error.message.contains("damaged"), "{error:?}");
     };
     let notifies = async {
-        seen.metric("restore_verification_total{status=\"failure\"} 1");
-        let pubsub = &ground.env.emulator.pubsub;
+        failure.metric("restore_verification_total{status=\"failure\"} 1");
+        let pubsub = &setup.env.emulator.pubsub;
         let event = pubsub
             .published("projects/test/topics/restore-completions")
             .remove(0);
@@ -200,8 +200,8 @@ async fn verification_failure(ground: &Ground) {
         );
     };
     let returns = async {
-        assert_eq!(seen.result.status, Status::Failure);
-        assert_eq!(seen.result.verdict, Some(Verdict::Failed));
+        assert_eq!(failure.result.status, Status::Failure);
+        assert_eq!(failure.result.verdict, Some(Verdict::Failed));
     };
     cases::each([
         ("cleans up temporary files", cleans_up.boxed_local()),
@@ -213,22 +213,22 @@ async fn verification_failure(ground: &Ground) {
 }
 
 /// 2. Database Restore Failure: the server rejects a row.
-async fn database_failure(ground: &Ground) {
-    let text = String::from_utf8(ground.c.dump("src", &[])).unwrap();
+async fn database_failure(setup: &WorkerSetup) {
+    let text = String::from_utf8(setup.c.dump("src", &[])).unwrap();
     let dump = text.replacen("\n17\t", "\n16\t", 1).into_bytes();
-    let seen = &ground.see("rejected", dump, REPLACES).await;
+    let failure = &setup.fail("rejected", dump, REPLACES).await;
     let rolls_back = async {
-        seen.left_the_target();
+        failure.left_the_target();
         let is_absent = "SELECT to_regclass('public.t') IS NULL";
-        assert_eq!(ground.c.psql("app", is_absent), "t");
+        assert_eq!(setup.c.psql("app", is_absent), "t");
     };
     let cleans_up = async {
-        seen.left_the_target();
+        failure.left_the_target();
         let owned = "SELECT count(*) FROM pgrestored.owned_database";
-        assert_eq!(ground.c.psql("postgres", owned), "0");
+        assert_eq!(setup.c.psql("postgres", owned), "0");
     };
     let logs = async {
-        seen.logged(
+        failure.logged(
             "the restore failed",
             &[
                 ("severity", "ERROR"),
@@ -239,13 +239,13 @@ async fn database_failure(ground: &Ground) {
         );
     };
     let counts = async {
-        seen.metric("restore_failure_total{failure_reason=\"data_rejected\"} 1");
-        seen.metric("restore_success_total 0");
-        seen.metric("restore_in_progress 0");
+        failure.metric("restore_failure_total{failure_reason=\"data_rejected\"} 1");
+        failure.metric("restore_success_total 0");
+        failure.metric("restore_in_progress 0");
     };
     let returns = async {
-        let error = seen.result.error.as_ref().unwrap();
-        assert_eq!(seen.result.status, Status::Failure);
+        let error = failure.result.error.as_ref().unwrap();
+        assert_eq!(failure.result.status, Status::Failure);
         assert_eq!(
             (error.reason.as_str(), error.sqlstate.as_deref()),
             ("data_rejected", Some("23505"))
@@ -262,13 +262,13 @@ async fn database_failure(ground: &Ground) {
 }
 
 /// 3. Storage Operation Failure: each read of the object ends early.
-async fn storage_failure(ground: &Ground) {
-    let storage = &ground.env.emulator.storage;
+async fn storage_failure(setup: &WorkerSetup) {
+    let storage = &setup.env.emulator.storage;
     storage.fail_next_reads(vec![F::CutAfter(500); 10_000]);
-    let seen = &ground.see("cut", ground.dump(), REPLACES).await;
+    let failure = &setup.fail("cut", setup.dump(), REPLACES).await;
     storage.clear_faults();
     let retries = async {
-        let log = ground.worker.log().into_iter();
+        let log = setup.worker.log().into_iter();
         let resumed: Vec<_> = log
             .filter(|l| l["message"] == "resuming the download")
             .collect();
@@ -289,11 +289,11 @@ async fn storage_failure(ground: &Ground) {
         );
     };
     let cleans_up = async {
-        seen.left_no_files();
-        seen.left_the_target();
+        failure.left_no_files();
+        failure.left_the_target();
     };
     let logs = async {
-        seen.logged(
+        failure.logged(
             "the restore failed",
             &[
                 ("failure_reason", "download_failed"),
@@ -303,16 +303,16 @@ async fn storage_failure(ground: &Ground) {
         );
     };
     let counts = async {
-        seen.metric("restore_failure_total{failure_reason=\"download_failed\"} 1");
-        let mut lines = seen.metrics.lines();
+        failure.metric("restore_failure_total{failure_reason=\"download_failed\"} 1");
+        let mut lines = failure.metrics.lines();
         let retries = lines.find_map(|l| l.strip_prefix("restore_download_retries_total "));
         assert!(retries.unwrap().parse::<u32>().unwrap() > 0);
     };
     let returns = async {
-        assert_eq!(seen.result.status, Status::Failure);
-        let error = seen.result.error.as_ref().unwrap();
+        assert_eq!(failure.result.status, Status::Failure);
+        let error = failure.result.error.as_ref().unwrap();
         assert_eq!(error.reason.as_str(), "download_failed");
-        seen.left_the_target();
+        failure.left_the_target();
     };
     cases::each([
         ("is retried with exponential backoff", retries.boxed_local()),

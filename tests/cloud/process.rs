@@ -13,12 +13,12 @@ use tokio::process::{Child, Command};
 
 use crate::cases::{self, Case};
 use crate::support::{Cluster, is_full_campaign};
-use crate::test_env::{BUCKET, Kind, Source, TestEnv, get};
+use crate::test_env::{BUCKET, PubSubKind, SourceCluster, TestEnv, get};
 
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_and_sigkill_lose_no_request() {
-    let s = Source::new();
+    let s = SourceCluster::new();
     let mut all: Vec<Case<'_>> = vec![
         (
             "sigkill",
@@ -48,7 +48,7 @@ async fn sigterm_and_sigkill_lose_no_request() {
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_keeps_secrets_and_stays_ready() {
-    let s = Source::new();
+    let s = SourceCluster::new();
     cases::each([
         ("secrets do not leak", secrets_do_not_leak(&s).boxed_local()),
         (
@@ -199,7 +199,7 @@ impl Process {
 
 /// A worker ends while it restores, and the next one does the job: of a killed worker, once its lease has expired, and with
 /// the staging database that it left.
-async fn the_next_worker_takes_over(s: &Source, signal: &str) {
+async fn the_next_worker_takes_over(s: &SourceCluster, signal: &str) {
     let (env, c) = (s.slow_env(20).await, &s.c);
     let target = format!("taken_over_{}", signal.to_ascii_lowercase());
     let first = worker(&env, c, &[("drain-timeout", "1s")]).await;
@@ -230,7 +230,7 @@ async fn the_next_worker_takes_over(s: &Source, signal: &str) {
 }
 
 /// A graceful stop lets a running restore finish.
-async fn a_graceful_stop_finishes_running_restores(s: &Source) {
+async fn a_graceful_stop_finishes_running_restores(s: &SourceCluster) {
     let env = s.slow_env(3).await;
     let process = worker(&env, &s.c, &[("drain-timeout", "60s")]).await;
     env.publish(r#"{"request_id":"graceful","backup":{"name":"src.dump"},"target_db":"graceful"}"#)
@@ -242,7 +242,7 @@ async fn a_graceful_stop_finishes_running_restores(s: &Source) {
     assert!(s.c.databases().contains(&"graceful".to_owned()));
 }
 
-async fn restore_by_hand_is_interrupted_cleanly(s: &Source) {
+async fn restore_by_hand_is_interrupted_cleanly(s: &SourceCluster) {
     let (env, c) = (s.slow_env(20).await, &s.c);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
@@ -285,7 +285,7 @@ async fn restore_by_hand_is_interrupted_cleanly(s: &Source) {
 /// restores dozens of backups: `make soak` runs it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_tests_its_own_verification() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let outcome = async |more: &[(&str, &str)], wanted: &str| {
         let flags = [more, &[("verify-selftest", "1h")]].concat();
         let command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
@@ -323,7 +323,7 @@ async fn a_worker_tests_its_own_verification() {
 /// SIGTERM in each stage: the worker exits in time, leaves nothing behind, and the next worker does the job. Without
 /// `CAMPAIGN=full`, in a stage before the staging database exists, in one with it, and in the one that is not
 /// interrupted.
-async fn sigterm_at_every_stage(s: &Source) {
+async fn sigterm_at_every_stage(s: &SourceCluster) {
     let (env, c) = (s.env().await, &s.c);
     let size = s.dump.len() as u64;
     let stages = [
@@ -387,7 +387,7 @@ async fn sigterm_at_every_stage(s: &Source) {
 }
 
 /// Secrets appear neither on the command line nor in a core file, the log, an event or a metric.
-async fn secrets_do_not_leak(s: &Source) {
+async fn secrets_do_not_leak(s: &SourceCluster) {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
     let env = s.env().await;
     let process = worker(
@@ -434,7 +434,7 @@ async fn secrets_do_not_leak(s: &Source) {
 }
 
 /// With more connections than descriptors, none of which sends a whole request, restores and probes still work.
-async fn half_open_connections_block_neither_restores_nor_probes(s: &Source) {
+async fn half_open_connections_block_neither_restores_nor_probes(s: &SourceCluster) {
     use tokio::io::AsyncWriteExt;
     let env = s.env().await;
     let mut limited = Command::new("prlimit");
@@ -469,7 +469,7 @@ async fn half_open_connections_block_neither_restores_nor_probes(s: &Source) {
 }
 
 /// What the worker may not read or list in a folder is an answer about that request, and no fault of its credentials.
-async fn a_backup_that_may_not_be_read_leaves_the_worker_ready(s: &Source) {
+async fn a_backup_that_may_not_be_read_leaves_the_worker_ready(s: &SourceCluster) {
     use std::os::unix::fs::PermissionsExt;
     let (env, c) = (s.env().await, &s.c);
     let (folder, dump) = (c.scratch("backups"), c.dump_to_file("src", &[]));
@@ -513,7 +513,7 @@ async fn a_backup_that_may_not_be_read_leaves_the_worker_ready(s: &Source) {
 /// A worker that gets no token for its target server keeps running, and says what it lacks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_without_a_login_token_is_not_ready() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
@@ -548,7 +548,7 @@ async fn a_worker_without_a_login_token_is_not_ready() {
 
 /// Even the most verbose log contains no password and no SCRAM verifier.
 /// The last case of a cluster: it changes how one logs in, and drops `src`.
-async fn no_level_of_the_log_has_secrets(s: &Source) {
+async fn no_level_of_the_log_has_secrets(s: &SourceCluster) {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
     let (env, c) = (s.env().await, &s.c);
     c.psql(

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::process::{Process, worker_with};
 use crate::support::kills::FROM_THE_FIRST;
 use crate::support::{Cluster, is_full_campaign};
-use crate::test_env::{BUCKET, Kind, TestEnv, get};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv, get};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
@@ -54,7 +54,7 @@ fn crash_points(percent: f64) -> String {
 
 /// A published request: what it asked for, and its position in the order.
 #[derive(Debug, Clone)]
-struct Asked {
+struct PublishedRequest {
     id: String,
     body: String,
     backup: usize,
@@ -90,7 +90,7 @@ struct Race {
     c: Arc<Cluster>,
     workers: Arc<Mutex<Vec<Option<Process>>>>,
     failpoints: String,
-    asked: Vec<Asked>,
+    published: Vec<PublishedRequest>,
     deaths: Arc<AtomicU32>,
     deliveries: usize,
     seed: u64,
@@ -124,7 +124,7 @@ impl Race {
             .and_then(|s| s.parse().ok());
         let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
         fastrand::seed(seed);
-        let env = Arc::new(TestEnv::start(Kind::Emulator).await.unwrap());
+        let env = Arc::new(TestEnv::start(PubSubKind::Emulator).await.unwrap());
         let c = Arc::new(Cluster::start_with("-c fsync=off -c max_connections=200"));
         c.open_folder("records");
         c.sandboxes();
@@ -145,7 +145,7 @@ impl Race {
             c,
             workers,
             failpoints: crash_points(percent),
-            asked: vec![],
+            published: vec![],
             deaths: Arc::default(),
             deliveries: 0,
             seed,
@@ -186,7 +186,7 @@ impl Race {
     }
 
     fn ask(&mut self) {
-        let id = format!("q{}", self.asked.len());
+        let id = format!("q{}", self.published.len());
         let backup = fastrand::usize(..BACKUPS);
         // Some requests are older, as if they were redelivered from a dead-letter topic.
         let before = if fastrand::u8(..10) == 0 {
@@ -206,7 +206,7 @@ impl Race {
             r#"{{"request_id":"{id}","backup":{{"name":"{backup}.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
         );
         self.publish(&body, Some(at));
-        self.asked.push(Asked {
+        self.published.push(PublishedRequest {
             id,
             body,
             backup,
@@ -216,12 +216,12 @@ impl Race {
     }
 
     fn ask_for_a_proof(&mut self) {
-        let id = format!("q{}", self.asked.len());
+        let id = format!("q{}", self.published.len());
         let body = format!(
             r#"{{"request_id":"{id}","backup":{{"name":"0.dump"}},"mode":"verify","depth":"archive"}}"#
         );
         self.publish(&body, None);
-        self.asked.push(Asked {
+        self.published.push(PublishedRequest {
             id,
             body,
             backup: 0,
@@ -231,7 +231,7 @@ impl Race {
     }
 
     fn repeat(&mut self) {
-        if let Some(again) = fastrand::choice(&self.asked).cloned() {
+        if let Some(again) = fastrand::choice(&self.published).cloned() {
             // A request that already has an outcome may arrive in a new message; otherwise repeat its own message.
             let first = SystemTime::UNIX_EPOCH
                 + Duration::from_micros(u64::try_from(again.order).unwrap_or(0));
@@ -277,48 +277,48 @@ impl Race {
     /// Checks that each request has one distinct outcome, and that each target is the result of its newest request.
     fn check(&self) {
         let outcomes = self.outcomes();
-        let mut newest = BTreeMap::<&str, (&Asked, bool)>::new();
-        for asked in &self.asked {
+        let mut newest = BTreeMap::<&str, (&PublishedRequest, bool)>::new();
+        for request in &self.published {
             let bodies = outcomes
-                .get(&asked.id)
-                .unwrap_or_else(|| panic!("seed {}: {} has no outcome", self.seed, asked.id));
+                .get(&request.id)
+                .unwrap_or_else(|| panic!("seed {}: {} has no outcome", self.seed, request.id));
             let texts: Vec<_> = bodies.iter().map(|b| String::from_utf8_lossy(b)).collect();
             assert_eq!(
                 bodies.len(),
                 1,
                 "seed {}: {}: {texts:#?}",
                 self.seed,
-                asked.id
+                request.id
             );
             let result: RestoreResult =
                 serde_json::from_slice(bodies.iter().next().unwrap()).unwrap();
             let is_done = result.status == Status::Success;
-            if let Some(e) = result.error.as_ref().filter(|_| asked.target.is_some()) {
+            if let Some(e) = result.error.as_ref().filter(|_| request.target.is_some()) {
                 // Superseded, or failed after the last attempt.
                 let is_due = e.message.contains("superseded") || e.retryable;
-                assert!(is_due, "seed {}: {}: {e:?}", self.seed, asked.id);
+                assert!(is_due, "seed {}: {}: {e:?}", self.seed, request.id);
             }
-            let Some(target) = asked.target.filter(|_| is_done) else {
+            let Some(target) = request.target.filter(|_| is_done) else {
                 continue;
             };
             if newest
                 .get(target)
-                .is_none_or(|(n, _)| n.order < asked.order)
+                .is_none_or(|(n, _)| n.order < request.order)
             {
-                newest.insert(target, (asked, is_done));
+                newest.insert(target, (request, is_done));
             }
         }
-        for (target, (asked, _)) in newest {
+        for (target, (request, _)) in newest {
             let there = self.c.psql(
                 target,
                 "SELECT string_agg(DISTINCT v, ','), count(*) FROM t",
             );
             assert_eq!(
                 there,
-                format!("{}|500", value_of(asked.backup)),
+                format!("{}|500", value_of(request.backup)),
                 "seed {}: {target} is not {}",
                 self.seed,
-                asked.id
+                request.id
             );
         }
     }
@@ -370,7 +370,7 @@ impl Race {
 
     fn tally(&self, campaign: &str, length: &str) {
         let deaths = self.deaths.load(Ordering::SeqCst);
-        let (requests, deliveries) = (self.asked.len(), self.deliveries);
+        let (requests, deliveries) = (self.published.len(), self.deliveries);
         eprintln!(
             "CAMPAIGN {campaign}: seed {}, {length}, {requests} requests, {deliveries} deliveries, {deaths} crashes, one outcome each, nothing leaked",
             self.seed

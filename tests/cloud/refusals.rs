@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgrestored::event::{RestoreResult, Status};
 
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
@@ -401,7 +401,7 @@ const CATALOGS: &str = "SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_inputs_are_answered_and_change_nothing() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 200) i");
     c.create("app_taken", "CREATE TABLE precious ()");

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::process::worker_with;
 use crate::support::kills::{
-    FROM_THE_FIRST, Place, SOURCE, Wanted, assert_continued, assert_settled, kill_at, records,
-    reopened, until_sessions_ended, why_not,
+    ExpectedContents, FROM_THE_FIRST, Place, SOURCE, assert_continued, assert_settled, kill_at,
+    records, reopened, until_sessions_ended, why_not,
 };
 use crate::support::{Cluster, assert_same, is_full_campaign, job};
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
@@ -33,8 +33,9 @@ const RESTORES: usize = 500;
 const KEY: &str = "a key of at least sixteen bytes";
 const RULES: &str = "version: 1\nlarge_objects: keep\ntables:\n  s.big: { columns: { v: { hash: true } } }\n  s.t1: { columns: { v: { set: \"x\" } } }\n";
 
+/// How a backup is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Form {
+enum BackupForm {
     /// A custom archive with data offsets.
     Offsets,
     /// One without.
@@ -44,8 +45,9 @@ enum Form {
     Tar,
 }
 
+/// How a killed restore, and the one that goes on, are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Mode {
+enum ResumeMode {
     Fail,
     Replace,
     Fill,
@@ -54,20 +56,20 @@ enum Mode {
     Selected,
 }
 
-const FORMS: [Form; 5] = [
-    Form::Offsets,
-    Form::Stream,
-    Form::Directory,
-    Form::Text,
-    Form::Tar,
+const FORMS: [BackupForm; 5] = [
+    BackupForm::Offsets,
+    BackupForm::Stream,
+    BackupForm::Directory,
+    BackupForm::Text,
+    BackupForm::Tar,
 ];
-const MODES: [Mode; 6] = [
-    Mode::Fail,
-    Mode::Replace,
-    Mode::Fill,
-    Mode::Restricted,
-    Mode::Masked,
-    Mode::Selected,
+const MODES: [ResumeMode; 6] = [
+    ResumeMode::Fail,
+    ResumeMode::Replace,
+    ResumeMode::Fill,
+    ResumeMode::Restricted,
+    ResumeMode::Masked,
+    ResumeMode::Selected,
 ];
 
 /// Steps at which processes are killed, too.
@@ -82,39 +84,39 @@ const STEPS: [&str; 8] = [
     "swap.new_renamed",
 ];
 
-impl Form {
+impl BackupForm {
     fn backup(self) -> &'static str {
         match self {
-            Form::Offsets => "offsets.dump",
-            Form::Stream => "stream.dump",
-            Form::Directory => "directory/",
-            Form::Text => "text.sql",
-            Form::Tar => "tar.tar",
+            BackupForm::Offsets => "offsets.dump",
+            BackupForm::Stream => "stream.dump",
+            BackupForm::Directory => "directory/",
+            BackupForm::Text => "text.sql",
+            BackupForm::Tar => "tar.tar",
         }
     }
 }
 
-impl Mode {
+impl ResumeMode {
     fn on_existing(self) -> OnExisting {
         match self {
-            Mode::Replace => OnExisting::Replace,
-            Mode::Fill => OnExisting::Fill,
+            ResumeMode::Replace => OnExisting::Replace,
+            ResumeMode::Fill => OnExisting::Fill,
             _ => OnExisting::Fail,
         }
     }
 
     /// Whether attempts at it go on.
     fn goes_on(self) -> bool {
-        self != Mode::Fill
+        self != ResumeMode::Fill
     }
 
     /// The part of a database that must be what `pg_restore` makes of the same backup, as arguments of `pg_dump`; nothing if
     /// that is all of it.
     fn same_as_pg_restore(self) -> &'static [&'static str] {
         match self {
-            Mode::Fail | Mode::Replace | Mode::Fill => &[],
-            Mode::Restricted => &["--no-owner", "--no-privileges"],
-            Mode::Masked => &[
+            ResumeMode::Fail | ResumeMode::Replace | ResumeMode::Fill => &[],
+            ResumeMode::Restricted => &["--no-owner", "--no-privileges"],
+            ResumeMode::Masked => &[
                 "--data-only",
                 "-t",
                 "s.t2",
@@ -123,7 +125,7 @@ impl Mode {
                 "-t",
                 "other.alone",
             ],
-            Mode::Selected => &[
+            ResumeMode::Selected => &[
                 "--data-only",
                 "-t",
                 "s.big",
@@ -136,7 +138,7 @@ impl Mode {
     }
 
     fn selection(self) -> Selection {
-        if self != Mode::Selected {
+        if self != ResumeMode::Selected {
             return Selection::default();
         }
         Selection {
@@ -157,22 +159,23 @@ struct Whole {
 
 /// A process that was killed.
 struct Killed {
-    form: Form,
-    mode: Mode,
+    form: BackupForm,
+    mode: ResumeMode,
     /// The share of all recorded transactions that it had come to.
     at: f64,
     /// The share of all that had to be done again.
     again: f64,
 }
 
-struct Ground {
+/// What all killed restores share, and what is counted of them.
+struct KillCampaign {
     env: TestEnv,
     c: Arc<Cluster>,
     rules: String,
     /// Bytes of each backup.
-    sizes: HashMap<Form, u64>,
-    wanted: Wanted,
-    totals: HashMap<(Form, Mode), Whole>,
+    sizes: HashMap<BackupForm, u64>,
+    wanted: ExpectedContents,
+    totals: HashMap<(BackupForm, ResumeMode), Whole>,
     number: u32,
     /// Processes that were killed.
     kills: u32,
@@ -181,19 +184,19 @@ struct Ground {
     false_alarms: Vec<String>,
 }
 
-impl Ground {
+impl KillCampaign {
     async fn new() -> Self {
-        let env = TestEnv::start(Kind::Emulator).await.unwrap();
+        let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
         let c = Arc::new(Cluster::start_with("-c fsync=off"));
         c.create("src", SOURCE);
         let storage = &env.emulator.storage;
         let custom = c.dump_to_file("src", &[]);
         let mut sizes = HashMap::new();
         for (form, bytes) in [
-            (Form::Offsets, std::fs::read(&custom).unwrap()),
-            (Form::Stream, c.dump("src", &["-Fc"])),
-            (Form::Text, c.dump("src", &[])),
-            (Form::Tar, c.dump("src", &["-Ft"])),
+            (BackupForm::Offsets, std::fs::read(&custom).unwrap()),
+            (BackupForm::Stream, c.dump("src", &["-Fc"])),
+            (BackupForm::Text, c.dump("src", &[])),
+            (BackupForm::Tar, c.dump("src", &["-Ft"])),
         ] {
             sizes.insert(form, bytes.len() as u64);
             storage.put(BUCKET, form.backup(), bytes);
@@ -202,13 +205,13 @@ impl Ground {
             let member = member.unwrap();
             let name = member.file_name().into_string().unwrap();
             let bytes = std::fs::read(member.path()).unwrap();
-            *sizes.entry(Form::Directory).or_default() += bytes.len() as u64;
-            let name = format!("{}{name}", Form::Directory.backup());
+            *sizes.entry(BackupForm::Directory).or_default() += bytes.len() as u64;
+            let name = format!("{}{name}", BackupForm::Directory.backup());
             storage.put(BUCKET, &name, bytes);
         }
         let rules = c.scratch("rules.yaml");
         std::fs::write(&rules, RULES).unwrap();
-        let mut wanted = Wanted::default();
+        let mut wanted = ExpectedContents::default();
         // What `pg_restore` gives of this source is what the source has.
         let theirs = if is_full_campaign() {
             c.pg_restore(&custom, "theirs", &[]);
@@ -216,10 +219,10 @@ impl Ground {
         } else {
             c.content("src", &[])
         };
-        for mode in [Mode::Fail, Mode::Replace, Mode::Fill] {
+        for mode in [ResumeMode::Fail, ResumeMode::Replace, ResumeMode::Fill] {
             wanted.insert(&format!("{mode:?}"), theirs.clone());
         }
-        Ground {
+        KillCampaign {
             env,
             rules: rules.display().to_string(),
             c,
@@ -233,7 +236,7 @@ impl Ground {
         }
     }
 
-    fn flags(&self, mode: Mode) -> Vec<(&str, &str)> {
+    fn flags(&self, mode: ResumeMode) -> Vec<(&str, &str)> {
         let mut flags = vec![
             ("db-user", "postgres"),
             ("reap-every", "0"),
@@ -249,8 +252,8 @@ impl Ground {
             ]);
         }
         match mode {
-            Mode::Restricted => flags.push(("backup-trust", "restricted")),
-            Mode::Masked => {
+            ResumeMode::Restricted => flags.push(("backup-trust", "restricted")),
+            ResumeMode::Masked => {
                 flags.push(("restore-mask", self.rules.as_str()));
                 flags.push(("mask-key", KEY));
             }
@@ -260,8 +263,8 @@ impl Ground {
     }
 
     /// A restore in this process, which nobody kills.
-    async fn whole(&self, form: Form, mode: Mode, target: &str) -> JobOutcome {
-        if mode == Mode::Fill {
+    async fn whole(&self, form: BackupForm, mode: ResumeMode, target: &str) -> JobOutcome {
+        if mode == ResumeMode::Fill {
             self.c.create(target, "");
         }
         let request = RestoreJob {
@@ -277,7 +280,7 @@ impl Ground {
     }
 
     /// How many transactions are recorded of a whole restore, and what it must give if `pg_restore` cannot say.
-    async fn measure(&mut self, form: Form, mode: Mode) {
+    async fn measure(&mut self, form: BackupForm, mode: ResumeMode) {
         let how = format!("{mode:?}");
         // Only a campaign needs the number of those that `pg_restore` can restore.
         let is_known = self.wanted.has(&how) && !is_full_campaign();
@@ -333,7 +336,7 @@ impl Ground {
         waited.expect("the request is not acknowledged");
     }
 
-    fn publish(&self, (form, mode): (Form, Mode), id: &str) {
+    fn publish(&self, (form, mode): (BackupForm, ResumeMode), id: &str) {
         let body = serde_json::json!({
             "request_id": id, "target_db": id, "backup": { "name": form.backup() },
             "on_existing": mode.on_existing(), "select": mode.selection(),
@@ -346,7 +349,12 @@ impl Ground {
     }
 
     /// Whether a worker was killed there; otherwise, it has answered the request before.
-    async fn is_killed(&self, (form, mode): (Form, Mode), id: &str, place: Place) -> bool {
+    async fn is_killed(
+        &self,
+        (form, mode): (BackupForm, ResumeMode),
+        id: &str,
+        place: Place,
+    ) -> bool {
         let storage = &self.env.emulator.storage;
         let (before, size) = (storage.sent(), self.sizes[&form]);
         if let Place::Share(_) = place {
@@ -393,14 +401,18 @@ impl Ground {
         u32::try_from(count).unwrap()
     }
 
-    async fn cell(&mut self, (form, mode): (Form, Mode), places: &[Place]) -> Vec<Killed> {
+    async fn cell(
+        &mut self,
+        (form, mode): (BackupForm, ResumeMode),
+        places: &[Place],
+    ) -> Vec<Killed> {
         self.measure(form, mode).await;
         let total = self.totals.get(&(form, mode)).copied();
         self.number += 1;
         let id = format!("{mode:?}_{}", self.number).to_lowercase();
         let what = format!("{form:?} {mode:?} killed at {places:?}");
-        if matches!(mode, Mode::Replace | Mode::Fill) {
-            let old = ["", "CREATE TABLE old_one ()"][usize::from(mode == Mode::Replace)];
+        if matches!(mode, ResumeMode::Replace | ResumeMode::Fill) {
+            let old = ["", "CREATE TABLE old_one ()"][usize::from(mode == ResumeMode::Replace)];
             self.c.create(&id, old);
         }
         self.publish((form, mode), &id);
@@ -470,28 +482,37 @@ impl Ground {
 }
 
 /// What `make test` kills: each format and way to restore once.
-fn some() -> Vec<((Form, Mode), Vec<Place>)> {
+fn some() -> Vec<((BackupForm, ResumeMode), Vec<Place>)> {
     vec![
         (
-            (Form::Offsets, Mode::Replace),
+            (BackupForm::Offsets, ResumeMode::Replace),
             vec![
                 Place::Records(4),
                 Place::Step("work.taken"),
                 Place::Records(3),
             ],
         ),
-        ((Form::Stream, Mode::Fail), vec![Place::Share(0.5)]),
-        ((Form::Directory, Mode::Restricted), vec![Place::Records(6)]),
-        ((Form::Text, Mode::Masked), vec![Place::Records(5)]),
         (
-            (Form::Tar, Mode::Selected),
+            (BackupForm::Stream, ResumeMode::Fail),
+            vec![Place::Share(0.5)],
+        ),
+        (
+            (BackupForm::Directory, ResumeMode::Restricted),
+            vec![Place::Records(6)],
+        ),
+        (
+            (BackupForm::Text, ResumeMode::Masked),
+            vec![Place::Records(5)],
+        ),
+        (
+            (BackupForm::Tar, ResumeMode::Selected),
             vec![Place::Records(2), Place::Step("work.sealed")],
         ),
     ]
 }
 
 /// Where a process is killed; nothing is recorded of what is filled.
-fn any_place(mode: Mode, total: u32) -> Place {
+fn any_place(mode: ResumeMode, total: u32) -> Place {
     match fastrand::u8(..10) {
         0 => Place::Share(fastrand::f64()),
         1 => Place::Step(STEPS[fastrand::usize(..STEPS.len())]),
@@ -501,17 +522,17 @@ fn any_place(mode: Mode, total: u32) -> Place {
 }
 
 /// Each format in each way, but for a part of SQL text, which is not selected by tables.
-fn all_cells() -> Vec<(Form, Mode)> {
+fn all_cells() -> Vec<(BackupForm, ResumeMode)> {
     let all = FORMS
         .into_iter()
         .flat_map(|form| MODES.map(move |mode| (form, mode)));
-    all.filter(|cell| *cell != (Form::Text, Mode::Selected))
+    all.filter(|cell| *cell != (BackupForm::Text, ResumeMode::Selected))
         .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_restores_go_on() {
-    let mut ground = Ground::new().await;
+    let mut campaign = KillCampaign::new().await;
     let mut killed = vec![];
     let mut restores = 0;
     if is_full_campaign() {
@@ -521,19 +542,19 @@ async fn killed_restores_go_on() {
         eprintln!("CAMPAIGN killed restores: seed {seed}");
         fastrand::seed(seed);
         for (form, mode) in all_cells().into_iter().cycle().take(RESTORES) {
-            ground.measure(form, mode).await;
-            let total = ground.totals[&(form, mode)].records;
+            campaign.measure(form, mode).await;
+            let total = campaign.totals[&(form, mode)].records;
             let count = 1 + restores % 5;
             let places: Vec<Place> = (0..count).map(|_| any_place(mode, total)).collect();
-            killed.extend(ground.cell((form, mode), &places).await);
+            killed.extend(campaign.cell((form, mode), &places).await);
             restores += 1;
         }
-        assert!(ground.kills >= 500, "{} kills", ground.kills);
+        assert!(campaign.kills >= 500, "{} kills", campaign.kills);
         plot(&killed);
         eprintln!("{}", deciles(&killed));
     } else {
         for (cell, places) in some() {
-            killed.extend(ground.cell(cell, &places).await);
+            killed.extend(campaign.cell(cell, &places).await);
             restores += 1;
         }
     }
@@ -542,16 +563,16 @@ async fn killed_restores_go_on() {
     let worst = late.iter().map(|k| k.again).fold(0.0, f64::max);
     eprintln!(
         "CAMPAIGN killed restores: {restores}, {} kills, {} of them measured, {} at 90 % or later of which at most {:.0} % was done again; {} went on; all equal, 0 leftovers; false alarms: {:?}",
-        ground.kills,
+        campaign.kills,
         killed.len(),
         late.len(),
         worst * 100.0,
-        ground.went_on,
-        ground.false_alarms
+        campaign.went_on,
+        campaign.false_alarms
     );
-    assert!(ground.went_on > 0);
+    assert!(campaign.went_on > 0);
     assert!(worst <= 0.15, "{worst}");
-    assert_eq!(ground.false_alarms, Vec::<String>::new());
+    assert_eq!(campaign.false_alarms, Vec::<String>::new());
 }
 
 /// What was done again, by the place of the kill: a table for `docs/reliability.md`.

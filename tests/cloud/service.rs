@@ -11,7 +11,7 @@ use pgrestored::queue::{PubSub, QueueError, RequestQueue, ResultSink};
 use pgrestored::worker::{Shutdown, Worker, WorkerSettings};
 
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv, get};
+use crate::test_env::{BUCKET, PubSubKind, TIMEOUT, TestEnv, get};
 
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
@@ -35,7 +35,7 @@ async fn within<T>(work: impl Future<Output = T>, what: &str) -> T {
 /// is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_in_its_nack_backoff_holds_no_permit() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     env.emulator
         .storage
         .put(BUCKET, "good.dump", b"PGDMP".to_vec());
@@ -94,7 +94,7 @@ async fn a_message_in_its_nack_backoff_holds_no_permit() {
 /// If Pub/Sub rejects the content of a result, a reduced result is published instead of retrying forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_pubsub_rejects_is_reduced() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let running = app(&env, &[])
         .start_worker(Shutdown::default())
         .await
@@ -141,7 +141,7 @@ fn message(data: Vec<u8>, attributes: Vec<(String, String)>) -> Message {
 /// Our emulator enforces the limits of Pub/Sub. A message beyond them is rejected without failing others.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_message_beyond_the_limits_is_rejected() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let topic = env.pubsub().topic("restore-completions").await.unwrap();
     let some = |n: usize| {
         (0..n)
@@ -186,7 +186,7 @@ async fn only_a_message_beyond_the_limits_is_rejected() {
 }
 
 /// A missing topic or subscription is reported at once, by name and with a fix; once it exists, it is used.
-pub async fn a_missing_queue_is_reported(kind: Kind) {
+pub async fn a_missing_queue_is_reported(kind: PubSubKind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -239,13 +239,13 @@ pub async fn a_missing_queue_is_reported(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_queue_is_reported_on_the_emulator() {
-    a_missing_queue_is_reported(Kind::Emulator).await;
+    a_missing_queue_is_reported(PubSubKind::Emulator).await;
 }
 
 /// The port is closed, or the connection is accepted and never answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pubsub_that_does_not_answer_is_reported() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -274,7 +274,7 @@ async fn a_pubsub_that_does_not_answer_is_reported() {
 /// ready again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_server_that_does_not_respond_is_reported() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = Cluster::start();
     let folder = tempfile::tempdir().unwrap();
     let host = folder.path().to_str().unwrap();
@@ -307,7 +307,7 @@ async fn a_target_server_that_does_not_respond_is_reported() {
 /// If a subscription is deleted while a worker runs, its stream reports that, even if lookups are not allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_reports_a_missing_subscription_too() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let pubsub: PubSub = env.pubsub();
     let health = pubsub.health();
     let mut queue = pubsub.subscribe("nowhere").await.unwrap();

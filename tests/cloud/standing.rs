@@ -10,14 +10,14 @@ use pgrestored::event::{Kind as EventKind, Message, RestoreResult, Status};
 use pgrestored::queue::ResultSink;
 
 use crate::cases;
-use crate::test_env::{BUCKET, Kind, ROWS, Source, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, ROWS, SourceCluster, TestEnv};
 
 const NOTIFICATIONS: &str = "backup-notifications";
 
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_are_as_fresh_as_the_backups() {
-    let s = Source::new();
+    let s = SourceCluster::new();
     cases::each([
         (
             "a proven backup is restored once",
@@ -52,7 +52,7 @@ async fn copies_are_as_fresh_as_the_backups() {
 }
 
 /// The path of a file with one order, called like its target.
-fn order(s: &Source, target: &str, more: &str) -> String {
+fn order(s: &SourceCluster, target: &str, more: &str) -> String {
     let file = s.c.scratch(&format!("{target}.yaml"));
     let text = format!("version: 1\norders:\n  - {{ name: {target}, target: {target}, {more} }}\n");
     std::fs::write(&file, text).unwrap();
@@ -104,7 +104,12 @@ fn told(env: &TestEnv, order: &str) -> Vec<String> {
 }
 
 /// What the command `standing` prints as JSON.
-async fn standing(env: &TestEnv, s: &Source, file: &str, args: &[&str]) -> serde_json::Value {
+async fn standing(
+    env: &TestEnv,
+    s: &SourceCluster,
+    file: &str,
+    args: &[&str],
+) -> serde_json::Value {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command
         .arg("standing")
@@ -122,8 +127,8 @@ async fn standing(env: &TestEnv, s: &Source, file: &str, args: &[&str]) -> serde
 }
 
 /// Each notification of a backup comes three times, and the worker is started twice.
-async fn a_proven_backup_is_restored_once(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn a_proven_backup_is_restored_once(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     env.subscription(NOTIFICATIONS).await;
     let file = order(s, "proven", "prefix: nightly/, when: proven");
     let flags = [
@@ -167,8 +172,8 @@ async fn a_proven_backup_is_restored_once(s: &Source) {
     );
 }
 
-async fn a_bad_backup_leaves_the_copy_of_the_day_before(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn a_bad_backup_leaves_the_copy_of_the_day_before(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let file = order(s, "after_bad", "when: finalized, keep_previous: '0'");
     let flags = [("standing-restores", file.as_str())];
     upload(&env, "1.dump", &s.dump, 3);
@@ -202,8 +207,8 @@ async fn a_bad_backup_leaves_the_copy_of_the_day_before(s: &Source) {
     s.assert_table("after_bad");
 }
 
-async fn a_paused_order_waits_and_a_person_can_run_it(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn a_paused_order_waits_and_a_person_can_run_it(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let file = order(s, "paused", "when: finalized");
     let flags = [("standing-restores", file.as_str())];
     let generation = upload(&env, "a.dump", &s.dump, 1);
@@ -231,8 +236,8 @@ async fn a_paused_order_waits_and_a_person_can_run_it(s: &Source) {
     running.stop().await;
 }
 
-async fn only_the_newest_backup_waits_for_the_window(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn only_the_newest_backup_waits_for_the_window(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     env.subscription(NOTIFICATIONS).await;
     // It opens in two hours.
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
@@ -271,8 +276,8 @@ async fn only_the_newest_backup_waits_for_the_window(s: &Source) {
 }
 
 /// The other worker has the lock of the target, and its run has ended when it lets go of it.
-async fn a_run_of_another_worker_is_not_superseded(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn a_run_of_another_worker_is_not_superseded(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     env.subscription(NOTIFICATIONS).await;
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
     let at = |hours: i64| {
@@ -317,8 +322,8 @@ async fn a_run_of_another_worker_is_not_superseded(s: &Source) {
     assert_eq!(told(&env, "held"), [ended]);
 }
 
-async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let rules = "version: 1\nunlisted: refuse\ntables:\n  public.t:\n    columns: { id: keep, v: { set: masked } }\n";
     std::fs::write(s.c.scratch("rules.yaml"), rules).unwrap();
     let finishing = s.c.scratch("finishing");
@@ -371,8 +376,8 @@ async fn a_copy_is_masked_and_finished_before_anybody_sees_it(s: &Source) {
     assert_there();
 }
 
-async fn two_workers_restore_a_backup_once(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn two_workers_restore_a_backup_once(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let file = order(s, "shared", "when: finalized");
     let flags = [("standing-restores", file.as_str())];
     upload(&env, "a.dump", &s.dump, 1);

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cases;
 use crate::support::{Cluster, assert_same, is_full_campaign, job};
-use crate::test_env::{BUCKET, Kind, Source, TIMEOUT, TestEnv, http, restore};
+use crate::test_env::{BUCKET, PubSubKind, SourceCluster, TIMEOUT, TestEnv, http, restore};
 
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_are_selected_and_downloaded() {
-    let mut s = Source::new();
+    let mut s = SourceCluster::new();
     // With data offsets.
     s.dump = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
     cases::each([
@@ -70,7 +70,7 @@ async fn backups_are_selected_and_downloaded() {
     assert!(s.c.leftovers().is_empty());
 }
 
-async fn a_cut_download_resumes_at_the_last_good_byte(s: &Source) {
+async fn a_cut_download_resumes_at_the_last_good_byte(s: &SourceCluster) {
     let env = s.env().await;
     let app = env.app(&s.c, &[("download-stall-timeout", "1s")]);
     let size = s.dump.len() as u64;
@@ -100,7 +100,7 @@ async fn a_cut_download_resumes_at_the_last_good_byte(s: &Source) {
 }
 
 /// A job overwrites one name every night, and the last night went wrong.
-async fn a_former_generation_of_a_name_is_restored(s: &Source) {
+async fn a_former_generation_of_a_name_is_restored(s: &SourceCluster) {
     let env = s.env().await;
     let (app, storage) = (env.app(&s.c, &[]), &env.emulator.storage);
     let versioned = BucketOptions {
@@ -137,7 +137,7 @@ async fn a_former_generation_of_a_name_is_restored(s: &Source) {
     }
 }
 
-async fn a_download_without_progress_fails(s: &Source) {
+async fn a_download_without_progress_fails(s: &SourceCluster) {
     let env = s.env().await;
     let app = env.app(&s.c, &[("retry-budget", "2s")]);
     env.emulator
@@ -152,7 +152,7 @@ async fn a_download_without_progress_fails(s: &Source) {
     );
 }
 
-async fn a_backup_with_a_flipped_bit_is_never_swapped_in(s: &Source) {
+async fn a_backup_with_a_flipped_bit_is_never_swapped_in(s: &SourceCluster) {
     let (env, c) = (s.env().await, &s.c);
     // Uncompressed, so that only the checksum can detect it.
     let plain = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
@@ -179,7 +179,7 @@ async fn a_backup_with_a_flipped_bit_is_never_swapped_in(s: &Source) {
     assert_eq!(again.result.error, None);
 }
 
-async fn an_overwritten_object_is_never_mixed(s: &Source) {
+async fn an_overwritten_object_is_never_mixed(s: &SourceCluster) {
     let (env, dump) = (s.slow_env(3).await, &s.dump);
     let app = env.app(&s.c, &[]);
     env.emulator
@@ -211,7 +211,7 @@ async fn an_overwritten_object_is_never_mixed(s: &Source) {
     assert!(s.c.leftovers().is_empty());
 }
 
-async fn backups_are_listed_and_selected(s: &Source) {
+async fn backups_are_listed_and_selected(s: &SourceCluster) {
     let (env, dump) = (s.env().await, &s.dump);
     let storage = &env.emulator.storage;
     let app = env.app(&s.c, &[("backup-bucket", "gs://test-backups/team")]);
@@ -268,7 +268,7 @@ async fn backups_are_listed_and_selected(s: &Source) {
     assert_eq!(e.reason(), R::TargetExists);
 }
 
-async fn a_restore_that_exceeds_its_timeout_is_cancelled(s: &Source) {
+async fn a_restore_that_exceeds_its_timeout_is_cancelled(s: &SourceCluster) {
     let env = s.slow_env(20).await;
     let app = env.app(&s.c, &[("restore-timeout", "2s")]);
     let done = restore(&app, "src.dump", "late").await;
@@ -288,7 +288,7 @@ async fn a_restore_that_exceeds_its_timeout_is_cancelled(s: &Source) {
 }
 
 /// A listing of several pages.
-async fn a_long_listing_is_complete(s: &Source) {
+async fn a_long_listing_is_complete(s: &SourceCluster) {
     let env = s.env().await;
     for i in 0..2500 {
         env.emulator
@@ -311,7 +311,7 @@ async fn a_long_listing_is_complete(s: &Source) {
 /// fault at one of four chunks, two or three of the faults at each chunk, and the rows are compared instead of dumps.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_at_every_chunk() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = Cluster::start_with("-c fsync=off");
     c.create(
         "src",
@@ -399,8 +399,8 @@ async fn every_fault_at_every_chunk() {
 }
 
 /// A small object is read whole, and checked against the store's metadata.
-async fn a_small_object_is_read_whole_and_checked(s: &Source) {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+async fn a_small_object_is_read_whole_and_checked(s: &SourceCluster) {
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let text = b"{\"some\": \"document\"}".to_vec();
     env.emulator.storage.put(BUCKET, "small.json", text.clone());
     let app = env.app(&s.c, &[]);
@@ -426,7 +426,7 @@ async fn a_small_object_is_read_whole_and_checked(s: &Source) {
 }
 
 /// A stall that no other timeout detects.
-async fn a_restore_without_any_progress_fails(s: &Source) {
+async fn a_restore_without_any_progress_fails(s: &SourceCluster) {
     let env = s.env().await;
     let app = env.app(
         &s.c,
@@ -447,7 +447,7 @@ async fn a_restore_without_any_progress_fails(s: &Source) {
 /// The emulator sends a little of a limited read at a time, and goes on once the limit is lifted.
 async fn a_limited_read_moves() {
     const SIZE: usize = 1 << 20;
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let storage = &env.emulator.storage;
     storage.put(BUCKET, "large", vec![7_u8; SIZE]);
     // A day for all of it.

@@ -9,7 +9,7 @@ use pgrestored::error::{Blame, FailureReason as R, RestoreError, report};
 use pgrestored::job::BackupRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, TestEnv};
 
 const NAME: &str = "app.dump";
 
@@ -200,7 +200,7 @@ fn keys_and_holds() -> Vec<Case> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_has_its_reason_its_blame_and_its_fix() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let dump: &[u8] = include_bytes!("../fixtures/v18.custom.dump");
     let (storage, errors) = (&env.emulator.storage, &env.emulator.storage_errors);
     storage.put(BUCKET, NAME, dump);

@@ -2,12 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use opentelemetry_proto::tonic::collector::trace::v1 as otlp;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use pgrestored::event::Status;
 use serde_json::Value;
@@ -15,44 +10,22 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::support::Cluster;
-use crate::test_env::{BUCKET, Kind, TestEnv};
+use crate::support::otlp::OtlpReceiver;
+use crate::test_env::{BUCKET, PubSubKind, TestEnv};
 
-/// An OTLP receiver that keeps every span.
-#[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<Vec<Span>>>);
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: tonic::Request<otlp::ExportTraceServiceRequest>,
-    ) -> Result<tonic::Response<otlp::ExportTraceServiceResponse>, tonic::Status> {
-        for resource in request.into_inner().resource_spans {
-            let attributes = resource.resource.unwrap().attributes;
-            assert!(
-                attributes.iter().any(|a| a.key == "service.name"),
-                "{attributes:?}"
-            );
-            let spans = resource.scope_spans.into_iter().flat_map(|s| s.spans);
-            self.0.lock().unwrap().extend(spans);
-        }
-        Ok(tonic::Response::new(
-            otlp::ExportTraceServiceResponse::default(),
-        ))
-    }
-}
-
-impl Receiver {
-    async fn start(&self) -> String {
-        let routes = axum::Router::new().route_service(
-            "/opentelemetry.proto.collector.trace.v1.TraceService/{*method}",
-            TraceServiceServer::new(self.clone()),
+/// Every span, of resources that have the service's name.
+fn spans_of(receiver: &OtlpReceiver) -> Vec<Span> {
+    let requests = receiver.requests().into_iter();
+    let mut spans = vec![];
+    for resource in requests.flat_map(|r| r.resource_spans) {
+        let attributes = resource.resource.unwrap().attributes;
+        assert!(
+            attributes.iter().any(|a| a.key == "service.name"),
+            "{attributes:?}"
         );
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        format!("http://{address}")
+        spans.extend(resource.scope_spans.into_iter().flat_map(|s| s.spans));
     }
+    spans
 }
 
 /// A worker with its log.
@@ -143,7 +116,7 @@ fn documented() -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_one_trace_and_its_log_fields_are_documented() {
-    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let env = TestEnv::start(PubSubKind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
         "src",
@@ -161,7 +134,7 @@ async fn a_job_is_one_trace_and_its_log_fields_are_documented() {
         .storage
         .put(BUCKET, "twice.sql", twice.into_bytes());
 
-    let receiver = Receiver::default();
+    let receiver = OtlpReceiver::default();
     let worker = Logged::start(&env, &c, &receiver.start().await);
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("00-{trace}-b7ad6b7169203331-01");
@@ -187,7 +160,7 @@ async fn a_job_is_one_trace_and_its_log_fields_are_documented() {
     let log = worker.stop().await;
 
     // All spans belong to the publisher's trace, and each has a parent in it.
-    let spans = receiver.0.lock().unwrap().clone();
+    let spans = spans_of(&receiver);
     assert!(
         spans.iter().all(|s| hex(&s.trace_id) == trace),
         "{spans:#?}"

@@ -82,7 +82,7 @@ impl GoogleEmulator {
 
 /// A cluster with a database `src`, and its dump. Cases that share them have emulators of their own, and request ids and
 /// targets that no other case has, because the server's journal knows both.
-pub struct Source {
+pub struct SourceCluster {
     pub c: Cluster,
     /// Written through a pipe: without data offsets.
     pub dump: Vec<u8>,
@@ -90,10 +90,10 @@ pub struct Source {
     table: OnceLock<String>,
 }
 
-/// The number of rows of [`Source::new`].
+/// The number of rows of [`SourceCluster::new`].
 pub const ROWS: u64 = 5000;
 
-impl Source {
+impl SourceCluster {
     pub fn new() -> Self {
         Self::of(&format!(
             "CREATE TABLE t (id int PRIMARY KEY, v text);
@@ -106,7 +106,7 @@ impl Source {
         let c = Cluster::start();
         c.create("src", sql);
         let dump = c.dump("src", &["-Fc"]);
-        Source {
+        SourceCluster {
             c,
             dump,
             content: OnceLock::new(),
@@ -116,11 +116,11 @@ impl Source {
 
     /// Our emulator, with the dump in the bucket as `src.dump`.
     pub async fn env(&self) -> TestEnv {
-        self.env_of(Kind::Emulator).await.unwrap()
+        self.env_of(PubSubKind::Emulator).await.unwrap()
     }
 
     /// The same with either Pub/Sub; `None` if it is not installed.
-    pub async fn env_of(&self, kind: Kind) -> Option<TestEnv> {
+    pub async fn env_of(&self, kind: PubSubKind) -> Option<TestEnv> {
         let env = TestEnv::start(kind).await?;
         let storage = &env.emulator.storage;
         storage.put(BUCKET, "src.dump", self.dump.clone());
@@ -145,7 +145,7 @@ impl Source {
         assert_same(&self.c.content(database, &[]), self.content(), database);
     }
 
-    /// Checks that a database has the rows and the indexes of [`Source::new`]. To compare all that `pg_dump` writes, which
+    /// Checks that a database has the rows and the indexes of [`SourceCluster::new`]. To compare all that `pg_dump` writes, which
     /// one test of each kind of restore does, takes ten times as long.
     pub fn assert_table(&self, database: &str) {
         const TABLE: &str = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY id)),
@@ -157,7 +157,7 @@ impl Source {
 
 /// Which Pub/Sub implementation to test against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PubSubKind {
     Emulator,
     Google,
 }
@@ -170,11 +170,11 @@ pub struct TestEnv {
 
 impl TestEnv {
     /// `None`, with a message, if Google's emulator is requested but not installed.
-    pub async fn start(kind: Kind) -> Option<Self> {
+    pub async fn start(kind: PubSubKind) -> Option<Self> {
         let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
         let (google, project) = match kind {
-            Kind::Emulator => (None, "test".to_owned()),
-            Kind::Google => {
+            PubSubKind::Emulator => (None, "test".to_owned()),
+            PubSubKind::Google => {
                 static PROJECTS: AtomicU32 = AtomicU32::new(1);
                 let nth = PROJECTS.fetch_add(1, Ordering::Relaxed);
                 (Some(GoogleEmulator::shared().await?), format!("test-{nth}"))
@@ -239,10 +239,10 @@ impl TestEnv {
         c.app(&all)
     }
 
-    pub async fn worker(&self, c: &Cluster, more: &[(&str, &str)]) -> Running {
+    pub async fn worker(&self, c: &Cluster, more: &[(&str, &str)]) -> TestWorker {
         let (app, shutdown) = (self.app(c, more), Shutdown::default());
         let worker = app.start_worker(shutdown.clone()).await.unwrap();
-        Running { shutdown, worker }
+        TestWorker { shutdown, worker }
     }
 
     pub fn pubsub(&self) -> PubSub {
@@ -320,12 +320,13 @@ pub struct Event {
     pub data: Vec<u8>,
 }
 
-pub struct Running {
+/// A worker in this process, and what stops it.
+pub struct TestWorker {
     pub shutdown: Shutdown,
     pub worker: RunningWorker,
 }
 
-impl Running {
+impl TestWorker {
     pub async fn get(&self, path: &str) -> (u16, String) {
         get(&format!("http://{}{path}", self.worker.admin)).await
     }

@@ -11,7 +11,7 @@ use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
 use crate::cases;
-use crate::test_env::{BUCKET, Kind, ROWS, Source, TIMEOUT, TestEnv};
+use crate::test_env::{BUCKET, PubSubKind, ROWS, SourceCluster, TIMEOUT, TestEnv};
 
 const NOTIFICATIONS: &str = "backup-notifications";
 const NOTIFIED_SUBSCRIPTION: &str = "projects/test/subscriptions/backup-notifications";
@@ -25,11 +25,11 @@ const NOTIFIED: [(&str, &str); 2] = [
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_backups_are_proven() {
-    let s = Source::new();
+    let s = SourceCluster::new();
     cases::each([
         (
             "a new backup is proven",
-            a_new_backup_is_proven(&s, Kind::Emulator).boxed_local(),
+            a_new_backup_is_proven(&s, PubSubKind::Emulator).boxed_local(),
         ),
         (
             "every generation is proven separately",
@@ -70,7 +70,7 @@ async fn new_backups_are_proven() {
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_verification_gives_way() {
-    let s = Source::new();
+    let s = SourceCluster::new();
     cases::each([
         (
             "a stop does not wait for a look at a new backup",
@@ -93,7 +93,7 @@ async fn a_running_verification_gives_way() {
 }
 
 /// Either Pub/Sub, with a subscription to notifications; `None` if it is not installed.
-async fn start(kind: Kind) -> Option<TestEnv> {
+async fn start(kind: PubSubKind) -> Option<TestEnv> {
     let env = TestEnv::start(kind).await?;
     env.subscription(NOTIFICATIONS).await;
     Some(env)
@@ -101,7 +101,7 @@ async fn start(kind: Kind) -> Option<TestEnv> {
 
 /// The same on our emulator.
 async fn notified() -> TestEnv {
-    start(Kind::Emulator).await.unwrap()
+    start(PubSubKind::Emulator).await.unwrap()
 }
 
 fn attributes(name: &str, generation: i64, changes: &[(&str, &str)]) -> HashMap<String, String> {
@@ -140,7 +140,7 @@ async fn notify(env: &TestEnv, name: &str, generation: i64, changes: &[(&str, &s
 const QUICK: (&str, &str) = ("verify-depth", "archive");
 
 /// Puts the dump of `src` into the bucket and returns the object's generation.
-fn upload(env: &TestEnv, s: &Source, name: &str) -> i64 {
+fn upload(env: &TestEnv, s: &SourceCluster, name: &str) -> i64 {
     env.emulator.storage.put(BUCKET, name, s.dump.clone())
 }
 
@@ -155,7 +155,7 @@ fn evidence(env: &TestEnv, ending: &str) -> Vec<String> {
         .collect()
 }
 
-pub async fn a_new_backup_is_proven(s: &Source, kind: Kind) {
+pub async fn a_new_backup_is_proven(s: &SourceCluster, kind: PubSubKind) {
     let Some(env) = start(kind).await else {
         return;
     };
@@ -240,7 +240,7 @@ pub async fn a_new_backup_is_proven(s: &Source, kind: Kind) {
     // Nothing is left on the target.
     assert_eq!(s.c.databases(), databases);
     running.stop().await;
-    if kind == Kind::Emulator {
+    if kind == PubSubKind::Emulator {
         // Each message was acknowledged, none was redelivered.
         let delivered = env.emulator.pubsub.delivered(NOTIFIED_SUBSCRIPTION);
         assert_eq!(delivered, (9, 9));
@@ -248,7 +248,7 @@ pub async fn a_new_backup_is_proven(s: &Source, kind: Kind) {
 }
 
 /// A generation that has been overwritten no longer exists; its successor has its own notification.
-async fn every_generation_is_proven_separately(s: &Source) {
+async fn every_generation_is_proven_separately(s: &SourceCluster) {
     let env = notified().await;
     let first = upload(&env, s, "a.dump");
     let second = upload(&env, s, "a.dump");
@@ -287,7 +287,7 @@ async fn every_generation_is_proven_separately(s: &Source) {
 
 /// A bad backup is a result, not a failure of the worker: the message is acknowledged, and the event has reason, blame
 /// and fix.
-async fn a_bad_backup_is_reported_with_the_last_good_one(s: &Source) {
+async fn a_bad_backup_is_reported_with_the_last_good_one(s: &SourceCluster) {
     let env = notified().await;
     let dump = &s.dump;
     let storage = &env.emulator.storage;
@@ -321,7 +321,7 @@ async fn a_bad_backup_is_reported_with_the_last_good_one(s: &Source) {
 }
 
 /// A backup older than the newest proven one is skipped, unless it is requested.
-async fn older_backups_are_skipped_by_policy(s: &Source) {
+async fn older_backups_are_skipped_by_policy(s: &SourceCluster) {
     let env = notified().await;
     let old = upload(&env, s, "old.dump");
     env.emulator.storage.set_created(
@@ -371,7 +371,7 @@ async fn older_backups_are_skipped_by_policy(s: &Source) {
 }
 
 /// The objects of a directory arrive in any order; the table of contents triggers the verification.
-async fn a_directory_is_proven_when_it_is_complete(s: &Source) {
+async fn a_directory_is_proven_when_it_is_complete(s: &SourceCluster) {
     let env = notified().await;
     let folder = s.c.scratch("night");
     s.c.sandbox
@@ -446,7 +446,7 @@ async fn a_directory_is_proven_when_it_is_complete(s: &Source) {
 
 /// The pieces of a split file arrive in any order, each with a notification: the backup is proven once it is
 /// complete.
-async fn pieces_are_proven_when_they_are_complete(s: &Source) {
+async fn pieces_are_proven_when_they_are_complete(s: &SourceCluster) {
     let env = notified().await;
     let dump = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
     let pieces: Vec<&[u8]> = dump.chunks(dump.len().div_ceil(3)).collect();
@@ -498,7 +498,7 @@ async fn pieces_are_proven_when_they_are_complete(s: &Source) {
 }
 
 /// The newest piece may be one whose count is also a word (`br` is the 44th): it asks for the whole like any other.
-async fn a_piece_whose_count_is_a_word_is_proven_with_the_others(s: &Source) {
+async fn a_piece_whose_count_is_a_word_is_proven_with_the_others(s: &SourceCluster) {
     let env = notified().await;
     let dump = std::fs::read(s.c.dump_to_file("src", &[])).unwrap();
     let letter = |n: usize| char::from(b'a' + u8::try_from(n).unwrap());
@@ -533,7 +533,7 @@ async fn a_piece_whose_count_is_a_word_is_proven_with_the_others(s: &Source) {
 }
 
 /// Neither does a stop wait for a read that decides whether a new backup needs a verification.
-async fn a_stop_does_not_wait_for_a_look_at_a_new_backup(s: &Source) {
+async fn a_stop_does_not_wait_for_a_look_at_a_new_backup(s: &SourceCluster) {
     let env = notified().await;
     let storage = &env.emulator.storage;
     storage.put(BUCKET, "x.dump.aa", b"PGDMP\x01".to_vec());
@@ -561,7 +561,7 @@ const STALLED: &str = "\"object_bytes\":100,";
 
 /// With one permit, a requested restore preempts a running verification, which starts over afterwards on the same
 /// delivery.
-async fn a_restore_preempts_a_running_verification(s: &Source) {
+async fn a_restore_preempts_a_running_verification(s: &SourceCluster) {
     let env = notified().await;
     let generation = upload(&env, s, "a.dump");
     // The verification stalls here.
@@ -585,7 +585,7 @@ async fn a_restore_preempts_a_running_verification(s: &Source) {
 }
 
 /// A second delivery of a running verification waits for the first, and gives its permit to a requested restore.
-async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate(s: &Source) {
+async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate(s: &SourceCluster) {
     let env = notified().await;
     let generation = upload(&env, s, "a.dump");
     env.emulator
@@ -612,7 +612,7 @@ async fn a_restore_preempts_a_verification_that_waits_for_its_duplicate(s: &Sour
 }
 
 /// The schedule alone makes the worker prove the newest backup and one of the older ones.
-async fn due_backups_are_proven_by_the_schedule(s: &Source) {
+async fn due_backups_are_proven_by_the_schedule(s: &SourceCluster) {
     let env = notified().await;
     for (name, age) in [("old.dump", 50), ("older.dump", 60), ("new.dump", 1)] {
         upload(&env, s, name);
@@ -662,7 +662,7 @@ async fn due_backups_are_proven_by_the_schedule(s: &Source) {
 }
 
 /// A scheduled verification is stopped like any other job: in time, and without a result.
-async fn a_stop_does_not_wait_for_a_scheduled_verification(s: &Source) {
+async fn a_stop_does_not_wait_for_a_scheduled_verification(s: &SourceCluster) {
     let env = notified().await;
     upload(&env, s, "a.dump");
     env.emulator
@@ -687,7 +687,7 @@ async fn a_stop_does_not_wait_for_a_scheduled_verification(s: &Source) {
 
 /// Neither a request with the id of a bucket notification nor an object under the name of its evidence replaces the
 /// proof.
-async fn a_proof_cannot_be_replaced_by_a_forged_answer(s: &Source) {
+async fn a_proof_cannot_be_replaced_by_a_forged_answer(s: &SourceCluster) {
     let env = notified().await;
     let generation = upload(&env, s, "a.dump");
     let id = format!("gcs:{BUCKET}/a.dump#{generation}");

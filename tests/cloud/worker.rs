@@ -11,7 +11,7 @@ use pgrestored::emulator::StorageFault;
 
 use crate::cases;
 use crate::support::is_full_campaign;
-use crate::test_env::{BUCKET, Kind, ROWS, Source, TIMEOUT};
+use crate::test_env::{BUCKET, PubSubKind, ROWS, SourceCluster, TIMEOUT};
 
 fn request(id: &str, target: &str) -> String {
     format!(r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#)
@@ -20,7 +20,7 @@ fn request(id: &str, target: &str) -> String {
 /// The cases share a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_answered_and_a_long_restore_is_delivered_once() {
-    let s = Source::new();
+    let s = SourceCluster::new();
     // The first needs a server without a journal, and the last but one of the others takes the journal away.
     cases::each([
         (
@@ -29,15 +29,15 @@ async fn requests_are_answered_and_a_long_restore_is_delivered_once() {
         ),
         (
             "a request is served",
-            a_request_is_served(&s, Kind::Emulator).boxed_local(),
+            a_request_is_served(&s, PubSubKind::Emulator).boxed_local(),
         ),
         (
             "duplicates restore once",
-            duplicates_restore_once(&s, Kind::Emulator).boxed_local(),
+            duplicates_restore_once(&s, PubSubKind::Emulator).boxed_local(),
         ),
         (
             "bad messages are answered",
-            bad_messages_are_answered(&s, Kind::Emulator).boxed_local(),
+            bad_messages_are_answered(&s, PubSubKind::Emulator).boxed_local(),
         ),
         (
             "a request waits for a busy target",
@@ -60,7 +60,7 @@ async fn requests_are_answered_and_a_long_restore_is_delivered_once() {
     cases::at_once([
         (
             "a long restore is delivered once",
-            a_long_restore_is_delivered_once(&s, Kind::Emulator).boxed_local(),
+            a_long_restore_is_delivered_once(&s, PubSubKind::Emulator).boxed_local(),
         ),
         (
             "an unavailable server is retried",
@@ -74,7 +74,7 @@ async fn requests_are_answered_and_a_long_restore_is_delivered_once() {
     .await;
 }
 
-pub async fn a_request_is_served(s: &Source, kind: Kind) {
+pub async fn a_request_is_served(s: &SourceCluster, kind: PubSubKind) {
     let Some(env) = s.env_of(kind).await else {
         return;
     };
@@ -98,8 +98,8 @@ pub async fn a_request_is_served(s: &Source, kind: Kind) {
     }
     assert!(event.attributes["ce-type"].ends_with("restore.completed.v1"));
     match kind {
-        Kind::Emulator => s.assert_restored("served"),
-        Kind::Google => s.assert_table("served"),
+        PubSubKind::Emulator => s.assert_restored("served"),
+        PubSubKind::Google => s.assert_table("served"),
     }
     for line in [
         "restore_success_total 1",
@@ -121,7 +121,7 @@ pub async fn a_request_is_served(s: &Source, kind: Kind) {
     .await;
     assert_eq!(env.result().await.request_id, "served-next");
     next.stop().await;
-    if kind == Kind::Emulator {
+    if kind == PubSubKind::Emulator {
         assert_eq!(
             env.emulator
                 .pubsub
@@ -131,7 +131,7 @@ pub async fn a_request_is_served(s: &Source, kind: Kind) {
     }
 }
 
-pub async fn duplicates_restore_once(s: &Source, kind: Kind) {
+pub async fn duplicates_restore_once(s: &SourceCluster, kind: PubSubKind) {
     let Some(env) = s.env_of(kind).await else {
         return;
     };
@@ -156,7 +156,7 @@ pub async fn duplicates_restore_once(s: &Source, kind: Kind) {
     running.stop().await;
 }
 
-pub async fn bad_messages_are_answered(s: &Source, kind: Kind) {
+pub async fn bad_messages_are_answered(s: &SourceCluster, kind: PubSubKind) {
     let Some(env) = s.env_of(kind).await else {
         return;
     };
@@ -230,7 +230,7 @@ pub async fn bad_messages_are_answered(s: &Source, kind: Kind) {
 }
 
 /// A lease extension is 10 s; the download alone takes more than two of them, and more than three with `CAMPAIGN=full`.
-pub async fn a_long_restore_is_delivered_once(s: &Source, kind: Kind) {
+pub async fn a_long_restore_is_delivered_once(s: &SourceCluster, kind: PubSubKind) {
     let Some(env) = s.env_of(kind).await else {
         return;
     };
@@ -261,7 +261,7 @@ pub async fn a_long_restore_is_delivered_once(s: &Source, kind: Kind) {
 }
 
 /// Two workers, two requests, one target: one waits for the other, and both succeed or are superseded.
-async fn a_request_waits_for_a_busy_target(s: &Source) {
+async fn a_request_waits_for_a_busy_target(s: &SourceCluster) {
     let env = s.env().await;
     let running = [env.worker(&s.c, &[]).await, env.worker(&s.c, &[]).await];
     for id in ["one", "two"] {
@@ -291,7 +291,7 @@ async fn a_request_waits_for_a_busy_target(s: &Source) {
 }
 
 /// A request that waits for a busy target releases its permit, which a request for another target gets meanwhile.
-async fn a_request_that_waits_for_its_target_holds_no_permit(s: &Source) {
+async fn a_request_that_waits_for_its_target_holds_no_permit(s: &SourceCluster) {
     let env = s.env().await;
     let one = [
         ("restore-max-concurrent", "1"),
@@ -335,7 +335,7 @@ async fn a_request_that_waits_for_its_target_holds_no_permit(s: &Source) {
 
 /// If a result cannot be published, the message is redelivered, and the rerun publishes the recorded outcome. A scheduler
 /// publishes the same body every night: each message is a request of its own, and its redelivery is not.
-async fn an_unpublished_result_is_published_by_a_rerun_of_its_message(s: &Source) {
+async fn an_unpublished_result_is_published_by_a_rerun_of_its_message(s: &SourceCluster) {
     let env = s.env().await;
     let body = r#"{"backup":{"name":"src.dump"},"target_db":"nightly","on_existing":"replace"}"#;
     let oid = || {
@@ -373,7 +373,7 @@ async fn an_unpublished_result_is_published_by_a_rerun_of_its_message(s: &Source
 }
 
 /// If the server is unavailable, the message is nacked, and the request succeeds once the server is back.
-async fn an_unavailable_server_is_retried(s: &Source) {
+async fn an_unavailable_server_is_retried(s: &SourceCluster) {
     let env = s.env().await;
     let app = [("retry-budget", "1s"), ("restore-max-attempts", "2")];
     let nowhere = env
@@ -397,7 +397,7 @@ async fn an_unavailable_server_is_retried(s: &Source) {
 }
 
 /// If the worker's own role cannot log in, no event is published, the message stays, and the worker is not ready.
-async fn a_broken_environment_makes_the_worker_not_ready(s: &Source) {
+async fn a_broken_environment_makes_the_worker_not_ready(s: &SourceCluster) {
     let env = s.env().await;
     let broken = env.worker(&s.c, &[("db-user", "nobody_at_all")]).await;
     env.publish(&request("broken", "broken")).await;
@@ -422,7 +422,7 @@ async fn a_broken_environment_makes_the_worker_not_ready(s: &Source) {
 }
 
 /// A message whose attempts keep crashing is answered and acknowledged, whatever it asks for.
-async fn a_message_whose_attempts_keep_crashing_is_quarantined(s: &Source) {
+async fn a_message_whose_attempts_keep_crashing_is_quarantined(s: &SourceCluster) {
     use pgrestored::emulator::SubscriptionOptions;
     let env = s.env().await;
     // Without a journal, only the number of deliveries shows it.
@@ -483,7 +483,7 @@ async fn a_message_whose_attempts_keep_crashing_is_quarantined(s: &Source) {
 }
 
 /// The idempotency record is created once, is not listed as a backup, and answers redeliveries without a journal.
-async fn the_idempotency_record_answers_without_a_journal(s: &Source) {
+async fn the_idempotency_record_answers_without_a_journal(s: &SourceCluster) {
     let env = s.env().await;
     let place = format!("gs://{BUCKET}/kept");
     let running = env.worker(&s.c, &[("restore-records", &place)]).await;

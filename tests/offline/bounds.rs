@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::memory::{Run, peak_rss_of};
+use crate::memory::{FinishedProcess, peak_rss_of};
 
 /// Whether this is a run of `make soak`.
 fn is_full_campaign() -> bool {
@@ -12,7 +12,7 @@ fn is_full_campaign() -> bool {
 }
 
 /// Runs `inspect` with a limit of 128 MiB, of which 32 MiB are for what is kept of an archive.
-fn inspect(file: &Path) -> Run {
+fn inspect(file: &Path) -> FinishedProcess {
     let mut program = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     program
         .args(["inspect", file.to_str().unwrap()])

@@ -62,13 +62,13 @@ const ROLES: [(&str, &[&str]); 6] = [
 ];
 
 /// A `resource` of the configuration.
-struct Resource {
+struct TerraformResource {
     kind: String,
     name: String,
     body: String,
 }
 
-impl Resource {
+impl TerraformResource {
     /// The text of an argument; empty if it is not given.
     fn argument(&self, name: &str) -> &str {
         let mut arguments = self.body.lines().filter_map(|l| l.split_once('='));
@@ -88,14 +88,14 @@ fn configuration() -> String {
         .collect()
 }
 
-fn resources() -> Vec<Resource> {
+fn resources() -> Vec<TerraformResource> {
     let text = configuration();
-    let all: Vec<Resource> = text
+    let all: Vec<TerraformResource> = text
         .split("\nresource \"")
         .skip(1)
         .map(|part| {
             let quoted: Vec<&str> = part.splitn(4, '"').collect();
-            Resource {
+            TerraformResource {
                 kind: quoted[0].to_owned(),
                 name: quoted[2].to_owned(),
                 body: part.split("\n}").next().unwrap().to_owned(),
@@ -240,7 +240,7 @@ fn dead_letters_are_moved_by_an_account_that_exists() {
         identity.name
     );
     let grants = resources.iter().filter(|r| r.argument("member") == member);
-    let roles: BTreeSet<&str> = grants.map(Resource::role).collect();
+    let roles: BTreeSet<&str> = grants.map(TerraformResource::role).collect();
     let wanted = ["roles/pubsub.publisher", "roles/pubsub.subscriber"];
     assert_eq!(roles, BTreeSet::from(wanted));
     assert!(!configuration().contains("gcp-sa-pubsub"), "a guessed name");
@@ -249,11 +249,11 @@ fn dead_letters_are_moved_by_an_account_that_exists() {
 #[test]
 fn keda_may_read_metrics() {
     let resources = resources();
-    let of_keda = |r: &&Resource| r.body.contains("google_service_account.keda[0]");
+    let of_keda = |r: &&TerraformResource| r.body.contains("google_service_account.keda[0]");
     let roles: BTreeSet<&str> = resources
         .iter()
         .filter(of_keda)
-        .map(Resource::role)
+        .map(TerraformResource::role)
         .collect();
     let wanted = ["roles/iam.workloadIdentityUser", "roles/monitoring.viewer"];
     assert_eq!(roles, BTreeSet::from(wanted));
@@ -267,7 +267,7 @@ fn roles_on_the_project_are_few() {
     let on_project = resources
         .iter()
         .filter(|r| r.kind == "google_project_iam_member");
-    let roles: BTreeSet<&str> = on_project.clone().map(Resource::role).collect();
+    let roles: BTreeSet<&str> = on_project.clone().map(TerraformResource::role).collect();
     let wanted = [
         "roles/cloudsql.client",
         "roles/cloudsql.instanceUser",

@@ -21,11 +21,11 @@ fn fixture(name: &str) -> String {
 }
 
 /// Files of one test.
-struct Files(tempfile::TempDir);
+struct TestFiles(tempfile::TempDir);
 
-impl Files {
+impl TestFiles {
     fn new() -> Self {
-        Files(tempfile::tempdir().unwrap())
+        TestFiles(tempfile::tempdir().unwrap())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -51,7 +51,7 @@ fn inspected(archive: &str) -> Value {
 
 #[test]
 fn every_archive_becomes_a_custom_archive_without_original_values() {
-    let files = Files::new();
+    let files = TestFiles::new();
     let rules = files.write("rules.yaml", RULES);
     for name in [
         "v15.custom.dump",
@@ -89,7 +89,7 @@ fn every_archive_becomes_a_custom_archive_without_original_values() {
 
 #[test]
 fn wrong_files_and_flags_are_named() {
-    let files = Files::new();
+    let files = TestFiles::new();
     let rules = files.write("rules.yaml", RULES);
     let keyed = files.write("keyed.yaml", &RULES.replace("set: \"x\"", "hash: true"));
     let page = files.write("page.dump", "<!DOCTYPE html><html><body>404</body></html>");
@@ -164,7 +164,7 @@ fn wrong_files_and_flags_are_named() {
 
 #[test]
 fn a_check_lists_everything_and_needs_no_key() {
-    let files = Files::new();
+    let files = TestFiles::new();
     let dump = fixture("v18.custom.dump");
     let check = |rules: &str| {
         let rules = files.write("rules.yaml", rules);
@@ -212,7 +212,7 @@ fn a_check_lists_everything_and_needs_no_key() {
 
 #[test]
 fn suggestions_do_not_depend_on_the_format_and_can_be_used() {
-    let files = Files::new();
+    let files = TestFiles::new();
     let suggest = |name: &str| {
         let out = run(&["mask", "suggest", &fixture(name)], &[]);
         assert_eq!(out.status.code(), Some(0), "{name}: {}", text(&out.stderr));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, bindir_of, is_full_campaign, job};
 
 /// Before 15 every role may create objects in `public`, and a role administers its own memberships; since 16 a
@@ -139,7 +139,7 @@ impl Pool {
         let rules = format!("local all {LOADER} scram-sha-256\nlocal all all trust");
         c.psql("postgres", &format!("COPY (SELECT rule FROM regexp_split_to_table($r${rules}$r$, E'\\n') rule) TO PROGRAM 'cat > pg_hba.conf'; SELECT pg_reload_conf()"));
         c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
-        let dump = c.dump_as("src", Format::Plain);
+        let dump = c.dump_as("src", DumpFormat::Plain);
         Pool { c, dump }
     }
 

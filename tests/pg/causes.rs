@@ -29,7 +29,7 @@ enum Fix {
 }
 
 /// A backup that a server refuses for one reason.
-struct Case {
+struct RefusalCase {
     title: &'static str,
     /// The source, made by a superuser. Its roles begin with the title, and are there in the target's server unless `gone`
     /// drops them.
@@ -53,7 +53,7 @@ struct Case {
 const NO_OWNERS: &[&str] = &["--owners", "none"];
 
 /// A case of a role that has CREATEDB alone, for which a superuser would do.
-const DENIED: Case = Case {
+const DENIED: RefusalCase = RefusalCase {
     title: "",
     source: "",
     dump: &[],
@@ -68,14 +68,14 @@ const DENIED: Case = Case {
 };
 
 /// A case of a superuser.
-const MISSING: Case = Case {
+const MISSING: RefusalCase = RefusalCase {
     user: SUPERUSER,
     options: &[],
     ..DENIED
 };
 
-const ROLES: &[Case] = &[
-    Case {
+const ROLES: &[RefusalCase] = &[
+    RefusalCase {
         title: "owner",
         source: "CREATE ROLE owner_app; CREATE SCHEMA s AUTHORIZATION owner_app; CREATE TABLE s.t AS SELECT 1 AS a;
             ALTER TABLE s.t OWNER TO owner_app",
@@ -86,7 +86,7 @@ const ROLES: &[Case] = &[
         fix: Fix::Sql("CREATE ROLE owner_app"),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "grantee",
         source: "CREATE ROLE grantee_app; CREATE TABLE t AS SELECT 1 AS a; GRANT SELECT ON t TO grantee_app",
         gone: "DROP ROLE grantee_app",
@@ -96,7 +96,7 @@ const ROLES: &[Case] = &[
         fix: Fix::Options(&["--create-roles"]),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "policy",
         source: "CREATE ROLE policy_app; CREATE TABLE t AS SELECT 1 AS a;
             CREATE POLICY mine ON t TO policy_app USING (true)",
@@ -108,7 +108,7 @@ const ROLES: &[Case] = &[
         fix: Fix::Options(&["--skip", "POLICY public.t mine"]),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "objects",
         source: "CREATE ROLE objects_app; SELECT lo_from_bytea(7, 'x'); ALTER LARGE OBJECT 7 OWNER TO objects_app",
         gone: "DROP ROLE objects_app",
@@ -118,7 +118,7 @@ const ROLES: &[Case] = &[
         fix: Fix::Sql("CREATE ROLE objects_app"),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "member",
         source: "CREATE ROLE member_app; CREATE SCHEMA s AUTHORIZATION member_app; CREATE TABLE s.t AS SELECT 1 AS a;
             ALTER TABLE s.t OWNER TO member_app",
@@ -129,7 +129,7 @@ const ROLES: &[Case] = &[
         fix: Fix::Sql("GRANT member_app TO creator"),
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "grantor",
         source: "CREATE ROLE grantor_app; CREATE TABLE t AS SELECT 1 AS a; GRANT SELECT ON t TO grantor_app WITH GRANT OPTION;
             SET ROLE grantor_app; GRANT SELECT ON t TO role_a; RESET ROLE",
@@ -139,7 +139,7 @@ const ROLES: &[Case] = &[
         fix: Fix::Superuser,
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "weaker_owner",
         source: "CREATE ROLE weaker_owner_app SUPERUSER; CREATE TABLE t AS SELECT 1 AS a;
             CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
@@ -153,8 +153,8 @@ const ROLES: &[Case] = &[
     },
 ];
 
-const RIGHTS: &[Case] = &[
-    Case {
+const RIGHTS: &[RefusalCase] = &[
+    RefusalCase {
         title: "in_schema",
         source: "CREATE ROLE in_schema_app; CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t OWNER TO in_schema_app;
             GRANT in_schema_app TO creator",
@@ -165,7 +165,7 @@ const RIGHTS: &[Case] = &[
         fix: Fix::Options(NO_OWNERS),
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "in_tablespace",
         source: "CREATE TABLE t TABLESPACE fast AS SELECT 1 AS a",
         root: "TABLESPACE fast",
@@ -174,7 +174,7 @@ const RIGHTS: &[Case] = &[
         fix: Fix::Sql("GRANT CREATE ON TABLESPACE fast TO creator"),
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "setting",
         source: "CREATE TABLE t AS SELECT 1 AS a;
             CREATE FUNCTION f() RETURNS int LANGUAGE sql SET log_statement = 'all' AS 'SELECT 1';
@@ -185,7 +185,7 @@ const RIGHTS: &[Case] = &[
         fix: Fix::Sql("GRANT SET ON PARAMETER log_statement TO creator"),
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "extension",
         source: "CREATE EXTENSION pageinspect; CREATE TABLE t AS SELECT 1 AS a;
             CREATE VIEW v AS SELECT get_raw_page('t', 0)",
@@ -198,7 +198,7 @@ const RIGHTS: &[Case] = &[
         says: "may create the extension pageinspect: a superuser",
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "language",
         source: "CREATE FUNCTION f(int) RETURNS int LANGUAGE internal AS 'int4abs'; CREATE TABLE t (a int DEFAULT f(1));
             INSERT INTO t DEFAULT VALUES",
@@ -210,7 +210,7 @@ const RIGHTS: &[Case] = &[
         ],
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "event_trigger",
         source: "CREATE TABLE t AS SELECT 1 AS a; CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
             CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION f(); COMMENT ON EVENT TRIGGER e IS 'x'",
@@ -218,14 +218,14 @@ const RIGHTS: &[Case] = &[
         refused: &["EVENT TRIGGER e", "COMMENT EVENT TRIGGER e"],
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "publication",
         source: "CREATE TABLE t AS SELECT 1 AS a; CREATE PUBLICATION p FOR ALL TABLES",
         root: "PUBLICATION p",
         refused: &["PUBLICATION p"],
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "subscription",
         source: "CREATE TABLE t AS SELECT 1 AS a;
             CREATE SUBSCRIPTION s CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE)",
@@ -233,14 +233,14 @@ const RIGHTS: &[Case] = &[
         refused: &["SUBSCRIPTION s"],
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "wrapper",
         source: "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE t (a int) SERVER s",
         root: "FOREIGN DATA WRAPPER w",
         refused: &["FOREIGN DATA WRAPPER w", "SERVER s", "FOREIGN TABLE public.t"],
         ..DENIED
     },
-    Case {
+    RefusalCase {
         title: "template",
         source: "CREATE TABLE t AS SELECT 1 AS a; CREATE TEXT SEARCH TEMPLATE x (INIT = dsimple_init, LEXIZE = dsimple_lexize);
             CREATE TEXT SEARCH DICTIONARY d (TEMPLATE = x)",
@@ -253,8 +253,8 @@ const RIGHTS: &[Case] = &[
     },
 ];
 
-const PARTS: &[Case] = &[
-    Case {
+const PARTS: &[RefusalCase] = &[
+    RefusalCase {
         title: "of_language",
         source: "CREATE FUNCTION calls() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
             CREATE LANGUAGE plmine HANDLER calls; CREATE SCHEMA s;
@@ -266,7 +266,7 @@ const PARTS: &[Case] = &[
         fix: Fix::Whole,
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "of_method",
         source: "CREATE EXTENSION bloom; CREATE SCHEMA s; CREATE TABLE s.t AS SELECT 1 AS a; CREATE INDEX i ON s.t USING bloom (a)",
         dump: &["--schema=s"],
@@ -276,7 +276,7 @@ const PARTS: &[Case] = &[
         fix: Fix::Whole,
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "of_server",
         source: "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER far FOREIGN DATA WRAPPER w; CREATE SCHEMA s;
             CREATE FOREIGN TABLE s.t (a int) SERVER far; CREATE VIEW s.v AS SELECT * FROM s.t",
@@ -289,8 +289,8 @@ const PARTS: &[Case] = &[
     },
 ];
 
-const SERVERS: &[Case] = &[
-    Case {
+const SERVERS: &[RefusalCase] = &[
+    RefusalCase {
         title: "library",
         source: "CREATE FUNCTION f(text, text) RETURNS int LANGUAGE c IMMUTABLE STRICT AS 'mine', 'levenshtein';
             CREATE TABLE t (a text CHECK (public.f(a, 'x') < 3)); INSERT INTO t VALUES ('y')",
@@ -304,7 +304,7 @@ const SERVERS: &[Case] = &[
         fix: Fix::Install,
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "sorting",
         source: "CREATE TABLE t (a text COLLATE \"de-x-icu\"); INSERT INTO t VALUES ('x')",
         gone: "DELETE FROM pg_collation WHERE collname = 'de-x-icu'",
@@ -314,7 +314,7 @@ const SERVERS: &[Case] = &[
         fix: Fix::InTemplate("SELECT pg_import_system_collations('pg_catalog')"),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "parameter",
         source: "CREATE TABLE t AS SELECT 1 AS a; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
             UPDATE pg_proc SET proconfig = '{of_a_newer_version=1}' WHERE proname = 'f'",
@@ -325,7 +325,7 @@ const SERVERS: &[Case] = &[
         fix: Fix::Options(&["--skip", "FUNCTION public.f()"]),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "type",
         source: "CREATE TABLE u AS SELECT 1 AS a; SET allow_system_table_mods = on; CREATE TYPE pg_catalog.newer AS ENUM ('x');
             CREATE TABLE t AS SELECT 'x'::newer AS a",
@@ -336,7 +336,7 @@ const SERVERS: &[Case] = &[
         fix: Fix::Options(&["--skip", "TABLE public.t"]),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "label",
         source: "CREATE TABLE t AS SELECT 1 AS a; INSERT INTO pg_seclabel VALUES ('t'::regclass, 'pg_class'::regclass, 0, 'mine', 'x')",
         left_out: "DELETE FROM pg_seclabel",
@@ -346,7 +346,7 @@ const SERVERS: &[Case] = &[
         fix: Fix::Options(&["--skip", "SECURITY LABEL public.TABLE t"]),
         ..MISSING
     },
-    Case {
+    RefusalCase {
         title: "words",
         source: "CREATE TABLE t AS SELECT 1 AS a; CREATE TEXT SEARCH DICTIONARY d (TEMPLATE = simple, STOPWORDS = english);
             CREATE TEXT SEARCH CONFIGURATION c (PARSER = \"default\"); ALTER TEXT SEARCH CONFIGURATION c ADD MAPPING FOR word WITH d;
@@ -364,7 +364,7 @@ const SERVERS: &[Case] = &[
 ];
 
 /// An extension that is installed in a folder of the test.
-const PACKAGE: Case = Case {
+const PACKAGE: RefusalCase = RefusalCase {
     title: "package",
     source: "CREATE EXTENSION shop; CREATE TABLE t AS SELECT ROW(1)::price AS a; CREATE VIEW v AS SELECT * FROM t",
     root: "EXTENSION shop",
@@ -384,12 +384,12 @@ const PACKAGE: Case = Case {
 const COMPARED: [&str; 5] = ["owner", "wrapper", "of_method", "sorting", "label"];
 
 /// Files of the test that a server needs.
-struct Files {
+struct ServerFiles {
     folder: PathBuf,
     files: Vec<(&'static str, Vec<u8>)>,
 }
 
-impl Files {
+impl ServerFiles {
     fn install(&self) {
         for (name, content) in &self.files {
             std::fs::write(self.folder.join(name), content).unwrap();
@@ -435,10 +435,10 @@ fn entries(rehearsal: &Value) -> Vec<String> {
     entries
 }
 
-impl Case {
+impl RefusalCase {
     /// With `compares`, what was restored is compared with its source. A restore that leaves anything out ends otherwise.
     /// A superuser's restore has nothing of the case: without `compares`, it is not repeated for each.
-    fn check(&self, c: &Cluster, files: &Files, compares: bool) {
+    fn check(&self, c: &Cluster, files: &ServerFiles, compares: bool) {
         let needs_files = matches!(self.fix, Fix::Install);
         if needs_files {
             files.install();
@@ -523,7 +523,7 @@ impl Case {
     }
 
     /// Does what the rehearsal says. Returns who restores then, and with which options.
-    fn fixed(&self, c: &Cluster, files: &Files) -> (&'static str, Vec<&'static str>) {
+    fn fixed(&self, c: &Cluster, files: &ServerFiles) -> (&'static str, Vec<&'static str>) {
         match self.fix {
             Fix::Sql(sql) => drop(c.psql("postgres", sql)),
             Fix::InTemplate(sql) => drop(c.psql("template0", sql)),
@@ -548,7 +548,7 @@ fn owners_of(options: &[&str]) -> &'static [&'static str] {
 }
 
 /// A server, and a folder in which it looks for libraries.
-fn server() -> (Cluster, Files) {
+fn server() -> (Cluster, ServerFiles) {
     let c = Cluster::start();
     c.tablespace("fast");
     let folder = c.open_folder("libraries");
@@ -565,7 +565,7 @@ fn server() -> (Cluster, Files) {
     let libraries = c.sandbox.bindir().with_file_name("lib");
     let library = std::fs::read(libraries.join("fuzzystrmatch.so")).unwrap();
     let files = vec![("mine.so", library)];
-    (c, Files { folder, files })
+    (c, ServerFiles { folder, files })
 }
 
 #[test]
@@ -637,7 +637,7 @@ fn what_a_later_version_has_goes_into_it() {
         ("shop.control", control.into()),
         ("shop--1.sql", "CREATE TYPE price AS (cents int);".into()),
     ];
-    PACKAGE.check(&new, &Files { folder, files }, true);
+    PACKAGE.check(&new, &ServerFiles { folder, files }, true);
     new.create(
         "src",
         "CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL); INSERT INTO t VALUES (1)",

@@ -11,7 +11,7 @@ use pgrestored::job::OnExisting;
 use pgrestored::manager::JobOutcome;
 use pgrestored::policy::Selection;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, assert_same, is_full_campaign, job, quick};
 
 const SOURCE: &str = "CREATE SCHEMA shop;
@@ -33,23 +33,23 @@ INSERT INTO shop.orders (log_id, note) SELECT i, 'y' FROM generate_series(1, 100
 SELECT lo_from_bytea(77, 'abc');";
 
 /// The source in each format.
-struct Dumps {
+struct DumpPaths {
     custom: PathBuf,
     directory: PathBuf,
     plain: PathBuf,
     inserts: PathBuf,
 }
 
-impl Dumps {
+impl DumpPaths {
     fn of(c: &Cluster) -> Self {
         let [custom, directory, plain, inserts] = [
-            Format::Custom,
-            Format::Directory,
-            Format::Plain,
-            Format::PlainInserts,
+            DumpFormat::Custom,
+            DumpFormat::Directory,
+            DumpFormat::Plain,
+            DumpFormat::PlainInserts,
         ]
         .map(|format| c.dump_as("src", format));
-        Dumps {
+        DumpPaths {
             custom,
             directory,
             plain,
@@ -154,7 +154,7 @@ fn skipping(patterns: &[&str]) -> Selection {
 }
 
 /// The same is left out of every format, and named.
-async fn patterns(c: &Cluster, dumps: &Dumps) {
+async fn patterns(c: &Cluster, dumps: &DumpPaths) {
     let mut contents = vec![];
     // The last one has a table of contents like the first one's.
     let all = [
@@ -215,7 +215,7 @@ async fn patterns(c: &Cluster, dumps: &Dumps) {
 }
 
 /// A role without superuser restores a backup with an event trigger, and may even replace a database with it.
-async fn an_event_trigger_is_left_out(c: &Cluster, dumps: &Dumps) {
+async fn an_event_trigger_is_left_out(c: &Cluster, dumps: &DumpPaths) {
     c.psql("postgres", "CREATE ROLE maker LOGIN CREATEDB");
     for (dump, times) in [(&dumps.custom, 2), (&dumps.plain, 1)] {
         let path = dump.display();
@@ -243,7 +243,7 @@ async fn an_event_trigger_is_left_out(c: &Cluster, dumps: &Dumps) {
 }
 
 /// What cannot be meant is refused, and nothing is left behind.
-async fn mistakes(c: &Cluster, dumps: &Dumps) {
+async fn mistakes(c: &Cluster, dumps: &DumpPaths) {
     let (custom, plain) = (&dumps.custom, &dumps.plain);
     let unknown = c.scratch("unknown.list");
     let known = list_of_pg_restore(c, custom);
@@ -314,7 +314,7 @@ async fn mistakes(c: &Cluster, dumps: &Dumps) {
 async fn entries_are_chosen_by_list_and_by_pattern() {
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let dumps = Dumps::of(&c);
+    let dumps = DumpPaths::of(&c);
     // First, while no journal belongs to another role.
     an_event_trigger_is_left_out(&c, &dumps).await;
     chosen_by_list(&c, &dumps.directory);

@@ -11,29 +11,29 @@ use pgdump_restore::Refusal;
 use pgrestored::event::RestoreResult;
 use pgrestored::job::{OnExisting, Rehearsal, RestoreJob};
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, bindir_of, is_full_campaign, job};
-use entries::{Entries, Restored, entries_of};
-use shapes::{FORMATS, Roles, SOURCES, Source, TARGETS, Target};
+use entries::{DumpedObjects, RestoreComparison, entries_of};
+use shapes::{FORMATS, Roles, SOURCES, SourceService, TARGETS, TargetRole};
 
 /// A backup of a service in one format, and who restores it.
 #[derive(Clone, Copy)]
-struct Cell {
+struct CorpusCell {
     source: usize,
     format: usize,
     target: usize,
 }
 
-impl Cell {
-    fn source(self) -> &'static Source {
+impl CorpusCell {
+    fn source(self) -> &'static SourceService {
         &SOURCES[self.source]
     }
 
-    fn format(self) -> Format {
+    fn format(self) -> DumpFormat {
         FORMATS[self.format]
     }
 
-    fn target(self) -> &'static Target {
+    fn target(self) -> &'static TargetRole {
         &TARGETS[self.target]
     }
 }
@@ -42,17 +42,17 @@ const VERSIONS: std::ops::RangeInclusive<usize> = 13..=18;
 
 /// The formats of each service that `make test` restores. `managed` restores an archive and text of most of them. An archive
 /// has the same entries in each format.
-const TESTED: [&[Format]; 10] = [
-    &[Format::Plain, Format::Tar],
-    &[Format::Plain, Format::Custom],
-    &[Format::Directory],
-    &[Format::Plain, Format::Directory],
-    &[Format::Plain, Format::Custom],
-    &[Format::PlainInserts],
-    &[Format::Plain, Format::Custom],
-    &[Format::PlainInserts],
-    &[Format::Directory],
-    &[Format::Plain],
+const TESTED: [&[DumpFormat]; 10] = [
+    &[DumpFormat::Plain, DumpFormat::Tar],
+    &[DumpFormat::Plain, DumpFormat::Custom],
+    &[DumpFormat::Directory],
+    &[DumpFormat::Plain, DumpFormat::Directory],
+    &[DumpFormat::Plain, DumpFormat::Custom],
+    &[DumpFormat::PlainInserts],
+    &[DumpFormat::Plain, DumpFormat::Custom],
+    &[DumpFormat::PlainInserts],
+    &[DumpFormat::Directory],
+    &[DumpFormat::Plain],
 ];
 
 /// Who restores a backup in `make test`, and the server's place in [`VERSIONS`].
@@ -64,7 +64,7 @@ fn turn(source: usize, format: usize) -> (usize, usize) {
 
 /// The cells of one server in the product service × format × role × server. `make soak` runs all 2,400; `make test` runs
 /// those 15 of [`TESTED`]: each service, also by the role that it gives to its users, and each format, role and server.
-fn cells_of(version: usize) -> Vec<Cell> {
+fn cells_of(version: usize) -> Vec<CorpusCell> {
     let mut cells = Vec::new();
     for target in 0..TARGETS.len() {
         for (source, tested) in TESTED.iter().enumerate() {
@@ -72,7 +72,7 @@ fn cells_of(version: usize) -> Vec<Cell> {
                 let here = (target, version - VERSIONS.start());
                 let is_its_turn = turn(source, format) == here && tested.contains(of);
                 if is_its_turn || is_full_campaign() {
-                    cells.push(Cell {
+                    cells.push(CorpusCell {
                         source,
                         format,
                         target,
@@ -94,7 +94,7 @@ fn every_service_format_role_and_server_occurs_and_every_service_at_home() {
             if cell.source().name == cell.target().name {
                 at_home.insert(cell.source);
             }
-            if cell.format() == Format::Plain {
+            if cell.format() == DumpFormat::Plain {
                 of_text.insert(version);
             }
             let values = [cell.source, cell.format, cell.target, version];
@@ -108,7 +108,7 @@ fn every_service_format_role_and_server_occurs_and_every_service_at_home() {
     assert_eq!(met.map(|m| m.len()), wanted);
     assert_eq!(of_text.len(), servers);
     assert!(count >= 15, "{count}");
-    let has_roles = |s: &&Source| TARGETS.iter().any(|t| t.name == s.name);
+    let has_roles = |s: &&SourceService| TARGETS.iter().any(|t| t.name == s.name);
     assert_eq!(at_home.len(), SOURCES.iter().filter(has_roles).count());
 }
 
@@ -118,12 +118,12 @@ struct Corpus {
     version: usize,
     cluster: Cluster,
     dumps: HashMap<(usize, usize), PathBuf>,
-    sources: HashMap<usize, Entries>,
+    sources: HashMap<usize, DumpedObjects>,
 }
 
 impl Corpus {
     /// `None` where this PostgreSQL is not installed.
-    fn new(version: usize, cells: &[Cell]) -> Option<Self> {
+    fn new(version: usize, cells: &[CorpusCell]) -> Option<Self> {
         let cluster = match version {
             15 => Cluster::start(),
             other => Cluster::of(&bindir_of(other as u32)?, ""),
@@ -138,7 +138,7 @@ impl Corpus {
         Some(corpus)
     }
 
-    fn dump(&mut self, cells: &[Cell]) {
+    fn dump(&mut self, cells: &[CorpusCell]) {
         let c = &self.cluster;
         let used: BTreeSet<(usize, usize)> = cells.iter().map(|c| (c.source, c.format)).collect();
         let sources: BTreeSet<usize> = used.iter().map(|(source, _)| *source).collect();
@@ -163,10 +163,10 @@ impl Corpus {
     }
 
     /// Restores each cell, and fails naming every cell that is wrong.
-    async fn check(&self, cells: &[Cell]) {
+    async fn check(&self, cells: &[CorpusCell]) {
         let mut faults = Vec::new();
         for (t, target) in TARGETS.iter().enumerate() {
-            let here: Vec<Cell> = cells.iter().copied().filter(|c| c.target == t).collect();
+            let here: Vec<CorpusCell> = cells.iter().copied().filter(|c| c.target == t).collect();
             if here.is_empty() {
                 continue;
             }
@@ -186,12 +186,12 @@ impl Corpus {
         );
     }
 
-    fn name_of(&self, cell: Cell) -> String {
+    fn name_of(&self, cell: CorpusCell) -> String {
         let (source, format, target) = (cell.source().name, cell.format(), cell.target().name);
         format!("{} {source} {format:?} by {target}", self.version)
     }
 
-    async fn faults_of(&self, cell: Cell) -> Vec<String> {
+    async fn faults_of(&self, cell: CorpusCell) -> Vec<String> {
         let (c, target) = (&self.cluster, cell.target());
         let dump = &self.dumps[&(cell.source, cell.format)];
         let create = |database: &str| {
@@ -243,7 +243,7 @@ impl Corpus {
     /// What is wrong with a restored database and its result.
     fn compared(
         &self,
-        cell: Cell,
+        cell: CorpusCell,
         result: &RestoreResult,
         rehearsal: Option<&Rehearsal>,
     ) -> Vec<String> {
@@ -254,19 +254,19 @@ impl Corpus {
             None => vec!["not rehearsed".to_owned()],
         };
         let content = |database: &str| entries_of(&self.cluster.content(database, &[]));
-        let restored = Restored {
+        let comparison = RestoreComparison {
             theirs: &content("theirs"),
             ours: &content("ours"),
             source: &self.sources[&cell.source],
         };
         let is_platform = |name: &str| cell.source().is_platform(name);
-        faults.extend(restored.faults(is_platform, |name| names(result, name)));
+        faults.extend(comparison.faults(is_platform, |name| names(result, name)));
         faults
     }
 
     /// What the tools of PostgreSQL make of it; returns the number of their errors.
-    fn by_hand(&self, cell: Cell, dump: &Path) -> usize {
-        let is_text = matches!(cell.format(), Format::Plain | Format::PlainInserts);
+    fn by_hand(&self, cell: CorpusCell, dump: &Path) -> usize {
+        let is_text = matches!(cell.format(), DumpFormat::Plain | DumpFormat::PlainInserts);
         let program = if is_text { "psql" } else { "pg_restore" };
         let mut command = self.cluster.sandbox.command(program);
         command.args(["-U", cell.target().user, "-d", "theirs"]);

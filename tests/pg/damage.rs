@@ -8,7 +8,7 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::{Format, Wrapping, wrap};
+use crate::formats::{DumpFormat, Wrapping, wrap};
 use crate::support::{Cluster, is_full_campaign, job, sample};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 400) i;
@@ -82,12 +82,12 @@ async fn damaged(c: &Cluster, good: &[u8], flips: bool) {
     println!("flips={flips}: {reasons:?}");
 }
 
-const FORMATS: [Format; 5] = [
-    Format::Custom,
-    Format::CustomPiped,
-    Format::Tar,
-    Format::Plain,
-    Format::DirectoryTar,
+const FORMATS: [DumpFormat; 5] = [
+    DumpFormat::Custom,
+    DumpFormat::CustomPiped,
+    DumpFormat::Tar,
+    DumpFormat::Plain,
+    DumpFormat::DirectoryTar,
 ];
 
 /// Objects as the store has them, with their checksum: whatever the damage, no restore gets as far as the swap. `make test`

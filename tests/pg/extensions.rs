@@ -9,7 +9,7 @@ use pgrestored::job::{BackupRef, OnExisting, VerifyJob};
 use pgrestored::policy::{OnError, Trigger};
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job, of_package};
 
 /// Settings of databases that tell TimescaleDB of a restore.
@@ -81,10 +81,10 @@ async fn assert_verified(c: &Cluster, backup: &Path) {
 
 /// Restores `src` as both a custom archive and SQL text to what `pg_restore` makes of it, and verifies both; in `make test`
 /// the one of this format.
-async fn is_restored_and_verified(c: &Cluster, verified: Format) -> PathBuf {
+async fn is_restored_and_verified(c: &Cluster, verified: DumpFormat) -> PathBuf {
     let (dump, text) = (
-        c.dump_as("src", Format::Custom),
-        c.dump_as("src", Format::Plain),
+        c.dump_as("src", DumpFormat::Custom),
+        c.dump_as("src", DumpFormat::Plain),
     );
     // pg_restore makes the source of it; `make soak` lets it.
     let theirs = if is_full_campaign() {
@@ -94,8 +94,8 @@ async fn is_restored_and_verified(c: &Cluster, verified: Format) -> PathBuf {
         c.content("src", &[])
     };
     for (backup, format, target) in [
-        (&dump, Format::Custom, "of_archive"),
-        (&text, Format::Plain, "of_text"),
+        (&dump, DumpFormat::Custom, "of_archive"),
+        (&text, DumpFormat::Plain, "of_text"),
     ] {
         c.restore(backup, target).await;
         assert_same(&c.content(target, &[]), &theirs, target);
@@ -114,7 +114,7 @@ async fn postgis_is_restored_and_verified() {
     }
     let c = Cluster::start();
     c.create("src", PLACES);
-    let text = is_restored_and_verified(&c, Format::Custom).await;
+    let text = is_restored_and_verified(&c, DumpFormat::Custom).await;
     let counts = "SELECT (SELECT count(*) FROM spatial_ref_sys), (SELECT count(*) FROM near), \
         (SELECT topology.AsTopoJSON(topo, NULL) FROM streets)";
     let source = c.psql("src", counts);
@@ -161,7 +161,7 @@ async fn pg_partman_and_languages_are_restored_and_verified() {
         INSERT INTO public.events SELECT i, now() + (i % 3 || ' days')::interval FROM generate_series(1, 300) i;"
     );
     c.create("src", &(partitions + TYPES));
-    is_restored_and_verified(&c, Format::Plain).await;
+    is_restored_and_verified(&c, DumpFormat::Plain).await;
     let config = "SELECT parent_table, control FROM partman.part_config";
     assert_eq!(c.psql("of_archive", config), "public.events|at");
     let maintained = "SELECT partman.run_maintenance(); SELECT count(*) FROM public.events";
@@ -257,7 +257,7 @@ async fn timescaledb_is_told_about_a_restore() {
         "small",
         "CREATE EXTENSION timescaledb; CREATE TABLE t (a int)",
     );
-    let dumps = [Format::Custom, Format::Plain].map(|format| c.dump_as("src", format));
+    let dumps = [DumpFormat::Custom, DumpFormat::Plain].map(|format| c.dump_as("src", format));
     for (dump, target) in dumps.iter().zip(["of_archive", "of_text"]) {
         let result = c.restore(dump, target).await;
         assert_eq!(c.psql(target, CALLS), "pre post stop start", "{target}");
@@ -268,7 +268,7 @@ async fn timescaledb_is_told_about_a_restore() {
     }
 
     is_filled_and_emptied(&c, &dumps[0]).await;
-    let backups = [Format::Custom, Format::Plain].map(|f| c.dump_as("small", f));
+    let backups = [DumpFormat::Custom, DumpFormat::Plain].map(|f| c.dump_as("small", f));
     no_function_of_a_restricted_backup_is_called(&c, &backups[1]).await;
 
     // A server that does not load the library would end the connection.
@@ -297,7 +297,7 @@ async fn is_filled_and_emptied(c: &Cluster, dump: &Path) {
     c.psql("postgres", "ALTER DATABASE filled SET work_mem = '5MB'");
     let refuses = "CREATE TABLE refused (a int CHECK (current_database() = 'src'));\nINSERT INTO refused VALUES (1)";
     c.psql("src", refuses);
-    let refused = c.dump_as("src", Format::Custom);
+    let refused = c.dump_as("src", DumpFormat::Custom);
     let fill = async |dump: &Path| c.try_restore(dump, "filled", OnExisting::Fill).await;
     let error = fill(&refused).await.result.error.unwrap();
     assert_eq!(error.reason, R::DataRejected, "{error:?}");

@@ -13,7 +13,7 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::policy::Selection;
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::proxy::CutProxy;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job, pause, sample};
 
@@ -83,12 +83,12 @@ async fn an_empty_database_is_filled() {
     let c = Cluster::start();
     start(&c);
     let open = c.psql("postgres", &format!("{PROPERTIES}'app'"));
-    let custom = c.dump_as("src", Format::Custom);
+    let custom = c.dump_as("src", DumpFormat::Custom);
     let source = c.content("src", &[]);
-    for format in [Format::Custom, Format::Directory, Format::Plain] {
+    for format in [DumpFormat::Custom, DumpFormat::Directory, DumpFormat::Plain] {
         renew(&c);
         let dump = match format {
-            Format::Custom => custom.clone(),
+            DumpFormat::Custom => custom.clone(),
             other => c.dump_as("src", other),
         };
         let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
@@ -172,7 +172,7 @@ async fn what_cannot_be_filled_is_refused_by_name(c: &Cluster) {
         "postgres",
         "CREATE ROLE stranger LOGIN; CREATE ROLE neon_lights",
     );
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     c.psql("app", "SET ROLE tenant; CREATE TABLE public.orders (id int); CREATE FUNCTION public.g() RETURNS int LANGUAGE sql AS 'SELECT 1'");
     let before = state(c, "app");
     let restricted = [("db-user", "tenant"), ("backup-trust", "restricted")];
@@ -269,7 +269,10 @@ async fn a_failure_leaves_the_database_empty() {
              ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO visitor",
         );
         let before = state(&c, "app");
-        for (f, format) in [Format::Custom, Format::Plain].into_iter().enumerate() {
+        for (f, format) in [DumpFormat::Custom, DumpFormat::Plain]
+            .into_iter()
+            .enumerate()
+        {
             // Both in the first server, and one in each of the others.
             if n > 0 && f != n % 2 && !is_full_campaign() {
                 continue;
@@ -335,7 +338,7 @@ async fn what_others_made_meanwhile_does_not_keep_the_rest() {
     assert_eq!(c.psql("app", kept), "1");
     c.psql("app", "ROLLBACK PREPARED 'held'");
     c.psql("app", "DROP SCHEMA theirs CASCADE");
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let done = c.restore_with(&filling(&dump, "app"), &AS_TENANT).await;
     assert_eq!(done.result.error, None);
 }
@@ -365,7 +368,7 @@ async fn two_restores_never_fill_one_database(c: &Cluster) {
         c.until(waits).await;
         let may_connect = "SELECT has_database_privilege('visitor', 'app', 'CONNECT')";
         assert_eq!(c.psql("postgres", may_connect), "f");
-        let dump = c.dump_as("src", Format::Custom);
+        let dump = c.dump_as("src", DumpFormat::Custom);
         // Also if it has the lock of another database.
         let alone = [("db-user", "tenant"), ("db-maintenance-name", "nowhere")];
         for flags in [&AS_TENANT[..], &alone] {
@@ -419,7 +422,7 @@ const AFTER: [&str; 3] = ["fill.committed", "fill.journaled", "fill.opened"];
 fn a_killed_restore_is_completed_by_the_next_attempt() {
     let c = Cluster::start();
     start(&c);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let (source, open) = (
         c.content("src", &[]),
         c.psql("postgres", &format!("{PROPERTIES}'app'")),
@@ -513,9 +516,9 @@ async fn what_a_killed_restore_left_is_removed() {
     let c = Cluster::start();
     start(&c);
     c.psql("postgres", "GRANT CREATE ON DATABASE postgres TO tenant");
-    let good = c.dump_as("src", Format::Custom);
+    let good = c.dump_as("src", DumpFormat::Custom);
     refused_rows(&c);
-    let bad = c.dump_as("src", Format::Custom);
+    let bad = c.dump_as("src", DumpFormat::Custom);
     let before = state(&c, "app");
     for step in ["fill.emptying", "fill.emptied"] {
         kill(&c, &bad, (step, step));
@@ -557,7 +560,7 @@ fn event_triggers_of_the_backup_do_not_see_the_fill() {
          CREATE EVENT TRIGGER sleeps ON ddl_command_end EXECUTE FUNCTION public.refuses();
          ALTER EVENT TRIGGER refuses ENABLE ALWAYS; ALTER EVENT TRIGGER sleeps DISABLE",
     );
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let killed = fill_as(&c, "postgres", &dump, ("killed", "checked=return"));
     assert_eq!(killed.status.signal(), Some(9), "{killed:?}");
     let next = fill_as(&c, "postgres", &dump, ("next", ""));
@@ -575,7 +578,7 @@ fn event_triggers_of_the_backup_do_not_see_the_fill() {
 async fn a_record_of_another_database_is_not_followed() {
     let c = Cluster::start();
     start(&c);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     kill(&c, &dump, ("killed", "fill.marked"));
     let of_fill = c.dump_to_file("app", &[]);
     c.pg_restore(&of_fill, "restored", &[]);
@@ -616,7 +619,7 @@ async fn a_record_of_another_database_is_not_followed() {
 /// A record that somebody else wrote must not have a database emptied.
 async fn a_record_of_another_role_is_not_followed(c: &Cluster) {
     renew(c);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     c.psql(
         "app",
         "CREATE TABLE public.precious (a int); GRANT CREATE ON DATABASE app TO visitor; SET ROLE visitor;

@@ -45,22 +45,22 @@ fn state(c: &Cluster) -> String {
 }
 
 /// The cluster and a dump.
-struct Started {
+struct DumpedCluster {
     c: Cluster,
     dump: PathBuf,
 }
 
-impl Started {
+impl DumpedCluster {
     fn new() -> Self {
         let c = Cluster::start();
         c.create("src", SOURCE);
         let dump = c.dump_to_file("src", &["--no-owner"]);
-        Started { c, dump }
+        DumpedCluster { c, dump }
     }
 
     /// With the target and its content.
     fn renewed(&self) -> (&Cluster, &Path, String) {
-        let Started { c, dump } = self;
+        let DumpedCluster { c, dump } = self;
         c.psql("postgres", "DROP DATABASE IF EXISTS app");
         c.create("app", OLD);
         (c, dump, state(c))
@@ -69,21 +69,21 @@ impl Started {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn finishing_sql_runs_before_the_swap_or_changes_nothing() {
-    let started = Started::new();
-    files_run_in_their_order_before_the_swap(&started).await;
-    a_failure_leaves_nothing(&started).await;
-    a_file_that_leaves_its_transaction_fails(&started).await;
-    checks_are_asked_after_it(&started).await;
+    let source = DumpedCluster::new();
+    files_run_in_their_order_before_the_swap(&source).await;
+    a_failure_leaves_nothing(&source).await;
+    a_file_that_leaves_its_transaction_fails(&source).await;
+    checks_are_asked_after_it(&source).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_restore_is_finished() {
-    let started = Started::new();
-    a_restricted_restore_is_finished_by_the_loading_role(&started).await;
-    nobody_sees_a_half_finished_database(&started).await;
-    filled_databases_and_rows_alone_are_finished_too(&started).await;
+    let source = DumpedCluster::new();
+    a_restricted_restore_is_finished_by_the_loading_role(&source).await;
+    nobody_sees_a_half_finished_database(&source).await;
+    filled_databases_and_rows_alone_are_finished_too(&source).await;
     // Last: a request that was published before a command does not replace what that has restored.
-    the_command_reads_its_files_first(&started);
+    the_command_reads_its_files_first(&source);
 }
 
 /// The target is what it was, and nothing else is left.
@@ -92,8 +92,8 @@ fn assert_untouched(c: &Cluster, old: &str, what: &str) {
     assert!(old.ends_with("|0|0"), "{old}");
 }
 
-async fn files_run_in_their_order_before_the_swap(started: &Started) {
-    let (c, dump, _) = started.renewed();
+async fn files_run_in_their_order_before_the_swap(source: &DumpedCluster) {
+    let (c, dump, _) = source.renewed();
     let folder = c.open_folder("team");
     std::fs::write(
         folder.join("count.sql"),
@@ -164,8 +164,8 @@ fn assert_rejected(result: &RestoreResult, (place, sqlstate): (&str, &str), what
     assert!(result.finish.is_empty(), "{what}");
 }
 
-async fn a_failure_leaves_nothing(started: &Started) {
-    let (c, dump, old) = started.renewed();
+async fn a_failure_leaves_nothing(source: &DumpedCluster) {
+    let (c, dump, old) = source.renewed();
     let first = (
         "a.sql",
         "CREATE TABLE a AS TABLE t; DROP TABLE t CASCADE; ALTER TABLE a RENAME TO t",
@@ -200,8 +200,8 @@ async fn a_failure_leaves_nothing(started: &Started) {
 }
 
 /// What ends the transaction can look like text: here, a setting moves the end of a string.
-async fn a_file_that_leaves_its_transaction_fails(started: &Started) {
-    let (c, dump, old) = started.renewed();
+async fn a_file_that_leaves_its_transaction_fails(source: &DumpedCluster) {
+    let (c, dump, old) = source.renewed();
     let hidden =
         "SET standard_conforming_strings = off;\nSELECT 'a\\', '; COMMIT; --';\nDELETE FROM t";
     let done = c
@@ -217,8 +217,8 @@ async fn a_file_that_leaves_its_transaction_fails(started: &Started) {
     assert_untouched(c, &old, "a hidden COMMIT");
 }
 
-async fn checks_are_asked_after_it(started: &Started) {
-    let (c, dump, old) = started.renewed();
+async fn checks_are_asked_after_it(source: &DumpedCluster) {
+    let (c, dump, old) = source.renewed();
     let checks = |text: &str| Document {
         path: "checks.yaml".into(),
         text: text.into(),
@@ -261,8 +261,8 @@ async fn checks_are_asked_after_it(started: &Started) {
 }
 
 /// It can do what the backup could have done, and its objects get the final owner, too.
-async fn a_restricted_restore_is_finished_by_the_loading_role(started: &Started) {
-    let (c, dump, old) = started.renewed();
+async fn a_restricted_restore_is_finished_by_the_loading_role(source: &DumpedCluster) {
+    let (c, dump, old) = source.renewed();
     for (text, sqlstate) in [
         ("CREATE ROLE mine SUPERUSER", "42501"),
         ("SET ROLE postgres", "42501"),
@@ -286,8 +286,8 @@ async fn a_restricted_restore_is_finished_by_the_loading_role(started: &Started)
 }
 
 /// While it runs, the target is the old database, and nobody but the restore can connect to the new one.
-async fn nobody_sees_a_half_finished_database(started: &Started) {
-    let (c, dump, old) = started.renewed();
+async fn nobody_sees_a_half_finished_database(source: &DumpedCluster) {
+    let (c, dump, old) = source.renewed();
     c.psql("postgres", "CREATE ROLE visitor LOGIN");
     let wait = "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'go_on') LOOP PERFORM pg_sleep(0.01); END LOOP; END $$";
     let text = format!("UPDATE t SET email = 'x'; {wait}");
@@ -313,8 +313,8 @@ async fn nobody_sees_a_half_finished_database(started: &Started) {
 }
 
 /// It runs in a database that is filled, before that is opened, and in the copy that takes rows alone.
-async fn filled_databases_and_rows_alone_are_finished_too(started: &Started) {
-    let (c, dump, old) = started.renewed();
+async fn filled_databases_and_rows_alone_are_finished_too(source: &DumpedCluster) {
+    let (c, dump, old) = source.renewed();
     c.create("empty", "");
     let filling = |text| RestoreJob {
         finish: sql(&[("f.sql", text)]),
@@ -352,8 +352,8 @@ async fn filled_databases_and_rows_alone_are_finished_too(started: &Started) {
 }
 
 /// What can be known of a file is known before the server is asked for anything.
-fn the_command_reads_its_files_first(started: &Started) {
-    let (c, dump, old) = started.renewed();
+fn the_command_reads_its_files_first(source: &DumpedCluster) {
+    let (c, dump, old) = source.renewed();
     let restore = |host: &str, files: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         command

@@ -13,7 +13,7 @@ use crate::support::{
 
 /// How the dump is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
+pub enum DumpFormat {
     Custom,
     /// Through a pipe: without data offsets.
     CustomPiped,
@@ -30,20 +30,20 @@ pub enum Format {
     DirectoryTarTocFirst,
 }
 
-impl Format {
-    pub const ALL: [Format; 12] = [
-        Format::Custom,
-        Format::CustomPiped,
-        Format::CustomUncompressed,
-        Format::Plain,
-        Format::PlainInserts,
-        Format::PlainCreate,
-        Format::PlainClean,
-        Format::Tar,
-        Format::Directory,
-        Format::DirectoryUncompressed,
-        Format::DirectoryTar,
-        Format::DirectoryTarTocFirst,
+impl DumpFormat {
+    pub const ALL: [DumpFormat; 12] = [
+        DumpFormat::Custom,
+        DumpFormat::CustomPiped,
+        DumpFormat::CustomUncompressed,
+        DumpFormat::Plain,
+        DumpFormat::PlainInserts,
+        DumpFormat::PlainCreate,
+        DumpFormat::PlainClean,
+        DumpFormat::Tar,
+        DumpFormat::Directory,
+        DumpFormat::DirectoryUncompressed,
+        DumpFormat::DirectoryTar,
+        DumpFormat::DirectoryTarTocFirst,
     ];
 
     /// Whether it can be wrapped: a directory cannot.
@@ -53,12 +53,17 @@ impl Format {
 
     pub fn container(self) -> Container {
         match self {
-            Format::Custom | Format::CustomPiped | Format::CustomUncompressed => Container::Archive,
-            Format::Plain | Format::PlainInserts | Format::PlainCreate | Format::PlainClean => {
-                Container::Text
+            DumpFormat::Custom | DumpFormat::CustomPiped | DumpFormat::CustomUncompressed => {
+                Container::Archive
             }
-            Format::Tar | Format::DirectoryTar | Format::DirectoryTarTocFirst => Container::Tar,
-            Format::Directory | Format::DirectoryUncompressed => Container::Folder,
+            DumpFormat::Plain
+            | DumpFormat::PlainInserts
+            | DumpFormat::PlainCreate
+            | DumpFormat::PlainClean => Container::Text,
+            DumpFormat::Tar | DumpFormat::DirectoryTar | DumpFormat::DirectoryTarTocFirst => {
+                Container::Tar
+            }
+            DumpFormat::Directory | DumpFormat::DirectoryUncompressed => Container::Folder,
         }
     }
 }
@@ -140,19 +145,21 @@ pub fn wrap(bytes: &[u8], wrapping: Wrapping) -> Vec<u8> {
 
 impl Cluster {
     /// Dumps a database; of a directory, the path ends in a slash.
-    pub fn dump_as(&self, database: &str, format: Format) -> PathBuf {
+    pub fn dump_as(&self, database: &str, format: DumpFormat) -> PathBuf {
         let path = self.scratch(&format!("{}.{format:?}", uuid::Uuid::new_v4()));
         let args: &[&str] = match format {
-            Format::CustomPiped => return self.dump_through_pipe(database, &[]),
-            Format::Custom => &["-Fc"],
-            Format::CustomUncompressed => &["-Fc", "-Z0"],
-            Format::Plain => &["-Fp"],
-            Format::PlainInserts => &["-Fp", "--inserts", "--rows-per-insert=20"],
-            Format::PlainCreate => &["-Fp", "--create"],
-            Format::PlainClean => &["-Fp", "--clean"],
-            Format::Tar => &["-Ft"],
-            Format::DirectoryUncompressed => &["-Fd", "-Z0"],
-            Format::Directory | Format::DirectoryTar | Format::DirectoryTarTocFirst => &["-Fd"],
+            DumpFormat::CustomPiped => return self.dump_through_pipe(database, &[]),
+            DumpFormat::Custom => &["-Fc"],
+            DumpFormat::CustomUncompressed => &["-Fc", "-Z0"],
+            DumpFormat::Plain => &["-Fp"],
+            DumpFormat::PlainInserts => &["-Fp", "--inserts", "--rows-per-insert=20"],
+            DumpFormat::PlainCreate => &["-Fp", "--create"],
+            DumpFormat::PlainClean => &["-Fp", "--clean"],
+            DumpFormat::Tar => &["-Ft"],
+            DumpFormat::DirectoryUncompressed => &["-Fd", "-Z0"],
+            DumpFormat::Directory | DumpFormat::DirectoryTar | DumpFormat::DirectoryTarTocFirst => {
+                &["-Fd"]
+            }
         };
         let mut dump = self.sandbox.command("pg_dump");
         self.sandbox
@@ -164,13 +171,13 @@ impl Cluster {
             )
             .unwrap();
         match format {
-            Format::Directory | Format::DirectoryUncompressed => {
+            DumpFormat::Directory | DumpFormat::DirectoryUncompressed => {
                 let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
                 std::fs::set_permissions(&path, open).unwrap();
                 path.join("")
             }
-            Format::DirectoryTar => self.tar(&path, &["--sort=name", "-C"], "."),
-            Format::DirectoryTarTocFirst => self.tar(&path, &["-C"], "toc.dat"),
+            DumpFormat::DirectoryTar => self.tar(&path, &["--sort=name", "-C"], "."),
+            DumpFormat::DirectoryTarTocFirst => self.tar(&path, &["-C"], "toc.dat"),
             _ => path,
         }
     }
@@ -203,7 +210,7 @@ struct Matrix {
     database: &'static str,
     cluster: Cluster,
     content: String,
-    dumps: HashMap<Format, PathBuf>,
+    dumps: HashMap<DumpFormat, PathBuf>,
 }
 
 impl Matrix {
@@ -224,7 +231,7 @@ impl Matrix {
         })
     }
 
-    fn wrapped_dump(&mut self, format: Format, wrapping: Wrapping) -> PathBuf {
+    fn wrapped_dump(&mut self, format: DumpFormat, wrapping: Wrapping) -> PathBuf {
         let dump = self
             .dumps
             .entry(format)
@@ -238,7 +245,7 @@ impl Matrix {
     }
 
     /// What is wrong with the database that is restored from this format in this wrapping.
-    async fn faults_of(&mut self, format: Format, wrapping: Wrapping) -> Vec<String> {
+    async fn faults_of(&mut self, format: DumpFormat, wrapping: Wrapping) -> Vec<String> {
         let dump = self.wrapped_dump(format, wrapping);
         let target = format!("{format:?} {wrapping:?}");
         let done = self
@@ -267,7 +274,7 @@ impl Matrix {
     }
 
     /// Restores each cell, and fails naming every cell whose database is not the source's.
-    async fn check(&mut self, cells: impl IntoIterator<Item = (Format, Wrapping)>) {
+    async fn check(&mut self, cells: impl IntoIterator<Item = (DumpFormat, Wrapping)>) {
         let mut failed = String::new();
         for (format, wrapping) in cells {
             for fault in self.faults_of(format, wrapping).await {
@@ -298,10 +305,10 @@ pub fn values() -> String {
     }
 }
 
-use Format::*;
+use DumpFormat::*;
 
 /// Servers, with the formats that `make test` restores there and those that `make soak` restores, too.
-type Lists = &'static [(u32, &'static [Format], &'static [Format])];
+type Lists = &'static [(u32, &'static [DumpFormat], &'static [DumpFormat])];
 
 // The product below has the formats on the servers, and round_trip has the archives in the custom format. The servers' own
 // tests restore the samples on each of them.
@@ -409,21 +416,21 @@ async fn samples() {
 }
 
 /// Formats of one file, by their containers.
-const FILES: [&[Format]; 3] = [
+const FILES: [&[DumpFormat]; 3] = [
     &[Custom, CustomPiped, CustomUncompressed],
     &[Plain, PlainInserts, PlainCreate, PlainClean],
     &[Tar, DirectoryTar, DirectoryTarTocFirst],
 ];
 
 /// Folders, on the first servers.
-const FOLDERS: [Format; 2] = [DirectoryUncompressed, Directory];
+const FOLDERS: [DumpFormat; 2] = [DirectoryUncompressed, Directory];
 
 /// The cells of one server in the product server × format × wrapping. `make soak` runs all 432; `make test` runs 20: each
 /// server has a file of each container, in another wrapping on every server, because that is removed before anybody reads
 /// what is in it. Files as they are: in the tests above, and in `servers`.
-fn cells_of(version: u32) -> Vec<(Format, Wrapping)> {
+fn cells_of(version: u32) -> Vec<(DumpFormat, Wrapping)> {
     if is_full_campaign() {
-        let wrapped = |format: Format| {
+        let wrapped = |format: DumpFormat| {
             let possible = if format.is_one_file() {
                 &Wrapping::ALL[..]
             } else {
@@ -431,7 +438,7 @@ fn cells_of(version: u32) -> Vec<(Format, Wrapping)> {
             };
             possible.iter().map(move |wrapping| (format, *wrapping))
         };
-        return Format::ALL.into_iter().flat_map(wrapped).collect();
+        return DumpFormat::ALL.into_iter().flat_map(wrapped).collect();
     }
     let server = version as usize - 13;
     let wrappings = &Wrapping::ALL[1..];
@@ -458,7 +465,7 @@ fn every_format_occurs_and_every_wrapping_meets_the_containers() {
         }
         assert_eq!(containers.len(), FILES.len(), "{version}");
     }
-    assert_eq!(formats.len(), Format::ALL.len());
+    assert_eq!(formats.len(), DumpFormat::ALL.len());
     assert_eq!(wrapped.len(), FILES.len() * (Wrapping::ALL.len() - 1));
     assert_eq!(count, if is_full_campaign() { 432 } else { 20 });
 }
@@ -580,7 +587,11 @@ async fn many_readers_share_little_memory() {
          END LOOP; END $$; SELECT lo_from_bytea(i, decode(repeat(md5(i::text), 20000), 'hex')) FROM generate_series(1, 8) i",
     );
     let expected = c.content("src", &[]);
-    let formats = [Format::Directory, Format::DirectoryTar, Format::Plain];
+    let formats = [
+        DumpFormat::Directory,
+        DumpFormat::DirectoryTar,
+        DumpFormat::Plain,
+    ];
     for (f, format) in formats.into_iter().enumerate() {
         let dump = c.dump_as("src", format);
         for (j, jobs) in ["1", "2", "5"].into_iter().enumerate() {

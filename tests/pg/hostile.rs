@@ -12,7 +12,7 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::postgres::Server;
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
 
 const RESTRICTED: (&str, &str) = ("backup-trust", "restricted");
@@ -121,7 +121,7 @@ fn with(c: &Cluster, plain: &str, sql: &str) -> PathBuf {
 
 fn plain(c: &Cluster) -> String {
     c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, i::text FROM generate_series(1, 20) i");
-    std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap()
+    std::fs::read_to_string(c.dump_as("src", DumpFormat::Plain)).unwrap()
 }
 
 /// Code that goes on after each of these statements that is refused, and fails at one that is not.
@@ -379,11 +379,11 @@ async fn code_that_waits_for_a_superuser_is_not_run_by_one() {
     };
     // The others are restored like these: `an_unprivileged_role_restores_replaces_and_rolls_back` has them.
     let formats = [
-        Format::Custom,
-        Format::PlainInserts,
-        Format::Plain,
-        Format::Directory,
-        Format::Tar,
+        DumpFormat::Custom,
+        DumpFormat::PlainInserts,
+        DumpFormat::Plain,
+        DumpFormat::Directory,
+        DumpFormat::Tar,
     ];
     let tested = if is_full_campaign() { 5 } else { 2 };
     for format in formats.into_iter().take(tested) {
@@ -412,7 +412,7 @@ async fn code_that_waits_for_a_superuser_is_not_run_by_one() {
         );
     }
     // Control: in a trusted restore, a superuser loads it and runs the code.
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let done = c
         .restore_with(&job(&dump, "app", OnExisting::Replace), &[])
         .await;
@@ -452,7 +452,7 @@ fn documented_roles(c: &Cluster) {
 
 /// What a superuser's `pg_restore` makes of `src`.
 fn restored_by_a_superuser(c: &Cluster) -> String {
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     c.pg_restore(&dump, "theirs", &["--no-owner", "--no-privileges"]);
     c.content("theirs", &["--no-owner"])
 }
@@ -471,10 +471,10 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
     let replace = |dump: &std::path::Path| job(dump, "app", OnExisting::Replace);
     // The last one is also what `an_unprivileged_role_restores_on_newer_servers` restores.
     let formats = [
-        Format::Plain,
-        Format::Directory,
-        Format::Tar,
-        Format::Custom,
+        DumpFormat::Plain,
+        DumpFormat::Directory,
+        DumpFormat::Tar,
+        DumpFormat::Custom,
     ];
     let tested = if is_full_campaign() { 4 } else { 3 };
     for format in formats.into_iter().take(tested) {
@@ -516,7 +516,11 @@ async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
     }
     let new = c
         .restore_with(
-            &job(&c.dump_as("src", Format::Custom), "fresh", OnExisting::Fail),
+            &job(
+                &c.dump_as("src", DumpFormat::Custom),
+                "fresh",
+                OnExisting::Fail,
+            ),
             &flags,
         )
         .await;
@@ -579,7 +583,7 @@ async fn restores_in_place(c: &Cluster) {
         "CREATE FUNCTION here() RETURNS text LANGUAGE sql STABLE AS 'SELECT current_database()::text';
          CREATE TABLE t (a int); CREATE PUBLICATION pub FOR TABLE t; CREATE MATERIALIZED VIEW m AS SELECT public.here() AS db",
     );
-    let dump = c.dump_as("named", Format::Plain);
+    let dump = c.dump_as("named", DumpFormat::Plain);
     let done = c
         .restore_with(&job(&dump, "placed", OnExisting::Fail), &DOCUMENTED)
         .await;
@@ -605,7 +609,7 @@ async fn an_unprivileged_role_restores_on_newer_servers() {
         documented_roles(&c);
         c.create("src", OWNED_OBJECTS);
         let theirs = restored_by_a_superuser(&c);
-        let dump = c.dump_as("src", Format::Custom);
+        let dump = c.dump_as("src", DumpFormat::Custom);
         let replace = || job(&dump, "app", OnExisting::Replace);
         c.psql(
             "postgres",

@@ -8,7 +8,7 @@ use pgrestored::job::{BackupRef, Finishing, FinishingFile, OnExisting, RestoreJo
 use pgrestored::policy::{InPlace, Trigger};
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::resume::{again, interrupted, run};
 use crate::support::kills::{
     FROM_THE_FIRST, Interrupt, SOURCE, assert_begun_again, assert_continued, assert_settled,
@@ -40,10 +40,10 @@ async fn references_to_the_database_name_see_the_targets_name() {
     let plain = ["--no-owner", "--no-privileges"];
     let source = c.content("src", &plain);
     for (i, (format, trust)) in [
-        (Format::Custom, "full"),
-        (Format::Plain, "full"),
-        (Format::Directory, "restricted"),
-        (Format::Plain, "restricted"),
+        (DumpFormat::Custom, "full"),
+        (DumpFormat::Plain, "full"),
+        (DumpFormat::Directory, "restricted"),
+        (DumpFormat::Plain, "restricted"),
     ]
     .into_iter()
     .enumerate()
@@ -76,7 +76,7 @@ async fn references_to_the_database_name_see_the_targets_name() {
         assert_same(&c.content(&target, &plain), &source, "in place");
     }
     // If the database exists, or in-place is disabled, the note says which name was seen.
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let replaced = c.try_restore(&dump, "app0", OnExisting::Replace).await;
     assert_eq!(replaced.result.error, None);
     let seen = c.psql("app0", "SELECT db FROM m");
@@ -106,8 +106,8 @@ async fn rows_valid_only_under_their_database_name_are_restored_and_verified() {
     let own =
         "CREATE TABLE t (a int CHECK (current_database() = 'Only here')); INSERT INTO t VALUES (1)";
     c.create("Only here", own);
-    let dump = c.dump_as("Only here", Format::Custom);
-    let text = c.dump_as("Only here", Format::PlainCreate);
+    let dump = c.dump_as("Only here", DumpFormat::Custom);
+    let text = c.dump_as("Only here", DumpFormat::PlainCreate);
     let app = c.app(&[]);
     for backup in [&dump, &text] {
         let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();
@@ -284,8 +284,8 @@ async fn pg_cron_is_restored_into_its_configured_database() {
         Cluster::start_with("-c shared_preload_libraries=pg_cron -c cron.database_name=cronsrc");
     c.create("cronsrc", "CREATE EXTENSION pg_cron; SELECT cron.schedule('j', '0 3 * * *', 'select 1'); CREATE TABLE t (a int)");
     let (dump, text) = (
-        c.dump_as("cronsrc", Format::Custom),
-        c.dump_as("cronsrc", Format::Plain),
+        c.dump_as("cronsrc", DumpFormat::Custom),
+        c.dump_as("cronsrc", DumpFormat::Plain),
     );
     let jobs = "SELECT jobid, schedule, command, database, jobname FROM cron.job";
     let source = c.psql("cronsrc", jobs);
@@ -364,7 +364,10 @@ async fn what_reads_its_databases_name_from_the_catalogs_sees_the_targets_name(c
         CREATE VIEW v AS SELECT datname::text FROM pg_stat_database WHERE datname LIKE '%1' OR datname LIKE 'pgrestored%';
         CREATE MATERIALIZED VIEW m4 AS SELECT datname FROM v",
     );
-    for (i, format) in [Format::Custom, Format::Plain].into_iter().enumerate() {
+    for (i, format) in [DumpFormat::Custom, DumpFormat::Plain]
+        .into_iter()
+        .enumerate()
+    {
         let (dump, target) = (c.dump_as("catalogs", format), format!("app{i}1"));
         let done = c.try_restore(&dump, &target, OnExisting::Fail).await;
         assert_eq!(done.result.error, None, "{format:?}");
@@ -388,7 +391,7 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let c = Arc::new(c);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let app = c.app(&[FROM_THE_FIRST]);
     let request = |later, in_place| RestoreJob {
         in_place: Some(in_place),

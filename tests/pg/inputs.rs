@@ -7,7 +7,7 @@ use std::process::Command;
 use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::job::OnExisting;
 
-use crate::formats::{Format, Wrapping, wrap};
+use crate::formats::{DumpFormat, Wrapping, wrap};
 use crate::support::{Cluster, is_full_campaign, job, sample};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 300) i;
@@ -26,7 +26,7 @@ async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored
 }
 
 /// Truncation at many places: only the complete file is a dump.
-async fn cuts(cells: &[(Format, Wrapping)]) {
+async fn cuts(cells: &[(DumpFormat, Wrapping)]) {
     let c = Cluster::start();
     c.create("src", SOURCE);
     for (format, wrapping) in cells {
@@ -35,17 +35,17 @@ async fn cuts(cells: &[(Format, Wrapping)]) {
     }
 }
 
-async fn cut(c: &Cluster, whole: &[u8], format: Format, wrapping: Wrapping) {
+async fn cut(c: &Cluster, whole: &[u8], format: DumpFormat, wrapping: Wrapping) {
     let file = c.scratch("cut");
     // The last blocks of a tar only mark its end.
     let last = match (wrapping, format) {
-        (Wrapping::None, Format::Plain | Format::PlainInserts) => whole.len() - 60,
-        (Wrapping::None, Format::DirectoryTar) => whole.iter().rposition(|b| *b != 0).unwrap(),
+        (Wrapping::None, DumpFormat::Plain | DumpFormat::PlainInserts) => whole.len() - 60,
+        (Wrapping::None, DumpFormat::DirectoryTar) => whole.iter().rposition(|b| *b != 0).unwrap(),
         _ => whole.len() - 1,
     };
     let first = if is_full_campaign() {
         (0..40).collect()
-    } else if matches!(format, Format::Plain | Format::PlainInserts) {
+    } else if matches!(format, DumpFormat::Plain | DumpFormat::PlainInserts) {
         vec![5, 39]
     } else {
         // An archive's magic has five bytes, and its version three.
@@ -72,7 +72,7 @@ async fn cut(c: &Cluster, whole: &[u8], format: Format, wrapping: Wrapping) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_text() {
-    let inserts = (Format::PlainInserts, Wrapping::None);
+    let inserts = (DumpFormat::PlainInserts, Wrapping::None);
     let mut cells = vec![inserts];
     cells.extend(
         [
@@ -83,7 +83,7 @@ async fn cut_text() {
             Wrapping::Bzip2,
             Wrapping::Xz,
         ]
-        .map(|wrapping| (Format::Plain, wrapping)),
+        .map(|wrapping| (DumpFormat::Plain, wrapping)),
     );
     cuts(&cells).await;
 }
@@ -91,10 +91,10 @@ async fn cut_text() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_archives() {
     cuts(&[
-        (Format::Tar, Wrapping::None),
-        (Format::DirectoryTar, Wrapping::None),
-        (Format::Custom, Wrapping::Zstd),
-        (Format::Tar, Wrapping::Gzip),
+        (DumpFormat::Tar, Wrapping::None),
+        (DumpFormat::DirectoryTar, Wrapping::None),
+        (DumpFormat::Custom, Wrapping::Zstd),
+        (DumpFormat::Tar, Wrapping::Gzip),
     ])
     .await;
 }
@@ -195,7 +195,7 @@ async fn files_of_other_tools_are_named(c: &Cluster) {
 }
 
 async fn spliced_and_edited_text_is_refused_with_its_line(c: &Cluster) {
-    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let text = std::fs::read_to_string(c.dump_as("src", DumpFormat::Plain)).unwrap();
     let at_end = text.replace(
         "\n-- PostgreSQL database dump complete\n",
         "\n-- PostgreSQL database dump complete\nSELEKT 1;\n",
@@ -292,10 +292,10 @@ async fn spliced_and_edited_text_is_refused_with_its_line(c: &Cluster) {
 
 async fn two_archives_in_one_file_are_refused(c: &Cluster) {
     for format in [
-        Format::Custom,
-        Format::CustomPiped,
-        Format::Tar,
-        Format::DirectoryTar,
+        DumpFormat::Custom,
+        DumpFormat::CustomPiped,
+        DumpFormat::Tar,
+        DumpFormat::DirectoryTar,
     ] {
         let one = std::fs::read(c.dump_as("src", format)).unwrap();
         let file = c.scratch("two");
@@ -306,7 +306,7 @@ async fn two_archives_in_one_file_are_refused(c: &Cluster) {
 }
 
 async fn missing_and_extra_members_are_detected(c: &Cluster) {
-    let whole = c.dump_as("src", Format::Directory);
+    let whole = c.dump_as("src", DumpFormat::Directory);
     let make = |name: &str| {
         let folder = c.scratch(name);
         let mut cp = Command::new("cp");
@@ -397,10 +397,10 @@ async fn encrypted_backups_need_their_key(c: &Cluster) {
     let rows = "SELECT md5(string_agg(v, ' ' ORDER BY id)), (SELECT md5(lo_get(4000))) FROM t";
     let source = c.psql("src", rows);
     for (i, (format, wrapping, armor)) in [
-        (Format::Custom, Wrapping::None, false),
-        (Format::Plain, Wrapping::Zstd, false),
-        (Format::Tar, Wrapping::Gzip, true),
-        (Format::DirectoryTar, Wrapping::None, false),
+        (DumpFormat::Custom, Wrapping::None, false),
+        (DumpFormat::Plain, Wrapping::Zstd, false),
+        (DumpFormat::Tar, Wrapping::Gzip, true),
+        (DumpFormat::DirectoryTar, Wrapping::None, false),
     ]
     .into_iter()
     .enumerate()
@@ -452,8 +452,8 @@ async fn functions_that_rely_on_the_search_path_get_a_hint() {
          CREATE MATERIALIZED VIEW w AS SELECT word FROM ts_stat('SELECT to_tsvector(''simple'', b) FROM docs');
          CREATE MATERIALIZED VIEW n AS SELECT count(*) FROM w; CREATE UNIQUE INDEX ON w (word)",
     );
-    let dump = c.dump_as("src", Format::Custom);
-    for (backup, way_out) in [(&dump, true), (&c.dump_as("src", Format::Plain), false)] {
+    let dump = c.dump_as("src", DumpFormat::Custom);
+    for (backup, way_out) in [(&dump, true), (&c.dump_as("src", DumpFormat::Plain), false)] {
         let error = c
             .try_restore(backup, "app", OnExisting::Fail)
             .await

@@ -15,13 +15,13 @@ use crate::support::{Cluster, bindir_of, share_templates};
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A canary: detects that something touched it.
-struct Canary {
+/// A port that reports each connection to it.
+struct WatchedPort {
     touched: Receiver<()>,
     port: u16,
 }
 
-fn canary(address: &str) -> Option<Canary> {
+fn watch_port(address: &str) -> Option<WatchedPort> {
     let listener = TcpListener::bind(address).ok()?;
     let (touch, touched) = channel();
     let port = listener.local_addr().unwrap().port();
@@ -33,7 +33,7 @@ fn canary(address: &str) -> Option<Canary> {
             }
         }
     });
-    Some(Canary { touched, port })
+    Some(WatchedPort { touched, port })
 }
 
 async fn connect(sandbox: &Sandbox) -> tokio_postgres::Client {
@@ -147,8 +147,8 @@ async fn nothing_is_reached(bindir: &Path) {
     .unwrap();
     let other = Cluster::start();
     other.psql("postgres", "CREATE TABLE canary ()");
-    let loopback = canary("127.0.0.1:0").unwrap();
-    let everywhere = canary("0.0.0.0:0").unwrap();
+    let loopback = watch_port("127.0.0.1:0").unwrap();
+    let everywhere = watch_port("0.0.0.0:0").unwrap();
     let secret = parent.path().join("secret");
     std::fs::write(&secret, "the canary's secret").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
@@ -290,15 +290,15 @@ async fn nothing_is_reached(bindir: &Path) {
         "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n"
     );
     calls_are_refused(&client).await;
-    // Without isolation, the same canaries are touched for the first time, so the test can fail.
+    // Without isolation, the same ports are connected to for the first time, so the test can fail.
     let open = Sandbox::start(bindir, parent.path(), false, "").unwrap();
-    for canary in [&loopback, &everywhere] {
-        inside(&connect(&open).await, &dial("127.0.0.1", canary.port)).await;
-        canary
+    for watched in [&loopback, &everywhere] {
+        inside(&connect(&open).await, &dial("127.0.0.1", watched.port)).await;
+        watched
             .touched
             .recv_timeout(PATIENCE)
             .expect("touched from outside");
-        assert!(canary.touched.try_recv().is_err(), "touched before");
+        assert!(watched.touched.try_recv().is_err(), "touched before");
     }
     // The template is not writable, so nothing can be planted in the next sandbox.
     let mut tried = 0;

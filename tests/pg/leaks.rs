@@ -1,20 +1,16 @@
 //! Leak hunt: more than a thousand values of every kind are planted in a backup, and after masked restores of every format, also
 //! after those that fail, none of them is in a file of the server, a result, a log, a trace, a metric or a page.
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use memchr::memmem;
-use opentelemetry_proto::tonic::collector::trace::v1 as otlp;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
 use pgrestored::job::OnExisting;
 use pgrestored::progress::Progress;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::otlp::OtlpReceiver;
 use crate::support::{Cluster, bindir_of, is_full_campaign, job};
 
 /// What planted texts begin with, and what values begin with that are to be kept: the search has to find those.
@@ -136,15 +132,15 @@ tables:
 "#;
 
 /// A way in which planted values are written, as text or as the server stores them.
-struct Pattern {
+struct LeakPattern {
     name: &'static str,
     bytes: Vec<u8>,
 }
 
-fn patterns(c: &Cluster) -> Vec<Pattern> {
+fn patterns(c: &Cluster) -> Vec<LeakPattern> {
     let mut all = vec![];
     let mut add = |name: &'static str, bytes: &[u8]| {
-        all.push(Pattern {
+        all.push(LeakPattern {
             name,
             bytes: bytes.to_vec(),
         });
@@ -189,7 +185,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 }
 
 /// The patterns that these bytes have.
-fn hits(patterns: &[Pattern], bytes: &[u8]) -> Vec<&'static str> {
+fn hits(patterns: &[LeakPattern], bytes: &[u8]) -> Vec<&'static str> {
     let found = patterns
         .iter()
         .filter(|p| memmem::find(bytes, &p.bytes).is_some());
@@ -211,7 +207,7 @@ fn each_file(folder: &Path, call: &mut dyn FnMut(&Path, &[u8])) {
 }
 
 /// What is found in the files under a folder: pattern and file.
-fn found(folder: &Path, patterns: &[Pattern]) -> Vec<(&'static str, PathBuf)> {
+fn found(folder: &Path, patterns: &[LeakPattern]) -> Vec<(&'static str, PathBuf)> {
     let mut all = vec![];
     each_file(folder, &mut |file, bytes| {
         let names = hits(patterns, bytes).into_iter();
@@ -220,42 +216,12 @@ fn found(folder: &Path, patterns: &[Pattern]) -> Vec<(&'static str, PathBuf)> {
     all
 }
 
-/// An OTLP receiver that keeps every span as text.
-#[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<String>>);
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: tonic::Request<otlp::ExportTraceServiceRequest>,
-    ) -> Result<tonic::Response<otlp::ExportTraceServiceResponse>, tonic::Status> {
-        let request = request.into_inner();
-        write!(self.0.lock().unwrap(), "{request:?}").unwrap();
-        let response = otlp::ExportTraceServiceResponse::default();
-        Ok(tonic::Response::new(response))
-    }
-}
-
-impl Receiver {
-    async fn start(&self) -> String {
-        let routes = axum::Router::new().route_service(
-            "/opentelemetry.proto.collector.trace.v1.TraceService/{*method}",
-            TraceServiceServer::new(self.clone()),
-        );
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        format!("http://{address}")
-    }
-}
-
 /// The server that masked copies are restored to, and where the commands leave something.
 struct Hunt {
     c: Cluster,
     temp: PathBuf,
-    patterns: Vec<Pattern>,
-    spans: Receiver,
+    patterns: Vec<LeakPattern>,
+    traces: OtlpReceiver,
     otlp: String,
     /// Everything that was said, and by whom.
     said: Vec<(String, Vec<u8>)>,
@@ -263,12 +229,12 @@ struct Hunt {
 
 impl Hunt {
     async fn new(c: Cluster, source: &Cluster) -> Self {
-        let spans = Receiver::default();
+        let traces = OtlpReceiver::default();
         Hunt {
             temp: c.open_folder("temp"),
             patterns: patterns(source),
-            otlp: spans.start().await,
-            spans,
+            otlp: traces.start().await,
+            traces,
             c,
             said: vec![],
         }
@@ -406,10 +372,11 @@ impl Hunt {
             let text = String::from_utf8_lossy(said);
             assert!(leaks.is_empty(), "{what}: {leaks:?}: {text}");
         }
-        let spans = self.spans.0.lock().unwrap();
-        assert!(!spans.is_empty());
+        let requests = self.traces.requests();
+        assert!(!requests.is_empty());
+        let spans = format!("{requests:?}");
         assert_eq!(hits(&self.patterns, spans.as_bytes()), Vec::<&str>::new());
-        let kept = [Pattern {
+        let kept = [LeakPattern {
             name: "kept",
             bytes: KEPT.into(),
         }];
@@ -422,7 +389,7 @@ impl Hunt {
 }
 
 /// The search finds each kind of planted value where it is: in the source's tables, WAL and dumps.
-fn check_search(source: &Cluster, patterns: &[Pattern], text: &[&Path]) {
+fn check_search(source: &Cluster, patterns: &[LeakPattern], text: &[&Path]) {
     source.psql("postgres", "CHECKPOINT");
     let mut all = found(Path::new(source.sandbox.host()), patterns);
     for file in text {

@@ -11,8 +11,8 @@ use pgrestored::job::{OnExisting, RestoreJob};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
-use crate::support::memory::{Run, peak_rss_of};
+use crate::formats::DumpFormat;
+use crate::support::memory::{FinishedProcess, peak_rss_of};
 use crate::support::{Cluster, bindir_of, is_full_campaign, job, published_us};
 
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
@@ -39,7 +39,7 @@ fn slow(c: &Cluster) -> PathBuf {
         "src",
         "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 100)",
     );
-    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let text = std::fs::read_to_string(c.dump_as("src", DumpFormat::Plain)).unwrap();
     let file = c.scratch("slow.sql");
     std::fs::write(
         &file,
@@ -64,7 +64,7 @@ async fn a_decompression_bomb_is_stopped_at_the_limit() {
     let c = Cluster::start();
     // The server drops the blanks at the end, so that it has little to store.
     c.create("src", "CREATE TABLE t (v varchar(1))");
-    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let text = std::fs::read_to_string(c.dump_as("src", DumpFormat::Plain)).unwrap();
     let at = text.find("FROM stdin;\n").unwrap() + "FROM stdin;\n".len();
     let file = c.scratch("bomb.sql.zst");
     let row = [vec![b'0'], vec![b' '; (64 << 10) - 2], vec![b'\n']].concat();
@@ -186,12 +186,12 @@ async fn a_restore_does_not_take_every_connection() {
 }
 
 /// A command of the program on `c`, as a worker with a limit of 512 MiB.
-fn run(c: &Cluster, args: &[&str]) -> Run {
+fn run(c: &Cluster, args: &[&str]) -> FinishedProcess {
     run_within(512, c, args)
 }
 
 /// A command of the program on `c`, as a worker with a limit of memory. The program itself takes some 50 MiB of it.
-fn run_within(mib: u32, c: &Cluster, args: &[&str]) -> Run {
+fn run_within(mib: u32, c: &Cluster, args: &[&str]) -> FinishedProcess {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command
         .args(args)
@@ -214,7 +214,7 @@ fn run_within(mib: u32, c: &Cluster, args: &[&str]) -> Run {
 async fn large_server_messages_take_no_memory() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
-    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let text = std::fs::read_to_string(c.dump_as("src", DumpFormat::Plain)).unwrap();
     let raise = |level: &str| {
         format!(
             "SET client_min_messages = notice;\nDO $$BEGIN RAISE {level} '%', repeat('x', 40000000); END$$;"
@@ -281,7 +281,7 @@ fn an_oversized_row_is_not_blamed_on_the_backup(c: &Cluster) {
 async fn long_expressions_and_large_catalogs_take_no_memory() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
-    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let text = std::fs::read_to_string(c.dump_as("src", DumpFormat::Plain)).unwrap();
     let generated = "DO $$BEGIN FOR i IN 1..4 LOOP EXECUTE pg_catalog.format('CREATE TABLE public.g%s (a int, \
         b text GENERATED ALWAYS AS (a::text || %L::text) STORED)', i, pg_catalog.repeat('x', 6291456)); END LOOP; END$$;";
     let file = c.scratch("expressions.sql");
@@ -311,7 +311,7 @@ fn a_large_catalog_takes_no_memory(c: &Cluster) {
         FOR i IN 10..59 LOOP EXECUTE 'CREATE TABLE ' || pg_catalog.repeat('s', 63) || '.' || pg_catalog.repeat('t', 61) || i || ' (' || c || ')'; \
         END LOOP; END$$;";
     let file = c.scratch("catalog.dump");
-    let archive = std::fs::read(c.dump_as("src", Format::Custom)).unwrap();
+    let archive = std::fs::read(c.dump_as("src", DumpFormat::Custom)).unwrap();
     std::fs::write(&file, with_statement(&archive, columns)).unwrap();
     let run = run(c, &["verify", file.to_str().unwrap()]);
     assert!(run.code == 0, "{run:?}");
@@ -381,7 +381,7 @@ async fn forged_evidence_and_indexes_take_no_memory() {
     let base64 = base64::engine::general_purpose::STANDARD;
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     a_forged_index_takes_no_memory(&c, &dump);
     let bucket = tempfile::tempdir().unwrap();
     std::fs::copy(&dump, bucket.path().join("app.dump")).unwrap();
@@ -500,7 +500,8 @@ async fn more_large_objects_than_locks_are_restored() {
            IF i % 500 = 0 THEN COMMIT; END IF;
          END LOOP; END $$",
     );
-    c.restore(&c.dump_as("src", Format::Custom), "app").await;
+    c.restore(&c.dump_as("src", DumpFormat::Custom), "app")
+        .await;
     let whole = "SELECT count(*), count(*) FILTER (WHERE pg_get_userbyid(lomowner) = 'role_a' AND lomacl::text LIKE '%role_b=r/%')
         FROM pg_largeobject_metadata";
     assert_eq!(c.psql("app", whole), "4000|4000");

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
 
 /// What a managed service adds to a database. A superuser makes it, as the service's own does.
-struct Service {
+struct ManagedService {
     title: &'static str,
     roles: &'static [&'static str],
     platform: &'static str,
@@ -30,8 +30,8 @@ const OBJECT: &str = "platform-object";
 const SHOP: &str = "CREATE SCHEMA shop AUTHORIZATION app_owner; CREATE TABLE shop.orders (id int PRIMARY KEY, note text);
     ALTER TABLE shop.orders OWNER TO app_owner; INSERT INTO shop.orders SELECT i, 'order ' || i FROM generate_series(1, 100) i;";
 
-const SERVICES: [Service; 7] = [
-    Service {
+const SERVICES: [ManagedService; 7] = [
+    ManagedService {
         title: "Cloud SQL",
         roles: &["cloudsqladmin", "cloudsqlsuperuser"],
         platform: "ALTER SCHEMA public OWNER TO cloudsqlsuperuser; GRANT ALL ON SCHEMA public TO PUBLIC;
@@ -41,14 +41,14 @@ const SERVICES: [Service; 7] = [
         extension: Some("google_vacuum_mgmt"),
         rules: &[OWNER, PRIVILEGE],
     },
-    Service {
+    ManagedService {
         title: "AlloyDB",
         roles: &["alloydbadmin", "alloydbsuperuser"],
         platform: "ALTER SCHEMA public OWNER TO alloydbsuperuser; GRANT SELECT ON shop.orders TO alloydbsuperuser;",
         extension: Some("google_columnar_engine"),
         rules: &[OWNER, PRIVILEGE],
     },
-    Service {
+    ManagedService {
         title: "Amazon RDS",
         roles: &["rdsadmin", "rds_superuser"],
         platform: "ALTER SCHEMA public OWNER TO rdsadmin; GRANT SELECT ON shop.orders TO rds_superuser;
@@ -56,7 +56,7 @@ const SERVICES: [Service; 7] = [
         extension: Some("aws_s3"),
         rules: &[OWNER, PRIVILEGE, DEFAULTS],
     },
-    Service {
+    ManagedService {
         title: "Azure Database for PostgreSQL",
         roles: &["azuresu", "azure_pg_admin"],
         platform: "ALTER SCHEMA public OWNER TO azure_pg_admin;
@@ -64,7 +64,7 @@ const SERVICES: [Service; 7] = [
         extension: Some("azure_storage"),
         rules: &[OWNER, PRIVILEGE],
     },
-    Service {
+    ManagedService {
         title: "Heroku Postgres",
         roles: &["heroku_admin", "u2m96f8s5m4e6c"],
         platform: "CREATE SCHEMA heroku_ext AUTHORIZATION u2m96f8s5m4e6c; CREATE SCHEMA _heroku AUTHORIZATION heroku_admin;
@@ -75,7 +75,7 @@ const SERVICES: [Service; 7] = [
         extension: None,
         rules: &[OWNER, OBJECT],
     },
-    Service {
+    ManagedService {
         title: "Supabase",
         roles: &["supabase_admin", "supabase_auth_admin", "anon", "authenticated"],
         platform: "CREATE SCHEMA auth AUTHORIZATION supabase_auth_admin; CREATE TABLE auth.users AS SELECT 7 AS id;
@@ -93,7 +93,7 @@ const SERVICES: [Service; 7] = [
         extension: Some("supabase_vault"),
         rules: &[OWNER, PRIVILEGE, DEFAULTS, POLICY, OBJECT],
     },
-    Service {
+    ManagedService {
         title: "Neon",
         roles: &["cloud_admin", "neon_superuser"],
         platform: "ALTER DEFAULT PRIVILEGES FOR ROLE cloud_admin IN SCHEMA public GRANT ALL ON TABLES TO neon_superuser WITH GRANT OPTION;
@@ -114,7 +114,7 @@ const ROWS: &str = "SELECT string_agg(format('%I.%I %s', nspname, relname, table
 
 /// A database as the service has it, dumped as an archive and as SQL text, and its rows. Afterwards the server has nothing
 /// of the service.
-fn dumps(c: &Cluster, service: &Service) -> (PathBuf, PathBuf, String) {
+fn dumps(c: &Cluster, service: &ManagedService) -> (PathBuf, PathBuf, String) {
     let roles = service.roles.join(", ");
     for role in service.roles {
         c.psql("postgres", &format!("CREATE ROLE {role}"));

@@ -11,12 +11,12 @@ use pgrestored::policy::{Depth, Selection};
 use pgrestored::proof::{BackupContents, CheckStatus};
 
 use crate::support::{Cluster, is_full_campaign, job, sample};
-use crate::verify::{Bench, verify, verify_as};
+use crate::verify::{VerificationSetup, verify, verify_as};
 
 /// Three dumps without the rows of a table, and one without the table: none takes the place of one that has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_without_rows_is_no_replacement_for_one_with_them() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create(
         "big",
         "CREATE TABLE orders (id int); INSERT INTO orders SELECT generate_series(1, 2000);

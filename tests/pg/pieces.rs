@@ -9,9 +9,9 @@ use pgrestored::event::Verdict;
 use pgrestored::job::{BackupRef, RestoreJob};
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, is_full_campaign, job};
-use crate::verify::{Bench, SIGNED, verify};
+use crate::verify::{SIGNED, VerificationSetup, verify};
 use pgrestored::job::OnExisting;
 
 const ROWS: &str = "CREATE TABLE t (a int, b text);
@@ -40,7 +40,12 @@ fn generation(path: &Path) -> i64 {
 }
 
 /// A restore of a backup in the bucket.
-fn restore_of(b: &Bench, name: &str, generation: Option<i64>, target: &str) -> RestoreJob {
+fn restore_of(
+    b: &VerificationSetup,
+    name: &str,
+    generation: Option<i64>,
+    target: &str,
+) -> RestoreJob {
     RestoreJob {
         backup: BackupRef::Named {
             place: Some(Location::Folder(b.folder.path().to_owned())),
@@ -54,7 +59,7 @@ fn restore_of(b: &Bench, name: &str, generation: Option<i64>, target: &str) -> R
 /// The tables of the restored database and the rows of `t`, or why it was not restored.
 async fn restored(
     c: &Cluster,
-    b: &Bench,
+    b: &VerificationSetup,
     (name, generation): (&str, Option<i64>),
 ) -> Result<(String, String), (R, String)> {
     let target = format!("r{}", uuid::Uuid::new_v4().simple());
@@ -84,7 +89,7 @@ fn whole() -> Result<(String, String), (R, String)> {
 /// Neither what is run nor what is said of an object that is there depends on what lies beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_is_what_is_named_whatever_lies_beside_it() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", ROWS);
     let text = std::fs::read(c.dump_to_file("src", &["-Fp"])).unwrap();
     let path = b.put("shop.sql.gz", &gzip(&text));
@@ -155,7 +160,7 @@ async fn an_object_is_what_is_named_whatever_lies_beside_it() {
 /// `split -n` makes the first pieces longer; `split -l` makes all of them of another size.
 #[tokio::test(flavor = "multi_thread")]
 async fn pieces_of_any_size_are_one_backup() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", ROWS);
     let custom = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     let (count, mut rest) = (5, &custom[..]);
@@ -209,9 +214,9 @@ async fn pieces_of_any_size_are_one_backup() {
 /// Of rotated backups each is one, whatever their kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn numbered_backups_are_not_joined() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", ROWS);
-    let tar = std::fs::read(c.dump_as("src", Format::Tar)).unwrap();
+    let tar = std::fs::read(c.dump_as("src", DumpFormat::Tar)).unwrap();
     let text = std::fs::read_to_string(c.dump_to_file("src", &["-Fp"])).unwrap();
     let bare: String = text
         .split_inclusive('\n')
@@ -265,7 +270,7 @@ async fn numbered_backups_are_not_joined() {
 /// Whoever may add a file behind the last piece can make the proof inconclusive; the backup is not blamed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_behind_the_pieces_is_named_and_the_backup_is_not_blamed() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", ROWS);
     let custom = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     let uncompressed = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();

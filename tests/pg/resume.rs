@@ -15,7 +15,7 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::policy::InPlace;
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::kills::{
     FROM_THE_FIRST, Interrupt, SOURCE, assert_begun_again, assert_continued, assert_settled,
     end_all, end_loaders, records, reopened, until_sessions_ended,
@@ -66,24 +66,24 @@ async fn every_format_goes_on_where_it_stopped() {
     // The custom archive with offsets is read by several readers, and the piped one in order.
     let app = c.app(&[&[FROM_THE_FIRST, (OFFSETS_FROM, "0")][..], quick()].concat());
     let wanted = c.content("src", &[]);
-    let places: Vec<(Format, Vec<u32>)> = if is_full_campaign() {
+    let places: Vec<(DumpFormat, Vec<u32>)> = if is_full_campaign() {
         let seed = u64::from(std::process::id());
         fastrand::seed(seed);
         eprintln!("CAMPAIGN interrupted restores: seed {seed}");
         let place = |_: u8| fastrand::u32(..16);
         let times = |_| (0..fastrand::u8(1..=5)).map(place).collect();
-        let all = Format::ALL.into_iter();
+        let all = DumpFormat::ALL.into_iter();
         all.flat_map(|f| (0..20).map(move |i| (f, i)))
             .map(|(format, i)| (format, times(i)))
             .collect()
     } else {
         [
-            (Format::Custom, vec![2, 3]),
-            (Format::CustomPiped, vec![8]),
-            (Format::Directory, vec![6]),
-            (Format::Plain, vec![7]),
-            (Format::PlainInserts, vec![5]),
-            (Format::Tar, vec![9]),
+            (DumpFormat::Custom, vec![2, 3]),
+            (DumpFormat::CustomPiped, vec![8]),
+            (DumpFormat::Directory, vec![6]),
+            (DumpFormat::Plain, vec![7]),
+            (DumpFormat::PlainInserts, vec![5]),
+            (DumpFormat::Tar, vec![9]),
         ]
         .into()
     };
@@ -173,7 +173,7 @@ async fn what_a_record_belongs_to_is_compared() {
     let c = started(
         "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, i FROM generate_series(1, 99) i; GRANT SELECT ON t TO role_a",
     );
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let bytes = std::fs::read(&dump).unwrap();
     let app = c.app(&[FROM_THE_FIRST]);
     let rules = c.scratch("rules.yaml");
@@ -233,7 +233,7 @@ async fn what_a_record_belongs_to_is_compared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn masked_rows_are_counted_once() {
     let c = started(SOURCE);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let rules = c.scratch("rules.yaml");
     let text = "version: 1\nlarge_objects: keep\ntables:\n  s.big: { columns: { v: { hash: true } } }\n  s.t1: { rows: none }\n  s.t2: { columns: { v: { set: \"x\" } } }\n";
     std::fs::write(&rules, text).unwrap();
@@ -261,7 +261,7 @@ async fn masked_rows_are_counted_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_in_place_and_its_finishing_sql_go_on() {
     let c = started(SOURCE);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let app = c.app(&[FROM_THE_FIRST]);
     let once = "INSERT INTO s.log VALUES ('once')";
     let once = Arc::new(FinishingFile::parse("once.sql", once.as_bytes()).unwrap());
@@ -303,7 +303,7 @@ async fn a_restore_in_place_and_its_finishing_sql_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_statement_has_the_secret_of_a_record() {
     let c = started("CREATE TABLE t AS SELECT 1 AS a");
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let seen = Arc::<AtomicU32>::default();
     let count = seen.clone();
     let notes = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pgrestored_work.note%' AND pid <> pg_backend_pid()";
@@ -356,7 +356,7 @@ const AFTER_AN_HOUR: (&str, &str) = ("restore-resume-from", "1h");
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_kept_before_the_record_has_begun() {
     let c = started(SOURCE);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let wanted = c.content("src", &[]);
     let app = c.app(&[AFTER_AN_HOUR]);
     // In memory; in the transaction that writes the record; and behind that.
@@ -459,7 +459,7 @@ async fn a_text_may_have_a_schema_of_the_records_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_record_begins_with_what_was_done_before() {
     let c = started(SOURCE);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let wanted = c.content("src", &[]);
     // Killed when it has begun. One session waits at its first task, so that the load is not over by then.
     let run_by_hand = |points: &str, more: &[&str]| {
@@ -526,7 +526,7 @@ fn result_of(output: &Output) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_interrupts_and_continues() {
     let c = started(SOURCE);
-    let dump: PathBuf = c.dump_as("src", Format::Custom);
+    let dump: PathBuf = c.dump_as("src", DumpFormat::Custom);
     let run = |point: &str, more: &[&str]| by_hand(&c, &dump, point, more).output().unwrap();
     // Without the flag, nothing is kept and nothing can be continued.
     let none = run("", &["--resume"]);
@@ -601,7 +601,7 @@ async fn a_person_interrupts_and_continues() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_failures_count_as_attempts() {
     let c = started(SOURCE);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let two = [
         FROM_THE_FIRST,
         ("restore-max-attempts", "2"),
@@ -649,7 +649,7 @@ async fn what_was_refused_is_remembered() {
         CREATE VIEW public.depending AS SELECT b FROM public.lacking;
         UPDATE pg_proc SET probin = '$libdir/nowhere' WHERE proname = 'native'";
     let c = started(&format!("{SOURCE}; {REFUSED}"));
-    let dumps = [Format::Custom, Format::Plain].map(|format| c.dump_as("src", format));
+    let dumps = [DumpFormat::Custom, DumpFormat::Plain].map(|format| c.dump_as("src", format));
     c.psql("src", "DROP POLICY p ON public.owned");
     c.psql("src", "ALTER TABLE public.owned OWNER TO postgres");
     c.psql("postgres", "DROP ROLE gone");

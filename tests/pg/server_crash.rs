@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::resume::{NOTED, again, run};
 use crate::support::kills::{FROM_THE_FIRST, Interrupt, SOURCE, assert_settled, why_not};
 use crate::support::{Cluster, assert_same, is_full_campaign, job};
@@ -36,7 +36,7 @@ async fn a_server_that_crashed_has_the_work_or_it_is_done_again() {
     let unlogged = "CREATE UNLOGGED TABLE s.fast (id int PRIMARY KEY, v text); INSERT INTO s.fast SELECT i, i FROM generate_series(1, 500) i;";
     c.create("src", &format!("{SOURCE}; {unlogged}"));
     let c = Arc::new(c);
-    let dumps = [Format::Custom, Format::Plain].map(|format| c.dump_as("src", format));
+    let dumps = [DumpFormat::Custom, DumpFormat::Plain].map(|format| c.dump_as("src", format));
     let wanted = c.content("src", &[]);
     let app = c.app(&[FROM_THE_FIRST, ("retry-budget", "20s")]);
     let places = PLACES.iter().enumerate();

@@ -12,7 +12,7 @@ use pgrestored::postgres::Server;
 use pgrestored::sandbox::find_bindir;
 use pgrestored::tuning;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, assert_same, bindir_of, is_full_campaign, job};
 
 fn server(version: u32) -> Option<Cluster> {
@@ -65,7 +65,7 @@ const DATABASES: [(&str, &str); 2] = [
     ("names", include_str!("names.sql")),
 ];
 
-const FORMATS: [Format; 2] = [Format::Custom, Format::Plain];
+const FORMATS: [DumpFormat; 2] = [DumpFormat::Custom, DumpFormat::Plain];
 
 /// A version, the servers into which `make test` restores its dumps, and those into which `make soak` does, too.
 static ACROSS: [(u32, &[u32], &[u32]); 6] = [
@@ -463,8 +463,8 @@ async fn roles_follow_the_policy() {
         .unwrap()
         .stdout;
     let dumps = [
-        c.dump_as("src", Format::Custom),
-        c.dump_as("src", Format::Plain),
+        c.dump_as("src", DumpFormat::Custom),
+        c.dump_as("src", DumpFormat::Plain),
     ];
     std::fs::write(c.scratch("globals.sql"), globals).unwrap();
     c.psql("postgres", "DROP DATABASE src");
@@ -574,7 +574,7 @@ async fn missing_requirements_are_found_before_data_moves(c: &Cluster, other: &C
         "CREATE EXTENSION hstore; CREATE TABLE plain (a int); CREATE TABLE with_hstore (h hstore);
          CREATE VIEW on_it AS SELECT h FROM with_hstore; CREATE TABLE spaced (a int) TABLESPACE fast; INSERT INTO spaced VALUES (1)",
     );
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     // That server has neither hstore nor the tablespace.
     let done = other.try_restore(&dump, "ours", OnExisting::Fail).await;
     let e = done.result.error.unwrap();
@@ -630,7 +630,7 @@ async fn an_ordinary_role_is_told_what_it_lacks(c: &Cluster) {
         "src",
         "CREATE TABLE t (a int); ALTER TABLE t OWNER TO stranger; INSERT INTO t VALUES (1)",
     );
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let user = ("db-user", "restorer");
     let done = c
         .restore_with(&job(&dump, "ours", OnExisting::Fail), &[user])
@@ -664,7 +664,7 @@ async fn a_part_is_restored_with_its_requirements() {
     c.create("src", include_str!("samples.sql"));
     let schema = c.content("src", &["--schema-only"]);
     let mut custom: Option<PathBuf> = None;
-    for format in [Format::Custom, Format::Directory] {
+    for format in [DumpFormat::Custom, DumpFormat::Directory] {
         let dump = c.dump_as("src", format);
         custom.get_or_insert_with(|| dump.clone());
         let run = |selection: Selection| {
@@ -705,7 +705,7 @@ async fn a_part_is_restored_with_its_requirements() {
         );
         c.psql("postgres", "DROP DATABASE ours");
         // A folder has the same table of contents; the files of its rows were chosen above.
-        if format == Format::Directory && !is_full_campaign() {
+        if format == DumpFormat::Directory && !is_full_campaign() {
             continue;
         }
 
@@ -763,7 +763,11 @@ async fn a_part_is_restored_with_its_requirements() {
         ..Selection::default()
     };
     let plain = with(
-        job(&c.dump_as("src", Format::Plain), "ours", OnExisting::Fail),
+        job(
+            &c.dump_as("src", DumpFormat::Plain),
+            "ours",
+            OnExisting::Fail,
+        ),
         |j| j.selection = part.clone(),
     );
     let done = c.restore_with(&plain, &[]).await;
@@ -797,7 +801,7 @@ async fn after_the_load_tables_are_analyzed_and_problems_reported(c: &Cluster) {
          CREATE INDEX alone ON ONLY p (a); ALTER TABLE t ADD CONSTRAINT later CHECK (v < 3) NOT VALID;
          CREATE MATERIALIZED VIEW empty AS SELECT 1 WITH NO DATA",
     );
-    for format in [Format::Custom, Format::Plain] {
+    for format in [DumpFormat::Custom, DumpFormat::Plain] {
         let dump = c.dump_as("src", format);
         let restore = |with_none: &'static str| {
             let (c, job) = (&c, job(&dump, "ours", OnExisting::Fail));
@@ -834,7 +838,7 @@ async fn data_only_adds_rows_in_a_copy(c: &Cluster) {
          CREATE TRIGGER noted AFTER INSERT ON child FOR EACH ROW EXECUTE FUNCTION note()";
     c.create("src", schema);
     c.psql("src", "ALTER TABLE child DISABLE TRIGGER noted; INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT i, i FROM generate_series(1, 50) i");
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     c.create("app", schema);
     c.psql(
         "app",
@@ -931,7 +935,11 @@ async fn missing_build_options_and_late_roles_are_found_before_the_load(
             &format!("{sql}; INSERT INTO t SELECT '1' FROM generate_series(1, 10)"),
         );
         let done = other
-            .try_restore(&c.dump_as(name, Format::Custom), "ours", OnExisting::Fail)
+            .try_restore(
+                &c.dump_as(name, DumpFormat::Custom),
+                "ours",
+                OnExisting::Fail,
+            )
             .await;
         let e = done.result.error.unwrap();
         assert_eq!(
@@ -946,7 +954,11 @@ async fn missing_build_options_and_late_roles_are_found_before_the_load(
         "CREATE DATABASE icu TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de'",
     );
     let done = other
-        .try_restore(&c.dump_as("icu", Format::Custom), "ours", OnExisting::Fail)
+        .try_restore(
+            &c.dump_as("icu", DumpFormat::Custom),
+            "ours",
+            OnExisting::Fail,
+        )
         .await;
     assert_eq!(
         done.failure,
@@ -959,7 +971,7 @@ async fn missing_build_options_and_late_roles_are_found_before_the_load(
         "lz4",
         "CREATE TABLE t (a text COMPRESSION lz4); INSERT INTO t SELECT repeat('x', 5000)",
     );
-    for format in [Format::Custom, Format::Plain] {
+    for format in [DumpFormat::Custom, DumpFormat::Plain] {
         let done = other
             .try_restore(&c.dump_as("lz4", format), "ours", OnExisting::Fail)
             .await;
@@ -972,7 +984,7 @@ async fn missing_build_options_and_late_roles_are_found_before_the_load(
         "late",
         "CREATE TABLE t (a int, p text); INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 5000) i; GRANT SELECT ON t TO gone",
     );
-    for format in [Format::Plain, Format::PlainInserts] {
+    for format in [DumpFormat::Plain, DumpFormat::PlainInserts] {
         let e = other
             .try_restore(&c.dump_as("late", format), "ours", OnExisting::Fail)
             .await

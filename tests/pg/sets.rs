@@ -9,7 +9,7 @@ use pgrestored::policy::Trigger;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, job};
-use crate::verify::{Bench, SIGNED, verify};
+use crate::verify::{SIGNED, VerificationSetup, verify};
 
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 
@@ -20,7 +20,7 @@ fn named(backup: &str, database: Option<&str>) -> BackupRef {
 /// A dump of a whole cluster is not deleted because one of its databases has newer backups.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proof_of_one_database_of_a_cluster_speaks_for_that_one_alone() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("app", "CREATE TABLE t AS SELECT generate_series(1, 1000) i");
     c.create("shop", "CREATE TABLE t AS SELECT generate_series(1, 10) i");
     let all = c.sandbox.run(&mut c.sandbox.command("pg_dumpall")).unwrap();
@@ -72,7 +72,7 @@ async fn a_proof_of_one_database_of_a_cluster_speaks_for_that_one_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_database_of_a_folder_is_looked_after_by_itself() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("app", "CREATE TABLE t AS SELECT generate_series(1, 1000) i");
     c.create("shop", "CREATE TABLE t AS SELECT generate_series(1, 10) i");
     for (name, database, days) in [

@@ -19,7 +19,7 @@ use pgrestored::verification::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::{Cluster, bindir_of, is_full_campaign, raw_config};
 
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
@@ -32,14 +32,14 @@ pub const SIGNED: [(&str, &str); 1] = [(
 )];
 
 /// A folder as the bucket, sandboxes of one version.
-pub struct Bench {
+pub struct VerificationSetup {
     pub folder: tempfile::TempDir,
     bindir: PathBuf,
 }
 
-impl Bench {
+impl VerificationSetup {
     fn of(bindir: &Path) -> Self {
-        Bench {
+        VerificationSetup {
             folder: tempfile::tempdir().unwrap(),
             bindir: bindir.to_owned(),
         }
@@ -175,19 +175,19 @@ const NAMES: &str = "Odd \"Näme\" $1; --";
 
 /// What `make test` verifies in each format: for each of the servers 13 to 18, the letter of a kind, in capitals where that
 /// is in a sandbox. The small database is verified as committed dumps.
-const TURNS: [(Format, &str); 12] = [
-    (Format::Custom, "- N - - - -"),
-    (Format::CustomPiped, "- - - - - a"),
-    (Format::CustomUncompressed, "- - V - - -"),
-    (Format::Plain, "v - - - - -"),
-    (Format::PlainInserts, "- v - - - -"),
-    (Format::PlainCreate, "- - - - O -"),
-    (Format::PlainClean, "- - - n - -"),
-    (Format::Tar, "- - - - v -"),
-    (Format::Directory, "- - - V - -"),
-    (Format::DirectoryUncompressed, "- - o - - -"),
-    (Format::DirectoryTar, "A - - - - -"),
-    (Format::DirectoryTarTocFirst, "- - - - - V"),
+const TURNS: [(DumpFormat, &str); 12] = [
+    (DumpFormat::Custom, "- N - - - -"),
+    (DumpFormat::CustomPiped, "- - - - - a"),
+    (DumpFormat::CustomUncompressed, "- - V - - -"),
+    (DumpFormat::Plain, "v - - - - -"),
+    (DumpFormat::PlainInserts, "- v - - - -"),
+    (DumpFormat::PlainCreate, "- - - - O -"),
+    (DumpFormat::PlainClean, "- - - n - -"),
+    (DumpFormat::Tar, "- - - - v -"),
+    (DumpFormat::Directory, "- - - V - -"),
+    (DumpFormat::DirectoryUncompressed, "- - o - - -"),
+    (DumpFormat::DirectoryTar, "A - - - - -"),
+    (DumpFormat::DirectoryTarTocFirst, "- - - - - V"),
 ];
 
 /// How many committed dumps of a small database there are of each version of `pg_dump`.
@@ -197,7 +197,7 @@ const FORMS: usize = 5;
 #[derive(Clone, Copy)]
 struct CleanCell {
     database: &'static str,
-    format: Format,
+    format: DumpFormat,
     is_in_sandbox: bool,
 }
 
@@ -206,10 +206,10 @@ struct CleanCell {
 /// reads them back. What distinguishes the formats of a container is gone before rows reach a server.
 fn cells_of(version: u32) -> Vec<CleanCell> {
     let server = version as usize - 13;
-    let is_possible = |database: &str, format: Format| match database {
+    let is_possible = |database: &str, format: DumpFormat| match database {
         "objects" => OBJECTS_ON.contains(&version),
         // Servers before 14 accept no DEFAULT in an INSERT of several rows.
-        "samples" => version > 13 || format != Format::PlainInserts,
+        "samples" => version > 13 || format != DumpFormat::PlainInserts,
         _ => true,
     };
     let mut cells = vec![];
@@ -218,7 +218,7 @@ fn cells_of(version: u32) -> Vec<CleanCell> {
             let turn = turns.split(' ').nth(server).unwrap();
             let is_its_turn = turn.eq_ignore_ascii_case(letter);
             if is_possible(database, format) && (is_its_turn || is_full_campaign()) {
-                let is_first = is_full_campaign() && format == Format::Custom;
+                let is_first = is_full_campaign() && format == DumpFormat::Custom;
                 cells.push(CleanCell {
                     database,
                     format,
@@ -235,7 +235,7 @@ fn every_format_occurs_and_every_server_kind_and_container_meets_both_places() {
     const PLACES: [&str; 2] = ["a scratch server", "a sandbox"];
     let servers = 13..=18;
     let (mut met, mut formats) = (HashSet::new(), HashSet::new());
-    let containers: HashSet<String> = Format::ALL
+    let containers: HashSet<String> = DumpFormat::ALL
         .into_iter()
         .map(|format| format!("{:?}", format.container()))
         .collect();
@@ -254,7 +254,7 @@ fn every_format_occurs_and_every_server_kind_and_container_meets_both_places() {
             }
         }
     }
-    assert_eq!(formats.len(), Format::ALL.len());
+    assert_eq!(formats.len(), DumpFormat::ALL.len());
     let is_met = |one: &str, other: &str| {
         let pair = (one.to_owned(), other.to_owned());
         assert!(met.contains(&pair), "{pair:?}");
@@ -285,7 +285,7 @@ async fn verifies_clean(version: u32) {
     let Some(bindir) = bindir_for(version) else {
         return;
     };
-    let (c, b) = (Cluster::of(&bindir, ""), Bench::of(&bindir));
+    let (c, b) = (Cluster::of(&bindir, ""), VerificationSetup::of(&bindir));
     c.tablespace("space_a");
     let (sandboxes, scratch) = (b.app(&NO_EVIDENCE), b.app_on(&c, &NO_EVIDENCE));
     let values = include_str!("values.sql");
@@ -337,7 +337,7 @@ fn leftovers(c: &Cluster) -> String {
     c.psql("postgres", ours)
 }
 
-async fn verifies_dump(c: &Cluster, app: &App, version: u32, database: &str, format: Format) {
+async fn verifies_dump(c: &Cluster, app: &App, version: u32, database: &str, format: DumpFormat) {
     let dump = c.dump_as(database, format);
     let r = verify(app, dump.to_str().unwrap()).await;
     let what = format!("{version}, {database}, {format:?}: {}", why(&r));
@@ -445,14 +445,14 @@ async fn fixtures_verify_clean(version: u32, app: &App) {
 }
 
 /// The archive, and the database restored from it.
-struct Restored {
+struct RestoredArchive {
     cluster: Cluster,
     archive: PathBuf,
     ledger: ContentDigest,
     entries: Vec<pgdump_archive::TocEntry>,
 }
 
-impl Restored {
+impl RestoredArchive {
     async fn new(sql: &str) -> Self {
         let cluster = Cluster::start();
         cluster.create("src", sql);
@@ -466,7 +466,7 @@ impl Restored {
         read.read_data(&mut DigestSink::new(&ledger, &|_| {}))
             .unwrap();
         cluster.restore(&archive, "ours").await;
-        Restored {
+        RestoredArchive {
             cluster,
             archive,
             ledger,
@@ -512,7 +512,7 @@ async fn differences_from_the_archive_are_found() {
         CREATE OPERATOR CLASS s.ops FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 s.later(int, int); \
         CREATE INDEX by_later ON s.child (id s.ops); \
         CREATE TABLE s.raw (b bytea, r regclass); INSERT INTO s.raw VALUES ('\\x00ff', 's.raw')";
-    let r = Restored::new(&format!("{SMALL}; {more}")).await;
+    let r = RestoredArchive::new(&format!("{SMALL}; {more}")).await;
     let clean = r.after("SELECT 1").await;
     assert!(
         clean.iter().all(|c| c.status == CheckStatus::Passed),
@@ -676,7 +676,7 @@ async fn differences_from_the_archive_are_found() {
 }
 
 /// If rows cannot be read back, the archive's tables are in the report, and nothing is said of how they changed.
-async fn rows_that_cannot_be_read_back_are_not_gone(r: &Restored) {
+async fn rows_that_cannot_be_read_back_are_not_gone(r: &RestoredArchive) {
     let mut last =
         VerificationReport::new("x", Trigger::Command, Depth::Data, jiff::Timestamp::now());
     last.tables = tables_of(&r.ledger);
@@ -713,7 +713,7 @@ async fn what_dumps_do_to_their_rows_is_told_from_differences() {
 
 /// What `pg_dump` writes in another way than it is read back, and what the source itself has like this.
 async fn what_is_as_in_the_source_fails_no_backup(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     c.create(
         "src",
         "CREATE TABLE floats (a float8, b float4); \
@@ -760,7 +760,7 @@ async fn what_is_as_in_the_source_fails_no_backup(c: &Cluster) {
 /// refuses is the backup's fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_version_may_accept_is_inconclusive() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     let (sandboxes, scratch) = (b.app(&NO_EVIDENCE), b.app_on(&c, &NO_EVIDENCE));
     let newer = include_str!("../fixtures/v18.plain.sql");
     let same = include_str!("../fixtures/v15.plain.sql");
@@ -817,7 +817,7 @@ async fn what_another_version_may_accept_is_inconclusive() {
 
 /// A dump's own trigger or rule that changes the rows while they are loaded.
 async fn rows_dropped_or_rewritten_during_the_load_are_found(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     c.create(
         "src",
         "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 50) i",
@@ -880,7 +880,7 @@ async fn rows_dropped_or_rewritten_during_the_load_are_found(c: &Cluster) {
 /// A generated column may depend on when its function runs: this is reported, and is not blamed on the
 /// backup. Here the labels are loaded after the rows that look them up.
 async fn generated_columns_that_depend_on_other_rows_are_reported(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     c.create(
         "src",
         r#"
@@ -941,7 +941,7 @@ async fn generated_columns_that_depend_on_other_rows_are_reported(c: &Cluster) {
 
 /// A table read back in ranges of blocks, with one row per page: no row is missed or counted twice.
 async fn a_table_read_in_ranges_is_read_completely(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     c.create(
         "src",
         // Pages filled to a tenth hold one of these rows; the dump says so, too.
@@ -963,7 +963,7 @@ async fn a_table_read_in_ranges_is_read_completely(c: &Cluster) {
 
 /// A dump that logs every schema change: what the checks create does not appear in its rows.
 async fn a_log_of_schema_changes_makes_no_difference(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     c.create(
         "src",
         "CREATE TABLE ddl_log (tag text); INSERT INTO ddl_log VALUES ('the first'); \
@@ -989,7 +989,7 @@ async fn a_log_of_schema_changes_makes_no_difference(c: &Cluster) {
 /// Depth by depth: each reports how far it went.
 #[tokio::test(flavor = "multi_thread")]
 async fn depths_include_each_other() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     b.put("a.dump", &dump);
@@ -1045,7 +1045,7 @@ async fn depths_include_each_other() {
 /// Bytes that are others than when they were proven are the backup's fault, also where name, size and time are the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_after_its_proof_is_damaged() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     let app = b.app_on(&c, &[SIGNED[0], ("verify-bisect", "0")]);
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     b.put(
@@ -1110,7 +1110,7 @@ use sha2::Digest;
 /// Evidence is written once, can be checked with public tools, and is returned for a second request of the same id.
 #[tokio::test(flavor = "multi_thread")]
 async fn evidence_is_written_once_and_can_be_checked_by_anybody() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", SMALL);
     b.put(
         "db/a.dump",
@@ -1239,7 +1239,7 @@ async fn evidence_is_written_once_and_can_be_checked_by_anybody() {
 /// Proven backups are what the next one is compared with: bands, forecast, status, ledger.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_backups_are_compared_with_proven_ones() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     let rows = |n: u32| {
         format!("TRUNCATE t; INSERT INTO t SELECT i, now() FROM generate_series(1, {n}) i")
     };
@@ -1334,7 +1334,7 @@ async fn new_backups_are_compared_with_proven_ones() {
 /// First bad and last good backup, by bisection and no deeper than needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bisection_finds_the_first_bad_backup() {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     let good = include_bytes!("../fixtures/v15.custom.dump");
     for i in 0..9 {
         let name = format!("{i}.dump");
@@ -1367,7 +1367,7 @@ async fn a_bisection_finds_the_first_bad_backup() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pruning_keeps_what_is_needed_and_deletes_exactly_its_plan() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     for (name, days) in [
@@ -1379,7 +1379,7 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_its_plan() {
         b.put(name, &dump);
         b.age(name, 24 * days);
     }
-    let folder = c.dump_as("src", Format::Directory);
+    let folder = c.dump_as("src", DumpFormat::Directory);
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
         let name = format!("old/{}", entry.file_name().into_string().unwrap());
@@ -1485,7 +1485,11 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_its_plan() {
 /// A scratch server for verifications: nothing is left on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scratch_server_is_left_unchanged() {
-    let (source, scratch, b) = (Cluster::start(), Cluster::start(), Bench::start());
+    let (source, scratch, b) = (
+        Cluster::start(),
+        Cluster::start(),
+        VerificationSetup::start(),
+    );
     source.create(
         "src",
         &format!("{SMALL}; ALTER TABLE s.child OWNER TO role_a"),
@@ -1528,7 +1532,7 @@ fn fits(schema: &str, value: &serde_json::Value) {
 /// The command's documents and exit codes, and a checks file from end to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_reports_its_findings_in_every_form() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", SMALL);
     b.put(
         "a.dump",
@@ -1630,7 +1634,7 @@ async fn rows_are_compared_as_they_are_stored() {
 
 /// Partitions that are loaded through their root, inheriting tables, and a table without columns.
 async fn rows_are_counted_in_the_table_that_stores_them(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     c.create(
         "src",
         "CREATE TABLE p (a int, b text) PARTITION BY HASH (a); \
@@ -1699,7 +1703,7 @@ async fn rows_are_counted_in_the_table_that_stores_them(c: &Cluster) {
 
 /// Rows of partitions whose columns have different orders, and which are too long to be brought into one of them.
 async fn rows_that_were_only_counted_are_not_claimed(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     c.create(
         "src",
         "CREATE TABLE other (a int); INSERT INTO other VALUES (1), (2); \
@@ -1736,7 +1740,7 @@ async fn rows_that_were_only_counted_are_not_claimed(c: &Cluster) {
 /// backups, has its own forecast, and keeps its newest proven backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_that_share_a_directory_are_distinguished() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     let users = |n: u32| {
         format!(
             "CREATE TABLE users (i int, p text); INSERT INTO users SELECT g, repeat('x', 300) FROM generate_series(1, {n}) g"
@@ -1826,7 +1830,7 @@ async fn databases_that_share_a_directory_are_distinguished() {
 async fn replayed_evidence_deletes_nothing() {
     const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAYq51KHcShUNK5wP+OIEcNoJ/GC4otU36yH5tXQwHp8M=\n-----END PUBLIC KEY-----\n";
     const OTHER: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     let key = pgrestored::verification::SigningKey::from_pem(SIGNED[0].1).unwrap();
     let app = b.app(&SIGNED);
     let now = jiff::Timestamp::now();
@@ -1919,7 +1923,7 @@ async fn replayed_evidence_deletes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_evidence_changes_nothing() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     for (name, days, len) in [
@@ -2045,7 +2049,7 @@ async fn forged_evidence_changes_nothing() {
 /// A verification of the bytes alone does not make a backup proven, fresh or outdated, or postpone the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shallow_verification_proves_no_backup() {
-    let (c, b) = (Cluster::start(), Bench::start());
+    let (c, b) = (Cluster::start(), VerificationSetup::start());
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     for (name, days) in [("new.dump", 10), ("old.dump", 20)] {
@@ -2118,7 +2122,7 @@ async fn a_shallow_verification_proves_no_backup() {
 
 /// What a string means depends on the settings before it, in the comparison as on the server.
 async fn rows_written_for_other_string_settings_are_compared(c: &Cluster) {
-    let b = Bench::start();
+    let b = VerificationSetup::start();
     let app = b.app_on(c, &[]);
     let text = |settings: &[&str]| {
         let rows = settings.iter().map(|setting| {

@@ -179,9 +179,9 @@ pub fn assert_settled(c: &Cluster, target: &str, what: &str) {
 
 /// What databases must have, by the name of how they were restored.
 #[derive(Default)]
-pub struct Wanted(HashMap<String, String>);
+pub struct ExpectedContents(HashMap<String, String>);
 
-impl Wanted {
+impl ExpectedContents {
     pub fn insert(&mut self, how: &str, content: String) {
         self.0.insert(how.to_owned(), content);
     }

@@ -3,9 +3,9 @@
 
 use std::process::{Command, Stdio};
 
-/// A finished run: exit code, output and peak memory.
+/// A finished process: exit code, output and peak memory.
 #[derive(Debug)]
-pub struct Run {
+pub struct FinishedProcess {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -15,7 +15,7 @@ pub struct Run {
 
 /// Runs `program` for at most two minutes and returns its peak memory as the kernel counts it (`ru_maxrss`), which
 /// does not depend on how busy the machine is.
-pub fn peak_rss_of(program: &Command) -> Run {
+pub fn peak_rss_of(program: &Command) -> FinishedProcess {
     // Without the modules that Python loads by default, it starts in a fraction of the time. An alarm outlives exec.
     const COUNT: &str = "
 import os, sys, _signal
@@ -47,7 +47,7 @@ sys.exit(code if code >= 0 else 128 - code)";
         .trim_end()
         .rsplit_once("\npeak ")
         .unwrap_or_else(|| panic!("no peak memory in the output: {text}"));
-    Run {
+    FinishedProcess {
         code: out.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
         stderr: stderr.to_owned(),

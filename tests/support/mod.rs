@@ -4,6 +4,7 @@
 pub mod blocks;
 pub mod kills;
 pub mod memory;
+pub mod otlp;
 pub mod proxy;
 pub mod sql;
 pub mod standby;

@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 /// Counts the bytes, in both directions, of connections that have sent `trigger`, starting with that message.
 pub struct CutProxy {
     pub port: u16,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     task: tokio::task::JoinHandle<()>,
 }
 
-struct Shared {
+struct ProxyState {
     trigger: &'static [u8],
     socket: Mutex<PathBuf>,
     /// The byte at which the connection is cut; `u64::MAX` for never.
@@ -38,7 +38,7 @@ impl CutProxy {
     pub async fn start(socket_folder: &str, trigger: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared {
+        let state = Arc::new(ProxyState {
             trigger,
             socket: Mutex::new(socket_in(socket_folder)),
             cut_at: AtomicU64::new(u64::MAX),
@@ -47,37 +47,37 @@ impl CutProxy {
             counted: AtomicU64::new(0),
             was_cut: AtomicBool::new(false),
         });
-        let all = shared.clone();
+        let all = state.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(forward(client, all.clone()));
             }
         });
-        CutProxy { port, shared, task }
+        CutProxy { port, state, task }
     }
 
     /// Cuts one connection, after this many bytes.
     pub fn arm(&self, at: u64) {
-        self.shared.counted.store(0, SeqCst);
-        self.shared.was_cut.store(false, SeqCst);
-        self.shared.cut_at.store(at, SeqCst);
+        self.state.counted.store(0, SeqCst);
+        self.state.was_cut.store(false, SeqCst);
+        self.state.cut_at.store(at, SeqCst);
     }
 
     /// Cuts one connection once the server has answered the trigger; the client does not get the answer.
     pub fn arm_answer(&self) {
         self.disarm();
-        self.shared.cuts_answer.store(true, SeqCst);
+        self.state.cuts_answer.store(true, SeqCst);
     }
 
     /// Cuts one connection that has sent the trigger once the server's answer has this in it; the client does not get it.
     pub fn arm_loss(&self, answer: &'static [u8]) {
         self.disarm();
-        *self.shared.lost.lock().unwrap() = Some(answer);
+        *self.state.lost.lock().unwrap() = Some(answer);
     }
 
     /// New connections lead to the server with its socket in this folder.
     pub fn point_at(&self, socket_folder: &str) {
-        *self.shared.socket.lock().unwrap() = socket_in(socket_folder);
+        *self.state.socket.lock().unwrap() = socket_in(socket_folder);
     }
 
     pub fn disarm(&self) {
@@ -85,11 +85,11 @@ impl CutProxy {
     }
 
     pub fn counted(&self) -> u64 {
-        self.shared.counted.load(SeqCst)
+        self.state.counted.load(SeqCst)
     }
 
     pub fn was_cut(&self) -> bool {
-        self.shared.was_cut.load(SeqCst)
+        self.state.was_cut.load(SeqCst)
     }
 }
 
@@ -97,7 +97,7 @@ fn socket_in(folder: &str) -> PathBuf {
     PathBuf::from(folder).join(".s.PGSQL.5432")
 }
 
-impl Shared {
+impl ProxyState {
     /// Whether these bytes of the server are the answer that is to be lost; only once.
     fn loses(&self, bytes: &[u8]) -> bool {
         let mut lost = self.lost.lock().unwrap();
@@ -106,7 +106,7 @@ impl Shared {
     }
 }
 
-async fn forward(mut client: TcpStream, s: Arc<Shared>) {
+async fn forward(mut client: TcpStream, s: Arc<ProxyState>) {
     let socket = s.socket.lock().unwrap().clone();
     let Ok(mut server) = UnixStream::connect(socket).await else {
         return;

@@ -6,9 +6,9 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
 /// A session of a test. Nothing drives its connection while it is not used.
-pub struct TestSession(Option<Open>);
+pub struct TestSession(Option<OpenSession>);
 
-struct Open {
+struct OpenSession {
     runtime: Runtime,
     client: Client,
     driver: JoinHandle<Result<(), Error>>,
@@ -29,7 +29,7 @@ impl TestSession {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (client, connection) = runtime.block_on(config.connect(NoTls)).unwrap();
         let driver = runtime.spawn(connection);
-        TestSession(Some(Open {
+        TestSession(Some(OpenSession {
             runtime,
             client,
             driver,

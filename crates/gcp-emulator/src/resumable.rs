@@ -20,14 +20,14 @@ pub(super) struct UploadTarget {
 }
 
 #[derive(Debug)]
-struct Session {
+struct UploadSession {
     target: UploadTarget,
     received: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct Sessions {
-    open: HashMap<String, Session>,
+    open: HashMap<String, UploadSession>,
     last: u64,
 }
 
@@ -36,7 +36,7 @@ struct Sessions {
 pub(super) struct ResumableUploads(Arc<Mutex<Sessions>>);
 
 /// What a request to a session does.
-pub(super) enum Resumed {
+pub(super) enum UploadProgress {
     /// The answer to a request after which the upload goes on.
     Answer(Response),
     /// The upload is complete.
@@ -56,7 +56,7 @@ impl ResumableUploads {
         let mut sessions = self.0.lock();
         sessions.last += 1;
         let (id, bucket) = (sessions.last.to_string(), target.bucket.clone());
-        let session = Session {
+        let session = UploadSession {
             target,
             received: vec![],
         };
@@ -68,9 +68,10 @@ impl ResumableUploads {
     }
 
     /// Adds the bytes of a request.
-    pub(super) fn resume(&self, id: &str, headers: &HeaderMap, data: &[u8]) -> Resumed {
-        let refused =
-            |status: StatusCode, why: &'static str| Resumed::Answer((status, why).into_response());
+    pub(super) fn resume(&self, id: &str, headers: &HeaderMap, data: &[u8]) -> UploadProgress {
+        let refused = |status: StatusCode, why: &'static str| {
+            UploadProgress::Answer((status, why).into_response())
+        };
         let range = headers.get(header::CONTENT_RANGE);
         let range = range.and_then(|r| ContentRange::parse(r.to_str().ok()?));
         let Some(range) = range else {
@@ -88,10 +89,10 @@ impl ResumableUploads {
         }
         let length = session.received.len() as u64;
         if range.total != Some(length) {
-            return Resumed::Answer(incomplete(length));
+            return UploadProgress::Answer(incomplete(length));
         }
         match sessions.open.remove(id) {
-            Some(session) => Resumed::Complete(session.target, session.received.into()),
+            Some(session) => UploadProgress::Complete(session.target, session.received.into()),
             None => refused(StatusCode::NOT_FOUND, "No such upload"),
         }
     }
@@ -140,8 +141,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
         match uploads.resume("1", &headers, data) {
-            Resumed::Answer(answer) => Err(answer.status()),
-            Resumed::Complete(_, bytes) => Ok(bytes),
+            UploadProgress::Answer(answer) => Err(answer.status()),
+            UploadProgress::Complete(_, bytes) => Ok(bytes),
         }
     }
 

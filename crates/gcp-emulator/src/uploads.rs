@@ -10,7 +10,7 @@ use axum::routing::post;
 use base64::Engine;
 use bytes::Bytes;
 
-use super::resumable::{Resumed, UploadTarget};
+use super::resumable::{UploadProgress, UploadTarget};
 use super::storage::StorageService;
 
 /// What the routes answer with.
@@ -68,8 +68,8 @@ async fn resume(
 ) -> Response {
     let id = query.get("upload_id").map(String::as_str);
     match s.uploads.resume(id.unwrap_or_default(), &headers, &data) {
-        Resumed::Answer(answer) => answer,
-        Resumed::Complete(target, data) => store(&s, &target, data),
+        UploadProgress::Answer(answer) => answer,
+        UploadProgress::Complete(target, data) => store(&s, &target, data),
     }
 }
 

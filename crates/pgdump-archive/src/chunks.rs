@@ -241,9 +241,9 @@ pub(super) mod tests {
 
     /// Keeps every chunk.
     #[derive(Default)]
-    pub(crate) struct Collect(pub(crate) Vec<Chunk>);
+    pub(crate) struct CollectedChunks(pub(crate) Vec<Chunk>);
 
-    impl DataSink for Collect {
+    impl DataSink for CollectedChunks {
         fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
             Ok(())
         }
@@ -258,7 +258,7 @@ pub(super) mod tests {
 
     #[test]
     fn large_objects_are_split_and_small_ones_share_a_buffer() {
-        let (mut splitter, mut sink) = (ObjectSplitter::default(), Collect::default());
+        let (mut splitter, mut sink) = (ObjectSplitter::default(), CollectedChunks::default());
         let sizes = [
             0,
             1,
@@ -296,7 +296,7 @@ pub(super) mod tests {
     }
 
     fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, ArchiveError> {
-        let mut sink = Collect::default();
+        let mut sink = CollectedChunks::default();
         let dialect = crate::Dialect {
             standard_strings,
             ..Default::default()

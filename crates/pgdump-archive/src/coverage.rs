@@ -45,7 +45,7 @@ pub struct BareRelation {
 
 /// What an entry contributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum EntryRole {
     Table,
     UnloggedTable,
     /// A relation that has no rows of its own, or whose rows need not be in a dump.
@@ -82,58 +82,66 @@ impl DataCoverage {
         let views = entries.iter().filter(is_view);
         let views: HashSet<DumpId> = views.flat_map(|e| e.dependencies.iter().copied()).collect();
         let mut listed = Listed::default();
-        let mut parts = Vec::new();
+        let mut roles = Vec::new();
         for e in entries {
             listed.add(&e.kind);
-            let part = match (part_of(e), e.relkind) {
-                (Some(Part::Table | Part::UnloggedTable), _) if views.contains(&e.dump_id) => {
-                    Some(Part::Other)
+            let role = match (role_of(e), e.relkind) {
+                (Some(EntryRole::Table | EntryRole::UnloggedTable), _)
+                    if views.contains(&e.dump_id) =>
+                {
+                    Some(EntryRole::Other)
                 }
-                (Some(Part::Table), Some(kind)) if kind != 'r' => Some(Part::Other),
-                (part, _) => part,
+                (Some(EntryRole::Table), Some(kind)) if kind != 'r' => Some(EntryRole::Other),
+                (role, _) => role,
             };
             let namespace = e.namespace.as_deref().unwrap_or_default();
-            parts.extend(part.map(|part| (part, namespace, e.tag.as_str())));
+            roles.extend(role.map(|role| (role, namespace, e.tag.as_str())));
         }
-        Self::of(&parts, listed, encoding)
+        Self::of(&roles, listed, encoding)
     }
 
-    fn of(parts: &[(Part, &str, &str)], listed: Listed, encoding: &TextEncoding) -> Self {
-        let (rows, values) = (named(parts, &[Part::Rows]), named(parts, &[Part::Value]));
+    fn of(roles: &[(EntryRole, &str, &str)], listed: Listed, encoding: &TextEncoding) -> Self {
+        let (rows, values) = (
+            named(roles, &[EntryRole::Rows]),
+            named(roles, &[EntryRole::Value]),
+        );
         let mut found = DataCoverage {
             definitions: listed.definitions,
             data: listed.data,
             ..DataCoverage::default()
         };
         let mut bare = Vec::new();
-        for (part, namespace, name) in parts {
+        for (role, namespace, name) in roles {
             let key = (*namespace, *name);
-            match part {
-                Part::Table | Part::UnloggedTable if rows.contains(&key) => {
+            match role {
+                EntryRole::Table | EntryRole::UnloggedTable if rows.contains(&key) => {
                     found.tables += 1;
                     found.filled += 1;
                 }
-                Part::Table => {
+                EntryRole::Table => {
                     found.tables += 1;
                     bare.push((key, false));
                 }
-                Part::UnloggedTable => bare.push((key, true)),
-                Part::Sequence | Part::UnloggedSequence if !values.contains(&key) => {
-                    bare.push((key, *part == Part::UnloggedSequence));
+                EntryRole::UnloggedTable => bare.push((key, true)),
+                EntryRole::Sequence | EntryRole::UnloggedSequence if !values.contains(&key) => {
+                    bare.push((key, *role == EntryRole::UnloggedSequence));
                 }
                 _ => {}
             }
         }
         // With an unlogged table, the sequences that it owns are left out, too.
         let leaves_out_unlogged = bare.iter().any(|(_, is_unlogged)| *is_unlogged);
-        let sequences = named(parts, &[Part::Sequence]);
+        let sequences = named(roles, &[EntryRole::Sequence]);
         for (key, is_unlogged) in &mut bare {
             *is_unlogged |= leaves_out_unlogged && sequences.contains(&*key);
         }
         found.lacking = bare.iter().filter(|(_, is_unlogged)| !is_unlogged).count() as u64;
         if !listed.has_extensions {
-            let tables = named(parts, &[Part::Table, Part::UnloggedTable, Part::Other]);
-            let sequences = named(parts, &[Part::Sequence, Part::UnloggedSequence]);
+            let tables = named(
+                roles,
+                &[EntryRole::Table, EntryRole::UnloggedTable, EntryRole::Other],
+            );
+            let sequences = named(roles, &[EntryRole::Sequence, EntryRole::UnloggedSequence]);
             let undefined =
                 rows.difference(&tables).count() + values.difference(&sequences).count();
             found.undefined = undefined as u64;
@@ -149,8 +157,11 @@ impl DataCoverage {
 }
 
 /// The schemas and names of what contributes one of these.
-fn named<'a>(parts: &[(Part, &'a str, &'a str)], wanted: &[Part]) -> HashSet<(&'a str, &'a str)> {
-    let those = parts.iter().filter(|(part, ..)| wanted.contains(part));
+fn named<'a>(
+    roles: &[(EntryRole, &'a str, &'a str)],
+    wanted: &[EntryRole],
+) -> HashSet<(&'a str, &'a str)> {
+    let those = roles.iter().filter(|(role, ..)| wanted.contains(role));
     those
         .map(|(_, namespace, name)| (*namespace, *name))
         .collect()
@@ -182,16 +193,16 @@ fn quoted_if_needed(name: &str) -> String {
 }
 
 /// What an entry contributes, as far as it and its definition say.
-fn part_of(e: &TocEntry) -> Option<Part> {
+fn role_of(e: &TocEntry) -> Option<EntryRole> {
     Some(match &e.kind {
-        EntryKind::Table if is_partitioned(&e.defn) => Part::Other,
-        EntryKind::Table if is_unlogged(&e.defn) => Part::UnloggedTable,
-        EntryKind::Table => Part::Table,
-        EntryKind::ForeignTable | EntryKind::View | EntryKind::MaterializedView => Part::Other,
-        EntryKind::TableData if e.has_data => Part::Rows,
-        EntryKind::Sequence if is_unlogged(&e.defn) => Part::UnloggedSequence,
-        EntryKind::Sequence => Part::Sequence,
-        EntryKind::SequenceSet => Part::Value,
+        EntryKind::Table if is_partitioned(&e.defn) => EntryRole::Other,
+        EntryKind::Table if is_unlogged(&e.defn) => EntryRole::UnloggedTable,
+        EntryKind::Table => EntryRole::Table,
+        EntryKind::ForeignTable | EntryKind::View | EntryKind::MaterializedView => EntryRole::Other,
+        EntryKind::TableData if e.has_data => EntryRole::Rows,
+        EntryKind::Sequence if is_unlogged(&e.defn) => EntryRole::UnloggedSequence,
+        EntryKind::Sequence => EntryRole::Sequence,
+        EntryKind::SequenceSet => EntryRole::Value,
         _ => return None,
     })
 }
@@ -250,7 +261,7 @@ fn is_partitioned(definition: &str) -> bool {
 /// The same of SQL text, from the comments that `pg_dump` writes before each definition and before data.
 #[derive(Debug, Default)]
 pub(super) struct TextCoverage {
-    parts: Vec<(Part, String, String)>,
+    roles: Vec<(EntryRole, String, String)>,
     listed: Listed,
     /// Bytes of the names that are kept.
     kept: usize,
@@ -260,7 +271,7 @@ pub(super) struct TextCoverage {
     announces_rows: bool,
     /// The text has rows, announced or not.
     has_rows: bool,
-    /// The definition of the last part comes next.
+    /// The definition of the last entry comes next.
     is_defined_next: bool,
 }
 
@@ -269,16 +280,16 @@ impl TextCoverage {
     pub(super) fn entry(&mut self, entry: &TocEntry) {
         self.is_defined_next = false;
         self.listed.add(&entry.kind);
-        let Some(part) = part_of(entry) else { return };
-        self.announces_rows |= part == Part::Rows;
+        let Some(role) = role_of(entry) else { return };
+        self.announces_rows |= role == EntryRole::Rows;
         let namespace = entry.namespace.clone().unwrap_or_default();
         self.kept += NAME + namespace.len() + entry.tag.len();
         if self.kept > MAX_KEPT {
             self.is_cut = true;
             return;
         }
-        self.is_defined_next = matches!(part, Part::Table | Part::Sequence);
-        self.parts.push((part, namespace, entry.tag.clone()));
+        self.is_defined_next = matches!(role, EntryRole::Table | EntryRole::Sequence);
+        self.roles.push((role, namespace, entry.tag.clone()));
     }
 
     /// A statement, which may be the definition of the entry before it.
@@ -286,13 +297,13 @@ impl TextCoverage {
         if !std::mem::take(&mut self.is_defined_next) {
             return;
         }
-        let Some((part, ..)) = self.parts.last_mut() else {
+        let Some((role, ..)) = self.roles.last_mut() else {
             return;
         };
-        *part = match *part {
-            Part::Table if is_partitioned(sql) => Part::Other,
-            Part::Table if is_unlogged(sql) => Part::UnloggedTable,
-            Part::Sequence if is_unlogged(sql) => Part::UnloggedSequence,
+        *role = match *role {
+            EntryRole::Table if is_partitioned(sql) => EntryRole::Other,
+            EntryRole::Table if is_unlogged(sql) => EntryRole::UnloggedTable,
+            EntryRole::Sequence if is_unlogged(sql) => EntryRole::UnloggedSequence,
             other => other,
         };
     }
@@ -311,11 +322,11 @@ impl TextCoverage {
         if is_unknown {
             return None;
         }
-        let parts = self.parts.iter();
-        let parts: Vec<(Part, &str, &str)> = parts
-            .map(|(part, namespace, name)| (*part, namespace.as_str(), name.as_str()))
+        let roles = self.roles.iter();
+        let roles: Vec<(EntryRole, &str, &str)> = roles
+            .map(|(role, namespace, name)| (*role, namespace.as_str(), name.as_str()))
             .collect();
-        Some(DataCoverage::of(&parts, self.listed, encoding))
+        Some(DataCoverage::of(&roles, self.listed, encoding))
     }
 }
 

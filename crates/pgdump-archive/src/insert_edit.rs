@@ -41,7 +41,7 @@ pub fn edit_inserts(
     editor: &mut dyn RowEditor,
 ) -> Result<String, ArchiveError> {
     let t = tokens(sql, dialect);
-    let mut edit = Edit {
+    let mut edit = InsertEdit {
         sql,
         t: &t,
         at: 0,
@@ -71,7 +71,7 @@ fn not_understood(what: &str) -> ArchiveError {
     ))
 }
 
-struct Edit<'a> {
+struct InsertEdit<'a> {
     sql: &'a str,
     t: &'a [Token<'a>],
     /// The next token.
@@ -80,7 +80,7 @@ struct Edit<'a> {
     out: String,
 }
 
-impl<'a> Edit<'a> {
+impl<'a> InsertEdit<'a> {
     fn is_symbol(&self, symbol: u8) -> bool {
         self.t.get(self.at).is_some_and(|w| w.is_symbol(symbol))
     }

@@ -262,11 +262,11 @@ impl<R: Read> Read for WithoutOids<R> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chunks::tests::Collect;
+    use super::super::chunks::tests::CollectedChunks;
     use super::*;
 
     fn rows(data: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, ArchiveError> {
-        let mut sink = Collect::default();
+        let mut sink = CollectedChunks::default();
         split_table_rows(&mut &data[..], "t", &mut sink)?;
         Ok(sink
             .0
@@ -351,7 +351,7 @@ mod tests {
         let data = b"16385\t1\ta\n16386\t2\tb\n\\.\n\n\n";
         for chunk in 1..data.len() {
             let chunks = WithoutOids::new(Chunked(data, chunk));
-            let mut sink = Collect::default();
+            let mut sink = CollectedChunks::default();
             split_table_rows(&mut { chunks }, "t", &mut sink).unwrap();
             let text: Vec<u8> = sink
                 .0

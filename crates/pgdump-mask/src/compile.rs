@@ -8,11 +8,11 @@ use crate::decimal::Decimal;
 use crate::key::{Keyed, MaskKey};
 use crate::ordered::Ordered;
 use crate::rule::{
-    Constant, Digits, DigitsOf, EachElement, Fake, FloatNoise, HashInteger, HashNumeric, HashText,
-    HashUuid, JsonLeaf, JsonPath, JsonRules, Null, NumberNoise, Replace, Shift, TEXT_DIGITS,
-    Truncate, integer, is_date, is_timestamp, least_length,
+    ConstantRule, Digits, DigitsOf, EachElement, Fake, FloatNoise, HashInteger, HashNumeric,
+    HashText, HashUuid, JsonLeaf, JsonPath, JsonRules, Null, NumberNoise, Replace, Shift,
+    TEXT_DIGITS, Truncate, integer, is_date, is_timestamp, least_length,
 };
-use crate::rule_spec::{FakeKind, Noise, RuleSpec, Span};
+use crate::rule_spec::{FakeKind, Noise, RuleSpec, ShiftSpan};
 use crate::sql_type::{NumericLimits, SqlType};
 use crate::transform::{Transform, character_count};
 
@@ -59,7 +59,7 @@ pub(crate) fn compile(rule: &RuleSpec, target: Target<'_>) -> Compiled {
             if !accepts(target.ty, text) {
                 return Err(format!("set: the constant is not {}", target.ty.in_words()));
             }
-            Box::new(Constant(text.clone().into_bytes()))
+            Box::new(ConstantRule(text.clone().into_bytes()))
         }
         RuleSpec::Template(_) => {
             return Err("template: is for whole columns, not for values inside them".to_owned());
@@ -230,7 +230,7 @@ fn leading_zeros(rule: &str, limits: Option<NumericLimits>) -> Result<Option<usi
     Ok(zeros.and_then(|zeros| usize::try_from(zeros).ok()))
 }
 
-fn shift(most: Span, target: Target<'_>) -> Result<Box<dyn Transform>, String> {
+fn shift(most: ShiftSpan, target: Target<'_>) -> Result<Box<dyn Transform>, String> {
     match target.ty {
         SqlType::Date if !most.is_whole_days() => {
             return Err("shift: a date moves by whole days; write 30d or 4w".to_owned());

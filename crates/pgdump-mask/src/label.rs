@@ -1,6 +1,6 @@
 //! Rules of PostgreSQL Anonymizer (`SECURITY LABEL FOR anon`), as far as they name what there is here.
 
-use crate::rule_spec::{DAY, FakeKind, Noise, RuleSpec, Span};
+use crate::rule_spec::{DAY, FakeKind, Noise, RuleSpec, ShiftSpan};
 
 /// The rule that a column's label stands for.
 ///
@@ -99,7 +99,7 @@ fn date_noise(interval: &str) -> Option<RuleSpec> {
         _ => return None,
     };
     let count = count.checked_mul(factor).filter(|c| *c > 0)?;
-    let most = Span {
+    let most = ShiftSpan {
         count,
         unit_seconds,
     };
@@ -139,7 +139,7 @@ mod tests {
                 "MASKED WITH FUNCTION anon.dnoise(born, '2 years'::interval)",
                 RuleSpec::Shift {
                     by: None,
-                    most: Span::parse("730d").unwrap(),
+                    most: ShiftSpan::parse("730d").unwrap(),
                 },
             ),
         ] {

@@ -13,8 +13,8 @@ use crate::rule_book::{RuleBook, TableRuleset};
 use crate::rule_spec::RuleSpec;
 use crate::shape::{ColumnShape, TableShape};
 use crate::sql_type::SqlType;
-use crate::table_mask::{Action, ColumnRule, Rules, Slot, TableMask, TemplatePart};
-use crate::template::{self, Piece};
+use crate::table_mask::{Action, ColumnRule, CompiledRules, Slot, TableMask, TemplatePart};
+use crate::template::{self, TemplateToken};
 use crate::transform::Transform;
 
 /// A mask file and its key.
@@ -57,7 +57,7 @@ impl Masking {
     pub fn table(&self, shape: &TableShape) -> Result<Option<TableMask>, Vec<Misfit>> {
         let rules = self.0.book.of_table(shape);
         if rules.rows() == Some(&RowsSpec::None) {
-            return Ok(Some(TableMask::new(Rules {
+            return Ok(Some(TableMask::new(CompiledRules {
                 table: shape.full_name(),
                 names: Vec::new(),
                 columns: Vec::new(),
@@ -147,7 +147,7 @@ enum PendingAction {
         rule: Box<dyn Transform>,
         by: Option<usize>,
     },
-    Template(Vec<Piece>),
+    Template(Vec<TemplateToken>),
 }
 
 impl<'a> Builder<'a> {
@@ -252,9 +252,9 @@ impl<'a> Builder<'a> {
                 self.types[index].in_words()
             ));
         }
-        let pieces = template::parse(text)?;
+        let tokens = template::parse(text)?;
         let max = self.types[index].max_characters();
-        let fixed = template::fixed_length(&pieces);
+        let fixed = template::fixed_length(&tokens);
         if max.is_some_and(|max| fixed > max) {
             return Err(format!(
                 "template writes at least {fixed} characters, and the column holds {}",
@@ -262,8 +262,8 @@ impl<'a> Builder<'a> {
             ));
         }
         let mut read = Vec::new();
-        for piece in &pieces {
-            if let Piece::Column(name) = piece {
+        for token in &tokens {
+            if let TemplateToken::Column(name) = token {
                 let referred = self.column(name)?;
                 if referred == index {
                     return Err("template refers to its own column, which it is to mask".to_owned());
@@ -271,7 +271,7 @@ impl<'a> Builder<'a> {
                 read.push(referred);
             }
         }
-        if column.unique && !self.keeps_rows_apart(&pieces) {
+        if column.unique && !self.keeps_rows_apart(&tokens) {
             return Err(
                 "template cannot keep a unique column unique; refer in it to a column that is unique in all rows and NOT NULL, \
                  and beside it to others only if that one is an integer or uuid, such as {id} in {name}.{id}"
@@ -279,13 +279,13 @@ impl<'a> Builder<'a> {
             );
         }
         self.read.extend(read);
-        Ok(PendingAction::Template(pieces))
+        Ok(PendingAction::Template(tokens))
     }
 
     /// Whether no two rows fill a template with the same text: it has the values of a key, and shows which part of it they are.
-    fn keeps_rows_apart(&self, pieces: &[Piece]) -> bool {
-        pieces.iter().enumerate().any(|(at, piece)| {
-            let Piece::Column(name) = piece else {
+    fn keeps_rows_apart(&self, tokens: &[TemplateToken]) -> bool {
+        tokens.iter().enumerate().any(|(at, token)| {
+            let TemplateToken::Column(name) = token else {
                 return false;
             };
             // Values that are unique in some rows only, or NULL, would make equal texts.
@@ -293,13 +293,13 @@ impl<'a> Builder<'a> {
             let Some(key) = self.shape.columns.iter().position(is_key) else {
                 return false;
             };
-            let is_only = pieces
+            let is_only = tokens
                 .iter()
-                .all(|p| matches!(p, Piece::Text(_)) || p == piece);
+                .all(|p| matches!(p, TemplateToken::Text(_)) || p == token);
             is_only
                 || match &self.types[key] {
-                    SqlType::Integer(_) => template::shows_integer(pieces, at),
-                    SqlType::Uuid => template::is_at_an_end(pieces, at),
+                    SqlType::Integer(_) => template::shows_integer(tokens, at),
+                    SqlType::Uuid => template::is_at_an_end(tokens, at),
                     _ => false,
                 }
         })
@@ -379,12 +379,14 @@ impl<'a> Builder<'a> {
                     rule,
                     by: by.map(slot_of),
                 },
-                PendingAction::Template(pieces) => Action::Template {
-                    parts: pieces
+                PendingAction::Template(tokens) => Action::Template {
+                    parts: tokens
                         .into_iter()
-                        .filter_map(|piece| match piece {
-                            Piece::Text(text) => Some(TemplatePart::Text(text.into_bytes())),
-                            Piece::Column(name) => {
+                        .filter_map(|token| match token {
+                            TemplateToken::Text(text) => {
+                                Some(TemplatePart::Text(text.into_bytes()))
+                            }
+                            TemplateToken::Column(name) => {
                                 let column =
                                     self.shape.columns.iter().position(|c| c.name == name)?;
                                 Some(TemplatePart::Value {
@@ -416,7 +418,7 @@ impl<'a> Builder<'a> {
             ty: self.types[*column].clone(),
         });
         let names = changed.iter().map(|c| self.shape.columns[*c].name.clone());
-        Ok(Some(TableMask::new(Rules {
+        Ok(Some(TableMask::new(CompiledRules {
             table: self.shape.full_name(),
             names: names.collect(),
             columns,
@@ -436,9 +438,9 @@ impl<'a> Builder<'a> {
         };
         let mut wrong = Vec::new();
         for pending in &self.pending {
-            if let PendingAction::Template(pieces) = &pending.what {
-                let refers = pieces.iter().find_map(|piece| match piece {
-                    Piece::Column(name) if is_template(name) => Some(name.clone()),
+            if let PendingAction::Template(tokens) = &pending.what {
+                let refers = tokens.iter().find_map(|token| match token {
+                    TemplateToken::Column(name) if is_template(name) => Some(name.clone()),
                     _ => None,
                 });
                 wrong.extend(refers.map(|name| (pending.column, name)));

@@ -21,5 +21,5 @@ pub(crate) use hash::{HashInteger, HashNumeric, HashText, HashUuid, TEXT_DIGITS,
 pub(crate) use json::{JsonLeaf, JsonRules};
 pub(crate) use json_path::JsonPath;
 pub(crate) use noise::{FloatNoise, NumberNoise};
-pub(crate) use plain::{Constant, Null, Replace, Truncate};
+pub(crate) use plain::{ConstantRule, Null, Replace, Truncate};
 pub(crate) use shift::Shift;

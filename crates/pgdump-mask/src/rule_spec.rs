@@ -21,7 +21,7 @@ pub(crate) enum RuleSpec {
     Hash,
     Fake(FakeKind),
     Digits,
-    Shift { by: Option<String>, most: Span },
+    Shift { by: Option<String>, most: ShiftSpan },
     Noise(Noise),
     Truncate(usize),
     Replace { regex: String, with: String },
@@ -65,14 +65,14 @@ impl FakeKind {
 
 /// The longest shift: a whole number of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Span {
+pub(crate) struct ShiftSpan {
     pub(crate) count: u32,
     pub(crate) unit_seconds: u32,
 }
 
 pub(crate) const DAY: u32 = 86_400;
 
-impl Span {
+impl ShiftSpan {
     /// Reads `30d`; units are w, d, h, m (minutes) and s.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits = text.find(|c: char| !c.is_ascii_digit())?;
@@ -198,12 +198,12 @@ struct Replacement {
 
 /// Reads the keys of one rule.
 #[derive(Default)]
-struct Reading {
+struct RuleReader {
     rules: Vec<RuleSpec>,
     by: Option<String>,
 }
 
-impl Reading {
+impl RuleReader {
     fn key<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let wrong = |what: &str| A::Error::custom(format!("{key}: {what}"));
         let rule = match key {
@@ -226,7 +226,7 @@ impl Reading {
             "fake" => RuleSpec::Fake(map.next_value()?),
             "shift" => {
                 let text: String = map.next_value()?;
-                let most = Span::parse(&text);
+                let most = ShiftSpan::parse(&text);
                 let most =
                     most.ok_or_else(|| wrong("write a time such as 30d, 12h, 90m or 10s"))?;
                 RuleSpec::Shift { by: None, most }
@@ -286,11 +286,11 @@ impl<'de> Visitor<'de> for RuleVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RuleSpec, A::Error> {
-        let mut reading = Reading::default();
+        let mut reader = RuleReader::default();
         while let Some(Word(key)) = map.next_key()? {
-            reading.key(&key, &mut map)?;
+            reader.key(&key, &mut map)?;
         }
-        reading.finish().map_err(A::Error::custom)
+        reader.finish().map_err(A::Error::custom)
     }
 }
 
@@ -393,7 +393,7 @@ mod tests {
                 "{ shift: 30d, by: id }",
                 RuleSpec::Shift {
                     by: Some("id".into()),
-                    most: Span {
+                    most: ShiftSpan {
                         count: 30,
                         unit_seconds: DAY,
                     },

@@ -13,10 +13,10 @@ use crate::transform::{Fault, Masked, RowValues, Transform, character_count, fir
 
 /// The compiled rules of a table.
 #[derive(Clone)]
-pub struct TableMask(Arc<Rules>);
+pub struct TableMask(Arc<CompiledRules>);
 
 /// Everything that rows need. Rules read values by slot: the columns that any of them reads, in the order of the table.
-pub(crate) struct Rules {
+pub(crate) struct CompiledRules {
     pub(crate) table: String,
     /// The names of the changed columns.
     pub(crate) names: Vec<String>,
@@ -55,7 +55,7 @@ pub(crate) enum Action {
 
 pub(crate) enum TemplatePart {
     Text(Vec<u8>),
-    /// The value of a column, after the rule of this index in [`Rules::columns`], if it has one.
+    /// The value of a column, after the rule of this index in [`CompiledRules::columns`], if it has one.
     Value {
         slot: usize,
         rule: Option<usize>,
@@ -75,7 +75,7 @@ enum Outcome {
     },
 }
 
-/// The masked values of a row, by [`Rules::columns`].
+/// The masked values of a row, by [`CompiledRules::columns`].
 #[derive(Default)]
 struct MaskedRow {
     bytes: Vec<u8>,
@@ -89,7 +89,7 @@ struct RowFault {
 }
 
 impl TableMask {
-    pub(crate) fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: CompiledRules) -> Self {
         Self(Arc::new(rules))
     }
 
@@ -232,7 +232,7 @@ const OTHER_FIELDS: RowFault = RowFault {
     why: "it does not have as many fields as the table has columns",
 };
 
-impl Rules {
+impl CompiledRules {
     fn changes_anything(&self) -> bool {
         !self.columns.is_empty() || !self.filter.0.is_empty()
     }

@@ -1,8 +1,8 @@
 //! Texts with references to other columns of the row, after their masking: `user-{id}@example.org`. `{{` and `}}` are braces.
 
-/// A part of a template.
+/// A token of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum TemplateToken {
     Text(String),
     /// The name of a column.
     Column(String),
@@ -12,8 +12,8 @@ pub(crate) enum Piece {
 ///
 /// # Errors
 /// A brace is alone.
-pub(crate) fn parse(text: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Vec::new();
+pub(crate) fn parse(text: &str) -> Result<Vec<TemplateToken>, String> {
+    let mut tokens = Vec::new();
     let mut literal = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
@@ -29,53 +29,55 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Piece>, String> {
             .flatten()
             .ok_or("template: a brace is alone; write {COLUMN}, or {{ and }} for braces")?;
         if !literal.is_empty() {
-            pieces.push(Piece::Text(std::mem::take(&mut literal)));
+            tokens.push(TemplateToken::Text(std::mem::take(&mut literal)));
         }
-        pieces.push(Piece::Column(column.to_owned()));
+        tokens.push(TemplateToken::Column(column.to_owned()));
         rest = after;
     }
     literal.push_str(rest);
     if !literal.is_empty() {
-        pieces.push(Piece::Text(literal));
+        tokens.push(TemplateToken::Text(literal));
     }
-    Ok(pieces)
+    Ok(tokens)
 }
 
 /// The number of characters that the template writes in every row.
-pub(crate) fn fixed_length(pieces: &[Piece]) -> usize {
-    pieces
+pub(crate) fn fixed_length(tokens: &[TemplateToken]) -> usize {
+    tokens
         .iter()
-        .map(|piece| match piece {
-            Piece::Text(text) => text.chars().count(),
-            Piece::Column(_) => 0,
+        .map(|token| match token {
+            TemplateToken::Text(text) => text.chars().count(),
+            TemplateToken::Column(_) => 0,
         })
         .sum()
 }
 
-/// Whether only fixed text is before the piece at this place, or only fixed text is behind it.
-pub(crate) fn is_at_an_end(pieces: &[Piece], at: usize) -> bool {
-    is_fixed(&pieces[..at]) || is_fixed(&pieces[at + 1..])
+/// Whether only fixed text is before the token at this place, or only fixed text is behind it.
+pub(crate) fn is_at_an_end(tokens: &[TemplateToken], at: usize) -> bool {
+    is_fixed(&tokens[..at]) || is_fixed(&tokens[at + 1..])
 }
 
-/// Whether the text shows which part of it is the integer of the piece at this place: it is at an end, and what is on its other
+/// Whether the text shows which part of it is the integer of the token at this place: it is at an end, and what is on its other
 /// side cannot belong to it.
-pub(crate) fn shows_integer(pieces: &[Piece], at: usize) -> bool {
-    let (before, after) = (&pieces[..at], &pieces[at + 1..]);
+pub(crate) fn shows_integer(tokens: &[TemplateToken], at: usize) -> bool {
+    let (before, after) = (&tokens[..at], &tokens[at + 1..]);
     let ends = || match after.first() {
         None => true,
-        Some(Piece::Text(text)) => !text.starts_with(|c: char| c.is_ascii_digit()),
-        Some(Piece::Column(_)) => false,
+        Some(TemplateToken::Text(text)) => !text.starts_with(|c: char| c.is_ascii_digit()),
+        Some(TemplateToken::Column(_)) => false,
     };
     let begins = || match before.last() {
         None => true,
-        Some(Piece::Text(text)) => !text.ends_with(|c: char| c.is_ascii_digit() || c == '-'),
-        Some(Piece::Column(_)) => false,
+        Some(TemplateToken::Text(text)) => {
+            !text.ends_with(|c: char| c.is_ascii_digit() || c == '-')
+        }
+        Some(TemplateToken::Column(_)) => false,
     };
     (is_fixed(before) && ends()) || (is_fixed(after) && begins())
 }
 
-fn is_fixed(pieces: &[Piece]) -> bool {
-    pieces.iter().all(|p| matches!(p, Piece::Text(_)))
+fn is_fixed(tokens: &[TemplateToken]) -> bool {
+    tokens.iter().all(|p| matches!(p, TemplateToken::Text(_)))
 }
 
 #[cfg(test)]
@@ -84,8 +86,8 @@ mod tests {
 
     #[test]
     fn references_and_braces_are_read() {
-        let text = |t: &str| Piece::Text(t.to_owned());
-        let column = |c: &str| Piece::Column(c.to_owned());
+        let text = |t: &str| TemplateToken::Text(t.to_owned());
+        let column = |c: &str| TemplateToken::Column(c.to_owned());
         assert_eq!(
             parse("user-{id}@example.org").unwrap(),
             [text("user-"), column("id"), text("@example.org")]
@@ -111,10 +113,10 @@ mod tests {
             ("{id}0{a}", false),
             ("{a} {id} {b}", false),
         ] {
-            let pieces = parse(text).unwrap();
-            let is_id = |p: &Piece| *p == Piece::Column("id".to_owned());
-            let at = pieces.iter().position(is_id).unwrap();
-            assert_eq!(shows_integer(&pieces, at), shows, "{text}");
+            let tokens = parse(text).unwrap();
+            let is_id = |p: &TemplateToken| *p == TemplateToken::Column("id".to_owned());
+            let at = tokens.iter().position(is_id).unwrap();
+            assert_eq!(shows_integer(&tokens, at), shows, "{text}");
         }
     }
 }

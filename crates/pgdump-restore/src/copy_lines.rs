@@ -15,13 +15,13 @@ pub(crate) struct ChunkLines {
 /// The lines that one COPY sends, which need not follow each other in the data of the table.
 #[derive(Debug, Default)]
 pub(crate) struct CopyLines {
-    parts: Vec<Part>,
+    runs: Vec<LineRun>,
     sent: u64,
 }
 
 /// Lines that follow each other.
 #[derive(Debug)]
-struct Part {
+struct LineRun {
     /// Lines of this COPY before them.
     copied: u64,
     /// Lines of the table's data before them.
@@ -30,9 +30,9 @@ struct Part {
 
 impl CopyLines {
     pub(crate) fn add(&mut self, lines: ChunkLines) {
-        let next = self.parts.last().map(|p| p.before + (self.sent - p.copied));
+        let next = self.runs.last().map(|r| r.before + (self.sent - r.copied));
         if next != Some(lines.before) {
-            self.parts.push(Part {
+            self.runs.push(LineRun {
                 copied: self.sent,
                 before: lines.before,
             });
@@ -56,8 +56,8 @@ impl CopyLines {
     /// The line of the table's data, for a line of this COPY. Both are counted from 1.
     fn line(&self, of_copy: u64) -> Option<u64> {
         let copied = of_copy.checked_sub(1)?;
-        let part = self.parts.iter().rev().find(|p| p.copied <= copied)?;
-        Some(part.before + (copied - part.copied) + 1)
+        let run = self.runs.iter().rev().find(|r| r.copied <= copied)?;
+        Some(run.before + (copied - run.copied) + 1)
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
         for (before, count) in [(0, 10), (10, 5), (100, 10)] {
             lines.add(ChunkLines { before, count });
         }
-        assert_eq!(lines.parts.len(), 2);
+        assert_eq!(lines.runs.len(), 2);
         for (of_copy, wanted) in [
             (1, Some(1)),
             (15, Some(15)),

@@ -41,18 +41,18 @@ const LEFT: [&str; 2] = ["3B001", "25P01"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishingSql {
     name: String,
-    statements: Vec<Statement>,
+    statements: Vec<FinishingStatement>,
 }
 
 /// A statement, with its number in the file and its line, both from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Statement {
+struct FinishingStatement {
     number: usize,
     line: usize,
     sql: String,
 }
 
-impl Statement {
+impl FinishingStatement {
     /// Where it is, for messages.
     fn place(&self) -> String {
         format!("statement {} at line {}", self.number, self.line)
@@ -117,7 +117,7 @@ impl FinishingSql {
             let Some(first) = tokens.first().filter(|t| !t.is_symbol(b';')) else {
                 continue;
             };
-            let statement = Statement {
+            let statement = FinishingStatement {
                 number: found.len() + 1,
                 line: line_at(text.as_bytes(), from + first.at),
                 sql: sql.to_owned(),

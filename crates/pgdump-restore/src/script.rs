@@ -18,7 +18,7 @@ pub(super) use self::order::StatementOrder;
 pub(super) use self::settings::Settings;
 use super::masking::RowMask;
 use super::work_queue::MemoryPermit;
-use super::work_record::Span;
+use super::work_record::DataSpan;
 use pgdump_archive::{Statement, TocEntry};
 
 /// The work of one node.
@@ -42,7 +42,7 @@ pub(super) struct Statements {
     pub list: Vec<Statement>,
     /// For each statement, its number in the text as a span of one, with the CRC32C of its text; `None` if the text does not
     /// have it, such as one that creates a missing role.
-    pub places: Vec<Option<Span>>,
+    pub places: Vec<Option<DataSpan>>,
     pub settings: std::sync::Arc<Settings>,
     /// Do not wrap them in a transaction: they begin or end one, are within one that the text has begun, or must
     /// run outside of any.

@@ -18,7 +18,7 @@ use crate::refusals::is_refusal;
 use crate::script::{self, ScriptStep};
 use crate::table_locks::ConstraintStep;
 use crate::work_queue::MemoryPermit;
-use crate::work_record::{Body, EntryPart, Resumed, Span, Spans, UnitId};
+use crate::work_record::{Body, DataSpan, EntryPart, Resumed, Spans, UnitId};
 use crate::{conversion, extension_calls, hints, sort_memory};
 
 /// Most pre-data entries in one transaction.
@@ -397,7 +397,7 @@ struct TaskStatements {
     /// The settings that each statement of SQL text has in the text.
     under: Vec<Arc<script::Settings>>,
     /// Where each statement of SQL text is in the text.
-    places: Vec<Option<Span>>,
+    places: Vec<Option<DataSpan>>,
     /// What the record says of them; `None` if nothing.
     record: Option<Body>,
     /// Do not wrap them in a transaction.

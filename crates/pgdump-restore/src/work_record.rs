@@ -33,8 +33,8 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 pub use body::{
-    AllProven, Body, DataEnd, EntryPart, Mark, ObjectsDone, ProvenPart, RefusedDone, RowsDone,
-    Span, Spans, UnitId,
+    AllProven, Body, DataEnd, DataSpan, EntryPart, Mark, ObjectsDone, ProvenPart, RefusedDone,
+    RowsDone, Spans, UnitId,
 };
 pub use catalog_readers::{WORK_SCHEMA, not_recordable, that_read_the_catalog};
 pub(crate) use catalog_readers::{names_record, reads_the_catalog, refreshes};
@@ -50,7 +50,7 @@ pub use tallies::Tallies;
 use crate::error::DatabaseError;
 use crate::ids::SessionId;
 use crate::postgres::{Session, map_pg_error};
-use held::{Held, HeldCommit};
+use held::{HeldCommit, HeldRows};
 use note::{CarriedFacts, NoteParams};
 use resumed::{RecordReader, StoredRow};
 
@@ -87,7 +87,7 @@ pub struct WorkRecord {
     /// It has begun in the database, or its COMMIT is under way, or was.
     may_be_in_database: AtomicBool,
     /// Where rows are until the record begins.
-    held: Arc<Held>,
+    held: Arc<HeldRows>,
     /// Why it has ended before it began.
     not_begun: Mutex<Option<String>>,
     /// Something of the text may read the catalog when a materialized view is filled.
@@ -128,7 +128,7 @@ impl WorkRecord {
         Arc::new(Self::of(None, Arc::default()))
     }
 
-    fn of(writer: Option<Writer>, held: Arc<Held>) -> Self {
+    fn of(writer: Option<Writer>, held: Arc<HeldRows>) -> Self {
         WorkRecord {
             is_on: AtomicBool::new(writer.is_some()),
             may_be_in_database: AtomicBool::new(writer.is_some() && !held.is_active()),
@@ -155,7 +155,7 @@ impl WorkRecord {
             secret,
             attempt: 1,
         };
-        Arc::new(Self::of(Some(writer), Held::active()))
+        Arc::new(Self::of(Some(writer), HeldRows::active()))
     }
 
     /// Takes the record in the database of `session` over for a new attempt: what the one before has not committed yet, it
@@ -572,8 +572,8 @@ mod tests {
         let record = record();
         let body = || {
             let mut spans = Spans::default();
-            spans.push(Span::of_statement(10, b"a"));
-            spans.push(Span::of_statement(20, b"b"));
+            spans.push(DataSpan::of_statement(10, b"a"));
+            spans.push(DataSpan::of_statement(20, b"b"));
             Body {
                 rows: vec![RowsDone {
                     unit: UnitId(1),

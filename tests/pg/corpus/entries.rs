@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What a dump says of one object.
 #[derive(Default)]
-pub struct Entry {
+pub struct DumpedObject {
     owner: Option<String>,
     /// Its statements and rows, line by line.
     lines: BTreeSet<String>,
 }
 
 /// By kind and name, as results name entries.
-pub type Entries = BTreeMap<String, Entry>;
+pub type DumpedObjects = BTreeMap<String, DumpedObject>;
 
 /// Takes SQL text of `pg_dump` apart.
-pub fn entries_of(text: &str) -> Entries {
-    let mut entries = Entries::new();
+pub fn entries_of(text: &str) -> DumpedObjects {
+    let mut entries = DumpedObjects::new();
     let mut name = String::new();
     for line in text.lines() {
         if let Some(next) = name_in(line) {
@@ -59,13 +59,13 @@ fn name_in(line: &str) -> Option<String> {
 }
 
 /// One backup restored by `pg_restore` and by us, and the database that it is of.
-pub struct Restored<'a> {
-    pub theirs: &'a Entries,
-    pub ours: &'a Entries,
-    pub source: &'a Entries,
+pub struct RestoreComparison<'a> {
+    pub theirs: &'a DumpedObjects,
+    pub ours: &'a DumpedObjects,
+    pub source: &'a DumpedObjects,
 }
 
-impl Restored<'_> {
+impl RestoreComparison<'_> {
     /// What we did worse than `pg_restore`, or differently from the source. `is_platform`: whether an entry is of the service
     /// alone, and goes without it. `says`: whether our result names what it left out.
     pub fn faults(
@@ -96,7 +96,7 @@ impl Restored<'_> {
 /// What is wrong with an entry that we restored.
 fn of_entry(
     name: &str,
-    (ours, theirs, source): (&Entry, Option<&Entry>, &Entry),
+    (ours, theirs, source): (&DumpedObject, Option<&DumpedObject>, &DumpedObject),
 ) -> Option<String> {
     // Privileges are those that differ from the owner's, who may be another one. Policies lose roles that are not here.
     let is_by_role = name.starts_with("ACL ") || name.starts_with("POLICY ");
@@ -126,15 +126,15 @@ fn what_is_worse_than_theirs_is_a_fault() {
 ALTER TABLE s.t OWNER TO {owner};\n--\n-- Data for Name: t; Type: TABLE DATA; Schema: s; Owner: {owner}\n--\n\n{rows}\n"
         ))
     };
-    let (source, other, empty) = (of("a", "1"), of("b", "1"), Entries::new());
-    let faults = |ours: &Entries, theirs: &Entries, said: &[&str]| {
+    let (source, other, empty) = (of("a", "1"), of("b", "1"), DumpedObjects::new());
+    let faults = |ours: &DumpedObjects, theirs: &DumpedObjects, said: &[&str]| {
         let source = &source;
-        let restored = Restored {
+        let comparison = RestoreComparison {
             theirs,
             ours,
             source,
         };
-        restored.faults(|name| name == "SCHEMA s", |name| said.contains(&name))
+        comparison.faults(|name| name == "SCHEMA s", |name| said.contains(&name))
     };
     assert_eq!(faults(&source, &other, &[]), [""; 0]);
     assert_eq!(faults(&other, &other, &[]), [""; 0]);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::formats::Format;
+use crate::formats::DumpFormat;
 use crate::support::Cluster;
 
 /// A service that backups come from.
-pub struct Source {
+pub struct SourceService {
     pub name: &'static str,
     /// Whom the user's own objects belong to.
     owner: &'static str,
@@ -23,7 +23,7 @@ const APP_ROLES: [&str; 2] = ["app_owner", "app_reader"];
 
 macro_rules! sources {
     ($($name:literal: $owner:literal, $roles:expr, $platform:expr;)*) => {
-        [$(Source {
+        [$(SourceService {
             name: $name,
             owner: $owner,
             roles: &$roles,
@@ -33,7 +33,7 @@ macro_rules! sources {
     };
 }
 
-pub static SOURCES: [Source; 10] = sources! {
+pub static SOURCES: [SourceService; 10] = sources! {
     "cloudsql": "app_owner", ["cloudsqladmin", "cloudsqlsuperuser", "cloudsqliamuser", "cloudsqlimportexport", "ana@example.com"], ["google_vacuum_mgmt"];
     "alloydb": "app_owner", ["alloydbadmin", "alloydbsuperuser", "alloydbiamuser"], ["google_", "alloydb_scann", "nearest"];
     "rds": "app_owner", ["rdsadmin", "rds_superuser", "rds_replication"], ["aws_", "awsdms_intercept_ddl", "log_fdw", "log_server", "postgres_log", "shop.export"];
@@ -49,7 +49,7 @@ pub static SOURCES: [Source; 10] = sources! {
 };
 
 /// A role that restores, with exactly the rights that its service gives.
-pub struct Target {
+pub struct TargetRole {
     pub name: &'static str,
     pub user: &'static str,
     /// It may create no database, and gets an empty one.
@@ -59,22 +59,22 @@ pub struct Target {
     sql: &'static str,
 }
 
-pub static TARGETS: [Target; 8] = [
-    Target {
+pub static TARGETS: [TargetRole; 8] = [
+    TargetRole {
         name: "superuser",
         user: "postgres",
         fills: false,
         roles: &["app_owner"],
         sql: "CREATE ROLE app_owner",
     },
-    Target {
+    TargetRole {
         name: "creator",
         user: "restorer",
         fills: false,
         roles: &["restorer"],
         sql: "CREATE ROLE restorer LOGIN CREATEDB",
     },
-    Target {
+    TargetRole {
         name: "cloudsql",
         user: "operator",
         fills: false,
@@ -84,7 +84,7 @@ pub static TARGETS: [Target; 8] = [
             CREATE ROLE operator LOGIN CREATEDB CREATEROLE IN ROLE cloudsqlsuperuser;
             SET ROLE operator; CREATE ROLE app_owner; CREATE ROLE app_reader",
     },
-    Target {
+    TargetRole {
         name: "rds",
         user: "master",
         fills: false,
@@ -94,7 +94,7 @@ pub static TARGETS: [Target; 8] = [
             CREATE ROLE master LOGIN CREATEDB CREATEROLE IN ROLE rds_superuser;
             SET ROLE master; CREATE ROLE app_owner; CREATE ROLE app_reader",
     },
-    Target {
+    TargetRole {
         name: "azure",
         user: "administrator",
         fills: false,
@@ -104,14 +104,14 @@ pub static TARGETS: [Target; 8] = [
             CREATE ROLE administrator LOGIN CREATEDB CREATEROLE IN ROLE azure_pg_admin;
             SET ROLE administrator; CREATE ROLE app_owner",
     },
-    Target {
+    TargetRole {
         name: "heroku",
         user: "u7tenant1234ab",
         fills: true,
         roles: &["heroku_admin", "u7tenant1234ab"],
         sql: "CREATE ROLE heroku_admin SUPERUSER; CREATE ROLE u7tenant1234ab LOGIN",
     },
-    Target {
+    TargetRole {
         name: "supabase",
         user: "project",
         fills: false,
@@ -121,7 +121,7 @@ pub static TARGETS: [Target; 8] = [
             GRANT anon, authenticated, service_role TO project WITH ADMIN OPTION;
             GRANT pg_monitor, pg_signal_backend TO project",
     },
-    Target {
+    TargetRole {
         name: "neon",
         user: "neondb_owner",
         fills: false,
@@ -132,15 +132,15 @@ pub static TARGETS: [Target; 8] = [
     },
 ];
 
-pub static FORMATS: [Format; 5] = [
-    Format::Custom,
-    Format::Directory,
-    Format::Tar,
-    Format::Plain,
-    Format::PlainInserts,
+pub static FORMATS: [DumpFormat; 5] = [
+    DumpFormat::Custom,
+    DumpFormat::Directory,
+    DumpFormat::Tar,
+    DumpFormat::Plain,
+    DumpFormat::PlainInserts,
 ];
 
-impl Source {
+impl SourceService {
     /// Whether an entry is the service's alone. The schema public is there, and belongs to nobody of the user's.
     pub fn is_platform(&self, name: &str) -> bool {
         let is_of_service = self.platform.iter().any(|part| name.contains(part));
@@ -172,7 +172,7 @@ fn list<'a>(roles: impl IntoIterator<Item = &'a &'static str>) -> String {
 pub struct Roles(BTreeSet<&'static str>);
 
 impl Roles {
-    pub fn of<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Self {
+    pub fn of<'a>(sources: impl IntoIterator<Item = &'a SourceService>) -> Self {
         let theirs = sources.into_iter().flat_map(|s| s.roles);
         Roles(APP_ROLES.iter().chain(theirs).copied().collect())
     }
@@ -190,7 +190,7 @@ impl Roles {
     }
 }
 
-impl Target {
+impl TargetRole {
     pub fn create(&self, c: &Cluster, version: usize) {
         c.psql("postgres", &format!("{};", self.sql));
         let administrator = match self.name {

@@ -9,9 +9,9 @@ mod shared;
 /// Bytes that a small input may decompress to.
 const MOST: usize = 8 << 20;
 
-struct Bounded(shared::Seen, usize);
+struct BoundedSink(shared::Seen, usize);
 
-impl DataSink for Bounded {
+impl DataSink for BoundedSink {
     fn begin(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.begin(e)
     }
@@ -33,6 +33,6 @@ fuzz_target!(|data: &[u8]| {
         archive.read_trailer(data);
         let _ = archive.sizes(Some(data.len() as u64));
         let _ = archive.cut_off(data.len() as u64, data);
-        let _ = archive.read_data(&mut Bounded(shared::Seen::default(), 0));
+        let _ = archive.read_data(&mut BoundedSink(shared::Seen::default(), 0));
     }
 });

@@ -5,15 +5,10 @@ use libfuzzer_sys::fuzz_target;
 use pgdump_archive::{Archive, DecryptionKeys, ArchiveSource};
 
 mod shared;
+#[path = "../../tests/reader/short_reader.rs"]
+mod short_reader;
 
-struct Slowly(std::io::Cursor<Vec<u8>>, usize);
-
-impl std::io::Read for Slowly {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let most = out.len().min(self.1);
-        self.0.read(&mut out[..most])
-    }
-}
+use short_reader::ShortReader;
 
 fn read(origin: ArchiveSource) -> Result<shared::Seen, String> {
     let mut seen = shared::Seen::default();
@@ -27,6 +22,6 @@ fuzz_target!(|data: (u8, &[u8])| {
     text.extend_from_slice(data.1);
     text.extend_from_slice(b"\n--\n-- PostgreSQL database dump complete\n--\n");
     let whole = read(ArchiveSource::once(std::io::Cursor::new(text.clone())));
-    let chunks = read(ArchiveSource::once(Slowly(std::io::Cursor::new(text), usize::from(data.0) * 16 + 1)));
+    let chunks = read(ArchiveSource::once(ShortReader(std::io::Cursor::new(text), usize::from(data.0) * 16 + 1)));
     assert_eq!(whole, chunks);
 });

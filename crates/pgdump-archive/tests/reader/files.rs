@@ -11,9 +11,9 @@ use pgdump_archive::{
     ReopenableSource,
 };
 
-use crate::formats::Collect;
+use crate::formats::CollectedContent;
 use crate::synthetic::{synthetic, synthetic_parts};
-use crate::{Kind, is_full_campaign, kind, sample};
+use crate::{ArchiveErrorKind, is_full_campaign, kind, sample};
 
 #[derive(Clone)]
 struct Pieces {
@@ -22,13 +22,13 @@ struct Pieces {
 }
 
 /// Gives the bytes of one file at a time, and few of them where it begins.
-struct PieceReader {
+struct FileByFileReader {
     todo: VecDeque<Cursor<Vec<u8>>>,
     is_first: bool,
     taken: Arc<AtomicU64>,
 }
 
-impl Read for PieceReader {
+impl Read for FileByFileReader {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         while let Some(file) = self.todo.front_mut() {
             let begins = !self.is_first && file.position() == 0;
@@ -74,10 +74,10 @@ impl ReopenableSource for Pieces {
     }
 }
 
-fn read(files: &[&[u8]]) -> Result<Collect, ArchiveError> {
+fn read(files: &[&[u8]]) -> Result<CollectedContent, ArchiveError> {
     let files: Vec<Vec<u8>> = files.iter().map(|f| f.to_vec()).collect();
     let taken = Arc::new(AtomicU64::new(0));
-    let bytes = PieceReader {
+    let bytes = FileByFileReader {
         todo: files.iter().cloned().map(Cursor::new).collect(),
         is_first: true,
         taken: taken.clone(),
@@ -91,7 +91,7 @@ fn read(files: &[&[u8]]) -> Result<Collect, ArchiveError> {
         Limits::default().with_memory(8 << 30),
         &DecryptionKeys::default(),
     )?;
-    let mut sink = Collect::default();
+    let mut sink = CollectedContent::default();
     archive.read_data(&mut sink)?;
     Ok(sink)
 }
@@ -248,7 +248,7 @@ fn a_file_behind_the_end_is_named_and_nothing_is_said_of_the_archive() {
                 }
                 let what = format!("{name} and {}", more[..more.len().min(20)].escape_ascii());
                 let e = read(&files).err().unwrap_or_else(|| panic!("{what}"));
-                assert_eq!(kind(&e), Kind::Foreign, "{what}: {e}");
+                assert_eq!(kind(&e), ArchiveErrorKind::Foreign, "{what}: {e}");
                 let e = e.to_string();
                 assert!(e.contains(&format!("before file {place}, ")), "{what}: {e}");
                 assert_eq!(e.contains("or name file 0"), place == 1, "{e}");
@@ -272,14 +272,14 @@ fn a_file_behind_uncompressed_data_is_not_blamed_on_the_archive() {
         let surplus: [&[u8]; 6] = [b"notes", &large, parts[1], whole, &data, &contents[..20]];
         for more in surplus {
             let e = read(&[&parts[..], &[more]].concat()).err().unwrap();
-            assert_eq!(kind(&e), Kind::Foreign, "{e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Foreign, "{e}");
             assert!(e.to_string().contains("before file 3, "), "{e}");
             // Not in a file of its own.
             let last = [parts[2], more].concat();
             let e = read(&[parts[0], parts[1], &last]).err().unwrap();
-            assert_eq!(kind(&e), Kind::Corrupt, "{e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{e}");
             let e = read(&[parts[0], parts[1], &last, b"x"]).err().unwrap();
-            assert_eq!(kind(&e), Kind::Corrupt, "{e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{e}");
         }
     }
 }
@@ -300,13 +300,13 @@ fn bytes_behind_the_end_in_the_last_piece_are_damage() {
                 continue;
             }
             let e = read(&files).err().unwrap_or_else(|| panic!("{name}"));
-            assert_eq!(kind(&e), Kind::Corrupt, "{name}: {e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{name}: {e}");
             assert!(e.to_string().ends_with("(advice)"), "{name}: {e}");
         }
         let cut = &second[..bytes.len() - first.len() - 40];
         let e = read(&[first, cut])
             .err()
             .unwrap_or_else(|| panic!("{name}"));
-        assert_eq!(kind(&e), Kind::Corrupt, "{name}: {e}");
+        assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{name}: {e}");
     }
 }

@@ -10,8 +10,9 @@ use pgdump_archive::{
     DumpId, Filter, Format, Limits, ReopenableSource, Statement, TocEntry,
 };
 
-use crate::{Kind, fixtures, is_full_campaign, kind, sample};
+use crate::{ArchiveErrorKind, fixtures, is_full_campaign, kind, sample};
 
+use crate::short_reader::ShortReader;
 use crate::synthetic::synthetic;
 
 /// Every fixture: file, codec, whether it has offsets.
@@ -41,14 +42,15 @@ pub fn open(bytes: &[u8]) -> Result<Archive, ArchiveError> {
     Archive::open(origin, Limits::default(), &DecryptionKeys::default())
 }
 
+/// Collects what an archive has, without the boundaries of chunks.
 #[derive(Default)]
-pub struct Collect {
+pub struct CollectedContent {
     pub data: Vec<(String, Vec<u8>)>,
     pub objects: std::collections::BTreeMap<u32, Vec<u8>>,
     pub statements: Vec<Statement>,
 }
 
-impl DataSink for Collect {
+impl DataSink for CollectedContent {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         self.data.push((entry.tag.clone(), vec![]));
         Ok(())
@@ -78,8 +80,8 @@ impl DataSink for Collect {
     }
 }
 
-pub fn read_all(bytes: &[u8]) -> Result<Collect, ArchiveError> {
-    let mut sink = Collect::default();
+pub fn read_all(bytes: &[u8]) -> Result<CollectedContent, ArchiveError> {
+    let mut sink = CollectedContent::default();
     open(bytes)?.read_data(&mut sink)?;
     Ok(sink)
 }
@@ -128,27 +130,17 @@ impl ReopenableSource for File {
     }
 }
 
-/// Returns at most this many bytes at a time.
-struct Slowly(std::io::Cursor<Vec<u8>>, usize);
-
-impl Read for Slowly {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let most = out.len().min(self.1);
-        self.0.read(&mut out[..most])
-    }
-}
-
-fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Filter>, Collect) {
+fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Filter>, CollectedContent) {
     let path = fixtures().join(name);
     let whole = std::io::Cursor::new(std::fs::read(&path).unwrap());
-    let bytes = Box::new(Slowly(whole, chunk));
+    let bytes = Box::new(ShortReader(whole, chunk));
     let origin = ArchiveSource::Stream {
         bytes,
         reopen: Some(std::sync::Arc::new(File(path))),
     };
     let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap();
     let header = archive.header().clone();
-    let mut sink = Collect::default();
+    let mut sink = CollectedContent::default();
     archive
         .read_data(&mut sink)
         .unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -225,7 +217,7 @@ fn every_codec_gives_the_same_data() {
             .any(|e| matches!(e.offset, DataOffset::At(_)));
         assert_eq!(offsets, has_offsets, "{name}");
         let read = read_all(&bytes).unwrap();
-        let sorted = |c: &Collect| {
+        let sorted = |c: &CollectedContent| {
             let mut d = c.data.clone();
             d.sort();
             d
@@ -275,7 +267,11 @@ fn every_archive_version_is_read() {
             assert_eq!(read.data, [("t".to_owned(), b"1\n2\n".to_vec())]);
         }
     }
-    for (minor, wanted) in [(11, Kind::Limit), (17, Kind::Limit), (255, Kind::Limit)] {
+    for (minor, wanted) in [
+        (11, ArchiveErrorKind::Limit),
+        (17, ArchiveErrorKind::Limit),
+        (255, ArchiveErrorKind::Limit),
+    ] {
         assert_eq!(
             open(&synthetic(minor, 4)).err().map(|e| kind(&e)),
             Some(wanted),
@@ -299,7 +295,7 @@ fn every_truncation_is_detected() {
             let e = read_all(&bytes[..cut])
                 .err()
                 .unwrap_or_else(|| panic!("truncation at {cut} was not detected"));
-            assert_eq!(kind(&e), Kind::Corrupt, "{cut}: {e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{cut}: {e}");
         }
     }
 }
@@ -320,7 +316,7 @@ fn a_statement_with_a_nul_byte_is_damage() {
         bad[at] = 0;
         match read_all(&bad) {
             Err(e) => {
-                assert_eq!(kind(&e), Kind::Corrupt, "{at}: {e}");
+                assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{at}: {e}");
                 in_statements += 1;
             }
             Ok(read) => assert!(

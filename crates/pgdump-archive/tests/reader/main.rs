@@ -7,6 +7,7 @@ mod files;
 mod formats;
 mod members;
 mod offsets;
+mod short_reader;
 mod tail;
 mod text;
 mod wrappings;
@@ -18,7 +19,7 @@ use pgdump_archive::ArchiveError;
 
 /// The variants of [`ArchiveError`], for comparisons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ArchiveErrorKind {
     Corrupt,
     Unsupported,
     Limit,
@@ -27,14 +28,14 @@ enum Kind {
     Other,
 }
 
-fn kind(e: &ArchiveError) -> Kind {
+fn kind(e: &ArchiveError) -> ArchiveErrorKind {
     match e {
-        ArchiveError::Corrupt(_) => Kind::Corrupt,
-        ArchiveError::Unsupported(_) => Kind::Unsupported,
-        ArchiveError::Limit(_) => Kind::Limit,
-        ArchiveError::Foreign(_) => Kind::Foreign,
-        ArchiveError::NotFound(_) => Kind::NotFound,
-        _ => Kind::Other,
+        ArchiveError::Corrupt(_) => ArchiveErrorKind::Corrupt,
+        ArchiveError::Unsupported(_) => ArchiveErrorKind::Unsupported,
+        ArchiveError::Limit(_) => ArchiveErrorKind::Limit,
+        ArchiveError::Foreign(_) => ArchiveErrorKind::Foreign,
+        ArchiveError::NotFound(_) => ArchiveErrorKind::NotFound,
+        _ => ArchiveErrorKind::Other,
     }
 }
 

@@ -12,7 +12,7 @@ use pgdump_archive::{
     DirectorySource, EntryKind, Limits, ReopenableSource, TocEntry,
 };
 
-use crate::{Kind, kind};
+use crate::{ArchiveErrorKind, kind};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -44,9 +44,9 @@ fn unpacked(name: &str) -> Files {
 }
 
 #[derive(Clone)]
-struct Memory(Files);
+struct MemoryDirectory(Files);
 
-impl DirectorySource for Memory {
+impl DirectorySource for MemoryDirectory {
     fn members(&self) -> Vec<(String, u64)> {
         self.0
             .iter()
@@ -74,7 +74,7 @@ impl ReopenableSource for Twice {
 
 /// How the files are stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Form {
+enum MemberForm {
     Folder,
     /// Each member compressed once more, as when they are copied to a bucket.
     Gzipped,
@@ -83,7 +83,12 @@ enum Form {
     Tar,
 }
 
-const FORMS: [Form; 4] = [Form::Folder, Form::Gzipped, Form::Packed, Form::Tar];
+const FORMS: [MemberForm; 4] = [
+    MemberForm::Folder,
+    MemberForm::Gzipped,
+    MemberForm::Packed,
+    MemberForm::Tar,
+];
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
@@ -106,21 +111,21 @@ fn pack(files: &Files, prefix: &str) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-fn origin(files: &Files, form: Form) -> ArchiveSource {
+fn origin(files: &Files, form: MemberForm) -> ArchiveSource {
     let stream = |bytes: Vec<u8>| ArchiveSource::Stream {
         bytes: Box::new(Cursor::new(bytes.clone())),
         reopen: Some(Arc::new(Twice(bytes))),
     };
     match form {
-        Form::Folder => ArchiveSource::Directory(Arc::new(Memory(files.clone()))),
-        Form::Gzipped => {
+        MemberForm::Folder => ArchiveSource::Directory(Arc::new(MemoryDirectory(files.clone()))),
+        MemberForm::Gzipped => {
             let files = files
                 .iter()
                 .map(|(name, bytes)| (format!("{name}.gz"), gzip(bytes)));
-            ArchiveSource::Directory(Arc::new(Memory(files.collect())))
+            ArchiveSource::Directory(Arc::new(MemoryDirectory(files.collect())))
         }
-        Form::Packed => stream(pack(files, "./")),
-        Form::Tar => stream(pack(files, "")),
+        MemberForm::Packed => stream(pack(files, "./")),
+        MemberForm::Tar => stream(pack(files, "")),
     }
 }
 
@@ -152,7 +157,7 @@ impl DataSink for Objects {
     }
 }
 
-fn read(files: &Files, form: Form, only_tables: bool) -> Result<Objects, ArchiveError> {
+fn read(files: &Files, form: MemberForm, only_tables: bool) -> Result<Objects, ArchiveError> {
     let mut sink = Objects {
         only_tables,
         ..Objects::default()
@@ -167,11 +172,11 @@ fn read(files: &Files, form: Form, only_tables: bool) -> Result<Objects, Archive
 }
 
 /// Both fixtures of a version, and the name of their list.
-fn dumps(version: u32) -> [(Files, Vec<Form>); 2] {
+fn dumps(version: u32) -> [(Files, Vec<MemberForm>); 2] {
     let forms = |tar: bool| {
         FORMS
             .into_iter()
-            .filter(|f| (*f == Form::Tar) == tar)
+            .filter(|f| (*f == MemberForm::Tar) == tar)
             .collect()
     };
     [
@@ -200,7 +205,7 @@ fn member_of(files: &Files, plain: &str) -> String {
         .clone()
 }
 
-fn for_each_form(mut f: impl FnMut(u32, &Files, Form)) {
+fn for_each_form(mut f: impl FnMut(u32, &Files, MemberForm)) {
     for version in [15, 16, 18] {
         for (files, forms) in dumps(version) {
             forms.into_iter().for_each(|form| f(version, &files, form));
@@ -308,7 +313,11 @@ fn a_list_that_does_not_match_the_members_is_damage() {
             let e = read(&files, form, false)
                 .err()
                 .unwrap_or_else(|| panic!("{version} {form:?} {what}"));
-            assert_eq!(kind(&e), Kind::Corrupt, "{version} {form:?} {what}: {e}");
+            assert_eq!(
+                kind(&e),
+                ArchiveErrorKind::Corrupt,
+                "{version} {form:?} {what}: {e}"
+            );
             assert!(
                 e.to_string().contains(word),
                 "{version} {form:?} {what}: {e}"
@@ -322,22 +331,23 @@ fn a_list_that_does_not_match_the_members_is_damage() {
 #[test]
 fn missing_members_are_damage_and_others_are_foreign() {
     for_each_form(|version, files, form| {
-        let refused_as = |wanted: Kind, files: &Files, only_tables: bool, word: &str| {
-            let e = read(files, form, only_tables).err();
-            let e = e.unwrap_or_else(|| panic!("{version} {form:?}: {word}"));
-            assert_eq!(kind(&e), wanted, "{version} {form:?}: {e}");
-            assert!(
-                e.to_string().contains(word),
-                "{version} {form:?}: {e}, not {word}"
-            );
-        };
+        let refused_as =
+            |wanted: ArchiveErrorKind, files: &Files, only_tables: bool, word: &str| {
+                let e = read(files, form, only_tables).err();
+                let e = e.unwrap_or_else(|| panic!("{version} {form:?}: {word}"));
+                assert_eq!(kind(&e), wanted, "{version} {form:?}: {e}");
+                assert!(
+                    e.to_string().contains(word),
+                    "{version} {form:?}: {e}, not {word}"
+                );
+            };
         let refused = |files: &Files, only_tables, word: &str| {
-            refused_as(Kind::Corrupt, files, only_tables, word)
+            refused_as(ArchiveErrorKind::Corrupt, files, only_tables, word)
         };
-        let of_others = if matches!(form, Form::Folder | Form::Gzipped) {
-            Kind::Foreign
+        let of_others = if matches!(form, MemberForm::Folder | MemberForm::Gzipped) {
+            ArchiveErrorKind::Foreign
         } else {
-            Kind::Corrupt
+            ArchiveErrorKind::Corrupt
         };
         let mut gone = files.clone();
         gone.remove(&member_of(files, "blob_9002.dat"));
@@ -415,13 +425,17 @@ fn a_tar_with_false_headers_is_refused_at_once() {
         u64::MAX - 1,
         u64::MAX,
     ];
-    let mut cases: Vec<(String, Vec<u8>, Kind)> = Vec::new();
+    let mut cases: Vec<(String, Vec<u8>, ArchiveErrorKind)> = Vec::new();
     for size in sizes {
         for first in [&toc, &packed] {
             for kind in [b'0', b'5', b'L', b'x', b'g', b'K', b'2'] {
                 let lying = tar_member("3389.dat", kind, size, b"rows");
                 let what = format!("{size} bytes of {}", char::from(kind));
-                cases.push((what, [&first[..], &lying].concat(), Kind::Corrupt));
+                cases.push((
+                    what,
+                    [&first[..], &lying].concat(),
+                    ArchiveErrorKind::Corrupt,
+                ));
             }
         }
         let lying = [
@@ -429,7 +443,11 @@ fn a_tar_with_false_headers_is_refused_at_once() {
             &pax(&format!("{} size={size}\n", 7 + size.to_string().len() + 2)),
             &packed,
         ];
-        cases.push((format!("pax size {size}"), lying.concat(), Kind::Corrupt));
+        cases.push((
+            format!("pax size {size}"),
+            lying.concat(),
+            ArchiveErrorKind::Corrupt,
+        ));
     }
     for text in [
         "30 size=18446744073709551616\n",
@@ -440,13 +458,17 @@ fn a_tar_with_false_headers_is_refused_at_once() {
         cases.push((
             text.to_owned(),
             [&toc[..], &pax(text), &packed].concat(),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
         ));
     }
     let sparse = tar_member("3389.dat", b'S', 4, b"rows");
-    cases.push(("sparse".into(), [&toc[..], &sparse].concat(), Kind::Limit));
+    cases.push((
+        "sparse".into(),
+        [&toc[..], &sparse].concat(),
+        ArchiveErrorKind::Limit,
+    ));
     let sparse = [&toc[..], &pax("22 GNU.sparse.major=1\n"), &packed].concat();
-    cases.push(("sparse by pax".into(), sparse, Kind::Limit));
+    cases.push(("sparse by pax".into(), sparse, ArchiveErrorKind::Limit));
     for (what, bytes, reason) in cases {
         let reopen = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn ReopenableSource>);
         let origin = ArchiveSource::Stream {
@@ -460,9 +482,9 @@ fn a_tar_with_false_headers_is_refused_at_once() {
 }
 
 /// A source that is wanted as long as its flag is set.
-struct Wanted<S>(S, Arc<AtomicBool>);
+struct CancellableSource<S>(S, Arc<AtomicBool>);
 
-impl<S> Wanted<S> {
+impl<S> CancellableSource<S> {
     fn check(&self) -> Result<(), ArchiveError> {
         if self.1.load(Relaxed) {
             return Ok(());
@@ -471,7 +493,7 @@ impl<S> Wanted<S> {
     }
 }
 
-impl DirectorySource for Wanted<Memory> {
+impl DirectorySource for CancellableSource<MemoryDirectory> {
     fn members(&self) -> Vec<(String, u64)> {
         self.0.members()
     }
@@ -485,7 +507,7 @@ impl DirectorySource for Wanted<Memory> {
     }
 }
 
-impl ReopenableSource for Wanted<Twice> {
+impl ReopenableSource for CancellableSource<Twice> {
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
         self.0.open(offset)
     }
@@ -509,10 +531,10 @@ fn members_are_decompressed_as_long_as_they_are_wanted() {
             let bytes = pack(&zipped, "./");
             ArchiveSource::Stream {
                 bytes: Box::new(Cursor::new(bytes.clone())),
-                reopen: Some(Arc::new(Wanted(Twice(bytes), wanted.clone()))),
+                reopen: Some(Arc::new(CancellableSource(Twice(bytes), wanted.clone()))),
             }
         } else {
-            let members = Wanted(Memory(zipped.clone()), wanted.clone());
+            let members = CancellableSource(MemoryDirectory(zipped.clone()), wanted.clone());
             ArchiveSource::Directory(Arc::new(members))
         };
         let opened = Archive::open(origin, Limits::default(), &DecryptionKeys::default());
@@ -529,7 +551,7 @@ fn members_are_decompressed_as_long_as_they_are_wanted() {
 }
 
 /// A directory whose store has a checksum of every member but one.
-struct Checked(Memory, String);
+struct Checked(MemoryDirectory, String);
 
 impl DirectorySource for Checked {
     fn members(&self) -> Vec<(String, u64)> {
@@ -547,12 +569,12 @@ impl DirectorySource for Checked {
 
 /// The names of what was proven, each after the end of its entry.
 #[derive(Default)]
-struct Proven {
+struct ProvenNames {
     ended: Option<String>,
     names: Vec<String>,
 }
 
-impl DataSink for Proven {
+impl DataSink for ProvenNames {
     fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
         self.ended = None;
         Ok(())
@@ -584,10 +606,10 @@ fn a_member_is_proven_by_its_checksum_and_large_objects_by_all_of_theirs() {
     let table = files.keys().find(|n| n.as_bytes()[0].is_ascii_digit());
     let table = table.unwrap();
     let proven = |without: &str| {
-        let members = Checked(Memory(files.clone()), without.to_owned());
+        let members = Checked(MemoryDirectory(files.clone()), without.to_owned());
         let origin = ArchiveSource::Directory(Arc::new(members));
         let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default());
-        let mut sink = Proven::default();
+        let mut sink = ProvenNames::default();
         archive.unwrap().read_data(&mut sink).unwrap();
         sink.names
     };

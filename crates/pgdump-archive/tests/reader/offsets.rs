@@ -10,20 +10,20 @@ use pgdump_archive::{
     DataSink, DigestSink, DumpId, Extent, IndexedBlock, RangeSource, TocEntry,
 };
 
-use crate::formats::{CORPUS, Collect, bytes_of, open};
-use crate::{Kind, kind};
+use crate::formats::{CORPUS, CollectedContent, bytes_of, open};
+use crate::{ArchiveErrorKind, kind};
 
 const FIXTURE: &str = "shop18.gzip.dump";
 
-/// The bytes of an archive, and the parts that were read or known.
+/// The bytes of an archive, and the ranges that were read or known.
 #[derive(Default)]
-struct Parts {
+pub struct RecordedRanges {
     bytes: Vec<u8>,
-    opened: Mutex<Vec<Extent>>,
+    pub opened: Mutex<Vec<Extent>>,
     known: Mutex<Vec<Extent>>,
 }
 
-impl RangeSource for Parts {
+impl RangeSource for RecordedRanges {
     fn open(&self, e: Extent) -> Result<ByteStream, ArchiveError> {
         let begin = (e.offset as usize).min(self.bytes.len());
         let end = ((e.offset + e.length) as usize).min(self.bytes.len());
@@ -38,21 +38,21 @@ impl RangeSource for Parts {
     }
 }
 
-impl Parts {
-    fn of(bytes: &[u8]) -> Arc<Self> {
-        Arc::new(Parts {
+impl RecordedRanges {
+    pub fn of(bytes: &[u8]) -> Arc<Self> {
+        Arc::new(RecordedRanges {
             bytes: bytes.to_vec(),
-            ..Parts::default()
+            ..RecordedRanges::default()
         })
     }
 
-    /// Whether all parts together are the archive, each byte once.
+    /// Whether all ranges together are the archive, each byte once.
     fn assert_whole(&self) {
-        let mut parts = self.opened.lock().unwrap().clone();
-        parts.extend(self.known.lock().unwrap().iter());
-        parts.sort_by_key(|part| part.offset);
+        let mut ranges = self.opened.lock().unwrap().clone();
+        ranges.extend(self.known.lock().unwrap().iter());
+        ranges.sort_by_key(|part| part.offset);
         let (mut end, mut crc) = (0, Crc32c::default());
-        for part in parts {
+        for part in ranges {
             assert_eq!(part.offset, end);
             crc = crc.combine(part.crc32c, part.length as usize);
             end += part.length;
@@ -85,7 +85,7 @@ type Data = (
     std::collections::BTreeMap<u32, Vec<u8>>,
 );
 
-fn sorted(sinks: Vec<Collect>) -> Data {
+fn sorted(sinks: Vec<CollectedContent>) -> Data {
     let mut all = Data::default();
     for sink in sinks {
         all.0.extend(sink.data);
@@ -96,7 +96,7 @@ fn sorted(sinks: Vec<Collect>) -> Data {
 }
 
 fn in_order(bytes: &[u8]) -> Result<Data, ArchiveError> {
-    let mut sink = Collect::default();
+    let mut sink = CollectedContent::default();
     open(bytes)?.read_data(&mut sink)?;
     Ok(sorted(vec![sink]))
 }
@@ -111,10 +111,10 @@ fn by_offsets(mut archive: Archive, apart: bool) -> Result<Data, ArchiveError> {
     let streams = archive.into_streams(3);
     assert_eq!(streams.len(), 3);
     let read = |stream: pgdump_archive::DataStream| {
-        let mut sink = Collect::default();
+        let mut sink = CollectedContent::default();
         stream.read(&mut sink).map(|()| sink)
     };
-    let read: Result<Vec<Collect>, _> = std::thread::scope(|scope| {
+    let read: Result<Vec<CollectedContent>, _> = std::thread::scope(|scope| {
         let threads: Vec<_> = streams
             .into_iter()
             .map(|s| scope.spawn(|| read(s)))
@@ -131,16 +131,16 @@ fn several_readers_read_all_bytes_once_by_their_offsets() {
         let expected = in_order(&bytes).unwrap();
         for apart in [false, true] {
             let mut archive = open(&bytes).unwrap();
-            let parts = Parts::of(&bytes);
-            let located = archive.read_by_offsets(bytes.len() as u64, parts.clone());
+            let ranges = RecordedRanges::of(&bytes);
+            let located = archive.read_by_offsets(bytes.len() as u64, ranges.clone());
             assert_eq!(located.is_ok(), has_offsets, "{name}");
             assert_eq!(archive.is_read_by_offsets(), has_offsets, "{name}");
             if has_offsets {
                 assert!(by_offsets(archive, apart).unwrap() == expected, "{name}");
                 let blocks = learn(&bytes).len();
-                let opened = parts.opened.lock().unwrap().len();
+                let opened = ranges.opened.lock().unwrap().len();
                 assert_eq!(opened, if apart { blocks } else { 1 }, "{name}");
-                parts.assert_whole();
+                ranges.assert_whole();
             }
         }
     }
@@ -151,10 +151,10 @@ fn several_readers_read_all_bytes_once_by_their_offsets() {
 fn a_compressed_archive_has_no_offsets() {
     let wrapped = std::fs::read(crate::fixtures().join("shop18.none.dump.gz")).unwrap();
     let mut archive = open(&wrapped).unwrap();
-    let parts = Parts::of(&wrapped);
+    let ranges = RecordedRanges::of(&wrapped);
     assert!(
         archive
-            .read_by_offsets(wrapped.len() as u64, parts)
+            .read_by_offsets(wrapped.len() as u64, ranges)
             .is_err()
     );
     assert!(in_order(&wrapped).is_ok());
@@ -180,27 +180,27 @@ fn move_offset(bytes: &mut [u8], from: u64, to: u64) {
 
 /// How a reader of the offsets finds out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum Detection {
     /// Before anything is read: the stream can be read instead.
     AtOnce,
     Reading,
 }
 
 /// What is wrong, how, when that is found, and whether one stream can be read.
-type Case = (&'static str, fn(&mut Vec<u8>, &[u64]), Found, bool);
+type WrongOffset = (&'static str, fn(&mut Vec<u8>, &[u64]), Detection, bool);
 
 /// The offsets come in ascending order.
-const WRONG: [Case; 11] = [
+const WRONG: [WrongOffset; 11] = [
     (
         "a block is said to begin early",
         |b, at| move_offset(b, at[1], at[1] - 10),
-        Found::Reading,
+        Detection::Reading,
         true,
     ),
     (
         "a block is said to begin late",
         |b, at| move_offset(b, at[1], at[1] + 10),
-        Found::Reading,
+        Detection::Reading,
         true,
     ),
     (
@@ -210,25 +210,25 @@ const WRONG: [Case; 11] = [
             set(b, one, at[1]);
             set(b, two, at[0]);
         },
-        Found::Reading,
+        Detection::Reading,
         true,
     ),
     (
         "two blocks are said to begin at one byte",
         |b, at| move_offset(b, at[1], at[2]),
-        Found::AtOnce,
+        Detection::AtOnce,
         true,
     ),
     (
         "the first block is said to begin late",
         |b, at| move_offset(b, at[0], at[0] + 1),
-        Found::AtOnce,
+        Detection::AtOnce,
         true,
     ),
     (
         "a block is said to begin behind the end",
         |b, at| move_offset(b, at[1], u64::MAX),
-        Found::AtOnce,
+        Detection::AtOnce,
         true,
     ),
     (
@@ -237,13 +237,13 @@ const WRONG: [Case; 11] = [
             let state = field(b, at[1]).start - 1;
             b[state] = 1;
         },
-        Found::AtOnce,
+        Detection::AtOnce,
         true,
     ),
     (
         "a block is another entry's",
         |b, at| b[at[1] as usize + 2] ^= 1,
-        Found::Reading,
+        Detection::Reading,
         false,
     ),
     (
@@ -254,19 +254,19 @@ const WRONG: [Case; 11] = [
                 move_offset(b, *at, at + 5);
             }
         },
-        Found::Reading,
+        Detection::Reading,
         false,
     ),
     (
         "the end is missing",
         |b, _| b.truncate(b.len() - 3),
-        Found::Reading,
+        Detection::Reading,
         false,
     ),
     (
         "bytes behind the end",
         |b, _| b.extend(b"done\n"),
-        Found::Reading,
+        Detection::Reading,
         false,
     ),
 ];
@@ -284,25 +284,28 @@ fn whatever_contradicts_the_offsets_is_found() {
         for apart in [false, true] {
             let mut archive = open(&bytes).unwrap();
             let size = bytes.len() as u64;
-            let located = archive.read_by_offsets(size, Parts::of(&bytes));
+            let located = archive.read_by_offsets(size, RecordedRanges::of(&bytes));
             assert_eq!(
                 located.is_err(),
-                found == Found::AtOnce,
+                found == Detection::AtOnce,
                 "{what}: {located:?}"
             );
             if located.is_ok() {
                 let e = by_offsets(archive, apart).expect_err(what);
-                assert_eq!(kind(&e), Kind::Corrupt, "{what}: {e}");
+                assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{what}: {e}");
             } else if !apart {
                 // The same archive, whose input was not touched.
-                let mut sink = Collect::default();
+                let mut sink = CollectedContent::default();
                 archive.read_data(&mut sink).unwrap();
                 assert!(sorted(vec![sink]) == expected, "{what}");
             }
         }
         match in_order(&bytes) {
             Ok(data) => assert!(is_readable && data == expected, "{what}"),
-            Err(e) => assert!(!is_readable && kind(&e) == Kind::Corrupt, "{what}: {e}"),
+            Err(e) => assert!(
+                !is_readable && kind(&e) == ArchiveErrorKind::Corrupt,
+                "{what}: {e}"
+            ),
         }
     }
 }
@@ -326,28 +329,36 @@ fn the_table_of_contents_behind_the_data_is_a_part() {
     let size = bytes.len() as u64;
     let opened = || {
         let mut archive = open(&bytes).unwrap();
-        assert!(archive.read_by_offsets(size, Parts::of(&bytes)).is_err());
+        assert!(
+            archive
+                .read_by_offsets(size, RecordedRanges::of(&bytes))
+                .is_err()
+        );
         archive.read_trailer(&bytes[bytes.len() - contents..]);
         archive
     };
-    let (mut archive, parts) = (opened(), Parts::of(&bytes));
-    archive.read_by_offsets(size, parts.clone()).unwrap();
+    let (mut archive, ranges) = (opened(), RecordedRanges::of(&bytes));
+    archive.read_by_offsets(size, ranges.clone()).unwrap();
     assert!(by_offsets(archive, true).unwrap() == expected);
-    parts.assert_whole();
+    ranges.assert_whole();
     // Damaged since it was looked at: a name in it.
     let mut damaged = bytes.clone();
     let name = damaged.windows(4).rposition(|w| w == b"shop").unwrap();
     damaged[name] ^= 1;
-    assert!(opened().read_by_offsets(size, Parts::of(&damaged)).is_err());
+    assert!(
+        opened()
+            .read_by_offsets(size, RecordedRanges::of(&damaged))
+            .is_err()
+    );
 }
 
 /// Wants nothing that it knows.
-struct Continued {
+struct ContinuingSink {
     known: HashMap<DumpId, Extent>,
     read: Vec<(DumpId, Extent)>,
 }
 
-impl DataSink for Continued {
+impl DataSink for ContinuingSink {
     fn should_read(&self, entry: &TocEntry) -> bool {
         !self.known.contains_key(&entry.dump_id)
     }
@@ -380,23 +391,23 @@ fn blocks_that_were_read_before_are_known() {
         .map(|b| (b.dump_id, b.extent))
         .collect();
     let read = |known: &[(DumpId, Extent)]| {
-        let (mut archive, parts) = (open(&bytes).unwrap(), Parts::of(&bytes));
+        let (mut archive, ranges) = (open(&bytes).unwrap(), RecordedRanges::of(&bytes));
         let size = bytes.len() as u64;
-        archive.read_by_offsets(size, parts.clone()).unwrap();
-        let mut sink = Continued {
+        archive.read_by_offsets(size, ranges.clone()).unwrap();
+        let mut sink = ContinuingSink {
             known: known.iter().copied().collect(),
             read: vec![],
         };
-        archive.read_data(&mut sink).map(|()| (sink.read, parts))
+        archive.read_data(&mut sink).map(|()| (sink.read, ranges))
     };
-    let (found, parts) = read(&[]).unwrap();
+    let (found, ranges) = read(&[]).unwrap();
     assert_eq!(found, all);
-    parts.assert_whole();
+    ranges.assert_whole();
     let known = [all[0], all[2]];
-    let (found, parts) = read(&known).unwrap();
+    let (found, ranges) = read(&known).unwrap();
     assert_eq!(found.len(), all.len() - 2);
-    parts.assert_whole();
-    let opened = parts.opened.lock().unwrap().clone();
+    ranges.assert_whole();
+    let opened = ranges.opened.lock().unwrap().clone();
     let begins: Vec<u64> = opened.iter().map(|e| e.offset).collect();
     assert_eq!(begins, [all[1].1.offset, all[3].1.offset]);
     // A block that is not where it was.
@@ -406,5 +417,5 @@ fn blocks_that_were_read_before_are_known() {
         ..extent
     };
     let e = read(&[(id, elsewhere)]).map(|_| ()).unwrap_err();
-    assert_eq!(kind(&e), Kind::Corrupt, "{e}");
+    assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{e}");
 }

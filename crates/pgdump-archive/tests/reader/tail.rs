@@ -2,15 +2,15 @@
 //! leaves it if its output was opened for appending; anything else is reported.
 
 use pgdump_archive::Crc32c;
-use std::sync::{Arc, Mutex};
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, ArchiveSource, ByteStream, Chunk, ContentDigest, DataSink, DecryptionKeys, DigestSink,
-    Extent, Limits, RangeSource, TocEntry,
+    Archive, ArchiveSource, Chunk, ContentDigest, DataSink, DecryptionKeys, DigestSink, Limits,
+    TocEntry,
 };
 
-use crate::{Kind, kind};
+use crate::offsets::RecordedRanges;
+use crate::{ArchiveErrorKind, kind};
 
 use crate::synthetic::{synthetic, synthetic_parts};
 
@@ -20,9 +20,9 @@ fn open(bytes: &[u8]) -> Result<Archive, ArchiveError> {
 }
 
 #[derive(Default)]
-struct Rows(Vec<u8>);
+struct RowSink(Vec<u8>);
 
-impl DataSink for Rows {
+impl DataSink for RowSink {
     fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
@@ -39,21 +39,9 @@ impl DataSink for Rows {
 }
 
 fn rows(bytes: &[u8]) -> Result<Vec<u8>, ArchiveError> {
-    let mut sink = Rows::default();
+    let mut sink = RowSink::default();
     open(bytes)?.read_data(&mut sink)?;
     Ok(sink.0)
-}
-
-/// The bytes, and the ranges that were requested.
-struct Parts(Vec<u8>, Mutex<Vec<Extent>>);
-
-impl RangeSource for Parts {
-    fn open(&self, e: Extent) -> Result<ByteStream, ArchiveError> {
-        self.1.lock().unwrap().push(e);
-        let part = self.0[e.offset as usize..][..e.length as usize].to_vec();
-        assert_eq!(Crc32c::of(&part), e.crc32c);
-        Ok(Box::new(std::io::Cursor::new(part)))
-    }
 }
 
 /// The table of contents after the data has its offsets, and so the size of each table.
@@ -115,15 +103,18 @@ fn every_reader_accepts_a_table_of_contents_after_the_data() {
                 Some((bytes.len() as u64, Crc32c::of(&bytes)))
             );
             let mut archive = open(&bytes[..index.head.length as usize]).unwrap();
-            let parts = Arc::new(Parts(bytes, Mutex::default()));
-            archive.read_by_blocks(&index, parts.clone()).unwrap();
-            let mut sink = Rows::default();
+            let ranges = RecordedRanges::of(&bytes);
+            archive.read_by_blocks(&index, ranges.clone()).unwrap();
+            let mut sink = RowSink::default();
             archive
                 .into_streams(3)
                 .into_iter()
                 .for_each(|s| s.read(&mut sink).unwrap());
             assert_eq!(sink.0, b"1\n2\n");
-            assert_eq!(parts.1.lock().unwrap().len(), 2);
+            // Each once, with the checksum that the index has.
+            let mut opened = ranges.opened.lock().unwrap().clone();
+            opened.sort_by_key(|e| e.offset);
+            assert_eq!(opened, [index.blocks[0].extent, index.tail.unwrap()]);
         }
     }
     // Also for an archive without data.
@@ -148,7 +139,7 @@ fn an_incomplete_or_different_second_table_of_contents_is_an_error() {
         let (bytes, end) = appended(minor, 4);
         for cut in end + 1..bytes.len() {
             let e = rows(&bytes[..cut]).expect_err("a truncated table of contents");
-            assert_eq!(kind(&e), Kind::Corrupt, "{cut}: {e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{cut}: {e}");
         }
         let mut taken = vec![];
         for at in end..bytes.len() - 8 {
@@ -156,7 +147,7 @@ fn an_incomplete_or_different_second_table_of_contents_is_an_error() {
             bad[at] ^= 4;
             match rows(&bad) {
                 Ok(_) => taken.push(at),
-                Err(e) => assert_eq!(kind(&e), Kind::Corrupt, "{at}: {e}"),
+                Err(e) => assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{at}: {e}"),
             }
         }
         // The offset of the first entry.
@@ -204,7 +195,7 @@ fn other_bytes_after_the_end_are_reported() {
     ] {
         let e = rows(&[&before[..], behind].concat()).expect_err(said);
         let text = e.to_string();
-        assert_eq!(kind(&e), Kind::Corrupt, "{text}");
+        assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{text}");
         assert!(
             text.contains("ends early") || text.contains(said),
             "{said}: {text}"

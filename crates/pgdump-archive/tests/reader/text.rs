@@ -8,7 +8,7 @@ use pgdump_archive::{
     Archive, ArchiveSource, Chunk, DataSink, DecryptionKeys, Limits, Statement, TocEntry,
 };
 
-use crate::{Kind, kind};
+use crate::{ArchiveErrorKind, kind};
 
 const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\n";
 const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
@@ -19,9 +19,9 @@ fn dump(body: &str) -> String {
 
 /// Records everything in its order, as text.
 #[derive(Default)]
-struct Collect(Vec<String>);
+struct TextRecorder(Vec<String>);
 
-impl DataSink for Collect {
+impl DataSink for TextRecorder {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         self.0.push(format!("rows of {}", entry.tag));
         Ok(())
@@ -53,7 +53,7 @@ fn read_of(text: &[u8], database: Option<&str>) -> Result<(Vec<String>, bool), A
         &DecryptionKeys::default(),
         database,
     )?;
-    let (completeness, mut all) = (archive.completeness(), Collect::default());
+    let (completeness, mut all) = (archive.completeness(), TextRecorder::default());
     archive.read_data(&mut all)?;
     Ok((all.0, completeness.get() == Some(&true)))
 }
@@ -139,7 +139,7 @@ fn statements_that_pg_dump_does_not_write_are_found() {
         let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default());
         let archive = archive.unwrap();
         let found = archive.foreign_statement();
-        archive.read_data(&mut Collect::default()).unwrap();
+        archive.read_data(&mut TextRecorder::default()).unwrap();
         found.get().copied()
     };
     for (statement, is_foreign) in [
@@ -177,139 +177,139 @@ fn truncated_or_harmful_text_is_refused_with_name_and_line() {
         (
             "a cut dump",
             d[..d.len() - 45].to_owned(),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "is missing",
         ),
         (
             "a second one that is cut",
             format!("{d}{}", &d[..d.len() - 45]),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "is missing",
         ),
         (
             "a dump in a cut one",
             format!("{HEAD}{d}"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "another one begins in line",
         ),
         (
             "a transaction that is cut",
             format!("BEGIN;\n{d}"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "begins in line 1",
         ),
         (
             "a transaction that is rolled back to a savepoint",
             format!("{d}BEGIN;\nSAVEPOINT a;\nROLLBACK TO SAVEPOINT a;\n"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "COMMIT is missing",
         ),
         (
             "a transaction that is rolled back to a savepoint, in other words",
             format!("{d}BEGIN;\nSAVEPOINT a;\nROLLBACK WORK TO a;\n"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "COMMIT is missing",
         ),
         (
             "a transaction that begins at the end of another one",
             format!("{d}BEGIN;\nROLLBACK AND CHAIN;\n"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "COMMIT is missing",
         ),
         (
             "a transaction that begins at the end of another one, in other words",
             format!("{d}BEGIN;\nCOMMIT WORK AND CHAIN;\n"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "COMMIT is missing",
         ),
         (
             "stderr first",
             format!("pg_dump: warning: x\n{d}"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "line 1: a message of pg_dump",
         ),
         (
             "stderr last",
             format!("{d}pg_dump: warning: x\n"),
-            Kind::Corrupt,
+            ArchiveErrorKind::Corrupt,
             "a message of pg_dump",
         ),
         (
             "a program",
             format!("{d}\\! touch x\n"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "the psql command \\!",
         ),
         (
             "a file",
             format!("\\i x.sql\n{d}"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "line 1: the psql command \\i",
         ),
         (
             "a variable",
             format!("\\set a 1\nSELECT :a;\n{d}"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "line 2: psql would replace",
         ),
         (
             "another database",
             format!("\\connect other\n{d}"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "line 1: \\connect",
         ),
         (
             "a prepared transaction",
             dump("SELECT 1;PREPARE TRANSACTION 'x';"),
-            Kind::Unsupported,
+            ArchiveErrorKind::Unsupported,
             "line 8: a prepared transaction",
         ),
         (
             "text after COPY",
             dump("COPY public.t (a) FROM stdin; SELECT 1;\n\\.\n"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "COPY is followed by other text",
         ),
         (
             "a command of psql behind a statement",
             format!("{d}SELECT 1 \\gset\n"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "a psql command in a statement",
         ),
         (
             "rows without their COPY",
             format!("{d}SELECT\t\\N\n"),
-            Kind::Unsupported,
+            ArchiveErrorKind::Unsupported,
             "a psql command in a statement",
         ),
         (
             "COPY with options",
             dump("COPY public.t (a) FROM stdin WITH (FORMAT csv);\n1\n\\.\n"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "COPY has options",
         ),
         (
             "COPY with what is no option",
             dump("COPY public.t (a) FROM stdin stdin;\n1\n\\.\n"),
-            Kind::Unsupported,
+            ArchiveErrorKind::Unsupported,
             "COPY has options",
         ),
         (
             "COPY of a program's rows",
             dump("COPY public.t (a) FROM PROGRAM 'id';\n"),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "COPY is not FROM stdin",
         ),
         (
             "COPY from nowhere",
             dump("COPY public.t (a) FROM stdim;\n"),
-            Kind::Unsupported,
+            ArchiveErrorKind::Unsupported,
             "COPY is not FROM stdin",
         ),
         (
             "another encoding",
             format!("{d}{}", d.replace("UTF8", "LATIN1")),
-            Kind::Limit,
+            ArchiveErrorKind::Limit,
             "client_encoding changes from UTF8 to LATIN1",
         ),
     ] {
@@ -331,7 +331,7 @@ fn a_second_connect_to_the_same_database_changes_nothing() {
         "\\connect \"f 01\"\n\\connect postgres\n",
         1,
     );
-    assert_eq!(kind(&read(&other).unwrap_err()), Kind::Limit);
+    assert_eq!(kind(&read(&other).unwrap_err()), ArchiveErrorKind::Limit);
 }
 
 /// Names and statements whose number the text decides take no more memory than allowed.
@@ -392,9 +392,9 @@ fn a_text_with_too_many_names_is_refused_without_blaming_the_backup() {
         let origin = ArchiveSource::once(std::io::Cursor::new(text.into_bytes()));
         let keys = DecryptionKeys::default();
         let read = Archive::open_database(origin, limits, &keys, database)
-            .and_then(|archive| archive.read_data(&mut Collect::default()));
+            .and_then(|archive| archive.read_data(&mut TextRecorder::default()));
         let e = read.err().unwrap_or_else(|| panic!("{what}"));
-        assert_eq!(kind(&e), Kind::Limit, "{what}: {e}");
+        assert_eq!(kind(&e), ArchiveErrorKind::Limit, "{what}: {e}");
         assert!(e.to_string().contains(said), "{what}: {e}");
     }
 }
@@ -411,13 +411,13 @@ fn any_number_of_savepoints_is_read_one_after_another() {
     ));
     let origin = ArchiveSource::once(std::io::Cursor::new(text.into_bytes()));
     let archive = Archive::open(origin, limits, &DecryptionKeys::default()).unwrap();
-    archive.read_data(&mut Collect::default()).unwrap();
+    archive.read_data(&mut TextRecorder::default()).unwrap();
 }
 
 /// Counts the bytes that are read.
-struct Counted<R>(R, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+struct CountedReader<R>(R, std::sync::Arc<std::sync::atomic::AtomicUsize>);
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountedReader<R> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let read = self.0.read(out)?;
         self.1.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
@@ -435,7 +435,7 @@ fn the_preview_of_a_clusters_database_is_bounded() {
         1,
     );
     let count = std::sync::Arc::default();
-    let input = Counted(
+    let input = CountedReader(
         std::io::Cursor::new(text.into_bytes()),
         std::sync::Arc::clone(&count),
     );
@@ -444,7 +444,7 @@ fn the_preview_of_a_clusters_database_is_bounded() {
     let archive = Archive::open_database(origin, Limits::default(), &keys, Some("one")).unwrap();
     let read = count.load(std::sync::atomic::Ordering::Relaxed);
     assert!((1 << 20..2 << 20).contains(&read), "{read} bytes");
-    let mut all = Collect::default();
+    let mut all = TextRecorder::default();
     archive.read_data(&mut all).unwrap();
     assert!(all.0.iter().filter(|s| s.starts_with("COMMENT")).count() == 60_000);
     assert!(all.0.contains(&"rows of public.one_t".to_owned()));
@@ -460,7 +460,7 @@ fn a_clusters_database_without_rows_has_its_name() {
     let keys = DecryptionKeys::default();
     let archive = Archive::open_database(origin, Limits::default(), &keys, Some("one")).unwrap();
     assert_eq!(archive.header().database.as_deref(), Some("one"));
-    let mut all = Collect::default();
+    let mut all = TextRecorder::default();
     archive.read_data(&mut all).unwrap();
     assert!(!all.0.iter().any(|s| s.contains("two")), "{:?}", all.0);
 }
@@ -500,7 +500,7 @@ fn one_database_of_a_cluster_is_read_by_name() {
         "{all:?}"
     );
     let e = read(&text).unwrap_err();
-    assert_eq!(kind(&e), Kind::NotFound);
+    assert_eq!(kind(&e), ArchiveErrorKind::NotFound);
     assert!(
         e.to_string().contains("--database (one, template1, two)"),
         "{e}"
@@ -512,7 +512,10 @@ fn one_database_of_a_cluster_is_read_by_name() {
         "{e}"
     );
     let cut = &text.as_bytes()[..text.len() - 30];
-    assert_eq!(kind(&read_of(cut, Some("two")).unwrap_err()), Kind::Corrupt);
+    assert_eq!(
+        kind(&read_of(cut, Some("two")).unwrap_err()),
+        ArchiveErrorKind::Corrupt
+    );
     let roles = text.split("\\connect").next().unwrap().to_owned()
         + "--\n-- PostgreSQL database cluster dump complete\n--\n";
     assert!(read(&roles).unwrap_err().to_string().contains("--globals"));
@@ -520,7 +523,7 @@ fn one_database_of_a_cluster_is_read_by_name() {
     assert!(read_of(one.as_bytes(), Some("one")).is_ok());
     assert_eq!(
         kind(&read_of(one.as_bytes(), Some("two")).unwrap_err()),
-        Kind::NotFound
+        ArchiveErrorKind::NotFound
     );
 }
 
@@ -579,7 +582,7 @@ fn an_oversized_statement_is_refused_without_blaming_the_backup() {
         )
         .err()
         .unwrap();
-        assert_eq!(kind(&e), Kind::Limit, "{middle}: {e}");
+        assert_eq!(kind(&e), ArchiveErrorKind::Limit, "{middle}: {e}");
         assert!(
             matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("line 8: a statement of"),
             "{e}"

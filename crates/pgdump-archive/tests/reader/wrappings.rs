@@ -3,9 +3,9 @@
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{Archive, ArchiveSource, DecryptionKeys, Filter, Limits};
 
-use crate::{Kind, kind, sample};
+use crate::{ArchiveErrorKind, kind, sample};
 
-use crate::formats::Collect;
+use crate::formats::CollectedContent;
 
 /// Every file that can be read, and its filters.
 const READ: [(&str, Filter); 17] = [
@@ -44,14 +44,17 @@ fn bytes_of(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
 
-fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Filter>, Collect), ArchiveError> {
+fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Filter>, CollectedContent), ArchiveError> {
     let origin = ArchiveSource::once(std::io::Cursor::new(bytes.to_vec()));
     let archive = Archive::open(
         origin,
         Limits::default().with_memory(memory),
         &DecryptionKeys::default(),
     )?;
-    let (filters, mut sink) = (archive.header().filters.clone(), Collect::default());
+    let (filters, mut sink) = (
+        archive.header().filters.clone(),
+        CollectedContent::default(),
+    );
     archive.read_data(&mut sink)?;
     Ok((filters, sink))
 }
@@ -98,12 +101,12 @@ fn truncation_and_trailing_bytes_are_detected() {
             let e = read(&whole[..cut], LARGE)
                 .err()
                 .unwrap_or_else(|| panic!("{name}: a cut at {cut}"));
-            assert_eq!(kind(&e), Kind::Corrupt, "{name}, {cut}: {e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{name}, {cut}: {e}");
         }
         for behind in [&b"psql: warning\n"[..], b"\0\0\0\0x", b"PGDMP"] {
             let e = read(&[&whole[..], behind].concat(), LARGE).err();
             let e = e.unwrap_or_else(|| panic!("{name} and {behind:?}"));
-            assert_eq!(kind(&e), Kind::Corrupt, "{name}: {e}");
+            assert_eq!(kind(&e), ArchiveErrorKind::Corrupt, "{name}: {e}");
             assert!(
                 e.to_string().contains("has ended and other bytes follow"),
                 "{name}: {e}"
@@ -123,7 +126,7 @@ fn a_limit_of_this_program_is_not_blamed_on_the_backup() {
         match read(&bytes_of(name), 256 << 20) {
             Ok(_) => assert!(needed.is_empty(), "{name}"),
             Err(e) => {
-                assert_eq!(kind(&e), Kind::Limit, "{e}");
+                assert_eq!(kind(&e), ArchiveErrorKind::Limit, "{e}");
                 assert!(
                     e.to_string().contains(needed) && e.to_string().contains("256 MiB"),
                     "{name}: {e}"
@@ -133,13 +136,13 @@ fn a_limit_of_this_program_is_not_blamed_on_the_backup() {
     }
     for (name, how) in NAMED {
         let e = read(&bytes_of(name), LARGE).err().unwrap();
-        assert_eq!(kind(&e), Kind::Limit, "{e}");
+        assert_eq!(kind(&e), ArchiveErrorKind::Limit, "{e}");
         assert!(e.to_string().contains(how), "{name}: {e}");
     }
     // The second frame needs more memory than the first.
     for (first, second) in [("two.zst", "long31.zst"), ("two.xz", "dictionary.xz")] {
         let both = [bytes_of(first), bytes_of(second)].concat();
         let e = read(&both, 256 << 20).err().unwrap();
-        assert_eq!(kind(&e), Kind::Limit, "{first}: {e}");
+        assert_eq!(kind(&e), ArchiveErrorKind::Limit, "{first}: {e}");
     }
 }

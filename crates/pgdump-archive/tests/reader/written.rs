@@ -8,9 +8,9 @@ use pgdump_archive::{
     DecryptionKeys, DumpId, Format, Limits, TextEncoding, TocEntry, check_writable,
 };
 
-use crate::formats::{CORPUS, Collect, FORMATS, File, bytes_of, open, read_all};
+use crate::formats::{CORPUS, CollectedContent, FORMATS, File, bytes_of, open, read_all};
 use crate::synthetic::synthetic;
-use crate::{Kind, fixtures, is_full_campaign, kind};
+use crate::{ArchiveErrorKind, fixtures, is_full_campaign, kind};
 
 /// Writes what it is handed.
 struct Copy(ArchiveWriter<Vec<u8>>);
@@ -65,7 +65,7 @@ fn definition(e: &TocEntry) -> String {
 }
 
 /// The data of every table that has some, by name.
-fn tables(read: &Collect) -> Vec<&(String, Vec<u8>)> {
+fn tables(read: &CollectedContent) -> Vec<&(String, Vec<u8>)> {
     let mut all: Vec<_> = read.data.iter().filter(|(_, d)| !d.is_empty()).collect();
     all.sort();
     all
@@ -74,7 +74,7 @@ fn tables(read: &Collect) -> Vec<&(String, Vec<u8>)> {
 fn assert_same(name: &str, source: Archive, codec: Codec) {
     let (header, encoding) = (source.header().clone(), source.encoding().clone());
     let entries: Vec<String> = source.entries().iter().map(definition).collect();
-    let mut before = Collect::default();
+    let mut before = CollectedContent::default();
     open_fixture(name).read_data(&mut before).unwrap();
     let bytes = written(source, codec).unwrap_or_else(|e| panic!("{name}: {e}"));
     let copy = open(&bytes).unwrap();
@@ -145,7 +145,7 @@ fn only_what_pg_restore_can_read_is_written() {
     }
     let text = open(&bytes_of("v18.plain.sql")).unwrap();
     let e = check_writable(text.header(), Codec::Gzip).unwrap_err();
-    assert_eq!(kind(&e), Kind::Unsupported);
+    assert_eq!(kind(&e), ArchiveErrorKind::Unsupported);
     assert!(e.to_string().contains("no table of contents"), "{e}");
 }
 
@@ -249,12 +249,12 @@ fn one_entry_is_read_at_its_offset() {
             panic!("{}", entry.name());
         };
         let at_offset = |at: usize| Box::new(std::io::Cursor::new(bytes[at..].to_vec()));
-        let mut one = Collect::default();
+        let mut one = CollectedContent::default();
         let at = usize::try_from(at).unwrap();
         archive.read_entry(entry, at_offset(at), &mut one).unwrap();
         assert!(all.data.contains(&one.data[0]), "{}", entry.name());
         let e = archive.read_entry(entry, at_offset(at + 1), &mut one);
-        assert_eq!(e.err().map(|e| kind(&e)), Some(Kind::Corrupt));
+        assert_eq!(e.err().map(|e| kind(&e)), Some(ArchiveErrorKind::Corrupt));
         read += 1;
     }
     assert!(read > 2, "{read}");

@@ -117,7 +117,7 @@ fn push_element(element: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::plain::{Constant, Null, Truncate};
+    use crate::rule::plain::{ConstantRule, Null, Truncate};
 
     fn masked(rule: impl Transform + 'static, text: &str) -> Result<String, Fault> {
         let mut out = Vec::new();
@@ -144,7 +144,7 @@ mod tests {
     fn null_follows_the_rule() {
         assert_eq!(masked(Null, "{a,NULL}").unwrap(), "{NULL,NULL}");
         assert_eq!(
-            masked(Constant(b"null".to_vec()), "{a,NULL}").unwrap(),
+            masked(ConstantRule(b"null".to_vec()), "{a,NULL}").unwrap(),
             r#"{"null","null"}"#
         );
     }

@@ -270,7 +270,7 @@ impl Edit<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::plain::{Constant, Truncate};
+    use crate::rule::plain::{ConstantRule, Truncate};
 
     fn masked(rules: Vec<(&str, JsonLeaf)>, text: &str) -> Result<String, Fault> {
         let rules = rules
@@ -284,7 +284,7 @@ mod tests {
     fn first() -> JsonLeaf {
         JsonLeaf::Rule {
             string: Box::new(Truncate { characters: 1 }),
-            number: Some(Box::new(Constant(b"7".to_vec()))),
+            number: Some(Box::new(ConstantRule(b"7".to_vec()))),
         }
     }
 

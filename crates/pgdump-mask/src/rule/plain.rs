@@ -12,9 +12,9 @@ impl Transform for Null {
     }
 }
 
-pub(crate) struct Constant(pub(crate) Vec<u8>);
+pub(crate) struct ConstantRule(pub(crate) Vec<u8>);
 
-impl Transform for Constant {
+impl Transform for ConstantRule {
     fn apply(&self, _: &[u8], _: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Masked, Fault> {
         out.extend_from_slice(&self.0);
         Ok(Masked::Value)

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::calendar::{Moment, is_infinite};
 use crate::key::Keyed;
-use crate::rule_spec::Span;
+use crate::rule_spec::ShiftSpan;
 use crate::transform::{Fault, Masked, Transform};
 
 const SECONDS_OF_DAY: i64 = 86_400;
 
 pub(crate) struct Shift {
     pub(crate) key: Arc<Keyed>,
-    pub(crate) most: Span,
+    pub(crate) most: ShiftSpan,
 }
 
 impl Shift {
@@ -83,7 +83,7 @@ mod tests {
     fn shifted(most: &str, key: &str, entity: Option<&str>, value: &str) -> String {
         let rule = Shift {
             key: test_key(key).keyed().clone(),
-            most: Span::parse(most).unwrap(),
+            most: ShiftSpan::parse(most).unwrap(),
         };
         let mut out = Vec::new();
         rule.apply(value.as_bytes(), entity.map(str::as_bytes), &mut out)
@@ -146,7 +146,7 @@ mod tests {
     fn what_follows_a_date_is_not_copied() {
         let rule = Shift {
             key: test_key("a").keyed().clone(),
-            most: Span::parse("30d").unwrap(),
+            most: ShiftSpan::parse("30d").unwrap(),
         };
         let mut out = Vec::new();
         for value in [

@@ -24,7 +24,7 @@ pub(crate) struct Dependence {
 impl Dependence {
     /// Examines all entries of an archive, regardless of the selection.
     pub(crate) fn of(entries: &[TocEntry]) -> Self {
-        let mut graph = Graph::new(entries);
+        let mut graph = DependencyGraph::new(entries);
         let rows = entries.iter().filter(|e| e.kind == EntryKind::TableData);
         let rows = rows
             .filter(|e| graph.rows_depend(e))
@@ -75,7 +75,7 @@ fn alters_rows(e: &TocEntry) -> bool {
     )
 }
 
-struct Graph<'a> {
+struct DependencyGraph<'a> {
     by_id: HashMap<DumpId, &'a TocEntry>,
     functions: Functions,
     /// The partitioned tables that a partition is attached to, and the parents of an inheriting table.
@@ -91,7 +91,7 @@ struct Graph<'a> {
     steps: std::cell::Cell<usize>,
 }
 
-impl<'a> Graph<'a> {
+impl<'a> DependencyGraph<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
         let is_function = |e: &&TocEntry| {
             matches!(
@@ -109,7 +109,7 @@ impl<'a> Graph<'a> {
             defined,
             is_path_empty: path.is_some_and(|e| e.defn.contains("''")),
         };
-        let mut graph = Graph {
+        let mut graph = DependencyGraph {
             by_id: entries.iter().map(|e| (e.dump_id, e)).collect(),
             functions,
             parents: HashMap::new(),
@@ -450,7 +450,7 @@ mod tests {
         ] {
             for n in [50, 100, 200, 400] {
                 let entries = make(n);
-                let mut graph = Graph::new(&entries);
+                let mut graph = DependencyGraph::new(&entries);
                 for data in entries.iter().filter(|e| e.kind == EntryKind::TableData) {
                     assert_eq!(graph.rows_depend(data), depend, "{what}");
                 }

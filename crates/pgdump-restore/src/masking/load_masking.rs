@@ -17,7 +17,7 @@ use crate::notes::listed;
 /// The masking of one load, and what it has changed so far.
 pub struct LoadMasking {
     masking: Masking,
-    tables: Mutex<BTreeMap<Name, MaskedRows>>,
+    tables: Mutex<BTreeMap<Name, TableMasking>>,
     left_out_statistics: AtomicBool,
     notes: Mutex<Vec<String>>,
 }
@@ -29,12 +29,12 @@ impl std::fmt::Debug for LoadMasking {
 }
 
 /// The mask of a table and what it has changed.
-struct MaskedRows {
+struct TableMasking {
     mask: RowMask,
     counts: MaskCounts,
 }
 
-impl MaskedRows {
+impl TableMasking {
     /// Columns of which a rule has changed nothing, although it is to find something in them. A column that is NULL in all rows
     /// cannot be told apart.
     fn idle(&self) -> Vec<String> {
@@ -73,7 +73,7 @@ impl LoadMasking {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.lock().clone();
         let tables = self.tables.lock();
-        let idle: Vec<String> = tables.values().flat_map(MaskedRows::idle).collect();
+        let idle: Vec<String> = tables.values().flat_map(TableMasking::idle).collect();
         let what =
             "mask file: nothing was changed, so that a path or a regular expression may be wrong";
         notes.extend(listed(what, &idle));
@@ -128,7 +128,7 @@ impl LoadMasking {
     /// A table whose rows will be masked; it is reported also if it has none.
     pub(super) fn add(&self, mask: &RowMask) {
         let mut tables = self.tables.lock();
-        let rows = || MaskedRows {
+        let rows = || TableMasking {
             mask: mask.clone(),
             counts: MaskCounts::default(),
         };

@@ -259,9 +259,9 @@ mod tests {
     use pgdump_archive::Crc32c;
 
     use super::*;
-    use crate::work_record::Span;
+    use crate::work_record::DataSpan;
 
-    fn data(spans: &[Span]) -> UnitData {
+    fn data(spans: &[DataSpan]) -> UnitData {
         UnitData {
             unit: UnitId(1),
             name: "TABLE DATA t".to_owned(),
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn other_bytes_than_those_of_an_earlier_attempt_end_the_load() {
-        let span = Span {
+        let span = DataSpan {
             from: 0,
             to: 4,
             crc32c: Crc32c::of(b"a\nb\n"),

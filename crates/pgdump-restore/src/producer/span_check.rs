@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 
 use crate::error::{JobError, JobKind, RestoreError};
-use crate::work_record::Span;
+use crate::work_record::DataSpan;
 use pgdump_archive::Crc32c;
 
 /// The spans of one unit, which is read in order.
 #[derive(Debug, Default)]
 pub(super) struct SpanCheck {
     /// Those that have not ended, in order.
-    spans: VecDeque<Span>,
+    spans: VecDeque<DataSpan>,
     /// Checksum of what has passed of the first one.
     seen: Crc32c,
 }
@@ -37,7 +37,7 @@ impl RecordDiffers {
 
 impl SpanCheck {
     /// A check of disjoint spans.
-    pub(super) fn of(spans: &[Span]) -> Self {
+    pub(super) fn of(spans: &[DataSpan]) -> Self {
         let mut spans = spans.to_vec();
         spans.sort_unstable_by_key(|span| (span.from, span.to));
         SpanCheck {
@@ -99,7 +99,7 @@ impl SpanCheck {
     }
 }
 
-fn differs(span: &Span) -> RecordDiffers {
+fn differs(span: &DataSpan) -> RecordDiffers {
     RecordDiffers {
         from: span.from,
         to: span.to,
@@ -115,8 +115,8 @@ pub(super) fn within(at: u64, n: u64) -> usize {
 mod tests {
     use super::*;
 
-    fn span(data: &[u8], from: u64, to: u64) -> Span {
-        Span {
+    fn span(data: &[u8], from: u64, to: u64) -> DataSpan {
+        DataSpan {
             from,
             to,
             crc32c: Crc32c::of(&data[from as usize..to as usize]),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     /// Passes the data in chunks of this length.
-    fn check(spans: &[Span], data: &[u8], length: usize) -> Result<(), RecordDiffers> {
+    fn check(spans: &[DataSpan], data: &[u8], length: usize) -> Result<(), RecordDiffers> {
         let mut check = SpanCheck::of(spans);
         let mut at = 0;
         for chunk in data.chunks(length) {
@@ -148,7 +148,7 @@ mod tests {
             for at in 0..data.len() {
                 let mut bad = data.clone();
                 bad[at] ^= 16;
-                let of = |s: &&Span| (s.from..s.to).contains(&(at as u64));
+                let of = |s: &&DataSpan| (s.from..s.to).contains(&(at as u64));
                 let wanted = spans.iter().find(of).map_or(Ok(()), |s| Err(differs(s)));
                 assert_eq!(check(&spans, &bad, length), wanted, "{length} {at}");
             }
@@ -174,12 +174,12 @@ mod tests {
             all.fold(Crc32c::default(), |all, one| all.combine(one, 1))
         };
         let spans = [
-            Span {
+            DataSpan {
                 from: 0,
                 to: 3,
                 crc32c: of_texts(&texts[..3]),
             },
-            Span {
+            DataSpan {
                 from: 4,
                 to: 5,
                 crc32c: of_texts(&texts[4..]),

@@ -3,7 +3,7 @@
 use super::span_check::{RecordDiffers, SpanCheck};
 use crate::error::RestoreError;
 use crate::script::{StatementClass, classify};
-use crate::work_record::{Resumed, Span};
+use crate::work_record::{DataSpan, Resumed};
 use pgdump_archive::Statement;
 
 /// What differs from what an earlier attempt has run, in errors.
@@ -13,7 +13,7 @@ const MEASURE: &str = "statements";
 /// A statement and its place among those of the text, as it was read; `None` if the text does not have it.
 pub(super) struct Numbered {
     pub statement: Statement,
-    pub place: Option<Span>,
+    pub place: Option<DataSpan>,
 }
 
 impl Numbered {
@@ -44,7 +44,7 @@ pub(super) struct StatementNumbers {
 
 impl StatementNumbers {
     /// `done`: the statements that earlier attempts have run.
-    pub(super) fn new(done: &[Span]) -> Self {
+    pub(super) fn new(done: &[DataSpan]) -> Self {
         StatementNumbers {
             read: 0,
             check: SpanCheck::of(done),
@@ -61,7 +61,7 @@ impl StatementNumbers {
     /// The statement that comes next.
     pub(super) fn numbered(&mut self, statement: Statement) -> Result<Numbered, RestoreError> {
         let number = self.next_number();
-        let place = Span::of_statement(number, statement.text.as_bytes());
+        let place = DataSpan::of_statement(number, statement.text.as_bytes());
         let compared = self.check.pass_statement(number, place.crc32c);
         compared.map_err(|differs| differs.of(WHAT, MEASURE))?;
         let place = Some(place);
@@ -103,7 +103,7 @@ mod tests {
         ];
         let mut done = Spans::default();
         for (number, text) in (0..).zip(&texts[..2]) {
-            done.push(Span::of_statement(number, text.as_bytes()));
+            done.push(DataSpan::of_statement(number, text.as_bytes()));
         }
         let resumed = Resumed::of(Body {
             statements: done,
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn statements_and_data_are_numbered_together() {
         let done = [
-            Span::of_statement(0, b"CREATE TABLE t ();"),
-            Span::of_statement(2, b"CREATE INDEX i ON t (a);"),
+            DataSpan::of_statement(0, b"CREATE TABLE t ();"),
+            DataSpan::of_statement(2, b"CREATE INDEX i ON t (a);"),
         ];
         let read = |texts: [&str; 2]| {
             let mut numbers = StatementNumbers::new(&done);

@@ -68,7 +68,7 @@ impl Rewriter {
 }
 
 /// What replaces a part of a text.
-struct Edit {
+struct TextEdit {
     at: usize,
     length: usize,
     text: &'static str,
@@ -114,7 +114,7 @@ fn respelled(sql: &str, standard_strings: bool) -> Option<String> {
 }
 
 /// Marks the constants whose backslashes begin escapes.
-fn marks(sql: &str, t: &[Token<'_>]) -> Vec<Edit> {
+fn marks(sql: &str, t: &[Token<'_>]) -> Vec<TextEdit> {
     let mut edits = Vec::new();
     for constant in t.chunk_by(|a, b| goes_on(a, b, sql)) {
         let prefix = constant.first().and_then(prefix_of);
@@ -122,7 +122,7 @@ fn marks(sql: &str, t: &[Token<'_>]) -> Vec<Edit> {
         if let (Some(first), Some(prefix)) = (constant.first(), prefix)
             && has_escapes()
         {
-            edits.push(Edit {
+            edits.push(TextEdit {
                 at: first.at,
                 length: prefix.len(),
                 // `N'…'` is the type's name before a constant.
@@ -134,7 +134,7 @@ fn marks(sql: &str, t: &[Token<'_>]) -> Vec<Edit> {
 }
 
 /// What changes in a function, a procedure or a DO block besides its own constants.
-fn edits_of_routine(t: &[Token<'_>], standard_strings: bool) -> Vec<Edit> {
+fn edits_of_routine(t: &[Token<'_>], standard_strings: bool) -> Vec<TextEdit> {
     let kind = if name(t, 1) == "or" { 3 } else { 1 };
     let is_created =
         name(t, 0) == "create" && matches!(name(t, kind).as_str(), "function" | "procedure");
@@ -148,8 +148,8 @@ fn edits_of_routine(t: &[Token<'_>], standard_strings: bool) -> Vec<Edit> {
     };
     let warning = is_created.then(|| clause_of(t, WARNING)).flatten();
     let clauses = clause.into_iter().chain(warning.map(|(_, clause)| clause));
-    let mut edits: Vec<Edit> = Vec::new();
-    edits.extend(clauses.map(|c| Edit {
+    let mut edits: Vec<TextEdit> = Vec::new();
+    edits.extend(clauses.map(|c| TextEdit {
         at: c.start,
         length: c.len(),
         text: "",
@@ -160,7 +160,7 @@ fn edits_of_routine(t: &[Token<'_>], standard_strings: bool) -> Vec<Edit> {
             ..Dialect::default()
         };
         let marked = marks(body, &tokens(body, dialect)).into_iter();
-        edits.extend(marked.map(|e| Edit { at: at + e.at, ..e }));
+        edits.extend(marked.map(|e| TextEdit { at: at + e.at, ..e }));
     }
     edits
 }

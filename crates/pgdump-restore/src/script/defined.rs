@@ -148,7 +148,7 @@ fn created(t: &[Token<'_>], sql: &str) -> Defined {
         return Defined::called(mapping);
     }
     let entry = part_or_creation(sql);
-    let Some(object) = Object::find(after(t, &BEFORE_KIND)) else {
+    let Some(object) = DefinedObject::find(after(t, &BEFORE_KIND)) else {
         return Defined::called(entry.unwrap_or_else(|| first_words(sql)));
     };
     let is_table = matches!(object.kind.as_str(), "TABLE" | "FOREIGN TABLE");
@@ -181,7 +181,7 @@ fn user_mapping(t: &[Token<'_>]) -> Option<String> {
 
 fn altered(t: &[Token<'_>], sql: &str) -> Defined {
     let is_default = t.first().is_some_and(|t| t.is("default"));
-    let Some(object) = Object::find(t).filter(|_| !is_default) else {
+    let Some(object) = DefinedObject::find(t).filter(|_| !is_default) else {
         return Defined::called(part_or_creation(sql).unwrap_or_else(|| first_words(sql)));
     };
     let has = |words: [&str; 2]| {
@@ -210,7 +210,7 @@ fn altered(t: &[Token<'_>], sql: &str) -> Defined {
         (None, None) => Defined {
             // That of an identity column, which is created with it.
             named: has(["sequence", "name"])
-                .and_then(|place| Object::find(&t[place + 1..]))
+                .and_then(|place| DefinedObject::find(&t[place + 1..]))
                 .map(|sequence| sequence.named("SEQUENCE")),
             ..Defined::called(part_or_creation(sql).unwrap_or_else(|| format!("ALTER {of}")))
         },
@@ -223,7 +223,7 @@ fn after<'a, 'b>(t: &'a [Token<'b>], words: &[&str]) -> &'a [Token<'b>] {
 }
 
 /// The object that a statement names.
-struct Object {
+struct DefinedObject {
     kind: String,
     /// With its schema.
     name: String,
@@ -232,9 +232,9 @@ struct Object {
     place: (usize, usize),
 }
 
-impl Object {
+impl DefinedObject {
     /// `TABLE ONLY s.t …`
-    fn find(t: &[Token<'_>]) -> Option<Object> {
+    fn find(t: &[Token<'_>]) -> Option<DefinedObject> {
         let is_kind = |words: &&&[&str]| {
             let has = |(i, word): (usize, &&str)| t.get(i).is_some_and(|t| t.is(word));
             words.iter().enumerate().all(has)
@@ -254,7 +254,7 @@ impl Object {
             .filter_map(Token::name)
             .collect();
         let last = &names[2 * (parts - 1)];
-        Some(Object {
+        Some(DefinedObject {
             kind: kind.join(" ").to_uppercase(),
             name: named.join("."),
             last: named.last()?.clone(),

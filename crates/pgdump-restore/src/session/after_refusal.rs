@@ -17,7 +17,8 @@ use crate::script::{
     sequence_set_by,
 };
 use crate::work_record::{
-    Body, EntryPart, RefusedDone, Span, Spans, UnitId, names_record, reads_the_catalog, refreshes,
+    Body, DataSpan, EntryPart, RefusedDone, Spans, UnitId, names_record, reads_the_catalog,
+    refreshes,
 };
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, first_tokens, statements};
@@ -194,7 +195,7 @@ struct OfText {
     sql: String,
     under: Arc<script::Settings>,
     /// Where it is in the text.
-    place: Option<Span>,
+    place: Option<DataSpan>,
 }
 
 impl OfText {
@@ -621,7 +622,7 @@ mod tests {
     fn statements_by_themselves_are_recorded_if_a_transaction_can_have_them() {
         let work = |sql: &str| TaskStatements {
             sql: vec!["SET a = 1;".into(), sql.into()],
-            places: vec![None, Some(Span::of_statement(3, sql.as_bytes()))],
+            places: vec![None, Some(DataSpan::of_statement(3, sql.as_bytes()))],
             bare: true,
             ..TaskStatements::default()
         };

@@ -12,7 +12,7 @@ use super::ranges::Ranges;
 
 /// A range of an entry's uncompressed data, or of the statements of SQL text, with the checksum of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct DataSpan {
     /// Its first byte or statement.
     pub from: u64,
     /// The one behind its last.
@@ -21,10 +21,10 @@ pub struct Span {
     pub crc32c: Crc32c,
 }
 
-impl Span {
+impl DataSpan {
     /// A statement of SQL text, as it was read.
     pub fn of_statement(number: u64, text: &[u8]) -> Self {
-        Span {
+        DataSpan {
             from: number,
             to: number + 1,
             crc32c: Crc32c::of(text),
@@ -42,9 +42,9 @@ impl Span {
     }
 
     /// This one and the one behind it.
-    fn followed_by(self, next: Span) -> Self {
+    fn followed_by(self, next: DataSpan) -> Self {
         let length = usize::try_from(next.len()).unwrap_or(usize::MAX);
-        Span {
+        DataSpan {
             to: next.to,
             crc32c: self.crc32c.combine(next.crc32c, length),
             ..self
@@ -55,11 +55,11 @@ impl Span {
 /// Spans in the order in which they were added; those that follow each other are one. Stored as
 /// `[from, to, CRC32C, from, …]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spans(Vec<Span>);
+pub struct Spans(Vec<DataSpan>);
 
 impl Spans {
     /// Adds a span.
-    pub fn push(&mut self, s: Span) {
+    pub fn push(&mut self, s: DataSpan) {
         match self.0.last_mut() {
             _ if s.is_empty() => {}
             Some(last) if last.to == s.from => *last = last.followed_by(s),
@@ -77,7 +77,7 @@ impl Spans {
                 last.to = to;
                 last.crc32c = last.crc32c.append(bytes);
             }
-            _ => self.0.push(Span {
+            _ => self.0.push(DataSpan {
                 from,
                 to,
                 crc32c: Crc32c::of(bytes),
@@ -93,7 +93,7 @@ impl Spans {
     }
 
     /// Each of them.
-    pub fn as_slice(&self) -> &[Span] {
+    pub fn as_slice(&self) -> &[DataSpan] {
         &self.0
     }
 
@@ -105,7 +105,7 @@ impl Spans {
 
 impl Serialize for Spans {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let of_span = |s: &Span| [s.from, s.to, u64::from(s.crc32c.0)];
+        let of_span = |s: &DataSpan| [s.from, s.to, u64::from(s.crc32c.0)];
         out.collect_seq(self.0.iter().flat_map(of_span))
     }
 }
@@ -114,14 +114,14 @@ impl<'de> Deserialize<'de> for Spans {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let flat = Vec::<u64>::deserialize(input)?;
         let span = |part: &[u64]| match part {
-            [from, to, crc] if from < to => Some(Span {
+            [from, to, crc] if from < to => Some(DataSpan {
                 from: *from,
                 to: *to,
                 crc32c: Crc32c(u32::try_from(*crc).ok()?),
             }),
             _ => None,
         };
-        let spans: Option<Vec<Span>> = flat.chunks(3).map(span).collect();
+        let spans: Option<Vec<DataSpan>> = flat.chunks(3).map(span).collect();
         let wrong = || D::Error::custom("a span is not two places and a checksum");
         spans.map(Spans).ok_or_else(wrong)
     }
@@ -563,15 +563,15 @@ pub(crate) fn ascii(json: &str) -> String {
 mod tests {
     use super::*;
 
-    fn span(from: u64, text: &[u8]) -> Span {
-        Span {
+    fn span(from: u64, text: &[u8]) -> DataSpan {
+        DataSpan {
             from,
             to: from + text.len() as u64,
             crc32c: Crc32c::of(text),
         }
     }
 
-    fn spans(all: &[Span]) -> Spans {
+    fn spans(all: &[DataSpan]) -> Spans {
         let mut spans = Spans::default();
         all.iter().for_each(|s| spans.push(*s));
         spans
@@ -613,7 +613,7 @@ mod tests {
 
     #[test]
     fn statements_are_combined_in_the_same_way_whatever_the_transactions() {
-        let one = |n, text: &str| Span::of_statement(n, text.as_bytes());
+        let one = |n, text: &str| DataSpan::of_statement(n, text.as_bytes());
         let all = [one(0, "a"), one(1, "bb"), one(2, ""), one(3, "c")];
         let together = spans(&all);
         let [only] = together.as_slice() else {
@@ -630,7 +630,7 @@ mod tests {
     fn full() -> Body {
         Body {
             entries: vec![(UnitId(5), EntryPart::Whole), (UnitId(6), EntryPart::Index)],
-            statements: spans(&[Span::of_statement(3, b"CREATE")]),
+            statements: spans(&[DataSpan::of_statement(3, b"CREATE")]),
             rows: vec![RowsDone {
                 unit: UnitId(7),
                 spans: spans(&[span(0, b"1\n")]),

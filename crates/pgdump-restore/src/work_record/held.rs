@@ -49,7 +49,7 @@ struct Rows {
 
 /// The rows of a record that has not begun.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldRows {
     turns: Arc<RwLock<()>>,
     /// Rows go here. It changes only while somebody has all turns.
     is_active: AtomicBool,
@@ -58,12 +58,12 @@ pub(crate) struct Held {
     full: Notify,
 }
 
-impl Held {
+impl HeldRows {
     /// For a record that begins later.
     pub(crate) fn active() -> Arc<Self> {
-        Arc::new(Held {
+        Arc::new(HeldRows {
             is_active: AtomicBool::new(true),
-            ..Held::default()
+            ..HeldRows::default()
         })
     }
 
@@ -82,7 +82,7 @@ impl Held {
         self.is_active().then(|| HeldCommit {
             held: self.clone(),
             _turn: turn,
-            answer: Mutex::new(Answer::NotAsked),
+            answer: Mutex::new(CommitAnswer::NotAsked),
         })
     }
 
@@ -137,7 +137,7 @@ impl Held {
 
 /// What is known of a COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum CommitAnswer {
     NotAsked,
     /// It was perhaps sent.
     Unknown,
@@ -151,37 +151,37 @@ enum Answer {
 
 /// A turn to commit one transaction whose row is kept in memory.
 pub(crate) struct HeldCommit {
-    held: Arc<Held>,
+    held: Arc<HeldRows>,
     _turn: OwnedRwLockReadGuard<()>,
-    answer: Mutex<Answer>,
+    answer: Mutex<CommitAnswer>,
 }
 
 impl HeldCommit {
     /// COMMIT is about to be sent.
     pub(crate) fn asked(&self) {
-        *self.answer.lock() = Answer::Unknown;
+        *self.answer.lock() = CommitAnswer::Unknown;
     }
 
     /// The server has committed the transaction with this number; `None`: it has not said which.
     pub(crate) fn committed(&self, xid: Option<i64>) {
         if let Some(xid) = xid {
-            *self.answer.lock() = Answer::Committed(xid);
+            *self.answer.lock() = CommitAnswer::Committed(xid);
         }
     }
 
     /// The number with which it was committed, for its row.
     fn take(&self) -> Option<i64> {
         let mut answer = self.answer.lock();
-        let Answer::Committed(xid) = *answer else {
+        let CommitAnswer::Committed(xid) = *answer else {
             return None;
         };
-        *answer = Answer::Kept;
+        *answer = CommitAnswer::Kept;
         Some(xid)
     }
 
     /// The server has refused to commit it, and goes on with the session.
     pub(crate) fn undone(&self) {
-        *self.answer.lock() = Answer::Undone;
+        *self.answer.lock() = CommitAnswer::Undone;
     }
 }
 
@@ -189,8 +189,10 @@ impl Drop for HeldCommit {
     fn drop(&mut self) {
         // Also if whoever was waiting for the answer has been stopped. The turn ends only after this.
         match *self.answer.lock() {
-            Answer::Unknown | Answer::Committed(_) => self.held.is_lost.store(true, Relaxed),
-            Answer::NotAsked | Answer::Undone | Answer::Kept => {}
+            CommitAnswer::Unknown | CommitAnswer::Committed(_) => {
+                self.held.is_lost.store(true, Relaxed)
+            }
+            CommitAnswer::NotAsked | CommitAnswer::Undone | CommitAnswer::Kept => {}
         }
     }
 }
@@ -201,11 +203,11 @@ mod tests {
 
     use super::*;
 
-    fn turn(held: &Arc<Held>) -> HeldCommit {
+    fn turn(held: &Arc<HeldRows>) -> HeldCommit {
         held.turn().now_or_never().unwrap().unwrap()
     }
 
-    fn rows(held: &Arc<Held>) -> Vec<(i32, i32, i64)> {
+    fn rows(held: &Arc<HeldRows>) -> Vec<(i32, i32, i64)> {
         let all = held.all_turns().now_or_never().unwrap();
         let rows = held.rows(&all);
         rows.iter().map(|row| (row.lane, row.n, row.xid)).collect()
@@ -214,7 +216,7 @@ mod tests {
     /// A transaction that is between COMMIT and its answer when the record begins would be in no row.
     #[test]
     fn the_record_begins_when_nobody_commits() {
-        let held = Held::active();
+        let held = HeldRows::active();
         let (first, second) = (turn(&held), turn(&held));
         let mut all = Box::pin(held.all_turns());
         assert!(all.as_mut().now_or_never().is_none());
@@ -238,7 +240,7 @@ mod tests {
 
     #[test]
     fn only_a_commit_without_an_answer_is_lost() {
-        type End = fn(&Held, &HeldCommit);
+        type End = fn(&HeldRows, &HeldCommit);
         let cases: [(&str, End, bool, usize); 6] = [
             ("nothing was sent", |_, _| {}, false, 0),
             (
@@ -282,7 +284,7 @@ mod tests {
             ),
         ];
         for (what, end, is_lost, count) in cases {
-            let held = Held::active();
+            let held = HeldRows::active();
             let turn = turn(&held);
             end(&held, &turn);
             drop(turn);
@@ -293,7 +295,7 @@ mod tests {
 
     #[test]
     fn rows_are_in_memory_as_they_were_committed() {
-        let held = Held::active();
+        let held = HeldRows::active();
         for (place, xid) in [((1, 1), 100), ((0, 1), 101), ((1, 2), 105)] {
             let turn = turn(&held);
             turn.asked();
@@ -306,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_record_that_fills_the_memory_begins() {
-        let held = Held::active();
+        let held = HeldRows::active();
         let turn = turn(&held);
         turn.asked();
         turn.committed(Some(1));
@@ -316,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_record_that_has_begun_keeps_nothing() {
-        let held = Arc::new(Held::default());
+        let held = Arc::new(HeldRows::default());
         assert!(held.turn().now_or_never().unwrap().is_none());
     }
 }

@@ -13,7 +13,7 @@ use pgdump_archive::Extent;
 use pgdump_mask::MaskCounts;
 
 use super::body::{
-    AllProven, Body, DataEnd, EntryPart, Mark, ProvenPart, RefusedDone, Span, UnitId,
+    AllProven, Body, DataEnd, DataSpan, EntryPart, Mark, ProvenPart, RefusedDone, UnitId,
 };
 use super::mac::{RecordKey, is_same, mac};
 use super::ranges::Ranges;
@@ -213,7 +213,7 @@ fn seconds<'a>(times: impl Iterator<Item = &'a (i64, i64)>) -> f64 {
 struct UnitDone {
     parts: BTreeSet<EntryPart>,
     /// Its rows or large objects, in the order of its data.
-    spans: Vec<Span>,
+    spans: Vec<DataSpan>,
     ranges: Ranges,
     has_rows: bool,
     is_frozen: bool,
@@ -245,7 +245,7 @@ impl UnitDone {
         Ok(())
     }
 
-    fn has(&mut self, attempt: i32, spans: &[Span]) {
+    fn has(&mut self, attempt: i32, spans: &[DataSpan]) {
         self.has_rows = true;
         self.loaded_in = Some(attempt);
         self.spans.extend(spans);
@@ -260,7 +260,7 @@ struct Done {
     seconds: f64,
     units: HashMap<UnitId, UnitDone>,
     statements: Ranges,
-    statement_spans: Vec<Span>,
+    statement_spans: Vec<DataSpan>,
     marks: BTreeSet<Mark>,
     proven: Option<AllProven>,
     blocks: Vec<(UnitId, Extent)>,
@@ -400,7 +400,7 @@ impl Resumed {
     }
 
     /// The statements of SQL text that have run, with the checksums of their texts, transaction by transaction.
-    pub fn statement_spans(&self) -> &[Span] {
+    pub fn statement_spans(&self) -> &[DataSpan] {
         &self.0.statement_spans
     }
 
@@ -414,7 +414,7 @@ impl Resumed {
     }
 
     /// What of a unit's data is in the database, in its order.
-    pub fn spans_of(&self, unit: UnitId) -> &[Span] {
+    pub fn spans_of(&self, unit: UnitId) -> &[DataSpan] {
         self.rows_in(unit).map_or(&[], |work| &work.spans)
     }
 
@@ -670,8 +670,8 @@ mod tests {
         reader.end()
     }
 
-    fn span(from: u64, to: u64) -> Span {
-        Span {
+    fn span(from: u64, to: u64) -> DataSpan {
+        DataSpan {
             from,
             to,
             crc32c: Crc32c(1),
@@ -813,7 +813,7 @@ mod tests {
         };
         let mut statements = Spans::default();
         for n in [1, 2, 9] {
-            statements.push(Span::of_statement(n, b"x"));
+            statements.push(DataSpan::of_statement(n, b"x"));
         }
         let body = Body {
             entries: vec![(UnitId(1), EntryPart::Whole), (UnitId(2), EntryPart::Index)],

@@ -45,7 +45,7 @@ pub struct RowCheck {
 }
 
 /// Rows of a unit, and where they should be.
-struct Wanted {
+struct ExpectedRows {
     unit: UnitId,
     table: String,
     /// The statement that sets the search path of the name, or nothing.
@@ -206,19 +206,23 @@ fn permits_rows(entry: &TocEntry) -> bool {
 }
 
 /// All rows that should be there, those with the same search path together; also tables that should have none yet.
-fn wanted(entries: &[TocEntry], resumed: &Resumed, uncounted: &mut Vec<String>) -> Vec<Wanted> {
+fn wanted(
+    entries: &[TocEntry],
+    resumed: &Resumed,
+    uncounted: &mut Vec<String>,
+) -> Vec<ExpectedRows> {
     let mut wanted = vec![];
     let data = entries.iter().filter(|e| e.kind == EntryKind::TableData);
     for entry in data.filter(|e| e.has_data) {
         let unit = UnitId::of(entry);
         match target(entry, resumed) {
-            Some((table, path)) => wanted.push(Wanted { unit, table, path }),
+            Some((table, path)) => wanted.push(ExpectedRows { unit, table, path }),
             None if resumed.has_rows(unit) => uncounted.push(ddl::qualified(entry)),
             None => {}
         }
     }
     let of_text = resumed.tables();
-    wanted.extend(of_text.map(|(unit, table, path)| Wanted {
+    wanted.extend(of_text.map(|(unit, table, path)| ExpectedRows {
         unit,
         table: table.to_owned(),
         path: path.to_owned(),
@@ -263,11 +267,11 @@ const DESCRIBE: &str =
 /// Finds tables whose names have the same search path, and adds them; returns one that is gone.
 async fn find(
     session: &Session,
-    (wanted, tables): (&[Wanted], &mut HashMap<u32, Recorded>),
+    (wanted, tables): (&[ExpectedRows], &mut HashMap<u32, Recorded>),
     resumed: &Resumed,
     check: &mut RowCheck,
 ) -> Result<Option<Touched>, RestoreError> {
-    let gone = |wanted: &Wanted| Touched {
+    let gone = |wanted: &ExpectedRows| Touched {
         table: wanted.table.clone(),
         expected: resumed.rows_of(wanted.unit),
         found: 0,
@@ -307,7 +311,7 @@ async fn find(
 /// The OID and the row of [`DESCRIBE`] of each of these tables; `None` if there is no such table.
 async fn describe(
     session: &Session,
-    wanted: &[Wanted],
+    wanted: &[ExpectedRows],
 ) -> Result<Vec<Option<(u32, Row)>>, DatabaseError> {
     let failed = |e: tokio_postgres::Error| map_pg_error(&e, "finding the tables that were loaded");
     if let Some(first) = wanted.first().filter(|w| !w.path.is_empty()) {
@@ -530,7 +534,7 @@ mod tests {
     /// Triggers would fire for the rows once more, and keys may refer to rows that come later.
     #[test]
     fn what_the_server_has_emptied_is_loaded_again_only_before_what_follows_rows() {
-        use super::super::body::{Body, Span, Spans};
+        use super::super::body::{Body, DataSpan, Spans};
         let entry = |id: i32, desc: &str, section| {
             let mut e = TocEntry::bare(id, desc, "x");
             e.section = section;
@@ -567,7 +571,7 @@ mod tests {
 
         let mut statements = Spans::default();
         for n in [1, 5] {
-            statements.push(Span::of_statement(n, b"x"));
+            statements.push(DataSpan::of_statement(n, b"x"));
         }
         let of_text = Comparison {
             tables: Mutex::default(),
