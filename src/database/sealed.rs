@@ -8,7 +8,7 @@ use super::confinement::Loader;
 use super::held_objects::own_event_triggers;
 use super::staging::Staging;
 use super::target_lock::TargetLock;
-use super::work::{BegunWork, FoundWork, NotContinued, WorkDone};
+use super::work::{BegunWork, FoundWork, NotContinued, WorkDone, reason_of};
 use super::work_session::{
     Continuing, NOBODY, TakenOver, compare_rows, place_of, roles_of, taken_by_another,
 };
@@ -109,7 +109,7 @@ impl TargetLock {
             return Ok(());
         }
         let tallies = if begun.is_stored() {
-            self.read_tallies(staging, &begun).await
+            self.read_tallies(staging, &begun).await?
         } else {
             None
         };
@@ -158,11 +158,11 @@ impl TargetLock {
             let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty, "rows": tallies, "attempt": begun.attempt });
             self.tell_sealed(&begun, &draft).await?;
         }
+        reached("work.sealing");
+        drop_record(&session).await?;
         if !begun.is_sealed() {
             begun.record.stop().await;
         }
-        reached("work.sealing");
-        drop_record(&session).await?;
         reached("work.sealed");
         Ok(())
     }
@@ -181,7 +181,7 @@ impl TargetLock {
                 let now = transaction_of(session).await?;
                 Ok(tallies.map(|tallies| tallies.with_unrecorded(since, now)))
             }
-            None if begun.is_stored() => Ok(self.read_tallies(staging, begun).await),
+            None if begun.is_stored() => self.read_tallies(staging, begun).await,
             None => Ok(None),
         }
     }
@@ -198,7 +198,7 @@ impl TargetLock {
         match sealing.await {
             Ok(true) => begun.set_sealed(),
             Ok(false) => return Err(taken_by_another()),
-            Err(e) if self.lock.client().is_closed() => return Err(e.into()),
+            Err(e) if self.lock.run("SELECT 1").await.is_err() => return Err(e.into()),
             Err(e) => tracing::warn!(
                 error = report(&e),
                 "the journal does not know that only the swap is missing: if it has to be repeated, it begins from the start"
@@ -207,25 +207,31 @@ impl TargetLock {
         Ok(())
     }
 
-    /// What the record says of the rows; `None` if there is none any more, or if it says not all. To read it is not worth an
-    /// error.
-    async fn read_tallies(&self, staging: &Staging, begun: &BegunWork) -> Option<Tallies> {
+    /// What the record says of the rows; `None` if there is none any more, if it says not all, or if it cannot be read.
+    ///
+    /// # Errors
+    /// The connection was lost: the record is still there.
+    async fn read_tallies(
+        &self,
+        staging: &Staging,
+        begun: &BegunWork,
+    ) -> Result<Option<Tallies>, RestoreError> {
+        let server = staging.on(&self.server.streaming_rows());
         let reading = async {
-            let server = staging.on(&self.server.streaming_rows());
             let session = server.connect(&staging.name, "record").await?;
             begun.record.read_tallies(&session).await
         };
         let why = match reading.await {
-            Ok(Ok(tallies)) => return Some(tallies),
-            Ok(Err(RecordFault::Gone)) => return None,
+            Ok(Ok(tallies)) => return Ok(Some(tallies)),
+            Ok(Err(RecordFault::Gone)) => return Ok(None),
             Ok(Err(fault)) => fault.to_string(),
-            Err(e) => report(&e),
+            Err(e) => reason_of(e)?.to_string(),
         };
         tracing::warn!(
             error = why.as_str(),
             "the rows of this restore cannot be checked later: if the swap has to be repeated, it begins from the start"
         );
-        None
+        Ok(None)
     }
 }
 

@@ -194,7 +194,8 @@ impl TargetLock {
             Ok(()) => {
                 begun.set_told(Ok(()));
             }
-            Err(e) if self.lock.client().is_closed() => return Err(e.into()),
+            // It may have ended before that is noticed.
+            Err(e) if self.lock.run("SELECT 1").await.is_err() => return Err(e.into()),
             Err(e) => {
                 let why = format!(
                     "the journal could not be told of its record: {}",
