@@ -16,7 +16,7 @@ use crate::error::{RestoreError, report};
 use crate::event::{Advice, RestoreResult};
 use crate::job::{BackupRef, KeepProgress, OnExisting, Rehearsal, RestoreJob, VerifyJob};
 use crate::metrics::RestoreMetricsManager;
-use crate::pipeline::{self, Services, targets};
+use crate::pipeline::{self, Services, UnclaimedAttempts, targets};
 use crate::postgres::Server;
 use crate::progress::Progress;
 use crate::store::Stores;
@@ -52,6 +52,7 @@ impl RestoreManager {
                 catalog,
                 server,
                 metrics,
+                unclaimed: UnclaimedAttempts::default(),
             },
         }
     }

@@ -117,7 +117,12 @@ impl TargetLock {
     /// `target_unavailable`.
     pub async fn check(&mut self, delivery: u32) -> Result<Vec<String>, RestoreError> {
         if self.is_quarantined(delivery) {
-            let what = match self.crashed_attempts.load(Relaxed).max(delivery - 1) {
+            let crashed = if self.journal.is_on() {
+                self.crashed_attempts.load(Relaxed)
+            } else {
+                delivery.saturating_sub(1)
+            };
+            let what = match crashed {
                 1 => "quarantined: one earlier attempt crashed without reporting".to_owned(),
                 n => format!("quarantined: {n} earlier attempts crashed without reporting"),
             };

@@ -26,6 +26,7 @@ impl TargetLock {
         let moved = async {
             lock.run(&format!("ALTER DATABASE {from} RENAME TO {to}"))
                 .await?;
+            reached("in_place.renamed");
             self.journal
                 .own(lock, &self.staging_record(&self.target))
                 .await?;

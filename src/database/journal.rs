@@ -428,6 +428,17 @@ impl Journal {
             .await
     }
 
+    /// Records that this attempt ended before it began anything. It says nothing about those before it.
+    pub async fn withdraw(
+        self,
+        session: &Session,
+        this: (&str, uuid::Uuid),
+    ) -> Result<(), DatabaseError> {
+        let change =
+            "UPDATE pgrestored.request SET starts = greatest(starts - 1, 0), updated = now()";
+        self.end_attempt(session, change, this).await
+    }
+
     /// Removes the record of an attempt that ended in an orderly way, changed nothing and is not repeated by itself.
     pub async fn forget(
         self,

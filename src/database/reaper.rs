@@ -133,10 +133,8 @@ pub async fn reap(
         }
     }
     // Whoever dropped their databases did not know of them.
-    let works = journal.kept_work(&session, terms.resume.within).await?;
-    for work in works.iter().filter(|w| !w.is_there && !w.is_young) {
-        journal.forget_work(&session, &work.name).await?;
-    }
+    let lost = journal.forget_lost_work(&session, terms.resume.within);
+    lost.await?;
     journal.forget_old(&session).await?;
     Ok(reaped)
 }

@@ -2,7 +2,7 @@
 //! rows can be compared with afterwards is kept. A swap that has to be tried again costs nothing but the swap, and one look
 //! at what somebody may have changed meanwhile.
 
-use pgdump_restore::{RecordFault, Resumed, Tallies, WorkRecord, check_recorded};
+use pgdump_restore::{RecordFault, Resumed, Tallies, WorkRecord};
 
 use super::confinement::Loader;
 use super::held_objects::own_event_triggers;
@@ -10,9 +10,9 @@ use super::staging::Staging;
 use super::target_lock::TargetLock;
 use super::work::{BegunWork, FoundWork, NotContinued, WorkDone, reason_of};
 use super::work_session::{
-    Continuing, NOBODY, TakenOver, note_of_uncounted, place_of, roles_of, taken_by_another,
+    Continuing, NOBODY, TakenOver, compare_rows, place_of, roles_of, taken_by_another,
 };
-use crate::error::{DatabaseError, RestoreError};
+use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Session, map_pg_error};
 use crate::steps::reached;
 
@@ -89,28 +89,8 @@ impl TargetLock {
         let Ok(Some(tallies)) = serde_json::from_value::<Option<Tallies>>(tallies.clone()) else {
             return Ok(Err(NotContinued::Incomplete(NO_TALLIES.into())));
         };
-        let server = staging.on(&self.server);
         let resumed = Resumed::of_tallies(tallies);
-        let checked = check_recorded(
-            &server,
-            &staging.name,
-            with.entries,
-            &resumed,
-            with.sessions,
-        );
-        let checked = match checked.await {
-            Ok(checked) => checked,
-            Err(RestoreError::Database(e)) => return Ok(Err(reason_of(e)?)),
-            Err(e) => return Err(e),
-        };
-        if let Some(touched) = checked.touched {
-            return Ok(Err(touched.into()));
-        }
-        if let Some(table) = checked.emptied {
-            let why = format!("{table} is empty: the server has crashed since it was loaded");
-            return Ok(Err(NotContinued::Incomplete(why)));
-        }
-        Ok(Ok(note_of_uncounted(&checked.uncounted)))
+        compare_rows((&self.server, staging), with, &resumed).await
     }
 
     /// Removes the record from the database, where the requester's own SQL would find it among the backup's objects. Until the
@@ -148,8 +128,9 @@ impl TargetLock {
     }
 
     /// Records that everything is loaded and proven, with the result of that, and removes the record from the database,
-    /// which is then the backup's. Nothing if no work is recorded. `loader`: the role to which all of it belongs until its
-    /// final owner gets it, which the next attempt repeats.
+    /// which is then the backup's. Nothing is recorded if nothing says which rows there are, or if the journal refuses: a swap
+    /// that fails then begins from the start. `loader`: the role to which all of it belongs until its final owner gets it,
+    /// which the next attempt repeats.
     ///
     /// # Errors
     /// `target_unavailable`, also if another attempt has taken over; `restore_error`.
@@ -164,57 +145,93 @@ impl TargetLock {
         };
         self.store_before_seal(&begun).await?;
         let _one_at_a_time = begun.storing.lock().await;
-        if !self.prepare_to_seal(&begun).await? {
+        if !begun.may_be_stored() {
+            // It was in memory, and the load was short.
+            begun.record.stop().await;
             return Ok(());
         }
-        let owner = loader.map(Loader::owner);
         let session = self.record_session(staging).await?;
-        let empty = empty_unlogged(&session).await?;
-        let tallies = match begun.kept_tallies() {
-            Some((tallies, None)) => tallies,
-            Some((tallies, Some(since))) => {
-                // What has run since then, nothing has recorded.
-                let now = transaction_of(&session).await?;
-                tallies.map(|tallies| tallies.with_unrecorded(since, now))
-            }
-            None if begun.is_stored() => self.read_tallies(staging, &begun).await?,
-            None => None,
-        };
-        let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty, "rows": tallies, "attempt": begun.attempt });
-        let place = (begun.name.as_str(), begun.attempt);
-        let done = begun.done(1.0);
-        let sealing = self.journal.seal_work(&self.lock, place, &draft, &done);
-        if !sealing.await? {
-            return Err(taken_by_another());
+        let tallies = self.tallies_at_end(&session, staging, &begun).await?;
+        if let Some(tallies) = tallies.filter(|_| begun.is_stored()) {
+            let owner = loader.map(Loader::owner);
+            let empty = empty_unlogged(&session).await?;
+            let draft = serde_json::json!({ "result": draft, "owner": owner, "empty": empty, "rows": tallies, "attempt": begun.attempt });
+            self.tell_sealed(&begun, &draft).await?;
         }
-        begun.set_sealed();
         reached("work.sealing");
-        if begun.may_be_stored() {
-            drop_record(&session).await?;
+        drop_record(&session).await?;
+        if !begun.is_sealed() {
+            begun.record.stop().await;
         }
         reached("work.sealed");
         Ok(())
     }
 
-    /// What the record says of the rows; `None` if there is none any more, or if it says not all.
+    /// What the rows can be compared with once the record is gone; `None` if nothing says that.
+    async fn tallies_at_end(
+        &self,
+        session: &Session,
+        staging: &Staging,
+        begun: &BegunWork,
+    ) -> Result<Option<Tallies>, RestoreError> {
+        match begun.kept_tallies() {
+            Some((tallies, None)) => Ok(tallies),
+            Some((tallies, Some(since))) => {
+                // What has run since then, nothing has recorded.
+                let now = transaction_of(session).await?;
+                Ok(tallies.map(|tallies| tallies.with_unrecorded(since, now)))
+            }
+            None if begun.is_stored() => self.read_tallies(staging, begun).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the journal that this work is sealed. Whatever it says against that, the restore goes on.
+    async fn tell_sealed(
+        &self,
+        begun: &BegunWork,
+        draft: &serde_json::Value,
+    ) -> Result<(), RestoreError> {
+        let place = (begun.name.as_str(), begun.attempt);
+        let done = begun.done(1.0);
+        let sealing = self.journal.seal_work(&self.lock, place, draft, &done);
+        match sealing.await {
+            Ok(true) => begun.set_sealed(),
+            Ok(false) => return Err(taken_by_another()),
+            Err(e) if self.lock.run("SELECT 1").await.is_err() => return Err(e.into()),
+            Err(e) => tracing::warn!(
+                error = report(&e),
+                "the journal does not know that only the swap is missing: if it has to be repeated, it begins from the start"
+            ),
+        }
+        Ok(())
+    }
+
+    /// What the record says of the rows; `None` if there is none any more, if it says not all, or if it cannot be read.
+    ///
+    /// # Errors
+    /// The connection was lost: the record is still there.
     async fn read_tallies(
         &self,
         staging: &Staging,
         begun: &BegunWork,
     ) -> Result<Option<Tallies>, RestoreError> {
-        let reading = staging.on(&self.server.streaming_rows());
-        let reading = reading.connect(&staging.name, "record").await?;
-        match begun.record.read_tallies(&reading).await? {
-            Ok(tallies) => Ok(Some(tallies)),
-            Err(RecordFault::Gone) => Ok(None),
-            Err(fault) => {
-                tracing::warn!(
-                    error = %fault,
-                    "the rows of this restore cannot be checked later: if the swap has to be repeated, it begins from the start"
-                );
-                Ok(None)
-            }
-        }
+        let server = staging.on(&self.server.streaming_rows());
+        let reading = async {
+            let session = server.connect(&staging.name, "record").await?;
+            begun.record.read_tallies(&session).await
+        };
+        let why = match reading.await {
+            Ok(Ok(tallies)) => return Ok(Some(tallies)),
+            Ok(Err(RecordFault::Gone)) => return Ok(None),
+            Ok(Err(fault)) => fault.to_string(),
+            Err(e) => reason_of(e)?.to_string(),
+        };
+        tracing::warn!(
+            error = why.as_str(),
+            "the rows of this restore cannot be checked later: if the swap has to be repeated, it begins from the start"
+        );
+        Ok(None)
     }
 }
 

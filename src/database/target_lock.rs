@@ -185,6 +185,21 @@ impl TargetLock {
         Ok(self.journal.release(&self.lock, this, has_failed).await?)
     }
 
+    /// Records that this attempt ended before it began anything, because the target, or a role, is busy: it is no crash, and
+    /// does not show that the request kills no workers.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn withdraw(&self) -> Result<(), RestoreError> {
+        let this = (self.request_id.as_str(), self.attempt);
+        Ok(self.journal.withdraw(&self.lock, this).await?)
+    }
+
+    /// Whether earlier attempts have failed, or have died before they got further: they count.
+    pub fn has_past(&self) -> bool {
+        self.failed_attempts > 0 || self.crashed_attempts.load(Relaxed) > 0
+    }
+
     /// The number of this attempt among those that count, from 1: attempts that failed, and those that died before they got
     /// further than the ones before them. Nobody's failure is an attempt that was stopped, or that lost its worker or its lock
     /// in the middle of its work. Without a journal, all deliveries count.

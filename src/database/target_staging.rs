@@ -66,6 +66,8 @@ impl TargetLock {
                 None => false,
             };
         }
+        // What was stopped may have left a transaction open, in which no database can be dropped.
+        self.lock.run("ROLLBACK").await?;
         wait_for_room(&self.lock).await;
         self.empty_again().await?;
         self.drop_unfinished().await?;

@@ -88,7 +88,7 @@ pub struct FoundWork {
     pub share: f64,
     /// Sealed: what the result says of the load.
     pub draft: Option<serde_json::Value>,
-    /// The newer request for which its database was dropped.
+    /// The request for which its database was dropped.
     pub displaced_by: Option<String>,
     /// The key of its record; `None` if what is stored is none.
     pub(super) key: Option<RecordKey>,
@@ -166,7 +166,7 @@ pub enum NotContinued {
     Contradicted(String),
     /// Why this attempt records nothing that could be added to.
     NotRecorded(String),
-    /// The newer request that its database was dropped for, and how many rows it had.
+    /// The request that its database was dropped for, and how many rows it had.
     Displaced(String, u64),
     /// The database or its record is gone.
     Gone,
@@ -221,7 +221,7 @@ impl fmt::Display for NotContinued {
             N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
             N::Displaced(by, rows) => write!(
                 f,
-                "the newer request {by} took the name of the database, and the {rows} rows that were loaded were dropped"
+                "request {by} took the name of the database, and the {rows} rows that were loaded were dropped"
             ),
             N::Gone => {
                 f.write_str("the database of the earlier attempt, or its record in it, is gone")
@@ -294,7 +294,10 @@ pub(super) struct BegunWork {
     is_sealed: AtomicBool,
     /// What the journal is told when the record begins; `None` for a record that had begun before.
     pub new: Option<NewRecord>,
-    stored: Mutex<Stored>,
+    /// Whether the journal has the key of its record.
+    is_stored: AtomicBool,
+    /// Why the journal could not be told of a record that is in the database.
+    untold: Mutex<Option<String>>,
     /// Held by whoever begins or ends the record.
     pub storing: tokio::sync::Mutex<()>,
     ended_record: Mutex<Option<EndedRecord>>,
@@ -309,17 +312,6 @@ pub(super) struct NewRecord {
     pub by_command: bool,
     /// How long the restore must have loaded.
     pub from: Duration,
-}
-
-/// Where the record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
-    /// In memory.
-    No,
-    /// It was begun in the database. If that is over, it has failed, and parts may be there.
-    Begun,
-    /// In the database, and the journal has its key.
-    Yes,
 }
 
 /// What a record said of the rows when it was dropped, if it said all of it; and a transaction of then, if SQL follows that
@@ -344,7 +336,8 @@ impl BegunWork {
             before,
             is_sealed: AtomicBool::new(false),
             new: None,
-            stored: Mutex::new(Stored::Yes),
+            is_stored: AtomicBool::new(true),
+            untold: Mutex::default(),
             storing: tokio::sync::Mutex::default(),
             ended_record: Mutex::default(),
         }
@@ -354,45 +347,59 @@ impl BegunWork {
     pub(super) fn beginning(self, new: NewRecord) -> Self {
         BegunWork {
             new: Some(new),
-            stored: Mutex::new(Stored::No),
+            is_stored: AtomicBool::new(false),
             ..self
         }
     }
 
     /// Whether its record is in memory, and can be stored.
     pub(super) fn is_held(&self) -> bool {
-        *self.stored.lock() == Stored::No && self.record.is_held()
+        !self.may_be_stored() && self.record.is_held()
     }
 
-    /// From here on, its record is being stored; once only.
-    pub(super) fn begin_to_store(&self) {
-        *self.stored.lock() = Stored::Begun;
+    /// Whether its record is in the database, and the journal lacks its key.
+    pub(super) fn is_untold(&self) -> bool {
+        !self.is_stored() && self.record.is_on() && !self.record.is_held()
     }
 
-    /// The journal has its key.
-    pub(super) fn set_stored(&self) {
-        *self.stored.lock() = Stored::Yes;
+    /// Whether there is something to do for its record to be kept.
+    pub(super) fn is_to_be_stored(&self) -> bool {
+        self.is_held() || self.is_untold()
+    }
+
+    /// The journal has its key, or why it could not be told. Returns whether that is new.
+    pub(super) fn set_told(&self, told: Result<(), String>) -> bool {
+        self.is_stored.store(told.is_ok(), Relaxed);
+        let why = told.err();
+        let before = std::mem::replace(&mut *self.untold.lock(), why.clone());
+        before != why
     }
 
     /// Whether the journal has its key.
     pub(super) fn is_stored(&self) -> bool {
-        *self.stored.lock() == Stored::Yes
+        self.is_stored.load(Relaxed)
     }
 
     /// Whether its database may have a record that nobody will continue.
     pub(super) fn is_half_stored(&self) -> bool {
-        *self.stored.lock() == Stored::Begun
+        !self.is_stored() && self.may_be_stored()
     }
 
     /// Whether its database may have a record.
     pub(super) fn may_be_stored(&self) -> bool {
-        *self.stored.lock() != Stored::No
+        self.record.may_be_in_database()
+    }
+
+    /// Why it cannot be kept, if it was to be recorded.
+    pub(super) fn why_not_kept(&self) -> Option<String> {
+        let untold = || self.untold.lock().clone();
+        self.record.why_not_begun().or_else(untold)
     }
 
     /// Whether another attempt can continue it, at once or once the record is stored.
     pub(super) fn can_be_kept(&self) -> bool {
         let is_whole = !self.is_half_stored() && self.record.why_not_begun().is_none();
-        self.is_sealed() || self.record.is_on() && is_whole
+        self.is_sealed() || self.record.is_on() && (is_whole || self.is_untold())
     }
 
     /// What is loaded and committed, with what the attempts before it had loaded.
@@ -470,6 +477,39 @@ mod tests {
         within: Duration::from_secs(3600),
         from: Duration::ZERO,
     };
+
+    /// Nothing was written into its database, so nothing is to be removed from there.
+    #[tokio::test]
+    async fn a_record_that_never_began_is_not_half_stored() {
+        let attempt = uuid::Uuid::nil();
+        let key = RecordKey::random();
+        let record = WorkRecord::held(key.clone(), attempt);
+        let work = (record.clone(), WorkDone::default());
+        let begun = BegunWork::new(("s", 1, None), 1, work, None).beginning(NewRecord {
+            pins: String::new(),
+            key,
+            by_command: false,
+            from: Duration::ZERO,
+        });
+        assert!(begun.is_held() && begun.is_to_be_stored() && begun.can_be_kept());
+        assert!(!begun.may_be_stored() && !begun.is_untold());
+        record.end_held("no").await;
+        assert!(!begun.is_to_be_stored() && !begun.can_be_kept());
+        assert!(!begun.is_half_stored() && !begun.may_be_stored());
+        assert_eq!(begun.why_not_kept().as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn the_journal_is_told_again() {
+        let work = (WorkRecord::off(), WorkDone::default());
+        let begun = BegunWork::new(("s", 1, None), 1, work, None);
+        let refused = || Err("refused".to_owned());
+        assert!(begun.set_told(refused()) && !begun.set_told(refused()));
+        assert_eq!(begun.why_not_kept().as_deref(), Some("refused"));
+        assert!(!begun.is_stored());
+        assert!(begun.set_told(Ok(())));
+        assert!(begun.is_stored() && begun.why_not_kept().is_none());
+    }
 
     #[test]
     fn only_the_database_that_an_attempt_made_is_continued() {

@@ -310,6 +310,25 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes the records of work that is older than `within` and whose databases are gone. Somebody may begin work under one
+    /// of their names meanwhile.
+    pub async fn forget_lost_work(
+        self,
+        session: &Session,
+        within: Duration,
+    ) -> Result<(), DatabaseError> {
+        if self.works() {
+            self.execute(
+                session,
+                "DELETE FROM pgrestored.work w WHERE updated + $1::float8 * interval '1 second' <= clock_timestamp()
+                   AND NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = w.name AND d.oid = w.database_oid)",
+                &[&within.as_secs_f64()],
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Removes the record of a person's restore that has no outcome: its work is dropped, and nobody repeats it by itself.
     pub async fn forget_command(
         self,

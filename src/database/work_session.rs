@@ -21,7 +21,7 @@ use super::work::{
     BegunWork, ClaimedWork, FoundWork, NotContinued, ResumeTerms, WorkDone, WorkState, reason_of,
 };
 use crate::error::{DatabaseError, DatabaseKind, RestoreError};
-use crate::postgres::{AttemptMark, Session, ident, map_pg_error};
+use crate::postgres::{AttemptMark, Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
 /// How long a takeover waits for the sessions of the attempt before it to end.
@@ -264,29 +264,11 @@ impl TargetLock {
             let why = format!("the server refused a definition: {}", refused.message);
             return Ok(Err(NotContinued::Incomplete(why)));
         }
-        let server = staging.on(with.loader.map_or(&self.server, |loader| &loader.server));
-        let checked = check_recorded(
-            &server,
-            &staging.name,
-            with.entries,
-            &resumed,
-            with.sessions,
-        );
-        let checked = match checked.await {
-            Ok(checked) => checked,
-            Err(RestoreError::Database(e)) => return Ok(Err(reason_of(e)?)),
-            Err(e) => return Err(e),
+        let server = with.loader.map_or(&self.server, |loader| &loader.server);
+        let mut notes = match compare_rows((server, staging), with, &resumed).await? {
+            Ok(notes) => notes,
+            Err(why) => return Ok(Err(why)),
         };
-        if let Some(touched) = checked.touched {
-            return Ok(Err(touched.into()));
-        }
-        if let Some(table) = checked.emptied {
-            let why = format!(
-                "{table} is unlogged and empty: the server has crashed since it was loaded, and what follows its rows is done"
-            );
-            return Ok(Err(NotContinued::Incomplete(why)));
-        }
-        let mut notes = note_of_uncounted(&checked.uncounted);
         notes.extend(note_of_begun(begun_tables(with.entries, &resumed)));
         Ok(Ok(TakenRecord {
             totals: resumed.totals(),
@@ -367,9 +349,10 @@ impl TargetLock {
             return Ok(None);
         }
         // What was stopped has sent no COMMIT, or leaves open whether it is done, and then nothing is written.
-        if begun.is_held() && !self.store_work(&begun).await? {
-            // If no session was to be had, nothing says yet that nothing is kept.
+        if begun.is_to_be_stored() && !self.store_work(&begun).await? {
+            // If no session was to be had, or the journal has refused, nothing says yet that nothing is kept.
             begun.record.end_held(NOT_STORED).await;
+            begun.record.stop().await;
             return Ok(None);
         }
         self.set_loader_right().await;
@@ -460,6 +443,32 @@ impl TargetLock {
     }
 }
 
+/// Compares the rows of a database with the record of them. `server`: of the role that reads. Returns notes for the result, or
+/// why the work is not continued.
+pub(super) async fn compare_rows(
+    (server, staging): (&Server, &Staging),
+    with: &Continuing<'_>,
+    resumed: &Resumed,
+) -> Result<Result<Vec<String>, NotContinued>, RestoreError> {
+    let (server, name) = (staging.on(server), &staging.name);
+    let checked = check_recorded(&server, name, with.entries, resumed, with.sessions);
+    let checked = match checked.await {
+        Ok(checked) => checked,
+        Err(RestoreError::Database(e)) => return Ok(Err(reason_of(e)?)),
+        Err(e) => return Err(e),
+    };
+    if let Some(touched) = checked.touched {
+        return Ok(Err(touched.into()));
+    }
+    if let Some(table) = checked.emptied {
+        let why = format!(
+            "{table} is unlogged and empty: the server has crashed since it was loaded, and what follows its rows is done"
+        );
+        return Ok(Err(NotContinued::Incomplete(why)));
+    }
+    Ok(Ok(note_of_uncounted(&checked.uncounted)))
+}
+
 /// `e`, unless it says that there is no such role.
 fn unless_no_role(e: DatabaseError) -> Result<(), DatabaseError> {
     if e.sqlstate() == Some("42704") {
@@ -512,7 +521,7 @@ fn note_of_begun(tables: usize) -> Option<String> {
 }
 
 /// The tables whose rows this role may not count.
-pub(super) fn note_of_uncounted(tables: &[String]) -> Vec<String> {
+fn note_of_uncounted(tables: &[String]) -> Vec<String> {
     /// Names that the note lists.
     const LISTED: usize = 10;
     if tables.is_empty() {

@@ -16,8 +16,7 @@ use super::target_lock::TargetLock;
 use super::work::{BegunWork, NewRecord, ResumeTerms, WorkDone, reason_of};
 use super::work_rows::NewWork;
 use super::work_session::place_of;
-use crate::error::{DatabaseError, RestoreError};
-use crate::postgres::Session;
+use crate::error::{RestoreError, report};
 use crate::steps::reached;
 
 /// How long to wait after a record that could not be stored.
@@ -93,7 +92,7 @@ impl TargetLock {
                     not_before = Instant::now() + PAUSE;
                 }
             }
-            waiting = self.begun_work().filter(|begun| begun.is_held());
+            waiting = self.begun_work().filter(|begun| begun.is_to_be_stored());
         }
     }
 
@@ -114,19 +113,34 @@ impl TargetLock {
 
     /// Why the work of this attempt cannot be kept, if it was to be recorded.
     pub fn why_not_kept(&self) -> Option<String> {
-        self.begun_work()?.record.why_not_begun()
+        self.begun_work()?.why_not_kept()
     }
 
-    /// Stores a record that is in memory; returns whether it is stored. If it is still in memory then, no session was to be had.
+    /// Stores a record that is in memory, and tells the journal of it; returns whether both is done. If not, it may still be to
+    /// be done: no session was to be had, or the journal has refused.
     ///
     /// # Errors
     /// As [`TargetLock::store_when_due`].
     pub(super) async fn store_work(&self, begun: &BegunWork) -> Result<bool, RestoreError> {
         let _one_at_a_time = begun.storing.lock().await;
-        let Some(new) = begun.new.as_ref().filter(|_| begun.is_held()) else {
+        let Some(new) = begun.new.as_ref().filter(|_| begun.is_to_be_stored()) else {
             return Ok(begun.is_stored());
         };
-        reached("work.due");
+        if begun.is_held() {
+            reached("work.due");
+            if !self.write_record(begun, new).await? {
+                return Ok(false);
+            }
+        }
+        if !self.tell_journal(begun, new).await? {
+            return Ok(false);
+        }
+        reached("work.begun");
+        Ok(true)
+    }
+
+    /// Writes the record into the database; returns whether it has begun.
+    async fn write_record(&self, begun: &BegunWork, new: &NewRecord) -> Result<bool, RestoreError> {
         // The restore goes on without, but for one that is to be recorded from its beginning.
         let is_at_once = new.from.is_zero();
         let server = self.server.pinned_to(&begun.name, begun.oid, begun.mark);
@@ -135,50 +149,38 @@ impl TargetLock {
         } else {
             server.without_retry()
         };
-        let session = match server.connect(&begun.name, "record").await {
-            Ok(session) => session,
-            Err(e) if is_at_once => return Err(e.into()),
-            Err(e) => {
-                tracing::debug!(error = %e, "the record of the work is stored later");
-                return Ok(false);
-            }
+        let stored = match server.connect(&begun.name, "record").await {
+            Ok(session) => begun.record.store(&session, &new.pins).await,
+            Err(e) => Err(e),
         };
-        begun.begin_to_store();
-        if !self.write_record(&session, begun, new).await? {
-            let why = begun.record.why_not_begun().unwrap_or_default();
-            tracing::warn!(
-                why = why.as_str(),
-                "the work of this attempt is not recorded"
-            );
-            return Ok(false);
-        }
-        self.tell_journal(begun, new).await?;
-        begun.set_stored();
-        reached("work.begun");
-        Ok(true)
-    }
-
-    /// Writes the record into the database; returns whether it has begun.
-    async fn write_record(
-        &self,
-        session: &Session,
-        begun: &BegunWork,
-        new: &NewRecord,
-    ) -> Result<bool, RestoreError> {
-        match begun.record.store(session, &new.pins).await {
-            Ok(is_begun) => {
-                if is_begun {
-                    reached("work.stored");
-                }
-                Ok(is_begun)
+        let error = match stored {
+            Ok(true) => {
+                reached("work.stored");
+                return Ok(true);
             }
-            Err(e) if new.from.is_zero() => reason_of(e).map(|_| false),
+            Ok(false) => None,
+            Err(e) if is_at_once => {
+                let _what_it_says = reason_of(e)?;
+                None
+            }
             // The connection that was lost may have been this one alone.
-            Err(_) => Ok(false),
+            Err(e) => Some(e),
+        };
+        match (begun.record.why_not_begun(), error) {
+            (None, Some(e)) => {
+                tracing::debug!(error = %e, "the record of the work is stored later");
+            }
+            (why, _) => tracing::warn!(
+                why = why.unwrap_or_default().as_str(),
+                "the work of this attempt is not recorded"
+            ),
         }
+        Ok(false)
     }
 
-    async fn tell_journal(&self, begun: &BegunWork, new: &NewRecord) -> Result<(), DatabaseError> {
+    /// Tells the journal of a record, and its key; returns whether that is done. Whatever the journal says against it, the
+    /// restore goes on.
+    async fn tell_journal(&self, begun: &BegunWork, new: &NewRecord) -> Result<bool, RestoreError> {
         let work = NewWork {
             name: &begun.name,
             oid: begun.oid,
@@ -188,7 +190,26 @@ impl TargetLock {
             by_command: new.by_command,
             pins: &new.pins,
         };
-        self.journal.own_work(&self.lock, &work).await
+        match self.journal.own_work(&self.lock, &work).await {
+            Ok(()) => {
+                begun.set_told(Ok(()));
+            }
+            // It may have ended before that is noticed.
+            Err(e) if self.lock.run("SELECT 1").await.is_err() => return Err(e.into()),
+            Err(e) => {
+                let why = format!(
+                    "the journal could not be told of its record: {}",
+                    report(&e)
+                );
+                if begun.set_told(Err(why.clone())) {
+                    tracing::warn!(
+                        why = why.as_str(),
+                        "the work of this attempt is not kept until the journal knows of it"
+                    );
+                }
+            }
+        }
+        Ok(begun.is_stored())
     }
 
     /// Stores a record that is in memory if the work is worth sealing: what the rows are compared with later is read from it.
@@ -196,7 +217,7 @@ impl TargetLock {
     /// # Errors
     /// As [`TargetLock::store_when_due`].
     pub(super) async fn store_before_seal(&self, begun: &BegunWork) -> Result<(), RestoreError> {
-        if begun.is_held() && self.is_worth_sealing(begun) {
+        if begun.is_untold() || begun.is_held() && self.is_worth_sealing(begun) {
             self.store_work(begun).await?;
         }
         Ok(())
@@ -207,24 +228,6 @@ impl TargetLock {
         let is_long = |new: &NewRecord| begun.began.elapsed() >= new.from;
         self.policy.swap_when_idle.is_some() || begun.new.as_ref().is_none_or(is_long)
     }
-
-    /// Ends a record that is in memory, because everything is loaded. Returns whether that is worth an entry of the journal,
-    /// which it then has: the load was long enough, or the swap may have to wait for long.
-    ///
-    /// # Errors
-    /// `target_unavailable`.
-    pub(super) async fn prepare_to_seal(&self, begun: &BegunWork) -> Result<bool, RestoreError> {
-        let Some(new) = begun.new.as_ref().filter(|_| !begun.is_stored()) else {
-            return Ok(true);
-        };
-        begun.record.stop().await;
-        // What is half stored has to be removed.
-        if !self.is_worth_sealing(begun) && !begun.is_half_stored() {
-            return Ok(false);
-        }
-        self.tell_journal(begun, new).await?;
-        Ok(true)
-    }
 }
 
 /// Returns once the record of this work is due; never, if there is none.
@@ -233,6 +236,9 @@ async fn due(waiting: Option<&BegunWork>, not_before: Instant) {
         return std::future::pending().await;
     };
     let worth_it = async {
+        if begun.is_untold() {
+            return;
+        }
         tokio::select! {
             () = sleep_until(begun.began + new.from) => {}
             () = begun.record.filled() => {}

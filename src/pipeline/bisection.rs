@@ -424,6 +424,7 @@ mod tests {
                 server: Server::new(&config.db).unwrap(),
                 config,
                 metrics,
+                unclaimed: Default::default(),
             };
             Backups {
                 folder,

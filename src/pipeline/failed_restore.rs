@@ -60,7 +60,7 @@ pub(super) async fn fail(
     let end = End {
         ending,
         is_final: ending == Ending::Discard && is_answered,
-        has_failed: class == Some(RetryClass::Transient),
+        class,
     };
     match record_end(claimed, context.job, end, &outcome.result).await {
         Some(recorded_before) => recorded(recorded_before),
@@ -92,12 +92,16 @@ struct End {
     ending: Ending,
     /// There will be no other attempt.
     is_final: bool,
-    /// It counts towards the last one.
-    has_failed: bool,
+    class: Option<RetryClass>,
 }
 
-/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, and one whose work is
-/// kept, is given back, and that of a command is forgotten.
+/// Whether further attempts are made without anybody asking for them: at a message, or at the run of a standing restore.
+fn comes_by_itself(job: &RestoreJob) -> bool {
+    job.published_us.is_some() || job.keep == KeepProgress::ForRedelivery
+}
+
+/// Records a final failure, so that a redelivery gets the same answer. Any other attempt at a message, one whose work is kept, and
+/// one at the run of a standing restore that counts, is given back, and that of a command is forgotten.
 /// Returns the outcome of a request that has been applied after all.
 async fn record_end(
     claimed: &TargetLock,
@@ -105,12 +109,19 @@ async fn record_end(
     end: End,
     result: &RestoreResult,
 ) -> Option<serde_json::Value> {
+    let has_failed = end.class == Some(RetryClass::Transient);
+    // It counts, or others before it do.
+    let has_past = comes_by_itself(job) && (has_failed || claimed.has_past());
     let done = if end.is_final {
         claimed
             .record_failure(&serde_json::to_value(result).ok()?)
             .await
-    } else if job.published_us.is_some() || end.ending == Ending::Keep {
-        claimed.release(end.has_failed).await.map(|()| None)
+    } else if job.published_us.is_some() || has_past || end.ending == Ending::Keep {
+        let released = match end.class {
+            Some(RetryClass::Busy) => claimed.withdraw().await,
+            _ => claimed.release(has_failed).await,
+        };
+        released.map(|()| None)
     } else {
         claimed.forget().await.map(|()| None)
     };
@@ -125,10 +136,11 @@ async fn record_end(
 
 /// Gives a target back that another request has to have first. Nothing was begun, and what an earlier attempt has left stays.
 pub(super) async fn stand_back(claimed: &TargetLock, job: &RestoreJob) {
-    // Without its request, nobody would go on with what a person has kept.
+    // Without its request, nobody would go on with what a person has kept; and a request that comes again by itself has a past.
     let has_work = !matches!(claimed.find_work().await, Ok(None));
-    let done = if job.published_us.is_some() || has_work {
-        claimed.release(false).await
+    let has_past = comes_by_itself(job) && claimed.has_past();
+    let done = if job.published_us.is_some() || has_work || has_past {
+        claimed.withdraw().await
     } else {
         claimed.forget().await
     };
@@ -146,9 +158,9 @@ pub(super) fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, Restore
     Ok(JobOutcome::recorded(result))
 }
 
-/// Whether a request that failed so is redelivered. Only messages are: a command has one attempt.
+/// Whether another attempt is made at a request that failed so. A command has one.
 fn is_redelivered(job: &RestoreJob, attempt: u32, class: RetryClass, max_attempts: u32) -> bool {
-    job.published_us.is_some() && !disposition(Some(class), attempt, max_attempts).publish
+    comes_by_itself(job) && !disposition(Some(class), attempt, max_attempts).publish
 }
 
 /// Logs the failure of an attempt: a warning if there will be another one.
@@ -172,6 +184,21 @@ pub(super) fn log_failure(
 mod tests {
     use super::*;
     use crate::error::FailureReason as R;
+
+    /// If the journal forgot what it counts of a run of a standing restore, none would be the last.
+    #[test]
+    fn attempts_are_counted_of_all_that_comes_again() {
+        let mut job = RestoreJob::replacing("r", "app", String::new());
+        for (published_us, keep, wanted) in [
+            (Some(1), KeepProgress::ForRedelivery, true),
+            (None, KeepProgress::ForRedelivery, true),
+            (None, KeepProgress::ForPerson, false),
+            (None, KeepProgress::Never, false),
+        ] {
+            (job.published_us, job.keep) = (published_us, keep);
+            assert_eq!(comes_by_itself(&job), wanted, "{published_us:?} {keep:?}");
+        }
+    }
 
     #[test]
     fn only_messages_with_attempts_left_are_redelivered() {

@@ -10,6 +10,7 @@ use pgdump_mask::Masking;
 use tokio_util::sync::CancellationToken;
 
 use super::limits;
+use super::unclaimed::UnclaimedAttempts;
 use crate::backup::PinnedBackup;
 use crate::catalog::BackupCatalog;
 use crate::config::Config;
@@ -30,6 +31,7 @@ pub struct Services {
     /// The target server.
     pub server: Server,
     pub metrics: RestoreMetricsManager,
+    pub(crate) unclaimed: UnclaimedAttempts,
 }
 
 /// One job, its progress, its cancellation and its clock.

@@ -6,6 +6,7 @@ use super::stored_rows::{contents_in, may_have_rows};
 use super::targets;
 use crate::database::TargetLock;
 use crate::error::{RestoreError, ValidationError, ValidationKind};
+use crate::event::RestoreResult;
 use crate::job::RestoreJob;
 use crate::proof::BackupContents;
 use crate::verification::{self, DriftPolicy};
@@ -55,6 +56,23 @@ pub(super) async fn check_loaded(
     let has_data = coverage.map_or(has_rows, |c| c.data > 0);
     check_replacement(context, claimed, (contents, has_data)).await?;
     Ok(contents)
+}
+
+/// The same of a load that an earlier attempt has completed: the target may be another one by now. What has a table of contents
+/// was checked with it.
+///
+/// # Errors
+/// `target_not_allowed`.
+pub(super) async fn check_sealed(
+    context: &JobContext<'_, RestoreJob>,
+    claimed: &TargetLock,
+    (sealed, coverage): (Option<&RestoreResult>, Option<&DataCoverage>),
+) -> Result<(), RestoreError> {
+    let Some(sealed) = sealed.filter(|_| coverage.is_none()) else {
+        return Ok(());
+    };
+    let loaded = (sealed.contents, sealed.rows > 0);
+    check_replacement(context, claimed, loaded).await
 }
 
 /// What a backup that was restored lacks.

@@ -132,7 +132,11 @@ async fn claim_and_restore(
     context.catalog().open_ahead(&job.backup);
     let terms = targets::claim_policy_of(config, job);
     let claim = bounds.within(database::claim(&context.services.server, job, terms));
-    let mut claimed = match claim.await? {
+    let claim = claim.await;
+    let counted = (job, config.resume.mode, config.max_attempts);
+    let unclaimed = &context.services.unclaimed;
+    draft.counted = unclaimed.count(counted, claim.as_ref().err());
+    let mut claimed = match claim? {
         Claim::Granted(claimed) => claimed,
         Claim::Done(outcome) => return recorded(outcome),
     };
@@ -346,7 +350,9 @@ async fn load_and_prove(
     let created = match started {
         Started::Staging(created) => *created,
         Started::Sealed(staging, result) => {
-            draft.sealed = serde_json::from_value(result).ok().map(Box::new);
+            let sealed: Option<RestoreResult> = serde_json::from_value(result).ok();
+            replacement::check_sealed(context, claimed, (sealed.as_ref(), coverage.get())).await?;
+            draft.sealed = sealed.map(Box::new);
             draft.summary.notes.extend(staging.notes.iter().cloned());
             return Ok(staging);
         }
@@ -563,7 +569,9 @@ async fn swap(
     result.partial = targets::is_part(&context.job.selection);
     result.notes.extend(claimed.note_of_fill());
     if !claimed.is_fill() {
-        result.notes.extend(claimed.displace_waiting().await?);
+        result
+            .notes
+            .extend(claimed.displace_waiting(&staging).await?);
     }
     let outcome = database::outcome_of(&result)?;
     // Unless it has waited for sessions on the target.

@@ -266,7 +266,8 @@ impl Destination for TargetDestination<'_> {
         }
         let mut staging = self.lock.create_staging(options).await?;
         if self.placement.in_place {
-            staging.notes.extend(self.lock.displace_waiting().await?);
+            let displaced = self.lock.displace_waiting(&staging).await?;
+            staging.notes.extend(displaced);
             self.lock.put_in_place(&mut staging).await?;
         }
         if let Some(loader) = &self.loader {

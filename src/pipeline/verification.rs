@@ -708,6 +708,7 @@ mod tests {
                 server: Server::new(&config.db).unwrap(),
                 config,
                 metrics,
+                unclaimed: Default::default(),
             };
             let pinned = backup::pin(store.clone(), "a.dump", None, None)
                 .await

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::formats::DumpFormat;
 use crate::resume::{again, interrupted, run};
 use crate::support::kills::{
-    FROM_THE_FIRST, SOURCE, assert_begun_again, assert_continued, assert_settled, end_all, why_not,
+    FROM_THE_FIRST, Interrupt, SOURCE, assert_begun_again, assert_continued, assert_settled,
+    end_all, why_not,
 };
 use crate::support::{Cluster, assert_same, is_full_campaign, job, of_package, published_us};
 
@@ -407,11 +408,28 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
             ..request
         }
     };
+    // An attempt that is stopped while it renames its database leaves nothing.
+    let stop = CancellationToken::new();
+    let stops = stop.clone();
+    let renames = Interrupt::at(&c, ("in_place.renamed", 0), move |_| stops.cancel());
+    let stopped = request(0, InPlace::Always);
+    let done = app.manager.run(&stopped, Arc::default(), stop).await;
+    assert!(renames.has_happened());
+    drop(renames);
+    assert_eq!(done.failure, Some(R::Cancelled), "{:?}", done.result.error);
+    assert_eq!(c.leftovers(), Vec::<String>::new());
     let waiting = "SELECT name, database_oid > 0 FROM pgrestored.work";
     let second = request(2, InPlace::Always);
     interrupted(&app, &c, &second, 9, end_all).await;
-    let first = run(&app, &request(1, InPlace::Always)).await;
-    assert_eq!(first.failure, Some(R::TargetBusy));
+    let first = request(1, InPlace::Always);
+    assert_eq!(run(&app, &first).await.failure, Some(R::TargetBusy));
+    // An attempt that waits has begun nothing: it says nothing of those before it, which may have killed their workers.
+    let of_first = format!("WHERE request_id = '{}'", first.request_id);
+    let crashed = format!("UPDATE pgrestored.request SET starts = 2 {of_first}");
+    c.psql("postgres", &crashed);
+    assert_eq!(run(&app, &first).await.failure, Some(R::TargetBusy));
+    let crashes = format!("SELECT starts FROM pgrestored.request {of_first}");
+    assert_eq!(c.psql("postgres", &crashes), "2");
     // One beside it that fails has not needed the name.
     let beside = run(&app, &fails(request(3, InPlace::Never))).await;
     assert_eq!(
@@ -449,4 +467,30 @@ async fn the_order_of_requests_decides_about_work_that_waits_in_place() {
     assert!(error.contains("dropped for it"), "{error}");
     assert_settled(&c, "app", "superseded");
     assert_same(&c.content("app", &[]), &c.content("src", &[]), "superseded");
+    c.psql("postgres", "DROP DATABASE app");
+
+    // What cannot be continued any more when the name is needed is in nobody's way either.
+    let eighth = request(8, InPlace::Always);
+    interrupted(&app, &c, &eighth, 9, end_all).await;
+    let ages = Interrupt::at(&c, ("checked", 0), |c| {
+        let ago =
+            "UPDATE pgrestored.work SET updated = now() - interval '25 hours' WHERE name = 'app'";
+        c.psql("postgres", ago);
+    });
+    let newer = run(&app, &request(9, InPlace::Never)).await.result;
+    assert!(ages.has_happened());
+    drop(ages);
+    assert_eq!(newer.error, None);
+    assert_settled(&c, "app", "too old meanwhile");
+    c.psql("postgres", "DROP DATABASE app");
+
+    // A person may never come back.
+    let by_hand = request(11, InPlace::Always);
+    interrupted(&app, &c, &by_hand, 9, end_all).await;
+    let kept = "UPDATE pgrestored.work SET by_command = true";
+    c.psql("postgres", kept);
+    let older = run(&app, &request(10, InPlace::Never)).await.result;
+    assert_eq!(older.error, None);
+    let says_so = |n: &String| n.contains(&by_hand.request_id) && n.contains("has lost");
+    assert!(older.notes.iter().any(says_so), "{:?}", older.notes);
 }

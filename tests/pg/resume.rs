@@ -395,6 +395,66 @@ async fn nothing_is_kept_before_the_record_has_begun() {
     }
 }
 
+/// Whatever the journal says against the record of a restore, the restore goes on; it only cannot be continued.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_journal_that_refuses_ends_no_restore() {
+    let c = started(SOURCE);
+    let dump = c.dump_as("src", Format::Custom);
+    let wanted = c.content("src", &[]);
+    let app = c.app(&[FROM_THE_FIRST]);
+    let refuse = |c: &Cluster| {
+        let sql = "ALTER TABLE pgrestored.work ADD CONSTRAINT refused CHECK (false) NOT VALID";
+        c.psql("postgres", sql);
+    };
+    // The journal knows of the record, and not of its end.
+    let refuses = Interrupt::at(&c, ("loaded", 0), refuse);
+    let done = run(&app, &job(&dump, "late", OnExisting::Fail))
+        .await
+        .result;
+    assert!(refuses.has_happened());
+    drop(refuses);
+    assert_eq!(done.error, None);
+    assert_same(&c.content("late", &[]), &wanted, "late");
+    assert_settled(&c, "late", "late");
+    // It never gets to know it.
+    let done = run(&app, &job(&dump, "early", OnExisting::Fail))
+        .await
+        .result;
+    assert_eq!(done.error, None);
+    assert_same(&c.content("early", &[]), &wanted, "early");
+    assert_settled(&c, "early", "early");
+    let request = job(&dump, "never", OnExisting::Fail);
+    let interrupt = Interrupt::at(&c, (NOTED, 3), end_loaders);
+    let failed = run(&app, &request).await;
+    assert!(interrupt.has_happened());
+    drop(interrupt);
+    assert_eq!(failed.failure, Some(R::TargetUnavailable));
+    let says_why = |n: &String| n.contains("begins from the start: the journal could not be told");
+    let notes = &failed.result.notes;
+    assert!(notes.iter().any(says_why), "{notes:?}");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// What the backup has under the name of the record is the backup's, also if it comes when the record has begun, or before it
+/// is to begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_text_may_have_a_schema_of_the_records_name() {
+    let c = started("CREATE TABLE t AS SELECT 1 AS a");
+    let dump = c.dump_as("src", Format::Plain);
+    let text = std::fs::read_to_string(&dump).unwrap();
+    let end = "--\n-- PostgreSQL database dump complete";
+    let own = "CREATE SCHEMA pgrestored_work; CREATE TABLE pgrestored_work.own AS SELECT 2 AS b;";
+    assert_eq!(text.matches(end).count(), 1);
+    std::fs::write(&dump, text.replace(end, &format!("{own}\n\n{end}"))).unwrap();
+    let in_memory = [AFTER_AN_HOUR, ("restore-swap-when-idle", "10s")];
+    for (target, flags) in [("begun", &[FROM_THE_FIRST][..]), ("held", &in_memory)] {
+        let done = run(&c.app(flags), &job(&dump, target, OnExisting::Fail)).await;
+        assert_eq!(done.result.error, None, "{target}");
+        let own = c.psql(target, "SELECT a, b FROM t, pgrestored_work.own");
+        assert_eq!(own, "1|2", "{target}");
+    }
+}
+
 /// What was done while the record was in memory is not done again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_record_begins_with_what_was_done_before() {

@@ -169,6 +169,8 @@ async fn what_others_changed_never_reaches_the_target() {
     c.psql("postgres", "DROP DATABASE app");
     cut_off(&app, &c, &dump).await;
     assert_same(&content(&c, "app"), &wanted, "the end was cut off");
+    c.psql("postgres", "DROP DATABASE app");
+    meanwhile_there_are_rows(&app, &c).await;
     let count = CHANGES.len() + SEALED.len();
     eprintln!("CAMPAIGN tampering: {count} changes, all noticed, 0 in a target");
 }
@@ -220,6 +222,23 @@ async fn sealed(
         assert!(why.contains("changed by somebody else"), "{what}: {why}");
     }
     assert_settled(c, "app", what);
+}
+
+/// A backup without rows waits for its swap, and meanwhile there is a database with rows in the target's place.
+async fn meanwhile_there_are_rows(app: &App, c: &Arc<Cluster>) {
+    let empty = c.dump_to_file("src", &["-Fp", "--schema-only"]);
+    let request = job(&empty, "app", OnExisting::Replace);
+    let interrupt = Interrupt::at(c, ("work.sealed", 0), end_all);
+    let first = run(app, &request).await;
+    assert!(interrupt.has_happened());
+    drop(interrupt);
+    assert_eq!(first.failure, Some(R::TargetUnavailable));
+    c.psql("postgres", "CREATE DATABASE app TEMPLATE src");
+    let refused = run(app, &again(&request)).await;
+    let error = &refused.result.error;
+    assert_eq!(refused.failure, Some(R::TargetNotAllowed), "{error:?}");
+    assert_eq!(c.psql("app", "SELECT count(*) FROM b"), "60");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
 /// The record ends with the rows, and the keys that were made of them exist: no code and no number says that more is missing.

@@ -38,6 +38,8 @@ struct ServerDetails {
     stage: Option<Stage>,
     /// Everything that the server refused in that stage.
     refusals: Vec<Refusal>,
+    /// What the statement would make is there already, which its SQLSTATE does not say.
+    is_done_already: bool,
 }
 
 /// What only an error of a request has.
@@ -157,6 +159,17 @@ impl DatabaseError {
     pub(crate) fn with_refusals(mut self, refusals: Vec<Refusal>) -> Self {
         self.0.details.refusals = refusals;
         self
+    }
+
+    /// The same error; if `is_done`, one that says that what the statement would make is there already.
+    pub(crate) fn of_done(mut self, is_done: bool) -> Self {
+        self.0.details.is_done_already = is_done;
+        self
+    }
+
+    /// Whether the server says that what the statement would make is there already, with a SQLSTATE that does not say it.
+    pub(crate) fn is_done_already(&self) -> bool {
+        self.0.details.is_done_already
     }
 
     /// The same error with the stage it belongs to, which other sessions of the job may have left already.

@@ -37,7 +37,7 @@ pub use body::{
     RowsDone, Spans, UnitId,
 };
 pub use catalog_readers::{WORK_SCHEMA, not_recordable, that_read_the_catalog};
-pub(crate) use catalog_readers::{reads_the_catalog, refreshes};
+pub(crate) use catalog_readers::{names_record, reads_the_catalog, refreshes};
 pub use contradiction::contradicts_record;
 pub(crate) use contradiction::says_done;
 pub use mac::{RecordKey, Secret};
@@ -51,7 +51,7 @@ use crate::error::DatabaseError;
 use crate::ids::SessionId;
 use crate::postgres::{Session, map_pg_error};
 use held::{HeldCommit, HeldRows};
-use note::NoteParams;
+use note::{CarriedFacts, NoteParams};
 use resumed::{RecordReader, StoredRow};
 
 /// The version of what is written; another one cannot be continued.
@@ -84,6 +84,8 @@ pub struct WorkRecord {
     /// `None` if nothing is recorded.
     writer: Option<Writer>,
     is_on: AtomicBool,
+    /// It has begun in the database, or its COMMIT is under way, or was.
+    may_be_in_database: AtomicBool,
     /// Where rows are until the record begins.
     held: Arc<HeldRows>,
     /// Why it has ended before it began.
@@ -93,7 +95,7 @@ pub struct WorkRecord {
     /// The last number that each session has committed.
     lanes: Mutex<HashMap<i32, i32>>,
     /// What was found out and is in no row yet.
-    later: Mutex<Body>,
+    later: Arc<Mutex<Body>>,
     /// Held while a row is written that belongs to no session of a load.
     own: tokio::sync::Mutex<()>,
     /// The tables of rows of SQL text.
@@ -129,12 +131,13 @@ impl WorkRecord {
     fn of(writer: Option<Writer>, held: Arc<HeldRows>) -> Self {
         WorkRecord {
             is_on: AtomicBool::new(writer.is_some()),
+            may_be_in_database: AtomicBool::new(writer.is_some() && !held.is_active()),
             held,
             not_begun: Mutex::default(),
             may_be_read: AtomicBool::new(false),
             writer,
             lanes: Mutex::default(),
-            later: Mutex::default(),
+            later: Arc::default(),
             own: tokio::sync::Mutex::default(),
             tables: Mutex::default(),
             resumed: OnceLock::new(),
@@ -290,9 +293,10 @@ impl WorkRecord {
         let writer = self.writer.as_ref().filter(|_| self.is_on())?;
         self.name_tables(&mut body);
         body.reads_catalog |= self.may_be_read.load(Relaxed);
-        let mut carried = std::mem::take(&mut *self.later.lock());
-        carried.void.extend(self.resumed().take_unsaid());
-        body.add(carried.clone());
+        let mut carried = CarriedFacts::take(&self.later);
+        let facts = carried.facts();
+        facts.void.extend(self.resumed().take_unsaid());
+        body.add(facts.clone());
         let amounts = body.amounts();
         let n = self.lanes.lock().get(&lane).copied().unwrap_or_default() + 1;
         let (place, body) = ((writer.attempt, lane, n), body.text());
@@ -330,7 +334,8 @@ impl WorkRecord {
     }
 
     /// The row is in the record.
-    pub(crate) fn committed(&self, note: Note) {
+    pub(crate) fn committed(&self, mut note: Note) {
+        note.carried.committed();
         if let Some(turn) = &note.turn {
             let NoteParams { lane, n, body, .. } = &note.params;
             self.held.add(turn, (*lane, *n), body);
@@ -346,18 +351,10 @@ impl WorkRecord {
         (self.bytes.load(Relaxed), self.rows.load(Relaxed))
     }
 
-    /// The row is not in the record.
-    pub(crate) fn rolled_back(&self, note: Note) {
-        self.later.lock().add(note.carried);
-    }
-
-    /// What has become of a row, if there was one.
+    /// What has become of a row, if there was one. One that is merely dropped is not in the record.
     pub(crate) fn ended(&self, note: Option<Note>, is_committed: bool) {
-        let Some(note) = note else { return };
-        if is_committed {
+        if let Some(note) = note.filter(|_| is_committed) {
             self.committed(note);
-        } else {
-            self.rolled_back(note);
         }
     }
 
@@ -421,11 +418,11 @@ impl WorkRecord {
         self.may_be_read.load(Relaxed) || self.resumed().reads_catalog()
     }
 
-    /// Drops the record, so that what reads the catalog does not find it; from here on, nothing is recorded. No other session
-    /// may be writing to it.
-    pub(crate) async fn leave(&self, session: &Session) -> Result<(), DatabaseError> {
+    /// Drops the record, so that what reads the catalog does not find it, or because of what else `why` says; from here on,
+    /// nothing is recorded. No other session may be writing to it.
+    pub(crate) async fn leave(&self, session: &Session, why: &str) -> Result<(), DatabaseError> {
         let _one_at_a_time = self.own.lock().await;
-        if self.end_held("a materialized view reads the catalog").await {
+        if self.end_held(why).await {
             return Ok(());
         }
         let Some(writer) = self.writer.as_ref().filter(|_| self.is_on()) else {
@@ -439,7 +436,9 @@ impl WorkRecord {
         let values: [&(dyn ToSql + Sync); 2] = [&writer.secret, &writer.attempt];
         let left = session.client().execute(&leave, &values).await;
         left.map_err(failed)?;
-        tracing::debug!("the work record was dropped before a materialized view reads the catalog");
+        // What has the name from here on is the backup's.
+        self.may_be_in_database.store(false, Relaxed);
+        tracing::debug!(why, "the work record was dropped");
         Ok(())
     }
 
@@ -569,7 +568,7 @@ mod tests {
         let note = |lane| note_of(&record, lane, Body::default()).unwrap();
         let first = note(0);
         assert_eq!(says(&first).1, 1);
-        record.rolled_back(first);
+        drop(first);
         let again = note(0);
         assert_eq!(says(&again).1, 1);
         record.committed(again);
@@ -607,7 +606,7 @@ mod tests {
             }
         };
         let note = |lane| note_of(&record, lane, body()).unwrap();
-        record.rolled_back(note(0));
+        record.ended(Some(note(0)), false);
         assert_eq!(record.committed_amounts(), (0, 0));
         record.committed(note(0));
         record.ended(Some(note(1)), true);
@@ -628,7 +627,8 @@ mod tests {
         assert_eq!(says(&note).2.marks, [Mark::Loaded]);
         let other = note_of(&record, 1, Body::default()).unwrap();
         assert!(says(&other).2.is_empty());
-        record.rolled_back(note);
+        // Whoever waited for the answer was stopped, and says nothing.
+        drop(note);
         let note = note_of(&record, 1, Body::default()).unwrap();
         let (.., body) = says(&note);
         assert_eq!((body.ends, body.marks.len()), (vec![end], 0));

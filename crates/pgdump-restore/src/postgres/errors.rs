@@ -4,7 +4,7 @@
 use super::message_bounds::TOO_LARGE;
 use crate::error::{DatabaseError, DatabaseKind as D, one_line};
 use pgdump_archive::{Dialect, Token, first_tokens, statements};
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{DbError, Severity};
 
 /// The error for what takes more memory than this worker may use for it.
 pub fn too_large(what: &str, max: usize) -> DatabaseError {
@@ -64,14 +64,33 @@ fn mapped(e: &tokio_postgres::Error, what: &str, reads_rows: bool) -> DatabaseEr
         D::AccessDenied if db.parsed_severity() == Some(Severity::Error) => D::StatementRejected,
         kind => kind,
     };
-    DatabaseError::new(kind, text).with_sqlstate(code)
+    DatabaseError::new(kind, text)
+        .with_sqlstate(code)
+        .of_done(is_of_done(db))
+}
+
+/// What says that something is there without a SQLSTATE of its own: SQLSTATE, and the server's function that raises it for a
+/// second primary key, a second parent of a partition, an identity column. The message may be translated.
+const DONE_WITHOUT_CODE: [(&str, &str); 3] = [
+    ("42P16", "index_check_primary_key"),
+    ("42809", "ATExecAttachPartition"),
+    ("55000", "ATExecAddIdentity"),
+];
+
+/// Whether the server says, with a SQLSTATE of another meaning, that what a statement would make is there already.
+fn is_of_done(db: &DbError) -> bool {
+    let (code, routine) = (db.code().code(), db.routine().unwrap_or_default());
+    // A large object has no error of its own, only the index of their numbers.
+    let is_large_object =
+        code == "23505" && db.constraint() == Some("pg_largeobject_metadata_oid_index");
+    DONE_WITHOUT_CODE.contains(&(code, routine)) || is_large_object
 }
 
 /// In place of a message that may quote a row.
 const RAISED: &str = "a function of the dump raised an error";
 
 /// Whether COPY rejected the value of a column: `COPY t, line 1, column a: "…"`.
-fn is_of_value(db: &tokio_postgres::error::DbError) -> bool {
+fn is_of_value(db: &DbError) -> bool {
     let context = db.where_().unwrap_or_default();
     let copy = context.lines().next().and_then(|l| l.strip_prefix("COPY "));
     copy.is_some_and(|place| place.contains(": \""))
@@ -397,6 +416,66 @@ mod tests {
             answered(b"?\0\0\0\x04", "", b"").await.kind(),
             D::Unavailable
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_there_already_is_known_in_every_language() {
+        const HELLO: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        for (fields, wanted) in [
+            (
+                &[
+                    "C42P16",
+                    "Mmehrere Prim\u{e4}rschl\u{fc}ssel",
+                    "Rindex_check_primary_key",
+                ],
+                true,
+            ),
+            (
+                &[
+                    "C42809",
+                    "M\u{bb}p\u{ab} ist bereits eine Partition",
+                    "RATExecAttachPartition",
+                ],
+                true,
+            ),
+            (
+                &[
+                    "C55000",
+                    "Mist bereits eine Identit\u{e4}tsspalte",
+                    "RATExecAddIdentity",
+                ],
+                true,
+            ),
+            (
+                &[
+                    "C23505",
+                    "Mdoppelter Schl\u{fc}sselwert",
+                    "npg_largeobject_metadata_oid_index",
+                ],
+                true,
+            ),
+            (
+                &["C23505", "Mdoppelter Schl\u{fc}sselwert", "nt_pkey"],
+                false,
+            ),
+            (
+                &[
+                    "C42809",
+                    "M\"v\" is already a partition",
+                    "Rexec_stmt_raise",
+                ],
+                false,
+            ),
+        ] {
+            let e = answered(
+                HELLO,
+                "SELECT 1",
+                &refusal(&[&["SERROR"][..], fields].concat()),
+            )
+            .await;
+            assert_eq!(e.is_done_already(), wanted, "{e}");
+            assert_eq!(e.context("what").is_done_already(), wanted);
+        }
     }
 
     /// CHECK constraints, expressions of indexes and views call functions, whose messages are about the row.

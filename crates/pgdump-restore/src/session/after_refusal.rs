@@ -17,7 +17,8 @@ use crate::script::{
     sequence_set_by,
 };
 use crate::work_record::{
-    Body, DataSpan, EntryPart, RefusedDone, Spans, UnitId, reads_the_catalog, refreshes,
+    Body, DataSpan, EntryPart, RefusedDone, Spans, UnitId, names_record, reads_the_catalog,
+    refreshes,
 };
 use crate::{conversion, ddl, extension_calls, hints};
 use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, first_tokens, statements};
@@ -301,10 +302,14 @@ impl RestoreSession {
         if has(defines_reader) {
             job.record.reads_catalog();
         }
-        if job.record.may_be_read() && has(refreshes) {
-            return job.record.leave(&self.session).await;
-        }
-        Ok(())
+        let why = if has(names_record) {
+            "the text has a schema of its name"
+        } else if job.record.may_be_read() && has(refreshes) {
+            "a materialized view reads the catalog"
+        } else {
+            return Ok(());
+        };
+        job.record.leave(&self.session, why).await
     }
 
     async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {

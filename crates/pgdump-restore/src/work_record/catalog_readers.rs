@@ -75,6 +75,12 @@ pub fn that_read_the_catalog(entries: &[TocEntry]) -> Vec<String> {
     views.map(TocEntry::name).collect()
 }
 
+/// Whether SQL text names the schema of the record, and therefore perhaps has one of its own.
+pub(crate) fn names_record(sql: &str) -> bool {
+    let mut places = sql.as_bytes().windows(WORK_SCHEMA.len());
+    places.any(|place| place.eq_ignore_ascii_case(WORK_SCHEMA.as_bytes()))
+}
+
 /// Whether a definition names the catalog.
 pub(crate) fn reads_the_catalog(definition: &str) -> bool {
     let mut words = definition.split(|c: char| !c.is_alphanumeric() && c != '_');
@@ -143,6 +149,8 @@ mod tests {
 
     #[test]
     fn statements_that_fill_a_materialized_view_are_known() {
+        assert!(names_record("CREATE SCHEMA PGRestored_Work;"));
+        assert!(!names_record("CREATE SCHEMA pgrestored;") && !names_record(""));
         assert!(refreshes("REFRESH MATERIALIZED VIEW s.m;"));
         assert!(refreshes("-- x\nCREATE MATERIALIZED VIEW m AS SELECT 1;"));
         assert!(!refreshes("CREATE VIEW m AS SELECT 1;"));

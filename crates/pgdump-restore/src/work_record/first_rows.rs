@@ -1,10 +1,11 @@
 //! How a record begins: its tables, what it belongs to, and the rows that were in memory, in one transaction.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::held::HeldRow;
 use super::{RECORDING, WORK_FORMAT, WorkRecord, Writer, body, mac};
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, DatabaseKind};
 use crate::postgres::{Session, map_pg_error};
 use crate::steps::reached;
 
@@ -77,11 +78,12 @@ const ADD_HELD: &str =
 impl WorkRecord {
     /// Writes a record that is in memory into the database of `session`, which is one of the role that owns the database; from
     /// there on, transactions write their own rows. `pins`: what it belongs to. Returns whether it has begun: if not,
-    /// nothing is recorded any more, and [`why_not_begun`](Self::why_not_begun) says why. It is tried once.
+    /// nothing is recorded any more, [`why_not_begun`](Self::why_not_begun) says why, and nothing was written.
     ///
     /// # Errors
-    /// The server's error. Nothing is recorded any more, and what was written may be there or not: as when this is stopped,
-    /// after which the record stays in memory.
+    /// The server's error. If the record is [still in memory](Self::is_held), nothing was written, and another try may succeed.
+    /// Otherwise nothing is recorded any more, and [`may_be_in_database`](Self::may_be_in_database) says whether the record
+    /// may be there all the same. If this is stopped, both say the same.
     pub async fn store(&self, session: &Session, pins: &str) -> Result<bool, DatabaseError> {
         // Only the rest has to be quick, because the load waits for it.
         session.run(LIMIT).await?;
@@ -94,8 +96,17 @@ impl WorkRecord {
             Ok(Err(why.to_owned()))
         } else {
             let rows = self.held.rows(&all);
-            writer.store(session, &body::ascii(pins), &rows).await
+            let sent = &self.may_be_in_database;
+            writer
+                .store(session, (&body::ascii(pins), &rows), sent)
+                .await
         };
+        if let Err(e) = &written
+            && e.kind() == DatabaseKind::Unavailable
+            && !self.may_be_in_database()
+        {
+            return written.map(|_| false);
+        }
         let why = match &written {
             Ok(Ok(())) => None,
             Ok(Err(why)) => Some(why.clone()),
@@ -107,6 +118,12 @@ impl WorkRecord {
         }
         self.held.end(&all);
         Ok(written?.is_ok())
+    }
+
+    /// Whether the database may have the record: it has begun there, or the answer to its COMMIT is not known. What may be
+    /// there has to be dropped.
+    pub fn may_be_in_database(&self) -> bool {
+        self.may_be_in_database.load(Relaxed)
     }
 
     /// Why the record has ended before it began.
@@ -124,14 +141,14 @@ impl WorkRecord {
 }
 
 impl Writer {
-    /// Or why not.
+    /// Or why not. `sent`: set before COMMIT is.
     async fn store(
         &self,
         session: &Session,
-        pins: &str,
-        rows: &[HeldRow],
+        record: (&str, &[HeldRow]),
+        sent: &AtomicBool,
     ) -> Result<Result<(), String>, DatabaseError> {
-        let stored = self.try_to_store(session, pins, rows).await;
+        let stored = self.try_to_store(session, record, sent).await;
         if !matches!(stored, Ok(Ok(()))) {
             // If that fails, too, the session has ended, and its transaction with it.
             let _ = session.run("ROLLBACK").await;
@@ -142,8 +159,8 @@ impl Writer {
     async fn try_to_store(
         &self,
         session: &Session,
-        pins: &str,
-        rows: &[HeldRow],
+        (pins, rows): (&str, &[HeldRow]),
+        sent: &AtomicBool,
     ) -> Result<Result<(), String>, DatabaseError> {
         if says(session, HAS_EVENT_TRIGGERS).await? {
             let why = "the backup's event triggers would see the record";
@@ -165,6 +182,7 @@ impl Writer {
             self.add_held(session, rows).await?;
         }
         reached("work.storing");
+        sent.store(true, Relaxed);
         session.run("COMMIT").await?;
         Ok(Ok(()))
     }
