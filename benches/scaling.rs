@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
 use shared::model::{Costs, Machine, Outcome, Table, simulate};
+use shared::servers::Postgres;
 use shared::{
     MB, Measured, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
     watch,
@@ -56,9 +57,7 @@ struct Bench {
 
 fn main() {
     let Some(stand) = Stand::new() else { return };
-    let options = "-c max_locks_per_transaction=1024";
-    let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options)
-        .expect("failed to start the target cluster");
+    let server = Postgres::of(&stand.bindir).target(true, "");
     let bench = Bench { stand, server };
     let mut figures = String::new();
     let mut json = vec![];
