@@ -110,6 +110,11 @@ fn main() {
         .filter(|s| !s.is_empty())
         .map(|s| s.parse().expect("BENCH_SIZES are numbers"))
         .collect();
+    let is_known = |size: &f64| DECADES.iter().any(|(_, _, counts)| counts.contains(size));
+    assert!(
+        sizes.iter().all(is_known),
+        "BENCH_SIZES are some of {DECADES:?}"
+    );
     let server = Postgres::of(&stand.bindir).target(true, "");
     let mut results = Results::kept(machine(&stand.bindir, stand.cores), stand.scale);
     println!("{}", results.machine);
