@@ -1,7 +1,7 @@
 //! `make bench`: that no shape of database is restored slower than by `pg_restore -j` of the same local file, with one session
 //! per core: at least 1.1 times as fast in the median, and no pair below 1 beyond noise. Twelve shapes, each from a local file
-//! and over loopback HTTP, into a durable and a throwaway server. All ways are interleaved on one server, after a restore by each
-//! side that does not count.
+//! and over loopback HTTP, into a durable and a throwaway server. All ways are interleaved on one server, after a restore
+//! that does not count.
 //!
 //! `BENCH_SCALE` (1), `BENCH_PAIRS` (5; shapes whose size is given have at most 3), `BENCH_SHAPES` (all), `BENCH_TARGETS`
 //! (durable,throwaway), `BENCH_POSTGRES` (the machine's own; major versions such as `15,16`, or `others`) select what is measured;
@@ -129,7 +129,7 @@ fn main() {
     }
     println!("\n{}", bench.results.text());
     if bench.results.cells.iter().any(|c| !c.is_ok()) {
-        println!("NOT REACHED: target/bench has the stages of every run of these cells");
+        println!("NOT REACHED: target/bench has every run of these cells");
     }
 }
 
@@ -158,11 +158,9 @@ impl Bench {
         let served = serve(dump.parent().expect("a folder"), 0);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
         let server = postgres.target(target == "durable", "");
-        // The first restores create the files of the WAL, and read the dump and the server's programs from the disk.
+        // The first restore creates the files of the WAL, and reads the dump and the server's programs from the disk.
         fresh(&server);
         restore_file(&server, dump);
-        fresh(&server);
-        pg_restore(&server, cores, dump);
         let mut baseline = Vec::new();
         let mut ours: [Vec<Ours>; 2] = Default::default();
         for round in 0..self.stand.pairs.min(shape.most_pairs) {

@@ -262,6 +262,8 @@ impl Gains {
 }
 
 fn line(g: &Gain) -> String {
+    // Without the sign of a negative zero.
+    let percent = |share: f64| (share * 100.0).round() + 0.0;
     format!(
         "| `{}` | {} | {} | {:.2} | {} | {:.2} | **{:.0} %** | {:.0} %, {:.0} % | {} | {} |\n",
         g.setting,
@@ -270,9 +272,9 @@ fn line(g: &Gain) -> String {
         g.bad_seconds,
         g.good,
         g.good_seconds,
-        g.share * 100.0,
-        g.least * 100.0,
-        g.most * 100.0,
+        percent(g.share),
+        percent(g.least),
+        percent(g.most),
         g.pairs,
         g.machine
     )
