@@ -12,6 +12,11 @@ BENCH := BENCH_SCALE="$${BENCH_SCALE:-0.3}" BENCH_PAIRS="$${BENCH_PAIRS:-3}" BEN
 else
 BENCH := cargo bench --no-fail-fast --bench restore --bench never_slower --bench verify --bench growth --bench scale --bench scaling --bench mask --bench resume \
 	--bench tuning
+# The headline rows on the other versions of PostgreSQL that are installed (`make setup`).
+ifndef BENCH_POSTGRES
+OTHER_VERSIONS := BENCH_POSTGRES=others BENCH_DATASETS=mixed,events,chain,partitions BENCH_RATES=0 BENCH_TARGETS=durable BENCH_PAIRS=3 BENCH_PEERS=0 \
+	cargo bench --bench restore
+endif
 endif
 
 .PHONY: help setup demo test check msrv repository screenshots recording bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
@@ -47,9 +52,9 @@ reference: ## Write docs/reference/ from the code
 	@$(BUILD) --quiet
 	@$(PROGRAM) reference docs/reference
 
-bench: ## Compare with download + pg_restore -j; measure the cost of a proof, of masking and of keeping work, growth, settings of the server, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_STREAM_RATE, BENCH_DATASETS); QUICK=1: the headline rows in five minutes
+bench: ## Compare with download + pg_restore -j; measure the cost of a proof, of masking and of keeping work, growth, settings of the server, other versions of PostgreSQL, and how workers scale (docs/speed.md lists the variables); QUICK=1: the headline rows in five minutes
 	@scripts/setup.sh demo
-	@$(BENCH)
+	@$(BENCH); ended=$$?; $(or $(OTHER_VERSIONS),true); exit $$(( ended + $$? ))
 
 smoke: ## Run the first benchmark on some 20 MB of each dataset, once and unoptimized, to see that it works
 	@scripts/setup.sh demo

@@ -4,9 +4,10 @@
 //! more than twelve times as long, or as much memory, and up to 100,000 tables at most 256 MiB; the result must not grow.
 //!
 //! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) the number of runs per size (of decades: 3, 2 and 1),
-//! `BENCH_DATASETS` (all; by decades: `tiny`, `large_objects`) what is measured. Results:
-//! `target/bench/growth.json` and a plot, `growth.svg`, and from a scale of 1 on a table in `docs/scaling.md`. Exits with 1 if
-//! growth is not linear.
+//! `BENCH_DATASETS` (all; by decades: `tiny`, `large_objects`) what is measured, `BENCH_SIZES` (all) the numbers of decades at
+//! a scale of 1: `BENCH_DATASETS=tiny BENCH_SIZES=1000,10000` leaves out what takes long. Results: `target/bench/growth.json`,
+//! which keeps earlier results of what is not measured again, a plot, `growth.svg`, and from a scale of 1 on a table in
+//! `docs/scaling.md`. Exits with 1 if growth is not linear.
 
 #![allow(
     clippy::disallowed_types,
@@ -22,8 +23,9 @@ use std::time::{Duration, Instant};
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
 use shared::sections::renew_section;
+use shared::servers::Postgres;
 use shared::shapes::shape;
-use shared::{Ours, Stand, env_or, fresh, keep, median, restore_ours, serve};
+use shared::{Ours, Stand, env_or, fresh, keep, kept, machine, median, restore_ours, serve};
 
 mod shared;
 
@@ -38,13 +40,17 @@ const UNITS: [(&str, &str); 5] = [
     ("mixed", "row of the largest table"),
 ];
 
-/// Shapes by decades: the largest number at a scale of 1.
-const DECADES: [(&str, &str, f64); 2] = [
-    ("tiny", "table", 100_000.0),
-    ("large_objects", "large object", 1_000_000.0),
+/// Shapes by decades: the numbers at a scale of 1.
+const DECADES: [(&str, &str, [f64; 3]); 2] = [
+    ("tiny", "table", [1_000.0, 10_000.0, 100_000.0]),
+    (
+        "large_objects",
+        "large object",
+        [10_000.0, 100_000.0, 1_000_000.0],
+    ),
 ];
-/// Parts of the largest number, and the most runs of each.
-const PARTS: [(f64, usize); 3] = [(0.01, 3), (0.1, 2), (1.0, 1)];
+/// The most runs of each of the numbers.
+const MOST_RUNS: [usize; 3] = [3, 2, 1];
 /// How many times the growth of the number that of time and memory may be.
 const LINEAR: f64 = 1.2;
 /// The most memory, up to this many tables.
@@ -53,10 +59,10 @@ const MOST_MEMORY: (f64, u64) = (100_000.0, 256 << 20);
 const MOST_RESULT: usize = 64 << 10;
 
 /// One size of a decade.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Decade {
-    dataset: &'static str,
-    unit: &'static str,
+    dataset: String,
+    unit: String,
     count: f64,
     runs: usize,
     seconds: f64,
@@ -65,15 +71,16 @@ struct Decade {
     result_bytes: usize,
 }
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct GrowthRow {
-    dataset: &'static str,
-    unit: &'static str,
+    dataset: String,
+    unit: String,
     count: f64,
     seconds: f64,
     cpu_seconds: f64,
     microseconds_each: f64,
-    first_copy_byte_ms: f64,
+    /// Where it was seen.
+    first_copy_byte_ms: Option<f64>,
     safety_share: f64,
     peak_memory_bytes: u64,
 }
@@ -84,78 +91,49 @@ struct Run {
     first_byte: f64,
 }
 
+/// All results of this machine at this scale.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct GrowthResults {
+    machine: String,
+    scale: f64,
+    rows: Vec<GrowthRow>,
+    decades: Vec<Decade>,
+}
+
 fn main() {
     let Some(stand) = Stand::new() else { return };
-    let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
     let wanted = env_or("BENCH_DATASETS", "");
     let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
-    let server = Sandbox::start(
-        bindir,
-        &std::env::temp_dir(),
-        true,
-        "-c max_locks_per_transaction=1024",
-    )
-    .expect("failed to start the target cluster");
-    let mut table = Vec::new();
+    let sizes = env_or("BENCH_SIZES", "");
+    let sizes: Vec<f64> = sizes
+        .split(',')
+        .filter(|s| !s.is_empty())
+        .map(|s| s.parse().expect("BENCH_SIZES are numbers"))
+        .collect();
+    let is_known = |size: &f64| DECADES.iter().any(|(_, _, counts)| counts.contains(size));
+    assert!(
+        sizes.iter().all(is_known),
+        "BENCH_SIZES are some of {DECADES:?}"
+    );
+    let server = Postgres::of(&stand.bindir).target(true, "");
+    let mut results = GrowthResults::kept(machine(&stand.bindir, stand.cores), stand.scale);
+    println!("{}", results.machine);
     for (name, unit) in UNITS.into_iter().filter(|(name, _)| is_wanted(name)) {
-        let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
         for size in SIZES {
-            let dump = dataset.dump(bindir, scratch, scale * size);
-            // The emulator serves the files that exist when it starts.
-            let served = serve(scratch, 0);
-            let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-            let runs: Vec<Run> = (0..pairs)
-                .map(|_| run(&server, &served.host, object))
-                .collect();
-            let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
-            let (count, seconds) = (
-                (dataset.rows * scale * size).round(),
-                of(|r| r.ours.measured.seconds),
-            );
-            table.push(GrowthRow {
-                dataset: name,
-                unit,
-                count,
-                seconds,
-                cpu_seconds: of(|r| r.ours.measured.client_cpu + r.ours.measured.server_cpu),
-                microseconds_each: seconds / count * 1e6,
-                first_copy_byte_ms: of(|r| r.first_byte * 1e3),
-                safety_share: of(|r| r.ours.safety()),
-                peak_memory_bytes: of(|r| r.ours.measured.peak_memory_bytes as f64) as u64,
-            });
+            let row = measure(&stand, &server, (name, unit), size);
+            println!("{}", line(&row).trim_end());
+            results.add_row(row);
         }
     }
-    println!(
-        "| dataset | unit | count | s | CPU s | µs each | first COPY byte ms | staging, checks, swap | MiB |\n|---|---|---|---|---|---|---|---|---|"
-    );
-    for r in &table {
-        println!(
-            "| {} | {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.0} | {:.1} % | {:.0} |",
-            r.dataset,
-            r.unit,
-            r.count,
-            r.seconds,
-            r.cpu_seconds,
-            r.microseconds_each,
-            r.first_copy_byte_ms,
-            r.safety_share * 100.0,
-            r.peak_memory_bytes as f64 / 1048576.0
-        );
+    for (name, unit, counts) in DECADES.into_iter().filter(|(name, _, _)| is_wanted(name)) {
+        for (count, most_runs) in counts.into_iter().zip(MOST_RUNS) {
+            if sizes.is_empty() || sizes.contains(&count) {
+                results.add_decade(grow(&stand, &server, (name, unit), count, most_runs));
+            }
+        }
     }
-    let mut decades = Vec::new();
-    for what in DECADES.into_iter().filter(|(name, _, _)| is_wanted(name)) {
-        decades.extend(grow(&stand, &server, what));
-    }
-    let json =
-        serde_json::json!({ "scale": scale, "runs": pairs, "rows": table, "decades": decades });
-    keep("growth.json", &format!("{json:#}\n"));
-    keep("growth.svg", &plot(&table));
-    let text = decades_text(&decades);
-    println!("\n{text}");
-    if !decades.is_empty() {
-        renew_section("docs/scaling.md", "growth", scale, &text);
-    }
-    let wrong = faults(&decades);
+    println!("\n{}\n{}", rows_text(&results.rows), results.decades_text());
+    let wrong = faults(&results.decades);
     wrong
         .iter()
         .for_each(|fault| println!("NOT LINEAR: {fault}"));
@@ -166,40 +144,148 @@ fn main() {
     }
 }
 
-/// Restores a shape in three sizes, each ten times the one before.
+impl GrowthResults {
+    fn kept(machine: String, scale: f64) -> Self {
+        let earlier = kept(file_of(scale)).and_then(|json| serde_json::from_value(json).ok());
+        let fitting = earlier.filter(|r: &GrowthResults| r.machine == machine && r.scale == scale);
+        fitting.unwrap_or(GrowthResults {
+            machine,
+            scale,
+            rows: vec![],
+            decades: vec![],
+        })
+    }
+
+    fn add_row(&mut self, row: GrowthRow) {
+        let is_again = |r: &GrowthRow| r.dataset == row.dataset && r.count == row.count;
+        self.rows.retain(|r| !is_again(r));
+        self.rows.push(row);
+        self.rows.sort_by(|a, b| {
+            let place = |r: &GrowthRow| UNITS.iter().position(|(name, _)| *name == r.dataset);
+            let both = place(a).cmp(&place(b));
+            both.then(a.count.total_cmp(&b.count))
+        });
+        self.write();
+    }
+
+    fn add_decade(&mut self, decade: Decade) {
+        let is_again = |d: &Decade| d.dataset == decade.dataset && d.count == decade.count;
+        self.decades.retain(|d| !is_again(d));
+        self.decades.push(decade);
+        self.decades.sort_by(|a, b| {
+            let place = |d: &Decade| DECADES.iter().position(|(name, ..)| *name == d.dataset);
+            let both = place(a).cmp(&place(b));
+            both.then(a.count.total_cmp(&b.count))
+        });
+        self.write();
+    }
+
+    /// After each size, because the largest ones take long.
+    fn write(&self) {
+        keep(
+            file_of(self.scale),
+            &format!("{:#}\n", serde_json::json!(self)),
+        );
+        keep("growth.svg", &plot(&self.rows));
+        if !self.decades.is_empty() {
+            let text = format!("{}.\n\n{}", self.machine, self.decades_text());
+            renew_section("docs/scaling.md", "growth", self.scale, &text);
+        }
+    }
+}
+
+/// Small results are not mixed with those that pages show.
+fn file_of(scale: f64) -> &'static str {
+    if scale < 1.0 {
+        "growth-small.json"
+    } else {
+        "growth.json"
+    }
+}
+
+fn measure(
+    stand: &Stand,
+    server: &Sandbox,
+    (name, unit): (&'static str, &'static str),
+    size: f64,
+) -> GrowthRow {
+    let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
+    let dump = dataset.dump(&stand.bindir, &stand.scratch, stand.scale * size);
+    // The emulator serves the files that exist when it starts.
+    let served = serve(&stand.scratch, 0);
+    let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+    let runs: Vec<Run> = (0..stand.pairs)
+        .map(|_| run(server, &served.host, object))
+        .collect();
+    let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
+    let (count, seconds) = (
+        (dataset.rows * stand.scale * size).round(),
+        of(|r| r.ours.measured.seconds),
+    );
+    GrowthRow {
+        dataset: name.to_owned(),
+        unit: unit.to_owned(),
+        count,
+        seconds,
+        cpu_seconds: of(|r| r.ours.measured.client_cpu + r.ours.measured.server_cpu),
+        microseconds_each: seconds / count * 1e6,
+        first_copy_byte_ms: Some(of(|r| r.first_byte * 1e3)).filter(|ms| ms.is_finite()),
+        safety_share: of(|r| r.ours.safety()),
+        peak_memory_bytes: of(|r| r.ours.measured.peak_memory_bytes as f64) as u64,
+    }
+}
+
+fn rows_text(rows: &[GrowthRow]) -> String {
+    let head = "| dataset | unit | count | s | CPU s | µs each | first COPY byte ms | staging, checks, swap | MiB |\n|---|---|---|---|---|---|---|---|---|\n";
+    head.to_owned() + &rows.iter().map(line).collect::<String>()
+}
+
+fn line(r: &GrowthRow) -> String {
+    format!(
+        "| {} | {} | {:.0} | {:.2} | {:.2} | {:.1} | {} | {:.1} % | {:.0} |\n",
+        r.dataset,
+        r.unit,
+        r.count,
+        r.seconds,
+        r.cpu_seconds,
+        r.microseconds_each,
+        r.first_copy_byte_ms
+            .map_or("–".to_owned(), |ms| format!("{ms:.0}")),
+        r.safety_share * 100.0,
+        r.peak_memory_bytes as f64 / 1048576.0
+    )
+}
+
+/// Restores a shape with this number of units at a scale of 1.
 fn grow(
     stand: &Stand,
     server: &Sandbox,
-    (name, unit, most): (&'static str, &'static str, f64),
-) -> Vec<Decade> {
-    let sizes = PARTS.into_iter().map(|(part, most_runs)| {
-        let count = (most * stand.scale * part).round().max(10.0);
-        let dump = shape(name).dump(&stand.bindir, &stand.scratch, count as u64);
-        let served = serve(&stand.scratch, 0);
-        let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-        let runs: Vec<Ours> = (0..stand.pairs.min(most_runs))
-            .map(|_| {
-                fresh(server);
-                restore_ours(server, &served.host, object, &[])
-            })
-            .collect();
-        let of = |f: fn(&Ours) -> f64| median(runs.iter().map(f).collect());
-        Decade {
-            dataset: name,
-            unit,
-            count,
-            runs: runs.len(),
-            seconds: of(|r| r.measured.seconds),
-            cpu_seconds: of(|r| r.measured.client_cpu + r.measured.server_cpu),
-            peak_memory_bytes: of(|r| r.measured.peak_memory_bytes as f64) as u64,
-            result_bytes: runs
-                .iter()
-                .map(|r| r.result.to_string().len())
-                .max()
-                .unwrap_or_default(),
-        }
-    });
-    sizes.collect()
+    (name, unit): (&'static str, &'static str),
+    count: f64,
+    most_runs: usize,
+) -> Decade {
+    let count = (count * stand.scale).round().max(10.0);
+    let dump = shape(name).dump(&stand.bindir, &stand.scratch, count as u64);
+    let served = serve(&stand.scratch, 0);
+    let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+    let runs: Vec<Ours> = (0..stand.pairs.min(most_runs))
+        .map(|_| {
+            fresh(server);
+            restore_ours(server, &served.host, object, &[])
+        })
+        .collect();
+    let of = |f: fn(&Ours) -> f64| median(runs.iter().map(f).collect());
+    let results = runs.iter().map(|r| r.result.to_string().len());
+    Decade {
+        dataset: name.to_owned(),
+        unit: unit.to_owned(),
+        count,
+        runs: runs.len(),
+        seconds: of(|r| r.measured.seconds),
+        cpu_seconds: of(|r| r.measured.client_cpu + r.measured.server_cpu),
+        peak_memory_bytes: of(|r| r.measured.peak_memory_bytes as f64) as u64,
+        result_bytes: results.max().unwrap_or_default(),
+    }
 }
 
 /// Each size with the one before it of the same shape: how many times the number, the time and the memory is.
@@ -247,25 +333,27 @@ fn faults(decades: &[Decade]) -> Vec<String> {
     found
 }
 
-fn decades_text(decades: &[Decade]) -> String {
-    let mut out = "| number of | count | runs | s | µs each | MiB | time, times | memory, times | result bytes |\n|---|---|---|---|---|---|---|---|---|\n".to_owned();
-    for (d, factors) in factors(decades) {
-        let factor = |i: usize| factors.map_or("–".to_owned(), |f| format!("{:.1}", f[i]));
-        let _ = writeln!(
-            out,
-            "| {}s | {:.0} | {} | {:.1} | {:.0} | {:.0} | {} | {} | {} |",
-            d.unit,
-            d.count,
-            d.runs,
-            d.seconds,
-            d.seconds / d.count * 1e6,
-            d.peak_memory_bytes as f64 / 1048576.0,
-            factor(1),
-            factor(2),
-            d.result_bytes
-        );
+impl GrowthResults {
+    fn decades_text(&self) -> String {
+        let mut out = "| number of | count | runs | s | µs each | MiB | time, times | memory, times | result bytes |\n|---|---|---|---|---|---|---|---|---|\n".to_owned();
+        for (d, factors) in factors(&self.decades) {
+            let factor = |i: usize| factors.map_or("–".to_owned(), |f| format!("{:.1}", f[i]));
+            let _ = writeln!(
+                out,
+                "| {}s | {:.0} | {} | {:.1} | {:.0} | {:.0} | {} | {} | {} |",
+                d.unit,
+                d.count,
+                d.runs,
+                d.seconds,
+                d.seconds / d.count * 1e6,
+                d.peak_memory_bytes as f64 / 1048576.0,
+                factor(1),
+                factor(2),
+                d.result_bytes
+            );
+        }
+        out
     }
-    out
 }
 
 fn run(server: &Sandbox, host: &str, object: &str) -> Run {

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use pgrestored::sandbox::Sandbox;
+use shared::servers::Postgres;
 use shared::{
     MeasuredCost, Ours, Stand, fresh, keep, make_dump, measure, median, query, renew, restore_ours,
     serve, watch,
@@ -116,8 +117,7 @@ fn main() {
         file
     };
     let (rules, key) = (written("mask.yaml", RULES), written("mask.key", KEY));
-    let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, "")
-        .expect("failed to start the target cluster");
+    let server = Postgres::of(&stand.bindir).target(true, "");
     let served = serve(&stand.scratch, 0);
     let bench = MaskBench {
         server,

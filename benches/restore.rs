@@ -1,6 +1,6 @@
 //! `make bench`, first part: compares pgrestored with what a user would do instead: download the dump, check it, and
 //! run `pg_restore -j$(nproc)` (`psql` for SQL text). Both get the same object over loopback HTTP at the same rate
-//! and the same server with the same settings in a fresh state, and run interleaved. Measured are medians of the
+//! and the same server with the same settings in a fresh state, and run interleaved. MeasuredCost are medians of the
 //! pairs' ratios, CPU seconds of both sides, peak memory of all client processes, and bytes written to disk. Also
 //! measured: the baseline with a download in slices, as `gcloud storage cp` does it; `pg_restore -j` from a local
 //! file; and `pg_restore` from standard input.
@@ -9,9 +9,11 @@
 //! (the same) that of the other ways, at the first rate. `BENCH_RATES` (0,50,20) are in MB/s; 0 is loopback speed.
 //! `BENCH_STREAM_RATE` (0, no limit) is the rate of each stream of the link, in MB/s: a bucket gives one stream 50 to
 //! 100 MB/s, and many of them the whole link. With it, the download in slices is compared in every pair.
-//! `BENCH_DATASETS` (all, and `memory`) and `BENCH_TARGETS` (durable,throwaway) select what is measured.
-//! `BENCH_FOLDER` keeps the dumps. Results: `target/bench/restore.json`, which keeps earlier results of what is not
-//! measured again, and, from a scale of 1 on, the figures of `docs/speed.md`.
+//! `BENCH_DATASETS` (all, and `memory`), `BENCH_TARGETS` (durable,throwaway) and `BENCH_POSTGRES` (the machine's own;
+//! major versions such as `15,16`, or `others`) select what is measured. All versions restore the same dumps, which the
+//! oldest of them made; `pg_restore` has the server's version or, if that has no tools, a newer one. `BENCH_FOLDER` keeps
+//! the dumps. Results: `target/bench/restore.json`, which keeps earlier results of what is not measured again, and, from a
+//! scale of 1 on, the figures of `docs/speed.md`.
 
 #![allow(
     clippy::disallowed_types,
@@ -25,10 +27,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use pgrestored::sandbox::Sandbox;
+use shared::baseline::CREATE;
 use shared::datasets::{ALL, Dataset, Form};
+use shared::servers::{Postgres, oldest, wanted as wanted_versions};
 use shared::{
     MB, MeasuredCost, Stand, env_or, fresh, keep, kept, machine, make_dump, measure, median,
-    open_to_all, query, renew, restore_ours, serve, serve_limited, watch,
+    open_to_all, query, renew, restore_ours, selected, serve, serve_limited, watch,
 };
 
 mod shared;
@@ -70,6 +74,9 @@ impl std::fmt::Display for LinkLimits {
 struct RestoreRow {
     dataset: String,
     target: String,
+    /// The server's version, such as `16.9`; empty for the machine's own.
+    #[serde(default)]
+    postgres: String,
     scale: f64,
     pairs: usize,
     object_bytes: u64,
@@ -89,15 +96,14 @@ struct RestoreRow {
 
 impl RestoreRow {
     fn is_again(&self, other: &RestoreRow) -> bool {
-        let key = |r: &RestoreRow| {
-            (
-                r.dataset.clone(),
-                r.target.clone(),
-                r.link(),
-                r.scale.to_bits(),
-            )
-        };
+        let key = |r: &RestoreRow| (r.dataset.clone(), r.section(), r.link(), r.scale.to_bits());
         key(self) == key(other)
+    }
+
+    /// The major version unless it is the machine's own, and the target.
+    fn section(&self) -> (String, String) {
+        let major = self.postgres.split('.').next().unwrap_or_default();
+        (major.to_owned(), self.target.clone())
     }
 
     fn link(&self) -> LinkLimits {
@@ -175,7 +181,7 @@ impl RestoreResults {
     fn write(&mut self) {
         let place = |name: &str| ALL.iter().position(|d| d.name == name);
         self.rows
-            .sort_by_key(|r| (r.target.clone(), place(&r.dataset), r.link()));
+            .sort_by_key(|r| (r.section(), place(&r.dataset), r.link()));
         keep(self.file(), &format!("{:#}\n", serde_json::json!(self)));
         renew(PAGE, self.scale, &self.text());
     }
@@ -185,8 +191,13 @@ const PAGE: &str = "docs/speed.md";
 /// Selects the memory measurement in `BENCH_DATASETS`.
 const MEMORY: &str = "memory";
 
+const TARGETS: [&str; 2] = ["durable", "throwaway"];
+
 struct RestoreBench {
+    /// Of the machine's own PostgreSQL.
     bindir: PathBuf,
+    /// Whose `pg_dump` makes the dumps.
+    source: PathBuf,
     scratch: PathBuf,
     cores: usize,
     scale: f64,
@@ -204,10 +215,9 @@ fn main() {
     let stream_rate_mb_s = env_or("BENCH_STREAM_RATE", "0")
         .parse()
         .expect("BENCH_STREAM_RATE is a number");
-    let (wanted, targets) = (
-        env_or("BENCH_DATASETS", ""),
-        env_or("BENCH_TARGETS", "durable,throwaway"),
-    );
+    let wanted = env_or("BENCH_DATASETS", "");
+    let targets = selected("BENCH_TARGETS", &TARGETS);
+    let versions = wanted_versions(&stand.bindir);
     let scratch = PathBuf::from(env_or("BENCH_FOLDER", &stand.scratch.display().to_string()));
     std::fs::create_dir_all(&scratch).expect("failed to create the folder for the dumps");
     open_to_all(&scratch);
@@ -217,6 +227,7 @@ fn main() {
         .expect("BENCH_PEERS is a number");
     let bench = RestoreBench {
         bindir: stand.bindir.clone(),
+        source: oldest(&versions, &stand.bindir),
         scratch,
         cores,
         scale,
@@ -230,21 +241,22 @@ fn main() {
     let mut results = RestoreResults::kept(machine(&bench.bindir, bench.cores), scale);
     let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
     for dataset in ALL.iter().filter(|d| is_wanted(d.name)) {
-        let dump = dataset.dump(&bench.bindir, &bench.scratch, scale);
-        for target in ["durable", "throwaway"]
-            .into_iter()
-            .filter(|t| targets.contains(t))
+        let dump = dataset.dump(&bench.source, &bench.scratch, scale);
+        for (postgres, target) in versions
+            .iter()
+            .flat_map(|postgres| targets.iter().map(move |target| (postgres, *target)))
         {
             for (i, rate_mb_s) in rates.iter().copied().enumerate() {
                 let link = LinkLimits {
                     rate_mb_s,
                     stream_rate_mb_s,
                 };
-                results.add(bench.compare(dataset, &dump, target, link, i == 0));
+                let row = bench.compare((dataset, &dump), (postgres, target), link, i == 0);
+                results.add(row);
             }
         }
     }
-    if is_wanted(MEMORY) {
+    if is_wanted(MEMORY) && versions.iter().any(|v| v.is_own) {
         results.remember(bench.memory());
     }
     // Of the earlier results that are kept, those at this scale, of what was asked for.
@@ -258,19 +270,12 @@ impl RestoreBench {
     /// `with_peers`: all ways, otherwise only those that are compared.
     fn compare(
         &self,
-        dataset: &Dataset,
-        dump: &Path,
-        target: &'static str,
+        (dataset, dump): (&Dataset, &Path),
+        (postgres, target): (&Postgres, &str),
         link: LinkLimits,
         with_peers: bool,
     ) -> RestoreRow {
-        let server = Sandbox::start(
-            &self.bindir,
-            &std::env::temp_dir(),
-            target == "durable",
-            "-c max_locks_per_transaction=1024",
-        )
-        .expect("failed to start the target cluster");
+        let server = postgres.target(target == "durable", "");
         let served = serve_limited(&self.scratch, link.rate_mb_s, link.stream_rate_mb_s);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
         let url = format!(
@@ -285,6 +290,9 @@ impl RestoreBench {
         if with_peers {
             ways.extend([Way::LocalFile, Way::StandardInput]);
         }
+        // The first restore creates the files of the WAL.
+        fresh(&server);
+        self.restore_theirs(Way::LocalFile, dataset.form, &server, &url, dump);
         let compared = 2 + usize::from(are_streams_limited);
         let mut safety = vec![];
         let mut runs: Vec<(Way, Vec<MeasuredCost>)> =
@@ -313,8 +321,9 @@ impl RestoreBench {
                 .filter_map(|(w, m)| Some(format!("{w:?} {:.2} s", m.get(round)?.seconds)))
                 .collect();
             println!(
-                "{} on {target}, MB/s: {link}, round {}: {}",
+                "{} on {target} {}, MB/s: {link}, round {}: {}",
                 dataset.name,
+                postgres.version,
                 round + 1,
                 all.join(", ")
             );
@@ -343,6 +352,11 @@ impl RestoreBench {
         RestoreRow {
             dataset: dataset.name.to_owned(),
             target: target.to_owned(),
+            postgres: if postgres.is_own {
+                String::new()
+            } else {
+                postgres.version.clone()
+            },
             scale: self.scale,
             pairs: self.pairs,
             object_bytes,
@@ -384,7 +398,7 @@ impl RestoreBench {
             }
             (_, _, None) => format!("{into} \"$0\""),
         };
-        let line = format!("set -o pipefail; createdb -T template0 restored && {from}");
+        let line = format!("set -o pipefail; {CREATE} && {from}");
         let measured = measure(server, || {
             let (file, mut disk) = match way {
                 Way::Baseline => (downloaded.as_path(), download(url, &downloaded)),
@@ -393,7 +407,7 @@ impl RestoreBench {
             };
             let path = format!(
                 "{}:{}",
-                self.bindir.display(),
+                server.bindir().display(),
                 env_or("PATH", "/usr/bin:/bin")
             );
             let mut command = Command::new("bash");
@@ -576,17 +590,22 @@ fn check_hash(hash: &str, crc: u32) {
 impl RestoreResults {
     fn text(&self) -> String {
         let mut out = format!("{}.\n\n", self.machine);
-        let mut targets: Vec<&str> = self.rows.iter().map(|r| r.target.as_str()).collect();
-        targets.dedup();
-        for target in targets {
-            let _ = writeln!(
-                out,
-                "### {target}\n\n| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | sliced | file here | stdin | of minimum | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
-            );
-            self.rows
+        let mut sections: Vec<(String, String)> =
+            self.rows.iter().map(RestoreRow::section).collect();
+        sections.dedup();
+        for section in sections {
+            let rows: Vec<&RestoreRow> = self
+                .rows
                 .iter()
-                .filter(|r| r.target == target)
-                .for_each(|r| out.push_str(&line(r)));
+                .filter(|r| r.section() == section)
+                .collect();
+            let (_, target) = &section;
+            let _ = match rows[0].postgres.as_str() {
+                "" => writeln!(out, "### {target}\n"),
+                version => writeln!(out, "### PostgreSQL {version}, {target}\n"),
+            };
+            out.push_str("| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | sliced | file here | stdin | of minimum | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+            rows.into_iter().for_each(|r| out.push_str(&line(r)));
             out.push('\n');
         }
         for m in &self.memory {

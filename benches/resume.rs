@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
+use shared::servers::Postgres;
 use shared::{OURS, Stand, env_or, fresh, keep, median, query, restore_ours, serve};
 
 mod shared;
@@ -68,9 +69,7 @@ struct Times {
 fn main() {
     let Some(stand) = Stand::new() else { return };
     let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
-    let options = "-c max_locks_per_transaction=1024";
-    let server = Sandbox::start(bindir, &std::env::temp_dir(), true, options)
-        .expect("failed to start the target cluster");
+    let server = Postgres::of(bindir).target(true, "");
     let wanted = env_or("BENCH_DATASETS", DATASETS);
     let mut table = Vec::new();
     for dataset in ALL

@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
 use shared::model::{BottleneckTimes, Costs, Machine, ModelTable, simulate};
+use shared::servers::Postgres;
 use shared::{
     MB, MeasuredCost, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
     watch,
@@ -56,9 +57,7 @@ struct ScalingBench {
 
 fn main() {
     let Some(stand) = Stand::new() else { return };
-    let options = "-c max_locks_per_transaction=1024";
-    let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options)
-        .expect("failed to start the target cluster");
+    let server = Postgres::of(&stand.bindir).target(true, "");
     let bench = ScalingBench { stand, server };
     let mut figures = String::new();
     let mut json = vec![];

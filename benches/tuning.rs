@@ -1,9 +1,10 @@
 //! `make bench`: how much faster a restore is with another setting of the server. Two durable servers that differ in one setting
-//! restore the same backup, taking turns; the gain is the median of the pairs. The advice of `inspect --against` and of results
-//! has these gains and no others.
+//! restore the same backup, taking turns, after a restore by each that does not count; the gain is the median of the pairs. The
+//! advice of `inspect --against` and of results has these gains and no others.
 //!
 //! `BENCH_SCALE` (1), `BENCH_PAIRS` (5), `BENCH_SETTINGS` (all). From a scale of 1 on, rewrites `src/tuning/gains.json`, which the
-//! program includes, and the table of `docs/sizing.md`. What is not measured again stays. Results: `target/bench/tuning.json`.
+//! program includes, and the table of `docs/sizing.md`. What is not measured again stays. Results: `target/bench/tuning.json`
+//! (below a scale of 1 `tuning-small.json`, with nothing but this run).
 
 #![allow(
     clippy::disallowed_types,
@@ -13,19 +14,16 @@
 
 use std::path::{Path, PathBuf};
 
-use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
 use shared::sections::renew_section;
+use shared::servers::Postgres;
 use shared::shapes::shape;
-use shared::{Stand, env_or, fresh, keep, machine, median, restore_ours, serve};
+use shared::{Stand, fresh, keep, median, restore_ours, selected, serve};
 
 mod shared;
 
 /// What the program includes.
 const GAINS: &str = "src/tuning/gains.json";
-/// On both servers.
-const BOTH: &str = "-c max_locks_per_transaction=1024";
-
 /// What is restored.
 #[derive(Clone, Copy)]
 enum What {
@@ -142,25 +140,21 @@ struct Gains {
 
 fn main() {
     let Some(stand) = Stand::new() else { return };
-    let machine = short(&machine(&stand.bindir, stand.cores));
-    let wanted = env_or("BENCH_SETTINGS", "");
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
-    let mut gains = Gains::kept();
-    for trial in TRIALS.iter().filter(|t| is_wanted(t.setting)) {
-        let gain = measure(&stand, trial, &machine);
+    let postgres = Postgres::of(&stand.bindir);
+    let machine = format!("{} cores, PostgreSQL {}", stand.cores, postgres.version);
+    let settings = selected("BENCH_SETTINGS", &TRIALS.each_ref().map(|t| t.setting));
+    let mut gains = if stand.scale < 1.0 {
+        Gains::default()
+    } else {
+        Gains::kept()
+    };
+    for trial in TRIALS.iter().filter(|t| settings.contains(&t.setting)) {
+        let gain = measure(&stand, &postgres, trial, &machine);
         println!("{}", line(&gain).trim_end());
         gains.add(gain);
         gains.write(stand.scale);
     }
     println!("\n{}", gains.text());
-}
-
-/// Cores and version, without the processor's name: `2 cores, PostgreSQL 15.18`.
-fn short(machine: &str) -> String {
-    let cores = machine.split(" (").next().unwrap_or(machine);
-    let version = machine.rsplit("(PostgreSQL) ").next().unwrap_or_default();
-    let version = version.split(' ').next().unwrap_or_default();
-    format!("{cores}, PostgreSQL {version}")
 }
 
 fn dump_of(stand: &Stand, trial: &Trial) -> (PathBuf, &'static str) {
@@ -178,16 +172,21 @@ fn dump_of(stand: &Stand, trial: &Trial) -> (PathBuf, &'static str) {
     }
 }
 
-fn measure(stand: &Stand, trial: &Trial, machine: &str) -> TuningGain {
+fn measure(stand: &Stand, postgres: &Postgres, trial: &Trial, machine: &str) -> TuningGain {
     let (dump, dataset) = dump_of(stand, trial);
     let served = serve(&stand.scratch, 0);
     let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
     let start = |value: &str, more: &str| {
-        let options = format!("{BOTH} {} -c {}={value} {more}", trial.both, trial.setting);
-        Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, &options)
-            .expect("failed to start a target cluster")
+        let options = format!("{} -c {}={value} {more}", trial.both, trial.setting);
+        postgres.target(true, &options)
     };
     let servers = [start(trial.bad, ""), start(trial.good, trial.with_good)];
+    // The first restore creates the files of the WAL, more of them with some values than with others.
+    for server in &servers {
+        fresh(server);
+        restore_ours(server, &served.host, object, &[]);
+        fresh(server);
+    }
     let mut seconds = [vec![], vec![]];
     for round in 0..stand.pairs {
         // The values take turns in going first.
@@ -242,8 +241,14 @@ impl Gains {
 
     fn write(&self, scale: f64) {
         let json = format!("{:#}\n", serde_json::json!(self));
-        keep("tuning.json", &json);
-        if scale >= 1.0 {
+        let is_small = scale < 1.0;
+        let name = if is_small {
+            "tuning-small.json"
+        } else {
+            "tuning.json"
+        };
+        keep(name, &json);
+        if !is_small {
             std::fs::write(Self::file(), &json).expect("the file of gains");
         }
         renew_section("docs/sizing.md", "tuning", scale, &self.text());
@@ -257,6 +262,8 @@ impl Gains {
 }
 
 fn line(g: &TuningGain) -> String {
+    // Without the sign of a negative zero.
+    let percent = |share: f64| (share * 100.0).round() + 0.0;
     format!(
         "| `{}` | {} | {} | {:.2} | {} | {:.2} | **{:.0} %** | {:.0} %, {:.0} % | {} | {} |\n",
         g.setting,
@@ -265,9 +272,9 @@ fn line(g: &TuningGain) -> String {
         g.bad_seconds,
         g.good,
         g.good_seconds,
-        g.share * 100.0,
-        g.least * 100.0,
-        g.most * 100.0,
+        percent(g.share),
+        percent(g.least),
+        percent(g.most),
         g.pairs,
         g.machine
     )

@@ -7,10 +7,17 @@ use pgrestored::sandbox::Sandbox;
 
 use super::{MeasuredCost, OURS, Ours, env_or, measure, restoring, watch};
 
+/// Creates the database `restored`. Some installations have no `createdb`.
+pub const CREATE: &str = "psql -X -q -d postgres -c 'CREATE DATABASE restored TEMPLATE template0'";
+
 /// Creates the database `restored`, and restores `dump` into it with one session per core.
-pub fn pg_restore(server: &Sandbox, bindir: &Path, cores: usize, dump: &Path) -> MeasuredCost {
-    let line = format!("createdb -T template0 restored && pg_restore -d restored -j{cores} \"$0\"");
-    let path = format!("{}:{}", bindir.display(), env_or("PATH", "/usr/bin:/bin"));
+pub fn pg_restore(server: &Sandbox, cores: usize, dump: &Path) -> MeasuredCost {
+    let line = format!("{CREATE} && pg_restore -d restored -j{cores} \"$0\"");
+    let path = format!(
+        "{}:{}",
+        server.bindir().display(),
+        env_or("PATH", "/usr/bin:/bin")
+    );
     measure(server, || {
         let mut command = Command::new("bash");
         command
@@ -20,7 +27,7 @@ pub fn pg_restore(server: &Sandbox, bindir: &Path, cores: usize, dump: &Path) ->
             .args(["-c", &line])
             .arg(dump)
             .stdin(Stdio::null());
-        (watch(command.spawn().expect("a shell")).0, 0)
+        watch(command.spawn().expect("a shell"))
     })
 }
 

@@ -17,6 +17,7 @@ pub mod baseline;
 pub mod datasets;
 pub mod model;
 pub mod sections;
+pub mod servers;
 pub mod shapes;
 
 /// The cost of one restore.
@@ -132,6 +133,7 @@ impl Stand {
         }
         let bindir =
             pgrestored::sandbox::find_bindir(&[]).expect("a PostgreSQL server: make setup");
+        servers::warn_of_memory();
         let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
         std::fs::create_dir_all(&scratch).expect("failed to create the folder for the dumps");
         open_to_all(&scratch);
@@ -276,6 +278,22 @@ pub fn machine(bindir: &Path, cores: usize) -> String {
 
 pub fn env_or(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+/// Which of these names the variable selects, separated by commas; all of them if it is not set.
+///
+/// # Panics
+/// It has another name: nothing would be measured, and nobody would notice.
+pub fn selected<'a>(variable: &str, names: &[&'a str]) -> Vec<&'a str> {
+    let wanted = env_or(variable, "");
+    let wanted: Vec<&str> = wanted.split(',').filter(|w| !w.is_empty()).collect();
+    let unknown = wanted.iter().find(|w| !names.contains(w));
+    assert!(
+        unknown.is_none(),
+        "{variable}: {unknown:?} is none of {names:?}"
+    );
+    let is_wanted = |name: &&&str| wanted.is_empty() || wanted.contains(name);
+    names.iter().filter(is_wanted).copied().collect()
 }
 
 pub fn open_to_all(folder: &Path) {
