@@ -399,7 +399,7 @@ async fn nothing_is_kept_before_the_record_has_begun() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_journal_that_refuses_ends_no_restore() {
     let c = started(SOURCE);
-    let dump = c.dump_as("src", Format::Custom);
+    let dump = c.dump_as("src", DumpFormat::Custom);
     let wanted = c.content("src", &[]);
     let app = c.app(&[FROM_THE_FIRST]);
     let refuse = |c: &Cluster| {
@@ -440,7 +440,7 @@ async fn a_journal_that_refuses_ends_no_restore() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_text_may_have_a_schema_of_the_records_name() {
     let c = started("CREATE TABLE t AS SELECT 1 AS a");
-    let dump = c.dump_as("src", Format::Plain);
+    let dump = c.dump_as("src", DumpFormat::Plain);
     let text = std::fs::read_to_string(&dump).unwrap();
     let end = "--\n-- PostgreSQL database dump complete";
     let own = "CREATE SCHEMA pgrestored_work; CREATE TABLE pgrestored_work.own AS SELECT 2 AS b;";
