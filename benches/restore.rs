@@ -1,6 +1,6 @@
 //! `make bench`, first part: compares pgrestored with what a user would do instead: download the dump, check it, and
 //! run `pg_restore -j$(nproc)` (`psql` for SQL text). Both get the same object over loopback HTTP at the same rate
-//! and the same server with the same settings in a fresh state, and run interleaved. MeasuredCost are medians of the
+//! and the same server with the same settings in a fresh state, and run interleaved. Measured are medians of the
 //! pairs' ratios, CPU seconds of both sides, peak memory of all client processes, and bytes written to disk. Also
 //! measured: the baseline with a download in slices, as `gcloud storage cp` does it; `pg_restore -j` from a local
 //! file; and `pg_restore` from standard input.
