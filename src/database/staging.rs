@@ -262,23 +262,23 @@ pub(super) async fn create(
     let lock = &claimed.lock;
     let note = create_with_fallbacks(lock, &name, options).await?;
     reached("created");
-    mark(lock, &name, (&claimed.target, &claimed.request_id)).await?;
-    Ok(opened(lock, &name, note).await?)
+    let marked = comment(&name, (&claimed.target, &claimed.request_id));
+    Ok(opened(lock, &name, (note, Some(marked))).await?)
 }
 
 /// Comments on a database, so that a reaper without a journal recognizes it.
 pub(super) async fn mark(
     lock: &Session,
     name: &str,
-    (target, request_id): (&str, &str),
+    made_for: (&str, &str),
 ) -> Result<(), DatabaseError> {
+    lock.run(&comment(name, made_for)).await
+}
+
+/// A statement that comments on a database that was made for this target and request.
+fn comment(name: &str, (target, request_id): (&str, &str)) -> String {
     let label = label(target, request_id);
-    lock.run(&format!(
-        "COMMENT ON DATABASE {} IS {}",
-        ident(name),
-        literal(&label)
-    ))
-    .await
+    format!("COMMENT ON DATABASE {} IS {}", ident(name), literal(&label))
 }
 
 /// SQLSTATE of a division by zero.
@@ -329,18 +329,25 @@ pub(super) async fn make(
     options: &CreateOptions,
 ) -> Result<Staging, RestoreError> {
     let note = create_with_fallbacks(lock, name, options).await?;
-    Ok(opened(lock, name, note).await?)
+    Ok(opened(lock, name, (note, None)).await?)
 }
 
 /// Opens the database to its owner only: anyone else who could connect while it is loaded could plant code there
-/// (before 15, anybody in `public`) that the loading role would run. The swap opens it to others.
-async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Staging, DatabaseError> {
+/// (before 15, anybody in `public`) that the loading role would run. The swap opens it to others. `first`: a statement that
+/// precedes that.
+async fn opened(
+    lock: &Session,
+    name: &str,
+    (note, first): (Option<&str>, Option<String>),
+) -> Result<Staging, DatabaseError> {
     let quoted = ident(name);
-    // Both statements run in one implicit transaction.
-    lock.run(&format!(
-        "REVOKE CONNECT ON DATABASE {quoted} FROM PUBLIC; ALTER DATABASE {quoted} ALLOW_CONNECTIONS true"
-    ))
-    .await?;
+    let open = [
+        format!("REVOKE CONNECT ON DATABASE {quoted} FROM PUBLIC"),
+        format!("ALTER DATABASE {quoted} ALLOW_CONNECTIONS true"),
+    ];
+    // All of it is one implicit transaction: each one waits for the disk.
+    let all: Vec<String> = first.into_iter().chain(open).collect();
+    lock.run(&all.join("; ")).await?;
     let row = lock
         .client()
         .query_one("SELECT oid FROM pg_database WHERE datname = $1", &[&name])

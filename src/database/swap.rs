@@ -171,6 +171,13 @@ async fn exchange_and_record(
     }
     reached("swapped");
     // The swap is committed: the restore has succeeded, whatever happens from here on.
+    let claimed = &*claimed;
+    tokio::join!(reach(claimed, staging), reaper::drop_expired(claimed));
+    Ok(())
+}
+
+/// Reaches the target once, and starts what extensions run in it.
+async fn reach(claimed: &TargetLock, staging: &Staging) {
     match confirm_reachable(claimed, staging).await {
         Ok(target) => resume_extensions(&target).await,
         Err(e) => tracing::warn!(
@@ -178,8 +185,6 @@ async fn exchange_and_record(
             "the swap succeeded, but the target could not be reached afterwards"
         ),
     }
-    reaper::drop_expired(claimed).await;
-    Ok(())
 }
 
 /// The roles whose sessions on a database this role may not terminate; empty if there are none.

@@ -10,6 +10,11 @@ use crate::table_locks::{ConstraintStep, TableLocks};
 
 /// Most tasks that a session takes at once: for small tables, the transaction is the main cost.
 const MAX_TASKS: usize = 50;
+/// Most bytes of data behind tasks that are taken together, of whatever size the restore is: they hold their locks until all of
+/// them are done, and if the server refuses one of them, the others are repeated.
+const MAX_BATCH_BYTES: u64 = 8 << 20;
+/// Of the work that is ready, each session gets at least this many parts, so that all of them end at about the same time.
+const PARTS: u64 = 8;
 /// Most tables that tasks taken together lock. What is done to a partitioned table locks all its partitions, and the
 /// server has a limited number of locks for all sessions.
 const MAX_TABLES: usize = 100;
@@ -35,6 +40,14 @@ impl ReadyTask {
     }
 }
 
+/// What a session may take at once.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    tasks: usize,
+    /// Bytes of data behind them.
+    bytes: u64,
+}
+
 /// Tasks that one session takes together.
 #[derive(Debug, Default)]
 pub(super) struct TakenTasks {
@@ -55,15 +68,17 @@ impl TakenTasks {
         ours.is_none() || other.is_none() || ours == other
     }
 
-    fn has_room(&self, weight: u64, tables: usize, share: usize) -> bool {
-        let is_light = self.weight + weight <= LIGHT_BYTES && self.tables + tables <= MAX_TABLES;
-        self.nodes.is_empty() || (is_light && self.nodes.len() < share)
+    fn has_room(&self, weight: u64, tables: usize, share: Share) -> bool {
+        let is_light = self.weight + weight <= share.bytes && self.tables + tables <= MAX_TABLES;
+        self.nodes.is_empty() || (is_light && self.nodes.len() < share.tasks)
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Tasks {
     ready: [BTreeSet<ReadyTask>; RestorePass::COUNT],
+    /// Bytes of data behind these, without keys whose index exists.
+    ready_bytes: [u64; RestorePass::COUNT],
     locks: TableLocks,
     /// Number of sessions that load.
     sessions: usize,
@@ -79,6 +94,7 @@ impl Tasks {
     pub(super) fn new(sessions: usize) -> Self {
         Tasks {
             ready: Default::default(),
+            ready_bytes: Default::default(),
             locks: TableLocks::default(),
             sessions,
             running: 0,
@@ -96,6 +112,8 @@ impl Tasks {
     pub(super) fn add(&mut self, node: NodeId, pass: RestorePass, weight: u64) {
         let weight = if pass.is_serial() { 0 } else { weight };
         self.ready[pass as usize].insert(ReadyTask::new(node, weight));
+        let bytes = &mut self.ready_bytes[pass as usize];
+        *bytes = bytes.saturating_add(weight);
     }
 
     /// The step of a node that is running or runs next.
@@ -126,10 +144,12 @@ impl Tasks {
         self.locks.allow(locks, ours)
     }
 
-    /// The index of a large table's key is built first, concurrently with others.
+    /// The index of a large table's key is built first, concurrently with others. If there is enough else to do, sessions do not
+    /// wait for the table, and the second step only costs another transaction.
     fn next_step(&self, task: &ReadyTask, node: &PlanNode) -> ConstraintStep {
+        let is_small = || task.weight.0 <= self.batch_bytes(node.pass);
         match self.step(task.node) {
-            ConstraintStep::Whole if node.is_key && !task.is_light() => ConstraintStep::Index,
+            ConstraintStep::Whole if node.is_key && !is_small() => ConstraintStep::Index,
             step => step,
         }
     }
@@ -161,7 +181,7 @@ impl Tasks {
         taken
     }
 
-    fn fair_share(&self, pass: RestorePass) -> usize {
+    fn fair_share(&self, pass: RestorePass) -> Share {
         let sharing = match pass {
             RestorePass::Acl | RestorePass::EventTriggers => 1,
             // The cost of their queries is unknown.
@@ -169,11 +189,24 @@ impl Tasks {
             RestorePass::Main => self.sessions,
         };
         let ready = self.ready[pass as usize].len();
-        ready.div_ceil(sharing).min(MAX_TASKS)
+        Share {
+            tasks: ready.div_ceil(sharing).min(MAX_TASKS),
+            bytes: self.batch_bytes(pass),
+        }
+    }
+
+    /// Most bytes of data behind tasks that are taken together: more while much work is ready.
+    fn batch_bytes(&self, pass: RestorePass) -> u64 {
+        let part = self.ready_bytes[pass as usize] / (PARTS * self.sessions.max(1) as u64);
+        part.clamp(LIGHT_BYTES, MAX_BATCH_BYTES)
     }
 
     fn start(&mut self, task: ReadyTask, node: &PlanNode, step: ConstraintStep) {
         self.ready[node.pass as usize].remove(&task);
+        if step != ConstraintStep::Key {
+            let bytes = &mut self.ready_bytes[node.pass as usize];
+            *bytes = bytes.saturating_sub(task.weight.0);
+        }
         if step == ConstraintStep::Index {
             self.steps.insert(task.node, step);
         }

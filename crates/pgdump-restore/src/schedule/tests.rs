@@ -446,6 +446,40 @@ fn a_large_key_is_created_in_two_steps() {
     assert_eq!(s.next(SessionId(1)), tasks(&[3]));
 }
 
+/// Their transactions would be a large part of the time. No session waits for a table then, so that its key needs one step.
+#[test]
+fn tasks_of_middle_size_are_taken_together_while_there_are_many() {
+    for (tables, taken, step) in [
+        (40, 2, ConstraintStep::Whole),
+        (15, 1, ConstraintStep::Index),
+    ] {
+        let mut nodes: Vec<PlanNode> = (0..tables)
+            .map(|i| node(i, RestorePass::Main, true, &[], &[]))
+            .collect();
+        nodes.extend((0..tables).map(|i| PlanNode {
+            is_key: true,
+            ..node(tables + i, RestorePass::Main, false, &[i], &[i])
+        }));
+        let mut s = schedule(nodes, 2);
+        for i in 0..tables {
+            s.begin(NodeId(i));
+            s.push(NodeId(i), 0, 2 * LIGHT_BYTES, true);
+            s.end(NodeId(i));
+            assert_eq!(
+                (s.next(SessionId(0)), s.take(NodeId(i), SessionId(0))),
+                (copier(i), CopyNext::Chunk(0))
+            );
+            s.copier_done(NodeId(i), 0);
+        }
+        s.stream_ended();
+        let keys: Vec<usize> = (tables..tables + 2 * taken).collect();
+        for (session, keys) in keys.chunks(taken).enumerate() {
+            assert_eq!(s.next(SessionId(session)), tasks(keys), "{tables}");
+            assert_eq!(s.step(NodeId(keys[0])), step, "{tables}");
+        }
+    }
+}
+
 #[test]
 fn a_row_in_several_chunks_stays_on_one_session() {
     let nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
