@@ -35,8 +35,8 @@ impl<R: BufRead> Zlib<R> {
     }
 }
 
-impl<R: BufRead> Read for Zlib<R> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+impl<R: BufRead> BufRead for Zlib<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         while self.stream.unread.is_empty() && !self.stream.is_done() {
             self.checksum.write(self.stream.inflate(&mut self.input)?);
             if self.stream.is_done()
@@ -45,6 +45,17 @@ impl<R: BufRead> Read for Zlib<R> {
                 return Err(damaged("wrong checksum, or bytes after it"));
             }
         }
+        Ok(self.stream.unread())
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.stream.unread.start += n;
+    }
+}
+
+impl<R: BufRead> Read for Zlib<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.fill_buf()?;
         Ok(self.stream.take(buf))
     }
 }
@@ -221,7 +232,12 @@ impl InflateStream {
         };
         input.consume(taken);
         self.unread = at..at + made;
-        Ok(&self.out[self.unread.clone()])
+        Ok(self.unread())
+    }
+
+    /// Inflated bytes that have not been read yet.
+    fn unread(&self) -> &[u8] {
+        &self.out[self.unread.clone()]
     }
 
     fn take(&mut self, buf: &mut [u8]) -> usize {

@@ -2,14 +2,16 @@
 //! The conversion is exact or not done: values that are not in the one spelling that the server itself writes
 //! are not converted, and are sent as they are in the backup.
 
+mod marks;
 mod sized;
 mod values;
 
 use memchr::memchr;
 use tokio_postgres::types::Type;
 
-use sized::{NULL, sized};
-use values::{ValueForm, value};
+use marks::Marks;
+use sized::NULL;
+use values::{ValueForm, sized_value};
 
 /// Header of a binary COPY: signature, flags, no extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -31,45 +33,84 @@ impl Columns {
     /// Tuples for whole rows of UTF-8 text, each with its newline; `None` if one of them has a value that cannot
     /// be converted.
     pub fn tuples(&self, rows: &[u8]) -> Option<Vec<u8>> {
-        // The server takes a carriage return for the end of a line, or rejects it.
-        if memchr(b'\r', rows).is_some() {
-            return None;
-        }
         let mut out = Vec::with_capacity(rows.len() + rows.len() / 2);
         let mut plain = Vec::new();
         let count = u16::try_from(self.0.len()).ok()?.to_be_bytes();
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let end = memchr(b'\n', rest)?;
-            let mut line = Some(&rest[..end]);
-            rest = &rest[end + 1..];
+        let (last, others) = self.0.split_last()?;
+        let mut fields = Fields::of(rows);
+        while fields.begin < rows.len() {
             out.extend_from_slice(&count);
-            for form in &self.0 {
-                let this = line?;
-                let field = match memchr(b'\t', this) {
-                    Some(tab) => {
-                        line = Some(&this[tab + 1..]);
-                        &this[..tab]
-                    }
-                    None => {
-                        line = None;
-                        this
-                    }
-                };
-                match memchr(b'\\', field) {
-                    None => sized(&mut out, |out| value(form, field, out))?,
-                    Some(_) if field == br"\N" => out.extend_from_slice(&NULL.to_be_bytes()),
-                    Some(first) => {
-                        unescape(field, first, &mut plain)?;
-                        sized(&mut out, |out| value(form, &plain, out))?;
-                    }
-                }
+            for form in others {
+                fields.next(b'\t')?.convert(form, &mut plain, &mut out)?;
             }
-            if line.is_some() {
-                return None;
-            }
+            fields.next(b'\n')?.convert(last, &mut plain, &mut out)?;
         }
         Some(out)
+    }
+}
+
+/// The fields of rows, one after another.
+struct Fields<'a> {
+    rows: &'a [u8],
+    marks: Marks<'a>,
+    /// Where the next field begins.
+    begin: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn of(rows: &'a [u8]) -> Self {
+        Fields {
+            rows,
+            marks: Marks::of(rows),
+            begin: 0,
+        }
+    }
+
+    /// The next field, if `end` is what ends it.
+    #[inline]
+    fn next(&mut self, end: u8) -> Option<Field<'a>> {
+        let mut backslash = None;
+        loop {
+            let at = self.marks.next()?;
+            match self.rows[at] {
+                b'\\' => {
+                    backslash.get_or_insert(at - self.begin);
+                }
+                byte if byte == end => {
+                    let text = &self.rows[self.begin..at];
+                    self.begin = at + 1;
+                    return Some(Field { text, backslash });
+                }
+                // The server takes a carriage return for the end of a line, or rejects it.
+                b'\t' | b'\n' | b'\r' => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A field of a row.
+struct Field<'a> {
+    text: &'a [u8],
+    /// Where its first backslash is.
+    backslash: Option<usize>,
+}
+
+impl Field<'_> {
+    /// Appends its value, with its length. `plain`: room for a text without escapes.
+    #[inline]
+    fn convert(self, form: &ValueForm, plain: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<()> {
+        match self.backslash {
+            None => sized_value(form, self.text, out),
+            Some(_) if self.text == br"\N" => {
+                out.extend_from_slice(&NULL.to_be_bytes());
+                Some(())
+            }
+            Some(first) => {
+                unescape(self.text, first, plain)?;
+                sized_value(form, plain, out)
+            }
+        }
     }
 }
 

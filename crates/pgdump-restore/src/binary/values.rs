@@ -73,6 +73,19 @@ impl ValueForm {
     }
 }
 
+/// Appends the value that `text` spells, preceded by its length; `None` if it is not in the server's own spelling.
+#[inline]
+pub(super) fn sized_value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    match form {
+        ValueForm::Text => {
+            out.extend_from_slice(&i32::try_from(text.len()).ok()?.to_be_bytes());
+            out.extend_from_slice(text);
+            Some(())
+        }
+        form => sized(out, |out| value(form, text, out)),
+    }
+}
+
 /// Appends the value that `text` spells; `None` if it is not in the server's own spelling.
 pub(super) fn value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
@@ -107,17 +120,7 @@ pub(super) fn value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<
         }
         ValueForm::Numeric => numeric(text, out)?,
         ValueForm::Bytea => hex(text.strip_prefix(br"\x")?, out)?,
-        ValueForm::Uuid => {
-            let (a, rest) = text.split_at_checked(8)?;
-            hex(a, out)?;
-            let mut rest = rest;
-            for length in [4, 4, 4, 12] {
-                let (part, after) = rest.strip_prefix(b"-")?.split_at_checked(length)?;
-                hex(part, out)?;
-                rest = after;
-            }
-            rest.is_empty().then_some(())?;
-        }
+        ValueForm::Uuid => out.extend_from_slice(&uuid(text.try_into().ok()?)?),
         ValueForm::Date => {
             let days = i32::try_from(date(text)?).ok()?;
             out.extend_from_slice(&days.to_be_bytes());
@@ -264,6 +267,22 @@ fn hex(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     (wrong & 0xF0 == 0).then_some(())
 }
 
+/// The bytes of `00000000-0000-0000-0000-000000000000`.
+fn uuid(text: &[u8; 36]) -> Option<[u8; 16]> {
+    /// Where the digits of each byte are.
+    const PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    if [8, 13, 18, 23].iter().any(|dash| text[*dash] != b'-') {
+        return None;
+    }
+    let mut wrong = 0;
+    let bytes = PAIRS.map(|at| {
+        let (high, low) = (HEX[usize::from(text[at])], HEX[usize::from(text[at + 1])]);
+        wrong |= high | low;
+        high << 4 | low & 15
+    });
+    (wrong & 0xF0 == 0).then_some(bytes)
+}
+
 /// Value of each byte as a hexadecimal digit; 255: not a digit.
 static HEX: [u8; 256] = {
     let mut table = [255; 256];
@@ -397,7 +416,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
         count += 1;
         if let Some(quoted) = rest.strip_prefix(b"\"") {
             rest = quoted_element(quoted, &mut plain)?;
-            sized(out, |out| value(element, &plain, out))?;
+            sized_value(element, &plain, out)?;
         } else {
             let length = rest.iter().position(|b| matches!(b, b',' | b'}'))?;
             let (bare, after) = rest.split_at(length);
@@ -412,7 +431,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
                 out.extend_from_slice(&NULL.to_be_bytes());
                 has_null = 1;
             } else {
-                sized(out, |out| value(element, bare, out))?;
+                sized_value(element, bare, out)?;
             }
             rest = after;
         }
