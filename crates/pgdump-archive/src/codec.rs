@@ -95,6 +95,8 @@ impl<R: BufRead> Read for Decoder<'_, R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block_encoder::BlockEncoder;
+    use super::super::chunks::fill;
     use super::*;
     use crate::error::ArchiveError;
 
@@ -115,5 +117,33 @@ mod tests {
             matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("2048 MiB"),
             "{e}"
         );
+    }
+
+    #[test]
+    fn buffers_and_reads_have_the_same_bytes() {
+        let data: Vec<u8> = (0..300_000_u32)
+            .flat_map(|n| n.wrapping_mul(n).to_le_bytes())
+            .collect();
+        for codec in [Codec::None, Codec::Gzip, Codec::Lz4, Codec::Zstd] {
+            let mut encoder = BlockEncoder::new(codec).unwrap();
+            encoder.write(&data).unwrap();
+            let packed = [
+                std::mem::take(encoder.compressed()),
+                encoder.finish().unwrap(),
+            ]
+            .concat();
+            let (mut body, limits) = (&packed[..], Limits::default());
+            let mut decoder = codec.decoder(&mut body, &limits).unwrap();
+            let mut read = vec![0; 1000];
+            decoder.read_exact(&mut read).unwrap();
+            // Of each buffer, something is left.
+            for want in (2000..).step_by(77_777) {
+                if fill(&mut decoder, &mut read, want).unwrap() {
+                    break;
+                }
+                assert_eq!(read.len(), want);
+            }
+            assert!(read == data, "{codec:?}");
+        }
     }
 }

@@ -48,6 +48,7 @@ impl SqlReader {
             };
             let mut chunk = take_front(&mut buf, cut);
             if ended {
+                // As below.
                 chunk.shrink_to_fit();
             }
             if !chunk.is_empty() || !fresh {

@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 
 use marks::Marks;
 use sized::NULL;
-use values::{ValueForm, sized_value};
+use values::{ValueForm, value};
 
 /// Header of a binary COPY: signature, flags, no extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -101,14 +101,14 @@ impl Field<'_> {
     #[inline]
     fn convert(self, form: &ValueForm, plain: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<()> {
         match self.backslash {
-            None => sized_value(form, self.text, out),
+            None => value(form, self.text, out),
             Some(_) if self.text == br"\N" => {
                 out.extend_from_slice(&NULL.to_be_bytes());
                 Some(())
             }
             Some(first) => {
                 unescape(self.text, first, plain)?;
-                sized_value(form, plain, out)
+                value(form, plain, out)
             }
         }
     }

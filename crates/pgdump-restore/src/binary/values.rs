@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use memchr::memchr;
 use tokio_postgres::types::{Kind, Type};
 
-use super::sized::{NULL, sized};
+use super::sized::{NULL, put, put_length, sized};
 
 /// Most digits of a `numeric` that is converted.
 const MAX_DIGITS: usize = 400;
@@ -74,72 +74,59 @@ impl ValueForm {
 }
 
 /// Appends the value that `text` spells, preceded by its length; `None` if it is not in the server's own spelling.
-#[inline]
-pub(super) fn sized_value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    match form {
-        ValueForm::Text => {
-            out.extend_from_slice(&i32::try_from(text.len()).ok()?.to_be_bytes());
-            out.extend_from_slice(text);
-            Some(())
-        }
-        form => sized(out, |out| value(form, text, out)),
-    }
-}
-
-/// Appends the value that `text` spells; `None` if it is not in the server's own spelling.
 pub(super) fn value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
-        ValueForm::Text => out.extend_from_slice(text),
+        ValueForm::Text => {
+            put_length(text.len(), out)?;
+            out.extend_from_slice(text);
+        }
         ValueForm::Jsonb => {
+            put_length(text.len() + 1, out)?;
             // Version of the jsonb format.
             out.push(1);
             out.extend_from_slice(text);
         }
-        ValueForm::Bool => out.push(match text {
-            b"t" => 1,
-            b"f" => 0,
+        ValueForm::Bool => match text {
+            b"t" => put([1], out),
+            b"f" => put([0], out),
             _ => return None,
-        }),
-        ValueForm::Int2 => {
-            out.extend_from_slice(&i16::try_from(integer(text)?).ok()?.to_be_bytes())
-        }
-        ValueForm::Int4 => {
-            out.extend_from_slice(&i32::try_from(integer(text)?).ok()?.to_be_bytes())
-        }
-        ValueForm::Int8 => out.extend_from_slice(&integer(text)?.to_be_bytes()),
-        ValueForm::Oid => out.extend_from_slice(&u32::try_from(integer(text)?).ok()?.to_be_bytes()),
+        },
+        ValueForm::Int2 => put(i16::try_from(integer(text)?).ok()?.to_be_bytes(), out),
+        ValueForm::Int4 => put(i32::try_from(integer(text)?).ok()?.to_be_bytes(), out),
+        ValueForm::Int8 => put(integer(text)?.to_be_bytes(), out),
+        ValueForm::Oid => put(u32::try_from(integer(text)?).ok()?.to_be_bytes(), out),
         ValueForm::Float4 => {
             let number: f32 = float(text, f32::NAN, f32::INFINITY)?;
             let exact = number.is_finite() && (number != 0.0 || is_zero(text)) || !is_number(text);
-            out.extend_from_slice(&exact.then_some(number)?.to_be_bytes());
+            put(exact.then_some(number)?.to_be_bytes(), out);
         }
         ValueForm::Float8 => {
             let number: f64 = float(text, f64::NAN, f64::INFINITY)?;
             let exact = number.is_finite() && (number != 0.0 || is_zero(text)) || !is_number(text);
-            out.extend_from_slice(&exact.then_some(number)?.to_be_bytes());
+            put(exact.then_some(number)?.to_be_bytes(), out);
         }
-        ValueForm::Numeric => numeric(text, out)?,
-        ValueForm::Bytea => hex(text.strip_prefix(br"\x")?, out)?,
-        ValueForm::Uuid => out.extend_from_slice(&uuid(text.try_into().ok()?)?),
-        ValueForm::Date => {
-            let days = i32::try_from(date(text)?).ok()?;
-            out.extend_from_slice(&days.to_be_bytes());
+        ValueForm::Numeric => sized(out, |out| numeric(text, out))?,
+        ValueForm::Bytea => {
+            let digits = text.strip_prefix(br"\x")?;
+            sized(out, |out| hex(digits, out))?;
         }
+        ValueForm::Uuid => put(uuid(text.try_into().ok()?)?, out),
+        ValueForm::Date => put(i32::try_from(date(text)?).ok()?.to_be_bytes(), out),
         ValueForm::Time => match time(text)? {
-            (time, []) => out.extend_from_slice(&time.to_be_bytes()),
+            (time, []) => put(time.to_be_bytes(), out),
             _ => return None,
         },
         ValueForm::Timestamp => match moment(text)? {
-            (moment, []) => out.extend_from_slice(&moment.to_be_bytes()),
+            (moment, []) => put(moment.to_be_bytes(), out),
             _ => return None,
         },
         ValueForm::TimestampTz => {
             let (moment, zone) = moment(text)?;
-            out.extend_from_slice(&(moment - offset(zone)?).to_be_bytes());
+            put((moment - offset(zone)?).to_be_bytes(), out);
         }
-        ValueForm::Inet => network(text, false, out)?,
-        ValueForm::Cidr => network(text, true, out)?,
-        ValueForm::Array(element, oid) => array(text, element, *oid, out)?,
+        ValueForm::Inet => sized(out, |out| network(text, false, out))?,
+        ValueForm::Cidr => sized(out, |out| network(text, true, out))?,
+        ValueForm::Array(element, oid) => sized(out, |out| array(text, element, *oid, out))?,
     }
     Some(())
 }
@@ -416,7 +403,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
         count += 1;
         if let Some(quoted) = rest.strip_prefix(b"\"") {
             rest = quoted_element(quoted, &mut plain)?;
-            sized_value(element, &plain, out)?;
+            value(element, &plain, out)?;
         } else {
             let length = rest.iter().position(|b| matches!(b, b',' | b'}'))?;
             let (bare, after) = rest.split_at(length);
@@ -431,7 +418,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
                 out.extend_from_slice(&NULL.to_be_bytes());
                 has_null = 1;
             } else {
-                sized_value(element, bare, out)?;
+                value(element, bare, out)?;
             }
             rest = after;
         }
