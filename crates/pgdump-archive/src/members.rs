@@ -2,7 +2,7 @@
 //! objects and their list.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 
 use super::chunks::{DataSink, ObjectSplitter, split_statements};
 use super::filters::{self, Origin};

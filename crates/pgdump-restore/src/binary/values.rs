@@ -197,7 +197,8 @@ fn numeric(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         Some(rest) => (0x4000, rest),
         None => (0, text),
     };
-    let (whole, fraction) = match memchr(b'.', text) {
+    // A number is shorter than what a call of `memchr` pays for.
+    let (whole, fraction) = match text.iter().position(|b| *b == b'.') {
         Some(point) if point + 1 < text.len() => (&text[..point], &text[point + 1..]),
         Some(_) => return None,
         None => (text, &[][..]),
