@@ -349,11 +349,47 @@ mod tests {
         assert_eq!(Columns::of(&[]), None);
     }
 
+    /// The tuple of these fields of text.
+    fn slow_tuple(fields: &[String]) -> Option<Vec<u8>> {
+        let mut tuple = vec![0, fields.len() as u8];
+        for field in fields {
+            let plain = match &field[..] {
+                r"\N" => {
+                    tuple.extend([0xff; 4]);
+                    continue;
+                }
+                r"\n" => "\n",
+                r"\t" => "\t",
+                other if other.contains(['\\', '\r']) => return None,
+                other => other,
+            };
+            tuple.extend((plain.len() as u32).to_be_bytes());
+            tuple.extend(plain.as_bytes());
+        }
+        Some(tuple)
+    }
+
     proptest! {
         #[test]
         fn integers_round_trip(n: i64, m: i16) {
             prop_assert_eq!(one(Type::INT8, &n.to_string()).unwrap(), n.to_be_bytes());
             prop_assert_eq!(one(Type::INT2, &m.to_string()).unwrap(), m.to_be_bytes());
+        }
+
+        /// Compares with a conversion that is slow and obvious.
+        #[test]
+        fn rows_are_split_into_fields(
+            rows in proptest::collection::vec(proptest::collection::vec(r"[a-c]{0,70}|\\\\[Nnt]|\\\\[Nq]c?|c\r?", 2..=3), 0..6),
+            width in 2..=3_usize,
+        ) {
+            let text: String = rows.iter().map(|fields| fields.join("\t") + "\n").collect();
+            let mut wanted = Some(vec![]);
+            for fields in &rows {
+                let tuple = slow_tuple(fields).filter(|_| fields.len() == width);
+                wanted = wanted.zip(tuple).map(|(before, tuple)| [before, tuple].concat());
+            }
+            let of = columns(&vec![Type::TEXT; width]);
+            prop_assert_eq!(of.tuples(text.as_bytes()), wanted, "{:?}", text);
         }
 
         #[test]
