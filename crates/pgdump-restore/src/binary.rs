@@ -379,7 +379,7 @@ mod tests {
         /// Compares with a conversion that is slow and obvious.
         #[test]
         fn rows_are_split_into_fields(
-            rows in proptest::collection::vec(proptest::collection::vec(r"[a-c]{0,70}|\\\\[Nnt]|\\\\[Nq]c?|c\r?", 2..=3), 0..6),
+            rows in proptest::collection::vec(proptest::collection::vec(r"[a-c]{0,70}|\\[Nnt]|\\[Nq]c?|c\r?", 2..=3), 0..6),
             width in 2..=3_usize,
         ) {
             let text: String = rows.iter().map(|fields| fields.join("\t") + "\n").collect();
