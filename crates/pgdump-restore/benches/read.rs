@@ -39,7 +39,7 @@ fn main() {
         let used = (0..rounds).map(|_| processor_time(work));
         used.fold(f64::MAX, f64::min) * 1000.0 / rows as f64
     };
-    let reading = |archive: &[u8], work| {
+    let reading = |archive: &'static [u8], work| {
         nanoseconds(&|| {
             black_box(read(archive, work));
         })
