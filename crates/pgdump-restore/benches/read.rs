@@ -2,9 +2,11 @@
 //! rows, by stage. Arguments: rounds (3), whose fastest counts, then the archive (one with rows like those of
 //! `benches/mixed.sql`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::hint::black_box;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use pgdump_archive::{
     Archive, ArchiveError, ArchiveSource, ArchiveWriter, Chunk, Codec, Crc32c, DataSink,
@@ -17,13 +19,19 @@ use tokio_postgres::types::Type;
 const ROWS: u64 = 150_000;
 /// Bytes that the reader takes from a download at once.
 const READ: usize = 256 << 10;
-/// Chunks that are kept.
-const KEPT: usize = 64;
+/// What makes glibc keep the memory that is freed. To get it from the system again for each chunk would be most of what is
+/// measured; of a restore it is little, because chunks wait in a queue.
+const KEEP_MEMORY: [&str; 2] = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"];
 
 fn main() {
     // Under `cargo test --benches`, nothing is measured.
     if std::env::args().any(|a| a == "--test") {
         return;
+    }
+    if std::env::var_os(KEEP_MEMORY[0]).is_none() {
+        let mut again = Command::new(std::env::current_exe().expect("this program"));
+        again.envs(KEEP_MEMORY.map(|name| (name, "1000000000")));
+        panic!("{}", again.args(std::env::args_os().skip(1)).exec());
     }
     let mut arguments = std::env::args().skip(1).filter(|a| !a.starts_with("--"));
     let rounds = arguments.next().map_or(3, |n| n.parse().expect("rounds"));
@@ -79,9 +87,6 @@ struct Sink {
     shapes: HashMap<(String, String), TableShape>,
     columns: Option<Columns>,
     bytes: usize,
-    /// What was made of the last chunks, as in the queue of a restore: memory that is returned to the system at once would be
-    /// most of what is measured.
-    kept: VecDeque<(Chunk, Option<Vec<u8>>)>,
 }
 
 impl DataSink for Sink {
@@ -94,7 +99,7 @@ impl DataSink for Sink {
     }
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
-        let (text, mut tuples) = (chunk.bytes(), None);
+        let text = chunk.bytes();
         self.bytes += text.len();
         match self.work {
             Work::None => {}
@@ -104,11 +109,9 @@ impl DataSink for Sink {
             Work::Checksum => {
                 black_box(Crc32c::of(text));
             }
-            Work::Tuples => tuples = self.columns.as_ref().and_then(|c| c.tuples(text)),
-        }
-        self.kept.push_back((chunk, tuples));
-        if self.kept.len() > KEPT {
-            self.kept.pop_front();
+            Work::Tuples => {
+                black_box(self.columns.as_ref().map(|c| c.tuples(text)));
+            }
         }
         Ok(())
     }
@@ -150,7 +153,6 @@ fn read(archive: &'static [u8], work: Work) -> usize {
         shapes: table_shapes(archive.entries()),
         columns: None,
         bytes: 0,
-        kept: VecDeque::new(),
     };
     archive.read_data(&mut sink).expect("the data");
     sink.bytes
