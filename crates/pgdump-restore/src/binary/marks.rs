@@ -25,7 +25,8 @@ impl<'a> Marks<'a> {
         }
     }
 
-    /// The marks of the next block; `None` at the end of the text.
+    /// The marks of the next block; `None` at the end of the text. Not inlined, so that the way from one mark to the next is short.
+    #[inline(never)]
     fn read_block(&mut self) -> Option<u64> {
         let rest = self.text.get(self.next..)?;
         self.block = self.next;
