@@ -4,7 +4,7 @@
 const BLOCK: usize = 64;
 
 /// The places of all tabs, newlines, carriage returns and backslashes, in order, and of vertical tabs and form feeds, which
-/// mean nothing. Fields are short: one pass over all of a chunk costs a third of a search for the end of each one.
+/// mean nothing. Fields are short: one pass over all of a chunk costs less than a search for the end of each one.
 pub(super) struct Marks<'a> {
     text: &'a [u8],
     /// Where the block begins whose marks are in `found`.
