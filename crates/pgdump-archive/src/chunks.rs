@@ -2,7 +2,7 @@
 //! INSERT statements, parts of large objects. Here, statements and large objects are split into chunks; rows are in
 //! `row_splitter`.
 
-use std::io::Read;
+use std::io::{BufRead, ErrorKind};
 
 use bytes::{Bytes, BytesMut};
 
@@ -134,17 +134,31 @@ pub struct Statement {
     pub standard_strings: bool,
 }
 
-/// Reads until `buf` has `want` bytes; returns whether the input ended.
-pub(super) fn fill(input: &mut impl Read, buf: &mut Vec<u8>, want: usize) -> std::io::Result<bool> {
-    let start = buf.len();
-    let missing = want.saturating_sub(start) as u64;
-    let read = input.take(missing).read_to_end(buf)?;
-    Ok((read as u64) < missing)
+/// Reads until `buf` has `want` bytes; returns whether the input ended. `Read::read_to_end` would first fill what it reads
+/// into with zeros.
+pub(super) fn fill(
+    input: &mut impl BufRead,
+    buf: &mut Vec<u8>,
+    want: usize,
+) -> std::io::Result<bool> {
+    while buf.len() < want {
+        let more = match input.fill_buf() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            more => more?,
+        };
+        if more.is_empty() {
+            return Ok(true);
+        }
+        let taken = more.len().min(want - buf.len());
+        buf.extend_from_slice(&more[..taken]);
+        input.consume(taken);
+    }
+    Ok(false)
 }
 
 /// Splits INSERT statements, several per chunk; the data ends with blank lines.
 pub(super) fn split_statements(
-    input: &mut impl Read,
+    input: &mut impl BufRead,
     context: &ReadContext,
     what: &str,
     sink: &mut dyn DataSink,
@@ -206,7 +220,7 @@ impl ObjectSplitter {
     /// Splits one large object into chunks that end at PostgreSQL's large-object page boundaries (2 KiB).
     pub(crate) fn split(
         &mut self,
-        input: &mut impl Read,
+        input: &mut impl BufRead,
         oid: u32,
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {

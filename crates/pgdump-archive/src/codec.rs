@@ -1,10 +1,13 @@
 //! The compression of an archive's data blocks.
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, BufReader, Read};
 
 use super::Limits;
 use super::frames::Zstd;
 use super::inflate::Zlib;
+
+/// Bytes that zstd decompresses at once: it returns at most a block (RFC 8878, 3.1.1.2.4).
+const ZSTD_BUFFER: usize = 128 << 10;
 
 /// Compression of the data blocks according to the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,10 @@ impl Codec {
             Codec::None => Decoder::Plain(body),
             Codec::Gzip => Decoder::Gzip(Box::new(Zlib::new(body))),
             Codec::Lz4 => Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(body))),
-            Codec::Zstd => Decoder::Zstd(Box::new(Zstd::new(body, limits)?)),
+            Codec::Zstd => {
+                let zstd = Zstd::new(body, limits)?;
+                Decoder::Zstd(Box::new(BufReader::with_capacity(ZSTD_BUFFER, zstd)))
+            }
         })
     }
 }
@@ -53,7 +59,27 @@ pub(super) enum Decoder<'a, R: BufRead> {
     Plain(&'a mut R),
     Gzip(Box<Zlib<&'a mut R>>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<&'a mut R>>),
-    Zstd(Box<Zstd<&'a mut R>>),
+    Zstd(Box<BufReader<Zstd<&'a mut R>>>),
+}
+
+impl<R: BufRead> BufRead for Decoder<'_, R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        match self {
+            Decoder::Plain(r) => r.fill_buf(),
+            Decoder::Gzip(r) => r.fill_buf(),
+            Decoder::Lz4(r) => r.fill_buf(),
+            Decoder::Zstd(r) => r.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, n: usize) {
+        match self {
+            Decoder::Plain(r) => r.consume(n),
+            Decoder::Gzip(r) => r.consume(n),
+            Decoder::Lz4(r) => r.consume(n),
+            Decoder::Zstd(r) => r.consume(n),
+        }
+    }
 }
 
 impl<R: BufRead> Read for Decoder<'_, R> {
@@ -69,6 +95,8 @@ impl<R: BufRead> Read for Decoder<'_, R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block_encoder::BlockEncoder;
+    use super::super::chunks::fill;
     use super::*;
     use crate::error::ArchiveError;
 
@@ -89,5 +117,33 @@ mod tests {
             matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("2048 MiB"),
             "{e}"
         );
+    }
+
+    #[test]
+    fn buffers_and_reads_have_the_same_bytes() {
+        let data: Vec<u8> = (0..300_000_u32)
+            .flat_map(|n| n.wrapping_mul(n).to_le_bytes())
+            .collect();
+        for codec in [Codec::None, Codec::Gzip, Codec::Lz4, Codec::Zstd] {
+            let mut encoder = BlockEncoder::new(codec).unwrap();
+            encoder.write(&data).unwrap();
+            let packed = [
+                std::mem::take(encoder.compressed()),
+                encoder.finish().unwrap(),
+            ]
+            .concat();
+            let (mut body, limits) = (&packed[..], Limits::default());
+            let mut decoder = codec.decoder(&mut body, &limits).unwrap();
+            let mut read = vec![0; 1000];
+            decoder.read_exact(&mut read).unwrap();
+            // Of each buffer, something is left.
+            for want in (2000..).step_by(77_777) {
+                if fill(&mut decoder, &mut read, want).unwrap() {
+                    break;
+                }
+                assert_eq!(read.len(), want);
+            }
+            assert!(read == data, "{codec:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! objects and their list.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, Read};
+use std::io::{BufRead, BufReader, Read};
 
 use super::chunks::{DataSink, ObjectSplitter, split_statements};
 use super::filters::{self, Origin};
@@ -319,7 +319,7 @@ pub(super) fn read_table(
 }
 
 pub(super) fn split_table_data(
-    mut input: impl Read,
+    mut input: impl BufRead,
     context: &ReadContext,
     entry: &TocEntry,
     sink: &mut dyn DataSink,
@@ -328,7 +328,9 @@ pub(super) fn split_table_data(
     match (entry.copy_stmt.is_empty(), entry.oids_in_data) {
         (true, _) => split_statements(&mut input, context, &what, sink),
         (false, false) => split_table_rows(&mut input, &what, sink),
-        (false, true) => split_table_rows(&mut WithoutOids::new(input), &what, sink),
+        (false, true) => {
+            split_table_rows(&mut BufReader::new(WithoutOids::new(input)), &what, sink)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Splits rows off COPY text, into chunks that end at row ends: off a COPY block of SQL text (`split_copy_block`) and off a
 //! table's data in the other formats (`split_table_rows`).
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 
 use super::TocEntry;
 use super::chunks::{CHUNK, Chunk, DataSink, fill};
@@ -16,11 +16,7 @@ impl SqlReader {
     /// Skips the rows of a COPY block, up to the line `\.`.
     pub(crate) fn skip_copy_block(&mut self) -> Result<(), ArchiveError> {
         let what = format!("rows from line {}", self.line);
-        let mut rows = RowReader {
-            text: self,
-            at_row_start: true,
-            done: false,
-        };
+        let mut rows = RowReader::new(self);
         let passed = std::io::copy(&mut rows, &mut std::io::sink());
         passed
             .map(drop)
@@ -34,36 +30,27 @@ impl SqlReader {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         let first_line = self.line;
-        let mut rows = RowReader {
-            text: self,
-            at_row_start: true,
-            done: false,
-        };
+        let mut rows = RowReader::new(self);
         let what = format!("rows of {} (from line {first_line})", entry.tag);
         let failed = |e| ArchiveError::from_io(e, &what);
-        let mut oids = WithoutOids::new(&mut rows);
+        let mut oids = BufReader::new(WithoutOids::new(&mut rows));
         let (mut buf, mut fresh): (Vec<u8>, bool) = (Vec::with_capacity(CHUNK), true);
         loop {
-            let want = (CHUNK - buf.len()) as u64;
-            let read = if entry.oids_in_data {
-                (&mut oids)
-                    .take(want)
-                    .read_to_end(&mut buf)
-                    .map_err(failed)?
+            let ended = if entry.oids_in_data {
+                fill(&mut oids, &mut buf, CHUNK).map_err(failed)?
             } else {
-                oids.get_mut()
-                    .take(want)
-                    .read_to_end(&mut buf)
-                    .map_err(failed)?
+                fill(oids.get_mut().get_mut(), &mut buf, CHUNK).map_err(failed)?
             };
-            let ended = (read as u64) < want;
             let (cut, ends_row) = match (ended, memchr::memrchr(b'\n', &buf)) {
                 (true, _) => (buf.len(), true),
                 (false, Some(newline)) => (newline + 1, true),
                 (false, None) => (buf.len(), false),
             };
-            let rest = buf.split_off(cut);
-            let chunk = std::mem::replace(&mut buf, rest);
+            let mut chunk = take_front(&mut buf, cut);
+            if ended {
+                // As below.
+                chunk.shrink_to_fit();
+            }
             if !chunk.is_empty() || !fresh {
                 sink.chunk(Chunk::Rows {
                     text: chunk,
@@ -83,9 +70,20 @@ struct RowReader<'a> {
     text: &'a mut SqlReader,
     at_row_start: bool,
     done: bool,
+    /// Bytes at the beginning of the text that are known to be rows.
+    rows: usize,
 }
 
-impl RowReader<'_> {
+impl<'a> RowReader<'a> {
+    fn new(text: &'a mut SqlReader) -> Self {
+        RowReader {
+            text,
+            at_row_start: true,
+            done: false,
+            rows: 0,
+        }
+    }
+
     /// Bytes of rows that can be returned now; 0 if more must be read first.
     fn ready(&mut self) -> usize {
         let buf = self.text.rest();
@@ -117,22 +115,16 @@ impl RowReader<'_> {
     }
 }
 
-impl Read for RowReader<'_> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if self.done || out.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            let n = self.ready().min(out.len());
-            if n > 0 {
-                out[..n].copy_from_slice(&self.text.rest()[..n]);
-                self.text.skip(n);
-                self.at_row_start = out[n - 1] == b'\n';
-                return Ok(n);
+impl BufRead for RowReader<'_> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        while self.rows == 0 && !self.done {
+            self.rows = self.ready();
+            if self.rows > 0 {
+                break;
             }
             if self.skip_end_marker() {
                 self.done = true;
-                return Ok(0);
+                break;
             }
             let too_long = self.text.rest().len() > 4;
             if too_long {
@@ -143,12 +135,29 @@ impl Read for RowReader<'_> {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
+        Ok(&self.text.rest()[..self.rows])
+    }
+
+    fn consume(&mut self, n: usize) {
+        if let Some(last) = self.text.rest()[..n].last() {
+            self.at_row_start = *last == b'\n';
+        }
+        self.text.skip(n);
+        self.rows -= n;
+    }
+}
+
+impl Read for RowReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.fill_buf()?.read(out)?;
+        self.consume(n);
+        Ok(n)
     }
 }
 
 /// Hands a table's rows in a format with a table of contents to `sink`, up to and without the end marker.
 pub(super) fn split_table_rows(
-    input: &mut impl Read,
+    input: &mut impl BufRead,
     what: &str,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
@@ -165,11 +174,8 @@ pub(super) fn split_table_rows(
             Some(newline) => (newline + 1, true),
             None => (movable, false),
         };
-        let mut rest = Vec::with_capacity(CHUNK);
-        rest.extend_from_slice(&buf[cut..]);
-        buf.truncate(cut);
         sink.chunk(Chunk::Rows {
-            text: std::mem::replace(&mut buf, rest),
+            text: take_front(&mut buf, cut),
             ends_row,
         })?;
         at_row_start = ends_row;
@@ -186,6 +192,14 @@ pub(super) fn split_table_rows(
         })?;
     }
     Ok(())
+}
+
+/// Takes the first `n` bytes; the rest is moved into a buffer that has room for a whole chunk.
+fn take_front(buf: &mut Vec<u8>, n: usize) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(CHUNK);
+    rest.extend_from_slice(&buf[n..]);
+    buf.truncate(n);
+    std::mem::replace(buf, rest)
 }
 
 /// Length of the rows before the end marker, or `None` if no line consists of the marker.
@@ -352,7 +366,7 @@ mod tests {
         for chunk in 1..data.len() {
             let chunks = WithoutOids::new(Chunked(data, chunk));
             let mut sink = CollectedChunks::default();
-            split_table_rows(&mut { chunks }, "t", &mut sink).unwrap();
+            split_table_rows(&mut BufReader::new(chunks), "t", &mut sink).unwrap();
             let text: Vec<u8> = sink
                 .0
                 .iter()

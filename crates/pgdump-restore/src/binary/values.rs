@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use memchr::memchr;
 use tokio_postgres::types::{Kind, Type};
 
-use super::sized::{NULL, sized};
+use super::sized::{NULL, put, put_length, sized};
 
 /// Most digits of a `numeric` that is converted.
 const MAX_DIGITS: usize = 400;
@@ -73,70 +73,60 @@ impl ValueForm {
     }
 }
 
-/// Appends the value that `text` spells; `None` if it is not in the server's own spelling.
+/// Appends the value that `text` spells, preceded by its length; `None` if it is not in the server's own spelling.
 pub(super) fn value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
-        ValueForm::Text => out.extend_from_slice(text),
+        ValueForm::Text => {
+            put_length(text.len(), out)?;
+            out.extend_from_slice(text);
+        }
         ValueForm::Jsonb => {
+            put_length(text.len() + 1, out)?;
             // Version of the jsonb format.
             out.push(1);
             out.extend_from_slice(text);
         }
-        ValueForm::Bool => out.push(match text {
-            b"t" => 1,
-            b"f" => 0,
+        ValueForm::Bool => match text {
+            b"t" => put([1], out),
+            b"f" => put([0], out),
             _ => return None,
-        }),
-        ValueForm::Int2 => {
-            out.extend_from_slice(&i16::try_from(integer(text)?).ok()?.to_be_bytes())
-        }
-        ValueForm::Int4 => {
-            out.extend_from_slice(&i32::try_from(integer(text)?).ok()?.to_be_bytes())
-        }
-        ValueForm::Int8 => out.extend_from_slice(&integer(text)?.to_be_bytes()),
-        ValueForm::Oid => out.extend_from_slice(&u32::try_from(integer(text)?).ok()?.to_be_bytes()),
+        },
+        ValueForm::Int2 => put(i16::try_from(integer(text)?).ok()?.to_be_bytes(), out),
+        ValueForm::Int4 => put(i32::try_from(integer(text)?).ok()?.to_be_bytes(), out),
+        ValueForm::Int8 => put(integer(text)?.to_be_bytes(), out),
+        ValueForm::Oid => put(u32::try_from(integer(text)?).ok()?.to_be_bytes(), out),
         ValueForm::Float4 => {
             let number: f32 = float(text, f32::NAN, f32::INFINITY)?;
             let exact = number.is_finite() && (number != 0.0 || is_zero(text)) || !is_number(text);
-            out.extend_from_slice(&exact.then_some(number)?.to_be_bytes());
+            put(exact.then_some(number)?.to_be_bytes(), out);
         }
         ValueForm::Float8 => {
             let number: f64 = float(text, f64::NAN, f64::INFINITY)?;
             let exact = number.is_finite() && (number != 0.0 || is_zero(text)) || !is_number(text);
-            out.extend_from_slice(&exact.then_some(number)?.to_be_bytes());
+            put(exact.then_some(number)?.to_be_bytes(), out);
         }
-        ValueForm::Numeric => numeric(text, out)?,
-        ValueForm::Bytea => hex(text.strip_prefix(br"\x")?, out)?,
-        ValueForm::Uuid => {
-            let (a, rest) = text.split_at_checked(8)?;
-            hex(a, out)?;
-            let mut rest = rest;
-            for length in [4, 4, 4, 12] {
-                let (part, after) = rest.strip_prefix(b"-")?.split_at_checked(length)?;
-                hex(part, out)?;
-                rest = after;
-            }
-            rest.is_empty().then_some(())?;
+        ValueForm::Numeric => sized(out, |out| numeric(text, out))?,
+        ValueForm::Bytea => {
+            let digits = text.strip_prefix(br"\x")?;
+            sized(out, |out| hex(digits, out))?;
         }
-        ValueForm::Date => {
-            let days = i32::try_from(date(text)?).ok()?;
-            out.extend_from_slice(&days.to_be_bytes());
-        }
+        ValueForm::Uuid => put(uuid(text.try_into().ok()?)?, out),
+        ValueForm::Date => put(i32::try_from(date(text)?).ok()?.to_be_bytes(), out),
         ValueForm::Time => match time(text)? {
-            (time, []) => out.extend_from_slice(&time.to_be_bytes()),
+            (time, []) => put(time.to_be_bytes(), out),
             _ => return None,
         },
         ValueForm::Timestamp => match moment(text)? {
-            (moment, []) => out.extend_from_slice(&moment.to_be_bytes()),
+            (moment, []) => put(moment.to_be_bytes(), out),
             _ => return None,
         },
         ValueForm::TimestampTz => {
             let (moment, zone) = moment(text)?;
-            out.extend_from_slice(&(moment - offset(zone)?).to_be_bytes());
+            put((moment - offset(zone)?).to_be_bytes(), out);
         }
-        ValueForm::Inet => network(text, false, out)?,
-        ValueForm::Cidr => network(text, true, out)?,
-        ValueForm::Array(element, oid) => array(text, element, *oid, out)?,
+        ValueForm::Inet => sized(out, |out| network(text, false, out))?,
+        ValueForm::Cidr => sized(out, |out| network(text, true, out))?,
+        ValueForm::Array(element, oid) => sized(out, |out| array(text, element, *oid, out))?,
     }
     Some(())
 }
@@ -207,7 +197,8 @@ fn numeric(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         Some(rest) => (0x4000, rest),
         None => (0, text),
     };
-    let (whole, fraction) = match memchr(b'.', text) {
+    // A number is shorter than what a call of `memchr` pays for.
+    let (whole, fraction) = match text.iter().position(|b| *b == b'.') {
         Some(point) if point + 1 < text.len() => (&text[..point], &text[point + 1..]),
         Some(_) => return None,
         None => (text, &[][..]),
@@ -262,6 +253,22 @@ fn hex(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         *to = high << 4 | low & 15;
     }
     (wrong & 0xF0 == 0).then_some(())
+}
+
+/// The bytes of `00000000-0000-0000-0000-000000000000`.
+fn uuid(text: &[u8; 36]) -> Option<[u8; 16]> {
+    /// Where the digits of each byte are.
+    const PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    if [8, 13, 18, 23].iter().any(|dash| text[*dash] != b'-') {
+        return None;
+    }
+    let mut wrong = 0;
+    let bytes = PAIRS.map(|at| {
+        let (high, low) = (HEX[usize::from(text[at])], HEX[usize::from(text[at + 1])]);
+        wrong |= high | low;
+        high << 4 | low & 15
+    });
+    (wrong & 0xF0 == 0).then_some(bytes)
 }
 
 /// Value of each byte as a hexadecimal digit; 255: not a digit.
@@ -397,7 +404,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
         count += 1;
         if let Some(quoted) = rest.strip_prefix(b"\"") {
             rest = quoted_element(quoted, &mut plain)?;
-            sized(out, |out| value(element, &plain, out))?;
+            value(element, &plain, out)?;
         } else {
             let length = rest.iter().position(|b| matches!(b, b',' | b'}'))?;
             let (bare, after) = rest.split_at(length);
@@ -412,7 +419,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
                 out.extend_from_slice(&NULL.to_be_bytes());
                 has_null = 1;
             } else {
-                sized(out, |out| value(element, bare, out))?;
+                value(element, bare, out)?;
             }
             rest = after;
         }

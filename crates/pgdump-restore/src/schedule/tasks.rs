@@ -42,7 +42,7 @@ impl ReadyTask {
 
 /// What a session may take at once.
 #[derive(Debug, Clone, Copy)]
-struct Share {
+struct BatchLimits {
     tasks: usize,
     /// Bytes of data behind them.
     bytes: u64,
@@ -68,9 +68,9 @@ impl TakenTasks {
         ours.is_none() || other.is_none() || ours == other
     }
 
-    fn has_room(&self, weight: u64, tables: usize, share: Share) -> bool {
-        let is_light = self.weight + weight <= share.bytes && self.tables + tables <= MAX_TABLES;
-        self.nodes.is_empty() || (is_light && self.nodes.len() < share.tasks)
+    fn fits(&self, weight: u64, tables: usize, limits: BatchLimits) -> bool {
+        let is_light = self.weight + weight <= limits.bytes && self.tables + tables <= MAX_TABLES;
+        self.nodes.is_empty() || (is_light && self.nodes.len() < limits.tasks)
     }
 }
 
@@ -156,7 +156,7 @@ impl Tasks {
 
     /// The heaviest task, or several light ones, up to a fair share of the work.
     pub(super) fn take(&mut self, nodes: &NodeMap<PlanNode>, pass: RestorePass) -> TakenTasks {
-        let share = self.fair_share(pass);
+        let limits = self.batch_limits(pass);
         let mut taken = TakenTasks::default();
         while let Some(task) = self.heaviest(nodes, pass, &taken) {
             let node = &nodes[task.node];
@@ -167,7 +167,7 @@ impl Tasks {
                 ConstraintStep::Whole | ConstraintStep::Index => task.weight.0,
             };
             let tables = node.locked_tables();
-            if !taken.has_room(weight, tables, share) {
+            if !taken.fits(weight, tables, limits) {
                 break;
             }
             self.start(task, node, step);
@@ -181,7 +181,7 @@ impl Tasks {
         taken
     }
 
-    fn fair_share(&self, pass: RestorePass) -> Share {
+    fn batch_limits(&self, pass: RestorePass) -> BatchLimits {
         let sharing = match pass {
             RestorePass::Acl | RestorePass::EventTriggers => 1,
             // The cost of their queries is unknown.
@@ -189,7 +189,7 @@ impl Tasks {
             RestorePass::Main => self.sessions,
         };
         let ready = self.ready[pass as usize].len();
-        Share {
+        BatchLimits {
             tasks: ready.div_ceil(sharing).min(MAX_TASKS),
             bytes: self.batch_bytes(pass),
         }
