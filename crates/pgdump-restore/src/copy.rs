@@ -3,6 +3,7 @@
 
 mod row_sender;
 mod running;
+mod task;
 
 use std::sync::Arc;
 
@@ -11,19 +12,17 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{SimpleQueryMessage, Statement};
 
 use self::row_sender::RowSender;
-use self::running::PreparedCopy;
+pub(super) use self::task::CopyTask;
+use self::task::Sent;
 use super::binary::Columns;
-use super::ddl::CopyAs;
-use super::ids::{NodeId, SessionId};
-use super::load_context::LoadContext;
 use super::masking::{RowMask, do_not_fit};
 use super::schedule::CopyStart;
-use super::work_queue::{QueuedChunk, WorkQueue};
-use super::work_record::{Body, ObjectsDone, RowsDone, Spans, UnitId};
+use super::work_queue::QueuedChunk;
+use super::work_record::Body;
 use super::{conversion, ddl};
 use crate::error::RestoreError;
 use crate::postgres::{Session, map_error_of_rows, map_pg_error};
-use pgdump_archive::{Chunk, TocEntry};
+use pgdump_archive::Chunk;
 use pgdump_mask::MaskCounts;
 
 /// One transaction of INSERT statements or large objects ends after this many bytes, if it is recorded.
@@ -40,80 +39,6 @@ const COMMIT: &str = "COMMIT";
 const COPY: &str = "COPY";
 const INSERT: &str = "INSERT";
 const OBJECTS: &str = "large objects";
-
-/// A copier of a node's data.
-pub(super) struct CopyTask<'a> {
-    pub job: &'a LoadContext,
-    pub work_queue: &'a WorkQueue,
-    pub session: &'a Session,
-    pub entry: &'a TocEntry,
-    pub node: NodeId,
-    pub id: SessionId,
-    pub start: CopyStart,
-    /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
-    /// restore.
-    pub in_order: bool,
-    /// How the rows are masked, if they are.
-    pub mask: Option<RowMask>,
-}
-
-/// What one transaction has loaded, as its record says it.
-struct Sent {
-    unit: UnitId,
-    spans: Spans,
-    /// Rows that the server counted.
-    rows: u64,
-    /// What masking has changed in them.
-    mask: Option<MaskCounts>,
-}
-
-impl Sent {
-    /// Nothing of this data yet.
-    fn of(unit: UnitId) -> Self {
-        Sent {
-            unit,
-            spans: Spans::default(),
-            rows: 0,
-            mask: None,
-        }
-    }
-
-    /// Adds a chunk that was taken, if there is a record that says so. The sessions do this and not the reader, which all of
-    /// them wait for.
-    fn took(&mut self, job: &LoadContext, queued: &QueuedChunk) {
-        if job.record.is_on() {
-            self.spans.push_bytes(queued.from, queued.chunk.bytes());
-        }
-    }
-
-    fn into_rows(self, is_frozen: bool) -> Body {
-        let Sent {
-            unit,
-            spans,
-            rows,
-            mask,
-        } = self;
-        let done = RowsDone {
-            unit,
-            spans,
-            rows,
-            is_frozen,
-            mask,
-        };
-        Body {
-            rows: vec![done],
-            ..Body::default()
-        }
-    }
-
-    fn into_objects(self) -> Body {
-        let Sent { unit, spans, .. } = self;
-        Body {
-            objects: vec![ObjectsDone { unit, spans }],
-            ..Body::default()
-        }
-    }
-}
 
 /// How data is stored that is not sent with COPY.
 enum StoredBy {
@@ -295,17 +220,6 @@ impl CopyTask<'_> {
                 .is_some_and(|from| first.chunk.len() >= from)
         };
         known.unwrap_or_else(is_large)
-    }
-
-    async fn prepare(&self, binary: bool) -> Result<PreparedCopy, RestoreError> {
-        let form = CopyAs {
-            freeze: self.start == CopyStart::Freezing,
-            binary,
-        };
-        let sql = ddl::copy_sql(self.entry, &self.job.encoding, form);
-        let prepared = self.session.client().prepare(&sql).await;
-        let statement = prepared.map_err(|e| map_pg_error(&e, COPY))?;
-        Ok(PreparedCopy { statement, binary })
     }
 
     /// Stores what is not sent with COPY, in portions, each in a transaction with the record of it if there is to be one.
@@ -502,28 +416,4 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
         };
     }
     Ok(rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_says_what_was_sent() {
-        let sent = || {
-            let mut sent = Sent::of(UnitId(9));
-            sent.spans.push_bytes(0, b"abc\n");
-            sent.spans.push_bytes(10, b"d\n");
-            sent.rows = 3;
-            sent
-        };
-        let body = sent().into_rows(true);
-        let [rows] = &body.rows[..] else {
-            panic!("{body:?}")
-        };
-        assert_eq!((rows.unit, rows.rows, rows.is_frozen), (UnitId(9), 3, true));
-        assert!(rows.spans.ranges().covers(0..4) && !rows.spans.ranges().covers(0..12));
-        let body = sent().into_objects();
-        assert_eq!((body.rows.len(), body.objects[0].unit), (0, UnitId(9)));
-    }
 }

@@ -7,7 +7,7 @@ use pgdump_archive::Chunk;
 use pgdump_mask::MaskCounts;
 
 use super::running::{PreparedCopy, RunningCopy};
-use super::{CopyTask, Sent};
+use super::task::{CopyTask, Sent};
 use crate::binary::Columns;
 use crate::copy_lines::ChunkLines;
 use crate::error::RestoreError;
