@@ -230,9 +230,11 @@ impl TaskStatements {
         all.all(|(sql, place)| place.is_none() || has_own_transaction(sql))
     }
 
-    /// What these statements take. The rows behind those of SQL text are known by their tables, and a materialized view has none.
+    /// What these statements take. The rows behind those of SQL text are known by the tables that they name: not those that fill
+    /// a materialized view, nor those of the partitions that a foreign key is for.
     fn cost(&self, size: TaskCost) -> TaskCost {
-        let is_long = size.is_long || self.sql.iter().any(|sql| refreshes(sql));
+        let may_be_long = |sql: &String| sql.contains("FOREIGN KEY") || refreshes(sql);
+        let is_long = size.is_long || self.sql.iter().any(may_be_long);
         TaskCost { is_long, ..size }
     }
 
@@ -673,7 +675,7 @@ mod tests {
 
     /// Otherwise a record that is to begin would wait for it.
     #[test]
-    fn filling_a_materialized_view_may_take_long() {
+    fn what_reads_rows_of_unknown_tables_may_take_long() {
         let cost_of = |sql: &str, size| {
             let work = TaskStatements {
                 sql: vec!["SET a = 1;".into(), sql.into()],
@@ -683,6 +685,11 @@ mod tests {
         };
         for (sql, is_of_much, is_long) in [
             ("REFRESH MATERIALIZED VIEW s.m;", false, true),
+            (
+                "ALTER TABLE s.p ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.t(a);",
+                false,
+                true,
+            ),
             ("CREATE INDEX i ON s.t (a);", false, false),
             ("CREATE INDEX i ON s.t (a);", true, true),
         ] {
