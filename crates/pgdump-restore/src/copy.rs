@@ -1,33 +1,30 @@
 //! Loads one session's share of an entry's data: COPY for rows, simple queries for `--inserts` dumps,
 //! `lo_put` for large objects.
 
+mod row_sender;
 mod running;
+mod task;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{SimpleQueryMessage, Statement};
 
-use self::running::{PreparedCopy, RunningCopy};
+use self::row_sender::RowSender;
+pub(super) use self::task::CopyTask;
+use self::task::Sent;
 use super::binary::Columns;
-use super::copy_lines::ChunkLines;
-use super::ddl::CopyAs;
-use super::ids::{NodeId, SessionId};
-use super::load_context::LoadContext;
 use super::masking::{RowMask, do_not_fit};
 use super::schedule::CopyStart;
-use super::work_queue::{QueuedChunk, WorkQueue};
-use super::work_record::{Body, ObjectsDone, RowsDone, Spans, UnitId};
+use super::work_queue::QueuedChunk;
+use super::work_record::Body;
 use super::{conversion, ddl};
 use crate::error::RestoreError;
 use crate::postgres::{Session, map_error_of_rows, map_pg_error};
-use pgdump_archive::{Chunk, TocEntry};
+use pgdump_archive::Chunk;
 use pgdump_mask::MaskCounts;
 
-/// One COPY ends after this many bytes, because the server reports a rejected row only at its end.
-const COPY_BYTES: usize = 64 << 20;
 /// One transaction of INSERT statements or large objects ends after this many bytes, if it is recorded.
 const RECORDED_BYTES: usize = 8 << 20;
 /// Most large objects per statement.
@@ -43,79 +40,28 @@ const COPY: &str = "COPY";
 const INSERT: &str = "INSERT";
 const OBJECTS: &str = "large objects";
 
-/// Rows of COPY text, and where they are in the data of their table.
-type RowsToSend = (Vec<u8>, Vec<ChunkLines>);
-
-/// A copier of a node's data.
-pub(super) struct CopyTask<'a> {
-    pub job: &'a LoadContext,
-    pub work_queue: &'a WorkQueue,
-    pub session: &'a Session,
-    pub entry: &'a TocEntry,
-    pub node: NodeId,
-    pub id: SessionId,
-    pub start: CopyStart,
-    /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
-    /// restore.
-    pub in_order: bool,
-    /// How the rows are masked, if they are.
-    pub mask: Option<RowMask>,
+/// How data is stored that is not sent with COPY.
+enum StoredBy {
+    /// INSERT statements.
+    Inserts,
+    /// [`PUT`].
+    Put(Statement),
 }
 
-/// What one transaction has loaded, as its record says it.
-struct Sent {
-    unit: UnitId,
-    spans: Spans,
-    /// Rows that the server counted.
-    rows: u64,
-    /// What masking has changed in them.
-    mask: Option<MaskCounts>,
-}
-
-impl Sent {
-    /// Nothing of this data yet.
-    fn of(unit: UnitId) -> Self {
-        Sent {
-            unit,
-            spans: Spans::default(),
-            rows: 0,
-            mask: None,
+impl StoredBy {
+    /// In errors.
+    fn name(&self) -> &'static str {
+        match self {
+            StoredBy::Inserts => INSERT,
+            StoredBy::Put(_) => OBJECTS,
         }
     }
 
-    /// Adds a chunk that was taken, if there is a record that says so. The sessions do this and not the reader, which all of
-    /// them wait for.
-    fn took(&mut self, job: &LoadContext, queued: &QueuedChunk) {
-        if job.record.is_on() {
-            self.spans.push_bytes(queued.from, queued.chunk.bytes());
-        }
-    }
-
-    fn into_rows(self, is_frozen: bool) -> Body {
-        let Sent {
-            unit,
-            spans,
-            rows,
-            mask,
-        } = self;
-        let done = RowsDone {
-            unit,
-            spans,
-            rows,
-            is_frozen,
-            mask,
-        };
-        Body {
-            rows: vec![done],
-            ..Body::default()
-        }
-    }
-
-    fn into_objects(self) -> Body {
-        let Sent { unit, spans, .. } = self;
-        Body {
-            objects: vec![ObjectsDone { unit, spans }],
-            ..Body::default()
+    /// What the record says of a portion.
+    fn done(&self, sent: Sent) -> Body {
+        match self {
+            StoredBy::Inserts => sent.into_rows(false),
+            StoredBy::Put(_) => sent.into_objects(),
         }
     }
 }
@@ -129,7 +75,7 @@ impl CopyTask<'_> {
         match first.chunk {
             Chunk::Rows { .. } if self.start != CopyStart::Shared => self.copy_alone(first).await,
             Chunk::Rows { .. } => self.copy_shared(first).await,
-            Chunk::Statements { .. } => self.insert(first).await,
+            Chunk::Statements { .. } => self.store(first, StoredBy::Inserts).await,
             Chunk::LargeObject { .. } => self.put_large_objects(first).await,
         }
     }
@@ -164,10 +110,16 @@ impl CopyTask<'_> {
     }
 
     /// Ends the last COPY and its transaction, with the record of it; returns the number of rows. Both are sent together, unless
-    /// the transaction itself writes the record, which has the number of rows that the server counts.
+    /// the transaction itself writes the record, which has the number of rows that the server counts, or the end may take long:
+    /// rows that are loaded in order may have triggers and keys, which are due then, and nobody else commits during a long turn.
     async fn end_copy(&self, sender: RowSender<'_>, is_frozen: bool) -> Result<u64, RestoreError> {
         let record = &self.job.record;
-        if let Some(turn) = record.turn().await {
+        let turn = if self.in_order {
+            None
+        } else {
+            record.turn().await
+        };
+        if let Some(turn) = turn {
             let committing = self.session.commit_in_turn(COPY, &turn);
             // Polled in this order, so sent in it. If COPY fails, the transaction cannot be committed.
             let (sent, committed) = futures::join!(sender.finish(), committing);
@@ -186,20 +138,6 @@ impl CopyTask<'_> {
         let sent = sender.finish().await?;
         let rows = sent.rows;
         self.commit(COPY, sent.into_rows(is_frozen)).await?;
-        Ok(rows)
-    }
-
-    /// Inserts rows, in a transaction with the record of them if there is to be one.
-    async fn inserted(
-        &self,
-        work: impl Future<Output = Result<Sent, RestoreError>>,
-    ) -> Result<u64, RestoreError> {
-        if !self.job.record.is_on() {
-            return Ok(work.await?.rows);
-        }
-        let sent = self.begun(BEGIN, work).await?;
-        let rows = sent.rows;
-        self.commit(INSERT, sent.into_rows(false)).await?;
         Ok(rows)
     }
 
@@ -234,26 +172,10 @@ impl CopyTask<'_> {
             self.prepare(self.asks_columns(&first))
         );
         let (columns, prepared) = (asked.0?, asked.1?);
-        let mut sender = RowSender {
-            sent: Sent::of(first.unit),
-            task: self,
-            columns,
-            prepared: Some(prepared),
-            copying: None,
-            begins_row: true,
-            masked: self.mask.as_ref().map(MaskedRows::new),
-        };
+        let mut sender = RowSender::new(self, first.unit, (columns, prepared));
         let mut next = Some(first);
         while let Some(queued) = next {
-            sender.sent.took(self.job, &queued);
-            let QueuedChunk {
-                chunk,
-                permit,
-                lines,
-                ..
-            } = queued;
-            let goes_on = sender.send(chunk, lines).await?;
-            drop(permit);
+            let goes_on = sender.send(queued).await?;
             next = if goes_on { self.take().await? } else { None };
         }
         Ok(sender)
@@ -300,47 +222,52 @@ impl CopyTask<'_> {
         known.unwrap_or_else(is_large)
     }
 
-    async fn prepare(&self, binary: bool) -> Result<PreparedCopy, RestoreError> {
-        let form = CopyAs {
-            freeze: self.start == CopyStart::Freezing,
-            binary,
-        };
-        let sql = ddl::copy_sql(self.entry, &self.job.encoding, form);
-        let prepared = self.session.client().prepare(&sql).await;
-        let statement = prepared.map_err(|e| map_pg_error(&e, COPY))?;
-        Ok(PreparedCopy { statement, binary })
-    }
-
-    async fn insert(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+    /// Stores what is not sent with COPY, in portions, each in a transaction with the record of it if there is to be one.
+    async fn store(&self, first: QueuedChunk, by: StoredBy) -> Result<u64, RestoreError> {
         let (mut next, mut rows) = (Some(first), 0);
         while let Some(queued) = next {
             let mut goes_on = false;
-            rows += self
-                .inserted(self.insert_some(queued, &mut goes_on))
-                .await?;
+            let portion = self.store_portion(queued, &by, &mut goes_on);
+            rows += if self.job.record.is_on() {
+                let sent = self.begun(BEGIN, portion).await?;
+                let rows = sent.rows;
+                self.commit(by.name(), by.done(sent)).await?;
+                rows
+            } else {
+                portion.await?.rows
+            };
             next = if goes_on { self.take().await? } else { None };
         }
         Ok(rows)
     }
 
-    /// Runs INSERT statements until the copier ends, or until they are enough for one transaction: then `goes_on` is set.
-    async fn insert_some(
+    /// Stores chunks until the copier ends, or until they are enough for one transaction: then `goes_on` is set.
+    async fn store_portion(
         &self,
         first: QueuedChunk,
+        by: &StoredBy,
         goes_on: &mut bool,
     ) -> Result<Sent, RestoreError> {
         let (mut sent, mut bytes) = (Sent::of(first.unit), 0);
         let mut next = Some(first);
         while let Some(queued) = next {
-            bytes += queued.chunk.len();
-            self.insert_chunk(queued, &mut sent).await?;
+            bytes += match by {
+                StoredBy::Inserts => self.insert_chunk(queued, &mut sent).await?,
+                StoredBy::Put(put) => self.put_batch(put, queued, &mut sent).await?,
+            };
             *goes_on = bytes >= RECORDED_BYTES;
             next = if *goes_on { None } else { self.take().await? };
         }
         Ok(sent)
     }
 
-    async fn insert_chunk(&self, queued: QueuedChunk, sent: &mut Sent) -> Result<(), RestoreError> {
+    /// Runs INSERT statements; returns the bytes of them.
+    async fn insert_chunk(
+        &self,
+        queued: QueuedChunk,
+        sent: &mut Sent,
+    ) -> Result<usize, RestoreError> {
+        let size = queued.chunk.len();
         // If this chunk fails, nothing of the transaction is recorded.
         sent.took(self.job, &queued);
         let QueuedChunk { chunk, permit, .. } = queued;
@@ -370,7 +297,7 @@ impl CopyTask<'_> {
             sent.mask.get_or_insert_default().add(&counts);
         }
         drop(permit);
-        Ok(())
+        Ok(size)
     }
 
     /// INSERT statements as they are sent, and what masking has changed if they are masked; empty if no row of them is left.
@@ -395,45 +322,23 @@ impl CopyTask<'_> {
     async fn put_large_objects(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let put = self.session.client().prepare(PUT).await;
         let put = put.map_err(|e| map_pg_error(&e, OBJECTS))?;
-        let mut next = Some(first);
-        while let Some(queued) = next {
-            let mut goes_on = false;
-            let some = self.put_some(&put, queued, &mut goes_on);
-            if self.job.record.is_on() {
-                let sent = self.begun(BEGIN, some).await?;
-                self.commit(OBJECTS, sent.into_objects()).await?;
-            } else {
-                some.await?;
-            }
-            next = if goes_on { self.take().await? } else { None };
-        }
-        Ok(0)
+        self.store(first, StoredBy::Put(put)).await
     }
 
-    /// Stores large objects until the copier ends, or until they are enough for one transaction: then `goes_on` is set.
-    async fn put_some(
+    /// Stores a chunk of large objects and those queued behind it; returns the bytes of them.
+    async fn put_batch(
         &self,
         put: &Statement,
         first: QueuedChunk,
-        goes_on: &mut bool,
-    ) -> Result<Sent, RestoreError> {
-        let (mut sent, mut bytes) = (Sent::of(first.unit), 0);
-        let mut next = Some(first);
-        while let Some(queued) = next {
-            let batch = self.batch_from(queued);
-            for queued in &batch {
-                sent.took(self.job, queued);
-                bytes += queued.chunk.len();
-            }
-            let pages = Pages::of(&batch)?;
-            let values: [&(dyn ToSql + Sync); 3] = [&pages.oids, &pages.offsets, &pages.bytes];
-            let stored = self.session.client().execute(put, &values).await;
-            stored.map_err(|e| map_pg_error(&e, OBJECTS))?;
-            drop(batch);
-            *goes_on = bytes >= RECORDED_BYTES;
-            next = if *goes_on { None } else { self.take().await? };
-        }
-        Ok(sent)
+        sent: &mut Sent,
+    ) -> Result<usize, RestoreError> {
+        let batch = self.batch_from(first);
+        batch.iter().for_each(|queued| sent.took(self.job, queued));
+        let pages = Pages::of(&batch)?;
+        let values: [&(dyn ToSql + Sync); 3] = [&pages.oids, &pages.offsets, &pages.bytes];
+        let stored = self.session.client().execute(put, &values).await;
+        stored.map_err(|e| map_pg_error(&e, OBJECTS))?;
+        Ok(batch.iter().map(|queued| queued.chunk.len()).sum())
     }
 
     /// A chunk and those queued behind it, for one statement.
@@ -497,187 +402,6 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Sends one copier's rows, as tuples where they can be converted.
-struct RowSender<'a> {
-    task: &'a CopyTask<'a>,
-    /// Column types for converting rows; `None` if they stay text.
-    columns: Option<Arc<Columns>>,
-    /// The first COPY, until it begins.
-    prepared: Option<PreparedCopy>,
-    copying: Option<RunningCopy<'a>>,
-    /// What was taken so far, with the rows of the COPYs that are complete.
-    sent: Sent,
-    /// The next chunk begins with the beginning of a row. A chunk may end within a row that is longer than a
-    /// chunk; such chunks are not converted.
-    begins_row: bool,
-    masked: Option<MaskedRows<'a>>,
-}
-
-impl<'a> RowSender<'a> {
-    /// Sends one chunk; false if the copier should end.
-    async fn send(&mut self, chunk: Chunk, lines: ChunkLines) -> Result<bool, RestoreError> {
-        let Chunk::Rows { text, ends_row } = chunk else {
-            return Err(RestoreError::internal("rows mixed with other data"));
-        };
-        let size = text.len();
-        let Some((text, lines)) = self.mask(text, ends_row, lines)? else {
-            return Ok(true);
-        };
-        let has_whole_rows = self.begins_row && ends_row;
-        self.begins_row = ends_row;
-        let (bytes, binary) = self.convert(text, has_whole_rows);
-        let copying = self.copying_as(binary).await?;
-        copying.sent += size;
-        lines.into_iter().for_each(|l| copying.lines.add(l));
-        // If sending fails, `finish` returns the server's error.
-        let is_sent = copying.feed(bytes).await.is_ok();
-        let is_full = ends_row && copying.sent >= COPY_BYTES && !self.task.in_order;
-        Ok(is_sent && !is_full)
-    }
-
-    /// The rows to send, and where they are in the table's data. A masked row is sent once it is complete, so there may be
-    /// nothing to send yet, or nothing at all if no row of the chunk is kept.
-    fn mask(
-        &mut self,
-        text: Vec<u8>,
-        ends_row: bool,
-        lines: ChunkLines,
-    ) -> Result<Option<RowsToSend>, RestoreError> {
-        let Some(masked) = &mut self.masked else {
-            return Ok(Some((text, vec![lines])));
-        };
-        if !masked.take(text, lines)? || !ends_row {
-            return Ok(None);
-        }
-        let (rows, lines) = masked.masked()?;
-        Ok((!rows.is_empty()).then_some((rows, lines)))
-    }
-
-    /// The bytes to send, and whether they are tuples.
-    fn convert(&mut self, text: Vec<u8>, has_whole_rows: bool) -> (Bytes, bool) {
-        let Some(columns) = self.columns.as_deref().filter(|_| has_whole_rows) else {
-            return (text.into(), false);
-        };
-        if let Some(tuples) = columns.tuples(&text) {
-            return (tuples.into(), true);
-        }
-        // The table has other spellings: trying to convert every chunk would cost more than it saves.
-        self.columns = None;
-        self.task.job.columns().insert(self.task.node, None);
-        (text.into(), false)
-    }
-
-    /// The running COPY if it has this format, or else a new one.
-    async fn copying_as(&mut self, binary: bool) -> Result<&mut RunningCopy<'a>, RestoreError> {
-        if let Some(other) = self.copying.take_if(|c| c.binary != binary) {
-            self.sent.rows += other.finish().await?;
-        }
-        match &mut self.copying {
-            Some(copying) => Ok(copying),
-            none => {
-                let copy = match self.prepared.take_if(|copy| copy.binary == binary) {
-                    Some(prepared) => prepared,
-                    None => self.task.prepare(binary).await?,
-                };
-                Ok(none.insert(copy.begin(self.task.session, self.task.entry).await?))
-            }
-        }
-    }
-
-    /// Ends the running COPY; returns what all of them have loaded.
-    async fn finish(self) -> Result<Sent, RestoreError> {
-        let mut sent = self.sent;
-        if let Some(last) = self.copying {
-            sent.rows += last.finish().await?;
-        }
-        if let Some(masked) = self.masked {
-            sent.mask = Some(masked.end(self.task.job, sent.rows)?);
-        }
-        Ok(sent)
-    }
-}
-
-/// Most bytes of a row that is masked: it has to be in memory as a whole.
-const MASKED_ROW_BYTES: usize = 64 << 20;
-
-/// Rows of one copier on their way through the mask.
-struct MaskedRows<'a> {
-    mask: &'a RowMask,
-    counts: MaskCounts,
-    /// Rows that have not been masked yet; the last one may be incomplete.
-    waiting: Vec<u8>,
-    /// Where they are in the table's data.
-    lines: Vec<ChunkLines>,
-}
-
-impl<'a> MaskedRows<'a> {
-    fn new(mask: &'a RowMask) -> Self {
-        MaskedRows {
-            mask,
-            counts: MaskCounts::default(),
-            waiting: vec![],
-            lines: vec![],
-        }
-    }
-
-    /// Adds a chunk; false if there is nothing to mask.
-    fn take(&mut self, text: Vec<u8>, lines: ChunkLines) -> Result<bool, RestoreError> {
-        if self.mask.table.leaves_out_all_rows() {
-            // Rows of any length are only counted.
-            self.mask.rows(&text, lines.before, &mut self.counts)?;
-            return Ok(false);
-        }
-        if self.waiting.len() + text.len() > MASKED_ROW_BYTES {
-            return Err(do_not_fit(vec![format!(
-                "{}: the row after line {} has more than {} MiB, which is too large to be masked: leave the table out \
-                 (--exclude-table-data), or restore it without its rows (rows: none)",
-                self.mask.name(),
-                self.lines.first().map_or(lines.before, |l| l.before),
-                MASKED_ROW_BYTES >> 20
-            )]));
-        }
-        if self.waiting.is_empty() {
-            self.waiting = text;
-        } else {
-            self.waiting.extend_from_slice(&text);
-        }
-        self.lines.push(lines);
-        Ok(!self.waiting.is_empty())
-    }
-
-    /// The rows that were waiting, and where they are. If rows are left out, the server's lines are none of the table's data.
-    fn masked(&mut self) -> Result<RowsToSend, RestoreError> {
-        let rows = std::mem::take(&mut self.waiting);
-        let mut lines = std::mem::take(&mut self.lines);
-        let before = lines.first().map_or(0, |l| l.before);
-        let rows = self.mask.rows(&rows, before, &mut self.counts)?;
-        if self.mask.table.leaves_out_rows() {
-            lines.clear();
-        }
-        Ok((rows, lines))
-    }
-
-    /// All rows were sent, and the server has counted `rows` of them.
-    fn end(self, job: &LoadContext, rows: u64) -> Result<MaskCounts, RestoreError> {
-        if !self.waiting.is_empty() {
-            return Err(RestoreError::internal("rows that were not masked"));
-        }
-        // Triggers, which only tables have that were there before, may leave out rows.
-        let is_counted = job.copy_of.is_none() && !job.is_generic_sql;
-        if is_counted && rows != self.counts.rows_kept {
-            return Err(RestoreError::internal(format!(
-                "{}: {} masked rows were sent, and the server counted {rows}",
-                self.mask.name(),
-                self.counts.rows_kept
-            )));
-        }
-        if let Some(masking) = &job.masking {
-            masking.count(self.mask, &self.counts);
-        }
-        Ok(self.counts)
-    }
-}
-
 async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreError> {
     let failed = |e| map_error_of_rows(&e, "INSERT");
     let (answers, mut rows) = (session.client().simple_query_raw(&sql).await, 0);
@@ -692,69 +416,4 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
         };
     }
     Ok(rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use pgdump_mask::{ColumnShape, MaskFile, Masking, TableShape};
-
-    use super::*;
-
-    fn mask(rules: &str) -> RowMask {
-        let yaml = format!("version: 1\ntables: {{ s.t: {rules} }}\n");
-        let masking = Masking::new(MaskFile::parse(&yaml).unwrap(), None).unwrap();
-        let column = ColumnShape {
-            name: "a".into(),
-            sql_type: "text".into(),
-            ..ColumnShape::default()
-        };
-        let shape = TableShape {
-            schema: "s".into(),
-            table: "t".into(),
-            columns: vec![column],
-            parents: vec![],
-        };
-        let table = masking.table(&shape).map_err(|all| all[0].to_string());
-        let (table, name) = (table.unwrap().unwrap(), ("s".to_owned(), "t".to_owned()));
-        RowMask::new(table, vec![name], vec!["a".to_owned()], vec![])
-    }
-
-    #[test]
-    fn a_record_says_what_was_sent() {
-        let sent = || {
-            let mut sent = Sent::of(UnitId(9));
-            sent.spans.push_bytes(0, b"abc\n");
-            sent.spans.push_bytes(10, b"d\n");
-            sent.rows = 3;
-            sent
-        };
-        let body = sent().into_rows(true);
-        let [rows] = &body.rows[..] else {
-            panic!("{body:?}")
-        };
-        assert_eq!((rows.unit, rows.rows, rows.is_frozen), (UnitId(9), 3, true));
-        assert!(rows.spans.ranges().covers(0..4) && !rows.spans.ranges().covers(0..12));
-        let body = sent().into_objects();
-        assert_eq!((body.rows.len(), body.objects[0].unit), (0, UnitId(9)));
-    }
-
-    #[test]
-    fn rows_that_nobody_keeps_may_be_of_any_length() {
-        let half_of_row = || vec![b'x'; MASKED_ROW_BYTES / 2 + 1];
-        let lines = || ChunkLines {
-            before: 0,
-            count: 0,
-        };
-        let none = mask("{ rows: none }");
-        let mut empty = MaskedRows::new(&none);
-        for text in [half_of_row(), half_of_row(), b"x\ny\n".to_vec()] {
-            assert!(!empty.take(text, lines()).unwrap());
-        }
-        assert_eq!((empty.counts.rows, empty.counts.rows_kept), (2, 0));
-        let set = mask("{ columns: { a: { set: x } } }");
-        let mut masked = MaskedRows::new(&set);
-        assert!(masked.take(half_of_row(), lines()).unwrap());
-        let refused = masked.take(half_of_row(), lines()).unwrap_err();
-        assert!(refused.to_string().contains("more than 64 MiB"));
-    }
 }

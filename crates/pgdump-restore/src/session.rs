@@ -147,7 +147,7 @@ impl RestoreSession {
                 self.pipeline_held(job, sql, body).await?;
             }
             Some(body) => {
-                let note = job.record.note(self.id, body).await;
+                let note = job.record.note_to_begin(self.id, body).await;
                 let ran = self.session.pipeline_noted(sql, note.as_ref()).await;
                 job.record.ended(note, ran.is_ok());
                 ran?;

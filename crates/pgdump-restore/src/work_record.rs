@@ -267,6 +267,12 @@ impl WorkRecord {
         self.note_in(lane_of(lane), body).await
     }
 
+    /// The same for a session that has not begun its transaction: while the record is about to begin, it waits.
+    pub(crate) async fn note_to_begin(&self, lane: SessionId, body: Body) -> Option<Note> {
+        let turn = self.held.turn_to_begin().await;
+        self.note_within(turn, lane_of(lane), body)
+    }
+
     /// The same for a session that does not load.
     pub(crate) async fn own_note(&self, body: Body) -> Option<Note> {
         self.note_in(OWN_LANE, body).await

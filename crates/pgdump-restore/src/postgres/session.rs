@@ -421,7 +421,40 @@ fn begins_statement(sql: &str, place: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::work_record::held::HeldRows;
+
+    /// Where COPY has failed in front of it, COMMIT is refused, and the record can still begin.
+    #[tokio::test]
+    async fn a_refused_commit_is_not_a_lost_one() {
+        for (severity, is_lost) in [("ERROR", false), ("FATAL", true)] {
+            let fields = format!("S{severity}\0V{severity}\0C25P02\0Mno\0\0");
+            let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+            let refusal = [b"E", &length[..], fields.as_bytes(), b"Z\0\0\0\x05E"].concat();
+            let (ours, mut theirs) = tokio::io::duplex(4096);
+            let hello = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+            theirs.write_all(hello).await.unwrap();
+            let config = "user=u dbname=d".parse::<tokio_postgres::Config>().unwrap();
+            let connected = config.connect_raw(ours, tokio_postgres::NoTls).await;
+            let (client, connection) = connected.unwrap();
+            let driver = tokio::spawn(async move { drop(connection.await) });
+            let session = Session::new(client, 170000, AbortOnDropHandle::new(driver));
+            let mut heard = [0; 1024];
+            assert!(theirs.read(&mut heard).await.unwrap() > 0);
+            let held = HeldRows::active();
+            let turn = held.turn().await.unwrap();
+            let server = async {
+                assert!(theirs.read(&mut heard).await.unwrap() > 0);
+                theirs.write_all(&refusal).await.unwrap();
+            };
+            let (committed, ()) = futures::join!(session.commit_in_turn("COPY", &turn), server);
+            assert_eq!(committed.unwrap_err().sqlstate(), Some("25P02"));
+            drop(turn);
+            assert_eq!(held.is_lost(), is_lost, "{severity}");
+        }
+    }
 
     #[test]
     fn a_refused_row_of_the_record_is_no_refusal_of_what_is_restored() {

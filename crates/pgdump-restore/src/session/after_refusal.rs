@@ -13,8 +13,8 @@ use crate::postgres::kind_of_sqlstate;
 use crate::refusal::Refusal;
 use crate::refusals::{Named, is_duplicate, is_refusal, refusal_error};
 use crate::script::{
-    self, Defined, alone, can_be_left_out, defined_by, has_own_transaction, lacking,
-    sequence_set_by,
+    self, Defined, StatementClass, alone, can_be_left_out, defined_by, has_own_transaction,
+    lacking, sequence_set_by,
 };
 use crate::work_record::{
     Body, DataSpan, EntryPart, RefusedDone, Spans, UnitId, names_record, reads_the_catalog,
@@ -230,6 +230,14 @@ impl TaskStatements {
         all.all(|(sql, place)| place.is_none() || has_own_transaction(sql))
     }
 
+    /// What these statements take. The rows behind those of SQL text are known by the tables that they name: not those that fill
+    /// a materialized view, nor those of the partitions that a foreign key is for.
+    fn cost(&self, size: TaskCost) -> TaskCost {
+        let may_be_long = |sql: &String| sql.contains("FOREIGN KEY") || refreshes(sql);
+        let is_long = size.is_long || self.sql.iter().any(may_be_long);
+        TaskCost { is_long, ..size }
+    }
+
     fn each(&self) -> Vec<OfText> {
         let all = self.names.iter().zip(&self.sql).zip(&self.under);
         let all = all.zip(&self.places);
@@ -264,8 +272,9 @@ impl RestoreSession {
             job.left_out.refused_setting(&one.under).is_some() || one.refused_before(job).is_some()
         };
         self.mind_the_record(job, &mut work).await?;
+        let size = work.cost(size);
         if again.iter().any(is_left_out) {
-            return self.each_of(job, again).await;
+            return self.each_of(job, again, size).await;
         }
         if !work.bare {
             work.wrap_in_transaction(job, size);
@@ -273,7 +282,7 @@ impl RestoreSession {
         match self.send(job, tasks, work).await {
             Err(RestoreError::Database(e)) if goes_on && is_refusal(&e) => {
                 self.session.run("ROLLBACK").await?;
-                self.each_of(job, again).await
+                self.each_of(job, again, size).await
             }
             done => done,
         }
@@ -302,7 +311,7 @@ impl RestoreSession {
         if has(defines_reader) {
             job.record.reads_catalog();
         }
-        let why = if has(names_record) {
+        let why = if has(may_have_record_schema) {
             "the text has a schema of its name"
         } else if job.record.may_be_read() && has(refreshes) {
             "a materialized view reads the catalog"
@@ -312,12 +321,17 @@ impl RestoreSession {
         job.record.leave(&self.session, why).await
     }
 
-    async fn each_of(&mut self, job: &LoadContext, all: Vec<OfText>) -> Result<(), RestoreError> {
+    async fn each_of(
+        &mut self,
+        job: &LoadContext,
+        all: Vec<OfText>,
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
         for one in all {
             if one.name == SETTINGS {
                 self.settings(job, &one).await?;
             } else {
-                self.statement(job, one).await?;
+                self.statement(job, one, size).await?;
             }
         }
         Ok(())
@@ -347,7 +361,12 @@ impl RestoreSession {
     }
 
     /// Runs one statement of SQL text, unless the server refuses it.
-    async fn statement(&mut self, job: &LoadContext, one: OfText) -> Result<(), RestoreError> {
+    async fn statement(
+        &mut self,
+        job: &LoadContext,
+        one: OfText,
+        size: TaskCost,
+    ) -> Result<(), RestoreError> {
         let OfText {
             name, sql, under, ..
         } = &one;
@@ -367,9 +386,7 @@ impl RestoreSession {
             job.left_out.refuse_statement((&defined, path), (name, e));
             return Ok(());
         }
-        let ran = self
-            .run_alone(job, sql.clone(), TaskCost::default(), one.done())
-            .await;
+        let ran = self.run_alone(job, sql.clone(), size, one.done()).await;
         let Err(e) = ran else { return Ok(()) };
         let failed = |e| RestoreError::from(hints::with_hint(e, None).context(name));
         if let Some((defined, refusal)) = value_of_missing_sequence(job, sql, &e) {
@@ -462,6 +479,12 @@ impl RestoreSession {
         self.roll_back(before).await?;
         Ok(ran.err())
     }
+}
+
+/// Whether SQL text may have, from this statement on, a schema of the record's name. Indexes and keys, which other sessions build
+/// at the same time, create none: the record cannot be dropped while those sessions write to it.
+fn may_have_record_schema(sql: &str) -> bool {
+    names_record(sql) && !matches!(script::classify(sql), StatementClass::Build { .. })
 }
 
 /// Whether a statement of SQL text creates something that may read the catalog when a materialized view is filled.
@@ -635,6 +658,46 @@ mod tests {
             ("VACUUM;", false),
         ] {
             assert_eq!(work(sql).can_be_recorded(), can, "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_record_is_not_dropped_beside_other_sessions() {
+        for (sql, may) in [
+            ("CREATE SCHEMA pgrestored_work;", true),
+            ("CREATE TABLE pgrestored_work.t ();", true),
+            ("CREATE INDEX pgrestored_work ON s.t (a);", false),
+            ("CREATE SCHEMA s;", false),
+        ] {
+            assert_eq!(may_have_record_schema(sql), may, "{sql}");
+        }
+    }
+
+    /// Otherwise a record that is to begin would wait for it.
+    #[test]
+    fn what_reads_rows_of_unknown_tables_may_take_long() {
+        let cost_of = |sql: &str, size| {
+            let work = TaskStatements {
+                sql: vec!["SET a = 1;".into(), sql.into()],
+                ..TaskStatements::default()
+            };
+            work.cost(size).is_long
+        };
+        for (sql, is_of_much, is_long) in [
+            ("REFRESH MATERIALIZED VIEW s.m;", false, true),
+            (
+                "ALTER TABLE s.p ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.t(a);",
+                false,
+                true,
+            ),
+            ("CREATE INDEX i ON s.t (a);", false, false),
+            ("CREATE INDEX i ON s.t (a);", true, true),
+        ] {
+            let size = TaskCost {
+                is_long: is_of_much,
+                ..TaskCost::default()
+            };
+            assert_eq!(cost_of(sql, size), is_long, "{sql}");
         }
     }
 

@@ -7,6 +7,9 @@
 //! leaves open which of them it is, and then nothing is written: the next attempt begins from the start. What ends soon is done
 //! within a turn, so that its statements and COMMIT are one flight: the end of a COPY, and tasks over little data. What may
 //! take long, such as the index of a large table, takes its turn when it is done: the record does not wait for it.
+//!
+//! While somebody waits for all turns, those with an open transaction are let through from time to time, because others may wait
+//! for its locks. Those that have not begun one are not: if many tasks took seconds each, all turns would never be free.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -55,6 +58,8 @@ struct Rows {
 #[derive(Default)]
 pub(crate) struct HeldRows {
     turns: Arc<RwLock<()>>,
+    /// Whoever has not begun its transaction waits for its turn with this. While somebody waits for all turns, nobody has it.
+    beginning: RwLock<()>,
     /// Rows go here. It changes only while somebody has all turns.
     is_active: AtomicBool,
     is_lost: AtomicBool,
@@ -76,6 +81,16 @@ impl HeldRows {
         self.is_active.load(Acquire)
     }
 
+    /// A turn to begin a transaction in and to commit it; `None` if rows are not kept here. Whoever asks has no locks on the
+    /// server: it waits until nobody wants all turns.
+    pub(crate) async fn turn_to_begin(self: &Arc<Self>) -> Option<HeldCommit> {
+        if !self.is_active() {
+            return None;
+        }
+        let _beginning = self.beginning.read().await;
+        self.turn().await
+    }
+
     /// A turn to commit in; `None` if rows are not kept here.
     pub(crate) async fn turn(self: &Arc<Self>) -> Option<HeldCommit> {
         if !self.is_active() {
@@ -91,11 +106,12 @@ impl HeldRows {
     }
 
     /// All turns: nobody commits until this is dropped. Whoever has a turn may wait on the server for locks of somebody who
-    /// waits for a turn, and goes first: now and then, those who wait are let through.
+    /// waits for a turn to commit, and goes first: now and then, those who do are let through.
     pub(crate) async fn all_turns(&self) -> OwnedRwLockWriteGuard<()> {
         if let Ok(all) = self.turns.clone().try_write_owned() {
             return all;
         }
+        let _nobody_begins = self.beginning.write().await;
         let mut patience = PATIENCE;
         loop {
             let all = timeout(patience, self.turns.clone().write_owned()).await;
@@ -266,6 +282,29 @@ mod tests {
         };
         let both = async { futures::join!(held.all_turns(), ends) };
         assert!(timeout(PATIENCE * 10, both).await.is_ok());
+    }
+
+    /// If tasks took turns one after another, the record would never begin, and all work would be lost with the worker.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_begins_before_the_record_does() {
+        let held = HeldRows::active();
+        let first = turn(&held);
+        let mut all = Box::pin(held.all_turns());
+        assert!(all.as_mut().now_or_never().is_none());
+        let mut task = Box::pin(held.turn_to_begin());
+        // Whoever has locks is let through.
+        let commit = held.turn();
+        tokio::select! {
+            biased;
+            _ = &mut all => panic!("somebody has a turn"),
+            _ = &mut task => panic!("it waits for the record"),
+            turn = commit => assert!(turn.is_some()),
+        }
+        drop(first);
+        let all = all.await;
+        held.end(&all);
+        drop(all);
+        assert!(task.await.is_none());
     }
 
     #[test]
