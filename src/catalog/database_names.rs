@@ -115,7 +115,7 @@ impl BackupCatalog {
             ""
         };
         let what = format!(
-            "looking into the newest backups for their databases took more than {LOOK_LIMIT:?}, and {} of them were not looked into ({}{more}): choose a backup by its name, or choose among fewer with --prefix",
+            "reading the databases of the newest backups took more than {LOOK_LIMIT:?}, and {} of them were not read ({}{more}): choose a backup by its name, or choose among fewer with --prefix",
             backups.len(),
             named.join(", ")
         );
@@ -199,7 +199,7 @@ impl BackupCatalog {
         let late = databases.iter().filter(is_late).count();
         if late > 0 {
             tracing::warn!(
-                "looking into the backups of a set took more than {LOOK_LIMIT:?}: it is not known of which database {late} of them are"
+                "reading the backups of a set took more than {LOOK_LIMIT:?}: the database of {late} of them is unknown"
             );
         }
         let databases = databases.into_iter().map(|d| match d {
@@ -351,7 +351,7 @@ impl BackupCatalog {
         };
         let opened = tokio::time::timeout(limit, tokio::task::spawn_blocking(open)).await;
         let died = |e: tokio::task::JoinError| {
-            RestoreError::internal(format!("the archive reader died: {e}"))
+            RestoreError::internal(format!("the archive reader panicked: {e}"))
         };
         opened.map_err(late)?.map_err(died)?
     }

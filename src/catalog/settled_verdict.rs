@@ -171,7 +171,7 @@ fn doubt(report: &mut VerificationReport, earlier: &Testimony, uri: &str) {
     if let Some(r) = newest(Some(true)) {
         tracing::error!(
             backup = uri,
-            "the same backup was verified before and fails now: a defect of this program or its server"
+            "the same backup was verified before and fails now: a fault in this program or its server"
         );
         verdict::doubt(report, r.finished_at);
     } else if let Some(why) = &earlier.incomplete {
@@ -431,7 +431,7 @@ mod tests {
             );
             assert!(!is_excuse, "{error:?}");
             let what =
-                "damaged since its proof at 1970-01-01T01:00:00Z: its checksum is another one";
+                "damaged since its proof at 1970-01-01T01:00:00Z: its checksum differs";
             assert!(error.message.ends_with(what), "{error:?}");
             // Of the same bytes, the verdict stays what it was.
             let same = settled(ended_with(e, "then"), &[then]);

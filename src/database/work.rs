@@ -216,7 +216,7 @@ impl fmt::Display for NotContinued {
             }
             N::Contradicted(error) => write!(
                 f,
-                "the record of the earlier attempts is not of what is in the database: {error}"
+                "the record of the earlier attempts does not match what is in the database: {error}"
             ),
             N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
             N::Displaced(by, rows) => write!(

@@ -98,7 +98,7 @@ pub(crate) async fn run(
     let looking = tokio::task::spawn_blocking(move || look_at(archive, reopen));
     let done = cancel.run_until_cancelled(looking).await;
     let done = done.ok_or_else(|| RestoreError::cancelled("looking at the rows was stopped"))?;
-    let died = |e| RestoreError::internal(format!("the reader of the rows died: {e}"));
+    let died = |e| RestoreError::internal(format!("the reader of the rows panicked: {e}"));
     let mut found = done.map_err(died)??;
     notes.append(&mut found.notes);
     Ok(MaskSuggestion { notes, ..found })
@@ -434,8 +434,8 @@ impl Sampler {
         let seconds = MAX_TIME.as_secs();
         let note = if unseen > 0 {
             Some(format!(
-                "the rows of {unseen} tables could not be looked at within {seconds} s: their columns are judged by names and \
-                 types alone"
+                "the rows of {unseen} tables could not be read within {seconds} s: their columns are judged by name and type \
+                 alone"
             ))
         } else {
             // The tables of SQL text come with its rows.

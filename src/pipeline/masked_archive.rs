@@ -133,7 +133,7 @@ fn order_of(entries: &[TocEntry]) -> HashMap<DumpId, usize> {
 /// Whether an archive can be made of this one.
 fn check_form(archive: &Archive, codec: Codec) -> Result<(), RestoreError> {
     if archive.is_script() {
-        let what = "the backup is SQL text, of which no archive can be made: restore it with --mask, and dump the copy; or \
+        let what = "the backup is SQL text, which cannot be written as an archive: restore it with --mask, and dump the copy; or \
                     take the backup in another format (pg_dump -Fc)";
         return Err(ValidationError::new(ValidationKind::ArchiveUnsupported, what).into());
     }
@@ -232,7 +232,7 @@ fn exists(uri: &str) -> RestoreError {
 fn joined<T>(
     done: Result<Result<T, RestoreError>, tokio::task::JoinError>,
 ) -> Result<T, RestoreError> {
-    let died = |e| RestoreError::internal(format!("the writer of the archive died: {e}"));
+    let died = |e| RestoreError::internal(format!("the writer of the archive panicked: {e}"));
     done.map_err(died)?
 }
 

@@ -318,7 +318,7 @@ impl StandingOrder {
                 Ok(job)
             }
             Job::Verify(_) => Err(RestoreError::internal(
-                "a standing restore is no verification",
+                "a standing restore is not a verification",
             )),
         }
     }
@@ -562,7 +562,7 @@ impl OrderCheck<'_> {
         ];
         for (field, _) in named.into_iter().filter(|(_, is_named)| *is_named) {
             self.wrong.push(format!(
-                "{field}: no folder or prefix has files for it: set RESTORE_FINISH_FROM"
+                "{field}: the location of such files is not configured: set RESTORE_FINISH_FROM"
             ));
         }
     }
@@ -619,7 +619,7 @@ impl OrderCheck<'_> {
                 let verify = &self.config.verify;
                 if !verify.sets.iter().any(|s| s.name == *set) {
                     self.wrong
-                        .push(format!("set: {set} is none of BACKUP_SETS"));
+                        .push(format!("set: {set} is not in BACKUP_SETS"));
                 }
                 verify.prefix_of(set).to_owned()
             }

@@ -476,7 +476,7 @@ impl StandingStates {
         tracing::warn!(
             name,
             why,
-            "what is known of a standing restore does not count"
+            "recorded state of a standing restore is ignored"
         );
     }
 
@@ -511,7 +511,7 @@ impl StandingStates {
         let name = self.store.uri(&format!("{stem}.json"));
         tracing::error!(
             name,
-            "how a run of a standing restore ended is not written down: what does not count takes its names"
+            "the outcome of a run of a standing restore is not recorded: objects that do not count occupy its names"
         );
         Ok(())
     }

@@ -29,7 +29,7 @@ pub(crate) async fn can_read_another(
             tracing::warn!(
                 name,
                 error = report(&e),
-                "no other object can be looked for"
+                "no other object can be looked up"
             );
             false
         }

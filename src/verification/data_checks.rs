@@ -406,7 +406,7 @@ async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
     Ok(if digest.eq_ignore_ascii_case(&c.sha256) {
         Check::new("canary", CheckStatus::Passed, "the row is unchanged")
     } else {
-        failed("the row has another value")
+        failed("the row has a different value")
     })
 }
 

@@ -623,7 +623,7 @@ impl Worker {
             tracing::warn!(
                 order,
                 error = report(&e),
-                "failed to write down how a run of a standing restore ended"
+                "failed to record how a run of a standing restore ended"
             );
         }
     }

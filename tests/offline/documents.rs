@@ -38,7 +38,7 @@ fn defaults_in_the_help_are_the_actual_defaults() {
             ![
                 "the server's cores",
                 "the cgroup's limit",
-                "one set for all; databases are told apart in any case",
+                "one set for all; databases in a set are distinguished in any case",
                 "only on the target server",
                 "no limit",
                 "those of the system",

@@ -296,7 +296,7 @@ fn json(rules: &Ordered<RuleSpec>, target: Target<'_>) -> Result<Box<dyn Transfo
     let mut compiled: Vec<(JsonPath, JsonLeaf)> = Vec::new();
     for (path, rule) in &rules.0 {
         let leads = JsonPath::parse(path).ok_or_else(|| {
-            format!("json: {path} is no path; write one such as $.a.b, $[\"a b\"] (without escapes), $.a[*].b or $[*].x")
+            format!("json: {path} is not a path; write one such as $.a.b, $[\"a b\"] (without escapes), $.a[*].b or $[*].x")
         })?;
         let earlier = compiled.iter().zip(&rules.0);
         let mut conflicting = earlier.filter(|((other, _), _)| other.conflicts_with(&leads));

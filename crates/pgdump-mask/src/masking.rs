@@ -451,7 +451,7 @@ impl<'a> Builder<'a> {
             self.refuse(
                 Some(&shape.columns[column].name),
                 format!(
-                    "template refers to {name}, which is a template, too; refer to other columns"
+                    "template refers to {name}, which is itself a template; refer to other columns"
                 ),
             );
         }

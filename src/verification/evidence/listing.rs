@@ -261,7 +261,7 @@ impl Evidence {
     /// Why evidence may be missing if this place is not listed.
     pub(super) fn unlisted(&self, place: &str) -> String {
         format!(
-            "{}: this account may not look into it, and evidence may be there: let the account read it",
+            "{}: this account may not list it, and evidence may be there: let the account read it",
             self.store.uri(place)
         )
     }
