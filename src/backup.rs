@@ -570,10 +570,9 @@ fn pinned_series(
         );
         return Err(JobError::new(JobKind::PieceMissing, what).into());
     }
-    let advice = series
-        .behind
-        .as_ref()
-        .map(|name| format!("{name} was not treated as a piece of it: that file is a backup of its own"));
+    let advice = series.behind.as_ref().map(|name| {
+        format!("{name} was not treated as a piece of it: that file is a backup of its own")
+    });
     Ok(PinnedBackup {
         members: series.pieces.clone(),
         expected_crc32c: None,

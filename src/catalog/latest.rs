@@ -17,7 +17,7 @@ use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, Val
 use crate::job::LatestBackup;
 use crate::proof::{BackupOrigin, VerificationReport, pattern_of};
 use crate::store::StoredObject;
-use crate::verification::{DocumentFolders, Testimony};
+use crate::verification::{DocumentFolders, GenerationEvidence};
 
 /// Newest backups that `latest` looks into, to see whether they are of several databases.
 const COMPARED: usize = 100;
@@ -383,7 +383,7 @@ impl BackupCatalog {
     async fn check_known(
         &self,
         object: &StoredObject,
-        known: &Testimony,
+        known: &GenerationEvidence,
         (database, deadline): (Option<&str>, Instant),
     ) -> Result<(), RestoreError> {
         let Some(why) = &known.incomplete else {
@@ -942,7 +942,7 @@ mod tests {
         assert_eq!(
             newest.notes,
             [
-                "2 newer backups do not say of which database they are, and were not chosen: app-2026-11-20.dump, shop_tuesday.dump; if you want one of them, choose it by its name"
+                "2 newer backups do not name their databases, and were not chosen: app-2026-11-20.dump, shop_tuesday.dump; if you want one of them, choose it by its name"
             ]
         );
     }

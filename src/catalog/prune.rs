@@ -23,7 +23,7 @@ use crate::retention::{
     decide_with_parts,
 };
 use crate::store::{StoredObject, read_range};
-use crate::verification::{DocumentFolders, Evidence, Testimony};
+use crate::verification::{DocumentFolders, Evidence, GenerationEvidence};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -110,7 +110,7 @@ impl BackupCatalog {
         for object in backups {
             let known = match &evidence {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
-                None => Testimony::default(),
+                None => GenerationEvidence::default(),
             };
             let part = part_by(&known.reports);
             let mut candidate = self.candidate(object, &known, !is_unsigned).await;
@@ -199,7 +199,7 @@ impl BackupCatalog {
     async fn candidate(
         &self,
         object: StoredObject,
-        known: &Testimony,
+        known: &GenerationEvidence,
         may_matter: bool,
     ) -> RetentionCandidate {
         let reports = known.reports.as_slice();
@@ -270,8 +270,9 @@ impl BackupCatalog {
                 .map(file)
                 .find(|f| !member_name::is_pg_dump_file(f) && f != manifest);
             if let Some(stranger) = stranger {
-                let what =
-                    format!("it also holds {stranger:?}, which belongs to no dump: move it elsewhere");
+                let what = format!(
+                    "it also holds {stranger:?}, which belongs to no dump: move it elsewhere"
+                );
                 return Err(left_alone(&object.name, &what));
             }
             let is_manifest =

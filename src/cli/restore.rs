@@ -458,7 +458,7 @@ pub(super) fn print_result(r: &RestoreResult) {
                 "not restored: {} ({}, blame: {}, stage {})",
                 e.message,
                 e.reason,
-                super::output::blame_name(e.blame),
+                e.blame.as_str(),
                 e.stage
             );
             if r.notes.iter().all(|n| !n.starts_with(NOT_EMPTIED)) {

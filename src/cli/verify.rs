@@ -235,7 +235,7 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
             "  {} ({}, blame: {}, stage {})",
             e.message,
             e.reason,
-            super::output::blame_name(e.blame),
+            e.blame.as_str(),
             e.stage
         );
     }

@@ -165,10 +165,10 @@ fn in_order(archive: Archive, most: usize, sampler: &mut Sampler) -> Result<(), 
     Ok(())
 }
 
-/// Enough rows were seen.
+/// SampleComplete rows were seen.
 #[derive(Debug, thiserror::Error)]
 #[error("enough rows were seen")]
-struct Enough;
+struct SampleComplete;
 
 /// What may still be read.
 struct Budget {
@@ -360,7 +360,7 @@ impl Sampler {
     fn until_full(&mut self, read: Result<(), ArchiveError>) -> Result<(), ArchiveError> {
         self.close();
         match read {
-            Err(ArchiveError::Source(e)) if e.is::<Enough>() => Ok(()),
+            Err(ArchiveError::Source(e)) if e.is::<SampleComplete>() => Ok(()),
             other => other,
         }
     }
@@ -494,7 +494,7 @@ impl DataSink for Sampler {
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
         self.budget.spend(chunk.len());
         if self.is_cut() {
-            return Err(ArchiveError::source(Enough));
+            return Err(ArchiveError::source(SampleComplete));
         }
         let Some(open) = self.open.as_mut().filter(|open| !open.is_full()) else {
             return Ok(());
@@ -516,7 +516,7 @@ impl DataSink for Sampler {
             Chunk::LargeObject { .. } => {}
         }
         if self.stops_when_full && open.is_full() {
-            return Err(ArchiveError::source(Enough));
+            return Err(ArchiveError::source(SampleComplete));
         }
         Ok(())
     }

@@ -473,11 +473,7 @@ impl StandingStates {
 
     fn warn(&self, object: &StoredObject, why: &str) {
         let name = self.store.uri(&object.name);
-        tracing::warn!(
-            name,
-            why,
-            "recorded state of a standing restore is ignored"
-        );
+        tracing::warn!(name, why, "recorded state of a standing restore is ignored");
     }
 
     /// With a signing key, every run must be signed.

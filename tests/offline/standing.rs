@@ -33,7 +33,7 @@ fn all_mistakes_are_found_at_once_each_with_its_order() {
         let said = text(&out.stderr);
         for mistake in [
             "order staging: target: database production is not in ALLOWED_TARGETS",
-            "order reports: set: bi is none of BACKUP_SETS",
+            "order reports: set: bi is not in BACKUP_SETS",
             "order reports: when: schedule: must be a cron pattern",
         ] {
             let line = format!("STANDING_RESTORES: {path}: {mistake}");

@@ -101,10 +101,10 @@ impl VerificationSetup {
         while let Some(folder) = todo.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => todo.push(path),
-                    false if path.to_str().unwrap().contains(part) => found.push(path),
-                    false => {}
+                if path.is_dir() {
+                    todo.push(path);
+                } else if path.to_str().unwrap().contains(part) {
+                    found.push(path);
                 }
             }
         }

@@ -531,7 +531,7 @@ mod tests {
             ("{ noise: 5% }", "numeric(5,-2)", "numeric(5,-2)"),
             ("{ each: { null: true } }", "box[]", "commas"),
             ("{ each: { hash: true } }", "text", "each is for arrays"),
-            ("{ json: { a: { hash: true } } }", "json", "is no path"),
+            ("{ json: { a: { hash: true } } }", "json", "is not a path"),
             (
                 "{ json: { \"$.a\": { each: { hash: true } } } }",
                 "json",

@@ -248,7 +248,11 @@ impl RuleReader {
             }
             "json" => RuleSpec::Json(map.next_value()?),
             "each" => RuleSpec::Each(Box::new(map.next_value()?)),
-            _ => return Err(A::Error::custom(format!("{key} is not a rule: write {KEYS}"))),
+            _ => {
+                return Err(A::Error::custom(format!(
+                    "{key} is not a rule: write {KEYS}"
+                )));
+            }
         };
         self.rules.push(rule);
         Ok(())
