@@ -209,7 +209,7 @@ impl RestoreMetricsManager {
             ),
             resumed: counter(
                 "restore_resumed_total",
-                "Attempts that continued where an earlier one stopped",
+                "Attempts that went on where an earlier one stopped",
             ),
             work_saved: m
                 .f64_counter("restore_work_saved_seconds_total")

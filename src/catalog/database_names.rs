@@ -58,7 +58,7 @@ struct LookLimit {
     time: Duration,
 }
 
-/// What looking into a backup came to.
+/// The result of looking up the database of a backup.
 enum DatabaseLookup {
     Answered(ArchivedDatabase),
     /// It took too long.
