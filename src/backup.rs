@@ -465,7 +465,7 @@ pub async fn unclear_piece(pinned: &PinnedBackup) -> Option<JobError> {
     let unclear = find_backups(store, objects, None).await.ok()?.unclear;
     let unclear = unclear.into_iter().find(|u| u.files.contains(name))?;
     let what = format!(
-        "{}: it may be a piece of {}, which cannot be told because {} cannot be read: let this account read that file, or move it away",
+        "{}: it may be a piece of {}, which is unknown because {} cannot be read: let this account read that file, or move it away",
         pinned.uri(),
         unclear.name,
         unclear.unread
@@ -564,16 +564,15 @@ fn pinned_series(
         // Whoever may add files can put one behind a gap.
         let behind = series.pieces.get(gap.at).map_or("", |p| p.name.as_str());
         let what = format!(
-            "{}: the piece {} is missing; if {behind} is no piece of it, move that file away",
+            "{}: the piece {} is missing; if {behind} is not a piece of it, move that file away",
             store.uri(&series.name),
             gap.name
         );
         return Err(JobError::new(JobKind::PieceMissing, what).into());
     }
-    let advice = series
-        .behind
-        .as_ref()
-        .map(|name| format!("{name} was not taken for a piece of it: that file is one of its own"));
+    let advice = series.behind.as_ref().map(|name| {
+        format!("{name} was not treated as a piece of it: that file is a backup of its own")
+    });
     Ok(PinnedBackup {
         members: series.pieces.clone(),
         expected_crc32c: None,

@@ -92,7 +92,7 @@ enum Command {
         after_long_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
     )]
     Restore(restore::RestoreArgs),
-    /// Show what the target server would refuse of a backup, without restoring rows
+    /// Show what the target server would refuse in a backup, without restoring rows
     #[command(
         after_help = "Examples:\n  pgrestored rehearse latest\n  pgrestored rehearse ./app.dump --output json"
     )]
@@ -102,7 +102,7 @@ enum Command {
         after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list"
     )]
     Rollback(rollback::RollbackArgs),
-    /// Put a restored copy into the place of another database
+    /// Swap a restored copy into the place of another database
     #[command(
         after_help = "Examples:\n  pgrestored promote app_restored --to app\n  pgrestored promote app_restored --to app --on-existing replace"
     )]

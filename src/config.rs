@@ -42,6 +42,7 @@ pub use raw::RawConfig;
 pub use resume::{Resume, ResumeConfig};
 pub use trust::{RestrictedRoles, Trust};
 pub use values::ConfigErrors;
+pub(crate) use values::format_duration;
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
 
 /// [`Config::offsets_from`]: one stream reads a smaller archive in about a second, while each range costs a request, and what

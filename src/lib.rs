@@ -2,7 +2,7 @@
 //! parallel, and swapped into place in one transaction.
 //!
 //! ```text
-//! request ─► queue ─► worker ─► manager ──────────────────────────────────────► result event ─► ack
+//! request ─► queue ─► worker ─► pipeline ─────────────────────────────────────► result event ─► ack
 //!                                 │ pin        read          load       prove    swap
 //!                               backup ─► archive ─► restore ─► CRC32C ─► target
 //!                                 │ one ordered stream of bytes          staging ─► target

@@ -681,7 +681,7 @@ pub fn advice(reason: FailureReason) -> Option<&'static str> {
             "allow more time (RESTORE_TIMEOUT), or verify to a lesser depth (VERIFY_DEPTH)"
         }
         R::BackupNotFound => {
-            "no such object, or not any more: check the name and BACKUP_BUCKET, or find out what deletes or overwrites it"
+            "the object does not exist, or no longer exists: check the name and BACKUP_BUCKET, or find out what deletes or overwrites it"
         }
         R::BackupChanged => {
             "the object was overwritten while it was read: the new generation is verified separately"

@@ -10,7 +10,7 @@ mod run_key;
 mod schedule;
 mod state;
 
-pub use due::{Due, KnownOfOrder, PendingBackups, due};
+pub use due::{Due, OrderSnapshot, PendingBackups, due};
 pub use newest::{NewestBackup, newest};
 pub use orders::{Candidate, OrderTrigger, StandingFile, StandingOrder, check_masked, orders};
 pub use run_key::RunKey;

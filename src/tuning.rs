@@ -11,4 +11,4 @@ mod reading;
 mod rules;
 
 pub use reading::{IndexSizes, Reading, ServerSettings, index_sizes, read};
-pub use rules::{Load, Outlook, advise};
+pub use rules::{AdviceSubject, Load, advise};

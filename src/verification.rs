@@ -50,8 +50,8 @@ pub(crate) use drift::IGNORE_TABLES;
 pub use drift::{DriftPolicy, History};
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    DocumentFolders, Evidence, EvidenceLimits, Found, Question, SearchLimit, StoredEvidence,
-    Testimony, evidence_name, is_of,
+    DocumentFolders, Evidence, EvidenceLimits, Found, GenerationEvidence, Question, SearchLimit,
+    StoredEvidence, evidence_name, is_of,
 };
 pub use html_report::{DocumentLink, page};
 pub use junit::junit;

@@ -112,5 +112,5 @@ variable "records" {
 variable "finish_bucket" {
   type        = string
   default     = ""
-  description = "The bucket of RESTORE_FINISH_FROM, which the worker may then list and read. Whoever may write there may run SQL as DB_USER."
+  description = "The bucket of RESTORE_FINISH_FROM, which the worker may then list and read. Anyone who can write there can run SQL as DB_USER."
 }

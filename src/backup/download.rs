@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
 use super::ordered_parts::{SHORTEST, pump_parts};
-use super::read_ahead::{Inlet, Outlet, read_ahead, stopped};
+use super::read_ahead::{DownloadReceiver, DownloadSender, read_ahead, stopped};
 use super::resuming_range::{PIECE, RangeContext, RangeEnd, ResumingRange};
 use crate::error::{RestoreError, StorageError, StorageKind};
 use crate::progress::Progress;
@@ -73,7 +73,7 @@ pub(super) fn check_not_stopped(stop: &CancellationToken) -> Result<(), RestoreE
 
 /// The reading end of a download, for a thread that may block. It counts and checksums what it returns.
 pub struct Download {
-    incoming: Inlet,
+    incoming: DownloadReceiver,
     current: Bytes,
     stats: Arc<Mutex<StreamStats>>,
     sha256: Option<sha2::Sha256>,
@@ -158,7 +158,7 @@ async fn pump_object(
     (offset, reach): (u64, ReadHint),
     limits: DownloadOptions,
     progress: &Progress,
-    outlet: &Outlet,
+    outlet: &DownloadSender,
 ) -> Result<(), StorageError> {
     let context = RangeContext {
         backup,
@@ -204,7 +204,7 @@ async fn pump_range(context: RangeContext<'_>, begin: u64, end: u64) -> Result<(
     Ok(())
 }
 
-async fn pump_stdin(progress: &Progress, outlet: &Outlet) -> Result<(), StorageError> {
+async fn pump_stdin(progress: &Progress, outlet: &DownloadSender) -> Result<(), StorageError> {
     use tokio::io::AsyncReadExt;
     let mut stdin = tokio::io::stdin();
     loop {

@@ -167,7 +167,7 @@ async fn deleted_at(
 fn not_known(e: StorageError) -> Result<String, StorageError> {
     match e.kind() {
         StorageKind::AccessDenied | StorageKind::CallRejected => Ok(format!(
-            "soft-deleted objects of then were not looked at ({e}): a newer backup may be among them"
+            "soft-deleted objects of that time were not examined ({e}): a newer backup may be among them"
         )),
         _ => Err(e),
     }
@@ -209,7 +209,7 @@ fn note_of_passed(passed: &[String]) -> Option<String> {
         n => format!(" and {n} more"),
     };
     Some(format!(
-        "not chosen: {first}{others}, of whose objects of then some are not live any more"
+        "not chosen: {first}{others}, some of whose objects of that time are no longer live"
     ))
 }
 

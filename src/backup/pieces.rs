@@ -189,7 +189,7 @@ struct Counted<'a> {
 }
 
 /// The places of a series in the listing.
-struct Places {
+struct SeriesPieces {
     prefix: String,
     pieces: Vec<usize>,
     gap: Option<Gap>,
@@ -205,12 +205,12 @@ impl Counted<'_> {
     }
 
     /// Takes out the series that begins with file `first`.
-    fn take_series(&mut self, first: usize) -> Option<Places> {
+    fn take_series(&mut self, first: usize) -> Option<SeriesPieces> {
         if self.is_taken[first] {
             return None;
         }
         let (name, place) = &self.files[first];
-        let mut series = Places {
+        let mut series = SeriesPieces {
             prefix: name.prefix.to_owned(),
             pieces: vec![*place],
             gap: None,
@@ -260,7 +260,7 @@ impl Counted<'_> {
 
 /// The series of at least `fewest` files. A listing may be long, and most names could be those of pieces (`x.dump`): only
 /// what is called like a first piece that is there takes memory.
-fn places_of_series(objects: &[StoredObject], fewest: usize) -> Vec<Places> {
+fn places_of_series(objects: &[StoredObject], fewest: usize) -> Vec<SeriesPieces> {
     let all = || {
         let named = objects.iter().enumerate();
         named.filter_map(|(place, o)| Some((parse(&o.name)?, place)))

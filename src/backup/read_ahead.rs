@@ -34,30 +34,33 @@ struct Demand {
 }
 
 /// Where a download puts its bytes.
-pub(super) struct Outlet {
+pub(super) struct DownloadSender {
     tx: mpsc::Sender<Chunk>,
     pub(super) stop: CancellationToken,
     demand: watch::Receiver<Demand>,
 }
 
 /// Where its reader takes them, on a thread that may block.
-pub(super) struct Inlet {
+pub(super) struct DownloadReceiver {
     incoming: mpsc::Receiver<Chunk>,
     demand: watch::Sender<Demand>,
 }
 
 /// Both ends; at most `capacity` chunks wait between them.
-pub(super) fn read_ahead(capacity: usize, stop: CancellationToken) -> (Outlet, Inlet) {
+pub(super) fn read_ahead(
+    capacity: usize,
+    stop: CancellationToken,
+) -> (DownloadSender, DownloadReceiver) {
     let (tx, incoming) = mpsc::channel(capacity);
     let (sender, demand) = watch::channel(Demand::default());
-    let inlet = Inlet {
+    let inlet = DownloadReceiver {
         incoming,
         demand: sender,
     };
-    (Outlet { tx, stop, demand }, inlet)
+    (DownloadSender { tx, stop, demand }, inlet)
 }
 
-impl Outlet {
+impl DownloadSender {
     /// Whether nobody wants more bytes: the download was stopped, or its reader is gone.
     pub(super) fn is_closed(&self) -> bool {
         self.stop.is_cancelled() || self.tx.is_closed()
@@ -113,7 +116,7 @@ impl Outlet {
     }
 }
 
-impl Inlet {
+impl DownloadReceiver {
     /// The next bytes, or why there are none; `None` at the end.
     pub(super) fn next(&mut self) -> Option<Chunk> {
         let next = match self.incoming.try_recv() {
@@ -152,7 +155,7 @@ impl Inlet {
         }
     }
 
-    /// As [`Inlet::next`], for tests on one thread.
+    /// As [`DownloadReceiver::next`], for tests on one thread.
     #[cfg(test)]
     pub(super) async fn next_async(&mut self) -> Option<Chunk> {
         self.begin_wait();

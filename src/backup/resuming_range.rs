@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::PinnedBackup;
-use super::read_ahead::{Outlet, stopped};
+use super::read_ahead::{DownloadSender, stopped};
 use crate::error::{StorageError, StorageKind, report};
 use crate::progress::Progress;
 use crate::retry::Backoff;
@@ -54,7 +54,7 @@ pub(super) struct RangeContext<'a> {
     pub backup: &'a PinnedBackup,
     pub limits: DownloadOptions,
     pub progress: &'a Progress,
-    pub outlet: &'a Outlet,
+    pub outlet: &'a DownloadSender,
 }
 
 struct Request {

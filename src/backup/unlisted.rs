@@ -21,13 +21,13 @@ struct UnlistedPlace {
 }
 
 const NOT_UTF8: &str = "its name is not UTF-8 (\\xHH stands for a byte of it)";
-const LEADS_OUTSIDE: &str = "it is a link that leads out of its folder";
+const LEADS_OUTSIDE: &str = "it is a link that points outside its folder";
 
 impl UnlistedPlace {
     /// What is wrong with it.
     fn problem(&self) -> &'static str {
         match self.obstacle {
-            None => "this account may not look into it",
+            None => "this account may not list it",
             Some(Obstacle::NotUtf8) => NOT_UTF8,
             Some(Obstacle::LeadsOutside) => LEADS_OUTSIDE,
         }
@@ -39,7 +39,7 @@ impl UnlistedPlace {
             None => "the newest backup may be there: let the account read it, move it away",
             Some(Obstacle::NotUtf8) => "it may be the newest backup: rename it, move it away",
             Some(Obstacle::LeadsOutside) => {
-                "the newest backup may be there: replace the link by what it leads to, remove it"
+                "the newest backup may be there: replace the link with what it points to, remove it"
             }
         }
     }

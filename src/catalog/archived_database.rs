@@ -69,7 +69,7 @@ impl ArchivedDatabase {
     pub(super) fn one_origin(self, backup: &str) -> Result<BackupOrigin, String> {
         match self {
             ArchivedDatabase::Named(_) | ArchivedDatabase::Unnamed => Ok(self.origin(backup)),
-            ArchivedDatabase::Cluster => Err("it is of a whole cluster (pg_dumpall)".into()),
+            ArchivedDatabase::Cluster => Err("it is a dump of a whole cluster (pg_dumpall)".into()),
             ArchivedDatabase::Globals => Err("it has roles and no database".into()),
             ArchivedDatabase::NoDump(why) | ArchivedDatabase::Unreadable(why) => Err(why),
             ArchivedDatabase::NotLookedInto => Err("it was not looked into".into()),

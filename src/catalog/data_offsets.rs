@@ -41,7 +41,7 @@ impl BackupCatalog {
         });
         let (archive, located) = located
             .await
-            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))?;
+            .map_err(|e| RestoreError::internal(format!("the archive reader panicked: {e}")))?;
         match located {
             Ok(()) => {
                 tracing::info!(

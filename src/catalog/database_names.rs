@@ -58,8 +58,8 @@ struct LookLimit {
     time: Duration,
 }
 
-/// What looking into a backup came to.
-enum Looked {
+/// The result of looking up the database of a backup.
+enum DatabaseLookup {
     Answered(ArchivedDatabase),
     /// It took too long.
     Late,
@@ -67,13 +67,13 @@ enum Looked {
     LeftOut,
 }
 
-impl Looked {
+impl DatabaseLookup {
     fn of(looked_at: Result<Option<ArchivedDatabase>, RestoreError>) -> Self {
         match looked_at {
-            Ok(Some(database)) => Looked::Answered(database),
-            Ok(None) => Looked::Late,
+            Ok(Some(database)) => DatabaseLookup::Answered(database),
+            Ok(None) => DatabaseLookup::Late,
             // Only what may pass is an error.
-            Err(_) => Looked::Answered(ArchivedDatabase::NotLookedInto),
+            Err(_) => DatabaseLookup::Answered(ArchivedDatabase::NotLookedInto),
         }
     }
 }
@@ -115,7 +115,7 @@ impl BackupCatalog {
             ""
         };
         let what = format!(
-            "looking into the newest backups for their databases took more than {LOOK_LIMIT:?}, and {} of them were not looked into ({}{more}): choose a backup by its name, or choose among fewer with --prefix",
+            "reading the databases of the newest backups took more than {LOOK_LIMIT:?}, and {} of them were not read ({}{more}): choose a backup by its name, or choose among fewer with --prefix",
             backups.len(),
             named.join(", ")
         );
@@ -195,16 +195,16 @@ impl BackupCatalog {
         };
         let all: Vec<&StoredObject> = backups.iter().collect();
         let databases = self.known_or_read(&all, reports, limit).await;
-        let is_late = |d: &&Looked| matches!(d, Looked::Late);
+        let is_late = |d: &&DatabaseLookup| matches!(d, DatabaseLookup::Late);
         let late = databases.iter().filter(is_late).count();
         if late > 0 {
             tracing::warn!(
-                "looking into the backups of a set took more than {LOOK_LIMIT:?}: it is not known of which database {late} of them are"
+                "reading the backups of a set took more than {LOOK_LIMIT:?}: the database of {late} of them is unknown"
             );
         }
         let databases = databases.into_iter().map(|d| match d {
-            Looked::Answered(database) => database,
-            Looked::Late | Looked::LeftOut => ArchivedDatabase::NotLookedInto,
+            DatabaseLookup::Answered(database) => database,
+            DatabaseLookup::Late | DatabaseLookup::LeftOut => ArchivedDatabase::NotLookedInto,
         });
         group(backups.into_iter().zip(databases).collect())
     }
@@ -226,10 +226,10 @@ impl BackupCatalog {
         };
         for (place, database) in places.into_iter().zip(databases) {
             match database {
-                Looked::Answered(database) => {
+                DatabaseLookup::Answered(database) => {
                     named.names[place] = database.name().map(str::to_owned);
                 }
-                Looked::Late | Looked::LeftOut => named.not_looked_into += 1,
+                DatabaseLookup::Late | DatabaseLookup::LeftOut => named.not_looked_into += 1,
             }
         }
         named
@@ -242,14 +242,14 @@ impl BackupCatalog {
         backups: &[&StoredObject],
         reports: &[VerificationReport],
         limit: LookLimit,
-    ) -> Vec<Looked> {
+    ) -> Vec<DatabaseLookup> {
         let named = |r: &VerificationReport| {
             let (name, generation) = r.subject()?;
             Some(((name.to_owned(), generation.to_owned()), named_by(r)?))
         };
         let known: HashMap<(String, String), ArchivedDatabase> =
             reports.iter().filter_map(named).collect();
-        let mut answers: Vec<Looked> = Vec::with_capacity(backups.len());
+        let mut answers: Vec<DatabaseLookup> = Vec::with_capacity(backups.len());
         // There may be very many backups: only those that are looked into get a future.
         let mut unknown: Vec<usize> = vec![];
         for backup in backups {
@@ -258,16 +258,16 @@ impl BackupCatalog {
             if named.is_none() && unknown.len() < limit.backups {
                 unknown.push(answers.len());
             }
-            answers.push(named.map_or(Looked::LeftOut, Looked::Answered));
+            answers.push(named.map_or(DatabaseLookup::LeftOut, DatabaseLookup::Answered));
         }
         let deadline = Instant::now() + limit.time;
         let look = |place: &usize| {
             let read = self.database_before(deadline, backups[*place]);
-            read.map(Looked::of).boxed()
+            read.map(DatabaseLookup::of).boxed()
         };
-        let looks: Vec<BoxFuture<'_, Looked>> = unknown.iter().map(look).collect();
+        let looks: Vec<BoxFuture<'_, DatabaseLookup>> = unknown.iter().map(look).collect();
         let looked_at = futures::stream::iter(looks).buffered(AT_ONCE);
-        let looked_at: Vec<Looked> = looked_at.collect().await;
+        let looked_at: Vec<DatabaseLookup> = looked_at.collect().await;
         for (place, answer) in unknown.into_iter().zip(looked_at) {
             answers[place] = answer;
         }
@@ -351,7 +351,7 @@ impl BackupCatalog {
         };
         let opened = tokio::time::timeout(limit, tokio::task::spawn_blocking(open)).await;
         let died = |e: tokio::task::JoinError| {
-            RestoreError::internal(format!("the archive reader died: {e}"))
+            RestoreError::internal(format!("the archive reader panicked: {e}"))
         };
         opened.map_err(late)?.map_err(died)?
     }

@@ -91,7 +91,7 @@ impl BackupCatalog {
     ) -> Option<&'static str> {
         let is_kept = self.config.verify.evidence != EvidencePlace::Nowhere;
         (is_kept && pinned.is_none() && job.backup == BackupRef::Stdin).then_some(
-            "no evidence was written: standard input has no name that evidence could be about; to have some, verify a file",
+            "no evidence was written: standard input has no name that evidence could refer to; to get evidence, verify a file",
         )
     }
 

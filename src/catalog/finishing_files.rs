@@ -65,7 +65,7 @@ impl BackupCatalog {
     async fn finishing_bytes(&self, field: &str, name: &str) -> Result<Vec<u8>, RestoreError> {
         let Some(place) = &self.config.finish_from else {
             return Err(invalid(format!(
-                "{field}: no folder or prefix has files for it: set RESTORE_FINISH_FROM"
+                "{field}: the location of such files is not configured: set RESTORE_FINISH_FROM"
             )));
         };
         let store = self.stores.at(place).await?;

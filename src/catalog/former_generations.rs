@@ -66,7 +66,7 @@ pub(super) fn check_deleted(
     }
     Ok(newer.first().map(|newest| {
         format!(
-            "a newer file of then was not chosen: {}",
+            "a newer file of that time was not chosen: {}",
             how_to_restore(store, newest)
         )
     }))

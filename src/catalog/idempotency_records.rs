@@ -271,7 +271,7 @@ impl BackupCatalog {
         }
         tracing::error!(
             name = store.uri(&name_of(&result.request_id)),
-            "the outcome is not recorded: what is no record takes its names"
+            "the outcome is not recorded: objects that are not records occupy its names"
         );
         Ok(result.clone())
     }

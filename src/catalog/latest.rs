@@ -17,7 +17,7 @@ use crate::error::{RestoreError, StorageError, StorageKind, ValidationError, Val
 use crate::job::LatestBackup;
 use crate::proof::{BackupOrigin, VerificationReport, pattern_of};
 use crate::store::StoredObject;
-use crate::verification::{DocumentFolders, Testimony};
+use crate::verification::{DocumentFolders, GenerationEvidence};
 
 /// Newest backups that `latest` looks into, to see whether they are of several databases.
 const COMPARED: usize = 100;
@@ -145,7 +145,7 @@ impl BackupCatalog {
             return Ok(None);
         }
         Ok(Some(format!(
-            "this backup does not say of which database it is, and there are backups of others ({}): if it is not the one that you want, choose with --database or --prefix",
+            "this backup does not name its database, and there are backups of others ({}): if it is not the one that you want, choose with --database or --prefix",
             listed(others.iter())
         )))
     }
@@ -383,7 +383,7 @@ impl BackupCatalog {
     async fn check_known(
         &self,
         object: &StoredObject,
-        known: &Testimony,
+        known: &GenerationEvidence,
         (database, deadline): (Option<&str>, Instant),
     ) -> Result<(), RestoreError> {
         let Some(why) = &known.incomplete else {
@@ -455,7 +455,7 @@ impl ChosenBackup {
         let places = listed(self.hidden.iter());
         (!self.hidden.is_empty()).then(|| {
             format!(
-                "this account may not look into {places}, and left out the evidence there: it is about no newer backup that could have been chosen"
+                "this account may not list {places}, and the evidence there was left out: it is about no newer backup that could have been chosen"
             )
         })
     }
@@ -493,10 +493,10 @@ impl ChosenBackup {
         match self.passed.len() {
             0 => None,
             1 => Some(format!(
-                "1 newer backup does not say of which database it is, and was not chosen: {names}; if you want it, choose it by its name"
+                "1 newer backup does not name its database, and was not chosen: {names}; if you want it, choose it by its name"
             )),
             n => Some(format!(
-                "{} newer backups do not say of which database they are, and were not chosen: {names}; if you want one of them, choose it by its name",
+                "{} newer backups do not name their databases, and were not chosen: {names}; if you want one of them, choose it by its name",
                 HumanCount(n as u64)
             )),
         }
@@ -610,7 +610,7 @@ fn among(searched: usize, older: usize) -> String {
     match older {
         0 => String::new(),
         n => format!(
-            " among the newest {searched} ({n} older ones were not looked into: narrow the search with --prefix)"
+            " among the newest {searched} ({n} older ones were not searched: narrow the search with --prefix)"
         ),
     }
 }
@@ -756,7 +756,7 @@ mod tests {
         assert_eq!(
             pinned.notes,
             [
-                "this backup does not say of which database it is, and there are backups of others (app): if it is not the one that you want, choose with --database or --prefix"
+                "this backup does not name its database, and there are backups of others (app): if it is not the one that you want, choose with --database or --prefix"
             ]
         );
         // It cannot be read, and may be the newest backup.
@@ -840,7 +840,7 @@ mod tests {
         assert_eq!(
             pinned.notes,
             [
-                "this backup does not say of which database it is, and there are backups of others (shop-#.dump): if it is not the one that you want, choose with --database or --prefix"
+                "this backup does not name its database, and there are backups of others (shop-#.dump): if it is not the one that you want, choose with --database or --prefix"
             ]
         );
     }
@@ -942,7 +942,7 @@ mod tests {
         assert_eq!(
             newest.notes,
             [
-                "2 newer backups do not say of which database they are, and were not chosen: app-2026-11-20.dump, shop_tuesday.dump; if you want one of them, choose it by its name"
+                "2 newer backups do not name their databases, and were not chosen: app-2026-11-20.dump, shop_tuesday.dump; if you want one of them, choose it by its name"
             ]
         );
     }
@@ -1199,7 +1199,7 @@ mod tests {
         let files: &[(&str, &[u8])] = &[("a.dump", &app)];
         for (is_link, problem) in [
             (false, "b-\\xE9.dump: its name is not UTF-8"),
-            (true, "b.dump: it is a link that leads out of its folder"),
+            (true, "b.dump: it is a link that points outside its folder"),
         ] {
             let (folder, _store, catalog) = catalog_of(files, &[]).await;
             set_age(&folder, "a.dump", 60);

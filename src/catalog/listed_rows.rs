@@ -43,7 +43,7 @@ impl BackupCatalog {
             }
             Some(Err(e)) => format!("its table of contents was not read: {}", said(&e)),
             None => format!(
-                "prune looks into backups that nobody restored for at most {} minutes: run it with --apply again, or verify a newer one",
+                "prune reads backups that nobody restored for at most {} minutes: run it with --apply again, or verify a newer one",
                 LOOK_LIMIT.as_secs() / 60
             ),
         };

@@ -23,7 +23,7 @@ use crate::retention::{
     decide_with_parts,
 };
 use crate::store::{StoredObject, read_range};
-use crate::verification::{DocumentFolders, Evidence, Testimony};
+use crate::verification::{DocumentFolders, Evidence, GenerationEvidence};
 use pgdump_archive::{is_archive, is_recognized, member_name};
 
 /// Bytes from which the format of a dump is recognized.
@@ -110,7 +110,7 @@ impl BackupCatalog {
         for object in backups {
             let known = match &evidence {
                 Some(evidence) => evidence.among(&mut documents, &object).await,
-                None => Testimony::default(),
+                None => GenerationEvidence::default(),
             };
             let part = part_by(&known.reports);
             let mut candidate = self.candidate(object, &known, !is_unsigned).await;
@@ -199,7 +199,7 @@ impl BackupCatalog {
     async fn candidate(
         &self,
         object: StoredObject,
-        known: &Testimony,
+        known: &GenerationEvidence,
         may_matter: bool,
     ) -> RetentionCandidate {
         let reports = known.reports.as_slice();
@@ -213,7 +213,7 @@ impl BackupCatalog {
             None if may_matter || proven_since.is_some() => self
                 .origin_in(&object)
                 .await
-                .map_err(|e| format!("which database it is of cannot be told: {e}")),
+                .map_err(|e| format!("its database is unknown: {e}")),
             known => Ok(BackupOrigin::new(known, &object.name)),
         };
         let rows = if was_ever_restored(reports) {
@@ -252,7 +252,7 @@ impl BackupCatalog {
             ..pinned.object.clone()
         };
         if now != *object {
-            let what = format!("{}: it is another backup by now", object.name);
+            let what = format!("{}: another backup has replaced it meanwhile", object.name);
             return Err(StorageError::new(StorageKind::Changed, what).into());
         }
         self.check_is_dump(&pinned).await?;
@@ -270,8 +270,9 @@ impl BackupCatalog {
                 .map(file)
                 .find(|f| !member_name::is_pg_dump_file(f) && f != manifest);
             if let Some(stranger) = stranger {
-                let what =
-                    format!("it also holds {stranger:?}, which is of no dump: move that elsewhere");
+                let what = format!(
+                    "it also holds {stranger:?}, which belongs to no dump: move it elsewhere"
+                );
                 return Err(left_alone(&object.name, &what));
             }
             let is_manifest =
@@ -439,7 +440,7 @@ mod tests {
                     ("d/notes.txt", note),
                 ],
                 "d/",
-                Some("it also holds \"notes.txt\", which is of no dump: move that elsewhere"),
+                Some("it also holds \"notes.txt\", which belongs to no dump: move it elsewhere"),
             ),
             (
                 &[("x.sql", text)],

@@ -488,7 +488,7 @@ impl BackupCatalog {
         let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
         let archive = tokio::task::spawn_blocking(open)
             .await
-            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+            .map_err(|e| RestoreError::internal(format!("the archive reader panicked: {e}")))??;
         Ok(archive)
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Blame, FailureReason as R, RestoreError, RetryClass, report a
 use crate::job::{BackupRef, VerifyJob};
 use crate::proof::{Verdict, VerificationReport};
 use crate::verification::{
-    Evidence, Testimony, changed_since, fail_as_damaged, have_same_bytes, lacks_members,
+    Evidence, GenerationEvidence, changed_since, fail_as_damaged, have_same_bytes, lacks_members,
     mind_the_version, note_unknown_change, verdict,
 };
 
@@ -87,14 +87,14 @@ impl BackupCatalog {
         &self,
         report: &VerificationReport,
         pinned: Option<&PinnedBackup>,
-    ) -> Result<Testimony, RestoreError> {
+    ) -> Result<GenerationEvidence, RestoreError> {
         let matters = is_about_bytes(report) || has_other_members(report);
         let Some(p) = pinned.filter(|_| matters) else {
-            return Ok(Testimony::default());
+            return Ok(GenerationEvidence::default());
         };
         match self.evidence(pinned).await?.filter(Evidence::is_signed) {
             Some(evidence) => evidence.beside(&p.object).await,
-            None => Ok(Testimony::default()),
+            None => Ok(GenerationEvidence::default()),
         }
     }
 }
@@ -132,7 +132,7 @@ pub(crate) fn settle_without_evidence(
     }
 }
 
-fn settle(report: &mut VerificationReport, earlier: &Testimony, uri: &str) {
+fn settle(report: &mut VerificationReport, earlier: &GenerationEvidence, uri: &str) {
     // Whoever may add objects can cause other members, but no fewer.
     let proof = changed_since(earlier.all(), report)
         .filter(|proof| !has_other_members(report) || lacks_members(report, proof));
@@ -159,7 +159,7 @@ fn excuse(report: &mut VerificationReport) {
 }
 
 /// The same bytes were proven before, and now they are said to be bad: one of both answers is wrong, and it may be this one.
-fn doubt(report: &mut VerificationReport, earlier: &Testimony, uri: &str) {
+fn doubt(report: &mut VerificationReport, earlier: &GenerationEvidence, uri: &str) {
     let contradicting = earlier.all().filter(|r| verdict::contradicts(r, report));
     let contradicting: Vec<(Option<bool>, &VerificationReport)> = contradicting
         .map(|r| (have_same_bytes(r, report), r))
@@ -171,7 +171,7 @@ fn doubt(report: &mut VerificationReport, earlier: &Testimony, uri: &str) {
     if let Some(r) = newest(Some(true)) {
         tracing::error!(
             backup = uri,
-            "the same backup was verified before and fails now: a defect of this program or its server"
+            "the same backup was verified before and fails now: a fault in this program or its server"
         );
         verdict::doubt(report, r.finished_at);
     } else if let Some(why) = &earlier.incomplete {
@@ -390,9 +390,9 @@ mod tests {
         mut report: VerificationReport,
         earlier: &[VerificationReport],
     ) -> VerificationReport {
-        let earlier = Testimony {
+        let earlier = GenerationEvidence {
             reports: earlier.to_vec(),
-            ..Testimony::default()
+            ..GenerationEvidence::default()
         };
         settle(&mut report, &earlier, "a.dump");
         report
@@ -430,8 +430,7 @@ mod tests {
                 R::VersionIncompatible | R::ExtensionMissing | R::RoleMissing
             );
             assert!(!is_excuse, "{error:?}");
-            let what =
-                "damaged since its proof at 1970-01-01T01:00:00Z: its checksum is another one";
+            let what = "damaged since its proof at 1970-01-01T01:00:00Z: its checksum differs";
             assert!(error.message.ends_with(what), "{error:?}");
             // Of the same bytes, the verdict stays what it was.
             let same = settled(ended_with(e, "then"), &[then]);

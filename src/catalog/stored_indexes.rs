@@ -77,7 +77,7 @@ impl BackupCatalog {
         if !same {
             tracing::warn!(
                 backup = pinned.uri(),
-                "the restore index is of other bytes and is not used"
+                "the restore index belongs to other bytes and is not used"
             );
         }
         same.then_some(document.index)
@@ -113,7 +113,7 @@ impl BackupCatalog {
         });
         let archive = opened
             .await
-            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+            .map_err(|e| RestoreError::internal(format!("the archive reader panicked: {e}")))??;
         Ok((archive, expected))
     }
 }

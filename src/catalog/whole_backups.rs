@@ -11,7 +11,9 @@ use crate::job::LatestBackup;
 use crate::policy::Depth;
 use crate::proof::{BackupContents, VerificationReport};
 use crate::store::{StoredObject, read_range};
-use crate::verification::{ChecksFile, DriftPolicy, IGNORE_TABLES, Testimony, contents_of};
+use crate::verification::{
+    ChecksFile, DriftPolicy, GenerationEvidence, IGNORE_TABLES, contents_of,
+};
 use pgdump_archive::is_archive;
 
 /// Bytes that show whether a backup is an archive.
@@ -129,7 +131,7 @@ impl BackupCatalog {
         let (known, is_signed) = if is_open {
             self.known_of(pinned).await
         } else {
-            (Testimony::default(), false)
+            (GenerationEvidence::default(), false)
         };
         // Definitions and data that a table of contents lists are there, whatever the evidence says.
         let is_possible = |c: &BackupContents| {
@@ -185,21 +187,21 @@ impl BackupCatalog {
     }
 
     /// The evidence about a backup, and whether only signed one counts. What cannot be read says nothing.
-    async fn known_of(&self, pinned: &PinnedBackup) -> (Testimony, bool) {
+    async fn known_of(&self, pinned: &PinnedBackup) -> (GenerationEvidence, bool) {
         let known = async {
             let Some(evidence) = self.evidence(Some(pinned)).await? else {
-                return Ok((Testimony::default(), false));
+                return Ok((GenerationEvidence::default(), false));
             };
             let known = evidence.beside(&pinned.object).await?;
             Ok((known, evidence.is_signed()))
         };
-        let known: Result<(Testimony, bool), RestoreError> = known.await;
+        let known: Result<(GenerationEvidence, bool), RestoreError> = known.await;
         known.unwrap_or_else(|e| {
             tracing::debug!(
                 error = said(&e),
                 "the evidence about a backup cannot be read"
             );
-            (Testimony::default(), false)
+            (GenerationEvidence::default(), false)
         })
     }
 }

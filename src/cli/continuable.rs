@@ -38,9 +38,9 @@ fn loaded(w: &WaitingRestore) -> Option<String> {
 pub(super) fn line(w: &WaitingRestore, now: jiff::Timestamp) -> String {
     let age = duration(now.duration_since(w.since).as_secs_f64());
     let next = if w.by_command {
-        "go on with `pgrestored restore BACKUP --resume`"
+        "continue with `pgrestored restore BACKUP --resume`"
     } else {
-        "it goes on when its request is delivered again"
+        "it continues when its request is delivered again"
     };
     format!(
         "{}: {}loaded by request {}, stopped {age} ago, kept until {}: {next}",
@@ -58,7 +58,7 @@ fn kept(w: &WaitingRestore, backup: &str) -> String {
         |amount| format!("{amount} are"),
     );
     format!(
-        "{loaded} kept until {}: go on with `pgrestored restore {backup} --target {} --resume` and the same options, or drop it with `pgrestored reap`",
+        "{loaded} kept until {}: continue with `pgrestored restore {backup} --target {} --resume` and the same options, or drop it with `pgrestored reap`",
         moment(w.until),
         w.target
     )
@@ -119,7 +119,7 @@ fn choose(
             "nothing to continue for {target}: `pgrestored status` lists what is kept, RESTORE_RESUME_FOR says for how long"
         ))),
         ([], Some(other)) => Err(CommandError::NothingToContinue(format!(
-            "nothing to continue by hand for {target}: request {} goes on when it is delivered again",
+            "nothing to continue by hand for {target}: request {} continues when it is delivered again",
             other.request_id
         ))),
         (several, _) => {
@@ -245,12 +245,12 @@ mod tests {
         assert_eq!(
             line(&waiting("app", false), now),
             "app: 3.00 GiB, 1,234 rows (50 %) loaded by request r-app, stopped 10 min 0 s ago, kept until \
-             1970-01-02T00:00:00Z: it goes on when its request is delivered again"
+             1970-01-02T00:00:00Z: it continues when its request is delivered again"
         );
         assert!(line(&waiting("app", true), now).ends_with("restore BACKUP --resume`"));
         assert_eq!(
             kept(&waiting("app", true), "latest"),
-            "3.00 GiB, 1,234 rows (50 %) are kept until 1970-01-02T00:00:00Z: go on with `pgrestored restore latest \
+            "3.00 GiB, 1,234 rows (50 %) are kept until 1970-01-02T00:00:00Z: continue with `pgrestored restore latest \
              --target app --resume` and the same options, or drop it with `pgrestored reap`"
         );
     }

@@ -338,7 +338,7 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult 
     }
     if facts.is_superuser && app.config.trust == Trust::Full {
         let what = format!(
-            "{} is a superuser: whoever can write to the bucket can run code as a superuser",
+            "{} is a superuser: anyone who can write to the bucket can run code as a superuser",
             facts.user
         );
         return DiagnosticResult::new(name, CheckHealth::Warning, what).fix(

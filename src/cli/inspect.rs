@@ -47,7 +47,7 @@ pub(super) struct InspectArgs {
     /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it
     #[arg(long, help_heading = help::TARGET)]
     against: bool,
-    /// Try all definitions on the target server, without rows: as `pgrestored rehearse`
+    /// Try all definitions on the target server, without rows, like `pgrestored rehearse`
     #[arg(long, help_heading = help::TARGET)]
     rehearse: bool,
     /// Also write an HTML page to this file
@@ -227,7 +227,7 @@ fn finding_of(cut_off: &CutOff) -> Finding {
             "if it is, a restore fails where the bytes end, and leaves the target as it was",
         )
     };
-    let fix = "copy the backup again if the original is longer, or else take it again; `pgrestored verify` reads it to its end";
+    let fix = "copy the backup again if the original is longer, otherwise make a new backup; `pgrestored verify` reads it to its end";
     Finding::damaged(level, cut_off.what.clone(), consequence, fix)
 }
 

@@ -14,7 +14,7 @@ use crate::verification::{class_of, headline};
 const SAMPLES: usize = 60;
 
 /// Said where a ledger is cut.
-pub(super) const CUT: &str = "older verifications of this time are not listed, because all of them do not fit into memory: \
+pub(super) const CUT: &str = "older verifications of this period are not listed, because they do not all fit into memory: \
     choose a shorter --since, or one --set";
 
 /// What `report` prints as JSON.

@@ -66,7 +66,7 @@ pub(super) async fn run(app: App, args: ListArgs, output: OutputFormat) -> Comma
         let were = if n == 1 { "was" } else { "were" };
         let backups = count(n as u64, "backup");
         err!(
-            "{backups} {were} not looked into for the name of the database: narrow the list with --prefix"
+            "{backups} {were} not read for the name of the database: narrow the list with --prefix"
         );
     }
     if let Some(why) = &listing.incomplete {

@@ -60,18 +60,18 @@ pub(super) struct MaskArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum MaskAction {
-    /// Write rules to start from: by the names and types of columns, and the first rows of each table
+    /// Suggest rules to start from, by the names and types of columns and the first rows of each table
     #[command(
         after_help = "Example:\n  pgrestored mask suggest latest > mask.yaml",
-        long_about = "Write rules to start from: by the names and types of columns, and the first rows of each table. The rows \
-                      that it looks at stay in this process: they are neither shown nor logged."
+        long_about = "Suggest rules to start from, by the names and types of columns and the first rows of each table. The rows that it \
+                      reads stay in this process: they are neither shown nor logged."
     )]
     Suggest(MaskSource),
     /// Compare the rules of --mask with the table of contents of a backup
     #[command(
         after_help = "Example:\n  pgrestored mask check latest --mask mask.yaml",
-        long_about = "Compare the rules of --mask with the table of contents of a backup: what does not fit, which columns no \
-                      rule names. It needs no key, and reads no rows."
+        long_about = "Compare the rules of --mask with the table of contents of a backup: list the rules that do not fit, and the \
+                      columns that no rule names. It needs no key and reads no rows."
     )]
     Check(MaskSource),
 }
@@ -129,7 +129,7 @@ pub(super) async fn run(app: App, args: MaskArgs, output: OutputFormat) -> Comma
 fn destination(to: &str, output: OutputFormat) -> Result<MaskDestination, CommandError> {
     if to == "-" {
         if output == OutputFormat::Json {
-            let what = "--to -: standard output has the archive, and no room for the answer of --output json";
+            let what = "--to -: the archive goes to standard output, where --output json would write too: write the archive to a file";
             return Err(usage(what));
         }
         if std::io::stdout().is_terminal() {

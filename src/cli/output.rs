@@ -4,7 +4,6 @@ use clap::ValueEnum;
 
 use super::exit::{CommandError, CommandResult, Exit};
 use super::terminal;
-use crate::error::Blame;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutputFormat {
@@ -18,16 +17,6 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> CommandResult {
         serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
     terminal::print_document(&text);
     Ok(Exit::Ok)
-}
-
-/// Who is to blame for a failure, as in JSON.
-pub(super) fn blame_name(blame: Blame) -> &'static str {
-    match blame {
-        Blame::Backup => "backup",
-        Blame::Target => "target",
-        Blame::Infrastructure => "infrastructure",
-        Blame::Request => "request",
-    }
 }
 
 /// The singular or the plural of a noun, for a count of `n`.

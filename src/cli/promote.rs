@@ -10,7 +10,7 @@ use crate::job::OnExisting;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PromoteArgs {
-    /// Restored database to put into place; sessions on it are terminated
+    /// Restored database to swap in; sessions on it are terminated
     copy: String,
     /// Name that it gets
     #[arg(long, value_name = "DB")]
@@ -18,7 +18,7 @@ pub(super) struct PromoteArgs {
     /// What to do if a database of that name exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail)]
     on_existing: OnExisting,
-    /// Also promote a database of which no record shows that it is complete
+    /// Also promote a database that no record shows to be complete
     #[arg(long)]
     unproven: bool,
     /// Id of this promotion; repeating the command with the same id does not promote twice [default: generated]

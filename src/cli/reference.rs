@@ -219,7 +219,7 @@ fn failure_reasons() -> String {
         RetryClass::Interrupted => "by another worker",
     };
     let rows = FailureReason::ALL.map(|r| {
-        let blame = super::output::blame_name(r.blame()).to_owned();
+        let blame = r.blame().as_str().to_owned();
         let exit = Exit::of(r).code().to_string();
         vec![
             format!("`{r}`"),

@@ -54,10 +54,10 @@ pub(super) struct RequestArgs {
     /// again. It cannot be undone by a rollback.
     #[arg(long, conflicts_with = "on_existing", hide_short_help = true, help_heading = help::TARGET)]
     into_empty: bool,
-    /// File of SQL in the worker's RESTORE_FINISH_FROM to run in the restored database before it is put in place; repeatable
+    /// SQL file in the worker's RESTORE_FINISH_FROM to run in the restored database before it is swapped in; repeatable
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = help::TARGET)]
     finish: Vec<String>,
-    /// Checks file in the worker's RESTORE_FINISH_FROM; all its checks must pass in the restored database before it is put in place
+    /// Checks file in the worker's RESTORE_FINISH_FROM; all its checks must pass in the restored database before it is swapped in
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = help::TARGET)]
     finish_checks: Option<String>,
     /// Number of connections that load, 1 to 256

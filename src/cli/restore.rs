@@ -85,14 +85,14 @@ pub(super) struct RestoreArgs {
     /// that of this program.
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::SELECTION)]
     use_list: Option<PathBuf>,
-    /// File of SQL to run in the restored database before it is put in place; repeatable
+    /// SQL file to run in the restored database before it is swapped in; repeatable
     ///
     /// Each file is one transaction of at most RESTORE_FINISH_TIMEOUT, run as DB_USER or, if the restore is restricted, as
     /// the role that loads it. If one fails, nothing is changed. In a request, these are names of files in
     /// RESTORE_FINISH_FROM.
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::TARGET)]
     finish: Vec<PathBuf>,
-    /// File with checks that must pass in the restored database before it is put in place, after --finish
+    /// File with checks that must pass in the restored database before it is swapped in, after --finish
     ///
     /// It has the form of VERIFY_CHECKS.
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = help::TARGET)]
@@ -103,7 +103,7 @@ pub(super) struct RestoreArgs {
     /// RESTORE_RESUME_FROM.
     #[arg(long, conflicts_with_all = ["into_empty", "data_only"], hide_short_help = true, help_heading = help::TARGET)]
     keep_progress: bool,
-    /// Go on with the restore into this database that --keep-progress kept
+    /// Continue the restore into this database that --keep-progress kept
     ///
     /// The backup and the options must be the same. If anything that it depends on has changed, it begins from the start, and a note
     /// of the result says why. If it is interrupted again, what it has loaded is kept again.
@@ -458,7 +458,7 @@ pub(super) fn print_result(r: &RestoreResult) {
                 "not restored: {} ({}, blame: {}, stage {})",
                 e.message,
                 e.reason,
-                super::output::blame_name(e.blame),
+                e.blame.as_str(),
                 e.stage
             );
             if r.notes.iter().all(|n| !n.starts_with(NOT_EMPTIED)) {

@@ -511,11 +511,7 @@ fn compare(case: &SelftestCase, runs: &[JobOutcome], seed: u64) -> CaseResult {
     let text = |(verdict, why): &ExpectedVerdict| match why {
         None => verdict.as_str().to_owned(),
         Some((reason, blame)) => {
-            format!(
-                "{}: {reason}, blame {}",
-                verdict.as_str(),
-                super::output::blame_name(*blame)
-            )
+            format!("{}: {reason}, blame {}", verdict.as_str(), blame.as_str())
         }
     };
     let found = |f: &JobOutcome| -> ExpectedVerdict {

@@ -32,7 +32,7 @@ pub(super) enum StandingArgs {
         /// Name of the order
         name: String,
     },
-    /// Pause an order; with --resume, let it go on
+    /// Pause an order, or resume it with --resume
     ///
     /// A run that has begun is not stopped.
     Pause {

@@ -27,7 +27,7 @@ pub(super) struct StatusArgs {
     /// URL of the worker's admin port [default: http://ADMIN_ADDR]
     #[arg(long)]
     url: Option<String>,
-    /// Print nothing; the exit code tells whether the worker is alive, for a container's health check
+    /// Print nothing; the exit code says whether the worker is alive, for a container's health check
     #[arg(long)]
     alive: bool,
 }

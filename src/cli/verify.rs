@@ -188,7 +188,7 @@ pub(super) async fn run(app: App, args: VerifyArgs, output: OutputFormat) -> Com
         return Ok(exit);
     }
     err!(
-        "pgrestored: the verdict stands, but nothing records it: make the place of the evidence writable, or set \
+        "pgrestored: the verdict stands, but nothing records it: make the location of the evidence writable, or set \
          EVIDENCE_LOCATION to another one (or to none)"
     );
     Ok(exit_unrecorded(exit, &app.config))
@@ -235,7 +235,7 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
             "  {} ({}, blame: {}, stage {})",
             e.message,
             e.reason,
-            super::output::blame_name(e.blame),
+            e.blame.as_str(),
             e.stage
         );
     }

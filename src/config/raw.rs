@@ -144,7 +144,7 @@ pub struct RawConfig {
     /// Limit of one backup's uncompressed data, in GiB [default: no limit]
     #[arg(long, env = "RESTORE_MAX_GIB", global = true, value_name = "GIB")]
     pub(super) restore_max_gib: Option<String>,
-    /// A restore ends before less than this is free on the target server's disk, in MiB; 0 = do not look. Known only if the server is on this machine and DB_USER is a superuser (or may run pg_stat_file and read all settings) [default: 256]
+    /// A restore ends before less than this is free on the target server's disk, in MiB; 0 = do not check. Known only if the server is on this machine and DB_USER is a superuser (or may run pg_stat_file and read all settings) [default: 256]
     #[arg(long, env = "RESTORE_MIN_FREE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_min_free_mib: Option<String>,
     /// Time limits of individual stages: STAGE=TIME, separated by commas, such as prepare=10m,data=6h
@@ -264,14 +264,14 @@ pub struct RawConfig {
         value_name = "TIME"
     )]
     pub(super) restore_keep_previous: Option<String>,
-    /// Whether a restore that stopped goes on where it stopped: auto: if all that it depends on is unchanged; never: every
+    /// Whether an interrupted restore continues where it stopped: auto: if nothing that it depends on has changed; never: every
     /// attempt begins from the start [default: auto]
     #[arg(long, env = "RESTORE_RESUME", global = true, value_name = "WHEN")]
     pub(super) restore_resume: Option<String>,
-    /// How long the work of a restore that stopped is kept for its next attempt [default: 24h]
+    /// How long to keep the work of an interrupted restore for its next attempt [default: 24h]
     #[arg(long, env = "RESTORE_RESUME_FOR", global = true, value_name = "TIME")]
     pub(super) restore_resume_for: Option<String>,
-    /// Keep the work of a restore that stopped only if it had loaded for this long; 0s = always [default: 1m]
+    /// Keep the work of an interrupted restore only if it had been loading for this long; 0s = always [default: 1m]
     #[arg(long, env = "RESTORE_RESUME_FROM", global = true, value_name = "TIME")]
     pub(super) restore_resume_from: Option<String>,
     /// How often a worker drops what killed workers left behind; 0 = never [default: 10m]
@@ -288,7 +288,7 @@ pub struct RawConfig {
     /// Memory for data queued between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_queue_mib: Option<String>,
-    /// Memory that this worker may use, in MiB; a backup that needs more is refused. If backups are verified in sandboxes, 384 of the cgroup's limit are left to each. If the cgroup has no limit: half of the machine's memory, at most 2048 [default: the cgroup's limit]
+    /// Memory that this worker may use, in MiB; a backup that needs more is refused. Each sandbox is left 384 of the cgroup's limit. If the cgroup has no limit: half of the machine's memory, at most 2048 [default: the cgroup's limit]
     #[arg(long, env = "RESTORE_MEMORY_MIB", global = true, value_name = "MIB")]
     pub(super) restore_memory_mib: Option<String>,
     /// How rows are sent: text, as stored in the backup; binary, which costs the server less, if they can be
@@ -347,8 +347,8 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_extensions: Option<String>,
-    /// What to do about a definition that the server refuses: stop, and name everything that is refused, or skip it with
-    /// what depends on it; the exit code is then 3 [default: stop]
+    /// What to do about definitions that the server refuses: stop: fail, and name all of them; skip: leave them out with what
+    /// depends on them (exit code 3) [default: stop]
     #[arg(
         long,
         visible_alias = "on-error",
@@ -368,7 +368,7 @@ pub struct RawConfig {
         value_name = "SERVICE"
     )]
     pub(super) restore_profile: Option<String>,
-    /// Mask and cut down rows in the stream by the rules of this file (YAML), before they reach the server
+    /// File with rules (YAML) that mask and filter rows before they reach the server
     #[arg(
         long,
         visible_alias = "mask",
@@ -389,8 +389,8 @@ pub struct RawConfig {
     /// File with that key
     #[arg(long, env = "MASK_KEY_FILE", global = true, value_name = "FILE")]
     pub(super) mask_key_file: Option<String>,
-    /// How long a swap waits for sessions on the target that DB_USER may not end, such as those of a managed service's own
-    /// administrator; without it, a swap tries for 30 seconds. All others are ended at the swap
+    /// How long a swap waits for sessions on the target that DB_USER may not terminate, such as those of a managed service's own
+    /// administrator; without it, a swap tries for 30 seconds. The swap terminates all others
     #[arg(
         long,
         visible_alias = "swap-when-idle",
@@ -427,8 +427,8 @@ pub struct RawConfig {
         require_equals = true
     )]
     pub(super) restore_in_place: Option<String>,
-    /// Where the files of SQL and of checks are that requests and orders may name to finish a restore: gs://bucket/prefix or
-    /// file:///folder. Whoever may write there may run SQL as DB_USER
+    /// Location of the SQL and checks files that requests and orders may name to finish a restore: gs://bucket/prefix or
+    /// file:///folder. Anyone who may write there can run SQL as DB_USER
     #[arg(
         long,
         env = "RESTORE_FINISH_FROM",
@@ -436,7 +436,7 @@ pub struct RawConfig {
         value_name = "LOCATION"
     )]
     pub(super) restore_finish_from: Option<String>,
-    /// Time limit of each file of SQL that finishes a restore [default: 30m]
+    /// Time limit of each SQL file that finishes a restore [default: 30m]
     #[arg(
         long,
         env = "RESTORE_FINISH_TIMEOUT",
@@ -554,7 +554,7 @@ pub struct RawConfig {
         value_name = "FILE"
     )]
     pub(super) evidence_trusted_keys_file: Option<String>,
-    /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one set for all; databases are told apart in any case]
+    /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one set for all; databases in a set are distinguished in any case]
     #[arg(long, env = "BACKUP_SETS", global = true, value_name = "LIST")]
     pub(super) backup_sets: Option<String>,
     /// Number of backups of each database that `prune` always keeps [default: 3]

@@ -28,6 +28,19 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(exact.ok()?).ok()
 }
 
+/// A duration as a variable has it: `90s`, `30m`, `12h` or `7d`; fractions of a second as `1.5s`.
+pub(crate) fn format_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [("d", 86_400, 2 * 86_400), ("h", 3600, 3600), ("m", 60, 60)];
+    let fits = |(_, unit, least): &(&str, u64, u64)| seconds >= *least && seconds % unit == 0;
+    match units.into_iter().find(fits) {
+        Some((name, unit, _)) if duration.subsec_nanos() == 0 => {
+            format!("{}{name}", seconds / unit)
+        }
+        _ => format!("{duration:?}"),
+    }
+}
+
 impl ConfigErrors {
     pub(super) fn add(&mut self, variable: &str, what: impl fmt::Display) {
         self.0.push(format!("{variable}: {what}"));
@@ -175,6 +188,15 @@ pub(super) fn secret(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_configured() {
+        for text in ["90s", "30m", "12h", "24h", "36h", "7d"] {
+            assert_eq!(format_duration(parse_duration(text).unwrap()), text);
+        }
+        let limit = Duration::from_millis(1500);
+        assert_eq!(format_duration(limit), "1.5s");
+    }
 
     #[test]
     fn only_some_durations_may_be_none() {

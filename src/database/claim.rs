@@ -11,6 +11,7 @@ use super::powers::{may_act_as, membership_options};
 use super::swap;
 use super::target_lock::{ClaimPolicy, Existing, TargetLock};
 use super::work::ClaimedWork;
+use crate::config::format_duration;
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, ValidationError, ValidationKind};
 use crate::job::{OnExisting, RestoreJob};
 use crate::postgres::{Server, ident, map_pg_error};
@@ -133,8 +134,8 @@ impl TargetLock {
             .saturating_sub(self.published_us);
         if age > i64::try_from(self.policy.max_age.as_micros()).unwrap_or(i64::MAX) {
             let what = format!(
-                "superseded: the request was published longer ago than {:?} (REQUEST_MAX_AGE)",
-                self.policy.max_age
+                "superseded: the request was published longer ago than {} (REQUEST_MAX_AGE)",
+                format_duration(self.policy.max_age)
             );
             return Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into());
         }

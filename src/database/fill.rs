@@ -155,8 +155,8 @@ impl TargetLock {
         }
         if is_on(&self.lock, target).await? {
             notes.push(format!(
-                "locked in database {target} alone, because role {me} may not use another (DB_MAINTENANCE_NAME): workers that would replace \
-                 the database do not see that"
+                "locked in database {target} alone, because role {me} may not use another (DB_MAINTENANCE_NAME): workers that would replace the \
+                 database do not see this lock"
             ));
         }
         Ok(notes)

@@ -17,7 +17,7 @@ use crate::postgres::{Session, map_pg_error};
 use crate::steps::reached;
 
 /// Why a database without a record that could be read is not compared with anything.
-const NO_TALLIES: &str = "its record was dropped, or could not be read, before everything was loaded, so that nothing says which rows it had";
+const NO_TALLIES: &str = "its record was dropped, or could not be read, before everything was loaded, so which rows it had is unknown";
 
 impl TargetLock {
     /// The journal has the result of a load that lacks only the swap.

@@ -15,7 +15,7 @@ pub struct WaitingRestore {
     pub database: String,
     pub target: String,
     pub request_id: String,
-    /// A person kept it (`--keep-progress`) and continues it; otherwise it goes on when its request is delivered again.
+    /// A person kept it (`--keep-progress`) and continues it; otherwise it continues when its request is delivered again.
     pub by_command: bool,
     /// Uncompressed bytes that are loaded.
     pub bytes: u64,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pgdump_restore::{RecordFault, RecordKey, Tallies, Touched, WorkRecord};
 use tokio::time::Instant;
 
-use crate::config::{Config, Resume};
+use crate::config::{Config, Resume, format_duration};
 use crate::error::{DatabaseError, DatabaseKind, RestoreError, report};
 use crate::postgres::AttemptMark;
 
@@ -181,9 +181,9 @@ impl fmt::Display for NotContinued {
             N::Never => f.write_str("RESTORE_RESUME is never"),
             N::TooOld(age, limit) => write!(
                 f,
-                "the last attempt ended {:?} ago, and its work is kept for {:?} (RESTORE_RESUME_FOR)",
-                seconds(age),
-                seconds(limit)
+                "the last attempt ended {} ago, and its work is kept for {} (RESTORE_RESUME_FOR)",
+                format_duration(seconds(age)),
+                format_duration(*limit)
             ),
             N::OtherBackup => {
                 f.write_str("the earlier attempt restored another backup or another version of it")
@@ -216,7 +216,7 @@ impl fmt::Display for NotContinued {
             }
             N::Contradicted(error) => write!(
                 f,
-                "the record of the earlier attempts is not of what is in the database: {error}"
+                "the record of the earlier attempts does not match what is in the database: {error}"
             ),
             N::NotRecorded(why) => write!(f, "its work is not recorded: {why}"),
             N::Displaced(by, rows) => write!(
@@ -562,7 +562,7 @@ mod tests {
         let why = aged(3601).obstacle("app", TERMS).unwrap().to_string();
         assert_eq!(
             why,
-            "the last attempt ended 3601s ago, and its work is kept for 3600s (RESTORE_RESUME_FOR)"
+            "the last attempt ended 3601s ago, and its work is kept for 1h (RESTORE_RESUME_FOR)"
         );
         let never = ResumeTerms {
             mode: Resume::Never,

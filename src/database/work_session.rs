@@ -515,7 +515,7 @@ fn begun_tables(entries: &[TocEntry], resumed: &Resumed) -> usize {
 fn note_of_begun(tables: usize) -> Option<String> {
     (tables > 0).then(|| {
         format!(
-            "tables whose rows an earlier attempt had begun, and that went on without FREEZE: {tables}"
+            "tables that an earlier attempt had begun to load, continued without FREEZE: {tables}"
         )
     })
 }

@@ -198,7 +198,7 @@ impl TargetLock {
             Err(e) if self.lock.run("SELECT 1").await.is_err() => return Err(e.into()),
             Err(e) => {
                 let why = format!(
-                    "the journal could not be told of its record: {}",
+                    "its record could not be entered in the journal: {}",
                     report(&e)
                 );
                 if begun.set_told(Err(why.clone())) {

@@ -15,7 +15,7 @@ pub(super) fn named_id<'de, D: serde::Deserializer<'de>>(
     let id = String::deserialize(deserializer)?;
     if id.is_empty() {
         return Err(serde::de::Error::custom(
-            "request_id: must not be empty; without it, the message's id is taken",
+            "request_id: must not be empty; leave it out to use the message's id",
         ));
     }
     Ok(id)

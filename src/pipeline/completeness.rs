@@ -8,7 +8,7 @@ use crate::job::Completeness;
 use crate::proof::{Check, CheckStatus, VerificationReport};
 use pgdump_archive::Archive;
 
-const NO_END_MARK: &str = "nothing shows that the SQL text is complete: not all of it stands between pg_dump's head and end mark";
+const NO_END_MARK: &str = "nothing shows that the SQL text is complete: not all of it is between pg_dump's header and end mark";
 
 /// Where the archive will report that it is complete. Where completeness is demanded, an archive that
 /// can never report it is refused at once.

@@ -100,7 +100,7 @@ pub(super) async fn diagnose<J>(
     };
     match read {
         Ok(expected) if e.reason() == R::ChecksumMismatch => {
-            let what = "the bytes were damaged on their way: read again, they are the object's";
+            let what = "the bytes were damaged in transit: read again, they match the object";
             let damaged = StorageError::new(StorageKind::DownloadFailed, what).with_source(e);
             (damaged.into(), Some(expected))
         }

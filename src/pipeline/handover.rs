@@ -120,7 +120,7 @@ pub(super) fn not_recorded(
         ),
         (
             job.selection.data_only,
-            "rows alone go into a copy of the target",
+            "a data-only restore loads into a copy of the target",
         ),
         (
             !claimed.can_keep_work(),

@@ -13,7 +13,7 @@ use super::limits;
 use super::unclaimed::UnclaimedAttempts;
 use crate::backup::PinnedBackup;
 use crate::catalog::BackupCatalog;
-use crate::config::Config;
+use crate::config::{Config, format_duration};
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::job::{BackupRef, RestoreJob};
 use crate::metrics::RestoreMetricsManager;
@@ -125,7 +125,8 @@ fn timed<'a>(
         tokio::select! {
             () = cancel.cancelled() => RestoreError::cancelled(&cancelled),
             () = tokio::time::sleep(limit) => {
-                JobError::new(JobKind::Timeout, format!("not finished within {limit:?}")).into()
+                let what = format!("not finished within {}", format_duration(limit));
+                JobError::new(JobKind::Timeout, what).into()
             }
         }
     }

@@ -4,7 +4,7 @@ use pgdump_restore::Stage;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, format_duration};
 use crate::error::{JobError, JobKind, RestoreError};
 use crate::progress::Progress;
 
@@ -28,7 +28,10 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
         if let Some(limit) = limit.filter(|l| entered.elapsed() >= **l) {
             return JobError::new(
                 JobKind::Timeout,
-                format!("the stage {stage} took longer than {limit:?}"),
+                format!(
+                    "the stage {stage} took longer than {}",
+                    format_duration(*limit)
+                ),
             )
             .into();
         }
@@ -37,8 +40,8 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
         }
         if moved.elapsed() >= config.stall_limit {
             let what = format!(
-                "no progress for {:?}, in the stage {stage}",
-                config.stall_limit
+                "no progress for {}, in the stage {stage}",
+                format_duration(config.stall_limit)
             );
             return JobError::new(JobKind::Timeout, what).into();
         }

@@ -98,7 +98,7 @@ pub(crate) async fn run(
     let looking = tokio::task::spawn_blocking(move || look_at(archive, reopen));
     let done = cancel.run_until_cancelled(looking).await;
     let done = done.ok_or_else(|| RestoreError::cancelled("looking at the rows was stopped"))?;
-    let died = |e| RestoreError::internal(format!("the reader of the rows died: {e}"));
+    let died = |e| RestoreError::internal(format!("the reader of the rows panicked: {e}"));
     let mut found = done.map_err(died)??;
     notes.append(&mut found.notes);
     Ok(MaskSuggestion { notes, ..found })
@@ -165,10 +165,10 @@ fn in_order(archive: Archive, most: usize, sampler: &mut Sampler) -> Result<(), 
     Ok(())
 }
 
-/// Enough rows were seen.
+/// SampleComplete rows were seen.
 #[derive(Debug, thiserror::Error)]
 #[error("enough rows were seen")]
-struct Enough;
+struct SampleComplete;
 
 /// What may still be read.
 struct Budget {
@@ -360,7 +360,7 @@ impl Sampler {
     fn until_full(&mut self, read: Result<(), ArchiveError>) -> Result<(), ArchiveError> {
         self.close();
         match read {
-            Err(ArchiveError::Source(e)) if e.is::<Enough>() => Ok(()),
+            Err(ArchiveError::Source(e)) if e.is::<SampleComplete>() => Ok(()),
             other => other,
         }
     }
@@ -434,8 +434,8 @@ impl Sampler {
         let seconds = MAX_TIME.as_secs();
         let note = if unseen > 0 {
             Some(format!(
-                "the rows of {unseen} tables could not be looked at within {seconds} s: their columns are judged by names and \
-                 types alone"
+                "the rows of {unseen} tables could not be read within {seconds} s: their columns are judged by name and type \
+                 alone"
             ))
         } else {
             // The tables of SQL text come with its rows.
@@ -494,7 +494,7 @@ impl DataSink for Sampler {
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
         self.budget.spend(chunk.len());
         if self.is_cut() {
-            return Err(ArchiveError::source(Enough));
+            return Err(ArchiveError::source(SampleComplete));
         }
         let Some(open) = self.open.as_mut().filter(|open| !open.is_full()) else {
             return Ok(());
@@ -516,7 +516,7 @@ impl DataSink for Sampler {
             Chunk::LargeObject { .. } => {}
         }
         if self.stops_when_full && open.is_full() {
-            return Err(ArchiveError::source(Enough));
+            return Err(ArchiveError::source(SampleComplete));
         }
         Ok(())
     }

@@ -133,7 +133,7 @@ fn order_of(entries: &[TocEntry]) -> HashMap<DumpId, usize> {
 /// Whether an archive can be made of this one.
 fn check_form(archive: &Archive, codec: Codec) -> Result<(), RestoreError> {
     if archive.is_script() {
-        let what = "the backup is SQL text, of which no archive can be made: restore it with --mask, and dump the copy; or \
+        let what = "the backup is SQL text, which cannot be written as an archive: restore it with --mask, and dump the copy; or \
                     take the backup in another format (pg_dump -Fc)";
         return Err(ValidationError::new(ValidationKind::ArchiveUnsupported, what).into());
     }
@@ -203,7 +203,7 @@ impl Output {
             }
             Output::Stream(out) => {
                 let writing = tokio::task::spawn_blocking(move || {
-                    let (out, masked) = copy.write_to(HeldBack::new(out))?;
+                    let (out, masked) = copy.write_to(HeldBackOutput::new(out))?;
                     Ok::<_, RestoreError>((out.finish()?, masked))
                 });
                 // Whoever reads the other end may have stopped reading.
@@ -232,7 +232,7 @@ fn exists(uri: &str) -> RestoreError {
 fn joined<T>(
     done: Result<Result<T, RestoreError>, tokio::task::JoinError>,
 ) -> Result<T, RestoreError> {
-    let died = |e| RestoreError::internal(format!("the writer of the archive died: {e}"));
+    let died = |e| RestoreError::internal(format!("the writer of the archive panicked: {e}"));
     done.map_err(died)?
 }
 
@@ -398,15 +398,15 @@ impl<W: Write> DataSink for MaskedData<W> {
 }
 
 /// An output that keeps the last bytes until it is finished: what is cut short must not look complete.
-struct HeldBack {
+struct HeldBackOutput {
     out: std::io::BufWriter<Box<dyn Write + Send>>,
     held: Vec<u8>,
     size: u64,
 }
 
-impl HeldBack {
+impl HeldBackOutput {
     fn new(out: Box<dyn Write + Send>) -> Self {
-        HeldBack {
+        HeldBackOutput {
             out: std::io::BufWriter::with_capacity(256 << 10, out),
             held: vec![],
             size: 0,
@@ -428,7 +428,7 @@ fn unwritten(e: &std::io::Error) -> RestoreError {
     StorageError::new(StorageKind::DownloadFailed, what).into()
 }
 
-impl Write for HeldBack {
+impl Write for HeldBackOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.out.write_all(&self.held);
         written.map_err(|e| ArchiveError::from(unwritten(&e)))?;
@@ -467,7 +467,7 @@ mod tests {
     fn the_last_bytes_are_written_in_the_end() {
         for (is_finished, wanted) in [(true, &b"abcd"[..]), (false, b"ab")] {
             let out = SharedBuffer::default();
-            let mut held = HeldBack::new(Box::new(out.clone()));
+            let mut held = HeldBackOutput::new(Box::new(out.clone()));
             held.write_all(b"ab").unwrap();
             held.write_all(b"cd").unwrap();
             if is_finished {

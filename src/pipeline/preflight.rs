@@ -14,7 +14,7 @@ use crate::error::{DatabaseKind, RestoreError, report};
 use crate::event::Advice;
 use crate::job::BackupRef;
 use crate::postgres::{ServerFacts, ident};
-use crate::tuning::{self, Outlook};
+use crate::tuning::{self, AdviceSubject};
 use pgdump_archive::Archive;
 use pgdump_restore::{Finding, Requirements, Rewriter};
 
@@ -75,7 +75,7 @@ pub(crate) async fn advice(
     let reading = tuning::read(&session).await?;
     let stored = pinned.map(|b| b.object.size);
     let needs = Requirements::of(archive, archive.entries(), stored);
-    let outlook = Outlook::Ahead(needs.estimated_bytes);
+    let outlook = AdviceSubject::Ahead(needs.estimated_bytes);
     Some(tuning::advise(&reading.settings, &outlook))
 }
 

@@ -95,7 +95,7 @@ pub(crate) async fn run(
         clock: JobClock::start(),
     };
     if job.selection.data_only {
-        let what = "--data-only: rows alone have no definitions to rehearse";
+        let what = "--data-only: a data-only restore has no definitions to rehearse";
         return Err(ValidationError::new(ValidationKind::InvalidRequest, what).into());
     }
     targets::check_part(job)?;

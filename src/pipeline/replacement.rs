@@ -104,7 +104,7 @@ async fn check_replacement(
         return Ok(());
     }
     let what = format!(
-        "the backup has tables and no rows (pg_dump --schema-only), and would replace the rows of {}: choose another backup; if an empty database is meant, add --schema-only (in a request, select.schema_only)",
+        "the backup has tables and no rows (pg_dump --schema-only), and would replace the rows of {}: choose another backup; if you want an empty database, add --schema-only (in a request, select.schema_only)",
         job.target_db
     );
     Err(ValidationError::new(ValidationKind::TargetNotAllowed, what).into())

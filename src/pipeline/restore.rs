@@ -44,7 +44,7 @@ const WITHOUT_STATISTICS: &str = "planner statistics of the backup were left out
 const NOT_READ_AGAIN: &str = "standard input cannot be read again";
 
 const FILLS_BEGIN_AGAIN: &str =
-    "whatever ended the earlier attempt, a database that is filled is emptied again";
+    "a database that is filled is emptied again after an attempt that did not finish";
 
 type RestoreContext<'a> = JobContext<'a, RestoreJob>;
 
@@ -545,10 +545,10 @@ fn check_data_only(
         return Ok(());
     }
     let what = if trust == Trust::Restricted {
-        "rows alone go into a copy of the target, where a restricted role owns nothing: restore the whole".to_owned()
+        "a data-only restore loads into a copy of the target, where a restricted role owns nothing: restore the whole".to_owned()
     } else if claimed.previous_name().is_none() {
         format!(
-            "target_db: {} does not exist, and rows alone need its tables",
+            "target_db: {} does not exist, and a data-only restore needs its tables",
             job.target_db
         )
     } else {

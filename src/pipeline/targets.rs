@@ -88,7 +88,7 @@ fn check_limits(config: &Config, field: &str, name: &str) -> Result<(), RestoreE
     if fits(&config.allowed_targets, name) {
         Ok(())
     } else {
-        refuse(&format!("database {name} is none of ALLOWED_TARGETS"))
+        refuse(&format!("database {name} is not in ALLOWED_TARGETS"))
     }
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
             Err(replaces_nothing())
         }
         (_, true) if !replaces => {
-            let what = "rows alone (--data-only) go into a copy of an existing database, which then takes its place: use --on-existing replace (in a request, on_existing: replace)";
+            let what = "--data-only loads rows into a copy of an existing database, which then takes its place: use --on-existing replace (in a request, on_existing: replace)";
             Err(invalid(what.to_owned()).into())
         }
         _ => Ok(()),

@@ -3,7 +3,7 @@
 use super::states::LoadedStaging;
 use crate::event::Advice;
 use crate::postgres::Session;
-use crate::tuning::{IndexSizes, Load, Outlook, Reading, advise, index_sizes, read};
+use crate::tuning::{AdviceSubject, IndexSizes, Load, Reading, advise, index_sizes, read};
 
 /// Looks at a server before and after a load. What it cannot read costs nothing but the advice.
 pub(super) struct TuningWatch {
@@ -30,7 +30,7 @@ impl TuningWatch {
         if load.is_worth() {
             load.indexes = sizes_in(loaded).await;
         }
-        advise(&after.settings, &Outlook::Seen(load))
+        advise(&after.settings, &AdviceSubject::Seen(load))
     }
 }
 

@@ -205,7 +205,7 @@ async fn pin_and_verify(
         return Ok(Some(kept));
     }
     if is_quarantined(context) {
-        let what = format!("quarantined: {} deliveries came to no end", job.attempt - 1);
+        let what = format!("quarantined: {} deliveries did not finish", job.attempt - 1);
         return Err(RestoreError::internal(what));
     }
     if depth == Depth::Object {
@@ -278,7 +278,7 @@ async fn open(
     let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
     let archive = tokio::task::spawn_blocking(open)
         .await
-        .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        .map_err(|e| RestoreError::internal(format!("the archive reader panicked: {e}")))??;
     Ok(Opened { archive, integrity })
 }
 
@@ -371,7 +371,7 @@ async fn restore_and_examine(
     };
     let mut summary = LoadSummary::default();
     if confine && loader.is_none() {
-        let note = "the scratch server's role may make no roles, and loads itself";
+        let note = "the scratch server's role may not create roles, so it loads the backup itself";
         summary.notes.push(note.into());
     }
     let mut destination = SandboxDestination::new(&server.server, &database, loader);
@@ -586,7 +586,7 @@ async fn read_all(
     });
     Ok(read
         .await
-        .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??)
+        .map_err(|e| RestoreError::internal(format!("the archive reader panicked: {e}")))??)
 }
 
 /// Digests data until it is stopped. A few bytes may decompress for hours, so it is not enough that the download ends.
@@ -892,7 +892,7 @@ mod tests {
             drop(logging);
             let said = std::fs::read_to_string(&path).unwrap();
             assert_eq!(said.contains("ERROR"), is_logged, "{server}: {said}");
-            assert_eq!(said.contains("a defect"), is_logged, "{server}: {said}");
+            assert_eq!(said.contains("a fault in this program"), is_logged, "{server}: {said}");
             assert_eq!(report.verdict, Verdict::Inconclusive, "{server}");
             assert_eq!(report.error.unwrap().reason, reason, "{server}");
         }

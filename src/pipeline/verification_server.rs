@@ -182,7 +182,7 @@ impl VerificationServer {
         });
         let started = started
             .await
-            .map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
+            .map_err(|e| RestoreError::internal(format!("starting a sandbox panicked: {e}")))?;
         let sandbox = started.map_err(|e| unavailable(format!("no sandbox: {e}")))?;
         let isolation = sandbox.isolation().clone();
         let server = Server::new(&config_of(&sandbox))?.with_max_row(max_row(config));

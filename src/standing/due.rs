@@ -55,7 +55,7 @@ pub enum Due {
 
 /// What is known of an order when it is decided what is due.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct KnownOfOrder<'a> {
+pub struct OrderSnapshot<'a> {
     pub newest: Option<&'a Candidate>,
     /// The run of the newest backup has ended.
     pub had_run: bool,
@@ -68,7 +68,7 @@ pub struct KnownOfOrder<'a> {
 
 /// What is due. A backup that is older than the one in the target is never restored: the newest one may be older, because
 /// the newer one was deleted or found bad, or because a person has restored what came after a scheduled run was due.
-pub fn due(order: &StandingOrder, known: KnownOfOrder<'_>, now: Timestamp) -> Due {
+pub fn due(order: &StandingOrder, known: OrderSnapshot<'_>, now: Timestamp) -> Due {
     let Some(newest) = known.newest else {
         return Due::Nothing;
     };
@@ -188,11 +188,11 @@ mod tests {
         let mut order = order("proven");
         let (newest, noon) = (backup(7), t("2026-11-30T12:00:00Z"));
         let ask = |order: &StandingOrder, had_run, is_paused, now| {
-            let known = KnownOfOrder {
+            let known = OrderSnapshot {
                 newest: Some(&newest),
                 had_run,
                 is_paused,
-                ..KnownOfOrder::default()
+                ..OrderSnapshot::default()
             };
             due(order, known, now)
         };
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(order.next_change(opens), None);
         assert_eq!(ask(&order, true, false, opens), Due::Nothing);
         assert_eq!(ask(&order, false, true, opens), Due::Nothing);
-        assert_eq!(due(&order, KnownOfOrder::default(), opens), Due::Nothing);
+        assert_eq!(due(&order, OrderSnapshot::default(), opens), Due::Nothing);
     }
 
     /// A person has restored a newer backup, or the newer one was deleted or found bad since.
@@ -220,15 +220,15 @@ mod tests {
             (7, Some(8), false),
         ] {
             let newest = backup(newest);
-            let known = KnownOfOrder {
+            let known = OrderSnapshot {
                 newest: Some(&newest),
                 restored: restored.map(|s| Timestamp::from_second(s).unwrap()),
-                ..KnownOfOrder::default()
+                ..OrderSnapshot::default()
             };
             let wanted = if is_due { Due::Now } else { Due::Nothing };
             assert_eq!(due(&order, known, now), wanted, "{restored:?}");
             // A worker that has another file than the one that made the copy.
-            let known = KnownOfOrder {
+            let known = OrderSnapshot {
                 would_unmask: true,
                 ..known
             };

@@ -318,7 +318,7 @@ impl StandingOrder {
                 Ok(job)
             }
             Job::Verify(_) => Err(RestoreError::internal(
-                "a standing restore is no verification",
+                "a standing restore is not a verification",
             )),
         }
     }
@@ -562,7 +562,7 @@ impl OrderCheck<'_> {
         ];
         for (field, _) in named.into_iter().filter(|(_, is_named)| *is_named) {
             self.wrong.push(format!(
-                "{field}: no folder or prefix has files for it: set RESTORE_FINISH_FROM"
+                "{field}: the location of such files is not configured: set RESTORE_FINISH_FROM"
             ));
         }
     }
@@ -618,8 +618,7 @@ impl OrderCheck<'_> {
             (Some(set), None) => {
                 let verify = &self.config.verify;
                 if !verify.sets.iter().any(|s| s.name == *set) {
-                    self.wrong
-                        .push(format!("set: {set} is none of BACKUP_SETS"));
+                    self.wrong.push(format!("set: {set} is not in BACKUP_SETS"));
                 }
                 verify.prefix_of(set).to_owned()
             }
@@ -791,10 +790,10 @@ orders:
         for (said, part) in [
             ("version: ", "must be 1"),
             ("order 1: name: ", "lower-case"),
-            ("order a: target: ", "none of ALLOWED_TARGETS"),
+            ("order a: target: ", "not in ALLOWED_TARGETS"),
             ("order a: on_existing: ", "must be replace"),
             ("order a: keep_previous: ", "24h"),
-            ("order b: set: ", "none of BACKUP_SETS"),
+            ("order b: set: ", "not in BACKUP_SETS"),
             ("order b: when: schedule: ", "five fields"),
             ("order c: set and prefix: ", "only one"),
             ("order c: window.from: ", "22:00"),

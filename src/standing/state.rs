@@ -473,11 +473,7 @@ impl StandingStates {
 
     fn warn(&self, object: &StoredObject, why: &str) {
         let name = self.store.uri(&object.name);
-        tracing::warn!(
-            name,
-            why,
-            "what is known of a standing restore does not count"
-        );
+        tracing::warn!(name, why, "recorded state of a standing restore is ignored");
     }
 
     /// With a signing key, every run must be signed.
@@ -511,7 +507,7 @@ impl StandingStates {
         let name = self.store.uri(&format!("{stem}.json"));
         tracing::error!(
             name,
-            "how a run of a standing restore ended is not written down: what does not count takes its names"
+            "the outcome of a run of a standing restore is not recorded: objects that do not count occupy its names"
         );
         Ok(())
     }

@@ -40,7 +40,7 @@ pub struct StoredObject {
     /// may not even describe, or it has an `obstacle`. `created` is then the latest time from which anything in it is
     /// expected to be.
     pub is_unlisted: bool,
-    /// What keeps it from being used, if not that this account may not look into it.
+    /// What keeps it from being used, if not that this account may not list it.
     pub obstacle: Option<Obstacle>,
 }
 

@@ -26,11 +26,7 @@ pub(crate) async fn can_read_another(
     match tokio::time::timeout(LIMIT, read_another(store, name, like)).await {
         Ok(Ok(can_read)) => can_read,
         Ok(Err(e)) => {
-            tracing::warn!(
-                name,
-                error = report(&e),
-                "no other object can be looked for"
-            );
+            tracing::warn!(name, error = report(&e), "no other object can be looked up");
             false
         }
         Err(_) => false,

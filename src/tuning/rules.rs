@@ -76,7 +76,7 @@ impl Load {
 
 /// What the advice is about.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outlook {
+pub enum AdviceSubject {
     /// A backup whose database will have about this many bytes, if that is known.
     Ahead(Option<u64>),
     /// A restore.
@@ -84,19 +84,19 @@ pub enum Outlook {
 }
 
 /// At most a handful of settings that make restores slower, largest measured gain first.
-pub fn advise(settings: &ServerSettings, outlook: &Outlook) -> Vec<Advice> {
-    advise_by(measured(), settings, outlook)
+pub fn advise(settings: &ServerSettings, subject: &AdviceSubject) -> Vec<Advice> {
+    advise_by(measured(), settings, subject)
 }
 
 fn advise_by(
     measured: &[Measurement],
     settings: &ServerSettings,
-    outlook: &Outlook,
+    subject: &AdviceSubject,
 ) -> Vec<Advice> {
     let rules = TuningRules {
         measured,
         settings,
-        outlook,
+        subject,
     };
     let all = [
         rules.max_wal_size(),
@@ -119,7 +119,7 @@ fn advise_by(
 struct TuningRules<'a> {
     measured: &'a [Measurement],
     settings: &'a ServerSettings,
-    outlook: &'a Outlook,
+    subject: &'a AdviceSubject,
 }
 
 /// The advice without its gain.
@@ -132,26 +132,26 @@ struct Change<'a> {
 
 impl TuningRules<'_> {
     fn load(&self) -> Option<&Load> {
-        match self.outlook {
-            Outlook::Seen(load) => Some(load),
-            Outlook::Ahead(_) => None,
+        match self.subject {
+            AdviceSubject::Seen(load) => Some(load),
+            AdviceSubject::Ahead(_) => None,
         }
     }
 
     /// Whether the restore is large enough for advice that rests on its size alone.
     fn is_large(&self) -> bool {
-        match self.outlook {
-            Outlook::Seen(load) => load.is_worth(),
-            Outlook::Ahead(bytes) => bytes.is_some_and(|b| b >= WORTH_BYTES),
+        match self.subject {
+            AdviceSubject::Seen(load) => load.is_worth(),
+            AdviceSubject::Ahead(bytes) => bytes.is_some_and(|b| b >= WORTH_BYTES),
         }
     }
 
     /// WAL of the restore, in bytes: what was seen; ahead of it, about the size of the database.
     fn wal(&self) -> Option<u64> {
-        match self.outlook {
-            Outlook::Seen(load) => load.wal_bytes,
-            Outlook::Ahead(_) if self.is_minimal() => None,
-            Outlook::Ahead(bytes) => *bytes,
+        match self.subject {
+            AdviceSubject::Seen(load) => load.wal_bytes,
+            AdviceSubject::Ahead(_) if self.is_minimal() => None,
+            AdviceSubject::Ahead(bytes) => *bytes,
         }
     }
 
@@ -168,14 +168,14 @@ impl TuningRules<'_> {
 
     /// Checkpoints that the amount of WAL requested, or will request.
     fn requested(&self) -> Option<u64> {
-        match self.outlook {
-            Outlook::Seen(load) => {
+        match self.subject {
+            AdviceSubject::Seen(load) => {
                 // Others are requested, too: by DROP DATABASE, a base backup, CHECKPOINT.
                 let by_wal = self.requested_by_wal().filter(|n| *n <= FEW_CHECKPOINTS);
                 let requested = load.requested_checkpoints?;
                 Some(by_wal.map_or(requested, |by_wal| requested.min(by_wal)))
             }
-            Outlook::Ahead(_) => self.requested_by_wal(),
+            AdviceSubject::Ahead(_) => self.requested_by_wal(),
         }
     }
 
@@ -201,11 +201,13 @@ impl TuningRules<'_> {
                 ", and after it changed pages go into the WAL whole again (full_page_writes, which must stay on, as must fsync)"
             }
         };
-        let seen = match self.outlook {
-            Outlook::Seen(_) => {
+        let seen = match self.subject {
+            AdviceSubject::Seen(_) => {
                 format!("the server made {requested} requested checkpoints during the load")
             }
-            Outlook::Ahead(_) => format!("the load will request some {requested} checkpoints"),
+            AdviceSubject::Ahead(_) => {
+                format!("the load will request some {requested} checkpoints")
+            }
         };
         let change = Change {
             setting: "max_wal_size",
@@ -424,8 +426,8 @@ mod tests {
         }
     }
 
-    fn long(load: Load) -> Outlook {
-        Outlook::Seen(Load {
+    fn long(load: Load) -> AdviceSubject {
+        AdviceSubject::Seen(Load {
             seconds: 60.0,
             ..load
         })
@@ -457,15 +459,19 @@ mod tests {
                 is_wal_needed: false,
                 ..defaults(version)
             };
-            let short = Outlook::Seen(Load {
+            let short = AdviceSubject::Seen(Load {
                 seconds: 1.0,
                 wal_bytes: Some(5 * MIB),
                 timed_checkpoints: Some(0),
                 requested_checkpoints: Some(1),
                 indexes: None,
             });
-            for outlook in [short, Outlook::Ahead(Some(MIB)), Outlook::Ahead(None)] {
-                assert_eq!(advise_by(&[], &bad, &outlook), [], "{outlook:?}");
+            for subject in [
+                short,
+                AdviceSubject::Ahead(Some(MIB)),
+                AdviceSubject::Ahead(None),
+            ] {
+                assert_eq!(advise_by(&[], &bad, &subject), [], "{subject:?}");
             }
         }
     }
@@ -513,7 +519,7 @@ mod tests {
             assert_eq!(spread, version < 140_000);
         }
         // A backup of the same size foretells them.
-        let ahead = Outlook::Ahead(Some(10 * GIB));
+        let ahead = AdviceSubject::Ahead(Some(10 * GIB));
         let advice = advise_by(&[], &defaults(150_000), &ahead);
         assert_eq!(named(&advice), ["max_wal_size"]);
         assert!(
@@ -577,14 +583,14 @@ mod tests {
         let settings = defaults(150_000);
         // Runs in 64 MB merge in one pass up to some 5 GB of index.
         assert_eq!(advise_by(&[], &settings, &with(4 * GIB, 60 * MIB)), []);
-        for (outlook, suggested) in [
+        for (subject, suggested) in [
             (with(40 * GIB, 0), "256MB"),
             (with(0, 300 * MIB), "512MB"),
             (with(0, 300 * GIB), "2GB"),
         ] {
-            let advice = advise_by(&[], &settings, &outlook);
+            let advice = advise_by(&[], &settings, &subject);
             assert_eq!(named(&advice), ["maintenance_work_mem"]);
-            assert_eq!(advice[0].suggested, suggested, "{outlook:?}");
+            assert_eq!(advice[0].suggested, suggested, "{subject:?}");
         }
     }
 
@@ -594,9 +600,9 @@ mod tests {
             is_wal_needed: false,
             ..defaults(150_000)
         };
-        let outlook = long(Load::default());
-        assert_eq!(named(&advise_by(&[], &alone, &outlook)), ["wal_level"]);
-        assert_eq!(advise_by(&[], &defaults(150_000), &outlook), []);
+        let subject = long(Load::default());
+        assert_eq!(named(&advise_by(&[], &alone, &subject)), ["wal_level"]);
+        assert_eq!(advise_by(&[], &defaults(150_000), &subject), []);
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn difference(then: &VerificationReport, now: &VerificationReport) -> String {
         (Some(then), Some(now)) if then != now => {
             format!("it had {then} bytes then, and has {now} now")
         }
-        _ => "its checksum is another one".to_owned(),
+        _ => "its checksum differs".to_owned(),
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
             (
                 &of_object(Some("a"), None),
                 &of_object(Some("b"), None),
-                "its checksum is another one",
+                "its checksum differs",
             ),
         ] {
             let mut now = now.clone();

@@ -406,7 +406,7 @@ async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
     Ok(if digest.eq_ignore_ascii_case(&c.sha256) {
         Check::new("canary", CheckStatus::Passed, "the row is unchanged")
     } else {
-        failed("the row has another value")
+        failed("the row has a different value")
     })
 }
 
@@ -453,7 +453,7 @@ fn differs(a: &Assertion, value: &serde_json::Value) -> Option<String> {
         if !same {
             return Some(match (number(wanted), number(value)) {
                 (Some(x), Some(y)) => format!("is {y} instead of {x}"),
-                _ => "has another value".into(),
+                _ => "has a different value".into(),
             });
         }
     }
@@ -584,7 +584,7 @@ mod tests {
         // Text may be row data, so it is not quoted.
         assert_eq!(
             differs(&a(json!("x")), &json!("secret")).unwrap(),
-            "has another value"
+            "has a different value"
         );
         let range = Assertion {
             expect: None,

@@ -116,9 +116,9 @@ impl History {
 }
 
 /// The values of a number in the proven backups, newest first.
-struct Past(Vec<f64>);
+struct PastValues(Vec<f64>);
 
-impl Past {
+impl PastValues {
     /// The largest drop from one backup to the next, as a share.
     fn usual_drop(&self) -> f64 {
         self.0
@@ -262,7 +262,7 @@ fn rows(
     outside: &mut Vec<String>,
     unusual: &mut Vec<String>,
 ) {
-    let history = Past(past.iter().map(|t| t.rows as f64).collect());
+    let history = PastValues(past.iter().map(|t| t.rows as f64).collect());
     let (now, last) = (table.rows as f64, history.0[0]);
     let usual = history.usual_drop();
     let allowed = (usual + policy.tolerance).min(1.0);

@@ -11,7 +11,7 @@ mod times;
 
 pub use limits::EvidenceLimits;
 pub use names::{Question, evidence_name, is_of};
-pub use search::{DocumentFolders, Found, SearchLimit, Testimony};
+pub use search::{DocumentFolders, Found, GenerationEvidence, SearchLimit};
 pub use store::{Evidence, StoredEvidence};
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub fn page(r: &VerificationReport, evidence: Option<DocumentLink<'_>>) -> Strin
             div.box {
                 b { (e.message) }
                 br;
-                span.soft { "reason " (e.reason.as_str()) ", blame " (format!("{:?}", e.blame).to_lowercase()) ", stage " (e.stage) }
+                span.soft { "reason " (e.reason.as_str()) ", blame " (e.blame.as_str()) ", stage " (e.stage) }
                 @if let Some(fix) = &r.fix { p { "What to do: " (fix) } }
             }
         }

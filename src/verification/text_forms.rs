@@ -153,7 +153,7 @@ impl TextForms {
         let (why, fix) = match dumped.filter(|d| *d != here && !self.is_stable) {
             Some(dumped) => (
                 format!(
-                    "it differs, and PostgreSQL {here} may write values of its types otherwise than PostgreSQL {dumped}, which was dumped"
+                    "it differs, and PostgreSQL {here} may write values of its types differently from PostgreSQL {dumped}, which was dumped"
                 ),
                 format!(
                     "verify on a server of PostgreSQL {dumped} (PG_BINDIR or SCRATCH_DB_HOST); the backup may be good"

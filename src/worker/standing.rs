@@ -1,5 +1,5 @@
-//! Standing restores: each order is followed by a loop of its own, which looks for the newest backup and begins its run
-//! when it is due. Nothing depends on a message or on one worker: every look starts from what the bucket has. If two workers
+//! Standing restores: each order is followed by a loop of its own, which finds the newest backup and begins its run
+//! when it is due. Nothing depends on a message or on one worker: every check starts from what the bucket has. If two workers
 //! begin the same run, the lock of the target lets one of them work, and the other one finds the outcome.
 
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 use crate::retry::Backoff;
 use crate::standing::{
-    Candidate, Due, KnownOfOrder, NewestBackup, OrderHistory, PendingBackups, RunOutcome,
+    Candidate, Due, NewestBackup, OrderHistory, OrderSnapshot, PendingBackups, RunOutcome,
     StandingOrder, StandingRun, StandingStates, StandingStatus, due, newest,
 };
 
-/// The shortest and the longest pause before an order is looked at again of which something cannot be read.
+/// The shortest and the longest pause before an order is checked again if something of it could not be read.
 const UNREAD_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// The shortest pause between two looks.
+/// The shortest pause between two checks.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// How many times longer than for a message the target of an order is left alone while it is busy: most of the time,
 /// another worker restores the same backup into it.
@@ -38,9 +38,9 @@ const MAX_SUPERSEDED: usize = 100;
 /// A backup whose run will not begin, and the newer one in its place.
 type SupersededRun = (Candidate, Candidate);
 
-/// What one worker knows of an order, beside what the bucket says.
+/// What one worker remembers about an order, in addition to what the bucket says.
 #[derive(Default)]
-struct Known {
+struct OrderProgress {
     backups: PendingBackups,
     /// Runs that are superseded, unless another worker has begun them; nothing is published of them yet.
     superseded: Vec<SupersededRun>,
@@ -52,7 +52,7 @@ struct Known {
     problem: Option<String>,
 }
 
-impl Known {
+impl OrderProgress {
     /// A backup whose run is due, or will be when the window opens.
     fn put(&mut self, newest: Candidate) {
         // It may be the newest one again.
@@ -118,24 +118,24 @@ enum AttemptEnd {
 }
 
 /// An order that is followed.
-struct Followed<'a> {
+struct FollowedOrder<'a> {
     order: &'a StandingOrder,
-    known: Arc<Mutex<Known>>,
+    progress: Arc<Mutex<OrderProgress>>,
     attempt: Option<JoinHandle<AttemptEnd>>,
     /// No attempt begins before this.
     not_before: Option<Instant>,
-    /// Looks in a row at which something could not be read.
+    /// Checks in a row at which something could not be read.
     unread: u32,
-    /// What kept it from making a copy, when that was logged last.
-    told: Option<String>,
+    /// The problem that was logged last.
+    logged_problem: Option<String>,
     /// Its metrics have values.
     is_measured: bool,
 }
 
-impl Followed<'_> {
+impl FollowedOrder<'_> {
     /// Logs what keeps the order from making a copy, if that is new.
-    fn tell(&mut self, problem: Option<&str>) {
-        if self.told.as_deref() == problem {
+    fn log_problem(&mut self, problem: Option<&str>) {
+        if self.logged_problem.as_deref() == problem {
             return;
         }
         if let Some(why) = problem {
@@ -145,7 +145,7 @@ impl Followed<'_> {
                 "a standing restore makes no copy"
             );
         }
-        self.told = problem.map(str::to_owned);
+        self.logged_problem = problem.map(str::to_owned);
     }
 
     /// Waits until the attempt that runs has ended.
@@ -161,7 +161,7 @@ impl Followed<'_> {
                         error = %e,
                         "internal error: an attempt at a standing restore ended without an outcome"
                     );
-                    self.known.lock().backups.end(true);
+                    self.progress.lock().backups.end(true);
                     AttemptEnd::Again(1)
                 })
             }
@@ -169,8 +169,8 @@ impl Followed<'_> {
     }
 }
 
-/// What a look at an order found.
-struct Look {
+/// What a check of an order found.
+struct ObservedOrder {
     history: OrderHistory,
     newest: Option<Candidate>,
     had_run: bool,
@@ -178,17 +178,17 @@ struct Look {
     problem: Option<String>,
 }
 
-impl Look {
+impl ObservedOrder {
     fn due(&self, order: &StandingOrder, now: jiff::Timestamp) -> Due {
         let last = self.history.last_by(order.rules());
-        let known = KnownOfOrder {
+        let snapshot = OrderSnapshot {
             newest: self.newest.as_ref(),
             had_run: self.had_run,
             is_paused: self.history.paused_since.is_some(),
             restored: last.and_then(|run| run.backup_created),
             would_unmask: self.history.would_unmask(order.rules()),
         };
-        due(order, known, now)
+        due(order, snapshot, now)
     }
 }
 
@@ -198,7 +198,7 @@ impl Worker {
         let orders = &self.settings.standing;
         let now = (self.settings.clock)();
         for order in orders {
-            // Not in the metrics: what they said last counts until the bucket was looked at.
+            // Not in the metrics: what they said last counts until the bucket has been read.
             let unknown = StandingStatus::of(order, &OrderHistory::default(), now);
             self.state.set_order(unknown);
         }
@@ -208,19 +208,19 @@ impl Worker {
 
     async fn follow_order(&self, order: &StandingOrder, context: &WorkerContext) {
         let mut news = self.backup_news.subscribe();
-        let mut followed = Followed {
+        let mut followed = FollowedOrder {
             order,
-            known: Arc::default(),
+            progress: Arc::default(),
             attempt: None,
             not_before: None,
             unread: 0,
-            told: None,
+            logged_problem: None,
             is_measured: false,
         };
         loop {
             news.mark_unchanged();
-            let looked = context.until_soft(self.look_at_order(&mut followed, context));
-            let Some(pause) = looked.await else { return };
+            let checked = context.until_soft(self.check_order(&mut followed, context));
+            let Some(pause) = checked.await else { return };
             let next = async {
                 tokio::select! {
                     _ = news.changed() => None,
@@ -253,17 +253,17 @@ impl Worker {
         }
     }
 
-    /// Looks at an order, begins its run if that is due, and returns how long nothing else will be due.
-    async fn look_at_order(
+    /// Checks an order, begins its run if that is due, and returns how long nothing else will be due.
+    async fn check_order(
         &self,
-        followed: &mut Followed<'_>,
+        followed: &mut FollowedOrder<'_>,
         context: &WorkerContext,
     ) -> Duration {
         let (order, now) = (followed.order, (self.settings.clock)());
-        let look = match self.look(order, &followed.known, now).await {
-            Ok(look) => look,
+        let observed = match self.observe(order, &followed.progress, now).await {
+            Ok(observed) => observed,
             Err(e) => {
-                self.cannot_look(order, &e);
+                self.log_unobserved(order, &e);
                 if !followed.is_measured {
                     // Otherwise an order whose state can never be read would raise no alert.
                     self.metrics.record_standing(&order.name, 0.0, 0.0);
@@ -273,40 +273,40 @@ impl Worker {
             }
         };
         followed.unread = 0;
-        let is_paused = look.history.paused_since.is_some();
-        let due = look.due(order, now);
+        let is_paused = observed.history.paused_since.is_some();
+        let due = observed.due(order, now);
         let (waits, failed) = {
-            let mut known = followed.known.lock();
-            if let Some(newest) = look.newest.clone().filter(|_| !is_paused) {
-                known.put(newest);
+            let mut progress = followed.progress.lock();
+            if let Some(newest) = observed.newest.clone().filter(|_| !is_paused) {
+                progress.put(newest);
             }
             if due == Due::Nothing {
-                let was_tried = known.give_up();
+                let was_tried = progress.give_up();
                 if was_tried {
                     // No attempt follows that could show that the worker lacks nothing any more.
                     self.state.set_ready(true);
                 }
             }
-            (known.backups.waits().cloned(), known.problem.clone())
+            (progress.backups.waits().cloned(), progress.problem.clone())
         };
-        followed.tell(look.problem.as_deref());
-        let shown = (waits.as_ref(), failed.or(look.problem));
-        self.show_order(order, &look.history, shown, now);
+        followed.log_problem(observed.problem.as_deref());
+        let shown = (waits.as_ref(), failed.or(observed.problem));
+        self.show_order(order, &observed.history, shown, now);
         followed.is_measured = true;
-        self.answer_superseded(order, &followed.known, context);
+        self.answer_superseded(order, &followed.progress, context);
         let is_held_back = followed.not_before.is_some_and(|t| t > Instant::now());
         if due == Due::Now && waits.is_some() && followed.attempt.is_none() && !is_held_back {
             followed.not_before = None;
             let attempt =
                 self.clone()
-                    .attempt(order.clone(), followed.known.clone(), context.clone());
+                    .attempt(order.clone(), followed.progress.clone(), context.clone());
             // Tracked, so that the drain timeout applies to it too.
             followed.attempt = Some(context.tasks.spawn(attempt));
         }
         self.pause_of(followed, now)
     }
 
-    fn cannot_look(&self, order: &StandingOrder, e: &RestoreError) {
+    fn log_unobserved(&self, order: &StandingOrder, e: &RestoreError) {
         let error = report(e);
         self.state.set_problem(&order.name, &error);
         tracing::warn!(
@@ -316,7 +316,7 @@ impl Worker {
         );
     }
 
-    fn pause_of(&self, followed: &Followed<'_>, now: jiff::Timestamp) -> Duration {
+    fn pause_of(&self, followed: &FollowedOrder<'_>, now: jiff::Timestamp) -> Duration {
         let usual = self.settings.standing_pause.mul_f64(0.5 + fastrand::f64());
         let until = |t: jiff::Timestamp| Duration::try_from(t.duration_since(now)).ok();
         let change = followed.order.next_change(now).and_then(until);
@@ -330,12 +330,12 @@ impl Worker {
     }
 
     /// Reads what is known of an order, and its newest backup, unless it is paused.
-    async fn look(
+    async fn observe(
         &self,
         order: &StandingOrder,
-        known: &Mutex<Known>,
+        progress: &Mutex<OrderProgress>,
         now: jiff::Timestamp,
-    ) -> Result<Look, RestoreError> {
+    ) -> Result<ObservedOrder, RestoreError> {
         let catalog = self.manager.catalog();
         let states = StandingStates::open(catalog).await?;
         let history = states.history(&order.name).await?;
@@ -349,7 +349,7 @@ impl Worker {
             NewestBackup::Nothing => (None, None),
             NewestBackup::NoneOfThem(e) => (None, Some(order.why_none(&report(&e)))),
         };
-        let answered = known.lock().answered;
+        let answered = progress.lock().answered;
         let had_run = match &newest {
             Some(backup) if answered == Some(backup.generation) => true,
             Some(backup) => states.had_run(&history, &order.run_of(backup)).await?,
@@ -359,7 +359,7 @@ impl Worker {
         let problem = problem
             .or_else(|| history.copy_problem(order))
             .or_else(|| history.older_problem(order, too_old?));
-        Ok(Look {
+        Ok(ObservedOrder {
             history,
             newest,
             had_run,
@@ -393,7 +393,7 @@ impl Worker {
     async fn attempt(
         self,
         order: StandingOrder,
-        known: Arc<Mutex<Known>>,
+        progress: Arc<Mutex<OrderProgress>>,
         context: WorkerContext,
     ) -> AttemptEnd {
         let Some(permit) = context.until_soft(context.permits.restore()).await else {
@@ -401,19 +401,22 @@ impl Worker {
         };
         // Meanwhile the window may have closed, the order may be paused, or another worker may have restored the backup.
         let now = (self.settings.clock)();
-        let look = match context.until_soft(self.look(&order, &known, now)).await {
-            Some(Ok(look)) => look,
+        let observed = match context
+            .until_soft(self.observe(&order, &progress, now))
+            .await
+        {
+            Some(Ok(observed)) => observed,
             Some(Err(e)) => {
-                self.cannot_look(&order, &e);
+                self.log_unobserved(&order, &e);
                 return AttemptEnd::Again(1);
             }
             None => return AttemptEnd::Again(1),
         };
-        let is_due = look.due(&order, now) == Due::Now;
-        let begun = look.newest.filter(|_| is_due).and_then(|newest| {
-            let mut known = known.lock();
-            known.put(newest);
-            known.begin()
+        let is_due = observed.due(&order, now) == Due::Now;
+        let begun = observed.newest.filter(|_| is_due).and_then(|newest| {
+            let mut progress = progress.lock();
+            progress.put(newest);
+            progress.begin()
         });
         let Some((backup, attempt)) = begun else {
             return AttemptEnd::Answered;
@@ -429,12 +432,12 @@ impl Worker {
             .await;
         drop(permit);
         {
-            let mut known = known.lock();
-            known.end(backup.generation, end);
-            known.problem = problem;
+            let mut progress = progress.lock();
+            progress.end(backup.generation, end);
+            progress.problem = problem;
         }
         // The target is free now.
-        self.answer_superseded(&order, &known, &context);
+        self.answer_superseded(&order, &progress, &context);
         end
     }
 
@@ -527,23 +530,23 @@ impl Worker {
         }
     }
 
-    /// Answers the runs that are superseded, in a task of its own. What cannot be answered now is tried at the next look.
+    /// Answers the runs that are superseded, in a task of its own. What cannot be answered now is tried at the next check.
     fn answer_superseded(
         &self,
         order: &StandingOrder,
-        known: &Arc<Mutex<Known>>,
+        progress: &Arc<Mutex<OrderProgress>>,
         context: &WorkerContext,
     ) {
-        let superseded = std::mem::take(&mut known.lock().superseded);
+        let superseded = std::mem::take(&mut progress.lock().superseded);
         if superseded.is_empty() {
             return;
         }
-        let (worker, order, known) = (self.clone(), order.clone(), known.clone());
+        let (worker, order, progress) = (self.clone(), order.clone(), progress.clone());
         // Whole, also if the worker stops meanwhile.
         context.tasks.spawn(async move {
             for run in superseded {
                 if !worker.supersede(&order, &run).await {
-                    known.lock().supersede(run.0, run.1);
+                    progress.lock().supersede(run.0, run.1);
                 }
             }
         });
@@ -623,7 +626,7 @@ impl Worker {
             tracing::warn!(
                 order,
                 error = report(&e),
-                "failed to write down how a run of a standing restore ended"
+                "failed to record how a run of a standing restore ended"
             );
         }
     }
@@ -660,8 +663,8 @@ mod tests {
         }
     }
 
-    fn superseded(known: &Known) -> Vec<(i64, i64)> {
-        let runs = known.superseded.iter();
+    fn superseded(progress: &OrderProgress) -> Vec<(i64, i64)> {
+        let runs = progress.superseded.iter();
         runs.map(|(older, newer)| (older.generation.0, newer.generation.0))
             .collect()
     }
@@ -669,42 +672,42 @@ mod tests {
     /// Another worker may have begun it: whether it is answered is decided later, under the target's lock.
     #[test]
     fn a_run_that_found_its_target_busy_waits_for_its_answer() {
-        let mut known = Known::default();
-        known.put(backup(1));
-        let (running, attempt) = known.begin().unwrap();
+        let mut progress = OrderProgress::default();
+        progress.put(backup(1));
+        let (running, attempt) = progress.begin().unwrap();
         assert_eq!((running, attempt), (backup(1), 1));
-        known.put(backup(2));
-        known.end(Generation(1), AttemptEnd::Busy);
-        assert_eq!(superseded(&known), [(1, 2)]);
+        progress.put(backup(2));
+        progress.end(Generation(1), AttemptEnd::Busy);
+        assert_eq!(superseded(&progress), [(1, 2)]);
         // The newer one was deleted: the older one is not superseded any more.
-        known.backups.clear();
-        known.put(backup(1));
-        assert!(superseded(&known).is_empty());
+        progress.backups.clear();
+        progress.put(backup(1));
+        assert!(superseded(&progress).is_empty());
     }
 
     /// The worker must not stay unready because of a run that nobody waits for.
     #[test]
     fn a_run_that_is_given_up_is_no_problem_any_more() {
-        let mut known = Known::default();
-        known.put(backup(1));
-        assert!(!known.give_up());
-        known.put(backup(1));
-        known.begin();
-        known.end(Generation(1), AttemptEnd::Again(1));
-        known.problem = Some("access_denied: gs://b/x: no".to_owned());
-        assert!(known.give_up());
-        assert!(known.backups.waits().is_none() && known.problem.is_none());
-        assert!(!known.give_up());
+        let mut progress = OrderProgress::default();
+        progress.put(backup(1));
+        assert!(!progress.give_up());
+        progress.put(backup(1));
+        progress.begin();
+        progress.end(Generation(1), AttemptEnd::Again(1));
+        progress.problem = Some("access_denied: gs://b/x: no".to_owned());
+        assert!(progress.give_up());
+        assert!(progress.backups.waits().is_none() && progress.problem.is_none());
+        assert!(!progress.give_up());
     }
 
     #[test]
     fn the_oldest_runs_without_an_answer_are_forgotten() {
-        let mut known = Known::default();
+        let mut progress = OrderProgress::default();
         for generation in 0..=i64::try_from(MAX_SUPERSEDED).unwrap() + 1 {
-            known.put(backup(generation));
+            progress.put(backup(generation));
         }
-        assert_eq!(known.superseded.len(), MAX_SUPERSEDED);
-        assert_eq!(superseded(&known)[0], (1, 2));
+        assert_eq!(progress.superseded.len(), MAX_SUPERSEDED);
+        assert_eq!(superseded(&progress)[0], (1, 2));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct WorkerState {
     health: Mutex<Health>,
     target: Mutex<TargetHealth>,
     links: JobLinks,
-    held: Mutex<Vec<Held>>,
+    held: Mutex<Vec<HeldDelivery>>,
     /// How long the last new message waited in the queue, in seconds.
     last_delay: Mutex<Option<f64>>,
 }
@@ -105,7 +105,7 @@ pub enum WaitReason {
     Retry,
 }
 
-/// Held messages that wait for the same thing.
+/// HeldDelivery messages that wait for the same thing.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct WaitingMessages {
     pub reason: WaitReason,
@@ -137,7 +137,7 @@ fn names_evidence(result: &RestoreResult) -> bool {
     verification.is_some_and(|v| v.evidence.is_some())
 }
 
-struct Held {
+struct HeldDelivery {
     id: u64,
     /// When it was published, in microseconds since 1970.
     published: i64,
@@ -145,7 +145,7 @@ struct Held {
 }
 
 /// When the oldest of these messages was published.
-fn oldest<'a>(held: impl Iterator<Item = &'a Held>) -> Option<jiff::Timestamp> {
+fn oldest<'a>(held: impl Iterator<Item = &'a HeldDelivery>) -> Option<jiff::Timestamp> {
     let published = held.map(|h| h.published).min()?;
     jiff::Timestamp::from_microsecond(published).ok()
 }
@@ -286,7 +286,7 @@ impl WorkerState {
     /// Counts a message that was published then, in microseconds since 1970, as held.
     pub(super) fn hold(self: &Arc<Self>, published: i64) -> HeldMessage {
         let id = self.next.fetch_add(1, Relaxed);
-        lock(&self.held).push(Held {
+        lock(&self.held).push(HeldDelivery {
             id,
             published,
             waits_for: None,
@@ -474,7 +474,7 @@ impl WorkerState {
 
     fn queue(&self) -> QueueStatus {
         let held = lock(&self.held);
-        let mut by_reason: BTreeMap<WaitReason, Vec<&Held>> = BTreeMap::new();
+        let mut by_reason: BTreeMap<WaitReason, Vec<&HeldDelivery>> = BTreeMap::new();
         for message in held.iter() {
             if let Some(reason) = message.waits_for {
                 by_reason.entry(reason).or_default().push(message);

@@ -38,7 +38,7 @@ fn defaults_in_the_help_are_the_actual_defaults() {
             ![
                 "the server's cores",
                 "the cgroup's limit",
-                "one set for all; databases are told apart in any case",
+                "one set for all; databases in a set are distinguished in any case",
                 "only on the target server",
                 "no limit",
                 "those of the system",
@@ -85,10 +85,10 @@ fn pages() -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false if path.extension().is_some_and(|e| e == "md") => pages.push(path),
-                false => {}
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                pages.push(path);
             }
         }
     }

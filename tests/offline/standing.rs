@@ -32,8 +32,8 @@ fn all_mistakes_are_found_at_once_each_with_its_order() {
         assert_eq!(out.status.code(), Some(78), "{args:?}");
         let said = text(&out.stderr);
         for mistake in [
-            "order staging: target: database production is none of ALLOWED_TARGETS",
-            "order reports: set: bi is none of BACKUP_SETS",
+            "order staging: target: database production is not in ALLOWED_TARGETS",
+            "order reports: set: bi is not in BACKUP_SETS",
             "order reports: when: schedule: must be a cron pattern",
         ] {
             let line = format!("STANDING_RESTORES: {path}: {mistake}");

@@ -312,7 +312,7 @@ async fn a_file_behind_the_pieces_is_named_and_the_backup_is_not_blamed() {
             error.message
         );
         assert_eq!(error.blame, Blame::Infrastructure);
-        let named = format!("ends before {name}.ad, which is no part of it: move that file away");
+        let named = format!("ends before {name}.ad, which is not part of it: move that file away");
         assert!(error.message.contains(&named), "{}", error.message);
         // `make test` restores one of them.
         if name == "x.dump.gz" || is_full_campaign() {

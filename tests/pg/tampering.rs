@@ -261,6 +261,9 @@ async fn cut_off(app: &App, c: &Arc<Cluster>, dump: &std::path::Path) {
     let done = run(app, &again(&request)).await.result;
     assert_begun_again(&done, "the end was cut off");
     let why = why_not(&done).unwrap();
-    assert!(why.contains("not of what is in the database"), "{why}");
+    assert!(
+        why.contains("does not match what is in the database"),
+        "{why}"
+    );
     assert_settled(c, "app", "the end was cut off");
 }

@@ -101,10 +101,10 @@ impl VerificationSetup {
         while let Some(folder) = todo.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => todo.push(path),
-                    false if path.to_str().unwrap().contains(part) => found.push(path),
-                    false => {}
+                if path.is_dir() {
+                    todo.push(path);
+                } else if path.to_str().unwrap().contains(part) {
+                    found.push(path);
                 }
             }
         }
@@ -1090,15 +1090,15 @@ async fn what_changes_after_its_proof_is_damaged() {
         assert!(error.message.ends_with(what), "{error:?}");
     };
     rot("a.dump");
-    fails("a.dump", "its checksum is another one").await;
+    fails("a.dump", "its checksum differs").await;
     rot("n/3387.dat.gz");
-    fails("n/", "its checksum is another one").await;
+    fails("n/", "its checksum differs").await;
     std::fs::remove_file(b.folder.path().join("n/3387.dat.gz")).unwrap();
     fails("n/", "1 of 8 members is missing").await;
     // What restores all the same, and what the server seems to lack.
     for (then, now) in [("\t0.14\t", "\t0.15\t"), ("row_security", "row_securitz")] {
         rewrite("x.sql", text.replacen(then, now, 1).as_bytes());
-        fails("x.sql", "its checksum is another one").await;
+        fails("x.sql", "its checksum differs").await;
     }
     rewrite("x.sql", text.as_bytes());
     let repaired = verify(&app, "x.sql").await;

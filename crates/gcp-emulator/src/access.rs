@@ -58,7 +58,7 @@ impl Access {
 }
 
 #[derive(serde::Deserialize)]
-struct Asked {
+struct PermissionQuery {
     permissions: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ struct Asked {
 async fn test(
     State(access): State<Access>,
     Path((_, asked)): Path<(String, String)>,
-    axum::Json(body): axum::Json<Asked>,
+    axum::Json(body): axum::Json<PermissionQuery>,
 ) -> Result<axum::Json<serde_json::Value>, StatusCode> {
     if asked.ends_with(":testIamPermissions") {
         Ok(axum::Json(

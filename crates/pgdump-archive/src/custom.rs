@@ -217,7 +217,7 @@ impl CustomBlocks {
             Ok(())
         } else {
             Err(corrupt(
-                "the table of contents behind the data has other offsets than when it was read before",
+                "the offsets in the table of contents after the data differ from those read before",
             ))
         }
     }
@@ -383,7 +383,7 @@ fn are_offsets_known(
     for (e, offset) in entries.iter().filter(|e| e.has_data).zip(offsets) {
         match offset {
             DataOffset::At(n) if starts.get(&e.dump_id) != Some(n) => {
-                return Err(wrong_index("the blocks begin at other offsets"));
+                return Err(wrong_index("the blocks begin at different offsets"));
             }
             DataOffset::At(_) => {}
             _ => are_known = false,
@@ -437,7 +437,7 @@ impl LocatedBlocks<'_> {
             if next_kind(&mut input)?.is_some() {
                 let origin = self.queue.origin();
                 return Err(corrupt(format!(
-                    "a block has another length than in {origin}"
+                    "a block has a different length than in {origin}"
                 )));
             }
         }
@@ -485,7 +485,7 @@ impl LocatedBlocks<'_> {
             skip_block(input, &self.form, kind)?
         }
         let read = self.queue.accept(block, input.take_extent());
-        let read = read.ok_or_else(|| differs("has another length or checksum than"))?;
+        let read = read.ok_or_else(|| differs("has a different length or checksum than"))?;
         let is_by_offsets = self.queue.is_by_offsets();
         if is_wanted {
             let proven = if is_by_offsets {
@@ -498,7 +498,7 @@ impl LocatedBlocks<'_> {
             // What an earlier attempt has loaded of it was read elsewhere.
             let name = entry.name();
             return Err(corrupt(format!(
-                "the block of {name} is not where an earlier attempt has read it"
+                "the block of {name} is not where an earlier attempt read it"
             )));
         }
         Ok(())

@@ -91,7 +91,7 @@ impl InputFiles {
         let alone = self.name(0).filter(|_| files == 1);
         let alone = alone.map(|name| format!(", or name {name}, which is whole"));
         Some(ArchiveError::foreign(format!(
-            "the archive ends before {foreign}, which is no part of it: move that file away{}",
+            "the archive ends before {foreign}, which is not part of it: move that file away{}",
             alone.unwrap_or_default()
         )))
     }

@@ -150,7 +150,7 @@ impl<'a> InsertEdit<'a> {
             return Ok(None);
         }
         let mut names = vec![];
-        let wrong = || not_understood("has a list of columns that is not one of names");
+        let wrong = || not_understood("has a list of columns that are not plain names");
         while !self.is_symbol(b')') {
             self.at += 1;
             names.push(

@@ -322,7 +322,7 @@ impl Archive {
             let what = match own {
                 Some(own) => format!("the backup is of database {own}, not of {wanted}"),
                 None => format!(
-                    "the backup does not name its database, so it may not be {wanted}: restore it by its name, without --database"
+                    "the backup does not name its database, so it may be a different one than {wanted}: restore it by its name, without --database"
                 ),
             };
             return Err(ArchiveError::not_found(what));
@@ -494,7 +494,7 @@ impl Archive {
     ) -> Result<(), ArchiveError> {
         match &mut self.body {
             ArchiveBody::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
-            _ => Err(toc::corrupt("the restore index is another archive's")),
+            _ => Err(toc::corrupt("the restore index belongs to another archive")),
         }
     }
 

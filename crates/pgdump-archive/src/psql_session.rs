@@ -224,7 +224,7 @@ impl PsqlSession {
     ) -> Result<bool, ArchiveError> {
         self.strings.statement(text, self.dialect).map_err(|_| {
             ArchiveError::limit(format!(
-                "line {line}: the statement may change standard_conforming_strings, and its text does not tell to what"
+                "line {line}: the statement may change standard_conforming_strings to a value that its text does not show"
             ))
         })?;
         self.kept.check(self.strings.memory())?;

@@ -112,7 +112,7 @@ impl<W: Write> ArchiveWriter<W> {
             } else {
                 let (inner, outer) = (entry.name(), &open.name);
                 Err(corrupt(format!(
-                    "the data of {inner} begins inside of that of {outer}"
+                    "the data of {inner} begins inside that of {outer}"
                 )))
             };
         }

@@ -296,7 +296,7 @@ fn json(rules: &Ordered<RuleSpec>, target: Target<'_>) -> Result<Box<dyn Transfo
     let mut compiled: Vec<(JsonPath, JsonLeaf)> = Vec::new();
     for (path, rule) in &rules.0 {
         let leads = JsonPath::parse(path).ok_or_else(|| {
-            format!("json: {path} is no path; write one such as $.a.b, $[\"a b\"] (without escapes), $.a[*].b or $[*].x")
+            format!("json: {path} is not a path; write one such as $.a.b, $[\"a b\"] (without escapes), $.a[*].b or $[*].x")
         })?;
         let earlier = compiled.iter().zip(&rules.0);
         let mut conflicting = earlier.filter(|((other, _), _)| other.conflicts_with(&leads));
@@ -531,7 +531,7 @@ mod tests {
             ("{ noise: 5% }", "numeric(5,-2)", "numeric(5,-2)"),
             ("{ each: { null: true } }", "box[]", "commas"),
             ("{ each: { hash: true } }", "text", "each is for arrays"),
-            ("{ json: { a: { hash: true } } }", "json", "is no path"),
+            ("{ json: { a: { hash: true } } }", "json", "is not a path"),
             (
                 "{ json: { \"$.a\": { each: { hash: true } } } }",
                 "json",

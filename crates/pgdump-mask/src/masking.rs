@@ -7,13 +7,13 @@ use crate::error::{MaskFileError, Misfit};
 use crate::file::{LargeObjects, MaskFile};
 use crate::key::MaskKey;
 use crate::label::rule_of;
-use crate::row_filter::{RowFilter, Share, Test, Wanted};
+use crate::row_filter::{Predicate, RowFilter, RowTest, Share};
 use crate::rows_spec::{Condition, RowConditions, RowsSpec};
 use crate::rule_book::{RuleBook, TableRuleset};
 use crate::rule_spec::RuleSpec;
 use crate::shape::{ColumnShape, TableShape};
 use crate::sql_type::SqlType;
-use crate::table_mask::{Action, ColumnRule, CompiledRules, Slot, TableMask, TemplatePart};
+use crate::table_mask::{Action, ColumnRule, CompiledRules, InputColumn, TableMask, TemplatePart};
 use crate::template::{self, TemplateToken};
 use crate::transform::Transform;
 
@@ -131,7 +131,7 @@ struct Builder<'a> {
     /// The columns that rules read; their slots are numbered at the end.
     read: Vec<usize>,
     pending: Vec<Pending>,
-    tests: Vec<(usize, Wanted)>,
+    tests: Vec<(usize, Predicate)>,
     misfits: Vec<Misfit>,
 }
 
@@ -328,7 +328,7 @@ impl<'a> Builder<'a> {
             .key
             .ok_or("share needs a key: set MASK_KEY or MASK_KEY_FILE")?;
         let share = Share::new(key.keyed().clone(), share);
-        self.test(column, Wanted::Share(share));
+        self.test(column, Predicate::Share(share));
         Ok(())
     }
 
@@ -336,26 +336,26 @@ impl<'a> Builder<'a> {
         let column = self.column(name)?;
         let ty = &self.types[column];
         let spelled = |text: &str| {
-            Test::spelled(ty, text).ok_or_else(|| format!("{text} is not {}", ty.in_words()))
+            RowTest::spelled(ty, text).ok_or_else(|| format!("{text} is not {}", ty.in_words()))
         };
         let bound = |text: &Option<String>| text.as_deref().map(spelled).transpose();
-        let wanted = match condition {
+        let predicate = match condition {
             Condition::OneOf(values) => {
                 let values: Result<Vec<_>, String> = values.iter().map(bound).collect();
-                Wanted::OneOf(values?)
+                Predicate::OneOf(values?)
             }
-            Condition::Range { from, to } => Wanted::Range {
+            Condition::Range { from, to } => Predicate::Range {
                 from: bound(from)?,
                 to: bound(to)?,
             },
         };
-        self.test(column, wanted);
+        self.test(column, predicate);
         Ok(())
     }
 
-    fn test(&mut self, column: usize, wanted: Wanted) {
+    fn test(&mut self, column: usize, predicate: Predicate) {
         self.read.push(column);
-        self.tests.push((column, wanted));
+        self.tests.push((column, predicate));
     }
 
     /// Numbers the slots, in the order of the table, and puts the rules together.
@@ -407,13 +407,13 @@ impl<'a> Builder<'a> {
             }
         });
         let columns = columns.collect();
-        let tests = self.tests.into_iter().map(|(column, wanted)| Test {
+        let tests = self.tests.into_iter().map(|(column, predicate)| RowTest {
             slot: slot_of(column),
             ty: self.types[column].clone(),
-            wanted,
+            predicate,
         });
         let filter = RowFilter(tests.collect());
-        let slots = read.iter().map(|column| Slot {
+        let slots = read.iter().map(|column| InputColumn {
             column: *column,
             ty: self.types[*column].clone(),
         });
@@ -451,7 +451,7 @@ impl<'a> Builder<'a> {
             self.refuse(
                 Some(&shape.columns[column].name),
                 format!(
-                    "template refers to {name}, which is a template, too; refer to other columns"
+                    "template refers to {name}, which is itself a template; refer to other columns"
                 ),
             );
         }

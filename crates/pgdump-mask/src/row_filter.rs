@@ -11,16 +11,16 @@ use crate::transform::RowValues;
 
 /// What must hold of a row; all of it applies.
 #[derive(Default)]
-pub(crate) struct RowFilter(pub(crate) Vec<Test>);
+pub(crate) struct RowFilter(pub(crate) Vec<RowTest>);
 
 /// A test of the value in a slot.
-pub(crate) struct Test {
+pub(crate) struct RowTest {
     pub(crate) slot: usize,
     pub(crate) ty: SqlType,
-    pub(crate) wanted: Wanted,
+    pub(crate) predicate: Predicate,
 }
 
-pub(crate) enum Wanted {
+pub(crate) enum Predicate {
     /// The keyed hash of the value is in the share. Rows without a value are left out.
     Share(Share),
     /// One of these; `None` is NULL.
@@ -59,20 +59,20 @@ impl RowFilter {
     }
 }
 
-impl Test {
+impl RowTest {
     fn holds(&self, value: Option<&[u8]>) -> bool {
         let value = value.map(|v| self.ty.canonical(v));
         let value = value.as_deref();
-        match &self.wanted {
-            Wanted::Share(share) => value.is_some_and(|v| share.contains(v)),
-            Wanted::OneOf(values) => values.iter().any(|wanted| match (wanted, value) {
+        match &self.predicate {
+            Predicate::Share(share) => value.is_some_and(|v| share.contains(v)),
+            Predicate::OneOf(values) => values.iter().any(|wanted| match (wanted, value) {
                 (Some(wanted), Some(value)) => {
                     compare(&self.ty, value, wanted) == Some(Ordering::Equal)
                         && (self.ty != SqlType::Timestamp || fraction(value) == fraction(wanted))
                 }
                 (wanted, value) => wanted.is_none() && value.is_none(),
             }),
-            Wanted::Range { from, to } => value.is_some_and(|v| {
+            Predicate::Range { from, to } => value.is_some_and(|v| {
                 let is = |bound: &Option<Vec<u8>>, out: Ordering| {
                     bound
                         .as_deref()
@@ -138,19 +138,19 @@ mod tests {
     use super::*;
     use crate::key::test_key;
 
-    fn holds(ty: &str, wanted: Wanted, value: Option<&str>) -> bool {
-        let test = Test {
+    fn holds(ty: &str, predicate: Predicate, value: Option<&str>) -> bool {
+        let test = RowTest {
             slot: 0,
             ty: SqlType::parse(ty),
-            wanted,
+            predicate,
         };
         test.holds(value.map(str::as_bytes))
     }
 
-    fn range(ty: &str, from: Option<&str>, to: Option<&str>) -> Wanted {
+    fn range(ty: &str, from: Option<&str>, to: Option<&str>) -> Predicate {
         let ty = SqlType::parse(ty);
-        let bound = |b: Option<&str>| b.map(|b| Test::spelled(&ty, b).unwrap());
-        Wanted::Range {
+        let bound = |b: Option<&str>| b.map(|b| RowTest::spelled(&ty, b).unwrap());
+        Predicate::Range {
             from: bound(from),
             to: bound(to),
         }
@@ -195,12 +195,12 @@ mod tests {
             ("citext", "EU", "eu", true),
             ("text", "EU", "eu", false),
         ] {
-            let spelled = Test::spelled(&SqlType::parse(ty), wanted);
-            let one_of = Wanted::OneOf(vec![Some(spelled.unwrap())]);
+            let spelled = RowTest::spelled(&SqlType::parse(ty), wanted);
+            let one_of = Predicate::OneOf(vec![Some(spelled.unwrap())]);
             assert_eq!(holds(ty, one_of, Some(value)), expected, "{ty} {wanted}");
         }
-        assert!(holds("integer", Wanted::OneOf(vec![None]), None));
-        assert!(!holds("integer", Wanted::OneOf(vec![None]), Some("1")));
+        assert!(holds("integer", Predicate::OneOf(vec![None]), None));
+        assert!(!holds("integer", Predicate::OneOf(vec![None]), Some("1")));
     }
 
     #[test]
@@ -236,12 +236,12 @@ mod tests {
             );
         }
         assert!(!holds("integer", range("integer", Some("1"), None), None));
-        assert_eq!(Test::spelled(&SqlType::Date, "soon"), None);
+        assert_eq!(RowTest::spelled(&SqlType::Date, "soon"), None);
     }
 
     #[test]
     fn values_and_null_are_listed() {
-        let list = || Wanted::OneOf(vec![Some(b"eu".to_vec()), None]);
+        let list = || Predicate::OneOf(vec![Some(b"eu".to_vec()), None]);
         assert!(holds("text", list(), Some("eu")));
         assert!(holds("character(4)", list(), Some("eu  ")));
         assert!(holds("text", list(), None));
@@ -252,7 +252,7 @@ mod tests {
     fn a_share_is_about_so_large_and_the_same_for_key_and_reference() {
         let key = test_key("a").keyed().clone();
         let chosen = |per_cent: f64, ty: &str| -> Vec<u32> {
-            let share = || Wanted::Share(Share::new(key.clone(), per_cent));
+            let share = || Predicate::Share(Share::new(key.clone(), per_cent));
             (0..10_000)
                 .filter(|v| holds(ty, share(), Some(&v.to_string())))
                 .collect()
@@ -266,7 +266,7 @@ mod tests {
         assert!(chosen(0.0, "integer").is_empty());
         assert!(!holds(
             "integer",
-            Wanted::Share(Share::new(key.clone(), 100.0)),
+            Predicate::Share(Share::new(key.clone(), 100.0)),
             None
         ));
     }

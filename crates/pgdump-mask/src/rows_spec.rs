@@ -54,9 +54,9 @@ impl RowsSpec {
         };
         match (conditions.share, &conditions.by) {
             (Some(share), Some(_)) if (0.0..=100.0).contains(&share) => Ok(()),
-            (Some(_), Some(_)) => Err("share is per cent: write a number from 0 to 100"),
+            (Some(_), Some(_)) => Err("share is a percentage: write a number from 0 to 100"),
             (Some(_), None) => Err("share needs by: the column whose values are chosen"),
-            (None, Some(_)) => Err("by needs share: per cent of its values"),
+            (None, Some(_)) => Err("by needs share: the percentage of its values to keep"),
             (None, None) if conditions.conditions.0.is_empty() => {
                 Err("write none, a share with by, or where")
             }

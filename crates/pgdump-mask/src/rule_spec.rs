@@ -248,7 +248,11 @@ impl RuleReader {
             }
             "json" => RuleSpec::Json(map.next_value()?),
             "each" => RuleSpec::Each(Box::new(map.next_value()?)),
-            _ => return Err(A::Error::custom(format!("{key} is no rule: write {KEYS}"))),
+            _ => {
+                return Err(A::Error::custom(format!(
+                    "{key} is not a rule: write {KEYS}"
+                )));
+            }
         };
         self.rules.push(rule);
         Ok(())
@@ -280,7 +284,7 @@ impl<'de> Visitor<'de> for RuleVisitor {
         match word {
             "keep" => Ok(RuleSpec::Keep),
             _ => Err(E::custom(format!(
-                "{word} is no rule: write keep, or one of {KEYS} in braces"
+                "{word} is not a rule: write keep, or one of {KEYS} in braces"
             ))),
         }
     }

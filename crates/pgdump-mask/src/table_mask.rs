@@ -21,14 +21,14 @@ pub(crate) struct CompiledRules {
     /// The names of the changed columns.
     pub(crate) names: Vec<String>,
     pub(crate) columns: Vec<ColumnRule>,
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: Vec<InputColumn>,
     pub(crate) column_count: usize,
     pub(crate) filter: RowFilter,
     pub(crate) is_empty: bool,
 }
 
 /// A column that rules read.
-pub(crate) struct Slot {
+pub(crate) struct InputColumn {
     pub(crate) column: usize,
     pub(crate) ty: SqlType,
 }
@@ -217,7 +217,7 @@ impl RowValues for LineValues<'_> {
 
 struct DecodedValues<'a> {
     values: &'a [Option<Vec<u8>>],
-    slots: &'a [Slot],
+    slots: &'a [InputColumn],
 }
 
 impl RowValues for DecodedValues<'_> {

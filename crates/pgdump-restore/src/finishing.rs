@@ -93,7 +93,7 @@ impl FinishingSql {
         if let Some((place, what)) = unterminated(text, Dialect::default()) {
             return Err(invalid(
                 name,
-                &format!("{}{what} begins that does not end", at(place)),
+                &format!("{}{what} begins and does not end", at(place)),
             ));
         }
         let all = tokens(text, Dialect::default());
@@ -189,7 +189,7 @@ impl FinishingSql {
             return self.rejected(self.statements.len(), is_alive, e);
         };
         let what = format!(
-            "finishing SQL {}: a statement of it ended the transaction that the whole file is, such as a COMMIT that is not recognized as one: leave it out; what the file did to roles and other objects of the whole server before that remains",
+            "finishing SQL {}: one of its statements ended the transaction of the file, such as a COMMIT that is not recognized as one: remove it; what the file did before that to roles and other server-wide objects remains",
             self.name
         );
         DatabaseError::new(DatabaseKind::FinishingRejected, what).with_sqlstate(code)
@@ -212,7 +212,7 @@ impl FinishingSql {
 fn refused(tokens: &[Token<'_>]) -> Option<String> {
     if let Some(words) = control(tokens) {
         return Some(format!(
-            "{words} controls the transaction, and the whole file is one: leave it out"
+            "{words} controls the transaction, and the whole file is one transaction: remove it"
         ));
     }
     if !tokens.first()?.is("copy") {

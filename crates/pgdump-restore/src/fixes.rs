@@ -119,7 +119,7 @@ impl<'a> Cause<'a> {
     /// What to do if there is such an object already.
     fn of_duplicate(&self) -> Option<String> {
         is_duplicate(self.code).then(|| {
-            "what the message names is there already, from an extension or from earlier in the backup: restore with --on-error \
+            "what the message names already exists, from an extension or from earlier in the backup: restore with --on-error \
              skip, which keeps it, or remove one of the two from the source"
                 .to_owned()
         })

@@ -406,7 +406,10 @@ impl LoadContext {
             _ => self.masks.get(&entry.dump_id).cloned(),
         };
         decided.ok_or_else(|| {
-            RestoreError::internal(format!("{}: not known how to mask it", entry.name()))
+            RestoreError::internal(format!(
+                "{}: it is not decided how to mask it",
+                entry.name()
+            ))
         })
     }
 

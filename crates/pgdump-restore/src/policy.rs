@@ -200,7 +200,7 @@ pub struct Selection {
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
-    /// All but what has this kind and name, and what depends on it (pattern), such as 'POLICY public.*'
+    /// All but the objects of this kind and name (pattern), such as 'POLICY public.*', and what depends on them
     ///
     /// Kinds are those of inspect --list, such as 'EVENT TRIGGER *' or 'TABLE DATA shop.log'. A name without a dot is
     /// that of objects of every schema.
@@ -210,7 +210,7 @@ pub struct Selection {
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<String>,
-    /// Only these kinds and what they need (pattern), such as TABLE,INDEX
+    /// Only objects of these kinds, such as TABLE,INDEX, and what they need (pattern)
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -241,7 +241,7 @@ pub struct Selection {
     /// Only definitions, no rows
     #[cfg_attr(feature = "cli", arg(long))]
     pub schema_only: bool,
-    /// Only rows, added to those of the existing target in a copy that replaces it
+    /// Only rows: add them to a copy of the existing target, which then replaces it
     #[cfg_attr(feature = "cli", arg(long))]
     pub data_only: bool,
     /// Restore the schema OLD under the name NEW

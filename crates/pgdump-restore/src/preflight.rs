@@ -69,7 +69,7 @@ fn untested(target: u32) -> Option<Finding> {
             format!(
                 "the server is PostgreSQL {target}, newer than the versions that this release is tested with (13 to {NEWEST_TESTED})"
             ),
-            "the restore goes on; the server rejects what it no longer takes, and the target then stays as it was",
+            "the restore continues; the server rejects what it no longer accepts, and the target then stays as it was",
             "look for a newer release of pgrestored",
         )
     })

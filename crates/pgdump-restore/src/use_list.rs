@@ -45,7 +45,7 @@ impl UseList {
             let id = word.parse::<DumpId>().ok().filter(|id| *id > DumpId::NONE);
             let id = id.ok_or_else(|| {
                 invalid_list(format!(
-                    "{file}, line {number}: {word} is no number of an entry: write a line as pgrestored inspect --list prints it, or begin it with a semicolon to leave it out"
+                    "{file}, line {number}: {word} is not the number of an entry: write a line as pgrestored inspect --list prints it, or begin it with a semicolon to leave it out"
                 ))
             })?;
             entries.entry(id).or_insert_with(|| ListLine {
@@ -120,7 +120,7 @@ impl UseList {
         };
         let lines: Vec<String> = entries.iter().filter_map(differs).collect();
         let what = format!(
-            "{} describes other entries than the backup has under these numbers",
+            "{} describes entries that differ from those of the backup with the same numbers",
             self.file
         );
         listed(&what, &lines)
@@ -200,7 +200,7 @@ mod tests {
         let (_, notes) = kept("7; 1259 5 TABLE public other me\n9; 0 0 INDEX - i\n").unwrap();
         assert_eq!(
             notes[0],
-            "my.list describes other entries than the backup has under these numbers: line 1 (TABLE public.t)"
+            "my.list describes entries that differ from those of the backup with the same numbers: line 1 (TABLE public.t)"
         );
     }
 }

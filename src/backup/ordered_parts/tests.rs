@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::backup::PinnedBackup;
-use crate::backup::read_ahead::{Inlet, Outlet, read_ahead};
+use crate::backup::read_ahead::{DownloadReceiver, DownloadSender, read_ahead};
 use crate::backup::resuming_range::DownloadOptions;
 use crate::error::StorageKind;
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ async fn pump(
     pinned: PinnedBackup,
     range: (u64, u64),
     progress: Arc<Progress>,
-    outlet: Outlet,
+    outlet: DownloadSender,
 ) -> Result<(), StorageKind> {
     let context = RangeContext {
         backup: &pinned,
@@ -51,7 +51,7 @@ async fn pump(
 }
 
 /// Reads at most so many bytes per second.
-async fn read(inlet: &mut Inlet, rate: u64, progress: &Progress) -> (u64, Crc32c, u64) {
+async fn read(inlet: &mut DownloadReceiver, rate: u64, progress: &Progress) -> (u64, Crc32c, u64) {
     let (mut bytes, mut crc, mut ahead, mut busy) = (0, Crc32c::default(), 0, 0.0);
     while let Some(chunk) = inlet.next_async().await {
         let chunk = chunk.unwrap();

@@ -98,7 +98,7 @@ async fn look_at(app: &App, order: &StandingOrder) -> Result<DiagnosticResult, R
     let mut what = format!("{backup} is its newest backup");
     if files > 0 {
         let n = noun(files as u64, "file");
-        what = format!("{what}; {files} {n} of SQL will finish the copy");
+        what = format!("{what}; {files} SQL {n} will finish the copy");
     }
     if history.paused_since.is_some() {
         what = format!("{what}; it is paused");

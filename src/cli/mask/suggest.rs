@@ -45,7 +45,7 @@ fn file_of(found: &MaskSuggestion) -> String {
     let of = found.database.as_deref().map(one_line);
     let of = of.map(|database| format!(" of database {database}"));
     let mut file = format!(
-        "# Rules for a masked copy{}, to start from: read every line of them.\n\
+        "# Rules for a masked copy{}, to start from: read every line.\n\
          # A column has a rule if its name, its type or the first rows of its table look personal. What is personal for other\n\
          # reasons is not found, and what is kept is copied as it is.\n\
          version: 1\n",

@@ -108,21 +108,21 @@ pub(super) fn folder_of_document(name: &str) -> &str {
 }
 
 /// Keeps so many documents beside each backup of a listing, and counts the others.
-struct Sieve {
+struct DocumentFilter {
     most: usize,
     /// Backups that are there, without a slash at the end; `None`: whichever.
     existing: Option<HashSet<String>>,
-    sifted: Mutex<Sifted>,
+    filtered: Mutex<FilteredDocuments>,
 }
 
 #[derive(Default)]
-struct Sifted {
+struct FilteredDocuments {
     /// Documents that were kept, by backup and by folder.
     kept: HashMap<String, usize>,
     left_out: UnreadDocuments,
 }
 
-impl Sifted {
+impl FilteredDocuments {
     fn count(&self, of: &str) -> usize {
         self.kept.get(of).copied().unwrap_or_default()
     }
@@ -137,29 +137,29 @@ impl Sifted {
     }
 }
 
-impl Sieve {
+impl DocumentFilter {
     fn new(most: usize, existing: Option<HashSet<String>>) -> Self {
-        Sieve {
+        DocumentFilter {
             most,
             existing,
-            sifted: Mutex::default(),
+            filtered: Mutex::default(),
         }
     }
 
     fn keeps(&self, document: &str) -> bool {
         let (backup, folder) = (backup_of(document), folder_of_document(document));
-        let mut sifted = self.sifted.lock();
+        let mut filtered = self.filtered.lock();
         if self.existing.as_ref().is_some_and(|e| !e.contains(backup)) {
-            sifted.left_out.elsewhere += 1;
+            filtered.left_out.elsewhere += 1;
             return false;
         }
         let most_beside = self.most.saturating_mul(GENERATIONS);
-        if sifted.count(backup) >= most_beside || sifted.count(folder) >= self.most {
-            sifted.left_out.add(backup);
+        if filtered.count(backup) >= most_beside || filtered.count(folder) >= self.most {
+            filtered.left_out.add(backup);
             return false;
         }
-        sifted.keep(backup);
-        sifted.keep(folder);
+        filtered.keep(backup);
+        filtered.keep(folder);
         true
     }
 }
@@ -222,8 +222,8 @@ impl Evidence {
             } else {
                 None
             };
-            let sieve = Arc::new(Sieve::new(most, existing));
-            let (keys, shared) = (self.keys.clone(), sieve.clone());
+            let filter = Arc::new(DocumentFilter::new(most, existing));
+            let (keys, shared) = (self.keys.clone(), filter.clone());
             let is_kept: NameFilter = Arc::new(move |name: &str| {
                 is_document(name) && (is_own_name(&keys, name) || shared.keeps(name))
             });
@@ -232,7 +232,7 @@ impl Evidence {
                 too_long = e;
                 continue;
             }
-            let left_out = std::mem::take(&mut sieve.sifted.lock().left_out);
+            let left_out = std::mem::take(&mut filter.filtered.lock().left_out);
             if let Some(why) = left_out.text() {
                 tracing::warn!(why, "evidence was not listed completely");
             }
@@ -261,7 +261,7 @@ impl Evidence {
     /// Why evidence may be missing if this place is not listed.
     pub(super) fn unlisted(&self, place: &str) -> String {
         format!(
-            "{}: this account may not look into it, and evidence may be there: let the account read it",
+            "{}: this account may not list it, and evidence may be there: let the account read it",
             self.store.uri(place)
         )
     }
@@ -333,19 +333,19 @@ mod tests {
 
     #[test]
     fn a_sieve_keeps_some_beside_each_backup() {
-        let sieve = Sieve::new(2, None);
+        let filter = DocumentFilter::new(2, None);
         let name = |backup: &str, generation: usize, n: usize| {
             format!("{backup}{EVIDENCE_SUFFIX}{generation}/{n:016x}.dsse.json")
         };
         // Two beside each generation, and eight beside all.
         let kept = |backup: &str| {
             let all = (0..9).flat_map(|g| (0..3).map(move |n| (g, n)));
-            all.filter(|(g, n)| sieve.keeps(&name(backup, *g, *n)))
+            all.filter(|(g, n)| filter.keeps(&name(backup, *g, *n)))
                 .count()
         };
         assert_eq!((kept("a.dump"), kept("b/c")), (8, 8));
-        let sifted = sieve.sifted.lock();
-        let left_out = &sifted.left_out;
+        let filtered = filter.filtered.lock();
+        let left_out = &filtered.left_out;
         assert_eq!(
             left_out.text().unwrap(),
             "38 documents of evidence were not read, because there are too many: 19 beside a.dump, 19 beside b/c"
@@ -360,11 +360,11 @@ mod tests {
     #[test]
     fn a_sieve_leaves_out_what_is_beside_nothing() {
         let existing = HashSet::from(["a.dump".to_owned()]);
-        let sieve = Sieve::new(2, Some(existing));
-        assert!(sieve.keeps("a.dump.pgrestored/1/0123456789abcdef.dsse.json"));
-        assert!(!sieve.keeps("z.dump.pgrestored/1/0123456789abcdef.dsse.json"));
+        let filter = DocumentFilter::new(2, Some(existing));
+        assert!(filter.keeps("a.dump.pgrestored/1/0123456789abcdef.dsse.json"));
+        assert!(!filter.keeps("z.dump.pgrestored/1/0123456789abcdef.dsse.json"));
         assert_eq!(
-            sieve.sifted.lock().left_out.text().unwrap(),
+            filter.filtered.lock().left_out.text().unwrap(),
             "1 document of evidence was not read, because there are too many: 1 beside no backup that is listed"
         );
         assert_eq!(UnreadDocuments::default().text(), None);

@@ -103,7 +103,7 @@ impl DocumentFolders {
 
 /// What the documents next to one generation of a backup say about it.
 #[derive(Debug, Default)]
-pub struct Testimony {
+pub struct GenerationEvidence {
     pub reports: Vec<VerificationReport>,
     /// The tables of the newest report of a restore that lists them.
     pub tables: Option<ListedTables>,
@@ -115,7 +115,7 @@ pub struct Testimony {
     pub cause: Option<StorageKind>,
 }
 
-impl Testimony {
+impl GenerationEvidence {
     /// The reports, also the one about other bytes.
     pub(crate) fn all(&self) -> impl Iterator<Item = &VerificationReport> {
         self.reports.iter().chain(self.of_other_bytes.as_deref())
@@ -309,7 +309,11 @@ impl Evidence {
 
     /// What the documents next to one generation of a backup say about it, of those in a listing. What is not listed
     /// elsewhere does not matter.
-    pub async fn among(&self, folders: &mut DocumentFolders, object: &StoredObject) -> Testimony {
+    pub async fn among(
+        &self,
+        folders: &mut DocumentFolders,
+        object: &StoredObject,
+    ) -> GenerationEvidence {
         let folder = Self::folder(object);
         let documents = folders.documents.remove(&folder).unwrap_or_default();
         let mut known = self.about(object, documents).await;
@@ -327,7 +331,7 @@ impl Evidence {
     ///
     /// # Errors
     /// Errors of the store; `access_denied` if documents may be where this account may not look.
-    pub async fn beside(&self, object: &StoredObject) -> Result<Testimony, RestoreError> {
+    pub async fn beside(&self, object: &StoredObject) -> Result<GenerationEvidence, RestoreError> {
         let folder = Self::folder(object);
         let mut folders = self.folders(&folder).await?;
         if let Some(place) = hiding(&folders.hidden, &folder) {
@@ -339,7 +343,11 @@ impl Evidence {
     /// The reports about exactly this backup in these documents, as far as they count. All are read, whichever
     /// are newer, because any may be the one that says that the backup is bad. Signed ones that do not call it verified
     /// count under whatever path their worker knew the same object.
-    pub async fn about(&self, object: &StoredObject, documents: Vec<StoredObject>) -> Testimony {
+    pub async fn about(
+        &self,
+        object: &StoredObject,
+        documents: Vec<StoredObject>,
+    ) -> GenerationEvidence {
         let is_own = self.own_names(&documents).await;
         let mut all: Vec<(StoredObject, bool)> = documents.into_iter().zip(is_own).collect();
         // What others wrote takes no memory from what counts for certain.
@@ -399,7 +407,7 @@ impl Evidence {
             );
             search.leave_unread(why, None);
         }
-        Testimony {
+        GenerationEvidence {
             reports: search.found.reports,
             tables: tables.map(|(_, listed)| listed),
             of_other_bytes,

@@ -73,6 +73,18 @@ pub enum Blame {
     Request,
 }
 
+impl Blame {
+    /// The name in results, logs and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Target => "target",
+            Self::Infrastructure => "infrastructure",
+            Self::Request => "request",
+        }
+    }
+}
+
 /// Whether, and when, a retry can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryClass {

@@ -90,8 +90,7 @@ impl MissingExtensions {
 }
 
 /// Why rows are left out if several extensions are missing, and nothing says which of them the rows are of.
-const OF_AN_EXTENSION: &str =
-    "what it belongs to does not exist: it is probably of one of the extensions that were refused";
+const OF_AN_EXTENSION: &str = "what it belongs to does not exist: it probably belongs to one of the extensions that were refused";
 
 /// The item, unless there are several.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {

@@ -75,7 +75,7 @@ impl LoadMasking {
         let tables = self.tables.lock();
         let idle: Vec<String> = tables.values().flat_map(TableMasking::idle).collect();
         let what =
-            "mask file: nothing was changed, so that a path or a regular expression may be wrong";
+            "mask file: rules that changed nothing; check their paths and regular expressions";
         notes.extend(listed(what, &idle));
         notes
     }

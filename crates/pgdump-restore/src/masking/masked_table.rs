@@ -38,8 +38,8 @@ impl MaskedTarget<'_> {
             }
             None if !self.may_concern(masking, &shape) => return Ok(None),
             None => {
-                let what = "the backup does not say which columns its rows have, so that rules cannot be applied: \
-                     write it again with the definitions of its tables, or with COPY";
+                let what = "the backup does not say which columns its rows have, so rules cannot be applied: dump it again \
+                     with the definitions of its tables, or with COPY";
                 return Err(vec![format!("{full_name}: {what}")]);
             }
         }
@@ -55,8 +55,8 @@ impl MaskedTarget<'_> {
         };
         if !self.encoding.is_utf8() {
             return Err(vec![format!(
-                "{full_name}: the backup is in {}, and only rows in UTF8 can be masked: write it again with \
-                 pg_dump --encoding=UTF8",
+                "{full_name}: the backup is in {}, and only rows in UTF8 can be masked: dump it again with pg_dump \
+                 --encoding=UTF8",
                 self.encoding.name()
             )]);
         }

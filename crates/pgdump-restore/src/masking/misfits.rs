@@ -26,7 +26,9 @@ pub(super) fn unmatched(
         .into_iter()
         .partition(|pattern| has_wildcards(pattern));
     let misfits = exact.iter().map(|name| {
-        format!("{name}: the backup has no such table; correct the name in the mask file, or take it out")
+        format!(
+            "{name}: the backup has no such table; correct the name in the mask file, or remove it"
+        )
     });
     let note = listed("mask file: no table of the backup matches", &patterns);
     (misfits.collect(), note)

@@ -60,25 +60,25 @@ impl TextMasking {
         let refused = |what: &str| Err(do_not_fit(vec![format!("line {line}: {what}")]));
         if let Some(table) = attached.iter().find(|before| !self.has_same_rules(before)) {
             return refused(&format!(
-                "{}.{} becomes a partition or a child, whose rules are others, after rows of it: write that before them",
+                "{}.{} becomes a partition or a child, for which other rules apply, after rows of it: move that statement before them",
                 table.schema, table.table
             ));
         }
         if let Some(sets) = sets_path_elsewhere(sql) {
             return refused(&format!(
-                "{sets}: it is not followed which tables names without a schema mean after it; write them with their schema"
+                "{sets}: after it, names without a schema cannot be resolved; write them with their schema"
             ));
         }
         let labelled = labelled_table(sql, schema);
         if let Some(table) = labelled.filter(|table| self.tables.contains(table)) {
             return refused(&format!(
-                "a label on a column of {}.{} comes after rows of it: write it before them",
+                "a label on a column of {}.{} comes after rows of it: move it before them",
                 table.0, table.1
             ));
         }
         if self.definitions.take_unplaced() {
             return refused(
-                "a name without a schema, which the search path does not give for certain: write names with their schema, or \
+                "a name without a schema that the search path does not resolve for certain: write names with their schema, or \
                  set search_path to one schema",
             );
         }
@@ -138,7 +138,7 @@ impl TextMasking {
         }
         if let Some(what) = not_understood(sql) {
             return Err(do_not_fit(vec![format!(
-                "line {line}: {what}, which may bring rows that are not masked: take it out of the text, or restore a backup of \
+                "line {line}: {what}, which may add rows that are not masked: remove it from the text, or restore a backup made by \
                  pg_dump"
             )]));
         }
@@ -162,7 +162,7 @@ impl TextMasking {
             };
         }
         let name = self.table_named(&entry.tag, path).ok_or_else(|| {
-            let what = "the text does not say for certain which schema this table is in, so that rules cannot be applied: write \
+            let what = "the text does not say for certain which schema this table is in, so rules cannot be applied: write \
                         the name with its schema, or set search_path to one schema";
             do_not_fit(vec![format!("{}: {what}", entry.tag)])
         })?;
@@ -191,7 +191,7 @@ impl TextMasking {
         if all.knows(name) || (may_be_table && !all.is_view(name)) {
             return Ok(());
         }
-        let what = "is no table that the text creates, so that it is not known which rules its rows need: restore a backup of \
+        let what = "is not a table that the text creates, so the rules for its rows are unknown: restore a backup made by \
                     pg_dump";
         Err(do_not_fit(vec![format!("{written}: {what}")]))
     }
@@ -211,7 +211,7 @@ impl TextMasking {
         };
         let what = "rows of its partitions come under its name (--load-via-partition-root), and the rules of its partition";
         Err(do_not_fit(vec![format!(
-            "{}.{}: {what} {}.{} are others: give both the same rules, or dump without that option",
+            "{}.{}: {what} {}.{} differ: give both the same rules, or dump without that option",
             name.0, name.1, other.schema, other.table
         )]))
     }

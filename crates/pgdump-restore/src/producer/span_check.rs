@@ -28,8 +28,8 @@ impl RecordDiffers {
     pub(super) fn of(self, what: &str, measure: &str) -> RestoreError {
         let RecordDiffers { from, to } = self;
         let what = format!(
-            "{what}: {measure} {from} to {to} are not those that an earlier attempt has restored, so that what it has restored \
-             is not used"
+            "{what}: {measure} {from} to {to} differ from those that an earlier attempt restored, so what it restored is not \
+             used"
         );
         JobError::new(JobKind::RecordDiffers, what).into()
     }

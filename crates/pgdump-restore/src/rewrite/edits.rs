@@ -64,10 +64,12 @@ pub(super) fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
         .position(|w| w.is_symbol(b',') || w.is_symbol(b')'))?
         + i;
     let comma = t[i - 1].is_symbol(b',');
-    let (from, to) = match comma {
-        true => (t[i - 1].at, t[end].at),
-        false if t[end].is_symbol(b',') => (t[i].at, t[end + 1].at),
-        false => return None,
+    let (from, to) = if comma {
+        (t[i - 1].at, t[end].at)
+    } else if t[end].is_symbol(b',') {
+        (t[i].at, t[end + 1].at)
+    } else {
+        return None;
     };
     Some(format!("{}{}", &sql[..from], &sql[to..]))
 }

@@ -35,7 +35,7 @@ impl fmt::Display for RecordFault {
         match self {
             RecordFault::Edited(what) => write!(f, "the work record was changed: {what}"),
             RecordFault::Incomplete(what) => {
-                write!(f, "the work record does not say everything: {what}")
+                write!(f, "the work record is incomplete: {what}")
             }
             RecordFault::Gone => f.write_str("the database has no work record"),
         }
