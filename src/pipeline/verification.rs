@@ -892,7 +892,11 @@ mod tests {
             drop(logging);
             let said = std::fs::read_to_string(&path).unwrap();
             assert_eq!(said.contains("ERROR"), is_logged, "{server}: {said}");
-            assert_eq!(said.contains("a fault in this program"), is_logged, "{server}: {said}");
+            assert_eq!(
+                said.contains("a fault in this program"),
+                is_logged,
+                "{server}: {said}"
+            );
             assert_eq!(report.verdict, Verdict::Inconclusive, "{server}");
             assert_eq!(report.error.unwrap().reason, reason, "{server}");
         }
