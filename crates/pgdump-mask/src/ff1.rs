@@ -1,8 +1,9 @@
 //! FF1 (NIST SP 800-38G) with AES-256, over strings of decimal digits and of bits.
 //!
-//! The tests compare it with the crate `fpe`, whose interface cannot keep what the strings of one length have in common: of the 12
-//! or 13 blocks that it encrypts for a string, two or three are always the same. Nor can it keep from copying the cipher or from
-//! passing numbers byte by byte, in each of the ten rounds. Here, a round is one block and one division.
+//! A column has millions of strings, but few lengths. What a length and a tweak determine, [`Domain`] keeps: two or three of the 12
+//! or 13 blocks that a string takes. The crate `fpe` has no place for that, and in each of the ten rounds it copies the cipher and
+//! passes numbers byte by byte. So only the block cipher is a crate's, and `fpe` is the reference that the tests compare every
+//! length with.
 
 use aes08::Aes256Enc;
 use aes08::cipher::generic_array::GenericArray;
@@ -10,11 +11,11 @@ use aes08::cipher::{BlockEncrypt as _, KeyInit as _};
 
 const ROUNDS: u128 = 10;
 const BLOCK: usize = 16;
-/// Decimal digits that an integer of 64 bits holds; those of 128 bits are slow to multiply and to divide.
-const DIGITS_OF_WORD: usize = 16;
+/// Decimal digits per integer of 64 bits: those of 128 bits are slow to multiply and to divide.
+const DIGITS_PER_WORD: usize = 16;
 
-/// The most numerals of a string: the number of a half, times 256, fits into 128 bits also if they are decimal.
-pub(crate) const MOST_NUMERALS: usize = 64;
+/// The longest string: the number of a half, times 256, fits into 128 bits even if its numerals are decimal.
+pub(crate) const MAX_NUMERALS: usize = 64;
 
 /// FF1 under a key, for strings of one radix.
 pub(crate) struct Ff1 {
@@ -22,28 +23,26 @@ pub(crate) struct Ff1 {
     radix: u32,
 }
 
-/// What the encryptions of all strings of one length under one tweak have in common.
+/// What all strings of one length have in common under one key, radix and tweak.
 pub(crate) struct Domain {
-    /// The state of CBC-MAC before its last block, and what that begins with.
-    chain: u128,
-    /// The bits of a round's number in the last block, whole bytes of them.
-    bits: u32,
-    /// How many bits of a MAC are not used.
-    unused: u32,
+    /// What the last block of a CBC-MAC is XORed with: the MAC of the blocks before it, and the bytes of the tweak in it.
+    mac_state: u128,
+    /// The bits of the last block that are for the number of a half. The number of the round is the byte before them.
+    number_bits: u32,
+    /// The lowest bits of a MAC, which are not used.
+    unused_bits: u32,
     /// Whether a round uses 32 bits more than a MAC has.
     is_long: bool,
-    /// How many numbers a half can be, of the first half and of the second.
-    ends: [u128; 2],
+    /// The radix to the power of the length of each half.
+    moduli: [u128; 2],
 }
 
 impl Ff1 {
-    /// Decimal digits.
-    pub(crate) fn of_digits(key: [u8; 32]) -> Self {
+    pub(crate) fn decimal(key: [u8; 32]) -> Self {
         Self::new(key, 10)
     }
 
-    /// Bits.
-    pub(crate) fn of_bits(key: [u8; 32]) -> Self {
+    pub(crate) fn binary(key: [u8; 32]) -> Self {
         Self::new(key, 2)
     }
 
@@ -54,14 +53,14 @@ impl Ff1 {
         }
     }
 
-    /// The strings of `length` numerals, at most [`MOST_NUMERALS`].
+    /// The strings of `length` numerals, at most [`MAX_NUMERALS`].
     pub(crate) fn domain(&self, length: usize, tweak: &[u8]) -> Domain {
         let half = length / 2;
-        let end = |count| (0..count).fold(1, |end: u128, _| end * u128::from(self.radix));
-        let ends = [end(half), end(length - half)];
-        let bytes = (u128::BITS - (ends[1] - 1).leading_zeros()).div_ceil(8);
+        let power = |count| (0..count).fold(1, |power: u128, _| power * u128::from(self.radix));
+        let moduli = [power(half), power(length - half)];
+        let bytes = (u128::BITS - (moduli[1] - 1).leading_zeros()).div_ceil(8);
         let used = 4 * bytes.div_ceil(4) + 4;
-        // P of the standard, and Q without its last bytes: the round and the number.
+        // P of the standard, and Q with zeros for the round and the number, which are its last bytes.
         let mut blocks = vec![1, 2, 1];
         blocks.extend_from_slice(&self.radix.to_be_bytes()[1..]);
         blocks.extend_from_slice(&[10, half.to_le_bytes()[0]]);
@@ -72,20 +71,20 @@ impl Ff1 {
             0,
         );
         let (blocks, _) = blocks.as_chunks::<BLOCK>();
-        let chain = blocks.iter().enumerate().fold(0, |chain, (at, block)| {
-            let chain = if at == 0 { chain } else { self.block(chain) };
-            chain ^ u128::from_be_bytes(*block)
+        let mac_state = blocks.iter().enumerate().fold(0, |state, (at, block)| {
+            let state = if at == 0 { state } else { self.block(state) };
+            state ^ u128::from_be_bytes(*block)
         });
         Domain {
-            chain,
-            bits: 8 * bytes,
-            unused: u128::BITS.saturating_sub(8 * used),
+            mac_state,
+            number_bits: 8 * bytes,
+            unused_bits: u128::BITS.saturating_sub(8 * used),
             is_long: 8 * used > u128::BITS,
-            ends,
+            moduli,
         }
     }
 
-    /// Encrypts a string of decimal digits, each of which is 0 to 9.
+    /// Encrypts a string of decimal digits of the domain's length. Each is 0 to 9.
     pub(crate) fn encrypt_digits(&self, domain: &Domain, digits: &mut [u8]) {
         let (front, back) = digits.split_at_mut(digits.len() / 2);
         let halves = self.encrypt(domain, [number(front), number(back)]);
@@ -93,7 +92,7 @@ impl Ff1 {
         write_number(halves[1], back);
     }
 
-    /// Encrypts the lowest `2 * half` bits of an integer as a string that begins with the least significant one.
+    /// Encrypts the lowest `2 * half` bits of an integer, the domain's length, as a string that begins with the least significant one.
     pub(crate) fn encrypt_bits(&self, domain: &Domain, half: u32, bits: u64) -> u64 {
         let front = u128::from(reversed(bits, half));
         let back = u128::from(reversed(bits >> half, half));
@@ -104,24 +103,24 @@ impl Ff1 {
 
     fn encrypt(&self, domain: &Domain, halves: [u128; 2]) -> [u128; 2] {
         let [mut a, mut b] = halves;
-        let [mut end, mut next_end] = domain.ends;
+        let [mut modulus, mut next_modulus] = domain.moduli;
         for round in 0..ROUNDS {
-            let sum = a + self.round(domain, round, b, end);
-            (a, b) = (b, if sum < end { sum } else { sum - end });
-            (end, next_end) = (next_end, end);
+            let sum = a + self.round(domain, round, b, modulus);
+            (a, b) = (b, if sum < modulus { sum } else { sum - modulus });
+            (modulus, next_modulus) = (next_modulus, modulus);
         }
         [a, b]
     }
 
-    /// What a round adds, which follows from the other half.
-    fn round(&self, domain: &Domain, round: u128, other: u128, end: u128) -> u128 {
-        let mac = self.block(domain.chain ^ (round << domain.bits) ^ other);
-        let rest = remainder(mac >> domain.unused, end);
+    /// What a round adds to a half, less than `modulus`. It follows from the other half.
+    fn round(&self, domain: &Domain, round: u128, other: u128, modulus: u128) -> u128 {
+        let mac = self.block(domain.mac_state ^ (round << domain.number_bits) ^ other);
+        let rest = remainder(mac >> domain.unused_bits, modulus);
         if !domain.is_long {
             return rest;
         }
         let more = self.block(mac ^ 1).to_be_bytes();
-        let add = |rest: u128, byte: &u8| remainder((rest << 8) | u128::from(*byte), end);
+        let add = |rest: u128, byte: &u8| remainder((rest << 8) | u128::from(*byte), modulus);
         more[..4].iter().fold(rest, add)
     }
 
@@ -138,18 +137,18 @@ fn low_word(number: usize) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// Numbers of 128 bits are slow to divide, and most of these have 64.
-fn remainder(number: u128, end: u128) -> u128 {
-    match (u64::try_from(number), u64::try_from(end)) {
-        (Ok(number), Ok(end)) => u128::from(number % end),
-        _ => number % end,
+/// Divides by way of 64 bits if the numbers fit, as most do: numbers of 128 bits are slow to divide.
+fn remainder(number: u128, modulus: u128) -> u128 {
+    match (u64::try_from(number), u64::try_from(modulus)) {
+        (Ok(number), Ok(modulus)) => u128::from(number % modulus),
+        _ => number % modulus,
     }
 }
 
 /// The number that decimal digits form.
 fn number(digits: &[u8]) -> u128 {
     let word = |part: &[u8]| part.iter().fold(0, |n: u64, d| n * 10 + u64::from(*d));
-    let mut parts = digits.chunks(DIGITS_OF_WORD);
+    let mut parts = digits.chunks(DIGITS_PER_WORD);
     let first = parts.next().map_or(0, |part| u128::from(word(part)));
     parts.fold(first, |number, part| {
         let factor = part.iter().fold(1_u64, |factor, _| factor * 10);
@@ -159,9 +158,9 @@ fn number(digits: &[u8]) -> u128 {
 
 /// Writes a number as decimal digits, with zeros before it.
 fn write_number(number: u128, digits: &mut [u8]) {
-    const WORD: u128 = 10_u128.pow(DIGITS_OF_WORD as u32);
+    const WORD: u128 = 10_u128.pow(DIGITS_PER_WORD as u32);
     let mut rest = number;
-    for part in digits.rchunks_mut(DIGITS_OF_WORD) {
+    for part in digits.rchunks_mut(DIGITS_PER_WORD) {
         let mut word = u64::try_from(remainder(rest, WORD)).unwrap_or_default();
         rest = if rest < WORD { 0 } else { rest / WORD };
         for digit in part.iter_mut().rev() {
@@ -171,7 +170,7 @@ fn write_number(number: u128, digits: &mut [u8]) {
     }
 }
 
-/// The lowest `count` bits (1 to 64) in the opposite order.
+/// The lowest `count` bits (1 to 64), in reverse order.
 fn reversed(bits: u64, count: u32) -> u64 {
     bits.reverse_bits() >> (u64::BITS - count)
 }
@@ -192,7 +191,7 @@ mod tests {
     ];
 
     fn encrypted(key: [u8; 32], tweak: &[u8], digits: &[u8]) -> Vec<u8> {
-        let ff1 = Ff1::of_digits(key);
+        let ff1 = Ff1::decimal(key);
         let mut out = digits.to_vec();
         ff1.encrypt_digits(&ff1.domain(digits.len(), tweak), &mut out);
         out
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn digits_of_every_length_become_what_the_reference_gives() {
-        for length in 6..=MOST_NUMERALS {
+        for length in 6..=MAX_NUMERALS {
             let mixed = (0..length).map(|at| ((at * 7 + length) % 10) as u8);
             for digits in [mixed.collect(), vec![0; length], vec![9; length]] {
                 let tweak = length.to_be_bytes();
@@ -233,7 +232,7 @@ mod tests {
         fn any_digits_become_what_the_reference_gives(
             key in any::<[u8; 32]>(),
             tweak in prop::collection::vec(any::<u8>(), 0..40),
-            digits in prop::collection::vec(0_u8..10, 6..=MOST_NUMERALS),
+            digits in prop::collection::vec(0_u8..10, 6..=MAX_NUMERALS),
         ) {
             let wanted = by_reference(key, &tweak, &digits);
             prop_assert_eq!(encrypted(key, &tweak, &digits), wanted);
@@ -241,7 +240,7 @@ mod tests {
 
         #[test]
         fn any_bits_become_what_the_reference_gives(key in any::<[u8; 32]>(), value in any::<u64>()) {
-            let (ff1, reference) = (Ff1::of_bits(key), FF1::<Aes256>::new(&key, 2).unwrap());
+            let (ff1, reference) = (Ff1::binary(key), FF1::<Aes256>::new(&key, 2).unwrap());
             for bytes in [4_u32, 8] {
                 let plain = &value.to_le_bytes()[..bytes as usize];
                 let wanted = reference.encrypt(&[], &BinaryNumeralString::from_bytes_le(plain));

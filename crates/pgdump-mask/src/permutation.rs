@@ -6,21 +6,24 @@
 
 use std::sync::OnceLock;
 
-use crate::ff1::{Domain, Ff1, MOST_NUMERALS};
+use crate::ff1::{Domain, Ff1, MAX_NUMERALS};
 use crate::prf::Prf;
 
 /// The shortest string of decimal digits that FF1 permutes.
 const FF1_MIN_DIGITS: usize = 6;
-/// Longer strings are permuted in blocks of this length: the cost of FF1 grows with the square.
+/// Strings of twice this length or more are permuted in blocks of it, the last of which has the rest, too: the cost of FF1 grows
+/// with the square.
 const BLOCK: usize = 32;
+const MAX_BLOCK: usize = 2 * BLOCK - 1;
+const _: () = assert!(MAX_BLOCK <= MAX_NUMERALS);
 
 const SMALL_BITS: usize = 1 << 15;
 
 pub(crate) struct Permutations {
     prf: Prf,
     digits: Ff1,
-    /// Of the strings of one block, from [`FF1_MIN_DIGITS`] digits on.
-    of_length: Vec<Domain>,
+    /// Of a string's first block, by its length, from [`FF1_MIN_DIGITS`] to [`MAX_BLOCK`].
+    first_blocks: Vec<Domain>,
     bits: Ff1,
     of_32_bits: Domain,
     of_64_bits: Domain,
@@ -30,12 +33,12 @@ pub(crate) struct Permutations {
 
 impl Permutations {
     pub(crate) fn new(prf: &Prf) -> Self {
-        let digits = Ff1::of_digits(prf.mac(b"digits", &[]));
-        let bits = Ff1::of_bits(prf.mac(b"bits", &[]));
-        let of_length = FF1_MIN_DIGITS..MOST_NUMERALS;
+        let digits = Ff1::decimal(prf.mac(b"digits", &[]));
+        let bits = Ff1::binary(prf.mac(b"bits", &[]));
+        let lengths = FF1_MIN_DIGITS..=MAX_BLOCK;
         Self {
             prf: prf.clone(),
-            of_length: of_length.map(|n| digits.domain(n, &tweak(0))).collect(),
+            first_blocks: lengths.map(|n| digits.domain(n, &tweak(0))).collect(),
             digits,
             of_32_bits: bits.domain(32, &[]),
             of_64_bits: bits.domain(64, &[]),
@@ -45,7 +48,7 @@ impl Permutations {
         }
     }
 
-    /// Permutes the strings of as many digits; each digit is 0 to 9.
+    /// Permutes the strings of this length. Each digit is 0 to 9.
     pub(crate) fn digits(&self, digits: &mut [u8]) {
         let blocks = (digits.len() / BLOCK).max(1);
         for number in 0..blocks {
@@ -64,7 +67,8 @@ impl Permutations {
             self.short_block(block);
             return;
         };
-        let known = self.of_length.get(longer).filter(|_| number == 0);
+        // A later block has a tweak, and so a domain, of its own.
+        let known = self.first_blocks.get(longer).filter(|_| number == 0);
         match known {
             Some(domain) => self.digits.encrypt_digits(domain, block),
             None => {
@@ -110,7 +114,7 @@ impl Permutations {
     }
 }
 
-/// What tells the blocks of a string apart.
+/// Distinguishes the blocks of a string.
 fn tweak(block: usize) -> [u8; 8] {
     (block as u64).to_be_bytes()
 }

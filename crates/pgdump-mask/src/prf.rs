@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use crate::error::MaskFileError;
 
 const BLOCK: usize = 64;
-/// What a block of SHA-256 holds beside its padding.
-const SHORT: usize = 55;
+/// The longest message that fits into a block of SHA-256 with its padding.
+const MAX_SHORT: usize = 55;
 /// The state of SHA-256 before the first block (FIPS 180-4, 5.3.3).
 const INITIAL: State = [
     0x6a09_e667,
@@ -24,14 +24,14 @@ const DIGITS_OF_NUMBER: usize = 9;
 
 /// The pseudorandom function under the key.
 ///
-/// The HMAC of a short message is two compressions of a block, after those of the key, which are the same for all messages. What
-/// `hmac` does around them (copying a hasher with its buffer twice, and padding by way of the buffer) takes half as long again.
+/// The compressions of the key are the same for all messages; after them, the HMAC of a short message takes two compressions of a
+/// block. The crate `hmac` adds half as much time to these: it copies a hasher and its buffer twice, and pads in the buffer.
 #[derive(Clone)]
 pub(crate) struct Prf {
     /// SHA-256 after the first block of the inner hash, and of the outer one.
     inner: State,
     outer: State,
-    /// For longer messages.
+    /// For messages longer than [`MAX_SHORT`].
     whole: Hmac<Sha256>,
 }
 
@@ -43,8 +43,8 @@ impl Prf {
         let whole = <Hmac<Sha256> as KeyInit>::new_from_slice(secret)
             .map_err(|_| MaskFileError("the masking key is not usable".to_owned()))?;
         Ok(Self {
-            inner: keyed(secret, 0x36),
-            outer: keyed(secret, 0x5c),
+            inner: key_state(secret, 0x36),
+            outer: key_state(secret, 0x5c),
             whole,
         })
     }
@@ -52,7 +52,7 @@ impl Prf {
     /// The HMAC of a value for a purpose. Purposes contain no NUL, so that no two pairs are the same message.
     pub(crate) fn mac(&self, purpose: &[u8], value: &[u8]) -> [u8; 32] {
         let (end, length) = (purpose.len() + 1, purpose.len() + 1 + value.len());
-        if length > SHORT {
+        if length > MAX_SHORT {
             return self.whole_mac(purpose, value);
         }
         let mut block = [0; BLOCK];
@@ -61,13 +61,13 @@ impl Prf {
         self.short_mac(&mut block, length)
     }
 
-    /// The HMAC of the first bytes of a block, at most [`SHORT`] of them; zeros follow.
+    /// The HMAC of the first bytes of a block, at most [`MAX_SHORT`] of them; zeros follow.
     fn short_mac(&self, block: &mut [u8; BLOCK], length: usize) -> [u8; 32] {
         let hash = last_state(&self.inner, block, length);
         let mut block = [0; BLOCK];
-        put(hash, &mut block);
+        write_state(hash, &mut block);
         let mut mac = [0; 32];
-        put(last_state(&self.outer, &mut block, mac.len()), &mut mac);
+        write_state(last_state(&self.outer, &mut block, mac.len()), &mut mac);
         mac
     }
 
@@ -89,8 +89,8 @@ impl Prf {
     }
 }
 
-/// The state after the block of the key, padded with zeros, that a hash of HMAC begins with. `pad`: what its bytes are XORed with.
-fn keyed(secret: &[u8], pad: u8) -> State {
+/// The state after the first block of one of HMAC's hashes: the key, padded with zeros, each byte of it XORed with `pad`.
+fn key_state(secret: &[u8], pad: u8) -> State {
     let mut block = [0; BLOCK];
     match block.get_mut(..secret.len()) {
         Some(short) => short.copy_from_slice(secret),
@@ -101,19 +101,19 @@ fn keyed(secret: &[u8], pad: u8) -> State {
     state
 }
 
-/// The state after a message of at most [`SHORT`] bytes behind the block of the key, which is padded here.
-fn last_state(keyed: &State, block: &mut [u8; BLOCK], length: usize) -> State {
+/// The state after the last block of one of HMAC's hashes: `length` bytes, at most [`MAX_SHORT`], to which this adds the padding.
+fn last_state(key_state: &State, block: &mut [u8; BLOCK], length: usize) -> State {
     block[length] = 0x80;
     let bits = 8 * (BLOCK + length) as u64;
     block[BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
-    let mut state = *keyed;
-    // A reference, because an array of the block would be a copy of it.
+    let mut state = *key_state;
+    // `&[*block]` would copy the block.
     compress256(&mut state, std::slice::from_ref(block));
     state
 }
 
-/// Writes the hash of a state.
-fn put(state: State, out: &mut [u8]) {
+/// Writes a state as the bytes of a hash.
+fn write_state(state: State, out: &mut [u8]) {
     for (bytes, word) in out.as_chunks_mut().0.iter_mut().zip(state) {
         *bytes = word.to_be_bytes();
     }
