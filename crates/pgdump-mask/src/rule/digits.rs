@@ -63,7 +63,7 @@ impl Digits {
         }
         let chars = || value.utf8_chunks().flat_map(|chunk| chunk.valid().chars());
         let mut digits: Vec<u8> = chars().filter_map(|c| Some(digit(c)?.1)).collect();
-        self.key.permutations.digits(&mut digits);
+        self.key.permutations.digits(&mut digits)?;
         let mut masked = digits.iter();
         for chunk in value.utf8_chunks() {
             for c in chunk.valid().chars() {
@@ -90,7 +90,7 @@ impl Digits {
             return Err(NO_NUMBER);
         }
         loop {
-            self.key.permutations.digits(&mut digits[fixed..]);
+            self.key.permutations.digits(&mut digits[fixed..])?;
             put(text, digits);
             if self.fits(text) {
                 return Ok(());
