@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr_iter, memchr2_iter};
 
-use crate::words::{equal_to, less_than, word};
+use crate::words::{bytes_below, bytes_equal, word};
 
 pub(crate) const NULL: &[u8] = b"\\N";
 
@@ -73,16 +73,17 @@ pub(crate) fn escape(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&value[copied..]);
 }
 
-/// Whether a value has nothing to escape, as most have.
+/// Whether a value can be written as it is, like most. False for any control character up to `\r`, escaped or not, which costs only
+/// time.
 fn is_plain(value: &[u8]) -> bool {
     let Some(last) = value.last_chunk() else {
         return value.iter().all(|b| *b > b'\r' && *b != b'\\');
     };
     let escaped = |bytes: &[u8; 8]| {
         let word = word(*bytes);
-        less_than(word, b'\r' + 1) | equal_to(word, b'\\')
+        bytes_below(word, b'\r' + 1) | bytes_equal(word, b'\\')
     };
-    // The last bytes may be among two words.
+    // The last word may overlap the one before it.
     let words = value.as_chunks().0.iter().chain([last]);
     words.fold(0, |found, bytes| found | escaped(bytes)) == 0
 }

@@ -31,7 +31,7 @@ impl MaskKey {
             )));
         }
         let prf = Prf::new(secret)?;
-        let permutations = Permutations::new(&prf);
+        let permutations = Permutations::new(&prf)?;
         Ok(Self(Arc::new(Keyed { prf, permutations })))
     }
 

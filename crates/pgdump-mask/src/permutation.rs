@@ -6,47 +6,54 @@
 
 use std::sync::OnceLock;
 
-use crate::ff1::{Domain, Ff1, MOST_NUMERALS};
+use fpe::ff1::FF1;
+
+use crate::cipher::Cipher;
+use crate::error::MaskFileError;
+use crate::numerals::{MAX_NUMERALS, Numerals};
 use crate::prf::Prf;
 
 /// The shortest string of decimal digits that FF1 permutes.
 const FF1_MIN_DIGITS: usize = 6;
-/// Longer strings are permuted in blocks of this length: the cost of FF1 grows with the square.
+/// Strings of twice this length or more are permuted in blocks of it, the last of which has the rest, too: the cost of FF1 grows
+/// with the square.
 const BLOCK: usize = 32;
+const MAX_BLOCK: usize = 2 * BLOCK - 1;
+const _: () = assert!(MAX_BLOCK <= MAX_NUMERALS);
 
 const SMALL_BITS: usize = 1 << 15;
 
+const NO_DIGITS: &str = "not a string of digits";
+const NO_INTEGER: &str = "not an integer";
+
 pub(crate) struct Permutations {
     prf: Prf,
-    digits: Ff1,
-    /// Of the strings of one block, from [`FF1_MIN_DIGITS`] digits on.
-    of_length: Vec<Domain>,
-    bits: Ff1,
-    of_32_bits: Domain,
-    of_64_bits: Domain,
+    digits: FF1<Cipher>,
+    bits: FF1<Cipher>,
     short: [OnceLock<Vec<u32>>; FF1_MIN_DIGITS],
     small: OnceLock<Vec<u32>>,
 }
 
 impl Permutations {
-    pub(crate) fn new(prf: &Prf) -> Self {
-        let digits = Ff1::of_digits(prf.mac(b"digits", &[]));
-        let bits = Ff1::of_bits(prf.mac(b"bits", &[]));
-        let of_length = FF1_MIN_DIGITS..MOST_NUMERALS;
-        Self {
+    pub(crate) fn new(prf: &Prf) -> Result<Self, MaskFileError> {
+        let ff1 = |purpose: &[u8], radix| {
+            FF1::<Cipher>::new(&prf.mac(purpose, &[]), radix)
+                .map_err(|e| MaskFileError(format!("format-preserving encryption: {e}")))
+        };
+        Ok(Self {
             prf: prf.clone(),
-            of_length: of_length.map(|n| digits.domain(n, &tweak(0))).collect(),
-            digits,
-            of_32_bits: bits.domain(32, &[]),
-            of_64_bits: bits.domain(64, &[]),
-            bits,
+            digits: ff1(b"digits", 10)?,
+            bits: ff1(b"bits", 2)?,
             short: Default::default(),
             small: OnceLock::new(),
-        }
+        })
     }
 
-    /// Permutes the strings of as many digits; each digit is 0 to 9.
-    pub(crate) fn digits(&self, digits: &mut [u8]) {
+    /// Permutes the strings of this length. Each digit is 0 to 9.
+    ///
+    /// # Errors
+    /// A digit is greater than 9.
+    pub(crate) fn digits(&self, digits: &mut [u8]) -> Result<(), &'static str> {
         let blocks = (digits.len() / BLOCK).max(1);
         for number in 0..blocks {
             let start = number * BLOCK;
@@ -55,23 +62,22 @@ impl Permutations {
             } else {
                 start + BLOCK
             };
-            self.block(number, &mut digits[start..end]);
+            self.block(number, &mut digits[start..end])?;
         }
+        Ok(())
     }
 
-    fn block(&self, number: usize, block: &mut [u8]) {
-        let Some(longer) = block.len().checked_sub(FF1_MIN_DIGITS) else {
+    fn block(&self, number: usize, block: &mut [u8]) -> Result<(), &'static str> {
+        if block.len() < FF1_MIN_DIGITS {
             self.short_block(block);
-            return;
-        };
-        let known = self.of_length.get(longer).filter(|_| number == 0);
-        match known {
-            Some(domain) => self.digits.encrypt_digits(domain, block),
-            None => {
-                let domain = self.digits.domain(block.len(), &tweak(number));
-                self.digits.encrypt_digits(&domain, block);
-            }
+            return Ok(());
         }
+        let plain = Numerals::of_digits(block).ok_or(NO_DIGITS)?;
+        // The tweak distinguishes the blocks of a string.
+        let tweak = (number as u64).to_be_bytes();
+        let masked = self.digits.encrypt(&tweak, &plain);
+        masked.map_err(|_| NO_DIGITS)?.write_digits(block);
+        Ok(())
     }
 
     fn short_block(&self, block: &mut [u8]) {
@@ -96,33 +102,32 @@ impl Permutations {
     }
 
     /// Permutes 0 to 2^31 - 1.
-    pub(crate) fn normal(&self, value: u64) -> u64 {
-        let encrypt = |value| self.bits.encrypt_bits(&self.of_32_bits, 16, value);
-        walk(value, encrypt, |masked| masked < 1 << 31)
+    pub(crate) fn normal(&self, value: u64) -> Result<u64, &'static str> {
+        self.walk(value, 32, |masked| masked < 1 << 31)
     }
 
     /// Permutes 2^31 to 2^63 - 1.
-    pub(crate) fn big(&self, value: u64) -> u64 {
-        let encrypt = |value| self.bits.encrypt_bits(&self.of_64_bits, 32, value);
-        walk(value, encrypt, |masked| {
-            (1 << 31..1 << 63).contains(&masked)
-        })
+    pub(crate) fn big(&self, value: u64) -> Result<u64, &'static str> {
+        self.walk(value, 64, |masked| (1 << 31..1 << 63).contains(&masked))
     }
-}
 
-/// What tells the blocks of a string apart.
-fn tweak(block: usize) -> [u8; 8] {
-    (block as u64).to_be_bytes()
-}
-
-/// Encrypts until the result is in the range of the value (cycle walking), which keeps it a permutation of that range. It ends,
-/// because the walk comes back to the value, at the latest.
-fn walk(value: u64, encrypt: impl Fn(u64) -> u64, in_range: impl Fn(u64) -> bool) -> u64 {
-    let mut masked = encrypt(value);
-    while !in_range(masked) {
-        masked = encrypt(masked);
+    /// Encrypts until the result is in the range of the value (cycle walking), which keeps it a permutation of that range. It ends,
+    /// because the walk comes back to the value, at the latest.
+    fn walk(
+        &self,
+        value: u64,
+        bits: u32,
+        in_range: impl Fn(u64) -> bool,
+    ) -> Result<u64, &'static str> {
+        let mut masked = value;
+        loop {
+            let cipher = self.bits.encrypt(&[], &Numerals::of_bits(masked, bits));
+            masked = cipher.map_err(|_| NO_INTEGER)?.to_bits();
+            if in_range(masked) {
+                return Ok(masked);
+            }
+        }
     }
-    masked
 }
 
 fn shuffled(prf: &Prf, size: usize) -> Vec<u32> {
@@ -149,7 +154,7 @@ mod tests {
             for value in 0..values {
                 let text = format!("{value:0>width$}", width = length as usize);
                 let mut digits: Vec<u8> = text.bytes().map(|b| b - b'0').collect();
-                key.keyed().permutations.digits(&mut digits);
+                key.keyed().permutations.digits(&mut digits).unwrap();
                 assert!(digits.iter().all(|d| *d < 10));
                 assert!(seen.insert(digits), "{length} digits: {value}");
             }
@@ -163,10 +168,12 @@ mod tests {
         let small: HashSet<u64> = (0..1 << 15).map(|v| p.small(v)).collect();
         assert_eq!(small.len(), 1 << 15);
         assert!(small.iter().all(|v| *v < 1 << 15));
-        let normal: HashSet<u64> = (0..10_000).map(|v| p.normal(v)).collect();
+        let normal: HashSet<u64> = (0..10_000).map(|v| p.normal(v).unwrap()).collect();
         assert_eq!(normal.len(), 10_000);
         assert!(normal.iter().all(|v| *v < 1 << 31));
-        let big: HashSet<u64> = (1 << 40..(1 << 40) + 1000).map(|v| p.big(v)).collect();
+        let big: HashSet<u64> = (1 << 40..(1 << 40) + 1000)
+            .map(|v| p.big(v).unwrap())
+            .collect();
         assert_eq!(big.len(), 1000);
         assert!(big.iter().all(|v| (1 << 31..1 << 63).contains(v)));
     }
@@ -177,7 +184,7 @@ mod tests {
         let permuted = |key: &str, length: usize| {
             let mut digits = vec![0; length];
             let key = test_key(key);
-            key.keyed().permutations.digits(&mut digits);
+            key.keyed().permutations.digits(&mut digits).unwrap();
             digits
         };
         assert_eq!(permuted("a", 12), permuted("a", 12));

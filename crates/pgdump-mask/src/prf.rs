@@ -1,81 +1,40 @@
 //! The pseudorandom function under the key: HMAC-SHA-256 of values, separated by purpose.
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::block_api::compress256;
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
 use crate::error::MaskFileError;
 
-const BLOCK: usize = 64;
-/// What a block of SHA-256 holds beside its padding.
-const SHORT: usize = 55;
-/// The state of SHA-256 before the first block (FIPS 180-4, 5.3.3).
-const INITIAL: State = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+/// The longest message that fits into a block of SHA-256 with its padding.
+const MAX_SHORT: usize = 55;
 const DIGITS_OF_NUMBER: usize = 9;
 
 /// The pseudorandom function under the key.
-///
-/// The HMAC of a short message is two compressions of a block, after those of the key, which are the same for all messages. What
-/// `hmac` does around them (copying a hasher with its buffer twice, and padding by way of the buffer) takes half as long again.
 #[derive(Clone)]
-pub(crate) struct Prf {
-    /// SHA-256 after the first block of the inner hash, and of the outer one.
-    inner: State,
-    outer: State,
-    /// For longer messages.
-    whole: Hmac<Sha256>,
-}
-
-/// The state of SHA-256 between two blocks.
-type State = [u32; 8];
+pub(crate) struct Prf(Hmac<Sha256>);
 
 impl Prf {
     pub(crate) fn new(secret: &[u8]) -> Result<Self, MaskFileError> {
-        let whole = <Hmac<Sha256> as KeyInit>::new_from_slice(secret)
-            .map_err(|_| MaskFileError("the masking key is not usable".to_owned()))?;
-        Ok(Self {
-            inner: keyed(secret, 0x36),
-            outer: keyed(secret, 0x5c),
-            whole,
-        })
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret);
+        mac.map(Self)
+            .map_err(|_| MaskFileError("the masking key is not usable".to_owned()))
     }
 
     /// The HMAC of a value for a purpose. Purposes contain no NUL, so that no two pairs are the same message.
     pub(crate) fn mac(&self, purpose: &[u8], value: &[u8]) -> [u8; 32] {
+        let mut mac = self.0.clone();
         let (end, length) = (purpose.len() + 1, purpose.len() + 1 + value.len());
-        if length > SHORT {
-            return self.whole_mac(purpose, value);
+        let mut message = [0; MAX_SHORT];
+        if let Some(short) = message.get_mut(..length) {
+            // One update of a short message takes less time than three.
+            short[..purpose.len()].copy_from_slice(purpose);
+            short[end..].copy_from_slice(value);
+            mac.update(short);
+        } else {
+            mac.update(purpose);
+            mac.update(&[0]);
+            mac.update(value);
         }
-        let mut block = [0; BLOCK];
-        block[..purpose.len()].copy_from_slice(purpose);
-        block[end..length].copy_from_slice(value);
-        self.short_mac(&mut block, length)
-    }
-
-    /// The HMAC of the first bytes of a block, at most [`SHORT`] of them; zeros follow.
-    fn short_mac(&self, block: &mut [u8; BLOCK], length: usize) -> [u8; 32] {
-        let hash = last_state(&self.inner, block, length);
-        let mut block = [0; BLOCK];
-        put(hash, &mut block);
-        let mut mac = [0; 32];
-        put(last_state(&self.outer, &mut block, mac.len()), &mut mac);
-        mac
-    }
-
-    fn whole_mac(&self, purpose: &[u8], value: &[u8]) -> [u8; 32] {
-        let mut mac = self.whole.clone();
-        mac.update(purpose);
-        mac.update(&[0]);
-        mac.update(value);
         mac.finalize().into_bytes().into()
     }
 
@@ -86,36 +45,6 @@ impl Prf {
             block: self.mac(purpose, value),
             used: 0,
         }
-    }
-}
-
-/// The state after the block of the key, padded with zeros, that a hash of HMAC begins with. `pad`: what its bytes are XORed with.
-fn keyed(secret: &[u8], pad: u8) -> State {
-    let mut block = [0; BLOCK];
-    match block.get_mut(..secret.len()) {
-        Some(short) => short.copy_from_slice(secret),
-        None => block[..32].copy_from_slice(&Sha256::digest(secret)),
-    }
-    let mut state = INITIAL;
-    compress256(&mut state, &[block.map(|b| b ^ pad)]);
-    state
-}
-
-/// The state after a message of at most [`SHORT`] bytes behind the block of the key, which is padded here.
-fn last_state(keyed: &State, block: &mut [u8; BLOCK], length: usize) -> State {
-    block[length] = 0x80;
-    let bits = 8 * (BLOCK + length) as u64;
-    block[BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
-    let mut state = *keyed;
-    // A reference, because an array of the block would be a copy of it.
-    compress256(&mut state, std::slice::from_ref(block));
-    state
-}
-
-/// Writes the hash of a state.
-fn put(state: State, out: &mut [u8]) {
-    for (bytes, word) in out.as_chunks_mut().0.iter_mut().zip(state) {
-        *bytes = word.to_be_bytes();
     }
 }
 
@@ -194,15 +123,15 @@ pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// The HMAC is the standard one: test case 2 of RFC 4231 (whose key is too short for a mask, and which has no purpose).
+    /// The HMAC is the standard one: test case 2 of RFC 4231, whose key is too short for a mask, and whose message is no purpose.
     #[test]
     fn the_function_is_hmac_sha_256() {
         let prf = Prf::new(b"Jefe").unwrap();
-        let mut block = [0; BLOCK];
-        let text = b"what do ya want for nothing?";
-        block[..text.len()].copy_from_slice(text);
+        let mut mac = prf.0.clone();
+        mac.update(b"what do ya want for nothing?");
+        let bytes: [u8; 32] = mac.finalize().into_bytes().into();
         let mut hex = Vec::new();
-        push_hex(&prf.short_mac(&mut block, text.len()), &mut hex);
+        push_hex(&bytes, &mut hex);
         assert_eq!(
             String::from_utf8(hex).unwrap(),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"

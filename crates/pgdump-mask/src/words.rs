@@ -1,21 +1,23 @@
-//! Searches of texts that are mostly too short for a search by vectors to begin: eight bytes at a time, as one integer.
+//! Byte searches that read eight bytes at a time as one integer (SWAR), for texts that are mostly too short for `memchr`'s vectors
+//! to pay off.
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
-const HIGHEST: u64 = ONES << 7;
+const HIGH_BITS: u64 = ONES << 7;
 
-/// The integer of the next eight bytes: its least significant byte is the first one.
+/// Eight bytes as an integer, the first of them least significant.
 pub(crate) fn word(bytes: [u8; 8]) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// The highest bits of the bytes that are less than `limit`, which is at most 128. Behind the first of them, there may be others.
-pub(crate) fn less_than(word: u64, limit: u8) -> u64 {
-    word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHEST
+/// The high bit of each byte less than `limit`, which is at most 128. Only the lowest bit that is set is reliable: subtracting
+/// borrows from the bytes behind a match, which may set theirs.
+pub(crate) fn bytes_below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH_BITS
 }
 
-/// The highest bits of the bytes that are this one. Behind the first of them, there may be others.
-pub(crate) fn equal_to(word: u64, byte: u8) -> u64 {
-    less_than(word ^ (ONES * u64::from(byte)), 1)
+/// The high bit of each byte equal to `byte`. Only the lowest bit that is set is reliable, as with [`bytes_below`].
+pub(crate) fn bytes_equal(word: u64, byte: u8) -> u64 {
+    bytes_below(word ^ (ONES * u64::from(byte)), 1)
 }
 
 #[cfg(test)]
@@ -33,8 +35,8 @@ mod tests {
                     (false, true) => Some(2),
                     (false, false) => None,
                 };
-                assert_eq!(first(less_than(both, b' ')), wanted(|b| b < b' '));
-                assert_eq!(first(equal_to(both, b'\\')), wanted(|b| b == b'\\'));
+                assert_eq!(first(bytes_below(both, b' ')), wanted(|b| b < b' '));
+                assert_eq!(first(bytes_equal(both, b'\\')), wanted(|b| b == b'\\'));
             }
         }
     }

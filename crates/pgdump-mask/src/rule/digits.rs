@@ -63,7 +63,7 @@ impl Digits {
         }
         let chars = || value.utf8_chunks().flat_map(|chunk| chunk.valid().chars());
         let mut digits: Vec<u8> = chars().filter_map(|c| Some(digit(c)?.1)).collect();
-        self.key.permutations.digits(&mut digits);
+        self.key.permutations.digits(&mut digits)?;
         let mut masked = digits.iter();
         for chunk in value.utf8_chunks() {
             for c in chunk.valid().chars() {
@@ -90,7 +90,7 @@ impl Digits {
             return Err(NO_NUMBER);
         }
         loop {
-            self.key.permutations.digits(&mut digits[fixed..]);
+            self.key.permutations.digits(&mut digits[fixed..])?;
             put(text, digits);
             if self.fits(text) {
                 return Ok(());
@@ -119,7 +119,7 @@ impl Transform for Digits {
         let start = out.len();
         out.extend_from_slice(value);
         let end = out.len();
-        // Behind the value until they are permuted, so that no value needs memory of its own.
+        // They are behind the value until they are permuted, so that no value needs an allocation of its own.
         let all = value.iter().filter(|b| b.is_ascii_digit());
         out.extend(all.map(|b| b - b'0'));
         let (text, digits) = out[start..].split_at_mut(end - start);
@@ -301,8 +301,12 @@ mod tests {
             of: DigitsOf::Integer(IntegerWidth::Normal),
         };
         let fits = |rule: &Digits, value: &str| {
-            let mut out = vec![];
-            rule.apply(value.as_bytes(), None, &mut out).is_ok()
+            let mut out = b"before".to_vec();
+            let fits = rule.apply(value.as_bytes(), None, &mut out).is_ok();
+            // Neither the value nor its digits stay of what is refused.
+            let length = if fits { value.len() } else { 0 };
+            assert_eq!(out.len(), b"before".len() + length, "{value}");
+            fits
         };
         for value in ["-12.50", "7", "-Infinity", "NaN"] {
             assert!(fits(&numeric, value), "{value}");
@@ -316,6 +320,8 @@ mod tests {
             ".",
             "1.",
             "--1",
+            "-0",
+            "007",
         ] {
             assert!(!fits(&numeric, value), "{value}");
             assert!(!fits(&whole, value), "{value}");
@@ -374,7 +380,8 @@ mod tests {
         let key = test_key("a").keyed().clone();
         let of = DigitsOf::Numeric { zeros: Some(0) };
         let rule = Digits { key, of };
-        assert!(rule.apply(b"7.31", None, &mut Vec::new()).is_err());
+        let mut out = Vec::new();
+        assert!(rule.apply(b"7.31", None, &mut out).is_err() && out.is_empty());
     }
 
     #[test]

@@ -148,12 +148,12 @@ fn email(draws: &mut Draws<'_>, max: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(DOMAIN);
 }
 
-/// Appends the letters of a word as small ones.
+/// Appends the ASCII letters of a word in lower case.
 fn push_letters(word: &str, out: &mut Vec<u8>) {
     let start = out.len();
     let letters = word.bytes().filter(u8::is_ascii_alphabetic);
     if letters.clone().count() == word.len() {
-        // Most names have nothing else, and are copied as a whole.
+        // Most names have nothing else; one copy is faster than a filter.
         out.extend_from_slice(word.as_bytes());
     } else {
         out.extend(letters);

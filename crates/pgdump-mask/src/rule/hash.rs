@@ -61,10 +61,10 @@ pub(crate) struct HashInteger {
 }
 
 impl HashInteger {
-    fn permute(&self, magnitude: u64) -> u64 {
+    fn permute(&self, magnitude: u64) -> Result<u64, Fault> {
         let permutations = &self.key.permutations;
         match self.width {
-            IntegerWidth::Small => permutations.small(magnitude),
+            IntegerWidth::Small => Ok(permutations.small(magnitude)),
             _ if magnitude < 1 << 31 => permutations.normal(magnitude),
             _ => permutations.big(magnitude),
         }
@@ -80,7 +80,7 @@ impl Transform for HashInteger {
         } else {
             (value, false)
         };
-        let masked = self.permute(magnitude.unsigned_abs());
+        let masked = self.permute(magnitude.unsigned_abs())?;
         let masked = i64::try_from(masked).map_err(|_| "not an integer of the column's type")?;
         let masked = if is_negative { !masked } else { masked };
         out.extend_from_slice(masked.to_string().as_bytes());

@@ -418,6 +418,47 @@ mod tests {
         }
     }
 
+    /// Whether values are passed or visited, and also of texts with one mistake: a byte that is inserted, replaced or missing, or an
+    /// early end.
+    #[test]
+    fn json_is_what_the_library_reads_as_json() {
+        let texts = [
+            r#"{"a": [1, -0.5e+3, 0, "b\u00fc\"\\/", {}], "\ud800" : {"c":[] , "d": null},"e":true}"#,
+            r#" [[], [[false]], {"x":{"y":"0123456789\n\t12345"}} , 10E-2,1.25 ] "#,
+            r#""a text that is longer than a word of eight bytes \u12AF""#,
+            "-0",
+            "\ttrue\r\n",
+        ];
+        let rules = [JsonLeaf::Null, JsonLeaf::Keep, first()]
+            .map(|leaf| JsonRules(vec![(JsonPath::parse("$").unwrap(), leaf)]));
+        let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let check = |text: &str| {
+            for rules in &rules {
+                let mut out = Vec::new();
+                let result = rules.apply(text.as_bytes(), None, &mut out);
+                assert_eq!(result.is_ok(), is_json(text), "{text}");
+                let masked = std::str::from_utf8(&out).unwrap();
+                assert_eq!(result.is_ok(), is_json(masked), "{text}: {masked}");
+                assert!(result.is_ok() || out.is_empty(), "{text}");
+            }
+        };
+        for text in texts {
+            assert!(is_json(text), "{text}");
+            check(text);
+            for at in 0..text.len() {
+                for with in [
+                    "", "\"", "\\", "{", "[", "]", "}", ",", ":", "0", ".", "e", "-", " ",
+                    "\u{1f}", "\u{7f}", "u", "ü",
+                ] {
+                    let (before, after) = text.split_at(at);
+                    check(&format!("{before}{with}{after}"));
+                    check(&format!("{before}{with}{}", &after[1..]));
+                }
+                check(&text[..at]);
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_json_is_refused() {
         let rules = || JsonRules(vec![(JsonPath::parse("$.a").unwrap(), first())]);

@@ -1,13 +1,14 @@
-//! Steps through a text, and finds on the way whether it is JSON (RFC 8259): no part of it is read twice.
+//! A cursor over JSON text that validates it (RFC 8259) as it goes, so that no part is read twice. Text that it has passed from
+//! the first value to [`JsonText::end`] without an error is valid.
 
 use std::borrow::Cow;
 
 use crate::transform::Fault;
-use crate::words::{equal_to, less_than, word};
+use crate::words::{bytes_below, bytes_equal, word};
 
 pub(super) const NOT_JSON: Fault = "not JSON that can be read";
 
-/// A place in the text: at a value or key, or behind one and the white space that follows it.
+/// The cursor: at a value or key, or behind one and the white space that follows it.
 pub(super) struct JsonText<'t> {
     text: &'t str,
     at: usize,
@@ -18,8 +19,8 @@ pub(super) struct JsonText<'t> {
 pub(super) struct Raw<'t> {
     pub(super) text: &'t str,
     pub(super) start: usize,
-    /// How many escapes a string has.
-    escapes: usize,
+    /// Of a string.
+    has_escapes: bool,
 }
 
 impl<'t> JsonText<'t> {
@@ -34,31 +35,31 @@ impl<'t> JsonText<'t> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Goes past a value.
+    /// Passes a value, of any depth.
     ///
     /// # Errors
-    /// There is none.
+    /// No valid value begins here.
     pub(super) fn value(&mut self) -> Result<Raw<'t>, Fault> {
         let start = self.at;
-        let mut escapes = 0;
+        let mut has_escapes = false;
         match self.peek() {
-            Some(b'"') => escapes = self.skip_string()?,
+            Some(b'"') => has_escapes = self.skip_string()?,
             Some(b'{' | b'[') => self.skip_nested()?,
-            _ => self.skip_word()?,
+            _ => self.skip_literal()?,
         }
         let text = self.text.get(start..self.at).unwrap_or_default();
         self.skip_space();
         Ok(Raw {
             text,
             start,
-            escapes,
+            has_escapes,
         })
     }
 
-    /// Goes past the key of a member, and its colon.
+    /// Passes the key of a member, and its colon.
     ///
     /// # Errors
-    /// There is none.
+    /// No string begins here, or no colon follows it.
     pub(super) fn key(&mut self) -> Result<Raw<'t>, Fault> {
         if self.peek() != Some(b'"') {
             return Err(NOT_JSON);
@@ -71,8 +72,8 @@ impl<'t> JsonText<'t> {
         Ok(key)
     }
 
-    /// Goes to the first element of the array, or member of the object, that begins here, and says whether there is one. If there
-    /// is none, the place is behind the bracket that closes it.
+    /// Enters the array or object that begins here: moves to its first element or member and returns true, or, if it is empty, moves
+    /// behind its closing bracket and returns false.
     pub(super) fn enter(&mut self) -> bool {
         let close = self.peek().map(closing);
         self.step();
@@ -81,8 +82,7 @@ impl<'t> JsonText<'t> {
         !is_empty
     }
 
-    /// Goes from behind an element or member to the next one, and says whether there is one. If there is none, the place is behind
-    /// the bracket.
+    /// Moves from behind an element or member to the next one and returns true, or behind the closing bracket and returns false.
     ///
     /// # Errors
     /// There is neither a comma nor this bracket.
@@ -106,13 +106,15 @@ impl<'t> JsonText<'t> {
         }
     }
 
+    /// Checks that the text ends here.
+    ///
     /// # Errors
-    /// Something follows.
+    /// Something else follows.
     pub(super) fn end(&self) -> Result<(), Fault> {
         self.peek().map_or(Ok(()), |_| Err(NOT_JSON))
     }
 
-    /// Goes past a byte, and the white space behind it.
+    /// Passes a byte, and the white space behind it.
     fn step(&mut self) {
         self.at += 1;
         self.skip_space();
@@ -123,9 +125,9 @@ impl<'t> JsonText<'t> {
     }
 
     /// Numbers, true, false and null.
-    fn skip_word(&mut self) -> Result<(), Fault> {
+    fn skip_literal(&mut self) -> Result<(), Fault> {
         let rest = self.rest();
-        let word: &[u8] = match rest.first() {
+        let literal: &[u8] = match rest.first() {
             Some(b't') => b"true",
             Some(b'f') => b"false",
             Some(b'n') => b"null",
@@ -134,22 +136,22 @@ impl<'t> JsonText<'t> {
                 return Ok(());
             }
         };
-        self.at += word.len();
-        rest.starts_with(word).then_some(()).ok_or(NOT_JSON)
+        self.at += literal.len();
+        rest.starts_with(literal).then_some(()).ok_or(NOT_JSON)
     }
 
-    /// Returns how many escapes the string has.
-    fn skip_string(&mut self) -> Result<usize, Fault> {
+    /// Returns whether the string has escapes.
+    fn skip_string(&mut self) -> Result<bool, Fault> {
         self.at += 1;
-        let mut escapes = 0;
+        let mut has_escapes = false;
         loop {
             let rest = self.rest();
             let found = end_of_plain(rest).ok_or(NOT_JSON)?;
             self.at += found + 1;
             match rest[found] {
-                b'"' => return Ok(escapes),
+                b'"' => return Ok(has_escapes),
                 b'\\' => {
-                    escapes += 1;
+                    has_escapes = true;
                     self.at += escape_length(&rest[found + 1..]).ok_or(NOT_JSON)?;
                 }
                 _ => return Err(NOT_JSON),
@@ -157,7 +159,7 @@ impl<'t> JsonText<'t> {
         }
     }
 
-    /// Arrays and objects of any depth.
+    /// Passes an array or object of any depth, without recursion.
     fn skip_nested(&mut self) -> Result<(), Fault> {
         let mut open = Vec::new();
         loop {
@@ -172,7 +174,7 @@ impl<'t> JsonText<'t> {
                 Some(b'"') => {
                     self.skip_string()?;
                 }
-                _ => self.skip_word()?,
+                _ => self.skip_literal()?,
             }
             loop {
                 let Some(close) = open.last().copied() else {
@@ -188,7 +190,7 @@ impl<'t> JsonText<'t> {
         }
     }
 
-    /// Goes past the key if this bracket closes an object.
+    /// Passes a key if this bracket closes an object.
     fn skip_key(&mut self, close: u8) -> Result<(), Fault> {
         if close == b'}' {
             self.key()?;
@@ -201,12 +203,12 @@ fn closing(bracket: u8) -> u8 {
     if bracket == b'{' { b'}' } else { b']' }
 }
 
-/// How far a string goes without a quote, a backslash and control characters; `None`: to the end of the text.
+/// Where the first quote, backslash or control character is.
 fn end_of_plain(text: &[u8]) -> Option<usize> {
     let (words, tail) = text.as_chunks();
     for (number, bytes) in words.iter().enumerate() {
         let word = word(*bytes);
-        let found = less_than(word, b' ') | equal_to(word, b'"') | equal_to(word, b'\\');
+        let found = bytes_below(word, b' ') | bytes_equal(word, b'"') | bytes_equal(word, b'\\');
         if found != 0 {
             return Some(8 * number + found.trailing_zeros() as usize / 8);
         }
@@ -216,7 +218,7 @@ fn end_of_plain(text: &[u8]) -> Option<usize> {
     Some(8 * words.len() + in_tail)
 }
 
-/// The length of an escape without its backslash. Half a surrogate pair is one: json may have it.
+/// The length of an escape, without its backslash. Half a surrogate pair is accepted, because PostgreSQL's json accepts it.
 fn escape_length(text: &[u8]) -> Option<usize> {
     match text.first()? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(1),
@@ -255,7 +257,7 @@ impl<'t> Raw<'t> {
     /// The text of a string or key; `None` if it has escapes that stand for no text.
     pub(super) fn string(self) -> Option<Cow<'t, str>> {
         let inner = self.text.strip_prefix('"')?.strip_suffix('"')?;
-        if self.escapes > 0 {
+        if self.has_escapes {
             serde_json::from_str(self.text).ok().map(Cow::Owned)
         } else {
             Some(Cow::Borrowed(inner))
@@ -308,36 +310,6 @@ mod tests {
 
     fn is_json_of_library(text: &str) -> bool {
         serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
-    }
-
-    /// Of texts with one mistake, too: a byte that is missing, twice, or another one.
-    #[test]
-    fn json_is_what_the_library_reads_as_json() {
-        let texts = [
-            r#"{"a": [1, -0.5e+3, 0, "b\u00fc\"\\/", {}], "\ud800" : {"c":[] , "d": null},"e":true}"#,
-            r#" [[], [[false]], {"x":{"y":"0123456789\n\t12345"}} , 10E-2,1.25 ] "#,
-            r#""a text that is longer than a word of eight bytes \u12AF""#,
-            "-0",
-            "\ttrue\r\n",
-        ];
-        for text in texts {
-            assert!(is_json(text) && is_json_of_library(text), "{text}");
-            for at in 0..text.len() {
-                for with in [
-                    "", "\"", "\\", "{", "]", "}", ",", ":", "0", ".", "e", "-", " ", "\u{1f}",
-                    "\u{7f}", "u", "ü",
-                ] {
-                    let Some((before, after)) = text.split_at_checked(at) else {
-                        continue;
-                    };
-                    let inserted = format!("{before}{with}{after}");
-                    let replaced = format!("{before}{with}{}", &after[1..]);
-                    for changed in [inserted, replaced, before.to_owned()] {
-                        assert_eq!(is_json(&changed), is_json_of_library(&changed), "{changed}");
-                    }
-                }
-            }
-        }
     }
 
     proptest! {
