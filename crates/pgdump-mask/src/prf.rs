@@ -1,41 +1,43 @@
 //! The pseudorandom function under the key: HMAC-SHA-256 of values, separated by purpose.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::KeyInit as _;
+use hmac::block_api::HmacCore;
 use sha2::Sha256;
+use sha2::digest::block_api::{Buffer, FixedOutputCore as _, UpdateCore as _};
 
 use crate::error::MaskFileError;
 
-/// The longest message that fits into a block of SHA-256 with its padding.
-const MAX_SHORT: usize = 55;
 const DIGITS_OF_NUMBER: usize = 9;
 
 /// The pseudorandom function under the key.
+///
+/// Messages are short. For these, the block interface of the crate `hmac` takes a fifth less time than the usual one, which copies
+/// a buffer with each hasher.
 #[derive(Clone)]
-pub(crate) struct Prf(Hmac<Sha256>);
+pub(crate) struct Prf(HmacCore<Sha256>);
 
 impl Prf {
     pub(crate) fn new(secret: &[u8]) -> Result<Self, MaskFileError> {
-        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret);
-        mac.map(Self)
+        let core = HmacCore::new_from_slice(secret);
+        core.map(Self)
             .map_err(|_| MaskFileError("the masking key is not usable".to_owned()))
     }
 
     /// The HMAC of a value for a purpose. Purposes contain no NUL, so that no two pairs are the same message.
     pub(crate) fn mac(&self, purpose: &[u8], value: &[u8]) -> [u8; 32] {
-        let mut mac = self.0.clone();
-        let (end, length) = (purpose.len() + 1, purpose.len() + 1 + value.len());
-        let mut message = [0; MAX_SHORT];
-        if let Some(short) = message.get_mut(..length) {
-            // One update of a short message takes less time than three.
-            short[..purpose.len()].copy_from_slice(purpose);
-            short[end..].copy_from_slice(value);
-            mac.update(short);
-        } else {
-            mac.update(purpose);
-            mac.update(&[0]);
-            mac.update(value);
+        self.mac_of([purpose, b"\0", value])
+    }
+
+    /// The HMAC of a message in parts.
+    fn mac_of<const PARTS: usize>(&self, message: [&[u8]; PARTS]) -> [u8; 32] {
+        let mut core = self.0.clone();
+        let mut buffer = Buffer::<HmacCore<Sha256>>::default();
+        for part in message {
+            buffer.digest_blocks(part, |blocks| core.update_blocks(blocks));
         }
-        mac.finalize().into_bytes().into()
+        let mut mac = Default::default();
+        core.finalize_fixed_core(&mut buffer, &mut mac);
+        mac.into()
     }
 
     /// Draws that follow from a value.
@@ -123,15 +125,14 @@ pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// The HMAC is the standard one: test case 2 of RFC 4231, whose key is too short for a mask, and whose message is no purpose.
+    /// The HMAC is the standard one: test case 2 of RFC 4231, whose key is too short for a mask, and whose message has no purpose.
     #[test]
     fn the_function_is_hmac_sha_256() {
-        let prf = Prf::new(b"Jefe").unwrap();
-        let mut mac = prf.0.clone();
-        mac.update(b"what do ya want for nothing?");
-        let bytes: [u8; 32] = mac.finalize().into_bytes().into();
+        let mac = Prf::new(b"Jefe")
+            .unwrap()
+            .mac_of([b"what do ya want for nothing?"]);
         let mut hex = Vec::new();
-        push_hex(&bytes, &mut hex);
+        push_hex(&mac, &mut hex);
         assert_eq!(
             String::from_utf8(hex).unwrap(),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
@@ -167,9 +168,10 @@ mod tests {
 
     /// Keys and values of any length.
     #[test]
-    fn a_mac_is_what_the_library_computes_of_purpose_nul_and_value() {
-        for length in 0..=130 {
-            let bytes: Vec<u8> = (0..=130).collect();
+    fn a_mac_is_the_hmac_of_purpose_nul_and_value() {
+        use hmac::{Hmac, KeyInit, Mac as _};
+        let bytes: Vec<u8> = (0..=200).collect();
+        for length in 0..=bytes.len() {
             for (key, value) in [
                 (&b"key"[..], &bytes[..length]),
                 (&bytes[..length], b"value"),
