@@ -1,9 +1,9 @@
 //! AES-256 for FF1.
 //!
-//! FF1 clones its cipher in each of the ten rounds of an encryption, and copying the keys of AES takes about as long as
-//! encrypting with them. A clone of this cipher is a pointer. What it points to stays until the process ends, once for each key:
-//! reading a mask's key again adds nothing, and another key, two ciphers of about a kilobyte. A counter of references would be
-//! written to by all threads, twenty times for each encryption.
+//! The crate `fpe` clones its cipher in each of the ten rounds of FF1, and copying the keys of AES takes about as long as encrypting
+//! with them. A clone of this cipher is a pointer. What it points to stays until the process ends, once for each key: reading a
+//! mask's key again adds nothing, and another key, two ciphers of about a kilobyte. A counter of references would be written to by
+//! all threads, twenty times for each encryption.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -52,9 +52,10 @@ impl ParBlocksSizeUser for Cipher {
 impl BlockCipherEncBackend for Cipher {
     #[inline]
     fn encrypt_block(&self, mut block: InOut<'_, '_, Block<Self>>) {
-        let mut bytes = GenericArray::from(block.get_in().0);
-        self.0.encrypt_block(&mut bytes);
-        block.get_out().0 = bytes.into();
+        let bytes = block.get_in().0;
+        let out = block.get_out();
+        out.0 = bytes;
+        self.0.encrypt_block(GenericArray::from_mut_slice(out));
     }
 }
 
