@@ -281,7 +281,9 @@ mod tests {
         let now = jiff::Timestamp::from_second(600).unwrap();
         assert!(line(&killed, now).starts_with("app: loaded by request r-app, stopped"));
         let kept = kept(&killed, "latest");
-        assert!(kept.starts_with("what was loaded is kept until 1970-01-02T00:00:00Z: go on"));
+        assert!(
+            kept.starts_with("what was loaded is kept until 1970-01-02T00:00:00Z: continue with")
+        );
     }
 
     #[test]

@@ -889,7 +889,7 @@ orders:
         assert!(all[0].contains("order a: finish_checks: "), "{all:?}");
         let all = read(&[], &checked("team.yaml")).unwrap_err();
         assert!(
-            all[0].contains("order a: finish_checks: no folder"),
+            all[0].contains("order a: finish_checks: the location"),
             "{all:?}"
         );
     }
@@ -959,7 +959,7 @@ orders:
             "version: 1\norders:\n  - { name: a, when: proven, target: t, finish: [grants.sql] }";
         let all = read(&[], file).unwrap_err();
         assert_eq!(all.len(), 1, "{all:?}");
-        assert!(all[0].contains("order a: finish: no folder"), "{all:?}");
+        assert!(all[0].contains("order a: finish: the location"), "{all:?}");
     }
 
     #[test]

@@ -334,7 +334,7 @@ async fn doctor_looks_at_orders_and_at_what_finishes_their_copies(s: &SourceClus
     let (found, _) = diagnosis(&env, c, &[&with_orders[..], &NO_SANDBOX].concat()).await;
     assert_eq!(health(&found, "finishing files"), "ok", "{found:#?}");
     for (order, health, said) in [
-        ("good", "ok", "src.dump is its newest backup; 1 file of SQL"),
+        ("good", "ok", "src.dump is its newest backup; 1 SQL file"),
         ("lacking", "failure", "other.sql does not exist"),
         ("wrong", "failure", "finish_checks: team.yaml: "),
         ("empty", "warning", "no backups"),

@@ -121,7 +121,7 @@ fn wrong_files_and_flags_are_named() {
         (
             &[&dump, "--mask", &rules, "--to", "-", "--output", "json"],
             2,
-            "no room",
+            "would write too",
         ),
         (
             &[&dump, "--mask", &rules, "--to", to, "--compress", "brotli"],

@@ -212,7 +212,7 @@ async fn a_file_that_leaves_its_transaction_fails(source: &DumpedCluster) {
         (error.reason, error.blame),
         (R::RestoreError, Blame::Request)
     );
-    let begins = "finishing SQL f.sql: a statement of it ended the transaction";
+    let begins = "finishing SQL f.sql: one of its statements ended the transaction";
     assert!(error.message.starts_with(begins), "{}", error.message);
     assert_untouched(c, &old, "a hidden COMMIT");
 }

@@ -429,7 +429,9 @@ async fn a_journal_that_refuses_ends_no_restore() {
     assert!(interrupt.has_happened());
     drop(interrupt);
     assert_eq!(failed.failure, Some(R::TargetUnavailable));
-    let says_why = |n: &String| n.contains("begins from the start: the journal could not be told");
+    let says_why = |n: &String| {
+        n.contains("begins from the start: its record could not be entered in the journal")
+    };
     let notes = &failed.result.notes;
     assert!(notes.iter().any(says_why), "{notes:?}");
     assert_eq!(c.leftovers(), Vec::<String>::new());

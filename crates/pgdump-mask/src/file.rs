@@ -183,7 +183,7 @@ tables:
         let fakes = error(
             "version: 1\ntables:\n  shop.customer:\n    columns:\n      email: { fakes: email }\n",
         );
-        for part in ["shop.customer", "email", "fakes is no rule", "digits"] {
+        for part in ["shop.customer", "email", "fakes is not a rule", "digits"] {
             assert!(fakes.contains(part), "{fakes}");
         }
         assert!(error("version: 2\n").contains("write 1"));

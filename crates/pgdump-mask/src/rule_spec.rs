@@ -433,8 +433,8 @@ mod tests {
     #[test]
     fn what_is_no_rule_says_what_to_write() {
         for (yaml, expected) in [
-            ("kept", "kept is no rule"),
-            ("{ fakes: email }", "fakes is no rule"),
+            ("kept", "kept is not a rule"),
+            ("{ fakes: email }", "fakes is not a rule"),
             ("{ fake: e-mail }", "first_name"),
             ("{ hash: false }", "write true"),
             ("{ hash: true, digits: true }", "write one rule"),

@@ -181,12 +181,12 @@ mod tests {
                 "7;\n\n; x\n8; 0 0 TABLE public u me\n12;\n",
                 "my.list, line 4: the backup has no entry 8 (and 1 more)",
             ),
-            ("7;\nTABLE t\n", "my.list, line 2: TABLE is no number"),
+            ("7;\nTABLE t\n", "my.list, line 2: TABLE is not the number"),
             (
                 "0; 0 0 TABLE public t me",
-                "my.list, line 1: 0 is no number",
+                "my.list, line 1: 0 is not the number",
             ),
-            ("-7;", "my.list, line 1: -7 is no number"),
+            ("-7;", "my.list, line 1: -7 is not the number"),
             ("; 7; 0 0 TABLE public t me\n", "my.list lists no entry"),
         ] {
             let e = kept(text).unwrap_err();

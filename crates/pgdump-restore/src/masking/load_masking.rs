@@ -179,7 +179,7 @@ mod tests {
         load.count(&mask, &counts);
         let notes = load.notes();
         assert!(
-            matches!(&notes[..], [note] if note.ends_with("be wrong: s.t.a")),
+            matches!(&notes[..], [note] if note.ends_with("regular expressions: s.t.a")),
             "{notes:?}"
         );
     }

@@ -207,7 +207,7 @@ mod tests {
         let e = RecordDiffers { from: 1, to: 5 }.of("TABLE DATA t", "bytes");
         assert!(
             e.to_string()
-                .starts_with("TABLE DATA t: bytes 1 to 5 are not")
+                .starts_with("TABLE DATA t: bytes 1 to 5 differ from")
         );
         assert!(matches!(&e, RestoreError::Job(e) if e.kind() == JobKind::RecordDiffers));
     }
