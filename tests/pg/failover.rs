@@ -1,8 +1,8 @@
 //! The server fails over to a streaming standby while a restore loads: what the standby does not have is loaded again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use parking_lot::Mutex;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
 
@@ -73,10 +73,13 @@ async fn fail_over(failover: Failover) -> u32 {
         ("db-host", "127.0.0.1"),
         ("db-port", &proxy.port.to_string()),
     ]);
-    let noted = AtomicU32::new(0);
+    // One session at a time: the server must not fail while another one still waits for the standby to catch up.
+    let passed = Mutex::new(0);
     let (next, link) = (standby.clone(), proxy.clone());
     let at_a_record = move || {
-        let noted = noted.fetch_add(1, Ordering::SeqCst);
+        let mut passed = passed.lock();
+        let noted = *passed;
+        *passed += 1;
         if failover.paused_after == Some(noted) {
             next.catch_up();
             next.pause_receiving();
