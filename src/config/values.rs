@@ -32,7 +32,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
 pub(crate) fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [("d", 86_400, 2 * 86_400), ("h", 3600, 3600), ("m", 60, 60)];
-    let fits = |(_, unit, least): &(&str, u64, u64)| seconds >= *least && seconds % unit == 0;
+    let fits =
+        |(_, unit, least): &(&str, u64, u64)| seconds >= *least && seconds.is_multiple_of(*unit);
     match units.into_iter().find(fits) {
         Some((name, unit, _)) if duration.subsec_nanos() == 0 => {
             format!("{}{name}", seconds / unit)
